@@ -1,0 +1,1 @@
+"""The user layer: the `ugro` command."""

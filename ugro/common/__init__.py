@@ -1,0 +1,1 @@
+"""Shared by every layer: records, configuration and errors. Imports nothing else of UGRO."""

@@ -1,0 +1,349 @@
+"""The two things a person writes: the inventory and the job spec. A mistake names file, line and field."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ugro.common.errors import InputError, InventoryError, JobSpecError
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+JOB_ID = re.compile(r"job-[0-9]+")
+
+
+def _no_nul(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("a NUL byte cannot be passed to a program")
+    return value
+
+
+def _one_line(value: str) -> str:
+    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise ValueError("control characters and newlines are not allowed here")
+    return value
+
+
+def _address(value: str) -> str:
+    # A leading dash would be read as an option by ssh; white space would split a known_hosts line.
+    if not re.fullmatch(r"[A-Za-z0-9_:\[\]%.][A-Za-z0-9_:\[\]%.-]*", value):
+        raise ValueError("a host name or an IP address is expected")
+    return value
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise ValueError("letters, digits, '.', '_' and '-' are expected, starting with a letter or digit, at most 63")
+    return value
+
+
+def _remote_path(value: str) -> str:
+    if not value.startswith(("/", "~/")):
+        raise ValueError("an absolute path or one starting with ~/ is expected")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+Line = Annotated[str, AfterValidator(_one_line)]
+Name = Annotated[str, AfterValidator(_name)]
+Address = Annotated[str, AfterValidator(_address)]
+RemotePath = Annotated[str, AfterValidator(_one_line), AfterValidator(_remote_path)]
+
+
+def _env(value: dict[str, str]) -> dict[str, str]:
+    for key in value:
+        if not ENV_NAME.fullmatch(key):
+            raise ValueError(f"{key!r} is not a variable name")
+        if key.startswith("UGRO_"):
+            raise ValueError(f"{key} is set by UGRO itself")
+    return value
+
+
+Env = Annotated[dict[str, Text], AfterValidator(_env)]
+
+
+class _Config(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+
+class NodeConfig(_Config):
+    """One machine of the inventory."""
+
+    name: Name
+    address: Address
+    user: Line | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    identity_file: Line | None = None
+    ssh_config: Line = "~/.ssh/config"
+    local: bool = False
+    python: Line = "python3"
+    base_dir: RemotePath = "~/.ugro"
+    interface: Line | None = None
+    train_address: Address | None = None
+    env: Env = Field(default_factory=dict)
+    gpus: tuple[Line, ...] = ()
+    reserve_memory: int = Field(default=0, ge=0, description="MiB of GPU memory left to others")
+
+    @field_validator("user")
+    @classmethod
+    def _user_is_no_option(cls, value: str | None) -> str | None:
+        if value is not None and (not value or value.startswith("-") or re.search(r"[\s@]", value)):
+            raise ValueError("a user name is expected")
+        return value
+
+    @field_validator("gpus", mode="before")
+    @classmethod
+    def _gpus_as_list(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+
+class Inventory(_Config):
+    """The cluster as the person describes it. Its order is the order of node ranks."""
+
+    nodes: dict[str, NodeConfig]
+    script: Line | None = None
+    path: Path = Path("inventory.yaml")
+
+    @model_validator(mode="after")
+    def _one_local_node(self) -> Inventory:
+        if not self.nodes:
+            raise ValueError("at least one node is expected under 'nodes:'")
+        local = [name for name, node in self.nodes.items() if node.local]
+        if len(local) > 1:
+            raise ValueError(f"only this machine can be 'local: true', not {' and '.join(local)}")
+        return self
+
+    def node(self, name: str) -> NodeConfig:
+        """The node of that name.
+
+        Raises:
+            InputError: there is none.
+        """
+        try:
+            return self.nodes[name]
+        except KeyError:
+            raise InputError(
+                f"no node is called {name!r} in {self.path}", f"the nodes are: {', '.join(self.nodes)}"
+            ) from None
+
+    def select(self, names: str | None) -> list[NodeConfig]:
+        """The nodes of a comma-separated list, or all of them.
+
+        Raises:
+            InputError: a name is unknown, or given twice.
+        """
+        if names is None:
+            return list(self.nodes.values())
+        wanted = [name.strip() for name in names.split(",") if name.strip()]
+        if not wanted:
+            raise InputError("no node is named", f"the nodes are: {', '.join(self.nodes)}")
+        if len(set(wanted)) < len(wanted):
+            raise InputError(f"a node is named twice in {names!r}")
+        return [self.node(name) for name in wanted]
+
+
+class JobSpec(_Config):
+    """What to run, frozen at submission as `spec.json`.
+
+    `nodes` is a number of nodes, or their names; None means every node. `gpus_per_node` None means every GPU of a node.
+    """
+
+    script: Line
+    args: tuple[Text, ...] = ()
+    name: Name | None = None
+    nodes: Annotated[int, Field(ge=1)] | tuple[Name, ...] | None = None
+    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
+    env: Env = Field(default_factory=dict)
+    workdir: Line = "."
+    schema_version: Literal[1] = 1
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_no_id(cls, value: str | None) -> str | None:
+        if value is not None and JOB_ID.fullmatch(value):
+            raise ValueError("names like job-001 are ids, which UGRO gives itself")
+        return value
+
+    @field_validator("nodes", mode="before")
+    @classmethod
+    def _nodes_from_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            return int(value) if value.strip().isdigit() else tuple(n.strip() for n in value.split(","))
+        return value
+
+    @field_validator("script")
+    @classmethod
+    def _script_inside(cls, value: str) -> str:
+        path = Path(value)
+        if not value or value.startswith("-") or path.is_absolute() or ".." in path.parts:
+            raise ValueError("a path inside the working directory is expected")
+        return value
+
+
+def inventory_path(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Which inventory counts: --inventory, $UGRO_INVENTORY, ./inventory.yaml, then $UGRO_HOME/inventory.yaml."""
+    chosen = option or environ.get("UGRO_INVENTORY")
+    if chosen:
+        return Path(chosen).expanduser()
+    here = Path("inventory.yaml")
+    return here if here.exists() else ugro_home(environ) / "inventory.yaml"
+
+
+def ugro_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """The master's state directory."""
+    return Path(environ.get("UGRO_HOME") or "~/.ugro").expanduser()
+
+
+def load_inventory(path: Path) -> Inventory:
+    """Read and check an inventory.
+
+    Raises:
+        InventoryError: with file, line, field, what was found and what is expected.
+    """
+    if not path.exists():
+        raise InventoryError(
+            f"there is no inventory at {path}", "write one with `ugro init`, or name it: --inventory FILE"
+        )
+    document, lines = _read_yaml(path, InventoryError)
+    unknown = [key for key in document if key not in ("defaults", "nodes")]
+    if unknown:
+        raise InventoryError(
+            f"{path}:{lines.get((unknown[0],), 1)}: {unknown[0]}: unknown; 'defaults' or 'nodes' is expected"
+        )
+    defaults = _mapping(document, ("defaults",), path, lines)
+    nodes = _mapping(document, ("nodes",), path, lines)
+    script = defaults.pop("script", None)
+    merged = {}
+    for name in nodes:
+        own = _mapping(nodes, (name,), path, lines, under=("nodes",))
+        env = (
+            {**(defaults.get("env") or {}), **(own.get("env") or {})}
+            if _envs_are_maps(defaults, own)
+            else own.get("env")
+        )
+        merged[str(name)] = {**defaults, **own, "name": str(name)} | ({"env": env} if env else {})
+    try:
+        return Inventory.model_validate({"nodes": merged, "script": script, "path": path})
+    except ValidationError as error:
+        raise InventoryError(_describe(error, path, lines)) from None
+
+
+def load_job_spec(path: Path) -> JobSpec:
+    """Read and check a job.yaml.
+
+    Raises:
+        JobSpecError: with file, line, field, what was found and what is expected.
+    """
+    document, lines = _read_yaml(path, JobSpecError)
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise JobSpecError(_describe(error, path, lines)) from None
+
+
+def job_spec(**fields: Any) -> JobSpec:
+    """A job spec from command-line values.
+
+    Raises:
+        JobSpecError: a value is wrong; the message names it.
+    """
+    try:
+        return JobSpec.model_validate({key: value for key, value in fields.items() if value is not None})
+    except ValidationError as error:
+        raise JobSpecError(_describe(error, None, {})) from None
+
+
+Location = tuple[str | int, ...]
+
+
+def _read_yaml(path: Path, kind: type[InputError]) -> tuple[dict[str, Any], dict[Location, int]]:
+    try:
+        node = yaml.compose(text := path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        document = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise kind(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise kind(f"{path}: not valid YAML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise kind(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise kind(f"{path}: cannot be read: {error.strerror}") from None
+    if not isinstance(document, dict):
+        raise kind(f"{path}:1: a mapping is expected, found {_shown(document)}")
+    lines: dict[Location, int] = {}
+    if node is not None:
+        _index_lines(node, (), lines, path, kind)
+    return document, lines
+
+
+def _index_lines(
+    node: yaml.Node, where: Location, lines: dict[Location, int], path: Path, kind: type[InputError]
+) -> None:
+    """Remember the line of every key, and refuse a key that stands twice (YAML would silently keep the last)."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            at = (*where, str(key.value))
+            line = key.start_mark.line + 1
+            if at in lines and key.value != "<<":
+                raise kind(f"{path}:{line}: {'.'.join(map(str, at))}: stands twice (first on line {lines[at]})")
+            lines[at] = line
+            _index_lines(value, at, lines, path, kind)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*where, index)] = value.start_mark.line + 1
+            _index_lines(value, (*where, index), lines, path, kind)
+
+
+def _mapping(
+    parent: dict[str, Any], key: Location, path: Path, lines: dict[Location, int], under: Location = ()
+) -> dict[str, Any]:
+    value = parent.get(key[0])  # type: ignore[arg-type]
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        field = ".".join(str(part) for part in (*under, *key))
+        line = lines.get((*under, *(str(part) for part in key)), 1)
+        raise InventoryError(f"{path}:{line}: {field}: found {_shown(value)}, a mapping is expected")
+    return dict(value)
+
+
+def _envs_are_maps(*parts: dict[str, Any]) -> bool:
+    return all(isinstance(part.get("env") or {}, dict) for part in parts)
+
+
+def _describe(error: ValidationError, path: Path | None, lines: dict[Location, int]) -> str:
+    """The first mistake in one line: `file:line: field: found X, expected Y`, and how many more there are."""
+    first, *rest = error.errors(include_url=False)
+    where: Location = tuple(part for part in first["loc"] if not _is_union_tag(part))
+    field = ".".join(str(part) for part in where)
+    message = first["msg"].removeprefix("Value error, ")
+    # A field that every node inherits is written under `defaults:`, and an absent one has its parent's line.
+    inherited = ("defaults", *where[2:]) if where[:1] == ("nodes",) and len(where) > 2 else where
+    line = next((lines[at] for at in (where, inherited, where[:-1], where[:-2]) if at in lines), None)
+    if first["type"] == "extra_forbidden":
+        said = "unknown key"
+    elif first["type"] == "missing":
+        said = "is missing"
+    else:
+        said = f"found {_shown(first['input'])}: {message[0].lower()}{message[1:]}" if field else message
+    more = f" (and {len(rest)} more)" if len({e["loc"][:3] for e in rest}) > 1 else ""
+    prefix = f"{path}:{line}: " if path and line else f"{path}: " if path else ""
+    return f"{prefix}{field}: {said}{more}" if field else f"{prefix}{said}{more}"
+
+
+def _is_union_tag(part: str | int) -> bool:
+    return isinstance(part, str) and (
+        part == "int" or part.startswith(("constrained", "tuple[", "function-", "lax-or"))
+    )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,140 @@
+"""Every error UGRO shows to a person.
+
+    UgroError
+    ├── InputError            exit 2   wrong input, inventory or job spec
+    │   ├── InventoryError
+    │   └── JobSpecError
+    ├── NodeError             exit 3   a node is unreachable or not trusted
+    │   ├── Unreachable
+    │   ├── AuthenticationFailed
+    │   ├── KeyUnusable           exit 2: the key on this machine is the mistake
+    │   ├── HostKeyUnknown
+    │   ├── HostKeyChanged
+    │   ├── LinkLost                   the command's outcome is unknown
+    │   ├── CommandTimedOut
+    │   └── NodeRefused                the node answered, and cannot do what was asked
+    ├── StateError            exit 4   the state directory is unreadable or locked for too long
+    └── JobFailed             exit 1   the followed or waited-for job failed
+
+A message says what happened and where; the hint says what to do next.
+"""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_JOB_FAILED = 1
+EXIT_INPUT = 2
+EXIT_NODES = 3
+EXIT_STATE = 4
+EXIT_INTERRUPTED = 130
+
+
+class UgroError(Exception):
+    """Base of all errors meant for people.
+
+    `code` is the stable name that scripts may match; `exit_code` is what the command ends with.
+    """
+
+    code = "error"
+    exit_code = EXIT_INPUT
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, str]:
+        """The body of `{"error": …}` that `--json` prints on stderr."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
+
+
+class InputError(UgroError):
+    """What the person typed cannot be done as it stands."""
+
+    code = "input"
+
+
+class InventoryError(InputError):
+    """The inventory has a mistake: the message names file, line, field, what was found and what is expected."""
+
+    code = "inventory"
+
+
+class JobSpecError(InputError):
+    """The job spec has a mistake, reported like an inventory's."""
+
+    code = "job_spec"
+
+
+class NodeError(UgroError):
+    """Something about one node; `node` is its name in the inventory."""
+
+    code = "node"
+    exit_code = EXIT_NODES
+
+    def __init__(self, node: str, message: str, hint: str = "") -> None:
+        super().__init__(f"{node}: {message}", hint)
+        self.node = node
+
+
+class Unreachable(NodeError):
+    """No connection could be made. It proves nothing about what runs on the node."""
+
+    code = "unreachable"
+
+
+class AuthenticationFailed(NodeError):
+    """The node answered but did not accept our key."""
+
+    code = "authentication"
+
+
+class KeyUnusable(NodeError):
+    """The private key (or an SSH configuration file) on this machine cannot be used, so nothing was tried."""
+
+    code = "key_unusable"
+    exit_code = EXIT_INPUT
+
+
+class HostKeyUnknown(NodeError):
+    """The node's host key is in no known_hosts file."""
+
+    code = "host_key_unknown"
+
+
+class HostKeyChanged(NodeError):
+    """The node's host key differs from the one on record: a reinstall, or somebody in between."""
+
+    code = "host_key_changed"
+
+
+class LinkLost(NodeError):
+    """The connection broke while a command ran: whether the command took effect is unknown."""
+
+    code = "link_lost"
+
+
+class CommandTimedOut(NodeError):
+    """The command ran out of its time and was ended on the node."""
+
+    code = "command_timed_out"
+
+
+class NodeRefused(NodeError):
+    """The node answered and cannot do what was asked: no python, no space, no such file."""
+
+    code = "node_refused"
+
+
+class StateError(UgroError):
+    """The state directory cannot be read or written, or somebody else holds its lock for too long."""
+
+    code = "state"
+    exit_code = EXIT_STATE
+
+
+class JobFailed(UgroError):
+    """The job that was followed or waited for did not succeed."""
+
+    code = "job_failed"
+    exit_code = EXIT_JOB_FAILED

@@ -1,0 +1,202 @@
+"""The records UGRO keeps and shows. Frozen: a change is a new record (`job.model_copy(update=…)`).
+
+Memory is in MiB, time in seconds since the epoch (float, master's clock unless a field says otherwise).
+`None` means that the driver, the node or the file does not say; it is never counted as zero.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and strict about unknown fields so that a hand-broken file is noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GpuProcess(Record):
+    """A compute process on a GPU, as `nvidia-smi --query-compute-apps` and /proc tell."""
+
+    pid: int
+    name: str
+    user: str | None = None
+    memory_mib: int | None = None
+
+
+class Gpu(Record):
+    """One GPU row of nvidia-smi. `problem` names what is wrong with a GPU that cannot be used (lost …)."""
+
+    index: int | None
+    uuid: str
+    name: str
+    memory_total_mib: int | None = None
+    memory_used_mib: int | None = None
+    memory_free_mib: int | None = None
+    utilization_percent: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    driver: str | None = None
+    mig: bool = False
+    problem: str | None = None
+    processes: tuple[GpuProcess, ...] = ()
+
+
+class NodeView(Record):
+    """What one node said of itself in one round trip.
+
+    `clock_offset` is the node's clock minus the master's, in seconds, good to about half of the round trip.
+    `gpu_problem` is nvidia-smi's complaint in words; a node without GPUs has neither GPUs nor a problem.
+    """
+
+    node: str
+    seen_at: float
+    boot_id: str
+    clock_offset: float
+    cpu_count: int
+    load_1m: float | None = None
+    memory_total_mib: int | None = None
+    memory_available_mib: int | None = None
+    disk_free_mib: int | None = None
+    gpus: tuple[Gpu, ...] = ()
+    gpu_problem: str | None = None
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    QUEUED = "queued"
+    HELD = "held"
+    STARTING = "starting"
+    RUNNING = "running"
+    UNKNOWN = "unknown"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job will not change any more."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+    @property
+    def on_nodes(self) -> bool:
+        """Whether something of the job may be on nodes, so that its GPUs are taken."""
+        return self in (JobState.STARTING, JobState.RUNNING, JobState.UNKNOWN)
+
+
+class RankState(StrEnum):
+    """Where one rank is in its life. `lost` is a rank that is gone without having left its exit code."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class Rank(Record):
+    """One rank of an attempt: the script's own process, exit code or signal, not torchrun's.
+
+    `pid` and `ended_at` are the node's (its clock).
+    """
+
+    rank: int
+    local_rank: int
+    node: str
+    gpu: str | None = None
+    pid: int | None = None
+    state: RankState = RankState.PENDING
+    exit_code: int | None = None
+    signal: str | None = None
+    ended_at: float | None = None
+
+
+class FirstFailure(Record):
+    """The rank that failed first, not those it took down. `rank` is None when a node failed before it had ranks."""
+
+    rank: int | None
+    node: str
+    exit_code: int | None = None
+    signal: str | None = None
+    cause: str = "unknown"
+    message: str = ""
+
+
+class NodeShare(Record):
+    """One node's part of a placement: its torchrun node rank, its ranks and their GPUs (none on a CPU node)."""
+
+    node: str
+    node_rank: int
+    first_rank: int
+    nproc: int
+    gpus: tuple[str, ...] = ()
+
+
+class Placement(Record):
+    """Where an attempt runs, with what torchrun needs to meet; the port is chosen just before the launch."""
+
+    shares: tuple[NodeShare, ...]
+    master_addr: str | None = None
+    master_port: int | None = None
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks over all nodes."""
+        return sum(share.nproc for share in self.shares)
+
+
+class CodeVersion(Record):
+    """The snapshot of the working directory a job runs: where it came from and its state in git (None outside git)."""
+
+    directory: str
+    files: int
+    size_bytes: int
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+
+
+class Wish(StrEnum):
+    """What a person asked of a job; the next tick carries it out."""
+
+    CANCEL = "cancel"
+
+
+class Job(Record):
+    """A job's record, `job.json`. `uid` tells two jobs apart that were both called job-001 by different masters."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    uid: str
+    name: str
+    state: JobState = JobState.QUEUED
+    reason: str = ""
+    attempt: int = 1
+    submitted_at: float
+    started_at: float | None = None
+    ended_at: float | None = None
+    unknown_since: float | None = None
+    command: tuple[str, ...]
+    code: CodeVersion
+    placement: Placement | None = None
+    ranks: tuple[Rank, ...] = ()
+    first_failure: FirstFailure | None = None
+    wish: Wish | None = None
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes it is placed on, in the order of their node ranks."""
+        return tuple(share.node for share in self.placement.shares) if self.placement else ()
+
+
+class Event(Record):
+    """One line of `events.jsonl`."""
+
+    at: float
+    job: str
+    kind: str
+    message: str

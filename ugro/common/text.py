@@ -1,0 +1,43 @@
+"""Text for people: foreign text made harmless, sizes and times in words."""
+
+from __future__ import annotations
+
+import re
+import time
+
+# CSI and OSC sequences, other two-byte escapes, then every control character but tab.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """One line of foreign text without terminal escapes and control characters.
+
+    A progress bar that redraws itself with carriage returns is shown as it last stood.
+    """
+    text = _ESCAPES.sub("", text).rstrip("\r\n")
+    return _CONTROLS.sub("�", text.rsplit("\r", 1)[-1])
+
+
+def size(mib: float) -> str:
+    """A size given in MiB, in the unit a person would use."""
+    if mib >= 1024:
+        return f"{mib / 1024:.1f} GiB"
+    return f"{mib:.0f} MiB" if mib >= 1 else f"{mib * 1024:.0f} KiB"
+
+
+def duration(seconds: float) -> str:
+    """A time span: `8s`, `3m 20s`, `2h 05m`, `3d 4h`."""
+    seconds = int(max(0, seconds))
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m {seconds % 60:02d}s"
+    if seconds < 86400:
+        return f"{seconds // 3600}h {seconds % 3600 // 60:02d}m"
+    return f"{seconds // 86400}d {seconds % 86400 // 3600}h"
+
+
+def clock(at: float | None) -> str:
+    """A moment in local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "-"

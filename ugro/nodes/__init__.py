@@ -1,0 +1,1 @@
+"""The execution layer: everything that touches a node."""

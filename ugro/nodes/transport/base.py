@@ -1,0 +1,216 @@
+"""What every transport promises, and how a script is framed so that any login shell delivers it unharmed.
+
+The command line sshd hands to the login shell is a constant without quotes inside, backslashes or newlines, so bash,
+zsh, fish and tcsh all read it alike. The script itself, with its arguments quoted by `shlex`, follows on stdin and
+is read by /bin/sh alone. Before the script runs, a line with a nonce is printed: what comes before it is the chatter
+of a `.bashrc` and is thrown away; the pid on that line is what ends the command when its time is up.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ugro.common.config import NodeConfig
+from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused
+from ugro.common.text import printable
+
+OUTPUT_LIMIT = 4 * 1024 * 1024
+"""Bytes of stdout (and as many of stderr) that are kept of one command; the rest is dropped and said."""
+
+CHATTER_LIMIT = 1024 * 1024
+"""Bytes that a login shell may print before our script starts."""
+
+KILL_GRACE = 2
+"""Seconds between SIGTERM and SIGKILL for a command whose time is up."""
+
+READ_SIZE = 64 * 1024
+
+Output = Callable[[str, bytes], None]
+"""Called with "stdout" or "stderr" and the bytes as they come."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A command that ended and whose end was seen. `status` is its exit code, or minus the signal that ended it."""
+
+    status: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    truncated: bool = False
+
+    @property
+    def text(self) -> str:
+        """stdout as text; bytes that are not UTF-8 become replacement characters."""
+        return self.stdout.decode("utf-8", "replace")
+
+    @property
+    def error_text(self) -> str:
+        """The last non-empty line of stderr, for messages."""
+        lines = self.stderr.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1] if lines else ""
+
+
+class Reader(Protocol):
+    """The part of asyncio's and asyncssh's readers that is used."""
+
+    async def read(self, n: int = -1) -> bytes: ...
+
+
+class Transport(ABC):
+    """One node, as a place where scripts run."""
+
+    def __init__(self, node: NodeConfig) -> None:
+        self.node = node
+
+    @property
+    def name(self) -> str:
+        """The node's name in the inventory."""
+        return self.node.name
+
+    @property
+    @abstractmethod
+    def peer_address(self) -> str | None:
+        """The IP address at which this machine reached the node, once it did."""
+
+    @abstractmethod
+    async def run(
+        self,
+        script: str,
+        args: Sequence[str] = (),
+        *,
+        data: bytes | AsyncIterable[bytes] = b"",
+        timeout: float | None = 30.0,
+        on_output: Output | None = None,
+    ) -> Outcome:
+        """Run a POSIX shell script with positional arguments and `data` on its stdin.
+
+        `timeout` is in seconds; when it is over the command is ended on the node too. With `on_output` the output is
+        handed over as it comes, without limit, and not kept. A cancelled call ends the command as well.
+
+        Raises:
+            NodeError: Unreachable, AuthenticationFailed, HostKeyUnknown, HostKeyChanged, LinkLost, CommandTimedOut.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the connection. Commands under way are lost."""
+
+
+@dataclass
+class Frame:
+    """One script made ready for the wire."""
+
+    script: str
+    args: Sequence[str]
+    timeout: float | None
+    nonce: str = field(default_factory=lambda: secrets.token_hex(12))
+
+    @property
+    def command(self) -> str:
+        """The constant command line for the login shell."""
+        bound = f"timeout -k {KILL_GRACE} {self.timeout:.0f} " if self.timeout else ""
+        return f"exec {bound}/bin/sh -c 'eval \"$(head -c $0)\"' {len(self.head)}"
+
+    @property
+    def head(self) -> bytes:
+        """The script with its arguments, as the first bytes of stdin."""
+        marker = f"UGRO-{self.nonce}"
+        leader = "$PPID" if self.timeout else "$$"
+        lines = [
+            f"echo; echo {marker} {leader}; echo >&2; echo {marker} >&2",
+            f"set -- {shlex.join(self.args)}",
+            self.script,
+        ]
+        return "\n".join(lines).encode("utf-8", "surrogateescape") + b"\n"
+
+
+class Collector:
+    """Takes the two output streams of a framed script apart: chatter, the marker with the pid, what is wanted."""
+
+    def __init__(self, nonce: str, on_output: Output | None) -> None:
+        self._marker = f"\nUGRO-{nonce}".encode()
+        self._on_output = on_output
+        self._before = {"stdout": bytearray(), "stderr": bytearray()}
+        self._started = {"stdout": False, "stderr": False}
+        self.kept = {"stdout": bytearray(), "stderr": bytearray()}
+        self.truncated = False
+        self.leader: int | None = None
+
+    def feed(self, stream: str, chunk: bytes) -> None:
+        """Take the next bytes of one stream."""
+        if not self._started[stream]:
+            before = self._before[stream]
+            before += chunk
+            start = before.find(self._marker)
+            end = before.find(b"\n", start + 1) if start >= 0 else -1
+            if end < 0:
+                del before[:-CHATTER_LIMIT]
+                return
+            if stream == "stdout":
+                self.leader = int(before[start:end].split()[1])
+            self._started[stream] = True
+            chunk = bytes(before[end + 1 :])
+        if chunk and self._on_output:
+            self._on_output(stream, chunk)
+        elif chunk:
+            room = OUTPUT_LIMIT - len(self.kept[stream])
+            self.kept[stream] += chunk[:room]
+            self.truncated |= len(chunk) > room
+
+    @property
+    def chatter(self) -> bytes:
+        """What stderr or stdout said when our script never started."""
+        return bytes(self._before["stderr"].strip() or self._before["stdout"].strip())
+
+    @property
+    def started(self) -> bool:
+        """Whether the script began to run."""
+        return self._started["stdout"]
+
+    async def drain(self, stream: str, reader: Reader) -> None:
+        """Feed everything a reader has until its end."""
+        while chunk := await reader.read(READ_SIZE):
+            self.feed(stream, chunk)
+
+
+def conclude(node: str, status: int | None, collector: Collector, frame: Frame, elapsed: float) -> Outcome:
+    """The outcome of an ended command, or the error that says why there is none."""
+    if status is None:
+        hint = "whether it took effect shows at the next look"
+        raise LinkLost(node, "the connection broke while a command ran", hint)
+    if frame.timeout and elapsed >= frame.timeout and status in (124, 137, -9, -15):
+        raise CommandTimedOut(node, f"a command did not end within {frame.timeout:.0f} s and was ended")
+    if not collector.started:
+        said = collector.chatter.decode("utf-8", "replace").strip().splitlines()
+        detail = f"exit {status}: {printable(said[-1])}" if said else f"exit {status}"
+        raise NodeRefused(
+            node,
+            f"the login shell did not run our script ({detail})",
+            "the account needs a shell that runs /bin/sh, and `timeout` and `head` from coreutils",
+        )
+    kept = collector.kept
+    return Outcome(status, bytes(kept["stdout"]), bytes(kept["stderr"]), collector.truncated)
+
+
+async def chunks(data: bytes | AsyncIterable[bytes]) -> AsyncIterable[bytes]:
+    """The data for a command's stdin in pieces that do not swamp the link."""
+    if isinstance(data, bytes):
+        for start in range(0, len(data), READ_SIZE):
+            yield data[start : start + READ_SIZE]
+    else:
+        async for chunk in data:
+            yield chunk
+
+
+END_SCRIPT = """
+kill -TERM -- "-$1" 2>/dev/null || exit 0
+sleep 1
+kill -KILL -- "-$1" 2>/dev/null
+:
+"""
+"""Ends a command by its process group: sshd and the local transport make each command the leader of its own."""

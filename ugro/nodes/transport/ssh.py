@@ -1,0 +1,249 @@
+"""One SSH connection to one node, kept open, with every command as a session on it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import socket
+import time
+from collections.abc import AsyncIterable, Sequence
+from typing import Any
+
+import asyncssh
+
+from ugro.common.config import NodeConfig
+from ugro.common.errors import AuthenticationFailed, KeyUnusable, LinkLost, NodeError, NodeRefused, Unreachable
+from ugro.nodes.transport.base import (
+    END_SCRIPT,
+    KILL_GRACE,
+    Collector,
+    Frame,
+    Outcome,
+    Output,
+    Transport,
+    chunks,
+    conclude,
+)
+from ugro.nodes.transport.host_keys import HostKeyCheck
+
+CONNECT_TIMEOUT = 8.0
+LOGIN_TIMEOUT = 15.0
+KEEPALIVE_INTERVAL = 5.0
+KEEPALIVE_COUNT = 3
+SESSIONS_PER_NODE = 8
+"""Below sshd's MaxSessions, which is 10 unless configured."""
+
+BACKOFF_FIRST = 1.0
+BACKOFF_LIMIT = 60.0
+BACKOFF_REFUSED = 30.0
+"""Seconds after a refused key: sshd >= 9.8 punishes addresses that keep trying."""
+
+
+class SshTransport(Transport):
+    """A node over SSH. The connection is made at the first command and made again when it was lost."""
+
+    def __init__(self, node: NodeConfig) -> None:
+        super().__init__(node)
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._sessions = asyncio.Semaphore(SESSIONS_PER_NODE)
+        self._failures = 0
+        self._retry_at = 0.0
+        self._last_error: NodeError | None = None
+
+    @property
+    def peer_address(self) -> str | None:
+        peer = self._connection.get_extra_info("peername") if self._connection else None
+        return str(peer[0]) if peer else None
+
+    async def run(
+        self,
+        script: str,
+        args: Sequence[str] = (),
+        *,
+        data: bytes | AsyncIterable[bytes] = b"",
+        timeout: float | None = 30.0,
+        on_output: Output | None = None,
+    ) -> Outcome:
+        frame = Frame(script, args, timeout)
+        collector = Collector(frame.nonce, on_output)
+        async with self._sessions:
+            connection = await self._connected()
+            started = time.monotonic()
+            try:
+                process = await connection.create_process(frame.command, encoding=None)
+            except (asyncssh.ChannelOpenError, asyncssh.ConnectionLost, OSError) as error:
+                raise self._not_opened(connection, error) from None
+            try:
+                async with asyncio.timeout(timeout + KILL_GRACE + 5 if timeout else None):
+                    status = await self._converse(process, frame.head, data, collector)
+            except TimeoutError:
+                raise LinkLost(self.name, f"a command gave no answer within {timeout:.0f} s") from None
+            except asyncio.CancelledError:
+                await self._end(connection, collector.leader)
+                raise
+            finally:
+                process.close()
+        return conclude(self.name, status, collector, frame, time.monotonic() - started)
+
+    async def close(self) -> None:
+        if self._connection:
+            self._connection.abort()
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._connection.wait_closed(), 1)
+            self._connection = None
+
+    @staticmethod
+    async def _converse(
+        process: asyncssh.SSHClientProcess[bytes],
+        head: bytes,
+        data: bytes | AsyncIterable[bytes],
+        collector: Collector,
+    ) -> int | None:
+        async def feed() -> None:
+            # A command that stops reading is judged by its exit code, a lost link by its missing one.
+            with contextlib.suppress(OSError, asyncssh.Error):
+                process.stdin.write(head)
+                async for chunk in chunks(data):
+                    process.stdin.write(chunk)
+                    await process.stdin.drain()
+                process.stdin.write_eof()
+
+        feeding = asyncio.create_task(feed())
+        try:
+            await asyncio.gather(collector.drain("stdout", process.stdout), collector.drain("stderr", process.stderr))
+            await process.wait_closed()
+        except (asyncssh.ConnectionLost, asyncssh.DisconnectError, OSError):
+            return None
+        finally:
+            feeding.cancel()
+        return process.returncode
+
+    def _not_opened(self, connection: asyncssh.SSHClientConnection, error: Exception) -> NodeError:
+        if connection.is_closed() or not isinstance(error, asyncssh.ChannelOpenError):
+            return LinkLost(self.name, "the connection broke before a command could start", "the next try reconnects")
+        return NodeRefused(
+            self.name,
+            "sshd opens no further session on this connection",
+            "raise MaxSessions in its sshd_config (UGRO uses up to 8 of the usual 10)",
+        )
+
+    async def _end(self, connection: asyncssh.SSHClientConnection, leader: int | None) -> None:
+        """End a command nobody waits for any more. Without a live link, the remote time limit is what ends it."""
+        if leader is None or connection.is_closed():
+            return
+        frame = Frame(END_SCRIPT, (str(leader),), timeout=5)
+        with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
+            async with asyncio.timeout(3):
+                await connection.run(frame.command, input=frame.head, encoding=None)
+
+    async def _connected(self) -> asyncssh.SSHClientConnection:
+        async with self._connecting:
+            if self._connection and not self._connection.is_closed():
+                return self._connection
+            if self._last_error and time.monotonic() < self._retry_at:
+                raise self._last_error
+            try:
+                self._connection = await self._connect()
+            except NodeError as error:
+                self._back_off(error)
+                raise
+            self._failures, self._last_error = 0, None
+            return self._connection
+
+    def _back_off(self, error: NodeError) -> None:
+        self._failures += 1
+        wait = min(BACKOFF_LIMIT, BACKOFF_FIRST * 2 ** (self._failures - 1))
+        if not isinstance(error, Unreachable):
+            wait = max(wait, BACKOFF_REFUSED)
+        self._last_error = error
+        self._retry_at = time.monotonic() + wait * random.uniform(0.7, 1.3)
+
+    async def _connect(self) -> asyncssh.SSHClientConnection:
+        check = HostKeyCheck(self.node)
+        try:
+            options = await connection_options(self.node)
+            return await asyncssh.connect(
+                self.node.address,
+                options=asyncssh.SSHClientConnectionOptions(
+                    options, known_hosts=check.known_hosts(options), client_factory=check.client
+                ),
+            )
+        except NodeError:
+            raise
+        except asyncssh.HostKeyNotVerifiable:
+            raise check.error() from None
+        except (OSError, asyncssh.Error, ValueError) as error:
+            raise explain_connect_error(self.node, error) from None
+
+
+async def connection_options(node: NodeConfig) -> asyncssh.SSHClientConnectionOptions:
+    """The options for a node: what the inventory says, then its ssh_config, then our own time limits.
+
+    Raises:
+        KeyUnusable: the key or the ssh_config named in the inventory cannot be read.
+    """
+    config = os.path.expanduser(node.ssh_config)
+    if not os.path.exists(config):
+        if node.ssh_config != NodeConfig.model_fields["ssh_config"].default:
+            raise KeyUnusable(node.name, f"ssh_config {config} does not exist")
+        config = ""
+    settings: dict[str, Any] = {
+        "config": [config] if config else None,
+        "host": node.address,
+        "connect_timeout": CONNECT_TIMEOUT,
+        "login_timeout": LOGIN_TIMEOUT,
+        "keepalive_interval": KEEPALIVE_INTERVAL,
+        "keepalive_count_max": KEEPALIVE_COUNT,
+        # One byte of a banner that is not UTF-8 must not cost the connection.
+        "utf8_decode_errors": "replace",
+    }
+    if node.user:
+        settings["username"] = node.user
+    if node.port:
+        settings["port"] = node.port
+    if node.identity_file:
+        # One key and no agent: a row of wrong keys would use up sshd's MaxAuthTries.
+        settings |= {"client_keys": [os.path.expanduser(node.identity_file)], "agent_path": None}
+    try:
+        options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(**settings)
+        return options
+    except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, asyncssh.ConfigParseError, OSError) as error:
+        raise explain_connect_error(node, error) from None
+
+
+def explain_connect_error(node: NodeConfig, error: Exception) -> NodeError:
+    """The error a person can act on, for what asyncssh and the system raise while connecting."""
+    name, where = node.name, f"{node.address}:{node.port}" if node.port else node.address
+    detail = str(error) or type(error).__name__
+    match error:
+        case asyncssh.KeyEncryptionError() | asyncssh.KeyImportError():
+            problem = "is encrypted" if "assphrase" in detail else f"cannot be used ({detail})"
+            key = node.identity_file or "the private key"
+            return KeyUnusable(
+                name, f"{key} {problem}", "load it into ssh-agent (ssh-add), or name another: identity_file"
+            )
+        case asyncssh.ConfigParseError():
+            return KeyUnusable(name, f"{node.ssh_config}: {detail}")
+        case asyncssh.PermissionDenied():
+            return _not_accepted(node)
+        case asyncssh.ProtocolError() if "authentication failures" in detail:
+            return _not_accepted(node)
+        case FileNotFoundError() | PermissionError() | IsADirectoryError() if error.filename:
+            return KeyUnusable(name, f"{error.filename}: {error.strerror}", "check identity_file and ssh_config")
+        case ConnectionRefusedError():
+            return Unreachable(name, f"{where} refuses connections", "is sshd running there, and on this port?")
+        case socket.gaierror():
+            return Unreachable(name, f"{node.address} is not a known host name", "check 'address' in the inventory")
+        case TimeoutError():
+            return Unreachable(name, f"{where} does not answer", "is the machine on, and on this network?")
+        case _:
+            return Unreachable(name, f"no SSH connection to {where}: {detail}", f"try: ssh {name}")
+
+
+def _not_accepted(node: NodeConfig) -> AuthenticationFailed:
+    login = f"{node.user}@{node.address}" if node.user else node.address
+    port = f" -p {node.port}" if node.port else ""
+    return AuthenticationFailed(node.name, f"{login} does not accept our key", f"install it: ssh-copy-id{port} {login}")

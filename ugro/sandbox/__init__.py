@@ -1,0 +1,1 @@
+"""An embedded cluster: SSH nodes on loopback with simulated GPUs, for the demo and the tests."""
