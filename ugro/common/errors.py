@@ -13,7 +13,8 @@
     │   ├── LinkLost                   the command's outcome is unknown
     │   ├── CommandTimedOut
     │   └── NodeRefused                the node answered, and cannot do what was asked
-    ├── StateError            exit 4   the state directory is unreadable or locked for too long
+    ├── StateError            exit 4   the state directory cannot be read or written
+    │   └── StateLocked                somebody else has been acting for too long
     └── JobFailed             exit 1   the followed or waited-for job failed
 
 A message says what happened and where; the hint says what to do next.
@@ -127,10 +128,16 @@ class NodeRefused(NodeError):
 
 
 class StateError(UgroError):
-    """The state directory cannot be read or written, or somebody else holds its lock for too long."""
+    """The state directory cannot be read or written."""
 
     code = "state"
     exit_code = EXIT_STATE
+
+
+class StateLocked(StateError):
+    """Somebody else acts on the cluster just now and did not finish in time."""
+
+    code = "state_locked"
 
 
 class JobFailed(UgroError):

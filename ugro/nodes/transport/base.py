@@ -8,6 +8,7 @@ of a `.bashrc` and is thrown away; the pid on that line is what ends the command
 
 from __future__ import annotations
 
+import math
 import secrets
 import shlex
 from abc import ABC, abstractmethod
@@ -113,7 +114,8 @@ class Frame:
     @property
     def command(self) -> str:
         """The constant command line for the login shell."""
-        bound = f"timeout -k {KILL_GRACE} {self.timeout:.0f} " if self.timeout else ""
+        # Whole seconds, as every `timeout` knows them; rounded up, because 0 would mean no limit.
+        bound = f"timeout -k {KILL_GRACE} {math.ceil(self.timeout)} " if self.timeout else ""
         return f"exec {bound}/bin/sh -c 'eval \"$(head -c $0)\"' {len(self.head)}"
 
     @property
@@ -184,7 +186,7 @@ def conclude(node: str, status: int | None, collector: Collector, frame: Frame, 
         hint = "whether it took effect shows at the next look"
         raise LinkLost(node, "the connection broke while a command ran", hint)
     if frame.timeout and elapsed >= frame.timeout and status in (124, 137, -9, -15):
-        raise CommandTimedOut(node, f"a command did not end within {frame.timeout:.0f} s and was ended")
+        raise CommandTimedOut(node, f"a command did not end within {frame.timeout:g} s and was ended")
     if not collector.started:
         said = collector.chatter.decode("utf-8", "replace").strip().splitlines()
         detail = f"exit {status}: {printable(said[-1])}" if said else f"exit {status}"
@@ -208,9 +210,9 @@ async def chunks(data: bytes | AsyncIterable[bytes]) -> AsyncIterable[bytes]:
 
 
 END_SCRIPT = """
-kill -TERM -- "-$1" 2>/dev/null || exit 0
+kill -s TERM -- "-$1" 2>/dev/null || exit 0
 sleep 1
-kill -KILL -- "-$1" 2>/dev/null
+kill -s KILL -- "-$1" 2>/dev/null
 :
 """
 """Ends a command by its process group: sshd and the local transport make each command the leader of its own."""

@@ -88,6 +88,15 @@ def known_hosts_name(node: NodeConfig, options: asyncssh.SSHClientConnectionOpti
     return f"[{name}]:{options.port}" if options.port and options.port != 22 else name
 
 
+def recorded_keys(
+    files: list[str], node: NodeConfig, options: asyncssh.SSHClientConnectionOptions
+) -> list[asyncssh.SSHKey]:
+    """The keys on record for a node, under the name and port it is reached at."""
+    host = options.host_key_alias or options.host or node.address
+    port = options.port if options.port != 22 else None
+    return list(asyncssh.read_known_hosts(files).match(host, "", port)[0])
+
+
 async def fetch_host_keys(node: NodeConfig, options: asyncssh.SSHClientConnectionOptions) -> list[asyncssh.SSHKey]:
     """Every host key the node offers, one per kind. Fetching is not trusting.
 

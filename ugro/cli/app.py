@@ -1,0 +1,78 @@
+"""What commands share: the inventory, the state directory, the pool, and one asyncio run per command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import click
+
+from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
+from ugro.common.errors import StateLocked
+from ugro.control_plane.controller import Controller
+from ugro.control_plane.launcher import OnCode
+from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
+from ugro.nodes.pool import Pool
+
+T = TypeVar("T")
+
+LOOK_WITHIN = 1.7
+"""Seconds that `status` and `nodes` wait for a node; what is not fresh by then is shown with its age."""
+
+
+class App:
+    """The one thing a command needs to reach everything else."""
+
+    def __init__(self, inventory: str | None) -> None:
+        self._inventory_option = inventory
+        self.store = MetadataStore(ugro_home())
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The inventory, read when it is first needed.
+
+        Raises:
+            InventoryError: it is not there, or has a mistake.
+        """
+        return load_inventory(inventory_path(self._inventory_option))
+
+    def run(self, act: Callable[[Controller, Pool], Awaitable[T]], on_code: OnCode | None = None) -> T:
+        """Run an async command with a controller over a fresh pool, and close every connection after it."""
+
+        async def main() -> T:
+            async with Pool(self.inventory) as pool:
+                return await act(Controller(self.store, self.inventory, pool, on_code), pool)
+
+        return asyncio.run(main())
+
+    async def tick(self, controller: Controller, patience: float = LOCK_PATIENCE) -> None:
+        """One tick as the one who acts; waits `patience` seconds for another to finish."""
+        with self.store.lock(patience):
+            await controller.tick()
+
+    async def tick_if_free(self, controller: Controller) -> None:
+        """One tick unless somebody else is acting just now, who then does the same work."""
+        with contextlib.suppress(StateLocked):
+            await self.tick(controller, patience=0)
+
+
+def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """A click command whose function gets the App first."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @click.pass_context
+        @functools.wraps(function)
+        def call(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
+            return function(App(ctx.find_root().obj), *args, **kwargs)
+
+        made: click.Command = click.command(**settings)(call)
+        return made
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

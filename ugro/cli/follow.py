@@ -1,0 +1,99 @@
+"""Following a job: its logs as they come, a line about how it stands, and a tick now and then when nobody else acts.
+
+Closing this view changes nothing about the job; `ugro logs -f` picks it up again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from ugro.cli.app import App
+from ugro.cli.output import RANK_COLOURS, STATE_STYLES
+from ugro.common.models import Job, NodeView
+from ugro.common.text import duration, printable, size
+from ugro.control_plane.controller import Controller
+from ugro.nodes.log_streamer import Line, LogReader
+
+POLL_SECONDS = 0.5
+TICK_SECONDS = 2.0
+SYNC_WITHIN = 10.0
+
+
+def prefix(line: Line, nodes: tuple[str, ...]) -> tuple[str, str]:
+    """Who says a line, and the colour that goes with it: `[rank 0]`, or the node for torchrun's own words."""
+    if line.rank is not None:
+        return f"[rank {line.rank}]", RANK_COLOURS[line.rank % len(RANK_COLOURS)]
+    name = nodes[line.node_rank] if line.node_rank is not None and line.node_rank < len(nodes) else "?"
+    return f"[{name}]", "dim"
+
+
+def print_line(out: Console, line: Line, nodes: tuple[str, ...]) -> None:
+    """One line of a log with its coloured prefix; the line itself is never taken for markup."""
+    text, style = prefix(line, nodes)
+    out.print(Text(text, style), Text(printable(line.text)), soft_wrap=True)
+
+
+async def follow(app: App, controller: Controller, job: Job, reader: LogReader, out: Console) -> Job:
+    """Print a job's log lines until it has ended; returns its last record."""
+    ticked = 0.0
+    with Live(console=out, refresh_per_second=4, transient=True) if out.is_terminal else _NoLive() as live:
+        while True:
+            if time.monotonic() - ticked >= TICK_SECONDS and not job.state.ended:
+                await app.tick_if_free(controller)
+                ticked = time.monotonic()
+            job = app.store.job(job.id)
+            silent = await controller.sync_logs(job, SYNC_WITHIN) if job.nodes else {}
+            for line in reader.lines(final=job.state.ended):
+                print_line(out, line, job.nodes)
+            if job.state.ended:
+                return job
+            live.update(_status_line(app, job, list(silent)))
+            await asyncio.sleep(POLL_SECONDS)
+
+
+async def wait(app: App, controller: Controller, job: Job) -> Job:
+    """Tick until a job has ended; returns its last record."""
+    while not job.state.ended:
+        await app.tick_if_free(controller)
+        job = app.store.job(job.id)
+        if not job.state.ended:
+            await asyncio.sleep(TICK_SECONDS)
+    return job
+
+
+def _status_line(app: App, job: Job, silent: list[str]) -> Text:
+    since = job.started_at or job.submitted_at
+    line = Text.assemble(
+        (f" {job.id} ", "reverse"), " ", (job.state.value, STATE_STYLES[job.state]), f" {duration(time.time() - since)}"
+    )
+    for node in job.nodes:
+        view = app.store.remembered_node(node)
+        line.append(f"  {node} ", "bold")
+        line.append("silent", "red") if node in silent else line.append(_gpus_in_words(view))
+    return line.append(f"  {printable(job.reason)}" if job.reason else "")
+
+
+def _gpus_in_words(view: NodeView | None) -> str:
+    gpus = view.gpus if view else ()
+    return " ".join(
+        f"{'-' if gpu.utilization_percent is None else gpu.utilization_percent}% {size(gpu.memory_used_mib or 0)}"
+        for gpu in gpus
+    )
+
+
+class _NoLive:
+    """Stands for the live line where there is no terminal to draw it on."""
+
+    def __enter__(self) -> _NoLive:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def update(self, _: Text) -> None:
+        return None

@@ -1,0 +1,132 @@
+"""`ugro init`: a commented first inventory, from what it is told and what `~/.ssh/config` knows."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import yaml
+
+from ugro.cli.app import App, command
+from ugro.common.config import NAME, load_inventory
+from ugro.common.errors import InputError, InventoryError
+from ugro.common.files import write_atomic
+from ugro.common.text import printable
+
+_NODE = re.compile(r"(?:(?P<name>[^=@]+)=)?(?:(?P<user>[^@]+)@)?(?P<address>\[[^\]]+\]|[^@:]+)(?::(?P<port>\d+))?")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine as the person named it, or as a `Host` of the ssh configuration."""
+
+    name: str
+    address: str
+    user: str | None = None
+    port: int | None = None
+
+    @property
+    def line(self) -> str:
+        """The node's line in the inventory."""
+        fields: dict[str, str | int | None] = {"address": self.address, "user": self.user, "port": self.port}
+        given = {key: value for key, value in fields.items() if value is not None}
+        flow = yaml.safe_dump(given, default_flow_style=True, sort_keys=False, width=1000).strip()
+        return f"  {self.name}: {flow}"
+
+
+def parse_host(text: str) -> Host:
+    """A machine from `[NAME=][USER@]ADDRESS[:PORT]`.
+
+    Raises:
+        InputError: it is written differently.
+    """
+    match = _NODE.fullmatch(text)
+    name = match and (match["name"] or match["address"].strip("[]").replace(":", "-"))
+    if not match or not name or not NAME.fullmatch(name):
+        raise InputError(
+            f"{printable(text)!r} names no machine",
+            "write NAME=USER@ADDRESS:PORT, or any part of it: gpu1=ob@192.168.1.101",
+        )
+    return Host(name, match["address"].strip("[]"), match["user"], int(match["port"]) if match["port"] else None)
+
+
+def hosts_of_ssh_config(path: Path) -> list[Host]:
+    """The hosts that an ssh configuration names without wildcards. Their details stay there, where ssh reads them."""
+    if not path.is_file():
+        return []
+    names: list[str] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, *values = line.replace("=", " ", 1).split() or [""]
+        if key.lower() == "host":
+            names += [value for value in values if NAME.fullmatch(value)]
+    return [Host(name, name) for name in dict.fromkeys(names)]
+
+
+def own_address() -> str:
+    """The first address of this machine that others could reach."""
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        for address in addresses:
+            if address.family == socket.AF_INET and not address.address.startswith("127.") and name != "docker0":
+                return str(address.address)
+    return "127.0.0.1"
+
+
+def draft(own_name: str, address: str, hosts: Sequence[Host], suggested: Sequence[Host]) -> str:
+    """The text of the inventory; `suggested` hosts stand in it as comments."""
+    listed = "\n".join(host.line for host in hosts)
+    comments = "\n".join(f"  # {host.line.strip()}" for host in suggested)
+    known = f"  # In your ssh configuration there are also:\n{comments}\n" if suggested else ""
+    return f"""# The machines of the cluster. Adding one is adding a line; `ugro check` then looks at it.
+defaults:  # any key of a node may stand here
+  python: python3            # the interpreter that has torch, e.g. ~/miniconda3/envs/train/bin/python
+  # script: train_production.py   # what `ugro launch --model …` runs
+  # base_dir: ~/.ugro        # where UGRO keeps a job's code and logs on a node
+  # env: {{NCCL_DEBUG: WARN}}  # environment of every rank
+
+# Other keys of a node: port, identity_file, ssh_config, interface (which network to train over), train_address (where
+# the other nodes reach it, if not `address`), gpus (what is expected there), reserve_memory (MiB left to others).
+nodes:  # the first one holds rank 0
+  {own_name}: {{address: {address}, local: true}}
+{listed}{chr(10) if listed else ""}{known}"""
+
+
+@command()
+@click.argument("machines", nargs=-1, metavar="[[NAME=][USER@]ADDRESS[:PORT]]...")
+@click.option("--name", default=None, help="What to call this machine. Default: its host name.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("inventory.yaml"), show_default=True)
+@click.option("--force", is_flag=True, help="Replace an inventory that is there.")
+def init(app: App, machines: tuple[str, ...], name: str | None, output: Path, force: bool) -> None:
+    """Write a first inventory: this machine, the MACHINES named here, and as comments the hosts of ~/.ssh/config.
+
+    \b
+    Example: ugro init gpu1=ob@192.168.1.101 gpu2=ollie@192.168.1.102
+    """
+    if output.exists() and not force:
+        raise InputError(f"{output} is there already", "edit it (adding a machine is adding a line), or say --force")
+    own = name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip(".-")[:63] or "master"
+    if not NAME.fullmatch(own):
+        raise InputError(f"{printable(own)!r} is no name for a machine", "letters, digits, '.', '_' and '-'")
+    hosts = [parse_host(text) for text in machines]
+    names = [own, *(host.name for host in hosts)]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise InputError(f"{twice.pop()} is named twice", "give one of them another name: NAME=USER@ADDRESS")
+    known = hosts_of_ssh_config(Path("~/.ssh/config").expanduser())
+    text = draft(own, own_address(), hosts, [host for host in known if host.name not in names])
+    try:
+        write_atomic(output, text)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from None
+    try:
+        load_inventory(output)
+    except InventoryError:
+        output.unlink()
+        raise
+    click.echo(f"wrote {output} with {', '.join(names)}")
+    first = "; ".join(f"ugro trust {host.name}" for host in hosts) or "add your machines"
+    click.echo(f"  look it over, then: {first}; ugro check")

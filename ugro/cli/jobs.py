@@ -1,0 +1,162 @@
+"""Commands about jobs: status, logs, cancel, wait."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import click
+
+from ugro.cli.app import LOOK_WITHIN, App, command, json_option
+from ugro.cli.follow import SYNC_WITHIN, follow, print_line
+from ugro.cli.follow import wait as wait_for
+from ugro.cli.output import (
+    console,
+    exit_code_of,
+    job_document,
+    jobs_table,
+    node_document,
+    nodes_table,
+    print_job,
+    print_json,
+)
+from ugro.common.errors import InputError, JobFailed, NodeError
+from ugro.common.models import Job, JobState, NodeView, Wish
+from ugro.common.text import printable
+from ugro.control_plane.controller import Controller, Observation
+from ugro.control_plane.launcher import run_paths
+from ugro.nodes.log_streamer import LogReader
+from ugro.nodes.pool import Pool
+
+
+@command()
+@click.argument("job", required=False)
+@json_option
+def status(app: App, job: str | None, as_json: bool) -> None:
+    """The cluster and its jobs, or one JOB (id or name) in detail.
+
+    It looks and changes nothing; a node that does not answer is shown as it was last seen.
+    """
+    if job is None:
+        _cluster_status(app, as_json)
+        return
+    found = app.run(lambda controller, _: _live_job(app, controller, app.store.find(job)))
+    if as_json:
+        print_json(job_document(found))
+        return
+    folders = {node: paths.run_dir for node in found.nodes if (paths := run_paths(app.inventory, found, node))}
+    print_job(found, folders)
+
+
+async def _live_job(app: App, controller: Controller, job: Job) -> Job:
+    return await controller.live(job, await controller.observe([job], job.nodes, LOOK_WITHIN), LOOK_WITHIN)
+
+
+def _cluster_status(app: App, as_json: bool) -> None:
+    async def look(controller: Controller, _: Pool) -> tuple[Observation, list[Job]]:
+        jobs = app.store.jobs()
+        seen = await controller.observe(jobs, within=LOOK_WITHIN)
+        return seen, [await controller.live(job, seen, LOOK_WITHIN) for job in jobs]
+
+    seen, jobs = app.run(look)
+    views, errors = fresh_or_remembered(app, seen)
+    if as_json:
+        nodes = [node_document(name, app.inventory, views[name], errors[name]) for name in app.inventory.nodes]
+        print_json({"schema_version": 1, "nodes": nodes, "jobs": [job_document(job) for job in jobs]})
+        return
+    out = console()
+    out.print(nodes_table(app.inventory, views, errors))
+    out.print()
+    out.print(jobs_table(jobs) if jobs else "no jobs yet: `ugro launch` submits one")
+
+
+def fresh_or_remembered(app: App, seen: Observation) -> tuple[dict[str, NodeView | None], dict[str, NodeError | None]]:
+    """Each node's view, fresh or as it was last seen, and why it is not fresh."""
+    errors = {name: view if isinstance(view, NodeError) else None for name, view in seen.views.items()}
+    views = {
+        name: app.store.remembered_node(name) if isinstance(view, NodeError) else view
+        for name, view in seen.views.items()
+    }
+    return views, errors
+
+
+@command()
+@click.argument("job")
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on until the job has ended.")
+@click.option("--rank", type=click.IntRange(min=0), help="Only this rank.")
+@click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of what is there now.")
+@json_option
+def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None, as_json: bool) -> int:
+    """What the ranks of JOB (id or name) print, interleaved, with the rank before each line."""
+    found = app.store.find(job)
+    world = len(found.ranks)
+    if rank is not None and found.ranks and rank >= world:
+        raise InputError(f"{found.id} has no rank {rank}", f"its ranks are 0 to {world - 1}")
+    if as_json and following:
+        raise InputError("--json prints one document, so it does not go with --follow")
+
+    async def show(controller: Controller, _: Pool) -> int:
+        reader = LogReader(app.store.files(found.id).logs(found.attempt), rank)
+        silent = await controller.sync_logs(found, SYNC_WITHIN) if found.nodes else {}
+        lines = reader.lines(final=not following)
+        if tail is not None:
+            lines = list(deque(lines, maxlen=tail))
+        if as_json:
+            print_json([{"rank": line.rank, "node_rank": line.node_rank, "text": line.text} for line in lines])
+            return 0
+        out = console()
+        for line in lines:
+            print_line(out, line, found.nodes)
+        for error in silent.values():
+            click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
+        return exit_code_of(await follow(app, controller, found, reader, out)) if following else 0
+
+    return app.run(show)
+
+
+@command()
+@click.argument("job")
+@json_option
+def cancel(app: App, job: str, as_json: bool) -> None:
+    """End JOB (id or name) on every node: SIGTERM, ten seconds of patience, SIGKILL; nothing of it is left then."""
+    found = app.store.find(job)
+
+    async def act(controller: Controller, _: Pool) -> Job:
+        with app.store.lock():
+            if app.store.job(found.id).state.ended:
+                return app.store.job(found.id)
+            app.store.update(
+                found.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "cancel was asked for"
+            )
+            await controller.tick()
+        return app.store.job(found.id)
+
+    ended = app.run(act)
+    if as_json:
+        print_json(job_document(ended))
+    elif ended.state == JobState.CANCELLED:
+        click.echo(f"{ended.id} is cancelled; nothing of it is left on {', '.join(ended.nodes) or 'any node'}")
+    elif ended.state.ended:
+        click.echo(f"{ended.id} had already {ended.state.value}")
+    if not ended.state.ended:
+        raise NodeError(
+            ended.id,
+            f"not all of it could be ended yet: {ended.reason}",
+            "the next `ugro sweep` tries again, and goes on until every node confirms",
+        )
+
+
+@command()
+@click.argument("job")
+@json_option
+def wait(app: App, job: str, as_json: bool) -> int:
+    """Wait until JOB (id or name) has ended: exit code 0 if it succeeded, 1 if not."""
+    ended = app.run(lambda controller, _: wait_for(app, controller, app.store.find(job)))
+    if as_json:
+        print_json(job_document(ended))
+    if ended.state != JobState.SUCCEEDED:
+        raise JobFailed(
+            f"{ended.id} {ended.state.value}: {ended.reason}", f"see: ugro status {ended.id}; ugro logs {ended.id}"
+        )
+    if not as_json:
+        click.echo(f"{ended.id} succeeded")
+    return 0

@@ -1,0 +1,110 @@
+"""The `ugro` command. Commands are found by name and imported when they are used, so that `ugro --help` stays quick."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from ugro.common.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, UgroError
+
+# name: (module, attribute, help); the order is the order of `ugro --help`
+COMMANDS = {
+    "launch": (
+        "ugro.cli.launch",
+        "launch",
+        "Run a training on the cluster: a script, a job.yaml, or the default script.",
+    ),
+    "status": ("ugro.cli.jobs", "status", "The cluster and its jobs, or one job in detail."),
+    "logs": ("ugro.cli.jobs", "logs", "What the ranks of a job print."),
+    "cancel": ("ugro.cli.jobs", "cancel", "End a job on every node, and see that nothing of it is left."),
+    "wait": ("ugro.cli.jobs", "wait", "Wait until a job has ended."),
+    "nodes": ("ugro.cli.cluster", "nodes", "The machines and their GPUs."),
+    "run": ("ugro.cli.cluster", "run", "Run the same command on every node."),
+    "check": ("ugro.cli.check", "check", "Look for what would keep a training from working."),
+    "sweep": ("ugro.cli.cluster", "sweep", "One look at the cluster and the next step for every job (for cron)."),
+    "init": ("ugro.cli.init", "init", "Write a first inventory."),
+    "trust": ("ugro.cli.trust", "trust", "Show a node's host key and record it once you agree."),
+    "sandbox": ("ugro.cli.sandbox", "sandbox", "A cluster of three pretended machines, to try UGRO without hardware."),
+    "completion": ("ugro.cli.completion", "completion", "Print the shell completion script."),
+}
+
+EPILOG = """\b
+Exit codes: 0 done; 1 the followed or waited-for job failed; 2 wrong input, inventory or job spec;
+3 nodes unreachable or not trusted; 4 state directory unreadable or locked; 130 interrupted."""
+
+
+class LazyGroup(click.Group):
+    """Knows the names and one-line helps of all commands, and imports a command only to run it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            hint = f"did you mean `ugro {near[0]}`?" if near else "`ugro --help` lists the commands"
+            raise click.UsageError(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ugro", prog_name="ugro")
+@click.option(
+    "--inventory",
+    metavar="FILE",
+    help="The machines. Else $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
+)
+@click.pass_context
+def cli(ctx: click.Context, inventory: str | None) -> None:
+    """UGRO makes a few GPU machines that have SSH feel like one."""
+    ctx.obj = inventory
+
+
+def main() -> NoReturn:
+    """Run the command line; every error a person can cause ends in one line, a hint and an exit code."""
+    as_json = "--json" in sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
+    try:
+        sys.exit(cli.main(prog_name="ugro", standalone_mode=False) or 0)
+    except UgroError as error:
+        _report(error.as_dict(), as_json)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ugro"
+        _report({"code": "usage", "message": error.format_message(), "hint": f"see: {usage} --help"}, as_json)
+        sys.exit(EXIT_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough; Python would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_OK)
+
+
+def _report(error: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"error": error}), err=True)
+        return
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {error['message']}", err=True)
+    if error["hint"]:
+        click.echo(f"{click.style('next:', fg='cyan')}  {error['hint']}", err=True)

@@ -1,0 +1,241 @@
+"""What commands print: JSON documents for programs, rich tables for people. Foreign text is made harmless here."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ugro.common.config import Inventory
+from ugro.common.errors import NodeError
+from ugro.common.models import Gpu, Job, JobState, NodeView, Rank, RankState
+from ugro.common.text import clock, duration, printable, size
+
+PIPE_WIDTH = 200
+RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bright_cyan", "bright_green")
+STATE_STYLES = {
+    "running": "bold blue", "starting": "blue", "queued": "yellow", "held": "yellow", "unknown": "bold yellow",
+    "succeeded": "green", "failed": "bold red", "cancelled": "magenta", "lost": "bold red", "pending": "dim",
+}  # fmt: skip
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that does not wrap tables at 80 columns when it is not a terminal."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout, and nothing else."""
+    click.echo(json.dumps(document, ensure_ascii=True))
+
+
+def stamp(at: float | None) -> str | None:
+    """A time as ISO 8601 in UTC."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def command_line(job: Job) -> str:
+    """A job's command as a person would type it."""
+    return printable(shlex.join(job.command).replace("\n", "\\n"))
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def job_document(job: Job) -> dict[str, Any]:
+    """The stable JSON form of a job (docs/scripting.md)."""
+    record = job.model_dump(mode="json", exclude={"schema_version", "uid", "wish"})
+    for key in ("submitted_at", "started_at", "ended_at", "unknown_since"):
+        record[key] = stamp(getattr(job, key))
+    record["ranks"] = [rank_document(rank) for rank in job.ranks]
+    record["nodes"] = list(job.nodes)
+    record["cancel_requested"] = job.wish is not None
+    return record
+
+
+def rank_document(rank: Rank) -> dict[str, Any]:
+    """The stable JSON form of a rank."""
+    return rank.model_dump(mode="json") | {"ended_at": stamp(rank.ended_at)}
+
+
+def node_document(name: str, inventory: Inventory, view: NodeView | None, error: NodeError | None) -> dict[str, Any]:
+    """The stable JSON form of a node: what it says now, or what it said last and why it does not answer."""
+    known = view.model_dump(mode="json", exclude={"node", "seen_at"}) if view else {"gpus": []}
+    return {
+        "name": name,
+        "address": inventory.nodes[name].address,
+        "reachable": error is None,
+        "error": error.as_dict() if error else None,
+        "seen_at": stamp(view.seen_at) if view else None,
+        "age_seconds": round(max(0.0, time.time() - view.seen_at), 1) if view else None,
+        **known,
+    }
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def state_text(state: str) -> Text:
+    """A state in its colour."""
+    return Text(state, STATE_STYLES.get(state, ""))
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """The one look of all tables."""
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", title_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def nodes_table(
+    inventory: Inventory, views: Mapping[str, NodeView | None], errors: Mapping[str, NodeError | None]
+) -> Table:
+    """One row per GPU, one for a node without GPUs, with the age of what is not fresh."""
+    made = table("NODE", "GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "PROCESSES", "LOAD", "DISK FREE", "SEEN")
+    for name in inventory.nodes:
+        view, error = views[name], errors[name]
+        if view is None:
+            made.add_row(name, *["-"] * 9, _seen(view, error))
+            continue
+        rows = [_gpu_cells(gpu) for gpu in view.gpus] or [["-", view.gpu_problem or "no GPU", *["-"] * 5]]
+        if view.gpu_problem and view.gpus:
+            rows.append(["-", printable(view.gpu_problem), *["-"] * 5])
+        load = "-" if view.load_1m is None else f"{view.load_1m:.1f}/{view.cpu_count}"
+        disk = "-" if view.disk_free_mib is None else size(view.disk_free_mib)
+        for number, cells in enumerate(rows):
+            first = number == 0
+            made.add_row(
+                name if first else "",
+                *[printable(cell) for cell in cells],
+                load if first else "",
+                disk if first else "",
+                _seen(view, error) if first else Text(""),
+            )
+    return made
+
+
+def _seen(view: NodeView | None, error: NodeError | None) -> Text:
+    if error is None:
+        return Text("now", "green")
+    message = error.message.removeprefix(f"{error.node}: ")
+    age = f"{duration(time.time() - view.seen_at)} ago, " if view else "never, "
+    return Text(printable(age + message), "red")
+
+
+def _gpu_cells(gpu: Gpu) -> list[str]:
+    used, total = gpu.memory_used_mib, gpu.memory_total_mib
+    memory = f"{'-' if used is None else size(used)} / {'-' if total is None else size(total)}"
+    processes = ", ".join(
+        f"{process.pid} {process.user or '?'}" + ("" if process.memory_mib is None else f" {size(process.memory_mib)}")
+        for process in gpu.processes
+    )
+    return [
+        "-" if gpu.index is None else str(gpu.index),
+        gpu.name + (f" ({gpu.problem})" if gpu.problem else " (MIG)" if gpu.mig else ""),
+        memory,
+        _unit(gpu.utilization_percent, "%"),
+        _unit(gpu.temperature_c, "°C"),
+        _unit(None if gpu.power_w is None else round(gpu.power_w), " W"),
+        processes or "-",
+    ]
+
+
+def _unit(value: int | None, unit: str) -> str:
+    return "-" if value is None else f"{value}{unit}"
+
+
+def jobs_table(jobs: Sequence[Job]) -> Table:
+    """One row per job."""
+    made = table("ID", "NAME", "STATE", "NODES", "RANKS", "TIME", "COMMAND", "WHY")
+    for job in jobs:
+        made.add_row(
+            job.id,
+            job.name,
+            state_text(job.state),
+            ", ".join(job.nodes) or "-",
+            _ranks_in_words(job),
+            _time_in_words(job),
+            _shortened(command_line(job), 60),
+            printable(job.reason) or "-",
+        )
+    return made
+
+
+def _ranks_in_words(job: Job) -> str:
+    counts = {state: sum(rank.state == state for rank in job.ranks) for state in RankState}
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "-"
+
+
+def _time_in_words(job: Job) -> str:
+    if job.started_at is None:
+        return f"waiting {duration(time.time() - job.submitted_at)}" if not job.state.ended else "-"
+    return duration((job.ended_at or time.time()) - job.started_at)
+
+
+def _shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def print_job(job: Job, folders: Mapping[str, str]) -> None:
+    """One job on one screen: what, where, since when, each rank, and what failed first."""
+    out = console()
+    head = table("", "")
+    head.show_header = False
+    git = (
+        f"git {job.code.git_commit[:12]}{' with changes' if job.code.git_dirty else ''}"
+        if job.code.git_commit
+        else "no git"
+    )
+    facts = [
+        ("job", Text(f"{job.id} ({job.name}), attempt {job.attempt}")),
+        ("state", state_text(job.state) + Text(f"  {printable(job.reason)}" if job.reason else "")),
+        ("command", Text(command_line(job))),
+        ("code", Text(f"{printable(job.code.directory)} ({git}, {job.code.files} files)")),
+        ("submitted", Text(clock(job.submitted_at))),
+        ("started", Text(clock(job.started_at))),
+        ("ended", Text(f"{clock(job.ended_at)}" + (f" after {_time_in_words(job)}" if job.ended_at else ""))),
+    ]
+    if job.unknown_since:
+        facts.append(("unknown", Text(f"since {clock(job.unknown_since)}", "bold yellow")))
+    if job.placement and job.placement.master_addr:
+        facts.append(("meets at", Text(f"{job.placement.master_addr}:{job.placement.master_port}")))
+    facts += [(f"on {node}", Text(folder)) for node, folder in folders.items()]
+    for name, value in facts:
+        head.add_row(Text(name, "dim"), value)
+    out.print(head)
+    if job.ranks:
+        out.print()
+        out.print(ranks_table(job))
+    if job.first_failure:
+        failure = job.first_failure
+        where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
+        out.print()
+        out.print(Text(f"first failure: {where}: {failure.cause}: {printable(failure.message)}", "bold red"))
+
+
+def ranks_table(job: Job) -> Table:
+    """One row per rank."""
+    made = table("RANK", "NODE", "LOCAL", "GPU", "PID", "STATE", "EXIT")
+    for rank in job.ranks:
+        ended = f"SIG{rank.signal}" if rank.signal else "-" if rank.exit_code is None else str(rank.exit_code)
+        pid = "-" if rank.pid is None else str(rank.pid)
+        made.add_row(
+            str(rank.rank), rank.node, str(rank.local_rank), rank.gpu or "cpu", pid, state_text(rank.state), ended
+        )
+    return made
+
+
+def exit_code_of(job: Job) -> int:
+    """0 for a job that succeeded, 1 for one that did not."""
+    return 0 if job.state == JobState.SUCCEEDED else 1

@@ -1,0 +1,78 @@
+"""`ugro sandbox`: a cluster of three pretended machines on this one."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from ugro.cli.app import json_option
+from ugro.cli.output import print_json
+from ugro.common.config import ugro_home
+from ugro.sandbox.cluster import Sandbox, SandboxStatus
+
+directory_option = click.option(
+    "--dir", "directory", type=click.Path(path_type=Path), help="Where it lives. Default: $UGRO_HOME/sandbox."
+)
+
+
+@click.group()
+def sandbox() -> None:
+    """A cluster of three pretended machines (5070 Ti, 4070, 3070 Ti) on loopback, to try UGRO without hardware.
+
+    Real SSH, real torchrun, real DDP over gloo; only nvidia-smi is simulated, and follows what really runs.
+    """
+
+
+def _sandbox(directory: Path | None) -> Sandbox:
+    return Sandbox((directory or ugro_home() / "sandbox").absolute())
+
+
+@sandbox.command()
+@directory_option
+def up(directory: Path | None) -> None:
+    """Start it, and print what to type next."""
+    cluster = _sandbox(directory)
+    cluster.up()
+    _show(cluster.status())
+    where = f" --dir {shlex.quote(str(directory))}" if directory else ""
+    click.echo(
+        f'\nUse it in this shell:  eval "$(ugro sandbox env{where})"\nStop it:               ugro sandbox down{where}'
+    )
+
+
+@sandbox.command()
+@directory_option
+def down(directory: Path | None) -> None:
+    """Stop it with everything that runs in it. Its files stay."""
+    cluster = _sandbox(directory)
+    running = cluster.status().running
+    cluster.down()
+    click.echo("the sandbox is stopped" if running else "the sandbox was not running")
+
+
+@sandbox.command()
+@directory_option
+@json_option
+def status(directory: Path | None, as_json: bool) -> None:
+    """Whether it runs, and its machines."""
+    found = _sandbox(directory).status()
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        _show(found)
+
+
+@sandbox.command()
+@directory_option
+def env(directory: Path | None) -> None:
+    """Print the variables that point UGRO to it, for eval."""
+    for key, value in _sandbox(directory).environment().items():
+        click.echo(f"export {key}={shlex.quote(value)}")
+
+
+def _show(found: SandboxStatus) -> None:
+    click.echo(f"sandbox in {found.root}: {f'running (pid {found.pid})' if found.running else 'not running'}")
+    for node in found.nodes:
+        click.echo(f"  {node.name:<12} {node.address}:{node.port}  {node.gpu}")

@@ -1,0 +1,76 @@
+"""`ugro trust`: a node's host key is recorded when a person has seen its fingerprint and agreed."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import asyncssh
+import click
+
+from ugro.cli.app import App, command
+from ugro.common.config import NodeConfig
+from ugro.common.errors import HostKeyChanged, InputError
+from ugro.common.text import printable
+from ugro.nodes.transport.host_keys import (
+    fetch_host_keys,
+    known_hosts_files,
+    known_hosts_name,
+    record_host_keys,
+    recorded_keys,
+    writable_known_hosts,
+)
+from ugro.nodes.transport.ssh import connection_options, explain_connect_error
+
+
+@command()
+@click.argument("node")
+@click.option("--fingerprint", metavar="SHA256:…", help="Agree without being asked, if one of its keys has this one.")
+@click.option("--replace", is_flag=True, help="Replace the key on record, e.g. after the machine was reinstalled.")
+def trust(app: App, node: str, fingerprint: str | None, replace: bool) -> None:
+    """Show the host keys of NODE and record them once you agree.
+
+    Compare the fingerprint with what the machine itself says: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
+    """
+    config = app.inventory.node(node)
+    if config.local:
+        raise InputError(f"{node} is this machine; there is no host key to trust")
+    options, keys = asyncio.run(_fetch(config))
+    name, path = known_hosts_name(config, options), writable_known_hosts(options)
+    recorded = recorded_keys(known_hosts_files(options), config, options)
+    prints = {key.get_fingerprint(): key for key in keys}
+    if set(prints) & {key.get_fingerprint() for key in recorded}:
+        click.echo(f"{node} is trusted already: {path} has {', '.join(set(prints))}")
+        return
+    if recorded and not replace:
+        old = ", ".join(key.get_fingerprint() for key in recorded)
+        raise HostKeyChanged(
+            node,
+            f"the host key has changed: it offers {', '.join(prints)}, on record is {old}",
+            f"if the machine was reinstalled: ugro trust {node} --replace",
+        )
+    for key in keys:
+        click.echo(f"{node} ({config.address}) offers {printable(key.get_algorithm())} {key.get_fingerprint()}")
+    _agree(node, set(prints), fingerprint)
+    record_host_keys(path, name, keys, replace)
+    click.echo(f"recorded in {path} as {name}")
+
+
+async def _fetch(config: NodeConfig) -> tuple[asyncssh.SSHClientConnectionOptions, list[asyncssh.SSHKey]]:
+    options = await connection_options(config)
+    try:
+        return options, await fetch_host_keys(config, options)
+    except (OSError, asyncssh.Error) as error:
+        raise explain_connect_error(config, error) from None
+
+
+def _agree(node: str, offered: set[str], fingerprint: str | None) -> None:
+    if fingerprint is not None:
+        if fingerprint not in offered:
+            raise HostKeyChanged(node, f"no key it offers has the fingerprint {fingerprint}", "nothing was recorded")
+        return
+    if not sys.stdin.isatty():
+        raise InputError(
+            "nobody is there to agree", f"say which key is right: ugro trust {node} --fingerprint SHA256:…"
+        )
+    click.confirm("Is this what the machine itself says, and shall it be trusted?", abort=True)

@@ -1,0 +1,60 @@
+"""The only places that know a job's file names: `RunPaths` on a node, `JobFiles` in the master's state directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+JOBS = "jobs"
+CODE = "code"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """One attempt of a job on one node. `base_dir` may begin with `~/`, which the node expands."""
+
+    base_dir: str
+    job: str
+    attempt: int
+    node_rank: int
+
+    @property
+    def job_dir(self) -> str:
+        """What all attempts of the job share on the node: its code."""
+        return f"{self.base_dir.rstrip('/')}/{JOBS}/{self.job}"
+
+    @property
+    def run_dir(self) -> str:
+        """`launch.sh`, `claim/`, `pid`, `log`, `exit`, and `rank-<rank>.{log,pid,exit,error}` of this attempt."""
+        return f"{self.job_dir}/{self.attempt}/node-{self.node_rank}"
+
+
+@dataclass(frozen=True)
+class JobFiles:
+    """A job's folder in the master's state directory."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """The job's record, replaced atomically."""
+        return self.folder / "job.json"
+
+    @property
+    def spec(self) -> Path:
+        """What was asked for, frozen at submission."""
+        return self.folder / "spec.json"
+
+    @property
+    def events(self) -> Path:
+        """Every state change, one JSON line each."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def snapshot(self) -> Path:
+        """The code as it was at submission."""
+        return self.folder / "snapshot"
+
+    def logs(self, attempt: int) -> Path:
+        """Copies of an attempt's logs: as many bytes of each file as were read from its node so far."""
+        return self.folder / "logs" / str(attempt)

@@ -1,0 +1,231 @@
+"""One tick: observe every node, reconcile jobs with what the nodes say, launch what fits.
+
+Idempotent: an intent is written to the job's record before its act, the act is observed, and the difference is acted
+on again. The caller holds the store's lock. A node that cannot be read never decides anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ugro.common.config import Inventory
+from ugro.common.errors import NodeError
+from ugro.common.models import FirstFailure, Job, JobState, NodeView, Wish
+from ugro.control_plane import reconcile
+from ugro.control_plane.evidence import node_log, rank_log
+from ugro.control_plane.launcher import Launcher, NotStarted, OnCode, run_paths
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.reconcile import Assessment, Phase
+from ugro.control_plane.scheduler import allocate, leases
+from ugro.nodes import gpu_monitor, log_streamer, process_manager
+from ugro.nodes.pool import Pool
+from ugro.nodes.process_manager import RunFiles
+from ugro.nodes.transport import Transport
+
+CANCEL_GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
+
+LEFTOVER_GRACE = 3.0
+"""The same for what a job that succeeded left behind."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What every asked node said at one moment: its own state, and the files of each job that is on it."""
+
+    views: dict[str, NodeView | NodeError]
+    runs: dict[str, dict[str, RunFiles | NodeError]]
+
+
+class Controller:
+    """Acts for the cluster of one inventory and one state directory."""
+
+    def __init__(
+        self,
+        store: MetadataStore,
+        inventory: Inventory,
+        pool: Pool,
+        on_code: OnCode | None = None,
+    ) -> None:
+        self._store = store
+        self._inventory = inventory
+        self._pool = pool
+        self.launcher = Launcher(store, inventory, pool, on_code)
+
+    async def observe(
+        self, jobs: Sequence[Job], names: Sequence[str] | None = None, within: float | None = None
+    ) -> Observation:
+        """Ask the nodes (all by default) at the same time. Changes nothing.
+
+        `within` bounds the wait in seconds; a node that did not answer by then is an error in the result.
+        """
+        names = list(self._inventory.nodes) if names is None else names
+        on_nodes = [job for job in jobs if job.state.on_nodes]
+
+        async def one(transport: Transport) -> tuple[NodeView, dict[str, RunFiles]]:
+            mine = [(job, run_paths(self._inventory, job, transport.name)) for job in on_nodes]
+            here = [(job.id, paths) for job, paths in mine if paths]
+            view, files = await asyncio.gather(
+                gpu_monitor.look(transport),
+                process_manager.look(transport, [paths for _, paths in here]),
+            )
+            return view, {job_id: run for (job_id, _), run in zip(here, files, strict=True)}
+
+        said = await self._pool.each(names, one, within)
+        runs: dict[str, dict[str, RunFiles | NodeError]] = {job.id: {} for job in on_nodes}
+        for job in on_nodes:
+            for node in job.nodes:
+                answer = said.get(node) or NodeError(node, "is not in the inventory any more")
+                runs[job.id][node] = answer if isinstance(answer, NodeError) else answer[1][job.id]
+        views = {name: answer if isinstance(answer, NodeError) else answer[0] for name, answer in said.items()}
+        return Observation(views, runs)
+
+    async def tick(self) -> None:
+        """Bring the cluster one step nearer to what the records ask for. Every change of a job is an event of it."""
+        live = [job for job in self._store.jobs() if not job.state.ended]
+        seen = await self.observe(live)
+        self._store.remember_nodes([view for view in seen.views.values() if isinstance(view, NodeView)])
+        await asyncio.gather(*(self._advance(job, seen) for job in live if job.state.on_nodes or job.wish))
+        await self._schedule(seen)
+
+    async def sync_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
+        """Bring the copies of a job's logs up to date; returns the nodes that could not be read, and why."""
+        folder = self._store.files(job.id).logs(job.attempt)
+        at = time.time()
+
+        async def one(transport: Transport) -> int:
+            paths = run_paths(self._inventory, job, transport.name)
+            while paths and await log_streamer.fetch(transport, paths, folder, at):
+                pass
+            return 0
+
+        said = await self._pool.each([node for node in job.nodes if node in self._inventory.nodes], one, within)
+        return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
+
+    async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
+        """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
+        if job.state not in (JobState.RUNNING, JobState.UNKNOWN):
+            return job
+        found = reconcile.assess(job, seen.runs[job.id])
+        job = job.model_copy(update={"ranks": found.ranks})
+        if found.phase == Phase.UNKNOWN:
+            return job
+        if found.phase != Phase.FAILED:
+            return job.model_copy(update={"state": JobState(found.phase.value), "unknown_since": None})
+        await self.sync_logs(job, within)
+        failure = self._first_failure(job, found, seen)
+        changed = {"state": JobState.FAILED, "first_failure": failure, "reason": _failure_in_words(failure)}
+        return job.model_copy(update=changed)
+
+    async def _advance(self, job: Job, seen: Observation) -> None:
+        """One step for one job."""
+        if not job.state.on_nodes:
+            self._end(job, JobState.CANCELLED, "cancelled before it started")
+            return
+        if job.wish == Wish.CANCEL:
+            await self._finish(job, JobState.CANCELLED, "cancelled", CANCEL_GRACE)
+        elif job.first_failure:
+            await self._finish(job, JobState.FAILED, job.reason, CANCEL_GRACE)
+        elif job.state == JobState.STARTING:
+            await self._launch(job)
+        else:
+            await self._follow(job, reconcile.assess(job, seen.runs[job.id]), seen)
+
+    async def _follow(self, job: Job, found: Assessment, seen: Observation) -> None:
+        """Take over what the nodes say of a running job."""
+        job = job.model_copy(update={"ranks": found.ranks})
+        match found.phase:
+            case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
+                changed = {"state": JobState.UNKNOWN, "unknown_since": time.time(), "reason": found.reason}
+                self._store.save(job.model_copy(update=changed), "unknown", found.reason)
+            case Phase.RUNNING if job.state == JobState.UNKNOWN:
+                self._store.save(_running(job), "running", "its nodes answer again")
+            case Phase.RUNNING if found.ranks != self._store.job(job.id).ranks:
+                self._store.save(_running(job), "ranks", "its ranks changed")
+            case Phase.SUCCEEDED:
+                await self._finish(job, JobState.SUCCEEDED, "", LEFTOVER_GRACE)
+            case Phase.FAILED:
+                await self.sync_logs(job)
+                failure = self._first_failure(job, found, seen)
+                reason = _failure_in_words(failure)
+                job = job.model_copy(update={"first_failure": failure, "reason": reason})
+                self._store.save(job, "failing", reason)
+                await self._finish(job, JobState.FAILED, reason, CANCEL_GRACE)
+
+    def _first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
+        folder = self._store.files(job.id).logs(job.attempt)
+        offsets = {name: view.clock_offset for name, view in seen.views.items() if isinstance(view, NodeView)}
+        node_ranks = {node: rank for rank, node in enumerate(job.nodes)}
+        return reconcile.first_failure(
+            found.ranks,
+            seen.runs[job.id],
+            offsets,
+            lambda rank: rank_log(folder, rank),
+            lambda node: node_log(folder, node_ranks[node]),
+        )
+
+    async def _finish(self, job: Job, state: JobState, reason: str, grace: float) -> None:
+        """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
+        problems = await self.launcher.stop(job, grace)
+        if problems:
+            text = "; ".join(problems)
+            if job.state != JobState.UNKNOWN or text != job.reason:
+                changed = {"state": JobState.UNKNOWN, "reason": text, "unknown_since": job.unknown_since or time.time()}
+                self._store.save(job.model_copy(update=changed), "unknown", text)
+            return
+        await self.sync_logs(job)
+        runs = (await self.observe([job], job.nodes)).runs[job.id]
+        ranks = reconcile.assess(job, runs).ranks
+        self._end(job.model_copy(update={"ranks": ranks}), state, reason)
+
+    def _end(self, job: Job, state: JobState, reason: str) -> None:
+        changed = {"state": state, "reason": reason, "ended_at": time.time(), "unknown_since": None, "wish": None}
+        self._store.save(job.model_copy(update=changed), state.value, reason or state.value)
+
+    async def _schedule(self, seen: Observation) -> None:
+        """Start queued jobs first come, first served; the first that has to wait makes the others wait too."""
+        for job in self._store.jobs():
+            if job.state != JobState.QUEUED:
+                continue
+            found = allocate(self._store.spec(job.id), self._inventory, seen.views, leases(self._store.jobs()))
+            if not found.placement:
+                reason = "; ".join(found.reasons)
+                if reason != job.reason:
+                    self._store.save(job.model_copy(update={"reason": reason}), "waiting", reason)
+                return
+            placed = job.model_copy(update={"state": JobState.STARTING, "placement": found.placement, "reason": ""})
+            placed = placed.model_copy(update={"ranks": reconcile.expected_ranks(placed)})
+            self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}")
+            await self._launch(placed)
+
+    async def _launch(self, job: Job) -> None:
+        try:
+            job = await self.launcher.launch(job)
+        except NotStarted as error:
+            failure = FirstFailure(rank=None, node=error.node, cause="launch_failed", message=error.message)
+            job = error.job.model_copy(update={"first_failure": failure, "reason": error.message})
+            self._store.save(job, "failing", error.message)
+            if job.placement and job.placement.master_port:
+                await self._finish(job, JobState.FAILED, error.message, CANCEL_GRACE)
+            else:  # no node was told to start, so there is nothing to end
+                self._end(job, JobState.FAILED, error.message)
+            return
+        self._store.save(_running(job), "running", f"{job.placement.world_size if job.placement else 0} ranks started")
+
+
+def _running(job: Job) -> Job:
+    changed = {
+        "state": JobState.RUNNING,
+        "unknown_since": None,
+        "reason": "",
+        "started_at": job.started_at or time.time(),
+    }
+    return job.model_copy(update=changed)
+
+
+def _failure_in_words(failure: FirstFailure) -> str:
+    where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
+    return f"{where} failed first ({failure.cause}): {failure.message}"

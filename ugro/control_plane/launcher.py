@@ -1,0 +1,181 @@
+"""Brings one placed job onto its nodes, all of them or none, and takes it off them again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ugro.common.config import Inventory, JobSpec
+from ugro.common.errors import NodeError, UgroError
+from ugro.common.models import Job
+from ugro.common.paths import RunPaths
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.nodes import code_sync, process_manager
+from ugro.nodes.pool import Pool
+from ugro.nodes.process_manager import PORTS, Launch, Prepared
+from ugro.nodes.transport import Transport
+
+T = TypeVar("T")
+
+OnCode = Callable[[str, int, int], None]
+"""Told the node, the bytes of code sent so far, and the bytes to send."""
+
+
+class NotStarted(UgroError):
+    """A node could not start its part. `job` is the record as it stood, `node` the one that could not."""
+
+    code = "launch_failed"
+
+    def __init__(self, job: Job, error: NodeError) -> None:
+        super().__init__(error.message, error.hint)
+        self.job = job
+        self.node = error.node
+
+
+def run_paths(inventory: Inventory, job: Job, node: str) -> RunPaths | None:
+    """Where the current attempt of a job lies on a node, or None when it has no part there."""
+    if node not in job.nodes or node not in inventory.nodes:
+        return None
+    return RunPaths(inventory.nodes[node].base_dir, job.id, job.attempt, job.nodes.index(node))
+
+
+class Launcher:
+    """Every step may be repeated: folders are claimed once, code that is there is not sent again."""
+
+    def __init__(self, store: MetadataStore, inventory: Inventory, pool: Pool, on_code: OnCode | None) -> None:
+        self._store = store
+        self._inventory = inventory
+        self._pool = pool
+        self._on_code = on_code
+
+    async def launch(self, job: Job) -> Job:
+        """Send the code, agree on a meeting point, start every node. Returns the job with the meeting point filled in.
+
+        Raises:
+            NotStarted: a node cannot; what did start is the caller's to stop.
+        """
+        spec = self._store.spec(job.id)
+        await self._send_code(job)
+        prepared = await self._all(job, lambda transport: self._prepare(transport, job, spec.script))
+        job = self._meeting_point(job, prepared)
+        self._store.save(job, "placed", self._meeting_words(job))
+
+        async def start(transport: Transport) -> None:
+            await process_manager.start(
+                transport, self.plan(job, spec, transport.name, prepared[transport.name].interface)
+            )
+
+        await self._all(job, start)
+        return job
+
+    async def rehearse(self, job: Job, spec: JobSpec) -> dict[str, str]:
+        """The `launch.sh` that each node would get. Nodes are asked, and nothing is written anywhere.
+
+        Raises:
+            NotStarted: a node could not start its part.
+        """
+        prepared = await self._all(job, lambda transport: self._prepare(transport, job, None))
+        job = self._meeting_point(job, prepared)
+        plans = {node: self.plan(job, spec, node, prepared[node].interface) for node in job.nodes}
+        return {node: process_manager.launch_script(plan) for node, plan in plans.items()}
+
+    def plan(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> Launch:
+        """What a node would be told to start."""
+        assert job.placement
+        config = self._inventory.node(node)
+        share = next(share for share in job.placement.shares if share.node == node)
+        return Launch(
+            paths=RunPaths(config.base_dir, job.id, job.attempt, share.node_rank),
+            uid=job.uid,
+            script=spec.script,
+            args=spec.args,
+            nnodes=len(job.placement.shares),
+            nproc=share.nproc,
+            master_addr=job.placement.master_addr or "",
+            master_port=job.placement.master_port or 0,
+            python=config.python,
+            gpus=share.gpus,
+            interface=config.interface or interface,
+            env=process_manager.merged_env(config.env, spec.env),
+        )
+
+    async def stop(self, job: Job, grace: float) -> list[str]:
+        """End every process of a job on every node. Returns what is in the way of saying that none is left."""
+
+        async def one(transport: Transport) -> str:
+            paths = run_paths(self._inventory, job, transport.name)
+            left = await process_manager.stop(transport, paths, job.uid, grace) if paths else []
+            return f"{transport.name}: pid {', '.join(map(str, left))} cannot be ended (state D?)" if left else ""
+
+        gone = [f"{node} is not in the inventory any more" for node in job.nodes if node not in self._inventory.nodes]
+        answers = await self._pool.each([node for node in job.nodes if node in self._inventory.nodes], one)
+        problems = [answer.message if isinstance(answer, NodeError) else answer for answer in answers.values()]
+        return gone + [problem for problem in problems if problem]
+
+    async def _send_code(self, job: Job) -> None:
+        """Code arrives once per storage: nodes that share a home are one of them."""
+        snapshot = self._store.files(job.id).snapshot
+        storages = await self._all(
+            job,
+            lambda transport: process_manager.make_folder(transport, transport.node.base_dir, job.id, job.uid),
+        )
+        receivers = {storage: node for node, storage in reversed(storages.items())}
+
+        async def push(transport: Transport) -> None:
+            if receivers[storages[transport.name]] != transport.name:
+                return
+            job_dir = RunPaths(transport.node.base_dir, job.id, job.attempt, 0).job_dir
+            await code_sync.push_code(transport, snapshot, job_dir, progress=self._progress(transport.name))
+
+        await self._all(job, push)
+
+    def _progress(self, node: str) -> Callable[[int, int], None] | None:
+        on_code = self._on_code
+        return (lambda sent, total: on_code(node, sent, total)) if on_code else None
+
+    async def _prepare(self, transport: Transport, job: Job, script: str | None) -> Prepared:
+        paths = run_paths(self._inventory, job, transport.name)
+        assert paths
+        first = transport.name == job.nodes[0]
+        # Rank 0 looks towards another node, the others towards rank 0: what lies between them is the interface to use.
+        peer = job.nodes[1] if first and len(job.nodes) > 1 else job.nodes[0]
+        return await process_manager.prepare(
+            transport, paths, script, self._reach(peer), _port_range(job) if first else None
+        )
+
+    def _reach(self, node: str) -> str:
+        """An address at which other nodes reach this one: what the inventory says, else where we reached it."""
+        config = self._inventory.node(node)
+        return config.train_address or self._pool[node].peer_address or config.address
+
+    def _meeting_point(self, job: Job, prepared: dict[str, Prepared]) -> Job:
+        assert job.placement
+        if job.placement.master_port:
+            return job
+        first = prepared[job.nodes[0]]
+        given = self._inventory.node(job.nodes[0]).train_address
+        address = "127.0.0.1" if len(job.nodes) == 1 else given or first.address
+        placement = job.placement.model_copy(update={"master_addr": address, "master_port": first.port})
+        return job.model_copy(update={"placement": placement})
+
+    @staticmethod
+    def _meeting_words(job: Job) -> str:
+        assert job.placement
+        return f"ranks meet at {job.placement.master_addr}:{job.placement.master_port} on {job.nodes[0]}"
+
+    async def _all(self, job: Job, act: Callable[[Transport], Awaitable[T]]) -> dict[str, T]:
+        """Do something on all nodes of a job; the first error by node rank is the reason why the job does not start."""
+        answers = await self._pool.each(job.nodes, act)
+        done: dict[str, T] = {}
+        for node, answer in answers.items():
+            if isinstance(answer, NodeError):
+                raise NotStarted(job, answer)
+            done[node] = answer
+        return done
+
+
+def _port_range(job: Job) -> tuple[int, int]:
+    """Jobs begin their search at different ports, so that two launches at once do not pick the same one."""
+    first, last = PORTS
+    number = int(job.id.removeprefix("job-"))
+    return first + number * 7 % ((last - first) // 2), last

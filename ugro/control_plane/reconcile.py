@@ -1,0 +1,184 @@
+"""What the nodes' files mean for a job: pure functions, so that the CLI, cron and the tests reach the same verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ugro.common.errors import NodeError
+from ugro.common.models import FirstFailure, Job, NodeShare, Rank, RankState
+from ugro.control_plane.diagnosis import Finding, diagnose
+from ugro.nodes.process_manager import RankFiles, RunFiles
+
+SETTLE_SECONDS = 15.0
+"""How long torchrun may take to leave after the last rank ended well. A late agent can hang in its exit barrier."""
+
+Runs = Mapping[str, RunFiles | NodeError]
+"""What each node of a job says of its run, or why it says nothing."""
+
+
+class Phase(StrEnum):
+    """What the nodes say of a job as a whole."""
+
+    RUNNING = "running"
+    UNKNOWN = "unknown"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """The ranks as they are, the phase they add up to, and the reason in words."""
+
+    phase: Phase
+    ranks: tuple[Rank, ...]
+    reason: str = ""
+
+
+def expected_ranks(job: Job) -> tuple[Rank, ...]:
+    """The ranks of a placement before anything is known of them."""
+    return tuple(
+        Rank(
+            rank=share.first_rank + local,
+            local_rank=local,
+            node=share.node,
+            gpu=share.gpus[local] if share.gpus else None,
+        )
+        for share in (job.placement.shares if job.placement else ())
+        for local in range(share.nproc)
+    )
+
+
+def assess(job: Job, runs: Runs) -> Assessment:
+    """What the nodes say of a job that was launched.
+
+    A node that cannot be read proves nothing: its ranks stay as they were known, and the job is unknown unless all of
+    them had ended before. Every rank's own exit code decides; torchrun's matters only where ranks left none.
+    """
+    known = {rank.rank: rank for rank in job.ranks or expected_ranks(job)}
+    ranks: list[Rank] = []
+    unread: list[str] = []
+    for share in job.placement.shares if job.placement else ():
+        run = runs[share.node]
+        mine = [known[share.first_rank + local] for local in range(share.nproc)]
+        if isinstance(run, NodeError):
+            ranks += mine
+            if any(rank.state in (RankState.PENDING, RankState.RUNNING) for rank in mine):
+                unread.append(run.message)
+        else:
+            ranks += [_seen(rank, share, run) for rank in mine]
+    return _judge(tuple(ranks), unread, runs)
+
+
+def _seen(rank: Rank, share: NodeShare, run: RunFiles) -> Rank:
+    files = next((files for files in run.ranks if files.rank == rank.rank), None)
+    over = run.over or not run.claimed
+    if files is None:
+        return rank.model_copy(update={"state": RankState.LOST if over else RankState.PENDING})
+    return rank.model_copy(
+        update={
+            "pid": files.pid,
+            "state": _state(files, over),
+            "exit_code": files.exit_code,
+            "signal": files.signal,
+            "ended_at": files.ended_at,
+        }
+    )
+
+
+def _state(files: RankFiles, over: bool) -> RankState:
+    if files.ended:
+        return RankState.SUCCEEDED if files.exit_code == 0 else RankState.FAILED
+    # Between the end of the script and its exit file a rank is seen as gone; torchrun still being there tells it apart.
+    return RankState.LOST if over and not files.alive else RankState.RUNNING
+
+
+def _judge(ranks: tuple[Rank, ...], unread: list[str], runs: Runs) -> Assessment:
+    read = {node: run for node, run in runs.items() if isinstance(run, RunFiles)}
+    if unread:
+        return Assessment(Phase.UNKNOWN, ranks, "; ".join(unread))
+    if all(rank.state == RankState.SUCCEEDED for rank in ranks):
+        leaving = [node for node, run in read.items() if run.runner_alive and not _settled(run)]
+        reason = f"torchrun is leaving on {', '.join(leaving)}" if leaving else ""
+        return Assessment(Phase.RUNNING if leaving else Phase.SUCCEEDED, ranks, reason)
+    bad = [rank for rank in ranks if rank.state in (RankState.FAILED, RankState.LOST)]
+    if bad or any(run.over for run in read.values() if not _all_done(run)):
+        return Assessment(Phase.FAILED, ranks, "; ".join(_rank_in_words(rank) for rank in bad))
+    return Assessment(Phase.RUNNING, ranks)
+
+
+def _all_done(run: RunFiles) -> bool:
+    return bool(run.ranks) and all(files.exit_code == 0 for files in run.ranks)
+
+
+def _settled(run: RunFiles) -> bool:
+    return run.node_time - max((files.ended_at or 0.0 for files in run.ranks), default=0.0) > SETTLE_SECONDS
+
+
+def _rank_in_words(rank: Rank) -> str:
+    how = (
+        f"exit code {rank.exit_code}" if rank.exit_code is not None else f"SIG{rank.signal}" if rank.signal else "lost"
+    )
+    return f"rank {rank.rank} on {rank.node}: {how}"
+
+
+def first_failure(
+    ranks: tuple[Rank, ...],
+    runs: Runs,
+    clock_offsets: Mapping[str, float],
+    rank_log: Callable[[int], str],
+    node_log: Callable[[str], str],
+) -> FirstFailure:
+    """The rank that failed first, not those it took down.
+
+    A rank that speaks for itself goes before one that only lost its peers or was told to end; among equals the earlier
+    end counts, with each node's clock corrected by its offset. `rank_log` and `node_log` give the ends of the logs.
+    """
+    failed = [rank for rank in ranks if rank.state == RankState.FAILED]
+    lost = [rank for rank in ranks if rank.state == RankState.LOST]
+    if failed:
+        found = [(_rank_finding(rank, rank_log), rank) for rank in failed]
+        _, finding, rank = min(
+            (
+                (finding.consequence, (rank.ended_at or 0.0) - clock_offsets.get(rank.node, 0.0), rank.rank),
+                finding,
+                rank,
+            )
+            for finding, rank in found
+        )
+        # Ranks that vanished without an exit file say more than ranks that only complain of a lost peer.
+        if not (finding.consequence and lost):
+            return FirstFailure(
+                rank=rank.rank,
+                node=rank.node,
+                exit_code=rank.exit_code,
+                signal=rank.signal,
+                cause=finding.cause,
+                message=finding.message,
+            )
+    return _lost_failure(lost or list(ranks), runs, node_log)
+
+
+def _rank_finding(rank: Rank, rank_log: Callable[[int], str]) -> Finding:
+    return diagnose(rank_log(rank.rank), rank.exit_code, rank.signal)
+
+
+def _lost_failure(lost: list[Rank], runs: Runs, node_log: Callable[[str], str]) -> FirstFailure:
+    """What to say of a rank that left no exit file: its node rebooted, torchrun was killed, or never got so far."""
+    rank = min(lost, key=lambda rank: not _rebooted(runs.get(rank.node)))
+    run = runs.get(rank.node)
+    if _rebooted(run):
+        return FirstFailure(rank=rank.rank, node=rank.node, cause="node_rebooted", message="the node was rebooted")
+    if isinstance(run, RunFiles) and run.exit_code is None:
+        message = "torchrun and the rank vanished without an exit code: killed from outside"
+        return FirstFailure(rank=rank.rank, node=rank.node, cause="killed", message=message)
+    finding = diagnose(node_log(rank.node), run.exit_code if isinstance(run, RunFiles) else None, None)
+    started = rank.pid is not None
+    return FirstFailure(
+        rank=rank.rank if started else None, node=rank.node, cause=finding.cause, message=finding.message
+    )
+
+
+def _rebooted(run: RunFiles | NodeError | None) -> bool:
+    return isinstance(run, RunFiles) and run.rebooted

@@ -1,0 +1,51 @@
+"""Takes a job in: the code as it is now, the frozen spec, the first record."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from ugro.common.config import JobSpec
+from ugro.common.errors import InputError
+from ugro.common.models import Job
+from ugro.common.text import printable
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.nodes.code_sync import Selection, select_files, take_snapshot
+
+
+def choose_code(spec: JobSpec) -> Selection:
+    """The files of the job's working directory that go with it.
+
+    Raises:
+        InputError: the directory or the script is not there, or the script is among what is ignored.
+    """
+    directory = Path(spec.workdir)
+    if not directory.is_dir():
+        raise InputError(f"the working directory {printable(spec.workdir)} is not there")
+    if not (directory / spec.script).is_file():
+        hint = "scripts are named relative to the working directory; the script's own arguments stand after --"
+        raise InputError(f"there is no script {printable(spec.script)!r} in {directory.resolve()}", hint)
+    selection = select_files(directory)
+    if os.path.normpath(spec.script) not in selection.files:
+        raise InputError(
+            f"{spec.script} is ignored (.gitignore, .ugroignore or the built-in list), so nodes would not get it",
+            f"add a line !/{spec.script} to .ugroignore",
+        )
+    return selection
+
+
+def submit(store: MetadataStore, spec: JobSpec, selection: Selection) -> Job:
+    """Record a job, queued, with its own copy of the code.
+
+    Raises:
+        StateError: the state directory cannot be written; nothing of the job remains.
+    """
+    files = store.reserve()
+    try:
+        code = take_snapshot(Path(spec.workdir), selection, files.snapshot)
+        return store.submit(files, spec, code, time.time())
+    except BaseException:
+        shutil.rmtree(files.folder, ignore_errors=True)
+        raise

@@ -1,0 +1,323 @@
+"""Starts, watches and ends the ranks of one attempt on one node.
+
+The files in a run's folder are the truth (docs/architecture.md names them); everything here either makes them or reads
+them, so a controller that was killed finds the same world again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ugro.common.errors import NodeRefused
+from ugro.common.paths import RunPaths
+from ugro.common.text import printable
+from ugro.nodes.scripts import load
+from ugro.nodes.transport import Outcome, Transport
+
+PORTS = (29500, 30499)
+"""Where the port of a job's rendezvous is looked for: torchrun's default port and the thousand that follow."""
+
+START_TIMEOUT = 30.0
+PREPARE_TIMEOUT = 60.0
+LOOK_TIMEOUT = 20.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Everything one node needs to start its part of an attempt."""
+
+    paths: RunPaths
+    uid: str
+    script: str
+    args: tuple[str, ...]
+    nnodes: int
+    nproc: int
+    master_addr: str
+    master_port: int
+    python: str
+    gpus: tuple[str, ...] = ()
+    interface: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def run(self) -> str:
+        """The token that marks every process of this run on this node, in UGRO_RUN."""
+        return run_token(self.uid, self.paths)
+
+
+def run_token(uid: str, paths: RunPaths) -> str:
+    """The value of UGRO_RUN: unlike the job's id it is unique, also where nodes of a sandbox share one machine."""
+    return f"{uid}/{paths.attempt}/{paths.node_rank}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a node said just before the launch. `address` is the one it uses towards its peer."""
+
+    python: str
+    torch: str
+    address: str | None
+    interface: str | None
+    port: int | None
+
+
+@dataclass(frozen=True)
+class RankFiles:
+    """What a rank's files say. `ended_at` is in the node's clock."""
+
+    rank: int
+    pid: int
+    alive: bool
+    exit_code: int | None = None
+    signal: str | None = None
+    ended_at: float | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the rank left its exit code or signal."""
+        return self.exit_code is not None or self.signal is not None
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run's folder says: nothing at all (`claimed` False) when the run never started there."""
+
+    node_time: float
+    claimed: bool = False
+    uid: str | None = None
+    runner_alive: bool = False
+    rebooted: bool = False
+    exit_code: int | None = None
+    ranks: tuple[RankFiles, ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """Whether torchrun is gone from the node, with or without an exit code."""
+        return self.claimed and not self.runner_alive
+
+
+def torchrun_command(launch: Launch) -> list[str]:
+    """The command line of torchrun's static rendezvous: UGRO owns the placement and restarts whole gangs itself."""
+    return [
+        launch.python,
+        "-m",
+        "torch.distributed.run",
+        f"--nnodes={launch.nnodes}",
+        f"--node-rank={launch.paths.node_rank}",
+        f"--nproc-per-node={launch.nproc}",
+        f"--master-addr={launch.master_addr}",
+        f"--master-port={launch.master_port}",
+        "--max-restarts=0",
+    ]
+
+
+def rank_environment(launch: Launch) -> dict[str, str]:
+    """The variables a rank finds besides torchrun's own; the job's own `env` wins over what UGRO suggests."""
+    env: dict[str, str] = {}
+    if launch.interface:
+        # NCCL takes prefixes unless told `=`; gloo takes exact names only.
+        env |= {"NCCL_SOCKET_IFNAME": f"={launch.interface}", "GLOO_SOCKET_IFNAME": launch.interface}
+    env |= dict(launch.env)
+    if launch.gpus:
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(launch.gpus)}
+    return env | {
+        "UGRO_JOB": launch.paths.job,
+        "UGRO_ATTEMPT": str(launch.paths.attempt),
+        "UGRO_RUN": launch.run,
+    }
+
+
+def launch_script(launch: Launch) -> str:
+    """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
+    python, *options = torchrun_command(launch)
+    exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
+    return f"""#!/bin/sh
+# {launch.paths.job}, attempt {launch.paths.attempt}, node rank {launch.paths.node_rank} of {launch.nnodes}
+umask 022
+run_dir=$PWD
+mkdir claim 2>/dev/null || exit 0 # a second launch of the same attempt ends here
+echo {shlex.quote(launch.uid)} > claim/uid
+stat=$(cat "/proc/$$/stat"); set -- ${{stat##*) }}; shift 19
+read -r boot < /proc/sys/kernel/random/boot_id
+echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
+trap : HUP INT TERM # ranks are told to end by their own signals; this stays to write the exit file
+
+{exports}
+export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
+cd ../../code
+{_python_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
+    "$run_dir/rank.py" "$run_dir" {shlex.join([launch.script, *launch.args])}
+code=$?
+cd "$run_dir" && echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit
+"""
+
+
+def _python_word(python: str) -> str:
+    """The interpreter as a shell word, with a leading `~/` left to the node."""
+    return f'"$HOME"/{shlex.quote(python[2:])}' if python.startswith("~/") else shlex.quote(python)
+
+
+async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -> str:
+    """Make the job's folder on a node and return the id of the storage it lies on: shared homes have one id.
+
+    Raises:
+        NodeError: the node is unreachable; NodeRefused: no folder can be made, or another job of that id runs there.
+    """
+    outcome = await transport.run(load("folder.sh"), (base_dir, job, uid))
+    _require(transport, outcome, f"cannot make a folder for {job} in {base_dir}")
+    return outcome.text.strip()
+
+
+async def run_python(transport: Transport, program: str, args: Sequence[str], timeout: float) -> Outcome:
+    """Run a Python program, given as text, with the node's own python.
+
+    Raises:
+        NodeRefused: that python is not there.
+    """
+    script = 'python=$1; shift; case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac; exec "$python" - "$@"'
+    outcome = await transport.run(script, (transport.node.python, *args), data=load(program).encode(), timeout=timeout)
+    if outcome.status in (126, 127):
+        raise NodeRefused(
+            transport.name,
+            f"python {transport.node.python} cannot be run there",
+            "set 'python' of this node in the inventory to an interpreter that has torch",
+        )
+    return outcome
+
+
+async def prepare(
+    transport: Transport, paths: RunPaths, script: str | None, peer: str, ports: tuple[int, int] | None
+) -> Prepared:
+    """See that a node can start its part: its python, torch, the script, the way to `peer`, and (rank 0) a free port.
+
+    Without a script (before any code was sent) everything else is looked at.
+
+    Raises:
+        NodeRefused: it cannot, with the reason in words.
+    """
+    args = (script or "", f"{paths.job_dir}/code", peer, *(map(str, ports) if ports else ()))
+    outcome = await run_python(transport, "prepare.py", args, PREPARE_TIMEOUT)
+    _require(transport, outcome, "the look before the launch failed")
+    seen = json.loads(outcome.text)
+    name, python = transport.name, transport.node.python
+    if not seen["torch"]:
+        raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
+    if script and not seen["script"]:
+        raise NodeRefused(name, f"the script {printable(script)} is not in the code that was sent")
+    if ports and not seen["port"]:
+        raise NodeRefused(name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
+    if "route_error" in seen:
+        hint = "set 'train_address' of the nodes to an address they reach each other at"
+        raise NodeRefused(name, f"no way to {peer}: {printable(seen['route_error'])}", hint)
+    return Prepared(seen["python"], seen["torch"], seen["address"], seen["interface"], seen["port"])
+
+
+async def start(transport: Transport, launch: Launch) -> None:
+    """Start a node's part of an attempt; harmless when it runs already.
+
+    Raises:
+        Unreachable, NodeRefused: it did not start. LinkLost, CommandTimedOut: it may have.
+    """
+    paths = launch.paths
+    args = (
+        paths.run_dir, paths.job, str(paths.attempt), launch.run, launch.uid, launch_script(launch), load("rank.py")
+    )  # fmt: skip
+    outcome = await transport.run(load("start.sh"), args, timeout=START_TIMEOUT)
+    _require(transport, outcome, "the launch failed")
+
+
+async def look(transport: Transport, runs: Sequence[RunPaths]) -> list[RunFiles]:
+    """What the files of several runs on one node say, in one round trip.
+
+    Raises:
+        NodeError: the node cannot be read, which says nothing about the runs.
+    """
+    outcome = await transport.run(load("look.sh"), [paths.run_dir for paths in runs], timeout=LOOK_TIMEOUT)
+    _require(transport, outcome, "the state of its jobs cannot be read")
+    return parse_look(outcome.text)
+
+
+def parse_look(text: str) -> list[RunFiles]:
+    """The runs in the output of `look.sh`. Lines that make no sense are passed over: a file may be half written."""
+    head, *blocks = re.split(r"^run\n", text, flags=re.MULTILINE)
+    words = head.split()
+    node_time, boot = float(words[1]), words[2]
+    return [_parse_run(block.splitlines(), node_time, boot) for block in blocks]
+
+
+def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
+    fields: dict[str, list[str]] = {}
+    ranks: list[RankFiles] = []
+    for line in lines:
+        word, *rest = line.split() or [""]
+        if word == "rank":
+            ranks += _parse_rank(rest)
+        else:
+            fields[word] = rest
+    runner = fields.get("runner", [])
+    return RunFiles(
+        node_time=node_time,
+        claimed="claim" in fields,
+        uid=next(iter(fields.get("claim", ())), None),
+        runner_alive=runner[1:] == [boot, "alive"],
+        rebooted=len(runner) > 1 and runner[1] != boot,
+        exit_code=_number(fields.get("exit", [])),
+        ranks=tuple(sorted(ranks, key=lambda rank: rank.rank)),
+    )
+
+
+def _parse_rank(words: Sequence[str]) -> list[RankFiles]:
+    match words:
+        case [rank, pid, "alive" | "gone" as life] if rank.isdigit() and pid.isdigit():
+            return [RankFiles(int(rank), int(pid), life == "alive")]
+        case [rank, pid, "ended", kind, value, at] if rank.isdigit() and pid.isdigit():
+            code = int(value) if kind == "code" and value.isdigit() else None
+            signal = value if kind == "signal" and value.isalnum() else None
+            return [RankFiles(int(rank), int(pid), False, code, signal, _seconds(at))]
+        case _:
+            return []
+
+
+def _number(words: Sequence[str]) -> int | None:
+    return int(words[0]) if words and words[0].lstrip("-").isdigit() else None
+
+
+def _seconds(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) -> list[int]:
+    """End every process of a run: SIGTERM, `grace` seconds of patience, SIGKILL. Returns the pids that remain.
+
+    Raises:
+        NodeError: the node cannot be reached; what happened there is unknown.
+    """
+    args = (paths.run_dir, run_token(uid, paths), f"{grace:.0f}")
+    outcome = await transport.run(load("stop.sh"), args, timeout=grace + 20)
+    _require(transport, outcome, "its processes could not be ended")
+    match = re.search(r"^left((?: \d+)*)$", outcome.text, re.MULTILINE)
+    if not match:
+        raise NodeRefused(transport.name, f"stopping gave no clear answer: {printable(outcome.text)[:100]}")
+    return [int(pid) for pid in match[1].split()]
+
+
+def _require(transport: Transport, outcome: Outcome, problem: str) -> None:
+    """Turn a failed script into NodeRefused, with its last words."""
+    if outcome.status != 0:
+        detail = printable(outcome.error_text) or f"exit {outcome.status}"
+        raise NodeRefused(transport.name, f"{problem}: {detail}")
+
+
+def merged_env(*parts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Environment maps laid over each other, the later ones winning, in a form that can be frozen."""
+    merged: dict[str, str] = {}
+    for part in parts:
+        merged |= part
+    return tuple(merged.items())

@@ -1,0 +1,32 @@
+# usage: RUN_DIR…
+# Prints what the files of each run say, one fact a line; whether a pid is alive is judged with its start time.
+now=$(date +%s.%N 2>/dev/null); case $now in *N*) now=$(date +%s) ;; esac
+read -r boot < /proc/sys/kernel/random/boot_id
+echo "node $now $boot"
+alive() {
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || { echo gone; return; }
+    set -- "$2" ${stat##*) }
+    if [ "$2" != Z ] && [ "$2" != X ] && [ "${21}" = "$1" ]; then echo alive; else echo gone; fi
+}
+for dir in "$@"; do
+    case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
+    echo run
+    cd "$dir" 2>/dev/null || continue
+    [ -s claim/uid ] && echo "claim $(cat claim/uid)"
+    if [ -s pid ]; then
+        read -r pid started at_boot < pid
+        echo "runner $pid $at_boot $(alive "$pid" "$started")"
+    fi
+    [ -s exit ] && echo "exit $(cat exit)"
+    for file in rank-*.pid; do
+        case $file in *[!a-z0-9.-]*) continue ;; esac
+        [ -s "$file" ] || continue
+        rank=${file#rank-}; rank=${rank%.pid}
+        read -r pid started < "$file"
+        if [ -s "rank-$rank.exit" ]; then
+            echo "rank $rank $pid ended $(cat "rank-$rank.exit")"
+        else
+            echo "rank $rank $pid $(alive "$pid" "$started")"
+        fi
+    done
+done

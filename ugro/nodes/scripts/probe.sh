@@ -1,0 +1,94 @@
+# probe.sh BASE_DIR NONCE [SECONDS]: what this node says of itself, for ugro/nodes/gpu_monitor.py.
+#
+# Each section begins with a line "@NONCE name …", which no foreign text (a process may be called anything) can forge.
+# SECONDS bounds each call of nvidia-smi. What can hang comes late: the reader makes do with what arrived before.
+
+base=$1 mark=@$2 limit=${3:-10}
+LC_ALL=C PATH=$PATH:/usr/lib/wsl/lib:/usr/local/nvidia/bin
+export LC_ALL PATH
+unset OMP_NUM_THREADS OMP_THREAD_LIMIT # nproc would answer with them
+
+set -- /proc/driver/nvidia/gpus/*/information
+[ -e "$1" ] || shift
+expected=$# information=$*
+set -f
+
+newline='
+'
+core=index,uuid,memory.total,memory.used,memory.free,utilization.gpu,temperature.gpu,driver_version
+apps=gpu_uuid,pid,used_memory,process_name
+processes='' lost='' boot_id='' load='' total='' available=''
+
+# $out and $rc of nvidia-smi, which complains on stdout as often as on stderr. One that cannot even be killed holds
+# only this pipe then, not the streams that the SSH channel waits for.
+smi() {
+    out=$(timeout -k 2 "$limit" nvidia-smi "$@" 2>&1 </dev/null)
+    rc=$?
+}
+
+# ask [-i UUID]: the GPUs and their processes. A name stands last in its row: it may have commas.
+ask() {
+    smi "$@" --format=csv,nounits --query-gpu="$core,power.draw,mig.mode.current,name"
+    [ "$rc" -ne 2 ] || smi "$@" --format=csv,nounits --query-gpu="$core,name" # this driver lacks an optional field
+    printf '%s\n' "$mark gpus $rc $2" "$out"
+    case $out in *"device handle"*) lost=yes ;; esac
+    [ "$rc" -eq 0 ] || return 1
+    smi "$@" --format=csv,nounits --query-compute-apps="$apps"
+    printf '%s\n' "$mark processes $rc $2" "$out"
+    IFS=$newline
+    for row in $out; do
+        pid=${row#*, }
+        pid=${pid%%,*}
+        case $pid in '' | *[!0-9]*) ;; *) processes="$processes /proc/$pid" ;; esac
+    done
+    unset IFS
+    return "$rc"
+}
+
+# One lost GPU may hide all others, so they are asked one by one.
+one_by_one() {
+    smi -L
+    printf '%s\n' "$mark list $rc" "$out"
+    for uuid in $(printf '%s\n' "$out" | sed -n 's/^GPU [0-9]*: .*(UUID: \(GPU-[0-9A-Fa-f-]*\))$/\1/p'); do
+        case $rc in 124 | 137) break ;; esac
+        ask -i "$uuid"
+    done
+}
+
+survey() {
+    command -v nvidia-smi >/dev/null || {
+        echo "$mark gpus 127"
+        return
+    }
+    ask || case $rc in 124 | 137) ;; *) one_by_one ;; esac
+    # The driver remembers the UUID and the name of a GPU that nvidia-smi only knows by its place on the bus.
+    [ -z "$lost" ] || printf '%s\n' "$mark information" "$(timeout -k 2 5 cat $information)"
+}
+
+read -r boot_id </proc/sys/kernel/random/boot_id
+read -r load _ </proc/loadavg
+while read -r key value _; do
+    case $key in
+    MemTotal:) total=$value ;;
+    MemAvailable:)
+        available=$value
+        break
+        ;;
+    esac
+done </proc/meminfo
+printf '%s\n' "$mark node" "started=$(date +%s.%N)" "boot_id=$boot_id" "cpus=$(nproc || getconf _NPROCESSORS_ONLN)" \
+    "load=$load" "total_kib=$total" "available_kib=$available" "expected_gpus=$expected"
+
+survey
+
+echo "$mark owners"
+[ -z "$processes" ] || stat -c '%n %u %U' $processes 2>/dev/null
+
+case $base in
+/*) ;;
+*) base=$HOME/${base#"~/"} ;;
+esac
+until [ -e "$base/" ]; do
+    base=${base%/*}
+done
+printf '%s\n' "$mark disk $(stat -f -c '%a %S' "$base/")" "$mark end $(date +%s.%N)"

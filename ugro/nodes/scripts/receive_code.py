@@ -1,0 +1,225 @@
+"""Builds <job_dir>/code on a node beside its place and moves it there whole. Prints one JSON object.
+
+usage: receive_code.py begin|finish JOB_DIR TOKEN DIGEST
+
+begin   reads the manifest (a JSON list of files), copies what recent jobs' code has already, and says what is missing
+finish  reads a tar of missing files, each named by its number in the manifest, checks every file, and publishes
+
+`code.sha256`, which holds the digest of the manifest, is written before `code` gets its name: `code` with the right
+digest beside it is complete. Several pushes of one job may run at the same time, also from nodes that share a home:
+each builds in a folder of its own, one gets the name, and the others find that there is nothing left to do. What they
+and interrupted pushes leave is removed only after `code` is in place, or when it is old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import stat
+import sys
+import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, BinaryIO
+
+CHUNK = 1024 * 1024
+RECENT_JOBS = 5  # more than one: people work on two projects in turn
+STALE_SECONDS = 3600
+THREADS = 8  # fsync waits, and waits together
+
+
+class Refused(Exception):
+    """What was asked for cannot be done, in words."""
+
+
+class Delivery:
+    """One push of one job's code, and the places it uses."""
+
+    def __init__(self, job_dir: str, token: str, digest: str) -> None:
+        self.job_dir = os.path.expanduser(job_dir)
+        self.digest = digest
+        self.code = os.path.join(self.job_dir, "code")
+        self.marker = os.path.join(self.job_dir, "code.sha256")
+        self.staging = os.path.join(self.job_dir, "code.tmp-" + token)
+        self.manifest = os.path.join(self.staging, "manifest.json")
+        self.tree = os.path.join(self.staging, "code")
+
+    def complete(self) -> bool:
+        """Whether the code is there, as this push would make it."""
+        with contextlib.suppress(OSError), open(self.marker) as file:
+            return file.read().strip() == self.digest and os.path.isdir(self.code)
+        return False
+
+    def path(self, entry: dict[str, Any], folder: str | None = None) -> str:
+        """Where an entry of the manifest lies, in the new tree or in another one."""
+        return os.path.join(folder or self.tree, local(entry["name"]))
+
+
+def local(text: str) -> str:
+    """A name off the wire (its bytes as UTF-8, others escaped) as this Python spells it, whatever the locale is."""
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+def wire(text: str) -> str:
+    """The opposite of `local`."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
+
+
+def begin(delivery: Delivery) -> dict[str, Any]:
+    """Make the new tree as far as this node can by itself."""
+    manifest = sys.stdin.buffer.read()
+    if hashlib.sha256(manifest).hexdigest() != delivery.digest:
+        raise Refused("the list of files did not arrive whole")
+    if delivery.complete():
+        return {"present": True}
+    if os.path.lexists(delivery.code):
+        raise Refused(f"{delivery.code} is there already and holds other code: move it away")
+    os.makedirs(delivery.tree)
+    remove_leftovers(delivery, STALE_SECONDS)
+    with open(delivery.manifest, "wb") as file:
+        file.write(manifest)
+    sources = recent_code(delivery)
+    entries = json.loads(manifest)
+    missing = [number for number, entry in enumerate(entries) if not placed(delivery, entry, sources)]
+    return {
+        "present": False,
+        "missing": missing,
+        "tree": wire(delivery.tree),
+        "sources": [wire(source) for source in sources],
+        "rsync": shutil.which("rsync") is not None,
+    }
+
+
+def recent_code(delivery: Delivery) -> list[str]:
+    """The complete code folders of the jobs that got theirs last."""
+    jobs, own = os.path.split(delivery.job_dir)
+    found = []
+    for name in os.listdir(jobs):
+        with contextlib.suppress(OSError):
+            arrived = os.stat(os.path.join(jobs, name, "code.sha256")).st_mtime
+            code = os.path.join(jobs, name, "code")
+            if name != own and os.path.isdir(code):
+                found.append((arrived, code))
+    return [code for _, code in sorted(found, reverse=True)[:RECENT_JOBS]]
+
+
+def placed(delivery: Delivery, entry: dict[str, Any], sources: list[str]) -> bool:
+    """Put an entry into the new tree without the master's help, if that is possible."""
+    target = delivery.path(entry)
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    if "link" in entry:
+        os.symlink(local(entry["link"]), target)
+        return True
+    return any(copied(delivery.path(entry, source), target, entry) for source in sources)
+
+
+def copied(source: str, target: str, entry: dict[str, Any]) -> bool:
+    """Copy a file if it is the wanted one: jobs may write into their code, even while it is read here."""
+    original = opened(source, entry["size"])
+    if original is None:
+        return False
+    digest = hashlib.sha256()
+    with original, open(target, "wb") as copy:
+        for chunk in iter(lambda: original.read(CHUNK), b""):
+            digest.update(chunk)
+            copy.write(chunk)
+    if digest.hexdigest() == entry["sha256"]:
+        return True
+    os.unlink(target)
+    return False
+
+
+def opened(path: str, size: int) -> BinaryIO | None:
+    """A readable file of that size, or None."""
+    try:
+        status = os.lstat(path)
+        return open(path, "rb") if stat.S_ISREG(status.st_mode) and status.st_size == size else None
+    except OSError:
+        return None
+
+
+def finish(delivery: Delivery) -> dict[str, Any]:
+    """Take what was missing, check everything, and give the tree its name."""
+    with open(delivery.manifest, "rb") as file:
+        entries = json.load(file)
+    with tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=CHUNK) as archive:
+        for member in archive:
+            receive(archive, member, delivery.path(entries[int(member.name)]))
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda entry: settle(delivery, entry), entries))
+    with open(os.path.join(delivery.staging, "sha256"), "w") as marker:
+        marker.write(delivery.digest + "\n")
+        marker.flush()
+        os.fsync(marker.fileno())
+    os.replace(marker.name, delivery.marker)
+    os.rename(delivery.tree, delivery.code)
+    remove_leftovers(delivery, 0)
+    return {"present": False}
+
+
+def receive(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> None:
+    """Write one file of the tar. An rsync that broke off may have left it there, even read-only."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    content = archive.extractfile(member)
+    assert content is not None
+    with open(target, "wb") as file:
+        shutil.copyfileobj(content, file, CHUNK)
+
+
+def settle(delivery: Delivery, entry: dict[str, Any]) -> None:
+    """See that a file is what the manifest says, give it its mode and time, and put it on the disk for good."""
+    if "link" in entry:
+        return
+    digest = hashlib.sha256()
+    with open(delivery.path(entry), "rb") as file:
+        for chunk in iter(lambda: file.read(CHUNK), b""):
+            digest.update(chunk)
+        if digest.hexdigest() != entry["sha256"]:
+            raise Refused(f"{entry['name']!r} did not arrive whole")
+        os.fchmod(file.fileno(), entry["mode"])
+        os.utime(file.fileno(), ns=(entry["mtime"], entry["mtime"]))
+        os.fsync(file.fileno())
+
+
+def remove_leftovers(delivery: Delivery, age: float) -> None:
+    """Remove what pushes of this job left behind, if nothing happened at its top for `age` seconds (0: in any case)."""
+    for name in os.listdir(delivery.job_dir):
+        path = os.path.join(delivery.job_dir, name)
+        with contextlib.suppress(OSError):
+            if name.startswith("code.tmp-") and (not age or time.time() - os.stat(path).st_mtime > age):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def words(error: Exception) -> str:
+    """An error as one line for a person."""
+    if isinstance(error, tarfile.TarError):
+        return "what was sent broke off"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename!r}" if error.filename else "")
+    return str(error)
+
+
+def main(step: str, job_dir: str, token: str, digest: str) -> None:
+    """Do one step. Whatever goes wrong, the unfinished tree goes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
+    delivery = Delivery(job_dir, token, digest)
+    try:
+        answer = begin(delivery) if step == "begin" else finish(delivery)
+    except BaseException as error:
+        shutil.rmtree(delivery.staging, ignore_errors=True)
+        if step == "finish" and delivery.complete():
+            answer = {"present": True}
+        elif isinstance(error, (OSError, Refused, tarfile.TarError)):
+            sys.exit(words(error))
+        else:
+            raise
+    print(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,23 @@
+# usage: RUN_DIR JOB ATTEMPT RUN UID LAUNCH_SH RANK_PY
+# Starts launch.sh detached from this connection and prints its pid file. Harmless when it runs already.
+umask 077
+dir=$1; case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
+mkdir -p "$dir" && cd "$dir" || exit 73
+if [ ! -d claim ]; then
+    printf '%s' "$6" > launch.sh && printf '%s' "$7" > rank.py || exit 73
+    UGRO_JOB=$2 UGRO_ATTEMPT=$3 UGRO_RUN=$4 nohup setsid sh ./launch.sh < /dev/null >> log 2>&1 &
+fi
+waited=0
+until [ -s pid ]; do
+    waited=$((waited + 1))
+    if [ "$waited" -gt 50 ]; then
+        echo "launch.sh did not start: $(tail -n 1 log)" >&2
+        exit 70
+    fi
+    sleep 0.1
+done
+if [ "$(cat claim/uid)" != "$5" ]; then
+    echo "the folder $dir belongs to another job" >&2
+    exit 75
+fi
+cat pid

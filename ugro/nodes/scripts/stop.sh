@@ -1,0 +1,56 @@
+# usage: RUN_DIR RUN GRACE_SECONDS
+# Ends every process of a run: SIGTERM, up to GRACE_SECONDS of patience, SIGKILL. Prints `left PID…`.
+# Members carry UGRO_RUN in their environment, or are recorded in the pid files (with their start times), or descend
+# from a member, or share a session with one: children that made their own session or wiped their environment too.
+dir=$1; case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
+members() {
+    {
+        cat "$dir/pid" "$dir"/rank-*.pid 2>/dev/null | while read -r pid started rest; do echo "seed $pid $started"; done
+        grep -lzxF "UGRO_RUN=$run" /proc/[0-9]*/environ 2>/dev/null
+        cat /proc/[0-9]*/stat 2>/dev/null
+    } | awk -v self="$$" '
+        $1 == "seed" { recorded[$2] = $3; next }
+        /^\/proc\/[0-9]+\/environ$/ { split($0, part, "/"); marked[part[3]] = 1; next }
+        /^[0-9]+ \(.*\) [A-Za-z] / {
+            pid = $1; sub(/^.*\) /, "")
+            if ($1 == "Z" || $1 == "X") next
+            parent[pid] = $2; session[pid] = $4; started[pid] = $20
+        }
+        END {
+            own = session[self]
+            for (pid in parent) {
+                if (session[pid] == own) delete parent[pid]
+                else if (pid in marked || (pid in recorded && recorded[pid] == started[pid])) member[pid] = 1
+            }
+            for (grown = 1; grown;) {
+                grown = 0
+                for (pid in member) in_session[session[pid]] = 1
+                for (pid in parent)
+                    if (!(pid in member) && (parent[pid] in member || (session[pid] > 1 && session[pid] in in_session)))
+                        grown = member[pid] = 1
+            }
+            for (pid in member) if (pid in recorded)
+                for (up = parent[pid]; up in member; up = parent[up]) waits[up] = 1
+            for (pid in member) print pid, (pid in waits ? "waits" : "works")
+        }'
+}
+send() { # SIGNAL works|all
+    members | while read -r pid role; do
+        if [ "$2" = all ] || [ "$role" = works ]; then kill "-$1" "$pid" 2>/dev/null; fi
+    done
+}
+gone_within() { # TENTHS
+    tenths=$1
+    while [ -n "$(members)" ]; do
+        [ "$tenths" -gt 0 ] || return 1
+        tenths=$((tenths - 1)); sleep 0.1
+    done
+}
+run=$2
+send TERM all
+gone_within $(($3 * 10)) || {
+    # First those that nobody waits for, so that their parents can still note how they ended.
+    send KILL works
+    gone_within 10 || { send KILL all; gone_within 50; }
+}
+echo left $(members | while read -r pid role; do echo "$pid"; done)
