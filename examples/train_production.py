@@ -18,7 +18,6 @@ import re
 import signal
 import socket
 import time
-import types
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +56,13 @@ def join_world() -> World:
     host = socket.gethostname()
     # Ranks with different backends would wait for each other until a timeout, and it would not say why.
     store.set(f"backend/{rank}", backend)
-    first = store.get("backend/0").decode()
-    if backend != first:
-        raise RuntimeError(f"rank {rank} on {host} would use {backend}, rank 0 {first}: give all ranks a GPU, or none")
+    if any(store.get(f"backend/{other}").decode() != backend for other in range(size)):
+        raise RuntimeError(f"rank {rank} on {host} chose {backend}, others did not: give all a GPU, or none")
     if on_gpu:
         torch.cuda.set_device(device)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)  # so small a model only loses time to more
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=device if on_gpu else None)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     say(f"start rank {rank} of {size} host {host} device {device} backend {backend} pid {os.getpid()}")
     return World(rank, size, device)
 
@@ -79,7 +77,6 @@ def from_rank_0(value: Any, world: World) -> Any:
 # --- the data: sentences of a small grammar, character by character ---------------------------------------------------
 
 VOCABULARY = " .abcdefghijklmnopqrstuvwxyz"
-SENTENCES = 5000  # about 250 000 characters
 GRAMMAR = {
     "sentence": ("{one}. ", "{many}. ", "{one} because {many}. ", "{many} but {one}. "),
     "one": ("the {adjective} {noun} {verb}s {object}",),
@@ -99,9 +96,9 @@ def sentence(rng: random.Random, symbol: str = "sentence") -> str:
 
 
 def grammar_corpus(seed: int) -> Tensor:
-    """The training text as token ids, int64 of shape (characters,); the same on every rank."""
+    """About 320 000 characters of text as token ids, int64 of shape (characters,); the same on every rank."""
     rng = random.Random(seed)
-    return torch.tensor([VOCABULARY.index(character) for _ in range(SENTENCES) for character in sentence(rng)])
+    return torch.tensor([VOCABULARY.index(character) for _ in range(5000) for character in sentence(rng)])
 
 
 DATASETS = {"grammar": grammar_corpus}
@@ -170,22 +167,17 @@ class Decoder(nn.Module):
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
-def checkpoint_step(path: Path) -> int:
-    """The step in the name `checkpoint-<step>.pt`; -1 for any other file."""
-    match = re.fullmatch(r"checkpoint-(\d+)\.pt", path.name)
-    return int(match[1]) if match else -1
-
-
-def checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints in a directory, oldest step first."""
-    return sorted((path for path in directory.iterdir() if checkpoint_step(path) >= 0), key=checkpoint_step)
+def checkpoints(directory: Path) -> dict[int, Path]:
+    """The files `checkpoint-<step>.pt` of a directory by their step, lowest first."""
+    names = ((re.fullmatch(r"checkpoint-(\d+)\.pt", path.name), path) for path in directory.iterdir())
+    return dict(sorted((int(match[1]), path) for match, path in names if match))
 
 
 def find_checkpoint(path: Path) -> Path:
     """A file as it is; of a directory the newest whole checkpoint (a zip cut short, as by a broken copy, is not)."""
     if not path.is_dir():
         return path
-    whole = [candidate for candidate in checkpoints(path) if zipfile.is_zipfile(candidate)]
+    whole = [candidate for candidate in checkpoints(path).values() if zipfile.is_zipfile(candidate)]
     if not whole:
         raise FileNotFoundError(f"no complete checkpoint-<step>.pt in {path}")
     return whole[-1]
@@ -205,7 +197,7 @@ def write_checkpoint(directory: Path, state: dict[str, Any], keep_last: int) -> 
     finally:
         partial.unlink(missing_ok=True)  # what a full disk could not take would keep it full
     # Files of later steps are left over from the run that this one was rewound from: not ours to delete.
-    upto = [other for other in checkpoints(directory) if checkpoint_step(other) <= state["step"]]
+    upto = [other for step, other in checkpoints(directory).items() if step <= state["step"]]
     for old in upto[:-keep_last]:
         old.unlink(missing_ok=True)
     return path
@@ -238,9 +230,8 @@ class SaveRequest:
 
     def __init__(self) -> None:
         signal.signal(signal.SIGUSR2, self.note)
-        signal.siginterrupt(signal.SIGUSR2, False)  # a collective's system call must go on, not fail with EINTR
 
-    def note(self, _signum: int, _frame: types.FrameType | None) -> None:
+    def note(self, _signum: int, _frame: object) -> None:
         self.pending = True
 
 
@@ -295,7 +286,7 @@ def train(args: argparse.Namespace, world: World, request: SaveRequest) -> None:
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
             state |= {"step": step, "epoch": epoch, "args": vars(args)}
             say(f"saved {write_checkpoint(Path(args.checkpoint_dir), state, args.keep_last)}")
-    dist.barrier()  # nobody reports success before the last checkpoint is on the disk
+    from_rank_0("done", world)  # nobody reports success before the last checkpoint is on the disk
 
 
 def positive(text: str) -> int:
@@ -312,9 +303,9 @@ def parse_args() -> argparse.Namespace:
     add("--dataset", choices=DATASETS, default="grammar")
     add("--epochs", type=positive, default=2)
     add("--steps-per-epoch", type=positive, default=100)
-    add("--batch-size", type=positive, default=16, help="windows per rank and backward pass")
+    add("--batch-size", type=positive, default=8, help="windows per rank and backward pass")
     add("--gradient-accumulation", type=positive, default=1, help="backward passes per step")
-    add("--seq-len", type=positive, default=64, help="characters per window")
+    add("--seq-len", type=positive, default=48, help="characters per window")
     add("--lr", type=float, default=3e-3, help="the peak learning rate")
     add("--seed", type=int, default=0)
     add("--checkpoint-dir", default="checkpoints")
@@ -330,6 +321,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args, request = parse_args(), SaveRequest()
     train(args, join_world(), request)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Python resets its handlers on the way out: a late one would kill
     dist.destroy_process_group()  # only here: after an error it could wait for peers that are gone
 
 

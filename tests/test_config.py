@@ -1,0 +1,144 @@
+"""The inventory and the job spec: what is accepted, and how a mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ugro.common.config import inventory_path, job_spec, load_inventory, load_job_spec
+from ugro.common.errors import InputError, InventoryError, JobSpecError
+
+OWNERS = """\
+defaults:
+  python: ~/miniconda3/envs/train/bin/python
+  script: train_production.py
+  env: {NCCL_DEBUG: WARN, A: "1"}
+nodes:
+  gpu-master: {address: 192.168.1.100, local: true}
+  gpu1: {address: 192.168.1.101, user: ob, gpus: RTX 4070}
+  gpu2: {address: 192.168.1.102, user: ollie, port: 2222, env: {A: "2"}}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "inventory.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_the_owners_inventory(tmp_path: Path) -> None:
+    inventory = load_inventory(write(tmp_path, OWNERS))
+    assert list(inventory.nodes) == ["gpu-master", "gpu1", "gpu2"]
+    assert inventory.script == "train_production.py"
+    assert inventory.nodes["gpu1"].python == "~/miniconda3/envs/train/bin/python"
+    assert inventory.nodes["gpu1"].gpus == ("RTX 4070",)
+    assert inventory.nodes["gpu2"].port == 2222
+    assert inventory.nodes["gpu2"].env == {"NCCL_DEBUG": "WARN", "A": "2"}, "a node's env is laid over the defaults'"
+
+
+def test_the_repositorys_own_inventory() -> None:
+    inventory = load_inventory(Path(__file__).parent.parent / "inventory.yaml")
+    assert [node.user for node in inventory.nodes.values()] == [None, "ob", "ollie"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "nodes:\n  a: {address: 10.0.0.1}\n  b: {adress: 10.0.0.2}\n",
+            "inventory.yaml:3: nodes.b.adress: unknown key",
+        ),
+        ("nodes:\n  a: {}\n", "inventory.yaml:2: nodes.a.address: is missing"),
+        ("nodes:\n  a:\n    address: h\n    port: 99999\n", "inventory.yaml:4: nodes.a.port: found 99999"),
+        ("nodes:\n  a: {address: 'x y'}\n", "a host name or an IP address is expected"),
+        ("nodes:\n  a: {address: -oProxyCommand=x}\n", "a host name or an IP address is expected"),
+        ("nodes:\n  'a$(x)': {address: h}\n", "letters, digits"),
+        ("nodes:\n  ../x: {address: h}\n", "letters, digits"),
+        ("nodes:\n  a: {address: h, user: '-x'}\n", "a user name is expected"),
+        ("nodes:\n  a: {address: h, base_dir: ugro}\n", "an absolute path"),
+        ('nodes:\n  a: {address: h, python: "py\\nthon"}\n', "control characters"),
+        ("nodes:\n  a: {address: h}\n  a: {address: h}\n", "inventory.yaml:3: nodes.a: stands twice (first on line 2)"),
+        ("nodes: [a, b]\n", "inventory.yaml:1: nodes: found ['a', 'b'], a mapping is expected"),
+        ("nodes:\n  a: 10.0.0.1\n", "inventory.yaml:2: nodes.a: found '10.0.0.1', a mapping is expected"),
+        ("nodes: {}\n", "at least one node"),
+        ("", "a mapping is expected"),
+        ("nodes:\n\ta: x\n", "inventory.yaml:2: not valid YAML"),
+        ("node:\n  a: {address: h}\n", "inventory.yaml:1: node: unknown"),
+        ("nodes:\n  a: {address: h, local: true}\n  b: {address: h, local: true}\n", "only this machine can be"),
+        ("defaults:\n  port: x\nnodes:\n  a: {address: h}\n", "inventory.yaml:2: nodes.a.port: found 'x'"),
+        ("nodes:\n  a: {address: h, env: {'A B': x}}\n", "is not a variable name"),
+        ("nodes:\n  a: {address: h, env: {UGRO_JOB: x}}\n", "set by UGRO itself"),
+    ],
+)
+def test_a_mistake_names_file_line_field_and_what_is_expected(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        load_inventory(write(tmp_path, text))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_unreadable_files_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError, match="there is no inventory"):
+        load_inventory(tmp_path / "none.yaml")
+    with pytest.raises(InventoryError, match="cannot be read"):
+        load_inventory(tmp_path)
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"nodes: \xff\n")
+    with pytest.raises(InventoryError, match="not UTF-8"):
+        load_inventory(binary)
+
+
+def test_selecting_nodes(tmp_path: Path) -> None:
+    inventory = load_inventory(write(tmp_path, OWNERS))
+    assert [node.name for node in inventory.select("gpu2, gpu1")] == ["gpu2", "gpu1"]
+    for wrong in ("gpu7", "gpu1,gpu1", ","):
+        with pytest.raises(InputError):
+            inventory.select(wrong)
+
+
+def test_which_inventory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"UGRO_HOME": str(tmp_path / "state")}
+    assert inventory_path(None, environ) == tmp_path / "state" / "inventory.yaml"
+    (tmp_path / "inventory.yaml").touch()
+    assert inventory_path(None, environ) == Path("inventory.yaml")
+    assert inventory_path(None, environ | {"UGRO_INVENTORY": "/x.yaml"}) == Path("/x.yaml")
+    assert inventory_path("y.yaml", environ | {"UGRO_INVENTORY": "/x.yaml"}) == Path("y.yaml")
+
+
+def test_a_job_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text("script: train.py\nargs: [--epochs, 3, --lr, 1e-4]\nnodes: [gpu1, gpu2]\nenv: {N: 1}\n")
+    spec = load_job_spec(path)
+    assert spec.args == ("--epochs", "3", "--lr", "1e-4")
+    assert spec.nodes == ("gpu1", "gpu2")
+    assert spec.env == {"N": "1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("script: train.py\nnodes: 0\n", "job.yaml:2: nodes: found 0"),
+        ("script: ../train.py\n", "job.yaml:1: script: found '../train.py': a path inside the working directory"),
+        ("args: []\n", "script: is missing"),
+        ("script: train.py\nname: job-001\n", "are ids"),
+        ("script: train.py\nname: 'a b'\n", "letters, digits"),
+        ("script: train.py\nepochs: 3\n", "job.yaml:2: epochs: unknown key"),
+        ("script: train.py\nargs: --epochs 3\n", "job.yaml:2: args: found '--epochs 3'"),
+    ],
+)
+def test_a_mistake_in_a_job_yaml(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(JobSpecError) as caught:
+        load_job_spec(path)
+    assert said in str(caught.value)
+
+
+def test_arguments_are_kept_literally() -> None:
+    hostile = ("$(touch x)", "a b", "'\"", "new\nline", "../..", "")
+    assert job_spec(script="t.py", args=hostile).args == hostile
+    with pytest.raises(JobSpecError, match="NUL"):
+        job_spec(script="t.py", args=("a\0b",))
