@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Mapping
@@ -320,7 +321,8 @@ def _envs_are_maps(*parts: dict[str, Any]) -> bool:
 
 def _describe(error: ValidationError, path: Path | None, lines: dict[Location, int]) -> str:
     """The first mistake in one line: `file:line: field: found X, expected Y`, and how many more there are."""
-    first, *rest = error.errors(include_url=False)
+    # A misspelt key is also a missing one: the spelling is what the person can mend.
+    first, *rest = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
     where: Location = tuple(part for part in first["loc"] if not _is_union_tag(part))
     field = ".".join(str(part) for part in where)
     message = first["msg"].removeprefix("Value error, ")
@@ -328,7 +330,9 @@ def _describe(error: ValidationError, path: Path | None, lines: dict[Location, i
     inherited = ("defaults", *where[2:]) if where[:1] == ("nodes",) and len(where) > 2 else where
     line = next((lines[at] for at in (where, inherited, where[:-1], where[:-2]) if at in lines), None)
     if first["type"] == "extra_forbidden":
-        said = "unknown key"
+        known = (*NodeConfig.model_fields, *JobSpec.model_fields)
+        near = difflib.get_close_matches(str(where[-1]), known, 1)
+        said = f"unknown key; did you mean {near[0]!r}?" if near else "unknown key"
     elif first["type"] == "missing":
         said = "is missing"
     else:

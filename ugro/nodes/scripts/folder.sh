@@ -15,7 +15,7 @@ if [ -e "$job/uid" ] && [ "$(cat "$job/uid")" != "$3" ]; then
         read -r number started boot < "$pid"
         stat=$(cat "/proc/$number/stat" 2>/dev/null) || continue
         set -- "$1" "$2" "$3" "$started" ${stat##*) }
-        if [ "${24}" = "$4" ]; then
+        if [ "${24}" = "$4" ] && [ "$5" != Z ]; then
             echo "another $2, of another master, is running here (pid $number)" >&2
             exit 75
         fi

@@ -61,8 +61,13 @@ survey() {
         return
     }
     ask || case $rc in 124 | 137) ;; *) one_by_one ;; esac
-    # The driver remembers the UUID and the name of a GPU that nvidia-smi only knows by its place on the bus.
-    [ -z "$lost" ] || printf '%s\n' "$mark information" "$(timeout -k 2 5 cat $information)"
+    [ -z "$lost" ] || identify
+}
+
+# The driver remembers the name and the UUID of a GPU of which nvidia-smi only tells the place on the bus.
+identify() {
+    printf '%s\n' "$mark information" "$(timeout -k 2 5 sed -n -e 's/^Model:[[:space:]]*//p' \
+        -e 's/^GPU UUID:[[:space:]]*//p' -e 's/^Bus Location:[[:space:]]*//p' $information </dev/null)"
 }
 
 read -r boot_id </proc/sys/kernel/random/boot_id

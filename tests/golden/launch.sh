@@ -1,0 +1,26 @@
+#!/bin/sh
+# job-007, attempt 2, node rank 1 of 3
+umask 022
+run_dir=$PWD
+mkdir claim 2>/dev/null || exit 0 # a second launch of the same attempt ends here
+echo 0123456789abcdef > claim/uid
+stat=$(cat "/proc/$$/stat"); set -- ${stat##*) }; shift 19
+read -r boot < /proc/sys/kernel/random/boot_id
+echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
+trap : HUP INT TERM # ranks are told to end by their own signals; this stays to write the exit file
+
+export NCCL_SOCKET_IFNAME==enp5s0
+export GLOO_SOCKET_IFNAME=enp5s0
+export A='b c'
+export CUDA_DEVICE_ORDER=PCI_BUS_ID
+export CUDA_VISIBLE_DEVICES=GPU-1,GPU-2
+export UGRO_JOB=job-007
+export UGRO_ATTEMPT=2
+export UGRO_RUN=0123456789abcdef/2/1
+export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
+cd ../../code
+"$HOME"/env/bin/python -m torch.distributed.run --nnodes=3 --node-rank=1 --nproc-per-node=2 --master-addr=192.168.1.100 --master-port=29549 --max-restarts=0 --log-dir="$run_dir/torchelastic" \
+    "$run_dir/rank.py" "$run_dir" 'train it.py' --lr 1e-4 '$(touch x)' 'it'"'"'s
+'
+code=$?
+cd "$run_dir" && echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit

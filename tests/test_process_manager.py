@@ -1,0 +1,247 @@
+"""Starting, watching and ending ranks, with real processes on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ugro.common.config import NodeConfig
+from ugro.common.errors import NodeRefused
+from ugro.common.paths import RunPaths
+from ugro.nodes import process_manager
+from ugro.nodes.process_manager import Launch, RankFiles, RunFiles, launch_script, parse_look
+from ugro.nodes.transport import LocalTransport
+
+GOLDEN = Path(__file__).parent / "golden" / "launch.sh"
+TORCHRUN = """#!/bin/sh
+# Stands for `python -m torch.distributed.run`: starts rank.py as torchrun would, in a session of its own.
+while [ "${1%%rank.py}" = "$1" ]; do shift; done
+RANK=0 setsid --wait %s "$@"
+"""
+
+
+def launch(home: Path, **changes: object) -> Launch:
+    given = Launch(
+        paths=RunPaths("~/.ugro", "job-001", 1, 0),
+        uid="uid-1",
+        script="train.py",
+        args=(),
+        nnodes=1,
+        nproc=1,
+        master_addr="127.0.0.1",
+        master_port=29507,
+        python=str(home / "torchrun"),
+    )
+    return replace(given, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def node(home: Path) -> LocalTransport:
+    stand_in = home / "torchrun"
+    stand_in.write_text(TORCHRUN % sys.executable)
+    stand_in.chmod(0o755)
+    code = home / ".ugro/jobs/job-001/code"
+    code.mkdir(parents=True)
+    return LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=str(stand_in)))
+
+
+def script(home: Path, text: str) -> None:
+    (home / ".ugro/jobs/job-001/code/train.py").write_text(text)
+
+
+async def seen(node: LocalTransport, plan: Launch) -> RunFiles:
+    return (await process_manager.look(node, [plan.paths]))[0]
+
+
+async def until(node: LocalTransport, plan: Launch, done: str) -> RunFiles:
+    """Look until an attribute of the run, or of its rank, is set."""
+    async with asyncio.timeout(20):
+        while True:
+            run = await seen(node, plan)
+            if getattr(run, done, None) or (run.ranks and getattr(run.ranks[0], done, None)):
+                return run
+            await asyncio.sleep(0.05)
+
+
+def read(home: Path, name: str) -> str:
+    return (home / ".ugro/jobs/job-001/1/node-0" / name).read_text()
+
+
+def test_the_launch_script_is_what_it_was() -> None:
+    """A change of this file is a change of what runs on people's machines: look at it."""
+    plan = Launch(
+        paths=RunPaths("~/.ugro", "job-007", 2, 1),
+        uid="0123456789abcdef",
+        script="train it.py",
+        args=("--lr", "1e-4", "$(touch x)", "it's\n"),
+        nnodes=3,
+        nproc=2,
+        master_addr="192.168.1.100",
+        master_port=29549,
+        python="~/env/bin/python",
+        gpus=("GPU-1", "GPU-2"),
+        interface="enp5s0",
+        env=(("A", "b c"),),
+    )
+    assert launch_script(plan) == GOLDEN.read_text()
+
+
+async def test_a_rank_leaves_its_own_exit_code(home: Path, node: LocalTransport) -> None:
+    script(home, "import os, sys; print('hello', os.environ['UGRO_JOB'], sys.argv[1:]); sys.exit(3)")
+    plan = launch(home, args=("a b", "$(touch pwned)", "'\"", "new\nline", "../.."))
+    await process_manager.start(node, plan)
+    run = await until(node, plan, "over")
+    assert run.claimed and run.uid == "uid-1" and not run.rebooted
+    assert run.exit_code == 3
+    assert [(rank.rank, rank.exit_code, rank.signal, rank.alive) for rank in run.ranks] == [(0, 3, None, False)]
+    assert read(home, "rank-0.log") == "hello job-001 ['a b', '$(touch pwned)', '\\'\"', 'new\\nline', '../..']\n"
+    assert not list(home.rglob("pwned"))
+
+
+async def test_a_rank_that_dies_of_a_signal(home: Path, node: LocalTransport) -> None:
+    script(home, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    await process_manager.start(node, launch(home))
+    run = await until(node, launch(home), "over")
+    assert (run.ranks[0].exit_code, run.ranks[0].signal) == (None, "SEGV")
+
+
+async def test_a_second_start_of_the_same_attempt_starts_nothing(home: Path, node: LocalTransport) -> None:
+    script(home, "import os; open('../started', 'a').write('x'); os.read(os.open('/proc/self/fd/0', 0), 1)")
+    await asyncio.gather(*(process_manager.start(node, launch(home)) for _ in range(5)))
+    await until(node, launch(home), "over")
+    await process_manager.start(node, launch(home))
+    assert (home / ".ugro/jobs/job-001/started").read_text() == "x"
+
+
+async def test_stop_ends_everything_and_notes_how(home: Path, node: LocalTransport) -> None:
+    """A rank that ignores SIGTERM, a child in a session of its own, and a grandchild that wiped its environment."""
+    script(
+        home,
+        "import os, signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "hidden = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+        "own = subprocess.Popen(['sleep', '601'], start_new_session=True)\n"
+        "subprocess.Popen(['env', '-i', *hidden], start_new_session=True)\n"
+        "subprocess.Popen(['sh', '-c', 'setsid sleep 602 & exit'])\n"
+        "print(own.pid, flush=True)\n"
+        "time.sleep(600)\n",
+    )
+    plan = launch(home)
+    await process_manager.start(node, plan)
+    rank = (await until(node, plan, "pid")).ranks[0]
+    async with asyncio.timeout(10):
+        while not read(home, "rank-0.log").endswith("\n"):
+            await asyncio.sleep(0.05)
+    before = members(plan.run)
+    assert len(before) >= 6
+    assert await process_manager.stop(node, plan.paths, plan.uid, grace=0.3) == []
+    run = await seen(node, plan)
+    assert run.over
+    assert (run.ranks[0].pid, run.ranks[0].signal) == (rank.pid, "KILL"), "the script's own end is on record"
+    assert members(plan.run) == []
+    assert not [pid for pid in before if alive(pid)]
+
+
+async def test_stop_never_hits_a_reused_pid(home: Path, node: LocalTransport) -> None:
+    plan = launch(home)
+    folder = home / ".ugro/jobs/job-001/1/node-0"
+    folder.mkdir(parents=True)
+    bystander = await asyncio.create_subprocess_exec("sleep", "60")
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    (folder / "pid").write_text(f"{bystander.pid} 12345 {boot}\n")
+    (folder / "rank-0.pid").write_text(f"{bystander.pid} 12345\n")
+    assert await process_manager.stop(node, plan.paths, plan.uid, grace=1) == []
+    assert bystander.returncode is None
+    run = await seen(node, plan)
+    assert not run.runner_alive and not run.ranks[0].alive
+    bystander.kill()
+    await bystander.wait()
+
+
+async def test_a_reboot_is_told_by_the_boot_id(home: Path, node: LocalTransport) -> None:
+    folder = home / ".ugro/jobs/job-001/1/node-0"
+    (folder / "claim").mkdir(parents=True)
+    (folder / "claim/uid").write_text("uid-1\n")
+    (folder / "pid").write_text(f"{os.getpid()} 1 another-boot\n")
+    run = await seen(node, launch(home))
+    assert run.claimed and run.over and run.rebooted
+
+
+async def test_nothing_was_ever_started(home: Path, node: LocalTransport) -> None:
+    run = await seen(node, launch(home))
+    assert not run.claimed and not run.over and run.ranks == ()
+    assert await process_manager.stop(node, launch(home).paths, "uid-1", grace=1) == []
+
+
+async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home: Path, node: LocalTransport) -> None:
+    storage = await process_manager.make_folder(node, "~/.ugro", "job-001", "uid-1")
+    assert storage == await process_manager.make_folder(node, "~/.ugro", "job-002", "uid-2")
+    script(home, "import time; time.sleep(600)")
+    plan = launch(home)
+    await process_manager.start(node, plan)
+    with pytest.raises(NodeRefused, match="another job-001, of another master, is running here"):
+        await process_manager.make_folder(node, "~/.ugro", "job-001", "other")
+    await process_manager.stop(node, plan.paths, plan.uid, grace=1)
+    await process_manager.make_folder(node, "~/.ugro", "job-001", "other")
+    assert [path.name.split(".")[0] for path in (home / ".ugro/jobs").glob("job-001.before-*")] == ["job-001"]
+
+
+async def test_prepare_says_what_is_missing(home: Path, node: LocalTransport) -> None:
+    real = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    paths = launch(home).paths
+    script(home, "")
+    ready = await process_manager.prepare(real, paths, "train.py", "127.0.0.1", (29500, 30499))
+    assert ready.interface == "lo" and ready.port and 29500 <= ready.port <= 30499
+    assert ready.python == sys.version.split()[0]
+    with pytest.raises(NodeRefused, match=r"the script other\.py is not in the code"):
+        await process_manager.prepare(real, paths, "other.py", "127.0.0.1", None)
+    with pytest.raises(NodeRefused, match="no way to"):
+        await process_manager.prepare(real, paths, "train.py", "no such host", None)
+    missing = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python="/no/python"))
+    with pytest.raises(NodeRefused, match="/no/python cannot be run there"):
+        await process_manager.prepare(missing, paths, "train.py", "127.0.0.1", None)
+
+
+async def test_the_port_is_one_that_nothing_listens_on(home: Path) -> None:
+    real = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    taken = server.sockets[0].getsockname()[1]
+    found = await process_manager.prepare(real, launch(home).paths, None, "127.0.0.1", (taken, taken + 50))
+    assert found.port and found.port != taken
+    server.close()
+    await server.wait_closed()
+
+
+def test_half_written_files_are_passed_over() -> None:
+    text = (
+        "node 10.5 boot\nrun\nclaim u\nrunner 7 boot alive\nrank x 1 alive\nrank 1 9 ended code\nrank 2 9 alive\nrun\n"
+    )
+    first, second = parse_look(text)
+    assert first.runner_alive and first.ranks == (RankFiles(2, 9, True),)
+    assert second == RunFiles(node_time=10.5)
+
+
+def members(run: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if f"UGRO_RUN={run}".encode() in environ:
+            found.append(int(folder.name))
+    return found
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, signal.SIG_DFL)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"

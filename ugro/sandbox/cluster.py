@@ -1,0 +1,177 @@
+"""The sandbox from outside: start it, stop it, ask how it is."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ugro.common.errors import StateError
+from ugro.common.models import Record
+from ugro.sandbox import processes
+from ugro.sandbox.files import PACKAGE_ROOT, Files, check_root, prepare
+from ugro.sandbox.machines import MACHINES, MARK
+from ugro.sandbox.server import READY
+
+START_TIMEOUT = 30.0
+"""Seconds until the daemon has to be ready."""
+
+
+class SandboxNode(Record):
+    """One node of the sandbox. It has a port only while the sandbox is up."""
+
+    name: str
+    address: str
+    port: int | None
+    gpu: str
+    home: Path
+
+
+class SandboxStatus(Record):
+    """Whether the sandbox is up, and what there is to it."""
+
+    running: bool
+    pid: int | None
+    root: Path
+    inventory: Path
+    nodes: tuple[SandboxNode, ...]
+
+
+class Sandbox:
+    """A cluster of three SSH nodes on loopback that lives in one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().resolve()
+        self._files = Files(self.root)
+
+    def up(self) -> None:
+        """Start the sandbox, unless it is up.
+
+        Raises:
+            InputError: the folder's name cannot be used.
+            StateError: a file cannot be written, or the daemon did not start.
+        """
+        check_root(self.root)
+        with _explained():
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._locked():
+                if self._daemon() is None:
+                    prepare(self._files)
+                    self._start()
+
+    def down(self) -> None:
+        """End the daemon and everything that was started through it. Homes, keys and state stay.
+
+        Raises:
+            StateError: a process cannot be ended.
+        """
+        if not self.root.exists():
+            return
+        with _explained(), self._locked():
+            # The daemon first: after it nothing new can be started.
+            if daemon := self._daemon():
+                processes.end([psutil.Process(daemon["pid"])])
+            self._end_members()
+            self._files.daemon.unlink(missing_ok=True)
+            for machine in MACHINES:
+                self._files.samples(machine.node).unlink(missing_ok=True)
+
+    def status(self) -> SandboxStatus:
+        """How the sandbox is now.
+
+        Raises:
+            StateError: a file cannot be read.
+        """
+        with _explained():
+            daemon = self._daemon()
+        where = daemon["nodes"] if daemon else {machine.node: (machine.address, None) for machine in MACHINES}
+        nodes = tuple(
+            SandboxNode(
+                name=machine.node,
+                address=where[machine.node][0],
+                port=where[machine.node][1],
+                gpu=machine.gpu,
+                home=self._files.home(machine.node),
+            )
+            for machine in MACHINES
+        )
+        return SandboxStatus(
+            running=daemon is not None,
+            pid=daemon["pid"] if daemon else None,
+            root=self.root,
+            inventory=self._files.inventory,
+            nodes=nodes,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """What makes every `ugro` command use the sandbox."""
+        return {"UGRO_HOME": str(self._files.state), "UGRO_INVENTORY": str(self._files.inventory)}
+
+    def _daemon(self) -> dict[str, Any] | None:
+        """What the daemon wrote about itself, if it still runs: its pid alone may be another's by now."""
+        try:
+            daemon: dict[str, Any] = json.loads(self._files.daemon.read_text(encoding="utf-8"))
+            same = processes.start_time(daemon["pid"]) == daemon["started"]
+            return daemon if same and processes.belongs(psutil.Process(daemon["pid"]), self.root) else None
+        except (FileNotFoundError, psutil.NoSuchProcess):
+            return None
+
+    def _start(self) -> None:
+        with (
+            open(self._files.log, "wb") as log,
+            subprocess.Popen(
+                [sys.executable, "-m", "ugro.sandbox.server", str(self.root)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                # `-m` looks here first: a folder of the person's may hold a module called like one of Python's.
+                cwd=PACKAGE_ROOT,
+                env={**os.environ, MARK: str(self.root)},
+                start_new_session=True,
+            ) as launcher,
+            selectors.DefaultSelector() as selector,
+        ):
+            assert launcher.stdout
+            selector.register(launcher.stdout, selectors.EVENT_READ)
+            if not selector.select(START_TIMEOUT) or os.read(launcher.stdout.fileno(), len(READY)) != READY:
+                self._end_members()
+                raise self._not_started()
+
+    def _not_started(self) -> StateError:
+        said = self._files.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        problem = said[-1] if said else f"it was not ready within {START_TIMEOUT:g} s"
+        return StateError(f"the sandbox in {self.root} did not start: {problem}", f"see {self._files.log}")
+
+    def _end_members(self) -> None:
+        for _ in range(5):
+            if not (members := processes.members(self.root)):
+                return
+            processes.end(members)
+        if members := processes.members(self.root):
+            pids = ", ".join(str(process.pid) for process in members)
+            raise StateError(f"processes of the sandbox do not end: {pids}", "look at them with: ps -fp PID")
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with open(self._files.lock, "wb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StateError(f"{error.filename or 'the sandbox'}: {error.strerror or error}") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StateError(f"a file of the sandbox is broken: {error}") from error

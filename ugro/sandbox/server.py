@@ -1,0 +1,270 @@
+"""The sandbox's daemon: an SSH server for each node, in one process. `python -m ugro.sandbox.server ROOT`.
+
+It detaches, writes the files that clients need, says `ready` on stdout, and serves until SIGTERM. A command runs as
+sshd would run it; what outlives its connection, or this daemon, is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import asyncssh
+
+from ugro.sandbox.files import Files, user, write, write_connections
+from ugro.sandbox.machines import MACHINES, MARK, NODE_MARK
+from ugro.sandbox.processes import start_time
+
+READY = b"ready\n"
+
+MAX_SESSIONS = 10
+"""Sessions that one connection may have open, as with sshd unless it is configured."""
+
+READ_SIZE = 64 * 1024
+
+SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/homebrew/bin"
+
+INHERITED = ("LANG", "LD_LIBRARY_PATH", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OMP_NUM_THREADS")
+"""What Python and torch may need of the machine they really run on."""
+
+SIGNALS = {
+    signal.Signals[f"SIG{name}"].value: name
+    for name in ("ABRT", "ALRM", "FPE", "HUP", "ILL", "INT", "KILL", "PIPE", "QUIT", "SEGV", "TERM", "USR1", "USR2")
+}
+"""The signals SSH has names for."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who may log in to a node, and what a login finds there."""
+
+    user: str
+    key: asyncssh.SSHKey
+    home: Path
+    environment: dict[str, str]
+
+
+class Connection(asyncssh.SSHServer):
+    """One connection to a node."""
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+        self._sessions: set[Session] = set()
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        return username == self._account.user and key.public_data == self._account.key.public_data
+
+    def session_requested(self) -> Session:
+        if len(self._sessions) >= MAX_SESSIONS:
+            raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "open failed")
+        return Session(self._account, self._sessions)
+
+
+class Session(asyncssh.SSHServerProcess[bytes]):
+    """One command, shell or file transfer.
+
+    As with sshd, a command whose channel is closed counts as an open session until its process has ended.
+    """
+
+    def __init__(self, account: Account, sessions: set[Session]) -> None:
+        super().__init__(self._serve, lambda channel: HomeFiles(channel, account.home), sftp_version=3, allow_scp=False)
+        self._account = account
+        self._sessions = sessions
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pumps: list[asyncio.Task[None]] = []
+        sessions.add(self)
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        return subsystem == "sftp"
+
+    def exception_received(self, exc: Exception) -> None:
+        """Signals over the channel go nowhere, as with sshd where root logs in."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for pump in self._pumps:
+            pump.cancel()
+        if self._process is None:
+            self._sessions.discard(self)
+
+    async def _serve(self, _: asyncssh.SSHServerProcess[bytes]) -> None:
+        try:
+            process = self._process = self._start()
+        except OSError as error:
+            self.stderr.write(f"{error}\n".encode())
+            self.exit(255)
+            return
+        assert process.stdin and process.stdout and process.stderr
+        ended = _end_of(process)
+        feeding = asyncio.create_task(_feed(self.stdin, process.stdin))
+        draining = [
+            asyncio.create_task(_drain(process.stdout, self.stdout)),
+            asyncio.create_task(_drain(process.stderr, self.stderr)),
+        ]
+        self._pumps = [feeding, *draining]
+        await asyncio.wait(draining)
+        status = await ended
+        feeding.cancel()
+        # Before the client can know of the end, and open the next session at once.
+        self._sessions.discard(self)
+        if status >= 0:
+            self.exit(status)
+        else:
+            self.exit_with_signal(SIGNALS.get(-status, "SIG@openssh.com"))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # Not asyncio's subprocess: that one kills its process when the daemon ends, and sshd does not.
+        command = self.command
+        return subprocess.Popen(
+            ["/bin/sh", "-c", command] if command is not None else ["/bin/sh"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            cwd=self._account.home,
+            env=self._account.environment,
+            start_new_session=True,
+        )
+
+
+async def _feed(channel: asyncssh.SSHReader[bytes], pipe: IO[bytes]) -> None:
+    """Hand on what the client sends, until its EOF or until the process reads no more."""
+    loop = asyncio.get_running_loop()
+    transport, protocol = await loop.connect_write_pipe(
+        lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), pipe
+    )
+    writer = asyncio.StreamWriter(transport, protocol, None, loop)
+    with contextlib.closing(transport), contextlib.suppress(OSError, asyncssh.Error):
+        while chunk := await channel.read(READ_SIZE):
+            writer.write(chunk)
+            await writer.drain()
+
+
+async def _drain(pipe: IO[bytes], channel: asyncssh.SSHWriter[bytes]) -> None:
+    """Hand on what the process writes, until every holder of the pipe has closed it."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    with contextlib.closing(transport), contextlib.suppress(OSError, asyncssh.Error):
+        while chunk := await reader.read(READ_SIZE):
+            channel.write(chunk)
+            await channel.drain()
+
+
+def _end_of(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
+    """The exit status of a process, or minus the signal that ended it, as soon as there is one."""
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def wait() -> None:
+        status = process.wait()
+        # The loop is closed when the daemon ended first.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(ended.set_result, status)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return ended
+
+
+class HomeFiles(asyncssh.SFTPServer):
+    """SFTP as sshd offers it: paths are the machine's own, relative ones start at the home folder."""
+
+    def __init__(self, channel: Any, home: Path) -> None:  # asyncssh's types for the channel contradict each other
+        super().__init__(channel)
+        self._home = os.fsencode(home)
+
+    def map_path(self, path: bytes) -> bytes:
+        return os.path.join(self._home, path)
+
+    def exit(self) -> None:
+        self.channel.exit(0)
+
+
+def account(files: Files, node: str) -> Account:
+    """The account on a node.
+
+    Raises:
+        OSError, asyncssh.KeyImportError: the client key cannot be read.
+    """
+    name, home = user(), files.home(node)
+    environment = {key: os.environ[key] for key in INHERITED if key in os.environ}
+    environment |= {"HOME": str(home), "USER": name, "LOGNAME": name, "SHELL": "/bin/sh"}
+    environment |= {"PATH": f"{files.programs(node)}:{SYSTEM_PATH}", MARK: str(files.root), NODE_MARK: node}
+    environment.setdefault("LANG", "C.UTF-8")
+    return Account(name, asyncssh.read_private_key(files.client_key), home, environment)
+
+
+def loopback(address: str) -> str:
+    """That address, or 127.0.0.1 on a machine that has no other loopback address (macOS)."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return "127.0.0.1"
+    return address
+
+
+async def listen(account: Account, address: str, host_key: Path) -> asyncssh.SSHAcceptor:
+    """Serve a node on a free port.
+
+    Raises:
+        OSError: no port can be opened, or the host key cannot be read.
+    """
+    return await asyncssh.listen(
+        address,
+        0,
+        server_host_keys=[host_key],
+        server_factory=lambda: Connection(account),
+        encoding=None,
+        allow_pty=False,
+        line_editor=False,
+    )
+
+
+async def serve(files: Files) -> None:
+    """Serve all nodes until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    acceptors, where = [], {}
+    for machine in MACHINES:
+        node, address = machine.node, loopback(machine.address)
+        acceptors.append(acceptor := await listen(account(files, node), address, files.host_key(node)))
+        where[node] = (address, acceptor.get_port())
+    write_connections(files, where)
+    own = {"pid": os.getpid(), "started": start_time(os.getpid()), "nodes": where}
+    write(files.daemon, json.dumps(own, indent=2) + "\n")
+    os.write(sys.stdout.fileno(), READY)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    await stop.wait()
+    for acceptor in acceptors:
+        acceptor.close()
+
+
+def main() -> None:
+    """Detach and serve. Whoever started this process need not wait for it, nor reap it."""
+    root = Path(sys.argv[1])
+    os.chdir(root)
+    if not os.fork():
+        asyncio.run(serve(Files(root)))
+
+
+if __name__ == "__main__":
+    main()
