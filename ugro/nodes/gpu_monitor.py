@@ -87,12 +87,13 @@ def parse_probe(node: str, output: str, asked_at: float, answered_at: float, non
     """
     sections = _sections(output, nonce)
     said = dict(line.partition("=")[::2] for section in sections if section.name == "node" for line in section.lines)
-    started, cpus, boot_id = _number(said.get("started")), _whole(said.get("cpus")), _text(said.get("boot_id", ""))
+    started, cpus, boot_id = _moment(said.get("started")), _whole(said.get("cpus")), _text(said.get("boot_id", ""))
     if started is None or not cpus or not boot_id:
-        raise NodeRefused(node, "its answer to a look cannot be understood", "a Linux machine with /proc is expected")
+        what = "the time" if started is None else "the number of CPUs" if not cpus else "the boot id"
+        raise NodeRefused(node, f"a look at it did not bring {what}", "a Linux machine with /proc is expected")
     arguments = {section.name: section.arguments for section in sections}
     disk = arguments.get("disk", ())
-    ended = _number(" ".join(arguments.get("end", ())))
+    ended = _moment(" ".join(arguments.get("end", ())))
     behind = ended - answered_at if ended is not None else started - asked_at
     gpus, problem = _gpus(sections, expected=_whole(said.get("expected_gpus")) or 0)
     return NodeView(
@@ -102,8 +103,8 @@ def parse_probe(node: str, output: str, asked_at: float, answered_at: float, non
         clock_offset=(started - asked_at + behind) / 2,
         cpu_count=cpus,
         load_1m=_number(said.get("load")),
-        memory_total_mib=_mib(said.get("total_kib"), "1024"),
-        memory_available_mib=_mib(said.get("available_kib"), "1024"),
+        memory_total_mib=_mib(said.get("total_kib")),
+        memory_available_mib=_mib(said.get("available_kib")),
         disk_free_mib=_mib(*disk) if len(disk) == 2 else None,
         gpus=gpus,
         gpu_problem=problem,
@@ -314,12 +315,17 @@ def _number(value: str | None) -> float | None:
     return float(value) if value and _NUMBER.fullmatch(value.strip()) else None
 
 
+def _moment(value: str | None) -> float | None:
+    """Seconds since the epoch; a `date` that does not know %N (busybox) leaves no fraction."""
+    return _number(value) or _number((value or "").partition(".")[0])
+
+
 def _whole(value: str | None) -> int | None:
     number = _number(value)
     return int(number) if number is not None and number >= 0 else None
 
 
-def _mib(count: str | None, unit: str) -> int | None:
+def _mib(count: str | None, unit: str = "1024") -> int | None:
     """MiB of so many units of so many bytes."""
     amount, size = _whole(count), _whole(unit)
     return amount * size // 2**20 if amount is not None and size is not None else None

@@ -77,9 +77,6 @@ class Sandbox:
         if not self.root.exists():
             return
         with _explained(), self._locked():
-            # The daemon first: after it nothing new can be started.
-            if daemon := self._daemon():
-                processes.end([psutil.Process(daemon["pid"])])
             self._end_members()
             self._files.daemon.unlink(missing_ok=True)
             for machine in MACHINES:
@@ -152,10 +149,9 @@ class Sandbox:
         return StateError(f"the sandbox in {self.root} did not start: {problem}", f"see {self._files.log}")
 
     def _end_members(self) -> None:
-        for _ in range(5):
-            if not (members := processes.members(self.root)):
-                return
-            processes.end(members)
+        # The daemon is one of them; what it started meanwhile is ended in the next round.
+        for _ in range(3):
+            processes.end(processes.members(self.root))
         if members := processes.members(self.root):
             pids = ", ".join(str(process.pid) for process in members)
             raise StateError(f"processes of the sandbox do not end: {pids}", "look at them with: ps -fp PID")

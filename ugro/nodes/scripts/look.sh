@@ -19,9 +19,9 @@ for dir in "$@"; do
     fi
     [ -s exit ] && echo "exit $(cat exit)"
     for file in rank-*.pid; do
-        case $file in *[!a-z0-9.-]*) continue ;; esac
-        [ -s "$file" ] || continue
         rank=${file#rank-}; rank=${rank%.pid}
+        case $rank in *[!0-9]*) continue ;; esac
+        [ -s "$file" ] || continue
         read -r pid started < "$file"
         if [ -s "rank-$rank.exit" ]; then
             echo "rank $rank $pid ended $(cat "rank-$rank.exit")"

@@ -12,19 +12,20 @@ import socket
 import struct
 import sys
 from importlib import metadata
+from typing import Any, Dict, Optional  # workers may have a Python older than 3.9
 
 SIOCGIFADDR = 0x8915
 
 
-def source_address(peer):
+def source_address(peer: str) -> str:
     """The address this node uses towards a peer. Connecting a UDP socket sends nothing."""
     family, kind, _, _, where = socket.getaddrinfo(peer, 9, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:
         probe.connect(where)
-        return probe.getsockname()[0]
+        return str(probe.getsockname()[0])
 
 
-def interface_of(address):
+def interface_of(address: str) -> Optional[str]:
     """The network interface that has an address, or None."""
     if ":" in address:
         wanted = socket.inet_pton(socket.AF_INET6, address.partition("%")[0]).hex()
@@ -43,7 +44,7 @@ def interface_of(address):
     return None
 
 
-def free_port(first, last):
+def free_port(first: int, last: int) -> Optional[int]:
     """The first port that nothing listens on, on any address of this node."""
     for port in range(first, last + 1):
         with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
@@ -58,9 +59,15 @@ def free_port(first, last):
     return None
 
 
-def main():
+def main() -> None:
     script, code_dir, peer, *ports = sys.argv[1:]
-    seen = {"python": sys.version.split()[0], "torch": None, "address": None, "interface": None, "port": None}
+    seen: Dict[str, Any] = {
+        "python": sys.version.split()[0],
+        "torch": None,
+        "address": None,
+        "interface": None,
+        "port": None,
+    }
     with contextlib.suppress(metadata.PackageNotFoundError):
         seen["torch"] = metadata.version("torch")
     try:

@@ -14,20 +14,20 @@ import sys
 import time
 
 
-def leave(path, text):
+def leave(path: str, text: str) -> None:
     """Write a file whole or not at all."""
     with open(path + ".tmp", "w") as file:
         file.write(text + "\n")
     os.replace(path + ".tmp", path)
 
 
-def start_time(pid):
+def start_time(pid: int) -> str:
     """Field 22 of /proc/PID/stat: with the pid it names one process for as long as the machine is up."""
     with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rsplit(b")", 1)[1].split()[19].decode()
 
 
-def end_like(status):
+def end_like(status: int) -> None:
     """End as the script did; core dumps are the script's own business."""
     if status >= 0:
         sys.exit(status)
@@ -40,7 +40,7 @@ def end_like(status):
     os.kill(os.getpid(), -status)
 
 
-def main():
+def main() -> None:
     run_dir, command = sys.argv[1], sys.argv[2:]
     base = os.path.join(run_dir, "rank-" + os.environ["RANK"])
     # torchrun signals the whole process group: the script decides what a signal means, this waits for it.

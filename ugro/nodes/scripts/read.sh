@@ -4,7 +4,8 @@ cd "$(case $1 in "~/"*) echo "$HOME/${1#"~/"}" ;; *) echo "$1" ;; esac)" 2>/dev/
 limit=$2; shift 2
 for file in log rank-*.log rank-*.error; do
     # A name that a job made up must not pass for one of ours.
-    case $file in *[!a-z0-9.-]*) continue ;; esac
+    number=${file#rank-}; number=${number%.*}
+    case $number in log) ;; '' | *[!0-9]*) continue ;; esac
     [ -f "$file" ] || continue
     offset=0; previous=
     for word in "$@"; do

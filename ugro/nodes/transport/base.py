@@ -154,7 +154,10 @@ class Collector:
                 del before[:-CHATTER_LIMIT]
                 return
             if stream == "stdout":
-                self.leader = int(before[start:end].split()[1])
+                leader = before[start:end].split()[1:]
+                if not leader:  # another shell (`exec fish` in a .bashrc) took our script for its own input
+                    return
+                self.leader = int(leader[0])
             self._started[stream] = True
             chunk = bytes(before[end + 1 :])
         if chunk and self._on_output:

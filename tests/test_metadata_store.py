@@ -1,0 +1,143 @@
+"""The state directory: what is written survives, what is broken is told, and nobody acts twice at once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from ugro.common.config import JobSpec
+from ugro.common.errors import InputError, StateError, StateLocked
+from ugro.common.files import append_line, write_atomic
+from ugro.common.models import CodeVersion, Job, JobState, NodeView
+from ugro.control_plane.metadata_store import MetadataStore
+
+CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
+
+
+def submit(store: MetadataStore, name: str | None = None) -> Job:
+    return store.submit(store.reserve(), JobSpec(script="t.py", name=name), CODE, now=1.0)
+
+
+def test_ids_names_and_records(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path / "state")
+    first, second = submit(store), submit(store, "exp")
+    assert (first.id, second.id, second.name) == ("job-001", "job-002", "exp")
+    assert store.find("job-001") == first and store.find("exp") == second
+    third = submit(store, "exp")
+    assert store.find("exp") == third, "of several with one name, the newest"
+    for wrong in ("job-009", "../job-001", "$(x)", ""):
+        with pytest.raises(InputError, match="there is no job"):
+            store.find(wrong)
+
+
+def test_every_change_is_an_event(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    store.update(job.id, lambda job: job.model_copy(update={"state": JobState.RUNNING}), "running", "3 ranks")
+    assert [(event.kind, event.message) for event in store.events(job.id)] == [
+        ("submitted", "t.py"),
+        ("running", "3 ranks"),
+    ]
+    assert store.job(job.id).state == JobState.RUNNING
+    assert (tmp_path / "jobs/job-001").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_torn_event_costs_only_itself(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    with open(store.files(job.id).events, "a") as file:
+        file.write('{"at": 1.0, "jo')
+    store.save(job, "running", "x")
+    assert [event.kind for event in store.events(job.id)] == ["submitted", "running"]
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[]", '{"id": "job-001"}', '{"id": 1, "surprise": 2}'])
+def test_a_broken_record_is_named(tmp_path: Path, broken: str) -> None:
+    store = MetadataStore(tmp_path)
+    path = store.files(submit(store).id).record
+    path.write_text(broken)
+    with pytest.raises(StateError, match=str(path)) as caught:
+        store.jobs()
+    assert caught.value.exit_code == 4 and caught.value.hint
+
+
+def test_a_submission_that_was_cut_short_is_no_job(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    store.reserve()
+    assert store.jobs() == []
+    assert submit(store).id == "job-002"
+
+
+def reserve_ten(home: Path, ids: multiprocessing.Queue[str]) -> None:
+    for _ in range(10):
+        ids.put(MetadataStore(home).reserve().folder.name)
+
+
+def test_many_submissions_at_once_get_distinct_ids(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    ids: multiprocessing.Queue[str] = context.Queue()
+    workers = [context.Process(target=reserve_ten, args=(tmp_path, ids)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    got = {ids.get(timeout=30) for _ in range(40)}
+    for worker in workers:
+        worker.join()
+    ids.close()
+    assert len(got) == 40
+
+
+def test_only_one_acts_and_the_other_is_told_who(tmp_path: Path) -> None:
+    one, other = MetadataStore(tmp_path), MetadataStore(tmp_path)
+    with one.lock():
+        with pytest.raises(StateLocked, match=f"pid {os.getpid()}") as caught, other.lock(patience=0):
+            pass
+        assert caught.value.exit_code == 4
+    with other.lock(patience=0):
+        pass
+
+
+def test_a_state_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match="file"):
+        submit(MetadataStore(tmp_path / "file" / "state"))
+
+
+def test_nodes_are_remembered(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    assert store.remembered_node("a") is None
+    view = NodeView(node="a", seen_at=1.0, boot_id="b", clock_offset=0.0, cpu_count=2)
+    store.remember_nodes([view, view.model_copy(update={"node": "b"})])
+    store.remember_nodes([view.model_copy(update={"seen_at": 2.0})])
+    remembered = store.remembered_node("a")
+    assert remembered and remembered.seen_at == 2.0
+    assert store.remembered_node("b")
+    (tmp_path / "cluster.json").write_text('{"nodes": {"1"')
+    with pytest.raises(StateError, match=r"cluster\.json is not valid JSON"):
+        store.remembered_node("a")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_crash_while_writing_leaves_the_old_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    path = tmp_path / "f.json"
+    write_atomic(path, "old")
+
+    def crash(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, crash)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["f.json"]
+
+
+def test_lines_are_appended_whole(tmp_path: Path) -> None:
+    path = tmp_path / "f.jsonl"
+    path.write_text('{"a": 1}\n{"torn')
+    append_line(path, json.dumps({"b": 2}))
+    assert path.read_text().splitlines() == ['{"a": 1}', '{"torn', '{"b": 2}']

@@ -1,0 +1,157 @@
+"""The verdict on a job, from what the nodes' files say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ugro.common.errors import NodeError, Unreachable
+from ugro.common.models import CodeVersion, Job, JobState, NodeShare, Placement, RankState
+from ugro.control_plane.reconcile import Phase, Runs, assess, expected_ranks, first_failure
+from ugro.nodes.process_manager import RankFiles, RunFiles
+
+NODES = ("gpu-master", "gpu1", "gpu2")
+UP = RunFiles(node_time=100.0, claimed=True, uid="u", runner_alive=True)
+OVER = replace(UP, runner_alive=False, exit_code=1)
+
+
+def job(state: JobState = JobState.RUNNING) -> Job:
+    shares = tuple(
+        NodeShare(node=node, node_rank=rank, first_rank=rank, nproc=1, gpus=(f"GPU-{rank}",))
+        for rank, node in enumerate(NODES)
+    )
+    made = Job(
+        id="job-001", uid="u", name="n", state=state, submitted_at=1.0, command=("t.py",),
+        code=CodeVersion(directory="/x", files=1, size_bytes=1), placement=Placement(shares=shares),
+    )  # fmt: skip
+    return made.model_copy(update={"ranks": expected_ranks(made)})
+
+
+def rank(
+    number: int, code: int | None = None, signal: str | None = None, at: float = 90.0, alive: bool = False
+) -> RankFiles:
+    ended = code is not None or signal is not None
+    return RankFiles(number, 1000 + number, alive, code, signal, at if ended else None)
+
+
+def runs(*files: RunFiles | NodeError) -> dict[str, RunFiles | NodeError]:
+    return dict(zip(NODES, files, strict=True))
+
+
+def running(number: int) -> RunFiles:
+    return replace(UP, ranks=(rank(number, alive=True),))
+
+
+def done(number: int, code: int = 0, exit_code: int = 0) -> RunFiles:
+    return replace(UP, runner_alive=False, exit_code=exit_code, ranks=(rank(number, code),))
+
+
+def test_all_ranks_run() -> None:
+    found = assess(job(), runs(running(0), running(1), running(2)))
+    assert found.phase == Phase.RUNNING
+    assert [(r.rank, r.node, r.pid, r.gpu, r.state) for r in found.ranks] == [
+        (n, NODES[n], 1000 + n, f"GPU-{n}", RankState.RUNNING) for n in range(3)
+    ]
+
+
+def test_ranks_that_have_not_begun_are_pending() -> None:
+    found = assess(job(), runs(UP, running(1), UP))
+    assert found.phase == Phase.RUNNING
+    assert [r.state for r in found.ranks] == [RankState.PENDING, RankState.RUNNING, RankState.PENDING]
+
+
+def test_success_is_when_every_rank_ended_well() -> None:
+    assert assess(job(), runs(done(0), done(1), done(2))).phase == Phase.SUCCEEDED
+    assert assess(job(), runs(done(0), done(1), running(2))).phase == Phase.RUNNING
+
+
+def test_an_agent_that_failed_in_its_exit_barrier_does_not_spoil_success() -> None:
+    assert assess(job(), runs(done(0), done(1, exit_code=1), done(2))).phase == Phase.SUCCEEDED
+
+
+def test_an_agent_that_hangs_in_its_exit_barrier_is_waited_for_a_little() -> None:
+    hanging = replace(UP, ranks=(rank(2, 0, at=90.0),))
+    found = assess(job(), runs(done(0), done(1), hanging))
+    assert (found.phase, found.reason) == (Phase.RUNNING, "torchrun is leaving on gpu2")
+    assert assess(job(), runs(done(0), done(1), replace(hanging, node_time=106.0))).phase == Phase.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        done(1, code=3, exit_code=1),
+        replace(UP, ranks=(rank(1, signal="KILL"),)),
+        replace(OVER, ranks=(rank(1),)),
+        replace(OVER, ranks=()),
+        replace(OVER, exit_code=None, rebooted=True, ranks=(rank(1),)),
+        RunFiles(node_time=100.0),
+        replace(OVER, exit_code=None, ranks=(rank(1, alive=True),)),
+    ],
+)
+def test_one_bad_rank_fails_the_job(bad: RunFiles) -> None:
+    assert assess(job(), runs(running(0), bad, running(2))).phase == Phase.FAILED
+
+
+def test_between_the_end_of_a_script_and_its_exit_file_a_rank_is_not_lost() -> None:
+    assert assess(job(), runs(running(0), replace(UP, ranks=(rank(1),)), running(2))).phase == Phase.RUNNING
+
+
+def test_unreachable_is_not_dead() -> None:
+    silent = Unreachable("gpu2", "does not answer")
+    found = assess(job(), runs(running(0), done(1, code=1, exit_code=1), silent))
+    assert found.phase == Phase.UNKNOWN and "gpu2: does not answer" in found.reason
+    assert found.ranks[2] == job().ranks[2], "what is not read stays as it was known"
+
+
+def test_a_silent_node_whose_ranks_had_ended_well_does_not_matter() -> None:
+    known = assess(job(), runs(running(0), running(1), done(2)))
+    later = job().model_copy(update={"ranks": known.ranks})
+    assert assess(later, runs(done(0), done(1), Unreachable("gpu2", "gone"))).phase == Phase.SUCCEEDED
+
+
+def failure(seen: Runs, logs: dict[int, str] | None = None, offsets: dict[str, float] | None = None, node: str = ""):  # type: ignore[no-untyped-def]
+    ranks = assess(job(), seen).ranks
+    return first_failure(ranks, seen, offsets or {}, lambda r: (logs or {}).get(r, ""), lambda _: node)
+
+
+def test_the_first_failure_is_not_a_rank_that_was_taken_down() -> None:
+    seen = runs(
+        replace(OVER, ranks=(rank(0, 1, at=90.0),)),
+        replace(OVER, ranks=(rank(1, 3, at=91.0),)),
+        replace(OVER, ranks=(rank(2, signal="TERM", at=89.0),)),
+    )
+    lost = (
+        "Traceback (most recent call last):\n  x\nRuntimeError: [pair.cc:553] Connection closed by peer [127.0.0.1]\n"
+    )
+    found = failure(seen, {0: lost, 1: "bye\n"})
+    assert (found.rank, found.node, found.exit_code, found.signal) == (1, "gpu1", 3, None)
+
+
+def test_among_equals_the_earlier_end_counts_with_clocks_corrected() -> None:
+    seen = runs(running(0), replace(OVER, ranks=(rank(1, 1, at=90.0),)), replace(OVER, ranks=(rank(2, 1, at=95.0),)))
+    assert failure(seen).rank == 1
+    assert failure(seen, offsets={"gpu2": 60.0}).rank == 2
+
+
+def test_a_killed_rank_is_told_with_its_signal() -> None:
+    found = failure(runs(running(0), replace(UP, ranks=(rank(1, signal="KILL"),)), running(2)))
+    assert (found.rank, found.signal, found.cause) == (1, "KILL", "killed")
+
+
+def test_a_rank_that_vanished_goes_before_those_that_miss_it() -> None:
+    lost = "RuntimeError: Connection reset by peer\n"
+    seen = runs(replace(OVER, ranks=(rank(0, 1),)), replace(OVER, exit_code=None, ranks=(rank(1),)), running(2))
+    found = failure(seen, {0: lost})
+    assert (found.rank, found.node, found.cause) == (1, "gpu1", "killed")
+
+
+def test_a_reboot_is_named() -> None:
+    seen = runs(running(0), running(1), replace(OVER, exit_code=None, rebooted=True, ranks=(rank(2),)))
+    assert failure(seen).cause == "node_rebooted"
+
+
+def test_torchrun_that_failed_before_its_ranks_began_is_told_from_its_own_log() -> None:
+    said = "DistNetworkError: The server socket has failed to listen. name: EADDRINUSE,: address already in use\n"
+    found = failure(runs(OVER, UP, UP), node=said)
+    assert (found.rank, found.node, found.cause) == (None, "gpu-master", "port_in_use")

@@ -1,0 +1,77 @@
+"""What a host sees of this machine's files: the system, our Python and the repository, and otherwise only its own.
+
+Ordinary users cannot reach a Python under /root or a checkout in a private folder. The host therefore gets an empty
+folder in the place of every one they could not pass, with what they need bound into it. Nothing real is changed.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OWN = Path("/run/testbed")
+"""Where a host finds its own folder of the bed."""
+
+PRIVATE = {"/tmp": "1777", "/var/tmp": "1777", "/dev/shm": "1777", "/home": "755", "/root": "755"}
+"""Folders that every host has for itself, with their modes."""
+
+READ_AND_PASS = 0o005
+
+
+def setup_script(own: Path, hostname: str, home: str) -> str:
+    """The shell script that a host's first process runs in its new namespaces.
+
+    Order matters: what must stay visible is staged under the new /run before its surroundings are covered.
+    """
+    covers = {Path(folder): mode for folder, mode in PRIVATE.items()}
+    needed = set(_needed())
+    covers |= {folder: "755" for path in needed for folder in path.parents if _closed(folder)}
+    covers |= {path: "755" for path in needed if _closed(path)}
+    shown = {part for path in needed for part in ([path] if not _closed(path) else path.iterdir())}
+    staged = {path: f"/run/stage/{n}" for n, path in enumerate(shown) if covers.keys() & set(path.parents)}
+    lines = [
+        "set -eu",
+        # A copy of these mounts would keep the networks of other beds alive.
+        "umount --recursive --lazy /run/netns",
+        "mount -t tmpfs -o mode=755 tmpfs /run",
+        f"mkdir -p {OWN} /run/sshd /run/stage/cgroup",
+        f"mount --bind {own} {OWN}",
+        *(_bind(path, stage) for path, stage in staged.items()),
+        *(_place(path, staged, covers) for path in sorted(covers.keys() | staged.keys())),
+        f"mkdir -p {home} && mount --bind {OWN}/home {home}",
+        *(f"mount --bind {OWN}/etc/{name} /etc/{name}" for name in ("passwd", "group", "shadow", "hosts")),
+        # /sys shows the interfaces of the network namespace it was mounted in.
+        "mount --rbind /sys/fs/cgroup /run/stage/cgroup && mount -t sysfs sysfs /sys",
+        "mount --move /run/stage/cgroup /sys/fs/cgroup",
+        "mount -t devpts -o newinstance,mode=620,ptmxmode=666 devpts /dev/pts",
+        "mount --bind /dev/pts/ptmx /dev/ptmx",
+        f"echo {hostname} > /proc/sys/kernel/hostname",
+        "rm -r /run/stage",
+    ]
+    return "\n".join(lines)
+
+
+def _needed() -> Iterator[Path]:
+    """The Python that runs the tests (a chain of links, maybe), what it imports, and the repository."""
+    for name in (sys.base_prefix, sys.prefix, Path(sys.executable).resolve().parents[1], REPOSITORY):
+        yield from (Path(name), Path(name).resolve())
+
+
+def _closed(folder: Path) -> bool:
+    return folder.stat().st_mode & READ_AND_PASS != READ_AND_PASS
+
+
+def _bind(path: Path, stage: str) -> str:
+    make = "mkdir" if path.is_dir() else "touch"
+    return f"{make} {stage} && mount --rbind {shlex.quote(str(path))} {stage}"
+
+
+def _place(path: Path, staged: dict[Path, str], covers: dict[Path, str]) -> str:
+    target = shlex.quote(str(path))
+    if path in covers:
+        return f"mkdir -p {target} && mount -t tmpfs -o mode={covers[path]} tmpfs {target}"
+    make = "mkdir -p" if path.is_dir() else "touch"
+    return f"{make} {target} && mount --move {staged[path]} {target}"
