@@ -413,9 +413,12 @@ async def test_an_old_leftover_goes_at_once(work: Path, home: Path, node: LocalT
     source = snapshot(plant(work, {"a.py": "x"}))
     old, young = (plant(job(home, 1) / f"code.tmp-{name}", {"x": ""}) for name in ("old", "young"))
     os.utime(old, (0, time.time() - 7200))
-    await node.run("exit 0")
+
+    def cut() -> None:
+        raise LinkLost("here", "the connection broke")
+
     with pytest.raises(LinkLost):
-        await push_code(Meddling(node, lambda: (_ for _ in ()).throw(LinkLost("here", "x"))), source, JOB.format(1))
+        await push_code(Meddling(node, cut), source, JOB.format(1))
     assert young.exists() and not old.exists()
 
 
@@ -436,7 +439,7 @@ class Meddling(LocalTransport):
         super().__init__(transport.node)
         self._meddle = meddle
 
-    async def run(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:  # type: ignore[override]
+    async def run(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
         if "finish" in args:
             self._meddle()
         return await super().run(script, args, **options)
@@ -495,7 +498,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
         f'AuthorizedKeysFile "{folder}/authorized_keys"\nStrictModes no\nUsePAM no\nPidFile none\n'
     )
     with (folder / "log").open("w") as log:
-        command = [SSHD, "-D", "-e", "-f", folder / "sshd_config"]
+        command: list[str | Path] = [SSHD, "-D", "-e", "-f", folder / "sshd_config"]
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log)
     try:
         _wait_for(port)
@@ -539,6 +542,14 @@ async def test_rsync_delivers_what_tar_delivers(work: Path, home: Path, remote: 
 
 
 @needs_rsync
+async def test_rsyncs_at_the_same_time_make_one_code(work: Path, home: Path, remote: SshTransport) -> None:
+    source = mixed(work)
+    await asyncio.gather(*(push_code(remote, source, str(job(home, 1))) for _ in range(3)))
+    assert tree(job(home, 1) / "code") == tree(source)
+    assert sorted(os.listdir(job(home, 1))) == ["code", "code.sha256"]
+
+
+@needs_rsync
 async def test_rsync_is_not_fooled_by_size_and_time(work: Path, home: Path, remote: SshTransport) -> None:
     plant(work, {"train.py": "lr = 0.1\n", "same.py": "x", "data": os.urandom(300_000)})
     await push_code(remote, snapshot(work), str(job(home, 1)))
@@ -566,15 +577,15 @@ async def test_tar_takes_over_when_rsync_fails(
 
 async def test_a_cancelled_rsync_is_ended(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    script = plant(tmp_path, {"rsync": f'#!/bin/sh\nsleep 60 &\necho $! > "{pid}"\nwait\n'}) / "rsync"
+    script = plant(tmp_path, {"rsync": f'#!/bin/sh\nsleep 60 &\necho $! > "{pid}"\necho "7 1%"\nwait\n'}) / "rsync"
     script.chmod(0o755)
-    sending = asyncio.create_task(rsync.send([str(script)], ["x"], lambda done: None, 60))
-    while not pid.exists() or not pid.read_text():
-        await asyncio.sleep(0.01)
+    under_way = asyncio.Event()
+    sending = asyncio.create_task(rsync.send([str(script)], ["x"], lambda done: under_way.set(), 60))
+    await under_way.wait()
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         child = Path("/proc", pid.read_text().strip(), "stat")
         while child.read_text().rpartition(")")[2].split()[0] != "Z":
             await asyncio.sleep(0.01)
@@ -588,7 +599,7 @@ def test_the_rsync_command(tmp_path: Path) -> None:
     )
     command = rsync.rsync_command(full, tmp_path, "/jobs/x y/code", ["/jobs/other/code"])
     assert command[-1] == "[fe80::1]:/jobs/x y/code/" and command[-2] == f"{tmp_path}/"
-    assert "--copy-dest=/jobs/other/code" in command
+    assert {"--copy-dest=/jobs/other/code", "--temp-dir=/jobs/x y", "--protect-args"} <= set(command)
     ssh = rsync.ssh_command(full)
     assert ssh[:3] == ["ssh", "-F", "/dev/null"] and ssh[-4:] == ["-o", "IdentitiesOnly=yes", "-l", "ob"]
     assert ssh[ssh.index("-p") + 1] == "2222" and ssh[ssh.index("-i") + 1] == os.path.expanduser("~/k e'y")

@@ -1,8 +1,8 @@
 """Runs on the master: commands over UGRO's own pool, all at once.
 
-Reads a JSON list of `{node, script, args, timeout, within}`. Answers in JSON lines: `{node, started}` at a command's first
-output, then `{node, seconds, …}` with `status`, `stdout` (hex) and `stderr`, or with the error's `code`, `message`
-and `hint`. An argument, if given, is the interval of the keepalives: the real one makes a test of a lost link slow.
+Reads a JSON list of `{node, script, args, timeout, within}`. Answers in JSON lines: `{node, started}` at a command's
+first output, then `{node, seconds, …}` with `status`, `stdout` (hex) and `stderr`, or with the error's `code`,
+`message` and `hint`. An argument is the interval of keepalives: the real one makes a test of a lost link slow.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -62,9 +63,10 @@ class Testbed:
 
     def close(self) -> None:
         """End everything that runs on the hosts and leave nothing behind."""
-        for host in self.hosts.values():
-            host.close()
-        remove(self._tag)
+        with ExitStack() as stack:
+            stack.callback(remove, self._tag)
+            for host in self.hosts.values():
+                stack.callback(host.close)
 
     def reset(self) -> None:
         """All hosts as they were when new, and trusted by the master; for the start of a test."""

@@ -51,16 +51,13 @@ class Host(Machine):
             self._sshd.wait(timeout=5)
 
     def reset(self) -> None:
-        """As it was when new, but for the host key: nothing of the user runs, an empty home, bash, no programs."""
+        """As it was when new, but for the host key: rebooted, an empty home, bash, no programs, the cable in."""
         self.heal()
-        self.end_all(self.uid)
+        self.reboot()
         for folder in (self.path("."), self._folder / "programs"):
             for entry in folder.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         self.set_shell("/bin/bash")
-        self.set_boot_id(str(uuid.uuid4()))
-        if self._sshd is None:
-            self.start_sshd()
 
     # Files and programs
 
@@ -201,10 +198,10 @@ class Host(Machine):
             raise TestbedError(f"{self.name}: no boot id: {done.stderr}")
 
     def reboot(self) -> None:
-        """Kill everything, empty /tmp and /dev/shm, and come back with another boot id."""
+        """Kill everything, empty the folders for temporary files, and come back with another boot id."""
         self.end_all()
         self.stop_sshd()
-        self.run(["find", "/tmp", "/dev/shm", "-mindepth", "1", "-delete"], user=False)
+        self.run(["find", "/tmp", "/var/tmp", "/dev/shm", "-xdev", "-mindepth", "1", "-delete"])
         self.set_boot_id(str(uuid.uuid4()))
         self.start_sshd()
 

@@ -5,6 +5,7 @@ The machine's own network namespace gets no address, no route and no interface.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -54,7 +55,9 @@ def claim(tag: str) -> Path:
     """The bed's own folder, marked with who made it."""
     root = ROOTS / f"{PREFIX}{tag}"
     root.mkdir(mode=0o755)
-    (root / "owner").write_text(f"{os.getpid()} {psutil.Process().create_time()}")
+    unfinished = root / "owner.new"
+    unfinished.write_text(f"{os.getpid()} {psutil.Process().create_time()}")
+    unfinished.rename(root / "owner")
     return root
 
 
@@ -78,12 +81,18 @@ def remove(tag: str) -> None:
 
 
 def reap_leftovers() -> None:
-    """Take away the beds whose makers are dead."""
+    """Take away the beds whose makers are dead. Several sessions may do so at once."""
     for owner in ROOTS.glob(f"{PREFIX}????/owner"):
-        pid, born = owner.read_text().split()
-        try:
-            alive = psutil.Process(int(pid)).create_time() == float(born)
-        except psutil.NoSuchProcess:
-            alive = False
-        if not alive:
-            remove(owner.parent.name.removeprefix(PREFIX))
+        with suppress(FileNotFoundError), owner.open() as file:
+            if not _alive(file.read()):
+                fcntl.flock(file, fcntl.LOCK_EX)
+                if owner.exists():
+                    remove(owner.parent.name.removeprefix(PREFIX))
+
+
+def _alive(owner: str) -> bool:
+    pid, born = owner.split()
+    try:
+        return psutil.Process(int(pid)).create_time() == float(born)
+    except psutil.NoSuchProcess:
+        return False

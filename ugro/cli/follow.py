@@ -38,6 +38,15 @@ def print_line(out: Console, line: Line, nodes: tuple[str, ...]) -> None:
     out.print(Text(text, style), Text(printable(line.text)), soft_wrap=True)
 
 
+def print_torchrun_where_ranks_are_silent(out: Console, job: Job, reader: LogReader) -> None:
+    """A job that failed before its ranks began has only torchrun's own words to tell why."""
+    failure = job.first_failure
+    if failure and failure.rank is None and not reader.torchrun:
+        for line in LogReader(reader.folder, torchrun=True).lines(final=True):
+            if line.node_rank is not None:
+                print_line(out, line, job.nodes)
+
+
 async def follow(app: App, controller: Controller, job: Job, reader: LogReader, out: Console) -> Job:
     """Print a job's log lines until it has ended; returns its last record."""
     ticked = 0.0
@@ -51,6 +60,7 @@ async def follow(app: App, controller: Controller, job: Job, reader: LogReader, 
             for line in reader.lines(final=job.state.ended):
                 print_line(out, line, job.nodes)
             if job.state.ended:
+                print_torchrun_where_ranks_are_silent(out, job, reader)
                 return job
             live.update(_status_line(app, job, list(silent)))
             await asyncio.sleep(POLL_SECONDS)

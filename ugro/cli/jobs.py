@@ -7,7 +7,7 @@ from collections import deque
 import click
 
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option
-from ugro.cli.follow import SYNC_WITHIN, follow, print_line
+from ugro.cli.follow import SYNC_WITHIN, follow, print_line, print_torchrun_where_ranks_are_silent
 from ugro.cli.follow import wait as wait_for
 from ugro.cli.output import (
     console,
@@ -28,8 +28,14 @@ from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
 
 
+def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Ids and names for the shell's completion, from the records alone."""
+    jobs = App(None).store.jobs()
+    return [word for job in jobs for word in dict.fromkeys((job.id, job.name)) if word.startswith(incomplete)]
+
+
 @command()
-@click.argument("job", required=False)
+@click.argument("job", required=False, shell_complete=complete_job)
 @json_option
 def status(app: App, job: str | None, as_json: bool) -> None:
     """The cluster and its jobs, or one JOB (id or name) in detail.
@@ -39,7 +45,8 @@ def status(app: App, job: str | None, as_json: bool) -> None:
     if job is None:
         _cluster_status(app, as_json)
         return
-    found = app.run(lambda controller, _: _live_job(app, controller, app.store.find(job)))
+    record = app.store.find(job)
+    found = app.run(lambda controller, _: _live_job(controller, record))
     if as_json:
         print_json(job_document(found))
         return
@@ -47,7 +54,7 @@ def status(app: App, job: str | None, as_json: bool) -> None:
     print_job(found, folders)
 
 
-async def _live_job(app: App, controller: Controller, job: Job) -> Job:
+async def _live_job(controller: Controller, job: Job) -> Job:
     return await controller.live(job, await controller.observe([job], job.nodes, LOOK_WITHIN), LOOK_WITHIN)
 
 
@@ -80,22 +87,22 @@ def fresh_or_remembered(app: App, seen: Observation) -> tuple[dict[str, NodeView
 
 
 @command()
-@click.argument("job")
+@click.argument("job", shell_complete=complete_job)
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on until the job has ended.")
 @click.option("--rank", type=click.IntRange(min=0), help="Only this rank.")
 @click.option("--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines of what is there now.")
+@click.option("--torchrun", is_flag=True, help="Also what torchrun itself says on each node.")
 @json_option
-def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None, as_json: bool) -> int:
+def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None, torchrun: bool, as_json: bool) -> int:
     """What the ranks of JOB (id or name) print, interleaved, with the rank before each line."""
     found = app.store.find(job)
-    world = len(found.ranks)
-    if rank is not None and found.ranks and rank >= world:
-        raise InputError(f"{found.id} has no rank {rank}", f"its ranks are 0 to {world - 1}")
+    if rank is not None and found.ranks and rank >= len(found.ranks):
+        raise InputError(f"{found.id} has no rank {rank}", f"its ranks are 0 to {len(found.ranks) - 1}")
     if as_json and following:
         raise InputError("--json prints one document, so it does not go with --follow")
 
     async def show(controller: Controller, _: Pool) -> int:
-        reader = LogReader(app.store.files(found.id).logs(found.attempt), rank)
+        reader = LogReader(app.store.files(found.id).logs(found.attempt), rank, torchrun)
         silent = await controller.sync_logs(found, SYNC_WITHIN) if found.nodes else {}
         lines = reader.lines(final=not following)
         if tail is not None:
@@ -106,6 +113,8 @@ def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None
         out = console()
         for line in lines:
             print_line(out, line, found.nodes)
+        if not following and tail is None:
+            print_torchrun_where_ranks_are_silent(out, found, reader)
         for error in silent.values():
             click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
         return exit_code_of(await follow(app, controller, found, reader, out)) if following else 0
@@ -114,15 +123,17 @@ def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None
 
 
 @command()
-@click.argument("job")
+@click.argument("job", shell_complete=complete_job)
 @json_option
 def cancel(app: App, job: str, as_json: bool) -> None:
     """End JOB (id or name) on every node: SIGTERM, ten seconds of patience, SIGKILL; nothing of it is left then."""
     found = app.store.find(job)
+    already = False
 
     async def act(controller: Controller, _: Pool) -> Job:
+        nonlocal already
         with app.store.lock():
-            if app.store.job(found.id).state.ended:
+            if already := app.store.job(found.id).state.ended:
                 return app.store.job(found.id)
             app.store.update(
                 found.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "cancel was asked for"
@@ -133,10 +144,12 @@ def cancel(app: App, job: str, as_json: bool) -> None:
     ended = app.run(act)
     if as_json:
         print_json(job_document(ended))
+    elif already:
+        click.echo(f"{ended.id} had ended before: {ended.state.value}")
     elif ended.state == JobState.CANCELLED:
         click.echo(f"{ended.id} is cancelled; nothing of it is left on {', '.join(ended.nodes) or 'any node'}")
     elif ended.state.ended:
-        click.echo(f"{ended.id} had already {ended.state.value}")
+        click.echo(f"{ended.id} ended by itself meanwhile: {ended.state.value}")
     if not ended.state.ended:
         raise NodeError(
             ended.id,
@@ -146,11 +159,12 @@ def cancel(app: App, job: str, as_json: bool) -> None:
 
 
 @command()
-@click.argument("job")
+@click.argument("job", shell_complete=complete_job)
 @json_option
 def wait(app: App, job: str, as_json: bool) -> int:
     """Wait until JOB (id or name) has ended: exit code 0 if it succeeded, 1 if not."""
-    ended = app.run(lambda controller, _: wait_for(app, controller, app.store.find(job)))
+    record = app.store.find(job)
+    ended = app.run(lambda controller, _: wait_for(app, controller, record))
     if as_json:
         print_json(job_document(ended))
     if ended.state != JobState.SUCCEEDED:

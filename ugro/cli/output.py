@@ -199,7 +199,10 @@ def print_job(job: Job, folders: Mapping[str, str]) -> None:
     )
     facts = [
         ("job", Text(f"{job.id} ({job.name}), attempt {job.attempt}")),
-        ("state", state_text(job.state) + Text(f"  {printable(job.reason)}" if job.reason else "")),
+        (
+            "state",
+            state_text(job.state) + Text(f"  {printable(job.reason)}" if job.reason and not job.first_failure else ""),
+        ),
         ("command", Text(command_line(job))),
         ("code", Text(f"{printable(job.code.directory)} ({git}, {job.code.files} files)")),
         ("submitted", Text(clock(job.submitted_at))),

@@ -13,7 +13,11 @@ from ugro.common.config import ugro_home
 from ugro.sandbox.cluster import Sandbox, SandboxStatus
 
 directory_option = click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), help="Where it lives. Default: $UGRO_HOME/sandbox."
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path),
+    envvar="UGRO_SANDBOX_DIR",
+    help="Where it lives. Default: $UGRO_SANDBOX_DIR, else $UGRO_HOME/sandbox.",
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from ugro.common.config import Inventory, JobSpec
@@ -39,6 +39,11 @@ def run_paths(inventory: Inventory, job: Job, node: str) -> RunPaths | None:
     return RunPaths(inventory.nodes[node].base_dir, job.id, job.attempt, job.nodes.index(node))
 
 
+def peer_of(nodes: Sequence[str], node: str) -> str:
+    """Rank 0 looks towards another node, the others towards rank 0: what lies between them is the interface to use."""
+    return nodes[1] if node == nodes[0] and len(nodes) > 1 else nodes[0]
+
+
 class Launcher:
     """Every step may be repeated: folders are claimed once, code that is there is not sent again."""
 
@@ -56,17 +61,32 @@ class Launcher:
         """
         spec = self._store.spec(job.id)
         await self._send_code(job)
-        prepared = await self._all(job, lambda transport: self._prepare(transport, job, spec.script))
-        job = self._meeting_point(job, prepared)
+        job, prepared = await self.meet(job, spec.script)
         self._store.save(job, "placed", self._meeting_words(job))
-
-        async def start(transport: Transport) -> None:
-            await process_manager.start(
-                transport, self.plan(job, spec, transport.name, prepared[transport.name].interface)
-            )
-
-        await self._all(job, start)
+        await self.start(job, spec, prepared)
         return job
+
+    async def meet(self, job: Job, script: str | None) -> tuple[Job, dict[str, Prepared]]:
+        """See that every node can start its part (without a script: but for that), and fill in where the ranks meet.
+
+        Raises:
+            NotStarted: a node cannot.
+        """
+        prepared = await self._all(job, lambda transport: self._prepare(transport, job, script))
+        return self._meeting_point(job, prepared), prepared
+
+    async def start(self, job: Job, spec: JobSpec, prepared: Mapping[str, Prepared]) -> None:
+        """Start every node of a job whose meeting point is known.
+
+        Raises:
+            NotStarted: a node cannot; what did start is the caller's to stop.
+        """
+
+        async def one(transport: Transport) -> None:
+            interface = prepared[transport.name].interface
+            await process_manager.start(transport, self.plan(job, spec, transport.name, interface))
+
+        await self._all(job, one)
 
     async def rehearse(self, job: Job, spec: JobSpec) -> dict[str, str]:
         """The `launch.sh` that each node would get. Nodes are asked, and nothing is written anywhere.
@@ -74,8 +94,7 @@ class Launcher:
         Raises:
             NotStarted: a node could not start its part.
         """
-        prepared = await self._all(job, lambda transport: self._prepare(transport, job, None))
-        job = self._meeting_point(job, prepared)
+        job, prepared = await self.meet(job, None)
         plans = {node: self.plan(job, spec, node, prepared[node].interface) for node in job.nodes}
         return {node: process_manager.launch_script(plan) for node, plan in plans.items()}
 
@@ -137,13 +156,10 @@ class Launcher:
         paths = run_paths(self._inventory, job, transport.name)
         assert paths
         first = transport.name == job.nodes[0]
-        # Rank 0 looks towards another node, the others towards rank 0: what lies between them is the interface to use.
-        peer = job.nodes[1] if first and len(job.nodes) > 1 else job.nodes[0]
-        return await process_manager.prepare(
-            transport, paths, script, self._reach(peer), _port_range(job) if first else None
-        )
+        peer = self.reach(peer_of(job.nodes, transport.name))
+        return await process_manager.prepare(transport, paths, script, peer, _port_range(job) if first else None)
 
-    def _reach(self, node: str) -> str:
+    def reach(self, node: str) -> str:
         """An address at which other nodes reach this one: what the inventory says, else where we reached it."""
         config = self._inventory.node(node)
         return config.train_address or self._pool[node].peer_address or config.address
@@ -177,5 +193,5 @@ class Launcher:
 def _port_range(job: Job) -> tuple[int, int]:
     """Jobs begin their search at different ports, so that two launches at once do not pick the same one."""
     first, last = PORTS
-    number = int(job.id.removeprefix("job-"))
+    number = int(job.id.rpartition("-")[2], 16)  # job-012 and check-1a2b3c4d alike
     return first + number * 7 % ((last - first) // 2), last

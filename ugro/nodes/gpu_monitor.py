@@ -70,7 +70,7 @@ async def look(transport: Transport, *, timeout: float = 20) -> NodeView:
     try:
         await transport.run(PROBE_SCRIPT, (transport.node.base_dir, nonce), timeout=timeout, on_output=keep)
     except CommandTimedOut:
-        if not _sections(heard.decode("utf-8", "replace"), nonce):
+        if f"@{nonce} -".encode() not in heard:  # not even one section is whole
             raise
     return parse_probe(transport.name, heard.decode("utf-8", "replace"), asked_at, time.time(), nonce)
 
@@ -80,7 +80,7 @@ def parse_probe(node: str, output: str, asked_at: float, answered_at: float, non
 
     `seen_at` is the moment of the answer. The node tells the time first and last, so that `clock_offset`, the
     difference of the two midpoints, does not suffer from a slow nvidia-smi. Output that ends early counts as far as
-    its sections are whole.
+    its sections are whole. A lost GPU of which only the index is known has an empty UUID.
 
     Raises:
         NodeRefused: the part about the machine itself is missing or broken.
@@ -129,7 +129,7 @@ class _Section:
 
 
 def _sections(output: str, nonce: str) -> list[_Section]:
-    """The sections that are whole: without the end's marker, the last one may have been cut anywhere."""
+    """The sections that are whole: the last marker only ends one, and what follows it was cut off somewhere."""
     found: list[_Section] = []
     for line in output.split("\n"):
         if line.startswith(f"@{nonce} "):
@@ -137,7 +137,7 @@ def _sections(output: str, nonce: str) -> list[_Section]:
             found.append(_Section(name, tuple(arguments)))
         elif found and line.strip():
             found[-1].lines.append(line)
-    return found if found and found[-1].name == "end" else found[:-1]
+    return found[:-1]
 
 
 def _named(sections: list[_Section], name: str) -> list[_Section]:
@@ -208,10 +208,9 @@ def _lost(complaint: str, known: dict[str, Gpu]) -> Gpu | None:
         return None
     index, place, _ = match.groups()
     gpu = known.get(_place(place or "")) or known.get(index or "")
-    if gpu or index:
-        gpu = gpu or Gpu(index=None, uuid="", name=NAMELESS)
-        return _ailing(gpu if index is None else gpu.model_copy(update={"index": int(index)}), complaint)
-    return None
+    if index:
+        gpu = (gpu or Gpu(index=None, uuid="", name=NAMELESS)).model_copy(update={"index": int(index)})
+    return _ailing(gpu, complaint) if gpu else None
 
 
 def _ailing(gpu: Gpu, complaint: str) -> Gpu:
@@ -280,10 +279,9 @@ def _processes(sections: list[_Section], healthy: set[str]) -> tuple[dict[str, l
             complaints += rest
         for row in rows:
             if pid := _whole(row.get("pid")):
+                name = _text(row.get("process_name", ""))
                 memory = _whole(row.get("used_gpu_memory", row.get("used_memory")))
-                process = GpuProcess(
-                    pid=pid, name=_text(row.get("process_name", "")), user=owners.get(pid), memory_mib=memory
-                )
+                process = GpuProcess(pid=pid, name=name, user=owners.get(pid), memory_mib=memory)
                 processes.setdefault(row["gpu_uuid"], []).append(process)
     return processes, ["nvidia-smi does not tell the processes", *complaints] if unknown else []
 
@@ -312,7 +310,8 @@ def _word(value: str | None) -> str | None:
 
 
 def _number(value: str | None) -> float | None:
-    return float(value) if value and _NUMBER.fullmatch(value.strip()) else None
+    match = _NUMBER.fullmatch((value or "").strip())
+    return float(match[0]) if match else None
 
 
 def _moment(value: str | None) -> float | None:

@@ -95,10 +95,12 @@ class LogReader:
     """Reads the copies in the order in which their pieces came, from where it stopped the last time.
 
     Ranks that came in one look are merged by their share of lines: what ranks of a gang say in step stands together.
+    `rank` leaves out the other ranks; `torchrun` adds what torchrun itself says on each node.
     """
 
     folder: Path
     rank: int | None = None
+    torchrun: bool = False
     _pieces_read: int = 0
     _read: dict[str, int] = field(default_factory=dict)
     _partial: dict[str, bytes] = field(default_factory=dict)
@@ -129,6 +131,8 @@ class LogReader:
             yield sorted(ends.items())
 
     def _wanted(self, name: str) -> bool:
+        if name.startswith("node-"):
+            return self.torchrun
         return name.endswith(".log") and (self.rank is None or name == f"rank-{self.rank}.log")
 
     def _take(self, name: str, end: int) -> list[Line]:

@@ -110,8 +110,12 @@ class Sandbox:
         )
 
     def environment(self) -> dict[str, str]:
-        """What makes every `ugro` command use the sandbox."""
-        return {"UGRO_HOME": str(self._files.state), "UGRO_INVENTORY": str(self._files.inventory)}
+        """What makes every `ugro` command use the sandbox, `ugro sandbox` included."""
+        return {
+            "UGRO_HOME": str(self._files.state),
+            "UGRO_INVENTORY": str(self._files.inventory),
+            "UGRO_SANDBOX_DIR": str(self.root),
+        }
 
     def _daemon(self) -> dict[str, Any] | None:
         """What the daemon wrote about itself, if it still runs: its pid alone may be another's by now."""

@@ -43,8 +43,8 @@ TABLE = """\
 |                                         |                        |               MIG M. |
 |=========================================+========================+======================|
 |   0  {name:<30} Off |   {bus} {display:>3} |                  N/A |
-|{fan:>3}%  {temperature:>3}C    {state:<2} {power:>15}W / {limit:>4}W | {used:>8}MiB / {total:>6}MiB \
-| {utilization:>7}%      Default |
+|{fan:>3}%  {temperature:>3}C    {state:<2} {power:>14}W / {limit:>4}W | {used:>7}MiB / {total:>6}MiB \
+| {utilization:>6}%      Default |
 |                                         |                        |                  N/A |
 +-----------------------------------------+------------------------+----------------------+
 
@@ -184,7 +184,7 @@ def _csv(fields: list[tuple[str, Field]], style: set[str], rows: list[tuple[Any,
 
 def _table(gpu: Gpu) -> str:
     processes = [
-        f"|    0   N/A  N/A {process.pid:>15}      C   {_tail(process.name, 33):<33} {gpu.process_mib(process):>7}MiB |"
+        f"|    0   N/A  N/A {process.pid:>15}      C   {_tail(process.name, 35):<35} {gpu.process_mib(process):>7}MiB |"
         for process in gpu.processes
     ]
     return TABLE.format(

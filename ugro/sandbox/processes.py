@@ -12,7 +12,7 @@ import psutil
 
 from ugro.sandbox.machines import MARK
 
-GRACE = 3.0
+GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL."""
 
 

@@ -25,6 +25,7 @@ from ugro.common.text import printable
 from ugro.nodes.code_sync import rsync
 from ugro.nodes.code_sync.snapshot import walk
 from ugro.nodes.scripts import load
+from ugro.nodes.scripts.receive_code import local, wire
 from ugro.nodes.transport import Transport
 
 Progress = Callable[[int, int], None]
@@ -50,8 +51,8 @@ exec "$python" -I -S -c "$program" "$@"
 class PushReport:
     """What a push did.
 
-    `files_sent` files of together `bytes_sent` bytes were not on the node yet. `seconds` is the time it took, and
-    `note` says why rsync failed where it was tried in vain.
+    `files_sent` files with `bytes_sent` bytes of content were not on the node yet (rsync sends less of a file it finds
+    there in another version). `seconds` is the time it took; `note` says why rsync failed where it was tried in vain.
     """
 
     method: Literal["rsync", "tar", "present"]
@@ -99,16 +100,6 @@ def _entry(path: Path, name: str) -> Entry:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     mode, mtime = status.st_mode & 0o777, status.st_mtime_ns
     return {"name": wire(name), "size": status.st_size, "mode": mode, "mtime": mtime, "sha256": digest}
-
-
-def wire(text: str) -> str:
-    """A file name as it travels in JSON: its bytes as UTF-8, others escaped, whatever this machine's locale is."""
-    return os.fsencode(text).decode("utf-8", "surrogateescape")
-
-
-def local(text: str) -> str:
-    """The opposite of `wire`."""
-    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
 class _Push:

@@ -56,6 +56,8 @@ def rsync_command(node: NodeConfig, snapshot: Path, tree: str, sources: Sequence
         "--from0",
         "--files-from=-",
         "--ignore-times",
+        # Not in the tree: what an rsync that broke off leaves would become part of the code.
+        f"--temp-dir={os.path.dirname(tree)}",
         *(f"--copy-dest={source}" for source in sources),
         "--info=progress2",
         "--no-human-readable",

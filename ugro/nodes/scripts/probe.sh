@@ -1,7 +1,7 @@
 # probe.sh BASE_DIR NONCE [SECONDS]: what this node says of itself, for ugro/nodes/gpu_monitor.py.
 #
-# Each section begins with a line "@NONCE name …", which no foreign text (a process may be called anything) can forge.
-# SECONDS bounds each call of nvidia-smi. What can hang comes late: the reader makes do with what arrived before.
+# Sections stand between lines that begin with "@NONCE ", which no foreign text (a process may be called anything) can
+# forge. SECONDS bounds each call of nvidia-smi. What can hang comes late: the reader makes do with what came before.
 
 base=$1 mark=@$2 limit=${3:-10}
 LC_ALL=C PATH=$PATH:/usr/lib/wsl/lib:/usr/local/nvidia/bin
@@ -19,6 +19,13 @@ core=index,uuid,memory.total,memory.used,memory.free,utilization.gpu,temperature
 apps=gpu_uuid,pid,used_memory,process_name
 processes='' lost='' boot_id='' load='' total='' available=''
 
+# tell TITLE [LINE…]: one section, and the line that says that it is whole.
+tell() {
+    title=$1
+    shift
+    printf '%s\n' "$mark $title" "$@" "$mark -"
+}
+
 # $out and $rc of nvidia-smi, which complains on stdout as often as on stderr. One that cannot even be killed holds
 # only this pipe then, not the streams that the SSH channel waits for.
 smi() {
@@ -29,12 +36,14 @@ smi() {
 # ask [-i UUID]: the GPUs and their processes. A name stands last in its row: it may have commas.
 ask() {
     smi "$@" --format=csv,nounits --query-gpu="$core,power.draw,mig.mode.current,name"
-    [ "$rc" -ne 2 ] || smi "$@" --format=csv,nounits --query-gpu="$core,name" # this driver lacks an optional field
-    printf '%s\n' "$mark gpus $rc $2" "$out"
+    case $rc:$out in
+    2:* | *"not a valid field"*) smi "$@" --format=csv,nounits --query-gpu="$core,name" ;; # an optional one is unknown
+    esac
+    tell "gpus $rc $2" "$out"
     case $out in *"device handle"*) lost=yes ;; esac
     [ "$rc" -eq 0 ] || return 1
     smi "$@" --format=csv,nounits --query-compute-apps="$apps"
-    printf '%s\n' "$mark processes $rc $2" "$out"
+    tell "processes $rc $2" "$out"
     IFS=$newline
     for row in $out; do
         pid=${row#*, }
@@ -48,7 +57,7 @@ ask() {
 # One lost GPU may hide all others, so they are asked one by one.
 one_by_one() {
     smi -L
-    printf '%s\n' "$mark list $rc" "$out"
+    tell "list $rc" "$out"
     for uuid in $(printf '%s\n' "$out" | sed -n 's/^GPU [0-9]*: .*(UUID: \(GPU-[0-9A-Fa-f-]*\))$/\1/p'); do
         case $rc in 124 | 137) break ;; esac
         ask -i "$uuid"
@@ -57,7 +66,7 @@ one_by_one() {
 
 survey() {
     command -v nvidia-smi >/dev/null || {
-        echo "$mark gpus 127"
+        tell "gpus 127"
         return
     }
     ask || case $rc in 124 | 137) ;; *) one_by_one ;; esac
@@ -66,7 +75,7 @@ survey() {
 
 # The driver remembers the name and the UUID of a GPU of which nvidia-smi only tells the place on the bus.
 identify() {
-    printf '%s\n' "$mark information" "$(timeout -k 2 5 sed -n -e 's/^Model:[[:space:]]*//p' \
+    tell information "$(timeout -k 2 5 sed -n -e 's/^Model:[[:space:]]*//p' \
         -e 's/^GPU UUID:[[:space:]]*//p' -e 's/^Bus Location:[[:space:]]*//p' $information </dev/null)"
 }
 
@@ -81,13 +90,12 @@ while read -r key value _; do
         ;;
     esac
 done </proc/meminfo
-printf '%s\n' "$mark node" "started=$(date +%s.%N)" "boot_id=$boot_id" "cpus=$(nproc || getconf _NPROCESSORS_ONLN)" \
+tell node "started=$(date +%s.%N)" "boot_id=$boot_id" "cpus=$(nproc || getconf _NPROCESSORS_ONLN)" \
     "load=$load" "total_kib=$total" "available_kib=$available" "expected_gpus=$expected"
 
 survey
 
-echo "$mark owners"
-[ -z "$processes" ] || stat -c '%n %u %U' $processes 2>/dev/null
+tell owners "$([ -z "$processes" ] || stat -c '%n %u %U' $processes 2>/dev/null)"
 
 case $base in
 /*) ;;
@@ -96,4 +104,5 @@ esac
 until [ -e "$base/" ]; do
     base=${base%/*}
 done
-printf '%s\n' "$mark disk $(stat -f -c '%a %S' "$base/")" "$mark end $(date +%s.%N)"
+tell "disk $(stat -f -c '%a %S' "$base/")"
+tell "end $(date +%s.%N)"

@@ -49,9 +49,13 @@ class Delivery:
         self.tree = os.path.join(self.staging, "code")
 
     def complete(self) -> bool:
-        """Whether the code is there, as this push would make it."""
-        with contextlib.suppress(OSError), open(self.marker) as file:
-            return file.read().strip() == self.digest and os.path.isdir(self.code)
+        """Whether the code is there, as this push would make it. Other code in its place is refused."""
+        taken = os.path.lexists(self.code)  # asked first: the marker is written before the code is there
+        with contextlib.suppress(FileNotFoundError), open(self.marker) as file:
+            if file.read().strip() == self.digest and os.path.isdir(self.code):
+                return True
+        if taken:
+            raise Refused(f"{self.code} is there already and holds other code: move it away")
         return False
 
     def path(self, entry: dict[str, Any], folder: str | None = None) -> str:
@@ -76,8 +80,6 @@ def begin(delivery: Delivery) -> dict[str, Any]:
         raise Refused("the list of files did not arrive whole")
     if delivery.complete():
         return {"present": True}
-    if os.path.lexists(delivery.code):
-        raise Refused(f"{delivery.code} is there already and holds other code: move it away")
     os.makedirs(delivery.tree)
     remove_leftovers(delivery, STALE_SECONDS)
     with open(delivery.manifest, "wb") as file:
@@ -143,7 +145,20 @@ def opened(path: str, size: int) -> BinaryIO | None:
 
 
 def finish(delivery: Delivery) -> dict[str, Any]:
-    """Take what was missing, check everything, and give the tree its name."""
+    """Make the new tree whole and give it its name. Whoever lost a race to that name finds that all is done."""
+    try:
+        fill(delivery)
+        present = not published(delivery)
+    except (OSError, tarfile.TarError):
+        if not delivery.complete():
+            raise
+        present = True
+    remove_leftovers(delivery, 0)
+    return {"present": present}
+
+
+def fill(delivery: Delivery) -> None:
+    """Take what was missing, and check everything."""
     with open(delivery.manifest, "rb") as file:
         entries = json.load(file)
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=CHUNK) as archive:
@@ -151,14 +166,19 @@ def finish(delivery: Delivery) -> dict[str, Any]:
             receive(archive, member, delivery.path(entries[int(member.name)]))
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda entry: settle(delivery, entry), entries))
+
+
+def published(delivery: Delivery) -> bool:
+    """Give the new tree its name, unless the code is there already."""
+    if delivery.complete():
+        return False
     with open(os.path.join(delivery.staging, "sha256"), "w") as marker:
         marker.write(delivery.digest + "\n")
         marker.flush()
         os.fsync(marker.fileno())
     os.replace(marker.name, delivery.marker)
     os.rename(delivery.tree, delivery.code)
-    remove_leftovers(delivery, 0)
-    return {"present": False}
+    return True
 
 
 def receive(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> None:
@@ -212,12 +232,9 @@ def main(step: str, job_dir: str, token: str, digest: str) -> None:
         answer = begin(delivery) if step == "begin" else finish(delivery)
     except BaseException as error:
         shutil.rmtree(delivery.staging, ignore_errors=True)
-        if step == "finish" and delivery.complete():
-            answer = {"present": True}
-        elif isinstance(error, (OSError, Refused, tarfile.TarError)):
+        if isinstance(error, (OSError, Refused, tarfile.TarError)):
             sys.exit(words(error))
-        else:
-            raise
+        raise
     print(json.dumps(answer))
 
 

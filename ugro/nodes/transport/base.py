@@ -213,8 +213,11 @@ async def chunks(data: bytes | AsyncIterable[bytes]) -> AsyncIterable[bytes]:
 
 
 END_SCRIPT = """
-kill -s TERM -- "-$1" 2>/dev/null || exit 0
-sleep 1
+kill -s TERM -- "-$1" 2>/dev/null
+for tenth in 1 2 3 4 5 6 7 8 9 10; do
+    kill -s 0 -- "-$1" 2>/dev/null || exit 0
+    sleep 0.1
+done
 kill -s KILL -- "-$1" 2>/dev/null
 :
 """

@@ -8,7 +8,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any
 
 import asyncssh
@@ -103,23 +103,30 @@ class SshTransport(Transport):
         collector: Collector,
     ) -> int | None:
         async def feed() -> None:
-            # A command that stops reading is judged by its exit code, a lost link by its missing one.
-            with contextlib.suppress(OSError, asyncssh.Error):
-                process.stdin.write(head)
-                async for chunk in chunks(data):
+            async for chunk in _after(head, chunks(data)):
+                # A command that stops reading is judged by its exit code, a lost link by its missing one.
+                with contextlib.suppress(OSError, asyncssh.Error):
                     process.stdin.write(chunk)
                     await process.stdin.drain()
+            with contextlib.suppress(OSError, asyncssh.Error):
                 process.stdin.write_eof()
 
-        feeding = asyncio.create_task(feed())
-        try:
+        async def read() -> None:
             await asyncio.gather(collector.drain("stdout", process.stdout), collector.drain("stderr", process.stderr))
             await process.wait_closed()
-        except (asyncssh.ConnectionLost, asyncssh.DisconnectError, OSError):
+
+        feeding, reading = asyncio.create_task(feed()), asyncio.create_task(read())
+        try:
+            await asyncio.wait({feeding, reading}, return_when=asyncio.FIRST_EXCEPTION)
+            if feeding.done():
+                feeding.result()
+            with contextlib.suppress(asyncssh.ConnectionLost, asyncssh.DisconnectError, OSError):
+                await reading
+                return process.returncode
             return None
         finally:
             feeding.cancel()
-        return process.returncode
+            reading.cancel()
 
     def _not_opened(self, connection: asyncssh.SSHClientConnection, error: Exception) -> NodeError:
         if connection.is_closed() or not isinstance(error, asyncssh.ChannelOpenError):
@@ -177,6 +184,12 @@ class SshTransport(Transport):
             raise check.error() from None
         except (OSError, asyncssh.Error, ValueError) as error:
             raise explain_connect_error(self.node, error) from None
+
+
+async def _after(first: bytes, rest: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in rest:
+        yield chunk
 
 
 async def connection_options(node: NodeConfig) -> asyncssh.SSHClientConnectionOptions:

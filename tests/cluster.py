@@ -1,0 +1,66 @@
+"""What the tests of whole jobs share: scripts that behave in one way each, and a `ugro` that answers in JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# A rank of a real gang: it meets the others before it does what the test wants.
+MEET = """\
+import os, signal, subprocess, sys, time
+import torch.distributed as dist
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+print("rank", rank, "of", dist.get_world_size(), sys.argv[1:], flush=True)
+dist.barrier()
+"""
+
+SCRIPTS = {
+    "fine.py": MEET + "print('café', rank, flush=True)\ndist.destroy_process_group()\n",
+    "exit3.py": MEET + "sys.exit(3) if rank == 1 else dist.barrier()\n",
+    "killed.py": MEET + "os.kill(os.getpid(), signal.SIGKILL) if rank == 2 else dist.barrier()\n",
+    "stubborn.py": MEET
+    + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    + "subprocess.Popen(['sleep', '7771'], start_new_session=True)\n"
+    + "print('ready', flush=True)\ntime.sleep(600)\n",
+    "quiet.py": MEET + "print('ready', flush=True)\ntime.sleep(600)\n",
+    "late.py": MEET + "print(rank, 'line 1', flush=True)\n"
+    "while not os.path.exists(os.path.expanduser('~/go')): time.sleep(0.1)\n"
+    "print(rank, 'line 2', flush=True)\ndist.destroy_process_group()\n",
+}  # fmt: skip
+
+
+def document(done: subprocess.CompletedProcess[str]) -> Any:
+    """The JSON on stdout of a command that succeeded."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def until(look: Callable[[], Any], seconds: float = 60) -> Any:
+    """Look again until there is something to see; returns it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if seen := look():
+            return seen
+        time.sleep(0.1)
+    raise AssertionError(f"not seen within {seconds} s")
+
+
+def ranks_that_say(ugro: Ugro, job: str, word: str) -> Callable[[], bool]:
+    """Whether all three ranks have printed a word."""
+
+    def look() -> bool:
+        lines = document(ugro("logs", job, "--json"))
+        return {line["rank"] for line in lines if word in line["text"]} == {0, 1, 2}
+
+    return look
+
+
+def exits(job: dict[str, Any]) -> list[tuple[int, str, int | None, str | None]]:
+    """Each rank's node and how it ended."""
+    return [(rank["rank"], rank["node"], rank["exit_code"], rank["signal"]) for rank in job["ranks"]]

@@ -1,0 +1,131 @@
+"""The command line without a cluster: help, mistakes, and what they end with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ugro.cli.init import draft, hosts_of_ssh_config, parse_host
+from ugro.cli.main import COMMANDS
+from ugro.common.config import load_inventory
+from ugro.common.errors import InputError
+
+
+def ugro(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ugro", *args],
+        capture_output=True, text=True, timeout=60, cwd=cwd, env=os.environ | (env or {}), stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    done = ugro(command, "--help")
+    assert done.returncode == 0 and done.stdout.startswith("Usage: ugro " + command)
+
+
+def test_help_imports_only_what_it_needs() -> None:
+    code = (
+        "import sys, ugro.cli.main; print([m for m in ('asyncio', 'rich', 'pydantic', 'asyncssh') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_a_mistyped_command_is_answered_with_the_near_one() -> None:
+    done = ugro("statsu")
+    assert done.returncode == 2 and "did you mean `ugro status`" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["status"], "there is no inventory"),
+        (["nodes", "--frobnicate"], "No such option"),
+        (["logs"], "Missing argument"),
+        (["status", "job-001"], "there is no job 'job-001'"),
+        (["cancel", "$(touch x)"], "there is no job '$(touch x)'"),
+        (["launch"], "there is no inventory"),
+        (["launch", "train.py", "--epochs", "3"], "'--epochs' is not an option of `ugro launch`"),
+        (["launch", "train.py", "--name", "../x"], "name: found '../x'"),
+        (["launch", "../train.py"], "a path inside the working directory"),
+        (["launch", "job.yaml"], "job.yaml: cannot be read"),
+        (["logs", "job-001", "--tail", "-1"], "not in the range"),
+        (["--inventory", "no.yaml", "nodes"], "there is no inventory at no.yaml"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_exit_code_2(home: Path, args: list[str], said: str) -> None:
+    done = ugro(*args, cwd=home)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[0].startswith("error: ")
+
+
+def test_errors_as_json(home: Path) -> None:
+    done = ugro("status", "--json", cwd=home)
+    error = json.loads(done.stderr)["error"]
+    assert done.returncode == 2 and done.stdout == ""
+    assert set(error) == {"code", "message", "hint"} and error["code"] == "inventory"
+    assert json.loads(ugro("nodes", "--frobnicate", "--json", cwd=home).stderr)["error"]["code"] == "usage"
+
+
+def test_a_state_directory_that_cannot_be_read_ends_with_4(home: Path) -> None:
+    jobs = home / ".ugro/jobs/job-001"
+    jobs.mkdir(parents=True)
+    (jobs / "job.json").write_text("{")
+    done = ugro("status", "job-001", cwd=home)
+    assert done.returncode == 4 and str(jobs / "job.json") in done.stderr
+
+
+def test_init_writes_an_inventory_that_loads(home: Path) -> None:
+    (home / ".ssh").mkdir()
+    (home / ".ssh/config").write_text("Host lab bastion\n  HostName 10.0.0.9\nHost *.example !x\n  User me\n")
+    done = ugro("init", "--name", "gpu-master", "gpu1=ob@192.168.1.101", "ollie@192.168.1.102:2222", cwd=home)
+    assert done.returncode == 0, done.stderr
+    inventory = load_inventory(home / "inventory.yaml")
+    assert list(inventory.nodes) == ["gpu-master", "gpu1", "192.168.1.102"]
+    assert inventory.nodes["gpu-master"].local
+    assert (inventory.nodes["192.168.1.102"].user, inventory.nodes["192.168.1.102"].port) == ("ollie", 2222)
+    text = (home / "inventory.yaml").read_text()
+    assert "# lab: {address: lab}" in text and "example" not in text
+    again = ugro("init", cwd=home)
+    assert again.returncode == 2 and "is there already" in again.stderr
+    assert ugro("init", "--force", cwd=home).returncode == 0
+
+
+@pytest.mark.parametrize("text", ["", "a b", "gpu1=", "x=$(y)", "=a", "a:port", "../x=h", "n=-oProxyCommand=x"])
+def test_init_refuses_what_names_no_machine(home: Path, text: str) -> None:
+    done = ugro("init", "--", text, cwd=home)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert not (home / "inventory.yaml").exists()
+
+
+def test_names_users_and_ports_are_taken_apart() -> None:
+    host = parse_host("gpu1=ob@[fe80::1]:22")
+    assert (host.name, host.user, host.address, host.port) == ("gpu1", "ob", "fe80::1", 22)
+    assert parse_host("10.0.0.1").name == "10.0.0.1"
+    with pytest.raises(InputError):
+        parse_host("a=b=c")
+    assert "nodes:" in draft("me", "10.0.0.1", [], []) and hosts_of_ssh_config(Path("/nowhere")) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    assert "_UGRO_COMPLETE" in ugro("completion", shell).stdout
+
+
+def test_completion_of_commands(home: Path) -> None:
+    env = {"_UGRO_COMPLETE": "bash_complete", "COMP_WORDS": "ugro la", "COMP_CWORD": "1"}
+    done = subprocess.run([Path(sys.executable).parent / "ugro"], env=os.environ | env, capture_output=True, text=True)
+    assert done.stdout == "plain,launch\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
+    (home / "inventory.yaml").write_text("nodes:\n  me: {address: 127.0.0.1, local: true}\n")
+    command = f"{sys.executable} -m ugro run -- 'seq 100000' | head -1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=home, timeout=60)
+    assert done.stdout == "me | 1\n" and "Traceback" not in done.stderr

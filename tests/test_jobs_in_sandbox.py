@@ -1,0 +1,220 @@
+"""Whole jobs on the sandbox: real SSH, real torchrun, real gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster import SCRIPTS, Ugro, document, exits, ranks_that_say, until
+
+from ugro.sandbox.cluster import Sandbox
+
+NODES = ("gpu-master", "gpu1", "gpu2")
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
+    cluster.up()
+    yield cluster
+    cluster.down()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    for name, text in SCRIPTS.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ugro(sandbox: Sandbox, project: Path) -> Ugro:
+    def run(*args: str, cwd: Path = project) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "ugro", *args],
+            capture_output=True, text=True, timeout=120, cwd=cwd, stdin=subprocess.DEVNULL,
+            env=os.environ | sandbox.environment(),
+        )  # fmt: skip
+
+    return run
+
+
+def members(sandbox: Sandbox, job_id: str) -> list[str]:
+    """Command lines of everything that carries the job in its environment, in this sandbox."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (folder / "environ").read_bytes().split(b"\0")
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if f"UGRO_JOB={job_id}".encode() in environ and f"UGRO_SANDBOX={sandbox.root}".encode() in environ:
+            found.append(command)
+    return found
+
+
+def test_a_job_from_launch_to_its_record(ugro: Ugro, sandbox: Sandbox) -> None:
+    args = ["a b", "$(touch pwned)", "it's", 'say "x"', "new\nline", "--name", "../.."]
+    made = document(ugro("launch", "fine.py", "--name", "first", "--json", "--", *args))
+    assert set(made) == {"id", "name", "state"} and (made["name"], made["state"]) == ("first", "running")
+    job = document(ugro("wait", "first", "--json"))
+    assert job["state"] == "succeeded" and job["first_failure"] is None
+    assert job["command"] == ["fine.py", *args] and job["nodes"] == list(NODES)
+    assert exits(job) == [(rank, node, 0, None) for rank, node in enumerate(NODES)]
+    assert all(rank["state"] == "succeeded" and rank["pid"] and rank["gpu"].startswith("GPU-") for rank in job["ranks"])
+    assert job == document(ugro("status", made["id"], "--json")), "the record is what was shown"
+    lines = document(ugro("logs", "first", "--json"))
+    for rank in range(3):
+        assert [line["text"] for line in lines if line["rank"] == rank] == [
+            f"rank {rank} of 3 {args!r}",
+            f"café {rank}",
+        ]
+    assert not list(sandbox.root.rglob("pwned"))
+    assert members(sandbox, made["id"]) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "first", "how", "cause"),
+    [("exit3.py", 1, (3, None), "unknown"), ("killed.py", 2, (None, "KILL"), "killed")],
+)
+def test_the_rank_that_failed_first_is_named(
+    ugro: Ugro, sandbox: Sandbox, script: str, first: int, how: tuple[int | None, str | None], cause: str
+) -> None:
+    done = ugro("launch", script, "--follow")
+    assert done.returncode == 1, done.stderr
+    job_id = done.stdout.split()[0]
+    job = document(ugro("status", job_id, "--json"))
+    assert job["state"] == "failed"
+    failure = job["first_failure"]
+    assert (failure["rank"], failure["node"], failure["cause"]) == (first, NODES[first], cause)
+    assert (failure["exit_code"], failure["signal"]) == how
+    assert exits(job)[first][2:] == how
+    waited = ugro("wait", job_id)
+    assert waited.returncode == 1 and f"rank {first} on {NODES[first]} failed first" in waited.stderr
+    assert members(sandbox, job_id) == []
+
+
+def test_cancel_leaves_nothing(ugro: Ugro, sandbox: Sandbox) -> None:
+    made = document(ugro("launch", "stubborn.py", "--json"))
+    until(ranks_that_say(ugro, made["id"], "ready"))
+    assert sum("sleep 7771" in command for command in members(sandbox, made["id"])) == 3
+    busy = document(ugro("launch", "fine.py", "--name", "next", "--json"))
+    assert busy["state"] == "queued"
+    waiting = document(ugro("status", "next", "--json"))
+    assert all(f"{node} is held by {made['id']}" in waiting["reason"] for node in NODES)
+    done = ugro("cancel", made["id"])
+    assert done.returncode == 0 and "nothing of it is left" in done.stdout
+    job = document(ugro("status", made["id"], "--json"))
+    assert job["state"] == "cancelled" and [rank["signal"] for rank in job["ranks"]] == ["KILL"] * 3
+    assert members(sandbox, made["id"]) == []
+    assert document(ugro("wait", "next", "--json"))["state"] == "succeeded", "what waited has its turn"
+    assert "had ended before: cancelled" in ugro("cancel", made["id"]).stdout
+
+
+def test_killing_the_follower_leaves_the_job_and_logs_go_on(ugro: Ugro, sandbox: Sandbox, project: Path) -> None:
+    env = os.environ | sandbox.environment()
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "ugro", "launch", "late.py", "--name", "late", "--follow"],
+        cwd=project, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    assert follower.stdout
+    heard = 0
+    for line in follower.stdout:
+        heard += "line 1" in line
+        if heard == 3:
+            break
+    follower.send_signal(signal.SIGKILL)
+    follower.communicate()
+    assert document(ugro("status", "late", "--json"))["state"] == "running"
+    for node in NODES:
+        (sandbox.root / "home" / node / "go").touch()
+    done = ugro("logs", "-f", "late")
+    assert done.returncode == 0, done.stderr
+    for rank in range(3):
+        mine = [line for line in done.stdout.splitlines() if line.startswith(f"[rank {rank}] {rank}")]
+        assert mine == [f"[rank {rank}] {rank} line 1", f"[rank {rank}] {rank} line 2"]
+    assert document(ugro("status", "late", "--json"))["state"] == "succeeded"
+    for node in NODES:
+        (sandbox.root / "home" / node / "go").unlink()
+
+
+def test_the_owners_form_and_the_job_file(ugro: Ugro, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "train_production.py").write_text("import sys; print(sys.argv[1:])\n")
+    done = ugro(
+        "launch", "--model", "llama-7b", "--dataset", "wikitext", "--epochs", "3", "--name", "test-run-1",
+        "--nodes", "1", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert document(done)["name"] == "test-run-1"
+    assert document(ugro("wait", "test-run-1", "--json"))["state"] == "succeeded"
+    assert "['--model', 'llama-7b', '--dataset', 'wikitext', '--epochs', '3']" in ugro("logs", "test-run-1").stdout
+    (tmp_path / "job.yaml").write_text("script: train_production.py\nargs: [--lr, 1e-4]\nnodes: gpu2\nenv: {N: '1'}\n")
+    job = document(ugro("launch", "job.yaml", "--json", "--", "--more", cwd=tmp_path))
+    assert document(ugro("wait", job["id"], "--json"))["nodes"] == ["gpu2"]
+    assert "['--lr', '1e-4', '--more']" in ugro("logs", job["id"]).stdout
+
+
+def test_a_dry_run_starts_nothing_and_says_all(ugro: Ugro) -> None:
+    before = document(ugro("status", "--json"))["jobs"]
+    shown = document(ugro("launch", "fine.py", "--dry-run", "--json", "--", "a b"))
+    assert [part["node"] for part in shown] == list(NODES)
+    for rank, part in enumerate(shown):
+        assert f"--nnodes=3 --node-rank={rank} --nproc-per-node=1" in part["launch_sh"]
+        assert "fine.py 'a b'" in part["launch_sh"] and "CUDA_VISIBLE_DEVICES=GPU-" in part["launch_sh"]
+    assert document(ugro("status", "--json"))["jobs"] == before
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["launch", "none.py"], "there is no script 'none.py'"),
+        (["launch", "fine.py", "--nodes", "gpu7"], "no node is called 'gpu7'"),
+        (["launch", "fine.py", "--nodes", "4"], "4 nodes are asked for"),
+        (["launch", "fine.py", "--gpus-per-node", "2"], "2 GPUs on 3 nodes asked for"),
+        (["launch", "fine.py", "--name", "job-001"], "are ids"),
+        (["logs", "job-999"], "there is no job 'job-999'"),
+        (["logs", "first", "--rank", "3"], "has no rank 3"),
+        (["run", "--on", "gpu7", "--", "true"], "no node is called"),
+        (["trust", "gpu7"], "no node is called"),
+    ],
+)
+def test_mistakes(ugro: Ugro, args: list[str], said: str) -> None:
+    done = ugro(*args)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_same_command_everywhere(ugro: Ugro) -> None:
+    done = ugro("run", "--", 'echo "$HOME"; [ "$UGRO_SANDBOX_NODE" = gpu1 ] && exit 7; exit 0')
+    assert done.returncode == 7
+    assert sorted(line.split(" | ")[0].strip() for line in done.stdout.splitlines()) == list(NODES)
+    literal = ugro("run", "--json", "--on", "gpu2", "--", "printf", "%s|", "$HOME", "a b")
+    assert [(answer["node"], answer["stdout"]) for answer in document(literal)] == [("gpu2", "$HOME|a b|")]
+
+
+def test_the_machines_as_json(ugro: Ugro) -> None:
+    nodes = document(ugro("nodes", "--json"))
+    assert [node["name"] for node in nodes] == list(NODES)
+    gpu = nodes[0]["gpus"][0]
+    keys = "index uuid name memory_total_mib memory_used_mib utilization_percent temperature_c power_w processes"
+    assert set(keys.split()) <= set(gpu) and "5070 Ti" in gpu["name"]
+    assert "RTX 4070" in ugro("nodes").stdout
+
+
+def test_looking_changes_no_record_and_a_sweep_is_quiet(ugro: Ugro, sandbox: Sandbox) -> None:
+    def records() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in (sandbox.root / "state/jobs").glob("*/*.json*")}
+
+    before = records()
+    for look in (["status"], ["nodes"], ["status", "first"], ["logs", "first"]):
+        assert ugro(*look).returncode == 0
+    assert records() == before
+    done = ugro("sweep")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert json.loads(ugro("sweep", "--json").stdout)["changes"] == []
+    assert records() == before

@@ -1,0 +1,85 @@
+"""Tells what a Python and its torch can do, as one JSON object. Runs under any Python, also one without torch.
+
+usage: checkup.py [cuda]
+Without `cuda` no GPU is touched: a sick one would hold this process for good.
+"""
+
+import sys
+
+if "" in sys.path:
+    sys.path.remove("")  # what lies in the home folder must not pass for a library
+
+import json
+import os
+import warnings
+
+
+def look(ask_cuda):
+    """What is known without torch, and then what torch says of itself."""
+    facts = {
+        "python": ".".join(str(part) for part in sys.version_info[:3]),
+        "executable": sys.executable,
+        "torch": None,
+        "torch_error": None,
+        "distributed": False,
+        "cuda": None,
+        "cuda_available": None,
+        "cuda_error": None,
+        "devices": 0,
+        "nccl": None,
+        "archs": [],
+    }
+    try:
+        import torch
+    except Exception as error:
+        # That there is no torch says itself; a torch that is there and broken has more to say.
+        if getattr(error, "name", None) != "torch":
+            facts["torch_error"] = words(error)
+        return facts
+    facts["torch"] = str(torch.__version__)
+    facts["distributed"] = torch.distributed.is_available()
+    facts["cuda"] = torch.version.cuda
+    if torch.version.cuda:
+        facts["nccl"] = nccl_version(torch)
+        if ask_cuda:
+            facts.update(cuda_facts(torch))
+    return facts
+
+
+def nccl_version(torch):
+    """`2.21.5`, or None where torch was built without NCCL."""
+    try:
+        import torch.cuda.nccl as nccl
+
+        version = nccl.version()
+    except Exception:
+        return None
+    return ".".join(str(part) for part in version) if isinstance(version, tuple) else str(version)
+
+
+def cuda_facts(torch):
+    """Whether torch can use the GPUs; if not, the warning in which it says why."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            available, devices, archs = torch.cuda.is_available(), torch.cuda.device_count(), torch.cuda.get_arch_list()
+        except Exception as error:
+            return {"cuda_available": False, "cuda_error": words(error)}
+    said = [words(warning.message) for warning in caught if "CUDA" in str(warning.message)]
+    return {
+        "cuda_available": available,
+        "cuda_error": said[0] if said and not available else None,
+        "devices": devices,
+        "archs": archs,
+    }
+
+
+def words(error):
+    """An error or warning in one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+if __name__ == "__main__":
+    answer = os.dup(1)
+    os.dup2(2, 1)  # libraries that chat while they are imported
+    os.write(answer, (json.dumps(look("cuda" in sys.argv[1:])) + "\n").encode())
