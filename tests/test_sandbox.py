@@ -108,6 +108,7 @@ def test_status_names_what_runs(sandbox: Sandbox) -> None:
     assert sandbox.environment() == {
         "UGRO_HOME": str(sandbox.root / "state"),
         "UGRO_INVENTORY": str(sandbox.root / "inventory.yaml"),
+        "UGRO_SANDBOX_DIR": str(sandbox.root),
     }
 
 

@@ -291,3 +291,44 @@ def test_a_shell_that_runs_no_script_of_ours_is_refused(bed: Testbed) -> None:
     answers = ask(bed, command("gpu1", "echo hi"), command("gpu2", "echo hi"))
     assert [answer["code"] for answer in answers.values()] == ["node_refused", "node_refused"], answers
     assert "not available" in answers["gpu2"]["message"]
+
+
+def test_an_encrypted_key_is_unusable_wherever_it_comes_from(bed: Testbed) -> None:
+    bed.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", ".ssh/id_ed25519"])
+    answer = ask(bed, command("gpu1", "true"))["gpu1"]
+    assert answer["code"] == "key_unusable" and "no agent holds it" in answer["message"]
+
+
+def test_an_encrypted_key_that_the_agent_holds_is_used(bed: Testbed) -> None:
+    inventory = bed.master.path("inventory.yaml").read_text()
+    bed.master.write("inventory.yaml", inventory.replace("defaults:", "defaults:\n  identity_file: ~/.ssh/id_ed25519"))
+    agent = "eval $(ssh-agent) >/dev/null; ssh-add -q .ssh/id_ed25519; ssh-keygen -q -p -N secret -f .ssh/id_ed25519; "
+    ugro = f"{sys.executable} -m ugro run --on gpu1 -- hostname; status=$?; ssh-agent -k >/dev/null; exit $status"
+    done = bed.run(["bash", "-c", agent + ugro])
+    assert done.returncode == 0 and done.stdout.endswith("gpu1 | gpu1\n"), done.stderr
+
+
+def test_another_kind_of_host_key_than_recorded_is_a_changed_one(bed: Testbed) -> None:
+    bed.run(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", "other"])
+    kind, key = bed.master.path("other.pub").read_text().split()[:2]
+    bed.master.write(".ssh/known_hosts", f"{bed.gpu1.address} {kind} {key}\n")
+    assert ask(bed, command("gpu1", "true"))["gpu1"]["code"] == "host_key_changed"
+
+
+def test_a_known_hosts_file_that_makes_no_sense_is_named(bed: Testbed) -> None:
+    bed.master.write(".ssh/known_hosts", "nonsense\n")
+    answer = ask(bed, command("gpu1", "true"))["gpu1"]
+    assert answer["code"] == "key_unusable" and "known_hosts" in answer["message"]
+
+
+def test_a_jump_host_is_passed_and_blamed_by_name(bed: Testbed) -> None:
+    """gpu2 is reached through gpu1, as ~/.ssh/config says."""
+    bed.master.write(".ssh/config", f"Host {bed.gpu2.address}\n  ProxyJump ob@{bed.gpu1.address}\n", 0o600)
+    assert ask(bed, command("gpu2", "hostname"))["gpu2"]["status"] == 0
+    bed.master.write(".ssh/known_hosts", f"{bed.gpu2.address} {bed.gpu2.host_key}\n")
+    answer = ask(bed, command("gpu2", "true"))["gpu2"]
+    assert answer["code"] == "host_key_unknown" and f"jump host ob@{bed.gpu1.address}" in answer["message"]
+    bed.trust()
+    bed.gpu1.stop_sshd()
+    answer = ask(bed, command("gpu2", "true"))["gpu2"]
+    assert answer["code"] == "unreachable" and f"through ob@{bed.gpu1.address}" in answer["message"]

@@ -29,7 +29,10 @@ class GpuProcess(Record):
 
 
 class Gpu(Record):
-    """One GPU row of nvidia-smi. `problem` names what is wrong with a GPU that cannot be used (lost …)."""
+    """One GPU row of nvidia-smi. `problem` names what is wrong with a GPU that cannot be used (lost …).
+
+    `uuid` is empty where only the index of a lost GPU is known; such a GPU is never placed on.
+    """
 
     index: int | None
     uuid: str

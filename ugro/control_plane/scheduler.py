@@ -84,7 +84,7 @@ def _candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
 
 
 def _usable(view: NodeView) -> list[str]:
-    return [gpu.uuid for gpu in view.gpus if not gpu.problem and not gpu.mig]
+    return [gpu.uuid for gpu in view.gpus if gpu.uuid and not gpu.problem and not gpu.mig]
 
 
 def _most_ranks(spec: JobSpec, view: NodeView | NodeError) -> int:

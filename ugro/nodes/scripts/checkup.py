@@ -12,11 +12,12 @@ if "" in sys.path:
 import json
 import os
 import warnings
+from typing import Any, Dict, Optional  # workers may have a Python older than 3.9
 
 
-def look(ask_cuda):
+def look(ask_cuda: bool) -> Dict[str, Any]:
     """What is known without torch, and then what torch says of itself."""
-    facts = {
+    facts: Dict[str, Any] = {
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "executable": sys.executable,
         "torch": None,
@@ -46,18 +47,16 @@ def look(ask_cuda):
     return facts
 
 
-def nccl_version(torch):
+def nccl_version(torch: Any) -> Optional[str]:
     """`2.21.5`, or None where torch was built without NCCL."""
     try:
-        import torch.cuda.nccl as nccl
-
-        version = nccl.version()
+        version = torch.cuda.nccl.version()
     except Exception:
         return None
     return ".".join(str(part) for part in version) if isinstance(version, tuple) else str(version)
 
 
-def cuda_facts(torch):
+def cuda_facts(torch: Any) -> Dict[str, Any]:
     """Whether torch can use the GPUs; if not, the warning in which it says why."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -74,7 +73,7 @@ def cuda_facts(torch):
     }
 
 
-def words(error):
+def words(error: object) -> str:
     """An error or warning in one line."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 

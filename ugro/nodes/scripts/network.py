@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from datetime import timedelta
+from typing import Any, List  # workers may have a Python older than 3.9
 
 import torch
 import torch.distributed as dist
@@ -26,7 +27,7 @@ MOST = 100  # round trips of one link
 END, TAKE, GIVE = range(3)
 
 
-def say(**facts):
+def say(**facts: Any) -> None:
     """One line for who reads the log."""
     print("UGRO-NETWORK " + json.dumps(facts), flush=True)
 
@@ -34,12 +35,12 @@ def say(**facts):
 class Link:
     """One end of the way between two ranks. One end asks, the other one serves."""
 
-    def __init__(self, peer, device):
+    def __init__(self, peer: int, device: torch.device) -> None:
         self.peer = peer
         self.words = torch.zeros(2, dtype=torch.int64, device=device)
         self.payload = torch.zeros(MESSAGE, dtype=torch.uint8, device=device)
 
-    def ask(self, kind, size=0):
+    def ask(self, kind: int, size: int = 0) -> float:
         """Seconds until the other end has taken, or given, so many bytes."""
         started = time.perf_counter()
         dist.send(torch.tensor([kind, size], device=self.words.device), self.peer)
@@ -51,7 +52,7 @@ class Link:
         self.words.tolist(), self.payload[0].item()  # on a GPU, this waits until all has happened
         return time.perf_counter() - started
 
-    def serve(self):
+    def serve(self) -> None:
         """Do what the other end asks for until it has enough."""
         while True:
             dist.recv(self.words, self.peer)
@@ -64,7 +65,7 @@ class Link:
             else:
                 dist.send(self.payload[:size], self.peer)
 
-    def round_trip(self, seconds):
+    def round_trip(self, seconds: float) -> float:
         """Seconds that a small message needs there and back; the first one also opens the connection."""
         self.ask(TAKE)
         end = time.perf_counter() + seconds
@@ -73,17 +74,18 @@ class Link:
             times.append(self.ask(TAKE))
         return statistics.median(times)
 
-    def rate(self, kind, seconds):
+    def rate(self, kind: int, seconds: float) -> float:
         """Bytes per second in one direction, with messages as large as the time allows."""
         end = time.perf_counter() + seconds
-        size, rates = PROBE, []
+        size = PROBE
+        rates: List[float] = []
         while not rates or (len(rates) < 6 and time.perf_counter() < end):
             rates.append(size / self.ask(kind, size))
             size = int(min(MESSAGE, max(PROBE, rates[-1] * seconds / 3)))
         return statistics.median(rates[1:] or rates)
 
 
-def measure_links(rank, size, device):
+def measure_links(rank: int, size: int, device: torch.device) -> float:
     """Every pair in turn while the others wait, so that they do not disturb each other. Returns the slowest rate."""
     pairs = list(itertools.combinations(range(size), 2))
     seconds = min(1.0, LINKS_SECONDS / len(pairs)) / 3
@@ -103,13 +105,13 @@ def measure_links(rank, size, device):
     return slowest
 
 
-def measure_all_reduce(rank, size, device, slowest):
+def measure_all_reduce(rank: int, size: int, device: torch.device, slowest: float) -> None:
     """What an exchange of gradients takes: the median of as many as the slowest link allows in the time."""
     rate = torch.tensor(slowest, dtype=torch.float64, device=device)
     dist.all_reduce(rate, dist.ReduceOp.MIN)
     bytes_wanted = min(MESSAGE, rate.item() * ALL_REDUCE_SECONDS / 6)
     gradients = torch.zeros(max(1024, int(bytes_wanted / 4)), device=device)
-    times = []
+    times: List[float] = []
     for _ in range(4):
         dist.barrier()
         started = time.perf_counter()
@@ -121,7 +123,7 @@ def measure_all_reduce(rank, size, device, slowest):
         say(all_reduce=sent, seconds=took, bus_rate=2 * (size - 1) / size * sent / took)
 
 
-def main(backend, seconds_to_join, seconds_to_live):
+def main(backend: str, seconds_to_join: str, seconds_to_live: str) -> None:
     # A master that died ends nothing; this ends by itself.
     signal.alarm(int(seconds_to_live))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])

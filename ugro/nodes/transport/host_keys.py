@@ -27,11 +27,17 @@ class HostKeyCheck:
         self._offered: asyncssh.SSHKey | None = None
 
     def known_hosts(self, options: asyncssh.SSHClientConnectionOptions) -> Any:
-        """A lookup for asyncssh's `known_hosts`. `UserKnownHostsFile none` never means no check."""
+        """A lookup for asyncssh's `known_hosts`. `UserKnownHostsFile none` never means no check.
+
+        Raises:
+            KeyUnusable: a known_hosts file cannot be read or has a line that makes no sense.
+        """
         self._files = known_hosts_files(options)
+        hosts = read_known_hosts(self._node.name, self._files)
 
         def lookup(host: str, address: str, port: int | None) -> Any:
-            found = asyncssh.read_known_hosts(self._files).match(host, address, port)
+            # With HostKeyAlias the alias alone counts, as for OpenSSH, not the address behind it.
+            found = hosts.match(host, "" if options.host_key_alias else address, port)
             self._recorded = list(found[0])
             return found
 
@@ -48,9 +54,27 @@ class HostKeyCheck:
 
         return NotingClient()
 
-    def error(self) -> NodeError:
+    async def offers_another_kind(self, options: asyncssh.SSHClientConnectionOptions) -> bool:
+        """Whether a handshake broke because none of the recorded kinds of key is offered: a changed key too."""
+        if not self._recorded:
+            return False
+        try:
+            offered = await fetch_host_keys(self._node, options)
+        except (OSError, asyncssh.Error):
+            return False
+        self._offered = offered[0]
+        return not set(offered) & set(self._recorded)
+
+    def error(self, options: asyncssh.SSHClientConnectionOptions) -> NodeError:
         """Why the host key was refused, with fingerprints and the command to run."""
         name = self._node.name
+        if self._offered is None and isinstance(options.tunnel, str):
+            jump = options.tunnel
+            return HostKeyUnknown(
+                name,
+                f"the host key of the jump host {jump} is not known or has changed",
+                f"log in there once by hand and look at its fingerprint: ssh {jump}",
+            )
         offered = self._offered.get_fingerprint() if self._offered else "a key of another kind than recorded"
         if not self._recorded:
             return HostKeyUnknown(
@@ -72,7 +96,20 @@ def known_hosts_files(options: asyncssh.SSHClientConnectionOptions) -> list[str]
     configured = options.known_hosts
     names = [str(name) for name in configured] if isinstance(configured, (list, tuple)) and configured else []
     names = names or [DEFAULT_KNOWN_HOSTS]
-    return [path for name in names if os.access(path := os.path.expanduser(name), os.R_OK)]
+    return [path for name in names if os.path.exists(path := os.path.expanduser(name))]
+
+
+def read_known_hosts(node: str, files: list[str]) -> asyncssh.SSHKnownHosts:
+    """The records of several known_hosts files.
+
+    Raises:
+        KeyUnusable: one cannot be read, or has a line that makes no sense.
+    """
+    try:
+        return asyncssh.read_known_hosts(files)
+    except (OSError, ValueError) as error:
+        detail = error.strerror if isinstance(error, OSError) else error
+        raise KeyUnusable(node, f"{', '.join(files)} cannot be used: {detail}", "mend the file") from None
 
 
 def writable_known_hosts(options: asyncssh.SSHClientConnectionOptions) -> Path:
@@ -94,7 +131,7 @@ def recorded_keys(
     """The keys on record for a node, under the name and port it is reached at."""
     host = options.host_key_alias or options.host or node.address
     port = options.port if options.port != 22 else None
-    return list(asyncssh.read_known_hosts(files).match(host, "", port)[0])
+    return list(read_known_hosts(node.name, files).match(host, "", port)[0])
 
 
 async def fetch_host_keys(node: NodeConfig, options: asyncssh.SSHClientConnectionOptions) -> list[asyncssh.SSHKey]:
@@ -104,18 +141,20 @@ async def fetch_host_keys(node: NodeConfig, options: asyncssh.SSHClientConnectio
         OSError, asyncssh.Error: the node cannot be reached.
     """
     keys: list[asyncssh.SSHKey] = []
+    refused: Exception = asyncssh.KeyExchangeFailed("no kind of host key in common")
     for algorithm in KEY_ALGORITHMS:
+        fetching = asyncssh.get_server_host_key(
+            options.host or node.address, options=options, server_host_key_algs=[algorithm]
+        )
+        # A server without a key of that kind says so, or just hangs up.
         try:
-            key = await asyncio.wait_for(
-                asyncssh.get_server_host_key(
-                    options.host or node.address, options=options, server_host_key_algs=[algorithm]
-                ),
-                15,
-            )
-        except asyncssh.KeyExchangeFailed:
-            continue
-        if key:
-            keys.append(key)
+            key = await asyncio.wait_for(fetching, 15)
+        except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError) as error:
+            refused = error
+        else:
+            keys += [key] if key else []
+    if not keys:
+        raise refused
     return keys
 
 
@@ -125,12 +164,12 @@ def record_host_keys(path: Path, name: str, keys: list[asyncssh.SSHKey], replace
     Raises:
         KeyUnusable: the file cannot be written.
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    if replace:
-        lines = [kept for line in lines if (kept := _without(line, name)) is not None]
-    lines += [f"{name} {key.export_public_key('openssh').decode().strip()}" for key in keys]
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        if replace:
+            lines = [kept for line in lines if (kept := _without(line, name)) is not None]
+        lines += [f"{name} {key.export_public_key('openssh').decode().strip()}" for key in keys]
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         temporary.touch(mode=0o600)
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import random
 import socket
@@ -27,6 +28,10 @@ from ugro.nodes.transport.base import (
     conclude,
 )
 from ugro.nodes.transport.host_keys import HostKeyCheck
+
+DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+ENCRYPTED_HINT = "load it into ssh-agent (ssh-add), or name another key: identity_file"
+SILENT_HINT = "is the machine on, and on this network?"
 
 CONNECT_TIMEOUT = 8.0
 LOGIN_TIMEOUT = 15.0
@@ -56,7 +61,7 @@ class SshTransport(Transport):
     @property
     def peer_address(self) -> str | None:
         peer = self._connection.get_extra_info("peername") if self._connection else None
-        return str(peer[0]) if peer else None
+        return str(peer[0]) if peer and peer[0] else None
 
     async def run(
         self,
@@ -170,20 +175,19 @@ class SshTransport(Transport):
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
         check = HostKeyCheck(self.node)
+        options = await connection_options(self.node)
+        strict = asyncssh.SSHClientConnectionOptions(
+            options, known_hosts=check.known_hosts(options), client_factory=check.client
+        )
         try:
-            options = await connection_options(self.node)
-            return await asyncssh.connect(
-                self.node.address,
-                options=asyncssh.SSHClientConnectionOptions(
-                    options, known_hosts=check.known_hosts(options), client_factory=check.client
-                ),
-            )
-        except NodeError:
-            raise
+            return await asyncssh.connect(self.node.address, options=strict)
         except asyncssh.HostKeyNotVerifiable:
-            raise check.error() from None
+            raise check.error(options) from None
         except (OSError, asyncssh.Error, ValueError) as error:
-            raise explain_connect_error(self.node, error) from None
+            handshake = isinstance(error, (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError))
+            if handshake and await check.offers_another_kind(options):
+                raise check.error(options) from None
+            raise explain_connect_error(self.node, error, options) from None
 
 
 async def _after(first: bytes, rest: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
@@ -218,8 +222,11 @@ async def connection_options(node: NodeConfig) -> asyncssh.SSHClientConnectionOp
     if node.port:
         settings["port"] = node.port
     if node.identity_file:
-        # One key and no agent: a row of wrong keys would use up sshd's MaxAuthTries.
-        settings |= {"client_keys": [os.path.expanduser(node.identity_file)], "agent_path": None}
+        # This key alone, from the file or the agent: a row of wrong keys would use up sshd's MaxAuthTries.
+        key = [os.path.expanduser(node.identity_file)]
+        agent = os.environ.get("SSH_AUTH_SOCK")
+        settings |= {"client_keys": key, "agent_identities": key if agent else None, "ignore_encrypted": bool(agent)}
+        settings |= {} if agent else {"agent_path": None}
     try:
         options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(**settings)
         return options
@@ -227,17 +234,18 @@ async def connection_options(node: NodeConfig) -> asyncssh.SSHClientConnectionOp
         raise explain_connect_error(node, error) from None
 
 
-def explain_connect_error(node: NodeConfig, error: Exception) -> NodeError:
+def explain_connect_error(
+    node: NodeConfig, error: Exception, options: asyncssh.SSHClientConnectionOptions | None = None
+) -> NodeError:
     """The error a person can act on, for what asyncssh and the system raise while connecting."""
     name, where = node.name, f"{node.address}:{node.port}" if node.port else node.address
+    if options and isinstance(options.tunnel, str):
+        where += f" through {options.tunnel}"
     detail = str(error) or type(error).__name__
     match error:
         case asyncssh.KeyEncryptionError() | asyncssh.KeyImportError():
             problem = "is encrypted" if "assphrase" in detail else f"cannot be used ({detail})"
-            key = node.identity_file or "the private key"
-            return KeyUnusable(
-                name, f"{key} {problem}", "load it into ssh-agent (ssh-add), or name another: identity_file"
-            )
+            return KeyUnusable(name, f"{node.identity_file or 'the private key'} {problem}", ENCRYPTED_HINT)
         case asyncssh.ConfigParseError():
             return KeyUnusable(name, f"{node.ssh_config}: {detail}")
         case asyncssh.PermissionDenied():
@@ -251,12 +259,28 @@ def explain_connect_error(node: NodeConfig, error: Exception) -> NodeError:
         case socket.gaierror():
             return Unreachable(name, f"{node.address} is not a known host name", "check 'address' in the inventory")
         case TimeoutError():
-            return Unreachable(name, f"{where} does not answer", "is the machine on, and on this network?")
+            return Unreachable(name, f"{where} does not answer", SILENT_HINT)
+        case OSError(errno=errno.EHOSTUNREACH | errno.ENETUNREACH | errno.EHOSTDOWN):
+            return Unreachable(name, f"{where} does not answer: {os.strerror(error.errno or 0)}", SILENT_HINT)
         case _:
             return Unreachable(name, f"no SSH connection to {where}: {detail}", f"try: ssh {name}")
 
 
-def _not_accepted(node: NodeConfig) -> AuthenticationFailed:
+def _not_accepted(node: NodeConfig) -> NodeError:
     login = f"{node.user}@{node.address}" if node.user else node.address
+    keys = [node.identity_file] if node.identity_file else DEFAULT_KEYS
+    there = [key for key in keys if os.path.isfile(os.path.expanduser(key))]
+    if there and all(_is_encrypted(key) for key in there):
+        return KeyUnusable(node.name, f"{', '.join(there)} is encrypted, and no agent holds it", ENCRYPTED_HINT)
     port = f" -p {node.port}" if node.port else ""
     return AuthenticationFailed(node.name, f"{login} does not accept our key", f"install it: ssh-copy-id{port} {login}")
+
+
+def _is_encrypted(key: str) -> bool:
+    try:
+        asyncssh.read_private_key(os.path.expanduser(key))
+    except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as error:
+        return "assphrase" in str(error)
+    except OSError:
+        return False
+    return False
