@@ -240,7 +240,8 @@ class _CodeProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._tasks:
+            self._progress.stop()
 
     def update(self, node: str, sent: int, total: int) -> None:
         if not self._progress.console.is_terminal or time.monotonic() - self._began < SLOW_SEND_SECONDS:
