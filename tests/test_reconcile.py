@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 
 from ugro.common.errors import NodeError, Unreachable
-from ugro.common.models import CodeVersion, Job, JobState, NodeShare, Placement, RankState
-from ugro.control_plane.reconcile import Phase, Runs, assess, expected_ranks, first_failure
+from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, JobState, NodeShare, NodeView, Placement, RankState
+from ugro.control_plane.reconcile import Phase, Runs, assess, expected_ranks, first_failure, gpu_holders
 from ugro.nodes.process_manager import RankFiles, RunFiles
 
 NODES = ("gpu-master", "gpu1", "gpu2")
 UP = RunFiles(node_time=100.0, claimed=True, uid="u", runner_alive=True)
+UNREAD = Unreachable("gpu2", "does not answer")
 OVER = replace(UP, runner_alive=False, exit_code=1)
 
 
@@ -155,3 +156,15 @@ def test_torchrun_that_failed_before_its_ranks_began_is_told_from_its_own_log() 
     said = "DistNetworkError: The server socket has failed to listen. name: EADDRINUSE,: address already in use\n"
     found = failure(runs(OVER, UP, UP), node=said)
     assert (found.rank, found.node, found.cause) == (None, "gpu-master", "port_in_use")
+
+
+def test_a_gpu_is_free_when_the_driver_shows_no_rank_on_it() -> None:
+    placed = job().model_copy(update={"ranks": assess(job(), runs(running(0), running(1), running(2))).ranks})
+
+    def view(node: str, uuid: str, pid: int) -> NodeView:
+        gpu = Gpu(index=0, uuid=uuid, name="RTX", processes=(GpuProcess(pid=pid, name="python"),))
+        return NodeView(node=node, seen_at=1.0, boot_id="b", clock_offset=0.0, cpu_count=2, gpus=(gpu,))
+
+    views = {"gpu-master": view("gpu-master", "GPU-0", 1000), "gpu1": view("gpu1", "GPU-1", 5), "gpu2": UNREAD}
+    assert gpu_holders(placed, views) == ["gpu-master: RTX is still held by pid 1000"]
+    assert gpu_holders(placed, {"gpu-master": view("gpu-master", "GPU-other", 1000)}) == []

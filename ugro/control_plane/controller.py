@@ -32,6 +32,10 @@ LEFTOVER_GRACE = 3.0
 """The same for what a job that succeeded left behind."""
 
 
+GPU_FREE_WITHIN = 10.0
+"""Seconds that the driver may take to give back the memory of ranks that ended."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """What every asked node said at one moment: its own state, and the files of each job that is on it."""
@@ -177,9 +181,22 @@ class Controller:
                 self._store.save(job.model_copy(update=changed), "unknown", text)
             return
         await self.sync_logs(job)
-        runs = (await self.observe([job], job.nodes)).runs[job.id]
-        ranks = reconcile.assess(job, runs).ranks
-        self._end(job.model_copy(update={"ranks": ranks}), state, reason)
+        seen, holders = await self._see_gpus_free(job)
+        ranks = reconcile.assess(job, seen.runs[job.id]).ranks
+        self._end(job.model_copy(update={"ranks": ranks}), state, "; ".join([*([reason] if reason else []), *holders]))
+
+    async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
+        """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
+
+        Returns the last look, and what still holds a GPU after `GPU_FREE_WITHIN` seconds.
+        """
+        end = time.monotonic() + GPU_FREE_WITHIN
+        while True:
+            seen = await self.observe([job], job.nodes)
+            holders = reconcile.gpu_holders(job, seen.views)
+            if not holders or time.monotonic() > end:
+                return seen, holders
+            await asyncio.sleep(0.5)
 
     def _end(self, job: Job, state: JobState, reason: str) -> None:
         changed = {"state": state, "reason": reason, "ended_at": time.time(), "unknown_since": None, "wish": None}

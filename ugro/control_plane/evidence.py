@@ -34,6 +34,7 @@ def _error_file(path: Path) -> str:
     """
     try:
         message = json.loads(_tail(path) or "{}").get("message", "")
-        return "\n" + str(message["extraInfo"]["py_callstack"] if isinstance(message, dict) else message)
+        said = str(message["extraInfo"]["py_callstack"] if isinstance(message, dict) else message)
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
+    return f"\n{said}" if said else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ugro.common.errors import NodeError
-from ugro.common.models import FirstFailure, Job, NodeShare, Rank, RankState
+from ugro.common.models import FirstFailure, Job, NodeShare, NodeView, Rank, RankState
 from ugro.control_plane.diagnosis import Finding, diagnose
 from ugro.nodes.process_manager import RankFiles, RunFiles
 
@@ -121,6 +121,21 @@ def _rank_in_words(rank: Rank) -> str:
         f"exit code {rank.exit_code}" if rank.exit_code is not None else f"SIG{rank.signal}" if rank.signal else "lost"
     )
     return f"rank {rank.rank} on {rank.node}: {how}"
+
+
+def gpu_holders(job: Job, views: Mapping[str, NodeView | NodeError]) -> list[str]:
+    """Which GPUs of a job the driver still shows as used by one of its ranks, in words."""
+    pids = {(rank.node, rank.pid) for rank in job.ranks}
+    leased = {uuid for share in (job.placement.shares if job.placement else ()) for uuid in share.gpus}
+    return [
+        f"{view.node}: {gpu.name} is still held by pid {process.pid}"
+        for view in views.values()
+        if isinstance(view, NodeView)
+        for gpu in view.gpus
+        if gpu.uuid in leased
+        for process in gpu.processes
+        if (view.node, process.pid) in pids
+    ]
 
 
 def first_failure(
