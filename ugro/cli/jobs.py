@@ -22,7 +22,7 @@ from ugro.cli.output import (
 from ugro.common.errors import InputError, JobFailed, NodeError
 from ugro.common.models import Job, JobState, NodeView, Wish
 from ugro.common.text import printable
-from ugro.control_plane.controller import Controller, Observation
+from ugro.control_plane.controller import CANCEL_GRACE, Controller, Observation
 from ugro.control_plane.launcher import run_paths
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
@@ -141,7 +141,8 @@ def cancel(app: App, job: str, as_json: bool) -> None:
             await controller.tick()
         return app.store.job(found.id)
 
-    ended = app.run(act)
+    with console(stderr=True).status(f"ending {found.id}: up to {CANCEL_GRACE:.0f} s of patience, then SIGKILL"):
+        ended = app.run(act)
     if as_json:
         print_json(job_document(ended))
     elif already:
@@ -164,7 +165,8 @@ def cancel(app: App, job: str, as_json: bool) -> None:
 def wait(app: App, job: str, as_json: bool) -> int:
     """Wait until JOB (id or name) has ended: exit code 0 if it succeeded, 1 if not."""
     record = app.store.find(job)
-    ended = app.run(lambda controller, _: wait_for(app, controller, record))
+    with console(stderr=True).status(f"waiting for {record.id}"):
+        ended = app.run(lambda controller, _: wait_for(app, controller, record))
     if as_json:
         print_json(job_document(ended))
     if ended.state != JobState.SUCCEEDED:

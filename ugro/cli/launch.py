@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,7 @@ def launch(
         _dry_run(app, spec, as_json)
         return 0
     job = _submit(app, spec, yes, quiet=as_json)
-    with _CodeProgress() as progress:
+    with _CodeProgress() as progress, _going_on(job):
         job = app.run(lambda controller, _: _start(app, controller, job), progress.update)
     if as_json:
         print_json({"id": job.id, "name": job.name, "state": job.state.value})
@@ -105,7 +107,8 @@ def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], op
             )
         if Path(first).suffix in (".yaml", ".yml"):
             spec = load_job_spec(Path(first))
-            return job_spec(**(spec.model_dump() | given | {"args": (*spec.args, *script_args)}))
+            workdir = str(Path(first).parent / spec.workdir)  # as the file says it, from where the file is
+            return job_spec(**(spec.model_dump() | given | {"args": (*spec.args, *script_args), "workdir": workdir}))
         return job_spec(script=_relative(first), args=script_args, **given)
     script = app.inventory.script
     if not script:
@@ -170,6 +173,18 @@ def _announce(job: Job) -> None:
         click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
 
 
+@contextlib.contextmanager
+def _going_on(job: Job) -> Iterator[None]:
+    """When the person interrupts us, say that the job does not end with us."""
+    try:
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo(
+            f"\n{job.id} goes on. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", err=True
+        )
+        raise
+
+
 def _follow(app: App, job: Job) -> int:
     out = console()
 
@@ -177,13 +192,8 @@ def _follow(app: App, job: Job) -> int:
         reader = LogReader(app.store.files(job.id).logs(job.attempt))
         return await follow(app, controller, job, reader, out)
 
-    try:
+    with _going_on(job):
         ended = app.run(act)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo(
-            f"\n{job.id} goes on. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", err=True
-        )
-        raise
     out.print()
     out.print(ranks_table(ended))
     if ended.state == JobState.SUCCEEDED:

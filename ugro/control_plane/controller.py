@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ugro.common.config import Inventory
-from ugro.common.errors import NodeError
+from ugro.common.errors import NodeError, UgroError
 from ugro.common.models import FirstFailure, Job, JobState, NodeView, Wish
 from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
@@ -207,7 +207,12 @@ class Controller:
         for job in self._store.jobs():
             if job.state != JobState.QUEUED:
                 continue
-            found = allocate(self._store.spec(job.id), self._inventory, seen.views, leases(self._store.jobs()))
+            try:
+                spec = self._store.spec(job.id)
+            except UgroError as error:  # one broken job must not keep the others waiting
+                self._end(job, JobState.FAILED, error.message)
+                continue
+            found = allocate(spec, self._inventory, seen.views, leases(self._store.jobs()))
             if not found.placement:
                 reason = "; ".join(found.reasons)
                 if reason != job.reason:
@@ -221,16 +226,21 @@ class Controller:
     async def _launch(self, job: Job) -> None:
         try:
             job = await self.launcher.launch(job)
-        except NotStarted as error:
-            failure = FirstFailure(rank=None, node=error.node, cause="launch_failed", message=error.message)
-            job = error.job.model_copy(update={"first_failure": failure, "reason": error.message})
-            self._store.save(job, "failing", error.message)
-            if job.placement and job.placement.master_port:
-                await self._finish(job, JobState.FAILED, error.message, CANCEL_GRACE)
-            else:  # no node was told to start, so there is nothing to end
-                self._end(job, JobState.FAILED, error.message)
+        except UgroError as error:
+            await self._give_up(error.job if isinstance(error, NotStarted) else self._store.job(job.id), error)
             return
         self._store.save(_running(job), "running", f"{job.placement.world_size if job.placement else 0} ranks started")
+
+    async def _give_up(self, job: Job, error: UgroError) -> None:
+        """Take back a launch that did not come about; where no node was told to start, there is nothing to end."""
+        node = error.node if isinstance(error, NotStarted) else job.nodes[0]
+        failure = FirstFailure(rank=None, node=node, cause="launch_failed", message=error.message)
+        job = job.model_copy(update={"first_failure": failure, "reason": error.message})
+        self._store.save(job, "failing", error.message)
+        if job.placement and job.placement.master_port:
+            await self._finish(job, JobState.FAILED, error.message, CANCEL_GRACE)
+        else:
+            self._end(job, JobState.FAILED, error.message)
 
 
 def _running(job: Job) -> Job:

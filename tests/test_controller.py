@@ -1,0 +1,196 @@
+"""The tick on two pretended nodes of this machine: real processes, no SSH and no torch, so that it is quick."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ugro.common.config import Inventory, JobSpec, NodeConfig
+from ugro.common.errors import Unreachable
+from ugro.common.models import Job, JobState, Wish
+from ugro.control_plane.controller import Controller
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.submission import choose_code, submit
+from ugro.nodes.pool import Pool
+from ugro.nodes.transport import LocalTransport, Outcome
+
+NODES = ("a", "b")
+PYTHON = """#!/bin/sh
+# The node's python; as torchrun it starts one rank per node, in a session of its own as torchrun does.
+[ "$1" = -m ] || exec {python} "$@"
+for option in "$@"; do case $option in --node-rank=*) export RANK="${{option#*=}}" ;; esac; done
+while [ "${{1%rank.py}}" = "$1" ]; do shift; done
+setsid --wait {python} "$@"
+"""
+
+
+class Node(LocalTransport):
+    """A node that can be silent."""
+
+    silent = False
+
+    async def run(
+        self, script: str, args: Sequence[str] = (), *, data: bytes | AsyncIterable[bytes] = b"", **options: Any
+    ) -> Outcome:
+        if self.silent:
+            raise Unreachable(self.name, "does not answer")
+        return await super().run(script, args, data=data, **options)
+
+
+class Bed:
+    """A state directory, two nodes, a project, and controllers that come and go."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.store = MetadataStore(home / "state")
+        self.project = home / "project"
+        self.project.mkdir()
+        python = home / "python"
+        python.write_text(PYTHON.format(python=sys.executable))
+        python.chmod(0o755)
+        nodes = {
+            name: NodeConfig(name=name, address="127.0.0.1", python=str(python), base_dir=f"{home}/{name}")
+            for name in NODES
+        }
+        self.inventory = Inventory(nodes=nodes)
+        self.nodes = {name: Node(config) for name, config in nodes.items()}
+
+    def submit(self, text: str, **fields: Any) -> Job:
+        (self.project / "t.py").write_text(text)
+        spec = JobSpec(script="t.py", workdir=str(self.project), **fields)
+        return submit(self.store, spec, choose_code(spec))
+
+    async def tick(self) -> None:
+        """One tick of a controller that has just been started."""
+        store = MetadataStore(self.store.home)
+        await Controller(store, self.inventory, Pool(self.inventory, lambda config: self.nodes[config.name])).tick()
+
+    async def until(self, job: Job, *states: JobState) -> Job:
+        async with asyncio.timeout(30):
+            while (now := self.store.job(job.id)).state not in states:
+                await self.tick()
+        return now
+
+    def kinds(self, job: Job) -> list[str]:
+        return [event.kind for event in self.store.events(job.id) if event.kind != "ranks"]
+
+
+@pytest.fixture
+def bed(home: Path) -> Bed:
+    return Bed(home)
+
+
+STARTED = "import os; open(os.environ['HOME'] + '/started', 'a').write(os.environ['RANK'])\n"
+STAY = STARTED + "import time; time.sleep(600)\n"
+
+
+async def test_a_job_runs_to_its_end(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STARTED), JobState.SUCCEEDED)
+    assert bed.kinds(job) == ["submitted", "starting", "placed", "running", "succeeded"]
+    assert [(rank.node, rank.exit_code) for rank in job.ranks] == [("a", 0), ("b", 0)]
+    assert sorted((bed.home / "started").read_text()) == ["0", "1"]
+
+
+async def test_an_unchanged_world_plans_nothing(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+        await bed.tick()
+    files = bed.store.files(job.id)
+    before = files.record.read_bytes(), files.events.read_bytes()
+    for _ in range(3):
+        await bed.tick()
+    assert (files.record.read_bytes(), files.events.read_bytes()) == before
+    await cancel(bed, job)
+
+
+async def cancel(bed: Bed, job: Job) -> Job:
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    return await bed.until(job, JobState.CANCELLED)
+
+
+async def test_cancel(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    queued = bed.submit(STAY)
+    await bed.tick()
+    waiting = bed.store.job(queued.id)
+    assert waiting.state == JobState.QUEUED and "a is held by job-001; b is held by job-001" in waiting.reason
+    assert (await cancel(bed, queued)).placement is None
+    cancelled = await cancel(bed, job)
+    assert {rank.signal for rank in cancelled.ranks} <= {"TERM", None} and cancelled.wish is None
+
+
+class Killed(BaseException):
+    """The controller dies here."""
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("at", range(4))
+async def test_a_controller_killed_at_any_record_is_continued(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, at: int, after: bool
+) -> None:
+    """Killed before or after the n-th record it writes: nothing is started twice and nothing is lost."""
+    job = bed.submit(STARTED)
+    save, saves = MetadataStore.save, []
+
+    def dying(self: MetadataStore, job: Job, kind: str, message: str) -> None:
+        saves.append(kind)
+        if after:
+            save(self, job, kind, message)
+        if len(saves) > at:
+            raise Killed
+        if not after:
+            save(self, job, kind, message)
+
+    monkeypatch.setattr(MetadataStore, "save", dying)
+    with pytest.raises(Killed):
+        async with asyncio.timeout(30):
+            while True:
+                await bed.tick()
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(bed.home))
+    ended = await bed.until(job, JobState.SUCCEEDED, JobState.FAILED)
+    assert ended.state == JobState.SUCCEEDED, ended.reason
+    assert sorted((bed.home / "started").read_text()) == ["0", "1"]
+
+
+async def test_silent_is_unknown_and_nothing_is_decided(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    bed.nodes["b"].silent = True
+    unknown = await bed.until(job, JobState.UNKNOWN)
+    assert unknown.unknown_since and "b: does not answer" in unknown.reason
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    await bed.tick()
+    assert bed.store.job(job.id).state == JobState.UNKNOWN, "a cancel that is not confirmed is not done"
+    bed.nodes["b"].silent = False
+    assert (await bed.until(job, JobState.CANCELLED)).unknown_since is None
+
+
+async def test_one_node_that_cannot_start_stops_the_others(bed: Bed) -> None:
+    job = bed.submit(STAY)
+    (bed.home / "b").mkdir()
+    (bed.home / "b" / "jobs").write_text("in the way")
+    failed = await bed.until(job, JobState.FAILED)
+    assert failed.first_failure and failed.first_failure.cause == "launch_failed" and failed.first_failure.node == "b"
+    assert not (bed.home / "started").exists()
+
+
+@pytest.mark.parametrize("lost", ["spec.json", "snapshot"])
+async def test_a_broken_job_fails_and_does_not_keep_the_others_waiting(bed: Bed, lost: str) -> None:
+    broken, fine = bed.submit(STARTED), bed.submit(STARTED)
+    path = bed.store.files(broken.id).folder / lost
+    path.rename(path.with_name("lost"))
+    assert lost in (await bed.until(broken, JobState.FAILED)).reason
+    await bed.until(fine, JobState.SUCCEEDED)
+
+
+async def test_the_rank_that_failed_is_named_and_the_other_is_ended(bed: Bed) -> None:
+    text = "import os, sys, time\nif os.environ['RANK'] == '1': raise ValueError('boom')\ntime.sleep(600)\n"
+    failed = await bed.until(bed.submit(text), JobState.FAILED)
+    failure = failed.first_failure
+    assert failure and (failure.rank, failure.cause, failure.message) == (1, "python_exception", "ValueError: boom")
+    assert [(rank.exit_code, rank.signal) for rank in failed.ranks] == [(None, "TERM"), (1, None)]
