@@ -48,8 +48,8 @@ def check(app: App, names: str | None, network: bool, as_json: bool) -> int:
     nodes = app.inventory.select(names)
     if network and len(nodes) < 2:
         raise InputError("a network has at least two nodes", "leave --on away, or name two nodes")
-    checkup = Checkup(app, nodes)
-    app.run(lambda _, pool: checkup.run(pool, network))
+    checkup = Checkup(app, nodes, network)
+    app.run(lambda _, pool: checkup.run(pool))
     if as_json:
         print_json(checkup.document())
     else:
@@ -60,15 +60,16 @@ def check(app: App, names: str | None, network: bool, as_json: bool) -> int:
 class Checkup:
     """One run of the command: what was asked, what came of it."""
 
-    def __init__(self, app: App, nodes: Sequence[NodeConfig]) -> None:
+    def __init__(self, app: App, nodes: Sequence[NodeConfig], with_network: bool) -> None:
         self._app = app
         self._nodes = nodes
+        self._with_network = with_network
         self._waiting = ""
         self.reports: dict[str, Report] = {}
         self.findings: list[Finding] = []
         self.network: NetworkReport | None = None
 
-    async def run(self, pool: Pool, network: bool) -> None:
+    async def run(self, pool: Pool) -> None:
         """Look at everything."""
         launcher = Launcher(self._app.store, self._app.inventory, pool, None)
         async with self._progress():
@@ -76,7 +77,7 @@ class Checkup:
             await self._find_ways(pool, launcher)
             state = judge_state(str(self._app.store.home), kind).about(None)
             self.findings = [*judge(self._nodes, self.reports), state]
-            if network:
+            if self._with_network:
                 await self._try_network(pool, launcher)
 
     async def _examine(self, pool: Pool) -> dict[str, Report]:
@@ -147,13 +148,14 @@ class Checkup:
         return EXIT_JOB_FAILED if any(finding.level == Level.PROBLEM for finding in self.findings) else EXIT_OK
 
     def document(self) -> dict[str, Any]:
-        """The stable JSON form (docs/scripting.md)."""
-        return {
+        """The stable JSON form (docs/scripting.md); a network that could not be tried is null."""
+        document = {
             "schema_version": 1,
             "nodes": [node_document(node, self.reports[node.name]) for node in self._nodes],
-            "network": self.network.model_dump(mode="json") if self.network else None,
             "findings": [finding.model_dump(mode="json") for finding in self.findings],
         }
+        network = self.network.model_dump(mode="json") if self.network else None
+        return document | ({"network": network} if self._with_network else {})
 
     def print(self) -> None:
         """One block per node, one for what concerns all, the measurements, and the count."""

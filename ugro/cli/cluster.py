@@ -7,7 +7,7 @@ import click
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option
 from ugro.cli.jobs import fresh_or_remembered
 from ugro.cli.output import RANK_COLOURS, console, node_document, nodes_table, print_json
-from ugro.common.errors import EXIT_NODES, InputError, NodeError, StateLocked
+from ugro.common.errors import InputError, NodeError, StateLocked
 from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
 from ugro.nodes.pool import Pool
@@ -91,7 +91,7 @@ def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> i
 
 def _exit_code(outcome: Outcome | NodeError) -> int:
     if isinstance(outcome, NodeError):
-        return EXIT_NODES
+        return outcome.exit_code
     return outcome.status if outcome.status >= 0 else 128 - outcome.status
 
 
