@@ -15,7 +15,14 @@ from .errors import TestbedError, system
 from .hosts import Host
 from .network import Network, claim, reap_leftovers, remove
 
-PACKAGES = {"sshd": "openssh-server", "ip": "iproute2", "rsync": "rsync", "fish": "fish", "tcsh": "tcsh"}
+PACKAGES = {
+    "sshd": "openssh-server",
+    "ip": "iproute2",
+    "rsync": "rsync",
+    "fish": "fish",
+    "tcsh": "tcsh",
+    "busybox": "busybox",
+}
 
 INVENTORY = """\
 defaults:

@@ -110,14 +110,21 @@ class Checkup:
                 self.reports[node] = dataclasses.replace(report, way=way)
 
     async def _try_network(self, pool: Pool, launcher: Launcher) -> None:
-        able = [node for node, report in self.reports.items() if can_train(report)]
+        able = {
+            node: report.python
+            for node, report in self.reports.items()
+            if isinstance(report, NodeReport) and report.python and report.python.distributed
+        }
         if len(able) < 2:
             text = "the network was not measured: that needs two nodes with a working torch"
             self.findings.append(info("network", text).about(None))
             return
-        gpus = idle_gpus(able, self.reports, leases(self._app.store.jobs()))
+        gpus = idle_gpus(list(able), self.reports, leases(self._app.store.jobs()))
         self._waiting = f"a trial on {', '.join(able)}"
-        self.network = await check_network(launcher, self._app.inventory, pool, able, gpus)
+        if not gpus and any(python.cuda_available for python in able.values()):
+            text = "the network was measured on CPUs, not with NCCL: not every node has a GPU that nobody uses"
+            self.findings.append(info("network", text).about(None))
+        self.network = await check_network(launcher, self._app.inventory, pool, list(able), gpus)
         self.findings += self.network.findings
 
     @contextlib.asynccontextmanager
@@ -165,11 +172,6 @@ class Checkup:
         if self.network:
             print_network(self.network)
         console().print(summary(len(self._nodes), self.findings))
-
-
-def can_train(report: Report) -> bool:
-    """Whether a node has what a distributed training needs."""
-    return isinstance(report, NodeReport) and report.python is not None and report.python.distributed
 
 
 def node_document(node: NodeConfig, report: Report) -> dict[str, Any]:

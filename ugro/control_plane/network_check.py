@@ -45,13 +45,13 @@ SCRIPT = "network.py"
 
 PLACE = """
 umask 077
-case $1 in "~/"*) set -- "$HOME/${1#"~/"}" "$2" ;; esac
+case $1 in "~/"*) set -- "$HOME/${1#"~/"}" "$2" "$3" ;; esac
 mkdir -p "$1/code" || exit 73
 # What a trial left whose master died; its ranks have ended themselves.
 find "${1%/*}" -maxdepth 1 -name 'check-*' -mmin +60 -exec rm -rf {} +
-cat > "$1/code/.$2.$$" && mv "$1/code/.$2.$$" "$1/code/$2"
+cat > "$1/code/.$3" && mv "$1/code/.$3" "$1/code/$2"
 """
-"""usage: JOB_DIR SCRIPT. Nodes that share a home write the same file, each whole."""
+"""usage: JOB_DIR SCRIPT NODE. Nodes that share a home write the same file, each whole."""
 
 REMOVE = """
 case $1 in "~/"*) set -- "$HOME/${1#"~/"}" ;; esac
@@ -115,7 +115,7 @@ class _Trial:
 
     async def _place(self) -> None:
         async def one(transport: Transport) -> None:
-            args = (self._paths(transport.name).job_dir, SCRIPT)
+            args = (self._paths(transport.name).job_dir, SCRIPT, transport.name)
             outcome = await transport.run(PLACE, args, data=load(SCRIPT).encode())
             if outcome.status:
                 why = outcome.error_text or f"exit {outcome.status}"

@@ -19,11 +19,14 @@ SLOW_GBIT_PER_S = 0.5
 LAST_WORDS = 4
 """Lines of a log that are shown when a rank gave no result."""
 
+LINE_LIMIT = 300
+
 FIREWALL = (
     "is there a firewall between them? Ranks connect to each other on any port; and see that 'train_address' and"
     " 'interface' of the nodes belong to one network"
 )
 
+_NOISE = re.compile(r"\s*$|UGRO-NETWORK |\s*frame #\d+: |<omitting ")
 _FACT = re.compile(r"^UGRO-NETWORK (\{.*\})\s*$", re.MULTILINE)
 
 Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -139,10 +142,10 @@ def hung(nodes: Sequence[str], facts: Facts, seconds: float, meets_at: str | Non
 
 
 def last_words(logs: Mapping[str, str]) -> Iterator[str]:
-    """The ends of logs, for people."""
+    """The ends of logs, for people: without our own lines and C++ stack frames."""
     for node, log in logs.items():
-        lines = [printable(line) for line in log.splitlines() if line.strip() and not _FACT.match(line)]
-        yield from (f"{node} | {line}" for line in lines[-LAST_WORDS:])
+        lines = [printable(line) for line in log.splitlines() if not _NOISE.match(line)]
+        yield from (f"{node} | {line[:LINE_LIMIT]}" for line in lines[-LAST_WORDS:])
 
 
 def idle_gpus(nodes: Sequence[str], reports: Mapping[str, Report], held: Iterable[str]) -> dict[str, str]:

@@ -61,6 +61,7 @@ class PythonFacts(Record):
 class Way(Record):
     """How a node reaches its peer of a training: with which address of its own, over which interface."""
 
+    peer: str
     address: str
     interface: str | None
 
@@ -180,8 +181,8 @@ async def find_way(transport: Transport, peer: str) -> Way:
         said = json.loads(_last_line(outcome))
         problem = said.get("route_error")
         if not problem:
-            return Way(address=said["address"], interface=said["interface"])
-    except (ValueError, KeyError, AttributeError):
+            return Way(peer=peer, address=said["address"], interface=said["interface"])
+    except (ValueError, KeyError, AttributeError, RecursionError):
         problem = _last_words(outcome)
     hint = "set 'train_address' of the nodes to an address they reach each other at"
     raise NodeRefused(transport.name, f"no way to {peer}: {printable(str(problem))}", hint)

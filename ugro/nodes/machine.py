@@ -125,7 +125,7 @@ def parse_machine(output: str, nonce: str) -> Machine | None:
 
 def _kills(logind: Mapping[str, str], user: str) -> bool:
     """logind's own rule. Lingering does not help: what it kills is the session's scope, where sshd's commands live."""
-    if user in logind.get("KillExcludeUsers", "root").split():
+    if user in (logind.get("KillExcludeUsers") or "root").split():
         return False
     if only := logind.get("KillOnlyUsers", "").split():
         return user in only
@@ -143,7 +143,7 @@ def _power(said: Said, logind: Mapping[str, str]) -> Power:
         lid="lid" in said,
         lid_action=_lid_action(logind, on_battery),
         on_battery=on_battery,
-        battery_percent=next((int(percent) for *_, percent, _ in batteries if percent.isdigit()), None),
+        battery_percent=next((_whole(percent) for *_, percent, _ in batteries), None),
         can_sleep=_can_sleep(said),
         idle_action=logind.get("IdleAction"),
         idle_after=logind.get("IdleActionUSec"),

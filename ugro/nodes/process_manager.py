@@ -161,6 +161,9 @@ def _python_word(python: str) -> str:
     return f'"$HOME"/{shlex.quote(python[2:])}' if python.startswith("~/") else shlex.quote(python)
 
 
+RUN_PYTHON = 'python=$1; shift; case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac; exec "$python" - "$@"'
+
+
 async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -> str:
     """Make the job's folder on a node and return the id of the storage it lies on: shared homes have one id.
 
@@ -173,12 +176,13 @@ async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -
 
 
 async def run_python(transport: Transport, program: str, args: Sequence[str], timeout: float) -> Outcome:
-    """Run a Python program, given as text, with the node's own python.
+    """Run a Python program of `scripts/` with the node's own python and its `env`, as a rank would run.
 
     Raises:
         NodeRefused: that python is not there.
     """
-    script = 'python=$1; shift; case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac; exec "$python" - "$@"'
+    exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in transport.node.env.items())
+    script = exports + RUN_PYTHON
     outcome = await transport.run(script, (transport.node.python, *args), data=load(program).encode(), timeout=timeout)
     if outcome.status in (126, 127):
         raise NodeRefused(

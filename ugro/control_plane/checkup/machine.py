@@ -102,6 +102,9 @@ def judge_network(node: NodeConfig, way: Way | None, machine: Machine) -> Iterat
     elif interface in machine.wireless:
         hint = "use a cable: gradients are exchanged at every step, and all nodes wait for the slowest"
         yield warning("network", f"trains over Wi-Fi ({interface})", hint)
+    elif way and way.interface == "lo" and not machine.simulated:
+        hint = "set 'address' or 'train_address' of that node to an address that other machines reach"
+        yield warning("network", f"the other node's address {way.peer} is this machine itself", hint)
     elif interface:
         yield ok("network", f"trains over {interface}")
 

@@ -13,7 +13,7 @@ from ugro.nodes.machine import Machine
 
 INSTALL = "https://pytorch.org/get-started/locally"
 
-_ARCH = re.compile(r"(sm|compute)_(\d+)(\d)([af]?)")
+_ARCH = re.compile(r"(sm|compute)_(\d{1,3})(\d)([af]?)")
 
 
 def judge_python(python: PythonFacts) -> Iterator[Remark]:

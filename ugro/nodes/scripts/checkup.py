@@ -34,7 +34,7 @@ def look(ask_cuda: bool) -> Dict[str, Any]:
         import torch
     except Exception as error:
         # That there is no torch says itself; a torch that is there and broken has more to say.
-        if getattr(error, "name", None) != "torch":
+        if not (isinstance(error, ModuleNotFoundError) and error.name == "torch"):
             facts["torch_error"] = words(error)
         return facts
     facts["torch"] = str(torch.__version__)
