@@ -11,6 +11,7 @@ what ran before. SIGUSR2 asks for a checkpoint at the end of the current step; e
 
 import argparse
 import contextlib
+import gc
 import math
 import os
 import random
@@ -322,6 +323,7 @@ def main() -> None:
     args, request = parse_args(), SaveRequest()
     train(args, join_world(), request)
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Python resets its handlers on the way out: a late one would kill
+    gc.collect()  # a model that still holds the group would keep gloo's threads alive, and they abort the exit
     dist.destroy_process_group()  # only here: after an error it could wait for peers that are gone
 
 

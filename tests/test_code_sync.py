@@ -605,3 +605,15 @@ def test_the_rsync_command(tmp_path: Path) -> None:
     assert ssh[ssh.index("-p") + 1] == "2222" and ssh[ssh.index("-i") + 1] == os.path.expanduser("~/k e'y")
     assert {"BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=8"} <= set(ssh)
     assert not {"-F", "-p", "-i", "-l"} & set(rsync.ssh_command(plain))
+
+
+def test_a_link_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t.py").touch()
+    (tmp_path / "link").symlink_to("t.py")
+
+    def forbidden(*_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.readlink", forbidden)
+    selection = select_files(tmp_path)
+    assert list(selection.files) == ["t.py"] and selection.refused == {"link": "Permission denied"}

@@ -63,6 +63,8 @@ def test_the_repositorys_own_inventory() -> None:
         ("nodes:\n  a: 10.0.0.1\n", "inventory.yaml:2: nodes.a: found '10.0.0.1', a mapping is expected"),
         ("nodes: {}\n", "at least one node"),
         ("", "a mapping is expected"),
+        ("nodes: &n\n  a: *n\n", "contains itself"),
+        ("nodes: " + "[" * 5000 + "\n", "nested too deeply"),
         ("nodes:\n\ta: x\n", "inventory.yaml:2: not valid YAML"),
         ("node:\n  a: {address: h}\n", "inventory.yaml:1: node: unknown"),
         ("nodes:\n  a: {address: h, local: true}\n  b: {address: h, local: true}\n", "only this machine can be"),

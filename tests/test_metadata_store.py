@@ -115,9 +115,10 @@ def test_nodes_are_remembered(tmp_path: Path) -> None:
     remembered = store.remembered_node("a")
     assert remembered and remembered.seen_at == 2.0
     assert store.remembered_node("b")
-    (tmp_path / "cluster.json").write_text('{"nodes": {"1"')
-    with pytest.raises(StateError, match=r"cluster\.json is not valid JSON"):
-        store.remembered_node("a")
+    for broken in (b'{"nodes": {"1"', b"\xff\xfe", b"[" * 100_000, b"7"):
+        (tmp_path / "cluster.json").write_bytes(broken)
+        with pytest.raises(StateError, match=r"cluster\.json is not valid JSON"):
+            store.remembered_node("a")
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

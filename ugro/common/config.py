@@ -276,11 +276,16 @@ def _read_yaml(path: Path, kind: type[InputError]) -> tuple[dict[str, Any], dict
         raise kind(f"{path}: not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise kind(f"{path}: cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise kind(f"{path}: nested too deeply to be meant") from None
     if not isinstance(document, dict):
         raise kind(f"{path}:1: a mapping is expected, found {_shown(document)}")
     lines: dict[Location, int] = {}
     if node is not None:
-        _index_lines(node, (), lines, path, kind)
+        try:
+            _index_lines(node, (), lines, path, kind)
+        except RecursionError:
+            raise kind(f"{path}: something in it contains itself") from None
     return document, lines
 
 

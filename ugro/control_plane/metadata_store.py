@@ -45,14 +45,12 @@ class AtomicStorage(Storage):
 
     def read(self) -> dict[str, dict[str, Any]] | None:
         try:
-            text = self._path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return None
-        try:
-            document = json.loads(text)
+            document = json.loads(self._path.read_bytes())
             if not isinstance(document, dict):
                 raise ValueError("an object is expected")
-        except ValueError as error:
+        except FileNotFoundError:
+            return None
+        except (ValueError, RecursionError) as error:
             hint = "it only remembers what the nodes said last: delete it, and it is made anew"
             raise StateError(f"{self._path} is not valid JSON ({error})", hint) from None
         return document

@@ -134,10 +134,7 @@ def _examine(root: Path, path: str, files: dict[str, int], refused: dict[str, st
         return
     readable = os.access(full, os.R_OK)
     if stat.S_ISLNK(status.st_mode):
-        if _stays_inside(root, path):
-            files[path] = 0
-        else:
-            refused[path] = f"a link that leads out of the directory, to {os.readlink(full)}"
+        _examine_link(root, path, files, refused)
     elif stat.S_ISDIR(status.st_mode):
         refused[path] = "a submodule or repository that git does not list" if readable else "cannot be read"
     elif not stat.S_ISREG(status.st_mode):
@@ -146,6 +143,16 @@ def _examine(root: Path, path: str, files: dict[str, int], refused: dict[str, st
         refused[path] = "cannot be read"
     else:
         files[path] = status.st_size
+
+
+def _examine_link(root: Path, path: str, files: dict[str, int], refused: dict[str, str]) -> None:
+    try:
+        if _stays_inside(root, path):
+            files[path] = 0
+        else:
+            refused[path] = f"a link that leads out of the directory, to {os.readlink(root / path)}"
+    except OSError as error:  # links of /proc, say, that only their owner may read
+        refused[path] = error.strerror or "cannot be read"
 
 
 def _stays_inside(root: Path, path: str) -> bool:

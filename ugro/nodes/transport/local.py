@@ -56,6 +56,8 @@ class LocalTransport(Transport):
         finally:
             if process.returncode is None:
                 await _end(process)
+            # A grandchild may hold the pipes open; asyncio would complain of them when the loop is gone.
+            process._transport.close()  # type: ignore[attr-defined]
         return conclude(self.name, status, collector, frame, time.monotonic() - started)
 
     async def close(self) -> None:
