@@ -52,6 +52,8 @@ def test_a_mistyped_command_is_answered_with_the_near_one() -> None:
         (["launch"], "there is no inventory"),
         (["launch", "train.py", "--epochs", "3"], "'--epochs' is not an option of `ugro launch`"),
         (["launch", "train.py", "--name", "../x"], "name: found '../x'"),
+        (["launch", "train.py", "--nodes", "gpu1,gpu1"], "a node is named twice"),
+        (["launch", "train.py", "--nodes", "gpu1,"], "a number of nodes, or their names, is expected"),
         (["launch", "../train.py"], "a path inside the working directory"),
         (["launch", "job.yaml"], "job.yaml: cannot be read"),
         (["logs", "job-001", "--tail", "-1"], "not in the range"),
@@ -97,7 +99,7 @@ def test_init_writes_an_inventory_that_loads(home: Path) -> None:
     assert ugro("init", "--force", cwd=home).returncode == 0
 
 
-@pytest.mark.parametrize("text", ["", "a b", "gpu1=", "x=$(y)", "=a", "a:port", "../x=h", "n=-oProxyCommand=x"])
+@pytest.mark.parametrize("text", ["", "a b", "gpu1=", "x=$(y)", "=a", "a:port", "../x=h", "n=-oProxyCommand=x", "a=@b"])
 def test_init_refuses_what_names_no_machine(home: Path, text: str) -> None:
     done = ugro("init", "--", text, cwd=home)
     assert done.returncode == 2 and "Traceback" not in done.stderr
@@ -126,6 +128,23 @@ def test_completion_of_commands(home: Path) -> None:
 
 def test_a_reader_that_has_seen_enough_is_no_error(home: Path) -> None:
     (home / "inventory.yaml").write_text("nodes:\n  me: {address: 127.0.0.1, local: true}\n")
-    command = f"{sys.executable} -m ugro run -- 'seq 100000' | head -1"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=home, timeout=60)
-    assert done.stdout == "me | 1\n" and "Traceback" not in done.stderr
+    command = f"set -o pipefail; {sys.executable} -m ugro run -- 'seq 100000' | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=home, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "me | 1\n") and "Traceback" not in done.stderr, done.stderr
+
+
+def test_closed_and_full_outputs_are_no_traceback(home: Path) -> None:
+    (home / "inventory.yaml").write_text("nodes:\n  me: {address: 127.0.0.1, local: true}\n")
+    for redirected in (">&-", "> /dev/full", "2>&- >&-"):
+        command = f"{sys.executable} -m ugro nodes {redirected}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=home, timeout=60)
+        assert "Traceback" not in done.stderr
+    (home / "gone").mkdir()
+    command = f"rmdir ../gone; {sys.executable} -m ugro --inventory ../inventory.yaml launch t.py"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, cwd=home / "gone", timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_ugro_alone_shows_its_help() -> None:
+    done = ugro()
+    assert done.returncode == 0 and done.stdout.startswith("Usage: ugro")

@@ -126,6 +126,7 @@ def test_a_job_yaml(tmp_path: Path) -> None:
         ("script: ../train.py\n", "job.yaml:1: script: found '../train.py': a path inside the working directory"),
         ("args: []\n", "script: is missing"),
         ("script: train.py\nname: job-001\n", "are ids"),
+        ("script: train.py\nnodes: [gpu1, gpu1]\n", "job.yaml:2: nodes: found ['gpu1', 'gpu1']: a node is named twice"),
         ("script: train.py\nname: 'a b'\n", "letters, digits"),
         ("script: train.py\nepochs: 3\n", "job.yaml:2: epochs: unknown key"),
         ("script: train.py\nargs: --epochs 3\n", "job.yaml:2: args: found '--epochs 3'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,18 @@ async def test_a_job_runs_to_its_end(bed: Bed) -> None:
     assert sorted((bed.home / "started").read_text()) == ["0", "1"]
 
 
+async def test_a_job_ended_when_its_ranks_did_and_not_when_somebody_looked(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STARTED), JobState.RUNNING)
+    exits = [bed.home / node / f"jobs/job-001/1/node-{rank}/exit" for rank, node in enumerate(NODES)]
+    async with asyncio.timeout(20):
+        while not all(path.exists() for path in exits):
+            await asyncio.sleep(0.05)
+    looked = time.time()
+    ended = await bed.until(job, JobState.SUCCEEDED)
+    assert ended.ended_at and ended.ended_at < looked
+    assert abs(ended.ended_at - max(rank.ended_at or 0 for rank in ended.ranks)) < 1, "in the master's clock"
+
+
 async def test_an_unchanged_world_plans_nothing(bed: Bed) -> None:
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     while not all(rank.pid for rank in bed.store.job(job.id).ranks):
@@ -117,8 +130,12 @@ async def test_cancel(bed: Bed) -> None:
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     queued = bed.submit(STAY)
     await bed.tick()
+    last = bed.submit(STAY)
+    await bed.tick()
     waiting = bed.store.job(queued.id)
     assert waiting.state == JobState.QUEUED and "a is held by job-001; b is held by job-001" in waiting.reason
+    assert bed.store.job(last.id).reason == "behind job-002"
+    await cancel(bed, last)
     assert (await cancel(bed, queued)).placement is None
     cancelled = await cancel(bed, job)
     assert {rank.signal for rank in cancelled.ranks} <= {"TERM", None} and cancelled.wish is None

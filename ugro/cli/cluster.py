@@ -49,7 +49,7 @@ def sweep(app: App, as_json: bool) -> None:
         print_json({"schema_version": 1, "changes": [event.model_dump(mode="json") for event in news]})
         return
     for event in news:
-        click.echo(f"{event.job} {event.kind}: {printable(event.message)}")
+        click.echo(f"{event.job} {event.kind}" + (f": {printable(event.message)}" if event.message else ""))
 
 
 @command(context_settings={"ignore_unknown_options": False})

@@ -6,8 +6,11 @@ Closing this view changes nothing about the job; `ugro logs -f` picks it up agai
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator, Sequence
 
+import click
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -32,19 +35,35 @@ def prefix(line: Line, nodes: tuple[str, ...]) -> tuple[str, str]:
     return f"[{name}]", "dim"
 
 
-def print_line(out: Console, line: Line, nodes: tuple[str, ...]) -> None:
-    """One line of a log with its coloured prefix; the line itself is never taken for markup."""
-    text, style = prefix(line, nodes)
-    out.print(Text(text, style), Text(printable(line.text)), soft_wrap=True)
+def print_lines(out: Console, lines: Sequence[Line], nodes: tuple[str, ...]) -> None:
+    """Lines of a log with their coloured prefixes; what they say is never taken for markup."""
+    told = [(*prefix(line, nodes), printable(line.text)) for line in lines]
+    if out.is_terminal:
+        for who, style, text in told:
+            out.print(Text(who, style), Text(text), soft_wrap=True)
+    elif told:  # rich takes its time over each line, and a pipe has no use for it
+        out.file.write("".join(f"{who} {text}\n" for who, _, text in told))
+        out.file.flush()
 
 
 def print_torchrun_where_ranks_are_silent(out: Console, job: Job, reader: LogReader) -> None:
     """A job that failed before its ranks began has only torchrun's own words to tell why."""
     failure = job.first_failure
     if failure and failure.rank is None and not reader.torchrun:
-        for line in LogReader(reader.folder, torchrun=True).lines(final=True):
-            if line.node_rank is not None:
-                print_line(out, line, job.nodes)
+        everything = LogReader(reader.folder, torchrun=True).lines(final=True)
+        print_lines(out, [line for line in everything if line.node_rank is not None], job.nodes)
+
+
+@contextlib.contextmanager
+def going_on(job: Job) -> Iterator[None]:
+    """When the person interrupts us, say that the job does not end with us."""
+    try:
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo(
+            f"\n{job.id} goes on. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", err=True
+        )
+        raise
 
 
 async def follow(app: App, controller: Controller, job: Job, reader: LogReader, out: Console) -> Job:
@@ -57,8 +76,7 @@ async def follow(app: App, controller: Controller, job: Job, reader: LogReader, 
                 ticked = time.monotonic()
             job = app.store.job(job.id)
             silent = await controller.sync_logs(job, SYNC_WITHIN) if job.nodes else {}
-            for line in reader.lines(final=job.state.ended):
-                print_line(out, line, job.nodes)
+            print_lines(out, reader.lines(final=job.state.ended), job.nodes)
             if job.state.ended:
                 print_torchrun_where_ranks_are_silent(out, job, reader)
                 return job

@@ -17,7 +17,7 @@ from ugro.common.errors import InputError, InventoryError
 from ugro.common.files import write_atomic
 from ugro.common.text import printable
 
-_NODE = re.compile(r"(?:(?P<name>[^=@]+)=)?(?:(?P<user>[^@]+)@)?(?P<address>\[[^\]]+\]|[^@:=\s]+)(?::(?P<port>\d+))?")
+_NODE = re.compile(r"(?:(?P<name>[^=@]+)=)?(?:(?P<user>[^@=]+)@)?(?P<address>\[[^\]]+\]|[^@:=\s]+)(?::(?P<port>\d+))?")
 
 
 @dataclass(frozen=True)

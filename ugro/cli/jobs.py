@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 
 import click
 
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option
-from ugro.cli.follow import SYNC_WITHIN, follow, print_line, print_torchrun_where_ranks_are_silent
+from ugro.cli.follow import SYNC_WITHIN, follow, going_on, print_lines, print_torchrun_where_ranks_are_silent
 from ugro.cli.follow import wait as wait_for
 from ugro.cli.output import (
     console,
@@ -111,15 +112,15 @@ def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None
             print_json([{"rank": line.rank, "node_rank": line.node_rank, "text": line.text} for line in lines])
             return 0
         out = console()
-        for line in lines:
-            print_line(out, line, found.nodes)
+        print_lines(out, lines, found.nodes)
         if not following and tail is None:
             print_torchrun_where_ranks_are_silent(out, found, reader)
         for error in silent.values():
             click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
         return exit_code_of(await follow(app, controller, found, reader, out)) if following else 0
 
-    return app.run(show)
+    with going_on(found) if following else contextlib.nullcontext():
+        return app.run(show)
 
 
 @command()

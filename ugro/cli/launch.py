@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,8 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.follow import follow
-from ugro.cli.output import console, print_json, ranks_table
+from ugro.cli.follow import follow, going_on
+from ugro.cli.output import console, print_json, ranks_table, title
 from ugro.common.config import JobSpec, job_spec, load_job_spec
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.models import CodeVersion, Job, JobState
@@ -80,7 +77,7 @@ def launch(
         _dry_run(app, spec, as_json)
         return 0
     job = _submit(app, spec, yes, quiet=as_json)
-    with _CodeProgress() as progress, _going_on(job):
+    with _CodeProgress() as progress, going_on(job):
         job = app.run(lambda controller, _: _start(app, controller, job), progress.update)
     if as_json:
         print_json({"id": job.id, "name": job.name, "state": job.state.value})
@@ -168,21 +165,11 @@ async def _start(app: App, controller: Controller, job: Job) -> Job:
 def _announce(job: Job) -> None:
     state = f"{job.state.value}: {printable(job.reason)}" if job.reason else job.state.value
     where = f" on {', '.join(job.nodes)}" if job.nodes else ""
-    click.echo(f"{job.id} ({job.name}) {state}{where}")
+    click.echo(f"{title(job)} {state}{where}")
+    if job.state == JobState.QUEUED:
+        click.echo("  it starts when its turn comes, at the next `ugro sweep` or command that follows a job")
     if not job.state.ended:
         click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
-
-
-@contextlib.contextmanager
-def _going_on(job: Job) -> Iterator[None]:
-    """When the person interrupts us, say that the job does not end with us."""
-    try:
-        yield
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo(
-            f"\n{job.id} goes on. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", err=True
-        )
-        raise
 
 
 def _follow(app: App, job: Job) -> int:
@@ -192,7 +179,7 @@ def _follow(app: App, job: Job) -> int:
         reader = LogReader(app.store.files(job.id).logs(job.attempt))
         return await follow(app, controller, job, reader, out)
 
-    with _going_on(job):
+    with going_on(job):
         ended = app.run(act)
     out.print()
     out.print(ranks_table(ended))
@@ -214,9 +201,12 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
     )
 
     async def rehearse(controller: Controller, _: Pool) -> dict[str, str]:
-        views = (await controller.observe([], _wanted(app, spec))).views
+        jobs = app.store.jobs()
+        seen = await controller.observe(jobs)
+        views = seen.views
         check_request(spec, app.inventory, views)
-        found = allocate(spec, app.inventory, views, leases(app.store.jobs()))
+        held = leases([await controller.live(job, seen) for job in jobs])
+        found = allocate(spec, app.inventory, views, held)
         if not found.placement:
             # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
             click.echo(f"it would wait: {'; '.join(found.reasons)}", err=True)

@@ -55,6 +55,14 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader (`| head`) has seen enough; Python would complain once more when it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(EXIT_OK) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -67,7 +75,12 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="ugro", prog_name="ugro")
 @click.option(
     "--inventory",
@@ -78,13 +91,18 @@ class LazyGroup(click.Group):
 def cli(ctx: click.Context, inventory: str | None) -> None:
     """UGRO makes a few GPU machines that have SSH feel like one."""
     ctx.obj = inventory
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main() -> NoReturn:
     """Run the command line; every error a person can cause ends in one line, a hint and an exit code."""
     as_json = "--json" in sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
+    if sys.stdout is None or sys.stderr is None:  # closed by the shell (`>&-`): then we write to nobody
+        nobody = open(os.devnull, "w")  # noqa: SIM115
+        sys.stdout, sys.stderr = sys.stdout or nobody, sys.stderr or nobody
     try:
-        sys.exit(cli.main(prog_name="ugro", standalone_mode=False) or 0)
+        sys.exit(cli.main(prog_name="ugro", standalone_mode=False) or EXIT_OK)
     except UgroError as error:
         _report(error.as_dict(), as_json)
         sys.exit(error.exit_code)
@@ -93,12 +111,12 @@ def main() -> NoReturn:
         _report({"code": "usage", "message": error.format_message(), "hint": f"see: {usage} --help"}, as_json)
         sys.exit(EXIT_INPUT)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
+        _report({"code": "interrupted", "message": "interrupted", "hint": ""}, as_json)
         sys.exit(EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        # The reader (`| head`) has seen enough; Python would complain once more when it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_OK)
+    except OSError as error:  # what the disk or the terminal says, where no command knew better
+        where = f"{error.filename}: " if error.filename else ""
+        _report({"code": "system", "message": f"{where}{error.strerror or error}", "hint": ""}, as_json)
+        sys.exit(EXIT_INPUT)
 
 
 def _report(error: dict[str, Any], as_json: bool) -> None:

@@ -21,6 +21,9 @@ from ugro.common.models import Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, duration, printable, size
 
 PIPE_WIDTH = 200
+SHORT_UUID = 12
+"""As much of a GPU's UUID as tells it apart; nvidia-smi and CUDA take it too."""
+
 RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bright_cyan", "bright_green")
 STATE_STYLES = {
     "running": "bold blue", "starting": "blue", "queued": "yellow", "held": "yellow", "unknown": "bold yellow",
@@ -42,6 +45,11 @@ def print_json(document: Any) -> None:
 def stamp(at: float | None) -> str | None:
     """A time as ISO 8601 in UTC."""
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def title(job: Job) -> str:
+    """The job's id, with its name where it has one."""
+    return job.id if job.name == job.id else f"{job.id} ({job.name})"
 
 
 def command_line(job: Job) -> str:
@@ -167,9 +175,14 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
             _ranks_in_words(job),
             _time_in_words(job),
             _shortened(command_line(job), 60),
-            printable(job.reason) or "-",
+            _why(job),
         )
     return made
+
+
+def _why(job: Job) -> str:
+    asked = "cancel was asked for; " if job.wish else ""
+    return printable(asked + job.reason) or "-"
 
 
 def _ranks_in_words(job: Job) -> str:
@@ -198,7 +211,7 @@ def print_job(job: Job, folders: Mapping[str, str]) -> None:
         else "no git"
     )
     facts = [
-        ("job", Text(f"{job.id} ({job.name}), attempt {job.attempt}")),
+        ("job", Text(f"{title(job)}, attempt {job.attempt}")),
         (
             "state",
             state_text(job.state) + Text(f"  {printable(job.reason)}" if job.reason and not job.first_failure else ""),
@@ -207,8 +220,13 @@ def print_job(job: Job, folders: Mapping[str, str]) -> None:
         ("code", Text(f"{printable(job.code.directory)} ({git}, {job.code.files} files)")),
         ("submitted", Text(clock(job.submitted_at))),
         ("started", Text(clock(job.started_at))),
-        ("ended", Text(f"{clock(job.ended_at)}" + (f" after {_time_in_words(job)}" if job.ended_at else ""))),
+        (
+            "ended",
+            Text(clock(job.ended_at) + (f" after {_time_in_words(job)}" if job.ended_at and job.started_at else "")),
+        ),
     ]
+    if job.wish:
+        facts.append(("cancel", Text("asked for; it goes on until every node confirms", "magenta")))
     if job.unknown_since:
         facts.append(("unknown", Text(f"since {clock(job.unknown_since)}", "bold yellow")))
     if job.placement and job.placement.master_addr:
@@ -234,7 +252,13 @@ def ranks_table(job: Job) -> Table:
         ended = f"SIG{rank.signal}" if rank.signal else "-" if rank.exit_code is None else str(rank.exit_code)
         pid = "-" if rank.pid is None else str(rank.pid)
         made.add_row(
-            str(rank.rank), rank.node, str(rank.local_rank), rank.gpu or "cpu", pid, state_text(rank.state), ended
+            str(rank.rank),
+            rank.node,
+            str(rank.local_rank),
+            (rank.gpu or "cpu")[:SHORT_UUID],
+            pid,
+            state_text(rank.state),
+            ended,
         )
     return made
 

@@ -79,4 +79,5 @@ def env(directory: Path | None) -> None:
 def _show(found: SandboxStatus) -> None:
     click.echo(f"sandbox in {found.root}: {f'running (pid {found.pid})' if found.running else 'not running'}")
     for node in found.nodes:
-        click.echo(f"  {node.name:<12} {node.address}:{node.port}  {node.gpu}")
+        port = f":{node.port}" if node.port else ""
+        click.echo(f"  {node.name:<12} {node.address}{port}  {node.gpu}")

@@ -10,7 +10,7 @@ import click
 
 from ugro.cli.app import App, command
 from ugro.common.config import NodeConfig
-from ugro.common.errors import HostKeyChanged, InputError
+from ugro.common.errors import HostKeyChanged, HostKeyUnknown, InputError
 from ugro.common.text import printable
 from ugro.nodes.transport.host_keys import (
     fetch_host_keys,
@@ -73,4 +73,5 @@ def _agree(node: str, offered: set[str], fingerprint: str | None) -> None:
         raise InputError(
             "nobody is there to agree", f"say which key is right: ugro trust {node} --fingerprint SHA256:…"
         )
-    click.confirm("Is this what the machine itself says, and shall it be trusted?", abort=True)
+    if not click.confirm("Is this what the machine itself says, and shall it be trusted?"):
+        raise HostKeyUnknown(node, "it is not trusted; nothing was recorded")

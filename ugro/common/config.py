@@ -101,6 +101,8 @@ class NodeConfig(_Config):
     @field_validator("gpus", mode="before")
     @classmethod
     def _gpus_as_list(cls, value: object) -> object:
+        if not isinstance(value, (str, list, tuple)):
+            raise ValueError("the name of a GPU, or a list of them, is expected")
         return [value] if isinstance(value, str) else value
 
 
@@ -175,7 +177,13 @@ class JobSpec(_Config):
     @classmethod
     def _nodes_from_text(cls, value: object) -> object:
         if isinstance(value, str):
-            return int(value) if value.strip().isdigit() else tuple(n.strip() for n in value.split(","))
+            value = int(value) if value.strip().isdecimal() else [name.strip() for name in value.split(",")]
+        if isinstance(value, (list, tuple)):
+            if not value or not all(isinstance(name, str) and NAME.fullmatch(name) for name in value):
+                raise ValueError("a number of nodes, or their names, is expected")
+            if len(set(value)) < len(value):
+                raise ValueError("a node is named twice")
+            return tuple(value)
         return value
 
     @field_validator("script")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, UgroError
-from ugro.common.models import FirstFailure, Job, JobState, NodeView, Wish
+from ugro.common.models import FirstFailure, Job, JobState, NodeView, Placement, Wish
 from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
 from ugro.control_plane.launcher import Launcher, NotStarted, OnCode, run_paths
@@ -42,6 +42,11 @@ class Observation:
 
     views: dict[str, NodeView | NodeError]
     runs: dict[str, dict[str, RunFiles | NodeError]]
+
+    @property
+    def clock_offsets(self) -> dict[str, float]:
+        """Each node's clock minus the master's, in seconds, where it is known."""
+        return {name: view.clock_offset for name, view in self.views.items() if isinstance(view, NodeView)}
 
 
 class Controller:
@@ -117,11 +122,13 @@ class Controller:
         job = job.model_copy(update={"ranks": found.ranks})
         if found.phase == Phase.UNKNOWN:
             return job
-        if found.phase != Phase.FAILED:
-            return job.model_copy(update={"state": JobState(found.phase.value), "unknown_since": None})
-        await self.sync_logs(job, within)
-        failure = self._first_failure(job, found, seen)
-        changed = {"state": JobState.FAILED, "first_failure": failure, "reason": _failure_in_words(failure)}
+        changed: dict[str, object] = {"state": JobState(found.phase.value), "unknown_since": None}
+        if found.phase != Phase.RUNNING:
+            changed["ended_at"] = reconcile.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
+        if found.phase == Phase.FAILED:
+            await self.sync_logs(job, within)
+            failure = self._first_failure(job, found, seen)
+            changed |= {"first_failure": failure, "reason": _failure_in_words(failure)}
         return job.model_copy(update=changed)
 
     async def _advance(self, job: Job, seen: Observation) -> None:
@@ -130,7 +137,7 @@ class Controller:
             self._end(job, JobState.CANCELLED, "cancelled before it started")
             return
         if job.wish == Wish.CANCEL:
-            await self._finish(job, JobState.CANCELLED, "cancelled", CANCEL_GRACE)
+            await self._finish(job, JobState.CANCELLED, "", CANCEL_GRACE)
         elif job.first_failure:
             await self._finish(job, JobState.FAILED, job.reason, CANCEL_GRACE)
         elif job.state == JobState.STARTING:
@@ -161,12 +168,11 @@ class Controller:
 
     def _first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         folder = self._store.files(job.id).logs(job.attempt)
-        offsets = {name: view.clock_offset for name, view in seen.views.items() if isinstance(view, NodeView)}
         node_ranks = {node: rank for rank, node in enumerate(job.nodes)}
         return reconcile.first_failure(
             found.ranks,
             seen.runs[job.id],
-            offsets,
+            seen.clock_offsets,
             lambda rank: rank_log(folder, rank),
             lambda node: node_log(folder, node_ranks[node]),
         )
@@ -183,7 +189,8 @@ class Controller:
         await self.sync_logs(job)
         seen, holders = await self._see_gpus_free(job)
         ranks = reconcile.assess(job, seen.runs[job.id]).ranks
-        self._end(job.model_copy(update={"ranks": ranks}), state, "; ".join([*([reason] if reason else []), *holders]))
+        job = job.model_copy(update={"ranks": ranks, "ended_at": reconcile.end_of_ranks(ranks, seen.clock_offsets)})
+        self._end(job, state, "; ".join([*([reason] if reason else []), *holders]))
 
     async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
         """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
@@ -199,13 +206,18 @@ class Controller:
             await asyncio.sleep(0.5)
 
     def _end(self, job: Job, state: JobState, reason: str) -> None:
-        changed = {"state": state, "reason": reason, "ended_at": time.time(), "unknown_since": None, "wish": None}
-        self._store.save(job.model_copy(update=changed), state.value, reason or state.value)
+        ended_at = job.ended_at or time.time()
+        changed = {"state": state, "reason": reason, "ended_at": ended_at, "unknown_since": None, "wish": None}
+        self._store.save(job.model_copy(update=changed), state.value, reason)
 
     async def _schedule(self, seen: Observation) -> None:
         """Start queued jobs first come, first served; the first that has to wait makes the others wait too."""
+        waiting: Job | None = None
         for job in self._store.jobs():
             if job.state != JobState.QUEUED:
+                continue
+            if waiting:
+                self._wait(job, f"behind {waiting.id}")
                 continue
             try:
                 spec = self._store.spec(job.id)
@@ -213,15 +225,22 @@ class Controller:
                 self._end(job, JobState.FAILED, error.message)
                 continue
             found = allocate(spec, self._inventory, seen.views, leases(self._store.jobs()))
-            if not found.placement:
-                reason = "; ".join(found.reasons)
-                if reason != job.reason:
-                    self._store.save(job.model_copy(update={"reason": reason}), "waiting", reason)
-                return
-            placed = job.model_copy(update={"state": JobState.STARTING, "placement": found.placement, "reason": ""})
-            placed = placed.model_copy(update={"ranks": reconcile.expected_ranks(placed)})
-            self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}")
-            await self._launch(placed)
+            if found.placement:
+                await self._place(job, found.placement)
+            else:
+                waiting = self._wait(job, "; ".join(found.reasons))
+
+    def _wait(self, job: Job, reason: str) -> Job:
+        if reason != job.reason:
+            job = job.model_copy(update={"reason": reason})
+            self._store.save(job, "waiting", reason)
+        return job
+
+    async def _place(self, job: Job, placement: Placement) -> None:
+        placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
+        placed = placed.model_copy(update={"ranks": reconcile.expected_ranks(placed)})
+        self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}")
+        await self._launch(placed)
 
     async def _launch(self, job: Job) -> None:
         try:
@@ -255,4 +274,5 @@ def _running(job: Job) -> Job:
 
 def _failure_in_words(failure: FirstFailure) -> str:
     where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
-    return f"{where} failed first ({failure.cause}): {failure.message}"
+    cause = "" if failure.cause == "unknown" else f" ({failure.cause})"
+    return f"{where} failed first{cause}: {failure.message}"

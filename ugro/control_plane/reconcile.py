@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -123,6 +123,13 @@ def _rank_in_words(rank: Rank) -> str:
     return f"rank {rank.rank} on {rank.node}: {how}"
 
 
+def end_of_ranks(ranks: Iterable[Rank], clock_offsets: Mapping[str, float]) -> float | None:
+    """When the last rank ended, in the master's clock; None when none left a time."""
+    return max(
+        (rank.ended_at - clock_offsets.get(rank.node, 0.0) for rank in ranks if rank.ended_at is not None), default=None
+    )
+
+
 def gpu_holders(job: Job, views: Mapping[str, NodeView | NodeError]) -> list[str]:
     """Which GPUs of a job the driver still shows as used by one of its ranks, in words."""
     pids = {(rank.node, rank.pid) for rank in job.ranks}
@@ -185,6 +192,8 @@ def _lost_failure(lost: list[Rank], runs: Runs, node_log: Callable[[str], str]) 
     run = runs.get(rank.node)
     if _rebooted(run):
         return FirstFailure(rank=rank.rank, node=rank.node, cause="node_rebooted", message="the node was rebooted")
+    if isinstance(run, RunFiles) and not run.claimed:
+        return FirstFailure(rank=rank.rank, node=rank.node, message="the job's folder is gone from the node")
     if isinstance(run, RunFiles) and run.exit_code is None:
         message = "torchrun and the rank vanished without an exit code: killed from outside"
         return FirstFailure(rank=rank.rank, node=rank.node, cause="killed", message=message)

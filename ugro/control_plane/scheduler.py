@@ -47,9 +47,9 @@ def check_request(spec: JobSpec, inventory: Inventory, views: Views) -> None:
         raise unread[0]
     fitting = [name for name in names if _most_ranks(spec, views[name])]
     if len(fitting) < wanted:
-        per_node = spec.gpus_per_node or 1
+        asked = f"{_count(spec.gpus_per_node or 1, 'GPU')} on each of {_count(wanted, 'node')}"
         raise InputError(
-            f"{_count(per_node, 'GPU')} on {_count(wanted, 'node')} asked for, and only {len(fitting)} can give that",
+            f"asked for: {asked}; {f'only {_count(len(fitting), 'node')}' if fitting else 'no node'} can give that",
             "; ".join(f"{name}: {_gpus_in_words(views[name])}" for name in names),
         )
 

@@ -22,10 +22,14 @@ def choose_code(spec: JobSpec) -> Selection:
         InputError: the directory or the script is not there, or the script is among what is ignored.
     """
     directory = Path(spec.workdir)
-    if not directory.is_dir():
+    try:
+        there = directory.is_dir() and directory.resolve().is_dir()
+    except OSError:  # the shell's own directory was removed under it
+        there = False
+    if not there:
         raise InputError(f"the working directory {printable(spec.workdir)} is not there")
     if not (directory / spec.script).is_file():
-        hint = "scripts are named relative to the working directory; the script's own arguments stand after --"
+        hint = "name one of the working directory, or none: then the inventory's 'script' counts"
         raise InputError(f"there is no script {printable(spec.script)!r} in {directory.resolve()}", hint)
     selection = select_files(directory)
     if os.path.normpath(spec.script) not in selection.files:

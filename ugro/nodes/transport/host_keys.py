@@ -83,7 +83,7 @@ class HostKeyCheck:
                 f"compare it with the node's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub there), "
                 f"then: ugro trust {name}",
             )
-        recorded = ", ".join(key.get_fingerprint() for key in self._recorded)
+        recorded = ", ".join(dict.fromkeys(key.get_fingerprint() for key in self._recorded))
         return HostKeyChanged(
             name,
             f"THE HOST KEY HAS CHANGED: offered {offered}, on record {recorded} in {', '.join(self._files)}",
