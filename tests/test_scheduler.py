@@ -66,7 +66,7 @@ def test_ranks_are_numbered_through_nodes_of_different_sizes() -> None:
 
 def test_broken_and_partitioned_gpus_are_not_used() -> None:
     views: Views = {**IDLE, "gpu1": view("gpu1", 1, problem="GPU is lost"), "gpu2": view("gpu2", 1, mig=True)}
-    with pytest.raises(InputError, match="1 node can give that") as caught:
+    with pytest.raises(InputError, match="only 1 node can give that") as caught:
         check_request(spec(gpus_per_node=1), OWNERS, views)
     assert "GPU is lost" in caught.value.hint
 

@@ -48,8 +48,9 @@ def check_request(spec: JobSpec, inventory: Inventory, views: Views) -> None:
     fitting = [name for name in names if _most_ranks(spec, views[name])]
     if len(fitting) < wanted:
         asked = f"{_count(spec.gpus_per_node or 1, 'GPU')} on each of {_count(wanted, 'node')}"
+        able = f"only {_count(len(fitting), 'node')}" if fitting else "no node"
         raise InputError(
-            f"asked for: {asked}; {f'only {_count(len(fitting), 'node')}' if fitting else 'no node'} can give that",
+            f"asked for: {asked}; {able} can give that",
             "; ".join(f"{name}: {_gpus_in_words(views[name])}" for name in names),
         )
 
