@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import ugro.nodes.code_sync.rsync as rsync
 from ugro.common.errors import NodeRefused, StateError
 from ugro.common.text import printable
-from ugro.nodes.code_sync import rsync
 from ugro.nodes.code_sync.snapshot import walk
 from ugro.nodes.scripts import load
 from ugro.nodes.scripts.receive_code import local, wire
