@@ -13,7 +13,7 @@ import pytest
 
 from ugro.common.config import Inventory, JobSpec, NodeConfig
 from ugro.common.errors import Unreachable
-from ugro.common.models import Job, JobState, Wish
+from ugro.common.models import FirstFailure, Job, JobState, Wish
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.submission import choose_code, submit
@@ -211,3 +211,27 @@ async def test_the_rank_that_failed_is_named_and_the_other_is_ended(bed: Bed) ->
     failure = failed.first_failure
     assert failure and (failure.rank, failure.cause, failure.message) == (1, "python_exception", "ValueError: boom")
     assert [(rank.exit_code, rank.signal) for rank in failed.ranks] == [(None, "TERM"), (1, None)]
+
+
+async def test_a_failure_keeps_its_reason_while_a_silent_node_delays_the_end(bed: Bed) -> None:
+    text = "import os, time\nif os.environ['RANK'] == '1': raise ValueError('boom')\ntime.sleep(600)\n"
+    job = await bed.until(bed.submit(text), JobState.RUNNING)
+    reason = "rank 1 on b failed first (python_exception): ValueError: boom"
+    failing = bed.store.job(job.id).model_copy(
+        update={"first_failure": FirstFailure(rank=1, node="b", cause="python_exception", message="ValueError: boom")}
+    )
+    bed.store.save(failing, "failing", reason)
+    bed.nodes["a"].silent = True
+    await bed.tick()
+    assert "a: does not answer" in bed.store.job(job.id).reason
+    bed.nodes["a"].silent = False
+    assert (await bed.until(job, JobState.FAILED)).reason == reason
+
+
+async def test_a_node_that_left_the_inventory_does_not_spoil_looking(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    smaller = bed.inventory.model_copy(update={"nodes": {"a": bed.inventory.nodes["a"]}})
+    controller = Controller(bed.store, smaller, Pool(smaller, lambda config: bed.nodes[config.name]))
+    seen = await controller.observe([job], job.nodes)
+    assert (await controller.live(job, seen)).state == JobState.RUNNING
+    await cancel(bed, job)

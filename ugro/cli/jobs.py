@@ -56,7 +56,8 @@ def status(app: App, job: str | None, as_json: bool) -> None:
 
 
 async def _live_job(controller: Controller, job: Job) -> Job:
-    return await controller.live(job, await controller.observe([job], job.nodes, LOOK_WITHIN), LOOK_WITHIN)
+    nodes = job.nodes if job.state.on_nodes else ()  # an ended job's record says it all
+    return await controller.live(job, await controller.observe([job], nodes, LOOK_WITHIN), LOOK_WITHIN)
 
 
 def _cluster_status(app: App, as_json: bool) -> None:

@@ -19,7 +19,7 @@ from ugro.common.errors import InputError, JobFailed
 from ugro.common.models import CodeVersion, Job, JobState
 from ugro.common.text import printable, size
 from ugro.control_plane.controller import Controller
-from ugro.control_plane.scheduler import allocate, check_request, leases
+from ugro.control_plane.scheduler import allocate, candidates, check_request, leases
 from ugro.control_plane.submission import choose_code, submit
 from ugro.nodes.code_sync import LARGE_BYTES, Selection
 from ugro.nodes.log_streamer import LogReader
@@ -123,7 +123,7 @@ def _relative(script: str) -> str:
 
 def _submit(app: App, spec: JobSpec, yes: bool, quiet: bool) -> Job:
     async def check(controller: Controller, _: Pool) -> None:
-        check_request(spec, app.inventory, (await controller.observe([], _wanted(app, spec))).views)
+        check_request(spec, app.inventory, (await controller.observe([], candidates(spec, app.inventory))).views)
 
     selection = choose_code(spec)
     app.run(check)
@@ -131,11 +131,6 @@ def _submit(app: App, spec: JobSpec, yes: bool, quiet: bool) -> Job:
     if selection.refused and not quiet:
         click.echo(f"not sent: {_refused_in_words(selection)}", err=True)
     return submit(app.store, spec, selection)
-
-
-def _wanted(app: App, spec: JobSpec) -> list[str]:
-    names = spec.nodes if isinstance(spec.nodes, tuple) else tuple(app.inventory.nodes)
-    return [app.inventory.node(name).name for name in names]
 
 
 def _ask_about_size(selection: Selection, yes: bool) -> None:

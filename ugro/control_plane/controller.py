@@ -71,7 +71,7 @@ class Controller:
 
         `within` bounds the wait in seconds; a node that did not answer by then is an error in the result.
         """
-        names = list(self._inventory.nodes) if names is None else names
+        names = [name for name in self._inventory.nodes if names is None or name in names]
         on_nodes = [job for job in jobs if job.state.on_nodes]
 
         async def one(transport: Transport) -> tuple[NodeView, dict[str, RunFiles]]:
@@ -137,9 +137,9 @@ class Controller:
             self._end(job, JobState.CANCELLED, "cancelled before it started")
             return
         if job.wish == Wish.CANCEL:
-            await self._finish(job, JobState.CANCELLED, "", CANCEL_GRACE)
+            await self._finish(job, JobState.CANCELLED, CANCEL_GRACE)
         elif job.first_failure:
-            await self._finish(job, JobState.FAILED, job.reason, CANCEL_GRACE)
+            await self._finish(job, JobState.FAILED, CANCEL_GRACE)
         elif job.state == JobState.STARTING:
             await self._launch(job)
         else:
@@ -147,24 +147,24 @@ class Controller:
 
     async def _follow(self, job: Job, found: Assessment, seen: Observation) -> None:
         """Take over what the nodes say of a running job."""
-        job = job.model_copy(update={"ranks": found.ranks})
+        known, job = job.ranks, job.model_copy(update={"ranks": found.ranks})
         match found.phase:
             case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
                 changed = {"state": JobState.UNKNOWN, "unknown_since": time.time(), "reason": found.reason}
                 self._store.save(job.model_copy(update=changed), "unknown", found.reason)
             case Phase.RUNNING if job.state == JobState.UNKNOWN:
                 self._store.save(_running(job), "running", "its nodes answer again")
-            case Phase.RUNNING if found.ranks != self._store.job(job.id).ranks:
+            case Phase.RUNNING if found.ranks != known:
                 self._store.save(_running(job), "ranks", "its ranks changed")
             case Phase.SUCCEEDED:
-                await self._finish(job, JobState.SUCCEEDED, "", LEFTOVER_GRACE)
+                await self._finish(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
             case Phase.FAILED:
                 await self.sync_logs(job)
                 failure = self._first_failure(job, found, seen)
                 reason = _failure_in_words(failure)
                 job = job.model_copy(update={"first_failure": failure, "reason": reason})
                 self._store.save(job, "failing", reason)
-                await self._finish(job, JobState.FAILED, reason, CANCEL_GRACE)
+                await self._finish(job, JobState.FAILED, CANCEL_GRACE)
 
     def _first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         folder = self._store.files(job.id).logs(job.attempt)
@@ -177,8 +177,9 @@ class Controller:
             lambda node: node_log(folder, node_ranks[node]),
         )
 
-    async def _finish(self, job: Job, state: JobState, reason: str, grace: float) -> None:
+    async def _finish(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
+        failure = [_failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
         problems = await self.launcher.stop(job, grace)
         if problems:
             text = "; ".join(problems)
@@ -190,7 +191,7 @@ class Controller:
         seen, holders = await self._see_gpus_free(job)
         ranks = reconcile.assess(job, seen.runs[job.id]).ranks
         job = job.model_copy(update={"ranks": ranks, "ended_at": reconcile.end_of_ranks(ranks, seen.clock_offsets)})
-        self._end(job, state, "; ".join([*([reason] if reason else []), *holders]))
+        self._end(job, state, "; ".join([*failure, *holders]))
 
     async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
         """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
@@ -213,7 +214,9 @@ class Controller:
     async def _schedule(self, seen: Observation) -> None:
         """Start queued jobs first come, first served; the first that has to wait makes the others wait too."""
         waiting: Job | None = None
-        for job in self._store.jobs():
+        jobs = self._store.jobs()
+        held = leases(jobs)
+        for job in jobs:
             if job.state != JobState.QUEUED:
                 continue
             if waiting:
@@ -224,9 +227,10 @@ class Controller:
             except UgroError as error:  # one broken job must not keep the others waiting
                 self._end(job, JobState.FAILED, error.message)
                 continue
-            found = allocate(spec, self._inventory, seen.views, leases(self._store.jobs()))
+            found = allocate(spec, self._inventory, seen.views, held)
             if found.placement:
                 await self._place(job, found.placement)
+                held = leases(self._store.jobs())
             else:
                 waiting = self._wait(job, "; ".join(found.reasons))
 
@@ -257,7 +261,7 @@ class Controller:
         job = job.model_copy(update={"first_failure": failure, "reason": error.message})
         self._store.save(job, "failing", error.message)
         if job.placement and job.placement.master_port:
-            await self._finish(job, JobState.FAILED, error.message, CANCEL_GRACE)
+            await self._finish(job, JobState.FAILED, CANCEL_GRACE)
         else:
             self._end(job, JobState.FAILED, error.message)
 
@@ -273,6 +277,8 @@ def _running(job: Job) -> Job:
 
 
 def _failure_in_words(failure: FirstFailure) -> str:
+    if failure.cause == "launch_failed":
+        return failure.message
     where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
     cause = "" if failure.cause == "unknown" else f" ({failure.cause})"
     return f"{where} failed first{cause}: {failure.message}"

@@ -38,7 +38,7 @@ def check_request(spec: JobSpec, inventory: Inventory, views: Views) -> None:
         InputError: unknown nodes, more nodes or GPUs than exist.
         NodeError: a node that the job needs cannot be read.
     """
-    names = _candidates(spec, inventory)
+    names = candidates(spec, inventory)
     wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
     if wanted > len(names):
         raise InputError(f"{wanted} nodes are asked for and the inventory has {len(names)}")
@@ -57,7 +57,7 @@ def check_request(spec: JobSpec, inventory: Inventory, views: Views) -> None:
 
 def allocate(spec: JobSpec, inventory: Inventory, views: Views, held: Mapping[str, str]) -> Allocation:
     """Place a whole gang at once, or say why not. Node ranks follow the order of the nodes asked for."""
-    names = _candidates(spec, inventory)
+    names = candidates(spec, inventory)
     wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
     shares: list[NodeShare] = []
     reasons: list[str] = []
@@ -78,7 +78,12 @@ def allocate(spec: JobSpec, inventory: Inventory, views: Views, held: Mapping[st
     return Allocation(Placement(shares=tuple(shares)))
 
 
-def _candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
+def candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
+    """The nodes a job may be placed on, in the order of their node ranks.
+
+    Raises:
+        InputError: it names a node that is not in the inventory.
+    """
     if isinstance(spec.nodes, tuple):
         return [inventory.node(name).name for name in spec.nodes]
     return list(inventory.nodes)
