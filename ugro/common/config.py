@@ -5,18 +5,29 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ugro.common.errors import InputError, InventoryError, JobSpecError
+from ugro.common.units import parse_duration, parse_mib, parse_moment
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 JOB_ID = re.compile(r"job-[0-9]+")
+PRIORITIES = (-1000, 1000)
 
 
 def _no_nul(value: str) -> str:
@@ -57,6 +68,27 @@ Address = Annotated[str, AfterValidator(_address)]
 RemotePath = Annotated[str, AfterValidator(_one_line), AfterValidator(_remote_path)]
 
 
+def _said_as(parse: Callable[[str], float]) -> BeforeValidator:
+    """Text as people type it becomes a number; a number is one already."""
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+def _dependency(value: str) -> str:
+    job, _, when = value.partition(":")
+    if not NAME.fullmatch(job) or when not in ("", *DEPENDENCIES):
+        raise ValueError(f"a job is expected, or JOB:{' or JOB:'.join(DEPENDENCIES)}")
+    return value
+
+
+DEPENDENCIES = ("success", "failure", "any")
+"""How the job that is waited for has to end; `success` unless another is said."""
+
+Seconds = Annotated[float, _said_as(parse_duration), Field(gt=0)]
+Moment = Annotated[float, _said_as(parse_moment)]
+Mib = Annotated[int, _said_as(parse_mib), Field(ge=0)]
+Dependency = Annotated[str, AfterValidator(_dependency)]
+
+
 def _env(value: dict[str, str]) -> dict[str, str]:
     for key in value:
         if not ENV_NAME.fullmatch(key):
@@ -89,7 +121,11 @@ class NodeConfig(_Config):
     train_address: Address | None = None
     env: Env = Field(default_factory=dict)
     gpus: tuple[Line, ...] = ()
-    reserve_memory: int = Field(default=0, ge=0, description="MiB of GPU memory left to others")
+    reserve_memory: Mib = Field(default=0, description="MiB of each GPU's memory left to others")
+    max_temperature: Annotated[int, Field(ge=30, le=150)] = Field(
+        default=90, description="°C; a hotter GPU gets no new job"
+    )
+    min_disk: Mib = Field(default=1024, description="MiB free under base_dir; with less the node gets no new job")
 
     @field_validator("user")
     @classmethod
@@ -155,6 +191,8 @@ class JobSpec(_Config):
     """What to run, frozen at submission as `spec.json`.
 
     `nodes` is a number of nodes, or their names; None means every node. `gpus_per_node` None means every GPU of a node.
+    `not_before` is in seconds since the epoch. `time_limit` is in seconds of running, and `time_warning` so many seconds
+    before it the ranks get SIGUSR2. `vram` is in MiB for each GPU.
     """
 
     script: Line
@@ -164,6 +202,13 @@ class JobSpec(_Config):
     gpus_per_node: Annotated[int, Field(ge=0)] | None = None
     env: Env = Field(default_factory=dict)
     workdir: Line = "."
+    priority: Annotated[int, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = 0
+    hold: bool = False
+    after: tuple[Dependency, ...] = ()
+    not_before: Moment | None = None
+    time_limit: Seconds | None = None
+    time_warning: Seconds | None = None
+    vram: Mib | None = None
     schema_version: Literal[1] = 1
 
     @field_validator("name")
@@ -185,6 +230,18 @@ class JobSpec(_Config):
                 raise ValueError("a node is named twice")
             return tuple(value)
         return value
+
+    @field_validator("after", mode="before")
+    @classmethod
+    def _after_from_text(cls, value: object) -> object:
+        return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+    @property
+    def warning_seconds(self) -> float | None:
+        """How long before its time limit a job is told: as asked, else a tenth of the limit, at most five minutes."""
+        if self.time_limit is None:
+            return None
+        return min(self.time_limit, self.time_warning or min(300.0, self.time_limit / 10))
 
     @field_validator("script")
     @classmethod

@@ -10,7 +10,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of `job.json`. `metadata_store.MIGRATIONS` brings older records up to it."""
 
 
 class Record(BaseModel):
@@ -54,6 +55,7 @@ class NodeView(Record):
 
     `clock_offset` is the node's clock minus the master's, in seconds, good to about half of the round trip.
     `gpu_problem` is nvidia-smi's complaint in words; a node without GPUs has neither GPUs nor a problem.
+    `owner` is what the node's owner file says of the master that runs it.
     """
 
     node: str
@@ -67,6 +69,7 @@ class NodeView(Record):
     disk_free_mib: int | None = None
     gpus: tuple[Gpu, ...] = ()
     gpu_problem: str | None = None
+    owner: str | None = None
 
 
 class JobState(StrEnum):
@@ -167,10 +170,15 @@ class Wish(StrEnum):
     """What a person asked of a job; the next tick carries it out."""
 
     CANCEL = "cancel"
+    ABANDON = "cancel without the word of silent nodes"
 
 
 class Job(Record):
-    """A job's record, `job.json`. `uid` tells two jobs apart that were both called job-001 by different masters."""
+    """A job's record, `job.json`. `uid` tells two jobs apart that were both called job-001 by different masters.
+
+    `abandoned` names nodes that a person gave up, so that the job could end without their word. `predicted_mib` is what
+    was expected of each GPU's memory at the launch, `peak_mib` the most that was seen of it.
+    """
 
     schema_version: int = SCHEMA_VERSION
     id: str
@@ -179,6 +187,7 @@ class Job(Record):
     state: JobState = JobState.QUEUED
     reason: str = ""
     attempt: int = 1
+    priority: int = 0
     submitted_at: float
     started_at: float | None = None
     ended_at: float | None = None
@@ -189,6 +198,9 @@ class Job(Record):
     ranks: tuple[Rank, ...] = ()
     first_failure: FirstFailure | None = None
     wish: Wish | None = None
+    abandoned: tuple[str, ...] = ()
+    predicted_mib: int | None = None
+    peak_mib: int | None = None
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -197,9 +209,35 @@ class Job(Record):
 
 
 class Event(Record):
-    """One line of `events.jsonl`."""
+    """One line of `events.jsonl`. It is about a job or about a node; the other is empty."""
 
     at: float
-    job: str
+    job: str = ""
+    node: str = ""
     kind: str
     message: str
+
+
+class Summary(Record):
+    """One line of `finished.jsonl`: what lists, estimates and forecasts need of a job that has ended.
+
+    `run` names equal runs: the same script with the same arguments on as many GPUs a node.
+    """
+
+    id: str
+    name: str
+    state: JobState
+    run: str
+    submitted_at: float
+    started_at: float | None
+    ended_at: float
+    predicted_mib: int | None = None
+    peak_mib: int | None = None
+
+
+class Drain(Record):
+    """A node that gets no new jobs, why, and since when. What runs there goes on."""
+
+    node: str
+    reason: str
+    since: float

@@ -1,0 +1,64 @@
+"""Durations, sizes and moments as people type them: `2h`, `10G`, `22:30`, `+90m`, `2026-11-24T22:00`."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import datetime
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MIB = {"m": 1.0, "g": 1024.0, "t": 1024.0**2}
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([mgt])?i?b?")
+_CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in `90s`, `45m`, `2h`, `1h30m`, `2d`; a bare number counts seconds.
+
+    Raises:
+        ValueError: it is none of these, or not longer than nothing.
+    """
+    word = text.strip().lower()
+    if word.isdecimal():
+        seconds = float(word)
+    elif _DURATION.fullmatch(word):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(word))
+    else:
+        raise ValueError("a duration like 90s, 45m, 2h or 1h30m is expected")
+    if not 0 < seconds < 1e9:
+        raise ValueError("a duration longer than nothing is expected")
+    return seconds
+
+
+def parse_mib(text: str) -> int:
+    """MiB in `10G`, `10GiB`, `512M`; a bare number counts MiB.
+
+    Raises:
+        ValueError: it is none of these, or nothing.
+    """
+    match = _SIZE.fullmatch(text.strip().lower())
+    mib = float(match[1]) * _MIB[match[2] or "m"] if match else 0.0
+    if not 1 <= mib < 1e9:
+        raise ValueError("a size like 512M or 10G is expected")
+    return round(mib)
+
+
+def parse_moment(text: str, now: float | None = None) -> float:
+    """Seconds since the epoch of `+2h`, `22:30` (the next time the local clock shows it), or an ISO 8601 time.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    now = time.time() if now is None else now
+    word = text.strip()
+    if word.startswith("+"):
+        return now + parse_duration(word[1:])
+    if match := _CLOCK.fullmatch(word):
+        today = datetime.fromtimestamp(now).replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
+        return today.timestamp() if today.timestamp() > now else today.timestamp() + 86400
+    try:
+        return datetime.fromisoformat(word).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError("a time like +2h, 22:30 or 2026-11-24T22:30 is expected") from None
