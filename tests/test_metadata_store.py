@@ -117,7 +117,7 @@ def test_nodes_are_remembered(tmp_path: Path) -> None:
     assert store.remembered_node("b")
     for broken in (b'{"nodes": {"1"', b"\xff\xfe", b"[" * 100_000, b"7"):
         (tmp_path / "cluster.json").write_bytes(broken)
-        with pytest.raises(StateError, match=r"cluster\.json is not valid JSON"):
+        with pytest.raises(StateError, match=r"cluster\.json is not a valid record"):
             store.remembered_node("a")
 
 

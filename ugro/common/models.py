@@ -108,7 +108,8 @@ class RankState(StrEnum):
 class Rank(Record):
     """One rank of an attempt: the script's own process, exit code or signal, not torchrun's.
 
-    `pid` and `ended_at` are the node's (its clock).
+    `pid` and `ended_at` are the node's (its clock). `limit` says what its time limit did to it: `warned` (SIGUSR2),
+    `unheard` (the script catches no SIGUSR2, so none was sent) or `ended`.
     """
 
     rank: int
@@ -120,6 +121,7 @@ class Rank(Record):
     exit_code: int | None = None
     signal: str | None = None
     ended_at: float | None = None
+    limit: str | None = None
 
 
 class FirstFailure(Record):
@@ -241,3 +243,11 @@ class Drain(Record):
     node: str
     reason: str
     since: float
+
+
+class Silence(Record):
+    """A node that does not answer. `watched` counts only seconds in which somebody looked again and again."""
+
+    since: float
+    seen_at: float
+    watched: float = 0.0

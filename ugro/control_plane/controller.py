@@ -94,7 +94,7 @@ class Controller:
 
     async def tick(self) -> None:
         """Bring the cluster one step nearer to what the records ask for. Every change of a job is an event of it."""
-        live = [job for job in self._store.jobs() if not job.state.ended]
+        live = [job for job in self._store.live() if not job.state.ended]
         seen = await self.observe(live)
         self._store.remember_nodes([view for view in seen.views.values() if isinstance(view, NodeView)])
         await asyncio.gather(*(self._advance(job, seen) for job in live if job.state.on_nodes or job.wish))
@@ -214,7 +214,7 @@ class Controller:
     async def _schedule(self, seen: Observation) -> None:
         """Start queued jobs first come, first served; the first that has to wait makes the others wait too."""
         waiting: Job | None = None
-        jobs = self._store.jobs()
+        jobs = self._store.live()
         held = leases(jobs)
         for job in jobs:
             if job.state != JobState.QUEUED:
@@ -230,7 +230,7 @@ class Controller:
             found = allocate(spec, self._inventory, seen.views, held)
             if found.placement:
                 await self._place(job, found.placement)
-                held = leases(self._store.jobs())
+                held = leases(self._store.live())
             else:
                 waiting = self._wait(job, "; ".join(found.reasons))
 

@@ -1,0 +1,54 @@
+"""`finished.jsonl`: one line for each job that ended, so that lists and forecasts open no folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ugro.common.files import append_line, write_atomic
+from ugro.common.models import Summary
+from ugro.control_plane.metadata_store.records import read_lines, state_errors
+
+LINE_BYTES = 1024
+"""More than a line has, so that so many lines from the end are found in one read."""
+
+
+class Archive:
+    """Appended to when a job ends. A job that is there twice (a crash in between) counts once, the later line."""
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "finished.jsonl"
+
+    def add(self, summary: Summary) -> None:
+        """Note a job that ended."""
+        with state_errors(self.path):
+            append_line(self.path, summary.model_dump_json())
+
+    def replace(self, summaries: Iterable[Summary]) -> None:
+        """Write it anew."""
+        with state_errors(self.path):
+            write_atomic(self.path, "".join(f"{summary.model_dump_json()}\n" for summary in summaries))
+
+    def all(self) -> list[Summary]:
+        """Every job that ended, in the order of their ends."""
+        with state_errors(self.path):
+            return list({summary.id: summary for summary in read_lines(self.path, Summary)}.values())
+
+    def recent(self, count: int) -> list[Summary]:
+        """The last ones, without reading the whole file."""
+        if not self.path.exists():
+            return []
+        with state_errors(self.path), self.path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size - (count + 1) * LINE_BYTES)
+            file.seek(start)
+            lines = file.read().split(b"\n")[1 if start else 0 :]
+        found: dict[str, Summary] = {}
+        for line in lines:
+            try:
+                summary = Summary.model_validate_json(line)
+            except ValueError:
+                continue
+            found[summary.id] = summary
+        return list(found.values())[-count:]

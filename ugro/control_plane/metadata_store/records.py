@@ -1,0 +1,122 @@
+"""Reading records so that a broken file is named with the way back, and older schemas are brought up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from ugro.common.errors import InputError, StateError
+from ugro.common.files import write_atomic
+from ugro.common.models import SCHEMA_VERSION, Job
+from ugro.common.text import clock
+
+Model = TypeVar("Model", bound=BaseModel)
+Fields = dict[str, Any]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+MIGRATIONS: Mapping[int, Callable[[Fields], Fields]] = {
+    1: lambda job: job | {"priority": 0, "schema_version": 2},
+}
+"""From the schema version of a job's record to the next one."""
+
+
+def copy_before(path: Path) -> Path:
+    """Where the content of a record before its last change is kept."""
+    return path.with_name(path.name + ".before")
+
+
+def replace_record(path: Path, text: str) -> None:
+    """Write a record atomically and keep what it said before."""
+    if path.exists():
+        spare = copy_before(path)
+        fresh = spare.with_name(f".tmp-{spare.name}-{os.getpid()}")
+        with contextlib.suppress(FileNotFoundError):
+            fresh.unlink()
+        os.link(path, fresh)
+        os.replace(fresh, spare)
+    write_atomic(path, text)
+
+
+def read_record(model: type[Model], path: Path) -> Model:
+    """A record from its file.
+
+    Raises:
+        InputError: there is no such file.
+        StateError: it cannot be read or understood; the hint names the last good copy.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        fields = json.loads(text)
+        return model.model_validate(migrated(fields) if model is Job else fields)
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}", "`ugro status` lists the jobs") from None
+    except OSError as error:
+        raise StateError(f"{path} cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")) from None
+    except (ValueError, RecursionError) as error:
+        raise broken(path, str(error) if text_is_there(path) else "it is empty") from None
+
+
+def text_is_there(path: Path) -> bool:
+    """Whether a file has any content."""
+    return path.stat().st_size > 0
+
+
+def migrated(fields: Any) -> Any:
+    """A job's fields, brought up to the present schema.
+
+    Raises:
+        ValueError: the record is of a later version of UGRO.
+    """
+    while isinstance(fields, dict) and (version := fields.get("schema_version")) != SCHEMA_VERSION:
+        if not isinstance(version, int) or version not in MIGRATIONS:
+            raise ValueError(f"schema_version {version!r} is not known to this UGRO (it writes {SCHEMA_VERSION})")
+        fields = MIGRATIONS[version](fields)
+    return fields
+
+
+def broken(path: Path, detail: str) -> StateError:
+    """The error for a file that was torn or edited, with the way back."""
+    spare = copy_before(path)
+    if spare.exists():
+        hint = f"the last good copy is of {clock(spare.stat().st_mtime)}: cp {spare} {path}"
+    elif path.name == "job.json":
+        hint = f"mend it by hand, or move the folder {path.parent} elsewhere and run `ugro state rebuild`"
+    else:
+        hint = f"mend it by hand, or delete {path} and run `ugro state rebuild`"
+    return StateError(f"{path} is not a valid record: {detail}", hint)
+
+
+def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
+    """The records of a JSON-lines file; a line that a crash tore is passed over."""
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with contextlib.suppress(ValidationError):
+                yield model.model_validate_json(line)
+
+
+@contextlib.contextmanager
+def state_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk says into an error that names the file."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        hint = (
+            "free some space (`ugro gc` shows which logs could go); what was recorded before is intact"
+            if error.errno in FULL
+            else "set UGRO_HOME to a directory on a local disk you can write"
+        )
+        raise StateError(f"{where}: {error.strerror or error}", hint) from None
