@@ -7,6 +7,9 @@
 It trains on GPUs with NCCL where there are any, else on CPUs with gloo. A run that was cut off and is resumed from a
 checkpoint goes on exactly where it was: each step's data and learning rate depend on the step's number alone, not on
 what ran before. SIGUSR2 asks for a checkpoint at the end of the current step; every other signal keeps its meaning.
+
+On GPUs of different speed the ranks may split each step's batch unevenly, by the fraction that each of them finds in
+UGRO_BATCH_SHARE. What is learned stays the same.
 """
 
 import argparse
@@ -105,16 +108,38 @@ def grammar_corpus(seed: int) -> Tensor:
 DATASETS = {"grammar": grammar_corpus}
 
 
-def step_windows(corpus: Tensor, args: argparse.Namespace, world: World, step: int) -> Tensor:
-    """What this rank reads in one step: int64 of shape (accumulation, batch, seq_len + 1).
+def split_batch(size: int, shares: list[float]) -> list[int]:
+    """A batch split by largest remainder: in proportion to the shares, at least 1 for each, `size` in all."""
+    parts = [1] * len(shares)
+    for _ in range(size - len(shares)):  # each to the one that lacks most; the last ones go by remainder
+        lacking = [size * share / math.fsum(shares) - parts[rank] for rank, share in enumerate(shares)]
+        parts[lacking.index(max(lacking))] += 1
+    return parts
 
-    A pure function of seed, step, rank and world size, so a resumed run needs no data loader state.
+
+def batch_sizes(args: argparse.Namespace, world: World) -> list[int]:
+    """The windows of each rank per backward pass: by the ranks' UGRO_BATCH_SHARE, without those all the same."""
+    shares: list[float | None] = [None] * world.size
+    share = os.environ.get("UGRO_BATCH_SHARE")
+    dist.all_gather_object(shares, float(share) if share else None)
+    told = [share for share in shares if share]
+    return split_batch(world.size * args.batch_size, told if len(told) == world.size else [1.0] * world.size)
+
+
+def step_windows(corpus: Tensor, args: argparse.Namespace, world: World, step: int, sizes: list[int]) -> Tensor:
+    """What this rank reads in one step: int64 of shape (accumulation, its own of the batch sizes, seq_len + 1).
+
+    A pure function of seed, step, rank and world size, so a resumed run needs no data loader state. All ranks together
+    read the same, however the batch is split.
     """
-    rng = random.Random(f"{args.seed} {step} {world.rank} {world.size}")
-    count = args.gradient_accumulation * args.batch_size
-    starts = torch.tensor([rng.randrange(len(corpus) - args.seq_len) for _ in range(count)])
-    windows = corpus[starts[:, None] + torch.arange(args.seq_len + 1)]
-    return windows.view(args.gradient_accumulation, args.batch_size, -1).to(world.device)
+    rounds: list[list[int]] = [[] for _ in range(args.gradient_accumulation)]
+    for rank in range(world.size):
+        rng = random.Random(f"{args.seed} {step} {rank} {world.size}")
+        for starts in rounds:
+            starts += [rng.randrange(len(corpus) - args.seq_len) for _ in range(args.batch_size)]
+    first = sum(sizes[: world.rank])
+    mine = torch.tensor(rounds)[:, first : first + sizes[world.rank]]
+    return corpus[mine[:, :, None] + torch.arange(args.seq_len + 1)].to(world.device)
 
 
 # --- the model: a decoder-only transformer ----------------------------------------------------------------------------
@@ -241,15 +266,21 @@ def learning_rate(step: int, total: int, peak: float) -> float:
     return peak * min(10 * step / total, 0.55 + 0.45 * math.cos(math.pi * step / total))
 
 
-def train_step(ddp: DistributedDataParallel, optimizer: torch.optim.Optimizer, windows: Tensor) -> Tensor:
-    """One optimizer step over windows (accumulation, batch, seq_len + 1); returns this rank's mean loss, in nats."""
+def train_step(
+    ddp: DistributedDataParallel, optimizer: torch.optim.Optimizer, windows: Tensor, weight: float
+) -> Tensor:
+    """One optimizer step over windows (accumulation, batch, seq_len + 1); returns this rank's weighted loss, in nats.
+
+    DDP takes the plain mean of all ranks' gradients. The weight, this rank's batch over the ranks' mean batch, makes
+    it the mean over all windows.
+    """
     optimizer.zero_grad()
     total = torch.zeros((), device=windows.device)
     for number, window in enumerate(windows, start=1):
         # Gradients are exchanged once a step, with the last backward pass.
         with contextlib.nullcontext() if number == len(windows) else ddp.no_sync():
             logits = ddp(window[:, :-1])
-            loss = cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten()) / len(windows)
+            loss = weight * cross_entropy(logits.flatten(0, 1), window[:, 1:].flatten()) / len(windows)
             loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     nn.utils.clip_grad_norm_(ddp.parameters(), 1.0)
@@ -266,12 +297,14 @@ def train(args: argparse.Namespace, world: World, request: SaveRequest) -> None:
     total = args.epochs * args.steps_per_epoch
     done = resume(Path(args.resume_from_checkpoint), model, optimizer, world) if args.resume_from_checkpoint else 0
     ddp = DistributedDataParallel(model)
+    sizes = batch_sizes(args, world)
+    weight = sizes[world.rank] * world.size / sum(sizes)  # UGRO_GRADIENT_WEIGHT, for a batch in whole windows
     tokens, since = 0, time.perf_counter()
     for step in range(done + 1, total + 1):
         epoch = (step - 1) // args.steps_per_epoch + 1
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total, args.lr)
-        loss = train_step(ddp, optimizer, step_windows(corpus, args, world, step))
+        loss = train_step(ddp, optimizer, step_windows(corpus, args, world, step, sizes), weight)
         tokens += world.size * args.gradient_accumulation * args.batch_size * args.seq_len
         if step % args.log_every == 0 or step == total:
             dist.all_reduce(loss)
@@ -304,7 +337,7 @@ def parse_args() -> argparse.Namespace:
     add("--dataset", choices=DATASETS, default="grammar")
     add("--epochs", type=positive, default=2)
     add("--steps-per-epoch", type=positive, default=100)
-    add("--batch-size", type=positive, default=8, help="windows per rank and backward pass")
+    add("--batch-size", type=positive, default=8, help="windows per rank and backward pass, on average")
     add("--gradient-accumulation", type=positive, default=1, help="backward passes per step")
     add("--seq-len", type=positive, default=48, help="characters per window")
     add("--lr", type=float, default=3e-3, help="the peak learning rate")

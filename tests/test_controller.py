@@ -16,6 +16,7 @@ from ugro.common.errors import Unreachable
 from ugro.common.models import FirstFailure, Job, JobState, Wish
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.queue import read_queue
 from ugro.control_plane.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import LocalTransport, Outcome
@@ -41,6 +42,11 @@ class Node(LocalTransport):
         if self.silent:
             raise Unreachable(self.name, "does not answer")
         return await super().run(script, args, data=data, **options)
+
+    async def ask(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
+        if self.silent:
+            raise Unreachable(self.name, "does not answer")
+        return await super().ask(script, args, **options)
 
 
 class Bed:
@@ -76,6 +82,10 @@ class Bed:
             while (now := self.store.job(job.id)).state not in states:
                 await self.tick()
         return now
+
+    def why(self, job: Job) -> tuple[str, ...]:
+        live, views = self.store.live(), self.store.remembered_nodes()
+        return read_queue(self.store, self.inventory, live, views, time.time()).why(job.id)
 
     def kinds(self, job: Job) -> list[str]:
         return [event.kind for event in self.store.events(job.id) if event.kind != "ranks"]
@@ -132,9 +142,9 @@ async def test_cancel(bed: Bed) -> None:
     await bed.tick()
     last = bed.submit(STAY)
     await bed.tick()
-    waiting = bed.store.job(queued.id)
-    assert waiting.state == JobState.QUEUED and "a is held by job-001; b is held by job-001" in waiting.reason
-    assert bed.store.job(last.id).reason == "behind job-002"
+    assert bed.store.job(queued.id).state == JobState.QUEUED
+    assert [reason for reason in bed.why(queued) if "job-001" in reason]
+    assert [reason for reason in bed.why(last) if "job-002" in reason]
     await cancel(bed, last)
     assert (await cancel(bed, queued)).placement is None
     cancelled = await cancel(bed, job)

@@ -20,6 +20,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_production.py"
+RANK = Path(__file__).parents[1] / "ugro" / "nodes" / "scripts" / "rank.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 TWO_RANKS = [*TORCHRUN, "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
 SIZES = ["--epochs=2", "--steps-per-epoch=20", "--seq-len=32"]
@@ -29,7 +30,8 @@ DEADLINE = 120.0  # seconds; a run takes about five
 
 def environment(**extra: str) -> dict[str, str]:
     """Ours, without what would make the script resume or join another job; gloo stays on loopback."""
-    ours = {key: value for key, value in os.environ.items() if key not in ("RANK", "UGRO_RESUME_FROM")}
+    others = ("RANK", "UGRO_RESUME_FROM", "UGRO_BATCH_SHARE")
+    ours = {key: value for key, value in os.environ.items() if key not in others}
     return ours | {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""} | extra
 
 
@@ -46,9 +48,9 @@ def started(command: list[str], folder: Path, **extra: str) -> Iterator[subproce
         process.wait(DEADLINE)
 
 
-def run(command: list[str], folder: Path) -> str:
+def run(command: list[str], folder: Path, **extra: str) -> str:
     """Run to the end, successfully; returns the log."""
-    with started(command, folder) as process:
+    with started(command, folder, **extra) as process:
         code = process.wait(DEADLINE)
     log = (folder / "log").read_text()
     assert code == 0, log
@@ -122,6 +124,36 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(whole_run: Path, tmp_path: 
     assert_same_weights(kept / "checkpoint-40.pt", whole_run / "checkpoints" / "checkpoint-40.pt")
 
 
+def test_shares_of_the_batch_do_not_change_what_is_learned(whole_run: Path, tmp_path: Path) -> None:
+    """The launch is UGRO's: rank.py hands each rank its share. 16 windows a step, now 13 + 3 instead of 8 + 8."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    run([*TWO_RANKS, str(RANK), str(folder), str(SCRIPT), *SETTINGS], tmp_path, UGRO_BATCH_SHARES="0.8,0.2")
+    equal, uneven = losses((whole_run / "log").read_text()), losses((folder / "rank-0.log").read_text())
+    assert {step: float(loss) for step, loss in uneven.items()} == pytest.approx(
+        {step: float(loss) for step, loss in equal.items()}, abs=2e-4
+    )
+    one, other = (load(path / "checkpoints" / "checkpoint-10.pt")["model"] for path in (whole_run, tmp_path))
+    assert all(torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-4) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one), "the batch was not split otherwise"
+
+
+def test_shares_count_only_when_every_rank_has_one(tmp_path: Path) -> None:
+    program = (
+        "import importlib.util, os, sys, argparse; import torch.distributed as dist\n"
+        f"spec = importlib.util.spec_from_file_location('t', {str(SCRIPT)!r})\n"
+        "t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)\n"
+        "world, args = t.join_world(), argparse.Namespace(batch_size=8)\n"
+        "os.environ['UGRO_BATCH_SHARE'] = ('0.8', '0.2')[world.rank]\n"
+        "given = t.batch_sizes(args, world)\n"
+        "if world.rank: del os.environ['UGRO_BATCH_SHARE']\n"
+        "t.say(f'{given} {t.batch_sizes(args, world)}'); dist.destroy_process_group()\n"
+    )
+    (tmp_path / "sizes.py").write_text(program)
+    log = run([*TWO_RANKS, str(tmp_path / "sizes.py")], tmp_path)
+    assert log.count("[13, 3] [8, 8]\n") == 2, log
+
+
 def test_only_the_first_node_needs_the_checkpoint(whole_run: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -181,13 +213,16 @@ def test_each_rank_and_step_reads_its_own_text_again_and_again(script: ModuleTyp
     corpus = script.grammar_corpus(0)
     args = script.argparse.Namespace(seed=0, gradient_accumulation=2, batch_size=3, seq_len=8)
 
-    def windows(rank: int, step: int) -> Any:
-        return script.step_windows(corpus, args, script.World(rank, 2, torch.device("cpu")), step)
+    def windows(rank: int, step: int, *sizes: int) -> Any:
+        return script.step_windows(corpus, args, script.World(rank, 2, torch.device("cpu")), step, sizes or (3, 3))
 
     assert windows(0, 1).shape == (2, 3, 9)
     assert torch.equal(windows(0, 1), windows(0, 1))
     assert not torch.equal(windows(0, 1), windows(1, 1))
     assert not torch.equal(windows(0, 1), windows(0, 2))
+    assert windows(0, 1, 5, 1).shape == (2, 5, 9) and windows(1, 1, 5, 1).shape == (2, 1, 9)
+    whole, split = ([windows(0, 1, *sizes), windows(1, 1, *sizes)] for sizes in ((3, 3), (5, 1)))
+    assert torch.equal(torch.cat(whole, dim=1), torch.cat(split, dim=1)), "together they read the same"
 
 
 def test_old_checkpoints_go_but_none_of_a_later_step(script: ModuleType, tmp_path: Path) -> None:

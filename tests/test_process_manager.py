@@ -88,6 +88,9 @@ def test_the_launch_script_is_what_it_was() -> None:
         gpus=("GPU-1", "GPU-2"),
         interface="enp5s0",
         env=(("A", "b c"),),
+        time_limit=36000.0,
+        time_warning=0.5,
+        shares=(0.4, 0.1),
     )
     assert launch_script(plan) == GOLDEN.read_text()
 
@@ -109,6 +112,14 @@ async def test_a_rank_that_dies_of_a_signal(home: Path, node: LocalTransport) ->
     await process_manager.start(node, launch(home))
     run = await until(node, launch(home), "over")
     assert (run.ranks[0].exit_code, run.ranks[0].signal) == (None, "SEGV")
+
+
+async def test_the_time_limit_holds_on_the_node(home: Path, node: LocalTransport) -> None:
+    script(home, "import time; time.sleep(600)")
+    plan = launch(home, time_limit=0.4)
+    await process_manager.start(node, plan)
+    run = await until(node, plan, "over")
+    assert run.ranks[0].signal == "TERM" and read(home, "rank-0.limit").startswith("ended ")
 
 
 async def test_a_second_start_of_the_same_attempt_starts_nothing(home: Path, node: LocalTransport) -> None:
@@ -220,11 +231,28 @@ async def test_the_port_is_one_that_nothing_listens_on(home: Path) -> None:
 
 def test_half_written_files_are_passed_over() -> None:
     text = (
-        "node 10.5 boot\nrun\nclaim u\nrunner 7 boot alive\nrank x 1 alive\nrank 1 9 ended code\nrank 2 9 alive\nrun\n"
+        "@n clock 10.5 boot\n@n run\nclaim u\nrunner 7 boot alive\nrank x 1 alive\nrank 1 9 ended code\n"
+        "rank 2 9 alive\nlimit 2 warned\nlimit 2 whatever\nlimit x ended\n@n run\n@n -\n"
     )
-    first, second = parse_look(text)
-    assert first.runner_alive and first.ranks == (RankFiles(2, 9, True),)
+    first, second = parse_look(text, "n")
+    assert first.runner_alive and first.ranks == (RankFiles(2, 9, True, limit="warned"),)
     assert second == RunFiles(node_time=10.5)
+    assert parse_look(text, "m") == parse_look("", "n") == []
+    assert parse_look(text.removesuffix("@n -\n"), "n") == [first]
+
+
+async def test_no_file_of_a_run_speaks_for_another(home: Path, node: LocalTransport) -> None:
+    plan = launch(home)
+    folder = home / ".ugro/jobs/job-001/1/node-0"
+    (folder / "claim").mkdir(parents=True)
+    (folder / "claim/uid").write_text("uid-1\n")
+    (folder / "exit").write_text("0 1\\c")
+    (folder / "rank-0.pid").write_text("999999999 1\n")
+    (folder / "rank-0.limit").write_text("ended 1760000000\n@0 run\nexit 0\n")
+    other = replace(plan.paths, attempt=2)
+    first, second = await process_manager.look(node, [plan.paths, other])
+    assert (first.uid, first.ranks) == ("uid-1", (RankFiles(0, 999999999, False, limit="ended"),))
+    assert not second.claimed
 
 
 def members(run: str) -> list[int]:

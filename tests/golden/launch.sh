@@ -17,6 +17,9 @@ export CUDA_VISIBLE_DEVICES=GPU-1,GPU-2
 export UGRO_JOB=job-007
 export UGRO_ATTEMPT=2
 export UGRO_RUN=0123456789abcdef/2/1
+export UGRO_TIME_LIMIT=36000
+export UGRO_TIME_WARNING=0.5
+export UGRO_BATCH_SHARES=0.4,0.1
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 cd ../../code
 "$HOME"/env/bin/python -m torch.distributed.run --nnodes=3 --node-rank=1 --nproc-per-node=2 --master-addr=192.168.1.100 --master-port=29549 --max-restarts=0 --log-dir="$run_dir/torchelastic" \

@@ -13,6 +13,7 @@ import click
 
 from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
 from ugro.common.errors import StateLocked
+from ugro.common.units import parse_past
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.launcher import OnCode
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
@@ -31,6 +32,10 @@ class App:
         self._inventory_option = inventory
         self.store = MetadataStore(ugro_home())
 
+    def reread(self) -> None:
+        """Let go of the inventory, so that the next use sees what it says now."""
+        self.__dict__.pop("inventory", None)
+
     @cached_property
     def inventory(self) -> Inventory:
         """The inventory, read when it is first needed.
@@ -40,12 +45,25 @@ class App:
         """
         return load_inventory(inventory_path(self._inventory_option))
 
+    @property
+    def cluster(self) -> Inventory:
+        """The inventory, with nodes that left it while a job of theirs runs.
+
+        Raises:
+            InventoryError: it is not there, or has a mistake.
+        """
+        needed = [node for job in self.store.live() if job.state.on_nodes for node in job.nodes]
+        missing = any(node not in self.inventory.nodes for node in needed)
+        return self.inventory.with_departed(self.store.remembered_configs(), needed) if missing else self.inventory
+
     def run(self, act: Callable[[Controller, Pool], Awaitable[T]], on_code: OnCode | None = None) -> T:
         """Run an async command with a controller over a fresh pool, and close every connection after it."""
 
+        cluster = self.cluster
+
         async def main() -> T:
-            async with Pool(self.inventory) as pool:
-                return await act(Controller(self.store, self.inventory, pool, on_code), pool)
+            async with Pool(cluster) as pool:
+                return await act(Controller(self.store, cluster, pool, on_code), pool)
 
         return asyncio.run(main())
 
@@ -76,3 +94,11 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def moment_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A click callback: a time in the past as people say it, in seconds since the epoch."""
+    try:
+        return None if value is None else parse_past(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None

@@ -21,7 +21,7 @@ from ugro.control_plane.checkup.findings import info
 from ugro.control_plane.launcher import Launcher, peer_of
 from ugro.control_plane.network_check import check_network
 from ugro.control_plane.network_report import Link, NetworkReport, idle_gpus
-from ugro.control_plane.scheduler import leases
+from ugro.control_plane.resource_manager.governor import leases
 from ugro.nodes.checkup import NodeReport, examine, file_system, find_way
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
@@ -119,7 +119,7 @@ class Checkup:
             text = "the network was not measured: that needs two nodes with a working torch"
             self.findings.append(info("network", text).about(None))
             return
-        gpus = idle_gpus(list(able), self.reports, leases(self._app.store.jobs()))
+        gpus = idle_gpus(list(able), self.reports, leases(self._app.store.live()))
         self._waiting = f"a trial on {', '.join(able)}"
         if not gpus and any(python.cuda_available for python in able.values()):
             text = "the network was measured on CPUs, not with NCCL: not every node has a GPU that nobody uses"

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+import time
+
 import click
 
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option
 from ugro.cli.jobs import fresh_or_remembered
-from ugro.cli.output import RANK_COLOURS, console, node_document, nodes_table, print_json
+from ugro.cli.output import RANK_COLOURS, SHORT_UUID, console, node_document, nodes_table, print_json, table
 from ugro.common.errors import InputError, NodeError, StateLocked
+from ugro.common.models import Drain, Event
 from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.queue import read_offers
+from ugro.control_plane.resource_manager.governor import leases
+from ugro.nodes import speed
 from ugro.nodes.pool import Pool
+from ugro.nodes.speed import MeasuredSpeed
 from ugro.nodes.transport import Outcome, Transport
 
 QUIET_KINDS = ("ranks", "placed")
@@ -23,13 +31,94 @@ def nodes(app: App, as_json: bool) -> None:
     """The machines and their GPUs. What is not fresh is shown with its age."""
     seen = app.run(lambda controller, _: controller.observe([], within=LOOK_WITHIN))
     views, errors = fresh_or_remembered(app, seen)
+    drains, cluster = app.store.drains(), app.cluster
     if as_json:
-        print_json([node_document(name, app.inventory, views[name], errors[name]) for name in app.inventory.nodes])
+        print_json(
+            [node_document(name, cluster, views[name], errors[name], drains.get(name)) for name in cluster.nodes]
+        )
     else:
-        console().print(nodes_table(app.inventory, views, errors))
+        console().print(nodes_table(cluster, views, errors, drains))
     for error in errors.values():
         if error and error.hint and not as_json:
             click.echo(f"{error.node}: {error.hint}", err=True)
+
+
+@command()
+@click.argument("node")
+@click.option("--reason", help="Why; it is shown wherever the node is.")
+@json_option
+def drain(app: App, node: str, reason: str | None, as_json: bool) -> None:
+    """Give NODE no new jobs. What runs there goes on."""
+    name = app.cluster.node(node).name
+    if reason is None and not sys.stdin.isatty():
+        raise InputError("a reason is needed, for whoever wonders later", f"ugro drain {name} --reason 'new fan'")
+    reason = printable(reason if reason is not None else click.prompt("Reason", err=True)).strip()
+    if not reason:
+        raise InputError("the reason is empty")
+    with app.store.lock():
+        app.store.drain(Drain(node=name, reason=reason, since=time.time()))
+        running = [job.id for job in app.store.live() if name in job.nodes and job.state.on_nodes]
+    if as_json:
+        print_json({"node": name, "drained": True, "reason": reason, "running": running})
+        return
+    rest = f"; {', '.join(running)} goes on there" if running else ""
+    click.echo(f"{name} gets no new jobs{rest}. Take it back: ugro undrain {name}")
+
+
+@command()
+@click.argument("node")
+@json_option
+def undrain(app: App, node: str, as_json: bool) -> None:
+    """Give NODE jobs again."""
+    name = app.cluster.node(node).name
+    with app.store.lock():
+        was = app.store.undrain(name)
+    if as_json:
+        print_json({"node": name, "drained": False})
+    else:
+        click.echo(f"{name} gets jobs again" if was else f"{name} was not drained")
+
+
+@command()
+@click.option("--on", "names", metavar="NODES", help="Comma-separated. Default: all nodes.")
+@json_option
+def measure(app: App, names: str | None, as_json: bool) -> int:
+    """Measure how fast each idle GPU trains, so that mixed GPUs can share a batch by speed.
+
+    Jobs launched afterwards on GPUs that differ get UGRO_BATCH_SHARE and UGRO_GRADIENT_WEIGHT for each rank.
+    """
+    chosen = [node.name for node in app.inventory.select(names)]
+
+    async def act(controller: Controller, pool: Pool) -> dict[str, list[MeasuredSpeed] | NodeError]:
+        views = (await controller.observe([], chosen)).views
+        idle = read_offers(app.store, app.inventory, app.store.live(), views)
+        held = leases(app.store.live())
+
+        async def one(transport: Transport) -> list[MeasuredSpeed]:
+            offer = idle[transport.name]
+            free = [slot.key for slot in offer.gpus if slot.key not in held and slot.key not in offer.busy]
+            return await speed.measure(transport, free) if free else []
+
+        return await pool.each(chosen, one)
+
+    with console(stderr=True).status("measuring"):
+        found = app.run(act)
+    speeds = [(node, each) for node, answer in found.items() if not isinstance(answer, NodeError) for each in answer]
+    with app.store.lock():
+        for _, each in speeds:
+            if each.uuid:
+                app.store.remember_speed(each.uuid, each.name, each.steps_per_second)
+    if as_json:
+        print_json([{"node": node, **each.model_dump()} for node, each in speeds])
+    else:
+        made = table("NODE", "GPU", "NAME", "STEPS/S")
+        for node, each in speeds:
+            made.add_row(node, (each.uuid or "cpu")[:SHORT_UUID], each.name, f"{each.steps_per_second:.1f}")
+        console().print(made if speeds else "no idle GPU")
+    errors = [answer for answer in found.values() if isinstance(answer, NodeError)]
+    for error in errors:
+        click.echo(printable(error.message), err=True)
+    return max((error.exit_code for error in errors), default=0)
 
 
 @command()
@@ -49,7 +138,12 @@ def sweep(app: App, as_json: bool) -> None:
         print_json({"schema_version": 1, "changes": [event.model_dump(mode="json") for event in news]})
         return
     for event in news:
-        click.echo(f"{event.job} {event.kind}" + (f": {printable(event.message)}" if event.message else ""))
+        click.echo(news_line(event))
+
+
+def news_line(event: Event) -> str:
+    """One change in one line."""
+    return f"{event.job or event.node} {event.kind}" + (f": {printable(event.message)}" if event.message else "")
 
 
 @command(context_settings={"ignore_unknown_options": False})

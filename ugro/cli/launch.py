@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,21 @@ import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ugro.cli.app import App, command, json_option
+from ugro.cli.consent import Consent
 from ugro.cli.follow import follow, going_on
 from ugro.cli.output import console, print_json, ranks_table, title
-from ugro.common.config import JobSpec, job_spec, load_job_spec
+from ugro.common.config import PRIORITIES, JobSpec, job_spec, load_job_spec
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.models import CodeVersion, Job, JobState
-from ugro.common.text import printable, size
+from ugro.common.text import printable, rough
 from ugro.control_plane.controller import Controller
-from ugro.control_plane.scheduler import allocate, candidates, check_request, leases
+from ugro.control_plane.memory import expect_memory
+from ugro.control_plane.queue import read_offers, read_queue
+from ugro.control_plane.resource_manager.balancer import candidates
+from ugro.control_plane.resource_manager.governor import Offer
+from ugro.control_plane.scheduler import check_request
 from ugro.control_plane.submission import choose_code, submit
-from ugro.nodes.code_sync import LARGE_BYTES, Selection
+from ugro.nodes.code_sync import Selection
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
 
@@ -58,12 +62,31 @@ class LaunchCommand(click.Command):
     "--gpus-per-node", type=click.IntRange(min=0), metavar="N", help="Default: all GPUs of a node; 0: a CPU rank."
 )
 @click.option("--name", help="What to call the job; works wherever its id does.")
+@click.option("--vram", metavar="SIZE", help="What it needs of each GPU's memory: 10G. Smaller GPUs are left out.")
+@click.option("--priority", type=click.IntRange(*PRIORITIES), help="Higher starts sooner; 0 is usual.")
+@click.option("--hold", is_flag=True, default=None, help="Submit it held: it waits for `ugro release`.")
+@click.option(
+    "--after", multiple=True, metavar="JOB[:any]", help="Start when JOB has succeeded (:failure failed, :any ended)."
+)
+@click.option("--not-before", metavar="TIME", help="Do not start earlier: +2h, 22:30, 2026-11-24T22:30.")
+@click.option("--time", "time_limit", metavar="TIME", help="End it after so long: 2h, 90m. Lets shorter jobs go ahead.")
+@click.option(
+    "--time-warning", metavar="TIME", help="SIGUSR2 so long before. Default: a tenth of the time, at most 5m."
+)
 @click.option("--follow", "following", is_flag=True, help="Show its logs until it has ended; exit code 1 if it failed.")
 @click.option("--dry-run", is_flag=True, help="Print exactly what would run on each node, and start nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask before a large folder is sent.")
+@click.option("--yes", is_flag=True, help="Do not ask: about a large folder, or memory that may not be enough.")
+@click.option("--takeover", is_flag=True, help="Take over nodes that another master runs.")
 @json_option
 def launch(
-    app: App, words: tuple[str, ...], following: bool, dry_run: bool, yes: bool, as_json: bool, **options: Any
+    app: App,
+    words: tuple[str, ...],
+    following: bool,
+    dry_run: bool,
+    yes: bool,
+    takeover: bool,
+    as_json: bool,
+    **options: Any,
 ) -> int:
     """Run a training on the cluster: a script, a job.yaml, or the inventory's default script.
 
@@ -76,13 +99,13 @@ def launch(
     if dry_run:
         _dry_run(app, spec, as_json)
         return 0
-    job = _submit(app, spec, yes, quiet=as_json)
+    job = _submit(app, spec, Consent(yes, takeover), quiet=as_json)
     with _CodeProgress() as progress, going_on(job):
         job = app.run(lambda controller, _: _start(app, controller, job), progress.update)
     if as_json:
         print_json({"id": job.id, "name": job.name, "state": job.state.value})
     else:
-        _announce(job)
+        _announce(app, job)
     if job.state == JobState.FAILED:
         raise JobFailed(f"{job.id} did not start: {job.reason}", f"see: ugro status {job.id}")
     return _follow(app, job) if following else 0
@@ -94,7 +117,9 @@ def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], op
     Raises:
         InputError, JobSpecError: with what is wrong and what is expected.
     """
-    given = {key: value for key, value in options.items() if value is not None}
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    if "after" in given:
+        given["after"] = tuple(_by_id(app, word) for word in given["after"])
     if words and not words[0].startswith("-"):
         first, *rest = words
         if rest:
@@ -121,29 +146,29 @@ def _relative(script: str) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else script
 
 
-def _submit(app: App, spec: JobSpec, yes: bool, quiet: bool) -> Job:
-    async def check(controller: Controller, _: Pool) -> None:
-        check_request(spec, app.inventory, (await controller.observe([], candidates(spec, app.inventory))).views)
+def _by_id(app: App, dependency: str) -> str:
+    """A dependency with the id of its job, which stays the same when another job gets the name."""
+    name, colon, when = dependency.partition(":")
+    return f"{app.store.find(name).id}{colon}{when}"
 
+
+def _submit(app: App, spec: JobSpec, consent: Consent, quiet: bool) -> Job:
     selection = choose_code(spec)
-    app.run(check)
-    _ask_about_size(selection, yes)
+
+    async def look(controller: Controller, pool: Pool) -> dict[str, Offer]:
+        names = candidates(spec, app.inventory)
+        views = (await controller.observe([], names)).views
+        await consent.to_own(app.store.master(), pool, views)
+        found = read_offers(app.store, app.inventory, app.store.live(), views)
+        check_request(spec, app.inventory, found)
+        return found
+
+    found = app.run(look)
+    consent.to_send(selection)
+    predicted = consent.to_fit(spec, expect_memory(app.store, spec, found))
     if selection.refused and not quiet:
         click.echo(f"not sent: {_refused_in_words(selection)}", err=True)
-    return submit(app.store, spec, selection)
-
-
-def _ask_about_size(selection: Selection, yes: bool) -> None:
-    if selection.size_bytes <= LARGE_BYTES or yes:
-        return
-    largest = ", ".join(f"{printable(path)} ({size(count / 2**20)})" for path, count in selection.largest(3))
-    click.echo(f"The working directory has {size(selection.size_bytes / 2**20)}; the largest: {largest}.", err=True)
-    if not sys.stdin.isatty():
-        raise InputError(
-            f"the working directory has {size(selection.size_bytes / 2**20)} to send to every node",
-            "keep data out with .ugroignore, or say --yes",
-        )
-    click.confirm("Send all of it to every node?", abort=True, err=True)
+    return submit(app.store, spec, selection, predicted)
 
 
 def _refused_in_words(selection: Selection) -> str:
@@ -157,14 +182,27 @@ async def _start(app: App, controller: Controller, job: Job) -> Job:
     return app.store.job(job.id)
 
 
-def _announce(job: Job) -> None:
+def _announce(app: App, job: Job) -> None:
+    if job.state in (JobState.QUEUED, JobState.HELD):
+        click.echo(f"Job {job.state.value} (ID: {job.id}). {_expectation(app, job)}")
+        undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
+        click.echo(f"  ugro why {job.id}   ugro logs -f {job.id}   {undo}   ugro cancel {job.id}")
+        return
     state = f"{job.state.value}: {printable(job.reason)}" if job.reason else job.state.value
     where = f" on {', '.join(job.nodes)}" if job.nodes else ""
     click.echo(f"{title(job)} {state}{where}")
-    if job.state == JobState.QUEUED:
-        click.echo("  it starts when its turn comes, at the next `ugro sweep` or command that follows a job")
     if not job.state.ended:
         click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
+
+
+def _expectation(app: App, job: Job) -> str:
+    """When it will start, in words, from what the nodes said at the tick just before."""
+    now = time.time()
+    views = app.store.remembered_nodes()
+    forecast = read_queue(app.store, app.cluster, app.store.live(), views, now).forecast(job.id)
+    if forecast.at is None or job.state == JobState.HELD:
+        return forecast.text
+    return f"Starting in ~{rough(forecast.at - now)}: {forecast.text}"
 
 
 def _follow(app: App, job: Job) -> int:
@@ -196,17 +234,16 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
     )
 
     async def rehearse(controller: Controller, _: Pool) -> dict[str, str]:
-        jobs = app.store.jobs()
+        jobs = app.store.live()
         seen = await controller.observe(jobs)
-        views = seen.views
-        check_request(spec, app.inventory, views)
-        held = leases([await controller.live(job, seen) for job in jobs])
-        found = allocate(spec, app.inventory, views, held)
-        if not found.placement:
+        live = [await controller.live(job, seen) for job in jobs]
+        check_request(spec, app.inventory, read_offers(app.store, app.inventory, live, seen.views))
+        queue = read_queue(app.store, app.cluster, live, seen.views, seen.at)
+        if not (placement := queue.placement_of(draft, spec)):
             # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
-            click.echo(f"it would wait: {'; '.join(found.reasons)}", err=True)
-            found = allocate(spec, app.inventory, views, {})
-        return await controller.launcher.rehearse(draft.model_copy(update={"placement": found.placement}), spec)
+            click.echo(f"it would wait: {'; '.join(queue.why_not(draft, spec))}", err=True)
+            placement = read_queue(app.store, app.cluster, [], seen.views, seen.at).placement_of(draft, spec)
+        return await controller.launcher.rehearse(draft.model_copy(update={"placement": placement}), spec)
 
     scripts = app.run(rehearse)
     if as_json:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError
-from ugro.common.models import Gpu, Job, JobState, NodeView, Rank, RankState
+from ugro.common.models import Drain, Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, duration, printable, size
 
 PIPE_WIDTH = 200
@@ -76,7 +76,9 @@ def rank_document(rank: Rank) -> dict[str, Any]:
     return rank.model_dump(mode="json") | {"ended_at": stamp(rank.ended_at)}
 
 
-def node_document(name: str, inventory: Inventory, view: NodeView | None, error: NodeError | None) -> dict[str, Any]:
+def node_document(
+    name: str, inventory: Inventory, view: NodeView | None, error: NodeError | None, drain: Drain | None
+) -> dict[str, Any]:
     """The stable JSON form of a node: what it says now, or what it said last and why it does not answer."""
     known = view.model_dump(mode="json", exclude={"node", "seen_at"}) if view else {"gpus": []}
     return {
@@ -86,6 +88,7 @@ def node_document(name: str, inventory: Inventory, view: NodeView | None, error:
         "error": error.as_dict() if error else None,
         "seen_at": stamp(view.seen_at) if view else None,
         "age_seconds": round(max(0.0, time.time() - view.seen_at), 1) if view else None,
+        "drained": {"reason": drain.reason, "since": stamp(drain.since)} if drain else None,
         **known,
     }
 
@@ -107,14 +110,17 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 def nodes_table(
-    inventory: Inventory, views: Mapping[str, NodeView | None], errors: Mapping[str, NodeError | None]
+    inventory: Inventory,
+    views: Mapping[str, NodeView | None],
+    errors: Mapping[str, NodeError | None],
+    drains: Mapping[str, Drain],
 ) -> Table:
-    """One row per GPU, one for a node without GPUs, with the age of what is not fresh."""
+    """One row per GPU, one for a node without GPUs, with the age of what is not fresh and why a node is drained."""
     made = table("NODE", "GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "PROCESSES", "LOAD", "DISK FREE", "SEEN")
     for name in inventory.nodes:
         view, error = views[name], errors[name]
         if view is None:
-            made.add_row(name, *["-"] * 9, _seen(view, error))
+            made.add_row(name, *["-"] * 9, _seen(view, error, drains.get(name)))
             continue
         rows = [_gpu_cells(gpu) for gpu in view.gpus] or [["-", view.gpu_problem or "no GPU", *["-"] * 5]]
         if view.gpu_problem and view.gpus:
@@ -128,12 +134,14 @@ def nodes_table(
                 *[printable(cell) for cell in cells],
                 load if first else "",
                 disk if first else "",
-                _seen(view, error) if first else Text(""),
+                _seen(view, error, drains.get(name)) if first else Text(""),
             )
     return made
 
 
-def _seen(view: NodeView | None, error: NodeError | None) -> Text:
+def _seen(view: NodeView | None, error: NodeError | None, drain: Drain | None) -> Text:
+    if drain:
+        return _seen(view, error, None) + Text(f", drained: {printable(drain.reason)}", "yellow")
     if error is None:
         return Text("now", "green")
     message = error.message.removeprefix(f"{error.node}: ")

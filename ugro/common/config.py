@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -143,11 +143,15 @@ class NodeConfig(_Config):
 
 
 class Inventory(_Config):
-    """The cluster as the person describes it. Its order is the order of node ranks."""
+    """The cluster as the person describes it. Its order is the order of node ranks.
+
+    `departed` names nodes that left the file while a job of theirs runs: they are still watched, and get no new one.
+    """
 
     nodes: dict[str, NodeConfig]
     script: Line | None = None
     path: Path = Path("inventory.yaml")
+    departed: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_local_node(self) -> Inventory:
@@ -157,6 +161,16 @@ class Inventory(_Config):
         if len(local) > 1:
             raise ValueError(f"only this machine can be 'local: true', not {' and '.join(local)}")
         return self
+
+    def with_departed(self, configs: Mapping[str, NodeConfig], needed: Iterable[str]) -> Inventory:
+        """With the needed nodes that are not in the file any more, as they were reached last."""
+        gone = {name: configs[name] for name in needed if name not in self.nodes and name in configs}
+        return self.model_copy(update={"nodes": {**self.nodes, **gone}, "departed": tuple(gone)}) if gone else self
+
+    def present(self) -> Inventory:
+        """Without the departed nodes."""
+        nodes = {name: node for name, node in self.nodes.items() if name not in self.departed}
+        return self.model_copy(update={"nodes": nodes, "departed": ()})
 
     def node(self, name: str) -> NodeConfig:
         """The node of that name.
@@ -191,8 +205,8 @@ class JobSpec(_Config):
     """What to run, frozen at submission as `spec.json`.
 
     `nodes` is a number of nodes, or their names; None means every node. `gpus_per_node` None means every GPU of a node.
-    `not_before` is in seconds since the epoch. `time_limit` is in seconds of running, and `time_warning` so many seconds
-    before it the ranks get SIGUSR2. `vram` is in MiB for each GPU.
+    `not_before` is in seconds since the epoch. `time_limit` is in seconds of running, and `time_warning` so many
+    seconds before it the ranks get SIGUSR2. `vram` is in MiB for each GPU.
     """
 
     script: Line

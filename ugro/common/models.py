@@ -136,13 +136,17 @@ class FirstFailure(Record):
 
 
 class NodeShare(Record):
-    """One node's part of a placement: its torchrun node rank, its ranks and their GPUs (none on a CPU node)."""
+    """One node's part of a placement: its torchrun node rank, its ranks and their GPUs (none on a CPU node).
+
+    `batch_shares` has each rank's fraction of the global batch, where the speeds of all GPUs are known and differ.
+    """
 
     node: str
     node_rank: int
     first_rank: int
     nproc: int
     gpus: tuple[str, ...] = ()
+    batch_shares: tuple[float, ...] = ()
 
 
 class Placement(Record):
@@ -251,3 +255,14 @@ class Silence(Record):
     since: float
     seen_at: float
     watched: float = 0.0
+
+
+class GpuSample(Record):
+    """One line of `metrics.jsonl`: what the GPU of a rank showed at one look. Memory in MiB."""
+
+    at: float
+    rank: int
+    memory_mib: int | None = None
+    utilization_percent: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None

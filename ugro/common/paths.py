@@ -51,10 +51,25 @@ class JobFiles:
         return self.folder / "events.jsonl"
 
     @property
+    def metrics(self) -> Path:
+        """What its GPUs showed while it ran, one JSON line for each rank and look."""
+        return self.folder / "metrics.jsonl"
+
+    @property
     def snapshot(self) -> Path:
         """The code as it was at submission."""
         return self.folder / "snapshot"
 
+    @property
+    def all_logs(self) -> Path:
+        """The logs of all attempts."""
+        return self.folder / "logs"
+
+    @property
+    def pruned(self) -> Path:
+        """When its logs were removed; absent while they are there."""
+        return self.folder / "logs-removed"
+
     def logs(self, attempt: int) -> Path:
         """Copies of an attempt's logs: as many bytes of each file as were read from its node so far."""
-        return self.folder / "logs" / str(attempt)
+        return self.all_logs / str(attempt)

@@ -41,3 +41,14 @@ def duration(seconds: float) -> str:
 def clock(at: float | None) -> str:
     """A moment in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "-"
+
+
+def rough(seconds: float) -> str:
+    """A time span as a forecast says it: `2 minutes`, `an hour`, `5 hours`."""
+    minutes = round(max(0.0, seconds) / 60)
+    if minutes < 2:
+        return "a minute"
+    if minutes < 55:
+        return f"{minutes} minutes"
+    hours = round(minutes / 60)
+    return "an hour" if hours < 2 else f"{hours} hours" if hours < 48 else f"{round(hours / 24)} days"

@@ -45,6 +45,22 @@ def parse_mib(text: str) -> int:
     return round(mib)
 
 
+def parse_past(text: str, now: float | None = None) -> float:
+    """Seconds since the epoch of `2h` (ago), `22:30` (the last time the local clock showed it), or an ISO 8601 time.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    now = time.time() if now is None else now
+    word = text.strip()
+    if _CLOCK.fullmatch(word):
+        return parse_moment(word, now) - 86400
+    try:
+        return now - parse_duration(word)
+    except ValueError:
+        return parse_moment(word, now)
+
+
 def parse_moment(text: str, now: float | None = None) -> float:
     """Seconds since the epoch of `+2h`, `22:30` (the next time the local clock shows it), or an ISO 8601 time.
 

@@ -13,14 +13,18 @@ from dataclasses import dataclass
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, UgroError
-from ugro.common.models import FirstFailure, Job, JobState, NodeView, Placement, Wish
+from ugro.common.models import Drain, FirstFailure, GpuSample, Job, JobState, NodeView, Placement, Silence, Wish
+from ugro.common.text import duration
 from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
 from ugro.control_plane.launcher import Launcher, NotStarted, OnCode, run_paths
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.queue import read_queue
 from ugro.control_plane.reconcile import Assessment, Phase
-from ugro.control_plane.scheduler import allocate, leases
-from ugro.nodes import gpu_monitor, log_streamer, process_manager
+from ugro.control_plane.resource_manager import monitor
+from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
+from ugro.control_plane.resource_manager.shares import with_batch_shares
+from ugro.nodes import log_streamer, observer
 from ugro.nodes.pool import Pool
 from ugro.nodes.process_manager import RunFiles
 from ugro.nodes.transport import Transport
@@ -31,6 +35,10 @@ CANCEL_GRACE = 10.0
 LEFTOVER_GRACE = 3.0
 """The same for what a job that succeeded left behind."""
 
+LEFT_INVENTORY = "it is not in the inventory any more"
+
+SAMPLE_SECONDS = 10.0
+"""How often what a job's GPUs show is kept."""
 
 GPU_FREE_WITHIN = 10.0
 """Seconds that the driver may take to give back the memory of ranks that ended."""
@@ -42,6 +50,7 @@ class Observation:
 
     views: dict[str, NodeView | NodeError]
     runs: dict[str, dict[str, RunFiles | NodeError]]
+    at: float
 
     @property
     def clock_offsets(self) -> dict[str, float]:
@@ -77,10 +86,7 @@ class Controller:
         async def one(transport: Transport) -> tuple[NodeView, dict[str, RunFiles]]:
             mine = [(job, run_paths(self._inventory, job, transport.name)) for job in on_nodes]
             here = [(job.id, paths) for job, paths in mine if paths]
-            view, files = await asyncio.gather(
-                gpu_monitor.look(transport),
-                process_manager.look(transport, [paths for _, paths in here]),
-            )
+            view, files = await observer.observe(transport, [paths for _, paths in here])
             return view, {job_id: run for (job_id, _), run in zip(here, files, strict=True)}
 
         said = await self._pool.each(names, one, within)
@@ -90,15 +96,57 @@ class Controller:
                 answer = said.get(node) or NodeError(node, "is not in the inventory any more")
                 runs[job.id][node] = answer if isinstance(answer, NodeError) else answer[1][job.id]
         views = {name: answer if isinstance(answer, NodeError) else answer[0] for name, answer in said.items()}
-        return Observation(views, runs)
+        return Observation(views, runs, time.time())
 
     async def tick(self) -> None:
         """Bring the cluster one step nearer to what the records ask for. Every change of a job is an event of it."""
-        live = [job for job in self._store.live() if not job.state.ended]
+        self._store.settle()
+        self._drain_departed()
+        live = self._store.live()
         seen = await self.observe(live)
-        self._store.remember_nodes([view for view in seen.views.values() if isinstance(view, NodeView)])
+        self._remember(seen)
+        await self._end_leftovers(seen)
         await asyncio.gather(*(self._advance(job, seen) for job in live if job.state.on_nodes or job.wish))
         await self._schedule(seen)
+
+    def _drain_departed(self) -> None:
+        """A node that left the inventory keeps what it runs and gets nothing new, until it is back."""
+        drains = self._store.drains()
+        for node in self._inventory.departed:
+            if node not in drains:
+                self._store.drain(Drain(node=node, reason=LEFT_INVENTORY, since=time.time()))
+        for node, drain in drains.items():
+            if drain.reason == LEFT_INVENTORY and node in self._inventory.present().nodes:
+                self._store.undrain(node)
+
+    def _remember(self, seen: Observation) -> None:
+        """Keep what the nodes said, and tell what is new about them."""
+        now = time.time()
+        before, silent = self._store.remembered_nodes(), self._store.silences()
+        quiet = monitor.silences(silent, seen.views, now)
+        answering = [view for view in seen.views.values() if isinstance(view, NodeView)]
+        self._store.remember_nodes(answering, self._inventory.nodes.values(), quiet)
+        for view in answering:
+            if view.node in silent:
+                self._store.note(view.node, "answers", f"after {duration(now - silent[view.node].since)} of silence")
+            for kind, message in monitor.news(before.get(view.node), view):
+                self._store.note(view.node, kind, message)
+        for name, silence in quiet.items():
+            why, was = seen.views[name], silent.get(name)
+            if was is None and isinstance(why, NodeError):
+                self._store.note(name, "silent", why.message)
+            elif was and was.watched < SILENCE_GRACE <= silence.watched:
+                self._store.note(name, "proposal", proposal(name, silence, now))
+
+    async def _end_leftovers(self, seen: Observation) -> None:
+        """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
+        for job_id, nodes in self._store.leftovers().items():
+            job = self._store.job(job_id)
+            back = [node for node in nodes if isinstance(seen.views.get(node), NodeView)]
+            problems = await self.launcher.stop(job, LEFTOVER_GRACE, back) if back else []
+            if back and not problems:
+                self._store.remember_leftovers(job_id, [node for node in nodes if node not in back])
+                self._store.note(", ".join(back), "cleared", f"nothing of {job_id} is left there")
 
     async def sync_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
         """Bring the copies of a job's logs up to date; returns the nodes that could not be read, and why."""
@@ -136,14 +184,21 @@ class Controller:
         if not job.state.on_nodes:
             self._end(job, JobState.CANCELLED, "cancelled before it started")
             return
-        if job.wish == Wish.CANCEL:
+        if job.wish:
             await self._finish(job, JobState.CANCELLED, CANCEL_GRACE)
         elif job.first_failure:
             await self._finish(job, JobState.FAILED, CANCEL_GRACE)
         elif job.state == JobState.STARTING:
             await self._launch(job)
         else:
+            self._store.add_samples(job.id, self._due_samples(job, seen))
             await self._follow(job, reconcile.assess(job, seen.runs[job.id]), seen)
+
+    def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
+        """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
+        path, now = self._store.files(job.id).metrics, time.time()
+        recent = path.exists() and 0 <= now - path.stat().st_mtime < SAMPLE_SECONDS
+        return [] if recent else monitor.samples(job, seen.views, now)
 
     async def _follow(self, job: Job, found: Assessment, seen: Observation) -> None:
         """Take over what the nodes say of a running job."""
@@ -180,17 +235,27 @@ class Controller:
     async def _finish(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
         failure = [_failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
-        problems = await self.launcher.stop(job, grace)
+        given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
+        problems = await self.launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
         if problems:
             text = "; ".join(problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
                 changed = {"state": JobState.UNKNOWN, "reason": text, "unknown_since": job.unknown_since or time.time()}
                 self._store.save(job.model_copy(update=changed), "unknown", text)
             return
+        if given_up:
+            self._store.remember_leftovers(job.id, given_up)
+            failure.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
         await self.sync_logs(job)
         seen, holders = await self._see_gpus_free(job)
         ranks = reconcile.assess(job, seen.runs[job.id]).ranks
-        job = job.model_copy(update={"ranks": ranks, "ended_at": reconcile.end_of_ranks(ranks, seen.clock_offsets)})
+        changed = {
+            "ranks": ranks,
+            "ended_at": reconcile.end_of_ranks(ranks, seen.clock_offsets),
+            "peak_mib": monitor.peak(self._store.samples(job.id)),
+            "abandoned": tuple(given_up),
+        }
+        job = job.model_copy(update=changed)
         self._end(job, state, "; ".join([*failure, *holders]))
 
     async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
@@ -212,38 +277,36 @@ class Controller:
         self._store.save(job.model_copy(update=changed), state.value, reason)
 
     async def _schedule(self, seen: Observation) -> None:
-        """Start queued jobs first come, first served; the first that has to wait makes the others wait too."""
-        waiting: Job | None = None
+        """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
         jobs = self._store.live()
-        held = leases(jobs)
         for job in jobs:
-            if job.state != JobState.QUEUED:
-                continue
-            if waiting:
-                self._wait(job, f"behind {waiting.id}")
-                continue
-            try:
-                spec = self._store.spec(job.id)
-            except UgroError as error:  # one broken job must not keep the others waiting
-                self._end(job, JobState.FAILED, error.message)
-                continue
-            found = allocate(spec, self._inventory, seen.views, held)
-            if found.placement:
-                await self._place(job, found.placement)
-                held = leases(self._store.live())
-            else:
-                waiting = self._wait(job, "; ".join(found.reasons))
+            if job.state == JobState.QUEUED and (problem := self._broken_spec(job)):
+                self._end(job, JobState.FAILED, problem)  # one broken job must not keep the others waiting
+        waiting = {job.id: job for job in self._store.live() if job.state == JobState.QUEUED}
+        if not waiting:
+            return
+        queue = read_queue(self._store, self._inventory, self._store.live(), seen.views, time.time())
+        for start in queue.schedule().starts:
+            placement, words = with_batch_shares(start.placement, self._store.speeds())
+            nobodys = [node for share in placement.shares if _is_nobodys(seen.views[node := share.node])]
+            await self._place(waiting[start.id], placement, "; ".join(filter(None, [start.why, words])), nobodys)
 
-    def _wait(self, job: Job, reason: str) -> Job:
-        if reason != job.reason:
-            job = job.model_copy(update={"reason": reason})
-            self._store.save(job, "waiting", reason)
-        return job
+    def _broken_spec(self, job: Job) -> str | None:
+        try:
+            self._store.spec(job.id)
+        except UgroError as error:
+            return error.message
+        return None
 
-    async def _place(self, job: Job, placement: Placement) -> None:
+    async def _place(self, job: Job, placement: Placement, why: str, nobodys: list[str]) -> None:
         placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
         placed = placed.model_copy(update={"ranks": reconcile.expected_ranks(placed)})
-        self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}")
+        self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
+        try:
+            await self.launcher.claim(nobodys)
+        except NodeError as error:
+            await self._give_up(placed, NotStarted(placed, error))
+            return
         await self._launch(placed)
 
     async def _launch(self, job: Job) -> None:
@@ -264,6 +327,18 @@ class Controller:
             await self._finish(job, JobState.FAILED, CANCEL_GRACE)
         else:
             self._end(job, JobState.FAILED, error.message)
+
+
+def proposal(node: str, silence: Silence, now: float) -> str:
+    """What UGRO proposes to do about a node that is silent for long; it does nothing of it by itself."""
+    return (
+        f"silent for {duration(now - silence.since)}: UGRO waits. If {node} is gone for good, end its jobs without "
+        f"its word: ugro cancel JOB --abandon"
+    )
+
+
+def _is_nobodys(view: NodeView | NodeError) -> bool:
+    return isinstance(view, NodeView) and view.owner is None
 
 
 def _running(job: Job) -> Job:

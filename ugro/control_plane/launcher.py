@@ -6,11 +6,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from ugro.common.config import Inventory, JobSpec
-from ugro.common.errors import NodeError, UgroError
+from ugro.common.errors import NodeError, NodeRefused, UgroError
 from ugro.common.models import Job
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes import code_sync, process_manager
+from ugro.nodes.owner import claim, is_same_master
 from ugro.nodes.pool import Pool
 from ugro.nodes.process_manager import PORTS, Launch, Prepared
 from ugro.nodes.transport import Transport
@@ -66,6 +67,21 @@ class Launcher:
         await self.start(job, spec, prepared)
         return job
 
+    async def claim(self, nodes: Sequence[str]) -> None:
+        """Make nodes this master's that are nobody's yet.
+
+        Raises:
+            NodeError: one cannot be, or another master was quicker.
+        """
+        master = self._store.master()
+        for node, line in (await self._pool.each(nodes, lambda transport: claim(transport, master, False))).items():
+            if isinstance(line, NodeError):
+                raise line
+            if not is_same_master(line, master):
+                raise NodeRefused(
+                    node, f"another master runs it: {line.partition(' ')[2]}", "see: ugro launch --takeover"
+                )
+
     async def meet(self, job: Job, script: str | None) -> tuple[Job, dict[str, Prepared]]:
         """See that every node can start its part (without a script: but for that), and fill in where the ranks meet.
 
@@ -116,18 +132,21 @@ class Launcher:
             gpus=share.gpus,
             interface=config.interface or interface,
             env=process_manager.merged_env(config.env, spec.env),
+            time_limit=spec.time_limit,
+            time_warning=spec.warning_seconds,
+            shares=share.batch_shares,
         )
 
-    async def stop(self, job: Job, grace: float) -> list[str]:
-        """End every process of a job on every node. Returns what is in the way of saying that none is left."""
+    async def stop(self, job: Job, grace: float, nodes: Sequence[str]) -> list[str]:
+        """End every process of a job on these nodes. Returns what is in the way of saying that none is left."""
 
         async def one(transport: Transport) -> str:
             paths = run_paths(self._inventory, job, transport.name)
             left = await process_manager.stop(transport, paths, job.uid, grace) if paths else []
             return f"{transport.name}: pid {', '.join(map(str, left))} cannot be ended (state D?)" if left else ""
 
-        gone = [f"{node} is not in the inventory any more" for node in job.nodes if node not in self._inventory.nodes]
-        answers = await self._pool.each([node for node in job.nodes if node in self._inventory.nodes], one)
+        gone = [f"{node} is not in the inventory any more" for node in nodes if node not in self._inventory.nodes]
+        answers = await self._pool.each([node for node in nodes if node in self._inventory.nodes], one)
         problems = [answer.message if isinstance(answer, NodeError) else answer for answer in answers.values()]
         return gone + [problem for problem in problems if problem]
 

@@ -83,6 +83,7 @@ def _seen(rank: Rank, share: NodeShare, run: RunFiles) -> Rank:
             "exit_code": files.exit_code,
             "signal": files.signal,
             "ended_at": files.ended_at,
+            "limit": files.limit,
         }
     )
 
@@ -183,6 +184,8 @@ def first_failure(
 
 
 def _rank_finding(rank: Rank, rank_log: Callable[[int], str]) -> Finding:
+    if rank.limit == "ended":
+        return Finding("time_limit", "its time limit was reached")
     return diagnose(rank_log(rank.rank), rank.exit_code, rank.signal)
 
 

@@ -40,8 +40,8 @@ def choose_code(spec: JobSpec) -> Selection:
     return selection
 
 
-def submit(store: MetadataStore, spec: JobSpec, selection: Selection) -> Job:
-    """Record a job, queued, with its own copy of the code.
+def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_mib: int | None = None) -> Job:
+    """Record a job, queued or held, with its own copy of the code and what it is expected to need of each GPU.
 
     Raises:
         StateError: the state directory cannot be written; nothing of the job remains.
@@ -49,7 +49,7 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection) -> Job:
     files = store.reserve()
     try:
         code = take_snapshot(Path(spec.workdir), selection, files.snapshot)
-        return store.submit(files, spec, code, time.time())
+        return store.submit(files, spec, code, time.time(), predicted_mib)
     except BaseException:
         shutil.rmtree(files.folder, ignore_errors=True)
         raise

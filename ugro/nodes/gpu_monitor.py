@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ugro.common.errors import CommandTimedOut, NodeRefused
@@ -60,25 +60,52 @@ async def look(transport: Transport, *, timeout: float = 20) -> NodeView:
         NodeError: Unreachable, AuthenticationFailed, HostKeyUnknown, HostKeyChanged, LinkLost, CommandTimedOut.
     """
     nonce = secrets.token_hex(8)
-    heard = bytearray()
+    heard = await hear(transport, PROBE_SCRIPT, (transport.node.base_dir, nonce), nonce, timeout)
+    return parse_probe(transport.name, heard.text, heard.began_at, heard.ended_at, nonce)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a node said, and when, by the master's clock, its answer to the probe began and ended."""
+
+    text: str
+    began_at: float
+    ended_at: float
+
+
+async def hear(transport: Transport, script: str, args: Sequence[str], nonce: str, timeout: float) -> Heard:
+    """Ask with a script that has the probe in it. An answer cut off by the timeout counts if it has the node's part.
+
+    Raises:
+        NodeError: as `look`.
+    """
+    said = bytearray()
+    began_at: float | None = None
+    mark = f"@{nonce} node".encode()
 
     def keep(stream: str, chunk: bytes) -> None:
-        if stream == "stdout" and len(heard) < OUTPUT_LIMIT:
-            heard.extend(chunk)
+        nonlocal began_at
+        if stream == "stdout" and len(said) < OUTPUT_LIMIT:
+            said.extend(chunk)
+            if began_at is None and mark in said:  # before that, the call waited for its turn, or for a login
+                began_at = time.time()
 
-    asked_at = time.time()
+    late: CommandTimedOut | None = None
     try:
-        await transport.run(PROBE_SCRIPT, (transport.node.base_dir, nonce), timeout=timeout, on_output=keep)
-    except CommandTimedOut:
-        if f"@{nonce} -".encode() not in heard:  # not even one section is whole
-            raise
-    return parse_probe(transport.name, heard.decode("utf-8", "replace"), asked_at, time.time(), nonce)
+        await transport.ask(script, args, timeout=timeout, on_output=keep)
+    except CommandTimedOut as error:
+        late = error
+    ended_at = time.time()
+    text = said.decode("utf-8", "replace")
+    if late and not _named(_sections(text, nonce), "node"):
+        raise late
+    return Heard(text, ended_at if began_at is None else began_at, ended_at)
 
 
 def parse_probe(node: str, output: str, asked_at: float, answered_at: float, nonce: str) -> NodeView:
-    """Understand the output of PROBE_SCRIPT, which was asked and answered at these moments of the master's clock.
+    """Understand the output of PROBE_SCRIPT, which began and ended at these moments of the master's clock.
 
-    `seen_at` is the moment of the answer. The node tells the time first and last, so that `clock_offset`, the
+    `seen_at` is the latter. The node tells the time first and last, so that `clock_offset`, the
     difference of the two midpoints, does not suffer from a slow nvidia-smi. Output that ends early counts as far as
     its sections are whole. A lost GPU of which only the index is known has an empty UUID.
 
@@ -108,6 +135,7 @@ def parse_probe(node: str, output: str, asked_at: float, answered_at: float, non
         disk_free_mib=_mib(*disk) if len(disk) == 2 else None,
         gpus=gpus,
         gpu_problem=problem,
+        owner=_text(said.get("owner", "")) or None,
     )
 
 

@@ -54,6 +54,12 @@ class Pool:
         names = list(names)
         return dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
 
+    async def adopt(self, inventory: Inventory) -> None:
+        """Go on with an edited inventory; connections to nodes that are described as before are kept."""
+        old, self._inventory = self._inventory, inventory
+        changed = [name for name in self._transports if old.nodes.get(name) != inventory.nodes.get(name)]
+        await asyncio.gather(*(self._transports.pop(name).close() for name in changed))
+
     async def __aenter__(self) -> Pool:
         return self
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
@@ -42,6 +43,11 @@ class Launch:
     gpus: tuple[str, ...] = ()
     interface: str | None = None
     env: tuple[tuple[str, str], ...] = ()
+    time_limit: float | None = None
+    """Seconds after which `rank.py` ends a rank; it warns the script `time_warning` seconds before."""
+    time_warning: float | None = None
+    shares: tuple[float, ...] = ()
+    """The fraction of the global batch of each rank of this node; none: equal batches."""
 
     @property
     def run(self) -> str:
@@ -67,7 +73,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class RankFiles:
-    """What a rank's files say. `ended_at` is in the node's clock."""
+    """What a rank's files say. `ended_at` is in the node's clock.
+
+    `limit` says what came of its time limit: it was "warned", or "ended" because of it.
+    """
 
     rank: int
     pid: int
@@ -75,6 +84,7 @@ class RankFiles:
     exit_code: int | None = None
     signal: str | None = None
     ended_at: float | None = None
+    limit: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -124,11 +134,13 @@ def rank_environment(launch: Launch) -> dict[str, str]:
     env |= dict(launch.env)
     if launch.gpus:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(launch.gpus)}
-    return env | {
-        "UGRO_JOB": launch.paths.job,
-        "UGRO_ATTEMPT": str(launch.paths.attempt),
-        "UGRO_RUN": launch.run,
-    }
+    env |= {"UGRO_JOB": launch.paths.job, "UGRO_ATTEMPT": str(launch.paths.attempt), "UGRO_RUN": launch.run}
+    for name, seconds in (("UGRO_TIME_LIMIT", launch.time_limit), ("UGRO_TIME_WARNING", launch.time_warning)):
+        if seconds is not None:
+            env[name] = f"{seconds:.3f}".rstrip("0").rstrip(".")
+    if launch.shares:
+        env["UGRO_BATCH_SHARES"] = ",".join(map(str, launch.shares))
+    return env
 
 
 def launch_script(launch: Launch) -> str:
@@ -240,26 +252,47 @@ async def look(transport: Transport, runs: Sequence[RunPaths]) -> list[RunFiles]
     Raises:
         NodeError: the node cannot be read, which says nothing about the runs.
     """
-    outcome = await transport.run(load("look.sh"), [paths.run_dir for paths in runs], timeout=LOOK_TIMEOUT)
-    _require(transport, outcome, "the state of its jobs cannot be read")
-    return parse_look(outcome.text)
+    nonce = secrets.token_hex(8)
+    args = (nonce, *(paths.run_dir for paths in runs))
+    outcome = await transport.ask(load("look.sh"), args, timeout=LOOK_TIMEOUT)
+    return require_all(transport, parse_look(outcome.text, nonce), runs)
 
 
-def parse_look(text: str) -> list[RunFiles]:
-    """The runs in the output of `look.sh`. Lines that make no sense are passed over: a file may be half written."""
-    head, *blocks = re.split(r"^run\n", text, flags=re.MULTILINE)
-    words = head.split()
-    node_time, boot = float(words[1]), words[2]
-    return [_parse_run(block.splitlines(), node_time, boot) for block in blocks]
+def require_all(transport: Transport, found: list[RunFiles], runs: Sequence[RunPaths]) -> list[RunFiles]:
+    """What was found of the runs that were asked for.
+
+    Raises:
+        NodeRefused: it is not all of them.
+    """
+    if len(found) != len(runs):
+        raise NodeRefused(transport.name, f"the state of its jobs cannot be read: {len(found)} of {len(runs)} came")
+    return found
+
+
+def parse_look(text: str, nonce: str) -> list[RunFiles]:
+    """The runs in the output of `look.sh` as far as it is whole.
+
+    Lines that make no sense are passed over: a file may be half written, or written by somebody else.
+    """
+    _, *sections = re.split(rf"^@{nonce} ", text, flags=re.MULTILINE)
+    parts = [section.split("\n") for section in sections[:-1]]  # the last one only ends another
+    clock = next((lines[0].split() for lines in parts if lines[0].startswith("clock ")), [])
+    node_time = _seconds(clock[1]) if len(clock) == 3 else None
+    if node_time is None:
+        return []
+    return [_parse_run(lines[1:], node_time, clock[2]) for lines in parts if lines[0] == "run"]
 
 
 def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
     fields: dict[str, list[str]] = {}
     ranks: list[RankFiles] = []
+    limits: dict[int, str] = {}
     for line in lines:
         word, *rest = line.split() or [""]
         if word == "rank":
             ranks += _parse_rank(rest)
+        elif word == "limit":
+            limits |= _parse_limit(rest)
         else:
             fields[word] = rest
     runner = fields.get("runner", [])
@@ -270,7 +303,7 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
         runner_alive=runner[1:] == [boot, "alive"],
         rebooted=len(runner) > 1 and runner[1] != boot,
         exit_code=_number(fields.get("exit", [])),
-        ranks=tuple(sorted(ranks, key=lambda rank: rank.rank)),
+        ranks=tuple(replace(rank, limit=limits.get(rank.rank)) for rank in sorted(ranks, key=lambda rank: rank.rank)),
     )
 
 
@@ -284,6 +317,14 @@ def _parse_rank(words: Sequence[str]) -> list[RankFiles]:
             return [RankFiles(int(rank), int(pid), False, code, signal, _seconds(at))]
         case _:
             return []
+
+
+def _parse_limit(words: Sequence[str]) -> dict[int, str]:
+    match words:
+        case [rank, "warned" | "ended" as limit] if rank.isdigit():
+            return {int(rank): limit}
+        case _:
+            return {}
 
 
 def _number(words: Sequence[str]) -> int | None:

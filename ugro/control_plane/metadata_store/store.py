@@ -22,7 +22,7 @@ from tinydb.table import Document
 from ugro.common.config import JOB_ID, JobSpec, NodeConfig
 from ugro.common.errors import InputError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
-from ugro.common.models import CodeVersion, Drain, Event, Job, JobState, NodeView, Silence, Summary
+from ugro.common.models import CodeVersion, Drain, Event, GpuSample, Job, JobState, NodeView, Silence, Summary
 from ugro.common.paths import JOBS, JobFiles
 from ugro.common.text import printable
 from ugro.control_plane.history import run_key
@@ -125,7 +125,9 @@ class MetadataStore:
             names = os.listdir(self._jobs) if self._jobs.exists() else []
         return [name for name in names if JOB_ID.fullmatch(name)]
 
-    def submit(self, files: JobFiles, spec: JobSpec, code: CodeVersion, now: float) -> Job:
+    def submit(
+        self, files: JobFiles, spec: JobSpec, code: CodeVersion, now: float, predicted_mib: int | None = None
+    ) -> Job:
         """Write a new job's frozen spec and its first record."""
         job_id = files.folder.name
         job = Job(
@@ -135,6 +137,7 @@ class MetadataStore:
             state=JobState.HELD if spec.hold else JobState.QUEUED,
             reason="held at its submission" if spec.hold else "",
             priority=spec.priority,
+            predicted_mib=predicted_mib,
             submitted_at=now,
             command=(spec.script, *spec.args),
             code=code,
@@ -252,6 +255,18 @@ class MetadataStore:
             raise InputError(f"there is no job {printable(reference)!r}", hint)
         return self.job(max(named, key=_number))
 
+    def add_samples(self, job_id: str, samples: Iterable[GpuSample]) -> None:
+        """Add what a job's GPUs showed to its metrics."""
+        lines = [sample.model_dump_json() for sample in samples]
+        if lines:
+            with state_errors(path := self.files(job_id).metrics):
+                append_line(path, "\n".join(lines))
+
+    def samples(self, job_id: str) -> list[GpuSample]:
+        """What a job's GPUs showed while it ran."""
+        with state_errors(path := self.files(job_id).metrics):
+            return list(read_lines(path, GpuSample))
+
     # --- events ------------------------------------------------------------------------------------------------------
 
     def note(self, node: str, kind: str, message: str) -> None:
@@ -282,8 +297,16 @@ class MetadataStore:
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
-    def remember_nodes(self, views: Iterable[NodeView], configs: Iterable[NodeConfig] = ()) -> None:
-        """Keep what nodes said and how they were reached, for when they do not answer or left the inventory."""
+    def remember_nodes(
+        self,
+        views: Iterable[NodeView],
+        configs: Iterable[NodeConfig] = (),
+        silences: Mapping[str, Silence] | None = None,
+    ) -> None:
+        """Keep what nodes said and how they were reached, for when they do not answer or left the inventory.
+
+        `silences` names all that did not answer at this look.
+        """
         with self._change() as db:
             table = db.table("nodes")
             rows = {str(row["name"]): dict(row) for row in table.all() if "name" in row}
@@ -293,15 +316,11 @@ class MetadataStore:
                 row = rows.setdefault(view.node, {"name": view.node})
                 row["view"] = view.model_dump(mode="json")
                 row["gpus"] = row.get("gpus", {}) | {gpu.uuid: gpu.name for gpu in view.gpus if gpu.uuid}
+            if silences is not None:
+                for name, row in rows.items():
+                    row["silence"] = silences[name].model_dump() if name in silences else None
             table.truncate()
             table.insert_multiple(rows.values())
-
-    def forget_gpus(self, node: str) -> None:
-        """Let go of the GPUs a node had once; what it shows next counts."""
-        with self._change() as db:
-            for row in db.table("nodes").all():
-                if row.get("name") == node:
-                    db.table("nodes").update({"gpus": {}}, doc_ids=[row.doc_id])
 
     def _node_rows(self) -> dict[str, Any]:
         with self._cluster.look() as db:
@@ -336,17 +355,6 @@ class MetadataStore:
         rows = self._node_rows().items()
         return {name: Silence.model_validate(row["silence"]) for name, row in rows if row.get("silence")}
 
-    def remember_silences(self, silences: Mapping[str, Silence]) -> None:
-        """Keep which nodes did not answer; all others did."""
-        with self._change() as db:
-            table = db.table("nodes")
-            named = {str(row.get("name")) for row in table.all()}
-            table.insert_multiple({"name": name} for name in silences if name not in named)
-            for row in table.all():
-                silence = silences.get(str(row["name"]))
-                row["silence"] = silence.model_dump() if silence else None
-                table.update({"silence": row["silence"]}, doc_ids=[row.doc_id])
-
     def leftovers(self) -> dict[str, tuple[str, ...]]:
         """Jobs that ended without the word of these nodes, which are asked again when they answer."""
         with self._cluster.look() as db:
@@ -359,6 +367,18 @@ class MetadataStore:
             table.remove(lambda row: row.get("job") == job_id)
             if nodes:
                 table.insert({"job": job_id, "nodes": list(nodes)})
+
+    def speeds(self) -> dict[str, tuple[str, float]]:
+        """The measured speed of GPUs: name and steps a second by UUID."""
+        with self._cluster.look() as db:
+            return {str(row["uuid"]): (str(row["name"]), float(row["speed"])) for row in db.table("speeds").all()}
+
+    def remember_speed(self, uuid: str, name: str, speed: float) -> None:
+        """Keep how fast a GPU was measured to be, in steps a second."""
+        with self._change() as db:
+            table = db.table("speeds")
+            table.remove(lambda row: row.get("uuid") == uuid)
+            table.insert({"uuid": uuid, "name": name, "speed": speed})
 
     def drain(self, drain: Drain) -> None:
         """Give a node no new jobs; a second reason replaces the first."""

@@ -1,9 +1,10 @@
-# probe.sh BASE_DIR NONCE [SECONDS]: what this node says of itself, for ugro/nodes/gpu_monitor.py.
+# probe.sh BASE_DIR NONCE [SECONDS [skip]]: what this node says of itself, for ugro/nodes/gpu_monitor.py.
 #
 # Sections stand between lines that begin with "@NONCE ", which no foreign text (a process may be called anything) can
-# forge. SECONDS bounds each call of nvidia-smi. What can hang comes late: the reader makes do with what came before.
+# forge. SECONDS bounds each call of nvidia-smi, "skip" does without it. What can hang comes late: the reader makes do
+# with what came before.
 
-base=$1 mark=@$2 limit=${3:-10}
+base=$1 mark=@$2 limit=${3:-10} skip=$4
 LC_ALL=C PATH=$PATH:/usr/lib/wsl/lib:/usr/local/nvidia/bin
 export LC_ALL PATH
 unset OMP_NUM_THREADS OMP_THREAD_LIMIT # nproc would answer with them
@@ -93,14 +94,19 @@ done </proc/meminfo
 tell node "started=$(date +%s.%N)" "boot_id=$boot_id" "cpus=$(nproc || getconf _NPROCESSORS_ONLN)" \
     "load=$load" "total_kib=$total" "available_kib=$available" "expected_gpus=$expected"
 
-survey
-
-tell owners "$([ -z "$processes" ] || stat -c '%n %u %U' $processes 2>/dev/null)"
-
 case $base in
 /*) ;;
 *) base=$HOME/${base#"~/"} ;;
 esac
+# Its first line says whose node this is; a master must know it even when a GPU hangs.
+owner=$(timeout -k 2 5 head -c 1000 "$base/owner" 2>/dev/null </dev/null)
+owner=${owner%%"$newline"*}
+[ -z "$owner" ] || tell node "owner=$owner"
+
+[ "$skip" = skip ] || survey
+
+tell owners "$([ -z "$processes" ] || stat -c '%n %u %U' $processes 2>/dev/null)"
+
 until [ -e "$base/" ]; do
     base=${base%/*}
 done

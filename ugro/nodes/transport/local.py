@@ -6,15 +6,35 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
+import subprocess
 import time
+import weakref
 from collections.abc import AsyncIterable, Sequence
 
+from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost
-from ugro.nodes.transport.base import KILL_GRACE, Collector, Frame, Outcome, Output, Transport, chunks, conclude
+from ugro.nodes.transport.base import (
+    END_WAIT,
+    KILL_GRACE,
+    READ_SIZE,
+    Collector,
+    Frame,
+    Outcome,
+    Output,
+    Transport,
+    chunks,
+    conclude,
+)
+from ugro.nodes.transport.shell import SHELL_COMMAND, Channel, KeptShell
 
 
 class LocalTransport(Transport):
     """Runs scripts with /bin/sh as the user who runs UGRO."""
+
+    def __init__(self, node: NodeConfig) -> None:
+        super().__init__(node)
+        self._shell = KeptShell(self.name, _open_shell)
 
     @property
     def peer_address(self) -> str | None:
@@ -60,8 +80,90 @@ class LocalTransport(Transport):
             process._transport.close()  # type: ignore[attr-defined]
         return conclude(self.name, status, collector, frame, time.monotonic() - started)
 
+    async def ask(
+        self,
+        script: str,
+        args: Sequence[str] = (),
+        *,
+        timeout: float = 20.0,
+        on_output: Output | None = None,
+    ) -> Outcome:
+        return await self._shell.ask(script, args, timeout, on_output)
+
     async def close(self) -> None:
-        return None
+        await self._shell.close()
+
+
+async def _open_shell() -> Channel:
+    return _LocalChannel()
+
+
+class _LocalChannel:
+    """A shell on this machine. Both of its streams are one socket, as sshd has it too."""
+
+    linked = True
+
+    def __init__(self) -> None:
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        with theirs:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", SHELL_COMMAND],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=theirs.fileno(),
+                cwd=os.path.expanduser("~"),
+                start_new_session=True,
+            )
+        # Whoever forgets to close a transport leaves nothing behind, not even a warning.
+        self._bury = weakref.finalize(self, _bury, self._process, self._socket)
+
+    @property
+    def alive(self) -> bool:
+        return self._bury.alive and self._process.poll() is None
+
+    async def read(self) -> bytes:
+        try:
+            return await asyncio.get_running_loop().sock_recv(self._socket, READ_SIZE)
+        except OSError:
+            return b""
+
+    async def write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().sock_sendall(self._socket, data)
+
+    async def close(self, leader: int | None, within: float = END_WAIT) -> bool:
+        try:
+            if leader is not None and self._bury.alive:
+                await self._end()
+        finally:
+            self._bury()
+        return True
+
+    async def _end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # asyncio would wait for ever at a socket that is just closed
+        _signal(self._process, signal.SIGTERM)
+        for _ in range(20):
+            await asyncio.sleep(0.05)
+            self._process.poll()
+            if not _signal(self._process, 0):
+                break
+
+
+def _bury(process: subprocess.Popen[bytes], own: socket.socket) -> None:
+    own.close()
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Signal a process group; False if it is gone."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 async def _feed(stdin: asyncio.StreamWriter, head: bytes, data: bytes | AsyncIterable[bytes]) -> None:

@@ -18,7 +18,9 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import AuthenticationFailed, KeyUnusable, LinkLost, NodeError, NodeRefused, Unreachable
 from ugro.nodes.transport.base import (
     END_SCRIPT,
+    END_WAIT,
     KILL_GRACE,
+    READ_SIZE,
     Collector,
     Frame,
     Outcome,
@@ -28,6 +30,7 @@ from ugro.nodes.transport.base import (
     conclude,
 )
 from ugro.nodes.transport.host_keys import HostKeyCheck
+from ugro.nodes.transport.shell import SHELL_COMMAND, Channel, KeptShell
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 ENCRYPTED_HINT = "load it into ssh-agent (ssh-add), or name another key: identity_file"
@@ -54,6 +57,7 @@ class SshTransport(Transport):
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting = asyncio.Lock()
         self._sessions = asyncio.Semaphore(SESSIONS_PER_NODE)
+        self._shell = KeptShell(self.name, self._open_shell)
         self._failures = 0
         self._retry_at = 0.0
         self._last_error: NodeError | None = None
@@ -93,7 +97,20 @@ class SshTransport(Transport):
                 process.close()
         return conclude(self.name, status, collector, frame, time.monotonic() - started)
 
+    async def ask(
+        self,
+        script: str,
+        args: Sequence[str] = (),
+        *,
+        timeout: float = 20.0,
+        on_output: Output | None = None,
+    ) -> Outcome:
+        return await self._shell.ask(script, args, timeout, on_output)
+
     async def close(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await self._shell.close()
         if self._connection:
             self._connection.abort()
             with contextlib.suppress(Exception):
@@ -133,6 +150,20 @@ class SshTransport(Transport):
             feeding.cancel()
             reading.cancel()
 
+    async def _open_shell(self) -> Channel:
+        """A session for the kept shell; it is one of the SESSIONS_PER_NODE until it is closed."""
+        await self._sessions.acquire()
+        try:
+            connection = await self._connected()
+            try:
+                process = await connection.create_process(SHELL_COMMAND, encoding=None, stderr=asyncssh.STDOUT)
+            except (asyncssh.ChannelOpenError, asyncssh.ConnectionLost, OSError) as error:
+                raise self._not_opened(connection, error) from None
+        except BaseException:
+            self._sessions.release()
+            raise
+        return _SshChannel(self, connection, process)
+
     def _not_opened(self, connection: asyncssh.SSHClientConnection, error: Exception) -> NodeError:
         if connection.is_closed() or not isinstance(error, asyncssh.ChannelOpenError):
             return LinkLost(self.name, "the connection broke before a command could start", "the next try reconnects")
@@ -142,14 +173,18 @@ class SshTransport(Transport):
             "raise MaxSessions in its sshd_config (UGRO uses up to 8 of the usual 10)",
         )
 
-    async def _end(self, connection: asyncssh.SSHClientConnection, leader: int | None) -> None:
+    async def _end(
+        self, connection: asyncssh.SSHClientConnection, leader: int | None, within: float = END_WAIT
+    ) -> bool:
         """End a command nobody waits for any more. Without a live link, the remote time limit is what ends it."""
         if leader is None or connection.is_closed():
-            return
+            return False
         frame = Frame(END_SCRIPT, (str(leader),), timeout=5)
         with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
-            async with asyncio.timeout(3):
-                await connection.run(frame.command, input=frame.head, encoding=None)
+            async with asyncio.timeout(within):
+                done = await connection.run(frame.command, input=frame.head, encoding=None)
+                return done.exit_status == 0
+        return False
 
     async def _connected(self) -> asyncssh.SSHClientConnection:
         async with self._connecting:
@@ -188,6 +223,48 @@ class SshTransport(Transport):
             if handshake and await check.offers_another_kind(options):
                 raise check.error(options) from None
             raise explain_connect_error(self.node, error, options) from None
+
+
+class _SshChannel:
+    """The kept shell's session."""
+
+    def __init__(
+        self,
+        transport: SshTransport,
+        connection: asyncssh.SSHClientConnection,
+        process: asyncssh.SSHClientProcess[bytes],
+    ) -> None:
+        self._transport = transport
+        self._connection = connection
+        self._process = process
+        self._open = True
+
+    @property
+    def linked(self) -> bool:
+        return not self._connection.is_closed()
+
+    @property
+    def alive(self) -> bool:
+        return self._open and self.linked and not self._process.is_closing() and not self._process.stdout.at_eof()
+
+    async def read(self) -> bytes:
+        with contextlib.suppress(OSError, asyncssh.Error):
+            return await self._process.stdout.read(READ_SIZE)
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError, asyncssh.Error):
+            self._process.stdin.write(data)
+            await self._process.stdin.drain()
+
+    async def close(self, leader: int | None, within: float = END_WAIT) -> bool:
+        try:
+            return await self._transport._end(self._connection, leader, within)
+        finally:
+            self._process.close()
+            if self._open:
+                self._open = False
+                self._transport._sessions.release()
 
 
 async def _after(first: bytes, rest: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

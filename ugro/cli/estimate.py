@@ -1,0 +1,242 @@
+"""`ugro estimate`: what a training will take of each GPU's memory, whether that fits here, and what would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.text import Text
+
+from ugro.cli.app import App, command, json_option
+from ugro.cli.output import console, print_json, table
+from ugro.common.config import inventory_path, load_job_spec
+from ugro.common.errors import InputError
+from ugro.common.text import printable, size
+from ugro.common.units import parse_mib
+from ugro.control_plane.history import run_key
+from ugro.control_plane.resource_manager.predictor import (
+    Estimate,
+    Fit,
+    PastRun,
+    Workload,
+    alternatives,
+    fit,
+    fitting_batch,
+    predict,
+    read_workload,
+)
+from ugro.control_plane.resource_manager.workload import METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
+
+USUAL_GIB = (8, 12, 16, 24, 80)
+"""Sizes of GPUs that are shown where no GPU of the cluster is known yet."""
+FIT_WORDS = {
+    Fit.FITS: Text("fits", "green"),
+    Fit.TIGHT: Text("tight", "yellow"),
+    Fit.DOES_NOT: Text("does not fit", "bold red"),
+}
+EXAMPLES = """\b
+Examples:
+  ugro estimate --model llama-7b --method qlora --batch 1 --gradient-checkpointing
+  ugro estimate train.py -- --model gpt2 --batch-size 8 --bf16
+
+Nothing is started and no node is asked. Options of the command win over the script's own arguments."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU that a job could get, and its memory in MiB; `node` and `gpu` (its UUID) are None for a usual size."""
+
+    node: str | None
+    gpu: str | None
+    name: str
+    memory_mib: int
+
+
+class EstimateCommand(click.Command):
+    """Keeps what stands after `--` apart: it belongs to the script, whatever it looks like."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta["ugro.script_args"] = tuple(args[at + 1 :])
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["[SCRIPT | JOB.YAML]", "[OPTIONS]", "[-- SCRIPT ARGUMENTS]"]
+
+
+@command(cls=EstimateCommand, epilog=EXAMPLES)
+@click.argument("script", required=False)
+@click.option("--model", metavar="NAME|SIZE", help="A model's name or size: llama-7b, gpt2-xl, resnet50, 1.3b.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="amp: fp32 weights under autocast.")
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS))
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="On each GPU.")
+@click.option("--seq", type=click.IntRange(min=1), metavar="N", help="Tokens of a sequence.")
+@click.option("--method", type=click.Choice(METHODS))
+@click.option("--sharding", type=click.Choice(SHARDINGS))
+@click.option("--gradient-checkpointing", is_flag=True, help="Compute activations again instead of keeping them.")
+@click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="All together. Default: those of the cluster.")
+@click.option("--vram", metavar="SIZE", help="What it takes of each GPU, if you know: 10G.")
+@json_option
+def estimate(app: App, script: str | None, gpus: int | None, vram: str | None, as_json: bool, **options: Any) -> None:
+    """How much memory a training takes of each GPU, whether it fits the cluster's, and what would fit."""
+    said = _vram(vram)
+    args: tuple[str, ...] = click.get_current_context().meta["ugro.script_args"]
+    key = ""
+    if script is not None:
+        script, args, per_node, in_file = _read_script(script, args)
+        said, key = said if said is not None else in_file, run_key(script, args, per_node)
+    cards = _cards(app)
+    count = gpus or sum(card.node is not None for card in cards) or 1
+    workload = read_workload([*args, *_as_arguments(options)], count)
+    history = past_runs(app)
+    predicted = predict(said, key, history, workload)
+    if predicted is None:
+        raise InputError(
+            "the size of the model cannot be told"
+            + (f" from {printable(options['model'])!r}" if options["model"] else ""),
+            "say it: --model 7b, --model gpt2-medium; or what it takes of a GPU: --vram 10G",
+        )
+    changes = _changes(predicted, workload, cards, count, history)
+    if as_json:
+        print_json(_document(predicted, workload, cards, history, changes))
+    else:
+        _print(predicted, workload, cards, history, changes)
+
+
+def past_runs(app: App) -> list[PastRun]:
+    """What the jobs that have ended took of a GPU's memory, as far as it was watched."""
+    summaries = getattr(app.store, "summaries", None)
+    if summaries is None:
+        return []
+    return [PastRun(done.run, done.peak_mib, done.predicted_mib) for done in summaries() if done.peak_mib is not None]
+
+
+def _vram(said: str | None) -> int | None:
+    try:
+        return None if said is None else parse_mib(said)
+    except ValueError as error:
+        raise InputError(f"--vram: found {said!r}: {error}") from None
+
+
+def _read_script(script: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...], int | None, int | None]:
+    """The script, its arguments, GPUs of a node and memory in MiB, from the command line or a job.yaml."""
+    if Path(script).suffix not in (".yaml", ".yml"):
+        return script, args, None, None
+    spec = load_job_spec(Path(script))
+    return spec.script, (*spec.args, *args), spec.gpus_per_node, spec.vram
+
+
+def _as_arguments(options: dict[str, Any]) -> list[str]:
+    """The command's own options as a script's arguments; standing last, they win."""
+    words = []
+    for key, value in options.items():
+        if value not in (None, False):
+            words.append(f"--{key.replace('_', '-')}={'true' if value is True else value}")
+    return words
+
+
+def _cards(app: App) -> list[Card]:
+    """The GPUs that the nodes spoke of last, without what is reserved on them; usual sizes if there are none."""
+    chosen = click.get_current_context().find_root().obj
+    found = []
+    if chosen or inventory_path(None).exists():
+        for name, node in app.inventory.nodes.items():
+            view = app.store.remembered_node(name)
+            for gpu in view.gpus if view else ():
+                if gpu.memory_total_mib is not None and not gpu.problem and not gpu.mig:
+                    memory = max(0, gpu.memory_total_mib - node.reserve_memory)
+                    found.append(Card(name, gpu.uuid, gpu.name, memory))
+    return found or [Card(None, None, f"a GPU of {gib} GiB", gib * 1024) for gib in USUAL_GIB]
+
+
+def _changes(
+    predicted: Estimate, workload: Workload | None, cards: Sequence[Card], gpus: int, history: Sequence[PastRun]
+) -> list[tuple[str, Estimate]]:
+    """What would fit the smallest GPU, where the training surely does not."""
+    memory = _smallest(cards).memory_mib
+    if workload is None or fit(predicted, memory) is Fit.FITS:
+        return []
+    return alternatives(workload, memory, gpus, history)
+
+
+def _smallest(cards: Sequence[Card]) -> Card:
+    return min(cards, key=lambda card: card.memory_mib)
+
+
+def _batch(workload: Workload | None, card: Card, history: Sequence[PastRun]) -> int | None:
+    return None if workload is None else fitting_batch(workload, card.memory_mib, history)
+
+
+def _document(
+    predicted: Estimate,
+    workload: Workload | None,
+    cards: Sequence[Card],
+    history: Sequence[PastRun],
+    changes: Sequence[tuple[str, Estimate]],
+) -> dict[str, Any]:
+    return {
+        "schema_version": 1,
+        "estimate": {
+            "mib": predicted.mib,
+            "low_mib": predicted.low_mib,
+            "high_mib": predicted.high_mib,
+            "source": predicted.source,
+            "terms": [{"name": term.name, "mib": term.mib, "source": term.source} for term in predicted.terms],
+            "assumed": list(workload.assumed) if workload and predicted.source == "model" else [],
+        },
+        "gpus": [
+            {
+                "node": card.node,
+                "gpu": card.gpu,
+                "name": card.name,
+                "memory_mib": card.memory_mib,
+                "fit": fit(predicted, card.memory_mib).value,
+                "batch": _batch(workload, card, history),
+            }
+            for card in cards
+        ],
+        "alternatives": [{"change": words, "mib": other.mib} for words, other in changes],
+    }
+
+
+def _print(
+    predicted: Estimate,
+    workload: Workload | None,
+    cards: Sequence[Card],
+    history: Sequence[PastRun],
+    changes: Sequence[tuple[str, Estimate]],
+) -> None:
+    out = console()
+    if predicted.terms:
+        terms = table("FOR", "MEMORY", "FROM")
+        for term in predicted.terms:
+            terms.add_row(
+                term.name, size(term.mib) if term.mib >= 0 else f"-{size(-term.mib)}", Text(term.source, "dim")
+            )
+        out.print(terms)
+        out.print()
+    between = f" ({size(predicted.low_mib)} to {size(predicted.high_mib)})" if predicted.source != "vram" else ""
+    out.print(f"about {size(predicted.mib)} on each GPU{between}, {predicted.detail}")
+    if workload and predicted.source == "model":
+        gpus = f"{workload.gpus} GPUs" if workload.gpus > 1 else "1 GPU"
+        out.print(f"for {gpus}; assumed: {', '.join(workload.assumed) or 'nothing'}")
+    out.print()
+    fits = table("NODE", "GPU", "MEMORY", "", "BATCH THAT FITS")
+    for card in cards:
+        batch = _batch(workload, card, history)
+        fits.add_row(
+            card.node or "-",
+            printable(card.name),
+            size(card.memory_mib),
+            FIT_WORDS[fit(predicted, card.memory_mib)],
+            "-" if batch is None else str(batch or "none"),
+        )
+    out.print(fits)
+    if changes:
+        smallest = _smallest(cards)
+        out.print(f"\nWhat would fit into {size(smallest.memory_mib)} ({printable(smallest.name)}):")
+        for words, other in changes:
+            out.print(f"  {words}: about {size(other.mib)}")

@@ -1,0 +1,84 @@
+"""`ugro serve`: the resident controller, with connections kept open and a tick every few seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+import click
+
+from ugro.cli.app import App, command
+from ugro.cli.cluster import QUIET_KINDS, news_line
+from ugro.common.config import Inventory
+from ugro.common.errors import InputError, StateLocked, UgroError
+from ugro.common.text import clock
+from ugro.control_plane.controller import Controller
+from ugro.nodes.pool import Pool
+
+
+@command()
+@click.option("--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds between ticks.")
+def serve(app: App, every: float) -> None:
+    """Stay and act: a tick every few seconds over connections that stay open. Ends at SIGTERM or Ctrl-C.
+
+    An edited inventory is taken up at the next tick. Jobs do not depend on it: they go on when it ends.
+    """
+    with app.store.lock(patience=0, name="serve.lock"):
+        asyncio.run(_Resident(app).stay(every))
+
+
+class _Resident:
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._complaint = ""
+
+    async def stay(self, every: float) -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        cluster = self._app.cluster
+        _say(f"watching {', '.join(cluster.nodes)}; state in {self._app.store.home}")
+        async with Pool(cluster) as pool:
+            while not stop.is_set():
+                began = time.monotonic()
+                acting = asyncio.create_task(self._act(pool, cluster))
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait({acting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                # A tick under way is finished: cut short it would be continued, but finishing is quicker to explain.
+                cluster = await acting
+                try:
+                    await asyncio.wait_for(stopping, max(0.0, every - (time.monotonic() - began)))
+                except TimeoutError:
+                    continue
+        _say("ends; jobs go on")
+
+    async def _act(self, pool: Pool, cluster: Inventory) -> Inventory:
+        """One tick. Returns the inventory it went by: with a mistake in an edited one, the last good one."""
+        try:
+            self._app.reread()
+            cluster = self._app.cluster
+            self._complaint = ""
+        except InputError as error:
+            self._complain(error)
+        await pool.adopt(cluster)
+        try:
+            await self._app.tick(Controller(self._app.store, cluster, pool), patience=0)
+        except StateLocked:
+            pass  # somebody else acts just now, and does the same
+        except UgroError as error:
+            self._complain(error)
+        for event in self._app.store.changes:
+            if event.kind not in QUIET_KINDS:
+                _say(news_line(event))
+        self._app.store.changes.clear()
+        return cluster
+
+    def _complain(self, error: UgroError) -> None:
+        if error.message != self._complaint:
+            _say(f"{error.message}. {error.hint}")
+        self._complaint = error.message
+
+
+def _say(text: str) -> None:
+    click.echo(f"{clock(time.time())}  {text}")

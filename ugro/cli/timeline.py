@@ -1,0 +1,38 @@
+"""`ugro events`: what happened to a job or in the cluster, and when."""
+
+from __future__ import annotations
+
+import click
+
+from ugro.cli.app import App, command, json_option, moment_option
+from ugro.cli.jobs import complete_job
+from ugro.cli.output import print_json, stamp
+from ugro.common.models import Event
+from ugro.common.text import clock, printable
+
+SHOWN = 50
+
+
+@command()
+@click.argument("job", required=False, shell_complete=complete_job)
+@click.option("--since", callback=moment_option, metavar="TIME", help="Only later ones: 2h (ago), 22:30, 2026-11-24.")
+@click.option("--node", help="Only of this node.")
+@click.option("--all", "everything", is_flag=True, help=f"Without a JOB only the last {SHOWN} are shown.")
+@json_option
+def events(app: App, job: str | None, since: float | None, node: str | None, everything: bool, as_json: bool) -> None:
+    """The timeline of JOB (id or name), or of the whole cluster: every change, its reason and time."""
+    found = app.store.events(app.store.find(job).id if job else None)
+    found = [event for event in found if event.at >= (since or 0.0) and (node is None or event.node == node)]
+    if not (job or everything or since):
+        found = found[-SHOWN:]
+    if as_json:
+        print_json([event.model_dump(mode="json") | {"at": stamp(event.at)} for event in found])
+        return
+    for event in found:
+        click.echo(f"{clock(event.at)}  {_line(event)}")
+    if not found:
+        click.echo("nothing happened yet", err=True)
+
+
+def _line(event: Event) -> str:
+    return printable(f"{event.job or event.node:<12} {event.kind:<10} {event.message}".rstrip())

@@ -1,0 +1,196 @@
+"""What each node can give to jobs, and what nobody may get: pure functions over plain data.
+
+What a node or its driver does not say (None) is never taken for zero: the unknown stays allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from ugro.common.config import Inventory, NodeConfig
+from ugro.common.errors import NodeError
+from ugro.common.models import Drain, Gpu, GpuProcess, Job, NodeView, Placement
+from ugro.common.text import printable
+
+DISPLAY_MIB = 1536
+"""Below this much used memory the display programs of a desktop do not make a GPU busy."""
+
+DISPLAY_PROGRAMS = ("Xorg", "Xwayland", "gnome-shell", "plasmashell", "gnome-remote-desktop-daemon", "mutter", "sddm")
+DISPLAY_PREFIXES = ("kwin", "Xorg.", "gnome-shell-", "xdg-desktop-portal")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One thing that one rank runs on: a GPU (`key` is its UUID), or the CPU of a node (`cpu:<node>`).
+
+    `memory_mib` is what a job may use of the GPU's memory in MiB; None is unknown.
+    """
+
+    key: str
+    name: str
+    memory_mib: int | None = None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What one node can give. Reasons are short phrases for people.
+
+    `slots` are the usable GPUs, leased by UGRO or not, in the driver's order; the CPU alone on a node without GPUs.
+    `busy` says of a slot why nobody may get it now (it names the GPU), `refusal` why the node takes no new job at all
+    (it names the node), `left_out` which GPUs are not used and why. `error` is set where the node could not be read.
+    """
+
+    node: str
+    slots: tuple[Slot, ...] = ()
+    busy: Mapping[str, str] = field(default_factory=dict)
+    refusal: str | None = None
+    left_out: tuple[str, ...] = ()
+    error: NodeError | None = None
+
+    @property
+    def gpus(self) -> tuple[Slot, ...]:
+        """The slots that are GPUs."""
+        return tuple(slot for slot in self.slots if slot.key != cpu_key(self.node))
+
+
+def cpu_key(node: str) -> str:
+    """The key of a node's CPU slot."""
+    return f"cpu:{node}"
+
+
+def placement_keys(placement: Placement) -> frozenset[str]:
+    """The keys of all slots of a placement."""
+    return frozenset(key for share in placement.shares for key in share.gpus or (cpu_key(share.node),))
+
+
+def leases(jobs: Iterable[Job]) -> dict[str, str]:
+    """Which job holds what: GPU UUIDs, and `cpu:<node>` for a node's CPU ranks."""
+    held: dict[str, str] = {}
+    for job in jobs:
+        if job.state.on_nodes and job.placement:
+            held |= dict.fromkeys(placement_keys(job.placement), job.id)
+    return held
+
+
+def offers(
+    inventory: Inventory,
+    views: Mapping[str, NodeView | NodeError],
+    held: Mapping[str, str],
+    drains: Mapping[str, Drain],
+    known: Mapping[str, Mapping[str, str]],
+    master: str | None,
+) -> dict[str, Offer]:
+    """What every node of the inventory can give, in its order; a node without a view counts as unreadable.
+
+    `held` is what `leases` says, `known` the GPUs seen in the past (node -> UUID -> name), `master` our own id.
+    """
+    found = {}
+    for name, config in inventory.nodes.items():
+        view = views.get(name) or NodeError(name, "was not asked")
+        if isinstance(view, NodeError):
+            found[name] = Offer(name, refusal=view.message, error=view)
+        else:
+            found[name] = _offer(config, view, held, drains.get(name), known.get(name, {}), master)
+    return found
+
+
+def _offer(
+    config: NodeConfig,
+    view: NodeView,
+    held: Mapping[str, str],
+    drain: Drain | None,
+    known: Mapping[str, str],
+    master: str | None,
+) -> Offer:
+    slots, busy, left_out = [], {}, []
+    for gpu in view.gpus:
+        if problem := _unusable(gpu):
+            left_out.append(f"{_title(gpu)}: {problem}")
+            continue
+        reason = None if gpu.uuid in held else _busy(gpu, config)
+        if reason:
+            busy[gpu.uuid] = f"{_title(gpu)}: {reason}"
+        idle = not reason and gpu.uuid not in held
+        slots.append(Slot(gpu.uuid, gpu.name, _usable_mib(gpu, config, idle)))
+    if view.gpu_problem:
+        left_out.append(view.gpu_problem)
+    if view.gpus or not view.gpu_problem:  # a driver that lists nothing at all has not lost single GPUs
+        listed = {gpu.uuid for gpu in view.gpus}
+        left_out += [
+            f"{printable(name)} ({uuid}) has disappeared" for uuid, name in known.items() if uuid not in listed
+        ]
+    if not view.gpus and not left_out:
+        slots.append(Slot(cpu_key(config.name), "CPU"))
+    return Offer(config.name, tuple(slots), busy, _refusal(config, view, drain, master), tuple(left_out))
+
+
+def _refusal(config: NodeConfig, view: NodeView, drain: Drain | None, master: str | None) -> str | None:
+    """Why the node takes no new job, in one phrase that names the node."""
+    reasons = []
+    owner = (view.owner or "").split()
+    if owner and master is not None and owner[0] != master:
+        reasons.append(f"{config.name} belongs to another master ({printable(view.owner or '')})")
+    if drain:
+        reasons.append(f"{config.name} is drained: {drain.reason}" if drain.reason else f"{config.name} is drained")
+    if view.disk_free_mib is not None and view.disk_free_mib < config.min_disk:
+        free = f"{view.disk_free_mib} MiB of disk free"
+        reasons.append(f"{config.name} has {free}, less than its min_disk of {config.min_disk} MiB")
+    return "; ".join(reasons) or None
+
+
+def _title(gpu: Gpu) -> str:
+    return gpu.name if gpu.index is None else f"GPU {gpu.index} ({gpu.name})"
+
+
+def _unusable(gpu: Gpu) -> str | None:
+    if gpu.problem:
+        return gpu.problem
+    if gpu.mig:
+        return "partitioned (MIG), which UGRO does not use"
+    return None if gpu.uuid else "has no UUID"
+
+
+def _busy(gpu: Gpu, config: NodeConfig) -> str | None:
+    """Why nobody may get a GPU that UGRO has not leased."""
+    used = gpu.memory_used_mib
+    small = used is None or used < DISPLAY_MIB
+    foreign = [process for process in gpu.processes if not (small and _is_display(process))]
+    if foreign:
+        more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+        return f"used by {_process(foreign[0])}{more}"
+    if not small:
+        return f"{used} MiB are used by a program the driver does not name"
+    if gpu.temperature_c is not None and gpu.temperature_c > config.max_temperature:
+        return f"at {gpu.temperature_c} °C, over its max_temperature of {config.max_temperature} °C"
+    return None
+
+
+def _process(process: GpuProcess) -> str:
+    user = f" of {process.user}" if process.user else ""
+    memory = f", {process.memory_mib} MiB" if process.memory_mib is not None else ""
+    return f"{printable(_base(process))}{user} (pid {process.pid}{memory})"
+
+
+def _base(process: GpuProcess) -> str:
+    """The program's own name: without its folders, and without arguments where a path shows where they begin."""
+    program = process.name.split(" ")[0] if process.name.startswith("/") else process.name
+    return program.rsplit("/", 1)[-1] or "a program"
+
+
+def _is_display(process: GpuProcess) -> bool:
+    name = _base(process)
+    return name in DISPLAY_PROGRAMS or name.startswith(DISPLAY_PREFIXES)
+
+
+def _usable_mib(gpu: Gpu, config: NodeConfig, idle: bool) -> int | None:
+    """Memory for a job: without what is reserved, and without what the display uses.
+
+    On an idle GPU everything that is used belongs to the display; on another only what its programs are seen to use.
+    """
+    if gpu.memory_total_mib is None:
+        return None
+    display = sum(process.memory_mib or 0 for process in gpu.processes if _is_display(process))
+    if idle and gpu.memory_used_mib is not None:
+        display = gpu.memory_used_mib
+    return max(0, gpu.memory_total_mib - config.reserve_memory - display)

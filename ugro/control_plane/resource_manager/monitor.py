@@ -1,0 +1,89 @@
+"""What changed at a node since the last look, how long it is silent, and what a job uses of its GPUs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from ugro.common.errors import NodeError
+from ugro.common.models import Gpu, GpuSample, Job, NodeView, Silence
+
+WATCH_GAP = 60.0
+"""Seconds between two looks that count as watching. A master that slept or was not run did not watch."""
+
+SILENCE_GRACE = 600.0
+"""Watched seconds of silence after which UGRO proposes to give a node up; the person decides."""
+
+Views = Mapping[str, NodeView | NodeError]
+
+
+def news(before: NodeView | None, now: NodeView) -> Iterator[tuple[str, str]]:
+    """What a person would want to know of a node that answers: kind and words."""
+    if before is None:
+        yield "joined", _gpus_in_words(now)
+        return
+    if before.boot_id != now.boot_id:
+        yield "rebooted", "it has a new boot id"
+    was, now_ = _by_uuid(before), _by_uuid(now)
+    yield from (("gpu_gone", f"{gpu.name} ({uuid}) has disappeared") for uuid, gpu in was.items() if uuid not in now_)
+    yield from (("gpu_new", f"{gpu.name} ({uuid}) is there") for uuid, gpu in now_.items() if uuid not in was)
+    for uuid, gpu in now_.items():
+        old = was.get(uuid)
+        if old and gpu.problem and gpu.problem != old.problem:
+            yield "gpu_problem", f"{gpu.name} ({uuid}): {gpu.problem}"
+        if old and old.problem and not gpu.problem:
+            yield "gpu_well", f"{gpu.name} ({uuid}) works again"
+    drivers = {gpu.driver for gpu in before.gpus if gpu.driver}, {gpu.driver for gpu in now.gpus if gpu.driver}
+    if all(drivers) and drivers[0] != drivers[1]:
+        yield "driver", f"driver {', '.join(sorted(drivers[0]))} became {', '.join(sorted(drivers[1]))}"
+    if now.gpu_problem and now.gpu_problem != before.gpu_problem:
+        yield "gpu_problem", now.gpu_problem
+
+
+def _by_uuid(view: NodeView) -> dict[str, Gpu]:
+    return {gpu.uuid: gpu for gpu in view.gpus if gpu.uuid}
+
+
+def _gpus_in_words(view: NodeView) -> str:
+    return ", ".join(gpu.name for gpu in view.gpus) or "no GPU"
+
+
+def silences(before: Mapping[str, Silence], views: Views, now: float) -> dict[str, Silence]:
+    """The nodes that do not answer. Time in which nobody looked adds nothing to `watched`."""
+    found = {}
+    for name, view in views.items():
+        if isinstance(view, NodeView):
+            continue
+        old = before.get(name) or Silence(since=now, seen_at=now)
+        gap = now - old.seen_at
+        found[name] = Silence(
+            since=old.since, seen_at=now, watched=old.watched + (gap if 0 <= gap <= WATCH_GAP else 0.0)
+        )
+    return found
+
+
+def samples(job: Job, views: Views, now: float) -> list[GpuSample]:
+    """What each GPU of a job shows now. Memory is that of the rank's process where the driver tells it."""
+    found = []
+    for rank in job.ranks:
+        view = views.get(rank.node)
+        if not isinstance(view, NodeView) or rank.gpu is None:
+            continue
+        for gpu in view.gpus:
+            if gpu.uuid == rank.gpu:
+                own = sum(process.memory_mib or 0 for process in gpu.processes if process.pid == rank.pid)
+                found.append(
+                    GpuSample(
+                        at=now,
+                        rank=rank.rank,
+                        memory_mib=own or gpu.memory_used_mib,
+                        utilization_percent=gpu.utilization_percent,
+                        temperature_c=gpu.temperature_c,
+                        power_w=gpu.power_w,
+                    )
+                )
+    return found
+
+
+def peak(seen: Iterable[GpuSample]) -> int | None:
+    """The most memory any rank was seen to use, in MiB."""
+    return max((sample.memory_mib for sample in seen if sample.memory_mib is not None), default=None)

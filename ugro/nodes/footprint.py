@@ -1,0 +1,129 @@
+"""What UGRO left on a node: looked at without following links, and removed where nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ugro.common.errors import NodeRefused
+from ugro.common.text import printable
+from ugro.nodes.scripts import load
+from ugro.nodes.transport import Outcome, Transport
+
+LOOK_TIMEOUT = 120.0
+CLEAN_TIMEOUT = 900.0
+FIELDS = {"base": 2, "storage": 1, "owner": 1, "job": 4, "other": 2, "foreign": 1, "process": 3, "end": 0}
+"""How many fields follow the first word of each record that `footprint.sh` prints."""
+
+Process = tuple[int, str]
+"""A pid and its command line, cut short."""
+
+
+@dataclass(frozen=True)
+class JobFootprint:
+    """What the node side has of one job. `files` counts everything but folders; `processes` carry its UGRO_RUN."""
+
+    id: str
+    uid: str
+    bytes: int
+    files: int
+    running: bool
+    processes: tuple[Process, ...]
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What is in a node's base directory, with names relative to it (bytes that are not UTF-8 are surrogates).
+
+    `other` is UGRO's own but belongs to no job. `foreign` stays: it was not made by UGRO's node side (such as the state
+    of a master that is a node itself), or it is a link. `processes` are all on the node that carry UGRO_RUN and may be
+    seen; `bytes` is the sum of what `clean` would remove.
+    """
+
+    base_dir: str
+    exists: bool
+    jobs: tuple[JobFootprint, ...] = ()
+    other: tuple[tuple[str, int], ...] = ()
+    foreign: tuple[str, ...] = ()
+    bytes: int = 0
+    processes: tuple[Process, ...] = ()
+    storage_id: str = ""
+    owner: str = ""
+
+    @property
+    def own(self) -> list[str]:
+        """What `clean` would remove, in names for people."""
+        return [f"jobs/{job.id}" for job in self.jobs] + [name for name, _ in self.other]
+
+
+async def footprint(transport: Transport) -> Footprint:
+    """Look at everything UGRO has on a node. Changes nothing.
+
+    Raises:
+        NodeError: the node cannot be reached; NodeRefused: its base directory cannot be read.
+    """
+    script = load("footprint.sh") + "report\n"
+    outcome = await transport.run(script, (transport.node.base_dir,), timeout=LOOK_TIMEOUT)
+    return _footprint(transport, outcome)
+
+
+async def clean(transport: Transport) -> list[str]:
+    """Remove what UGRO's node side made on a node, also what jobs wrote into their code. Returns what remains of it.
+
+    The caller sees to it that no controller acts meanwhile. What is foreign stays, and so does the base directory
+    unless it is empty then. May be repeated at any time.
+
+    Raises:
+        NodeRefused: a job runs there, which the message names. NodeError: what was removed is unknown.
+    """
+    script = load("footprint.sh") + load("clean.sh")
+    outcome = await transport.run(script, (transport.node.base_dir,), timeout=CLEAN_TIMEOUT)
+    return _footprint(transport, outcome).own
+
+
+def _footprint(transport: Transport, outcome: Outcome) -> Footprint:
+    if outcome.status != 0:
+        detail = printable(outcome.error_text) or f"exit {outcome.status}"
+        raise NodeRefused(transport.name, f"{transport.node.base_dir}: {detail}")
+    records = list(_records(outcome.stdout.decode("utf-8", "surrogateescape")))
+    if outcome.truncated or not records or records[-1][0] != "end":
+        raise NodeRefused(transport.name, f"{transport.node.base_dir}: it did not say all that is in there")
+    return _assembled(records)
+
+
+def _records(text: str) -> Iterator[list[str]]:
+    """The records of `footprint.sh`; one that is cut short ends them."""
+    fields = iter(text.split("\0")[:-1])
+    for word in fields:
+        # The numbers first: `zip` takes one field too many otherwise.
+        yield [word, *(field for _, field in zip(range(FIELDS[word]), fields, strict=False))]
+
+
+def _assembled(records: list[list[str]]) -> Footprint:
+    def of(kind: str) -> list[list[str]]:
+        return [record[1:] for record in records if record[0] == kind]
+
+    runs = [(run, (int(pid), _line(command))) for pid, run, command in of("process")]
+    jobs = []
+    for job_id, uid, counted, pids in of("job"):
+        total, files = map(int, counted.split())
+        own = tuple(process for run, process in runs if uid and run.startswith(f"{uid}/"))
+        jobs.append(JobFootprint(job_id, uid, total, files, bool(pids.split()), own))
+    other = tuple((name, int(counted.split()[0])) for name, counted in of("other"))
+    [[base_dir, exists]] = of("base")
+    return Footprint(
+        base_dir=base_dir,
+        exists=exists == "yes",
+        jobs=tuple(jobs),
+        other=other,
+        foreign=tuple(path for [path] in of("foreign")),
+        bytes=sum(job.bytes for job in jobs) + sum(size for _, size in other),
+        processes=tuple(process for _, process in runs),
+        storage_id="".join(line.strip() for [line] in of("storage")),
+        owner="".join(_line(text) for [text] in of("owner")),
+    )
+
+
+def _line(text: str) -> str:
+    """Foreign text as one harmless line of valid Unicode."""
+    return printable(text.strip().encode("utf-8", "surrogateescape").decode("utf-8", "replace"))

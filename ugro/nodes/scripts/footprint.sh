@@ -1,0 +1,144 @@
+# usage: BASE_DIR; footprint.py adds `report` to it, or clean.sh, which uses the same eyes.
+# Records of NUL-ended fields, because names may hold anything else. A thing is UGRO's if its name and its type are what
+# the other scripts make: a link is never one of them, and never followed below BASE_DIR.
+base=$1; case $base in "~/"*) base=$HOME/${base#"~/"} ;; esac
+read -r boot < /proc/sys/kernel/random/boot_id
+say() { printf '%s\0' "$@"; }
+number() { case $1 in '' | *[!0-9]*) return 1 ;; esac; }
+plain() { [ -f "$1" ] && [ ! -L "$1" ]; }
+folder() { [ -d "$1" ] && [ ! -L "$1" ]; }
+enter() { # false: there is no base directory
+    [ -e "$base" ] || return 1
+    cd -P "$base" || exit 73
+}
+each() { # FOLDER DO [WORD]…: calls DO [WORD]… ENTRY for everything in a folder
+    in=$1; shift
+    for entry in "$in"/* "$in"/.[!.]* "$in"/..?*; do
+        if [ -e "$entry" ] || [ -L "$entry" ]; then "$@" "$entry"; fi
+    done
+}
+each_job() { # DO: calls DO with every folder that is named as a job's, or as one that was put aside
+    folder jobs || return 0
+    for job in jobs/job-*; do
+        if is_job "$job"; then "$1" "$job"; fi
+    done
+}
+each_run() { # JOB DO: calls DO with every run's folder
+    for attempt in "$1"/[0-9]*; do
+        number "${attempt##*/}" && folder "$attempt" || continue
+        for run in "$attempt"/node-[0-9]*; do
+            if is_run "$run"; then "$2" "$run"; fi
+        done
+    done
+}
+each_own() { # JOB DO: calls DO with everything the node side made; what says that it is complete or ours is at the ends
+    if plain "$1/code.sha256"; then "$2" "$1/code.sha256"; fi
+    for tree in "$1/code" "$1"/code.tmp-*; do
+        if folder "$tree"; then "$2" "$tree"; fi
+    done
+    each_run "$1" "$2"
+    for file in "$1"/.uid.* "$1/uid"; do
+        if plain "$file"; then "$2" "$file"; fi
+    done
+}
+is_run() { number "${1##*/node-}" && folder "$1"; }
+is_own() { # whether this entry of a job's folder is the node side's; an attempt's folder is as far as runs are in it
+    case ${1##*/} in
+        uid | .uid.* | code.sha256) plain "$1" ;;
+        code | code.tmp-*) folder "$1" ;;
+        *) number "${1##*/}" && folder "$1" ;;
+    esac
+}
+is_mine() { # whether this entry of the base directory is the node side's, besides jobs/
+    case ${1##*/} in
+        storage-id | .storage-id.* | owner | .owner.*) plain "$1" ;;
+        *) return 1 ;;
+    esac
+}
+alive() { # PID STARTED BOOT
+    number "$1" && [ "${3:-$boot}" = "$boot" ] || return 1
+    stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+    set -- "$2" ${stat##*) }
+    [ "$2" != Z ] && [ "$2" != X ] && [ "${21}" = "$1" ]
+}
+recorded() { # RUN: prints the pids in its files that are alive
+    pid=; started=; at_boot=
+    if plain "$1/pid"; then read -r pid started at_boot < "$1/pid"; fi # false where the line has no end
+    alive "$pid" "$started" "$at_boot" && echo "$pid"
+    for file in "$1"/rank-*.pid; do
+        plain "$file" || continue
+        read -r pid started rest < "$file"
+        alive "$pid" "$started" "$at_boot" && echo "$pid"
+    done
+}
+seek() { tokens=$(marked); }
+marked() { # prints the pid and the run of every process that carries UGRO_RUN, but for this script's own
+    own=$(cat "/proc/$$/stat"); own=$(session ${own##*) })
+    grep -lz '^UGRO_RUN=' /proc/[0-9]*/environ 2>/dev/null | while IFS=/ read -r _ _ pid _; do
+        stat=$(cat "/proc/$pid/stat" 2>/dev/null) || continue
+        [ "$(session ${stat##*) })" != "$own" ] || continue
+        token=$(grep -z '^UGRO_RUN=' "/proc/$pid/environ" 2>/dev/null | tr '\0' '\n' | head -n 1 | head -c 200)
+        printf '%s %s\n' "$pid" "${token#UGRO_RUN=}"
+    done
+}
+session() { echo "$4"; }
+uid_of() { if plain "$1/uid"; then head -n 1 "$1/uid" | head -c 200 | tr -d '\0'; fi; }
+running() { # JOB: prints the pids of what ran of it at the last `seek`, or is recorded and alive now
+    uid=$(uid_of "$1")
+    {
+        each_run "$1" recorded
+        printf '%s\n' "$tokens" | while read -r pid token; do
+            case $token in "$uid"/*) [ -z "$uid" ] || echo "$pid" ;; esac
+        done
+    } | sort -nu
+}
+sizes() { find "$1" ! -type d -exec stat -c %s {} + 2>/dev/null; }
+sum() { awk '{ bytes += $1 } END { printf "%.0f %d", bytes, NR }'; }
+tell_job() {
+    [ -n "$(each_own "$1" echo)" ] || return 0
+    say job "${1#jobs/}" "$(uid_of "$1")" "$(each_own "$1" sizes | sum)" "$(running "$1" | tr '\n' ' ')"
+}
+tell_strange() { # ENTRY of a job's folder
+    if ! is_own "$1"; then
+        say foreign "$1"
+    elif number "${1##*/}"; then
+        each "$1" tell_unless is_run
+    fi
+}
+tell_unless() { "$1" "$2" || say foreign "$2"; }
+is_job() {
+    number_of=${1#jobs/job-}
+    [ "$number_of" != "$1" ] && number "${number_of%%.before-*}" && folder "$1"
+}
+tell_rest() { # ENTRY of the base directory
+    entry_of_base=${1#./}
+    if [ "$entry_of_base" = jobs ] && folder jobs; then
+        each jobs tell_unless is_job
+        each_job tell_strange_in
+    elif is_mine "$1"; then
+        say other "$entry_of_base" "$(sizes "$1" | sum)"
+    else
+        say foreign "$entry_of_base"
+    fi
+}
+tell_strange_in() { each "$1" tell_strange; }
+tell_processes() {
+    printf '%s\n' "$tokens" | while read -r pid token; do
+        number "$pid" || continue
+        say process "$pid" "$token" "$(cat "/proc/$pid/cmdline" 2>/dev/null | tr '\0' ' ' | head -c 200)"
+    done
+}
+report() {
+    seek
+    if enter; then
+        say base "$PWD" yes
+        if plain storage-id; then say storage "$(head -c 100 storage-id | tr -d '\0')"; fi
+        if plain owner; then say owner "$(head -c 1000 owner | tr -d '\0')"; fi
+        each_job tell_job
+        each . tell_rest
+    else
+        say base "$base" no
+    fi
+    tell_processes
+    say end
+}

@@ -1,0 +1,232 @@
+"""The kept shell: one session on a node in which short scripts run one after another, without a login for each.
+
+The login shell is told to become /bin/sh, which reads its commands from the session's stdin. Each call runs in a
+subshell, so nothing it does to itself is left for the next one. A line with a nonce comes before a call's output and
+another one, with the exit code, after it; what stands outside of these two (a `.bashrc`, a process that an earlier
+call left behind) is thrown away. The nonce stands in the lines that the shell reads and in no variable of it, so no
+output has it. A script's text is sent once and kept in a variable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import shlex
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, NodeRefused
+from ugro.common.text import printable
+from ugro.nodes.transport.base import END_WAIT, OUTPUT_LIMIT, READ_SIZE, Outcome, Output
+
+SHELL_COMMAND = "exec /bin/sh"
+"""The command line for the login shell; every one of them reads it alike."""
+
+START_TIMEOUT = 20.0
+"""Seconds that a login shell may take to become ours; no call pays for them out of its own time."""
+
+LATE_WAIT = 10.0
+"""Seconds to see a command end whose time is up; the login that ends it pays for a `.bashrc` again."""
+
+CHATTER_KEPT = 4096
+"""Bytes of what the login shell printed that are kept to explain why it did not become ours."""
+
+SCRIPTS_KEPT = 32
+"""Different scripts that one shell holds; with the next one a new shell begins."""
+
+
+class Channel(Protocol):
+    """Both ends of a running login shell."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether the shell may still answer."""
+
+    @property
+    def linked(self) -> bool:
+        """Whether the node can still be reached this way, be the shell alive or not."""
+
+    async def read(self) -> bytes:
+        """The next output, at most READ_SIZE bytes; nothing when there will be no more."""
+
+    async def write(self, data: bytes) -> None:
+        """Send input. What cannot be sent any more shows at the next read."""
+
+    async def close(self, leader: int | None, within: float = END_WAIT) -> bool:
+        """Close the session. With `leader`, end its process group on the node first; whether that was done in time."""
+
+
+class KeptShell:
+    """A node's shell, opened at the first call and anew when it was lost. Calls take turns."""
+
+    def __init__(self, node: str, connect: Callable[[], Awaitable[Channel]]) -> None:
+        self._node = node
+        self._connect = connect
+        self._turn = asyncio.Lock()
+        self._shell: _Shell | None = None
+
+    async def ask(self, script: str, args: Sequence[str], timeout: float, on_output: Output | None) -> Outcome:
+        """As `Transport.ask`."""
+        async with self._turn:
+            shell = await self._ready(script)
+            try:
+                async with asyncio.timeout(timeout):
+                    return await shell.call(script, args, on_output)
+            except TimeoutError:
+                raise await self._out_of_time(shell, timeout) from None
+            except BaseException:
+                # The shell is in the middle of something: nobody could tell its rest from the next answer.
+                self._shell = None
+                await shell.channel.close(shell.leader)
+                raise
+
+    async def close(self) -> None:
+        """End the shell; a call under way is lost."""
+        shell, self._shell = self._shell, None
+        if shell:
+            await shell.channel.close(shell.leader if self._turn.locked() else None)
+
+    async def _ready(self, script: str) -> _Shell:
+        """The shell, alive and not too full for this script."""
+        if self._shell and not (self._shell.channel.alive and self._shell.has_room(script)):
+            shell, self._shell = self._shell, None
+            await shell.channel.close(None)
+        if self._shell is None:
+            self._shell = await self._open()
+        return self._shell
+
+    async def _open(self) -> _Shell:
+        shell = _Shell(self._node, await self._connect())
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                await shell.start()
+        except TimeoutError:
+            await shell.channel.close(None)
+            raise CommandTimedOut(self._node, f"its login shell did not start within {START_TIMEOUT:g} s") from None
+        except BaseException:
+            await shell.channel.close(None)
+            raise
+        return shell
+
+    async def _out_of_time(self, shell: _Shell, timeout: float) -> NodeError:
+        self._shell = None
+        if await shell.channel.close(shell.leader, LATE_WAIT):
+            return CommandTimedOut(self._node, f"a command did not end within {timeout:g} s and was ended")
+        return LinkLost(self._node, f"a command gave no answer within {timeout:g} s")
+
+
+class _Shell:
+    """One running shell."""
+
+    def __init__(self, node: str, channel: Channel) -> None:
+        self.channel = channel
+        self.leader: int | None = None
+        self._node = node
+        self._nonce = secrets.token_hex(12)
+        self._calls = 0
+        self._scripts: dict[str, str] = {}
+
+    def has_room(self, script: str) -> bool:
+        """Whether it can hold this script besides those that it has."""
+        return script in self._scripts or len(self._scripts) < SCRIPTS_KEPT
+
+    async def start(self) -> None:
+        """Wait until the login shell has become ours.
+
+        Raises:
+            NodeRefused, LinkLost: it did not.
+        """
+        await self.channel.write(f"exec 2>/dev/null; printf '\\n%s %s\\n' {self._nonce}-0 $$\n".encode())
+        said = bytearray()
+        while not (started := re.search(rb"\n%s-0 ([0-9]+)\n" % self._nonce.encode(), said)):
+            del said[:-CHATTER_KEPT]
+            chunk = await self.channel.read()
+            if not chunk:
+                raise self._not_started(said)
+            said += chunk
+        self.leader = int(started[1])
+
+    async def call(self, script: str, args: Sequence[str], on_output: Output | None) -> Outcome:
+        """Run a script to its end.
+
+        Raises:
+            LinkLost: the shell ended before, or its answer makes no sense.
+        """
+        self._calls += 1
+        mark = f"{self._nonce}-{self._calls}"
+        answer = _Answer(mark.encode(), on_output)
+        await self.channel.write(self._lines(mark, script, args).encode("utf-8", "surrogateescape"))
+        while answer.status is None:
+            chunk = await self.channel.read()
+            if not chunk:
+                what = "the shell on the node ended" if self.channel.linked else "the connection broke"
+                raise LinkLost(self._node, f"{what} while a command ran", "the next try begins anew")
+            if not answer.feed(chunk):
+                raise LinkLost(self._node, "the shell on the node gave an answer that makes no sense")
+        return Outcome(answer.status, bytes(answer.kept), truncated=answer.truncated)
+
+    def _lines(self, mark: str, script: str, args: Sequence[str]) -> str:
+        lines = ""
+        if script not in self._scripts:
+            self._scripts[script] = f"ugro_script_{len(self._scripts)}"
+            lines = f"{self._scripts[script]}={shlex.quote(script)}\n"
+        run = f'set -- {shlex.join(args)}; eval "${self._scripts[script]}"'
+        return lines + f"printf '\\n%s\\n' {mark}; ( {run}\n) </dev/null; printf '\\n%s %s\\n' {mark} $?\n"
+
+    def _not_started(self, said: bytearray) -> NodeError:
+        if not self.channel.linked:
+            return LinkLost(self._node, "the connection broke before a command could start", "the next try reconnects")
+        lines = said.decode("utf-8", "replace").strip().splitlines()
+        detail = f" ({printable(lines[-1])})" if lines else ""
+        return NodeRefused(
+            self._node,
+            f"the login shell did not run our script{detail}",
+            "the account needs a shell that runs /bin/sh",
+        )
+
+
+class _Answer:
+    """Cuts one call's output out of what the shell says."""
+
+    def __init__(self, mark: bytes, on_output: Output | None) -> None:
+        self._begin, self._end = b"\n%s\n" % mark, b"\n%s " % mark
+        self._on_output = on_output
+        self._begun = False
+        self._buffer = bytearray()
+        self.kept = bytearray()
+        self.truncated = False
+        self.status: int | None = None
+
+    def feed(self, chunk: bytes) -> bool:
+        """Take what the shell said next; False if it makes no sense."""
+        self._buffer += chunk
+        if not self._begun:
+            start = self._buffer.find(self._begin)
+            if start < 0:
+                del self._buffer[: 1 - len(self._begin)]
+                return True
+            self._begun = True
+            del self._buffer[: start + len(self._begin)]
+        end = self._buffer.find(self._end)
+        self._pass_on(self._open_end() if end < 0 else end)
+        if end < 0 or b"\n" not in self._buffer[len(self._end) :]:
+            return len(self._buffer) < READ_SIZE
+        status = bytes(self._buffer[len(self._end) :]).partition(b"\n")[0]
+        self.status = int(status) if status.isdigit() else None
+        return status.isdigit()
+
+    def _open_end(self) -> int:
+        """Where the buffer's last bytes may turn out to be the beginning of the end."""
+        last = self._buffer.rfind(b"\n")
+        return last if last >= 0 and self._end.startswith(self._buffer[last:]) else len(self._buffer)
+
+    def _pass_on(self, size: int) -> None:
+        output = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        if output and self._on_output:
+            self._on_output("stdout", output)
+        elif output:
+            room = OUTPUT_LIMIT - len(self.kept)
+            self.kept += output[:room]
+            self.truncated |= len(output) > room
