@@ -13,7 +13,7 @@ import pytest
 
 from ugro.common.config import Inventory, JobSpec, NodeConfig
 from ugro.common.errors import Unreachable
-from ugro.common.models import FirstFailure, Job, JobState, Wish
+from ugro.common.models import Drain, FirstFailure, Job, JobState, Wish
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.queue import read_queue
@@ -245,3 +245,103 @@ async def test_a_node_that_left_the_inventory_does_not_spoil_looking(bed: Bed) -
     seen = await controller.observe([job], job.nodes)
     assert (await controller.live(job, seen)).state == JobState.RUNNING
     await cancel(bed, job)
+
+
+async def test_drained_nodes_get_nothing_new_and_keep_what_they_run(bed: Bed) -> None:
+    running = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
+    bed.store.drain(Drain(node="a", reason="new fan", since=time.time()))
+    waiting, elsewhere = bed.submit(STARTED, nodes=("a",)), bed.submit(STARTED, nodes=("b",))
+    await bed.until(elsewhere, JobState.SUCCEEDED)
+    assert bed.store.job(running.id).state == JobState.RUNNING
+    await cancel(bed, running)
+    await bed.tick()
+    assert bed.store.job(waiting.id).state == JobState.QUEUED
+    assert [reason for reason in bed.why(waiting) if "new fan" in reason]
+    bed.store.undrain("a")
+    await bed.until(waiting, JobState.SUCCEEDED)
+
+
+async def test_a_removed_node_is_watched_and_drained_until_its_job_ends(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY, nodes=("b",)), JobState.RUNNING)
+    whole, only_a = bed.inventory, bed.inventory.model_copy(update={"nodes": {"a": bed.inventory.nodes["a"]}})
+    bed.inventory = only_a.with_departed(bed.store.remembered_configs(), ["b"])
+    await bed.tick()
+    assert bed.store.job(job.id).state == JobState.RUNNING
+    assert "not in the inventory any more" in bed.store.drains()["b"].reason
+    await cancel(bed, job)
+    bed.inventory = whole
+    await bed.tick()
+    assert not bed.store.drains()
+
+
+async def test_priority_holds_dependencies_and_times(bed: Bed) -> None:
+    blocker = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    low, high = bed.submit(STARTED), bed.submit(STARTED, priority=5)
+    held = bed.submit(STARTED, hold=True, priority=9)
+    after = bed.submit(STARTED, after=(low.id,))
+    never = bed.submit(STARTED, after=(blocker.id,))
+    anyhow = bed.submit(STARTED, after=(f"{blocker.id}:any",))
+    later = bed.submit(STARTED, not_before=time.time() + 3600)
+    await cancel(bed, blocker)
+    for job in (high, low, after, anyhow):
+        await bed.until(job, JobState.SUCCEEDED)
+    started = [bed.store.job(job.id).started_at or 0.0 for job in (high, low, after)]
+    assert started == sorted(started)
+    assert [bed.store.job(job.id).state for job in (held, never, later)] == [JobState.HELD, *[JobState.QUEUED] * 2]
+    assert [reason for reason in bed.why(never) if "never" in reason]
+
+
+async def test_a_time_limit_is_kept_on_the_node_and_named(bed: Bed) -> None:
+    text = "import signal, time\nsignal.signal(signal.SIGUSR2, lambda *_: print('saving', flush=True))\n" + STAY
+    failed = await bed.until(bed.submit(text, time_limit=1.5, time_warning=1.0), JobState.FAILED)
+    assert failed.first_failure and failed.first_failure.cause == "time_limit"
+    assert {rank.limit for rank in failed.ranks} == {"ended"}
+    assert "saving" in (bed.store.files(failed.id).logs(1) / "rank-0.log").read_text()
+
+
+async def test_a_node_given_up_frees_the_job_and_is_cleared_when_it_is_back(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+        await bed.tick()
+    pid = bed.store.job(job.id).ranks[1].pid
+    bed.nodes["b"].silent = True
+    await bed.until(job, JobState.UNKNOWN)
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    ended = await bed.until(job, JobState.CANCELLED)
+    assert ended.abandoned == ("b",) and Path(f"/proc/{pid}").exists()
+    bed.nodes["b"].silent = False
+    await bed.tick()
+    assert not bed.store.leftovers()
+    assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+async def test_a_node_of_another_master_gets_nothing(bed: Bed) -> None:
+    (bed.home / "b").mkdir()
+    (bed.home / "b" / "owner").write_text("f00d eve@elsewhere since 2026-01-01T00:00:00+0000\n")
+    job = bed.submit(STARTED)
+    await bed.tick()
+    assert bed.store.job(job.id).state == JobState.QUEUED
+    assert [reason for reason in bed.why(job) if "eve@elsewhere" in reason]
+    fine = bed.submit(STARTED, nodes=("a",))
+    await bed.until(fine, JobState.SUCCEEDED)
+    assert (bed.home / "a" / "owner").read_text().split()[0] == bed.store.master().split()[0]
+
+
+async def test_silence_is_news_and_only_watched_time_leads_to_a_proposal(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await bed.tick()
+    bed.nodes["b"].silent = True
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    await bed.tick()
+    now += 86400  # the master slept: nobody looked
+    await bed.tick()
+    assert [event.kind for event in bed.store.events() if event.node == "b"] == ["joined", "silent"]
+    for _ in range(11):
+        now += 60
+        await bed.tick()
+    bed.nodes["b"].silent = False
+    await bed.tick()
+    kinds = [event.kind for event in bed.store.events() if event.node == "b"]
+    assert kinds == ["joined", "silent", "proposal", "answers"]

@@ -12,8 +12,10 @@ from ugro.common.models import CodeVersion, Drain, Gpu, GpuProcess, Job, JobStat
 from ugro.control_plane.resource_manager.governor import Offer, Slot, leases, offers
 
 
-def offer(view: NodeView | Unreachable, held: tuple[str, ...] = (), drain: str | None = None, **config: object) -> Offer:
-    """What a node called gpu1 offers to the master m1, which has seen GPU-0 (RTX) there before."""
+def offer(
+    view: NodeView | Unreachable, held: tuple[str, ...] = (), drain: str | None = None, **config: object
+) -> Offer:
+    """What a node called gpu1 offers to the master m1."""
     node = NodeConfig.model_validate({"name": "gpu1", "address": "h", **config})
     drains = {"gpu1": Drain(node="gpu1", reason=drain, since=1.0)} if drain is not None else {}
     inventory = Inventory(nodes={"gpu1": node}, path=Path("inventory.yaml"))

@@ -40,7 +40,7 @@ class Consent:
         _ask("Send all of it to every node?", refusal, "keep data out with .ugroignore, or say --yes")
 
     def to_fit(self, spec: JobSpec, expected: Expectation | None) -> int | None:
-        """A job that may not fit the GPUs' memory starts only when somebody agrees. Returns the MiB expected.
+        """A job that may not fit the GPUs' memory starts only when somebody agrees. Returns the formulas' MiB.
 
         Raises:
             InputError: nobody is there to ask.
@@ -51,7 +51,7 @@ class Consent:
             click.echo(f"memory: {printable(expected.warning)}", err=True)
             if not self.yes:
                 _ask("Submit it all the same?", "it may not fit into the GPUs' memory", "say --yes to submit it anyway")
-        return expected.mib
+        return expected.formula_mib
 
     async def to_own(self, master: str, pool: Pool, views: Mapping[str, NodeView | NodeError]) -> None:
         """Nodes that another master runs are taken over only when somebody agrees.

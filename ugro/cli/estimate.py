@@ -17,6 +17,7 @@ from ugro.common.errors import InputError
 from ugro.common.text import printable, size
 from ugro.common.units import parse_mib
 from ugro.control_plane.history import run_key
+from ugro.control_plane.memory import past_runs
 from ugro.control_plane.resource_manager.predictor import (
     Estimate,
     Fit,
@@ -91,7 +92,7 @@ def estimate(app: App, script: str | None, gpus: int | None, vram: str | None, a
     cards = _cards(app)
     count = gpus or sum(card.node is not None for card in cards) or 1
     workload = read_workload([*args, *_as_arguments(options)], count)
-    history = past_runs(app)
+    history = past_runs(app.store)
     predicted = predict(said, key, history, workload)
     if predicted is None:
         raise InputError(
@@ -104,14 +105,6 @@ def estimate(app: App, script: str | None, gpus: int | None, vram: str | None, a
         print_json(_document(predicted, workload, cards, history, changes))
     else:
         _print(predicted, workload, cards, history, changes)
-
-
-def past_runs(app: App) -> list[PastRun]:
-    """What the jobs that have ended took of a GPU's memory, as far as it was watched."""
-    summaries = getattr(app.store, "summaries", None)
-    if summaries is None:
-        return []
-    return [PastRun(done.run, done.peak_mib, done.predicted_mib) for done in summaries() if done.peak_mib is not None]
 
 
 def _vram(said: str | None) -> int | None:

@@ -15,9 +15,9 @@ from ugro.control_plane.resource_manager.workload import read_workload
 
 @dataclass(frozen=True)
 class Expectation:
-    """MiB of each GPU, and what to tell a person about it where the smallest GPU it would get may not do."""
+    """What the formulas alone say, in MiB of each GPU, and what to tell where the smallest GPU may not do."""
 
-    mib: int
+    formula_mib: int | None
     warning: str | None
 
 

@@ -78,7 +78,7 @@ marked() { # prints the pid and the run of every process that carries UGRO_RUN, 
         stat=$(cat "/proc/$pid/stat" 2>/dev/null) || continue
         [ "$(session ${stat##*) })" != "$own" ] || continue
         token=$(grep -z '^UGRO_RUN=' "/proc/$pid/environ" 2>/dev/null | tr '\0' '\n' | head -n 1 | head -c 200)
-        printf '%s %s\n' "$pid" "${token#UGRO_RUN=}"
+        [ -z "$token" ] || printf '%s %s\n' "$pid" "${token#UGRO_RUN=}"
     done
 }
 session() { echo "$4"; }
@@ -124,7 +124,7 @@ tell_rest() { # ENTRY of the base directory
 tell_strange_in() { each "$1" tell_strange; }
 tell_processes() {
     printf '%s\n' "$tokens" | while read -r pid token; do
-        number "$pid" || continue
+        number "$pid" && [ -e "/proc/$pid" ] || continue # it may have ended meanwhile
         say process "$pid" "$token" "$(cat "/proc/$pid/cmdline" 2>/dev/null | tr '\0' ' ' | head -c 200)"
     done
 }
