@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ugro.cli.estimate import estimate, past_runs
+from ugro.cli.estimate import estimate
 from ugro.common.errors import InputError
 from ugro.common.models import Gpu, NodeView
 from ugro.control_plane.history import run_key
@@ -129,10 +129,6 @@ def test_other_runs_correct_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     found = document("--model", "gpt2")["estimate"]
     assert found["mib"] == round(plain / 2) and found["terms"][-1]["name"] == "correction"
     assert "× 0.50, as 3 past runs on this cluster came out" in ask("--model", "gpt2").stdout
-
-
-def test_a_store_without_summaries_has_no_past() -> None:
-    assert past_runs(SimpleNamespace(store=object())) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

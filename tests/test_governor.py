@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_leased_gpu_is_never_busy_and_has_its_memory_but_for_the_display() -> 
         ({"temperature_c": 91}, "at 91 °C, over its max_temperature of 90 °C"),
     ],
 )
-def test_a_gpu_that_others_use_or_that_is_too_hot_is_given_to_nobody(fields: dict[str, object], reason: str) -> None:
+def test_a_gpu_that_others_use_or_that_is_too_hot_is_given_to_nobody(fields: dict[str, Any], reason: str) -> None:
     assert offer(view(gpu(**fields))).busy == {"GPU-0": f"GPU 0 (RTX): {reason}"}
 
 
@@ -72,7 +73,7 @@ def test_a_gpu_that_others_use_or_that_is_too_hot_is_given_to_nobody(fields: dic
         {},
     ],
 )
-def test_a_small_display_and_what_is_unknown_keep_no_gpu_back(fields: dict[str, object]) -> None:
+def test_a_small_display_and_what_is_unknown_keep_no_gpu_back(fields: dict[str, Any]) -> None:
     assert not offer(view(gpu(**fields))).busy
 
 

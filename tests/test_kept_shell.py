@@ -280,7 +280,10 @@ async def test_any_posix_shell_will_do(here: LocalTransport, monkeypatch: pytest
     outcome = await here.ask('for argument; do printf "%s\\0" "$argument"; done; exit 3', ARGUMENTS[:-2])
     assert outcome.stdout.decode("utf-8", "surrogateescape").split("\0") == [*ARGUMENTS[:-2], ""]
     assert outcome.status == 3
-    assert (await here.ask("echo $#; unset IFS; set -f; (exit 4)")).stdout == b"0\n"
+    pid = (await here.ask(PID)).text
+    for fault in ("echo }; )", ". /no/such/file", "set -u; : $nothing", "readonly x=1; x=2", "exec /no/such/file"):
+        assert (await here.ask(fault)).status != 0
+    assert (await here.ask("echo $#; echo $$")).text == f"0\n{pid}"
 
 
 # Over SSH

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -118,6 +119,20 @@ def test_where_an_end_is_unknown_nobody_bets_on_it() -> None:
     assert found.head_starts_at is None and not found.starts
 
 
+def test_a_start_that_depends_on_an_unknown_end_is_unknown() -> None:
+    nodes, running = cluster(a=1, b=1, c=1), [holds(1, "a-0"), holds(2, "b-0", ends=NOON + 600)]
+    assert plan(nodes, [waiting(3)], running).head_starts_at is None
+    assert plan(nodes, [waiting(3, nodes=2)], running).head_starts_at == NOON + 600
+
+
+def test_requests_for_different_memory_are_told_apart() -> None:
+    nodes = cluster(a=1) | {"b": Offer("b", (Slot("b-0", "RTX", 24000),))}
+    jobs = [waiting(n, nodes=1, vram=mib) for n, mib in enumerate([30000, 10000, 9000, 8000, 7000])]
+    found = plan(nodes, jobs)
+    assert started(found) == ["job-001", "job-003"] and found.head == "job-002"
+    assert found.waits["job-004"] == "behind job-002"
+
+
 def test_a_job_that_ran_longer_than_expected_may_end_now() -> None:
     found = plan(TWO, [waiting(2), waiting(3, nodes=1, time_limit=1)], [holds(1, "b-0", ends=NOON - 600)])
     assert found.head_starts_at == NOON and not found.starts
@@ -182,7 +197,8 @@ def test_why_tells_every_reason_with_the_nearest_first() -> None:
 
 def test_why_tells_of_too_little_memory_and_of_obstacles_and_nothing_of_a_job_that_starts() -> None:
     jobs = [waiting(1, nodes="a", gpus_per_node=1, vram="10G"), waiting(2, nodes="b"), waiting(3, blocked=("held",))]
-    asked = (jobs, [], TWO, inventory(TWO), NOON)
+    running: list[Running] = []
+    asked = (jobs, running, TWO, inventory(TWO), NOON)
     assert why("job-001", *asked) == ("a has only 1 usable GPU (7.8 GiB)",)
     assert why("job-002", *asked) == ()
     assert why("job-003", *asked) == ("held", "b is held by job-002")
@@ -295,7 +311,7 @@ def situations(draw: st.DrawFn) -> tuple[dict[str, Offer], list[Running], list[W
         for n in (1, 2, 3)
         if (held := [key for key, owner in zip(keys, owners, strict=True) if owner == n])
     ]
-    wishes = draw(st.lists(SHAPES, max_size=8))
+    wishes: list[dict[str, Any]] = draw(st.lists(SHAPES, max_size=8))
     return nodes, running, [waiting(10 + n, **wish) for n, wish in enumerate(wishes)]
 
 
@@ -338,7 +354,7 @@ def test_nothing_is_given_twice_and_nobody_delays_the_head(
 @settings(max_examples=60, deadline=None)
 @given(situations(), st.lists(SHAPES, min_size=1, max_size=3))
 def test_no_stream_of_small_jobs_starves_a_job(
-    case: tuple[dict[str, Offer], list[Running], list[Waiting]], stream: list[dict[str, object]]
+    case: tuple[dict[str, Offer], list[Running], list[Waiting]], stream: list[dict[str, Any]]
 ) -> None:
     """Whatever can run starts at last, though with every minute new jobs of its priority come that would fit."""
     nodes, running, _ = case

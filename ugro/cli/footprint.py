@@ -132,7 +132,7 @@ def _idle(app: App, name: str) -> Footprint:
     Raises:
         InputError: a job of this master is there. NodeRefused: something runs there, or may run in the same folder.
     """
-    live = [job for job in app.store.jobs() if job.state.on_nodes]
+    live = [job for job in app.store.live() if job.state.on_nodes]
     for job in live:
         if name in job.nodes:
             raise InputError(f"{job.id} is on {name}", f"wait for it, or end it: ugro cancel {job.id}")

@@ -242,7 +242,7 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
         if not (placement := queue.placement_of(draft, spec)):
             # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
             click.echo(f"it would wait: {'; '.join(queue.why_not(draft, spec))}", err=True)
-            placement = read_queue(app.store, app.cluster, [], seen.views, seen.at).placement_of(draft, spec)
+            placement = queue.placement_when_idle(spec)
         return await controller.launcher.rehearse(draft.model_copy(update={"placement": placement}), spec)
 
     scripts = app.run(rehearse)

@@ -35,7 +35,9 @@ def expect_memory(store: MetadataStore, spec: JobSpec, offers: Mapping[str, Offe
     estimate = predict(spec.vram, run_key(spec.script, spec.args, spec.gpus_per_node), history, workload)
     if estimate is None:
         return None
-    return Expectation(estimate.mib, explain(estimate, workload, smallest.name, smallest.memory_mib, count, history))
+    return Expectation(
+        formula_mib(estimate), explain(estimate, workload, smallest.name, smallest.memory_mib, count, history)
+    )
 
 
 def _smallest_gpu(spec: JobSpec, offers: Mapping[str, Offer]) -> tuple[Slot | None, int]:

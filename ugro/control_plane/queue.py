@@ -12,6 +12,7 @@ from ugro.common.models import Job, JobState, NodeView, Placement, Summary
 from ugro.control_plane import scheduler
 from ugro.control_plane.history import run_key
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.resource_manager.balancer import Room, candidates, choose
 from ugro.control_plane.resource_manager.governor import Offer, leases, offers
 from ugro.control_plane.scheduler import Forecast, Running, Schedule, Waiting
 
@@ -50,6 +51,11 @@ class Queue:
         """Where a job that is not submitted would start now."""
         starts = self.with_draft(job, spec).schedule().starts
         return next((start.placement for start in starts if start.id == job.id), None)
+
+    def placement_when_idle(self, spec: JobSpec) -> Placement | None:
+        """Where a job would start if nothing else ran and no node was drained or short of something."""
+        idle = {name: replace(offer, busy={}, refusal=None) for name, offer in self.offers.items() if not offer.error}
+        return choose(spec, candidates(spec, self.inventory), Room(idle))
 
     def why_not(self, job: Job, spec: JobSpec) -> tuple[str, ...]:
         """Why a job that is not submitted would wait."""
