@@ -93,15 +93,15 @@ async def test_big_output_is_whole_and_bigger_output_is_cut(here: LocalTransport
 
 
 async def test_output_comes_as_it_is_made(here: LocalTransport) -> None:
-    heard: list[tuple[str, bytes]] = []
-    asking = asyncio.create_task(
-        here.ask("echo a; sleep 0.3; printf b; sleep 0.6", on_output=lambda *given: heard.append(given))
-    )
-    await asyncio.sleep(0.2)
-    assert heard == [("stdout", b"a")]  # its newline may yet begin the end
-    await asyncio.sleep(0.3)
-    assert b"".join(chunk for _, chunk in heard) == b"a\nb"
-    await asking
+    heard: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue()
+    script = 'echo a; until [ -e "$1" ]; do sleep 0.01; done; printf b; sleep 2006'
+    signal = Path.home() / "go on"
+    asking = asyncio.create_task(here.ask(script, [str(signal)], on_output=lambda *given: heard.put_nowait(given)))
+    assert await heard.get() == ("stdout", b"a")  # its newline may yet begin the end
+    signal.touch()
+    assert await heard.get() == ("stdout", b"\nb")
+    asking.cancel()
+    await asyncio.wait([asking])
 
 
 async def test_no_output_is_taken_for_the_end(here: LocalTransport) -> None:

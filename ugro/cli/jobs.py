@@ -38,6 +38,10 @@ RECENT = 10
 """Ended jobs that `status` shows when nothing more is asked for."""
 
 
+REASONS = 3
+"""Reasons why a job waits that `status` shows; `ugro why` tells all."""
+
+
 def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Ids and names for the shell's completion, from the records alone."""
     store = App(None).store
@@ -127,10 +131,10 @@ def _no_jobs(app: App) -> str:
 
 
 def with_reason(job: Job, queue: Queue) -> Job:
-    """A queued job with the nearest reason why it waits: it is in no record, since it changes with every look."""
+    """A queued job with the nearest reasons why it waits: they are in no record, since they change with every look."""
     if job.state != JobState.QUEUED or job.wish:
         return job
-    return job.model_copy(update={"reason": next(iter(queue.why(job.id)), "starts at the next tick")})
+    return job.model_copy(update={"reason": "; ".join(queue.why(job.id)[:REASONS]) or "starts at the next tick"})
 
 
 def fresh_or_remembered(app: App, seen: Observation) -> tuple[dict[str, NodeView | None], dict[str, NodeError | None]]:

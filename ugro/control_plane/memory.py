@@ -9,7 +9,7 @@ from ugro.common.config import JobSpec
 from ugro.control_plane.history import run_key
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.governor import Offer, Slot
-from ugro.control_plane.resource_manager.predictor import PastRun, explain, predict
+from ugro.control_plane.resource_manager.predictor import PastRun, explain, formula_mib, predict
 from ugro.control_plane.resource_manager.workload import read_workload
 
 

@@ -1,0 +1,65 @@
+"""What a benchmark found: rows, printed as one table and kept as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).with_name("results")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. `limit` is the target: `value` has to be at most that, or at least that where `least` is set."""
+
+    group: str
+    what: str
+    value: float | None
+    unit: str = "ms"
+    limit: float | None = None
+    least: bool = False
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is met; nothing where there is none."""
+        if self.value is None or self.limit is None:
+            return ""
+        return "ok" if (self.value >= self.limit if self.least else self.value <= self.limit) else "MISSED"
+
+
+def show(rows: Iterable[Row]) -> None:
+    """Print the rows as a table."""
+    table = Table("what", "figure", "target", "", "note")
+    group = ""
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            table.add_section()
+            table.add_row(f"[bold]{group}[/]")
+        figure = "-" if row.value is None else f"{row.value:.3g} {row.unit}" if row.value < 100 else _whole(row)
+        target = "" if row.limit is None else f"{'≥' if row.least else '≤'} {row.limit:g}"
+        table.add_row(row.what, figure, target, row.verdict, row.note)
+    Console(width=130).print(table)
+
+
+def _whole(row: Row) -> str:
+    return f"{row.value:,.0f} {row.unit}"
+
+
+def keep(rows: Sequence[Row]) -> Path:
+    """Write the rows as JSON, with the machine they are of. Returns where."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    machine = {"cpus": len(os.sched_getaffinity(0)), "load": os.getloadavg(), "python": platform.python_version()}
+    found = [asdict(row) | {"verdict": row.verdict} for row in rows]
+    path.write_text(json.dumps({"at": time.time(), "machine": machine, "rows": found}, indent=1) + "\n")
+    return path

@@ -1,0 +1,125 @@
+"""The same nvidia-smi query on 3, 16 and 64 nodes: UGRO, raw asyncssh, parallel-ssh and Ansible, round about."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from benchmarks.ansible import PROGRAM, Ansible
+from benchmarks.fleet import Fleet
+from benchmarks.report import Row
+
+ROUNDS = {3: 15, 16: 9, 64: 7}
+ANSIBLE_ROUNDS = {3: 3, 16: 2, 64: 1}
+
+Key = tuple[str, str, str]
+Round = Callable[[str, str], float]
+
+WAYS: tuple[Key, ...] = (
+    ("asyncssh", "cold", "-"),
+    ("ugro", "cold", "run"),
+    ("ugro", "cold", "ask"),
+    ("parallel-ssh", "cold", "-"),
+    ("asyncssh", "warm", "-"),
+    ("ugro", "warm", "run"),
+    ("ugro", "warm", "ask"),
+    ("ugro", "warm", "observe"),
+    ("parallel-ssh", "warm", "-"),
+)
+
+
+def measure(sizes: tuple[int, ...] = (3, 16, 64)) -> Iterator[Row]:
+    """The rows of every size; a peer that is not installed has no figures."""
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="ugro-bench-") as folder, Fleet(Path(folder), size) as fleet:
+            yield from _rows(size, _times(fleet))
+
+
+def _times(fleet: Fleet) -> dict[Key, list[float]]:
+    times: dict[Key, list[float]] = defaultdict(list)
+    with ExitStack() as stack:
+        kinds = ["asyncssh", "ugro"] + ["parallel-ssh"] * (importlib.util.find_spec("pssh") is not None)
+        rounds = {kind: stack.enter_context(_contender(kind, fleet)) for kind in kinds}
+        ways = [way for way in WAYS if way[0] in rounds]
+        for kind, how, way in ways:  # not counted: imports, and connections that stay
+            rounds[kind](how, way)
+        for number in range(ROUNDS[fleet.size]):
+            turn = number % len(ways)
+            for key in (*ways[turn:], *ways[:turn]):
+                times[key].append(rounds[key[0]](*key[1:]))
+    if PROGRAM.exists():
+        ansible = Ansible(fleet)
+        try:
+            for _ in range(ANSIBLE_ROUNDS[fleet.size]):
+                for how in ("cold", "warm"):
+                    times["ansible", how, "-"].append(ansible.round(how, "-"))
+        finally:
+            ansible.close()
+    return times
+
+
+@contextmanager
+def _contender(kind: str, fleet: Fleet) -> Iterator[Round]:
+    """A process that asks in one way, and the function that lets it do one round."""
+    where = {
+        "user": getpass.getuser(),
+        "ports": fleet.ports,
+        "client_key": str(fleet.client_key),
+        "known_hosts": str(fleet.known_hosts),
+        "inventory": fleet.inventory().model_dump(mode="json"),
+    }
+    (path := fleet.folder / "fleet.json").write_text(json.dumps(where))
+    environment = {key: value for key, value in os.environ.items() if key != "SSH_AUTH_SOCK"}
+    argv = [sys.executable, "-m", "benchmarks.contender", kind, str(path)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=Path(__file__).parent.parent
+    ) as process:
+        assert process.stdin and process.stdout
+        stdin, stdout = process.stdin, process.stdout
+
+        def one_round(how: str, way: str) -> float:
+            stdin.write(f"{how} {way}\n".encode())
+            stdin.flush()
+            if not (line := stdout.readline()):
+                raise RuntimeError(f"{kind} {how} {way} ended with {process.wait()}")
+            return float(json.loads(line))
+
+        try:
+            yield one_round
+        finally:
+            stdin.close()
+
+
+def _rows(size: int, times: dict[Key, list[float]]) -> Iterator[Row]:
+    group = f"sweep, {size} nodes"
+    for (kind, how, way), seconds in times.items():
+        name = f"{kind} {how}" + (f" {way}" if way != "-" else "")
+        spread = f"{min(seconds) * 1000:.0f}–{max(seconds) * 1000:.0f}, {len(seconds)} rounds"
+        yield Row(group, name, statistics.median(seconds) * 1000, note=spread)
+
+    def ratio(first: Key, second: Key) -> float | None:
+        """The median of the rounds' ratios: both halves of each were measured within the same seconds."""
+        pairs = list(zip(times.get(first, ()), times.get(second, ()), strict=False))
+        return statistics.median(a / b for a, b in pairs) if pairs else None
+
+    raw = {how: ("asyncssh", how, "-") for how in ("cold", "warm")}
+    peer = {how: ("parallel-ssh", how, "-") for how in ("cold", "warm")}
+    run = {how: ("ugro", how, "run") for how in ("cold", "warm")}
+    ask = ("ugro", "warm", "ask")
+    yield Row(group, "ugro run / asyncssh, warm", ratio(run["warm"], raw["warm"]), "×", 1.3)
+    yield Row(group, "ugro run / asyncssh, cold", ratio(run["cold"], raw["cold"]), "×")
+    for how in ("cold", "warm"):
+        yield Row(group, f"ugro run / parallel-ssh, {how}", ratio(run[how], peer[how]), "×", 1.0)
+    yield Row(group, "ugro ask / parallel-ssh, warm", ratio(ask, peer["warm"]), "×", 1.0)
+    yield Row(group, "asyncssh / ugro ask, warm", ratio(raw["warm"], ask), "×", 3.0 if size == 64 else None, True)
+    yield Row(group, "asyncssh / ugro observe, warm", ratio(raw["warm"], ("ugro", "warm", "observe")), "×")

@@ -1,0 +1,204 @@
+"""How long it takes to decide what starts: 64 nodes of 4 GPUs, and ever more jobs in the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.report import Row
+from ugro.common.config import Inventory, JobSpec, NodeConfig
+from ugro.common.errors import NodeError
+from ugro.common.files import write_atomic
+from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, JobState, NodeView
+from ugro.control_plane.controller import Controller
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.queue import read_queue
+from ugro.control_plane.resource_manager.governor import Offer, Slot
+from ugro.control_plane.scheduler import Running, Waiting, schedule
+from ugro.nodes.pool import Pool
+from ugro.nodes.transport import Transport
+
+T = TypeVar("T")
+
+NODES, GPUS = 64, 4
+SIZES = (250, 500, 1000, 2000)
+LIMIT = 100.0
+REPEATS = 9
+NOW = 1.8e9
+
+
+def measure() -> Iterator[Row]:
+    """The scheduler alone, then over a store's files, then a whole tick."""
+    yield from _pure()
+    yield from _over_a_store()
+
+
+def inventory() -> Inventory:
+    """64 nodes that nobody will be asked about."""
+    names = [f"n{number:02}" for number in range(NODES)]
+    return Inventory(nodes={name: NodeConfig(name=name, address="127.0.0.1") for name in names})
+
+
+def spec(dice: random.Random) -> JobSpec:
+    """A job as they come: mostly small ones, some gangs; half of them with a time limit, a third with a memory wish."""
+    wish: dict[str, object] = {
+        "script": "train.py",
+        "args": (f"--seed={dice.randrange(50)}",),
+        "nodes": dice.choice((1, 1, 1, 2, 2, 4, 8, 16)),
+        "gpus_per_node": dice.choice((1, 1, 2, 4, 4)),
+        "priority": dice.choice((0, 0, 0, 0, 5, 10)),
+    }
+    if dice.random() < 0.5:
+        wish["time_limit"] = float(dice.choice((600, 3600, 4 * 3600)))
+    if dice.random() < 0.33:
+        wish["vram"] = dice.choice((8000, 16000, 24000))
+    return JobSpec.model_validate(wish)
+
+
+def timed(act: Callable[[], object], repeats: int = REPEATS) -> float:
+    """The median of some runs, in ms."""
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        act()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds) * 1000
+
+
+def waiting_jobs(count: int) -> list[Waiting]:
+    """So many jobs in the queue, always the same ones."""
+    dice = random.Random(1)
+    found = []
+    for number in range(count):
+        wish = spec(dice)
+        found.append(Waiting(f"job-{number:03}", wish, wish.priority, number, wish.time_limit))
+    return found
+
+
+def _pure() -> Iterator[Row]:
+    group = f"scheduler, {NODES} nodes × {GPUS} GPUs, plain data"
+    nodes = inventory()
+    for held in (1.0, 0.5):
+        offers, running = _cluster(held)
+        figures = {}
+        for size in SIZES:
+            jobs = waiting_jobs(size)
+            figures[size] = timed(lambda jobs=jobs: schedule(jobs, running, offers, nodes, NOW))  # type: ignore[misc]
+            starts = len(schedule(jobs, running, offers, nodes, NOW).starts)
+            limit = LIMIT if size == 1000 else None
+            yield Row(
+                group, f"{size} jobs, {held:.0%} of the GPUs leased", figures[size], limit=limit, note=f"{starts} start"
+            )
+        growth = figures[2000] / figures[1000]
+        yield Row(group, f"2000 / 1000 jobs, {held:.0%} leased", growth, "×", 2.5, note="about linear: 2 ×")
+
+
+def _cluster(held: float) -> tuple[dict[str, Offer], list[Running]]:
+    """What the nodes offer, and one job on each of the first of them."""
+    offers, running = {}, []
+    for number in range(NODES):
+        name = f"n{number:02}"
+        slots = tuple(Slot(f"GPU-{number:04x}-{gpu}", "RTX", 24000) for gpu in range(GPUS))
+        offers[name] = Offer(name, slots)
+        if number < NODES * held:
+            ends = NOW + 60 * number if number % 3 else None
+            running.append(Running(f"job-9{number:03}", frozenset(slot.key for slot in slots), ends))
+    return offers, running
+
+
+def view(name: str, number: int, busy: bool, at: float) -> NodeView:
+    """A node as it would describe itself; a busy one computes for somebody who does not use UGRO."""
+    process = (GpuProcess(pid=1234, name="python", user="anna", memory_mib=20000),) if busy else ()
+    gpus = tuple(
+        Gpu(
+            index=index,
+            uuid=f"GPU-{number:08x}-0000-0000-0000-00000000000{index}",
+            name="Benchmark GPU",
+            memory_total_mib=24576,
+            memory_used_mib=20000 if busy else 300,
+            memory_free_mib=4576 if busy else 24276,
+            utilization_percent=99 if busy else 0,
+            temperature_c=50,
+            processes=process,
+        )
+        for index in range(GPUS)
+    )
+    return NodeView(
+        node=name, seen_at=at, boot_id="b", clock_offset=0.0, cpu_count=32, load_1m=1.0, disk_free_mib=10**6, gpus=gpus
+    )
+
+
+class AnsweredPool(Pool):
+    """A pool whose nodes have answered: all that remains of a tick is the master's own work."""
+
+    async def each(
+        self, names: Iterable[str], act: Callable[[Transport], Awaitable[T]], within: float | None = None
+    ) -> dict[str, T | NodeError]:
+        answers = {name: (view(name, number, True, time.time()), {}) for number, name in enumerate(names)}
+        return answers  # type: ignore[return-value]
+
+
+def fill_queue(store: MetadataStore, count: int) -> None:
+    """So many queued jobs, written as the store writes them."""
+    dice = random.Random(1)
+    code = CodeVersion(directory="/home/anna/project", files=10, size_bytes=10000)
+    for number in range(1, count + 1):
+        files, wish = store.files(f"job-{number:03}"), spec(dice)
+        files.folder.mkdir(parents=True)
+        job = Job(
+            id=files.folder.name,
+            uid=f"{number:032x}",
+            name=files.folder.name,
+            state=JobState.QUEUED,
+            priority=wish.priority,
+            submitted_at=NOW,
+            command=(wish.script, *wish.args),
+            code=code,
+        )
+        write_atomic(files.spec, wish.model_dump_json(indent=1))
+        write_atomic(files.record, job.model_dump_json(indent=1))
+    store.rebuild()
+
+
+def _over_a_store() -> Iterator[Row]:
+    group = f"tick, {NODES} nodes × {GPUS} GPUs, a store on disk"
+    nodes = inventory()
+    figures = {}
+    for size in SIZES:
+        limit = LIMIT if size == 1000 else None
+        with tempfile.TemporaryDirectory(prefix="ugro-bench-") as folder:
+            fill_queue(store := MetadataStore(Path(folder)), size)
+            for busy, word in ((True, "all GPUs busy"), (False, "all GPUs free")):
+                views = {name: view(name, number, busy, NOW) for number, name in enumerate(nodes.nodes)}
+
+                def decide(store: MetadataStore, views: dict[str, NodeView] = views) -> int:
+                    return len(read_queue(store, nodes, store.live(), views, NOW).schedule().starts)
+
+                decide(store)
+                figures[size, busy] = timed(lambda: decide(store))  # noqa: B023
+                note = f"{decide(store)} start; the store is known (`ugro serve`)"
+                yield Row(group, f"{size} jobs: read_queue + schedule, {word}", figures[size, busy], limit=limit, note=note)
+            first = timed(lambda: decide(MetadataStore(Path(folder))), 5)  # noqa: B023
+            yield Row(group, f"{size} jobs: the same in a new process", first, note="every record and spec is read")
+            yield _whole_tick(group, size, store, nodes, limit)
+    for busy in (True, False):
+        growth = figures[2000, busy] / figures[1000, busy]
+        yield Row(group, f"2000 / 1000 jobs, all GPUs {'busy' if busy else 'free'}", growth, "×", 2.5)
+
+
+def _whole_tick(group: str, size: int, store: MetadataStore, nodes: Inventory, limit: float | None) -> Row:
+    controller = Controller(store, nodes, AnsweredPool(nodes))
+
+    def tick() -> None:
+        asyncio.run(controller.tick())
+
+    tick()
+    return Row(
+        group, f"{size} jobs: Controller.tick()", timed(tick), limit=limit, note="resident; without the nodes' own time"
+    )

@@ -1,0 +1,226 @@
+"""`kill -9` of `ugro` at every step of launch, cancel and sweep: the next plain sweeps bring everything to its end.
+
+UGRO_CRASH_STRIDE=1 tries every step; without it every few, so that it stays quick. Each run begins elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from cluster import until
+from testbed.bed import Testbed
+from testbed.hosts import Host
+
+pytestmark = [pytest.mark.testbed, pytest.mark.timeout(900)]
+
+STRIDE = int(os.environ.get("UGRO_CRASH_STRIDE", "9"))
+
+PYTHON = """#!/bin/sh
+# The node's python; as torchrun it starts one rank, in a session of its own as torchrun does.
+[ "$1" = -m ] || exec {python} "$@"
+for option in "$@"; do case $option in --node-rank=*) export RANK="${{option#*=}}" ;; esac; done
+while [ "${{1%rank.py}}" = "$1" ]; do shift; done
+setsid --wait {python} "$@"
+"""
+
+INVENTORY = """\
+defaults: {python: ~/python, min_disk: 0}
+nodes:
+  gpu-master: {address: 10.213.7.1, local: true}
+  gpu1: {address: 10.213.7.2, user: ob}
+"""
+
+SCRIPT = """\
+import os, time
+home = os.path.expanduser("~/")
+open(home + "started", "a").write(os.environ["RANK"] + "\\n")
+while os.path.exists(home + "stay"): time.sleep(0.02)
+"""
+
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+class Crashing:
+    """Two hosts, a job that says where it started, and a `ugro` that dies when it is told to."""
+
+    def __init__(self, bed: Testbed, ugro: Any) -> None:
+        self._ugro = ugro
+        self.hosts = (bed.master, bed.gpu1)
+        self.home = bed.master.path(".ugro")
+
+    def new(self, *, staying: bool) -> None:
+        """No state anywhere; scripts end at once unless they are `staying`."""
+        for host in self.hosts:
+            host.run(["rm", "-rf", ".ugro", "started", "stay"])
+            if staying:
+                host.write("stay", "")
+
+    def let_end(self) -> None:
+        for host in self.hosts:
+            host.path("stay").unlink()
+
+    def ugro(self, *args: str, at: int = 0) -> dict[str, Any]:
+        self._ugro.stdin.write(json.dumps({"args": args, "at": at}) + "\n")
+        self._ugro.stdin.flush()
+        answer: dict[str, Any] = json.loads(self._ugro.stdout.readline())
+        return answer
+
+    def jobs(self) -> dict[str, dict[str, Any]]:
+        done = self.ugro("status", "--json")
+        assert done["status"] == 0, done["stderr"]
+        return {job["id"]: job for job in json.loads(done["stdout"])["jobs"]}
+
+    def sweep_until_quiet(self) -> None:
+        """Sweeps until two in a row had nothing to tell and nothing is under way."""
+        for _ in range(40):
+            done = self.ugro("sweep")
+            assert done["status"] == 0, done["stderr"]
+            if not done["stdout"] and all(state in ENDED for state in self.recorded().values()):
+                return
+        raise AssertionError(f"still not quiet: {self.jobs()}")
+
+    def recorded(self) -> dict[str, str]:
+        """The state of each job that has a record."""
+        records = self.home.glob("jobs/*/job.json")
+        return {path.parent.name: json.loads(path.read_text())["state"] for path in records}
+
+    def started(self) -> list[str]:
+        """The ranks that started, once for each time they did."""
+        return sorted("".join(host.path("started").read_text() for host in self.hosts if has(host, "started")).split())
+
+    def processes(self) -> list[list[str]]:
+        """What still runs of any job."""
+        return [p.command for host in self.hosts for p in host.processes() if "UGRO_RUN" in p.environ]
+
+    def run_to(self, *states: str) -> None:
+        """A job that stays, with its ranks started and as `recorded` by a sweep."""
+        self.new(staying=True)
+        assert self.ugro("launch", "t.py")["status"] == 0
+        until(lambda: self.started() == ["0", "1"])
+        self.ugro("sweep")
+        assert set(self.recorded().values()) == set(states)
+
+    def check(self) -> None:
+        """What has to be so after any crash and the sweeps that follow it."""
+        recorded = self.recorded()
+        assert {name: job["state"] for name, job in self.jobs().items()} == recorded, "listed is what is recorded"
+        assert all(count == 1 for count in Counter(self.started()).values()), "no rank started twice"
+        assert not self.processes(), "no rank is left"
+        json.loads((self.home / "cluster.json").read_text())
+        for path in self.home.glob("jobs/*/*.json"):
+            json.loads(path.read_text())
+        for name in recorded:
+            done = self.ugro("status", name, "--json")
+            assert done["status"] == 0, done["stderr"]
+            assert self.ugro("events", name)["status"] == 0
+        index = json.loads((self.home / "cluster.json").read_text()).get("jobs", {})
+        assert not {row["id"] for row in index.values()} & recorded.keys(), "ended jobs left the index of live ones"
+        for name in recorded:
+            kinds = [json.loads(l).get("kind") for l in (self.home / f"jobs/{name}/events.jsonl").read_text().splitlines() if l.endswith("}") and l.startswith("{")]
+            if recorded[name] not in kinds: print("   TIMELINE LACKS", name, recorded[name], kinds)
+            lines = self.ugro("logs", name)
+        left = [str(p.relative_to(self.home)) for p in self.home.rglob(".*") if p.is_file() and not p.name.endswith(".lock")]
+        if left: print("   LEFT", left)
+        done = self.ugro("status", "--all", "--json")
+        assert {job["id"] for job in json.loads(done["stdout"])["jobs"]} == recorded.keys(), "and are in the other one"
+
+
+def has(host: Host, name: str) -> bool:
+    return host.path(name).exists()
+
+
+@pytest.fixture
+def cluster(testbed: Testbed) -> Iterator[Crashing]:
+    testbed.reset()
+    testbed.master.write("inventory.yaml", INVENTORY)
+    testbed.master.write("project/t.py", SCRIPT)
+    for host in (testbed.master, testbed.gpu1):
+        host.write("python", PYTHON.format(python=sys.executable), 0o755)
+    program = [sys.executable, os.path.join(os.path.dirname(__file__), "crash.py")]
+    env = {"UGRO_INVENTORY": f"{testbed.master.home}/inventory.yaml"}
+    ugro = testbed.popen(program, cwd=f"{testbed.master.home}/project", env=env, stdin=-1, stderr=None)
+    try:
+        yield Crashing(testbed, ugro)
+    finally:
+        with contextlib.suppress(OSError):
+            ugro.communicate("", timeout=20)
+
+
+def crashes(first: int = 0) -> Iterator[int]:
+    """The numbers of the steps to die at; whoever uses them stops where the command got to its end."""
+    yield from range(first or random.randint(1, STRIDE), 1000, STRIDE)
+
+
+def test_a_launch_that_is_killed_anywhere_is_continued_or_was_never_there(cluster: Crashing) -> None:
+    for at in crashes():
+        cluster.new(staying=False)
+        done = cluster.ugro("launch", "t.py", at=at)
+        where = f"killed at step {at}: {done['steps'][-1]}"
+        print(where)
+        was = cluster.recorded()
+        cluster.sweep_until_quiet()
+        assert cluster.recorded() == dict.fromkeys(was, "succeeded"), where
+        assert cluster.started() == (["0", "1"] if was else []), where
+        cluster.check()
+        if done["status"] != -9:
+            assert done["status"] == 0 and was, done["stderr"]
+            return
+
+
+def test_a_launch_that_is_killed_before_it_claims_its_nodes_claims_them_when_it_is_continued(cluster: Crashing) -> None:
+    cluster.new(staying=False)
+    steps = cluster.ugro("launch", "t.py")["steps"]
+    cluster.sweep_until_quiet()
+    assert [has(host, ".ugro/owner") for host in cluster.hosts] == [True, True]
+    claiming = min(at for at, step in enumerate(steps, 1) if step.startswith("before run"))
+    cluster.new(staying=False)
+    assert cluster.ugro("launch", "t.py", at=claiming)["status"] == -9
+    assert cluster.recorded() == {"job-001": "starting"}
+    cluster.sweep_until_quiet()
+    assert cluster.started() == ["0", "1"]
+    assert [has(host, ".ugro/owner") for host in cluster.hosts] == [True, True]
+
+
+def test_a_cancel_that_is_killed_anywhere_is_finished(cluster: Crashing) -> None:
+    for at in crashes():
+        cluster.run_to("running")
+        done = cluster.ugro("cancel", "job-001", at=at)
+        where = f"killed at step {at}: {done['steps'][-1]}"
+        print(where)
+        if not json.loads((cluster.home / "jobs/job-001/job.json").read_text())["wish"]:
+            if cluster.recorded() == {"job-001": "running"}:
+                assert cluster.processes(), f"{where}: without the wish on record nothing is ended"
+                assert cluster.ugro("cancel", "job-001")["status"] == 0
+        cluster.sweep_until_quiet()
+        assert cluster.recorded() == {"job-001": "cancelled"}, where
+        assert cluster.started() == ["0", "1"]
+        cluster.check()
+        if done["status"] != -9:
+            assert done["status"] == 0, done["stderr"]
+            return
+
+
+def test_a_sweep_that_is_killed_while_it_ends_a_job_is_finished(cluster: Crashing) -> None:
+    for at in crashes():
+        cluster.run_to("running")
+        cluster.let_end()
+        until(lambda: not cluster.processes())
+        done = cluster.ugro("sweep", at=at)
+        where = f"killed at step {at}: {done['steps'][-1]}"
+        print(where)
+        cluster.sweep_until_quiet()
+        assert cluster.recorded() == {"job-001": "succeeded"}, where
+        lines = (cluster.home / "finished.jsonl").read_text().splitlines()
+        assert lines, where
+        cluster.check()
+        if done["status"] != -9:
+            assert done["status"] == 0, done["stderr"]
+            return
