@@ -149,7 +149,7 @@ def test_the_owners_form_and_the_job_file(ugro: Ugro, project: Path, tmp_path: P
     (tmp_path / "train_production.py").write_text("import sys; print(sys.argv[1:])\n")
     done = ugro(
         "launch", "--model", "llama-7b", "--dataset", "wikitext", "--epochs", "3", "--name", "test-run-1",
-        "--nodes", "1", "--json", cwd=tmp_path,
+        "--nodes", "1", "--yes", "--json", cwd=tmp_path,
     )  # fmt: skip
     assert document(done)["name"] == "test-run-1"
     assert document(ugro("wait", "test-run-1", "--json"))["state"] == "succeeded"

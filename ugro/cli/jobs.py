@@ -65,7 +65,7 @@ def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
         _cluster_status(app, Wanted(**wanted), as_json)
         return
     record = app.store.find(job)
-    found = app.run(lambda controller, _: _live_job(controller, record))
+    found = app.run(lambda controller, _: _live_job(app, controller, record))
     if as_json:
         print_json(job_document(found))
         return
@@ -73,7 +73,11 @@ def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
     print_job(found, folders)
 
 
-async def _live_job(controller: Controller, job: Job) -> Job:
+async def _live_job(app: App, controller: Controller, job: Job) -> Job:
+    if job.state == JobState.QUEUED:
+        live = app.store.live()
+        seen = await controller.observe(live, within=LOOK_WITHIN)
+        return with_reason(job, read_queue(app.store, app.cluster, live, seen.views, seen.at))
     nodes = job.nodes if job.state.on_nodes else ()  # an ended job's record says it all
     return await controller.live(job, await controller.observe([job], nodes, LOOK_WITHIN), LOOK_WITHIN)
 

@@ -123,7 +123,7 @@ class _Shell:
         self.channel = channel
         self.leader: int | None = None
         self._node = node
-        self._nonce = secrets.token_hex(12)
+        self._nonce = f"UGRO-{secrets.token_hex(12)}"
         self._calls = 0
         self._scripts: dict[str, str] = {}
 
@@ -157,6 +157,14 @@ class _Shell:
         mark = f"{self._nonce}-{self._calls}"
         answer = _Answer(mark.encode(), on_output)
         await self.channel.write(self._lines(mark, script, args).encode("utf-8", "surrogateescape"))
+        try:
+            status = await self._hear(answer)
+        except asyncio.CancelledError:  # a timeout is one, too
+            answer.flush()
+            raise
+        return Outcome(status, bytes(answer.kept), truncated=answer.truncated)
+
+    async def _hear(self, answer: _Answer) -> int:
         while answer.status is None:
             chunk = await self.channel.read()
             if not chunk:
@@ -164,7 +172,7 @@ class _Shell:
                 raise LinkLost(self._node, f"{what} while a command ran", "the next try begins anew")
             if not answer.feed(chunk):
                 raise LinkLost(self._node, "the shell on the node gave an answer that makes no sense")
-        return Outcome(answer.status, bytes(answer.kept), truncated=answer.truncated)
+        return answer.status
 
     def _lines(self, mark: str, script: str, args: Sequence[str]) -> str:
         lines = ""
@@ -215,6 +223,11 @@ class _Answer:
         status = bytes(self._buffer[len(self._end) :]).partition(b"\n")[0]
         self.status = int(status) if status.isdigit() else None
         return status.isdigit()
+
+    def flush(self) -> None:
+        """No more will come: what may have been the beginning of the end was output."""
+        if self._begun:
+            self._pass_on(len(self._buffer))
 
     def _open_end(self) -> int:
         """Where the buffer's last bytes may turn out to be the beginning of the end."""
