@@ -1,12 +1,14 @@
 """One way to ask all nodes, in a process of its own: `python -m benchmarks.contender KIND FLEET.json`.
 
-Each line on stdin is a round, `cold WAY` or `warm WAY`; the answer on stdout is its seconds as JSON. Connections that
-are warm stay open between the rounds, and cold ones are closed after the clock stopped.
+Each line on stdin is a round, `cold WAY` or `warm WAY`; the answer on stdout is its seconds, and the seconds of CPU
+that this process needed for it, as JSON. Connections that are warm stay open between the rounds, and cold ones are
+closed after the clock stopped. The way `echo` asks for nothing but a word: no program runs for it on the node.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import sys
 import time
@@ -23,7 +25,10 @@ from ugro.nodes import observer
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
 
-Round = Callable[[str, str], float]
+Times = tuple[float, float]
+Round = Callable[[str, str], Times]
+
+ECHO = f"echo {EXPECTED.decode()}"
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class Asyncssh:
         self._where, self._runner = where, runner
         self._kept: list[asyncssh.SSHClientConnection] = []
 
-    def round(self, how: str, _: str) -> float:
-        return self._runner.run(self._cold() if how == "cold" else self._warm())
+    def round(self, how: str, way: str) -> Times:
+        return self._runner.run(self._cold() if how == "cold" else self._warm(ECHO if way == "echo" else QUERY))
 
     async def _connect(self, port: int) -> asyncssh.SSHClientConnection:
         return await asyncssh.connect(
@@ -58,33 +63,33 @@ class Asyncssh:
             config=None,
         )
 
-    async def _cold(self) -> float:
+    async def _cold(self) -> Times:
         connections = []
 
         async def one(port: int) -> bytes:
             connections.append(connection := await self._connect(port))
-            return await _raw(connection)
+            return await _raw(connection, QUERY)
 
-        begin = time.perf_counter()
+        begin = _now()
         answers = await asyncio.gather(*map(one, self._where.ports))
-        seconds = time.perf_counter() - begin
+        times = _since(begin)
         _check(answers, len(self._where.ports))
         for connection in connections:
             connection.abort()
         await asyncio.gather(*(connection.wait_closed() for connection in connections))
-        return seconds
+        return times
 
-    async def _warm(self) -> float:
+    async def _warm(self, command: str) -> Times:
         self._kept = self._kept or await asyncio.gather(*map(self._connect, self._where.ports))
-        begin = time.perf_counter()
-        answers = await asyncio.gather(*map(_raw, self._kept))
-        seconds = time.perf_counter() - begin
+        begin = _now()
+        answers = await asyncio.gather(*(_raw(connection, command) for connection in self._kept))
+        times = _since(begin)
         _check(answers, len(self._where.ports))
-        return seconds
+        return times
 
 
-async def _raw(connection: asyncssh.SSHClientConnection) -> bytes:
-    done = await connection.run(QUERY, encoding=None)
+async def _raw(connection: asyncssh.SSHClientConnection, command: str) -> bytes:
+    done = await connection.run(command, encoding=None)
     assert isinstance(done.stdout, bytes)
     return done.stdout
 
@@ -97,57 +102,60 @@ class Ugro:
         self._kept: Pool | None = None
         self._asked: set[str] = set()
 
-    def round(self, how: str, way: str) -> float:
+    def round(self, how: str, way: str) -> Times:
         return self._runner.run(self._cold(way) if how == "cold" else self._warm(way))
 
-    async def _cold(self, way: str) -> float:
+    async def _cold(self, way: str) -> Times:
         async with Pool(self._inventory) as pool:
             return await self._ask(pool, way)
 
-    async def _warm(self, way: str) -> float:
+    async def _warm(self, way: str) -> Times:
         self._kept = self._kept or Pool(self._inventory)
         if way not in self._asked:  # the first call opens what the others find open
             self._asked.add(way)
             await self._ask(self._kept, way)
         return await self._ask(self._kept, way)
 
-    async def _ask(self, pool: Pool, way: str) -> float:
+    async def _ask(self, pool: Pool, way: str) -> Times:
         async def run(transport: Transport) -> bytes:
             return (await transport.run(QUERY)).stdout
 
         async def ask(transport: Transport) -> bytes:
             return (await transport.ask(QUERY)).stdout
 
+        async def echo(transport: Transport) -> bytes:
+            return (await transport.ask(ECHO)).stdout
+
         async def observe(transport: Transport) -> bytes:
             view, _ = await observer.observe(transport, [])
             return EXPECTED if len(view.gpus) == 4 and not view.gpu_problem else b""
 
-        act = {"run": run, "ask": ask, "observe": observe}[way]
-        begin = time.perf_counter()
+        act = {"run": run, "ask": ask, "echo": echo, "observe": observe}[way]
+        begin = _now()
         said = await pool.each(self._inventory.nodes, act)
-        seconds = time.perf_counter() - begin
+        times = _since(begin)
         for answer in said.values():
             if isinstance(answer, Exception):
                 raise answer
         _check(list(said.values()), len(self._inventory.nodes))
-        return seconds
+        return times
 
 
 class ParallelSsh:
     """parallel-ssh's native client, one greenlet for each node. It checks no host keys, which saves it a little."""
 
     def __init__(self, where: Where) -> None:
-        from pssh.clients import ParallelSSHClient
-        from pssh.config import HostConfig
+        clients: Any = importlib.import_module("pssh.clients")
+        config: Any = importlib.import_module("pssh.config")
 
         self._size = len(where.ports)
-        hosts = [HostConfig(port=port, user=where.user, private_key=where.client_key) for port in where.ports]
-        self._make = lambda: ParallelSSHClient(
+        hosts = [config.HostConfig(port=port, user=where.user, private_key=where.client_key) for port in where.ports]
+        self._make = lambda: clients.ParallelSSHClient(
             [ADDRESS] * self._size, host_config=hosts, pool_size=self._size, allow_agent=False, num_retries=1
         )
         self._kept: Any = None
 
-    def round(self, how: str, _: str) -> float:
+    def round(self, how: str, _: str) -> Times:
         if how == "cold":
             return self._ask(None)
         if self._kept is None:
@@ -155,15 +163,24 @@ class ParallelSsh:
             self._ask(self._kept)
         return self._ask(self._kept)
 
-    def _ask(self, client: Any) -> float:
-        begin = time.perf_counter()
+    def _ask(self, client: Any) -> Times:
+        begin = _now()
         client = client or self._make()
         output = client.run_command(QUERY)
         client.join(output)
         answers = ["\n".join(host.stdout).encode() for host in output]
-        seconds = time.perf_counter() - begin
+        times = _since(begin)
         _check(answers, self._size)
-        return seconds
+        return times
+
+
+def _now() -> Times:
+    return time.perf_counter(), time.process_time()
+
+
+def _since(begin: Times) -> Times:
+    now = _now()
+    return now[0] - begin[0], now[1] - begin[1]
 
 
 def _check(answers: Sequence[object], size: int) -> None:

@@ -47,7 +47,9 @@ NVIDIA_SMI = """\
 case "$*" in
 *query-compute-apps*) echo 'gpu_uuid, pid, used_gpu_memory [MiB], process_name' ;;
 *noheader*)
-    for i in 0 1 2 3; do echo "$i, Benchmark GPU, GPU-{node:08x}-0000-0000-0000-00000000000$i, 24576, 300, 0, 40"; done ;;
+    for i in 0 1 2 3; do
+        echo "$i, Benchmark GPU, GPU-{node:08x}-0000-0000-0000-00000000000$i, 24576, 300, 0, 40"
+    done ;;
 *)
     echo 'index, uuid, memory.total [MiB], memory.used [MiB], memory.free [MiB], utilization.gpu [%],' \\
         'temperature.gpu, driver_version, power.draw [W], mig.mode.current, name'

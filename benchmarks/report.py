@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -63,3 +64,9 @@ def keep(rows: Sequence[Row]) -> Path:
     found = [asdict(row) | {"verdict": row.verdict} for row in rows]
     path.write_text(json.dumps({"at": time.time(), "machine": machine, "rows": found}, indent=1) + "\n")
     return path
+
+
+def child_seconds() -> float:
+    """The CPU time of all ended child processes, theirs included."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

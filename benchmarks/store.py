@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.report import Row
+from benchmarks.report import Row, child_seconds
 from benchmarks.tick import spec
 from ugro.common.models import CodeVersion, Job, JobState, NodeShare, Placement, Rank, RankState
 from ugro.control_plane.metadata_store import MetadataStore
@@ -42,7 +41,8 @@ def fill(store: MetadataStore) -> None:
         files, wish = store.files(f"job-{number:03}"), spec(dice)
         files.folder.mkdir(parents=True)
         started = now + number * 100
-        job = _ended(files.folder.name, wish.script, wish.args, started, dice.choice((JobState.SUCCEEDED, JobState.FAILED)))
+        state = dice.choice((JobState.SUCCEEDED, JobState.FAILED))
+        job = _ended(files.folder.name, wish.script, wish.args, started, state)
         files.spec.write_text(wish.model_dump_json(indent=1))
         files.record.write_text(job.model_dump_json(indent=1))
     store.rebuild()
@@ -113,7 +113,8 @@ def _row(what: str, seconds: list[float], limit: float | None = None) -> Row:
 def _commands(home: Path) -> Iterator[Row]:
     inventory = home / "inventory.yaml"
     inventory.write_text("nodes:\n  here:\n    address: 127.0.0.1\n    local: true\n")
-    environment = os.environ | {
+    own = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    environment = own | {
         "UGRO_HOME": str(home / "state"),
         "UGRO_INVENTORY": str(inventory),
         "PYTHONPATH": str(Path(__file__).parent.parent),
@@ -121,21 +122,16 @@ def _commands(home: Path) -> Iterator[Row]:
     for argv, limit in (("--help", None), ("status", 300.0), ("status --json", 300.0)):
         cpu, wall = [], []
         for _ in range(RUNS + 1):
-            before, begin = _child_seconds(), time.perf_counter()
+            before, begin = child_seconds(), time.perf_counter()
             command = [sys.executable, "-m", "ugro", *argv.split()]
             subprocess.run(command, env=environment, cwd=home, check=True, stdout=subprocess.DEVNULL)
-            cpu.append(_child_seconds() - before)
+            cpu.append(child_seconds() - before)
             wall.append(time.perf_counter() - begin)
         note = f"CPU, with its children; {statistics.median(wall[1:]) * 1000:.0f} ms on the clock"
         yield Row("commands, " + GROUP, f"ugro {argv}", statistics.median(cpu[1:]) * 1000, limit=limit, note=note)
     cpu = []
     for _ in range(RUNS):
-        before = _child_seconds()
+        before = child_seconds()
         subprocess.run([sys.executable, "-c", "pass"], env=environment, cwd=home, check=True)
-        cpu.append(_child_seconds() - before)
+        cpu.append(child_seconds() - before)
     yield Row("commands, " + GROUP, "python -c pass", statistics.median(cpu) * 1000, note="for comparison")
-
-
-def _child_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

@@ -23,7 +23,8 @@ ROUNDS = {3: 15, 16: 9, 64: 7}
 ANSIBLE_ROUNDS = {3: 3, 16: 2, 64: 1}
 
 Key = tuple[str, str, str]
-Round = Callable[[str, str], float]
+Times = tuple[float, float]
+Round = Callable[[str, str], Times]
 
 WAYS: tuple[Key, ...] = (
     ("asyncssh", "cold", "-"),
@@ -35,6 +36,8 @@ WAYS: tuple[Key, ...] = (
     ("ugro", "warm", "ask"),
     ("ugro", "warm", "observe"),
     ("parallel-ssh", "warm", "-"),
+    ("asyncssh", "warm", "echo"),
+    ("ugro", "warm", "echo"),
 )
 
 
@@ -45,8 +48,8 @@ def measure(sizes: tuple[int, ...] = (3, 16, 64)) -> Iterator[Row]:
             yield from _rows(size, _times(fleet))
 
 
-def _times(fleet: Fleet) -> dict[Key, list[float]]:
-    times: dict[Key, list[float]] = defaultdict(list)
+def _times(fleet: Fleet) -> dict[Key, list[Times]]:
+    times: dict[Key, list[Times]] = defaultdict(list)
     with ExitStack() as stack:
         kinds = ["asyncssh", "ugro"] + ["parallel-ssh"] * (importlib.util.find_spec("pssh") is not None)
         rounds = {kind: stack.enter_context(_contender(kind, fleet)) for kind in kinds}
@@ -87,12 +90,13 @@ def _contender(kind: str, fleet: Fleet) -> Iterator[Round]:
         assert process.stdin and process.stdout
         stdin, stdout = process.stdin, process.stdout
 
-        def one_round(how: str, way: str) -> float:
+        def one_round(how: str, way: str) -> Times:
             stdin.write(f"{how} {way}\n".encode())
             stdin.flush()
             if not (line := stdout.readline()):
                 raise RuntimeError(f"{kind} {how} {way} ended with {process.wait()}")
-            return float(json.loads(line))
+            wall, cpu = json.loads(line)
+            return float(wall), float(cpu)
 
         try:
             yield one_round
@@ -100,26 +104,33 @@ def _contender(kind: str, fleet: Fleet) -> Iterator[Round]:
             stdin.close()
 
 
-def _rows(size: int, times: dict[Key, list[float]]) -> Iterator[Row]:
+def _rows(size: int, times: dict[Key, list[Times]]) -> Iterator[Row]:
     group = f"sweep, {size} nodes"
-    for (kind, how, way), seconds in times.items():
+    for (kind, how, way), found in times.items():
         name = f"{kind} {how}" + (f" {way}" if way != "-" else "")
-        spread = f"{min(seconds) * 1000:.0f}–{max(seconds) * 1000:.0f}, {len(seconds)} rounds"
-        yield Row(group, name, statistics.median(seconds) * 1000, note=spread)
+        seconds, cpu = [wall for wall, _ in found], statistics.median(cpu for _, cpu in found)
+        note = f"{min(seconds) * 1000:.0f}–{max(seconds) * 1000:.0f} in {len(found)} rounds; own CPU {cpu * 1000:.0f}"
+        yield Row(group, name, statistics.median(seconds) * 1000, note=note)
 
-    def ratio(first: Key, second: Key) -> float | None:
-        """The median of the rounds' ratios: both halves of each were measured within the same seconds."""
+    def ratio(first: Key, second: Key, which: int = 0) -> float | None:
+        """The median of the rounds' ratios (1: of their CPU): both halves of each were measured within seconds."""
         pairs = list(zip(times.get(first, ()), times.get(second, ()), strict=False))
-        return statistics.median(a / b for a, b in pairs) if pairs else None
+        return statistics.median(a[which] / b[which] for a, b in pairs) if pairs else None
 
     raw = {how: ("asyncssh", how, "-") for how in ("cold", "warm")}
     peer = {how: ("parallel-ssh", how, "-") for how in ("cold", "warm")}
     run = {how: ("ugro", how, "run") for how in ("cold", "warm")}
-    ask = ("ugro", "warm", "ask")
+    ask, observe = ("ugro", "warm", "ask"), ("ugro", "warm", "observe")
+    echo = [(kind, "warm", "echo") for kind in ("asyncssh", "ugro")]
+    faster = 3.0 if size == 64 else None
     yield Row(group, "ugro run / asyncssh, warm", ratio(run["warm"], raw["warm"]), "×", 1.3)
+    yield Row(group, "  the same, master's CPU alone", ratio(run["warm"], raw["warm"], 1), "×")
+    yield Row(group, "ugro ask / asyncssh, warm", ratio(ask, raw["warm"]), "×", 1.3)
     yield Row(group, "ugro run / asyncssh, cold", ratio(run["cold"], raw["cold"]), "×")
-    for how in ("cold", "warm"):
-        yield Row(group, f"ugro run / parallel-ssh, {how}", ratio(run[how], peer[how]), "×", 1.0)
+    yield Row(group, "ugro run / parallel-ssh, cold", ratio(run["cold"], peer["cold"]), "×", 1.0)
+    yield Row(group, "ugro run / parallel-ssh, warm", ratio(run["warm"], peer["warm"]), "×", 1.0)
     yield Row(group, "ugro ask / parallel-ssh, warm", ratio(ask, peer["warm"]), "×", 1.0)
-    yield Row(group, "asyncssh / ugro ask, warm", ratio(raw["warm"], ask), "×", 3.0 if size == 64 else None, True)
-    yield Row(group, "asyncssh / ugro observe, warm", ratio(raw["warm"], ("ugro", "warm", "observe")), "×")
+    yield Row(group, "asyncssh / ugro ask, warm", ratio(raw["warm"], ask), "×", faster, True)
+    yield Row(group, "  the same, master's CPU alone", ratio(raw["warm"], ask, 1), "×")
+    yield Row(group, "  the same, a bare echo", ratio(echo[0], echo[1]), "×")
+    yield Row(group, "asyncssh / ugro observe, warm", ratio(raw["warm"], observe), "×")

@@ -7,7 +7,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -71,12 +72,14 @@ def timed(act: Callable[[], object], repeats: int = REPEATS) -> float:
     return statistics.median(seconds) * 1000
 
 
-def waiting_jobs(count: int) -> list[Waiting]:
-    """So many jobs in the queue, always the same ones."""
+def waiting_jobs(count: int, unlike: bool = False) -> list[Waiting]:
+    """So many jobs in the queue, always the same ones; unlike ones each want another amount of memory."""
     dice = random.Random(1)
     found = []
     for number in range(count):
         wish = spec(dice)
+        if unlike:
+            wish = wish.model_copy(update={"vram": 4000 + number})
         found.append(Waiting(f"job-{number:03}", wish, wish.priority, number, wish.time_limit))
     return found
 
@@ -88,15 +91,16 @@ def _pure() -> Iterator[Row]:
         offers, running = _cluster(held)
         figures = {}
         for size in SIZES:
-            jobs = waiting_jobs(size)
-            figures[size] = timed(lambda jobs=jobs: schedule(jobs, running, offers, nodes, NOW))  # type: ignore[misc]
-            starts = len(schedule(jobs, running, offers, nodes, NOW).starts)
+            decide = partial(schedule, waiting_jobs(size), running, offers, nodes, NOW)
+            figures[size] = timed(decide)
+            starts = len(decide().starts)
             limit = LIMIT if size == 1000 else None
-            yield Row(
-                group, f"{size} jobs, {held:.0%} of the GPUs leased", figures[size], limit=limit, note=f"{starts} start"
-            )
+            what = f"{size} jobs, {held:.0%} of the GPUs leased"
+            yield Row(group, what, figures[size], limit=limit, note=f"{starts} start")
         growth = figures[2000] / figures[1000]
         yield Row(group, f"2000 / 1000 jobs, {held:.0%} leased", growth, "×", 2.5, note="about linear: 2 ×")
+        unlike = partial(schedule, waiting_jobs(1000, unlike=True), running, offers, nodes, NOW)
+        yield Row(group, f"1000 jobs, no two alike, {held:.0%} leased", timed(unlike), limit=LIMIT)
 
 
 def _cluster(held: float) -> tuple[dict[str, Offer], list[Running]]:
@@ -140,8 +144,9 @@ class AnsweredPool(Pool):
     async def each(
         self, names: Iterable[str], act: Callable[[Transport], Awaitable[T]], within: float | None = None
     ) -> dict[str, T | NodeError]:
-        answers = {name: (view(name, number, True, time.time()), {}) for number, name in enumerate(names)}
-        return answers  # type: ignore[return-value]
+        return {  # type: ignore[return-value]
+            name: (view(name, number, True, time.time()), {}) for number, name in enumerate(names)
+        }
 
 
 def fill_queue(store: MetadataStore, count: int) -> None:
@@ -168,37 +173,34 @@ def fill_queue(store: MetadataStore, count: int) -> None:
 
 def _over_a_store() -> Iterator[Row]:
     group = f"tick, {NODES} nodes × {GPUS} GPUs, a store on disk"
-    nodes = inventory()
-    figures = {}
+    figures: dict[tuple[str, int], float] = {}
     for size in SIZES:
-        limit = LIMIT if size == 1000 else None
         with tempfile.TemporaryDirectory(prefix="ugro-bench-") as folder:
-            fill_queue(store := MetadataStore(Path(folder)), size)
-            for busy, word in ((True, "all GPUs busy"), (False, "all GPUs free")):
-                views = {name: view(name, number, busy, NOW) for number, name in enumerate(nodes.nodes)}
+            for what, milliseconds, note in _ticks(Path(folder), size):
+                figures[what, size] = milliseconds
+                yield Row(group, f"{size} jobs: {what}", milliseconds, limit=LIMIT if size == 1000 else None, note=note)
+    for what in dict.fromkeys(what for what, _ in figures):
+        yield Row(group, f"2000 / 1000 jobs: {what}", figures[what, 2000] / figures[what, 1000], "×", 2.5)
 
-                def decide(store: MetadataStore, views: dict[str, NodeView] = views) -> int:
-                    return len(read_queue(store, nodes, store.live(), views, NOW).schedule().starts)
 
-                decide(store)
-                figures[size, busy] = timed(lambda: decide(store))  # noqa: B023
-                note = f"{decide(store)} start; the store is known (`ugro serve`)"
-                yield Row(group, f"{size} jobs: read_queue + schedule, {word}", figures[size, busy], limit=limit, note=note)
-            first = timed(lambda: decide(MetadataStore(Path(folder))), 5)  # noqa: B023
-            yield Row(group, f"{size} jobs: the same in a new process", first, note="every record and spec is read")
-            yield _whole_tick(group, size, store, nodes, limit)
+def _ticks(home: Path, size: int) -> Iterator[tuple[str, float, str]]:
+    nodes = inventory()
+    fill_queue(store := MetadataStore(home), size)
+
+    def decide(store: MetadataStore, views: Mapping[str, NodeView]) -> int:
+        return len(read_queue(store, nodes, store.live(), views, NOW).schedule().starts)
+
     for busy in (True, False):
-        growth = figures[2000, busy] / figures[1000, busy]
-        yield Row(group, f"2000 / 1000 jobs, all GPUs {'busy' if busy else 'free'}", growth, "×", 2.5)
-
-
-def _whole_tick(group: str, size: int, store: MetadataStore, nodes: Inventory, limit: float | None) -> Row:
+        views = {name: view(name, number, busy, NOW) for number, name in enumerate(nodes.nodes)}
+        starts = decide(store, views)
+        what = f"read_queue + schedule, all GPUs {'busy' if busy else 'free'}"
+        yield what, timed(partial(decide, store, views)), f"{starts} start; records are known (`ugro serve`)"
+    first = timed(lambda: decide(MetadataStore(home), views), 5)
+    yield "the same in a new process", first, "every record and spec is read (`ugro sweep`)"
     controller = Controller(store, nodes, AnsweredPool(nodes))
 
     def tick() -> None:
         asyncio.run(controller.tick())
 
     tick()
-    return Row(
-        group, f"{size} jobs: Controller.tick()", timed(tick), limit=limit, note="resident; without the nodes' own time"
-    )
+    yield "Controller.tick()", timed(tick), "resident, all GPUs busy; the nodes' own time is not in it"

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
@@ -24,7 +24,7 @@ from ugro.control_plane.launcher import Launcher
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.network_check import check_network
 from ugro.control_plane.network_report import NetworkReport
-from ugro.nodes.checkup import Way, examine, find_way, sample_clock
+from ugro.nodes.checkup import NodeReport, Way, examine, find_way, sample_clock
 from ugro.nodes.machine import ask_machine, parse_machine
 from ugro.nodes.pool import Pool
 from ugro.nodes.scripts import load
@@ -36,8 +36,19 @@ UUID = "GPU-5c1e0a7e-1111-2222-3333-444455556666"
 
 
 @pytest.fixture
-def here(home: Path) -> LocalTransport:
-    return LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+async def here(home: Path) -> AsyncIterator[LocalTransport]:
+    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    yield transport
+    await transport.close()
+
+
+async def examined(python: str) -> NodeReport:
+    """This machine as a node with another python."""
+    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", python=python))
+    try:
+        return await examine(transport)
+    finally:
+        await transport.close()
 
 
 @pytest.fixture
@@ -66,14 +77,14 @@ async def test_examine_this_machine(here: LocalTransport, home: Path) -> None:
 
 
 async def test_a_node_without_that_python_still_tells_the_rest(home: Path) -> None:
-    seen = await examine(LocalTransport(NodeConfig(name="here", address="127.0.0.1", python="~/none/bin/python")))
+    seen = await examined("~/none/bin/python")
     assert seen.python is None and seen.machine and seen.view
     assert "~/none/bin/python cannot be run there" in seen.unread["python"].message
 
 
 async def test_a_python_without_torch(home: Path) -> None:
     program(home, "bare", f'exec {sys.executable} -S "$@"')
-    seen = await examine(LocalTransport(NodeConfig(name="here", address="127.0.0.1", python="~/bare")))
+    seen = await examined("~/bare")
     assert seen.python and seen.python.torch is None and seen.python.torch_error is None
 
 
@@ -83,9 +94,9 @@ async def test_a_python_whose_torch_breaks(home: Path) -> None:
     (torch / "__init__.py").write_text("print('hello')\nimport ctypes\nctypes.CDLL('libnone.so.12')\n")
     program(home, "broken", f'PYTHONPATH={home}/lib exec {sys.executable} "$@"')
     program(home, "crashing", "cat > /dev/null; kill -SEGV $$")
-    seen = await examine(LocalTransport(NodeConfig(name="here", address="127.0.0.1", python="~/broken")))
+    seen = await examined("~/broken")
     assert seen.python and "libnone.so.12" in (seen.python.torch_error or "")
-    seen = await examine(LocalTransport(NodeConfig(name="here", address="127.0.0.1", python="~/crashing")))
+    seen = await examined("~/crashing")
     assert seen.python is None and "~/crashing broke while it imported torch" in seen.unread["python"].message
 
 

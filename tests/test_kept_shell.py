@@ -44,6 +44,15 @@ def running(word: str) -> list[str]:
     return found
 
 
+async def ended(word: str) -> bool:
+    """Whether no process has the word any more; what was killed may take a moment."""
+    for _ in range(40):
+        if not running(word):
+            return True
+        await asyncio.sleep(0.05)
+    return False
+
+
 # What goes in and what comes out
 
 
@@ -198,7 +207,7 @@ async def test_a_timeout_ends_the_call_and_its_shell(here: LocalTransport) -> No
         )
     assert time.monotonic() - began < 3
     assert heard == b"before\n"
-    assert not running("2001")
+    assert await ended("2001")
     assert not Path(f"/proc/{first.strip()}").exists()
     assert (await here.ask(PID)).text != first
 
@@ -217,7 +226,7 @@ async def test_a_cancelled_call_is_ended_and_the_next_in_line_is_served(here: Lo
     with pytest.raises(asyncio.CancelledError):
         await long
     assert (await waiting).text == "next\n"
-    assert not running("2002") and given_up.cancelled()
+    assert await ended("2002") and given_up.cancelled()
 
 
 async def test_a_listener_that_fails_costs_the_shell_and_nothing_more(here: LocalTransport) -> None:
@@ -226,7 +235,7 @@ async def test_a_listener_that_fails_costs_the_shell_and_nothing_more(here: Loca
 
     with pytest.raises(KeyError):
         await here.ask("echo a; sleep 2003", on_output=fail)
-    assert not running("2003")
+    assert await ended("2003")
     assert (await here.ask("echo b")).text == "b\n"
 
 
@@ -246,7 +255,7 @@ async def test_closing_ends_shell_and_call(here: LocalTransport) -> None:
     await here.close()
     with pytest.raises(LinkLost):
         await asking
-    assert not running("2004") and not Path(f"/proc/{pid}").exists()
+    assert await ended("2004") and not Path(f"/proc/{pid}").exists()
     assert (await here.ask("echo again")).text == "again\n"
 
 
@@ -266,7 +275,7 @@ async def test_a_login_shell_that_is_none(here: LocalTransport, monkeypatch: pyt
     monkeypatch.setattr(shell, "START_TIMEOUT", 0.3)
     with pytest.raises(CommandTimedOut, match="its login shell did not start"):
         await here.ask("true")
-    assert not running("2005")
+    assert await ended("2005")
 
 
 async def test_chatter_of_any_length_is_passed_over(here: LocalTransport, monkeypatch: pytest.MonkeyPatch) -> None:

