@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import subprocess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from ugro.common.config import JobSpec
 from ugro.common.errors import InputError, StateError, StateLocked
 from ugro.common.files import append_line, write_atomic
-from ugro.common.models import CodeVersion, Job, JobState, NodeView
+from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeView
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at
 
 CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
 
@@ -142,3 +145,124 @@ def test_lines_are_appended_whole(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\n{"torn')
     append_line(path, json.dumps({"b": 2}))
     assert path.read_text().splitlines() == ['{"a": 1}', '{"torn', '{"b": 2}']
+
+
+def ended(store: MetadataStore, job: Job, at: float = 5.0) -> Job:
+    done = job.model_copy(update={"state": JobState.SUCCEEDED, "started_at": 1.0, "ended_at": at})
+    store.save(done, "succeeded", "")
+    return done
+
+
+def test_ended_jobs_leave_the_index_and_stay_listable(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    jobs = [submit(store, f"n{number}") for number in range(4)]
+    for job in jobs[:3]:
+        ended(store, job)
+    fresh = MetadataStore(tmp_path)
+    assert [job.id for job in fresh.live()] == ["job-004"]
+    assert [job.id for job in fresh.recent(2)] == ["job-002", "job-003"]
+    assert [row.id for row in fresh.summaries()] == ["job-001", "job-002", "job-003"]
+    assert fresh.find("n0").id == "job-001" and fresh.find("job-002").name == "n1"
+
+
+@pytest.mark.parametrize("step", ["_archive.add", "_change"])
+def test_a_crash_between_a_record_and_the_indexes_is_settled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    target, _, name = step.rpartition(".")
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(getattr(store, target) if target else store, name, Mock(side_effect=RuntimeError))
+        ended(store, job)
+    fresh = MetadataStore(tmp_path)
+    assert fresh.live() == [] and [job.id for job in fresh.recent(5)] == [job.id]
+    fresh.settle()
+    fresh.settle()
+    assert [row.id for row in fresh.summaries()] == [job.id]
+
+
+def test_a_submission_cut_short_leaves_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MetadataStore(tmp_path)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(store, "save", Mock(side_effect=RuntimeError))
+        submit(store)
+    assert store.live() == [] and submit(store).id == "job-002"
+
+
+def test_a_state_directory_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    done, live = ended(store, submit(store, "old")), submit(store, "on")
+    for job in (done, live):
+        path = store.files(job.id).record
+        fields = json.loads(path.read_text())
+        new = ("priority", "abandoned", "predicted_mib", "peak_mib")
+        path.write_text(
+            json.dumps({key: value for key, value in fields.items() if key not in new} | {"schema_version": 1})
+        )
+    for index in ("cluster.json", "finished.jsonl"):
+        (tmp_path / index).unlink()
+    fresh = MetadataStore(tmp_path)
+    assert [job.id for job in fresh.live()] == [live.id], "looking needs no index"
+    assert not (tmp_path / "cluster.json").exists(), "and makes none"
+    fresh.update(live.id, lambda job: job.model_copy(update={"priority": 3}), "priority", "")
+    submit(fresh)
+    assert [row.id for row in fresh.summaries()] == [done.id]
+    assert [job.priority for job in fresh.live()] == [3, 0]
+
+
+def test_a_record_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    path = store.files(submit(store).id).record
+    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 99'))
+    with pytest.raises(StateError, match="schema_version 99 is not known"):
+        MetadataStore(tmp_path).live()
+
+
+@pytest.mark.parametrize("torn", ["", "{", '{"id": 7}', "\0" * 50])
+def test_a_broken_record_names_the_last_good_copy_and_that_copy_works(tmp_path: Path, torn: str) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    store.update(job.id, lambda job: job.model_copy(update={"priority": 7}), "priority", "")
+    path = store.files(job.id).record
+    path.write_text(torn)
+    with pytest.raises(StateError, match=r"job\.json is not a valid record") as caught:
+        MetadataStore(tmp_path).job(job.id)
+    _, _, command = caught.value.hint.partition(": ")
+    subprocess.run(command, shell=True, check=True)
+    assert MetadataStore(tmp_path).job(job.id).priority == 0
+
+
+def test_a_broken_cluster_file_is_put_aside_by_a_rebuild(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    done, live = ended(store, submit(store)), submit(store)
+    (tmp_path / "cluster.json").write_text("{")
+    (tmp_path / "finished.jsonl").unlink()
+    assert MetadataStore(tmp_path).rebuild() == (1, 1)
+    fresh = MetadataStore(tmp_path)
+    assert [job.id for job in fresh.live()] == [live.id] and [row.id for row in fresh.summaries()] == [done.id]
+    assert list(tmp_path.glob("cluster.json.broken-*"))
+
+
+def test_events_are_a_timeline_of_jobs_and_nodes(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    store.drain(Drain(node="a", reason="fan", since=1.0))
+    assert store.undrain("a") and not store.undrain("a")
+    assert [(event.job, event.node, event.kind) for event in store.events()] == [
+        (job.id, "", "submitted"), ("", "a", "drained"), ("", "a", "undrained"),
+    ]  # fmt: skip
+    assert [event.kind for event in store.events(job.id)] == ["submitted"]
+
+
+def test_pruned_logs_say_so(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    old, new, live = ended(store, submit(store), 10.0), ended(store, submit(store), 100.0), submit(store)
+    for job in (old, new, live):
+        store.files(job.id).logs(1).mkdir(parents=True)
+        (store.files(job.id).logs(1) / "rank-0.log").write_text("x" * 10)
+    found = prunable(store, before=50.0)
+    assert [(logs.id, logs.bytes) for logs in found] == [(old.id, 10)]
+    prune(store, found[0])
+    assert pruned_at(store, old.id) and not store.files(old.id).all_logs.exists()
+    assert pruned_at(store, new.id) is None and store.job(old.id) == old

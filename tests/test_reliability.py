@@ -96,7 +96,6 @@ class Serve:
         self._lines: queue.Queue[str] = queue.Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
-        self.hear("watching")
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -117,13 +116,13 @@ class Serve:
 
     def end(self, sig: int = signal.SIGTERM) -> int:
         """Have it end; returns its exit code, and again when asked again."""
-        if self.process.returncode is None:
+        assert self.process.stdout and self.process.stderr
+        if self.process.poll() is None:
             self.process.send_signal(sig)
-            self.process.wait(timeout=30)
-            self._reader.join()
-            assert self.process.stdout and self.process.stderr
-            self.process.stdout.close()
-            self.process.stderr.close()
+        self.process.wait(timeout=30)
+        self._reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
         return self.process.returncode
 
 
@@ -133,6 +132,7 @@ def serve(bed: Testbed) -> Iterator[Callable[..., Serve]]:
 
     def make(home: str = ".ugro") -> Serve:
         made.append(Serve(bed, home))
+        made[-1].hear("watching")
         return made[-1]
 
     yield make
