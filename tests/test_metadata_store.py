@@ -196,7 +196,7 @@ def test_a_state_directory_of_the_first_version_is_taken_over(tmp_path: Path) ->
     for job in (done, live):
         path = store.files(job.id).record
         fields = json.loads(path.read_text())
-        new = ("priority", "abandoned", "predicted_mib", "peak_mib")
+        new = ("priority", "abandoned", "predicted_mib", "peak_mib", "last_event")
         path.write_text(
             json.dumps({key: value for key, value in fields.items() if key not in new} | {"schema_version": 1})
         )
@@ -266,3 +266,14 @@ def test_pruned_logs_say_so(tmp_path: Path) -> None:
     prune(store, found[0])
     assert pruned_at(store, old.id) and not store.files(old.id).all_logs.exists()
     assert pruned_at(store, new.id) is None and store.job(old.id) == old
+
+
+def test_an_event_that_a_crash_kept_from_the_timeline_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(store, "_note", Mock(side_effect=RuntimeError))
+        ended(store, job)
+    for _ in range(2):
+        MetadataStore(tmp_path).settle()
+    assert [event.kind for event in store.events(job.id)] == ["submitted", "succeeded"]

@@ -62,7 +62,7 @@ def command_line(job: Job) -> str:
 
 def job_document(job: Job) -> dict[str, Any]:
     """The stable JSON form of a job (docs/scripting.md)."""
-    record = job.model_dump(mode="json", exclude={"schema_version", "uid", "wish"})
+    record = job.model_dump(mode="json", exclude={"schema_version", "uid", "wish", "last_event"})
     for key in ("submitted_at", "started_at", "ended_at", "unknown_since"):
         record[key] = stamp(getattr(job, key))
     record["ranks"] = [rank_document(rank) for rank in job.ranks]

@@ -179,11 +179,22 @@ class Wish(StrEnum):
     ABANDON = "cancel without the word of silent nodes"
 
 
+class Event(Record):
+    """One line of `events.jsonl`. It is about a job or about a node; the other is empty."""
+
+    at: float
+    job: str = ""
+    node: str = ""
+    kind: str
+    message: str
+
+
 class Job(Record):
     """A job's record, `job.json`. `uid` tells two jobs apart that were both called job-001 by different masters.
 
     `abandoned` names nodes that a person gave up, so that the job could end without their word. `predicted_mib` is what
-    was expected of each GPU's memory at the launch, `peak_mib` the most that was seen of it.
+    was expected of each GPU's memory at the launch, `peak_mib` the most that was seen of it. `last_event` is what the
+    timeline ends with once the change that wrote this record is whole.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -207,21 +218,12 @@ class Job(Record):
     abandoned: tuple[str, ...] = ()
     predicted_mib: int | None = None
     peak_mib: int | None = None
+    last_event: Event | None = None
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes it is placed on, in the order of their node ranks."""
         return tuple(share.node for share in self.placement.shares) if self.placement else ()
-
-
-class Event(Record):
-    """One line of `events.jsonl`. It is about a job or about a node; the other is empty."""
-
-    at: float
-    job: str = ""
-    node: str = ""
-    kind: str
-    message: str
 
 
 class Summary(Record):

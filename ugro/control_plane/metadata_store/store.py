@@ -53,6 +53,7 @@ class MetadataStore:
         self._archive = Archive(home)
         self._parsed: dict[str, tuple[tuple[int, int, int], Job]] = {}
         self._specs: dict[str, JobSpec] = {}
+        self._whole: set[str] = set()
 
     def _make_home(self) -> None:
         with state_errors(self._jobs):
@@ -152,9 +153,12 @@ class MetadataStore:
     def save(self, job: Job, kind: str, message: str) -> None:
         """Replace a job's record and add the change to its events. The record first: it is the truth."""
         files = self.files(job.id)
+        event = Event(at=time.time(), job=job.id, kind=kind, message=message)
+        job = job.model_copy(update={"last_event": event})
         with state_errors(files.folder):
             replace_record(files.record, job.model_dump_json(indent=1))
-        self._note(Event(at=time.time(), job=job.id, kind=kind, message=message))
+        self._note(event)
+        self._whole.add(job.id)
         if job.state.ended:
             self._settle(job)
 
@@ -165,8 +169,11 @@ class MetadataStore:
         return job
 
     def settle(self) -> None:
-        """Finish what a crash left between an ended job's record and the indexes. The caller holds the lock."""
+        """Finish what a crash left between a job's record and its timeline or the indexes. The caller holds the lock."""
         for job in self._indexed():
+            if job.id not in self._whole and job.last_event and job.last_event not in self.events(job.id)[-1:]:
+                self._note(job.last_event)
+            self._whole.add(job.id)
             if job.state.ended:
                 self._settle(job)
 
