@@ -164,14 +164,13 @@ async def test_a_controller_killed_at_any_record_is_continued(
     job = bed.submit(STARTED)
     save, saves = MetadataStore.save, []
 
-    def dying(self: MetadataStore, job: Job, kind: str, message: str) -> None:
+    def dying(self: MetadataStore, job: Job, kind: str, message: str) -> Job:
         saves.append(kind)
         if after:
-            save(self, job, kind, message)
+            job = save(self, job, kind, message)
         if len(saves) > at:
             raise Killed
-        if not after:
-            save(self, job, kind, message)
+        return job if after else save(self, job, kind, message)
 
     monkeypatch.setattr(MetadataStore, "save", dying)
     with pytest.raises(Killed):

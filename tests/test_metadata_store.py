@@ -149,8 +149,7 @@ def test_lines_are_appended_whole(tmp_path: Path) -> None:
 
 def ended(store: MetadataStore, job: Job, at: float = 5.0) -> Job:
     done = job.model_copy(update={"state": JobState.SUCCEEDED, "started_at": 1.0, "ended_at": at})
-    store.save(done, "succeeded", "")
-    return done
+    return store.save(done, "succeeded", "")
 
 
 def test_ended_jobs_leave_the_index_and_stay_listable(tmp_path: Path) -> None:

@@ -147,10 +147,9 @@ class MetadataStore:
             write_atomic(files.spec, spec.model_dump_json(indent=1))
         with self._change() as db:
             db.table("jobs").upsert(Document({"id": job_id}, doc_id=_number(job_id)))
-        self.save(job, "submitted", f"{' '.join(job.command)}")
-        return job
+        return self.save(job, "submitted", f"{' '.join(job.command)}")
 
-    def save(self, job: Job, kind: str, message: str) -> None:
+    def save(self, job: Job, kind: str, message: str) -> Job:
         """Replace a job's record and add the change to its events. The record first: it is the truth."""
         files = self.files(job.id)
         event = Event(at=time.time(), job=job.id, kind=kind, message=message)
@@ -161,15 +160,14 @@ class MetadataStore:
         self._whole.add(job.id)
         if job.state.ended:
             self._settle(job)
+        return job
 
     def update(self, job_id: str, change: Callable[[Job], Job], kind: str, message: str) -> Job:
         """Read a job, change it and save it. The caller holds the lock."""
-        job = change(self.job(job_id))
-        self.save(job, kind, message)
-        return job
+        return self.save(change(self.job(job_id)), kind, message)
 
     def settle(self) -> None:
-        """Finish what a crash left between a job's record and its timeline or the indexes. The caller holds the lock."""
+        """Finish what a crash left between a record and its timeline or the indexes. The caller holds the lock."""
         for job in self._indexed():
             if job.id not in self._whole and job.last_event and job.last_event not in self.events(job.id)[-1:]:
                 self._note(job.last_event)
