@@ -279,13 +279,14 @@ class Controller:
     async def _schedule(self, seen: Observation) -> None:
         """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
         jobs = self._store.live()
-        for job in jobs:
-            if job.state == JobState.QUEUED and (problem := self._broken_spec(job)):
-                self._end(job, JobState.FAILED, problem)  # one broken job must not keep the others waiting
-        waiting = {job.id: job for job in self._store.live() if job.state == JobState.QUEUED}
+        broken = [(job, why) for job in jobs if job.state == JobState.QUEUED and (why := self._broken_spec(job))]
+        for job, why in broken:  # one broken job must not keep the others waiting
+            self._end(job, JobState.FAILED, why)
+        jobs = self._store.live() if broken else jobs
+        waiting = {job.id: job for job in jobs if job.state == JobState.QUEUED}
         if not waiting:
             return
-        queue = read_queue(self._store, self._inventory, self._store.live(), seen.views, time.time())
+        queue = read_queue(self._store, self._inventory, jobs, seen.views, time.time())
         for start in queue.schedule().starts:
             placement, words = with_batch_shares(start.placement, self._store.speeds())
             nobodys = [node for share in placement.shares if _is_nobodys(seen.views[node := share.node])]

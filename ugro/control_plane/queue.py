@@ -65,7 +65,7 @@ class Queue:
 def read_queue(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views, now: float) -> Queue:
     """The queue of these live jobs, over what the nodes said. Jobs without a readable spec are left out."""
     present = inventory.present()
-    past = typical_seconds(store.summaries())
+    past = typical_seconds(store.summaries() if jobs else ())
     waiting: list[Waiting] = []
     running: list[Running] = []
     for job in jobs:

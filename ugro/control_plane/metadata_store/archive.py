@@ -19,6 +19,7 @@ class Archive:
 
     def __init__(self, home: Path) -> None:
         self.path = home / "finished.jsonl"
+        self._read: tuple[tuple[int, int], list[Summary]] | None = None
 
     def add(self, summary: Summary) -> None:
         """Note a job that ended."""
@@ -33,7 +34,14 @@ class Archive:
     def all(self) -> list[Summary]:
         """Every job that ended, in the order of their ends."""
         with state_errors(self.path):
-            return list({summary.id: summary for summary in read_lines(self.path, Summary)}.values())
+            if not self.path.exists():
+                return []
+            found = self.path.stat()
+            seen = (found.st_mtime_ns, found.st_size)
+            if self._read is None or self._read[0] != seen:
+                rows = {summary.id: summary for summary in read_lines(self.path, Summary)}
+                self._read = (seen, list(rows.values()))
+            return self._read[1]
 
     def recent(self, count: int) -> list[Summary]:
         """The last ones, without reading the whole file."""

@@ -58,6 +58,7 @@ class ClusterFile:
     def __init__(self, home: Path) -> None:
         self.path = home / "cluster.json"
         self._lock = home / "cluster.lock"
+        self._read: tuple[tuple[int, int, int] | None, TinyDB] | None = None
 
     @contextlib.contextmanager
     def change(self) -> Iterator[TinyDB]:
@@ -70,6 +71,10 @@ class ClusterFile:
 
     @contextlib.contextmanager
     def look(self) -> Iterator[TinyDB]:
-        """The tables as they are; nothing is written, also not a lock file."""
-        with state_errors(self.path), TinyDB(str(self.path), storage=TransactionStorage) as db:
-            yield db
+        """The tables as they are, parsed again only when the file changed; nothing is written, not even a lock file."""
+        with state_errors(self.path):
+            found = self.path.stat() if self.path.exists() else None
+            seen = found and (found.st_mtime_ns, found.st_ino, found.st_size)
+            if self._read is None or self._read[0] != seen:
+                self._read = (seen, TinyDB(str(self.path), storage=TransactionStorage))
+            yield self._read[1]

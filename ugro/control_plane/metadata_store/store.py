@@ -119,12 +119,12 @@ class MetadataStore:
 
     def next_id(self) -> str:
         """The id that the next submission would get, were it the only one."""
-        return f"job-{max(map(_number, self._folders()), default=0) + 1:03d}"
+        return f"job-{max((int(name[4:]) for name in self._folders()), default=0) + 1:03d}"
 
     def _folders(self) -> list[str]:
         with state_errors(self._jobs):
             names = os.listdir(self._jobs) if self._jobs.exists() else []
-        return [name for name in names if JOB_ID.fullmatch(name)]
+        return [name for name in names if name.startswith("job-") and name[4:].isdecimal()]
 
     def submit(
         self, files: JobFiles, spec: JobSpec, code: CodeVersion, now: float, predicted_mib: int | None = None
@@ -176,6 +176,8 @@ class MetadataStore:
                 self._settle(job)
 
     def _settle(self, job: Job) -> None:
+        for cache in (self._parsed, self._specs):  # a resident process must not grow with every job that ends
+            cache.pop(job.id, None)
         self._archive.add(self._summary(job))
         with self._change() as db:
             table = db.table("jobs")
@@ -204,16 +206,7 @@ class MetadataStore:
 
     def job(self, job_id: str) -> Job:
         """A job's record."""
-        path = self.files(job_id).record
-        try:
-            found = path.stat()
-        except OSError:
-            return read_record(Job, path)  # which says what is wrong
-        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
-        known = self._parsed.get(job_id)
-        if known is None or known[0] != seen:
-            known = self._parsed[job_id] = (seen, read_record(Job, path))
-        return known[1]
+        return read_record(Job, self.files(job_id).record)
 
     def spec(self, job_id: str) -> JobSpec:
         """What was asked for when the job was submitted; it never changes."""
@@ -229,7 +222,21 @@ class MetadataStore:
         with self._cluster.look() as db:
             names = [str(row.get("id")) for row in db.table("jobs").all()] if _has_index(db) else self._folders()
         ids = sorted({name for name in names if JOB_ID.fullmatch(name)}, key=_number)
-        return [self.job(job_id) for job_id in ids if self.files(job_id).record.exists()]
+        return [job for job_id in ids if (job := self._known_job(job_id))]
+
+    def _known_job(self, job_id: str) -> Job | None:
+        """A job's record, parsed again only when its file changed; None if there is none."""
+        try:
+            found = os.stat(f"{self._jobs}/{job_id}/job.json")  # a thousand times a tick: no pathlib
+        except FileNotFoundError:
+            return None
+        except OSError:
+            return self.job(job_id)  # which says what is wrong
+        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+        known = self._parsed.get(job_id)
+        if known is None or known[0] != seen:
+            known = self._parsed[job_id] = (seen, read_record(Job, self.files(job_id).record))
+        return known[1]
 
     def jobs(self, ids: Iterable[str] | None = None) -> list[Job]:
         """The jobs of these ids, or all that ever were, in the order of their ids. Opens every folder."""
