@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SANDBOX := $(VENV)/demo
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: $(VENV)/.demo
 	@BIN=$(BIN) SANDBOX="$(CURDIR)/$(SANDBOX)" sh examples/demo.sh
@@ -24,6 +24,12 @@ $(VENV)/.demo: pyproject.toml scripts/venv.sh
 
 $(VENV)/.test: $(VENV)/.demo
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' && touch $@
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+$(VENV)/.bench: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' && touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

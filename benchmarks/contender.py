@@ -150,7 +150,7 @@ class ParallelSsh:
 
         self._size = len(where.ports)
         hosts = [config.HostConfig(port=port, user=where.user, private_key=where.client_key) for port in where.ports]
-        self._make = lambda: clients.ParallelSSHClient(
+        self._make: Callable[[], Any] = lambda: clients.ParallelSSHClient(
             [ADDRESS] * self._size, host_config=hosts, pool_size=self._size, allow_agent=False, num_retries=1
         )
         self._kept: Any = None

@@ -144,8 +144,9 @@ class AnsweredPool(Pool):
     async def each(
         self, names: Iterable[str], act: Callable[[Transport], Awaitable[T]], within: float | None = None
     ) -> dict[str, T | NodeError]:
-        return {  # type: ignore[return-value]
-            name: (view(name, number, True, time.time()), {}) for number, name in enumerate(names)
+        return {
+            name: (view(name, number, True, time.time()), {})  # type: ignore[misc]
+            for number, name in enumerate(names)
         }
 
 

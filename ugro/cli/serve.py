@@ -11,7 +11,7 @@ import click
 from ugro.cli.app import App, command
 from ugro.cli.cluster import QUIET_KINDS, news_line
 from ugro.common.config import Inventory
-from ugro.common.errors import InputError, StateLocked, UgroError
+from ugro.common.errors import InputError, StateError, StateLocked, UgroError
 from ugro.common.text import clock
 from ugro.control_plane.controller import Controller
 from ugro.nodes.pool import Pool
@@ -68,6 +68,8 @@ class _Resident:
             pass  # somebody else acts just now, and does the same
         except UgroError as error:
             self._complain(error)
+        except OSError as error:  # what the disk says, where nobody knew better
+            self._complain(StateError(str(error)))
         for event in self._app.store.changes:
             if event.kind not in QUIET_KINDS:
                 _say(news_line(event))

@@ -19,6 +19,7 @@ from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
 from ugro.control_plane.launcher import Launcher, NotStarted, OnCode, run_paths
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.queue import read_queue
 from ugro.control_plane.reconcile import Assessment, Phase
 from ugro.control_plane.resource_manager import monitor
@@ -106,8 +107,11 @@ class Controller:
         seen = await self.observe(live)
         self._remember(seen)
         await self._end_leftovers(seen)
-        await asyncio.gather(*(self._advance(job, seen) for job in live if job.state.on_nodes or job.wish))
+        steps = (self._advance(job, seen) for job in live if job.state.on_nodes or job.wish)
+        done = await asyncio.gather(*steps, return_exceptions=True)
         await self._schedule(seen)
+        for problem in filter(None, done):  # told only now: one job whose files fail must not keep the others waiting
+            raise problem
 
     def _drain_departed(self) -> None:
         """A node that left the inventory keeps what it runs and gets nothing new, until it is back."""
@@ -155,8 +159,9 @@ class Controller:
 
         async def one(transport: Transport) -> int:
             paths = run_paths(self._inventory, job, transport.name)
-            while paths and await log_streamer.fetch(transport, paths, folder, at):
-                pass
+            with state_errors(folder):
+                while paths and await log_streamer.fetch(transport, paths, folder, at):
+                    pass
             return 0
 
         said = await self._pool.each([node for node in job.nodes if node in self._inventory.nodes], one, within)
@@ -289,8 +294,7 @@ class Controller:
         queue = read_queue(self._store, self._inventory, jobs, seen.views, time.time())
         for start in queue.schedule().starts:
             placement, words = with_batch_shares(start.placement, self._store.speeds())
-            nobodys = [node for share in placement.shares if _is_nobodys(seen.views[node := share.node])]
-            await self._place(waiting[start.id], placement, "; ".join(filter(None, [start.why, words])), nobodys)
+            await self._place(waiting[start.id], placement, "; ".join(filter(None, [start.why, words])))
 
     def _broken_spec(self, job: Job) -> str | None:
         try:
@@ -299,15 +303,10 @@ class Controller:
             return error.message
         return None
 
-    async def _place(self, job: Job, placement: Placement, why: str, nobodys: list[str]) -> None:
+    async def _place(self, job: Job, placement: Placement, why: str) -> None:
         placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
         placed = placed.model_copy(update={"ranks": reconcile.expected_ranks(placed)})
         self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
-        try:
-            await self.launcher.claim(nobodys)
-        except NodeError as error:
-            await self._give_up(placed, NotStarted(placed, error))
-            return
         await self._launch(placed)
 
     async def _launch(self, job: Job) -> None:
@@ -336,10 +335,6 @@ def proposal(node: str, silence: Silence, now: float) -> str:
         f"silent for {duration(now - silence.since)}: UGRO waits. If {node} is gone for good, end its jobs without "
         f"its word: ugro cancel JOB --abandon"
     )
-
-
-def _is_nobodys(view: NodeView | NodeError) -> bool:
-    return isinstance(view, NodeView) and view.owner is None
 
 
 def _running(job: Job) -> Job:

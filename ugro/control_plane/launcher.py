@@ -61,26 +61,20 @@ class Launcher:
             NotStarted: a node cannot; what did start is the caller's to stop.
         """
         spec = self._store.spec(job.id)
+        await self._claim(job)
         await self._send_code(job)
         job, prepared = await self.meet(job, spec.script)
         self._store.save(job, "placed", self._meeting_words(job))
         await self.start(job, spec, prepared)
         return job
 
-    async def claim(self, nodes: Sequence[str]) -> None:
-        """Make nodes this master's that are nobody's yet.
-
-        Raises:
-            NodeError: one cannot be, or another master was quicker.
-        """
+    async def _claim(self, job: Job) -> None:
+        """Make the job's nodes this master's, those that are nobody's yet."""
         master = self._store.master()
-        for node, line in (await self._pool.each(nodes, lambda transport: claim(transport, master, False))).items():
-            if isinstance(line, NodeError):
-                raise line
+        for node, line in (await self._all(job, lambda transport: claim(transport, master, False))).items():
             if not is_same_master(line, master):
-                raise NodeRefused(
-                    node, f"another master runs it: {line.partition(' ')[2]}", "see: ugro launch --takeover"
-                )
+                told = f"another master runs it: {line.partition(' ')[2]}"
+                raise NotStarted(job, NodeRefused(node, told, "to make this one its master: ugro launch --takeover"))
 
     async def meet(self, job: Job, script: str | None) -> tuple[Job, dict[str, Prepared]]:
         """See that every node can start its part (without a script: but for that), and fill in where the ranks meet.

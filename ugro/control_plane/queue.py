@@ -84,8 +84,7 @@ def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job],
     """What each node of the inventory can give while these jobs hold what they hold."""
     present = inventory.present()
     said = {name: views.get(name) or Unreachable(name, "did not answer yet") for name in present.nodes}
-    master = store.master().split()[0]
-    return offers(present, said, leases(jobs), store.drains(), store.known_gpus(), master)
+    return offers(present, said, leases(jobs), store.drains(), store.known_gpus(), store.known_master())
 
 
 def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:

@@ -98,6 +98,12 @@ class MetadataStore:
             since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(path.stat().st_mtime))
             return f"{path.read_text().split()[0]} {getpass.getuser()}@{socket.gethostname()} since {since}"
 
+    def known_master(self) -> str | None:
+        """This master's id, if it has one yet; nothing is written."""
+        path = self.home / "master"
+        with state_errors(path):
+            return path.read_text().split()[0] if path.exists() else None
+
     # --- submitting and changing jobs --------------------------------------------------------------------------------
 
     def files(self, job_id: str) -> JobFiles:

@@ -11,7 +11,10 @@ if [ -L "$owner" ] || { [ -e "$owner" ] && [ ! -f "$owner" ]; }; then
 fi
 temp=$(mktemp "$base/.owner.XXXXXX") || exit 73
 trap 'rm -f "$temp"' EXIT
-printf '%s\n' "$2" > "$temp" || exit 73
+printf '%s\n' "$2" 2>/dev/null > "$temp" || {
+    echo "$temp cannot be written: No space left on device?" >&2
+    exit 73
+}
 # A file system without links still refuses to make a file twice.
 ln "$temp" "$owner" 2>/dev/null || [ -e "$owner" ] || (set -C; cat "$temp" > "$owner") 2>/dev/null
 stands=$(standing) || exit 73
