@@ -98,11 +98,11 @@ class MetadataStore:
             since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(path.stat().st_mtime))
             return f"{path.read_text().split()[0]} {getpass.getuser()}@{socket.gethostname()} since {since}"
 
-    def known_master(self) -> str | None:
-        """This master's id, if it has one yet; nothing is written."""
+    def known_master(self) -> str:
+        """This master's id, or nothing when it has none yet; nothing is written."""
         path = self.home / "master"
         with state_errors(path):
-            return path.read_text().split()[0] if path.exists() else None
+            return path.read_text().split()[0] if path.exists() else ""
 
     # --- submitting and changing jobs --------------------------------------------------------------------------------
 
