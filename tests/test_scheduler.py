@@ -225,7 +225,7 @@ def test_a_forecast_says_what_it_does_not_know() -> None:
     def said(one: Waiting, *ahead: Waiting) -> str:
         found = forecast(one.id, [*ahead, one], [holds(1, "a-0")], TWO, inventory(TWO), NOON)
         assert found.at is None
-        return found.text.removeprefix("cannot be said: ")
+        return found.text.removeprefix("its start is not known: ")
 
     assert said(waiting(900)) == "job-001 has no time limit and no history"
     assert said(waiting(900, blocked=("held",))) == "held"

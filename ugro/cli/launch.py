@@ -201,7 +201,7 @@ def _expectation(app: App, job: Job) -> str:
     views = app.store.remembered_nodes()
     forecast = read_queue(app.store, app.cluster, app.store.live(), views, now).forecast(job.id)
     if forecast.at is None or job.state == JobState.HELD:
-        return forecast.text
+        return forecast.text[:1].upper() + forecast.text[1:]
     return f"Starting in ~{rough(forecast.at - now)}: {forecast.text}"
 
 

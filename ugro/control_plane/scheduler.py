@@ -171,9 +171,9 @@ def forecast(
         return Forecast(now, "now")
     ahead = turn.ahead_of(job)
     if reason := (*job.obstacles, turn.impossible(job))[0]:
-        return Forecast(None, f"cannot be said: {reason}")
+        return Forecast(None, f"its start is not known: {reason}")
     if len(ahead) > LOOK_AHEAD:
-        return Forecast(None, f"cannot be said: more than {LOOK_AHEAD} jobs are ahead of it")
+        return Forecast(None, f"its start is not known: more than {LOOK_AHEAD} jobs are ahead of it")
     return turn.simulate([*ahead, job])
 
 
@@ -265,7 +265,7 @@ class _Round:
             placement, ended = self._fit_later(job, room, running)
             for run in ended:
                 if run.ends is None:
-                    return Forecast(None, f"cannot be said: {run.id} has no time limit and no history")
+                    return Forecast(None, f"its start is not known: {run.id} has no time limit and no history")
                 at = max(at, run.ends)
             if ended:
                 freed = room.nodes_of(ended[-1].keys)
