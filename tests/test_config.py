@@ -145,3 +145,25 @@ def test_arguments_are_kept_literally() -> None:
     assert job_spec(script="t.py", args=hostile).args == hostile
     with pytest.raises(JobSpecError, match="NUL"):
         job_spec(script="t.py", args=("a\0b",))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"time_warning": "1m"}, "time limit"),
+        ({"time_warning": "5m", "time_limit": "1m"}, "time limit"),
+        ({"time_limit": "-3"}, "2h"),
+        ({"after": "job-001:soon"}, "success"),
+        ({"priority": 10**6}, "1000"),
+    ],
+)
+def test_what_a_queue_cannot_keep_is_refused(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(JobSpecError, match=said):
+        job_spec(script="t.py", **fields)
+
+
+def test_the_warning_comes_a_tenth_before_the_limit_and_at_most_five_minutes() -> None:
+    assert job_spec(script="t.py").warning_seconds is None
+    assert job_spec(script="t.py", time_limit="10m").warning_seconds == 60
+    assert job_spec(script="t.py", time_limit="2h").warning_seconds == 300
+    assert job_spec(script="t.py", time_limit="2h", time_warning="15m").warning_seconds == 900

@@ -184,7 +184,7 @@ def test_a_crash_between_a_record_and_the_indexes_is_settled(
 def test_a_submission_cut_short_leaves_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = MetadataStore(tmp_path)
     with monkeypatch.context() as patched, pytest.raises(RuntimeError):
-        patched.setattr(store, "save", Mock(side_effect=RuntimeError))
+        patched.setattr(store, "_write", Mock(side_effect=RuntimeError))
         submit(store)
     assert store.live() == [] and submit(store).id == "job-002"
 

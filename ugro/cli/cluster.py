@@ -9,7 +9,16 @@ import click
 
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option
 from ugro.cli.jobs import fresh_or_remembered
-from ugro.cli.output import RANK_COLOURS, SHORT_UUID, console, node_document, nodes_table, print_json, table
+from ugro.cli.output import (
+    RANK_COLOURS,
+    SHORT_UUID,
+    console,
+    event_document,
+    node_document,
+    nodes_table,
+    print_json,
+    table,
+)
 from ugro.common.errors import InputError, NodeError, StateLocked
 from ugro.common.models import Drain, Event
 from ugro.common.text import printable
@@ -135,7 +144,7 @@ def sweep(app: App, as_json: bool) -> None:
     app.run(act)
     news = [event for event in app.store.changes if event.kind not in QUIET_KINDS]
     if as_json:
-        print_json({"schema_version": 1, "changes": [event.model_dump(mode="json") for event in news]})
+        print_json({"schema_version": 1, "changes": [event_document(event) for event in news]})
         return
     for event in news:
         click.echo(news_line(event))

@@ -220,7 +220,10 @@ def cancel(app: App, job: str, abandon: bool, as_json: bool) -> None:
         click.echo(f"{ended.id} had ended before: {ended.state.value}")
     elif ended.state == JobState.CANCELLED:
         sure = [node for node in ended.nodes if node not in ended.abandoned]
-        click.echo(f"{ended.id} is cancelled; nothing of it is left on {', '.join(sure) or 'any node'}")
+        if sure or not ended.abandoned:
+            click.echo(f"{ended.id} is cancelled; nothing of it is left on {', '.join(sure) or 'any node'}")
+        else:
+            click.echo(f"{ended.id} is cancelled")
         if ended.abandoned:
             click.echo(f"  {', '.join(ended.abandoned)} was given up; what is left there is ended when it answers")
     elif ended.state.ended:

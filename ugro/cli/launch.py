@@ -129,6 +129,7 @@ def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], op
             )
         if Path(first).suffix in (".yaml", ".yml"):
             spec = load_job_spec(Path(first))
+            given = {"after": tuple(_by_id(app, word) for word in spec.after)} | given
             workdir = str(Path(first).parent / spec.workdir)  # as the file says it, from where the file is
             return job_spec(**(spec.model_dump() | given | {"args": (*spec.args, *script_args), "workdir": workdir}))
         return job_spec(script=_relative(first), args=script_args, **given)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError
-from ugro.common.models import Drain, Gpu, Job, JobState, NodeView, Rank, RankState
+from ugro.common.models import Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, duration, printable, size
 
 PIPE_WIDTH = 200
@@ -69,6 +69,11 @@ def job_document(job: Job) -> dict[str, Any]:
     record["nodes"] = list(job.nodes)
     record["cancel_requested"] = job.wish is not None
     return record
+
+
+def event_document(event: Event) -> dict[str, Any]:
+    """The stable JSON form of an event."""
+    return event.model_dump(mode="json") | {"at": stamp(event.at)}
 
 
 def rank_document(rank: Rank) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import click
 
 from ugro.cli.app import App, command, json_option, moment_option
 from ugro.cli.jobs import complete_job
-from ugro.cli.output import print_json, stamp
+from ugro.cli.output import event_document, print_json
 from ugro.common.models import Event
 from ugro.common.text import clock, printable
 
@@ -26,7 +26,7 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
     if not (job or everything or since):
         found = found[-SHOWN:]
     if as_json:
-        print_json([event.model_dump(mode="json") | {"at": stamp(event.at)} for event in found])
+        print_json([event_document(event) for event in found])
         return
     for event in found:
         click.echo(f"{clock(event.at)}  {_line(event)}")

@@ -250,6 +250,12 @@ class JobSpec(_Config):
     def _after_from_text(cls, value: object) -> object:
         return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
 
+    @model_validator(mode="after")
+    def _warning_within_limit(self) -> JobSpec:
+        if self.time_warning is not None and (self.time_limit is None or self.time_warning > self.time_limit):
+            raise ValueError("time_warning: a time limit at least as long is needed (--time)")
+        return self
+
     @property
     def warning_seconds(self) -> float | None:
         """How long before its time limit a job is told: as asked, else a tenth of the limit, at most five minutes."""

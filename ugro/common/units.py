@@ -58,7 +58,11 @@ def parse_past(text: str, now: float | None = None) -> float:
     try:
         return now - parse_duration(word)
     except ValueError:
-        return parse_moment(word, now)
+        pass
+    try:
+        return datetime.fromisoformat(word).timestamp()
+    except (ValueError, OverflowError):
+        raise ValueError("a time like 2h (ago), 22:30 or 2026-11-24 is expected") from None
 
 
 def parse_moment(text: str, now: float | None = None) -> float:

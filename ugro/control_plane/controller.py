@@ -253,7 +253,7 @@ class Controller:
             failure.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
         await self.sync_logs(job)
         seen, holders = await self._see_gpus_free(job)
-        ranks = reconcile.assess(job, seen.runs[job.id]).ranks
+        ranks = reconcile.without_word_of(given_up, reconcile.assess(job, seen.runs[job.id]).ranks)
         changed = {
             "ranks": ranks,
             "ended_at": reconcile.end_of_ranks(ranks, seen.clock_offsets),

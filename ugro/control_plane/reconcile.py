@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -122,6 +122,15 @@ def _rank_in_words(rank: Rank) -> str:
         f"exit code {rank.exit_code}" if rank.exit_code is not None else f"SIG{rank.signal}" if rank.signal else "lost"
     )
     return f"rank {rank.rank} on {rank.node}: {how}"
+
+
+def without_word_of(given_up: Collection[str], ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:
+    """The ranks, with those that were not seen to end on nodes that were given up counted as lost."""
+    open_ = (RankState.PENDING, RankState.RUNNING)
+    return tuple(
+        rank.model_copy(update={"state": RankState.LOST}) if rank.node in given_up and rank.state in open_ else rank
+        for rank in ranks
+    )
 
 
 def end_of_ranks(ranks: Iterable[Rank], clock_offsets: Mapping[str, float]) -> float | None:

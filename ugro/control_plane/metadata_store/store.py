@@ -153,19 +153,26 @@ class MetadataStore:
             write_atomic(files.spec, spec.model_dump_json(indent=1))
         with self._change() as db:
             db.table("jobs").upsert(Document({"id": job_id}, doc_id=_number(job_id)))
-        return self.save(job, "submitted", f"{' '.join(job.command)}")
+        # The event first: a tick beside us that sees the record must not take its event for one that a crash lost.
+        event = Event(at=time.time(), job=job_id, kind="submitted", message=" ".join(job.command))
+        self._note(event)
+        return self._write(job, event)
 
     def save(self, job: Job, kind: str, message: str) -> Job:
         """Replace a job's record and add the change to its events. The record first: it is the truth."""
-        files = self.files(job.id)
         event = Event(at=time.time(), job=job.id, kind=kind, message=message)
-        job = job.model_copy(update={"last_event": event})
-        with state_errors(files.folder):
-            replace_record(files.record, job.model_dump_json(indent=1))
+        job = self._write(job, event)
         self._note(event)
         self._whole.add(job.id)
         if job.state.ended:
             self._settle(job)
+        return job
+
+    def _write(self, job: Job, event: Event) -> Job:
+        files = self.files(job.id)
+        job = job.model_copy(update={"last_event": event})
+        with state_errors(files.folder):
+            replace_record(files.record, job.model_dump_json(indent=1))
         return job
 
     def update(self, job_id: str, change: Callable[[Job], Job], kind: str, message: str) -> Job:
