@@ -1,0 +1,44 @@
+"""Durations, sizes and moments as people type them."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import pytest
+
+from ugro.common.units import parse_duration, parse_mib, parse_moment, parse_past
+
+NOON = datetime(2026, 11, 24, 12, 0).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("90s", 90), ("45m", 2700), ("2h", 7200), ("1h30m", 5400), ("2d", 172800), ("1.5h", 5400)],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "mib"), [("512M", 512), ("10G", 10240), ("10 GiB", 10240), ("1.5g", 1536), ("800", 800)]
+)
+def test_sizes(text: str, mib: int) -> None:
+    assert parse_mib(text) == mib
+
+
+def test_moments_lie_ahead_and_past_ones_behind() -> None:
+    assert parse_moment("+2h", NOON) == NOON + 7200
+    assert parse_moment("13:00", NOON) == NOON + 3600
+    assert parse_moment("11:00", NOON) == NOON + 23 * 3600
+    assert parse_moment("2026-11-24T12:00", NOON) == NOON
+    assert parse_past("2h", NOON) == NOON - 7200
+    assert parse_past("11:00", NOON) == NOON - 3600
+    assert parse_past("2026-11-24T12:00", time.time()) == NOON
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "soon", "1e9", "5x", "nan", "9" * 20])
+def test_what_is_none_of_these_says_what_is_expected(text: str) -> None:
+    for parse in (parse_duration, parse_mib, parse_moment, parse_past):
+        with pytest.raises(ValueError, match="expected"):
+            parse(text)
