@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -166,8 +167,9 @@ class Host(Machine):
     def end_sessions(self) -> None:
         """End every open SSH connection from this side, as an administrator's kill would; their commands stay."""
         for _, process in self.members():
-            if process.name().startswith("sshd") and self._sshd and process.ppid() != self._sshd.pid:
-                process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # short-lived ones come and go meanwhile
+                if process.name().startswith("sshd") and self._sshd and process.ppid() != self._sshd.pid:
+                    process.kill()
 
     def new_host_key(self) -> None:
         """Give the host another key, as a reinstallation does, and restart a running sshd."""
