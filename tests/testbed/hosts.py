@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import psutil
+
 from .errors import TestbedError, system
 from .machine import HostProcess, Machine, Stream
 from .mounts import OWN, setup_script
