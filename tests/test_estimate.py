@@ -49,11 +49,11 @@ def cluster(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "two": (card("two", 24576), card("lost", None, problem="lost"), card("mig", 81920, mig=True)),
     }
 
-    def remembered(_: MetadataStore, name: str) -> NodeView | None:
-        gpus = seen.get(name)
-        return gpus and NodeView(node=name, seen_at=0, boot_id="b", clock_offset=0, cpu_count=1, gpus=gpus)
-
-    monkeypatch.setattr(MetadataStore, "remembered_node", remembered)
+    views = {
+        name: NodeView(node=name, seen_at=0, boot_id="b", clock_offset=0, cpu_count=1, gpus=gpus)
+        for name, gpus in seen.items()
+    }
+    monkeypatch.setattr(MetadataStore, "remembered_nodes", lambda _: views)
 
 
 def remember(monkeypatch: pytest.MonkeyPatch, *runs: PastRun) -> None:

@@ -78,6 +78,18 @@ class App:
             await self.tick(controller, patience=0)
 
 
+class ScriptCommand(click.Command):
+    """Keeps what stands after `--` apart: it belongs to the script, whatever it looks like."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta["ugro.script_args"] = tuple(args[at + 1 :])
+        return super().parse_args(ctx, args[:at])
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return ["[SCRIPT | JOB.YAML]", "[OPTIONS]", "[-- SCRIPT ARGUMENTS]"]
+
+
 def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """A click command whose function gets the App first."""
 

@@ -14,7 +14,7 @@ from ugro.cli.output import (
     SHORT_UUID,
     console,
     event_document,
-    node_document,
+    node_documents,
     nodes_table,
     print_json,
     table,
@@ -23,6 +23,7 @@ from ugro.common.errors import InputError, NodeError, StateLocked
 from ugro.common.models import Drain, Event
 from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.queue import read_offers
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.nodes import speed
@@ -42,9 +43,7 @@ def nodes(app: App, as_json: bool) -> None:
     views, errors = fresh_or_remembered(app, seen)
     drains, cluster = app.store.drains(), app.cluster
     if as_json:
-        print_json(
-            [node_document(name, cluster, views[name], errors[name], drains.get(name)) for name in cluster.nodes]
-        )
+        print_json(node_documents(cluster, views, errors, drains))
     else:
         console().print(nodes_table(cluster, views, errors, drains))
     for error in errors.values():
@@ -142,12 +141,17 @@ def sweep(app: App, as_json: bool) -> None:
             click.echo(f"nothing to do: {error.message}", err=True)
 
     app.run(act)
-    news = [event for event in app.store.changes if event.kind not in QUIET_KINDS]
+    news = news_of(app.store)
     if as_json:
         print_json({"schema_version": 1, "changes": [event_document(event) for event in news]})
         return
     for event in news:
         click.echo(news_line(event))
+
+
+def news_of(store: MetadataStore) -> list[Event]:
+    """What this process changed that is worth telling."""
+    return [event for event in store.changes if event.kind not in QUIET_KINDS]
 
 
 def news_line(event: Event) -> str:

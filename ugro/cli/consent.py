@@ -63,7 +63,7 @@ class Consent:
         others = {
             name: view.owner
             for name, view in views.items()
-            if isinstance(view, NodeView) and view.owner and view.owner.split()[0] != master.split()[0]
+            if isinstance(view, NodeView) and view.owner and not owner.is_same_master(view.owner, master)
         }
         if not others:
             return

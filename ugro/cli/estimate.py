@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from ugro.cli.app import App, command, json_option
+from ugro.cli.app import App, ScriptCommand, command, json_option
 from ugro.cli.output import console, print_json, table
 from ugro.common.config import inventory_path, load_job_spec
 from ugro.common.errors import InputError
@@ -56,19 +56,7 @@ class Card:
     memory_mib: int
 
 
-class EstimateCommand(click.Command):
-    """Keeps what stands after `--` apart: it belongs to the script, whatever it looks like."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        at = args.index("--") if "--" in args else len(args)
-        ctx.meta["ugro.script_args"] = tuple(args[at + 1 :])
-        return super().parse_args(ctx, args[:at])
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["[SCRIPT | JOB.YAML]", "[OPTIONS]", "[-- SCRIPT ARGUMENTS]"]
-
-
-@command(cls=EstimateCommand, epilog=EXAMPLES)
+@command(cls=ScriptCommand, epilog=EXAMPLES)
 @click.argument("script", required=False)
 @click.option("--model", metavar="NAME|SIZE", help="A model's name or size: llama-7b, gpt2-xl, resnet50, 1.3b.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="amp: fp32 weights under autocast.")
@@ -136,8 +124,9 @@ def _cards(app: App) -> list[Card]:
     chosen = click.get_current_context().find_root().obj
     found = []
     if chosen or inventory_path(None).exists():
+        views = app.store.remembered_nodes()
         for name, node in app.inventory.nodes.items():
-            view = app.store.remembered_node(name)
+            view = views.get(name)
             for gpu in view.gpus if view else ():
                 if gpu.memory_total_mib is not None and not gpu.problem and not gpu.mig:
                     memory = max(0, gpu.memory_total_mib - node.reserve_memory)

@@ -99,8 +99,9 @@ def _status_line(app: App, job: Job, silent: list[str]) -> Text:
     line = Text.assemble(
         (f" {job.id} ", "reverse"), " ", (job.state.value, STATE_STYLES[job.state]), f" {duration(time.time() - since)}"
     )
+    views = app.store.remembered_nodes()
     for node in job.nodes:
-        view = app.store.remembered_node(node)
+        view = views.get(node)
         line.append(f"  {node} ", "bold")
         line.append("silent", "red") if node in silent else line.append(_gpus_in_words(view))
     return line.append(f"  {printable(job.reason)}" if job.reason else "")

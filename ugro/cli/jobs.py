@@ -18,7 +18,7 @@ from ugro.cli.output import (
     exit_code_of,
     job_document,
     jobs_table,
-    node_document,
+    node_documents,
     nodes_table,
     print_job,
     print_json,
@@ -121,7 +121,7 @@ def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
     drains = app.store.drains()
     cluster = app.cluster
     if as_json:
-        nodes = [node_document(name, cluster, views[name], errors[name], drains.get(name)) for name in cluster.nodes]
+        nodes = node_documents(cluster, views, errors, drains)
         print_json({"schema_version": 1, "nodes": nodes, "jobs": [job_document(job) for job in jobs]})
         return
     out = console()

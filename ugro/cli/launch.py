@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ugro.cli.app import App, command, json_option
+from ugro.cli.app import App, ScriptCommand, command, json_option
 from ugro.cli.consent import Consent
 from ugro.cli.follow import follow, going_on
 from ugro.cli.output import console, print_json, ranks_table, title
@@ -39,20 +39,8 @@ Examples:
 In the last form the options that UGRO does not know go, unchanged, to the `script` of the inventory's defaults."""
 
 
-class LaunchCommand(click.Command):
-    """Keeps what stands after `--` apart: it belongs to the script, whatever it looks like."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        at = args.index("--") if "--" in args else len(args)
-        ctx.meta["ugro.script_args"] = args[at + 1 :]
-        return super().parse_args(ctx, args[:at])
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return ["[SCRIPT | JOB.YAML]", "[OPTIONS]", "[-- SCRIPT ARGUMENTS]"]
-
-
 @command(
-    cls=LaunchCommand,
+    cls=ScriptCommand,
     epilog=EXAMPLES,
     context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
 )
@@ -95,7 +83,7 @@ def launch(
     if as_json and following:
         raise InputError("--json prints one document, so it does not go with --follow", "use: ugro wait JOB --json")
     script_args = click.get_current_context().meta["ugro.script_args"]
-    spec = read_spec(app, words, tuple(script_args), options)
+    spec = read_spec(app, words, script_args, options)
     if dry_run:
         _dry_run(app, spec, as_json)
         return 0

@@ -98,6 +98,16 @@ def node_document(
     }
 
 
+def node_documents(
+    inventory: Inventory,
+    views: Mapping[str, NodeView | None],
+    errors: Mapping[str, NodeError | None],
+    drains: Mapping[str, Drain],
+) -> list[dict[str, Any]]:
+    """The stable JSON form of all nodes, in the inventory's order."""
+    return [node_document(name, inventory, views[name], errors[name], drains.get(name)) for name in inventory.nodes]
+
+
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import time
 import click
 
 from ugro.cli.app import App, command
-from ugro.cli.cluster import QUIET_KINDS, news_line
+from ugro.cli.cluster import news_line, news_of
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, StateError, StateLocked, UgroError
 from ugro.common.text import clock
@@ -70,9 +70,8 @@ class _Resident:
             self._complain(error)
         except OSError as error:  # what the disk says, where nobody knew better
             self._complain(StateError(str(error)))
-        for event in self._app.store.changes:
-            if event.kind not in QUIET_KINDS:
-                _say(news_line(event))
+        for event in news_of(self._app.store):
+            _say(news_line(event))
         self._app.store.changes.clear()
         return cluster
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ugro.common.config import JobSpec
-from ugro.control_plane.history import run_key
+from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.governor import Offer, Slot
 from ugro.control_plane.resource_manager.predictor import PastRun, explain, formula_mib, predict
@@ -32,7 +32,7 @@ def expect_memory(store: MetadataStore, spec: JobSpec, offers: Mapping[str, Offe
     if smallest is None or smallest.memory_mib is None:
         return None
     history, workload = past_runs(store), read_workload(spec.args, count)
-    estimate = predict(spec.vram, run_key(spec.script, spec.args, spec.gpus_per_node), history, workload)
+    estimate = predict(spec.vram, run_of(spec), history, workload)
     if estimate is None:
         return None
     return Expectation(

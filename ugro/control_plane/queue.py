@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ugro.common.config import Inventory, JobSpec
-from ugro.common.errors import NodeError, UgroError, Unreachable
-from ugro.common.models import Job, JobState, NodeView, Placement, Summary
+from ugro.common.errors import UgroError, Unreachable
+from ugro.common.models import Job, JobState, Placement, Summary
 from ugro.control_plane import scheduler
-from ugro.control_plane.history import run_key
+from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.balancer import Room, candidates, choose
 from ugro.control_plane.resource_manager.governor import Offer, leases, offers
+from ugro.control_plane.resource_manager.monitor import Views
 from ugro.control_plane.scheduler import Forecast, Running, Schedule, Waiting
-
-Views = Mapping[str, NodeView | NodeError]
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:
 
 def expected_seconds(spec: JobSpec, past: Mapping[str, float]) -> float | None:
     """How long a job is expected to run: as long as its like did, at most its time limit; None: nobody can say."""
-    like = past.get(run_key(spec.script, spec.args, spec.gpus_per_node))
+    like = past.get(run_of(spec))
     known = [seconds for seconds in (like, spec.time_limit) if seconds is not None]
     return min(known, default=None)
 

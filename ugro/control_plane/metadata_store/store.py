@@ -25,7 +25,7 @@ from ugro.common.files import append_line, write_atomic
 from ugro.common.models import CodeVersion, Drain, Event, GpuSample, Job, JobState, NodeView, Silence, Summary
 from ugro.common.paths import JOBS, JobFiles
 from ugro.common.text import printable
-from ugro.control_plane.history import run_key
+from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store.archive import Archive
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile
 from ugro.control_plane.metadata_store.records import read_lines, read_record, replace_record, state_errors
@@ -91,10 +91,11 @@ class MetadataStore:
         path = self.home / "master"
         with state_errors(path):
             if not path.exists():
-                write_atomic(path.with_name(f".master-{os.getpid()}"), f"{uuid.uuid4().hex}\n")
+                fresh = path.with_name(f".master-{os.getpid()}")
+                write_atomic(fresh, f"{uuid.uuid4().hex}\n")
                 with contextlib.suppress(FileExistsError):
-                    os.link(path.with_name(f".master-{os.getpid()}"), path)
-                path.with_name(f".master-{os.getpid()}").unlink()
+                    os.link(fresh, path)
+                fresh.unlink()
             since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(path.stat().st_mtime))
             return f"{path.read_text().split()[0]} {getpass.getuser()}@{socket.gethostname()} since {since}"
 
@@ -199,8 +200,7 @@ class MetadataStore:
 
     def _summary(self, job: Job) -> Summary:
         try:
-            spec = self.spec(job.id)
-            run = run_key(spec.script, spec.args, spec.gpus_per_node)
+            run = run_of(self.spec(job.id))
         except UgroError:  # a job may have failed for having lost its spec
             run = ""
         return Summary(
