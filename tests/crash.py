@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from ugro.cli.main import COMMANDS, main
-from ugro.nodes.transport import LocalTransport, SshTransport
+from ugro.nodes.transport import LocalTransport
+from ugro.nodes.transport.ssh import SshTransport
 
 
 class Steps:

@@ -21,7 +21,8 @@ import pytest
 from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, LinkLost, NodeRefused, StateError
 from ugro.nodes.code_sync import LARGE_BYTES, push_code, rsync, select_files, take_snapshot
-from ugro.nodes.transport import LocalTransport, Outcome, SshTransport, Transport
+from ugro.nodes.transport import LocalTransport, Outcome, Transport
+from ugro.nodes.transport.ssh import SshTransport
 
 SSHD = "/usr/sbin/sshd"
 ODD_NAMES = (

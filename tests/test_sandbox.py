@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import json
 import os
@@ -16,9 +17,10 @@ import psutil
 import pytest
 
 from ugro.common.config import Inventory, NodeConfig, load_inventory
-from ugro.common.errors import AuthenticationFailed, HostKeyChanged, HostKeyUnknown, InputError, StateError
+from ugro.common.errors import AuthenticationFailed, HostKeyChanged, HostKeyUnknown, InputError, StateError, TurnedAway
 from ugro.nodes.pool import Pool
-from ugro.nodes.transport import Outcome, SshTransport
+from ugro.nodes.transport import Outcome, ssh
+from ugro.nodes.transport.ssh import SshTransport
 from ugro.sandbox.cluster import Sandbox
 from ugro.sandbox.machines import MACHINES
 from ugro.sandbox.server import INHERITED, loopback
@@ -190,6 +192,61 @@ async def run_once(node: NodeConfig) -> None:
         await transport.run("true")
     finally:
         await transport.close()
+
+
+@contextlib.asynccontextmanager
+async def busy(node: NodeConfig, turned_away: int) -> AsyncIterator[tuple[int, list[asyncio.Task[None] | None]]]:
+    """A port before a node's where the first connections are closed unheard, as sshd does beyond MaxStartups."""
+    seen: list[asyncio.Task[None] | None] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(asyncio.current_task())
+        if len(seen) > turned_away:
+            there, back = await asyncio.open_connection(node.address, node.port)
+            await asyncio.gather(pump(reader, back), pump(there, writer))
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while chunk := await source.read(65536):
+                target.write(chunk)
+        target.close()
+
+    async with await asyncio.start_server(answer, node.address, 0) as server:
+        yield server.sockets[0].getsockname()[1], seen
+        await asyncio.wait(filter(None, seen))
+
+
+def behind(node: NodeConfig, port: int, sandbox: Sandbox, folder: Path) -> NodeConfig:
+    """The node as it is reached through another port, with its host key known there."""
+    lines = [line.split(" ", 1) for line in (sandbox.root / "known_hosts").read_text().splitlines()]
+    key = next(key for name, key in lines if name == f"[{node.address}]:{node.port}")
+    (folder / "known_hosts").write_text(f"[{node.address}]:{port} {key}\n")
+    config = f"UserKnownHostsFile {folder}/known_hosts\n" + (sandbox.root / "ssh_config").read_text()
+    (folder / "ssh_config").write_text(config)
+    return node.model_copy(update={"port": port, "ssh_config": str(folder / "ssh_config")})
+
+
+async def test_a_node_that_turns_logins_away_is_tried_again(
+    sandbox: Sandbox, inventory: Inventory, tmp_path: Path
+) -> None:
+    node = inventory.node("gpu1")
+    async with busy(node, turned_away=3) as (port, seen):
+        await run_once(behind(node, port, sandbox, tmp_path))
+        assert len(seen) == 4
+
+
+async def test_a_node_that_turns_every_login_away_says_so(
+    sandbox: Sandbox, inventory: Inventory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "CONNECT_TIMEOUT", 1.0)
+    node = inventory.node("gpu1")
+    async with busy(node, turned_away=1000) as (port, seen):
+        with pytest.raises(TurnedAway, match="closes new connections") as refusal:
+            await run_once(behind(node, port, sandbox, tmp_path))
+        assert len(seen) > 1 and "MaxStartups" in refusal.value.hint
 
 
 async def test_twenty_commands_at_once_on_every_node(pool: Pool) -> None:

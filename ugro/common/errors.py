@@ -84,6 +84,12 @@ class Unreachable(NodeError):
     code = "unreachable"
 
 
+class TurnedAway(Unreachable):
+    """The node's sshd closed the connection before it greeted, again and again: it is busy, or bans this address."""
+
+    code = "turned_away"
+
+
 class AuthenticationFailed(NodeError):
     """The node answered but did not accept our key."""
 

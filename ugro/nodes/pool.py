@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError, Unreachable
-from ugro.nodes.transport import LocalTransport, SshTransport, Transport
+from ugro.nodes.transport import LocalTransport, Transport
 
 T = TypeVar("T")
 
@@ -70,4 +70,8 @@ class Pool:
 
 
 def _transport(node: NodeConfig) -> Transport:
-    return LocalTransport(node) if node.local else SshTransport(node)
+    if node.local:
+        return LocalTransport(node)
+    from ugro.nodes.transport.ssh import SshTransport  # a third of a command's start, and not all commands connect
+
+    return SshTransport(node)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ugro.common.config import NodeConfig
 from ugro.common.text import printable
-from ugro.nodes.transport import SshTransport, Transport
+from ugro.nodes.transport import LocalTransport, Transport
 
 READ_SIZE = 64 * 1024
 _PROGRESS = re.compile(rb"(\d+) +\d+%")
@@ -22,7 +22,7 @@ _PROGRESS = re.compile(rb"(\d+) +\d+%")
 
 def usable(transport: Transport) -> bool:
     """Whether this machine can reach the node with rsync; whether the node has it is for the node to say."""
-    return isinstance(transport, SshTransport) and bool(shutil.which("rsync") and shutil.which("ssh"))
+    return not isinstance(transport, LocalTransport) and bool(shutil.which("rsync") and shutil.which("ssh"))
 
 
 def ssh_command(node: NodeConfig) -> list[str]:

@@ -25,6 +25,7 @@ class HostKeyCheck:
         self._files: list[str] = []
         self._recorded: list[asyncssh.SSHKey] = []
         self._offered: asyncssh.SSHKey | None = None
+        self._connection: asyncssh.SSHClientConnection | None = None
 
     def known_hosts(self, options: asyncssh.SSHClientConnectionOptions) -> Any:
         """A lookup for asyncssh's `known_hosts`. `UserKnownHostsFile none` never means no check.
@@ -44,15 +45,23 @@ class HostKeyCheck:
         return lookup
 
     def client(self) -> asyncssh.SSHClient:
-        """The client that notes the key which is about to be refused."""
+        """The client that notes the connection, and the key which is about to be refused."""
         check = self
 
         class NotingClient(asyncssh.SSHClient):
+            def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+                check._connection = conn
+
             def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
                 check._offered = key
                 return False
 
         return NotingClient()
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the node's sshd, or the jump host's, said its version: one that turns us away closes before it."""
+        return self._connection is not None and self._connection.get_extra_info("server_version") is not None
 
     async def offers_another_kind(self, options: asyncssh.SSHClientConnectionOptions) -> bool:
         """Whether a handshake broke because none of the recorded kinds of key is offered: a changed key too."""

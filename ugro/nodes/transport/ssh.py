@@ -15,7 +15,15 @@ from typing import Any
 import asyncssh
 
 from ugro.common.config import NodeConfig
-from ugro.common.errors import AuthenticationFailed, KeyUnusable, LinkLost, NodeError, NodeRefused, Unreachable
+from ugro.common.errors import (
+    AuthenticationFailed,
+    KeyUnusable,
+    LinkLost,
+    NodeError,
+    NodeRefused,
+    TurnedAway,
+    Unreachable,
+)
 from ugro.nodes.transport.base import (
     END_SCRIPT,
     END_WAIT,
@@ -37,6 +45,11 @@ ENCRYPTED_HINT = "load it into ssh-agent (ssh-add), or name another key: identit
 SILENT_HINT = "is the machine on, and on this network?"
 
 CONNECT_TIMEOUT = 8.0
+"""Seconds in which a connection must be made, the tries that sshd turned away included."""
+
+TURNED_AWAY_WAIT = (0.1, 0.6)
+"""Seconds, drawn anew each time: sshd closes connections at random while many others log in (MaxStartups)."""
+
 LOGIN_TIMEOUT = 15.0
 KEEPALIVE_INTERVAL = 5.0
 KEEPALIVE_COUNT = 3
@@ -209,8 +222,19 @@ class SshTransport(Transport):
         self._retry_at = time.monotonic() + wait * random.uniform(0.7, 1.3)
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
-        check = HostKeyCheck(self.node)
         options = await connection_options(self.node)
+        end = time.monotonic() + CONNECT_TIMEOUT
+        while True:
+            try:
+                return await self._connect_once(options)
+            except TurnedAway as error:
+                wait = random.uniform(*TURNED_AWAY_WAIT)
+                if time.monotonic() + wait > end:
+                    raise error from None
+                await asyncio.sleep(wait)
+
+    async def _connect_once(self, options: asyncssh.SSHClientConnectionOptions) -> asyncssh.SSHClientConnection:
+        check = HostKeyCheck(self.node)
         strict = asyncssh.SSHClientConnectionOptions(
             options, known_hosts=check.known_hosts(options), client_factory=check.client
         )
@@ -218,10 +242,15 @@ class SshTransport(Transport):
             return await asyncssh.connect(self.node.address, options=strict)
         except asyncssh.HostKeyNotVerifiable:
             raise check.error(options) from None
-        except (OSError, asyncssh.Error, ValueError) as error:
-            handshake = isinstance(error, (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError))
-            if handshake and await check.offers_another_kind(options):
+        except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError) as error:
+            if not check.greeted:
+                raise TurnedAway(
+                    self.name, "its sshd closes new connections at once", "too many at a time (MaxStartups), or a ban?"
+                ) from None
+            if await check.offers_another_kind(options):
                 raise check.error(options) from None
+            raise explain_connect_error(self.node, error, options) from None
+        except (OSError, asyncssh.Error, ValueError) as error:
             raise explain_connect_error(self.node, error, options) from None
 
 
