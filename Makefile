@@ -4,14 +4,21 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SANDBOX := $(VENV)/demo
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-testbed test-rest check bench clean
 
 demo: $(VENV)/.demo
 	@BIN=$(BIN) SANDBOX="$(CURDIR)/$(SANDBOX)" sh examples/demo.sh
 
 test: $(VENV)/.test
 	@$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -q
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-testbed test-rest
+
+# Side by side, since both wait more than they work; only one of them has the testbed.
+test-testbed: $(VENV)/.test
+	$(BIN)/python -m pytest -q -p no:cacheprovider -m testbed
+
+test-rest: $(VENV)/.test
+	$(BIN)/python -m pytest -q -p no:cacheprovider -m "not testbed"
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

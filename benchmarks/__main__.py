@@ -1,12 +1,12 @@
-"""`python -m benchmarks [sweep|tick|store …]`: measures, prints one table, and keeps it in benchmarks/results/."""
+"""`python -m benchmarks [sweep|tick|store|jobs …]`: measures, prints one table, and keeps it in benchmarks/results/."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import report, store, sweep, tick
+from benchmarks import jobs, report, store, sweep, tick
 
-PARTS = {"sweep": sweep.measure, "tick": tick.measure, "store": store.measure}
+PARTS = {"sweep": sweep.measure, "tick": tick.measure, "store": store.measure, "jobs": jobs.measure}
 
 
 def main() -> None:

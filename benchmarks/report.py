@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -35,6 +36,17 @@ class Row:
         if self.value is None or self.limit is None:
             return ""
         return "ok" if (self.value >= self.limit if self.least else self.value <= self.limit) else "MISSED"
+
+
+def timed(group: str, what: str, seconds: Sequence[float], note: str = "") -> Row:
+    """The median of some times, with the least and the most of them in the note."""
+    spread = f"{min(seconds) * 1000:,.0f}–{max(seconds) * 1000:,.0f} in {len(seconds)}"
+    return Row(group, what, statistics.median(seconds) * 1000, note="; ".join(filter(None, [spread, note])))
+
+
+def in_ms(seconds: Sequence[float]) -> str:
+    """The median of some times in words, for a note."""
+    return f"{statistics.median(seconds) * 1000:,.0f} ms"
 
 
 def show(rows: Iterable[Row]) -> None:

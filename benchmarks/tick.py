@@ -17,11 +17,12 @@ from ugro.common.config import Inventory, JobSpec, NodeConfig
 from ugro.common.errors import NodeError
 from ugro.common.files import write_atomic
 from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, JobState, NodeView
+from ugro.control_plane.backfill import Queue, Running, Waiting
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.queue import read_queue
 from ugro.control_plane.resource_manager.governor import Offer, Slot
-from ugro.control_plane.scheduler import Running, Waiting, schedule
+from ugro.control_plane.scheduler import schedule
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
 
@@ -72,7 +73,7 @@ def timed(act: Callable[[], object], repeats: int = REPEATS) -> float:
     return statistics.median(seconds) * 1000
 
 
-def waiting_jobs(count: int, unlike: bool = False) -> list[Waiting]:
+def waiting_jobs(count: int, unlike: bool = False) -> tuple[Waiting, ...]:
     """So many jobs in the queue, always the same ones; unlike ones each want another amount of memory."""
     dice = random.Random(1)
     found = []
@@ -81,7 +82,7 @@ def waiting_jobs(count: int, unlike: bool = False) -> list[Waiting]:
         if unlike:
             wish = wish.model_copy(update={"vram": 4000 + number})
         found.append(Waiting(f"job-{number:03}", wish, wish.priority, number, wish.time_limit))
-    return found
+    return tuple(found)
 
 
 def _pure() -> Iterator[Row]:
@@ -91,7 +92,7 @@ def _pure() -> Iterator[Row]:
         offers, running = _cluster(held)
         figures = {}
         for size in SIZES:
-            decide = partial(schedule, waiting_jobs(size), running, offers, nodes, NOW)
+            decide = partial(schedule, Queue(waiting_jobs(size), running, offers, nodes, NOW))
             figures[size] = timed(decide)
             starts = len(decide().starts)
             limit = LIMIT if size == 1000 else None
@@ -99,11 +100,11 @@ def _pure() -> Iterator[Row]:
             yield Row(group, what, figures[size], limit=limit, note=f"{starts} start")
         growth = figures[2000] / figures[1000]
         yield Row(group, f"2000 / 1000 jobs, {held:.0%} leased", growth, "×", 2.5, note="about linear: 2 ×")
-        unlike = partial(schedule, waiting_jobs(1000, unlike=True), running, offers, nodes, NOW)
+        unlike = partial(schedule, Queue(waiting_jobs(1000, unlike=True), running, offers, nodes, NOW))
         yield Row(group, f"1000 jobs, no two alike, {held:.0%} leased", timed(unlike), limit=LIMIT)
 
 
-def _cluster(held: float) -> tuple[dict[str, Offer], list[Running]]:
+def _cluster(held: float) -> tuple[dict[str, Offer], tuple[Running, ...]]:
     """What the nodes offer, and one job on each of the first of them."""
     offers, running = {}, []
     for number in range(NODES):
@@ -113,7 +114,7 @@ def _cluster(held: float) -> tuple[dict[str, Offer], list[Running]]:
         if number < NODES * held:
             ends = NOW + 60 * number if number % 3 else None
             running.append(Running(f"job-9{number:03}", frozenset(slot.key for slot in slots), ends))
-    return offers, running
+    return offers, tuple(running)
 
 
 def view(name: str, number: int, busy: bool, at: float) -> NodeView:
@@ -189,7 +190,7 @@ def _ticks(home: Path, size: int) -> Iterator[tuple[str, float, str]]:
     fill_queue(store := MetadataStore(home), size)
 
     def decide(store: MetadataStore, views: Mapping[str, NodeView]) -> int:
-        return len(read_queue(store, nodes, store.live(), views, NOW).schedule().starts)
+        return len(schedule(read_queue(store, nodes, store.live(), views, NOW)).starts)
 
     for busy in (True, False):
         views = {name: view(name, number, busy, NOW) for number, name in enumerate(nodes.nodes)}

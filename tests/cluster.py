@@ -12,7 +12,7 @@ Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # A rank of a real gang: it meets the others before it does what the test wants.
 MEET = """\
-import os, signal, subprocess, sys, time
+import os, signal, sys
 import torch.distributed as dist
 dist.init_process_group("gloo")
 rank = dist.get_rank()
@@ -20,18 +20,23 @@ print("rank", rank, "of", dist.get_world_size(), sys.argv[1:], flush=True)
 dist.barrier()
 """
 
+# A rank that has nothing to do with the others, and starts quickly.
+ALONE = "import os, signal, subprocess, sys, time\nrank = int(os.environ['RANK'])\n"
+
 SCRIPTS = {
     "fine.py": MEET + "print('café', rank, flush=True)\ndist.destroy_process_group()\n",
     "exit3.py": MEET + "sys.exit(3) if rank == 1 else dist.barrier()\n",
     "killed.py": MEET + "os.kill(os.getpid(), signal.SIGKILL) if rank == 2 else dist.barrier()\n",
-    "stubborn.py": MEET
+    "stubborn.py": ALONE
     + "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     + "subprocess.Popen(['sleep', '7771'], start_new_session=True)\n"
     + "print('ready', flush=True)\ntime.sleep(600)\n",
-    "quiet.py": MEET + "print('ready', flush=True)\ntime.sleep(600)\n",
-    "late.py": MEET + "print(rank, 'line 1', flush=True)\n"
+    "quiet.py": ALONE + "print('ready', flush=True)\ntime.sleep(600)\n",
+    "late.py": ALONE + "print(rank, 'line 1', flush=True)\n"
     "while not os.path.exists(os.path.expanduser('~/go')): time.sleep(0.1)\n"
-    "print(rank, 'line 2', flush=True)\ndist.destroy_process_group()\n",
+    "print(rank, 'line 2', flush=True)\n",
+    "leaves3.py": ALONE + "sys.exit(3) if rank == 1 else time.sleep(600)\n",
+    "brief.py": "",
 }  # fmt: skip
 
 

@@ -3,16 +3,12 @@
 Steps are: the moments before and after each rename and link of a state file, each half and each whole line appended
 to one, and the moments before and after each script that is run on a node.
 
-Reads commands in JSON lines, `{args, at}` with `at` 0 for never, and answers each with `{status, stdout, stderr}` and
-the names of the `steps` that were taken. Each command is a process of its own, forked from here: what takes a second,
-the imports, is done once.
+Serves as `forked` does: `{args, at}` with `at` 0 for never, and the answers also name the `steps` that were taken.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
-import json
 import os
 import signal
 import sys
@@ -21,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ugro.cli.main import COMMANDS, main
+import forked
+
 from ugro.nodes.transport import LocalTransport
 from ugro.nodes.transport.ssh import SshTransport
 
@@ -85,25 +82,12 @@ class Steps:
 
 
 def run(args: list[str], at: int) -> dict[str, Any]:
-    """One command in a process of its own."""
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as notes:
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            sys.argv = ["ugro", *args]
-            Steps(at, notes.fileno()).install()
-            main()
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        for file in (out, err, notes):
-            file.seek(0)
-        said = {"stdout": out.read().decode(), "stderr": err.read().decode()}
-        return {"status": status, **said, "steps": notes.read().decode().splitlines()}
+    """One command, with the names of its steps."""
+    with tempfile.TemporaryFile() as notes:
+        answer = forked.run(args, prepare=Steps(at, notes.fileno()).install)
+        notes.seek(0)
+        return answer | {"steps": notes.read().decode().splitlines()}
 
 
 if __name__ == "__main__":
-    for module, _, _ in COMMANDS.values():
-        importlib.import_module(module)
-    for line in sys.stdin:
-        print(json.dumps(run(**json.loads(line))), flush=True)
+    forked.serve(run)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from itertools import combinations
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ugro.common.config import JobSpec
-from ugro.common.models import Placement
-from ugro.control_plane.resource_manager.balancer import Room, choose
+from ugro.common.models import MeasuredLink, Placement
+from ugro.control_plane.resource_manager.balancer import FASTER, Room, choose, link_rates
 from ugro.control_plane.resource_manager.governor import Offer, Slot, placement_keys
 
 
@@ -124,3 +129,119 @@ def test_a_gang_is_whole_and_gets_only_what_is_free_and_large_enough(
     ]
     if per_node is not None:
         assert all(len(share.gpus) == per_node for share in placement.shares)
+
+
+Rates = dict[str, float]
+"""Of links in Gbit/s; `ab` is the one between a and b."""
+
+
+def measured(rates: Rates, backend: str = "gloo") -> list[MeasuredLink]:
+    return [
+        MeasuredLink(
+            source=one, target=other, backend=backend, latency_ms=0.1, gbit_per_s=rate * factor, measured_at=1.0
+        )
+        for pair, rate in rates.items()
+        for one, other, factor in ((pair[0], pair[1], 1.0), (pair[1], pair[0], 1.02))
+    ]
+
+
+def linked(rates: Rates, *nodes: Offer) -> list[Offer]:
+    known = link_rates(measured(rates))
+    return [replace(offer, links=known.get(offer.node, {})) for offer in nodes]
+
+
+def names(placement: Placement | None) -> str:
+    assert placement
+    return "".join(share.node for share in placement.shares)
+
+
+ALIKE = [node(name, "R") for name in "abcd"]
+SLOW_A = {"ab": 0.095, "ac": 0.094, "ad": 0.095, "bc": 0.94, "bd": 0.93, "cd": 0.94}
+
+
+def test_of_nodes_that_are_equal_otherwise_those_with_the_fastest_links_are_used() -> None:
+    placement = place(spec(nodes=2), *linked(SLOW_A, *ALIKE))
+    assert placement and "a" not in names(placement)
+    assert placement.why == "its links are the fastest: 940 Mbit/s against 95 Mbit/s"
+    assert names(place(spec(nodes=3), *linked(SLOW_A, *ALIKE))) == "bcd"
+    everything = place(spec(), *linked(SLOW_A, *ALIKE))
+    assert everything and (names(everything), everything.why) == ("abcd", ""), "there was nothing to choose"
+    assert names(place(spec(nodes=1), *linked(SLOW_A, *ALIKE))) == "a", "one node has no link"
+    assert names(place(spec(nodes=2, gpus_per_node=0), *linked(SLOW_A, *map(node, "abcd")))) != "ab", "CPUs too"
+
+
+def test_the_island_with_the_fastest_links_is_used_and_not_the_largest() -> None:
+    islands = {"ab": 9.4, "cd": 0.94, "ce": 0.94, "de": 0.94}
+    islands |= {pair: 0.095 for pair in ("ac", "ad", "ae", "bc", "bd", "be")}
+    nodes = linked(islands, *(node(name, "R") for name in "caebd"))
+    assert names(place(spec(nodes=2), *nodes)) == "ab"
+    placement = place(spec(nodes=3), *nodes)
+    assert placement and (names(placement), placement.why[:26]) == ("ced", "its links are the fastest:")
+
+
+def test_like_gpus_and_little_waste_matter_more_than_links() -> None:
+    rates = {"ab": 0.095, "ac": 9.4, "bc": 9.4}
+    assert names(place(spec(nodes=2), *linked(rates, node("a", "R"), node("b", "R"), node("c", "S")))) == "ab"
+    sizes = linked(rates, node("a", ("R", 8000)), node("b", ("R", 8000)), node("c", ("R", 9000)))
+    assert names(place(spec(nodes=2, vram=7000), *sizes)) == "ab"
+    assert names(place(spec(nodes=2), *sizes)) == "ac", "nothing is wasted where no need is told"
+
+
+def test_where_no_two_gpus_are_alike_links_decide_too() -> None:
+    nodes = linked(SLOW_A, node("a", "R"), node("b", "S"), node("c", "T"))
+    assert names(place(spec(nodes=2), *nodes)) == "bc"
+    pairs = linked({"ab": 0.1, "cd": 10}, node("a", "R"), node("b", "R"), node("c", "S"), node("d", "S"))
+    placement = place(spec(nodes=2), *pairs)
+    assert placement and names(placement) == "cd" and "10 Gbit/s against 100 Mbit/s" in placement.why
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {},
+        {"cd": 10.0},  # nothing is known of the usual ones
+        {"ab": 0.094},  # nor of the others
+        {"ab": 0.94, "ac": 0.99, "ad": 1.0, "bc": 1.1, "cd": 0.94 * FASTER},  # chance
+    ],
+)
+def test_unknown_links_and_small_differences_change_nothing(rates: Rates) -> None:
+    placement = place(spec(nodes=2), *linked(rates, *ALIKE))
+    assert placement and (names(placement), placement.why) == ("ab", "")
+
+
+def test_a_set_with_an_unknown_link_is_not_preferred() -> None:
+    rates = {"ab": 0.1, "ac": 0.1, "bc": 10.0, "bd": 10.0}
+    assert names(place(spec(nodes=3), *linked(rates, *ALIKE))) == "abc", "cd was not measured"
+    assert names(place(spec(nodes=3), *linked(rates | {"cd": 10.0}, *ALIKE))) == "bcd"
+
+
+def test_the_slower_direction_counts_and_backends_are_not_compared() -> None:
+    assert link_rates(measured({"ab": 1.0})) == {"a": {"b": 1.0}, "b": {"a": 1.0}}
+    both = [*measured({"ab": 90.0}, "nccl"), *measured({"ab": 5.0, "bc": 5.0})]
+    assert link_rates(both) == {"a": {"b": 90.0}, "b": {"a": 90.0}}
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), size=st.integers(2, 6))
+def test_over_ports_and_switches_the_best_set_is_found(data: st.DataObject, size: int) -> None:
+    speeds = st.sampled_from([0.1, 1.0, 10.0])
+    letters = "abcdef"[:size]
+    port = {letter: data.draw(speeds) for letter in letters}
+    switch = {letter: data.draw(st.sampled_from("xyz")) for letter in letters}
+    uplink = data.draw(speeds)
+    model = {letter: data.draw(st.sampled_from("RS")) for letter in letters}
+    rates = {
+        one + other: min(port[one], port[other], math.inf if switch[one] == switch[other] else uplink)
+        for one, other in combinations(letters, 2)
+    }
+    wanted = data.draw(st.integers(1, size))
+    chosen = names(place(spec(nodes=wanted), *linked(rates, *(node(letter, model[letter]) for letter in letters))))
+
+    def slowest(group: str | tuple[str, ...]) -> float:
+        return min((rates[one + other] for one, other in combinations(group, 2)), default=math.inf)
+
+    models = len({model[letter] for letter in chosen})
+    assert models == min(len({model[letter] for letter in group}) for group in combinations(letters, wanted))
+    if models == 1:
+        alike = [group for group in combinations(letters, wanted) if len({model[letter] for letter in group}) == 1]
+        assert slowest(chosen) == max(map(slowest, alike))

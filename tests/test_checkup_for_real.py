@@ -273,7 +273,7 @@ async def test_a_rank_that_fails(pair: Inventory, home: Path, monkeypatch: pytes
 
 
 async def test_a_rank_that_hangs(pair: Inventory, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_check, "LIMIT", 7.0)
+    monkeypatch.setattr(network_check, "LIMIT", 12.0)
     replace_program(
         monkeypatch,
         "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -282,8 +282,8 @@ async def test_a_rank_that_hangs(pair: Inventory, home: Path, monkeypatch: pytes
     )
     started = time.monotonic()
     (finding,) = (await trial(pair, home)).findings
-    assert time.monotonic() - started < 20
-    assert finding.text.startswith("no result within 7 s: n2 did not join the others at 127.0.0.1:")
+    assert time.monotonic() - started < 25
+    assert finding.text.startswith("no result within 12 s: n2 did not join the others at 127.0.0.1:")
     assert "n2 | still thinking" in finding.hint.splitlines()
     assert not list(home.rglob("check-*"))
 

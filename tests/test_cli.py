@@ -6,14 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from ugro.cli.app import App
 from ugro.cli.init import draft, hosts_of_ssh_config, parse_host
-from ugro.cli.main import COMMANDS
+from ugro.cli.main import COMMANDS, cli
 from ugro.common.config import load_inventory
 from ugro.common.errors import InputError
+from ugro.control_plane.metadata_store import MetadataStore
 
 
 def ugro(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -27,6 +31,27 @@ def ugro(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None)
 def test_every_command_has_help(command: str) -> None:
     done = ugro(command, "--help")
     assert done.returncode == 0 and done.stdout.startswith("Usage: ugro " + command)
+
+
+def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
+    """Every command that does something, with all words of its name."""
+    ctx = click.Context(group)
+    for name in group.list_commands(ctx):
+        found = group.get_command(ctx, name)
+        assert found
+        if isinstance(found, click.Group):
+            yield from commands(found, f"{path}{name} ")
+        else:
+            yield path + name, found
+
+
+def test_every_command_has_json_but_for_those_that_the_page_about_scripts_names() -> None:
+    without = {name for name, found in commands(cli) if "as_json" not in {param.name for param in found.params}}
+    assert without == {"init", "trust", "completion", "sandbox up", "sandbox down", "sandbox env"}
+    page = (Path(__file__).parent.parent / "docs/scripting.md").read_text()
+    assert "`init`, `trust`, `completion`, `sandbox up/down/env`" in page
+    for words in ("footprint", "node clean NODE", "cron show", "cron install/remove", "serve"):
+        assert f"| `ugro {words} --json` |" in page
 
 
 def test_help_imports_only_what_it_needs() -> None:
@@ -51,12 +76,19 @@ def test_a_mistyped_command_is_answered_with_the_near_one() -> None:
         (["cancel", "$(touch x)"], "there is no job '$(touch x)'"),
         (["launch"], "there is no inventory"),
         (["launch", "train.py", "--epochs", "3"], "'--epochs' is not an option of `ugro launch`"),
-        (["launch", "train.py", "--name", "../x"], "name: found '../x'"),
+        (["launch", "train.py", "--name", "../x"], "--name: found '../x'"),
         (["launch", "train.py", "--nodes", "gpu1,gpu1"], "a node is named twice"),
         (["launch", "train.py", "--nodes", "gpu1,"], "a number of nodes, or their names, is expected"),
         (["launch", "../train.py"], "a path inside the working directory"),
         (["launch", "job.yaml"], "job.yaml: cannot be read"),
-        (["logs", "job-001", "--tail", "-1"], "not in the range"),
+        (["logs", "job-001", "--tail", "-1"], "found '-1': a whole number of at least 0 is expected"),
+        (["launch", "train.py", "--priority", "1e400"], "found '1e400': a whole number from -1000 to 1000 is expected"),
+        (["launch", "train.py", "--priority", "9" * 5000], "a whole number from -1000 to 1000 is expected"),
+        (
+            ["launch", "train.py", "--time", "99999999999h"],
+            "--time: found '99999999999h': a duration of at most 10000d",
+        ),
+        (["launch", "train.py", "--vram", "1e400G"], "--vram: found '1e400G': a size like 512M or 10G is expected"),
         (["--inventory", "no.yaml", "nodes"], "there is no inventory at no.yaml"),
     ],
 )
@@ -65,6 +97,12 @@ def test_mistakes_end_with_one_line_and_exit_code_2(home: Path, args: list[str],
     assert done.returncode == 2, done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[0].startswith("error: ")
+
+
+def test_an_option_without_its_argument_is_hinted_at_its_own_help(home: Path) -> None:
+    done = ugro("launch", "train.py", "--name", cwd=home)
+    assert done.returncode == 2 and "'--name' requires an argument" in done.stderr
+    assert "see: ugro launch --help" in done.stderr
 
 
 def test_errors_as_json(home: Path) -> None:
@@ -148,3 +186,14 @@ def test_closed_and_full_outputs_are_no_traceback(home: Path) -> None:
 def test_ugro_alone_shows_its_help() -> None:
     done = ugro()
     assert done.returncode == 0 and done.stdout.startswith("Usage: ugro")
+
+
+def test_a_command_computes_its_cluster_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "inventory.yaml").write_text("nodes:\n  one: {address: 127.0.0.1}\n")
+    looks: list[MetadataStore] = []
+    monkeypatch.setattr(MetadataStore, "live", lambda store, *_: looks.append(store) or [])
+    app = App(str(home / "inventory.yaml"))
+    assert [list(app.cluster.nodes) for _ in range(3)] == [["one"]] * 3 and len(looks) == 1
+    (home / "inventory.yaml").write_text("nodes:\n  two: {address: 127.0.0.1}\n")
+    app.reread()
+    assert list(app.cluster.nodes) == ["two"] and len(looks) == 2, "`ugro serve` takes up an edited inventory"

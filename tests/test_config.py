@@ -82,7 +82,7 @@ def test_a_mistake_names_file_line_field_and_what_is_expected(tmp_path: Path, te
 
 
 def test_unreadable_files_are_told(tmp_path: Path) -> None:
-    with pytest.raises(InventoryError, match="there is no inventory"):
+    with pytest.raises(InventoryError, match=r"there is no inventory at /[^ ]*/none\.yaml$"):
         load_inventory(tmp_path / "none.yaml")
     with pytest.raises(InventoryError, match="cannot be read"):
         load_inventory(tmp_path)
@@ -90,6 +90,12 @@ def test_unreadable_files_are_told(tmp_path: Path) -> None:
     binary.write_bytes(b"nodes: \xff\n")
     with pytest.raises(InventoryError, match="not UTF-8"):
         load_inventory(binary)
+
+
+def test_a_missing_inventory_names_every_place_that_was_looked_at(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    with pytest.raises(InventoryError, match=rf"at \./inventory\.yaml or {home}/\.ugro/inventory\.yaml$"):
+        load_inventory(inventory_path(None))
 
 
 def test_selecting_nodes(tmp_path: Path) -> None:
@@ -130,6 +136,16 @@ def test_a_job_yaml(tmp_path: Path) -> None:
         ("script: train.py\nname: 'a b'\n", "letters, digits"),
         ("script: train.py\nepochs: 3\n", "job.yaml:2: epochs: unknown key"),
         ("script: train.py\nargs: --epochs 3\n", "job.yaml:2: args: found '--epochs 3'"),
+        ("script: train.py\ntime: 2h\n", "job.yaml:2: time: unknown key; did you mean 'time_limit'?"),
+        ("script: train.py\nnot-before: 22:30\n", "job.yaml:2: not-before: unknown key; did you mean 'not_before'?"),
+        ("script: train.py\nadress: x\n", "job.yaml:2: adress: unknown key"),
+        ("script: train.py\ntime_limit: soon\n", "job.yaml:2: time_limit: found 'soon': a duration like"),
+        ("script: train.py\nafter: ['job-001:soon']\n", "job.yaml:2: after.0: found 'job-001:soon': a job is expected"),
+        ("script: train.py\ntime_warning: 5m\n", "job.yaml:2: time_warning: found '5m': a time limit"),
+        ("script: train.py\ntime_limit: .inf\n", "time_limit: found inf: a duration of at most 10000d is expected"),
+        ("script: train.py\ntime_limit: .nan\n", "time_limit: found nan: a duration longer than nothing"),
+        ("script: train.py\nvram: 99999999999999\n", "vram: found 99999999999999: a size of at most 512T"),
+        ("script: train.py\nnot_before: 1.0e+300\n", "not_before: found 1e+300: a time from 1970 to 2099"),
     ],
 )
 def test_a_mistake_in_a_job_yaml(tmp_path: Path, text: str, said: str) -> None:
@@ -152,14 +168,24 @@ def test_arguments_are_kept_literally() -> None:
     [
         ({"time_warning": "1m"}, "time limit"),
         ({"time_warning": "5m", "time_limit": "1m"}, "time limit"),
-        ({"time_limit": "-3"}, "2h"),
-        ({"after": "job-001:soon"}, "success"),
-        ({"priority": 10**6}, "1000"),
+        ({"time_limit": "-3"}, "^--time: found '-3': .*2h"),
+        ({"time_limit": "99999999999h"}, "^--time: found .*: a duration of at most 10000d is expected"),
+        ({"vram": "99999999999T"}, "^--vram: found .*: a size of at most 512T is expected"),
+        ({"not_before": "99999-01-01"}, "^--not-before: found '99999-01-01': a time from 1970 to 2099 is expected"),
+        ({"after": "job-001:soon"}, "^--after: found 'job-001:soon': .*success"),
+        ({"priority": 10**6}, "^--priority: .*1000"),
+        ({"gpus_per_node": -1}, "^--gpus-per-node: found -1"),
+        ({"args": ("fine", "a\0b")}, "^argument 2 of the script: .*NUL"),
     ],
 )
 def test_what_a_queue_cannot_keep_is_refused(fields: dict[str, object], said: str) -> None:
     with pytest.raises(JobSpecError, match=said):
         job_spec(script="t.py", **fields)
+
+
+def test_a_job_waits_once_for_another() -> None:
+    after = ("job-001", "job-002:any", "job-001:success", "job-002:any")
+    assert job_spec(script="t.py", after=after).after == ("job-001:success", "job-002:any")
 
 
 def test_the_warning_comes_a_tenth_before_the_limit_and_at_most_five_minutes() -> None:

@@ -12,11 +12,15 @@ from typing import Any
 import pytest
 
 from ugro.common.config import Inventory, JobSpec, NodeConfig
-from ugro.common.errors import Unreachable
-from ugro.common.models import Drain, FirstFailure, Job, JobState, Wish
+from ugro.common.errors import RecordUnreadable, StateError, Unreachable
+from ugro.common.models import Drain, FirstFailure, GpuLook, Job, JobState, Wish
+from ugro.control_plane import reconcile
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.queue import read_queue
+from ugro.control_plane.resource_manager import monitor
+from ugro.control_plane.scheduler import why
 from ugro.control_plane.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import LocalTransport, Outcome
@@ -85,7 +89,7 @@ class Bed:
 
     def why(self, job: Job) -> tuple[str, ...]:
         live, views = self.store.live(), self.store.remembered_nodes()
-        return read_queue(self.store, self.inventory, live, views, time.time()).why(job.id)
+        return why(read_queue(self.store, self.inventory, live, views, time.time()), job.id)
 
     def kinds(self, job: Job) -> list[str]:
         return [event.kind for event in self.store.events(job.id) if event.kind != "ranks"]
@@ -105,6 +109,13 @@ async def test_a_job_runs_to_its_end(bed: Bed) -> None:
     assert bed.kinds(job) == ["submitted", "starting", "placed", "running", "succeeded"]
     assert [(rank.node, rank.exit_code) for rank in job.ranks] == [("a", 0), ("b", 0)]
     assert sorted((bed.home / "started").read_text()) == ["0", "1"]
+    told = {event.kind: event.message for event in bed.store.events(job.id)}
+    assert told["running"] == "2 ranks started"
+
+
+async def test_one_rank_is_one_rank(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STARTED, nodes=("a",)), JobState.SUCCEEDED)
+    assert "1 rank started" in [event.message for event in bed.store.events(job.id)]
 
 
 async def test_a_job_ended_when_its_ranks_did_and_not_when_somebody_looked(bed: Bed) -> None:
@@ -129,6 +140,48 @@ async def test_an_unchanged_world_plans_nothing(bed: Bed) -> None:
         await bed.tick()
     assert (files.record.read_bytes(), files.events.read_bytes()) == before
     await cancel(bed, job)
+
+
+async def test_a_job_never_ends_before_it_began_whatever_the_clocks_say(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    started = bed.store.job(job.id).started_at
+    monkeypatch.setattr(reconcile, "end_of_ranks", lambda ranks, clock_offsets: 1000.0)
+    ended = await cancel(bed, job)
+    assert ended.ended_at == ended.started_at == started
+
+
+async def test_an_unreadable_job_keeps_its_gpus_and_the_others_are_followed(bed: Bed) -> None:
+    lost = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
+    other = await bed.until(bed.submit(STAY, nodes=("b",)), JobState.RUNNING)
+    record = bed.store.files(lost.id).record
+    whole = record.read_text()
+    record.write_text("{")
+    waiting = bed.submit(STARTED)
+    bed.store.update(other.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    async with asyncio.timeout(30):
+        while bed.store.job(other.id).state != JobState.CANCELLED:
+            with pytest.raises(RecordUnreadable, match=str(record)):
+                await bed.tick()
+    with pytest.raises(RecordUnreadable, match=str(record)):
+        await bed.tick()
+    assert bed.store.job(waiting.id).state == JobState.QUEUED
+    record.write_text(whole)
+    await cancel(bed, lost)
+    await bed.until(waiting, JobState.SUCCEEDED)
+
+
+@pytest.mark.parametrize("torn", [True, False])
+async def test_what_a_lost_job_left_on_a_node_keeps_no_other_waiting(bed: Bed, torn: bool) -> None:
+    job = bed.submit(STARTED)
+    await bed.until(job, JobState.SUCCEEDED)
+    bed.store.remember_leftovers(job.id, ["a"])
+    other = bed.submit(STARTED)
+    folder = bed.store.files(job.id).folder
+    bed.store.files(job.id).record.write_text("{") if torn else folder.rename(bed.home / "elsewhere")
+    await bed.until(other, JobState.SUCCEEDED)
+    assert bed.store.leftovers() == {job.id: ("a",)}
 
 
 async def cancel(bed: Bed, job: Job) -> Job:
@@ -202,6 +255,7 @@ async def test_one_node_that_cannot_start_stops_the_others(bed: Bed) -> None:
     (bed.home / "b" / "jobs").write_text("in the way")
     failed = await bed.until(job, JobState.FAILED)
     assert failed.first_failure and failed.first_failure.cause == "launch_failed" and failed.first_failure.node == "b"
+    assert bed.store.events(failed.id)[-1].message != failed.reason, "which the event before has told"
     assert not (bed.home / "started").exists()
 
 
@@ -220,6 +274,8 @@ async def test_the_rank_that_failed_is_named_and_the_other_is_ended(bed: Bed) ->
     failure = failed.first_failure
     assert failure and (failure.rank, failure.cause, failure.message) == (1, "python_exception", "ValueError: boom")
     assert [(rank.exit_code, rank.signal) for rank in failed.ranks] == [(None, "TERM"), (1, None)]
+    told = [(event.kind, event.message) for event in bed.store.events(failed.id)[-2:]]
+    assert told == [("failing", failed.reason), ("failed", "nothing of it is left on its nodes")], "each says its own"
 
 
 async def test_a_failure_keeps_its_reason_while_a_silent_node_delays_the_end(bed: Bed) -> None:
@@ -311,6 +367,8 @@ async def test_a_node_given_up_frees_the_job_and_is_cleared_when_it_is_back(bed:
     bed.nodes["b"].silent = False
     await bed.tick()
     assert not bed.store.leftovers()
+    last = bed.store.events(job.id)[-1]
+    assert (last.kind, last.node, last.message) == ("cleared", "b", f"nothing of {job.id} is left on b")
     assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
@@ -344,3 +402,19 @@ async def test_silence_is_news_and_only_watched_time_leads_to_a_proposal(
     await bed.tick()
     kinds = [event.kind for event in bed.store.events() if event.node == "b"]
     assert kinds == ["joined", "silent", "proposal", "answers"]
+
+
+async def test_a_history_that_cannot_be_written_is_told_and_stops_nothing(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "looks", lambda view, held: [GpuLook(at=view.seen_at, uuid="GPU-1")])
+    job = bed.submit(STARTED)
+    folder = bed.store.home / "history"
+    folder.touch()
+    with pytest.raises(StateError, match="history"):
+        await bed.tick()
+    assert bed.store.job(job.id).state == JobState.RUNNING
+    folder.unlink()
+    await bed.until(job, JobState.SUCCEEDED)
+    history = GpuHistory(bed.store.home)
+    assert [(node, len(history.read(node, 0.0))) for node in history.nodes()] == [("a", 1), ("b", 1)], "once a minute"

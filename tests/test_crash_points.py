@@ -5,30 +5,23 @@ UGRO_CRASH_STRIDE=1 tries every step; without it every few, so that it stays qui
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from cluster import until
+from counting import PYTHON
+from forked import answering
 from testbed.bed import Testbed
 from testbed.hosts import Host
 
-pytestmark = [pytest.mark.testbed, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 STRIDE = int(os.environ.get("UGRO_CRASH_STRIDE", "20"))
-
-PYTHON = """#!/bin/sh
-# The node's python; as torchrun it starts one rank, in a session of its own as torchrun does.
-[ "$1" = -m ] || exec {python} "$@"
-for option in "$@"; do case $option in --node-rank=*) export RANK="${{option#*=}}" ;; esac; done
-while [ "${{1%rank.py}}" = "$1" ]; do shift; done
-setsid --wait {python} "$@"
-"""
 
 INVENTORY = """\
 defaults: {python: ~/python, min_disk: 0}
@@ -50,8 +43,8 @@ ENDED = ("succeeded", "failed", "cancelled")
 class Crashing:
     """Two hosts, a job that says where it started, and a `ugro` that dies when it is told to."""
 
-    def __init__(self, bed: Testbed, ugro: Any) -> None:
-        self._ugro = ugro
+    def __init__(self, bed: Testbed, ask: Callable[..., dict[str, Any]]) -> None:
+        self._ask = ask
         self.hosts = (bed.master, bed.gpu1)
         self.home = bed.master.path(".ugro")
 
@@ -67,10 +60,7 @@ class Crashing:
             host.path("stay").unlink()
 
     def ugro(self, *args: str, at: int = 0) -> dict[str, Any]:
-        self._ugro.stdin.write(json.dumps({"args": args, "at": at}) + "\n")
-        self._ugro.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._ugro.stdout.readline())
-        return answer
+        return self._ask(args=args, at=at)
 
     def jobs(self) -> dict[str, dict[str, Any]]:
         done = self.ugro("status", "--json")
@@ -140,11 +130,8 @@ def cluster(testbed: Testbed) -> Iterator[Crashing]:
     program = [sys.executable, os.path.join(os.path.dirname(__file__), "crash.py")]
     env = {"UGRO_INVENTORY": f"{testbed.master.home}/inventory.yaml"}
     ugro = testbed.popen(program, cwd=f"{testbed.master.home}/project", env=env, stdin=-1, stderr=None)
-    try:
-        yield Crashing(testbed, ugro)
-    finally:
-        with contextlib.suppress(OSError):
-            ugro.communicate("", timeout=20)
+    with answering(ugro) as ask:
+        yield Crashing(testbed, ask)
 
 
 def crashes() -> Iterator[int]:

@@ -140,6 +140,15 @@ def test_show(ugro: Ugro, cron_folder: Path, home: Path) -> None:
     assert json.loads(ugro("show", "--json").stdout)["lines"] == [expected(home, 5)]
 
 
+def test_what_was_done_as_json(ugro: Ugro, cron_folder: Path, home: Path) -> None:
+    for changed in (True, False):
+        document = {"schema_version": 1, "changed": changed, "lines": [expected(home)]}
+        assert json.loads(ugro("install", "--json").stdout) == document
+    for changed in (True, False):
+        document = {"schema_version": 1, "changed": changed, "lines": []}
+        assert json.loads(ugro("remove", "--json").stdout) == document
+
+
 def test_no_crontab_program(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(home))
     for what in ("install", "remove", "show"):

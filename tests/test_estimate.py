@@ -21,6 +21,7 @@ from ugro.control_plane.resource_manager.predictor import PastRun
 @pytest.fixture(autouse=True)
 def folder(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").touch()
     return tmp_path
 
 
@@ -116,6 +117,12 @@ def test_a_job_file(folder: Path) -> None:
     assert document("job.yaml", "--vram", "7G")["estimate"]["mib"] == 7168
 
 
+def test_a_job_file_of_a_script_that_is_not_there(folder: Path) -> None:
+    (folder / "job.yaml").write_text("script: nosuch.py\nvram: 6G\n")
+    done = ask("job.yaml")
+    assert isinstance(done.exception, InputError) and "there is no script 'nosuch.py'" in done.exception.message
+
+
 def test_equal_runs_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     remember(monkeypatch, PastRun(run_key("train.py", ["--lr", "1"], None), 3000))
     found = document("train.py", "--", "--lr", "1")
@@ -139,6 +146,11 @@ def test_other_runs_correct_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
         (("--model", "foo"), "cannot be told from 'foo'"),
         (("--model", "7b", "--vram", "lots"), "--vram: found 'lots': a size like 512M or 10G is expected"),
         (("no.yaml",), "no.yaml: cannot be read"),
+        (("--model", "-1b"), "cannot be told from '-1b'"),
+        (("--model=-1b", "train.py", "--", "--model", "gpt2"), "cannot be told from '-1b'"),
+        (("train.py", "--", "--model=-1b"), "the size of the model cannot be told"),
+        (("nosuch.py",), "there is no script 'nosuch.py' in /"),
+        (("nosuch.py", "--vram", "1G"), "there is no script 'nosuch.py' in /"),
     ],
 )
 def test_mistakes(args: tuple[str, ...], said: str) -> None:

@@ -32,7 +32,7 @@ def environment(**extra: str) -> dict[str, str]:
     """Ours, without what would make the script resume or join another job; gloo stays on loopback."""
     others = ("RANK", "UGRO_RESUME_FROM", "UGRO_BATCH_SHARE")
     ours = {key: value for key, value in os.environ.items() if key not in others}
-    return ours | {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""} | extra
+    return ours | {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | extra
 
 
 @contextlib.contextmanager
@@ -192,7 +192,7 @@ def test_it_runs_without_torchrun(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_fails_the_run_and_names_the_presets(tmp_path: Path) -> None:
-    with started([*TWO_RANKS, str(SCRIPT), "--model=llama-7b"], tmp_path) as process:
+    with started([sys.executable, str(SCRIPT), "--model=llama-7b"], tmp_path) as process:
         assert process.wait(DEADLINE) != 0
     error = await_line(tmp_path, r"train_production.py: error: argument --model: (.*)")[1]
     assert all(preset in error for preset in ("llama-7b", "tiny", "small", "base"))

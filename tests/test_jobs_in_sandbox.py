@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from cluster import SCRIPTS, Ugro, document, exits, ranks_that_say, until
 
+from ugro.common.models import MeasuredLink
+from ugro.control_plane.metadata_store.links import Links
 from ugro.sandbox.cluster import Sandbox
 
 NODES = ("gpu-master", "gpu1", "gpu2")
@@ -35,15 +38,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, project: Path) -> Ugro:
-    def run(*args: str, cwd: Path = project) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "ugro", *args],
-            capture_output=True, text=True, timeout=120, cwd=cwd, stdin=subprocess.DEVNULL,
-            env=os.environ | sandbox.environment(),
-        )  # fmt: skip
-
-    return run
+def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
+    process = subprocess.Popen(
+        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with forked.ugro_of(process) as ugro:
+        yield ugro
 
 
 def members(sandbox: Sandbox, job_id: str) -> list[str]:
@@ -63,7 +64,7 @@ def members(sandbox: Sandbox, job_id: str) -> list[str]:
 def test_a_job_from_launch_to_its_record(ugro: Ugro, sandbox: Sandbox) -> None:
     args = ["a b", "$(touch pwned)", "it's", 'say "x"', "new\nline", "--name", "../.."]
     made = document(ugro("launch", "fine.py", "--name", "first", "--json", "--", *args))
-    assert set(made) == {"id", "name", "state"} and (made["name"], made["state"]) == ("first", "running")
+    assert set(made) == {"id", "name", "state", "note"} and (made["name"], made["state"]) == ("first", "running")
     job = document(ugro("wait", "first", "--json"))
     assert job["state"] == "succeeded" and job["first_failure"] is None
     assert job["command"] == ["fine.py", *args] and job["nodes"] == list(NODES)
@@ -87,25 +88,24 @@ def test_a_job_from_launch_to_its_record(ugro: Ugro, sandbox: Sandbox) -> None:
 def test_the_rank_that_failed_first_is_named(
     ugro: Ugro, sandbox: Sandbox, script: str, first: int, how: tuple[int | None, str | None], cause: str
 ) -> None:
-    done = ugro("launch", script, "--follow")
+    done = ugro("launch", script, "--name", script, "--follow")
     assert done.returncode == 1, done.stderr
-    job_id = done.stdout.split()[0]
-    job = document(ugro("status", job_id, "--json"))
+    job = document(ugro("status", script, "--json"))
     assert job["state"] == "failed"
     failure = job["first_failure"]
     assert (failure["rank"], failure["node"], failure["cause"]) == (first, NODES[first], cause)
     assert (failure["exit_code"], failure["signal"]) == how
     assert exits(job)[first][2:] == how
-    waited = ugro("wait", job_id)
+    waited = ugro("wait", script)
     assert waited.returncode == 1 and f"rank {first} on {NODES[first]} failed first" in waited.stderr
-    assert members(sandbox, job_id) == []
+    assert members(sandbox, job["id"]) == []
 
 
 def test_cancel_leaves_nothing(ugro: Ugro, sandbox: Sandbox) -> None:
     made = document(ugro("launch", "stubborn.py", "--json"))
     until(ranks_that_say(ugro, made["id"], "ready"))
     assert sum("sleep 7771" in command for command in members(sandbox, made["id"])) == 3
-    busy = document(ugro("launch", "fine.py", "--name", "next", "--json"))
+    busy = document(ugro("launch", "brief.py", "--name", "next", "--json"))
     assert busy["state"] == "queued"
     waiting = document(ugro("status", "next", "--json"))
     assert all(f"{node} is held by {made['id']}" in waiting["reason"] for node in NODES)
@@ -218,3 +218,43 @@ def test_looking_changes_no_record_and_a_sweep_is_quiet(ugro: Ugro, sandbox: San
     assert (done.returncode, done.stdout) == (0, "")
     assert json.loads(ugro("sweep", "--json").stdout)["changes"] == []
     assert records() == before
+
+
+def test_what_each_gpu_did_is_kept_and_shown(ugro: Ugro, sandbox: Sandbox) -> None:
+    made = document(ugro("launch", "quiet.py", "--yes", "--json"))
+    until(ranks_that_say(ugro, made["id"], "ready"))
+    kept = sorted((sandbox.root / "state/history").glob("*/looks.jsonl"))
+    assert [path.parent.name for path in kept] == sorted(NODES)
+    for path in kept:
+        os.utime(path, (0, 0))  # the last look is long ago
+    assert ugro("sweep").returncode == 0
+    before = {path: path.read_bytes() for path in kept}
+    past = document(ugro("history", "--json"))
+    assert [(gpu["node"], gpu["index"]) for gpu in past] == [(node, 0) for node in NODES]
+    for gpu in past:
+        idle, busy = gpu["samples"][0], gpu["samples"][-1]
+        assert (idle["job"], busy["job"]) == (None, made["id"])
+        assert busy["temperature_c"] and busy["memory_total_mib"] > 8000 and busy["at"].endswith("+00:00")
+    said = ugro("history", "gpu1", "--since", "1h").stdout.splitlines()
+    assert len(said) == 3 and said[2].startswith("gpu1 ") and made["id"] in said[2] and "RTX 4070" in said[2]
+    assert "nope" in ugro("history", "nope").stderr
+    assert {path: path.read_bytes() for path in kept} == before, "looking writes nothing"
+    assert ugro("cancel", made["id"]).returncode == 0
+
+
+def test_a_job_gets_the_nodes_with_the_fastest_links_and_why_says_so(ugro: Ugro, sandbox: Sandbox) -> None:
+    measured = document(ugro("check", "--network", "--json"))["network"]["links"]
+    links = Links(sandbox.root / "state")
+    assert [(link.source, link.target, link.gbit_per_s) for link in links.all()] == [
+        (link["source"], link["target"], link["gbit_per_s"]) for link in measured
+    ]
+    pairs = {("gpu-master", "gpu1"): 0.095, ("gpu-master", "gpu2"): 0.94, ("gpu1", "gpu2"): 0.095}
+    links.remember(
+        MeasuredLink(source=a, target=b, backend="gloo", latency_ms=0.1, gbit_per_s=rate, measured_at=1.0)
+        for pair, rate in pairs.items()
+        for a, b in (pair, pair[::-1])
+    )
+    made = document(ugro("launch", "fine.py", "--nodes", "2", "--yes", "--json"))
+    assert document(ugro("wait", made["id"], "--json"))["nodes"] == ["gpu-master", "gpu2"]
+    reasons = document(ugro("why", made["id"], "--json"))["reasons"]
+    assert "its links are the fastest: 940 Mbit/s against 95 Mbit/s" in reasons[0]

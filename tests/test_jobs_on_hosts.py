@@ -1,17 +1,19 @@
-"""Whole jobs on the testbed: three hosts, a real sshd on each, the owner's cluster in small."""
+"""Whole jobs on the testbed: three hosts, a real sshd on each, the owner's cluster in small.
+
+One of them trains with torch. What the others need of it is done by `counting`'s quick torchrun.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 
 import pytest
 from cluster import SCRIPTS, Ugro, document, exits, ranks_that_say, until
+from counting import GPU1, GPU2, MASTER, inventory, start
 from testbed.bed import Testbed
 
-pytestmark = pytest.mark.testbed
 NODES = ("gpu-master", "gpu1", "gpu2")
 GPUS = {name: f"GPU-0000000{number}-1111-2222-3333-444455556666" for number, name in enumerate(NODES)}
 NVIDIA_SMI = """#!/bin/sh
@@ -26,25 +28,13 @@ esac
 
 
 @pytest.fixture
-def bed(testbed: Testbed) -> Testbed:
-    testbed.reset()
-    testbed.master.run(["rm", "-rf", ".ugro", "project"])
-    for host in testbed.hosts.values():
+def bed(bed: Testbed) -> Testbed:
+    """`counting`'s, with GPUs and more scripts."""
+    for host in bed.hosts.values():
         host.install_program("nvidia-smi", NVIDIA_SMI % GPUS[host.name])
     for name, text in SCRIPTS.items():
-        testbed.master.write(f"project/{name}", text)
-    return testbed
-
-
-@pytest.fixture
-def ugro(bed: Testbed) -> Ugro:
-    project = f"{bed.master.home}/project"
-    env = {"UGRO_INVENTORY": f"{bed.master.home}/inventory.yaml"}
-
-    def run(*args: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        return bed.ugro(*args, cwd=project, env=env, timeout=timeout)
-
-    return run
+        bed.master.write(f"project/{name}", text)
+    return bed
 
 
 def members(bed: Testbed, job_id: str) -> dict[str, list[str]]:
@@ -61,6 +51,8 @@ def nothing_left(bed: Testbed, job_id: str) -> bool:
 
 
 def test_a_ddp_job_on_three_hosts(bed: Testbed, ugro: Ugro) -> None:
+    with_torch = inventory(MASTER, GPU1, GPU2).replace("~/python", sys.executable)
+    bed.master.write("inventory.yaml", with_torch)
     done = ugro("launch", "fine.py", "--name", "first", "--follow", "--", "a b", "$(touch pwned)")
     assert done.returncode == 0, done.stderr
     for rank in range(3):
@@ -76,7 +68,7 @@ def test_a_ddp_job_on_three_hosts(bed: Testbed, ugro: Ugro) -> None:
 
 
 def test_a_script_that_exits_3_and_a_rank_that_is_killed(bed: Testbed, ugro: Ugro) -> None:
-    done = ugro("launch", "exit3.py", "--follow")
+    done = ugro("launch", "leaves3.py", "--follow")
     assert done.returncode == 1 and "rank 1 on gpu1 failed first" in done.stderr
     job = document(ugro("status", "job-001", "--json"))
     assert exits(job)[1] == (1, "gpu1", 3, None)
@@ -103,13 +95,9 @@ def test_cancel_ends_what_resists(bed: Testbed, ugro: Ugro) -> None:
 
 
 def test_a_node_whose_launch_fails_stops_the_others(bed: Testbed, ugro: Ugro) -> None:
-    inventory = bed.master.path("inventory.yaml")
-    text = inventory.read_text()
-    inventory.write_text(text.replace("user: ollie", "user: ollie, python: /no/such/python"))
-    try:
-        done = ugro("launch", "fine.py")
-    finally:
-        inventory.write_text(text)
+    without_python = GPU2.replace("user: ollie", "user: ollie, python: /no/such/python")
+    bed.master.write("inventory.yaml", inventory(MASTER, GPU1, without_python))
+    done = ugro("launch", "quiet.py")
     assert done.returncode == 1 and "gpu2: python /no/such/python cannot be run there" in done.stderr
     job = document(ugro("status", "job-001", "--json"))
     assert job["state"] == "failed" and job["first_failure"]["cause"] == "launch_failed"
@@ -140,8 +128,10 @@ def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, ugro
     assert nodes["gpu1"]["reachable"] and not nodes["gpu2"]["reachable"]
     assert nodes["gpu2"]["gpus"] and nodes["gpu2"]["age_seconds"] > 0, "as it was last seen, with its age"
     assert document(ugro("status", "job-001", "--json"))["state"] == "running", "looking decides nothing"
-    assert ugro("launch", "fine.py", "--nodes", "gpu2").returncode == 3
-    assert "job-001 unknown: gpu2:" in ugro("sweep").stdout
+    with start(bed, "launch", "quiet.py", "--nodes", "gpu2") as launch:
+        assert "job-001 unknown: gpu2:" in ugro("sweep").stdout
+        launch.communicate(timeout=60)
+    assert launch.returncode == 3
     unknown = document(ugro("status", "job-001", "--json"))
     assert unknown["state"] == "unknown" and unknown["unknown_since"]
     for host in bed.hosts.values():
@@ -158,10 +148,7 @@ def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, ugro
 
 
 def test_following_survives_a_dropped_connection(bed: Testbed, ugro: Ugro) -> None:
-    follower = bed.popen(
-        [sys.executable, "-m", "ugro", "launch", "late.py", "--follow"],
-        cwd=f"{bed.master.home}/project", env={"UGRO_INVENTORY": f"{bed.master.home}/inventory.yaml"},
-    )  # fmt: skip
+    follower = start(bed, "launch", "late.py", "--follow")
     assert follower.stdout
     heard: list[str] = []
     for line in follower.stdout:
@@ -191,7 +178,7 @@ def test_a_node_that_was_rebooted(bed: Testbed, ugro: Ugro) -> None:
 
 def test_host_keys_are_strict_and_trust_is_given_by_hand(bed: Testbed, ugro: Ugro) -> None:
     bed.gpu1.new_host_key()
-    done = ugro("launch", "fine.py", "--json")
+    done = ugro("launch", "quiet.py", "--json")
     error = json.loads(done.stderr)["error"]
     assert (done.returncode, error["code"]) == (3, "host_key_changed")
     assert "ugro trust gpu1 --replace" in error["hint"] and "SHA256:" in error["message"]

@@ -213,7 +213,8 @@ async def test_a_timeout_ends_the_call_and_its_shell(here: LocalTransport) -> No
 
 
 async def test_waiting_for_ones_turn_costs_no_time(here: LocalTransport) -> None:
-    await asyncio.gather(*(here.ask("sleep 0.2", timeout=0.5) for _ in range(5)))
+    said = await asyncio.gather(*(here.ask("sleep 0.2; echo done", timeout=0.5) for _ in range(5)))
+    assert [outcome.text for outcome in said] == ["done\n"] * 5
 
 
 async def test_a_cancelled_call_is_ended_and_the_next_in_line_is_served(here: LocalTransport) -> None:
@@ -345,7 +346,6 @@ def bed(testbed: Testbed) -> Testbed:
 NOISE = "echo chatter; sh -c 'echo more >&2'; sleep 1\n"
 
 
-@pytest.mark.testbed
 def test_a_slow_login_is_paid_once(bed: Testbed) -> None:
     bed.gpu1.write(".bashrc", f"echo x >>logins; {NOISE}")
     answers = told(bed, 'for n in range(20): tell(**await ask(pool["gpu1"], "echo $1; exit 3", str(n)))')
@@ -355,7 +355,6 @@ def test_a_slow_login_is_paid_once(bed: Testbed) -> None:
     assert not bed.gpu1.processes() or all("/bin/sh" not in p.command for p in bed.gpu1.processes())
 
 
-@pytest.mark.testbed
 def test_other_login_shells_become_ours(bed: Testbed) -> None:
     bed.gpu1.set_shell("/usr/bin/fish")
     bed.gpu1.write(".config/fish/config.fish", NOISE)
@@ -370,13 +369,11 @@ for name in ("gpu1", "gpu2"):
     assert [answer["text"] for answer in answers] == [f"it's\n$HOME !! {n}" for n in (0, 1, 2)] * 2
 
 
-@pytest.mark.testbed
 def test_no_shell_of_ours_is_refused_over_ssh(bed: Testbed) -> None:
     bed.gpu2.set_shell("/usr/sbin/nologin")
     assert told(bed, 'tell(**await ask(pool["gpu2"], "true"))')[0]["code"] == "node_refused"
 
 
-@pytest.mark.testbed
 def test_a_call_that_is_ended_is_ended_on_the_node(bed: Testbed) -> None:
     bed.gpu1.write(".bashrc", NOISE)
     body = """
@@ -396,7 +393,6 @@ tell(free=node._sessions._value)
     assert sessions["free"] == 7
 
 
-@pytest.mark.testbed
 def test_a_cut_link_costs_one_call(bed: Testbed) -> None:
     body = """
 ssh.KEEPALIVE_INTERVAL = 0.5

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ from ugro.common.config import NodeConfig
 from ugro.common.paths import RunPaths
 from ugro.nodes import log_streamer
 from ugro.nodes.log_streamer import LogReader, fetch, parse_pieces
-from ugro.nodes.transport import LocalTransport
+from ugro.nodes.transport import LocalTransport, Outcome
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 
@@ -83,6 +86,32 @@ async def test_a_killed_follower_leaves_a_copy_that_is_gone_on_from(
     (copies / "rank-0.log").write_bytes(b"one\nt")
     assert await fetch(node, PATHS, copies, at=1.0) == 3
     assert [line.text for line in LogReader(copies).lines()] == ["one", "two"]
+
+
+async def test_where_nothing_came_no_trace_is_left(run_dir: Path, node: LocalTransport, tmp_path: Path) -> None:
+    assert await fetch(node, PATHS, tmp_path / "logs", at=1.0) == 0
+    elsewhere = RunPaths("~/nowhere", "job-001", 1, 0)
+    assert await fetch(node, elsewhere, tmp_path / "logs", at=1.0) == 0
+    assert not (tmp_path / "logs").exists()
+
+
+async def test_two_followers_bring_each_byte_once(run_dir: Path, node: LocalTransport, tmp_path: Path) -> None:
+    add(run_dir / "rank-0.log", b"one\ntwo\n")
+    counts = await asyncio.gather(*(fetch(node, PATHS, tmp_path / "logs", at=float(one)) for one in range(4)))
+    assert all(count in (0, 8) for count in counts) and 8 in counts
+    assert [line.text for line in LogReader(tmp_path / "logs").lines(final=True)] == ["one", "two"]
+
+
+class Liar(LocalTransport):
+    """A node that answers with bytes nobody asked for."""
+
+    async def run(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
+        return Outcome(status=0, stdout=b"rank-0.log 9 5\nforged", stderr=b"")
+
+
+async def test_bytes_from_another_place_than_asked_for_count_as_none(home: Path, tmp_path: Path) -> None:
+    liar = Liar(NodeConfig(name="liar", address="127.0.0.1", local=True))
+    assert await fetch(liar, PATHS, tmp_path / "logs", at=1.0) == 0, "or whoever asks until nothing comes asks forever"
 
 
 async def test_names_a_job_made_up_are_not_taken_for_logs(run_dir: Path, node: LocalTransport, tmp_path: Path) -> None:

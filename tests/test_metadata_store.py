@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
 
 from ugro.common.config import JobSpec
-from ugro.common.errors import InputError, StateError, StateLocked
+from ugro.common.errors import InputError, RecordUnreadable, StateError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeView
-from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at
+from ugro.control_plane.metadata_store import MetadataStore, timeline
+from ugro.control_plane.metadata_store.records import pass_over
+from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, strays
 
 CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
 
@@ -227,9 +232,15 @@ def test_a_broken_record_names_the_last_good_copy_and_that_copy_works(tmp_path: 
     path.write_text(torn)
     with pytest.raises(StateError, match=r"job\.json is not a valid record") as caught:
         MetadataStore(tmp_path).job(job.id)
-    _, _, command = caught.value.hint.partition(": ")
-    subprocess.run(command, shell=True, check=True)
+    restore(tmp_path, caught.value)
     assert MetadataStore(tmp_path).job(job.id).priority == 0
+
+
+def restore(home: Path, error: UgroError) -> None:
+    """Do what the hint of an unreadable record says."""
+    _, _, command = error.hint.partition(": ")
+    env = os.environ | {"UGRO_HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    subprocess.run(command, shell=True, check=True, env=env)
 
 
 def test_a_broken_cluster_file_is_put_aside_by_a_rebuild(tmp_path: Path) -> None:
@@ -237,7 +248,7 @@ def test_a_broken_cluster_file_is_put_aside_by_a_rebuild(tmp_path: Path) -> None
     done, live = ended(store, submit(store)), submit(store)
     (tmp_path / "cluster.json").write_text("{")
     (tmp_path / "finished.jsonl").unlink()
-    assert MetadataStore(tmp_path).rebuild() == (1, 1)
+    assert MetadataStore(tmp_path).rebuild() == (1, 1, [])
     fresh = MetadataStore(tmp_path)
     assert [job.id for job in fresh.live()] == [live.id] and [row.id for row in fresh.summaries()] == [done.id]
     assert list(tmp_path.glob("cluster.json.broken-*"))
@@ -267,12 +278,171 @@ def test_pruned_logs_say_so(tmp_path: Path) -> None:
     assert pruned_at(store, new.id) is None and store.job(old.id) == old
 
 
-def test_an_event_that_a_crash_kept_from_the_timeline_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", range(1, 5))
+def test_a_kill_between_a_record_and_its_timelines_loses_no_event_and_doubles_none(tmp_path: Path, step: int) -> None:
     store = MetadataStore(tmp_path)
     job = submit(store)
-    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
-        patched.setattr(store, "_note", Mock(side_effect=RuntimeError))
-        ended(store, job)
+    other = submit(store)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die_at(step, lambda: ended(store, job))
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    store.save(other, "priority", "comes between")
     for _ in range(2):
         MetadataStore(tmp_path).settle()
     assert [event.kind for event in store.events(job.id)] == ["submitted", "succeeded"]
+    assert [event.kind for event in store.events() if event.job == job.id] == ["submitted", "succeeded"]
+
+
+def die_at(step: int, act: Callable[[], object]) -> None:
+    """As `kill -9` before or after the first or second line that goes to a timeline."""
+    steps = iter(range(1, step + 1))
+
+    def may_die() -> None:
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def append(path: Path, line: str) -> None:
+        may_die()
+        append_line(path, line)
+        may_die()
+
+    timeline.append_line = append  # type: ignore[attr-defined]
+    act()
+
+
+def test_a_change_that_follows_a_kill_at_once_keeps_the_event_that_was_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = submit(store := MetadataStore(tmp_path))
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(timeline, "append_line", Mock(side_effect=RuntimeError))
+        store.save(job, "held", "")
+    MetadataStore(tmp_path).update(job.id, lambda job: job, "released", "")
+    for events in (store.events(job.id), store.events()):
+        assert [event.kind for event in events] == ["submitted", "held", "released"]
+
+
+def test_a_resident_process_finds_what_another_was_killed_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = submit(MetadataStore(tmp_path))
+    resident, other = MetadataStore(tmp_path), MetadataStore(tmp_path)
+    resident.settle()
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(timeline, "append_line", Mock(side_effect=RuntimeError))
+        other.save(job, "held", "")
+    resident.settle()
+    assert [event.kind for event in resident.events(job.id)] == ["submitted", "held"]
+    assert [event.kind for event in resident.changes] == ["held"]
+
+
+def test_settling_reads_only_the_end_of_a_long_timeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    for number in range(300):
+        job = store.save(job, "ranks", f"change {number} " + "x" * 200)
+    monkeypatch.setattr(timeline, "read_lines", Mock(side_effect=AssertionError("all of it was read")))
+    read = Mock(side_effect=timeline.read_tail)
+    monkeypatch.setattr(timeline, "read_tail", read)
+    MetadataStore(tmp_path).settle()
+    (call,) = read.call_args_list
+    assert call.args[2] < 6000 < store.files(job.id).events.stat().st_size
+
+
+def test_a_very_long_event_is_found_at_the_end_too(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job = store.save(submit(store), "failing", "x" * 100_000)
+    with open(store.files(job.id).events, "a") as file:
+        file.write('{"at": 1.0, "jo' + "y" * 10_000)
+    MetadataStore(tmp_path).settle()
+    assert [event.kind for event in store.events(job.id)] == ["submitted", "failing"]
+
+
+@pytest.mark.parametrize("broken", ["", "{", '{"id": "job-001"}', "\0" * 50, '{"schema_version": 99}'])
+def test_an_unreadable_record_of_an_ended_job_is_named_and_stops_no_list(tmp_path: Path, broken: str) -> None:
+    store = MetadataStore(tmp_path)
+    jobs = [ended(store, submit(store, f"n{number}"), at=number) for number in range(3)]
+    live = submit(store)
+    store.files("job-002").record.write_text(broken)
+    fresh, unreadable = MetadataStore(tmp_path), list[RecordUnreadable]()
+    assert fresh.recent(3, unreadable.append) == fresh.jobs(["job-001", "job-002", "job-003"], pass_over)
+    assert [error.path for error in unreadable] == [store.files("job-002").record]
+    assert fresh.live() == [live] and fresh.find("n2") == jobs[2] and len(fresh.summaries()) == 3
+    with pytest.raises(RecordUnreadable, match="job-002"):
+        fresh.find("n1")
+    with fresh.lock():
+        fresh.settle()
+
+
+def test_a_rebuild_leaves_out_what_is_unreadable_and_takes_it_in_once_it_is_restored(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    done, lost, live = (submit(store) for _ in range(3))
+    for job in (done, lost):
+        ended(store, job)
+    store.files(lost.id).record.write_text("")
+    counted = MetadataStore(tmp_path).rebuild()
+    assert counted[:2] == (1, 1) and [error.path.parent.name for error in counted.unreadable] == [lost.id]
+    fresh = MetadataStore(tmp_path)
+    assert fresh.live() == [live] and {row.id for row in fresh.summaries()} == {done.id, lost.id}
+    restore(tmp_path, counted.unreadable[0])
+    fresh = MetadataStore(tmp_path)
+    assert [job.id for job in fresh.live()] == [lost.id, live.id], "as it was before it ended: the next tick ends it"
+    assert [row.id for row in fresh.summaries()] == [done.id]
+
+
+def test_an_unreadable_record_of_a_live_job_stops_who_acts_and_not_who_looks(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    lost, fine = submit(store), submit(store)
+    path = store.files(lost.id).record
+    path.write_text("{")
+    for fresh in (MetadataStore(tmp_path), MetadataStore(tmp_path)):
+        unreadable = list[RecordUnreadable]()
+        assert fresh.live(unreadable.append) == [fine] and [error.path for error in unreadable] == [path]
+        with pytest.raises(RecordUnreadable, match=str(path)):
+            fresh.live()
+        fresh.settle()
+        assert [error.path for error in fresh.rebuild().unreadable] == [path], "and it stays among the live ones"
+
+
+def test_a_record_that_was_put_back_is_told_once(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    for priority in (1, 2):
+        job = store.save(job.model_copy(update={"priority": priority}), "priority", str(priority))
+    path = store.files(job.id).record
+    os.replace(path.with_name("job.json.before"), path)
+    for _ in range(2):
+        MetadataStore(tmp_path).settle()
+    assert [event.kind for event in store.events(job.id)] == ["submitted", "priority", "priority", "restored"]
+    assert "again that of" in store.events(job.id)[-1].message and store.job(job.id).priority == 1
+
+
+def test_what_a_node_said_of_an_ended_job_is_no_restored_record(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    store.note("a", "cleared", "nothing of it is left", job.id)
+    MetadataStore(tmp_path).settle()
+    assert [event.kind for event in store.events(job.id)] == ["submitted", "cleared"]
+
+
+def test_files_that_killed_commands_left_are_found_and_those_being_written_are_not(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    record = store.files(submit(store).id).record
+    store.master()
+    left = [tmp_path / ".tmp-cluster.json-x1", tmp_path / ".master-7", record.with_name(".tmp-job.json-x2")]
+    for path in left:
+        path.touch()
+    os.utime(record, (1.0, 1.0))
+    os.link(record, linked := record.with_name(".tmp-job.json.before-7"))
+    assert strays(store, time.time() - 60) == [], "all are of this moment, also the link to an old record"
+    assert sorted(strays(store, time.time() + 60)) == sorted([*left, linked])
+
+
+def test_an_id_is_one_more_than_the_highest_whatever_else_is_there(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    assert store.next_id() == "job-001"
+    for name in ("job-009", "job-1000", "job-099", "job-1000.bak", "notes", "job-twelve", ".tmp-job-123456"):
+        (tmp_path / "jobs" / name).mkdir(parents=True)
+    assert store.next_id() == "job-1001" and store.reserve().folder.name == "job-1001"

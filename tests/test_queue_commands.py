@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
+from cluster import Ugro, until
+
+from ugro.common.config import JobSpec, NodeConfig
+from ugro.common.models import CodeVersion, Drain, JobState, NodeShare, Placement
+from ugro.control_plane.metadata_store import MetadataStore
 
 INVENTORY = "nodes:\n  here: {address: 127.0.0.1, local: true, base_dir: BASE}\n"
 
@@ -29,18 +39,19 @@ esac
 class Master:
     """A state directory, one local node, and a project with a script."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, ugro: Ugro) -> None:
+        self.root, self._ugro = root, ugro
         self.home = root / "state"
         (root / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{root}/node"))
         (root / "t.py").write_text("print('fine')\n")
 
-    def ugro(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    @property
+    def env(self) -> dict[str, str]:
         env = {key: value for key, value in os.environ.items() if not key.startswith("UGRO_")}
-        env |= {"UGRO_HOME": str(self.home), "HOME": str(self.root)}
-        done = subprocess.run(
-            [sys.executable, "-m", "ugro", *words], cwd=self.root, env=env, capture_output=True, text=True, timeout=60
-        )
+        return env | {"UGRO_HOME": str(self.home), "HOME": str(self.root)}
+
+    def ugro(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        done = self._ugro(*words, cwd=self.root, env=self.env | env)
         assert done.returncode == code, (words, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         return done
@@ -48,10 +59,42 @@ class Master:
     def json(self, *words: str) -> Any:
         return json.loads(self.ugro(*words, "--json").stdout)
 
+    @contextlib.contextmanager
+    def gpu(self) -> Iterator[None]:
+        """While this lasts the node has a GPU."""
+        smi = self.root / "bin" / "nvidia-smi"
+        smi.parent.mkdir()
+        smi.write_text(SMI)
+        smi.chmod(0o755)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", f"{smi.parent}:{os.environ['PATH']}")
+            yield
+
+    @contextlib.contextmanager
+    def resident(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+        """A `ugro serve` that has begun."""
+        command = [sys.executable, "-m", "ugro", "serve", *options]
+        out = subprocess.PIPE
+        with subprocess.Popen(command, cwd=self.root, env=self.env, stdout=out, stderr=out, text=True) as serving:
+            try:
+                lock = self.home / "serve.lock"
+                until(lambda: (lock.exists() and lock.read_text()) or serving.poll() is not None)
+                assert serving.poll() is None, serving.communicate()
+                yield serving
+            finally:
+                serving.terminate()
+                serving.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def ugro() -> Iterator[Ugro]:
+    with subprocess.Popen(forked.PROGRAM, stdin=-1, stdout=-1, text=True) as process, forked.ugro_of(process) as ugro:
+        yield ugro
+
 
 @pytest.fixture
-def master(tmp_path: Path) -> Master:
-    return Master(tmp_path)
+def master(tmp_path: Path, ugro: Ugro) -> Master:
+    return Master(tmp_path, ugro)
 
 
 def test_a_held_job_is_told_released_and_reprioritized(master: Master) -> None:
@@ -72,7 +115,7 @@ def test_a_held_job_is_told_released_and_reprioritized(master: Master) -> None:
 
 def test_what_cannot_be_meant_is_refused(master: Master) -> None:
     for words, said in (
-        (("--time", "0"), "time_limit"),
+        (("--time", "0"), "--time: found '0': a duration longer than nothing"),
         (("--time", "soon"), "2h"),
         (("--not-before", "25:99"), "22:30"),
         (("--vram", "much"), "10G"),
@@ -95,35 +138,59 @@ def test_a_drained_node_is_shown_and_keeps_jobs_waiting(master: Master) -> None:
     assert "gets jobs again" in master.ugro("undrain", "here").stdout
 
 
+def test_when_a_job_for_later_starts_is_told(master: Master) -> None:
+    said = master.ugro("launch", "t.py", "--not-before", "+2h").stdout
+    assert "Job queued (ID: job-001). Starting in ~2 hours: starts ~" in said and ", as asked for" in said
+    expected = master.json("why", "job-001")
+    asked = master.json("status", "job-001")["not_before"]
+    assert (expected["starts_at"], expected["never_starts"]) == (asked, False)
+    assert ", as asked for" in master.json("status", "job-001")["reason"]
+
+
+def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold", "--name", "first")
+    master.ugro("cancel", "first")
+    never = "will never start as things are: waits for job-001 to succeed, but it was cancelled; to go on: "
+    assert f"Job queued (ID: job-002). It {never}" in master.ugro("launch", "t.py", "--after", "first").stdout
+    assert master.json("launch", "t.py", "--after", "first")["never_starts"] is True
+    master.ugro("cancel", "job-003")
+    expected = master.json("why", "job-002")
+    assert expected["reasons"][0].startswith(never) and expected["reasons"][0].endswith("ugro cancel job-002")
+    assert (expected["never_starts"], expected["starts_at"], expected["state"]) == (True, None, "queued")
+    assert master.ugro("why", "job-002").stdout.count("will never start") == 1
+    shown = [master.json("status", "job-002"), master.json("status", "--state", "queued")["jobs"][0]]
+    assert all(job["reason"].startswith(never) and job["state"] == "queued" for job in shown)
+    (master.root / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{master.root}/node").replace("here", "new"))
+    master.ugro("launch", "t.py", "--hold", "--nodes", "new")
+    (master.root / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{master.root}/node"))
+    first, *rest = master.json("why", "job-004")["reasons"]
+    assert "new is not in the inventory any more; to go on: add new to the inventory again" in first and len(rest) == 1
+
+
 def test_status_shows_what_matters_and_the_rest_when_asked(master: Master) -> None:
+    store, now = MetadataStore(master.home), time.time()
     for number in range(12):
-        master.ugro("launch", "t.py", "--hold", "--name", f"n{number}")
+        wish = JobSpec(script="t.py", name=f"n{number}", hold=True)
+        job = store.submit(store.reserve(), wish, CodeVersion(directory="/", files=0, size_bytes=0), now)
         if number < 11:
-            master.ugro("cancel", f"n{number}")
+            store.save(job.model_copy(update={"state": JobState.CANCELLED, "ended_at": now + number}), "cancelled", "")
     names = [job["name"] for job in master.json("status")["jobs"]]
     assert names == [f"n{number}" for number in range(1, 12)], "the last ten that ended, and what waits"
     assert len(master.json("status", "--all")["jobs"]) == 12
     assert [job["name"] for job in master.json("status", "--name", "n1?")["jobs"]] == ["n10", "n11"]
     assert [job["name"] for job in master.json("status", "--state", "held")["jobs"]] == ["n11"]
     assert len(master.json("status", "--since", "1h")["jobs"]) == 12
-    assert master.json("state", "rebuild") == {"live": 1, "ended": 11}
+    assert master.json("state", "rebuild") == {"live": 1, "ended": 11, "unreadable": []}
 
 
 def test_memory_that_will_not_do_is_told_and_asked_about(master: Master) -> None:
-    smi = master.root / "bin" / "nvidia-smi"
-    smi.parent.mkdir()
-    smi.write_text(SMI)
-    smi.chmod(0o755)
-    os.environ["PATH"] = f"{smi.parent}:{os.environ['PATH']}"
-    try:
+    with master.gpu():
         refused = master.ugro("launch", "t.py", "--hold", "--", "--model", "llama-7b", code=2)
         assert "does not train in" in refused.stderr and "--yes" in refused.stderr and "QLoRA" in refused.stderr
         accepted = master.ugro("launch", "t.py", "--hold", "--yes", "--", "--model", "llama-7b")
         assert "does not train in" in accepted.stderr
         assert master.json("status", "job-001")["predicted_mib"] > 100_000
         assert "no node can give that" in master.ugro("launch", "t.py", "--vram", "10G", code=2).stderr
-    finally:
-        os.environ["PATH"] = os.environ["PATH"].partition(":")[2]
 
 
 def test_the_last_words_of_a_submission_are_the_next_commands(master: Master) -> None:
@@ -132,3 +199,222 @@ def test_the_last_words_of_a_submission_are_the_next_commands(master: Master) ->
     assert "Job queued (ID: job-002)." in said
     for command in ("ugro why job-002", "ugro logs -f job-002", "ugro hold job-002", "ugro cancel job-002"):
         assert command in said
+
+
+def test_an_unreadable_record_of_an_ended_job_is_named_and_the_rest_is_shown(master: Master) -> None:
+    for _ in range(3):
+        master.ugro("launch", "t.py", "--hold")
+    for job in ("job-001", "job-002"):
+        master.ugro("cancel", job)
+    record = master.home / "jobs/job-002/job.json"
+    record.write_text("")
+    shown = master.json("status")
+    assert [job["id"] for job in shown["jobs"]] == ["job-001", "job-003"]
+    (broken,) = shown["unreadable"]
+    assert (broken["id"], broken["file"]) == ("job-002", str(record))
+    assert set(broken["error"]) == {"code", "message", "hint"}
+    restore = f"cp {record}.before {record} && ugro state rebuild"
+    for words in ("status",), ("status", "--all"), ("status", "--state", "cancelled"):
+        last = master.ugro(*words).stdout.splitlines()[-1]
+        assert last.startswith(f"job-002 is unreadable: {record} is not a valid record: it is empty; ")
+        assert last.endswith(restore)
+    assert "held" in master.ugro("why", "job-003").stdout
+    refused = master.ugro("status", "job-002", code=4)
+    assert str(record) in refused.stderr and restore in refused.stderr
+    assert "indexed 1 live and 1 ended jobs" in master.ugro("state", "rebuild", code=4).stdout
+    rebuilt = json.loads(master.ugro("state", "rebuild", "--json", code=4).stdout)
+    assert rebuilt == {"live": 1, "ended": 1, "unreadable": [broken]}
+    master.ugro("sweep")
+
+
+def test_a_job_that_waits_for_an_unreadable_one_waits_on(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold")
+    master.ugro("launch", "t.py", "--after", "job-001:any", "--hold")
+    master.ugro("cancel", "job-001")
+    record = master.home / "jobs/job-001/job.json"
+    whole = record.read_text()
+    record.write_text("{")
+    master.ugro("release", "job-002")
+    master.ugro("sweep")
+    waits = [f"{record} cannot be read", "waits for job-001 to end"]
+    assert master.json("why", "job-002")["reasons"][:2] == waits
+    assert master.json("status", "job-002")["state"] == "queued"
+    record.write_text(whole)
+    assert not set(waits) & set(master.json("why", "job-002")["reasons"])
+
+
+def test_an_unreadable_record_of_a_live_job_lets_nothing_start_and_looking_goes_on(master: Master) -> None:
+    for _ in range(2):
+        master.ugro("launch", "t.py", "--not-before", "+2h")
+    record = master.home / "jobs/job-001/job.json"
+    record.write_text("{")
+    shown = master.json("status")
+    assert [job["id"] for job in shown["jobs"]] == ["job-002"] and shown["nodes"]
+    assert [broken["file"] for broken in shown["unreadable"]] == [str(record)]
+    stopped = f"nothing starts while {record} cannot be read"
+    assert shown["jobs"][0]["reason"].startswith(stopped)
+    assert master.json("status", "job-002")["reason"].startswith(stopped)
+    assert master.json("why", "job-002")["reasons"][0] == stopped
+    for words in ("sweep",), ("launch", "t.py"), ("launch", "t.py", "--dry-run"), ("status", "job-001"):
+        assert str(record) in master.ugro(*words, code=4).stderr
+    assert [job["id"] for job in master.json("status")["jobs"]] == ["job-002"], "and nothing was submitted"
+    master.ugro("reprioritize", "job-002", "3")
+    assert master.json("status", "job-002")["priority"] == 3
+
+
+def test_what_killed_commands_left_goes_with_the_garbage(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold")
+    fresh = master.home / "jobs/job-001/.tmp-job.json-x"
+    fresh.touch()
+    assert master.json("gc", "--delete")["temporary"] == []
+    assert fresh.exists(), "somebody may still be writing it"
+
+
+def test_status_shows_what_was_asked_for(master: Master) -> None:
+    asked = ("--time", "90m", "--time-warning", "10m", "--after", "plain:any", "--not-before", "2099-01-01T10:00")
+    master.ugro("launch", "t.py", "--hold", "--name", "plain")
+    master.ugro("launch", "t.py", "--hold", "--gpus-per-node", "0", "--priority", "4", *asked)
+    keys = ("time_limit", "time_warning", "vram", "after", "not_before", "priority")
+    plain, asking = (master.json("status", name) for name in ("plain", "job-002"))
+    assert [plain[key] for key in keys] == [None, None, None, [], None, 0]
+    assert [asking[key] for key in keys[:4]] == [5400, 600, None, ["job-001:any"]] and asking["priority"] == 4
+    assert datetime.fromisoformat(asking["not_before"]) == datetime.fromisoformat("2099-01-01T10:00").astimezone(UTC)
+    assert [job["time_limit"] for job in master.json("status")["jobs"]] == [None, 5400]
+    text = " ".join(master.ugro("status", "job-002").stdout.split())
+    for said in (
+        "priority 4",
+        "time limit 1h 30m, warned 10m 00s before",
+        "after job-001:any",
+        "not before 2099-01-01 10",
+    ):
+        assert said in text
+    unasked = master.ugro("status", "plain").stdout
+    assert not [word for word in ("priority", "time limit", "memory", "after", "not before") if word in unasked]
+    (master.home / "jobs/job-002/spec.json").unlink()
+    assert master.json("status", "job-002")["time_limit"] is None, "a job that lost its spec can still be looked at"
+
+
+def test_memory_that_was_asked_for_is_shown(master: Master) -> None:
+    with master.gpu():
+        master.ugro("launch", "t.py", "--hold", "--vram", "6G")
+        assert master.json("status", "job-001")["vram"] == 6144
+        assert "6.0 GiB of each GPU" in master.ugro("status", "job-001").stdout
+
+
+def test_a_second_job_of_one_name_is_told_of_the_first(master: Master) -> None:
+    first = master.ugro("launch", "t.py", "--hold", "--name", "twin")
+    assert "note:" not in first.stderr
+    second = master.ugro("launch", "t.py", "--hold", "--name", "twin")
+    said = "there is a job named twin already (job-001, held); use its ID to mean that one"
+    assert f"note: {said}" in second.stderr and "job-002" in second.stdout
+    third = master.ugro("launch", "t.py", "--hold", "--name", "twin", "--json")
+    assert json.loads(third.stdout)["note"] == said.replace("job-001", "job-002") and third.stderr == ""
+    assert master.json("launch", "t.py", "--hold")["note"] is None
+    assert master.json("status", "twin")["id"] == "job-003"
+
+
+def test_jobs_named_in_a_job_file_are_found_as_on_the_command_line(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold", "--name", "first")
+    master.ugro("launch", "t.py", "--hold", "--name", "second")
+    (master.root / "job.yaml").write_text("script: t.py\nhold: true\nafter: [first, second:any, job-001]\n")
+    master.ugro("launch", "job.yaml")
+    assert master.json("status", "job-003")["after"] == ["job-001", "job-002:any"]
+    master.ugro("launch", "job.yaml", "--after", "second", "--after", "job-002")
+    assert master.json("status", "job-004")["after"] == ["job-002"], (
+        "the command line wins; what is said twice counts once"
+    )
+    (master.root / "job.yaml").write_text("script: t.py\nafter: nosuch\n")
+    assert "there is no job 'nosuch'" in master.ugro("launch", "job.yaml", code=2).stderr
+
+
+def test_states_are_told_in_words(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold", "--name", "waits")
+    assert "job-001 (waits) is held" in master.ugro("why", "waits").stdout
+    master.ugro("cancel", "waits")
+    assert "job-001 (waits) was cancelled" in master.ugro("why", "waits").stdout
+    assert "job-001 (waits) was cancelled; only a job that waits" in master.ugro("hold", "waits", code=2).stderr
+
+
+def test_events_of_a_node_nobody_knows_are_refused(master: Master) -> None:
+    assert "the nodes known are: here" in master.ugro("events", "--node", "nosuch", code=2).stderr
+    master.ugro("drain", "here", "--reason", "fan")
+    inventory = master.root / "inventory.yaml"
+    inventory.write_text(inventory.read_text().replace("here", "there"))
+    assert [event["kind"] for event in master.json("events", "--node", "here")] == ["drained"]
+    assert "the nodes known are: there, here" in master.ugro("events", "--node", "nosuch", code=2).stderr
+    inventory.unlink()
+    assert "drained" in master.ugro("events", "--node", "here").stdout, "no inventory is needed to look back"
+
+
+def test_a_node_that_left_the_inventory_is_shown_as_departed(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold")
+    store = MetadataStore(master.home)
+    store.remember_nodes([], [NodeConfig(name="gone", address="127.0.0.1", port=1)])
+    share = NodeShare(node="gone", node_rank=0, first_rank=0, nproc=1)
+    moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
+    store.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
+    assert [(node["name"], node["departed"]) for node in master.json("nodes")] == [("here", False), ("gone", True)]
+    store.drain(Drain(node="gone", reason="it is not in the inventory any more", since=1.0))
+    here, gone = master.ugro("nodes").stdout.splitlines()[1:3]
+    assert "departed" in gone and "drained" not in gone and "departed" not in here
+
+
+def test_a_measurement_that_failed_is_told_and_not_taken_for_no_gpu(master: Master) -> None:
+    assert "no idle GPU" in master.ugro("measure").stdout
+    with master.gpu():
+        (master.root / "inventory.yaml").write_text(
+            INVENTORY.replace("BASE", f"{master.root}/node, python: /bin/false")
+        )
+        done = master.ugro("measure", code=3)
+    assert "here: its speed cannot be measured" in done.stderr and "no idle GPU" not in done.stdout
+
+
+def test_simulated_gpus_are_not_measured(master: Master) -> None:
+    done = master.ugro("measure", code=2, UGRO_SANDBOX_DIR=str(master.root))
+    assert "the sandbox's GPUs are simulated" in done.stderr
+
+
+def test_a_second_resident_is_told_of_the_first_and_how_to_end_it(master: Master) -> None:
+    with master.resident() as first:
+        said = master.ugro("serve", code=4).stderr
+        assert "`ugro serve` runs already" in said and f"(pid {first.pid})" in said and "kill PID" in said
+        assert "wait for it" not in said
+
+
+def test_a_resident_tells_every_tick_that_changed_something_as_one_document(master: Master) -> None:
+    with master.resident("--json", "--every", "0.2") as serving:
+        assert serving.stdout
+        kinds: list[str] = []
+        master.ugro("launch", "t.py", "--hold")
+        (master.home / "jobs/job-001/spec.json").write_text("{}")
+        master.ugro("release", "job-001")
+        while "failed" not in kinds:
+            document = json.loads(serving.stdout.readline())
+            assert document["schema_version"] == 1 and document["changes"]
+            kinds += [event["kind"] for event in document["changes"]]
+
+
+def test_a_mistake_in_the_inventory_is_told_whole_and_once(master: Master) -> None:
+    with master.resident("--every", "0.2") as serving:
+        assert serving.stdout
+        assert "watching here" in serving.stdout.readline()
+        (master.root / "inventory.yaml").write_text("nodes: {}\n")
+        lines = iter(serving.stdout.readline, "")
+        complaint = next(line for line in lines if "at least one node" in line)
+        assert complaint.endswith("'nodes:'\n"), "no empty hint hangs on it"
+
+
+def test_looking_at_a_job_without_logs_leaves_no_trace(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold")
+    share = NodeShare(node="here", node_rank=0, first_rank=0, nproc=1)
+    moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
+    MetadataStore(master.home).update("job-001", lambda job: job.model_copy(update=moved), "running", "")
+    inventory = master.root / "inventory.yaml"
+    inventory.write_text("nodes:\n  here: {address: 127.0.0.1, port: 1}\n")
+
+    def files() -> set[Path]:
+        return {path for path in master.home.rglob("*") if path.name != "__pycache__"}
+
+    before = files()
+    assert "missing here" in master.ugro("logs", "job-001").stderr
+    assert files() == before

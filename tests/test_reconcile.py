@@ -8,7 +8,15 @@ import pytest
 
 from ugro.common.errors import NodeError, Unreachable
 from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, JobState, NodeShare, NodeView, Placement, RankState
-from ugro.control_plane.reconcile import Phase, Runs, assess, expected_ranks, first_failure, gpu_holders
+from ugro.control_plane.reconcile import (
+    Phase,
+    Runs,
+    assess,
+    expected_ranks,
+    first_failure,
+    gpu_holders,
+    news_of_ranks,
+)
 from ugro.nodes.process_manager import RankFiles, RunFiles
 
 NODES = ("gpu-master", "gpu1", "gpu2")
@@ -168,3 +176,31 @@ def test_a_gpu_is_free_when_the_driver_shows_no_rank_on_it() -> None:
     views = {"gpu-master": view("gpu-master", "GPU-0", 1000), "gpu1": view("gpu1", "GPU-1", 5), "gpu2": UNREAD}
     assert gpu_holders(placed, views) == ["gpu-master: RTX is still held by pid 1000"]
     assert gpu_holders(placed, {"gpu-master": view("gpu-master", "GPU-other", 1000)}) == []
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ([{}, {}, {}], ""),
+        ([{"pid": 7, "state": "running"}] * 3, "3 ranks started"),
+        ([{"state": "running"}, {}, {}], "rank 0 on gpu-master started"),
+        (
+            [{"state": "succeeded", "exit_code": 0}, {"state": "running"}, {"state": "running"}],
+            "rank 0 on gpu-master ended with exit 0; 2 ranks started",
+        ),
+        (
+            [{"state": "failed", "exit_code": 3}, {"state": "failed", "signal": "KILL"}, {"state": "lost"}],
+            "rank 0 on gpu-master ended with exit 3; rank 1 on gpu1 ended by SIGKILL; "
+            "rank 2 on gpu2 vanished without an exit code",
+        ),
+        (
+            [{"limit": "warned"}, {"limit": "warned"}, {"limit": "unheard"}],
+            "2 ranks got SIGUSR2 before the time limit; "
+            "rank 2 on gpu2 got no SIGUSR2 before the time limit: none is caught",
+        ),
+    ],
+)
+def test_what_became_of_ranks_is_told_and_counted(now: list[dict[str, object]], said: str) -> None:
+    before = expected_ranks(job())
+    after = tuple(rank.model_validate(rank.model_dump() | new) for rank, new in zip(before, now, strict=True))
+    assert news_of_ranks(before, after) == said

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
-from ugro.control_plane.resource_manager.shares import batch_shares, ddp_loss, in_words, local_batch
+from ugro.control_plane.resource_manager.shares import batch_shares, ddp_loss, in_words
 from ugro.nodes import speed
 from ugro.nodes.transport import LocalTransport
 
@@ -28,35 +28,18 @@ def test_shares_are_in_proportion_to_the_speeds(speeds: list[float]) -> None:
     assert 0 <= ddp_loss(speeds) < 1
 
 
-@given(SPEEDS, st.integers(0, 500))
-def test_whole_samples_stay_close_to_the_shares(speeds: list[float], more: int) -> None:
-    size, shares = len(speeds) + more, batch_shares(speeds)
-    batches = local_batch(size, shares)
-    assert sum(batches) == size and min(batches) >= 1
-    if all(size * share >= 1 for share in shares):
-        assert all(abs(batch - size * share) < 1 + 1e-9 for batch, share in zip(batches, shares, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("size", "shares", "batches"),
-    [
-        (16, (0.8, 0.2), (13, 3)),
-        (24, (0.25, 0.25, 0.25, 0.25), (6, 6, 6, 6)),
-        (10, (1 / 3, 1 / 3, 1 / 3), (4, 3, 3)),
-        (10, (0.98, 0.01, 0.01), (8, 1, 1)),
-        (10, (0.29, 0.29, 0.42), (3, 3, 4)),
-        (2, (0.999, 0.001), (1, 1)),
-    ],
-)
-def test_largest_remainders(size: int, shares: tuple[float, ...], batches: tuple[int, ...]) -> None:
-    assert local_batch(size, shares) == batches
-
-
-def test_the_example_splits_as_ugro_does() -> None:
+def test_the_example_splits_a_batch_into_whole_samples_by_largest_remainder() -> None:
     pytest.importorskip("torch")
     split = _example_split()
-    for size, shares in ((16, (0.8, 0.2)), (10, (0.98, 0.01, 0.01)), (100, (0.123, 0.456, 0.2, 0.221))):
-        assert tuple(split(size, list(shares))) == local_batch(size, shares)
+    for size, shares, batches in (
+        (16, (0.8, 0.2), [13, 3]),
+        (24, (0.25, 0.25, 0.25, 0.25), [6, 6, 6, 6]),
+        (10, (1 / 3, 1 / 3, 1 / 3), [4, 3, 3]),
+        (10, (0.98, 0.01, 0.01), [8, 1, 1]),
+        (10, (0.29, 0.29, 0.42), [3, 3, 4]),
+        (2, (0.999, 0.001), [1, 1]),
+    ):
+        assert split(size, list(shares)) == batches
 
 
 def _example_split() -> Callable[[int, list[float]], list[int]]:
@@ -77,11 +60,6 @@ def _example_split() -> Callable[[int, list[float]], list[int]]:
 def test_what_is_no_speed(speeds: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="above 0"):
         batch_shares(speeds)
-
-
-def test_fewer_samples_than_ranks() -> None:
-    with pytest.raises(ValueError, match="a global batch of 1 is too small for 2 ranks"):
-        local_batch(1, (0.5, 0.5))
 
 
 def test_in_words() -> None:

@@ -16,8 +16,6 @@ from testbed.network import NETNS, ROOTS, reap_leftovers
 
 from ugro.nodes.transport import ssh
 
-pytestmark = pytest.mark.testbed
-
 ASK = [sys.executable, str(Path(__file__).parent / "testbed/ask.py")]
 HOSTILE = [
     "",

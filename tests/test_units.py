@@ -37,6 +37,27 @@ def test_moments_lie_ahead_and_past_ones_behind() -> None:
     assert parse_past("2026-11-24T12:00", time.time()) == NOON
 
 
+@pytest.mark.parametrize("text", ["99999999999h", "9" * 400 + "s", "9" * 400])
+def test_what_is_too_long_is_told_so(text: str) -> None:
+    with pytest.raises(ValueError, match="at most 10000d"):
+        parse_duration(text)
+    for parse, word in ((parse_past, text), (parse_moment, f"+{text}")):
+        with pytest.raises(ValueError, match="at most 10000d"):
+            parse(word)
+
+
+@pytest.mark.parametrize("text", ["600T", "9" * 400 + "G"])
+def test_what_is_too_large_is_told_so(text: str) -> None:
+    with pytest.raises(ValueError, match="at most 512T"):
+        parse_mib(text)
+
+
+@pytest.mark.parametrize("text", ["99999-01-01", "99999-01-01T10:00", "2100-01-02", "9999-12-31T23:59"])
+def test_what_is_too_late_is_told_so(text: str) -> None:
+    with pytest.raises(ValueError, match="from 1970 to 2099"):
+        parse_moment(text)
+
+
 @pytest.mark.parametrize("text", ["", "0", "-3", "soon", "1e9", "5x", "nan", "9" * 20])
 def test_what_is_none_of_these_says_what_is_expected(text: str) -> None:
     for parse in (parse_duration, parse_mib, parse_moment, parse_past):

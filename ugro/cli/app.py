@@ -7,17 +7,23 @@ import contextlib
 import functools
 from collections.abc import Awaitable, Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
-from ugro.common.errors import StateLocked
+from ugro.common.config import Inventory, JobSpec, inventory_path, load_inventory, ugro_home
+from ugro.common.errors import StateLocked, UgroError
+from ugro.common.models import Job
+from ugro.common.text import printable
 from ugro.common.units import parse_past
-from ugro.control_plane.controller import Controller
-from ugro.control_plane.launcher import OnCode
+from ugro.control_plane.alerts.courier import Courier
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
-from ugro.nodes.pool import Pool
+from ugro.control_plane.metadata_store.records import pass_over
+
+if TYPE_CHECKING:
+    from ugro.control_plane.controller import Controller
+    from ugro.control_plane.launcher import OnCode
+    from ugro.nodes.pool import Pool
 
 T = TypeVar("T")
 
@@ -31,10 +37,12 @@ class App:
     def __init__(self, inventory: str | None) -> None:
         self._inventory_option = inventory
         self.store = MetadataStore(ugro_home())
+        self.courier = Courier(self.store)
 
     def reread(self) -> None:
         """Let go of the inventory, so that the next use sees what it says now."""
-        self.__dict__.pop("inventory", None)
+        for read in ("inventory", "cluster"):
+            self.__dict__.pop(read, None)
 
     @cached_property
     def inventory(self) -> Inventory:
@@ -45,32 +53,45 @@ class App:
         """
         return load_inventory(inventory_path(self._inventory_option))
 
-    @property
+    @cached_property
     def cluster(self) -> Inventory:
         """The inventory, with nodes that left it while a job of theirs runs.
 
         Raises:
             InventoryError: it is not there, or has a mistake.
         """
-        needed = [node for job in self.store.live() if job.state.on_nodes for node in job.nodes]
+        needed = [node for job in self.store.live(pass_over) if job.state.on_nodes for node in job.nodes]
         missing = any(node not in self.inventory.nodes for node in needed)
         return self.inventory.with_departed(self.store.remembered_configs(), needed) if missing else self.inventory
 
+    def asked(self, job: Job) -> JobSpec | None:
+        """What was asked for when a job was submitted; None where that is lost, which is no reason not to show it."""
+        try:
+            return self.store.spec(job.id)
+        except UgroError:
+            return None
+
     def run(self, act: Callable[[Controller, Pool], Awaitable[T]], on_code: OnCode | None = None) -> T:
         """Run an async command with a controller over a fresh pool, and close every connection after it."""
+        # Here, since much of a command's start is the import of what reaches nodes, and not every command does.
+        from ugro.control_plane.controller import Controller
+        from ugro.nodes.pool import Pool
 
         cluster = self.cluster
 
         async def main() -> T:
-            async with Pool(cluster) as pool:
+            async with Pool(cluster) as pool, self.courier:
                 return await act(Controller(self.store, cluster, pool, on_code), pool)
 
         return asyncio.run(main())
 
     async def tick(self, controller: Controller, patience: float = LOCK_PATIENCE) -> None:
-        """One tick as the one who acts; waits `patience` seconds for another to finish."""
-        with self.store.lock(patience):
-            await controller.tick()
+        """One tick as the one who acts; waits `patience` seconds for another to finish. Alerts go out beside it."""
+        try:
+            with self.store.lock(patience):
+                await controller.tick()
+        finally:
+            self.courier.begin()
 
     async def tick_if_free(self, controller: Controller) -> None:
         """One tick unless somebody else is acting just now, who then does the same work."""
@@ -78,7 +99,43 @@ class App:
             await self.tick(controller, patience=0)
 
 
-class ScriptCommand(click.Command):
+RECENT = 10
+"""Ended jobs that `status` and the shell's completion show when nothing more is asked for."""
+
+
+def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Ids and names for the shell's completion, from the records alone."""
+    store = App(None).store
+    jobs = [*store.live(pass_over), *store.recent(RECENT, pass_over)]
+    return [word for job in jobs for word in dict.fromkeys((job.id, job.name)) if word.startswith(incomplete)]
+
+
+class Whole(click.IntRange):
+    """A whole number within bounds, both included; what it is not is told without the language of programs."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            number: int = super().convert(value, param, ctx)
+            return number
+        except click.BadParameter:
+            bounds = f" from {self.min} to {self.max}" if self.max is not None else f" of at least {self.min}"
+            self.fail(f"found {printable(str(value))!r}: a whole number{bounds} is expected", param, ctx)
+
+
+class Command(click.Command):
+    """Says of every mistake in its words that it was made in them, so that the hint names its own help."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
+
+class ScriptCommand(Command):
     """Keeps what stands after `--` apart: it belongs to the script, whatever it looks like."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -99,7 +156,7 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
         def call(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
             return function(App(ctx.find_root().obj), *args, **kwargs)
 
-        made: click.Command = click.command(**settings)(call)
+        made: click.Command = click.command(**{"cls": Command, **settings})(call)
         return made
 
     return decorate

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,11 +15,12 @@ from rich.text import Text
 from ugro.cli.app import App, command, json_option
 from ugro.cli.output import console, print_json, table
 from ugro.common.config import NodeConfig
-from ugro.common.errors import EXIT_JOB_FAILED, EXIT_NODES, EXIT_OK, InputError, NodeError
+from ugro.common.errors import EXIT_JOB_FAILED, EXIT_NODES, EXIT_OK, InputError, NodeError, StateError
 from ugro.common.text import printable
 from ugro.control_plane.checkup import Finding, Level, Report, judge, judge_state
-from ugro.control_plane.checkup.findings import info
+from ugro.control_plane.checkup.findings import info, warning
 from ugro.control_plane.launcher import Launcher, peer_of
+from ugro.control_plane.metadata_store.links import Links
 from ugro.control_plane.network_check import check_network
 from ugro.control_plane.network_report import Link, NetworkReport, idle_gpus
 from ugro.control_plane.resource_manager.governor import leases
@@ -41,7 +43,9 @@ PROGRESS_AFTER = 1.0
 @click.option("--network", is_flag=True, help="Measure the network too: every link, and an all-reduce over all nodes.")
 @json_option
 def check(app: App, names: str | None, network: bool, as_json: bool) -> int:
-    """Look for what would keep a training from working, on every node at once. Nothing is changed.
+    """Look for what would keep a training from working, on every node at once. Nothing is changed there.
+
+    The rates that --network measures are kept: of nodes that fit a job equally well, those with faster links get it.
 
     Exit code: 0 without problems, 1 with problems, 3 if a node cannot be reached.
     """
@@ -126,6 +130,11 @@ class Checkup:
             self.findings.append(info("network", text).about(None))
         self.network = await check_network(launcher, self._app.inventory, pool, list(able), gpus)
         self.findings += self.network.findings
+        try:
+            Links(self._app.store.home).remember(self.network.measured(time.time()))
+        except StateError as error:
+            text = f"the rates of the links are not kept for placing jobs: {error.message}"
+            self.findings.append(warning("network", text, error.hint).about(None))
 
     @contextlib.asynccontextmanager
     async def _progress(self) -> AsyncIterator[None]:

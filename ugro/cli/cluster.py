@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
 import click
 
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option
-from ugro.cli.jobs import fresh_or_remembered
 from ugro.cli.output import (
     RANK_COLOURS,
     SHORT_UUID,
@@ -24,6 +24,7 @@ from ugro.common.models import Drain, Event
 from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.observation import fresh_or_remembered
 from ugro.control_plane.queue import read_offers
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.nodes import speed
@@ -40,7 +41,7 @@ QUIET_KINDS = ("ranks", "placed")
 def nodes(app: App, as_json: bool) -> None:
     """The machines and their GPUs. What is not fresh is shown with its age."""
     seen = app.run(lambda controller, _: controller.observe([], within=LOOK_WITHIN))
-    views, errors = fresh_or_remembered(app, seen)
+    views, errors = fresh_or_remembered(app.store, seen)
     drains, cluster = app.store.drains(), app.cluster
     if as_json:
         print_json(node_documents(cluster, views, errors, drains))
@@ -95,7 +96,11 @@ def measure(app: App, names: str | None, as_json: bool) -> int:
 
     Jobs launched afterwards on GPUs that differ get UGRO_BATCH_SHARE and UGRO_GRADIENT_WEIGHT for each rank.
     """
+    from ugro.cli.sandbox import is_sandbox  # here, since only this command of the module has a use for the sandbox
+
     chosen = [node.name for node in app.inventory.select(names)]
+    if is_sandbox(app.inventory.path):
+        raise InputError("the sandbox's GPUs are simulated: there is no speed to measure", "use your own inventory")
 
     async def act(controller: Controller, pool: Pool) -> dict[str, list[MeasuredSpeed] | NodeError]:
         views = (await controller.observe([], chosen)).views
@@ -116,14 +121,15 @@ def measure(app: App, names: str | None, as_json: bool) -> int:
         for _, each in speeds:
             if each.uuid:
                 app.store.remember_speed(each.uuid, each.name, each.steps_per_second)
+    errors = [answer for answer in found.values() if isinstance(answer, NodeError)]
     if as_json:
         print_json([{"node": node, **each.model_dump()} for node, each in speeds])
     else:
         made = table("NODE", "GPU", "NAME", "STEPS/S")
         for node, each in speeds:
             made.add_row(node, (each.uuid or "cpu")[:SHORT_UUID], each.name, f"{each.steps_per_second:.1f}")
-        console().print(made if speeds else "no idle GPU")
-    errors = [answer for answer in found.values() if isinstance(answer, NodeError)]
+        if speeds or not errors:
+            console().print(made if speeds else "no idle GPU")
     for error in errors:
         click.echo(printable(error.message), err=True)
     return max((error.exit_code for error in errors), default=0)
@@ -143,7 +149,7 @@ def sweep(app: App, as_json: bool) -> None:
     app.run(act)
     news = news_of(app.store)
     if as_json:
-        print_json({"schema_version": 1, "changes": [event_document(event) for event in news]})
+        print_json(changes_document(news))
         return
     for event in news:
         click.echo(news_line(event))
@@ -154,9 +160,15 @@ def news_of(store: MetadataStore) -> list[Event]:
     return [event for event in store.changes if event.kind not in QUIET_KINDS]
 
 
+def changes_document(news: Sequence[Event]) -> dict[str, object]:
+    """The stable JSON form of what a tick changed."""
+    return {"schema_version": 1, "changes": [event_document(event) for event in news]}
+
+
 def news_line(event: Event) -> str:
     """One change in one line."""
-    return f"{event.job or event.node} {event.kind}" + (f": {printable(event.message)}" if event.message else "")
+    what = f"{event.job or event.node} {event.kind}".lstrip()
+    return what + (f": {printable(event.message)}" if event.message else "")
 
 
 @command(context_settings={"ignore_unknown_options": False})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from ugro.cli.app import App, command, json_option
+from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.output import print_json
 from ugro.common.errors import InputError, StateError
 from ugro.common.files import write_atomic
@@ -32,8 +32,9 @@ def cron() -> None:
 
 
 @command()
-@click.option("--every", type=click.IntRange(1, 59), default=1, show_default=True, metavar="MINUTES")
-def install(app: App, every: int) -> None:
+@click.option("--every", type=Whole(1, 59), default=1, show_default=True, metavar="MINUTES")
+@json_option
+def install(app: App, every: int, as_json: bool) -> None:
     """Add the sweep to your crontab, or replace what was added before. Every other line stays as it is."""
     if 60 % every:
         fitting = ", ".join(str(minutes) for minutes in range(1, 31) if 60 % minutes == 0)
@@ -43,15 +44,22 @@ def install(app: App, every: int) -> None:
     line = sweep_line(every, sys.executable, app.inventory.path.absolute(), home)
     _try(sys.executable)
     changed = _edit(home, lambda text: with_block(text, line))
-    click.echo(f"{'added to your crontab' if changed else 'your crontab has it already'}:\n{line}")
+    if as_json:
+        print_json({"schema_version": 1, "changed": changed, "lines": [line]})
+    else:
+        click.echo(f"{'added to your crontab' if changed else 'your crontab has it already'}:\n{line}")
     if "SSH_AUTH_SOCK" in os.environ:
         click.echo("note: cron has no ssh-agent: the nodes must be reached with a key that needs none", err=True)
 
 
 @command()
-def remove(app: App) -> None:
+@json_option
+def remove(app: App, as_json: bool) -> None:
     """Take the sweep out of your crontab. Every other line stays as it is."""
     changed = _edit(app.store.home.absolute(), without_block)
+    if as_json:
+        print_json({"schema_version": 1, "changed": changed, "lines": []})
+        return
     click.echo("taken out of your crontab" if changed else "it is not in your crontab; nothing to do")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from ugro.cli.app import App, ScriptCommand, command, json_option
+from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.output import console, print_json, table
 from ugro.common.config import inventory_path, load_job_spec
 from ugro.common.errors import InputError
@@ -18,6 +18,7 @@ from ugro.common.text import printable, size
 from ugro.common.units import parse_mib
 from ugro.control_plane.history import run_key
 from ugro.control_plane.memory import past_runs
+from ugro.control_plane.resource_manager.known_models import parameter_count
 from ugro.control_plane.resource_manager.predictor import (
     Estimate,
     Fit,
@@ -30,6 +31,7 @@ from ugro.control_plane.resource_manager.predictor import (
     read_workload,
 )
 from ugro.control_plane.resource_manager.workload import METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
+from ugro.control_plane.submission import require_script
 
 USUAL_GIB = (8, 12, 16, 24, 80)
 """Sizes of GPUs that are shown where no GPU of the cluster is known yet."""
@@ -61,18 +63,20 @@ class Card:
 @click.option("--model", metavar="NAME|SIZE", help="A model's name or size: llama-7b, gpt2-xl, resnet50, 1.3b.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="amp: fp32 weights under autocast.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS))
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help="On each GPU.")
-@click.option("--seq", type=click.IntRange(min=1), metavar="N", help="Tokens of a sequence.")
+@click.option("--batch", type=Whole(min=1), metavar="N", help="On each GPU.")
+@click.option("--seq", type=Whole(min=1), metavar="N", help="Tokens of a sequence.")
 @click.option("--method", type=click.Choice(METHODS))
 @click.option("--sharding", type=click.Choice(SHARDINGS))
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute activations again instead of keeping them.")
-@click.option("--gpus", type=click.IntRange(min=1), metavar="N", help="All together. Default: those of the cluster.")
+@click.option("--gpus", type=Whole(min=1), metavar="N", help="All together. Default: those of the cluster.")
 @click.option("--vram", metavar="SIZE", help="What it takes of each GPU, if you know: 10G.")
 @json_option
 def estimate(app: App, script: str | None, gpus: int | None, vram: str | None, as_json: bool, **options: Any) -> None:
     """How much memory a training takes of each GPU, whether it fits the cluster's, and what would fit."""
     said = _vram(vram)
     args: tuple[str, ...] = click.get_current_context().meta["ugro.script_args"]
+    if options["model"] is not None and parameter_count(options["model"]) is None:
+        raise _unknown_size(options["model"])
     key = ""
     if script is not None:
         script, args, per_node, in_file = _read_script(script, args)
@@ -83,16 +87,18 @@ def estimate(app: App, script: str | None, gpus: int | None, vram: str | None, a
     history = past_runs(app.store)
     predicted = predict(said, key, history, workload)
     if predicted is None:
-        raise InputError(
-            "the size of the model cannot be told"
-            + (f" from {printable(options['model'])!r}" if options["model"] else ""),
-            "say it: --model 7b, --model gpt2-medium; or what it takes of a GPU: --vram 10G",
-        )
+        raise _unknown_size(None)
     changes = _changes(predicted, workload, cards, count, history)
     if as_json:
         print_json(_document(predicted, workload, cards, history, changes))
     else:
         _print(predicted, workload, cards, history, changes)
+
+
+def _unknown_size(model: str | None) -> InputError:
+    where = "" if model is None else f" from {printable(model)!r}"
+    hint = "say it: --model 7b, --model gpt2-medium; or what it takes of a GPU: --vram 10G"
+    return InputError(f"the size of the model cannot be told{where}", hint)
 
 
 def _vram(said: str | None) -> int | None:
@@ -103,10 +109,16 @@ def _vram(said: str | None) -> int | None:
 
 
 def _read_script(script: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...], int | None, int | None]:
-    """The script, its arguments, GPUs of a node and memory in MiB, from the command line or a job.yaml."""
+    """The script, its arguments, GPUs of a node and memory in MiB, from the command line or a job.yaml.
+
+    Raises:
+        InputError: there is no such file.
+    """
     if Path(script).suffix not in (".yaml", ".yml"):
+        require_script(Path(), script)
         return script, args, None, None
     spec = load_job_spec(Path(script))
+    require_script(Path(script).parent / spec.workdir, spec.script)
     return spec.script, (*spec.args, *args), spec.gpus_per_node, spec.vram
 
 

@@ -10,21 +10,21 @@ from typing import Any
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ugro.cli.app import App, ScriptCommand, command, json_option
+from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.consent import Consent
 from ugro.cli.follow import follow, going_on
-from ugro.cli.output import console, print_json, ranks_table, title
+from ugro.cli.output import console, print_json, ranks_table, stamp, title
 from ugro.common.config import PRIORITIES, JobSpec, job_spec, load_job_spec
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.models import CodeVersion, Job, JobState
 from ugro.common.text import printable, rough
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.forecast import Forecast, forecast
 from ugro.control_plane.memory import expect_memory
 from ugro.control_plane.queue import read_offers, read_queue
 from ugro.control_plane.resource_manager.balancer import candidates
-from ugro.control_plane.resource_manager.governor import Offer
-from ugro.control_plane.scheduler import check_request
-from ugro.control_plane.submission import choose_code, submit
+from ugro.control_plane.scheduler import check_request, placement_of, placement_when_idle, why
+from ugro.control_plane.submission import choose_code, namesake, submit
 from ugro.nodes.code_sync import Selection
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
@@ -46,12 +46,14 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.option("--nodes", metavar="N|NAMES", help="How many nodes, or which (comma-separated). Default: all.")
-@click.option(
-    "--gpus-per-node", type=click.IntRange(min=0), metavar="N", help="Default: all GPUs of a node; 0: a CPU rank."
-)
+@click.option("--gpus-per-node", type=Whole(min=0), metavar="N", help="Default: all GPUs of a node; 0: a CPU rank.")
 @click.option("--name", help="What to call the job; works wherever its id does.")
-@click.option("--vram", metavar="SIZE", help="What it needs of each GPU's memory: 10G. Smaller GPUs are left out.")
-@click.option("--priority", type=click.IntRange(*PRIORITIES), help="Higher starts sooner; 0 is usual.")
+@click.option(
+    "--vram",
+    metavar="SIZE",
+    help="Only GPUs with so much memory: 10G. Each of its nodes has to give that.",
+)
+@click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner; 0 is usual.")
 @click.option("--hold", is_flag=True, default=None, help="Submit it held: it waits for `ugro release`.")
 @click.option(
     "--after", multiple=True, metavar="JOB[:any]", help="Start when JOB has succeeded (:failure failed, :any ended)."
@@ -87,13 +89,26 @@ def launch(
     if dry_run:
         _dry_run(app, spec, as_json)
         return 0
-    job = _submit(app, spec, Consent(yes, takeover), quiet=as_json)
-    with _CodeProgress() as progress, going_on(job):
-        job = app.run(lambda controller, _: _start(app, controller, job), progress.update)
+    note = _note_on_name(app, spec)
+    if note and not as_json:
+        click.echo(f"note: {note}", err=True)
+    selection = choose_code(spec)
+    if selection.refused and not as_json:
+        click.echo(f"not sent: {_refused_in_words(selection)}", err=True)
+    consent = Consent(yes, takeover)
+    with _CodeProgress() as progress:
+
+        async def act(controller: Controller, pool: Pool) -> Job:
+            return await _submit_and_start(app, controller, pool, spec, selection, consent)
+
+        job = app.run(act, progress.update)
+    expected = _forecast(app, job) if job.state in (JobState.QUEUED, JobState.HELD) else None
     if as_json:
-        print_json({"id": job.id, "name": job.name, "state": job.state.value})
+        document = {"id": job.id, "name": job.name, "state": job.state.value, "note": note}
+        said = {"starts_at": stamp(expected.at), "never_starts": expected.never} if expected else {}
+        print_json(document | {"starts_at": None, "never_starts": False} | said)
     else:
-        _announce(app, job)
+        _announce(job, expected)
     if job.state == JobState.FAILED:
         raise JobFailed(f"{job.id} did not start: {job.reason}", f"see: ugro status {job.id}")
     return _follow(app, job) if following else 0
@@ -141,23 +156,28 @@ def _by_id(app: App, dependency: str) -> str:
     return f"{app.store.find(name).id}{colon}{when}"
 
 
-def _submit(app: App, spec: JobSpec, consent: Consent, quiet: bool) -> Job:
-    selection = choose_code(spec)
-
-    async def look(controller: Controller, pool: Pool) -> dict[str, Offer]:
-        names = candidates(spec, app.inventory)
-        views = (await controller.observe([], names)).views
-        await consent.to_own(app.store.master(), pool, views)
-        found = read_offers(app.store, app.inventory, app.store.live(), views)
-        check_request(spec, app.inventory, found)
-        return found
-
-    found = app.run(look)
+async def _submit_and_start(
+    app: App, controller: Controller, pool: Pool, spec: JobSpec, selection: Selection, consent: Consent
+) -> Job:
+    """Submit a job that the cluster can run and the person agrees to; the tick after it starts what fits."""
+    views = (await controller.observe([], candidates(spec, app.inventory))).views
+    await consent.to_own(app.store.master(), pool, views)
+    found = read_offers(app.store, app.inventory, app.store.live(), views)
+    check_request(spec, app.inventory, found)
     consent.to_send(selection)
     predicted = consent.to_fit(spec, expect_memory(app.store, spec, found))
-    if selection.refused and not quiet:
-        click.echo(f"not sent: {_refused_in_words(selection)}", err=True)
-    return submit(app.store, spec, selection, predicted)
+    job = submit(app.store, spec, selection, predicted)
+    with going_on(job):
+        await app.tick(controller)
+    return app.store.job(job.id)
+
+
+def _note_on_name(app: App, spec: JobSpec) -> str | None:
+    """A name stands for the newest job that has it, so a second one takes it away from the first."""
+    first = namesake(app.store, spec)
+    if first is None:
+        return None
+    return f"there is a job named {first.name} already ({first.id}, {first.state.value}); use its ID to mean that one"
 
 
 def _refused_in_words(selection: Selection) -> str:
@@ -166,14 +186,9 @@ def _refused_in_words(selection: Selection) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-async def _start(app: App, controller: Controller, job: Job) -> Job:
-    await app.tick(controller)
-    return app.store.job(job.id)
-
-
-def _announce(app: App, job: Job) -> None:
-    if job.state in (JobState.QUEUED, JobState.HELD):
-        click.echo(f"Job {job.state.value} (ID: {job.id}). {_expectation(app, job)}")
+def _announce(job: Job, expected: Forecast | None) -> None:
+    if expected:
+        click.echo(f"Job {job.state.value} (ID: {job.id}). {_expectation(expected)}")
         undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
         click.echo(f"  ugro why {job.id}   ugro logs -f {job.id}   {undo}   ugro cancel {job.id}")
         return
@@ -184,14 +199,16 @@ def _announce(app: App, job: Job) -> None:
         click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
 
 
-def _expectation(app: App, job: Job) -> str:
-    """When it will start, in words, from what the nodes said at the tick just before."""
-    now = time.time()
+def _forecast(app: App, job: Job) -> Forecast:
+    """When a waiting job will start, from what the nodes said at the tick just before."""
     views = app.store.remembered_nodes()
-    forecast = read_queue(app.store, app.cluster, app.store.live(), views, now).forecast(job.id)
-    if forecast.at is None or job.state == JobState.HELD:
-        return forecast.text[:1].upper() + forecast.text[1:]
-    return f"Starting in ~{rough(forecast.at - now)}: {forecast.text}"
+    return forecast(read_queue(app.store, app.cluster, app.store.live(), views, time.time()), job.id)
+
+
+def _expectation(expected: Forecast) -> str:
+    if expected.at is None:
+        return expected.text[:1].upper() + expected.text[1:]
+    return f"Starting in ~{rough(expected.at - time.time())}: {expected.text}"
 
 
 def _follow(app: App, job: Job) -> int:
@@ -227,11 +244,11 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
         seen = await controller.observe(jobs)
         live = [await controller.live(job, seen) for job in jobs]
         check_request(spec, app.inventory, read_offers(app.store, app.inventory, live, seen.views))
-        queue = read_queue(app.store, app.cluster, live, seen.views, seen.at)
-        if not (placement := queue.placement_of(draft, spec)):
+        queue = read_queue(app.store, app.cluster, live, seen.views, seen.at).with_draft(draft, spec)
+        if not (placement := placement_of(queue, draft.id)):
             # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
-            click.echo(f"it would wait: {'; '.join(queue.why_not(draft, spec))}", err=True)
-            placement = queue.placement_when_idle(spec)
+            click.echo(f"it would wait: {'; '.join(why(queue, draft.id))}", err=True)
+            placement = placement_when_idle(queue, spec)
         return await controller.launcher.rehearse(draft.model_copy(update={"placement": placement}), spec)
 
     scripts = app.run(rehearse)

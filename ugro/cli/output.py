@@ -15,14 +15,21 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ugro.common.config import Inventory
-from ugro.common.errors import NodeError
+from ugro.common.config import Inventory, JobSpec
+from ugro.common.errors import NodeError, RecordUnreadable
 from ugro.common.models import Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, duration, printable, size
 
 PIPE_WIDTH = 200
 SHORT_UUID = 12
 """As much of a GPU's UUID as tells it apart; nvidia-smi and CUDA take it too."""
+
+_STATE_WORDS = {
+    JobState.UNKNOWN: "is on a node that does not answer",
+    JobState.SUCCEEDED: "has succeeded",
+    JobState.FAILED: "has failed",
+    JobState.CANCELLED: "was cancelled",
+}
 
 RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bright_cyan", "bright_green")
 STATE_STYLES = {
@@ -52,6 +59,11 @@ def title(job: Job) -> str:
     return job.id if job.name == job.id else f"{job.id} ({job.name})"
 
 
+def state_in_words(job: Job) -> str:
+    """`job-001 (demo) has failed`"""
+    return f"{title(job)} {_STATE_WORDS.get(job.state, f'is {job.state.value}')}"
+
+
 def command_line(job: Job) -> str:
     """A job's command as a person would type it."""
     return printable(shlex.join(job.command).replace("\n", "\\n"))
@@ -60,20 +72,29 @@ def command_line(job: Job) -> str:
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def job_document(job: Job) -> dict[str, Any]:
-    """The stable JSON form of a job (docs/scripting.md)."""
+def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
+    """The stable JSON form of a job and of what was asked for (docs/scripting.md)."""
     record = job.model_dump(mode="json", exclude={"schema_version", "uid", "wish", "last_event"})
     for key in ("submitted_at", "started_at", "ended_at", "unknown_since"):
         record[key] = stamp(getattr(job, key))
     record["ranks"] = [rank_document(rank) for rank in job.ranks]
     record["nodes"] = list(job.nodes)
     record["cancel_requested"] = job.wish is not None
+    for key in ("time_limit", "time_warning", "vram"):
+        record[key] = getattr(asked, key, None)
+    record["after"] = list(asked.after) if asked else []
+    record["not_before"] = stamp(asked.not_before) if asked else None
     return record
 
 
 def event_document(event: Event) -> dict[str, Any]:
     """The stable JSON form of an event."""
     return event.model_dump(mode="json") | {"at": stamp(event.at)}
+
+
+def unreadable_document(error: RecordUnreadable) -> dict[str, Any]:
+    """The stable JSON form of a job whose record cannot be read, with the way back in the error's hint."""
+    return {"id": error.path.parent.name, "file": str(error.path), "error": error.as_dict()}
 
 
 def rank_document(rank: Rank) -> dict[str, Any]:
@@ -94,6 +115,7 @@ def node_document(
         "seen_at": stamp(view.seen_at) if view else None,
         "age_seconds": round(max(0.0, time.time() - view.seen_at), 1) if view else None,
         "drained": {"reason": drain.reason, "since": stamp(drain.since)} if drain else None,
+        "departed": name in inventory.departed,
         **known,
     }
 
@@ -130,12 +152,17 @@ def nodes_table(
     errors: Mapping[str, NodeError | None],
     drains: Mapping[str, Drain],
 ) -> Table:
-    """One row per GPU, one for a node without GPUs, with the age of what is not fresh and why a node is drained."""
+    """One row per GPU, one for a node without GPUs, with the age of what is not fresh and why a node gets no job."""
     made = table("NODE", "GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "PROCESSES", "LOAD", "DISK FREE", "SEEN")
     for name in inventory.nodes:
         view, error = views[name], errors[name]
+        seen = _seen(view, error)
+        if name in inventory.departed:
+            seen.append(", departed: it left the inventory, and is watched until its jobs have ended", "yellow")
+        elif drain := drains.get(name):
+            seen.append(f", drained: {printable(drain.reason)}", "yellow")
         if view is None:
-            made.add_row(name, *["-"] * 9, _seen(view, error, drains.get(name)))
+            made.add_row(name, *["-"] * 9, seen)
             continue
         rows = [_gpu_cells(gpu) for gpu in view.gpus] or [["-", view.gpu_problem or "no GPU", *["-"] * 5]]
         if view.gpu_problem and view.gpus:
@@ -149,14 +176,12 @@ def nodes_table(
                 *[printable(cell) for cell in cells],
                 load if first else "",
                 disk if first else "",
-                _seen(view, error, drains.get(name)) if first else Text(""),
+                seen if first else Text(""),
             )
     return made
 
 
-def _seen(view: NodeView | None, error: NodeError | None, drain: Drain | None) -> Text:
-    if drain:
-        return _seen(view, error, None) + Text(f", drained: {printable(drain.reason)}", "yellow")
+def _seen(view: NodeView | None, error: NodeError | None) -> Text:
     if error is None:
         return Text("now", "green")
     message = error.message.removeprefix(f"{error.node}: ")
@@ -184,6 +209,13 @@ def _gpu_cells(gpu: Gpu) -> list[str]:
 
 def _unit(value: int | None, unit: str) -> str:
     return "-" if value is None else f"{value}{unit}"
+
+
+def print_unreadable(errors: Sequence[RecordUnreadable]) -> None:
+    """One line for each record that a list had to leave out, with the way back."""
+    for error in errors:
+        text = f"{error.path.parent.name} is unreadable: {error.message}" + (f"; {error.hint}" if error.hint else "")
+        click.secho(printable(text), fg="red")
 
 
 def jobs_table(jobs: Sequence[Job]) -> Table:
@@ -223,7 +255,21 @@ def _shortened(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def print_job(job: Job, folders: Mapping[str, str]) -> None:
+def _asked_in_words(job: Job, asked: JobSpec | None) -> list[tuple[str, Text]]:
+    """What somebody asked for beyond the usual; the priority is as it is now."""
+    said = {"priority": str(job.priority) if job.priority else ""}
+    if asked:
+        warning = f", warned {duration(asked.time_warning)} before" if asked.time_warning else ""
+        said |= {
+            "time limit": f"{duration(asked.time_limit)}{warning}" if asked.time_limit else "",
+            "memory": f"{size(asked.vram)} of each GPU" if asked.vram else "",
+            "after": ", ".join(asked.after),
+            "not before": clock(asked.not_before) if asked.not_before is not None else "",
+        }
+    return [(name, Text(words)) for name, words in said.items() if words]
+
+
+def print_job(job: Job, asked: JobSpec | None, folders: Mapping[str, str]) -> None:
     """One job on one screen: what, where, since when, each rank, and what failed first."""
     out = console()
     head = table("", "")
@@ -241,6 +287,7 @@ def print_job(job: Job, folders: Mapping[str, str]) -> None:
         ),
         ("command", Text(command_line(job))),
         ("code", Text(f"{printable(job.code.directory)} ({git}, {job.code.files} files)")),
+        *_asked_in_words(job, asked),
         ("submitted", Text(clock(job.submitted_at))),
         ("started", Text(clock(job.started_at))),
         (

@@ -6,14 +6,16 @@ import time
 
 import click
 
-from ugro.cli.app import LOOK_WITHIN, App, command, json_option
-from ugro.cli.jobs import complete_job
-from ugro.cli.output import job_document, print_json, stamp, title
+from ugro.cli.app import LOOK_WITHIN, App, Whole, command, complete_job, json_option
+from ugro.cli.output import job_document, print_json, stamp, state_in_words, title
 from ugro.common.config import PRIORITIES
-from ugro.common.errors import InputError
+from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.models import Job, JobState
 from ugro.common.text import printable
-from ugro.control_plane.controller import Controller, Observation
+from ugro.control_plane import scheduler
+from ugro.control_plane.controller import Controller
+from ugro.control_plane.forecast import Forecast, forecast
+from ugro.control_plane.observation import Observation
 from ugro.control_plane.queue import read_queue
 from ugro.nodes.pool import Pool
 
@@ -26,7 +28,7 @@ def hold(app: App, job: str, reason: str, as_json: bool) -> None:
     """Keep a queued JOB (id or name) from starting until `ugro release`. What runs is not touched."""
     said = f"held: {printable(reason)}" if reason else "held"
     held = _change_waiting(app, job, {"state": JobState.HELD, "reason": said}, "held", said)
-    _tell(held, f"{title(held)} is held; let it go: ugro release {held.id}", as_json)
+    _tell(app, held, f"{title(held)} is held; let it go: ugro release {held.id}", as_json)
 
 
 @command()
@@ -35,17 +37,17 @@ def hold(app: App, job: str, reason: str, as_json: bool) -> None:
 def release(app: App, job: str, as_json: bool) -> None:
     """Let a held JOB (id or name) take its turn again, at its old place in the queue."""
     released = _change_waiting(app, job, {"state": JobState.QUEUED, "reason": ""}, "released", "")
-    _tell(released, f"{title(released)} is queued again; it starts at the next tick that has room for it", as_json)
+    _tell(app, released, f"{title(released)} is queued again; it starts at the next tick that has room for it", as_json)
 
 
 @command(context_settings={"ignore_unknown_options": True})
 @click.argument("job", shell_complete=complete_job)
-@click.argument("priority", type=click.IntRange(*PRIORITIES))
+@click.argument("priority", type=Whole(*PRIORITIES))
 @json_option
 def reprioritize(app: App, job: str, priority: int, as_json: bool) -> None:
     """Give a waiting JOB (id or name) another PRIORITY: higher starts sooner, 0 is usual, -1000 to 1000."""
     changed = _change_waiting(app, job, {"priority": priority}, "priority", f"priority {priority}")
-    _tell(changed, f"{title(changed)} has priority {priority} now", as_json)
+    _tell(app, changed, f"{title(changed)} has priority {priority} now", as_json)
 
 
 def _change_waiting(app: App, reference: str, changed: dict[str, object], kind: str, message: str) -> Job:
@@ -58,16 +60,16 @@ def _change_waiting(app: App, reference: str, changed: dict[str, object], kind: 
     with app.store.lock():
         job = app.store.job(found.id)
         if job.state not in (JobState.QUEUED, JobState.HELD) or job.wish:
-            state = "being cancelled" if job.wish else job.state.value
-            raise InputError(f"{job.id} is {state}; only a job that waits can be changed", f"see: ugro status {job.id}")
+            state = f"{title(job)} is being cancelled" if job.wish else state_in_words(job)
+            raise InputError(f"{state}; only a job that waits can be changed", f"see: ugro status {job.id}")
         if all(getattr(job, field) == value for field, value in changed.items()):
             return job
         return app.store.update(job.id, lambda job: job.model_copy(update=changed), kind, message)
 
 
-def _tell(job: Job, words: str, as_json: bool) -> None:
+def _tell(app: App, job: Job, words: str, as_json: bool) -> None:
     if as_json:
-        print_json(job_document(job))
+        print_json(job_document(job, app.asked(job)))
     else:
         click.echo(words)
 
@@ -79,16 +81,20 @@ def why(app: App, job: str, as_json: bool) -> None:
     """Every reason why JOB (id or name) waits, nearest first, or why it runs where it does."""
     found = app.store.find(job)
     if found.state not in (JobState.QUEUED, JobState.HELD):
-        reasons, expected, at = _why_there(app, found), "", None
+        reasons, expected = _why_there(app, found), Forecast(None, "")
     else:
         seen = app.run(_look)
-        queue = read_queue(app.store, app.cluster, app.store.live(), seen.views, time.time())
-        forecast = queue.forecast(found.id)
-        reasons, expected, at = queue.why(found.id), forecast.text, forecast.at
+        unreadable: list[RecordUnreadable] = []
+        live = app.store.live(unreadable.append)
+        queue = read_queue(app.store, app.cluster, live, seen.views, time.time(), unreadable)
+        expected = forecast(queue, found.id)
+        reasons = scheduler.why(queue, found.id)
     if as_json:
-        print_json({"id": found.id, "state": found.state.value, "reasons": list(reasons), "starts_at": stamp(at)})
+        document = {"id": found.id, "state": found.state.value, "reasons": list(reasons)}
+        print_json(document | {"starts_at": stamp(expected.at), "never_starts": expected.never})
         return
-    click.echo(f"{title(found)} is {found.state.value}" + (f": {expected}" if expected else ""))
+    said = "" if expected.never else expected.text  # the first reason tells it
+    click.echo(state_in_words(found) + (f": {said}" if said else ""))
     for reason in reasons:
         click.echo(f"  - {printable(reason)}")
 

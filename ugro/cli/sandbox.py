@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def sandbox() -> None:
 
     Real SSH, real torchrun, real DDP over gloo; only nvidia-smi is simulated, and follows what really runs.
     """
+
+
+def is_sandbox(inventory: Path) -> bool:
+    """Whether an inventory is that of the sandbox which this shell uses."""
+    directory = os.environ.get("UGRO_SANDBOX_DIR")
+    return directory is not None and inventory.resolve() == Sandbox(Path(directory)).status().inventory
 
 
 def _sandbox(directory: Path | None) -> Sandbox:

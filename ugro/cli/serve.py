@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import signal
 import time
+from collections.abc import Sequence
 
 import click
 
-from ugro.cli.app import App, command
-from ugro.cli.cluster import news_line, news_of
+from ugro.cli.app import App, command, json_option
+from ugro.cli.cluster import changes_document, news_line, news_of
+from ugro.cli.output import print_json
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, StateError, StateLocked, UgroError
+from ugro.common.models import Event
 from ugro.common.text import clock
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.nodes.pool import Pool
 
 
 @command()
 @click.option("--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds between ticks.")
-def serve(app: App, every: float) -> None:
+@json_option
+def serve(app: App, every: float, as_json: bool) -> None:
     """Stay and act: a tick every few seconds over connections that stay open. Ends at SIGTERM or Ctrl-C.
 
     An edited inventory is taken up at the next tick. Jobs do not depend on it: they go on when it ends.
     """
-    with app.store.lock(patience=0, name="serve.lock"):
-        asyncio.run(_Resident(app).stay(every))
+    with contextlib.ExitStack() as alone:
+        try:
+            alone.enter_context(app.store.lock(patience=1, name=RESIDENT_LOCK))
+        except StateLocked as error:
+            hint = "one is enough: `ps -fp PID` shows it, `kill PID` ends it (jobs go on); then start this one"
+            raise StateLocked(f"`ugro serve` runs already: {error.message}", hint) from None
+        asyncio.run(_Resident(app, as_json).stay(every))
 
 
 class _Resident:
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, as_json: bool) -> None:
         self._app = app
+        self._as_json = as_json
         self._complaint = ""
 
     async def stay(self, every: float) -> None:
@@ -38,8 +51,8 @@ class _Resident:
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         cluster = self._app.cluster
-        _say(f"watching {', '.join(cluster.nodes)}; state in {self._app.store.home}")
-        async with Pool(cluster) as pool:
+        self._say(f"watching {', '.join(cluster.nodes)}; state in {self._app.store.home}")
+        async with Pool(cluster) as pool, self._app.courier:
             while not stop.is_set():
                 began = time.monotonic()
                 acting = asyncio.create_task(self._act(pool, cluster))
@@ -51,7 +64,7 @@ class _Resident:
                     await asyncio.wait_for(stopping, max(0.0, every - (time.monotonic() - began)))
                 except TimeoutError:
                     continue
-        _say("ends; jobs go on")
+        self._say("ends; jobs go on")
 
     async def _act(self, pool: Pool, cluster: Inventory) -> Inventory:
         """One tick. Returns the inventory it went by: with a mistake in an edited one, the last good one."""
@@ -70,16 +83,23 @@ class _Resident:
             self._complain(error)
         except OSError as error:  # what the disk says, where nobody knew better
             self._complain(StateError(str(error)))
-        for event in news_of(self._app.store):
-            _say(news_line(event))
+        self._tell(news_of(self._app.store))
         self._app.store.changes.clear()
         return cluster
 
     def _complain(self, error: UgroError) -> None:
         if error.message != self._complaint:
-            _say(f"{error.message}. {error.hint}")
+            self._say(f"{error.message} ({error.hint})" if error.hint else error.message)
+            if self._as_json:
+                click.echo(json.dumps({"error": error.as_dict()}), err=True)
         self._complaint = error.message
 
+    def _tell(self, news: Sequence[Event]) -> None:
+        for event in news:
+            self._say(news_line(event))
+        if news and self._as_json:
+            print_json(changes_document(news))
 
-def _say(text: str) -> None:
-    click.echo(f"{clock(time.time())}  {text}")
+    def _say(self, text: str) -> None:
+        if not self._as_json:
+            click.echo(f"{clock(time.time())}  {text}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import click
 
-from ugro.cli.app import App, command, json_option, moment_option
-from ugro.cli.jobs import complete_job
+from ugro.cli.app import App, command, complete_job, json_option, moment_option
 from ugro.cli.output import event_document, print_json
+from ugro.common.errors import InputError
 from ugro.common.models import Event
 from ugro.common.text import clock, printable
 
@@ -21,6 +23,8 @@ SHOWN = 50
 @json_option
 def events(app: App, job: str | None, since: float | None, node: str | None, everything: bool, as_json: bool) -> None:
     """The timeline of JOB (id or name), or of the whole cluster: every change, its reason and time."""
+    if node is not None:
+        _require_known(app, node)
     found = app.store.events(app.store.find(job).id if job else None)
     found = [event for event in found if event.at >= (since or 0.0) and (node is None or event.node == node)]
     if not (job or everything or since):
@@ -32,6 +36,21 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
         click.echo(f"{clock(event.at)}  {_line(event)}")
     if not found:
         click.echo("nothing happened yet", err=True)
+
+
+def _require_known(app: App, node: str) -> None:
+    """See that a node is in the inventory, or was when something was written down of it.
+
+    Raises:
+        InputError: it is neither.
+    """
+    known = dict.fromkeys([*app.store.remembered_configs(), *(event.node for event in app.store.events())])
+    with contextlib.suppress(InputError):  # the timeline can be read without an inventory
+        known = {**app.inventory.nodes, **known}
+    if node not in known:
+        names = ", ".join(printable(name) for name in known if name)
+        hint = f"the nodes known are: {names}" if names else "nothing is known of any node yet"
+        raise InputError(f"no node is called {printable(node)!r}", hint)
 
 
 def _line(event: Event) -> str:

@@ -7,11 +7,11 @@ import time
 import click
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.output import print_json
-from ugro.common.errors import InputError
+from ugro.cli.output import print_json, print_unreadable, unreadable_document
+from ugro.common.errors import EXIT_OK, EXIT_STATE, InputError
 from ugro.common.text import size
 from ugro.common.units import parse_duration
-from ugro.control_plane.metadata_store.retention import prunable, prune
+from ugro.control_plane.metadata_store.retention import STRAY_AFTER, prunable, prune, strays
 
 
 @click.group()
@@ -21,14 +21,20 @@ def state() -> None:
 
 @command()
 @json_option
-def rebuild(app: App, as_json: bool) -> None:
-    """Make the indexes of jobs anew from the jobs' folders, which are their truth."""
+def rebuild(app: App, as_json: bool) -> int:
+    """Make the indexes of jobs anew from the jobs' folders, which are their truth.
+
+    Jobs whose record cannot be read are named, and exit code 4 tells of them once the others are indexed.
+    """
     with app.store.lock():
-        live, ended = app.store.rebuild()
+        live, ended, unreadable = app.store.rebuild()
     if as_json:
-        print_json({"live": live, "ended": ended})
+        broken = [unreadable_document(error) for error in unreadable]
+        print_json({"live": live, "ended": ended, "unreadable": broken})
     else:
         click.echo(f"indexed {live} live and {ended} ended jobs of {app.store.home}")
+        print_unreadable(unreadable)
+    return EXIT_STATE if unreadable else EXIT_OK
 
 
 state.add_command(rebuild)
@@ -41,24 +47,32 @@ state.add_command(rebuild)
 @click.option("--delete", is_flag=True, help="Do it. Without this, only what would go is shown.")
 @json_option
 def gc(app: App, older_than: str, delete: bool, as_json: bool) -> None:
-    """Remove the master's copies of old jobs' logs. Records, specs, events and code stay."""
+    """Remove the master's copies of old jobs' logs, and files that killed commands left half written.
+
+    Records, specs, events and code stay.
+    """
     try:
         before = time.time() - parse_duration(older_than)
     except ValueError as error:
         raise InputError(f"--older-than {older_than!r}: {error}") from None
     with app.store.lock():
-        found = prunable(app.store, before)
+        found, temporary = prunable(app.store, before), strays(app.store, time.time() - STRAY_AFTER)
         if delete:
             for job in found:
                 prune(app.store, job)
-    total = size(sum(job.bytes for job in found) / 2**20)
+            for path in temporary:
+                path.unlink(missing_ok=True)
+    total = sum(job.bytes for job in found)
     if as_json:
         jobs = [{"id": job.id, "bytes": job.bytes} for job in found]
-        print_json({"deleted": delete, "bytes": sum(job.bytes for job in found), "jobs": jobs})
+        print_json({"deleted": delete, "bytes": total, "jobs": jobs, "temporary": [str(path) for path in temporary]})
         return
     for job in found:
         click.echo(f"{job.id}  {size(job.bytes / 2**20)}")
+    for path in temporary:
+        click.echo(f"{path}, half written, {'is gone' if delete else 'would go: ugro gc --delete'}")
     if not found:
         click.echo(f"no logs of jobs that ended more than {older_than} ago")
     else:
-        click.echo(f"{total} of logs are gone" if delete else f"{total} of logs would go: ugro gc --delete")
+        logs = f"{size(total / 2**20)} of logs"
+        click.echo(f"{logs} are gone" if delete else f"{logs} would go: ugro gc --delete")

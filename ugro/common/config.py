@@ -17,17 +17,21 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from ugro.common.errors import InputError, InventoryError, JobSpecError
-from ugro.common.units import parse_duration, parse_mib, parse_moment
+from ugro.common.units import check_mib, check_moment, check_seconds, parse_duration, parse_mib, parse_moment
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 JOB_ID = re.compile(r"job-[0-9]+")
+INVENTORY = "inventory.yaml"
 PRIORITIES = (-1000, 1000)
+OPTIONS = {"time_limit": "time"}
+"""What a field of a job is called on the command line, where that is not its own name."""
 
 
 def _no_nul(value: str) -> str:
@@ -83,9 +87,9 @@ def _dependency(value: str) -> str:
 DEPENDENCIES = ("success", "failure", "any")
 """How the job that is waited for has to end; `success` unless another is said."""
 
-Seconds = Annotated[float, _said_as(parse_duration), Field(gt=0)]
-Moment = Annotated[float, _said_as(parse_moment)]
-Mib = Annotated[int, _said_as(parse_mib), Field(ge=0)]
+Seconds = Annotated[float, _said_as(parse_duration), AfterValidator(check_seconds)]
+Moment = Annotated[float, _said_as(parse_moment), AfterValidator(check_moment)]
+Mib = Annotated[int, _said_as(parse_mib), Field(ge=0), AfterValidator(check_mib)]
 Dependency = Annotated[str, AfterValidator(_dependency)]
 
 
@@ -102,7 +106,7 @@ Env = Annotated[dict[str, Text], AfterValidator(_env)]
 
 
 class _Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, defer_build=True)
 
 
 class NodeConfig(_Config):
@@ -150,7 +154,7 @@ class Inventory(_Config):
 
     nodes: dict[str, NodeConfig]
     script: Line | None = None
-    path: Path = Path("inventory.yaml")
+    path: Path = Path(INVENTORY)
     departed: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -250,11 +254,17 @@ class JobSpec(_Config):
     def _after_from_text(cls, value: object) -> object:
         return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
 
-    @model_validator(mode="after")
-    def _warning_within_limit(self) -> JobSpec:
-        if self.time_warning is not None and (self.time_limit is None or self.time_warning > self.time_limit):
-            raise ValueError("time_warning: a time limit at least as long is needed (--time)")
-        return self
+    @field_validator("after")
+    @classmethod
+    def _after_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple({entry.removesuffix(":success"): entry for entry in value}.values())
+
+    @field_validator("time_warning")
+    @classmethod
+    def _warning_within_limit(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and "time_limit" in info.data and value > (info.data["time_limit"] or 0.0):
+            raise ValueError("a time limit that is at least as long is needed with it")
+        return value
 
     @property
     def warning_seconds(self) -> float | None:
@@ -277,8 +287,8 @@ def inventory_path(option: str | None, environ: Mapping[str, str] = os.environ) 
     chosen = option or environ.get("UGRO_INVENTORY")
     if chosen:
         return Path(chosen).expanduser()
-    here = Path("inventory.yaml")
-    return here if here.exists() else ugro_home(environ) / "inventory.yaml"
+    here = Path(INVENTORY)
+    return here if here.exists() else ugro_home(environ) / INVENTORY
 
 
 def ugro_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -293,8 +303,10 @@ def load_inventory(path: Path) -> Inventory:
         InventoryError: with file, line, field, what was found and what is expected.
     """
     if not path.exists():
+        usual = path == ugro_home() / INVENTORY and not Path(INVENTORY).exists()
+        places = f"./{INVENTORY} or {path}" if usual else str(path)
         raise InventoryError(
-            f"there is no inventory at {path}", "write one with `ugro init`, or name it: --inventory FILE"
+            f"there is no inventory at {places}", "write one with `ugro init`, or name it: --inventory FILE"
         )
     document, lines = _read_yaml(path, InventoryError)
     unknown = [key for key in document if key not in ("defaults", "nodes")]
@@ -317,7 +329,9 @@ def load_inventory(path: Path) -> Inventory:
     try:
         return Inventory.model_validate({"nodes": merged, "script": script, "path": path})
     except ValidationError as error:
-        raise InventoryError(_describe(error, path, lines)) from None
+        raise InventoryError(
+            _describe_in_file(error, path, lines, {key: key for key in NodeConfig.model_fields})
+        ) from None
 
 
 def load_job_spec(path: Path) -> JobSpec:
@@ -330,19 +344,21 @@ def load_job_spec(path: Path) -> JobSpec:
     try:
         return JobSpec.model_validate(document)
     except ValidationError as error:
-        raise JobSpecError(_describe(error, path, lines)) from None
+        keys = {word: key for key in JobSpec.model_fields for word in (key, OPTIONS.get(key, key))}
+        raise JobSpecError(_describe_in_file(error, path, lines, keys)) from None
 
 
 def job_spec(**fields: Any) -> JobSpec:
     """A job spec from command-line values.
 
     Raises:
-        JobSpecError: a value is wrong; the message names it.
+        JobSpecError: a value is wrong; the message names its option.
     """
     try:
         return JobSpec.model_validate({key: value for key, value in fields.items() if value is not None})
     except ValidationError as error:
-        raise JobSpecError(_describe(error, None, {})) from None
+        first, more = _first_mistake(error)
+        raise JobSpecError(f"{_option(first['loc'])}: {_mistake_in_words(first)}{more}") from None
 
 
 Location = tuple[str | int, ...]
@@ -409,27 +425,49 @@ def _envs_are_maps(*parts: dict[str, Any]) -> bool:
     return all(isinstance(part.get("env") or {}, dict) for part in parts)
 
 
-def _describe(error: ValidationError, path: Path | None, lines: dict[Location, int]) -> str:
-    """The first mistake in one line: `file:line: field: found X, expected Y`, and how many more there are."""
-    # A misspelt key is also a missing one: the spelling is what the person can mend.
-    first, *rest = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-    where: Location = tuple(part for part in first["loc"] if not _is_union_tag(part))
+def _describe_in_file(error: ValidationError, path: Path, lines: dict[Location, int], keys: Mapping[str, str]) -> str:
+    """The first mistake in one line: `file:line: field: found X, expected Y`, and how many more there are.
+
+    `keys` has what is known there, by every word that a person may use for it.
+    """
+    first, more = _first_mistake(error)
+    where = first["loc"]
     field = ".".join(str(part) for part in where)
-    message = first["msg"].removeprefix("Value error, ")
     # A field that every node inherits is written under `defaults:`, and an absent one has its parent's line.
     inherited = ("defaults", *where[2:]) if where[:1] == ("nodes",) and len(where) > 2 else where
     line = next((lines[at] for at in (where, inherited, where[:-1], where[:-2]) if at in lines), None)
+    said = _mistake_in_words(first)
     if first["type"] == "extra_forbidden":
-        known = (*NodeConfig.model_fields, *JobSpec.model_fields)
-        near = difflib.get_close_matches(str(where[-1]), known, 1)
-        said = f"unknown key; did you mean {near[0]!r}?" if near else "unknown key"
-    elif first["type"] == "missing":
-        said = "is missing"
-    else:
-        said = f"found {_shown(first['input'])}: {message[0].lower()}{message[1:]}" if field else message
-    more = f" (and {len(rest)} more)" if len({e["loc"][:3] for e in rest}) > 1 else ""
-    prefix = f"{path}:{line}: " if path and line else f"{path}: " if path else ""
+        near = difflib.get_close_matches(str(where[-1]).replace("-", "_"), keys, 1)
+        said = f"unknown key; did you mean {keys[near[0]]!r}?" if near else "unknown key"
+    prefix = f"{path}:{line}: " if line else f"{path}: "
     return f"{prefix}{field}: {said}{more}" if field else f"{prefix}{said}{more}"
+
+
+def _option(where: Location) -> str:
+    """A field of a job as somebody gives it on the command line."""
+    field = str(where[0])
+    if field in ("script", "workdir"):
+        return field
+    if field == "args":
+        return f"argument {int(where[1]) + 1} of the script"
+    return "--" + OPTIONS.get(field, field).replace("_", "-")
+
+
+def _first_mistake(error: ValidationError) -> tuple[Any, str]:
+    """The mistake to tell, with its place as a person knows it, and how many more there are, in words."""
+    # A misspelt key is also a missing one: the spelling is what the person can mend.
+    first, *rest = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
+    where: Location = tuple(part for part in first["loc"] if not _is_union_tag(part))
+    more = f" (and {len(rest)} more)" if len({e["loc"][:3] for e in rest}) > 1 else ""
+    return {**first, "loc": where}, more
+
+
+def _mistake_in_words(mistake: Any) -> str:
+    message = mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "missing":
+        return "is missing"
+    return f"found {_shown(mistake['input'])}: {message[0].lower()}{message[1:]}" if mistake["loc"] else message
 
 
 def _is_union_tag(part: str | int) -> bool:

@@ -14,6 +14,7 @@
     │   ├── CommandTimedOut
     │   └── NodeRefused                the node answered, and cannot do what was asked
     ├── StateError            exit 4   the state directory cannot be read or written
+    │   ├── RecordUnreadable           one record is torn or edited; the others are not
     │   └── StateLocked                somebody else has been acting for too long
     └── JobFailed             exit 1   the followed or waited-for job failed
 
@@ -21,6 +22,8 @@ A message says what happened and where; the hint says what to do next.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 EXIT_OK = 0
 EXIT_JOB_FAILED = 1
@@ -138,6 +141,14 @@ class StateError(UgroError):
 
     code = "state"
     exit_code = EXIT_STATE
+
+
+class RecordUnreadable(StateError):
+    """One record is torn, edited or may not be read; `path` is its file."""
+
+    def __init__(self, path: Path, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.path = path
 
 
 class StateLocked(StateError):

@@ -17,7 +17,7 @@ SCHEMA_VERSION = 2
 class Record(BaseModel):
     """Base of all records: immutable, and strict about unknown fields so that a hand-broken file is noticed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class GpuProcess(Record):
@@ -150,11 +150,15 @@ class NodeShare(Record):
 
 
 class Placement(Record):
-    """Where an attempt runs, with what torchrun needs to meet; the port is chosen just before the launch."""
+    """Where an attempt runs, with what torchrun needs to meet; the port is chosen just before the launch.
+
+    `why` says what decided for these nodes where others would have done as well; empty: their order in the inventory.
+    """
 
     shares: tuple[NodeShare, ...]
     master_addr: str | None = None
     master_port: int | None = None
+    why: str = ""
 
     @property
     def world_size(self) -> int:
@@ -180,7 +184,7 @@ class Wish(StrEnum):
 
 
 class Event(Record):
-    """One line of `events.jsonl`. It is about a job or about a node; the other is empty."""
+    """One line of `events.jsonl`. It is about a job or a node (the other is empty), or about a job on a node."""
 
     at: float
     job: str = ""
@@ -259,6 +263,34 @@ class Silence(Record):
     watched: float = 0.0
 
 
+class MeasuredLink(Record):
+    """The way from one node to another as `ugro check --network` last measured it; the latency is half a round trip."""
+
+    source: str
+    target: str
+    backend: str
+    latency_ms: float
+    gbit_per_s: float
+    measured_at: float
+
+
+class GpuLook(Record):
+    """One line of a node's history: what a GPU showed at one look. Memory in MiB.
+
+    `job` is the one that held it; `program` names what else used it, and whose that is, where no job did.
+    """
+
+    at: float
+    uuid: str
+    utilization_percent: int | None = None
+    memory_used_mib: int | None = None
+    memory_total_mib: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    job: str | None = None
+    program: str | None = None
+
+
 class GpuSample(Record):
     """One line of `metrics.jsonl`: what the GPU of a rank showed at one look. Memory in MiB."""
 
@@ -268,3 +300,48 @@ class GpuSample(Record):
     utilization_percent: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
+
+
+class FoundCheckpoint(Record):
+    """A checkpoint as one node has it. `path` is absolute there, `name` below the directory that was searched.
+
+    `saved_at` is in the node's clock; `problem` says what is torn.
+
+    `kind` is transformers, lightning, torch, distributed, deepspeed or folder. Of a checkpoint whose parts lie on the
+    nodes of their ranks, `shards` names those that are here, and `needs` all there are where that is known.
+    """
+
+    path: str
+    name: str
+    kind: str
+    step: int | None
+    bytes: int
+    files: int
+    saved_at: float
+    problem: str | None = None
+    shards: tuple[str, ...] = ()
+    needs: tuple[str, ...] | None = None
+
+
+class Place(Record):
+    """Where a checkpoint lies: an absolute path on a node."""
+
+    node: str
+    path: str
+
+
+class Checkpoint(Record):
+    """A checkpoint of a job, over all nodes. `saved_at` is in the master's clock.
+
+    Each of the `places` has the whole of it, or, where it is `split`, only a part. One with a `problem` is torn, or
+    cannot be shown to be whole, and is never offered.
+    """
+
+    step: int | None
+    kind: str
+    name: str
+    bytes: int
+    saved_at: float
+    places: tuple[Place, ...]
+    split: bool = False
+    problem: str | None = None

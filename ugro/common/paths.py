@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ugro.common.config import Inventory
+from ugro.common.models import Job
+
 JOBS = "jobs"
 CODE = "code"
 
@@ -27,6 +30,13 @@ class RunPaths:
     def run_dir(self) -> str:
         """`launch.sh`, `claim/`, `pid`, `log`, `exit`, and `rank-<rank>.{log,pid,exit,error}` of this attempt."""
         return f"{self.job_dir}/{self.attempt}/node-{self.node_rank}"
+
+
+def run_paths(inventory: Inventory, job: Job, node: str) -> RunPaths | None:
+    """Where the current attempt of a job lies on a node, or None when it has no part there."""
+    if node not in job.nodes or node not in inventory.nodes:
+        return None
+    return RunPaths(inventory.nodes[node].base_dir, job.id, job.attempt, job.nodes.index(node))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
+from datetime import datetime
+
+SHOWN = 3
+"""So many things are named in a short reason."""
 
 # CSI and OSC sequences, other two-byte escapes, then every control character but tab.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
@@ -26,6 +31,11 @@ def size(mib: float) -> str:
     return f"{mib:.0f} MiB" if mib >= 1 else f"{mib * 1024:.0f} KiB"
 
 
+def count(number: int, noun: str) -> str:
+    """A number of things: `1 node`, `2 nodes`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def duration(seconds: float) -> str:
     """A time span: `8s`, `3m 20s`, `2h 05m`, `3d 4h`."""
     seconds = int(max(0, seconds))
@@ -41,6 +51,18 @@ def duration(seconds: float) -> str:
 def clock(at: float | None) -> str:
     """A moment in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "-"
+
+
+def moment(at: float, now: float) -> str:
+    """A moment in local time to the minute, with the date unless it is today's."""
+    local = datetime.fromtimestamp(at)
+    return local.strftime("%H:%M" if local.date() == datetime.fromtimestamp(now).date() else "%Y-%m-%d %H:%M")
+
+
+def some(words: Sequence[str], separator: str = ", ") -> str:
+    """The first of some words, and how many more there are."""
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return separator.join(words[:SHOWN]) + more
 
 
 def rough(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MIB = {"m": 1.0, "g": 1024.0, "t": 1024.0**2}
@@ -12,13 +12,54 @@ _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([mgt])?i?b?")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_FAR_YEAR = re.compile(r"[0-9]{5,}-")
+
+LONGEST_DAYS = 10_000
+LARGEST_MIB = 512 * 1024**2
+END_OF_TIME = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
+"""What is longer, larger or later than these was mistyped, and some of it no clock or float could hold."""
+
+
+def check_seconds(seconds: float) -> float:
+    """A duration in seconds, as it is.
+
+    Raises:
+        ValueError: it is not longer than nothing, or longer than anybody waits.
+    """
+    if not seconds > 0:
+        raise ValueError("a duration longer than nothing is expected")
+    if seconds > LONGEST_DAYS * 86400:
+        raise ValueError(f"a duration of at most {LONGEST_DAYS}d is expected")
+    return seconds
+
+
+def check_mib(mib: float) -> float:
+    """A size in MiB, as it is.
+
+    Raises:
+        ValueError: it is larger than any memory or disk.
+    """
+    if mib > LARGEST_MIB:
+        raise ValueError(f"a size of at most {LARGEST_MIB // 1024**2}T is expected")
+    return mib
+
+
+def check_moment(at: float) -> float:
+    """A moment in seconds since the epoch, as it is.
+
+    Raises:
+        ValueError: nobody will see it.
+    """
+    if not 0 <= at < END_OF_TIME:
+        raise ValueError("a time from 1970 to 2099 is expected")
+    return at
 
 
 def parse_duration(text: str) -> float:
     """Seconds in `90s`, `45m`, `2h`, `1h30m`, `2d`; a bare number counts seconds.
 
     Raises:
-        ValueError: it is none of these, or not longer than nothing.
+        ValueError: it is none of these, not longer than nothing, or too long.
     """
     word = text.strip().lower()
     if word.isdecimal():
@@ -27,22 +68,20 @@ def parse_duration(text: str) -> float:
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(word))
     else:
         raise ValueError("a duration like 90s, 45m, 2h or 1h30m is expected")
-    if not 0 < seconds < 1e9:
-        raise ValueError("a duration longer than nothing is expected")
-    return seconds
+    return check_seconds(seconds)
 
 
 def parse_mib(text: str) -> int:
     """MiB in `10G`, `10GiB`, `512M`; a bare number counts MiB.
 
     Raises:
-        ValueError: it is none of these, or nothing.
+        ValueError: it is none of these, nothing, or too much.
     """
     match = _SIZE.fullmatch(text.strip().lower())
     mib = float(match[1]) * _MIB[match[2] or "m"] if match else 0.0
-    if not 1 <= mib < 1e9:
+    if not mib >= 1:
         raise ValueError("a size like 512M or 10G is expected")
-    return round(mib)
+    return round(check_mib(mib))
 
 
 def parse_past(text: str, now: float | None = None) -> float:
@@ -55,10 +94,8 @@ def parse_past(text: str, now: float | None = None) -> float:
     word = text.strip()
     if _CLOCK.fullmatch(word):
         return parse_moment(word, now) - 86400
-    try:
+    if word.isdecimal() or _DURATION.fullmatch(word.lower()):
         return now - parse_duration(word)
-    except ValueError:
-        pass
     try:
         return datetime.fromisoformat(word).timestamp()
     except (ValueError, OverflowError):
@@ -74,11 +111,12 @@ def parse_moment(text: str, now: float | None = None) -> float:
     now = time.time() if now is None else now
     word = text.strip()
     if word.startswith("+"):
-        return now + parse_duration(word[1:])
+        return check_moment(now + parse_duration(word[1:]))
     if match := _CLOCK.fullmatch(word):
         today = datetime.fromtimestamp(now).replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
         return today.timestamp() if today.timestamp() > now else today.timestamp() + 86400
     try:
-        return datetime.fromisoformat(word).timestamp()
+        at = END_OF_TIME if _FAR_YEAR.match(word) else datetime.fromisoformat(word).timestamp()
     except (ValueError, OverflowError):
         raise ValueError("a time like +2h, 22:30 or 2026-11-24T22:30 is expected") from None
+    return check_moment(at)

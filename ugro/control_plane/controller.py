@@ -9,22 +9,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, UgroError
 from ugro.common.models import Drain, FirstFailure, GpuSample, Job, JobState, NodeView, Placement, Silence, Wish
-from ugro.common.text import duration
+from ugro.common.paths import run_paths
+from ugro.common.text import count, duration
 from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
-from ugro.control_plane.launcher import Launcher, NotStarted, OnCode, run_paths
+from ugro.control_plane.launcher import Launcher, NotStarted, OnCode
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.gpu_history import GpuHistory
+from ugro.control_plane.metadata_store.records import pass_over, state_errors
+from ugro.control_plane.observation import Observation
 from ugro.control_plane.queue import read_queue
 from ugro.control_plane.reconcile import Assessment, Phase
 from ugro.control_plane.resource_manager import monitor
+from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
 from ugro.control_plane.resource_manager.shares import with_batch_shares
+from ugro.control_plane.scheduler import schedule
 from ugro.nodes import log_streamer, observer
 from ugro.nodes.pool import Pool
 from ugro.nodes.process_manager import RunFiles
@@ -43,20 +47,6 @@ SAMPLE_SECONDS = 10.0
 
 GPU_FREE_WITHIN = 10.0
 """Seconds that the driver may take to give back the memory of ranks that ended."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What every asked node said at one moment: its own state, and the files of each job that is on it."""
-
-    views: dict[str, NodeView | NodeError]
-    runs: dict[str, dict[str, RunFiles | NodeError]]
-    at: float
-
-    @property
-    def clock_offsets(self) -> dict[str, float]:
-        """Each node's clock minus the master's, in seconds, where it is known."""
-        return {name: view.clock_offset for name, view in self.views.items() if isinstance(view, NodeView)}
 
 
 class Controller:
@@ -103,12 +93,12 @@ class Controller:
         """Bring the cluster one step nearer to what the records ask for. Every change of a job is an event of it."""
         self._store.settle()
         self._drain_departed()
-        live = self._store.live()
+        live = self._store.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
         seen = await self.observe(live)
         self._remember(seen)
         await self._end_leftovers(seen)
         steps = (self._advance(job, seen) for job in live if job.state.on_nodes or job.wish)
-        done = await asyncio.gather(*steps, return_exceptions=True)
+        done = await asyncio.gather(*steps, self._keep_looks(seen, live), return_exceptions=True)
         await self._schedule(seen)
         for problem in filter(None, done):  # told only now: one job whose files fail must not keep the others waiting
             raise problem
@@ -142,15 +132,24 @@ class Controller:
             elif was and was.watched < SILENCE_GRACE <= silence.watched:
                 self._store.note(name, "proposal", proposal(name, silence, now))
 
+    async def _keep_looks(self, seen: Observation, jobs: Sequence[Job]) -> None:
+        """Add what the GPUs showed to their history, where it is time. `jobs` are those of the look."""
+        history, held = GpuHistory(self._store.home), leases(jobs)
+        for name, view in seen.views.items():
+            if isinstance(view, NodeView) and history.due(name, seen.at):
+                history.add(name, monitor.looks(view, held))
+
     async def _end_leftovers(self, seen: Observation) -> None:
         """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
-        for job_id, nodes in self._store.leftovers().items():
-            job = self._store.job(job_id)
+        leftovers = self._store.leftovers()
+        for job in self._store.jobs(leftovers, pass_over):
+            job_id, nodes = job.id, leftovers[job.id]
             back = [node for node in nodes if isinstance(seen.views.get(node), NodeView)]
             problems = await self.launcher.stop(job, LEFTOVER_GRACE, back) if back else []
             if back and not problems:
                 self._store.remember_leftovers(job_id, [node for node in nodes if node not in back])
-                self._store.note(", ".join(back), "cleared", f"nothing of {job_id} is left there")
+                for node in back:
+                    self._store.note(node, "cleared", f"nothing of {job_id} is left on {node}", job_id)
 
     async def sync_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
         """Bring the copies of a job's logs up to date; returns the nodes that could not be read, and why."""
@@ -169,7 +168,7 @@ class Controller:
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
-        if job.state not in (JobState.RUNNING, JobState.UNKNOWN):
+        if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
             return job
         found = reconcile.assess(job, seen.runs[job.id])
         job = job.model_copy(update={"ranks": found.ranks})
@@ -215,7 +214,7 @@ class Controller:
             case Phase.RUNNING if job.state == JobState.UNKNOWN:
                 self._store.save(_running(job), "running", "its nodes answer again")
             case Phase.RUNNING if found.ranks != known:
-                self._store.save(_running(job), "ranks", "its ranks changed")
+                self._store.save(_running(job), "ranks", reconcile.news_of_ranks(known, found.ranks))
             case Phase.SUCCEEDED:
                 await self._finish(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
             case Phase.FAILED:
@@ -248,9 +247,10 @@ class Controller:
                 changed = {"state": JobState.UNKNOWN, "reason": text, "unknown_since": job.unknown_since or time.time()}
                 self._store.save(job.model_copy(update=changed), "unknown", text)
             return
+        notes = []
         if given_up:
             self._store.remember_leftovers(job.id, given_up)
-            failure.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
+            notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
         await self.sync_logs(job)
         seen, holders = await self._see_gpus_free(job)
         ranks = reconcile.without_word_of(given_up, reconcile.assess(job, seen.runs[job.id]).ranks)
@@ -261,7 +261,9 @@ class Controller:
             "abandoned": tuple(given_up),
         }
         job = job.model_copy(update=changed)
-        self._end(job, state, "; ".join([*failure, *holders]))
+        notes += holders
+        over = ["nothing of it is left on its nodes"] if failure else []
+        self._end(job, state, "; ".join([*failure, *notes]), "; ".join([*over, *notes]))
 
     async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
         """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
@@ -276,10 +278,11 @@ class Controller:
                 return seen, holders
             await asyncio.sleep(0.5)
 
-    def _end(self, job: Job, state: JobState, reason: str) -> None:
-        ended_at = job.ended_at or time.time()
+    def _end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
+        """`news` is what the timeline says where it has told the reason already."""
+        ended_at = max(job.ended_at or time.time(), job.started_at or 0.0)  # a clock may have jumped between
         changed = {"state": state, "reason": reason, "ended_at": ended_at, "unknown_since": None, "wish": None}
-        self._store.save(job.model_copy(update=changed), state.value, reason)
+        self._store.save(job.model_copy(update=changed), state.value, reason if news is None else news)
 
     async def _schedule(self, seen: Observation) -> None:
         """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
@@ -292,9 +295,9 @@ class Controller:
         if not waiting:
             return
         queue = read_queue(self._store, self._inventory, jobs, seen.views, time.time())
-        for start in queue.schedule().starts:
+        for start in schedule(queue).starts:
             placement, words = with_batch_shares(start.placement, self._store.speeds())
-            await self._place(waiting[start.id], placement, "; ".join(filter(None, [start.why, words])))
+            await self._place(waiting[start.id], placement, "; ".join(filter(None, [start.why, placement.why, words])))
 
     def _broken_spec(self, job: Job) -> str | None:
         try:
@@ -315,7 +318,8 @@ class Controller:
         except UgroError as error:
             await self._give_up(error.job if isinstance(error, NotStarted) else self._store.job(job.id), error)
             return
-        self._store.save(_running(job), "running", f"{job.placement.world_size if job.placement else 0} ranks started")
+        ranks = job.placement.world_size if job.placement else 0
+        self._store.save(_running(job), "running", f"{count(ranks, 'rank')} started")
 
     async def _give_up(self, job: Job, error: UgroError) -> None:
         """Take back a launch that did not come about; where no node was told to start, there is nothing to end."""
@@ -326,7 +330,7 @@ class Controller:
         if job.placement and job.placement.master_port:
             await self._finish(job, JobState.FAILED, CANCEL_GRACE)
         else:
-            self._end(job, JobState.FAILED, error.message)
+            self._end(job, JobState.FAILED, error.message, "no node was told to start")
 
 
 def proposal(node: str, silence: Silence, now: float) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
 
 from ugro.common.config import JobSpec
 
@@ -14,6 +14,7 @@ def run_of(spec: JobSpec) -> str:
     return run_key(spec.script, spec.args, spec.gpus_per_node)
 
 
-def run_key(script: str, args: Sequence[str], gpus_per_node: int | None) -> str:
+@functools.lru_cache(maxsize=4096)
+def run_key(script: str, args: tuple[str, ...], gpus_per_node: int | None) -> str:
     """The same for jobs of the same script with the same arguments on as many GPUs a node."""
     return hashlib.sha256(json.dumps([script, list(args), gpus_per_node]).encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ from typing import TypeVar
 from ugro.common.config import Inventory, JobSpec
 from ugro.common.errors import NodeError, NodeRefused, UgroError
 from ugro.common.models import Job
-from ugro.common.paths import RunPaths
+from ugro.common.paths import RunPaths, run_paths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes import code_sync, process_manager
 from ugro.nodes.owner import claim, is_same_master
@@ -31,13 +31,6 @@ class NotStarted(UgroError):
         super().__init__(error.message, error.hint)
         self.job = job
         self.node = error.node
-
-
-def run_paths(inventory: Inventory, job: Job, node: str) -> RunPaths | None:
-    """Where the current attempt of a job lies on a node, or None when it has no part there."""
-    if node not in job.nodes or node not in inventory.nodes:
-        return None
-    return RunPaths(inventory.nodes[node].base_dir, job.id, job.attempt, job.nodes.index(node))
 
 
 def peer_of(nodes: Sequence[str], node: str) -> str:

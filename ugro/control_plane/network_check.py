@@ -1,7 +1,7 @@
 """Tries the network as a training would use it: a small job of its own, one rank on each node, measured and removed.
 
-It goes through the launcher, so the interface and the meeting point are those of a real launch. Nothing of it is
-written into the state directory, and nothing stays on the nodes.
+It goes through the launcher, so the interface and the meeting point are those of a real launch. It is no job in the
+state directory, and nothing stays on the nodes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from ugro.common.config import Inventory, JobSpec
 from ugro.common.errors import NodeError, NodeRefused
 from ugro.common.models import CodeVersion, Job, NodeShare, Placement
-from ugro.common.paths import RunPaths
+from ugro.common.paths import RunPaths, run_paths
 from ugro.control_plane import reconcile
 from ugro.control_plane.checkup import Finding
 from ugro.control_plane.checkup.findings import problem, warning
 from ugro.control_plane.evidence import node_log, rank_log
-from ugro.control_plane.launcher import Launcher, NotStarted, run_paths
+from ugro.control_plane.launcher import Launcher, NotStarted
 from ugro.control_plane.network_report import FIREWALL, Facts, NetworkReport, hung, last_words, slow_links
 from ugro.control_plane.reconcile import Phase, Runs
 from ugro.nodes import log_streamer, process_manager

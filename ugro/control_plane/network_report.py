@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ugro.common.models import Record
+from ugro.common.models import MeasuredLink, Record
 from ugro.common.text import printable
 from ugro.control_plane.checkup import Finding, Report
 from ugro.control_plane.checkup.findings import Remark, problem, warning
@@ -59,6 +59,10 @@ class NetworkReport(Record):
     links: tuple[Link, ...] = ()
     all_reduce: AllReduce | None = None
     findings: tuple[Finding, ...] = Field(default=(), exclude=True)
+
+    def measured(self, at: float) -> list[MeasuredLink]:
+        """The links as they are kept, with the time of their measurement."""
+        return [MeasuredLink(backend=self.backend, measured_at=at, **link.model_dump()) for link in self.links]
 
 
 class Facts:

@@ -1,70 +1,40 @@
-"""The queue as the scheduler wants it: what waits, what runs and until when, and what each node can give."""
+"""Reads the queue for the scheduler: what waits, what runs and until when, and what each node can give."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ugro.common.config import Inventory, JobSpec
-from ugro.common.errors import UgroError, Unreachable
-from ugro.common.models import Job, JobState, Placement, Summary
-from ugro.control_plane import scheduler
+from ugro.common.errors import RecordUnreadable, UgroError, Unreachable
+from ugro.common.models import Job, JobState, Summary
+from ugro.control_plane.backfill import Obstacle, Queue, Running, Waiting
 from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.resource_manager.balancer import Room, candidates, choose
+from ugro.control_plane.metadata_store.links import Links
+from ugro.control_plane.resource_manager.balancer import link_rates
 from ugro.control_plane.resource_manager.governor import Offer, leases, offers
 from ugro.control_plane.resource_manager.monitor import Views
-from ugro.control_plane.scheduler import Forecast, Running, Schedule, Waiting
+from ugro.control_plane.scheduler import obstacles
 
 
-@dataclass(frozen=True)
-class Queue:
-    """Plain data for the scheduler's pure functions, as of one moment."""
+def read_queue(
+    store: MetadataStore,
+    inventory: Inventory,
+    jobs: Sequence[Job],
+    views: Views,
+    now: float,
+    unreadable: Sequence[RecordUnreadable] = (),
+) -> Queue:
+    """The queue of these live jobs, over what the nodes said. Jobs without a readable spec are left out.
 
-    waiting: tuple[Waiting, ...]
-    running: tuple[Running, ...]
-    offers: Mapping[str, Offer]
-    inventory: Inventory
-    now: float
-
-    def schedule(self) -> Schedule:
-        """What starts now."""
-        return scheduler.schedule(self.waiting, self.running, self.offers, self.inventory, self.now)
-
-    def why(self, job_id: str) -> tuple[str, ...]:
-        """Every reason why a job waits, nearest first."""
-        return scheduler.why(job_id, self.waiting, self.running, self.offers, self.inventory, self.now)
-
-    def forecast(self, job_id: str) -> Forecast:
-        """When a waiting job is expected to start."""
-        return scheduler.forecast(job_id, self.waiting, self.running, self.offers, self.inventory, self.now)
-
-    def with_draft(self, job: Job, spec: JobSpec) -> Queue:
-        """As it would be with one more job at its end."""
-        order = 1 + max((other.order for other in self.waiting), default=0)
-        draft = Waiting(job.id, spec, spec.priority, order, spec.time_limit, ())
-        return replace(self, waiting=(*self.waiting, draft))
-
-    def placement_of(self, job: Job, spec: JobSpec) -> Placement | None:
-        """Where a job that is not submitted would start now."""
-        starts = self.with_draft(job, spec).schedule().starts
-        return next((start.placement for start in starts if start.id == job.id), None)
-
-    def placement_when_idle(self, spec: JobSpec) -> Placement | None:
-        """Where a job would start if nothing else ran and no node was drained or short of something."""
-        idle = {name: replace(offer, busy={}, refusal=None) for name, offer in self.offers.items() if not offer.error}
-        return choose(spec, candidates(spec, self.inventory), Room(idle))
-
-    def why_not(self, job: Job, spec: JobSpec) -> tuple[str, ...]:
-        """Why a job that is not submitted would wait."""
-        return self.with_draft(job, spec).why(job.id)
-
-
-def read_queue(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views, now: float) -> Queue:
-    """The queue of these live jobs, over what the nodes said. Jobs without a readable spec are left out."""
+    `unreadable` live jobs may hold anything, so nothing starts beside them.
+    """
     present = inventory.present()
+    blocked = tuple(Obstacle(f"nothing starts while {error.path} cannot be read") for error in unreadable)
     past = typical_seconds(store.summaries() if jobs else ())
+    states = {job.id: job.state for job in jobs}
     waiting: list[Waiting] = []
     running: list[Running] = []
     for job in jobs:
@@ -73,9 +43,9 @@ def read_queue(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], 
             ends = _expected_end(job, expected_seconds(spec, past) if spec else None, now)
             running.append(Running(job.id, frozenset(leases([job])), ends))
         elif spec and not job.wish:
-            stops = _obstacles(store, job, spec, present, now)
+            found = (*blocked, *_obstacles(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])
-            waiting.append(Waiting(job.id, spec, job.priority, order, expected_seconds(spec, past), stops))
+            waiting.append(Waiting(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
     return Queue(tuple(waiting), tuple(running), read_offers(store, inventory, jobs, views), present, now)
 
 
@@ -83,7 +53,9 @@ def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job],
     """What each node of the inventory can give while these jobs hold what they hold."""
     present = inventory.present()
     said = {name: views.get(name) or Unreachable(name, "did not answer yet") for name in present.nodes}
-    return offers(present, said, leases(jobs), store.drains(), store.known_gpus(), store.known_master())
+    found = offers(present, said, leases(jobs), store.drains(), store.known_gpus(), store.known_master())
+    links = link_rates(Links(store.home).all())
+    return {name: replace(offer, links=links.get(name, {})) for name, offer in found.items()}
 
 
 def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:
@@ -113,14 +85,15 @@ def _spec(store: MetadataStore, job: Job) -> JobSpec | None:
         return None
 
 
-def _obstacles(store: MetadataStore, job: Job, spec: JobSpec, present: Inventory, now: float) -> tuple[str, ...]:
-    others = {}
-    for dependency in spec.after:
-        name = dependency.partition(":")[0]
-        if store.files(name).record.exists():
-            others[name] = store.job(name).state
-    gone = [name for name in (spec.nodes if isinstance(spec.nodes, tuple) else ()) if name not in present.nodes]
-    return (
-        *scheduler.obstacles(job, spec, others, now),
-        *(f"{name} is not in the inventory any more" for name in gone),
-    )
+def _obstacles(
+    store: MetadataStore, job: Job, spec: JobSpec, live: Mapping[str, JobState], now: float
+) -> tuple[Obstacle, ...]:
+    if not spec.after:
+        return obstacles(job, spec, {}, now)
+    unreadable: list[RecordUnreadable] = []
+    names = {dependency.partition(":")[0] for dependency in spec.after}
+    others = {name: live[name] for name in names & live.keys()}
+    others |= {other.id: other.state for other in store.jobs(names - live.keys(), unreadable.append)}
+    others |= {error.path.parent.name: JobState.UNKNOWN for error in unreadable}
+    unread = (Obstacle(f"{error.path} cannot be read") for error in unreadable)
+    return (*unread, *obstacles(job, spec, others, now))

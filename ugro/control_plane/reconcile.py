@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from ugro.common.errors import NodeError
 from ugro.common.models import FirstFailure, Job, NodeShare, NodeView, Rank, RankState
+from ugro.common.text import count
 from ugro.control_plane.diagnosis import Finding, diagnose
 from ugro.nodes.process_manager import RankFiles, RunFiles
 
@@ -122,6 +123,37 @@ def _rank_in_words(rank: Rank) -> str:
         f"exit code {rank.exit_code}" if rank.exit_code is not None else f"SIG{rank.signal}" if rank.signal else "lost"
     )
     return f"rank {rank.rank} on {rank.node}: {how}"
+
+
+def news_of_ranks(before: tuple[Rank, ...], now: tuple[Rank, ...]) -> str:
+    """What became of ranks between two looks: `rank 0 on gpu1 ended with exit 0; 2 ranks started`."""
+    was = {rank.rank: rank for rank in before}
+    told: dict[str, list[Rank]] = {}
+    for rank in now:
+        if (old := was.get(rank.rank)) != rank:
+            told.setdefault(_became(old, rank), []).append(rank)
+    names = {words: f"rank {ranks[0].rank} on {ranks[0].node}" for words, ranks in told.items() if len(ranks) == 1}
+    return "; ".join(f"{names.get(words) or count(len(ranks), 'rank')} {words}" for words, ranks in told.items())
+
+
+def _became(old: Rank | None, rank: Rank) -> str:
+    if old and old.state == rank.state and old.limit != rank.limit:
+        return _LIMITS.get(rank.limit or "", "reached the time limit")
+    if rank.state == RankState.FAILED:
+        return f"ended by SIG{rank.signal}" if rank.signal else f"ended with exit {rank.exit_code}"
+    return _STATES[rank.state]
+
+
+_LIMITS = {
+    "warned": "got SIGUSR2 before the time limit",
+    "unheard": "got no SIGUSR2 before the time limit: none is caught",
+}
+_STATES = {
+    RankState.PENDING: "did not start yet",
+    RankState.RUNNING: "started",
+    RankState.SUCCEEDED: "ended with exit 0",
+    RankState.LOST: "vanished without an exit code",
+}
 
 
 def without_word_of(given_up: Collection[str], ranks: tuple[Rank, ...]) -> tuple[Rank, ...]:

@@ -28,9 +28,7 @@ def choose_code(spec: JobSpec) -> Selection:
         there = False
     if not there:
         raise InputError(f"the working directory {printable(spec.workdir)} is not there")
-    if not (directory / spec.script).is_file():
-        hint = "name one of the working directory, or none: then the inventory's 'script' counts"
-        raise InputError(f"there is no script {printable(spec.script)!r} in {directory.resolve()}", hint)
+    require_script(directory, spec.script)
     selection = select_files(directory)
     if os.path.normpath(spec.script) not in selection.files:
         raise InputError(
@@ -38,6 +36,25 @@ def choose_code(spec: JobSpec) -> Selection:
             f"add a line !/{spec.script} to .ugroignore",
         )
     return selection
+
+
+def require_script(directory: Path, script: str) -> None:
+    """See that a script is there.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not (directory / script).is_file():
+        hint = "name one of the working directory, or none: then the inventory's 'script' counts"
+        raise InputError(f"there is no script {printable(script)!r} in {directory.resolve()}", hint)
+
+
+def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:
+    """The job that the name of one to be submitted stands for until then."""
+    try:
+        return None if spec.name is None else store.find(spec.name)
+    except InputError:
+        return None
 
 
 def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_mib: int | None = None) -> Job:

@@ -31,17 +31,24 @@ _HEADER = re.compile(rb"(log|rank-\d+\.log|rank-\d+\.error) (\d+) (\d+)\n")
 async def fetch(transport: Transport, paths: RunPaths, folder: Path, at: float) -> int:
     """Append what is new in a run's logs to their copies in `folder`; returns how many bytes came.
 
+    What somebody else brought meanwhile is dropped: a piece counts only where the copy ends.
+
     One round trip brings at most `CHUNK` bytes of each file: call again until nothing comes. Pieces that came `at` the
     same time (seconds since the epoch) are read back side by side.
 
     Raises:
         NodeError: the node cannot be read now; the copies stay as they are.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    async with AsyncFileLock(folder / f".node-{paths.node_rank}.lock"):
-        words = [word for name, size in _sizes(folder, paths.node_rank) for word in (name, str(size))]
-        outcome = await transport.run(load("read.sh"), (paths.run_dir, str(CHUNK), *words), timeout=READ_TIMEOUT)
-        return sum(_append(folder, paths.node_rank, at, *piece) for piece in parse_pieces(outcome.stdout))
+    asked = dict(_sizes(folder, paths.node_rank))
+    words = [word for name, size in asked.items() for word in (name, str(size))]
+    outcome = await transport.run(load("read.sh"), (paths.run_dir, str(CHUNK), *words), timeout=READ_TIMEOUT)
+    pieces = [piece for piece in parse_pieces(outcome.stdout) if piece[1] == asked.get(piece[0], 0)]
+    if pieces:  # where nothing came nothing is made: to look at a job without logs must leave no trace
+        folder.mkdir(parents=True, exist_ok=True)
+        async with AsyncFileLock(folder / f".node-{paths.node_rank}.lock"):
+            for piece in pieces:
+                _append(folder, paths.node_rank, at, *piece)
+    return sum(len(data) for _, _, data in pieces)
 
 
 def parse_pieces(output: bytes) -> Iterator[tuple[str, int, bytes]]:
@@ -70,15 +77,14 @@ def _sizes(folder: Path, node_rank: int) -> Iterator[tuple[str, int]]:
         yield "log", own.stat().st_size
 
 
-def _append(folder: Path, node_rank: int, at: float, name: str, offset: int, piece: bytes) -> int:
+def _append(folder: Path, node_rank: int, at: float, name: str, offset: int, piece: bytes) -> None:
     copy = _copy_name(name, node_rank)
     with open(folder / copy, "ab") as file:
         if file.tell() != offset:
-            return 0
+            return
         file.write(piece)
     # The bytes first: should this be the last thing we do, the reader finds them by the size of the copy.
     append_line(folder / PIECES, json.dumps({"at": at, "file": copy, "end": offset + len(piece)}))
-    return len(piece)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,12 @@ START_TIMEOUT = 30.0
 PREPARE_TIMEOUT = 60.0
 LOOK_TIMEOUT = 20.0
 
+TICKS_PER_SECOND = 100
+"""The kernel's USER_HZ, in which /proc counts CPU time."""
+
+_COUNT = re.compile(r"[0-9]{1,18}")
+_LOG_SIZE = re.compile(r" *([0-9]{1,18}) rank-([0-9]{1,9})\.log")
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -72,10 +78,25 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """What a living rank has done so far. `state` is the kernel's letter for its process: R, S, D, T …
+
+    CPU seconds and the bytes that went from and to disks are those of the process and its descendants, ended ones
+    included.
+    """
+
+    state: str
+    cpu_seconds: float
+    read_bytes: int
+    written_bytes: int
+
+
+@dataclass(frozen=True)
 class RankFiles:
     """What a rank's files say. `ended_at` is in the node's clock.
 
     `limit` says what came of its time limit: "warned", "unheard" (it catches no SIGUSR2), or "ended" because of it.
+    `effort` and `log_bytes` are told of living ranks only.
     """
 
     rank: int
@@ -85,6 +106,8 @@ class RankFiles:
     signal: str | None = None
     ended_at: float | None = None
     limit: str | None = None
+    effort: Effort | None = None
+    log_bytes: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -287,15 +310,25 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
     fields: dict[str, list[str]] = {}
     ranks: list[RankFiles] = []
     limits: dict[int, str] = {}
+    efforts: dict[int, Effort] = {}
+    logs: dict[int, int] = {}
     for line in lines:
         word, *rest = line.split() or [""]
         if word == "rank":
             ranks += _parse_rank(rest)
         elif word == "limit":
             limits |= _parse_limit(rest)
+        elif word == "effort":
+            efforts |= _parse_effort(rest)
+        elif match := _LOG_SIZE.fullmatch(line):
+            logs[int(match[2])] = int(match[1])
         else:
             fields[word] = rest
     runner = fields.get("runner", [])
+    ranks = [
+        replace(rank, limit=limits.get(rank.rank), effort=efforts.get(rank.rank), log_bytes=logs.get(rank.rank))
+        for rank in sorted(ranks, key=lambda rank: rank.rank)
+    ]
     return RunFiles(
         node_time=node_time,
         claimed="claim" in fields,
@@ -303,7 +336,7 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
         runner_alive=runner[1:] == [boot, "alive"],
         rebooted=len(runner) > 1 and runner[1] != boot,
         exit_code=_number(fields.get("exit", [])),
-        ranks=tuple(replace(rank, limit=limits.get(rank.rank)) for rank in sorted(ranks, key=lambda rank: rank.rank)),
+        ranks=tuple(ranks),
     )
 
 
@@ -323,6 +356,17 @@ def _parse_limit(words: Sequence[str]) -> dict[int, str]:
     match words:
         case [rank, "warned" | "unheard" | "ended" as limit] if rank.isdigit():
             return {int(rank): limit}
+        case _:
+            return {}
+
+
+def _parse_effort(words: Sequence[str]) -> dict[int, Effort]:
+    match words:
+        case [rank, state, *numbers] if (
+            len(state) == 1 and len(numbers) == 3 and all(map(_COUNT.fullmatch, [rank, *numbers]))
+        ):
+            ticks, read, written = map(int, numbers)
+            return {int(rank): Effort(state, ticks / TICKS_PER_SECOND, read, written)}
         case _:
             return {}
 

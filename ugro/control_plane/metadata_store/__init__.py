@@ -1,19 +1,26 @@
 """The master's memory: plain JSON files that `cat` and `jq` read.
 
     $UGRO_HOME/
-      lock                who acts now (flock; readable text)
+      lock                who acts now (flock; readable text); serve.lock: the resident controller
       master              this master's id
       cluster.json        TinyDB: nodes (last view of each), jobs (index of the live ones), drains, meta
       finished.jsonl      index of the jobs that ended, one Summary a line
       events.jsonl        every change of every job and node (the older half in events.1.jsonl)
+      links.jsonl         how fast the way from each node to each other was measured to be
+      alerts.yaml         channels and rules of a person (docs/alerts.md); alerts.json: what was told, and what waits
+      history/NODE/       looks.jsonl: what its GPUs showed, one look a minute (the older half in looks.1.jsonl)
       jobs/job-001/       job.json (job.json.before: the copy before the last change), spec.json, events.jsonl,
                           metrics.jsonl, snapshot/, logs/<attempt>/
 
 A job's folder is its truth; both indexes are rebuilt from the folders (`ugro state rebuild`). The order of writes: a
 new job enters the index before its record is written, an ended one leaves it after its record and its summary are. So
-a crash leaves at most an index entry too many, which the next tick settles.
+a crash leaves at most an index entry too many, which the next tick settles. A change goes to the record, which has its
+event, then to the cluster's timeline, then to the job's: what a crash kept from these is added at the next tick.
+
+A record that cannot be read is no job's end: lists pass it over and name it, a rebuild leaves it where it was, and who
+would start something stops, since what a live one holds is not known.
 """
 
-from ugro.control_plane.metadata_store.store import LOCK_PATIENCE, MetadataStore
+from ugro.control_plane.metadata_store.store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 
-__all__ = ["LOCK_PATIENCE", "MetadataStore"]
+__all__ = ["LOCK_PATIENCE", "RESIDENT_LOCK", "MetadataStore"]

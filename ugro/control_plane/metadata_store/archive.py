@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from ugro.common.files import append_line, write_atomic
 from ugro.common.models import Summary
-from ugro.control_plane.metadata_store.records import read_lines, state_errors
+from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors
 
 LINE_BYTES = 1024
 """More than a line has, so that so many lines from the end are found in one read."""
@@ -45,18 +44,6 @@ class Archive:
 
     def recent(self, count: int) -> list[Summary]:
         """The last ones, without reading the whole file."""
-        if not self.path.exists():
-            return []
-        with state_errors(self.path), self.path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - (count + 1) * LINE_BYTES)
-            file.seek(start)
-            lines = file.read().split(b"\n")[1 if start else 0 :]
-        found: dict[str, Summary] = {}
-        for line in lines:
-            try:
-                summary = Summary.model_validate_json(line)
-            except ValueError:
-                continue
-            found[summary.id] = summary
-        return list(found.values())[-count:]
+        with state_errors(self.path):
+            rows = read_tail(self.path, Summary, (count + 1) * LINE_BYTES)
+        return list({summary.id: summary for summary in rows}.values())[-count:]

@@ -6,19 +6,22 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ugro.common.errors import InputError, StateError
+from ugro.common.errors import InputError, RecordUnreadable, StateError
 from ugro.common.files import write_atomic
 from ugro.common.models import SCHEMA_VERSION, Job
 from ugro.common.text import clock
 
 Model = TypeVar("Model", bound=BaseModel)
 Fields = dict[str, Any]
+OnUnreadable = Callable[[RecordUnreadable], object]
+"""What to do about one unreadable record among many, as `os.walk` takes its `onerror`."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -26,6 +29,15 @@ MIGRATIONS: Mapping[int, Callable[[Fields], Fields]] = {
     1: lambda job: job | {"priority": 0, "schema_version": 2},
 }
 """From the schema version of a job's record to the next one."""
+
+
+def stop_at(error: RecordUnreadable) -> NoReturn:
+    """For those who act: what the record would have said may matter."""
+    raise error
+
+
+def pass_over(error: RecordUnreadable) -> None:
+    """For those who need only what can be read, where somebody else tells of the rest."""
 
 
 def copy_before(path: Path) -> Path:
@@ -50,16 +62,20 @@ def read_record(model: type[Model], path: Path) -> Model:
 
     Raises:
         InputError: there is no such file.
-        StateError: it cannot be read or understood; the hint names the last good copy.
+        RecordUnreadable: it cannot be read or understood; the hint names the last good copy.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes()
+        with contextlib.suppress(ValidationError):  # in a hurry: a start of UGRO reads thousands
+            record = model.model_validate_json(text)
+            if not isinstance(record, Job) or record.schema_version == SCHEMA_VERSION:
+                return record
         fields = json.loads(text)
         return model.model_validate(migrated(fields) if model is Job else fields)
     except FileNotFoundError:
         raise InputError(f"there is no {path}", "`ugro status` lists the jobs") from None
     except OSError as error:
-        raise StateError(f"{path} cannot be read: {error.strerror}") from None
+        raise RecordUnreadable(path, f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
         raise broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")) from None
@@ -85,26 +101,40 @@ def migrated(fields: Any) -> Any:
     return fields
 
 
-def broken(path: Path, detail: str) -> StateError:
-    """The error for a file that was torn or edited, with the way back."""
+def broken(path: Path, detail: str) -> RecordUnreadable:
+    """The error for a file that was torn or edited, with the way back. An older copy may belong into another index."""
     spare = copy_before(path)
     if spare.exists():
-        hint = f"the last good copy is of {clock(spare.stat().st_mtime)}: cp {spare} {path}"
+        restore = f"{shlex.join(['cp', str(spare), str(path)])} && ugro state rebuild"
+        hint = f"the last good copy is of {clock(spare.stat().st_mtime)}: {restore}"
     elif path.name == "job.json":
         hint = f"mend it by hand, or move the folder {path.parent} elsewhere and run `ugro state rebuild`"
     else:
         hint = f"mend it by hand, or delete {path} and run `ugro state rebuild`"
-    return StateError(f"{path} is not a valid record: {detail}", hint)
+    return RecordUnreadable(path, f"{path} is not a valid record: {detail}", hint)
 
 
 def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
     """The records of a JSON-lines file; a line that a crash tore is passed over."""
+    if path.exists():
+        with path.open("rb") as lines:
+            yield from whole_lines(lines, model)
+
+
+def read_tail(path: Path, model: type[Model], reach: int) -> list[Model]:
+    """The records that are whole in the last `reach` bytes of a JSON-lines file."""
     if not path.exists():
-        return
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            with contextlib.suppress(ValidationError):
-                yield model.model_validate_json(line)
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - reach))
+        return list(whole_lines(file.read().split(b"\n"), model))
+
+
+def whole_lines(lines: Iterable[bytes], model: type[Model]) -> Iterator[Model]:
+    """The records among JSON lines; a line that a crash tore is passed over."""
+    for line in lines:
+        with contextlib.suppress(ValidationError):
+            yield model.model_validate_json(line)
 
 
 @contextlib.contextmanager

@@ -1,16 +1,21 @@
-"""Logs are kept for their own time: what can go, and a word left where it was."""
+"""Logs are kept for their own time: what can go, and a word left where it was. What killed commands left goes, too."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.files import write_atomic
+from ugro.common.paths import JOBS
 from ugro.common.text import clock
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.metadata_store.store import MetadataStore
+
+STRAY_AFTER = 3600.0
+"""Seconds after which nobody is still writing a temporary file."""
 
 
 @dataclass(frozen=True)
@@ -45,3 +50,20 @@ def pruned_at(store: MetadataStore, job_id: str) -> str | None:
     """When a job's logs were removed, in words; None: they were not."""
     path = store.files(job_id).pruned
     return path.read_text().strip() if path.exists() else None
+
+
+def strays(store: MetadataStore, before: float) -> list[Path]:
+    """Temporary files that were made before that moment, whose writers were killed.
+
+    By the change time of the inode: a link to an older record has that record's modification time.
+    """
+    with state_errors(store.home):
+        made = [*store.home.glob(".tmp-*"), *store.home.glob(".master-*"), *store.home.glob(f"{JOBS}/*/.tmp-*")]
+        return [path for path in made if _changed_at(path) < before]
+
+
+def _changed_at(path: Path) -> float:
+    try:
+        return path.lstat().st_ctime
+    except FileNotFoundError:  # its writer has just renamed it
+        return math.inf

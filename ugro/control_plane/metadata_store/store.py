@@ -3,61 +3,77 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
+import fcntl
+import itertools
 import json
 import os
 import re
-import socket
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
 from tinydb import TinyDB
-from tinydb.table import Document
+from tinydb.table import Document, Table
 
-from ugro.common.config import JOB_ID, JobSpec, NodeConfig
-from ugro.common.errors import InputError, StateLocked, UgroError
+from ugro.common.config import JOB_ID, JobSpec
+from ugro.common.errors import InputError, RecordUnreadable, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
-from ugro.common.models import CodeVersion, Drain, Event, GpuSample, Job, JobState, NodeView, Silence, Summary
-from ugro.common.paths import JOBS, JobFiles
-from ugro.common.text import printable
+from ugro.common.models import CodeVersion, Event, GpuSample, Job, JobState, Summary
+from ugro.common.paths import JobFiles
+from ugro.common.text import clock, printable
 from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store.archive import Archive
-from ugro.control_plane.metadata_store.cluster_file import ClusterFile
-from ugro.control_plane.metadata_store.records import read_lines, read_record, replace_record, state_errors
+from ugro.control_plane.metadata_store.cluster_records import ClusterRecords
+from ugro.control_plane.metadata_store.records import (
+    OnUnreadable,
+    pass_over,
+    read_lines,
+    read_record,
+    replace_record,
+    state_errors,
+    stop_at,
+)
 
 LOCK_PATIENCE = 60.0
 """Seconds a command waits for another controller before it gives up with exit code 4."""
 
-EVENTS_LIMIT = 4 * 2**20
-"""Bytes of the cluster's event log before its older half is put aside."""
+RESIDENT_LOCK = "serve.lock"
+"""The lock that `ugro serve` holds as long as it stays."""
 
 
-class MetadataStore:
-    """One state directory.
+class Indexed(NamedTuple):
+    """What the indexes were made of: how many jobs, and those whose record cannot be read.
+
+    An unreadable one that had ended before keeps its line among the ended; any other counts as live, so that nothing
+    is started on what it may hold.
+    """
+
+    live: int
+    ended: int
+    unreadable: list[RecordUnreadable]
+
+
+class MetadataStore(ClusterRecords):
+    """One state directory: its jobs, and what is known of the cluster.
 
     Raises (from any method):
         StateError: a file or the directory cannot be read or written, with its name.
     """
 
     def __init__(self, home: Path) -> None:
-        self.home = home
-        self.changes: list[Event] = []
-        """What this process changed, in order."""
-        self._jobs = home / JOBS
-        self._cluster = ClusterFile(home)
+        super().__init__(home)
         self._archive = Archive(home)
         self._parsed: dict[str, tuple[tuple[int, int, int], Job]] = {}
         self._specs: dict[str, JobSpec] = {}
-        self._whole: set[str] = set()
+        self._told: dict[str, Event] = {}
 
-    def _make_home(self) -> None:
-        with state_errors(self._jobs):
-            self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    @property
+    def changes(self) -> list[Event]:
+        """What this process changed, in order."""
+        return self._timeline.added
 
     # --- who acts ----------------------------------------------------------------------------------------------------
 
@@ -85,25 +101,16 @@ class MetadataStore:
         finally:
             lock.release()
 
-    def master(self) -> str:
-        """This master's line in the owner files of its nodes; the first word is its id."""
-        self._make_home()
-        path = self.home / "master"
-        with state_errors(path):
-            if not path.exists():
-                fresh = path.with_name(f".master-{os.getpid()}")
-                write_atomic(fresh, f"{uuid.uuid4().hex}\n")
-                with contextlib.suppress(FileExistsError):
-                    os.link(fresh, path)
-                fresh.unlink()
-            since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(path.stat().st_mtime))
-            return f"{path.read_text().split()[0]} {getpass.getuser()}@{socket.gethostname()} since {since}"
-
-    def known_master(self) -> str:
-        """This master's id, or nothing when it has none yet; nothing is written."""
-        path = self.home / "master"
-        with state_errors(path):
-            return path.read_text().split()[0] if path.exists() else ""
+    def is_locked(self, name: str) -> bool:
+        """Whether somebody holds a lock just now. Nothing is written, but whoever takes it meanwhile has to wait."""
+        try:
+            with open(self.home / name) as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     # --- submitting and changing jobs --------------------------------------------------------------------------------
 
@@ -118,20 +125,30 @@ class MetadataStore:
         """
         self._make_home()
         with state_errors(self._jobs):
-            while True:
-                folder = self._jobs / self.next_id()
+            for number in itertools.count(self._next_number()):
+                folder = self._jobs / _id(number)
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir(mode=0o700)
                     return JobFiles(folder)
+        raise AssertionError("numbers do not end")
 
     def next_id(self) -> str:
         """The id that the next submission would get, were it the only one."""
-        return f"job-{max((int(name[4:]) for name in self._folders()), default=0) + 1:03d}"
+        return _id(self._next_number())
+
+    def _next_number(self) -> int:
+        names = self._listed()
+        for length in sorted(set(map(len, names)), reverse=True):  # so that ten thousand ids need not be parsed
+            if ids := [name for name in names if len(name) == length and JOB_ID.fullmatch(name)]:
+                return _number(max(ids)) + 1
+        return 1
 
     def _folders(self) -> list[str]:
+        return list(filter(JOB_ID.fullmatch, self._listed()))
+
+    def _listed(self) -> list[str]:
         with state_errors(self._jobs):
-            names = os.listdir(self._jobs) if self._jobs.exists() else []
-        return [name for name in names if name.startswith("job-") and name[4:].isdecimal()]
+            return os.listdir(self._jobs) if self._jobs.exists() else []
 
     def submit(
         self, files: JobFiles, spec: JobSpec, code: CodeVersion, now: float, predicted_mib: int | None = None
@@ -152,19 +169,21 @@ class MetadataStore:
         )
         with state_errors(files.folder):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
-        with self._change() as db:
-            db.table("jobs").upsert(Document({"id": job_id}, doc_id=_number(job_id)))
+        with self._index() as live:
+            live.upsert(Document({"id": job_id}, doc_id=_number(job_id)))
         # The event first: a tick beside us that sees the record must not take its event for one that a crash lost.
         event = Event(at=time.time(), job=job_id, kind="submitted", message=" ".join(job.command))
-        self._note(event)
+        self._timeline.add(event)
         return self._write(job, event)
 
     def save(self, job: Job, kind: str, message: str) -> Job:
         """Replace a job's record and add the change to its events. The record first: it is the truth."""
+        if job.id not in self._told:
+            self._catch_up(job)
         event = Event(at=time.time(), job=job.id, kind=kind, message=message)
         job = self._write(job, event)
-        self._note(event)
-        self._whole.add(job.id)
+        self._timeline.add(event)
+        self._told[job.id] = event
         if job.state.ended:
             self._settle(job)
         return job
@@ -181,22 +200,30 @@ class MetadataStore:
         return self.save(change(self.job(job_id)), kind, message)
 
     def settle(self) -> None:
-        """Finish what a crash left between a record and its timeline or the indexes. The caller holds the lock."""
-        for job in self._indexed():
-            if job.id not in self._whole and job.last_event and job.last_event not in self.events(job.id)[-1:]:
-                self._note(job.last_event)
-            self._whole.add(job.id)
-            if job.state.ended:
+        """Finish what a crash left between a record and the timelines or the indexes. The caller holds the lock.
+
+        A record that somebody put back is an older one than its timeline; that gets an event of its own.
+        """
+        for job in self._indexed(pass_over):
+            if (last := job.last_event) and self._told.get(job.id) != last and self._catch_up(job):
+                self.save(job, "restored", f"its record is again that of {clock(last.at)}: {last.kind}")
+            elif job.state.ended:
                 self._settle(job)
 
+    def _catch_up(self, job: Job) -> bool:
+        """Give the timelines the event of a job's record. Returns whether the record is older than its timeline."""
+        if job.last_event is None:
+            return False
+        self._told[job.id] = job.last_event
+        return self._timeline.catch_up(job.last_event)
+
     def _settle(self, job: Job) -> None:
-        for cache in (self._parsed, self._specs):  # a resident process must not grow with every job that ends
+        for cache in (self._parsed, self._specs, self._told):  # a resident process must not grow with every job
             cache.pop(job.id, None)
         self._archive.add(self._summary(job))
-        with self._change() as db:
-            table = db.table("jobs")
-            if table.contains(doc_id=_number(job.id)):
-                table.remove(doc_ids=[_number(job.id)])
+        with self._index() as live:
+            if live.contains(doc_id=_number(job.id)):
+                live.remove(doc_ids=[_number(job.id)])
 
     def _summary(self, job: Job) -> Summary:
         try:
@@ -227,15 +254,18 @@ class MetadataStore:
             self._specs[job_id] = read_record(JobSpec, self.files(job_id).spec)
         return self._specs[job_id]
 
-    def live(self) -> list[Job]:
-        """The jobs that have not ended, in the order of their ids."""
-        return [job for job in self._indexed() if not job.state.ended]
+    def live(self, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
+        """The jobs that have not ended, in the order of their ids.
 
-    def _indexed(self) -> list[Job]:
+        What an unreadable one holds is not known, so whoever gives out GPUs has to stop there; whoever looks may go on.
+        """
+        return [job for job in self._indexed(on_unreadable) if not job.state.ended]
+
+    def _indexed(self, on_unreadable: OnUnreadable) -> list[Job]:
         with self._cluster.look() as db:
             names = [str(row.get("id")) for row in db.table("jobs").all()] if _has_index(db) else self._folders()
         ids = sorted({name for name in names if JOB_ID.fullmatch(name)}, key=_number)
-        return [job for job_id in ids if (job := self._known_job(job_id))]
+        return list(_readable(ids, self._known_job, on_unreadable))
 
     def _known_job(self, job_id: str) -> Job | None:
         """A job's record, parsed again only when its file changed; None if there is none."""
@@ -251,19 +281,22 @@ class MetadataStore:
             known = self._parsed[job_id] = (seen, read_record(Job, self.files(job_id).record))
         return known[1]
 
-    def jobs(self, ids: Iterable[str] | None = None) -> list[Job]:
+    def jobs(self, ids: Iterable[str] | None = None, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
         """The jobs of these ids, or all that ever were, in the order of their ids. Opens every folder."""
         names = sorted(self._folders() if ids is None else ids, key=_number)
-        return [self.job(name) for name in names if self.files(name).record.exists()]
+        return list(_readable(names, self._job_if_any, on_unreadable))
+
+    def _job_if_any(self, job_id: str) -> Job | None:
+        return self.job(job_id) if self.files(job_id).record.exists() else None
 
     def summaries(self) -> list[Summary]:
         """Every job that ended."""
         return self._archive.all()
 
-    def recent(self, count: int) -> list[Job]:
-        """The jobs that ended last."""
-        ids = {job.id for job in self._indexed() if job.state.ended} | {row.id for row in self._archive.recent(count)}
-        return self.jobs(ids)[-count:]
+    def recent(self, count: int, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
+        """The jobs that ended last. `live` tells of unreadable ones whose end is not known."""
+        ids = {job.id for job in self._indexed(pass_over) if job.state.ended}
+        return self.jobs(ids | {row.id for row in self._archive.recent(count)}, on_unreadable)[-count:]
 
     def find(self, reference: str) -> Job:
         """The job of that id or name; of several with one name, the newest.
@@ -273,7 +306,7 @@ class MetadataStore:
         """
         if JOB_ID.fullmatch(reference) and self.files(reference).record.exists():
             return self.job(reference)
-        named = [job.id for job in self._indexed() if job.name == reference]
+        named = [job.id for job in self._indexed(stop_at) if job.name == reference]
         named = named or [row.id for row in self.summaries() if row.name == reference]
         if not named:
             hint = "`ugro status` lists the jobs" if self._folders() else "`ugro launch` submits a first job"
@@ -292,164 +325,37 @@ class MetadataStore:
         with state_errors(path := self.files(job_id).metrics):
             return list(read_lines(path, GpuSample))
 
-    # --- events ------------------------------------------------------------------------------------------------------
-
-    def note(self, node: str, kind: str, message: str) -> None:
-        """Add an event about a node."""
-        self._note(Event(at=time.time(), node=node, kind=kind, message=message))
-
-    def _note(self, event: Event) -> None:
-        """To the job's own timeline, and to the cluster's."""
-        line = event.model_dump_json()
-        if event.job:
-            with state_errors(path := self.files(event.job).events):
-                append_line(path, line)
-        path = self.home / "events.jsonl"
-        with state_errors(path):
-            append_line(path, line)
-            if path.stat().st_size > EVENTS_LIMIT:
-                os.replace(path, self.home / "events.1.jsonl")
-        self.changes.append(event)
-
     def events(self, job_id: str | None = None) -> list[Event]:
         """A job's timeline, or the cluster's; a torn line is passed over."""
-        if job_id is not None:
-            paths = [self.files(job_id).events]
-        else:
-            paths = [self.home / "events.1.jsonl", self.home / "events.jsonl"]
-        with state_errors(paths[-1]):
-            return [event for path in paths for event in read_lines(path, Event)]
-
-    # --- nodes -------------------------------------------------------------------------------------------------------
-
-    def remember_nodes(
-        self,
-        views: Iterable[NodeView],
-        configs: Iterable[NodeConfig] = (),
-        silences: Mapping[str, Silence] | None = None,
-    ) -> None:
-        """Keep what nodes said and how they were reached, for when they do not answer or left the inventory.
-
-        `silences` names all that did not answer at this look.
-        """
-        with self._change() as db:
-            table = db.table("nodes")
-            rows = {str(row["name"]): dict(row) for row in table.all() if "name" in row}
-            for config in configs:
-                rows.setdefault(config.name, {"name": config.name})["config"] = config.model_dump(mode="json")
-            for view in views:
-                row = rows.setdefault(view.node, {"name": view.node})
-                row["view"] = view.model_dump(mode="json")
-                row["gpus"] = row.get("gpus", {}) | {gpu.uuid: gpu.name for gpu in view.gpus if gpu.uuid}
-            if silences is not None:
-                for name, row in rows.items():
-                    row["silence"] = silences[name].model_dump() if name in silences else None
-            table.truncate()
-            table.insert_multiple(rows.values())
-
-    def _node_rows(self) -> dict[str, Any]:
-        with self._cluster.look() as db:
-            return {str(row.get("name")): dict(row) for row in db.table("nodes").all()}
-
-    def remembered_nodes(self) -> dict[str, NodeView]:
-        """What each node said last."""
-        views = {}
-        for name, row in self._node_rows().items():
-            with contextlib.suppress(ValidationError):
-                views[name] = NodeView.model_validate(row.get("view"))
-        return views
-
-    def remembered_node(self, name: str) -> NodeView | None:
-        """What a node said last, or None."""
-        return self.remembered_nodes().get(name)
-
-    def remembered_configs(self) -> dict[str, NodeConfig]:
-        """How each node was reached last, also those that left the inventory since."""
-        configs = {}
-        for name, row in self._node_rows().items():
-            with contextlib.suppress(ValidationError):
-                configs[name] = NodeConfig.model_validate(row.get("config"))
-        return configs
-
-    def known_gpus(self) -> dict[str, dict[str, str]]:
-        """The GPUs each node ever showed: UUID and name."""
-        return {name: dict(row.get("gpus", {})) for name, row in self._node_rows().items()}
-
-    def silences(self) -> dict[str, Silence]:
-        """The nodes that did not answer at the last look."""
-        rows = self._node_rows().items()
-        return {name: Silence.model_validate(row["silence"]) for name, row in rows if row.get("silence")}
-
-    def leftovers(self) -> dict[str, tuple[str, ...]]:
-        """Jobs that ended without the word of these nodes, which are asked again when they answer."""
-        with self._cluster.look() as db:
-            return {str(row["job"]): tuple(row["nodes"]) for row in db.table("leftovers").all()}
-
-    def remember_leftovers(self, job_id: str, nodes: Sequence[str]) -> None:
-        """Keep which nodes still owe their word about an ended job; none lets go of it."""
-        with self._change() as db:
-            table = db.table("leftovers")
-            table.remove(lambda row: row.get("job") == job_id)
-            if nodes:
-                table.insert({"job": job_id, "nodes": list(nodes)})
-
-    def speeds(self) -> dict[str, tuple[str, float]]:
-        """The measured speed of GPUs: name and steps a second by UUID."""
-        with self._cluster.look() as db:
-            return {str(row["uuid"]): (str(row["name"]), float(row["speed"])) for row in db.table("speeds").all()}
-
-    def remember_speed(self, uuid: str, name: str, speed: float) -> None:
-        """Keep how fast a GPU was measured to be, in steps a second."""
-        with self._change() as db:
-            table = db.table("speeds")
-            table.remove(lambda row: row.get("uuid") == uuid)
-            table.insert({"uuid": uuid, "name": name, "speed": speed})
-
-    def drain(self, drain: Drain) -> None:
-        """Give a node no new jobs; a second reason replaces the first."""
-        with self._change() as db:
-            table = db.table("drains")
-            table.remove(lambda row: row.get("node") == drain.node)
-            table.insert(drain.model_dump())
-        self.note(drain.node, "drained", drain.reason)
-
-    def undrain(self, node: str) -> bool:
-        """Give a node jobs again. Returns whether it was drained."""
-        with self._change() as db:
-            removed = bool(db.table("drains").remove(lambda row: row.get("node") == node))
-        if removed:
-            self.note(node, "undrained", "")
-        return removed
-
-    def drains(self) -> dict[str, Drain]:
-        """The nodes that get no new jobs."""
-        with self._cluster.look() as db:
-            rows = [dict(row) for row in db.table("drains").all()]
-        return {row["node"]: Drain.model_validate(row) for row in rows}
+        return self._timeline.of_cluster() if job_id is None else self._timeline.of_job(job_id)
 
     # --- the indexes -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[TinyDB]:
-        """A transaction on cluster.json; a state directory without an index of its jobs gets one first."""
-        self._make_home()
-        with self._cluster.change() as db:
+    def _index(self) -> Iterator[Table]:
+        """A transaction on the index of the live jobs; a state directory without one gets it first."""
+        with self._change() as db:
             if not _has_index(db):
-                self._index(db)
-            yield db
+                self._index_anew(db)
+            yield db.table("jobs")
 
-    def _index(self, db: TinyDB) -> None:
-        jobs = self.jobs()
+    def _index_anew(self, db: TinyDB) -> Indexed:
+        unreadable: list[RecordUnreadable] = []
+        jobs = self.jobs(on_unreadable=unreadable.append)
+        live, ended = [job.id for job in jobs if not job.state.ended], [job for job in jobs if job.state.ended]
+        broken = {error.path.parent.name for error in unreadable}
+        known = [row for row in self._archive.all() if row.id in broken]
+        rows = [*known, *map(self._summary, ended)]
+        self._archive.replace(sorted(rows, key=lambda row: (row.ended_at, _number(row.id))))
         table = db.table("jobs")
         table.truncate()
-        live = [job for job in jobs if not job.state.ended]
-        table.insert_multiple(Document({"id": job.id}, doc_id=_number(job.id)) for job in live)
-        ended = sorted((job for job in jobs if job.state.ended), key=lambda job: (job.ended_at or 0.0, _number(job.id)))
-        self._archive.replace(map(self._summary, ended))
+        names = [*live, *broken.difference(row.id for row in known)]
+        table.insert_multiple(Document({"id": name}, doc_id=_number(name)) for name in names)
         db.table("meta").upsert(Document({"indexed_at": time.time()}, doc_id=1))
+        return Indexed(len(live), len(ended), unreadable)
 
-    def rebuild(self) -> tuple[int, int]:
-        """Make both indexes anew from the jobs' folders. Returns how many live and ended jobs there are.
+    def rebuild(self) -> Indexed:
+        """Make both indexes anew from the jobs' folders.
 
         A `cluster.json` that cannot be read is put aside first: the last views of the nodes are then gone, and come
         back with the next look; drains have to be said again.
@@ -461,13 +367,25 @@ class MetadataStore:
                 json.loads(path.read_bytes() if path.exists() else b"{}")
             except ValueError:
                 os.replace(path, path.with_name(f"cluster.json.broken-{time.strftime('%Y%m%d-%H%M%S')}"))
-        with self._cluster.change() as db:
-            self._index(db)
-            return len(db.table("jobs")), len(self._archive.all())
+        with self._change() as db:
+            return self._index_anew(db)
 
 
 def _has_index(db: TinyDB) -> bool:
     return db.table("meta").contains(doc_id=1)
+
+
+def _readable(ids: Iterable[str], read: Callable[[str], Job | None], on_unreadable: OnUnreadable) -> Iterator[Job]:
+    for job_id in ids:
+        try:
+            if job := read(job_id):
+                yield job
+        except RecordUnreadable as error:
+            on_unreadable(error)
+
+
+def _id(number: int) -> str:
+    return f"job-{number:03d}"
 
 
 def _number(job_id: str) -> int:

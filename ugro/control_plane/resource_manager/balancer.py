@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from ugro.common.config import Inventory, JobSpec
-from ugro.common.models import NodeShare, Placement
-from ugro.common.text import size
+from ugro.common.models import MeasuredLink, NodeShare, Placement
+from ugro.common.text import count, size
 from ugro.control_plane.resource_manager.governor import Offer, Slot, cpu_key
+
+FASTER = 1.25
+"""So many times as fast has the slowest link of other nodes to be, for them to be preferred: measurements vary."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,12 @@ class Part:
     models: frozenset[str]
     memory_mib: float
 
+
+Entry = tuple[float, int, Part]
+"""What a part wastes in MiB, and the place of its node in the order of the names."""
+
+Ways = Mapping[frozenset[str], Sequence[Entry]]
+"""What there is to choose from, by GPU models."""
 
 Shape = tuple[int | tuple[str, ...] | None, int | None, int | None]
 
@@ -56,6 +65,8 @@ class Room:
         self._nodes = {slot.key: name for name, offer in offers.items() for slot in offer.slots}
         self._nodes |= {cpu_key(name): name for name in offers}
         self._sizes = sorted({slot.memory_mib or 0 for offer in offers.values() for slot in offer.slots})
+        self.fastest = max((rate for offer in offers.values() for rate in offer.links.values()), default=0.0)
+        """The rate of the fastest link in Gbit/s; 0: none was measured."""
         self._found: dict[str, dict[tuple[int | None, int | None], tuple[Part, ...]]] = {}
 
     def without(self, keys: Iterable[str]) -> Room:
@@ -77,6 +88,15 @@ class Room:
     def nodes_of(self, keys: Iterable[str]) -> set[str]:
         """The nodes that have these slots."""
         return {self._nodes[key] for key in keys if key in self._nodes}
+
+    def slowest(self, nodes: Sequence[str], unknown: float) -> float:
+        """The rate of the slowest link between these nodes, in Gbit/s; `unknown` stands for one not measured."""
+        pairs = ((one, other) for number, one in enumerate(nodes) for other in nodes[:number])
+        return min((self.rate(one, other, unknown) for one, other in pairs), default=math.inf)
+
+    def rate(self, one: str, other: str, unknown: float = 0.0) -> float:
+        """The rate of one link, likewise."""
+        return self._offers[one].links.get(other, unknown)
 
     def shape(self, spec: JobSpec) -> Shape:
         """What decides whether a job fits: two jobs of one shape fit into the same places."""
@@ -106,11 +126,12 @@ class Room:
 def choose(spec: JobSpec, names: Sequence[str], room: Room) -> Placement | None:
     """Place a whole gang on the first-rate part of these nodes, or None when it does not fit now.
 
-    Preferred are few different GPU models, then little wasted memory, then nodes that come early. Models are added
-    greedily, so their number is the least possible when one suffices. Node ranks follow the order of the names.
+    Preferred are few different GPU models, then little wasted memory, then links that are known to be faster, then
+    nodes that come early. Models are added greedily, so their number is the least possible when one suffices. Node
+    ranks follow the order of the names.
     """
     wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
-    ways: dict[frozenset[str], list[tuple[float, int, Part]]] = {}
+    ways: dict[frozenset[str], list[Entry]] = {}
     missing = 0
     for place, name in enumerate(names):
         parts = room.parts(spec, name)
@@ -119,11 +140,23 @@ def choose(spec: JobSpec, names: Sequence[str], room: Room) -> Placement | None:
             return None
         for part in parts:
             ways.setdefault(part.models, []).append((_waste(spec, part), place, part))
-    chosen: dict[int, Part] = {}
-    while len(chosen) < wanted:
-        _, added = min((_worth(models, way, chosen, wanted) for models, way in ways.items()), key=lambda way: way[0])
-        chosen |= added
-    return _placement([chosen[place] for place in sorted(chosen)])
+    usual = _gather(ways, wanted, {}, None)
+    return _better_linked(spec, ways, usual, room) if room.fastest else _placement(usual)
+
+
+def link_rates(links: Iterable[MeasuredLink]) -> dict[str, dict[str, float]]:
+    """The rate between two nodes, in Gbit/s: that of the slower direction, by either node and the other.
+
+    What NCCL measured is not compared with what gloo did: as soon as there is any of it, the rest is left out.
+    """
+    measured = list(links)
+    of_gpus = [link for link in measured if link.backend == "nccl"]
+    rates: dict[str, dict[str, float]] = {}
+    for link in of_gpus or measured:
+        for one, other in ((link.source, link.target), (link.target, link.source)):
+            known = rates.setdefault(one, {})
+            known[other] = min(known.get(other, math.inf), link.gbit_per_s)
+    return rates
 
 
 def candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
@@ -157,6 +190,16 @@ def lacks(spec: JobSpec, node: str, offer: Offer | None, holders: Mapping[str, t
     return found
 
 
+def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Offer]) -> str:
+    """The options with which a job that is too large for so many of these nodes would fit; nothing if none help."""
+    usable = {name: len(suited(spec, offer)) for name, offer in offers.items()}
+    gpus = min(spec.gpus_per_node or 1, max(usable.values(), default=0))
+    able = [name for name, number in usable.items() if number >= gpus > 0]
+    nodes = f"--nodes {','.join(able)}" if 0 < len(able) < wanted else ""
+    fewer = f"--gpus-per-node {gpus}" if 0 < gpus < (spec.gpus_per_node or 1) else ""
+    return " ".join(filter(None, (nodes, fewer)))
+
+
 def contents(offer: Offer) -> str:
     """What a node has, for people: usable GPUs with their memory, and what is wrong with others."""
     if offer.error:
@@ -165,11 +208,6 @@ def contents(offer: Offer) -> str:
     sizes = ", ".join(dict.fromkeys(size(mib) for mib in sorted(known)))
     usable = count(len(offer.gpus), "usable GPU") + (f" ({sizes})" if sizes else "")
     return ", ".join([usable, *offer.left_out])
-
-
-def count(number: int, noun: str) -> str:
-    """A number of things: `1 node`, `2 nodes`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def suited(spec: JobSpec, offer: Offer) -> tuple[Slot, ...]:
@@ -185,16 +223,90 @@ def too_small(spec: JobSpec, slot: Slot) -> bool:
     return spec.vram is not None and slot.memory_mib is not None and slot.memory_mib < spec.vram
 
 
+def _gather(ways: Ways, wanted: int, chosen: Mapping[int, Part], links: Room | None) -> list[Part]:
+    """The chosen parts and the best others, so many in all. Between equal ones the links decide, or else the order."""
+    while len(chosen) < wanted:
+        found = [_worth(models, way, chosen, wanted, links) for models, way in ways.items()]
+        chosen = {**chosen, **min(found, key=lambda way: way[0])[1]}
+    return [chosen[place] for place in sorted(chosen)]
+
+
+def _better_linked(spec: JobSpec, ways: Ways, usual: Sequence[Part], room: Room) -> Placement:
+    """The usual choice, or one that is as good and whose links are known to be faster."""
+    slow = room.slowest(_nodes(usual), unknown=math.inf)
+    if room.fastest <= FASTER * slow:
+        return _placement(usual)
+    wanted = len(usual)
+    begun = [_worth(models, way, {}, wanted, room)[1] for models, way in ways.items()]
+    found = [_gather(ways, wanted, chosen, room) for chosen in begun]
+    alike = [parts for parts in found if _quality(spec, parts) == _quality(spec, usual)]
+    linked = max(alike, key=lambda parts: room.slowest(_nodes(parts), unknown=0.0), default=usual)
+    fast = room.slowest(_nodes(linked), unknown=0.0)
+    if fast <= FASTER * slow:
+        return _placement(usual)
+    return _placement(linked, f"its links are the fastest: {_rate(fast)} against {_rate(slow)}")
+
+
+def _quality(spec: JobSpec, parts: Sequence[Part]) -> tuple[int, float]:
+    """What matters more than links: how many GPU models these are, and what they waste."""
+    models = frozenset[str]().union(*(part.models for part in parts))
+    return len(models), sum(_waste(spec, part) for part in parts)
+
+
+def _nodes(parts: Iterable[Part]) -> list[str]:
+    return [part.node for part in parts]
+
+
 def _worth(
-    models: frozenset[str], way: list[tuple[float, int, Part]], chosen: Mapping[int, Part], wanted: int
-) -> tuple[tuple[bool, int, int, float, list[int]], dict[int, Part]]:
+    models: frozenset[str], way: Sequence[Entry], chosen: Mapping[int, Part], wanted: int, links: Room | None
+) -> tuple[tuple[bool, int, int, float, float, list[int]], dict[int, Part]]:
     """What the best parts of one way add to the chosen ones, and how good that is (less is better)."""
     rest = wanted - len(chosen)
-    best = sorted(entry for entry in way if entry[1] not in chosen)[:rest] if chosen else sorted(way)[:rest]
+    entries = sorted(entry for entry in way if entry[1] not in chosen) if chosen else sorted(way)
+    best, speed = entries[:rest], 0.0
+    if links:
+        fixed = _nodes(chosen.values())
+        best = _best_linked(entries, rest, fixed, links)
+        speed = links.slowest([*fixed, *_nodes(part for _, _, part in best)], unknown=0.0)
     used = frozenset[str]().union(*(part.models for part in chosen.values()))
     places = [place for _, place, _ in best]
-    worth = (len(best) < rest, -len(best), len(models - used), sum(waste for waste, _, _ in best), places)
+    worth = (len(best) < rest, -len(best), len(models - used), sum(waste for waste, _, _ in best), -speed, places)
     return worth, {place: part for _, place, part in best}
+
+
+def _best_linked(entries: Sequence[Entry], wanted: int, fixed: Sequence[str], links: Room) -> list[Entry]:
+    """So many of the sorted entries with the least waste; among those that waste as much, the set with fast links.
+
+    A set grows from each of them by the one with the fastest way to all before it. That finds the best set where a way
+    is as fast as its slowest port or switch, as ways are; trying all sets would take too long.
+    """
+    if len(entries) <= wanted:
+        return list(entries)
+    most = entries[wanted - 1][0]
+    sure = [entry for entry in entries if entry[0] < most]
+    equal = [entry for entry in entries if entry[0] == most]
+    fixed = [*fixed, *_nodes(part for _, _, part in sure)]
+    reach = {part.node: min((links.rate(part.node, node) for node in fixed), default=math.inf) for _, _, part in equal}
+    grown = (_grow(first, equal, wanted - len(sure), reach, links) for first in equal)
+    return sure + max(grown, key=lambda found: found[0])[1]
+
+
+def _grow(
+    first: Entry, entries: Sequence[Entry], wanted: int, reach: Mapping[str, float], links: Room
+) -> tuple[float, list[Entry]]:
+    """A set that begins with one entry, and the rate of its slowest link. `reach` has the rates to what is fixed."""
+    rest = {entry[1]: entry for entry in entries}
+    reach, found, slowest = dict(reach), [], math.inf
+    following: Entry = first
+    while True:
+        node = following[2].node
+        found.append(rest.pop(following[1]))
+        slowest = min(slowest, reach[node])
+        if len(found) == wanted:
+            return slowest, found
+        for _, _, part in rest.values():
+            reach[part.node] = min(reach[part.node], links.rate(part.node, node))
+        following = max(rest.values(), key=lambda entry: reach[entry[2].node])
 
 
 def _pick(spec: JobSpec, free: Sequence[Slot], wanted: int) -> list[list[Slot]]:
@@ -226,7 +338,11 @@ def _waste(spec: JobSpec, part: Part) -> float:
     return 0 if spec.vram is None else part.memory_mib - len(part.slots) * spec.vram
 
 
-def _placement(parts: Iterable[Part]) -> Placement:
+def _rate(gbit_per_s: float) -> str:
+    return f"{gbit_per_s:.3g} Gbit/s" if gbit_per_s >= 1 else f"{gbit_per_s * 1000:.0f} Mbit/s"
+
+
+def _placement(parts: Iterable[Part], why: str = "") -> Placement:
     shares: list[NodeShare] = []
     first = 0
     for part in parts:
@@ -234,4 +350,4 @@ def _placement(parts: Iterable[Part]) -> Placement:
         nproc = max(1, len(gpus))
         shares.append(NodeShare(node=part.node, node_rank=len(shares), first_rank=first, nproc=nproc, gpus=gpus))
         first += nproc
-    return Placement(shares=tuple(shares))
+    return Placement(shares=tuple(shares), why=why)

@@ -38,15 +38,18 @@ class Offer:
 
     `slots` are the usable GPUs, leased by UGRO or not, in the driver's order; the CPU alone on a node without GPUs.
     `busy` says of a slot why nobody may get it now (it names the GPU), `refusal` why the node takes no new job at all
-    (it names the node), `left_out` which GPUs are not used and why. `error` is set where the node could not be read.
+    (it names the node), `remedy` what a person could do about that, `left_out` which GPUs are not used and why. `error`
+    is set where the node could not be read. `links` has the measured rates to other nodes, in Gbit/s.
     """
 
     node: str
     slots: tuple[Slot, ...] = ()
     busy: Mapping[str, str] = field(default_factory=dict)
     refusal: str | None = None
+    remedy: str = ""
     left_out: tuple[str, ...] = ()
     error: NodeError | None = None
+    links: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def gpus(self) -> tuple[Slot, ...]:
@@ -122,21 +125,25 @@ def _offer(
         ]
     if not view.gpus and not left_out:
         slots.append(Slot(cpu_key(config.name), "CPU"))
-    return Offer(config.name, tuple(slots), busy, _refusal(config, view, drain, master), tuple(left_out))
+    refusals = _refusals(config, view, drain, master)
+    refusal, remedy = "; ".join(refusals) or None, " and ".join(refusals.values())
+    return Offer(config.name, tuple(slots), busy, refusal, remedy, tuple(left_out))
 
 
-def _refusal(config: NodeConfig, view: NodeView, drain: Drain | None, master: str | None) -> str | None:
-    """Why the node takes no new job, in one phrase that names the node."""
-    reasons = []
+def _refusals(config: NodeConfig, view: NodeView, drain: Drain | None, master: str | None) -> dict[str, str]:
+    """Why the node takes no new job, in phrases that name the node, and what a person could do about each."""
+    found = {}
     owner = (view.owner or "").split()
     if owner and master is not None and owner[0] != master:
-        reasons.append(f"{config.name} belongs to another master ({printable(view.owner or '')})")
+        found[f"{config.name} belongs to another master ({printable(view.owner or '')})"] = "ugro launch --takeover"
     if drain:
-        reasons.append(f"{config.name} is drained: {drain.reason}" if drain.reason else f"{config.name} is drained")
+        said = f"{config.name} is drained: {drain.reason}" if drain.reason else f"{config.name} is drained"
+        found[said] = f"ugro undrain {config.name}"
     if view.disk_free_mib is not None and view.disk_free_mib < config.min_disk:
         free = f"{view.disk_free_mib} MiB of disk free"
-        reasons.append(f"{config.name} has {free}, less than its min_disk of {config.min_disk} MiB")
-    return "; ".join(reasons) or None
+        short = f"{config.name} has {free}, less than its min_disk of {config.min_disk} MiB"
+        found[short] = f"free disk space on {config.name}"
+    return found
 
 
 def _title(gpu: Gpu) -> str:
@@ -153,23 +160,34 @@ def _unusable(gpu: Gpu) -> str | None:
 
 def _busy(gpu: Gpu, config: NodeConfig) -> str | None:
     """Why nobody may get a GPU that UGRO has not leased."""
-    used = gpu.memory_used_mib
-    small = used is None or used < DISPLAY_MIB
-    foreign = [process for process in gpu.processes if not (small and _is_display(process))]
-    if foreign:
+    if foreign := foreign_processes(gpu):
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         return f"used by {_process(foreign[0])}{more}"
-    if not small:
-        return f"{used} MiB are used by a program the driver does not name"
+    if not _has_display_at_most(gpu):
+        return f"{gpu.memory_used_mib} MiB are used by a program the driver does not name"
     if gpu.temperature_c is not None and gpu.temperature_c > config.max_temperature:
         return f"at {gpu.temperature_c} °C, over its max_temperature of {config.max_temperature} °C"
     return None
 
 
+def foreign_processes(gpu: Gpu) -> list[GpuProcess]:
+    """What uses a GPU that UGRO has not leased; display programs that leave it nearly empty do not count."""
+    display_at_most = _has_display_at_most(gpu)
+    return [process for process in gpu.processes if not (display_at_most and _is_display(process))]
+
+
+def _has_display_at_most(gpu: Gpu) -> bool:
+    return gpu.memory_used_mib is None or gpu.memory_used_mib < DISPLAY_MIB
+
+
+def program(process: GpuProcess) -> str:
+    """A process for people: its program, and whose it is."""
+    return printable(_base(process)) + (f" of {process.user}" if process.user else "")
+
+
 def _process(process: GpuProcess) -> str:
-    user = f" of {process.user}" if process.user else ""
     memory = f", {process.memory_mib} MiB" if process.memory_mib is not None else ""
-    return f"{printable(_base(process))}{user} (pid {process.pid}{memory})"
+    return f"{program(process)} (pid {process.pid}{memory})"
 
 
 def _base(process: GpuProcess) -> str:

@@ -81,6 +81,8 @@ def _known(name: str, names: Sequence[str]) -> str | None:
 
 def parameter_count(name: str) -> int | None:
     """Parameters of the model that a name or a path means, or None: `7b`, `opt-350m`, `gpt2-xl`, `Mixtral-8x7B`."""
+    if _plain(name).startswith("-"):  # a number below 0, or an option that took the place of a name
+        return None
     if known := _known(name, tuple(_MODELS)):
         return round(_MODELS[known][0])
     if known := _known(name, tuple(_CONVOLUTIONS)):

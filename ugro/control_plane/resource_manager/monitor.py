@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ugro.common.errors import NodeError
-from ugro.common.models import Gpu, GpuSample, Job, NodeView, Silence
+from ugro.common.models import Gpu, GpuLook, GpuSample, Job, NodeView, Silence
+from ugro.control_plane.resource_manager.governor import foreign_processes, program
 
 WATCH_GAP = 60.0
 """Seconds between two looks that count as watching. A master that slept or was not run did not watch."""
+
+PROGRAM_LENGTH = 60
+"""Characters of a foreign program's name that are kept: a node may call its programs what it likes."""
 
 SILENCE_GRACE = 600.0
 """Watched seconds of silence after which UGRO proposes to give a node up; the person decides."""
@@ -81,6 +85,27 @@ def samples(job: Job, views: Views, now: float) -> list[GpuSample]:
                         power_w=gpu.power_w,
                     )
                 )
+    return found
+
+
+def looks(view: NodeView, held: Mapping[str, str]) -> list[GpuLook]:
+    """What each GPU of a node shows now, and who has it. `held` says which job holds which GPU (`governor.leases`)."""
+    found = []
+    for uuid, gpu in _by_uuid(view).items():
+        job, foreign = held.get(uuid), foreign_processes(gpu)
+        found.append(
+            GpuLook(
+                at=view.seen_at,
+                uuid=uuid,
+                utilization_percent=gpu.utilization_percent,
+                memory_used_mib=gpu.memory_used_mib,
+                memory_total_mib=gpu.memory_total_mib,
+                temperature_c=gpu.temperature_c,
+                power_w=gpu.power_w,
+                job=job,
+                program=program(foreign[0])[:PROGRAM_LENGTH] if foreign and not job else None,
+            )
+        )
     return found
 
 

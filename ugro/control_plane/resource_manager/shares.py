@@ -38,24 +38,6 @@ def ddp_loss(speeds: Sequence[Speed]) -> float:
     return max(0.0, 1 - min(speeds) * len(speeds) / total)
 
 
-def local_batch(global_batch: int, shares: Sequence[float]) -> tuple[int, ...]:
-    """The samples of each rank: in proportion to the shares by largest remainder, at least 1, `global_batch` in all.
-
-    Of equal claims that of the lower rank wins, so every rank that computes this gets the same.
-
-    Raises:
-        ValueError: no shares, one that is not a number above 0, or fewer samples than ranks.
-    """
-    total = _total(shares)
-    if not 0 < len(shares) <= global_batch:
-        raise ValueError(f"a global batch of {global_batch} is too small for {len(shares)} ranks")
-    batches = [1] * len(shares)
-    for _ in range(global_batch - len(shares)):  # each sample to the rank that lacks most; the last go by remainder
-        lacking = [global_batch * share / total - batch for share, batch in zip(shares, batches, strict=True)]
-        batches[lacking.index(max(lacking))] += 1
-    return tuple(batches)
-
-
 def in_words(names: Sequence[str], speeds: Sequence[Speed]) -> str | None:
     """What equal batches would cost on GPUs of these names and speeds; None if all are about equally fast.
 

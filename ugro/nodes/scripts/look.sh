@@ -1,14 +1,39 @@
 # usage: NONCE [RUN_DIR…]
 # Prints what the files of each run say, one fact a line; whether a pid is alive is judged with its start time.
 # Runs stand between lines that begin with "@NONCE ", which no text in a file can forge; echo would heed its backslashes.
+# /proc is read by the shell itself: a look starts few processes, however many ranks there are.
 mark=@$1; shift
 now=$(date +%s.%N 2>/dev/null); case $now in *N*) now=$(date +%s) ;; esac
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$mark clock $now $boot"
-alive() {
-    stat=$(cat "/proc/$1/stat" 2>/dev/null) || { echo gone; return; }
-    set -- "$2" ${stat##*) }
-    if [ "$2" != Z ] && [ "$2" != X ] && [ "${21}" = "$1" ]; then echo alive; else echo gone; fi
+stat_of() { # PID: sets stat to what follows the program's name, which may have newlines and brackets
+    stat=
+    while read -r line; do stat=$line; done 2>/dev/null < "/proc/$1/stat" || return
+    stat=${stat##*) }
+}
+alive() { # PID STARTED: sets life to alive or gone, and state to the letter of the process
+    life=gone; state=-
+    stat_of "$1" || return
+    set -- "$2" $stat
+    if [ "$2" != Z ] && [ "$2" != X ] && [ "${21}" = "$1" ]; then life=alive; state=$2; fi
+}
+effort() { # PID: sets ticks, read and written of a process and its living descendants; of ended ones the parents tell
+    ticks=0; read=0; written=0; seen=0; pids=$1
+    while [ -n "$pids" ] && [ "$seen" -lt 64 ]; do
+        set -- $pids; one=$1; shift; pids=$*; seen=$((seen + 1))
+        stat_of "$one" || continue
+        set -- $stat
+        [ $# -gt 14 ] || continue
+        ticks=$((ticks + ${12} + ${13} + ${14} + ${15}))
+        while read -r word count; do
+            case $word in
+                read_bytes:) read=$((read + count)) ;;
+                write_bytes:) written=$((written + count)) ;;
+            esac
+        done 2>/dev/null < "/proc/$one/io"
+        children=; read -r children 2>/dev/null < "/proc/$one/task/$one/children"
+        pids="$pids $children"; pids=${pids# }; pids=${pids% }
+    done
 }
 for dir in "$@"; do
     case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
@@ -17,9 +42,11 @@ for dir in "$@"; do
     [ -s claim/uid ] && printf '%s\n' "claim $(cat claim/uid)"
     if [ -s pid ]; then
         read -r pid started at_boot < pid
-        printf '%s\n' "runner $pid $at_boot $(alive "$pid" "$started")"
+        alive "$pid" "$started"
+        printf '%s\n' "runner $pid $at_boot $life"
     fi
     [ -s exit ] && printf '%s\n' "exit $(cat exit)"
+    logs=
     for file in rank-*.pid; do
         rank=${file#rank-}; rank=${rank%.pid}
         case $rank in *[!0-9]*) continue ;; esac
@@ -28,9 +55,16 @@ for dir in "$@"; do
         if [ -s "rank-$rank.exit" ]; then
             printf '%s\n' "rank $rank $pid ended $(cat "rank-$rank.exit")"
         else
-            printf '%s\n' "rank $rank $pid $(alive "$pid" "$started")"
+            alive "$pid" "$started"
+            printf '%s\n' "rank $rank $pid $life"
+            [ "$life" = alive ] || continue
+            letter=$state
+            effort "$pid"
+            echo "effort $rank $letter $ticks $read $written"
+            logs="$logs rank-$rank.log"
         fi
     done
+    [ -n "$logs" ] && wc -c $logs 2>/dev/null
     for file in rank-*.limit; do
         rank=${file#rank-}; rank=${rank%.limit}
         case $rank in *[!0-9]*) continue ;; esac

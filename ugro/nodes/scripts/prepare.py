@@ -8,10 +8,11 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import struct
 import sys
-from importlib import metadata
+from importlib.util import find_spec
 from typing import Any, Dict, Optional  # workers may have a Python older than 3.9
 
 SIOCGIFADDR = 0x8915
@@ -59,6 +60,17 @@ def free_port(first: int, last: int) -> Optional[int]:
     return None
 
 
+def torch_version() -> Optional[str]:
+    """The version of torch, which would take seconds to import; None: it is not there."""
+    spec = find_spec("torch")
+    if spec is None or not spec.origin:
+        return None
+    with contextlib.suppress(OSError), open(os.path.join(os.path.dirname(spec.origin), "version.py")) as file:
+        told = re.search(r"^__version__ = ['\"](.+)['\"]", file.read(), re.MULTILINE)
+        return told.group(1) if told else "unknown"
+    return "unknown"
+
+
 def main() -> None:
     script, code_dir, peer, *ports = sys.argv[1:]
     seen: Dict[str, Any] = {
@@ -68,8 +80,8 @@ def main() -> None:
         "interface": None,
         "port": None,
     }
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        seen["torch"] = metadata.version("torch")
+    with contextlib.suppress(ImportError, ValueError):
+        seen["torch"] = torch_version()
     try:
         seen["address"] = source_address(peer)
         seen["interface"] = interface_of(seen["address"])

@@ -2,7 +2,8 @@
 
 usage: receive_code.py begin|finish JOB_DIR TOKEN DIGEST
 
-begin   reads the manifest (a JSON list of files), copies what recent jobs' code has already, and says what is missing
+begin   reads the manifest (a JSON list of files), copies what recent jobs' code has already, says what is missing,
+        and publishes if nothing is
 finish  reads a tar of missing files, each named by its number in the manifest, checks every file, and publishes
 
 `code.sha256`, which holds the digest of the manifest, is written before `code` gets its name: `code` with the right
@@ -24,7 +25,7 @@ import sys
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Callable
 
 CHUNK = 1024 * 1024
 RECENT_JOBS = 5  # more than one: people work on two projects in turn
@@ -87,6 +88,9 @@ def begin(delivery: Delivery) -> dict[str, Any]:
     sources = recent_code(delivery)
     entries = json.loads(manifest)
     missing = [number for number, entry in enumerate(entries) if not placed(delivery, entry, sources)]
+    if not missing:
+        conclude(delivery, lambda: entries)
+        return {"present": True}
     return {
         "present": False,
         "missing": missing,
@@ -145,31 +149,36 @@ def opened(path: str, size: int) -> BinaryIO | None:
 
 
 def finish(delivery: Delivery) -> dict[str, Any]:
-    """Make the new tree whole and give it its name. Whoever lost a race to that name finds that all is done."""
+    """Take what was missing and make the new tree the job's code."""
+    return {"present": conclude(delivery, lambda: fill(delivery))}
+
+
+def conclude(delivery: Delivery, filled: Callable[[], list[dict[str, Any]]]) -> bool:
+    """Give the whole new tree its name. Whoever lost a race to that name finds that all is done: that is returned."""
     try:
-        fill(delivery)
-        present = not published(delivery)
+        present = not published(delivery, filled())
     except (OSError, tarfile.TarError):
         if not delivery.complete():
             raise
         present = True
     remove_leftovers(delivery, 0)
-    return {"present": present}
+    return present
 
 
-def fill(delivery: Delivery) -> None:
-    """Take what was missing, and check everything."""
+def fill(delivery: Delivery) -> list[dict[str, Any]]:
+    """Take what was missing. Returns every entry of the manifest."""
     with open(delivery.manifest, "rb") as file:
         entries = json.load(file)
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             receive(archive, member, delivery.path(entries[int(member.name)]))
+    return list(entries)
+
+
+def published(delivery: Delivery, entries: list[dict[str, Any]]) -> bool:
+    """Check the whole of the new tree and give it its name, unless the code is there already."""
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda entry: settle(delivery, entry), entries))
-
-
-def published(delivery: Delivery) -> bool:
-    """Give the new tree its name, unless the code is there already."""
     if delivery.complete():
         return False
     with open(os.path.join(delivery.staging, "sha256"), "w") as marker:

@@ -10,11 +10,11 @@ fi
 waited=0
 until [ -s pid ]; do
     waited=$((waited + 1))
-    if [ "$waited" -gt 50 ]; then
+    if [ "$waited" -gt 250 ]; then
         echo "launch.sh did not start: $(tail -n 1 log)" >&2
         exit 70
     fi
-    sleep 0.1
+    sleep 0.02
 done
 if [ "$(cat claim/uid)" != "$5" ]; then
     echo "the folder $dir belongs to another job" >&2

@@ -1,0 +1,171 @@
+"""What tests of long lives share on the testbed: a job that counts until it is let go, and a `serve` that is heard.
+
+A node's torchrun starts one rank without torch, which is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import forked
+import pytest
+from cluster import Ugro, document, until
+from testbed.bed import Testbed
+from testbed.machine import HostProcess
+
+PYTHON = """#!/bin/sh
+# The node's python; as torchrun it starts one rank, in a session of its own as torchrun does.
+[ "$1" = -m ] || exec {python} "$@"
+for option in "$@"; do case $option in --node-rank=*) export RANK="${{option#*=}}" ;; esac; done
+while [ "${{1%rank.py}}" = "$1" ]; do shift; done
+setsid --wait {python} "$@"
+"""
+
+MASTER = "  gpu-master: {address: 10.213.7.1, local: true}\n"
+GPU1 = "  gpu1: {address: 10.213.7.2, user: ob}\n"
+GPU2 = "  gpu2: {address: 10.213.7.3, user: ollie}\n"
+
+
+def inventory(*nodes: str, more: str = "") -> str:
+    return f"defaults: {{python: ~/python, min_disk: 0{more}}}\nnodes:\n{''.join(nodes)}"
+
+
+# Says where it started, then counts until it is let go.
+SCRIPT = """\
+import os, time
+home = os.path.expanduser("~/")
+open(home + "started", "a").write(os.environ["RANK"])
+count = 0
+while not os.path.exists(home + "go"):
+    count += 1
+    print("line", count, flush=True)
+    time.sleep(0.02)
+print("last line", count, flush=True)
+"""
+
+
+@pytest.fixture
+def bed(testbed: Testbed) -> Testbed:
+    testbed.reset()
+    testbed.master.write("inventory.yaml", inventory(MASTER, GPU1, GPU2))
+    testbed.master.write("project/t.py", SCRIPT)
+    for host in testbed.hosts.values():
+        host.write("python", PYTHON.format(python=sys.executable), 0o755)
+    return testbed
+
+
+@pytest.fixture
+def ugro_of(bed: Testbed) -> Iterator[Callable[[str], Ugro]]:
+    """The `ugro` of a state folder in the master's home."""
+    with contextlib.ExitStack() as stack:
+
+        def make(home: str) -> Ugro:
+            process = bed.popen(
+                forked.PROGRAM, cwd=f"{bed.master.home}/project", env=environment(bed, home), stdin=-1, stderr=None
+            )
+            return stack.enter_context(forked.ugro_of(process))
+
+        yield make
+
+
+@pytest.fixture
+def ugro(ugro_of: Callable[[str], Ugro]) -> Ugro:
+    return ugro_of(".ugro")
+
+
+def environment(bed: Testbed, home: str) -> dict[str, str]:
+    return {"UGRO_INVENTORY": f"{bed.master.home}/inventory.yaml", "UGRO_HOME": f"{bed.master.home}/{home}"}
+
+
+def start(bed: Testbed, *args: str, home: str = ".ugro") -> HostProcess:
+    """A `ugro` that is not waited for."""
+    env = environment(bed, home) | {"PYTHONUNBUFFERED": "1"}
+    return bed.popen([sys.executable, "-m", "ugro", *args], cwd=f"{bed.master.home}/project", env=env)
+
+
+class Serve:
+    """A running `ugro serve`, and what it says."""
+
+    def __init__(self, bed: Testbed, home: str = ".ugro") -> None:
+        self.process = start(bed, "serve", "--every", "0.3", home=home)
+        self.said: list[str] = []
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self._lines.put(line)
+
+    def hear(self, *words: str, seconds: float = 30) -> str:
+        """Wait for a line with all these words; returns it."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                self.said.append(self._lines.get(timeout=0.2))
+                if all(word in self.said[-1] for word in words):
+                    return self.said[-1]
+            if self.process.poll() is not None and self._lines.empty():
+                break
+        raise AssertionError(f"{words} was not said (exit code {self.process.returncode}): {self.said}")
+
+    def end(self, sig: int = signal.SIGTERM) -> int:
+        """Have it end; returns its exit code, and again when asked again."""
+        assert self.process.stdout and self.process.stderr
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        self.process.wait(timeout=30)
+        self._reader.join()
+        self.process.stdout.close()
+        self.process.stderr.close()
+        return self.process.returncode
+
+
+@pytest.fixture
+def serve(bed: Testbed) -> Iterator[Callable[..., Serve]]:
+    made: list[Serve] = []
+
+    def make(home: str = ".ugro") -> Serve:
+        made.append(Serve(bed, home))
+        made[-1].hear("watching")
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.end(signal.SIGKILL)
+
+
+def launched(bed: Testbed, ugro: Ugro, *options: str) -> str:
+    """A job that runs, with all its ranks started."""
+    job = document(ugro("launch", "t.py", "--json", *options))
+    nodes = document(ugro("status", job["id"], "--json"))["placement"]["shares"]
+    until(lambda: all(bed[share["node"]].path("started").exists() for share in nodes))
+    return str(job["id"])
+
+
+def let_go(bed: Testbed) -> None:
+    for host in bed.hosts.values():
+        host.write("go", "")
+
+
+def state(ugro: Ugro, job: str) -> str:
+    return str(document(ugro("status", job, "--json"))["state"])
+
+
+def recorded(bed: Testbed, job: str) -> dict[str, object]:
+    found: dict[str, object] = json.loads(bed.master.path(f".ugro/jobs/{job}/job.json").read_text())
+    return found
+
+
+def started(bed: Testbed) -> list[str]:
+    """The ranks that started, once for each time they did."""
+    files = [host.path("started") for host in bed.hosts.values()]
+    return sorted("".join(path.read_text() for path in files if path.exists()))

@@ -1,0 +1,155 @@
+"""`ugro status`: the cluster and its jobs, or one job in detail."""
+
+from __future__ import annotations
+
+import fnmatch
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ugro.cli.app import LOOK_WITHIN, RECENT, App, command, complete_job, json_option, moment_option
+from ugro.cli.output import (
+    console,
+    job_document,
+    jobs_table,
+    node_documents,
+    nodes_table,
+    print_job,
+    print_json,
+    print_unreadable,
+    unreadable_document,
+)
+from ugro.common.errors import RecordUnreadable
+from ugro.common.models import Job, JobState, Summary
+from ugro.common.paths import run_paths
+from ugro.control_plane.backfill import Queue
+from ugro.control_plane.forecast import forecast
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.records import OnUnreadable
+from ugro.control_plane.observation import Observation, fresh_or_remembered, seen_by_resident
+from ugro.control_plane.queue import read_queue
+from ugro.control_plane.scheduler import reasons, why
+
+if TYPE_CHECKING:
+    from ugro.control_plane.controller import Controller
+    from ugro.nodes.pool import Pool
+
+REASONS = 3
+"""Reasons why a job waits that `status` shows; `ugro why` tells all."""
+
+
+@command()
+@click.argument("job", required=False, shell_complete=complete_job)
+@click.option("--all", "everything", is_flag=True, help="Also every job that ended, not only the last ones.")
+@click.option("--since", callback=moment_option, metavar="TIME", help="Jobs submitted since: 2h (ago), 22:30, a date.")
+@click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]))
+@click.option("--name", "pattern", metavar="PATTERN", help="Jobs whose name is like it: 'test-*'.")
+@json_option
+def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
+    """The cluster and its jobs, or one JOB (id or name) in detail.
+
+    It looks and changes nothing; a node that does not answer is shown as it was last seen.
+    """
+    if job is None:
+        _cluster_status(app, Wanted(**wanted), as_json)
+        return
+    found = _as_it_is(app, app.store.find(job))
+    if as_json:
+        print_json(job_document(found, app.asked(found)))
+        return
+    folders = {node: paths.run_dir for node in found.nodes if (paths := run_paths(app.inventory, found, node))}
+    print_job(found, app.asked(found), folders)
+
+
+def _as_it_is(app: App, job: Job) -> Job:
+    """The job as its nodes show it, or, while it waits, with what it waits for. An ended job's record says it all."""
+    if job.state == JobState.QUEUED:
+        unreadable: list[RecordUnreadable] = []
+        live = app.store.live(unreadable.append)
+        seen, _ = _look(app, live, [])
+        return with_prospects(job, read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable))
+    return _look(app, [job], [job], job.nodes)[1][0] if job.state.on_nodes else job
+
+
+def _look(
+    app: App, live: Sequence[Job], jobs: Sequence[Job], nodes: Sequence[str] | None = None
+) -> tuple[Observation, list[Job]]:
+    """What nodes say (all by default), and the jobs by that; what a resident controller sees is in their records."""
+    if seen := seen_by_resident(app.store, app.cluster, time.time()):
+        return seen, list(jobs)
+
+    async def ask(controller: Controller, _: Pool) -> tuple[Observation, list[Job]]:
+        seen = await controller.observe(live, nodes, LOOK_WITHIN)
+        return seen, [await controller.live(job, seen, LOOK_WITHIN) for job in jobs]
+
+    return app.run(ask)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which jobs `status` is asked for. Without any of these: those that have not ended, and the last that did."""
+
+    everything: bool
+    since: float | None
+    states: tuple[str, ...]
+    pattern: str | None
+
+    def jobs(self, store: MetadataStore, live: Iterable[Job], on_unreadable: OnUnreadable) -> list[Job]:
+        """Them, in the order of their ids; of the ended ones only those asked for are opened."""
+        live = [job for job in live if self._fits(job)]
+        if not (self.everything or self.since is not None or self.states or self.pattern):
+            ended = store.recent(RECENT, on_unreadable)
+        else:
+            ended = store.jobs((row.id for row in store.summaries() if self._fits(row)), on_unreadable)
+        return sorted({job.id: job for job in (*ended, *live)}.values(), key=lambda job: (len(job.id), job.id))
+
+    def _fits(self, job: Job | Summary) -> bool:
+        return (
+            (self.since is None or job.submitted_at >= self.since)
+            and (not self.states or job.state.value in self.states)
+            and (self.pattern is None or fnmatch.fnmatchcase(job.name, self.pattern))
+        )
+
+
+def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
+    unreadable: list[RecordUnreadable] = []
+
+    live = app.store.live(unreadable.append)
+    seen, jobs = _look(app, live, wanted.jobs(app.store, live, unreadable.append))
+    said = reasons(read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable))
+    jobs = [with_reason(job, said.get(job.id)) for job in jobs]
+    views, errors = fresh_or_remembered(app.store, seen)
+    drains = app.store.drains()
+    cluster = app.cluster
+    if as_json:
+        nodes = node_documents(cluster, views, errors, drains)
+        documents = [job_document(job, app.asked(job)) for job in jobs]
+        broken = [unreadable_document(error) for error in unreadable]
+        print_json({"schema_version": 1, "nodes": nodes, "jobs": documents, "unreadable": broken})
+        return
+    out = console()
+    out.print(nodes_table(cluster, views, errors, drains))
+    out.print()
+    out.print(jobs_table(jobs) if jobs else _no_jobs(app))
+    print_unreadable(unreadable)
+
+
+def _no_jobs(app: App) -> str:
+    return "no such jobs" if app.store.next_id() != "job-001" else "no jobs yet: `ugro launch` submits one"
+
+
+def with_reason(job: Job, reason: str | None) -> Job:
+    """A queued job with why it waits: that is in no record, since it changes with every look."""
+    return job.model_copy(update={"reason": reason}) if reason and job.state == JobState.QUEUED else job
+
+
+def with_prospects(job: Job, queue: Queue) -> Job:
+    """A queued job with the nearest reasons why it waits, and when it will probably start."""
+    if all(job.id != one.id for one in queue.waiting):
+        return job
+    causes, expected = why(queue, job.id)[:REASONS], forecast(queue, job.id)
+    words = [*causes, expected.text] if expected.at is not None else causes
+    return with_reason(job, "; ".join(words) if causes else "starts at the next tick")

@@ -1,0 +1,95 @@
+"""One round of alerts: reads what happened, asks the rules, sends, and remembers in `$UGRO_HOME/alerts.json`.
+
+The memory is written before anything is sent and again after it: a crash in between sends a message twice, never not
+at all. `alerts.lock` lets one process send at a time; the lock of those who act is not needed, so a slow mail server
+keeps nobody from acting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ugro.common.errors import StateLocked, UgroError
+from ugro.common.files import write_atomic
+from ugro.common.models import Job
+from ugro.control_plane.alerts import FILE, rules
+from ugro.control_plane.alerts.rules import Memory, Seen
+from ugro.control_plane.alerts.sender import Outcome, Sender
+from ugro.control_plane.alerts.settings import Settings, load_settings
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.timeline import Mark, Timeline
+
+
+async def send_due(store: MetadataStore, sender: Sender) -> None:
+    """Send what is new since the last round, and what failed then and is due again.
+
+    Raises:
+        StateError: the memory or the timeline cannot be read or written.
+    """
+    with contextlib.suppress(StateLocked), store.lock(patience=0, name="alerts.lock"):
+        memory = _recall(store.home)
+        try:
+            settings = load_settings(store.home / FILE)
+        except UgroError as error:
+            if error.message != memory.complaint:
+                store.note("", "alert", f"no alerts are sent: {error.message}")
+                _keep(store.home, memory, memory.model_copy(update={"complaint": error.message}))
+            return
+        after = await _round(store, sender, settings, memory.model_copy(update={"complaint": ""}))
+        _keep(store.home, memory, after)
+
+
+async def _round(store: MetadataStore, sender: Sender, settings: Settings, memory: Memory) -> Memory:
+    now = time.time()
+    seen, mark = _look(store, memory.mark, now)
+    decided = rules.decide(settings, memory, seen, now).model_copy(update={"mark": mark})
+    notifications = rules.due(decided, now)
+    if not notifications:
+        return decided
+    _keep(store.home, memory, decided)
+    outcomes = await sender.send(settings.channels, notifications)
+    for channel, outcome in outcomes.items():
+        if news := _news_of(channel, outcome, decided.waiting[channel].failures):
+            store.note("", "alert", news)
+        decided = rules.failed(decided, channel, time.time()) if outcome else rules.sent(decided, channel)
+    return decided
+
+
+def _news_of(channel: str, outcome: Outcome, failures: int) -> str:
+    """What the timeline is told of a channel: when it begins to fail, and when it works again."""
+    if outcome and not failures:
+        return f"channel {channel} failed: {outcome}; it is tried again. See: ugro alerts test {channel}"
+    return f"channel {channel} works again" if failures and not outcome else ""
+
+
+def _look(store: MetadataStore, mark: Mark, now: float) -> tuple[Seen, Mark]:
+    events, mark = Timeline(store.home).since(mark, now)
+    jobs: dict[str, Job] = {}
+    for job in {event.job for event in events if event.job}:
+        with contextlib.suppress(UgroError):
+            jobs[job] = store.job(job)
+    seen = Seen(events, jobs, store.remembered_nodes(), store.remembered_configs(), store.silences())
+    return seen, mark
+
+
+def _recall(home: Path) -> Memory:
+    """The memory. Where it cannot be understood, what happened before it was last written counts as told."""
+    path = home / "alerts.json"
+    with state_errors(path):
+        try:
+            return Memory.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Memory(mark=Mark(at=(home / FILE).stat().st_mtime))
+        except ValidationError:
+            return Memory(mark=Mark(at=path.stat().st_mtime))
+
+
+def _keep(home: Path, before: Memory, after: Memory) -> None:
+    if after != before:
+        with state_errors(path := home / "alerts.json"):
+            write_atomic(path, after.model_dump_json())

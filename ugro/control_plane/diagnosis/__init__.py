@@ -1,0 +1,30 @@
+"""What logs say of why a run ended: a catalogue as data, one reader for any log, and a pure verdict."""
+
+from __future__ import annotations
+
+from ugro.control_plane.diagnosis.reading import Reader
+from ugro.control_plane.diagnosis.verdict import Finding, explain
+
+__all__ = ["TAIL_BYTES", "Finding", "Reader", "diagnose", "explain"]
+
+TAIL_BYTES = 64 * 1024
+"""How much of the end of a log is read for a diagnosis when a rank of a job failed."""
+
+# SIGTERM is how torchrun and UGRO end the ranks that were still well.
+_TOLD_TO_END = ("TERM", "INT", "HUP")
+
+
+def diagnose(log: str, exit_code: int | None, signal: str | None) -> Finding:
+    """The cause that the end of a failed rank's log and its exit code or signal speak for."""
+    ended = f"ended by SIG{signal}" if signal else f"exit code {exit_code}"
+    if signal in _TOLD_TO_END:
+        return Finding("killed", ended, consequence=True)
+    reader = Reader()
+    reader.read([log.encode("utf-8", "replace")], one_process=True)
+    if signal:
+        reader.note_end(ended, signal)
+    found = explain(reader.evidence, failed=True)
+    if found is None or found.cause == "unknown":
+        last = reader.evidence.last_words
+        return Finding("unknown", f"{ended}, last words: {last}" if last else ended)
+    return found

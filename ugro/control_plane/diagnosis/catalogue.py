@@ -1,0 +1,391 @@
+"""What training tools say when something goes wrong, as data. docs/diagnosis.md tells how to add to it.
+
+Wordings span torch 1.13 to 2.13, NCCL 2.14 and later, and the launchers and schedulers around them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a match means: why a run ended, what followed from that, or proof that makes a vague cause a sure one.
+
+    A hint is a root in the words of a warning: it counts where a run failed and nothing else says why.
+    """
+
+    ROOT = "root"
+    CONSEQUENCE = "consequence"
+    CONFIRMATION = "confirmation"
+    HINT = "hint"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the catalogue; its own suggestion, where it has one, goes before that of its cause (causes.py)."""
+
+    cause: str
+    kind: Kind
+    pattern: re.Pattern[str]
+    suggestion: str | None = None
+    retry_helps: bool | None = None
+
+
+def _any(patterns: str) -> re.Pattern[str]:
+    """One pattern for all that stand in the lines of a text."""
+    return re.compile("|".join(line.strip() for line in patterns.strip().splitlines()))
+
+
+def _root(cause: str, patterns: str, suggestion: str | None = None, retry_helps: bool | None = None) -> Entry:
+    return Entry(cause, Kind.ROOT, _any(patterns), suggestion, retry_helps)
+
+
+def _consequence(cause: str, patterns: str) -> Entry:
+    return Entry(cause, Kind.CONSEQUENCE, _any(patterns))
+
+
+def _confirmation(cause: str, patterns: str) -> Entry:
+    return Entry(cause, Kind.CONFIRMATION, _any(patterns))
+
+
+# Searched in single lines, and in the words that end a traceback. The first entry that matches wins, so what is more
+# telling stands first.
+CATALOGUE = (
+    _root("collective_timeout", r"""
+        Watchdog caught collective operation timeout|Timeout at NCCL work
+        collective operation (?:has )?timed? ?out|[Mm]onitoredBarrier.*(?:failed|timed out|not)
+        Rank \d+ (?:timed out|failed to pass|successfully reached) .*monitoredBarrier
+        NCCL (?:operation )?time(?:d )?out
+    """),
+    # --- what only follows from another failure --------------------------------------------------------------------------
+    _consequence("unknown", r"""
+        \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?ProcessRaisedException\b
+        CalledProcessError: Command .* (?:returned non-zero exit status|died with)
+        ^ray\.exceptions\.(?:RayActorError|ActorDiedError|ActorUnavailableError)
+        ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
+        [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
+        Terminating (?:job step|process)|Forcefully terminating all other processes
+    """),
+    _root("download_failed", r"""
+        ^(?:requests|urllib3|httpx|httpcore|aiohttp|botocore|huggingface_hub|urllib)\.\S*(?:Error|Timeout|Exception)\b
+        Max retries exceeded with url
+    """),
+    _consequence("peer_lost", r"""
+        ncclRemoteError|remote process exited or there was a network error|socketProgress.*Connection closed
+        [Cc]onnection closed by (?:remote )?peer|Connection reset by (?:remote )?peer|ConnectionResetError
+        BrokenPipeError|Broken pipe|Failed to recv, got 0 bytes|failed to (?:recv|send), got -?\d+
+        Socket closed\b.*TCPStore|(?:recv|send)Value(?:WithTimeout)? failed
+        Some NCCL operations have failed or timed out
+        To avoid data inconsistency, we are taking the entire process down|NCCL communicator was aborted
+        [Dd]ist(?:Backend|Network|Store)?Error: .*aborted|connectFullMesh failed
+        gloo.*(?:Connection refused|Timed out waiting \d+ms)|Timed out waiting \d+ms for (?:recv|send) operation
+        Barrier failed|barrier .* timed out|Received signal from Global Rank
+        Observed exception from another rank|remote rank\W.*(?:failed|exited)|failed to shutdown the rendezvous
+    """),
+    # --- memory, disk, handles, machines ---------------------------------------------------------------------------------
+    _root("cuda_oom", r"""
+        (?:CUDA|HIP|XPU|MPS backend) out of memory
+        CUDA (?:runtime |driver )?error(?: ?\(\d+\))?: (?:2, )?out of memory
+        [Cc]uda failure (?:\d+ )?'out of memory'|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED
+        cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|\b(?:torch|cuda)\S*\.OutOfMemoryError
+        RESOURCE_EXHAUSTED: .*(?:out of memory|allocat)|OOM when allocating tensor|cuda runtime error \(2\)
+        No executable batch size found, reached zero|No available memory for the cache blocks
+        GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
+        (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
+    """),
+    _root("shm_full", r"""
+        insufficient shared memory|out of shared memory\. Please
+        unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
+        unable to allocate shared memory\(shm\)
+        [Ee]rror while (?:creating|attaching to|mapping) shared memory segment
+        shared memory segment.*No space left|shm\.(?:h|cc):.*No space left|posix_fallocate failed
+        /dev/shm.*(?:No space left|full|size (?:is )?(?:too small|insufficient|only))
+        No space left on device.*/dev/shm|unable to (?:write to|resize) file </torch_\S*>
+    """),
+    _root("too_many_files", r"""
+        Too many open files|received 0 items of ancdata|\[Errno 24\]|OS file watch limit reached
+        inotify watch limit
+    """),
+    _root("disk_full", r"""
+        No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
+        [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk
+        inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|\bENOSPC\b|disk (?:is )?full
+        unable to write file:? .*space
+    """),
+    _root("host_oom", r"""
+        DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory|\[Errno 12\]
+        ^(?:numpy\.\S*)?_?(?:Array)?MemoryError\b|std::bad_alloc
+        Unable to allocate [\d.]+ [KMGTP]iB for an array|ray\.exceptions\.OutOfMemoryError
+        Task was killed due to the node running low on memory|[Kk]illed due to memory pressure \(OOM\)(?!, 0)
+        realloc of size \d+ failed
+    """),
+    _confirmation("host_oom", r"""
+        Out of memory: Kill(?:ed)? process|oom[-_]kill(?::| event|\(s\)| 1\b)|invoked oom-killer
+        Memory cgroup out of memory|oom_reaper: reaped process|\bOOMKilled\b|OOM [Kk]illed
+        killed by the cgroup out-of-memory handler|step tasks have been OOM Killed
+        srun: error: \S+: tasks? [\d,-]+: Out Of Memory|Exceeded (?:job|step) memory limit|oom-killer
+        crashed after using all available RAM|TERM_MEMLIMIT|job killed: mem \S+ exceeded limit|OUT_OF_MEMORY
+        OUT_OF_ME\+
+    """),
+    _root("gpu_lost", r"""
+        [Gg][Pp][Uu] (?:has fallen|is) off the bus|GPU is lost|fallen off the bus
+        Xid \(PCI:\S+\): (?:48|63|64|74|79|92|94|95|119|120|140|154)\b|Unable to determine the device handle for
+        uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC|nvmlDeviceGetHandle\w+\(\) failed
+        NVML_ERROR_GPU_IS_LOST|NVMLError_GpuIsLost|Unable to get device handle|ROCm.*GPU reset|GPU reset begin
+    """),
+    _root("node_rebooted", r"""
+        reboot: Restarting system|The system (?:is going down for|will) reboot|System is rebooting
+        node (?:was|has been) rebooted|^Node \S+ .*unexpectedly rebooted|Reason=.*reboot
+    """),
+    _root("time_limit", r"""
+        DUE TO TIME LIMIT|walltime \S+ exceeded limit|TERM_RUNLIMIT|DeadlineExceeded
+        [Jj]ob (?:was )?(?:killed|cancelled|terminated).{0,40}(?:time ?limit|wall ?time)
+        exceeded (?:its |the )?wall ?time|Job was active longer than specified deadline
+        reached LSF run time limit
+    """),
+    _root("node_lost", r"""
+        DUE TO NODE FAILURE|NodeDiedError|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
+        [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|srun: error: Node failure on
+        Connection to \S+ closed by remote host|ssh: connect to host \S+ port \d+:[ ]
+        [Hh]ost is (?:down|unreachable)|ORTE has lost communication with a remote daemon
+        Lost (?:connection|contact) (?:to|with) (?:node|host|worker)
+    """),
+    # --- what a run can never get past -----------------------------------------------------------------------------------
+    _root("launch_failed", r"""
+        (?:torchrun|accelerate|deepspeed|python3?|srun|mpirun)\S*: (?:command )?not found|ErrImagePull
+        ImagePullBackOff|CreateContainer(?:Config)?Error|RunContainerError|InvalidImageName
+        Unable to create step for job|Requested node configuration is not available|Unable to allocate resources
+        [Ee]xec format error|docker: Error response from daemon|OCI runtime (?:create|exec) failed
+        could not select device driver|execve\(\):[ ]|FailedScheduling|Insufficient nvidia\.com/gpu
+        srun: error: .*(?:launch failed|Task launch for)
+        nvidia-container-cli: (?:initialization|mount|device) error
+    """),
+    _root("port_in_use", r"""
+        EADDRINUSE|[Aa]ddress already in use|[Pp]ort \d+ is (?:already )?(?:in use|occupied)
+        server socket has failed to (?:listen|bind)|port is already allocated|\[Errno 98\]
+        Tried to launch distributed communication on port `?\d+`?
+    """),
+    _root("cuda_mismatch", r"""
+        driver on your system is too old|no kernel image is available|Error 80[34]:[ ]
+        CUDA driver version is insufficient|forward compatibility was attempted|Driver/library version mismatch
+        not compatible with the current PyTorch|(?:[Tt]orch|PyTorch) (?:was )?not compiled with CUDA
+        detected CUDA version .* mismatches|[Mm]ismatched (?:CUDA|NCCL) versions?
+        compiled with different CUDA (?:major )?versions|Found no NVIDIA driver|CUDA (?:is|was) not available
+        CUDA Setup failed|version incompatibility: PyTorch|CUDAMismatchException
+        Installed CUDA version \S+ does not match|unsupported toolchain|device kernel image is invalid
+        PTX was compiled with|named symbol not found|CUDNN_STATUS_(?:ARCH|VERSION)_MISMATCH
+        CUBLAS_STATUS_ARCH_MISMATCH|FlashAttention only supports
+        requires (?:a )?(?:GPU|device)s? with (?:compute )?capability
+        Attempting to deserialize object on a CUDA device but torch\.cuda\.is_available\(\) is False
+        Your setup doesn't support bf16/gpu|bf16 (?:mixed precision )?requires .*(?:PyTorch|GPU)
+        ptxas fatal.*sm_|nvcc fatal\s*: Unsupported gpu architecture
+    """),
+    _root("checkpoint_mismatch", r"""
+        Error\(s\) in loading state_dict|PytorchStreamReader failed|[Ss]ize mismatch for \S+
+        [Mm]issing key(?:\(s\)|s) in (?:source )?state_dict
+        [Uu]nexpected key(?:\(s\)|s) in (?:source )?state_dict|invalid header or archive is corrupted
+        Error while deserializing header|SafetensorError|HeaderTooLarge|InvalidHeaderDeserialization
+        MetadataIncompleteBuffer|loaded state dict (?:contains a parameter group|has a different number)
+        not a ZIP archive|failed finding central directory|UnpicklingError|[Ww]eights only load failed
+        pickle data was truncated|EOFError.*raised in .*(?:serialization|pickle)\.py
+        unexpected EOF, expected \d+ more bytes|[Cc]orrupt(?:ed)? (?:checkpoint|file)
+        [Cc]heckpoint (?:is|file is|may be) corrupt|CheckpointException|[Ii]nvalid magic number; corrupt file
+        [Cc]annot load (?:the )?checkpoint|Unable to load (?:weights|checkpoint)
+        Trying to (?:load|set) a tensor of shape .* (?:in|this look)
+        (?:doesn't|does not|didn't) match .*checkpoint|checkpoint .* (?:doesn't|does not) match
+        checkpoint was (?:saved|created|trained) (?:with|on) .*(?:differ|but)
+        KeyError: '(?:state_dict|model_state_dict|optimizer_states?|pytorch-lightning_version)'
+        The expanded size of the tensor .* checkpoint|[Ll]oading a checkpoint for .* different
+        DP world size .* differ|ZeRO.*checkpoint.*world size
+    """),
+    _root("permission_denied", r"""
+        ^PermissionError\b|[Pp]ermission denied|\[Errno 13\]|Operation not permitted|[Rr]ead-only file system
+        \[Errno (?:1|30)\]
+    """),
+    _root("download_failed", r"""
+        Max retries exceeded with url|couldn't connect to 'http\S*'|LocalEntryNotFoundError
+        RepositoryNotFoundError|RevisionNotFoundError|EntryNotFoundError|GatedRepoError|OfflineModeIsEnabled
+        HfHubHTTPError|HFHubHTTPError|HTTP(?:S?ConnectionPool|Error)\b
+        [Cc]onnection error, and we cannot find the requested files|URLError|<urlopen error|[Nn]ame resolution
+        [Nn]ame or service not known|getaddrinfo failed|Could not resolve host
+        \b(?:40[134]|429|50[0234]) (?:Client|Server) Error
+        is not a local folder and is not a valid model identifier|Couldn't reach
+        Couldn't find .* on the Hugging Face Hub|requests\.exceptions\.\w+|urllib3\.exceptions\.\w+
+        aiohttp\.client_exceptions\.\w+|httpx\.\w*(?:Error|Timeout)|httpcore\.\w+
+        [Cc]heckpoint or download failed|[Ff]ailed to download|[Dd]ownload(?:ing)? .{0,60}failed
+        You are trying to access a gated repo|Access to model .* is restricted|Incorrect path_or_model_id
+        Can't load (?:the )?(?:tokenizer|config\w*|model|feature extractor|image processor) for
+        DatasetNotFoundError|NonMatchingChecksumError|NonMatchingSplitsSizesError
+        [Cc]ould not (?:download|connect to http)|botocore\.exceptions\.\w+|SSL: CERTIFICATE_VERIFY_FAILED
+        SSLError|Read timed out|IncompleteRead|ContentTooShortError|Consistency check failed
+    """),
+    _root("import_error", r"""
+        ^(?:\w+\.)*(?:ModuleNotFoundError|ImportError)\b|No module named[ ]|cannot import name '?\w+
+        DLL load failed|Failed to import \S+|undefined symbol:[ ]|PackageNotFoundError|DistributionNotFound
+        VersionConflict|requires the .{1,60} (?:library|package) but it was not found
+        [Pp]lease (?:pip )?install (?:it|the|\S+) (?:via|with|using|package|library|first|to use)
+        cannot open shared object file|Unable to (?:JIT )?load the \S+ op|Error building extension
+        GLIBC(?:XX)?_\S+' not found|is required (?:for|to|but).{0,60}(?:not installed|pip install)
+        (?:is|are) not installed\b
+    """),
+    _root("bad_arguments", r"""
+        ^\S+\.py(?: \w+)?: error:[ ]|^usage: .*error:[ ]
+        \berror: (?:the following arguments are required|argument \S+|ambiguous option|unknown option|No such option)
+        unrecognized arguments:|^(?:click\.\S*)?UsageError
+        Some specified arguments are not used by the HfArgumentParser|[Nn]o such option:?[ ]
+        ^(?:argparse|simple_parsing)\.\S+Error|Could not override '
+        omegaconf\.errors\.Config(?:Key|Attribute)Error|hydra\.errors\.\w+|ConfigCompositionException
+        [Mm]issing required (?:argument|option)|invalid choice:[ ]|FLAGS? ERROR|absl\.flags\._exceptions
+    """),
+    _root("file_not_found", r"""
+        ^FileNotFoundError\b|can't open file .*No such file|No such file or directory|\[Errno 2\]
+        [Ff]ile .{1,200} does(?:n't| not) exist|[Cc]ould not find (?:a )?(?:file|checkpoint|directory)
+        Unable to find '|[Nn]o (?:checkpoint|file)s? found (?:in|at|under)|no file named .* found in directory
+        does not appear to have a file named|Can't find a valid checkpoint at
+        (?:directory|folder|path) .{1,200} (?:does not exist|is not found|not found)
+    """),
+    # --- while it runs ---------------------------------------------------------------------------------------------------
+    _root("nan_loss", r"""
+        [Ll]oss (?:is|became|was|has become|went) (?:nan|NaN|inf|infinite|NAN)
+        [Ff]unction '\w+' returned nan values
+        (?:NaN|nan|inf)\w* (?:\S+ ){0,4}(?:loss|grad)\w*.*(?:[Ss]topping|exit|abort|[Tt]erminat)
+        Current loss scale already at minimum|Minimum loss scale reached
+        found (?:NaN|Inf|nan|inf) in (?:local )?(?:forward )?(?:loss|grad)
+        (?:NaN|Nan|nan) (?:or [Ii]nf )?(?:loss|losses) (?:detected|encountered|found)
+        [Dd]etected (?:nan|NaN|inf)[\w/ ]{0,20} (?:in|loss|values)|FloatingPointError: .*(?:[Nn]a[Nn]|[Ii]nf)
+        Loss became infinite or NaN|The loss returned in `training_step` is (?:nan|inf)
+        [Nn]an(?:s|) in (?:the )?(?:loss|gradients?|model)
+        NaN (?:gradient|parameter|weight|value)s? (?:detected|found|encountered|in)
+        Unexpected result (?:nan|inf)|loss (?:diverged|exploded)|[Tt]raining diverged
+        (?:non-?finite|not finite) (?:loss|grad\w*)
+        (?:[Ll]oss|[Gg]rad\w*).{0,30}(?:non-?finite|is not finite|contains (?:nan|NaN))
+        total norm .* is non-finite|[Nn]an loss|NaN [Ll]oss|tensor\(nan.*\) (?:loss|encountered)
+        (?:nan|inf|NaN)\b.{0,20}overflow.*(?:exit|abort|stop)
+    """),
+    _root("dataloader_worker_died", r"""
+        DataLoader worker \(pid(?:\(s\))? ?[\d, ]+\)? ?(?:is killed by signal|exited unexpectedly|died)
+        DataLoader worker .*(?:killed by signal|exited unexpectedly)|BrokenProcessPool
+        One of the subprocesses has abruptly died during map operation
+        worker process .*(?:died|exited) unexpectedly
+    """),
+    _consequence("rendezvous_timeout", r"""
+        waiting for clients\. \d+/\d+|Rendezvous(?:Timeout|Connection)Error|No route to host
+        [Tt]he client socket has timed out|[Ss]ocket [Tt]imeout
+        [Tt]imed? ?out.{0,60}(?:initializ|rendezvous|store-based barrier|TCPStore)
+        [Tt]imed out initializing process group|client socket has failed to connect|RendezvousClosedError
+        wait timeout after \d+ms, keys:|store based barrier|store->get.*timed? ?out
+        [Tt]imeout.{0,40}(?:waiting for (?:all )?(?:ranks|workers|nodes)|placement group)|DistStoreError
+        DistNetworkError|connect\(\) timed out|failed to connect to \S*:\d+
+    """),
+    _root("nccl_error", r"""
+        Duplicate GPU detected|NCCL.*(?:invalid (?:usage|argument)|[Ii]nternal error)|ncclInvalid\w+
+        ncclInternalError
+    """, "run it once with NCCL_DEBUG=WARN; each rank needs a GPU of its own (set_device(LOCAL_RANK)), and every node "
+         "the same NCCL", retry_helps=False),
+    _root("nccl_error", r"""
+        NCCL (?:error|failure|Error)\b|ncclSystemError|ncclInternalError|ncclUnhandledCudaError|ncclInvalidUsage
+        ncclInvalidArgument|NCCL.*(?:unhandled (?:system|cuda) error|internal error|invalid usage)
+        NCCL WARN .*(?:[Ff]ailed|[Ee]rror|no usable|[Cc]all to \w+ returned|[Mm]issing)|HCCL|RCCL error
+    """),
+    _root("hang", r"""
+        watchdog got stuck for \d+ seconds|[Hh]eartbeat monitor timed out|watchdog hang|WorkerHang|soft lockup
+        hung_task|blocked for more than \d+ seconds|[Hh]ang detected
+        job (?:appears|seems) (?:to be )?(?:hung|stuck)|no progress (?:for|in) \d+|possible deadlock
+    """),
+    _root("cuda_error", r"""
+        device-side assert|\bblock: \[\d+,\d+,\d+\], thread: \[\d+,\d+,\d+\],? Assertion
+    """, "an index is out of range (labels, token ids, vocabulary): run it once with CUDA_LAUNCH_BLOCKING=1, or on the "
+         "CPU, to see which", retry_helps=False),
+    _root("cuda_error", r"""
+        CUDA (?:runtime |driver )?error\b(?: ?\(\d+\))?:?[ ]|cuda runtime error \(\d+\)
+        CU(?:BLAS|DNN|SPARSE|FFT|RAND|SOLVER)_STATUS_\w+|cudaError\w+|HIP error:[ ]
+        an illegal memory access was encountered|misaligned address|unspecified launch failure
+        illegal instruction was|Cuda failure (?:\d+ )?'|CUDA_ERROR_\w+|Xid \(PCI:\S+\): \d+|AcceleratorError
+        cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
+        no CUDA-capable device
+    """),
+    _root("segfault", r"""
+        Fatal Python error: (?!Aborted|Bus error)|[Ss]egmentation fault|段错误|0xC0000005|-1073741819
+        Caught signal 11|SIGSEGV|segfault at [0-9a-f]+|free\(\): invalid|double free or corruption
+        corrupted size vs|malloc\(\):[ ]|munmap_chunk
+    """),
+    _root("cancelled", r"""
+        ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt
+        (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO PREEMPTION|[Pp]reempted
+    """),
+    _consequence("cancelled", r"""
+        \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT
+    """),
+    _consequence("killed", r"""
+        SignalException: Process \d+ got signal: \d+|[Rr]eceived (?:signal )?(?:15|SIGTERM|death signal)
+        SIGTERM received|got SIGTERM
+    """),
+)  # fmt: skip
+
+_SIZE = r"[\d.]+ ?(?:bytes|[KMGT]i?B)"
+
+# What is worth knowing in the message of a failure, by the names that `ugro explain --json` gives it.
+FACTS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"[Tt]ried to allocate (?P<asked>{_SIZE})",
+        rf"(?P<free>{_SIZE}) (?:is )?free",
+        rf"total capacity of (?P<total>{_SIZE})",
+        rf"(?P<total>{_SIZE}) total capacity",
+        r"SeqNum=(?P<seq>\d+), OpType=(?P<op>\w+)",
+        r"Timeout\(ms\)=(?P<limit_ms>\d+)",
+        r"No module named ['\"]?(?P<module>[\w.]+)",
+        r"cannot import name '?(?P<name>\w+)",
+        r"(?:https?://|host=['\"])(?P<host>[\w.-]+)",
+        r"(?:No such file or directory|Permission denied|Is a directory|open files): ['\"](?P<path>[^'\"]+)",
+        r"(?:port[: ]+|\]:|:)(?P<port>\d{4,5})\b.*(?:in use|EADDRINUSE)",
+    )
+)
+
+# How a process ended, in the words of who watched it. `code` is an exit code, minus a signal, or 128 plus a signal.
+ENDS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<rank>\d+) \(pid",
+        r"exitcode\s*: (?P<code>-?\d+)\s+\(pid: \d+\)",
+        r"traceback\s*: Signal (?P<code>\d+) \(SIG(?P<signal>\w+)\)",
+        r"[Pp]rocess(?:es)? (?P<rank>\d+) terminated with (?:exit code (?P<code>-?\d+)|signal SIG(?P<signal>\w+))",
+        r"\[rank: (?P<rank>\d+)\] Child process with PID \d+ terminated with code (?P<code>-?\d+)",
+        r"process rank (?P<rank>\d+) with PID \d+ on node \S+ exited on signal (?P<code>\d+)",
+        r"srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: (?:Exited with exit code (?P<code>\d+)|(?P<word>[A-Z][\w ]+))",
+        r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:code|status)[:=]?|return(?:ed)?(?: with)? (?:code|status)|"
+        r"returned non-zero exit status|terminated with exit code) ?(?P<code>-?\d+)",
+        r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+)",
+        r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?(?P<word>Killed|Segmentation fault|Bus error|Aborted)(?: \(core dumped\)|\s|$)",
+        r"(?:[\])]|it/s|s/it|\d) ?(?P<word>Killed)$",
+        r"^(?:.*\s)?(?P<word>已杀死|段错误|总线错误)(?:\s|$|（)",
+    )
+)
+
+# A run that got to its end.
+SUCCESS = re.compile(
+    r"'train_runtime':|train_runtime\s+=|`Trainer\.fit` stopped: `max_(?:epochs|steps|time)|"
+    r"(?i:\b(?:training|train|finetuning|fine-tuning)\b[\w ,'!:-]{0,40}\b(?:completed?|finished|done|succeeded|successfully|ended)\b)|"
+    r"(?i:\b(?:finished|completed|done with|end of) (?:training|train)\b)|[Pp]rocess \d+ exits successfully|"
+    r"exit(?:ed)?(?: with)? (?:code|status)[:=]? 0\b|(?i:saving (?:final|the final|last) (?:model|checkpoint))|^(?:Done|DONE|done|Finished|Success)[.!]?$"
+)
+
+# Words of a run that goes on. Loading, mapping and downloading show bars too, and say nothing of training.
+PROGRESS = re.compile(
+    rb"(?i)loss|\bit/s\b|\bs/it\b|[\d.](?:it/s|s/it)|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|samples/s|tokens/s|tok/s"
+)
+LOADING = re.compile(
+    rb"(?i)loading|download|fetching|tokeniz|\bmap\b|filter|generating|sanity|Error|Exception|warning|File \""
+)
+
+# Lines without any of these words need no closer look: they are nearly all lines of a long log.
+STEMS = re.compile(
+    rb"rror|xception|ail(?:ed|ure)|aceback|[Kk]illed|ignal|ime(?:d )?out|[Nn][Cc][Cc][Ll]|[Mm]emory|Xid|[Nn][Aa][Nn]\b|-finite|"
+    rb"[Ff]ault|[Ee]xit|local_rank|No space|[Qq]uota|CANCELLED|DUE TO|open files|[Oo][Oo][Mm]|reboot|GPU|Interrupt|C(?:UDA|uda)|"
+    rb"[Ll]ost|SIG|stuck|[Ll]oss (?:is|became|scale)|in use|not found|[Aa]bort|rank=|Root Cause|closing|closed|peer\b|"
+    rb"No such|not exist|denied|limit|[Hh]ang|[Tt]erminat|core dumped|handling of|direct cause|File \"|match|symbol|No module|"
+    rb"too old|[Pp]reempt|bad_alloc|unrecognized|socket|shm|shared|storage|No route|time +:|NFO\]|install|"
+    rb"\xe5\xb7\xb2\xe6\x9d\x80|\xe6\xae\xb5\xe9\x94\x99|\xe6\x80\xbb\xe7\xba\xbf|[Cc]omplete|[Ff]inished|[Ss]uccess|train_runtime|stopped|[Dd]one\b|DONE|[Ss]aving|[Ee]nded"
+)

@@ -1,0 +1,116 @@
+"""Any training log as lines: decoded, without terminal escapes, with the prefixes of launchers taken off and understood."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ugro.common.text import printable
+
+MAX_LINE = 8192
+"""Bytes of a line that are looked at together; what goes beyond counts as a line of its own."""
+
+
+READ_CLOSELY = 2000
+ITS_END = 500
+"""Characters of a long line that are looked at: what says something stands at its beginning or at its end."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line without its prefixes; its indentation is kept, since tracebacks live from it.
+
+    `source` tells interleaved writers apart (`rank 3`, a pod, a host); `rank` is known where the prefix names one.
+    """
+
+    text: str
+    rank: int | None = None
+    source: str = ""
+    level: str = ""
+
+
+def split(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """The raw lines of a log, as one list for each chunk; a progress bar is one line for each time it was drawn."""
+    rest = b""
+    for chunk in chunks:
+        text = rest + chunk
+        half = b"\r" if text.endswith(b"\r") else b""  # of \r\n, perhaps
+        parts = text.removesuffix(half).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
+        rest = parts.pop() + half
+        if len(rest) > MAX_LINE:
+            *pieces, rest = _pieces(rest)
+            parts += pieces
+        yield parts
+    if rest:
+        yield [rest]
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    return [line[at : at + MAX_LINE] for at in range(0, len(line), MAX_LINE)]
+
+
+_TIME = r"\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"
+_LEVEL = r"(?:DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|CRITICAL|FATAL)"
+_PREFIX = re.compile(
+    "|".join(
+        (
+            # who
+            r"[ ]{0,12}\[(?:rank|default|Rank|RANK|GPU|gpu)[ :=_]?(?P<rank_a>\d+)\]:?[ ]?",
+            r"\[\d+,(?:mpirank:)?(?P<rank_b>\d+)(?:,[\w-]+)?\](?:<std(?:err|out)>)?:[ ]?",
+            r"\[(?P<rank_c>\d{1,4})\]:[ ]?(?=[ ]*\S)",
+            r"[ ]{0,4}(?P<rank_d>\d{1,4}): (?=[ ]*\S)",
+            r"(?:Rank|rank|RANK)[ _-]?(?P<rank_e>\d+)[ ]?(?:[:|>]|\s-)[ ]?",
+            r"\((?:rank|Rank)[ :=]?(?P<rank_f>\d+)\):?[ ]?",
+            r"\[?pod/(?P<pod>[\w.-]+)(?:/[\w.-]+)?\]?:?[ ]",
+            r"\((?P<ray>(?:[\w.]+(?:\([^)]*\))? )?(?:pid=\d+(?:, ip=[\d.]+)?|raylet)[^)]{0,40})\)[ ]?",
+            r"\[?(?P<host>[A-Za-z][\w.-]{0,60}-\d+|(?:node|worker|gpu|host|rank|trainer|ip)[\w-]*\d+)(?:\]:?[ ]?|\s*\|[ ]?|: )",
+            # when
+            rf"\[?\d{{4}}[-/]\d\d[-/]\d\d[T _]{_TIME}(?:[.,]\d+)?(?:Z|[ ]?[+-]\d\d:?\d\d)?\]?(?:\s*[-|]|:)?[ ]?",
+            rf"\[?\d\d[-/]\d\d(?:[-/]\d{{2,4}})?[ T]{_TIME}\]?(?:\s*[-|]|:)?[ ]?",
+            rf"\[?{_TIME}\]?(?:\s*[-|]|:)?[ ]",
+            rf"\[?(?:[A-Z][a-z]{{2}} )?[A-Z][a-z]{{2}} [ \d]?\d {_TIME}(?: \d{{4}}\])?[ ](?:[\w.-]+ (?=kernel:|systemd))?",
+            r"\[ *\d{1,9}\.\d{3,6}\][ ]",
+            # what kind
+            r"\[?(?P<glog>[IWEF]) ?(?:\d{4} [\d:.]+ +)?(?:\d+ +)?[\w./-]+:\d+\][ ]?",
+            rf"[\[<(]?(?P<level>{_LEVEL})[\])>]?(?::[\w.]+:| *[|:-](?= )|(?<=[\])>]):?|(?= +\S))[ ]?",
+            r"\[[\w./-]+\.(?:py|cpp|cc|cu):\d+(?::\w+)?\][ ]?",
+            rf"[\w.]{{1,80}}(?: -|:| \|)[ ](?={_LEVEL}\b)",
+            rf"[\w.]{{3,80}}: (?=\[{_LEVEL}\])",
+            r"[ ]{0,8}\| ",
+            r"kernel: ",
+            r"std(?:out|err) [FP] ",
+            r'\{"log":"',
+        )
+    )
+)
+_INNER_RANK = re.compile(r"\[(?:PG [^\]]{0,80} )?[Rr]ank (\d+)\]")
+_MOST_PREFIXES = 10
+
+
+def read(raw: bytes) -> Line:
+    """One raw line understood. Never raises, whatever the bytes are."""
+    text = printable(raw.replace(b"\0", b"").decode("utf-8", "replace"))
+    if len(text) > READ_CLOSELY:
+        text = f"{text[: READ_CLOSELY - ITS_END]} … {text[-ITS_END:]}"
+    rank, source, level, at = None, "", "", 0
+    for _ in range(_MOST_PREFIXES):
+        match = _PREFIX.match(text, at)
+        if not match or match.end() == at:
+            break
+        at = match.end()
+        found = match.groupdict()
+        level = level or found["level"] or _GLOG_LEVELS.get(found["glog"] or "", "")
+        number = next((value for name, value in found.items() if name.startswith("rank_") and value), None)
+        rank = int(number) if number and rank is None else rank
+        source = source or found["pod"] or found["ray"] or found["host"] or ""
+    return Line(text[at:], rank, f"rank {rank}" if rank is not None else source, level)
+
+
+_GLOG_LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
+
+
+def inner_rank(text: str) -> int | None:
+    """The rank that a line names inside itself: `[PG 3 Rank 4] …`."""
+    match = _INNER_RANK.search(text)
+    return int(match[1]) if match else None

@@ -1,0 +1,332 @@
+"""Reads logs of any length in one pass and bounded memory, and keeps what may say why a run ended."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ugro.control_plane.diagnosis import lines
+from ugro.control_plane.diagnosis.catalogue import (
+    CATALOGUE,
+    ENDS,
+    FACTS,
+    LOADING,
+    PROGRESS,
+    STEMS,
+    SUCCESS,
+    Entry,
+    Kind,
+)
+from ugro.control_plane.diagnosis.lines import Line
+from ugro.control_plane.diagnosis.traceback import EXCEPTION, LONGEST, Block, Blocks
+
+MOST_SIGHTINGS = 512
+MOST_SHAPES = 4096
+MOST_ENDS = 256
+MOST_RANKS = 10_000
+OFTEN = 64
+"""Times a line is seen until its repetitions are only counted."""
+
+QUOTED = 400
+"""Characters of a line that are kept."""
+
+CONTINUATION = 6
+"""Lines after the exception that still belong to its message."""
+
+ENOUGH_PROGRESS = 50
+"""Lines of a run going on that are counted after a sighting; more say nothing more."""
+
+
+@dataclass
+class Sighting:
+    """Something a log says that may be why the run ended, with the place in the order of lines where it stood."""
+
+    cause: str
+    kind: Kind
+    message: str
+    at: int
+    rank: int | None = None
+    source: str = ""
+    entry: Entry | None = None
+    block: Block | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    last_at: int = 0
+    progress: int = 0
+    count: int = 1
+    more: list[str] = field(default_factory=list)
+
+    @property
+    def of_one_process(self) -> bool:
+        """Whether all that its source says is surely of one process."""
+        return self.source.startswith(("rank ", "process ")) or "pid=" in self.source
+
+
+@dataclass(frozen=True)
+class End:
+    """What a launcher, scheduler or shell said of a process that ended: an exit code or a signal's name."""
+
+    message: str
+    at: int
+    rank: int | None
+    code: int | None
+    signal: str | None
+    root: bool = False
+
+
+@dataclass
+class Evidence:
+    """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
+
+    `masters` tells whether a pod called master, which holds rank 0, wrote beside those called worker.
+    """
+
+    sightings: list[Sighting] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+    ranks: set[int] = field(default_factory=set)
+    lines: int = 0
+    progress: int = 0
+    success_at: int = -1
+    last_words: str = ""
+    masters: bool = False
+
+
+_SIGNALS = {1: "HUP", 2: "INT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 15: "TERM"}
+_WORDS = {
+    "Killed": "KILL",
+    "Segmentation fault": "SEGV",
+    "Bus error": "BUS",
+    "Aborted": "ABRT",
+    "已杀死": "KILL",
+    "段错误": "SEGV",
+    "总线错误": "BUS",
+}
+_SUMMARY_RANK = re.compile(r"^\s*rank\s*: (\d+) \(local_rank: \d+\)")
+_NAN = re.compile(
+    r"(?i)\b(?:(?!best|min|lowest|prev)\w*loss|grad_?norm|perplexity)['\"]?(?:\s*[:=]\s*|\s+)(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
+)
+_FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
+_QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
+_WARNING = re.compile(r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b")
+# What differs between lines of one shape: numbers, and the strokes and spaces of progress bars.
+_VARYING = b"0123456789.#=> \t\xe2\x96" + bytes(range(0x80, 0x90))
+
+
+class Reader:
+    """Takes logs one after the other; `evidence` is what they said so far. Never raises, whatever the bytes are."""
+
+    def __init__(self) -> None:
+        self.evidence = Evidence()
+        self._blocks = Blocks()
+        self._kept: dict[tuple[str, ...], Sighting] = {}
+        self._dull: set[bytes] = set()
+        self._often: dict[bytes, Sighting] = {}
+        self._latest: Sighting | None = None
+        self._tails: dict[str, tuple[Sighting, int]] = {}
+        self._summary_rank: int | None = None
+        self._in_root_cause = False
+        self._fresh_progress = ENOUGH_PROGRESS
+        self._rank: int | None = None
+        self._file = 0
+        self._stream = ""
+
+    def read(self, chunks: Iterable[bytes], rank: int | None = None, one_process: bool = False) -> None:
+        """Read a log; `rank` is whose it is, for lines that do not say."""
+        self._rank = rank
+        self._file += 1
+        kind = "rank" if rank is not None else "process" if one_process else "mixed"
+        self._stream = f"{kind} {self._file if rank is None else rank}"
+        last = b""
+        for raws in lines.split(chunks):
+            for raw in raws:
+                self._take(raw)
+                last = raw if raw and not raw.isspace() else last
+        self._tails.clear()
+        self._blocks.end()
+        self.evidence.sightings = list(self._kept.values())
+        self.evidence.last_words = lines.read(last).text[:QUOTED]
+
+    def _take(self, raw: bytes) -> None:
+        """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
+        self.evidence.lines += 1
+        shape = raw.translate(None, _VARYING)
+        line = None
+        if self._blocks.open or self._tails:
+            line = lines.read(raw)
+            if self._belongs_to_a_traceback(line):
+                return
+            if self.evidence.lines % LONGEST == 0:  # of ranks that fell silent in the middle
+                self._blocks.forget(self.evidence.lines - LONGEST)
+                self._tails.clear()
+        if shape in self._dull:
+            self._count_progress(raw)
+        elif often := self._often.get(shape):
+            self._again(often)
+        elif not STEMS.search(raw) or not self._understood(line or lines.read(raw)):
+            self._count_progress(raw)
+            self._dismiss(shape)
+        elif self._latest and self._latest.count >= OFTEN and len(self._often) < MOST_SHAPES:
+            self._often[shape] = self._latest
+
+    def _dismiss(self, shape: bytes) -> None:
+        if len(self._dull) >= MOST_SHAPES:
+            self._dull.clear()
+        if len(shape) < QUOTED and b"code" not in shape and b"status" not in shape:  # there the number tells
+            self._dull.add(shape)
+
+    def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
+        """Add what is known of how the process ended besides its logs."""
+        self.evidence.ends.append(End(message, self.evidence.lines + 1, rank, None, signal, root=True))
+
+    def _count_progress(self, raw: bytes) -> None:
+        if self._fresh_progress < ENOUGH_PROGRESS and PROGRESS.search(raw) and not LOADING.search(raw):
+            self._fresh_progress += 1
+            self.evidence.progress += 1
+
+    def _understood(self, line: Line) -> bool:
+        """Whether a line told something; what it told is kept."""
+        rank, stream = self._whose(line)
+        if line.rank is not None and len(self.evidence.ranks) < MOST_RANKS:
+            self.evidence.ranks.add(line.rank)
+        self.evidence.masters = self.evidence.masters or "-master-0" in line.source
+        self._latest = None
+        return (
+            self._blocks.begin(stream, line.text, self.evidence.lines)
+            or self._end(line, rank)
+            or self._loose(line, rank, stream)
+            or self._loss(line, rank)
+            or self._success(line)
+        )
+
+    def _whose(self, line: Line) -> tuple[int | None, str]:
+        return line.rank if line.rank is not None else self._rank, line.source or self._stream
+
+    def _belongs_to_a_traceback(self, line: Line) -> bool:
+        rank, stream = self._whose(line)
+        self._continue(line, stream)
+        block = self._blocks.take(stream, line.text, self.evidence.lines)
+        if block and block.exception:
+            self._end(line, rank)
+            self._exception(block, block.rank if block.rank is not None else rank, stream)
+        return block is not None
+
+    def _continue(self, line: Line, stream: str) -> None:
+        """Add a line to the message of the exception before it, which may become another cause by it."""
+        sighting, count = self._tails.pop(stream, (None, 0))
+        if sighting is None or not line.text.strip() or line.text.startswith("Traceback"):
+            return
+        if count < CONTINUATION and line.level not in _QUIET:
+            self._tails[stream] = (sighting, count + 1)
+            entry = _entry(line.text.strip())
+            if sighting.count == 1:
+                sighting.more.append(line.text.strip()[:QUOTED])
+            if entry and sighting.cause in ("nccl_error", "python_exception", "cuda_error", "unknown"):
+                sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
+
+    def _exception(self, block: Block, rank: int | None, stream: str) -> None:
+        entry = _entry(block.exception) or _entry(f"{block.exception} (raised in {block.frame})")
+        cause, kind = (entry.cause, entry.kind) if entry else ("python_exception", Kind.ROOT)
+        found = self._keep(cause, kind, block.exception, rank, stream, entry, block)
+        self._tails[stream] = (found, 0)
+
+    def _loose(self, line: Line, rank: int | None, stream: str) -> bool:
+        text = line.text.strip()
+        entry = _entry(text)
+        quiet = line.level in _QUIET or bool(_WARNING.search(text))
+        if entry:
+            hint = quiet and entry.kind is Kind.ROOT and "NCCL WARN" not in text
+            inner = lines.inner_rank(text) if rank is None else rank
+            self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
+            return True
+        if not quiet and EXCEPTION.match(text):
+            self._keep("python_exception", Kind.ROOT, text, rank, stream, None)
+            return True
+        return False
+
+    def _loss(self, line: Line, rank: int | None) -> bool:
+        if _NAN.search(line.text) and not _FINITE.search(line.text):
+            self._keep("nan_loss", Kind.CONFIRMATION, line.text.strip(), rank, "", None)
+            return True
+        return False
+
+    def _success(self, line: Line) -> bool:
+        if SUCCESS.search(line.text.strip()):
+            self.evidence.success_at = self.evidence.lines
+            return True
+        return False
+
+    def _end(self, line: Line, rank: int | None) -> bool:
+        text = line.text
+        if "Root Cause (first observed failure)" in text:
+            self._in_root_cause, self._summary_rank = True, None
+            return True
+        if match := _SUMMARY_RANK.match(text):
+            self._summary_rank = int(match[1])
+            self.evidence.ranks.add(self._summary_rank)
+            return True
+        for pattern in ENDS:
+            if match := pattern.search(text.strip()):
+                found = match.groupdict()
+                code = int(found["code"]) if found.get("code") else None
+                if code == 0:
+                    return False
+                in_summary = "exitcode " in text or "traceback " in text
+                named = int(found["rank"]) if found.get("rank") else self._summary_rank if in_summary else rank
+                named = 0 if named is None and "local_rank=0" in text else named
+                signal = found.get("signal") or _WORDS.get((found.get("word") or "").strip()) or _signal(code, text)
+                end = End(
+                    text.strip()[:QUOTED], self.evidence.lines, named, code, signal, self._in_root_cause and in_summary
+                )
+                if len(self.evidence.ends) < MOST_ENDS:
+                    self.evidence.ends.append(end)
+                return _entry(text.strip()) is None
+        return False
+
+    def _keep(
+        self,
+        cause: str,
+        kind: Kind,
+        text: str,
+        rank: int | None,
+        stream: str,
+        entry: Entry | None,
+        block: Block | None = None,
+    ) -> Sighting:
+        """Note a sighting, or that one was seen again. Of very many the first and the last ones are kept."""
+        evidence = self.evidence
+        key = (cause, kind, stream, re.sub(r"\d+", "0", text[:160]), str(block and block.fatal))
+        found = self._kept.get(key)
+        handled = found is not None and evidence.progress - found.progress >= ENOUGH_PROGRESS // 2
+        if found is None or handled:
+            found = Sighting(cause, kind, text[:QUOTED], evidence.lines, rank, stream, entry, block)
+            found.facts = {
+                name: value for fact in FACTS if (told := fact.search(text)) for name, value in told.groupdict().items()
+            }
+            if len(self._kept) >= MOST_SIGHTINGS:
+                for old in list(self._kept)[MOST_SIGHTINGS // 4 : MOST_SIGHTINGS // 2]:
+                    del self._kept[old]
+            self._kept[key] = found
+            self._seen(found)
+        else:
+            self._again(found)
+        self._latest = found if block is None else None
+        return found
+
+    def _again(self, sighting: Sighting) -> None:
+        sighting.count += 1
+        self._seen(sighting)
+
+    def _seen(self, sighting: Sighting) -> None:
+        sighting.last_at, sighting.progress = self.evidence.lines, self.evidence.progress
+        self._fresh_progress = 0
+
+
+def _signal(code: int | None, text: str) -> str | None:
+    if code is None:
+        return None
+    number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text else 0
+    return _SIGNALS.get(number)
+
+
+def _entry(text: str) -> Entry | None:
+    return next((entry for entry in CATALOGUE if entry.pattern.search(text)), None)

@@ -1,0 +1,148 @@
+"""Puts Python tracebacks together from lines that several ranks may have written through each other."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
+
+MOST_BLOCKS = 64
+MOST_STREAMS = 1024
+LONGEST = 400
+"""Lines of a stream after which an exception is no longer waited for."""
+
+HEADER = "Traceback (most recent call last)"
+EXCEPTION = re.compile(
+    r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout|NotFound|OutOfMemory)(?:: |:?$)"
+)
+_IN_BLOCK = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z_]\w*(?:\[\w+\]|\(\w+\))?(?:: |:?$)")
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
+_NOTEBOOK_FRAME = re.compile(r"^File (?P<file>/[^:\s]+|~[^:\s]+):(?P<line>\d+), in (?P<function>[\w.<>]+)")
+_LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python\d|\\lib\\|<frozen|^<|/opt/conda/lib|/python3\.\d+/")
+_OUTERMOST = re.compile(r"^(?:<module>|_run_module_as_main|_run_code|_wrap|wrapper|_bootstrap\w*|run_path|main_loop)$")
+_PROCESS = re.compile(r"-- Process (\d+) terminated with the following error")
+
+
+@dataclass
+class Block:
+    """One traceback. `handled` ones were not why the process ended, by what stands before them."""
+
+    at: int
+    indent: int
+    handled: bool = False
+    rank: int | None = None
+    before: Block | None = None
+    explicit: bool = False
+    outermost: str = ""
+    frame: str = ""
+    own_frame: str = ""
+    exception: str = ""
+
+    @property
+    def fatal(self) -> bool:
+        """Whether nobody caught it: such a traceback begins where the program or thread did."""
+        return not self.handled and bool(_OUTERMOST.match(self.outermost) or not self.outermost)
+
+    @property
+    def where(self) -> str | None:
+        """`file:line` of the innermost frame in the user's own code, else of the innermost one."""
+        return self.own_frame or self.frame or None
+
+
+@dataclass
+class Blocks:
+    """The tracebacks in progress, by stream."""
+
+    open: dict[str, list[Block]] = field(default_factory=dict)
+    _context: dict[str, tuple[str, int]] = field(default_factory=dict)
+    _last: dict[str, Block] = field(default_factory=dict)
+
+    def end(self) -> None:
+        """A log ended: what is open stays without its exception."""
+        self.open.clear()
+        self._context.clear()
+        self._last.clear()
+
+    def forget(self, before: int) -> None:
+        """Wait no longer for the ends of tracebacks that began before a line."""
+        for stream, blocks in list(self.open.items()):
+            if blocks[-1].at < before:
+                del self.open[stream]
+
+    def begin(self, stream: str, text: str, at: int) -> bool:
+        """Whether a line begins a traceback, or says what the next one will be."""
+        if HEADER in text:
+            self._begin(stream, text, at)
+            return True
+        told = any(words in text for words in _CONTEXTS)
+        if told:
+            _remember(self._context, stream, (text.strip(), at))
+        return told
+
+    def take(self, stream: str, text: str, at: int) -> Block | None:
+        """The traceback in progress that a line belongs to; it has its exception when the line ended it."""
+        blocks = self.open.get(stream)
+        if not blocks or HEADER in text or any(words in text for words in _CONTEXTS):
+            return None
+        block, stripped = blocks[-1], text.strip()
+        if at - block.at > LONGEST:
+            self._close(stream, block)
+            return None
+        if match := _FRAME.search(text) or _NOTEBOOK_FRAME.match(stripped):
+            _add_frame(block, match)
+        elif len(text) - len(text.lstrip()) <= block.indent and _IN_BLOCK.match(stripped):
+            block.exception = stripped
+            self._close(stream, block)
+            _remember(self._last, stream, block)
+        elif stripped and not text[:1].isspace():
+            return None  # of somebody else
+        return block
+
+    def _begin(self, stream: str, text: str, at: int) -> None:
+        context, said_at = self._context.pop(stream, ("", -10))
+        context = context if at - said_at <= 8 else ""
+        block = Block(at, len(text) - len(text.lstrip()))
+        block.handled = any(words in context or words in text for words in _HARMLESS)
+        if match := _PROCESS.search(context):
+            block.rank = int(match[1])
+        if context.startswith((_DURING, _CAUSED)):
+            block.before = self._last.get(stream)
+            block.explicit = context.startswith(_CAUSED)
+            if block.before and block.before.before:
+                block.before.before.before = None  # a chain may be endless
+        blocks = self.open.setdefault(stream, [])
+        blocks.append(block)
+        if len(blocks) > MOST_BLOCKS:
+            blocks.pop(0)
+        if len(self.open) > MOST_STREAMS:
+            self.open.pop(next(iter(self.open)))
+
+    def _close(self, stream: str, block: Block) -> None:
+        blocks = self.open[stream]
+        blocks.remove(block)
+        if not blocks:
+            del self.open[stream]
+
+
+def _add_frame(block: Block, match: re.Match[str]) -> None:
+    place = f"{match['file']}:{match['line']}"
+    block.outermost = block.outermost or (match["function"] or "").strip()
+    block.frame = place
+    if not _LIBRARY.search(match["file"]):
+        block.own_frame = place
+
+
+def _remember(into: dict[str, T], stream: str, value: T) -> None:
+    """Keep the latest for each stream, and only so many streams."""
+    into.pop(stream, None)
+    into[stream] = value
+    if len(into) > MOST_STREAMS:
+        into.pop(next(iter(into)))
+
+
+_DURING = "During handling of the above exception"
+_CAUSED = "The above exception was the direct cause"
+_HARMLESS = ("Exception ignored in", "--- Logging error ---", "Error in atexit", "Exception in thread")
+_CONTEXTS = (_DURING, _CAUSED, *_HARMLESS, "terminated with the following error")

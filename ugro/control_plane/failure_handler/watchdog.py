@@ -1,0 +1,388 @@
+"""Whether a running job goes on, is quiet, or hangs, and which rank does not take part. Pure (docs/watchdog.md).
+
+A hang is silence (no log, no step, no disk traffic) for longer than this job's own rhythm explains, in which no rank
+shows work either. Moments here are in watched seconds: a clock that stands still while nobody looks.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ugro.common.models import Record
+from ugro.common.text import duration
+from ugro.control_plane.failure_handler.steps import Progress
+
+RHYTHM = 3.0
+"""Times the longest healthy gap between two signs of life after which silence is suspicious."""
+
+BEFORE_STEPS = 3.0
+"""Times the floor that a job may be silent before its first step: compiling, downloads and caches are slow."""
+
+STILL_LOOKS = 3
+"""So many looks in a row have to show no work, however far apart they are."""
+
+WATCH_GAP = 60.0
+LONGEST_WATCH_GAP = 4000.0
+OWN_GAPS = 2.5
+GAPS_KEPT = 5
+"""Seconds between two looks that count as watching: the first always; up to the second, if they are no more than so
+many times the usual ones of the last looks. A master that looks once an hour watches; one that slept did not.
+"""
+
+WINDOW = 60.0
+"""Watched seconds over which work is measured, so that a thread that wakes for a moment is no work."""
+
+DISK_BYTES = 2**20
+"""Bytes to or from disks between two looks that count as a sign of life. What loggers write in the background is less."""
+
+CPU_WORK = 0.1
+"""CPU seconds a second: above that a rank works. Threads that only look after others stay below."""
+
+GPU_IDLE = 5.0
+GPU_BUSY = 90.0
+SPIN_POWER = 0.4
+"""A GPU that is this busy, in percent, at less than this part of its usual power is waiting inside a collective."""
+
+IDLE_PERCENT = 2
+IDLE_SECONDS = 3600.0
+"""A job whose GPUs are all no busier than this for so long is told once."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The shortest and the longest silence that can be called a hang, in seconds."""
+
+    floor: float = 600.0
+    ceiling: float = 7200.0
+
+    @property
+    def look_seconds(self) -> float:
+        """How often a look is taken into account."""
+        return min(10.0, self.floor / 20)
+
+    @property
+    def window(self) -> float:
+        """Over how many watched seconds work is measured."""
+        return min(WINDOW, self.floor / 5)
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What one look shows of a living rank. None: the node does not say, or (of a GPU) the rank has none.
+
+    `state` is the kernel's letter for its process; `disk_bytes` counts both ways.
+    """
+
+    rank: int
+    node: str
+    log_bytes: int | None = None
+    disk_bytes: int | None = None
+    cpu_seconds: float | None = None
+    state: str | None = None
+    has_gpu: bool = False
+    utilization_percent: int | None = None
+    power_w: float | None = None
+
+
+class Doing(StrEnum):
+    """What a rank did over the last window."""
+
+    WORKS = "works"
+    WAITS = "waits"
+    SPINS = "spins"
+    STOPPED = "stopped"
+    STUCK = "stuck"
+    UNCLEAR = "unclear"
+
+
+class Seen(Record):
+    """What the looks of the present window showed of a rank: sums over the looks that said something."""
+
+    cpu_seconds: float | None = None
+    states: str = ""
+    utilization: float = 0.0
+    utilization_looks: int = 0
+    power: float = 0.0
+    power_looks: int = 0
+
+
+class RankMemory(Record):
+    """What is remembered of one rank. `usual_power_w` is what its GPU drew, busy, while the job went on."""
+
+    rank: int
+    node: str
+    log_bytes: int | None = None
+    log_at: float = 0.0
+    log_grew: int = 0
+    log_gap: float = 0.0
+    disk_bytes: int | None = None
+    usual_power_w: float | None = None
+    doing: Doing = Doing.UNCLEAR
+    seen: Seen = Seen()
+
+
+class Memory(Record):
+    """What the watchdog knows of a job's attempt. Only `looked_at` and `look_gaps` are of the real clock.
+
+    `longest` is the longest gap between two signs of life. `stepped` says whether its logs show a step; None: nobody
+    has read them since they grew.
+    """
+
+    attempt: int
+    looked_at: float
+    look_gaps: tuple[float, ...] = ()
+    watched: float = 0.0
+    alive_at: float = 0.0
+    signs: int = 0
+    longest: float = 0.0
+    window_at: float = 0.0
+    still_at: float = 0.0
+    still_looks: int = 0
+    stepped: bool | None = None
+    idle: float = 0.0
+    idle_told: bool = False
+    hung: bool = False
+    ranks: tuple[RankMemory, ...] = ()
+
+
+class State(StrEnum):
+    """What the watchdog thinks of a job. Quiet: longer than it ever was, and not yet suspicious."""
+
+    PROGRESSING = "progressing"
+    QUIET = "quiet"
+    HUNG = "hung"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The state, why in words, and the rank that does not take part where one differs from the others."""
+
+    state: State
+    reason: str = ""
+    rank: int | None = None
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def look(memory: Memory | None, attempt: int, sights: Sequence[Sight], at: float, limits: Limits) -> Memory:
+    """The memory after one more look, at a moment of the real clock."""
+    if memory is None or memory.attempt != attempt:
+        ranks = tuple(_first_sight(sight) for sight in sights)
+        return Memory(attempt=attempt, looked_at=at, ranks=ranks)
+    gap = at - memory.looked_at
+    counts = _counts(gap, memory.look_gaps)
+    known = {rank.rank: rank for rank in memory.ranks}
+    lives = known.keys() != {sight.rank for sight in sights} or any(_lives(known[one.rank], one) for one in sights)
+    watched = memory.watched + (gap if counts else 0.0)
+    changed: dict[str, object] = {
+        "looked_at": at,
+        "look_gaps": (*memory.look_gaps, gap)[-GAPS_KEPT:] if 0 < gap <= LONGEST_WATCH_GAP else memory.look_gaps,
+        "watched": watched,
+        "idle": memory.idle + (gap if counts else 0.0) if _all_idle(sights) else 0.0,
+        "still_looks": memory.still_looks + 1,
+    }
+    if lives:
+        # What was silent before the first sign was the start, and what was a hang is no rhythm.
+        healthy = memory.signs > 0 and not memory.hung
+        longest = max(memory.longest, watched - memory.alive_at) if healthy else memory.longest
+        changed |= {"signs": memory.signs + 1, "longest": longest, "hung": False, "stepped": memory.stepped or None}
+    if lives or not counts:  # nobody knows what happened while nobody looked: silence begins anew
+        changed |= {"alive_at": watched, "still_at": watched, "still_looks": 0}
+    ranks = [_remember(known.get(sight.rank), sight, watched) for sight in sights]
+    if not counts:
+        ranks = [rank.model_copy(update={"seen": _begin(one)}) for rank, one in zip(ranks, sights, strict=True)]
+        changed["window_at"] = watched
+    memory = memory.model_copy(update=changed | {"ranks": tuple(ranks)})
+    return _close_window(memory, sights) if watched - memory.window_at >= limits.window else memory
+
+
+def _counts(gap: float, usual: Sequence[float]) -> bool:
+    own = OWN_GAPS * statistics.median(usual) if usual else 0.0
+    return 0 <= gap <= max(WATCH_GAP, min(own, LONGEST_WATCH_GAP))
+
+
+def _lives(before: RankMemory, now: Sight) -> bool:
+    """A log that grew (or was begun anew), or traffic to or from disks: checkpoints, caches, data."""
+    grew = None not in (before.log_bytes, now.log_bytes) and before.log_bytes != now.log_bytes
+    return grew or (now.disk_bytes or 0) - (before.disk_bytes or now.disk_bytes or 0) >= DISK_BYTES
+
+
+def _all_idle(sights: Sequence[Sight]) -> bool:
+    gpus = [sight.utilization_percent for sight in sights if sight.has_gpu]
+    return bool(gpus) and all(percent is not None and percent <= IDLE_PERCENT for percent in gpus)
+
+
+def _first_sight(sight: Sight) -> RankMemory:
+    return RankMemory(
+        rank=sight.rank, node=sight.node, log_bytes=sight.log_bytes, disk_bytes=sight.disk_bytes, seen=_begin(sight)
+    )
+
+
+def _begin(sight: Sight) -> Seen:
+    return Seen(cpu_seconds=sight.cpu_seconds)
+
+
+def _remember(before: RankMemory | None, now: Sight, watched: float) -> RankMemory:
+    if before is None:
+        return _first_sight(now)
+    changed: dict[str, object] = {"log_bytes": now.log_bytes, "disk_bytes": now.disk_bytes}
+    if None not in (before.log_bytes, now.log_bytes) and before.log_bytes != now.log_bytes:
+        longest = max(before.log_gap, watched - before.log_at) if before.log_grew else 0.0
+        changed |= {"log_at": watched, "log_grew": before.log_grew + 1, "log_gap": longest}
+    seen = before.seen
+    states = "".join(sorted({*seen.states, now.state or "?"}))
+    percent, power = now.utilization_percent, now.power_w
+    sums = {
+        "states": states,
+        "utilization": seen.utilization + (percent or 0),
+        "utilization_looks": seen.utilization_looks + (percent is not None),
+        "power": seen.power + (power or 0.0),
+        "power_looks": seen.power_looks + (power is not None),
+    }
+    return before.model_copy(update=changed | {"seen": seen.model_copy(update=sums)})
+
+
+def _close_window(memory: Memory, sights: Sequence[Sight]) -> Memory:
+    """See what each rank did over the window, and begin another one."""
+    seconds = memory.watched - memory.window_at
+    progressed = memory.alive_at > memory.window_at
+    ranks = [_closed(rank, sight, seconds, progressed) for rank, sight in zip(memory.ranks, sights, strict=True)]
+    changed: dict[str, object] = {"ranks": tuple(ranks), "window_at": memory.watched}
+    if any(rank.doing == Doing.WORKS for rank in ranks):
+        changed |= {"still_at": memory.watched, "still_looks": 0}
+    return memory.model_copy(update=changed)
+
+
+def _closed(rank: RankMemory, sight: Sight, seconds: float, progressed: bool) -> RankMemory:
+    seen = rank.seen
+    busy = seen.utilization / seen.utilization_looks if seen.utilization_looks else None
+    power = seen.power / seen.power_looks if seen.power_looks else None
+    known = seen.cpu_seconds is not None and sight.cpu_seconds is not None
+    cpu = (sight.cpu_seconds - seen.cpu_seconds) / seconds if known else None  # type: ignore[operator]
+    usual = rank.usual_power_w
+    if progressed and power is not None and busy is not None and busy > GPU_BUSY / 2:
+        usual = max(usual or 0.0, power)
+    doing = _doing(seen.states, cpu, sight.has_gpu, busy, None if usual is None else (power or 0.0) / usual)
+    return rank.model_copy(update={"usual_power_w": usual, "doing": doing, "seen": _begin(sight)})
+
+
+def _doing(states: str, cpu: float | None, has_gpu: bool, busy: float | None, power: float | None) -> Doing:
+    """`states` are all letters that were seen, `power` is a part of the usual one."""
+    if states == "T":
+        return Doing.STOPPED
+    if states == "D" and cpu is not None and cpu < CPU_WORK:
+        return Doing.STUCK
+    if busy is not None and busy >= GPU_BUSY:  # its CPU spins too, whatever the GPU does
+        return Doing.UNCLEAR if not power else Doing.SPINS if power < SPIN_POWER else Doing.WORKS
+    if busy is not None and busy > GPU_IDLE:
+        return Doing.WORKS
+    if cpu is None:
+        return Doing.UNCLEAR
+    if cpu >= CPU_WORK:
+        return Doing.WORKS
+    return Doing.UNCLEAR if has_gpu and busy is None else Doing.WAITS
+
+
+# --- judging ---------------------------------------------------------------------------------------------------------
+
+
+def allowance(memory: Memory, limits: Limits) -> float:
+    """Watched seconds of silence after which this job is suspicious, once it makes steps."""
+    return min(limits.ceiling, max(limits.floor, RHYTHM * memory.longest))
+
+
+def needs_steps(memory: Memory, limits: Limits) -> bool:
+    """Whether the logs have to be read: the job would be called hung if it has made a step."""
+    return memory.stepped is not False and not memory.hung and _hangs(memory, allowance(memory, limits), limits)
+
+
+def judge(memory: Memory, limits: Limits, steps: Mapping[int, Progress | None] | None = None) -> Verdict:
+    """What to think of the job. `steps` is how far each rank's log got, where it was read."""
+    quiet, allowed = memory.watched - memory.alive_at, allowance(memory, limits)
+    if not memory.stepped:
+        allowed = max(allowed, min(limits.ceiling, BEFORE_STEPS * limits.floor))
+    if memory.hung or _hangs(memory, allowed, limits):
+        culprit, words = _odd_one(memory, steps or {})
+        return Verdict(State.HUNG, f"{words}; {_silence_in_words(memory, quiet, steps or {})}", culprit)
+    if quiet <= max(memory.longest, WATCH_GAP):
+        return Verdict(State.PROGRESSING)
+    return Verdict(State.QUIET, f"no sign of life for {duration(quiet)}; suspicious after {duration(allowed)}")
+
+
+def _hangs(memory: Memory, allowed: float, limits: Limits) -> bool:
+    """Silent for too long, and still for the floor at least: a rank that works in silence does not hang."""
+    silent = memory.watched - memory.alive_at >= allowed
+    still = memory.watched - memory.still_at >= limits.floor and memory.still_looks >= STILL_LOOKS
+    doing = {rank.doing for rank in memory.ranks}
+    held = bool(doing & {Doing.STOPPED, Doing.STUCK})
+    return silent and still and Doing.WORKS not in doing and (held or Doing.UNCLEAR not in doing) and bool(doing)
+
+
+def _silence_in_words(memory: Memory, quiet: float, steps: Mapping[int, Progress | None]) -> str:
+    before = f", before at most {duration(memory.longest)}" if memory.longest else ""
+    numbers = [seen.step for seen in steps.values() if seen and seen.step is not None]
+    step = f"; last step {max(numbers)}" if numbers else ""
+    return f"no log line, no step and no disk traffic for {duration(quiet)}{before}{step}"
+
+
+def _odd_one(memory: Memory, steps: Mapping[int, Progress | None]) -> tuple[int | None, str]:
+    """The rank that differs from all others, in the order of what says most, and how."""
+    ranks = memory.ranks
+    others = f"while {_others_in_words(ranks)}" if len(ranks) > 1 else ""
+    for doing in (Doing.STOPPED, Doing.STUCK):
+        if held := [rank for rank in ranks if rank.doing == doing]:
+            return held[0].rank, f"{_who(held)} {_WORDS[doing]} {others}".rstrip()
+    spinning = [rank for rank in ranks if rank.doing == Doing.SPINS]
+    waiting = [rank for rank in ranks if rank.doing == Doing.WAITS]
+    if spinning and len(waiting) == 1:
+        return waiting[0].rank, f"{_who(waiting)} does nothing {others}"
+    behind = _behind(ranks, steps) or _fell_silent(memory)
+    if behind:
+        return behind[0].rank, f"{_who([behind[0]])} {behind[1]}; {_others_in_words(ranks)}"
+    return None, f"{_others_in_words(ranks)}, and none differs"
+
+
+_WORDS = {
+    Doing.STOPPED: "is stopped by a signal (state T)",
+    Doing.STUCK: "is stuck in the kernel (state D: a disk, a network file system or a driver)",
+}
+
+
+def _who(ranks: Sequence[RankMemory]) -> str:
+    first = f"rank {ranks[0].rank} on {ranks[0].node}"
+    return first if len(ranks) == 1 else f"{first} (and {len(ranks) - 1} more)"
+
+
+def _others_in_words(ranks: Sequence[RankMemory]) -> str:
+    spin = sum(rank.doing == Doing.SPINS for rank in ranks)
+    wait = sum(rank.doing in (Doing.WAITS, Doing.UNCLEAR) for rank in ranks)
+    said = [f"{spin} spin inside a collective (GPU busy at low power)"] if spin else []
+    said += [f"{wait} {'waits' if wait == 1 else 'wait'} without CPU time"] if wait else []
+    return f"of {len(ranks)} ranks {' and '.join(said)}" if said else "no rank works"
+
+
+def _behind(ranks: Sequence[RankMemory], steps: Mapping[int, Progress | None]) -> tuple[RankMemory, str] | None:
+    """The one rank whose log ends at an earlier step than all others'."""
+    at = [
+        (seen.epoch or 0, seen.step, rank) for rank in ranks if (seen := steps.get(rank.rank)) and seen.step is not None
+    ]
+    at.sort(key=lambda one: one[:2])
+    if len(at) < 2 or len(at) < len(ranks) or at[0][:2] == at[1][:2]:
+        return None
+    return at[0][2], f"is at step {at[0][1]}, the others at {at[1][1]} or later"
+
+
+def _fell_silent(memory: Memory) -> tuple[RankMemory, str] | None:
+    """The one rank whose log stopped clearly before all others', by its own rhythm."""
+    early = [
+        rank
+        for rank in memory.ranks
+        if rank.log_grew >= GAPS_KEPT and memory.alive_at - rank.log_at > RHYTHM * max(rank.log_gap, 1.0)
+    ]
+    if len(early) != 1:
+        return None
+    return early[0], f"stopped printing {duration(memory.alive_at - early[0].log_at)} before the last sign of life"

@@ -1,0 +1,186 @@
+"""What is known of the cluster apart from its jobs: what nodes said, who is silent or drained, how fast GPUs are."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from tinydb import TinyDB
+
+from ugro.common.config import NodeConfig
+from ugro.common.files import write_atomic
+from ugro.common.models import Drain, Event, NodeView, Silence
+from ugro.common.paths import JOBS
+from ugro.control_plane.metadata_store.cluster_file import ClusterFile
+from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.timeline import Timeline
+
+
+class ClusterRecords:
+    """The tables of `cluster.json` that are not about live jobs. Complete by itself; `MetadataStore` adds the jobs.
+
+    Raises (from any method):
+        StateError: a file or the directory cannot be read or written, with its name.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._jobs = home / JOBS
+        self._cluster = ClusterFile(home)
+        self._timeline = Timeline(home)
+
+    def _make_home(self) -> None:
+        with state_errors(self._jobs):
+            self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[TinyDB]:
+        """A transaction on cluster.json."""
+        self._make_home()
+        with self._cluster.change() as db:
+            yield db
+
+    def note(self, node: str, kind: str, message: str, job: str = "") -> None:
+        """Add an event about a node, or about a job there that has ended."""
+        self._timeline.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message))
+
+    # --- this master -------------------------------------------------------------------------------------------------
+
+    def master(self) -> str:
+        """This master's line in the owner files of its nodes; the first word is its id."""
+        self._make_home()
+        path = self.home / "master"
+        with state_errors(path):
+            if not path.exists():
+                fresh = path.with_name(f".master-{os.getpid()}")
+                write_atomic(fresh, f"{uuid.uuid4().hex}\n")
+                with contextlib.suppress(FileExistsError):
+                    os.link(fresh, path)
+                fresh.unlink()
+            since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(path.stat().st_mtime))
+            return f"{path.read_text().split()[0]} {getpass.getuser()}@{socket.gethostname()} since {since}"
+
+    def known_master(self) -> str:
+        """This master's id, or nothing when it has none yet; nothing is written."""
+        path = self.home / "master"
+        with state_errors(path):
+            return path.read_text().split()[0] if path.exists() else ""
+
+    # --- nodes -------------------------------------------------------------------------------------------------------
+
+    def remember_nodes(
+        self,
+        views: Iterable[NodeView],
+        configs: Iterable[NodeConfig] = (),
+        silences: Mapping[str, Silence] | None = None,
+    ) -> None:
+        """Keep what nodes said and how they were reached, for when they do not answer or left the inventory.
+
+        `silences` names all that did not answer at this look.
+        """
+        with self._change() as db:
+            table = db.table("nodes")
+            rows = {str(row["name"]): dict(row) for row in table.all() if "name" in row}
+            for config in configs:
+                rows.setdefault(config.name, {"name": config.name})["config"] = config.model_dump(mode="json")
+            for view in views:
+                row = rows.setdefault(view.node, {"name": view.node})
+                row["view"] = view.model_dump(mode="json")
+                row["gpus"] = row.get("gpus", {}) | {gpu.uuid: gpu.name for gpu in view.gpus if gpu.uuid}
+            if silences is not None:
+                for name, row in rows.items():
+                    row["silence"] = silences[name].model_dump() if name in silences else None
+            table.truncate()
+            table.insert_multiple(rows.values())
+
+    def _node_rows(self) -> dict[str, Any]:
+        with self._cluster.look() as db:
+            return {str(row.get("name")): dict(row) for row in db.table("nodes").all()}
+
+    def remembered_nodes(self) -> dict[str, NodeView]:
+        """What each node said last."""
+        views = {}
+        for name, row in self._node_rows().items():
+            with contextlib.suppress(ValidationError):
+                views[name] = NodeView.model_validate(row.get("view"))
+        return views
+
+    def remembered_node(self, name: str) -> NodeView | None:
+        """What a node said last, or None."""
+        return self.remembered_nodes().get(name)
+
+    def remembered_configs(self) -> dict[str, NodeConfig]:
+        """How each node was reached last, also those that left the inventory since."""
+        configs = {}
+        for name, row in self._node_rows().items():
+            with contextlib.suppress(ValidationError):
+                configs[name] = NodeConfig.model_validate(row.get("config"))
+        return configs
+
+    def known_gpus(self) -> dict[str, dict[str, str]]:
+        """The GPUs each node ever showed: UUID and name."""
+        return {name: dict(row.get("gpus", {})) for name, row in self._node_rows().items()}
+
+    def silences(self) -> dict[str, Silence]:
+        """The nodes that did not answer at the last look."""
+        rows = self._node_rows().items()
+        return {name: Silence.model_validate(row["silence"]) for name, row in rows if row.get("silence")}
+
+    # --- drains ------------------------------------------------------------------------------------------------------
+
+    def drain(self, drain: Drain) -> None:
+        """Give a node no new jobs; a second reason replaces the first."""
+        with self._change() as db:
+            table = db.table("drains")
+            table.remove(lambda row: row.get("node") == drain.node)
+            table.insert(drain.model_dump())
+        self.note(drain.node, "drained", drain.reason)
+
+    def undrain(self, node: str) -> bool:
+        """Give a node jobs again. Returns whether it was drained."""
+        with self._change() as db:
+            removed = bool(db.table("drains").remove(lambda row: row.get("node") == node))
+        if removed:
+            self.note(node, "undrained", "")
+        return removed
+
+    def drains(self) -> dict[str, Drain]:
+        """The nodes that get no new jobs."""
+        with self._cluster.look() as db:
+            rows = [dict(row) for row in db.table("drains").all()]
+        return {row["node"]: Drain.model_validate(row) for row in rows}
+
+    # --- what ended jobs left, and speeds ----------------------------------------------------------------------------
+
+    def leftovers(self) -> dict[str, tuple[str, ...]]:
+        """Jobs that ended without the word of these nodes, which are asked again when they answer."""
+        with self._cluster.look() as db:
+            return {str(row["job"]): tuple(row["nodes"]) for row in db.table("leftovers").all()}
+
+    def remember_leftovers(self, job_id: str, nodes: Sequence[str]) -> None:
+        """Keep which nodes still owe their word about an ended job; none lets go of it."""
+        with self._change() as db:
+            table = db.table("leftovers")
+            table.remove(lambda row: row.get("job") == job_id)
+            if nodes:
+                table.insert({"job": job_id, "nodes": list(nodes)})
+
+    def speeds(self) -> dict[str, tuple[str, float]]:
+        """The measured speed of GPUs: name and steps a second by UUID."""
+        with self._cluster.look() as db:
+            return {str(row["uuid"]): (str(row["name"]), float(row["speed"])) for row in db.table("speeds").all()}
+
+    def remember_speed(self, uuid: str, name: str, speed: float) -> None:
+        """Keep how fast a GPU was measured to be, in steps a second."""
+        with self._change() as db:
+            table = db.table("speeds")
+            table.remove(lambda row: row.get("uuid") == uuid)
+            table.insert({"uuid": uuid, "name": name, "speed": speed})

@@ -1,0 +1,105 @@
+"""What happened, in order: each job's events in its folder, and everything in the cluster's `events.jsonl`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from ugro.common.files import append_line
+from ugro.common.models import Event, Record
+from ugro.common.paths import JOBS, JobFiles
+from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors, whole_lines
+
+EVENTS_LIMIT = 4 * 2**20
+"""Bytes of the cluster's timeline before its older half is put aside."""
+
+TAIL_SLACK = 4096
+"""Bytes beyond an event's own in which the end of a timeline is looked for: room for a line that a crash tore."""
+
+
+class Mark(Record):
+    """How far the cluster's timeline was read, and when: a place in a file, the same one after it was put aside."""
+
+    at: float
+    inode: int = 0
+    offset: int = 0
+
+
+class Timeline:
+    """A job's event goes to the cluster's timeline first: one that is in the job's is in both."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._cluster, self._older = home / "events.jsonl", home / "events.1.jsonl"
+        self.added: list[Event] = []
+        """What this process added, in order."""
+
+    def add(self, event: Event) -> None:
+        """Add what happened to a job or a node."""
+        self._to_cluster(event)
+        if event.job:
+            self._to_job(event)
+        self.added.append(event)
+
+    def catch_up(self, event: Event) -> bool:
+        """Add the last event of a job's record to the timelines that a crash kept it from.
+
+        Returns whether the job's timeline knows it and goes on after it: then the record is an older one.
+        """
+        line = event.model_dump_json()
+        with state_errors(path := self._of_job(event.job)):
+            if event in read_tail(path, Event, TAIL_SLACK + 2 * len(line.encode()))[-1:]:
+                return False
+        told = [other for other in self.of_job(event.job) if not other.node]  # what a node said is in no record
+        if event in told:
+            return told[-1] != event
+        if event not in self.of_cluster():
+            self._to_cluster(event)
+        self._to_job(event)
+        self.added.append(event)
+        return False
+
+    def of_job(self, job_id: str) -> list[Event]:
+        """A job's timeline; a torn line is passed over."""
+        with state_errors(path := self._of_job(job_id)):
+            return list(read_lines(path, Event))
+
+    def of_cluster(self) -> list[Event]:
+        """The cluster's timeline."""
+        with state_errors(self._cluster):
+            return [event for path in (self._older, self._cluster) for event in read_lines(path, Event)]
+
+    def since(self, mark: Mark, now: float) -> tuple[list[Event], Mark]:
+        """What was added to the cluster's timeline after a mark, and the mark to go on from.
+
+        Where its file is gone or never was, the events that happened after its time. A line that is being written is
+        left to the next call.
+        """
+        with state_errors(self._cluster), contextlib.ExitStack() as opened:
+            files = [opened.enter_context(path.open("rb")) for path in (self._cluster, self._older) if path.exists()]
+            inodes = [os.fstat(file.fileno()).st_ino for file in files]
+            known = mark.inode in inodes
+            if known:
+                files = files[: inodes.index(mark.inode) + 1]
+                files[-1].seek(mark.offset)
+            new = [(data := file.read())[: data.rfind(b"\n") + 1] for file in files]
+        if not any(new) and (known or not files):
+            return [], mark
+        found = whole_lines(b"".join(reversed(new)).split(b"\n"), Event)
+        start = mark.offset if inodes[0] == mark.inode else 0
+        reached = Mark(at=now, inode=inodes[0], offset=start + len(new[0]))
+        return [event for event in found if known or event.at > mark.at], reached
+
+    def _of_job(self, job_id: str) -> Path:
+        return JobFiles(self._home / JOBS / job_id).events
+
+    def _to_job(self, event: Event) -> None:
+        with state_errors(path := self._of_job(event.job)):
+            append_line(path, event.model_dump_json())
+
+    def _to_cluster(self, event: Event) -> None:
+        with state_errors(self._cluster):
+            append_line(self._cluster, event.model_dump_json())
+            if self._cluster.stat().st_size > EVENTS_LIMIT:
+                os.replace(self._cluster, self._older)

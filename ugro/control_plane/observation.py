@@ -1,0 +1,60 @@
+"""What the nodes said at one moment, asked just now or by the resident controller a moment ago."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ugro.common.config import Inventory
+from ugro.common.errors import NodeError, Unreachable
+from ugro.common.models import NodeView
+from ugro.common.text import duration
+from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
+from ugro.nodes.process_manager import RunFiles
+
+FRESH_SECONDS = 3.0
+"""How old what the resident controller saw may be, to be shown without another look. It looks every two."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What every asked node said at one moment: its own state, and the files of each job that is on it."""
+
+    views: dict[str, NodeView | NodeError]
+    runs: dict[str, dict[str, RunFiles | NodeError]]
+    at: float
+
+    @property
+    def clock_offsets(self) -> dict[str, float]:
+        """Each node's clock minus the master's, in seconds, where it is known."""
+        return {name: view.clock_offset for name, view in self.views.items() if isinstance(view, NodeView)}
+
+
+def seen_by_resident(store: MetadataStore, inventory: Inventory, now: float) -> Observation | None:
+    """What `ugro serve` saw a moment ago of every node, if it runs and goes by this inventory; its files of runs are
+    in the jobs' records. None: look yourself.
+    """
+    if not store.is_locked(RESIDENT_LOCK):
+        return None
+    remembered, silences, configs = store.remembered_nodes(), store.silences(), store.remembered_configs()
+    views: dict[str, NodeView | NodeError] = {}
+    for name, config in inventory.nodes.items():
+        view, silence = remembered.get(name), silences.get(name)
+        looked_at = silence.seen_at if silence else view.seen_at if view else 0.0
+        if configs.get(name) != config or not 0 <= now - looked_at <= FRESH_SECONDS:
+            return None
+        if silence:
+            views[name] = Unreachable(name, f"has not answered for {duration(now - silence.since)}")
+        elif view:
+            views[name] = view
+    return Observation(views, {}, now)
+
+
+def fresh_or_remembered(
+    store: MetadataStore, seen: Observation
+) -> tuple[dict[str, NodeView | None], dict[str, NodeError | None]]:
+    """Each node's view, fresh or as it was last seen, and why it is not fresh."""
+    errors = {name: view if isinstance(view, NodeError) else None for name, view in seen.views.items()}
+    remembered: Mapping[str, NodeView] = store.remembered_nodes() if any(errors.values()) else {}
+    views = {name: remembered.get(name) if isinstance(view, NodeError) else view for name, view in seen.views.items()}
+    return views, errors
