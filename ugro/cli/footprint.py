@@ -12,7 +12,7 @@ import click
 from ugro.cli.app import App, command, json_option
 from ugro.cli.output import console, print_json, table
 from ugro.common.errors import EXIT_NODES, EXIT_OK, InputError, NodeError, NodeRefused
-from ugro.common.text import printable, size
+from ugro.common.text import count, printable, size
 from ugro.nodes.footprint import Footprint, Process, clean
 from ugro.nodes.footprint import footprint as look
 
@@ -72,7 +72,7 @@ def _lines(found: Footprint) -> list[str]:
     for job in found.jobs:
         state = ", running" if job.running else ""
         pids = f", pid {' '.join(str(pid) for pid, _ in job.processes)}" if job.processes else ""
-        lines.append(f"jobs/{_shown(job.id)}  {job.files} files, {_size(job.bytes)}{state}{pids}")
+        lines.append(f"jobs/{_shown(job.id)}  {count(job.files, 'file')}, {_size(job.bytes)}{state}{pids}")
     lines += [f"{_shown(name)}  {_size(count)}" for name, count in found.other]
     return lines + [f"process {pid}  {line}" for pid, line in found.processes]
 
@@ -158,9 +158,9 @@ def _refuse_if_shared(name: str, found: Footprint, other: str, its: Footprint | 
 def _show(name: str, found: Footprint) -> None:
     click.echo(f"This goes from {_shown(found.base_dir)} on {name}:")
     for job in found.jobs:
-        click.echo(f"  jobs/{_shown(job.id)}  {job.files} files, {_size(job.bytes)}")
-    for path, count in found.other:
-        click.echo(f"  {_shown(path)}  {_size(count)}")
+        click.echo(f"  jobs/{_shown(job.id)}  {count(job.files, 'file')}, {_size(job.bytes)}")
+    for path, used in found.other:
+        click.echo(f"  {_shown(path)}  {_size(used)}")
     if found.jobs:
         click.echo("with all that the jobs wrote into their code folders, such as checkpoints.")
     if found.owner:

@@ -18,7 +18,7 @@ from rich.text import Text
 from ugro.common.config import Inventory, JobSpec
 from ugro.common.errors import NodeError, RecordUnreadable
 from ugro.common.models import Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
-from ugro.common.text import clock, duration, printable, size
+from ugro.common.text import clock, count, duration, printable, size
 
 PIPE_WIDTH = 200
 SHORT_UUID = 12
@@ -237,7 +237,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
 
 def _why(job: Job) -> str:
     asked = "cancel was asked for; " if job.wish else ""
-    return printable(asked + job.reason) or "-"
+    return printable(asked + (job.reason or job.alert or "")) or "-"
 
 
 def _ranks_in_words(job: Job) -> str:
@@ -286,7 +286,7 @@ def print_job(job: Job, asked: JobSpec | None, folders: Mapping[str, str]) -> No
             state_text(job.state) + Text(f"  {printable(job.reason)}" if job.reason and not job.first_failure else ""),
         ),
         ("command", Text(command_line(job))),
-        ("code", Text(f"{printable(job.code.directory)} ({git}, {job.code.files} files)")),
+        ("code", Text(f"{printable(job.code.directory)} ({git}, {count(job.code.files, 'file')})")),
         *_asked_in_words(job, asked),
         ("submitted", Text(clock(job.submitted_at))),
         ("started", Text(clock(job.started_at))),
@@ -295,6 +295,8 @@ def print_job(job: Job, asked: JobSpec | None, folders: Mapping[str, str]) -> No
             Text(clock(job.ended_at) + (f" after {_time_in_words(job)}" if job.ended_at and job.started_at else "")),
         ),
     ]
+    if job.alert:
+        facts.append(("alert", Text(printable(job.alert), "bold red")))
     if job.wish:
         facts.append(("cancel", Text("asked for; it goes on until every node confirms", "magenta")))
     if job.unknown_since:

@@ -106,4 +106,4 @@ async def _look(controller: Controller, _: Pool) -> Observation:
 def _why_there(app: App, job: Job) -> tuple[str, ...]:
     """What was written down when it was placed, and what became of it."""
     told = [event.message for event in app.store.events(job.id) if event.kind in ("starting", "placed")]
-    return tuple(told + ([job.reason] if job.reason else [])) or ("it never started",)
+    return tuple(told + [words for words in (job.reason, job.alert) if words]) or ("it never started",)

@@ -1,0 +1,73 @@
+"""What `ugro serve` saw a moment ago is shown without another look; anything else is looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ugro.common.config import Inventory, NodeConfig
+from ugro.common.errors import NodeError
+from ugro.common.models import NodeView, Silence
+from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
+from ugro.control_plane.observation import FRESH_SECONDS, fresh_or_remembered, seen_by_resident
+
+NOW = 1000.0
+NODES = {name: NodeConfig(name=name, address=f"10.0.0.{number}") for number, name in enumerate(("gpu1", "gpu2"))}
+INVENTORY = Inventory(nodes=NODES)
+
+
+def view(node: str, seen_at: float = NOW - 1) -> NodeView:
+    return NodeView(node=node, seen_at=seen_at, boot_id="b", clock_offset=0.0, cpu_count=2)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> MetadataStore:
+    store = MetadataStore(tmp_path)
+    store.remember_nodes([view("gpu1"), view("gpu2")], NODES.values(), {})
+    return store
+
+
+def test_what_the_resident_saw_is_taken(store: MetadataStore) -> None:
+    with store.lock(name=RESIDENT_LOCK):
+        seen = seen_by_resident(store, INVENTORY, NOW)
+    assert seen and seen.views == {"gpu1": view("gpu1"), "gpu2": view("gpu2")}
+
+
+def test_without_a_resident_there_is_a_look(store: MetadataStore) -> None:
+    assert seen_by_resident(store, INVENTORY, NOW) is None
+    with store.lock(name=RESIDENT_LOCK):
+        pass
+    assert seen_by_resident(store, INVENTORY, NOW) is None
+
+
+def test_asking_who_is_there_keeps_nobody_away(store: MetadataStore) -> None:
+    assert not store.is_locked(RESIDENT_LOCK)
+    with store.lock(patience=0, name=RESIDENT_LOCK):
+        assert store.is_locked(RESIDENT_LOCK) and store.is_locked(RESIDENT_LOCK)
+    assert not store.is_locked(RESIDENT_LOCK)
+
+
+@pytest.mark.parametrize("age", [FRESH_SECONDS + 0.1, -0.1])
+def test_an_old_look_or_one_of_the_future_does_not_do(store: MetadataStore, age: float) -> None:
+    store.remember_nodes([view("gpu2", NOW - age)], (), {})
+    with store.lock(name=RESIDENT_LOCK):
+        assert seen_by_resident(store, INVENTORY, NOW) is None
+
+
+def test_an_edited_inventory_is_looked_at(store: MetadataStore) -> None:
+    moved = Inventory(nodes=NODES | {"gpu2": NODES["gpu2"].model_copy(update={"address": "10.0.0.9"})})
+    more = Inventory(nodes=NODES | {"gpu3": NodeConfig(name="gpu3", address="10.0.0.3")})
+    with store.lock(name=RESIDENT_LOCK):
+        assert seen_by_resident(store, moved, NOW) is None
+        assert seen_by_resident(store, more, NOW) is None
+
+
+def test_a_node_that_the_resident_finds_silent_is_silent(store: MetadataStore) -> None:
+    store.remember_nodes([view("gpu1")], (), {"gpu2": Silence(since=NOW - 90, seen_at=NOW - 1)})
+    with store.lock(name=RESIDENT_LOCK):
+        seen = seen_by_resident(store, INVENTORY, NOW)
+    assert seen and isinstance(seen.views["gpu2"], NodeError) and "for 1m 30s" in seen.views["gpu2"].message
+    views, errors = fresh_or_remembered(store, seen)
+    assert views == {"gpu1": view("gpu1"), "gpu2": view("gpu2")}
+    assert errors == {"gpu1": None, "gpu2": seen.views["gpu2"]}
