@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -158,8 +159,9 @@ def test_jobs_are_told_of_with_what_a_person_needs() -> None:
     assert Told().look(Seen(events("succeeded"), {"job-001": ended}), 20.0) == [
         "done: job-001 (demo) succeeded: after 2m 00s"
     ]
-    assert Told().look(Seen(events("hang", "proposal")), 20.0) == [
+    assert Told().look(Seen(events("hang", "idle", "proposal")), 20.0) == [
         "hang: job-001 hangs: words",
+        "gpu_idle: job-001 leaves GPUs idle: words",
         "proposal: job-001 asks: words",
     ]
     gone = events("gpu_gone", "gpu_gone", "gpu_well", "proposal", "drained", node="n")
@@ -460,19 +462,19 @@ print(asyncio.run(Sender().send(channels, {"a": Notification("t", "b", True)}, w
         def trickle() -> None:
             server, _ = listening.accept()
             with server:
-                server.sendall(b"HTTP/1.1 200 OK\r\n")
-                while not over.wait(0.1):  # ever new headers, so that no read of the client is ever late
-                    try:
-                        server.sendall(b"X-More: 1\r\n" if not over.is_set() else b"")
-                    except OSError:
-                        return
+                server.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                with contextlib.suppress(OSError):
+                    while not over.wait(0.1):  # a header without end, so that no read of the client is ever late
+                        server.sendall(b"x")
 
         thread = threading.Thread(target=trickle)
         thread.start()
         address = f"json://127.0.0.1:{listening.getsockname()[1]}/{SECRET}"
-        done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=30)
-        over.set()
-        thread.join()
+        try:
+            done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=30)
+        finally:
+            over.set()
+            thread.join()
     assert (done.stdout, done.stderr) == ("{'a': 'no answer within 0.5 s'}\n", "")
 
 
@@ -561,12 +563,27 @@ async def test_a_mistake_in_the_file_is_told_once(home: Path) -> None:
     assert SECRET not in everywhere(home)
 
 
+async def test_who_is_killed_while_sending_sends_again(home: Path, inbox: Inbox) -> None:
+    class Killed(Sender):
+        async def send(self, *given: Any, **more: Any) -> Any:
+            await super().send(*given, **more)
+            raise asyncio.CancelledError
+
+    store = at_home(home, {"a": inbox.url}, ALL)
+    store.note("n", "gpu_gone", "words")
+    with pytest.raises(asyncio.CancelledError):
+        await send_due(store, Killed())
+    for _ in range(2):
+        await send_due(store, Sender())
+    assert [got["message"] for got in inbox.got] == ["n: words"] * 2
+
+
 async def test_nobody_who_acts_waits_for_a_channel_that_hangs(home: Path, mute: str) -> None:
     store = at_home(home, {"a": mute}, ALL)
     store.note("n", "gpu_gone", "words")
     async with Courier(store) as courier:
         courier.begin()
-        while not (home / ".ugro/alerts.json").exists():
+        while not (home / ".ugro/alerts.lock").exists():
             await asyncio.sleep(0.01)
         began = time.monotonic()
         with store.lock(patience=0):

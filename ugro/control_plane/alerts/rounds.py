@@ -1,8 +1,7 @@
 """One round of alerts: reads what happened, asks the rules, sends, and remembers in `$UGRO_HOME/alerts.json`.
 
-The memory is written before anything is sent and again after it: a crash in between sends a message twice, never not
-at all. `alerts.lock` lets one process send at a time; the lock of those who act is not needed, so a slow mail server
-keeps nobody from acting.
+The memory is written after the sending: who is killed in between sends again, rather than never. `alerts.lock` lets one
+process send at a time; the lock of those who act is not needed, so a slow mail server keeps nobody from acting.
 """
 
 from __future__ import annotations
@@ -51,7 +50,6 @@ async def _round(store: MetadataStore, sender: Sender, settings: Settings, memor
     notifications = rules.due(decided, now)
     if not notifications:
         return decided
-    _keep(store.home, memory, decided)
     outcomes = await sender.send(settings.channels, notifications)
     for channel, outcome in outcomes.items():
         if news := _news_of(channel, outcome, decided.waiting[channel].failures):

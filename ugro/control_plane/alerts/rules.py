@@ -37,14 +37,27 @@ COOLER = 5
 ROOMIER = 1.1
 """Times its limit of free disk at which a node counts as having room again."""
 
-OF_JOBS = {"failed": Kind.FAILURE, "succeeded": Kind.DONE, "hang": Kind.HANG, "proposal": Kind.PROPOSAL}
+OF_JOBS = {
+    "failed": Kind.FAILURE,
+    "succeeded": Kind.DONE,
+    "hang": Kind.HANG,
+    "proposal": Kind.PROPOSAL,
+    "idle": Kind.GPU_IDLE,
+}
 OF_NODES = {
     "gpu_gone": Kind.GPU_LOST,
     "gpu_problem": Kind.GPU_LOST,
     "gpu_well": Kind.RECOVERY,
     "proposal": Kind.PROPOSAL,
 }
-WORDS = {"failed": "failed", "succeeded": "succeeded", "running": "runs again", "hang": "hangs", "proposal": "asks"}
+WORDS = {
+    "failed": "failed",
+    "succeeded": "succeeded",
+    "hang": "hangs",
+    "proposal": "asks",
+    "idle": "leaves GPUs idle",
+    "running": "runs again",
+}
 TROUBLE = ("failing", "hang")
 """Events of a job after which its running again is a recovery."""
 
@@ -188,7 +201,7 @@ def _forget(settings: Settings, memory: Memory, now: float) -> Memory:
     waiting = {}
     for channel in settings.channels.keys() & memory.waiting.keys():
         left = memory.waiting[channel]
-        young = left.messages
+        young = tuple(message for message in left.messages if now - message.at < KEEP_SECONDS)
         waiting[channel] = left.model_copy(update={"messages": young})
     believed = {channel: memory.believed[channel] for channel in settings.channels.keys() & memory.believed.keys()}
     return memory.model_copy(update={"told": told, "waiting": waiting, "believed": believed})
