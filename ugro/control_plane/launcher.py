@@ -47,24 +47,31 @@ class Launcher:
         self._pool = pool
         self._on_code = on_code
 
-    async def launch(self, job: Job) -> Job:
+    async def launch(self, job: Job, owners: Mapping[str, str]) -> Job:
         """Send the code, agree on a meeting point, start every node. Returns the job with the meeting point filled in.
+
+        `owners` has the owner lines of nodes as they were just seen.
 
         Raises:
             NotStarted: a node cannot; what did start is the caller's to stop.
         """
         spec = self._store.spec(job.id)
-        await self._claim(job)
+        await self._claim(job, owners)
         await self._send_code(job)
         job, prepared = await self.meet(job, spec.script)
         self._store.save(job, "placed", self._meeting_words(job))
         await self.start(job, spec, prepared)
         return job
 
-    async def _claim(self, job: Job) -> None:
+    async def _claim(self, job: Job, owners: Mapping[str, str]) -> None:
         """Make the job's nodes this master's, those that are nobody's yet."""
         master = self._store.master()
-        for node, line in (await self._all(job, lambda transport: claim(transport, master, False))).items():
+
+        async def one(transport: Transport) -> str:
+            known = owners.get(transport.name, "")
+            return known if is_same_master(known, master) else await claim(transport, master, False)
+
+        for node, line in (await self._all(job, one)).items():
             if not is_same_master(line, master):
                 told = f"another master runs it: {line.partition(' ')[2]}"
                 raise NotStarted(job, NodeRefused(node, told, "to make this one its master: ugro launch --takeover"))
