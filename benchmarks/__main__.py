@@ -1,12 +1,14 @@
-"""`python -m benchmarks [sweep|tick|store|jobs …]`: measures, prints one table, and keeps it in benchmarks/results/."""
+"""`python -m benchmarks [sweep|tick|store|jobs|hangs …]`: measures, prints a table, keeps it in benchmarks/results/."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import jobs, report, store, sweep, tick
+from benchmarks import hangs, jobs, report, store, sweep, tick
 
-PARTS = {"sweep": sweep.measure, "tick": tick.measure, "store": store.measure, "jobs": jobs.measure}
+PARTS = {
+    "sweep": sweep.measure, "tick": tick.measure, "store": store.measure, "jobs": jobs.measure, "hangs": hangs.measure,
+}  # fmt: skip
 
 
 def main() -> None:

@@ -176,12 +176,12 @@ async def test_an_unreadable_job_keeps_its_gpus_and_the_others_are_followed(bed:
 async def test_what_a_lost_job_left_on_a_node_keeps_no_other_waiting(bed: Bed, torn: bool) -> None:
     job = bed.submit(STARTED)
     await bed.until(job, JobState.SUCCEEDED)
-    bed.store.remember_leftovers(job.id, ["a"])
+    bed.store.remember_leftovers(job, ["a"])
     other = bed.submit(STARTED)
     folder = bed.store.files(job.id).folder
     bed.store.files(job.id).record.write_text("{") if torn else folder.rename(bed.home / "elsewhere")
     await bed.until(other, JobState.SUCCEEDED)
-    assert bed.store.leftovers() == {job.id: ("a",)}
+    assert bed.store.leftovers() == {(job.id, 1): ("a",)}
 
 
 async def cancel(bed: Bed, job: Job) -> Job:

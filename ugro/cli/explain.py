@@ -23,7 +23,8 @@ from ugro.control_plane.evidence import node_log, rank_log
 CHUNK = 1024 * 1024
 QUOTE_WIDTH = 300
 
-_RANK_IN_NAME = re.compile(r"rank[-_]?(\d+)", re.IGNORECASE)
+# rank-3.log, and the folders of torchrun --log-dir
+_RANK_IN_NAME = re.compile(r"(?i:rank)[-_]?(\d{1,6})[^/]*$|attempt_\d+/(\d{1,6})/std(?:out|err)\.log$")
 
 
 @command(name="explain")
@@ -50,10 +51,10 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, as_json: bool) -> None
 def _of_logs(names: tuple[str, ...]) -> dict[str, Any]:
     reader = Reader()
     for name in names:
-        match = _RANK_IN_NAME.search(Path(name).name)
+        match = _RANK_IN_NAME.search(name)
         try:
             with _opened(name) as file:
-                reader.read(_chunks(file), int(match[1]) if match else None)
+                reader.read(_chunks(file), int(match[1] or match[2]) if match else None)
         except OSError as error:
             raise InputError(f"{name}: {error.strerror or error}", "name a log file that you can read") from None
     return _document(explain(reader.evidence))
@@ -70,44 +71,35 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 def _of_job(app: App, job: Job) -> dict[str, Any]:
     """The record says which rank failed first and why; its log says where and in which words."""
-    about = {"job": job.id, "state": job.state.value, "node": None}
-    failure = job.first_failure
-    if failure is None or job.state == JobState.SUCCEEDED:
-        return _document(None) | about
+    failure = job.first_failure if job.state != JobState.SUCCEEDED else None
+    about = {"job": job.id, "state": job.state.value, "node": failure.node if failure else None}
+    if failure is None:
+        cancelled = Finding("cancelled", job.reason or "it was cancelled") if job.state == JobState.CANCELLED else None
+        return _document(cancelled) | about
     folder = app.store.files(job.id).logs(job.attempt)
     others = [rank for rank in job.ranks if rank.rank != failure.rank and (rank.exit_code or rank.signal)]
-    found = dataclasses.replace(_first_words(job, failure, folder), consequences=len(others), rank=failure.rank)
-    return _document(found) | about | {"node": failure.node}
+    found = dataclasses.replace(_in_its_words(job, failure, folder), consequences=len(others), rank=failure.rank)
+    return _document(found) | about
 
 
-def _first_words(job: Job, failure: FirstFailure, folder: Path) -> Finding:
-    number = (
-        next((share.node_rank for share in job.placement.shares if share.node == failure.node), 0)
-        if job.placement
-        else 0
-    )
-    log = node_log(folder, number) if failure.rank is None else rank_log(folder, failure.rank)
+def _in_its_words(job: Job, failure: FirstFailure, folder: Path) -> Finding:
+    """What the log of the rank (or of torchrun on the node) shows; where that is something else, the record's words."""
+    shares = job.placement.shares if job.placement else ()
+    node_rank = next((share.node_rank for share in shares if share.node == failure.node), 0)
+    log = node_log(folder, node_rank) if failure.rank is None else rank_log(folder, failure.rank)
     found = diagnose(log, failure.exit_code, failure.signal)
-    if found.cause == failure.cause:
-        return found
-    advice = CAUSES[failure.cause] if failure.cause in CAUSES else CAUSES["unknown"]
-    return Finding(
-        failure.cause,
-        failure.message,
-        evidence=(failure.message,),
-        suggestion=advice.suggestion,
-        retry_helps=advice.retry_helps,
-    )
+    recorded = Finding(failure.cause, failure.message, evidence=(failure.message,))
+    return found if found.cause == failure.cause else recorded
 
 
 def _document(found: Finding | None) -> dict[str, Any]:
-    """The stable JSON form (docs/diagnosis.md); all but `consequences` is null or empty for a run that ended well."""
+    """The stable JSON form (docs/diagnosis.md); for a run that ended well, `cause` is null and nothing else is said."""
     return {
         "cause": found.cause if found else None,
         "rank": found.rank if found else None,
         "evidence": list(found.evidence) if found else [],
-        "suggestion": found.suggestion if found else None,
-        "retry_helps": found.retry_helps if found else None,
+        "suggestion": found.advice.suggestion if found else None,
+        "retry_helps": found.advice.retry_helps if found else None,
         "message": found.message if found else None,
         "where": found.where if found else None,
         "facts": found.facts if found else {},
@@ -116,6 +108,7 @@ def _document(found: Finding | None) -> dict[str, Any]:
 
 
 def _show(document: dict[str, Any]) -> None:
+    """One screen: what, where, the lines that show it, what followed, and what to do."""
     cause = document["cause"]
     job = f"{document['job']} ({document['state']}): " if "job" in document else ""
     if cause is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -205,12 +206,51 @@ class Inventory(_Config):
         return [self.node(name) for name in wanted]
 
 
+class HangAfter(_Config):
+    """How long a job may show no sign of life, in seconds, before it can be called hung: at least and at most."""
+
+    min: Seconds = 600.0
+    max: Seconds = Field(default=7200.0, validate_default=True)
+
+    @field_validator("max")
+    @classmethod
+    def _not_below_min(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("min", 0.0):
+            raise ValueError("a duration that is not shorter than 'min' is expected")
+        return value
+
+
+def _resume_template(value: str) -> str:
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"not words as a shell reads them: {error}") from None
+    if words and sum(word.count("{path}") for word in words) != 1:
+        raise ValueError("{path} is expected in it once, as in '--resume_from_checkpoint {path}'")
+    return value
+
+
+class CheckpointRules(_Config):
+    """Where a job's checkpoints are, how its script is told to go on from one, and which the master keeps.
+
+    `dir` is absolute, begins with `~/`, or is relative to the job's code; `pattern` is a glob of paths below it.
+    `resume` are the words that a resumed script gets, with {path}; UGRO_RESUME_FROM is set besides. Of those that were
+    brought to the master the last `keep_last` stay, and those of every `keep_every` steps.
+    """
+
+    dir: Line = ""
+    pattern: Line = ""
+    resume: Annotated[Text, AfterValidator(_resume_template)] = ""
+    keep_last: Annotated[int, Field(ge=1)] = 3
+    keep_every: Annotated[int, Field(ge=1)] | None = None
+
+
 class JobSpec(_Config):
     """What to run, frozen at submission as `spec.json`.
 
     `nodes` is a number of nodes, or their names; None means every node. `gpus_per_node` None means every GPU of a node.
     `not_before` is in seconds since the epoch. `time_limit` is in seconds of running, and `time_warning` so many
-    seconds before it the ranks get SIGUSR2. `vram` is in MiB for each GPU.
+    seconds before it the ranks get SIGUSR2. `vram` is in MiB for each GPU. `hang_after` bounds the watchdog's patience.
     """
 
     script: Line
@@ -227,6 +267,8 @@ class JobSpec(_Config):
     time_limit: Seconds | None = None
     time_warning: Seconds | None = None
     vram: Mib | None = None
+    hang_after: HangAfter | None = None
+    checkpoints: CheckpointRules = CheckpointRules()
     schema_version: Literal[1] = 1
 
     @field_validator("name")
@@ -248,6 +290,11 @@ class JobSpec(_Config):
                 raise ValueError("a node is named twice")
             return tuple(value)
         return value
+
+    @field_validator("checkpoints", mode="before")
+    @classmethod
+    def _checkpoints_from_text(cls, value: object) -> object:
+        return {"dir": value} if isinstance(value, str) else value
 
     @field_validator("after", mode="before")
     @classmethod

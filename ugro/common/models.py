@@ -184,7 +184,7 @@ class Wish(StrEnum):
 
 
 class Event(Record):
-    """One line of `events.jsonl`. It is about a job or a node (the other is empty), or about a job on a node."""
+    """One line of `events.jsonl`. About a job or a node (the other is empty), a job on a node, or neither (`alert`)."""
 
     at: float
     job: str = ""
@@ -193,12 +193,71 @@ class Event(Record):
     message: str
 
 
+class FoundCheckpoint(Record):
+    """A checkpoint as one node has it. `path` is absolute there, `name` below the directory that was searched.
+
+    `saved_at` is in the node's clock; `problem` says what is torn.
+
+    `kind` is transformers, lightning, torch, distributed, deepspeed or folder. Of a checkpoint whose parts lie on the
+    nodes of their ranks, `shards` names those that are here, and `needs` all there are where that is known.
+    """
+
+    path: str
+    name: str
+    kind: str
+    step: int | None
+    bytes: int
+    files: int
+    saved_at: float
+    problem: str | None = None
+    shards: tuple[str, ...] = ()
+    needs: tuple[str, ...] | None = None
+
+
+class Place(Record):
+    """Where a checkpoint lies: an absolute path on a node."""
+
+    node: str
+    path: str
+
+
+class Checkpoint(Record):
+    """A checkpoint of a job, over all nodes. `saved_at` is in the master's clock.
+
+    Each of the `places` has the whole of it, or, where it is `split`, only a part. One with a `problem` is torn, or
+    cannot be shown to be whole, and is never offered.
+    """
+
+    step: int | None
+    kind: str
+    name: str
+    bytes: int
+    saved_at: float
+    places: tuple[Place, ...]
+    split: bool = False
+    problem: str | None = None
+
+
+class Attempt(Record):
+    """An attempt of a job that is over, as it stands in the record of the next one. `step` is what it went on from."""
+
+    attempt: int
+    state: JobState
+    started_at: float | None
+    ended_at: float | None
+    placement: Placement | None
+    reason: str
+    cause: str | None = None
+    step: int | None = None
+
+
 class Job(Record):
     """A job's record, `job.json`. `uid` tells two jobs apart that were both called job-001 by different masters.
 
     `abandoned` names nodes that a person gave up, so that the job could end without their word. `predicted_mib` is what
     was expected of each GPU's memory at the launch, `peak_mib` the most that was seen of it. `last_event` is what the
-    timeline ends with once the change that wrote this record is whole.
+    timeline ends with once the change that wrote this record is whole. `past` has the attempts before this one, and
+    `resume_from` the checkpoint that this one goes on from. `alert` says that it hangs, while it does.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -222,12 +281,20 @@ class Job(Record):
     abandoned: tuple[str, ...] = ()
     predicted_mib: int | None = None
     peak_mib: int | None = None
+    alert: str | None = None
+    past: tuple[Attempt, ...] = ()
+    resume_from: Checkpoint | None = None
     last_event: Event | None = None
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes it is placed on, in the order of their node ranks."""
         return tuple(share.node for share in self.placement.shares) if self.placement else ()
+
+    def as_of(self, attempt: int) -> Job:
+        """The job as it was placed in one of its attempts."""
+        before = next((past for past in self.past if past.attempt == attempt), None)
+        return self.model_copy(update={"attempt": attempt, "placement": before.placement}) if before else self
 
 
 class Summary(Record):
@@ -300,48 +367,3 @@ class GpuSample(Record):
     utilization_percent: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
-
-
-class FoundCheckpoint(Record):
-    """A checkpoint as one node has it. `path` is absolute there, `name` below the directory that was searched.
-
-    `saved_at` is in the node's clock; `problem` says what is torn.
-
-    `kind` is transformers, lightning, torch, distributed, deepspeed or folder. Of a checkpoint whose parts lie on the
-    nodes of their ranks, `shards` names those that are here, and `needs` all there are where that is known.
-    """
-
-    path: str
-    name: str
-    kind: str
-    step: int | None
-    bytes: int
-    files: int
-    saved_at: float
-    problem: str | None = None
-    shards: tuple[str, ...] = ()
-    needs: tuple[str, ...] | None = None
-
-
-class Place(Record):
-    """Where a checkpoint lies: an absolute path on a node."""
-
-    node: str
-    path: str
-
-
-class Checkpoint(Record):
-    """A checkpoint of a job, over all nodes. `saved_at` is in the master's clock.
-
-    Each of the `places` has the whole of it, or, where it is `split`, only a part. One with a `problem` is torn, or
-    cannot be shown to be whole, and is never offered.
-    """
-
-    step: int | None
-    kind: str
-    name: str
-    bytes: int
-    saved_at: float
-    places: tuple[Place, ...]
-    split: bool = False
-    problem: str | None = None

@@ -55,6 +55,10 @@ class JobFiles:
         """What was asked for, frozen at submission."""
         return self.folder / "spec.json"
 
+    def spec_of(self, attempt: int) -> Path:
+        """What an attempt that is over was asked for, where the next one was asked for something else."""
+        return self.folder / f"spec-{attempt}.json"
+
     @property
     def events(self) -> Path:
         """Every state change, one JSON line each."""
@@ -66,9 +70,19 @@ class JobFiles:
         return self.folder / "metrics.jsonl"
 
     @property
+    def watchdog(self) -> Path:
+        """What the watchdog remembers of the attempt that runs."""
+        return self.folder / "watchdog.json"
+
+    @property
     def snapshot(self) -> Path:
         """The code as it was at submission."""
         return self.folder / "snapshot"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints that were brought here, each under its step."""
+        return self.folder / "checkpoints"
 
     @property
     def all_logs(self) -> Path:

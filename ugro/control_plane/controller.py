@@ -17,6 +17,7 @@ from ugro.common.paths import run_paths
 from ugro.common.text import count, duration
 from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
+from ugro.control_plane.failure_handler.watch import watch
 from ugro.control_plane.launcher import Launcher, NotStarted, OnCode
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
@@ -142,12 +143,15 @@ class Controller:
     async def _end_leftovers(self, seen: Observation) -> None:
         """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
         leftovers = self._store.leftovers()
-        for job in self._store.jobs(leftovers, pass_over):
-            job_id, nodes = job.id, leftovers[job.id]
+        jobs = {job.id: job for job in self._store.jobs({job_id for job_id, _ in leftovers}, pass_over)}
+        for (job_id, attempt), nodes in leftovers.items():
+            if job_id not in jobs:
+                continue
+            job = jobs[job_id].as_of(attempt)
             back = [node for node in nodes if isinstance(seen.views.get(node), NodeView)]
             problems = await self.launcher.stop(job, LEFTOVER_GRACE, back) if back else []
             if back and not problems:
-                self._store.remember_leftovers(job_id, [node for node in nodes if node not in back])
+                self._store.remember_leftovers(job, [node for node in nodes if node not in back])
                 for node in back:
                     self._store.note(node, "cleared", f"nothing of {job_id} is left on {node}", job_id)
 
@@ -193,10 +197,13 @@ class Controller:
         elif job.first_failure:
             await self._finish(job, JobState.FAILED, CANCEL_GRACE)
         elif job.state == JobState.STARTING:
-            await self._launch(job)
+            await self._launch(job, seen)
         else:
             self._store.add_samples(job.id, self._due_samples(job, seen))
-            await self._follow(job, reconcile.assess(job, seen.runs[job.id]), seen)
+            found = reconcile.assess(job, seen.runs[job.id])
+            await self._follow(job, found, seen)
+            if found.phase == Phase.RUNNING:
+                await watch(self._store, job.id, seen, self.sync_logs)
 
     def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
         """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
@@ -249,7 +256,7 @@ class Controller:
             return
         notes = []
         if given_up:
-            self._store.remember_leftovers(job.id, given_up)
+            self._store.remember_leftovers(job, given_up)
             notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
         await self.sync_logs(job)
         seen, holders = await self._see_gpus_free(job)
@@ -281,7 +288,8 @@ class Controller:
     def _end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
         """`news` is what the timeline says where it has told the reason already."""
         ended_at = max(job.ended_at or time.time(), job.started_at or 0.0)  # a clock may have jumped between
-        changed = {"state": state, "reason": reason, "ended_at": ended_at, "unknown_since": None, "wish": None}
+        over = {"unknown_since": None, "wish": None, "alert": None}
+        changed = {"state": state, "reason": reason, "ended_at": ended_at, **over}
         self._store.save(job.model_copy(update=changed), state.value, reason if news is None else news)
 
     async def _schedule(self, seen: Observation) -> None:
@@ -297,7 +305,8 @@ class Controller:
         queue = read_queue(self._store, self._inventory, jobs, seen.views, time.time())
         for start in schedule(queue).starts:
             placement, words = with_batch_shares(start.placement, self._store.speeds())
-            await self._place(waiting[start.id], placement, "; ".join(filter(None, [start.why, placement.why, words])))
+            why = "; ".join(filter(None, [start.why, placement.why, words]))
+            await self._launch(self._place(waiting[start.id], placement, why), seen)
 
     def _broken_spec(self, job: Job) -> str | None:
         try:
@@ -306,15 +315,16 @@ class Controller:
             return error.message
         return None
 
-    async def _place(self, job: Job, placement: Placement, why: str) -> None:
+    def _place(self, job: Job, placement: Placement, why: str) -> Job:
         placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
         placed = placed.model_copy(update={"ranks": reconcile.expected_ranks(placed)})
         self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
-        await self._launch(placed)
+        return placed
 
-    async def _launch(self, job: Job) -> None:
+    async def _launch(self, job: Job, seen: Observation) -> None:
+        owners = {name: view.owner for name, view in seen.views.items() if isinstance(view, NodeView) and view.owner}
         try:
-            job = await self.launcher.launch(job)
+            job = await self.launcher.launch(job, owners)
         except UgroError as error:
             await self._give_up(error.job if isinstance(error, NotStarted) else self._store.job(job.id), error)
             return

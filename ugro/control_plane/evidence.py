@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ugro.control_plane.diagnosis import TAIL_BYTES
+TAIL_BYTES = 64 * 1024
+"""How much of the end of a log is read for a diagnosis when a rank of a job failed."""
 
 
 def rank_log(folder: Path, rank: int) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from ugro.common.errors import NodeError
 from ugro.common.models import FirstFailure, Job, NodeShare, NodeView, Rank, RankState
 from ugro.common.text import count
-from ugro.control_plane.diagnosis import Finding, diagnose
 from ugro.nodes.process_manager import RankFiles, RunFiles
+
+if TYPE_CHECKING:
+    from ugro.control_plane.diagnosis import Finding
 
 SETTLE_SECONDS = 15.0
 """How long torchrun may take to leave after the last rank ended well. A late agent can hang in its exit barrier."""
@@ -225,6 +228,8 @@ def first_failure(
 
 
 def _rank_finding(rank: Rank, rank_log: Callable[[int], str]) -> Finding:
+    from ugro.control_plane.diagnosis import Finding, diagnose  # here: a tenth of a second, and few ticks need it
+
     if rank.limit == "ended":
         return Finding("time_limit", "its time limit was reached")
     return diagnose(rank_log(rank.rank), rank.exit_code, rank.signal)
@@ -241,6 +246,8 @@ def _lost_failure(lost: list[Rank], runs: Runs, node_log: Callable[[str], str]) 
     if isinstance(run, RunFiles) and run.exit_code is None:
         message = "torchrun and the rank vanished without an exit code: killed from outside"
         return FirstFailure(rank=rank.rank, node=rank.node, cause="killed", message=message)
+    from ugro.control_plane.diagnosis import diagnose  # here, too
+
     finding = diagnose(node_log(rank.node), run.exit_code if isinstance(run, RunFiles) else None, None)
     started = rank.pid is not None
     return FirstFailure(

@@ -54,6 +54,10 @@ class Launch:
     time_warning: float | None = None
     shares: tuple[float, ...] = ()
     """The fraction of the global batch of each rank of this node; none: equal batches."""
+    resume_from: str | None = None
+    """The checkpoint to go on from, on this node; may begin with `~/`."""
+    resume_words: tuple[str, ...] = ()
+    """Arguments that tell the script of it, with {path} in its place; UGRO_RESUME_FROM does so besides."""
 
     @property
     def run(self) -> str:
@@ -81,8 +85,8 @@ class Prepared:
 class Effort:
     """What a living rank has done so far. `state` is the kernel's letter for its process: R, S, D, T …
 
-    CPU seconds and the bytes that went from and to disks are those of the process and its descendants, ended ones
-    included.
+    CPU seconds and bytes are those of the process and its descendants, ended ones included. The bytes are a measure of
+    traffic: what went through system calls (files, pipes, most sockets), and once more what reached a disk.
     """
 
     state: str
@@ -170,6 +174,9 @@ def launch_script(launch: Launch) -> str:
     """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
     python, *options = torchrun_command(launch)
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
+    if launch.resume_from is not None:
+        exports += f"\nexport UGRO_RESUME_FROM={_path_word(launch.resume_from)}"
+    resume = "".join(f" {_resume_word(word)}" for word in launch.resume_words if launch.resume_from is not None)
     return f"""#!/bin/sh
 # {launch.paths.job}, attempt {launch.paths.attempt}, node rank {launch.paths.node_rank} of {launch.nnodes}
 umask 022
@@ -184,16 +191,26 @@ trap : HUP INT TERM # ranks are told to end by their own signals; this stays to 
 {exports}
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 cd ../../code
-{_python_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
-    "$run_dir/rank.py" "$run_dir" {shlex.join([launch.script, *launch.args])}
+{_path_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
+    "$run_dir/rank.py" "$run_dir" {shlex.join([launch.script, *launch.args])}{resume}
 code=$?
 cd "$run_dir" && echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit
 """
 
 
-def _python_word(python: str) -> str:
-    """The interpreter as a shell word, with a leading `~/` left to the node."""
-    return f'"$HOME"/{shlex.quote(python[2:])}' if python.startswith("~/") else shlex.quote(python)
+def _path_word(path: str) -> str:
+    """A path of the node as a shell word, with a leading `~/` left to the node."""
+    return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
+
+
+def _resume_word(word: str) -> str:
+    """A word of the resume template as a shell word: the checkpoint's path is in a variable by then."""
+    before, path, after = word.partition("{path}")
+    return (
+        f'{before and shlex.quote(before)}"$UGRO_RESUME_FROM"{after and shlex.quote(after)}'
+        if path
+        else shlex.quote(word)
+    )
 
 
 RUN_PYTHON = 'python=$1; shift; case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac; exec "$python" - "$@"'

@@ -5,10 +5,7 @@ from __future__ import annotations
 from ugro.control_plane.diagnosis.reading import Reader
 from ugro.control_plane.diagnosis.verdict import Finding, explain
 
-__all__ = ["TAIL_BYTES", "Finding", "Reader", "diagnose", "explain"]
-
-TAIL_BYTES = 64 * 1024
-"""How much of the end of a log is read for a diagnosis when a rank of a job failed."""
+__all__ = ["Finding", "Reader", "diagnose", "explain"]
 
 # SIGTERM is how torchrun and UGRO end the ranks that were still well.
 _TOLD_TO_END = ("TERM", "INT", "HUP")

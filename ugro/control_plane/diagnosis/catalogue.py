@@ -55,18 +55,18 @@ def _confirmation(cause: str, patterns: str) -> Entry:
 CATALOGUE = (
     _root("collective_timeout", r"""
         Watchdog caught collective operation timeout|Timeout at NCCL work
-        collective operation (?:has )?timed? ?out|[Mm]onitoredBarrier.*(?:failed|timed out|not)
-        Rank \d+ (?:timed out|failed to pass|successfully reached) .*monitoredBarrier
+        collective operation (?:has )?timed? ?out|[Mm]onitoredBarrier.*timed out
+        Rank \d+ (?:timed out|failed to pass) .{0,20}monitoredBarrier
         NCCL (?:operation )?time(?:d )?out
     """),
-    # --- what only follows from another failure --------------------------------------------------------------------------
+    # --- what only follows from another failure ---------------------------------------------------------------------
     _consequence("unknown", r"""
-        \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?ProcessRaisedException\b
+        \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?Process(?:Raised|Exited)Exception\b
         CalledProcessError: Command .* (?:returned non-zero exit status|died with)
-        ^ray\.exceptions\.(?:RayActorError|ActorDiedError|ActorUnavailableError)
+        ^ray\.exceptions\.(?:RayTaskError|RayActorError|ActorDiedError|ActorUnavailableError)
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
-        Terminating (?:job step|process)|Forcefully terminating all other processes
+        srun: Terminating|Terminating process \d+|Forcefully terminating all other processes
     """),
     _root("download_failed", r"""
         ^(?:requests|urllib3|httpx|httpcore|aiohttp|botocore|huggingface_hub|urllib)\.\S*(?:Error|Timeout|Exception)\b
@@ -82,9 +82,10 @@ CATALOGUE = (
         [Dd]ist(?:Backend|Network|Store)?Error: .*aborted|connectFullMesh failed
         gloo.*(?:Connection refused|Timed out waiting \d+ms)|Timed out waiting \d+ms for (?:recv|send) operation
         Barrier failed|barrier .* timed out|Received signal from Global Rank
+        received errors while waiting for send/recv from rank
         Observed exception from another rank|remote rank\W.*(?:failed|exited)|failed to shutdown the rendezvous
     """),
-    # --- memory, disk, handles, machines ---------------------------------------------------------------------------------
+    # --- memory, disk, handles, machines ----------------------------------------------------------------------------
     _root("cuda_oom", r"""
         (?:CUDA|HIP|XPU|MPS backend) out of memory
         CUDA (?:runtime |driver )?error(?: ?\(\d+\))?: (?:2, )?out of memory
@@ -96,7 +97,7 @@ CATALOGUE = (
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
     """),
     _root("shm_full", r"""
-        insufficient shared memory|out of shared memory\. Please
+        insufficient shared memory|killed by signal: Bus error|out of shared memory\. Please
         unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
         unable to allocate shared memory\(shm\)
         [Ee]rror while (?:creating|attaching to|mapping) shared memory segment
@@ -105,8 +106,7 @@ CATALOGUE = (
         No space left on device.*/dev/shm|unable to (?:write to|resize) file </torch_\S*>
     """),
     _root("too_many_files", r"""
-        Too many open files|received 0 items of ancdata|\[Errno 24\]|OS file watch limit reached
-        inotify watch limit
+        Too many open files|received 0 items of ancdata|\[Errno 24\]|OS file watch limit reached|inotify watch limit
     """),
     _root("disk_full", r"""
         No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
@@ -126,8 +126,7 @@ CATALOGUE = (
         Memory cgroup out of memory|oom_reaper: reaped process|\bOOMKilled\b|OOM [Kk]illed
         killed by the cgroup out-of-memory handler|step tasks have been OOM Killed
         srun: error: \S+: tasks? [\d,-]+: Out Of Memory|Exceeded (?:job|step) memory limit|oom-killer
-        crashed after using all available RAM|TERM_MEMLIMIT|job killed: mem \S+ exceeded limit|OUT_OF_MEMORY
-        OUT_OF_ME\+
+        crashed after using all available RAM|TERM_MEMLIMIT|job killed: mem \S+ exceeded limit|OUT_OF_MEMORY|OUT_OF_ME\+
     """),
     _root("gpu_lost", r"""
         [Gg][Pp][Uu] (?:has fallen|is) off the bus|GPU is lost|fallen off the bus
@@ -152,11 +151,12 @@ CATALOGUE = (
         [Hh]ost is (?:down|unreachable)|ORTE has lost communication with a remote daemon
         Lost (?:connection|contact) (?:to|with) (?:node|host|worker)
     """),
-    # --- what a run can never get past -----------------------------------------------------------------------------------
+    # --- what a run can never get past ------------------------------------------------------------------------------
     _root("launch_failed", r"""
         (?:torchrun|accelerate|deepspeed|python3?|srun|mpirun)\S*: (?:command )?not found|ErrImagePull
         ImagePullBackOff|CreateContainer(?:Config)?Error|RunContainerError|InvalidImageName
-        Unable to create step for job|Requested node configuration is not available|Unable to allocate resources
+        Batch job submission failed|Unable to create step for job
+        Requested node configuration is not available|Unable to allocate resources
         [Ee]xec format error|docker: Error response from daemon|OCI runtime (?:create|exec) failed
         could not select device driver|execve\(\):[ ]|FailedScheduling|Insufficient nvidia\.com/gpu
         srun: error: .*(?:launch failed|Task launch for)
@@ -246,7 +246,7 @@ CATALOGUE = (
         does not appear to have a file named|Can't find a valid checkpoint at
         (?:directory|folder|path) .{1,200} (?:does not exist|is not found|not found)
     """),
-    # --- while it runs ---------------------------------------------------------------------------------------------------
+    # --- while it runs ----------------------------------------------------------------------------------------------
     _root("nan_loss", r"""
         [Ll]oss (?:is|became|was|has become|went) (?:nan|NaN|inf|infinite|NAN)
         [Ff]unction '\w+' returned nan values
@@ -304,7 +304,7 @@ CATALOGUE = (
         an illegal memory access was encountered|misaligned address|unspecified launch failure
         illegal instruction was|Cuda failure (?:\d+ )?'|CUDA_ERROR_\w+|Xid \(PCI:\S+\): \d+|AcceleratorError
         cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
-        no CUDA-capable device
+        no CUDA-capable device|DeferredCudaCallError|Failed to initialize NVML
     """),
     _root("segfault", r"""
         Fatal Python error: (?!Aborted|Bus error)|[Ss]egmentation fault|段错误|0xC0000005|-1073741819
@@ -315,9 +315,7 @@ CATALOGUE = (
         ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt
         (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO PREEMPTION|[Pp]reempted
     """),
-    _consequence("cancelled", r"""
-        \*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT
-    """),
+    _consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT"),
     _consequence("killed", r"""
         SignalException: Process \d+ got signal: \d+|[Rr]eceived (?:signal )?(?:15|SIGTERM|death signal)
         SIGTERM received|got SIGTERM
@@ -335,6 +333,7 @@ FACTS = tuple(
         rf"total capacity of (?P<total>{_SIZE})",
         rf"(?P<total>{_SIZE}) total capacity",
         r"SeqNum=(?P<seq>\d+), OpType=(?P<op>\w+)",
+        r"send/recv from rank (?P<suspect>\d{1,6})",
         r"Timeout\(ms\)=(?P<limit_ms>\d+)",
         r"No module named ['\"]?(?P<module>[\w.]+)",
         r"cannot import name '?(?P<name>\w+)",
@@ -348,17 +347,18 @@ FACTS = tuple(
 ENDS = tuple(
     re.compile(pattern)
     for pattern in (
-        r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<rank>\d+) \(pid",
+        r"(?:failed \(exitcode: )?(?P<code>-?\d+)\) local_rank: (?P<rank>\d+) \(pid",
         r"exitcode\s*: (?P<code>-?\d+)\s+\(pid: \d+\)",
         r"traceback\s*: Signal (?P<code>\d+) \(SIG(?P<signal>\w+)\)",
         r"[Pp]rocess(?:es)? (?P<rank>\d+) terminated with (?:exit code (?P<code>-?\d+)|signal SIG(?P<signal>\w+))",
         r"\[rank: (?P<rank>\d+)\] Child process with PID \d+ terminated with code (?P<code>-?\d+)",
         r"process rank (?P<rank>\d+) with PID \d+ on node \S+ exited on signal (?P<code>\d+)",
         r"srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: (?:Exited with exit code (?P<code>\d+)|(?P<word>[A-Z][\w ]+))",
-        r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:code|status)[:=]?|return(?:ed)?(?: with)? (?:code|status)|"
-        r"returned non-zero exit status|terminated with exit code) ?(?P<code>-?\d+)",
+        r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:code|status)[:=]?|return(?:ed)?(?: with)? "
+        r"code|returned non-zero exit status|terminated with exit code) ?(?P<code>-?\d+)",
         r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+)",
-        r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?(?P<word>Killed|Segmentation fault|Bus error|Aborted)(?: \(core dumped\)|\s|$)",
+        r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
+        r"(?P<word>Killed|Segmentation fault|Bus error|Aborted)(?: \(core dumped\)|\s|$)",
         r"(?:[\])]|it/s|s/it|\d) ?(?P<word>Killed)$",
         r"^(?:.*\s)?(?P<word>已杀死|段错误|总线错误)(?:\s|$|（)",
     )
@@ -367,25 +367,34 @@ ENDS = tuple(
 # A run that got to its end.
 SUCCESS = re.compile(
     r"'train_runtime':|train_runtime\s+=|`Trainer\.fit` stopped: `max_(?:epochs|steps|time)|"
-    r"(?i:\b(?:training|train|finetuning|fine-tuning)\b[\w ,'!:-]{0,40}\b(?:completed?|finished|done|succeeded|successfully|ended)\b)|"
+    r"(?i:\b(?:training|train|finetuning|fine-tuning)\b[\w ,'!:-]{0,40}"
+    r"\b(?:completed?|finished|done|succeeded|successfully|ended)\b)|"
     r"(?i:\b(?:finished|completed|done with|end of) (?:training|train)\b)|[Pp]rocess \d+ exits successfully|"
-    r"exit(?:ed)?(?: with)? (?:code|status)[:=]? 0\b|(?i:saving (?:final|the final|last) (?:model|checkpoint))|^(?:Done|DONE|done|Finished|Success)[.!]?$"
+    r"exit(?:ed)?(?: with)? (?:code|status)[:=]? 0\b|(?i:saving (?:final|the final|last) (?:model|checkpoint))|"
+    r"^(?:Done|DONE|done|Finished|Success)[.!]?$"
 )
 
 # Words of a run that goes on. Loading, mapping and downloading show bars too, and say nothing of training.
 PROGRESS = re.compile(
-    rb"(?i)loss|\bit/s\b|\bs/it\b|[\d.](?:it/s|s/it)|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|samples/s|tokens/s|tok/s"
+    rb"(?i)loss|(?:\b|[\d.])(?:it/s|s/it)\b|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|"
+    rb"samples/s|tokens/s|tok/s"
 )
 LOADING = re.compile(
     rb"(?i)loading|download|fetching|tokeniz|\bmap\b|filter|generating|sanity|Error|Exception|warning|File \""
 )
 
-# Lines without any of these words need no closer look: they are nearly all lines of a long log.
+# A line without any of these need not be looked at more closely, and that is nearly every line of a long log. Searched
+# in the line in small letters. A new pattern must contain one of them: tests/test_diagnosis_logs.py sees to that.
 STEMS = re.compile(
-    rb"rror|xception|ail(?:ed|ure)|aceback|[Kk]illed|ignal|ime(?:d )?out|[Nn][Cc][Cc][Ll]|[Mm]emory|Xid|[Nn][Aa][Nn]\b|-finite|"
-    rb"[Ff]ault|[Ee]xit|local_rank|No space|[Qq]uota|CANCELLED|DUE TO|open files|[Oo][Oo][Mm]|reboot|GPU|Interrupt|C(?:UDA|uda)|"
-    rb"[Ll]ost|SIG|stuck|[Ll]oss (?:is|became|scale)|in use|not found|[Aa]bort|rank=|Root Cause|closing|closed|peer\b|"
-    rb"No such|not exist|denied|limit|[Hh]ang|[Tt]erminat|core dumped|handling of|direct cause|File \"|match|symbol|No module|"
-    rb"too old|[Pp]reempt|bad_alloc|unrecognized|socket|shm|shared|storage|No route|time +:|NFO\]|install|"
-    rb"\xe5\xb7\xb2\xe6\x9d\x80|\xe6\xae\xb5\xe9\x94\x99|\xe6\x80\xbb\xe7\xba\xbf|[Cc]omplete|[Ff]inished|[Ss]uccess|train_runtime|stopped|[Dd]one\b|DONE|[Ss]aving|[Ee]nded"
+    rb"err|fail|exc|traceb|kill|sig|time|nccl|memory|xid|nan|inf|finite|fault|exit|local_rank|space|quota|"
+    rb"cancel|due to|open files|oom|boot|gpu|interrupt|cu(?:da|dnn|blas|sparse|fft|rand|solver)|hip|lost|stuck|"
+    rb"loss|use\b|usage|found|abort|rank=|root cause|clos|peer|no such|exist|denied|permi|limit|hang|hung|"
+    rb"lockup|termin|dumped|direct cause|file|match|symbol|module|too old|preempt|alloc|unrec|inval|argum|"
+    rb"option|requir|socket|shm|shared|storage|route|resol|service|install|unable|can't|cannot|could|missing|"
+    rb"corrupt|truncat|checkpoint|unexpected|unreach|ready|dead|died|image|device|driver|support|bus|pipe|"
+    rb"barrier|exhaust|tried|offline|http|reach|restrict|access|identifier|conflict|override|choice|flag|"
+    rb"diverg|explod|client|stat(?:e|us)|compat|comp|ptx|ram\b|ecc|pool|scancel|malloc|execve|insuff|occup|zip|"
+    rb"mag|warn|size|down|ancdata|refus|enospc|disk|out_of|respon|ssh|avail|header|tensor|path_or|hccl|block|"
+    rb"no progress|assert|align|illegal|0xc0|1073|munmap|receiv|code|complete|finish|succe|runtime|stop|done|"
+    rb"saving|end|elastic|\xe5\xb7\xb2\xe6\x9d\x80|\xe6\xae\xb5\xe9\x94\x99|\xe6\x80\xbb\xe7\xba\xbf"
 )

@@ -1,4 +1,4 @@
-"""Any training log as lines: decoded, without terminal escapes, with the prefixes of launchers taken off and understood."""
+"""Any training log as lines: decoded, without terminal escapes, the prefixes of launchers understood and taken off."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from dataclasses import dataclass
 
 from ugro.common.text import printable
 
-MAX_LINE = 8192
+MAX_LINE = 2000
 """Bytes of a line that are looked at together; what goes beyond counts as a line of its own."""
 
-
-READ_CLOSELY = 2000
-ITS_END = 500
-"""Characters of a long line that are looked at: what says something stands at its beginning or at its end."""
+LONGEST_REST = 64 * 1024
+"""Bytes that are kept while a line does not end."""
 
 
 @dataclass(frozen=True)
@@ -38,16 +36,20 @@ def split(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
         half = b"\r" if text.endswith(b"\r") else b""  # of \r\n, perhaps
         parts = text.removesuffix(half).replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         rest = parts.pop() + half
-        if len(rest) > MAX_LINE:
-            *pieces, rest = _pieces(rest)
-            parts += pieces
-        yield parts
+        if len(rest) > LONGEST_REST:
+            parts, rest = [*parts, rest], b""
+        yield [piece for part in parts for piece in (_pieces(part) if len(part) > MAX_LINE else (part,))]
     if rest:
-        yield [rest]
+        yield list(_pieces(rest))
 
 
-def _pieces(line: bytes) -> list[bytes]:
-    return [line[at : at + MAX_LINE] for at in range(0, len(line), MAX_LINE)]
+def _pieces(line: bytes) -> Iterator[bytes]:
+    """A line that is too long, cut between words where it has some."""
+    while line:
+        end = line.rfind(b" ", MAX_LINE // 2, MAX_LINE) if len(line) > MAX_LINE else len(line)
+        end = end if end > 0 else MAX_LINE
+        yield line[:end]
+        line = line[end:]
 
 
 _TIME = r"\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"
@@ -64,13 +66,16 @@ _PREFIX = re.compile(
             r"\((?:rank|Rank)[ :=]?(?P<rank_f>\d+)\):?[ ]?",
             r"\[?pod/(?P<pod>[\w.-]+)(?:/[\w.-]+)?\]?:?[ ]",
             r"\((?P<ray>(?:[\w.]+(?:\([^)]*\))? )?(?:pid=\d+(?:, ip=[\d.]+)?|raylet)[^)]{0,40})\)[ ]?",
-            r"\[?(?P<host>[A-Za-z][\w.-]{0,60}-\d+|(?:node|worker|gpu|host|rank|trainer|ip)[\w-]*\d+)(?:\]:?[ ]?|\s*\|[ ]?|: )",
+            r"\[?(?P<host>[A-Za-z][\w.-]{0,60}-\d+|(?:node|worker|gpu|host|rank|trainer|ip)[\w-]*\d+)"
+            r"(?:\]:?[ ]?|\s*\|[ ]?|: )",
             # when
             rf"\[?\d{{4}}[-/]\d\d[-/]\d\d[T _]{_TIME}(?:[.,]\d+)?(?:Z|[ ]?[+-]\d\d:?\d\d)?\]?(?:\s*[-|]|:)?[ ]?",
             rf"\[?\d\d[-/]\d\d(?:[-/]\d{{2,4}})?[ T]{_TIME}\]?(?:\s*[-|]|:)?[ ]?",
             rf"\[?{_TIME}\]?(?:\s*[-|]|:)?[ ]",
-            rf"\[?(?:[A-Z][a-z]{{2}} )?[A-Z][a-z]{{2}} [ \d]?\d {_TIME}(?: \d{{4}}\])?[ ](?:[\w.-]+ (?=kernel:|systemd))?",
+            rf"\[?(?:[A-Z][a-z]{{2}} )?[A-Z][a-z]{{2}} [ \d]?\d {_TIME}(?: \d{{4}}\])?[ ]"
+            r"(?:[\w.-]+ (?=kernel:|systemd))?",
             r"\[ *\d{1,9}\.\d{3,6}\][ ]",
+            r"\d+\.\d+s\s+\d+\s",
             # what kind
             r"\[?(?P<glog>[IWEF]) ?(?:\d{4} [\d:.]+ +)?(?:\d+ +)?[\w./-]+:\d+\][ ]?",
             rf"[\[<(]?(?P<level>{_LEVEL})[\])>]?(?::[\w.]+:| *[|:-](?= )|(?<=[\])>]):?|(?= +\S))[ ]?",
@@ -84,15 +89,13 @@ _PREFIX = re.compile(
         )
     )
 )
-_INNER_RANK = re.compile(r"\[(?:PG [^\]]{0,80} )?[Rr]ank (\d+)\]")
+_INNER_RANK = re.compile(r"\[(?:PG [^\]]{0,80} )?[Rr]ank (\d+)\]|:\d+:\d+ \[(\d+)\] (?:\S+ )?NCCL ")
 _MOST_PREFIXES = 10
 
 
 def read(raw: bytes) -> Line:
     """One raw line understood. Never raises, whatever the bytes are."""
     text = printable(raw.replace(b"\0", b"").decode("utf-8", "replace"))
-    if len(text) > READ_CLOSELY:
-        text = f"{text[: READ_CLOSELY - ITS_END]} … {text[-ITS_END:]}"
     rank, source, level, at = None, "", "", 0
     for _ in range(_MOST_PREFIXES):
         match = _PREFIX.match(text, at)
@@ -111,6 +114,6 @@ _GLOG_LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
 
 
 def inner_rank(text: str) -> int | None:
-    """The rank that a line names inside itself: `[PG 3 Rank 4] …`."""
+    """The rank that a line names inside itself: `[PG 3 Rank 4] …`, or the GPU that NCCL names."""
     match = _INNER_RANK.search(text)
-    return int(match[1]) if match else None
+    return int(match[1] or match[2]) if match else None

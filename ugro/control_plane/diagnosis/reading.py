@@ -19,7 +19,7 @@ from ugro.control_plane.diagnosis.catalogue import (
     Kind,
 )
 from ugro.control_plane.diagnosis.lines import Line
-from ugro.control_plane.diagnosis.traceback import EXCEPTION, LONGEST, Block, Blocks
+from ugro.control_plane.diagnosis.traceback import EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
 
 MOST_SIGHTINGS = 512
 MOST_SHAPES = 4096
@@ -64,7 +64,10 @@ class Sighting:
 
 @dataclass(frozen=True)
 class End:
-    """What a launcher, scheduler or shell said of a process that ended: an exit code or a signal's name."""
+    """What a launcher, scheduler or shell said of a process that ended: an exit code or a signal's name.
+
+    `root` and `time` are from torchrun's summary: what it saw fail first, and when.
+    """
 
     message: str
     at: int
@@ -72,13 +75,16 @@ class End:
     code: int | None
     signal: str | None
     root: bool = False
+    time: str = ""
+    progress: int = 0
 
 
 @dataclass
 class Evidence:
     """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
 
-    `masters` tells whether a pod called master, which holds rank 0, wrote beside those called worker.
+    `masters` tells whether a pod called master, which holds rank 0, wrote beside those called worker; `cut_short` that
+    a log ends in the middle of a traceback.
     """
 
     sightings: list[Sighting] = field(default_factory=list)
@@ -89,6 +95,7 @@ class Evidence:
     success_at: int = -1
     last_words: str = ""
     masters: bool = False
+    cut_short: bool = False
 
 
 _SIGNALS = {1: "HUP", 2: "INT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 15: "TERM"}
@@ -101,15 +108,38 @@ _WORDS = {
     "段错误": "SEGV",
     "总线错误": "BUS",
 }
-_SUMMARY_RANK = re.compile(r"^\s*rank\s*: (\d+) \(local_rank: \d+\)")
+_SUMMARY_RANK = re.compile(r"rank\s*: (\d{1,9}) \(local_rank: \d+\)")
+_SUMMARY_TIME = re.compile(r"time\s*: (\d{4}-\d\d-\d\d_[\d:]+)")
 _NAN = re.compile(
     r"(?i)\b(?:(?!best|min|lowest|prev)\w*loss|grad_?norm|perplexity)['\"]?(?:\s*[:=]\s*|\s+)(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
 )
 _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
 _QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
 _WARNING = re.compile(r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b")
+_NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
 # What differs between lines of one shape: numbers, and the strokes and spaces of progress bars.
 _VARYING = b"0123456789.#=> \t\xe2\x96" + bytes(range(0x80, 0x90))
+
+
+@dataclass
+class _Summary:
+    """Where we are in the table that torchrun prints when ranks failed."""
+
+    root: bool = False
+    rank: int | None = None
+    time: str = ""
+
+    def take(self, text: str) -> bool:
+        """Whether a line says of which process the next ones of the table are."""
+        if text in ("Failures:", "Root Cause (first observed failure):"):
+            self.root, self.rank, self.time = text.startswith("Root"), None, ""
+        elif match := _SUMMARY_RANK.match(text):
+            self.rank = int(match[1])
+        elif match := _SUMMARY_TIME.match(text):
+            self.time = match[1]
+        else:
+            return False
+        return True
 
 
 class Reader:
@@ -123,8 +153,7 @@ class Reader:
         self._often: dict[bytes, Sighting] = {}
         self._latest: Sighting | None = None
         self._tails: dict[str, tuple[Sighting, int]] = {}
-        self._summary_rank: int | None = None
-        self._in_root_cause = False
+        self._summary = _Summary()
         self._fresh_progress = ENOUGH_PROGRESS
         self._rank: int | None = None
         self._file = 0
@@ -142,7 +171,7 @@ class Reader:
                 self._take(raw)
                 last = raw if raw and not raw.isspace() else last
         self._tails.clear()
-        self._blocks.end()
+        self.evidence.cut_short |= self._blocks.end(self.evidence.lines)
         self.evidence.sightings = list(self._kept.values())
         self.evidence.last_words = lines.read(last).text[:QUOTED]
 
@@ -162,7 +191,7 @@ class Reader:
             self._count_progress(raw)
         elif often := self._often.get(shape):
             self._again(often)
-        elif not STEMS.search(raw) or not self._understood(line or lines.read(raw)):
+        elif not STEMS.search(raw.lower()) or not self._understood(line or lines.read(raw)):
             self._count_progress(raw)
             self._dismiss(shape)
         elif self._latest and self._latest.count >= OFTEN and len(self._often) < MOST_SHAPES:
@@ -171,12 +200,13 @@ class Reader:
     def _dismiss(self, shape: bytes) -> None:
         if len(self._dull) >= MOST_SHAPES:
             self._dull.clear()
-        if len(shape) < QUOTED and b"code" not in shape and b"status" not in shape:  # there the number tells
+        if len(shape) < QUOTED and not _NUMBER_TELLS.search(shape):
             self._dull.add(shape)
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""
-        self.evidence.ends.append(End(message, self.evidence.lines + 1, rank, None, signal, root=True))
+        end = End(message, self.evidence.lines + 1, rank, None, signal, root=True, progress=self.evidence.progress)
+        self.evidence.ends.append(end)
 
     def _count_progress(self, raw: bytes) -> None:
         if self._fresh_progress < ENOUGH_PROGRESS and PROGRESS.search(raw) and not LOADING.search(raw):
@@ -215,12 +245,13 @@ class Reader:
         sighting, count = self._tails.pop(stream, (None, 0))
         if sighting is None or not line.text.strip() or line.text.startswith("Traceback"):
             return
-        if count < CONTINUATION and line.level not in _QUIET:
+        if count < CONTINUATION and not line.level:
             self._tails[stream] = (sighting, count + 1)
             entry = _entry(line.text.strip())
             if sighting.count == 1:
                 sighting.more.append(line.text.strip()[:QUOTED])
-            if entry and sighting.cause in ("nccl_error", "python_exception", "cuda_error", "unknown"):
+            open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
+            if entry and open_ended and entry.cause not in ("unknown", "collective_timeout"):
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
 
     def _exception(self, block: Block, rank: int | None, stream: str) -> None:
@@ -232,14 +263,14 @@ class Reader:
     def _loose(self, line: Line, rank: int | None, stream: str) -> bool:
         text = line.text.strip()
         entry = _entry(text)
-        quiet = line.level in _QUIET or bool(_WARNING.search(text))
+        quiet = (line.level in _QUIET or bool(_WARNING.search(text))) and HEADER not in text
         if entry:
             hint = quiet and entry.kind is Kind.ROOT and "NCCL WARN" not in text
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
             return True
-        if not quiet and EXCEPTION.match(text):
-            self._keep("python_exception", Kind.ROOT, text, rank, stream, None)
+        if not quiet and (raised := EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)):
+            self._keep("python_exception", Kind.ROOT, text[raised.start() :], rank, stream, None)
             return True
         return False
 
@@ -256,31 +287,29 @@ class Reader:
         return False
 
     def _end(self, line: Line, rank: int | None) -> bool:
-        text = line.text
-        if "Root Cause (first observed failure)" in text:
-            self._in_root_cause, self._summary_rank = True, None
+        text = line.text.strip()
+        if self._summary.take(text):
             return True
-        if match := _SUMMARY_RANK.match(text):
-            self._summary_rank = int(match[1])
-            self.evidence.ranks.add(self._summary_rank)
-            return True
-        for pattern in ENDS:
-            if match := pattern.search(text.strip()):
-                found = match.groupdict()
-                code = int(found["code"]) if found.get("code") else None
-                if code == 0:
-                    return False
-                in_summary = "exitcode " in text or "traceback " in text
-                named = int(found["rank"]) if found.get("rank") else self._summary_rank if in_summary else rank
-                named = 0 if named is None and "local_rank=0" in text else named
-                signal = found.get("signal") or _WORDS.get((found.get("word") or "").strip()) or _signal(code, text)
-                end = End(
-                    text.strip()[:QUOTED], self.evidence.lines, named, code, signal, self._in_root_cause and in_summary
-                )
-                if len(self.evidence.ends) < MOST_ENDS:
-                    self.evidence.ends.append(end)
-                return _entry(text.strip()) is None
-        return False
+        match = next((match for pattern in ENDS if (match := pattern.search(text))), None)
+        found = match.groupdict() if match else {}
+        code = int(found["code"][:9]) if found.get("code") else None
+        if match is None or code == 0:
+            return False
+        of_summary = text.startswith(("exitcode", "traceback"))
+        if found.get("rank"):
+            rank = int(found["rank"][:9])
+        elif of_summary:
+            rank = self._summary.rank
+        elif rank is None and "local_rank=0" in text:
+            rank = 0
+        signal = found.get("signal") or _WORDS.get((found.get("word") or "").strip()) or _signal(code, text)
+        root, time = (self._summary.root, self._summary.time) if of_summary else (False, "")
+        if len(self.evidence.ends) < MOST_ENDS:
+            self.evidence.ends.append(
+                End(_quote(text, match), self.evidence.lines, rank, code, signal, root, time, self.evidence.progress)
+            )
+        self._fresh_progress = 0
+        return _entry(text) is None
 
     def _keep(
         self,
@@ -298,7 +327,9 @@ class Reader:
         found = self._kept.get(key)
         handled = found is not None and evidence.progress - found.progress >= ENOUGH_PROGRESS // 2
         if found is None or handled:
-            found = Sighting(cause, kind, text[:QUOTED], evidence.lines, rank, stream, entry, block)
+            match = entry.pattern.search(text) if entry else None
+            quote = _quote(text, match) if match else text[:QUOTED]
+            found = Sighting(cause, kind, quote, evidence.lines, rank, stream, entry, block)
             found.facts = {
                 name: value for fact in FACTS if (told := fact.search(text)) for name, value in told.groupdict().items()
             }
@@ -319,6 +350,12 @@ class Reader:
     def _seen(self, sighting: Sighting) -> None:
         sighting.last_at, sighting.progress = self.evidence.lines, self.evidence.progress
         self._fresh_progress = 0
+
+
+def _quote(text: str, match: re.Match[str]) -> str:
+    """The part of a long line that stands around what was found in it."""
+    start = 0 if match.end() <= QUOTED else max(0, match.start() - QUOTED // 4)
+    return text[start : start + QUOTED]
 
 
 def _signal(code: int | None, text: str) -> str | None:

@@ -17,7 +17,11 @@ HEADER = "Traceback (most recent call last)"
 EXCEPTION = re.compile(
     r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout|NotFound|OutOfMemory)(?:: |:?$)"
 )
-_IN_BLOCK = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Z_]\w*(?:\[\w+\]|\(\w+\))?(?:: |:?$)")
+RAISED = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): (?=\S)")
+_IN_BLOCK = re.compile(
+    r"^(?!(?:Epoch|Loss|Step|Iter|Iteration|Train|Training|Val|Validation|Test|Accuracy|Time|Note|Warning)\b)"
+    r"(?:[A-Za-z_]\w*\.)*[A-Z_]\w*(?:\[\w+\]|\(\w+\))?(?:: |:?$)"
+)
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
 _NOTEBOOK_FRAME = re.compile(r"^File (?P<file>/[^:\s]+|~[^:\s]+):(?P<line>\d+), in (?P<function>[\w.<>]+)")
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python\d|\\lib\\|<frozen|^<|/opt/conda/lib|/python3\.\d+/")
@@ -59,11 +63,18 @@ class Blocks:
     _context: dict[str, tuple[str, int]] = field(default_factory=dict)
     _last: dict[str, Block] = field(default_factory=dict)
 
-    def end(self) -> None:
-        """A log ended: what is open stays without its exception."""
+    def end(self, at: int) -> bool:
+        """A log ended; returns whether it did so in the middle of a traceback."""
+        cut = any(
+            block.frame and not block.handled
+            for blocks in self.open.values()
+            for block in blocks[-1:]
+            if at - block.at < LONGEST
+        )
         self.open.clear()
         self._context.clear()
         self._last.clear()
+        return cut
 
     def forget(self, before: int) -> None:
         """Wait no longer for the ends of tracebacks that began before a line."""
@@ -74,8 +85,10 @@ class Blocks:
     def begin(self, stream: str, text: str, at: int) -> bool:
         """Whether a line begins a traceback, or says what the next one will be."""
         if HEADER in text:
-            self._begin(stream, text, at)
-            return True
+            together = len(text) - text.index(HEADER) > len(HEADER) + 40  # somebody joined the lines to one
+            if not together:
+                self._begin(stream, text, at)
+            return not together
         told = any(words in text for words in _CONTEXTS)
         if told:
             _remember(self._context, stream, (text.strip(), at))

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from ugro.control_plane.diagnosis.catalogue import Kind
-from ugro.control_plane.diagnosis.causes import CAUSES
+from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 from ugro.control_plane.diagnosis.reading import End, Evidence, Sighting
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
 
 HANDLED_AFTER = 3
-"""Lines of training going on after an exception, from which on it was handled, where nothing else says that it ended badly."""
+"""Lines of training going on after an exception that show that it was handled, where nothing else shows a bad end."""
 
 SURELY_HANDLED_AFTER = 20
 """The same where the run did end badly later: the other ranks go on for a while when one has failed."""
 
 LAST_WORDS = 20
 """Lines at the end of a log in which a complaint is taken for why it ends."""
+
+LAST_PAGE = 100
+"""The same for an exception that somebody caught and printed, or that has no traceback."""
 
 QUOTES = 6
 
@@ -27,67 +30,108 @@ _HARD = {
     "cuda_oom", "host_oom", "disk_full", "shm_full", "too_many_files", "gpu_lost", "cuda_error", "cuda_mismatch",
     "dataloader_worker_died", "port_in_use", "time_limit", "node_lost", "node_rebooted", "nan_loss",
 }  # fmt: skip
-# Causes that another rank's failure brings about, even where the words are those of a reason.
-_LATE = {"nccl_error": 1, "collective_timeout": 1, "hang": 2, "segfault": 0, "cancelled": 3}
-_VAGUE = {"killed", "unknown", "dataloader_worker_died", "peer_lost", "python_exception"}
+# Those that are also said in passing, so that without a traceback they weigh less.
+_SAID_IN_PASSING = {"cuda_error", "cuda_mismatch"}
+
+# What comes first as the root. What another rank's failure brings about comes after a process that a signal ended, even
+# where its words are those of a reason.
+_SURE, _BARE_EXCEPTION, _COMPLAINT, _BROUGHT_ABOUT, _STUCK, _ASKED_FOR = range(6)
+_LATE = {"nccl_error": _BROUGHT_ABOUT, "collective_timeout": _BROUGHT_ABOUT, "hang": _STUCK, "cancelled": _ASKED_FOR}
+
+# What a confirmation or a lost GPU makes clear.
+_RAISED_BY = {
+    "host_oom": {"killed", "unknown", "dataloader_worker_died", "peer_lost"},
+    "gpu_lost": {"cuda_error", "nccl_error", "collective_timeout", "hang", "peer_lost", "unknown"},
+}
 _SIGNAL_CAUSES = {"KILL": "killed", "SEGV": "segfault", "BUS": "shm_full", "ILL": "segfault", "FPE": "segfault"}
-_EXPLAINS = {"gpu_lost": {"cuda_error", "nccl_error", "collective_timeout", "hang", "peer_lost", "unknown"}}
+# How a process ends that was told to: it says why only where nothing else does.
+_TOLD_TO_END = {"INT": "cancelled", "HUP": "cancelled", "TERM": "killed"}
 _NUMBERED = re.compile(r"(worker|node|master|rank|trainer)-?(\d+)$")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Why a run ended badly. `rank` and `where` (file:line) are None where the logs do not tell."""
+    """Why a run or a rank ended badly. `rank` and `where` (file:line) are None where the logs do not tell.
+
+    `consequence` tells that another rank's failure did it. `consequences` counts what was seen to follow from this one.
+    """
 
     cause: str
     message: str
+    consequence: bool = False
     rank: int | None = None
     where: str | None = None
     evidence: tuple[str, ...] = ()
     consequences: int = 0
-    consequence: bool = False
     facts: dict[str, str] = field(default_factory=dict)
-    suggestion: str = ""
-    retry_helps: bool = False
+    own_advice: Advice | None = None
+
+    @property
+    def advice(self) -> Advice:
+        """What to do about it: the catalogue entry's own advice, else that of the cause."""
+        return self.own_advice or CAUSES.get(self.cause, CAUSES["unknown"])
 
 
-def explain(evidence: Evidence, failed: bool | None = None) -> Finding | None:
-    """Why a run ended badly, or None if nothing says that it did. `failed` tells it where that is known."""
-    _chain(evidence.sightings)
+def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
+    """Why a run ended badly, or None if nothing says that it did. `failed` says so where it is known."""
+    seen = _without_chains(evidence.sightings)
     bad_end = failed or _ended_badly(evidence)
-    alive = [sighting for sighting in evidence.sightings if not _was_handled(sighting, evidence, bool(bad_end))]
-    if bad_end and not any(sighting.kind is Kind.ROOT for sighting in alive) and not _deaths(evidence):
-        alive = evidence.sightings
-    if not bad_end:
-        alive = [sighting for sighting in alive if sighting.kind is not Kind.HINT]
-    if failed is None and not bad_end and not _is_failure(alive, evidence):
-        return None
-    return _verdict(alive, evidence)
+    alive = [sighting for sighting in seen if not _was_handled(sighting, evidence, bad_end)]
+    if bad_end:
+        explained = any(sighting.kind is Kind.ROOT for sighting in alive) or _deaths(evidence)
+        return _verdict(alive if explained else seen, evidence)
+    alive = [sighting for sighting in alive if sighting.kind is not Kind.HINT]
+    return _verdict(alive, evidence) if _is_failure(alive, evidence) else None
 
 
-def _chain(sightings: list[Sighting]) -> None:
+# --- did it fail, and what was handled -------------------------------------------------------------------------------
+
+
+def _without_chains(sightings: Sequence[Sighting]) -> list[Sighting]:
     """Fold exceptions that another one followed from (`raise … from`) or that came up while one was handled."""
     by_block = {id(sighting.block): sighting for sighting in sightings if sighting.block}
-    for sighting in list(sightings):
-        earlier = by_block.get(id(sighting.block.before)) if sighting.block and sighting.block.before else None
-        if earlier is None or earlier is sighting or sighting.block is None:
+    told = {id(sighting): sighting for sighting in sightings}
+    for sighting in sightings:
+        if not (sighting.block and sighting.block.before):
             continue
+        earlier = by_block.get(id(sighting.block.before))
+        if earlier is None or earlier is sighting:
+            continue
+        earlier = told.pop(id(earlier), earlier)
+        later = told.get(id(sighting), sighting)
         telling = earlier.cause in _HARD or (sighting.block.explicit and earlier.kind is Kind.ROOT)
-        if telling and sighting.cause in ("python_exception", "unknown") and earlier.cause != "python_exception":
-            sighting.cause, sighting.kind, sighting.entry = earlier.cause, earlier.kind, earlier.entry
-            sighting.message, sighting.facts = earlier.message, earlier.facts
-        if earlier in sightings:
-            sightings.remove(earlier)
+        if telling and later.cause in ("python_exception", "unknown") and earlier.cause != "python_exception":
+            told[id(sighting)] = replace(
+                later,
+                cause=earlier.cause,
+                kind=earlier.kind,
+                entry=earlier.entry,
+                message=earlier.message,
+                facts=earlier.facts,
+            )
+    return list(told.values())
 
 
 def _ended_badly(evidence: Evidence) -> bool:
-    ends = [end.at for end in evidence.ends]
-    spoken = [s.last_at for s in evidence.sightings if s.kind is Kind.CONSEQUENCE and s.cause == "unknown"]
-    return max([*ends, *spoken], default=-1) > evidence.success_at
+    ends = [(end.at, end.progress) for end in evidence.ends]
+    spoken = [
+        (s.last_at, s.progress) for s in evidence.sightings if s.kind is Kind.CONSEQUENCE and s.cause == "unknown"
+    ]
+    return evidence.cut_short or any(
+        at > evidence.success_at and evidence.progress - progress < SURELY_HANDLED_AFTER
+        for at, progress in (*ends, *spoken)
+    )
 
 
 def _deaths(evidence: Evidence) -> list[End]:
-    return [end for end in evidence.ends if end.signal in _SIGNAL_CAUSES]
+    """The processes that a signal ended which says something."""
+    return [
+        end
+        for end in evidence.ends
+        if end.signal in _SIGNAL_CAUSES
+        and end.at > evidence.success_at
+        and evidence.progress - end.progress < SURELY_HANDLED_AFTER
+    ]
 
 
 def _was_handled(sighting: Sighting, evidence: Evidence, bad_end: bool) -> bool:
@@ -99,150 +143,171 @@ def _was_handled(sighting: Sighting, evidence: Evidence, bad_end: bool) -> bool:
     return went_on >= (SURELY_HANDLED_AFTER if bad_end else HANDLED_AFTER)
 
 
-def _is_failure(alive: list[Sighting], evidence: Evidence) -> bool:
+def _is_failure(alive: Iterable[Sighting], evidence: Evidence) -> bool:
     """Whether something in a log without a bad end shows that there was one all the same."""
-    telling = [
-        s
-        for s in alive
-        if s.kind is not Kind.CONFIRMATION and (_is_final(s) or evidence.lines - s.last_at <= LAST_WORDS)
-    ]
-    if max((s.last_at for s in telling), default=-1) > evidence.success_at:
+    return any(_confirms(sighting, evidence) or _is_final(sighting, evidence) for sighting in alive)
+
+
+def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
+    """Whether a sighting shows a failure: what is sure does wherever it stands, a complaint only as the last words."""
+    if sighting.kind is Kind.CONFIRMATION or sighting.last_at <= evidence.success_at:
+        return False
+    if (sighting.block and sighting.block.fatal) or sighting.cause in _HARD:
         return True
-    return any(s.cause in ("host_oom", "nan_loss") and _confirms(s, evidence) for s in alive)
-
-
-def _is_final(sighting: Sighting) -> bool:
-    """Whether a sighting shows a failure wherever it stands; others do only as the last words of a log."""
-    return bool(sighting.block or sighting.cause in _HARD or EXCEPTION.match(sighting.message))
+    within = LAST_PAGE if sighting.block or EXCEPTION.match(sighting.message) else LAST_WORDS
+    return evidence.lines - sighting.last_at <= within
 
 
 def _confirms(sighting: Sighting, evidence: Evidence) -> bool:
     """Whether a confirmation is enough by itself: an OOM kill, or losses that stayed NaN."""
     if sighting.kind is not Kind.CONFIRMATION:
         return False
+    unfinished = sighting.last_at > evidence.success_at
     if sighting.cause == "nan_loss":
-        last = evidence.progress - sighting.progress < HANDLED_AFTER
-        return last and (sighting.count >= 2 or sighting.last_at > evidence.success_at)
-    return sighting.last_at > evidence.success_at
+        return evidence.progress - sighting.progress < HANDLED_AFTER and (sighting.count > 1 or unfinished)
+    return unfinished
 
 
-def _verdict(alive: list[Sighting], evidence: Evidence) -> Finding:
-    confirmed = [s for s in alive if _confirms(s, evidence)]
+# --- which one was it ------------------------------------------------------------------------------------------------
+
+
+def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Finding:
+    confirmed = [sighting for sighting in alive if _confirms(sighting, evidence)]
     alive = _last_words_of_each(alive, evidence)
-    roots = [s for s in alive if s.kind is Kind.ROOT]
-    consequences = [s for s in alive if s.kind is Kind.CONSEQUENCE]
-    root = min(roots, key=lambda s: _order(s, evidence), default=None)
-    root = next((s for s in roots if root and root.cause in _EXPLAINS.get(s.cause, ())), root)
+    consequences = [sighting for sighting in alive if sighting.kind is Kind.CONSEQUENCE]
+    roots = [sighting for sighting in alive if sighting.kind is Kind.ROOT]
+    root = min(roots, key=lambda sighting: _order(sighting, evidence), default=None)
     deaths = _deaths(evidence)
-    if deaths and (root is None or _order(root, evidence)[0] >= 2):
-        return _from_death(_first_death(deaths), confirmed, consequences, evidence)
-    if root is None or root.cause in _VAGUE:
-        raising = next((s for s in confirmed if root is None or _raises(s, root)), None)
-        root = raising or root
-    if root is None:
-        telling = [s for s in alive if s.kind in (Kind.CONSEQUENCE, Kind.HINT) and s.cause != "unknown"]
-        root = min(telling, key=lambda s: (s.kind is Kind.HINT, s.at), default=None)
+    if deaths and (root is None or _weight(root) >= _COMPLAINT):
+        return _from_death(min(deaths, key=_end_order), confirmed, consequences, evidence)
+    root = next((s for s in (*confirmed, *roots) if _raises(s, root)), root) or _second_hand(alive)
     if root is None:
         return _unknown(consequences, evidence)
     return _from_sighting(root, consequences, evidence)
 
 
-def _raises(confirmation: Sighting, root: Sighting) -> bool:
-    if root.cause == "python_exception":
-        return confirmation.cause == "nan_loss" and "nan" in root.message.lower()
-    return confirmation.cause == "host_oom"
-
-
-def _last_words_of_each(raised: list[Sighting], evidence: Evidence) -> list[Sighting]:
+def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[Sighting]:
     """A process dies of one exception, the last one that nobody caught: what it logged before was handled.
 
     Where several may have written through each other, all that nobody caught stay.
     """
     kept: list[Sighting] = []
-    for source in dict.fromkeys(s.source for s in raised):
-        mine = [s for s in raised if s.source == source]
+    for source in dict.fromkeys(sighting.source for sighting in raised):
+        mine = [sighting for sighting in raised if sighting.source == source]
         fatal = [s for s in mine if s.block and s.block.fatal and s.cause != "unknown"]
-        fatal.sort(key=lambda s: s.last_at)
-        alone = bool(fatal) and (fatal[0].of_one_process or not _several_wrote(mine, evidence))
+        last = max(fatal, key=lambda sighting: sighting.last_at, default=None)
+        alone = last is not None and (last.of_one_process or not _several_wrote(mine, evidence))
         for sighting in mine:
-            dismissed = sighting.block and fatal and sighting is not fatal[-1] and (alone or not sighting.block.fatal)
-            if not dismissed or (not alone and sighting.cause in _HARD):
+            uncaught = sighting.block is None or last is None or sighting is last
+            if uncaught or (not alone and (sighting in fatal or sighting.cause in _HARD)):
                 kept.append(sighting)
     return kept
 
 
-def _several_wrote(sightings: list[Sighting], evidence: Evidence) -> bool:
-    launched = any(s.kind is Kind.CONSEQUENCE for s in evidence.sightings) or bool(evidence.ends)
-    return len(evidence.ranks) > 1 or launched or any(s.count > 1 for s in sightings if s.block)
+def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
+    launched = bool(evidence.ends) or any(s.kind is Kind.CONSEQUENCE for s in evidence.sightings)
+    return launched or len(evidence.ranks) > 1 or any(s.count > 1 for s in sightings if s.block)
 
 
-def _order(sighting: Sighting, evidence: Evidence) -> tuple[int, int, int]:
-    """What is more likely the root comes first: by what it is, then by the rank that a launcher names, then by place."""
-    tier = _LATE.get(sighting.cause, 0) * 2
-    if tier == 0 and sighting.block is None and sighting.cause not in _HARD - {"cuda_error", "cuda_mismatch"}:
-        tier = 1
-    root_rank = next((end.rank for end in evidence.ends if end.root), None)
-    foreign = sighting.rank is not None and root_rank is not None and sighting.rank != root_rank
-    return tier, int(foreign), sighting.at
+def _weight(sighting: Sighting) -> int:
+    if sighting.cause in _LATE:
+        return _LATE[sighting.cause]
+    if sighting.block or sighting.cause in _HARD - _SAID_IN_PASSING:
+        return _SURE
+    return _BARE_EXCEPTION if EXCEPTION.match(sighting.message) or sighting.cause in _HARD else _COMPLAINT
 
 
-def _first_death(deaths: list[End]) -> End:
-    return min(deaths, key=lambda end: (not end.root, end.at))
+def _order(sighting: Sighting, evidence: Evidence) -> tuple[int, bool, int]:
+    """What is more likely the root comes first: by what it is, by the rank that a launcher names, by its place."""
+    first = min((end for end in evidence.ends if end.root), key=_end_order, default=None)
+    others = first is not None and None not in (first.rank, sighting.rank) and first.rank != sighting.rank
+    return _weight(sighting), others, sighting.at
 
 
-def _from_death(end: End, confirmed: list[Sighting], consequences: list[Sighting], evidence: Evidence) -> Finding:
-    proof = next((s for s in confirmed if s.cause == "host_oom"), None)
-    cause = "host_oom" if proof and end.signal in ("KILL", "BUS") else _SIGNAL_CAUSES[end.signal or ""]
-    quotes = [end.message, *([proof.message] if proof else []), *(other.message for other in evidence.ends[:3])]
-    return _explanation(
-        cause, end.message, end.rank if end.rank is not None else _summary_rank(evidence), None, quotes, consequences
-    )
+def _end_order(end: End) -> tuple[bool, str, int]:
+    """Each node's launcher names a root cause: the earliest is that of the run."""
+    return not end.root, end.time, end.at
 
 
-def _from_sighting(root: Sighting, consequences: list[Sighting], evidence: Evidence) -> Finding:
-    quiet = _quiet_rank(evidence) if root.cause == "collective_timeout" else None
-    rank = next(
-        (r for r in (quiet, root.rank, _summary_rank(evidence), _place(root.source, evidence)) if r is not None), None
-    )
-    where = root.block.where if root.block else None
-    same = [
-        s.message for s in evidence.sightings if s.cause == root.cause and s is not root and s.kind is not Kind.HINT
-    ]
-    quotes = [root.message, *root.more, *same[:2], *(end.message for end in evidence.ends[:2])]
-    made = _explanation(root.cause, root.message, rank, where, quotes, [c for c in consequences if c is not root])
-    entry = root.entry
+def _raises(telling: Sighting, root: Sighting | None) -> bool:
+    if root is not None and root.cause == "python_exception":
+        return telling.cause == "nan_loss" and "nan" in root.message.lower()
+    if root is None:
+        return telling.kind is Kind.CONFIRMATION
+    return root.cause in _RAISED_BY.get(telling.cause, ())
+
+
+def _second_hand(alive: Iterable[Sighting]) -> Sighting | None:
+    """What is left to name where no root was seen: what followed from it, or what a warning hinted at."""
+    telling = [s for s in alive if s.kind in (Kind.CONSEQUENCE, Kind.HINT) and s.cause != "unknown"]
+    return min(telling, key=lambda sighting: (sighting.kind is Kind.HINT, sighting.at), default=None)
+
+
+# --- in words --------------------------------------------------------------------------------------------------------
+
+
+def _from_death(end: End, confirmed: Sequence[Sighting], followed: Sequence[Sighting], evidence: Evidence) -> Finding:
+    cause = _SIGNAL_CAUSES[end.signal or ""]
+    proof = next((sighting.message for sighting in confirmed if cause in _RAISED_BY.get(sighting.cause, ())), None)
+    quotes = [end.message, *([proof] if proof else []), *(other.message for other in evidence.ends[:3])]
+    rank = end.rank if end.rank is not None else _launchers_rank(evidence)
     return Finding(
-        **made.__dict__
-        | {
-            "facts": root.facts,
-            "consequence": root.kind is Kind.CONSEQUENCE,
-            "suggestion": (entry and entry.suggestion) or made.suggestion,
-            "retry_helps": entry.retry_helps if entry and entry.retry_helps is not None else made.retry_helps,
-        }
+        "host_oom" if proof else cause, end.message, rank=rank, evidence=_quoted(quotes), consequences=_count(followed)
     )
 
 
-def _unknown(consequences: list[Sighting], evidence: Evidence) -> Finding:
-    end = evidence.ends[0] if evidence.ends else None
-    message = end.message if end else evidence.last_words
-    return _explanation("unknown", message, _summary_rank(evidence), None, [message] if message else [], consequences)
+def _from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Evidence) -> Finding:
+    known = (_named_rank(root, evidence), root.rank, _launchers_rank(evidence), _place(root.source, evidence))
+    same = [s.message for s in evidence.sightings if s.cause == root.cause and s.kind is not Kind.HINT]
+    entry = root.entry
+    own = (
+        Advice(CAUSES[root.cause].words, entry.suggestion, bool(entry.retry_helps))
+        if entry and entry.suggestion
+        else None
+    )
+    return Finding(
+        root.cause,
+        root.message,
+        consequence=root.kind is Kind.CONSEQUENCE,
+        rank=next((rank for rank in known if rank is not None), None),
+        where=root.block.where if root.block else None,
+        evidence=_quoted([root.message, *root.more, *same[:3], *(end.message for end in evidence.ends[:2])]),
+        consequences=_count(sighting for sighting in followed if sighting is not root),
+        facts=root.facts,
+        own_advice=own,
+    )
 
 
-def _summary_rank(evidence: Evidence) -> int | None:
-    named = [end for end in evidence.ends if end.rank is not None]
-    return min(named, key=lambda end: (not end.root, end.at)).rank if named else None
+def _unknown(followed: Sequence[Sighting], evidence: Evidence) -> Finding:
+    message = evidence.ends[0].message if evidence.ends else evidence.last_words
+    cause = next((_TOLD_TO_END[end.signal] for end in evidence.ends if end.signal in _TOLD_TO_END), "unknown")
+    return Finding(
+        cause, message, rank=_launchers_rank(evidence), evidence=_quoted([message]), consequences=_count(followed)
+    )
 
 
-def _quiet_rank(evidence: Evidence) -> int | None:
-    """The one rank that did not wait with the others in the collective, or waited in an earlier one."""
-    waited = {
-        s.rank: int(s.facts.get("seq", 0))
-        for s in evidence.sightings
-        if s.cause == "collective_timeout" and s.rank is not None
-    }
+def _quoted(lines: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line for line in lines if line))[:QUOTES]
+
+
+def _count(followed: Iterable[Sighting]) -> int:
+    return sum(sighting.count for sighting in followed)
+
+
+def _launchers_rank(evidence: Evidence) -> int | None:
+    first = min((end for end in evidence.ends if end.rank is not None), key=_end_order, default=None)
+    return first.rank if first else None
+
+
+def _named_rank(root: Sighting, evidence: Evidence) -> int | None:
+    """The rank that others complain of: who did not wait with them in the collective, or waited in an earlier one."""
+    if root.cause != "collective_timeout":
+        return int(root.facts["suspect"]) if "suspect" in root.facts else None
+    timeouts = [s for s in evidence.sightings if s.cause == root.cause and s.rank is not None]
+    waited = {sighting.rank: int(sighting.facts.get("seq", 0)) for sighting in timeouts}
     absent = evidence.ranks - waited.keys()
     behind = [rank for rank, seq in waited.items() if 0 < seq < max(waited.values())]
-    suspects = list(absent) or behind
+    suspects = [*absent] or behind
     return suspects[0] if len(suspects) == 1 and len(waited) > 1 else None
 
 
@@ -250,19 +315,3 @@ def _place(source: str, evidence: Evidence) -> int | None:
     """The rank that a pod's or node's name stands for where each of them holds one."""
     match = _NUMBERED.search(source)
     return int(match[2]) + (evidence.masters and match[1] == "worker") if match else None
-
-
-def _explanation(
-    cause: str, message: str, rank: int | None, where: str | None, quotes: Iterable[str], followed: list[Sighting]
-) -> Finding:
-    advice = CAUSES[cause]
-    return Finding(
-        cause=cause,
-        message=message,
-        rank=rank,
-        where=where,
-        evidence=tuple(dict.fromkeys(quotes))[:QUOTES],
-        consequences=sum(s.count for s in followed),
-        suggestion=advice.suggestion,
-        retry_helps=advice.retry_helps,
-    )

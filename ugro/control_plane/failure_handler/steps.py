@@ -48,7 +48,7 @@ class Progress:
 
 
 def progress_of(line: str) -> Progress | None:
-    """What one line says of a training's way; None: nothing. Bars of downloads, evaluations and the like say nothing."""
+    """What one line says of a training's way; None: nothing, as with bars of downloads."""
     line = printable(line[-LINE_LENGTH:])
     epoch = int(match[1]) if (match := _EPOCH.search(line)) else None
     if match := _WORD.search(line):

@@ -1,6 +1,6 @@
 """Whether a running job goes on, is quiet, or hangs, and which rank does not take part. Pure (docs/watchdog.md).
 
-A hang is silence (no log, no step, no disk traffic) for longer than this job's own rhythm explains, in which no rank
+A hang is silence (no log, no step, no traffic) for longer than this job's own rhythm explains, in which no rank
 shows work either. Moments here are in watched seconds: a clock that stands still while nobody looks.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ugro.common.models import Record
-from ugro.common.text import duration
+from ugro.common.text import count, duration
 from ugro.control_plane.failure_handler.steps import Progress
 
 RHYTHM = 3.0
@@ -35,8 +35,11 @@ many times the usual ones of the last looks. A master that looks once an hour wa
 WINDOW = 60.0
 """Watched seconds over which work is measured, so that a thread that wakes for a moment is no work."""
 
-DISK_BYTES = 2**20
-"""Bytes to or from disks between two looks that count as a sign of life. What loggers write in the background is less."""
+TRAFFIC = 2**20
+TRAFFIC_RATE = 100_000
+"""Bytes that a rank read and wrote between two looks, and a second, from which on it saves, loads or sends something.
+What loggers and monitors move in the background is less.
+"""
 
 CPU_WORK = 0.1
 """CPU seconds a second: above that a rank works. Threads that only look after others stay below."""
@@ -44,7 +47,10 @@ CPU_WORK = 0.1
 GPU_IDLE = 5.0
 GPU_BUSY = 90.0
 SPIN_POWER = 0.4
-"""A GPU that is this busy, in percent, at less than this part of its usual power is waiting inside a collective."""
+SPIN_SPREAD = 0.15
+"""A GPU that is this busy, in percent, at less than this part of its usual power is waiting inside a collective, if its
+power is steady: the most of a window is no more than so much above the least.
+"""
 
 IDLE_PERCENT = 2
 IDLE_SECONDS = 3600.0
@@ -73,13 +79,13 @@ class Limits:
 class Sight:
     """What one look shows of a living rank. None: the node does not say, or (of a GPU) the rank has none.
 
-    `state` is the kernel's letter for its process; `disk_bytes` counts both ways.
+    `state` is the kernel's letter for its process; `traffic_bytes` counts both ways.
     """
 
     rank: int
     node: str
     log_bytes: int | None = None
-    disk_bytes: int | None = None
+    traffic_bytes: int | None = None
     cpu_seconds: float | None = None
     state: str | None = None
     has_gpu: bool = False
@@ -99,7 +105,10 @@ class Doing(StrEnum):
 
 
 class Seen(Record):
-    """What the looks of the present window showed of a rank: sums over the looks that said something."""
+    """What the looks of the present window showed of a rank: sums over the looks that said something.
+
+    The extremes of the power go on over windows, as long as its GPU seems to spin: few looks may fall into each.
+    """
 
     cpu_seconds: float | None = None
     states: str = ""
@@ -107,6 +116,8 @@ class Seen(Record):
     utilization_looks: int = 0
     power: float = 0.0
     power_looks: int = 0
+    power_least: float = 0.0
+    power_most: float = 0.0
 
 
 class RankMemory(Record):
@@ -118,7 +129,7 @@ class RankMemory(Record):
     log_at: float = 0.0
     log_grew: int = 0
     log_gap: float = 0.0
-    disk_bytes: int | None = None
+    traffic_bytes: int | None = None
     usual_power_w: float | None = None
     doing: Doing = Doing.UNCLEAR
     seen: Seen = Seen()
@@ -176,7 +187,7 @@ def look(memory: Memory | None, attempt: int, sights: Sequence[Sight], at: float
     gap = at - memory.looked_at
     counts = _counts(gap, memory.look_gaps)
     known = {rank.rank: rank for rank in memory.ranks}
-    lives = known.keys() != {sight.rank for sight in sights} or any(_lives(known[one.rank], one) for one in sights)
+    lives = known.keys() != {sight.rank for sight in sights} or any(_lives(known[one.rank], one, gap) for one in sights)
     watched = memory.watched + (gap if counts else 0.0)
     changed: dict[str, object] = {
         "looked_at": at,
@@ -186,17 +197,17 @@ def look(memory: Memory | None, attempt: int, sights: Sequence[Sight], at: float
         "still_looks": memory.still_looks + 1,
     }
     if lives:
-        # What was silent before the first sign was the start, and what was a hang is no rhythm.
-        healthy = memory.signs > 0 and not memory.hung
+        # A start teaches nothing of what comes after it; what went on again after an alert was no hang.
+        healthy = memory.signs > 0 and (memory.hung or memory.stepped is not False)
         longest = max(memory.longest, watched - memory.alive_at) if healthy else memory.longest
         changed |= {"signs": memory.signs + 1, "longest": longest, "hung": False, "stepped": memory.stepped or None}
     if lives or not counts:  # nobody knows what happened while nobody looked: silence begins anew
         changed |= {"alive_at": watched, "still_at": watched, "still_looks": 0}
-    ranks = [_remember(known.get(sight.rank), sight, watched) for sight in sights]
+    after = [_remember(known.get(sight.rank), sight, watched) for sight in sights]
     if not counts:
-        ranks = [rank.model_copy(update={"seen": _begin(one)}) for rank, one in zip(ranks, sights, strict=True)]
+        after = [rank.model_copy(update={"seen": _begin(one)}) for rank, one in zip(after, sights, strict=True)]
         changed["window_at"] = watched
-    memory = memory.model_copy(update=changed | {"ranks": tuple(ranks)})
+    memory = memory.model_copy(update=changed | {"ranks": tuple(after)})
     return _close_window(memory, sights) if watched - memory.window_at >= limits.window else memory
 
 
@@ -205,10 +216,11 @@ def _counts(gap: float, usual: Sequence[float]) -> bool:
     return 0 <= gap <= max(WATCH_GAP, min(own, LONGEST_WATCH_GAP))
 
 
-def _lives(before: RankMemory, now: Sight) -> bool:
-    """A log that grew (or was begun anew), or traffic to or from disks: checkpoints, caches, data."""
+def _lives(before: RankMemory, now: Sight, gap: float) -> bool:
+    """A log that grew (or was begun anew), or traffic: checkpoints, caches, downloads, uploads, data."""
     grew = None not in (before.log_bytes, now.log_bytes) and before.log_bytes != now.log_bytes
-    return grew or (now.disk_bytes or 0) - (before.disk_bytes or now.disk_bytes or 0) >= DISK_BYTES
+    moved = (now.traffic_bytes or 0) - (before.traffic_bytes or 0) if before.traffic_bytes is not None else 0
+    return grew or moved >= max(TRAFFIC, TRAFFIC_RATE * gap)
 
 
 def _all_idle(sights: Sequence[Sight]) -> bool:
@@ -218,7 +230,11 @@ def _all_idle(sights: Sequence[Sight]) -> bool:
 
 def _first_sight(sight: Sight) -> RankMemory:
     return RankMemory(
-        rank=sight.rank, node=sight.node, log_bytes=sight.log_bytes, disk_bytes=sight.disk_bytes, seen=_begin(sight)
+        rank=sight.rank,
+        node=sight.node,
+        log_bytes=sight.log_bytes,
+        traffic_bytes=sight.traffic_bytes,
+        seen=_begin(sight),
     )
 
 
@@ -229,7 +245,7 @@ def _begin(sight: Sight) -> Seen:
 def _remember(before: RankMemory | None, now: Sight, watched: float) -> RankMemory:
     if before is None:
         return _first_sight(now)
-    changed: dict[str, object] = {"log_bytes": now.log_bytes, "disk_bytes": now.disk_bytes}
+    changed: dict[str, object] = {"log_bytes": now.log_bytes, "traffic_bytes": now.traffic_bytes}
     if None not in (before.log_bytes, now.log_bytes) and before.log_bytes != now.log_bytes:
         longest = max(before.log_gap, watched - before.log_at) if before.log_grew else 0.0
         changed |= {"log_at": watched, "log_grew": before.log_grew + 1, "log_gap": longest}
@@ -242,6 +258,8 @@ def _remember(before: RankMemory | None, now: Sight, watched: float) -> RankMemo
         "utilization_looks": seen.utilization_looks + (percent is not None),
         "power": seen.power + (power or 0.0),
         "power_looks": seen.power_looks + (power is not None),
+        "power_least": min(power or 0.0, seen.power_least) if seen.power_most else power or 0.0,
+        "power_most": max(power or 0.0, seen.power_most),
     }
     return before.model_copy(update=changed | {"seen": seen.model_copy(update=sums)})
 
@@ -266,18 +284,22 @@ def _closed(rank: RankMemory, sight: Sight, seconds: float, progressed: bool) ->
     usual = rank.usual_power_w
     if progressed and power is not None and busy is not None and busy > GPU_BUSY / 2:
         usual = max(usual or 0.0, power)
-    doing = _doing(seen.states, cpu, sight.has_gpu, busy, None if usual is None else (power or 0.0) / usual)
-    return rank.model_copy(update={"usual_power_w": usual, "doing": doing, "seen": _begin(sight)})
+    doing = _doing(seen, cpu, sight.has_gpu, busy, None if usual is None else (power or 0.0) / usual)
+    begun = _begin(sight)
+    if doing == Doing.SPINS:
+        begun = begun.model_copy(update={"power_least": seen.power_least, "power_most": seen.power_most})
+    return rank.model_copy(update={"usual_power_w": usual, "doing": doing, "seen": begun})
 
 
-def _doing(states: str, cpu: float | None, has_gpu: bool, busy: float | None, power: float | None) -> Doing:
-    """`states` are all letters that were seen, `power` is a part of the usual one."""
-    if states == "T":
+def _doing(seen: Seen, cpu: float | None, has_gpu: bool, busy: float | None, power: float | None) -> Doing:
+    """`cpu` is in seconds a second, `busy` in percent, `power` a part of the usual one."""
+    if seen.states == "T":
         return Doing.STOPPED
-    if states == "D" and cpu is not None and cpu < CPU_WORK:
+    if seen.states == "D" and cpu is not None and cpu < CPU_WORK:
         return Doing.STUCK
     if busy is not None and busy >= GPU_BUSY:  # its CPU spins too, whatever the GPU does
-        return Doing.UNCLEAR if not power else Doing.SPINS if power < SPIN_POWER else Doing.WORKS
+        steady = seen.power_most <= (1 + SPIN_SPREAD) * seen.power_least
+        return Doing.UNCLEAR if not power else Doing.SPINS if power < SPIN_POWER and steady else Doing.WORKS
     if busy is not None and busy > GPU_IDLE:
         return Doing.WORKS
     if cpu is None:
@@ -296,8 +318,13 @@ def allowance(memory: Memory, limits: Limits) -> float:
 
 
 def needs_steps(memory: Memory, limits: Limits) -> bool:
-    """Whether the logs have to be read: the job would be called hung if it has made a step."""
-    return memory.stepped is not False and not memory.hung and _hangs(memory, allowance(memory, limits), limits)
+    """Whether the logs have to be read: what they say decides, or how far each rank got is about to be told.
+
+    A silence that is long enough to become this job's rhythm counts only if a step was made before it.
+    """
+    if memory.stepped is None and memory.watched - memory.alive_at >= limits.floor / RHYTHM:
+        return True
+    return memory.stepped is True and not memory.hung and _hangs(memory, allowance(memory, limits), limits)
 
 
 def judge(memory: Memory, limits: Limits, steps: Mapping[int, Progress | None] | None = None) -> Verdict:
@@ -326,7 +353,7 @@ def _silence_in_words(memory: Memory, quiet: float, steps: Mapping[int, Progress
     before = f", before at most {duration(memory.longest)}" if memory.longest else ""
     numbers = [seen.step for seen in steps.values() if seen and seen.step is not None]
     step = f"; last step {max(numbers)}" if numbers else ""
-    return f"no log line, no step and no disk traffic for {duration(quiet)}{before}{step}"
+    return f"no log line, no step and no traffic for {duration(quiet)}{before}{step}"
 
 
 def _odd_one(memory: Memory, steps: Mapping[int, Progress | None]) -> tuple[int | None, str]:
@@ -359,10 +386,12 @@ def _who(ranks: Sequence[RankMemory]) -> str:
 
 def _others_in_words(ranks: Sequence[RankMemory]) -> str:
     spin = sum(rank.doing == Doing.SPINS for rank in ranks)
-    wait = sum(rank.doing in (Doing.WAITS, Doing.UNCLEAR) for rank in ranks)
+    wait = sum(rank.doing == Doing.WAITS for rank in ranks)
+    unclear = sum(rank.doing == Doing.UNCLEAR for rank in ranks)
     said = [f"{spin} spin inside a collective (GPU busy at low power)"] if spin else []
     said += [f"{wait} {'waits' if wait == 1 else 'wait'} without CPU time"] if wait else []
-    return f"of {len(ranks)} ranks {' and '.join(said)}" if said else "no rank works"
+    said += [f"of {unclear} nothing clear is seen"] if unclear else []
+    return f"of {count(len(ranks), 'rank')} {' and '.join(said)}" if said else "no rank works"
 
 
 def _behind(ranks: Sequence[RankMemory], steps: Mapping[int, Progress | None]) -> tuple[RankMemory, str] | None:

@@ -17,7 +17,7 @@ from tinydb import TinyDB
 
 from ugro.common.config import NodeConfig
 from ugro.common.files import write_atomic
-from ugro.common.models import Drain, Event, NodeView, Silence
+from ugro.common.models import Drain, Event, Job, NodeView, Silence
 from ugro.common.paths import JOBS
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile
 from ugro.control_plane.metadata_store.records import state_errors
@@ -160,18 +160,19 @@ class ClusterRecords:
 
     # --- what ended jobs left, and speeds ----------------------------------------------------------------------------
 
-    def leftovers(self) -> dict[str, tuple[str, ...]]:
-        """Jobs that ended without the word of these nodes, which are asked again when they answer."""
+    def leftovers(self) -> dict[tuple[str, int], tuple[str, ...]]:
+        """The nodes that owe their word about an attempt of a job that ended; they are asked when they answer again."""
         with self._cluster.look() as db:
-            return {str(row["job"]): tuple(row["nodes"]) for row in db.table("leftovers").all()}
+            rows = db.table("leftovers").all()
+        return {(str(row["job"]), int(row.get("attempt", 1))): tuple(row["nodes"]) for row in rows}
 
-    def remember_leftovers(self, job_id: str, nodes: Sequence[str]) -> None:
-        """Keep which nodes still owe their word about an ended job; none lets go of it."""
+    def remember_leftovers(self, job: Job, nodes: Sequence[str]) -> None:
+        """Keep which nodes still owe their word about a job's attempt that ended; none lets go of it."""
         with self._change() as db:
             table = db.table("leftovers")
-            table.remove(lambda row: row.get("job") == job_id)
+            table.remove(lambda row: (row.get("job"), row.get("attempt", 1)) == (job.id, job.attempt))
             if nodes:
-                table.insert({"job": job_id, "nodes": list(nodes)})
+                table.insert({"job": job.id, "attempt": job.attempt, "nodes": list(nodes)})
 
     def speeds(self) -> dict[str, tuple[str, float]]:
         """The measured speed of GPUs: name and steps a second by UUID."""

@@ -44,6 +44,9 @@ RESIDENT_LOCK = "serve.lock"
 """The lock that `ugro serve` holds as long as it stays."""
 
 
+_Seen = tuple[int, int, int]
+
+
 class Indexed(NamedTuple):
     """What the indexes were made of: how many jobs, and those whose record cannot be read.
 
@@ -66,8 +69,8 @@ class MetadataStore(ClusterRecords):
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self._archive = Archive(home)
-        self._parsed: dict[str, tuple[tuple[int, int, int], Job]] = {}
-        self._specs: dict[str, JobSpec] = {}
+        self._parsed: dict[str, tuple[_Seen, Job]] = {}
+        self._specs: dict[str, tuple[_Seen, JobSpec]] = {}
         self._told: dict[str, Event] = {}
 
     @property
@@ -188,6 +191,21 @@ class MetadataStore(ClusterRecords):
             self._settle(job)
         return job
 
+    def reopen(self, job: Job, spec: JobSpec, message: str) -> Job:
+        """Take a job that ended back among the live ones, for the attempt its record says. The caller holds the lock.
+
+        What the attempt before was asked stays beside, as `spec-<attempt>.json`.
+        """
+        files = self.files(job.id)
+        with state_errors(files.folder):
+            before = files.spec_of(job.attempt - 1)
+            if not before.exists():
+                write_atomic(before, files.spec.read_text(encoding="utf-8"))
+            write_atomic(files.spec, spec.model_dump_json(indent=1))
+        with self._index() as live:
+            live.upsert(Document({"id": job.id}, doc_id=_number(job.id)))
+        return self.save(job, "resumed", message)
+
     def _write(self, job: Job, event: Event) -> Job:
         files = self.files(job.id)
         job = job.model_copy(update={"last_event": event})
@@ -249,10 +267,13 @@ class MetadataStore(ClusterRecords):
         return read_record(Job, self.files(job_id).record)
 
     def spec(self, job_id: str) -> JobSpec:
-        """What was asked for when the job was submitted; it never changes."""
-        if job_id not in self._specs:
-            self._specs[job_id] = read_record(JobSpec, self.files(job_id).spec)
-        return self._specs[job_id]
+        """What was asked for when the job was submitted, or for its present attempt."""
+        seen = _seen(f"{self._jobs}/{job_id}/spec.json")
+        known = self._specs.get(job_id)
+        if seen is None or known is None or known[0] != seen:
+            spec = read_record(JobSpec, self.files(job_id).spec)
+            known = self._specs[job_id] = (seen or (0, 0, 0), spec)
+        return known[1]
 
     def live(self, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
         """The jobs that have not ended, in the order of their ids.
@@ -269,13 +290,9 @@ class MetadataStore(ClusterRecords):
 
     def _known_job(self, job_id: str) -> Job | None:
         """A job's record, parsed again only when its file changed; None if there is none."""
-        try:
-            found = os.stat(f"{self._jobs}/{job_id}/job.json")  # a thousand times a tick: no pathlib
-        except FileNotFoundError:
-            return None
-        except OSError:
-            return self.job(job_id)  # which says what is wrong
-        seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+        seen = _seen(f"{self._jobs}/{job_id}/job.json")
+        if seen is None:
+            return self._job_if_any(job_id)  # which says what is wrong
         known = self._parsed.get(job_id)
         if known is None or known[0] != seen:
             known = self._parsed[job_id] = (seen, read_record(Job, self.files(job_id).record))
@@ -369,6 +386,15 @@ class MetadataStore(ClusterRecords):
                 os.replace(path, path.with_name(f"cluster.json.broken-{time.strftime('%Y%m%d-%H%M%S')}"))
         with self._change() as db:
             return self._index_anew(db)
+
+
+def _seen(path: str) -> _Seen | None:
+    """What changes with every change of a file; None: it cannot be seen. Called a thousand times a tick: no pathlib."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _has_index(db: TinyDB) -> bool:

@@ -27,8 +27,8 @@ effort() { # PID: sets ticks, read and written of a process and its living desce
         ticks=$((ticks + ${12} + ${13} + ${14} + ${15}))
         while read -r word count; do
             case $word in
-                read_bytes:) read=$((read + count)) ;;
-                write_bytes:) written=$((written + count)) ;;
+                rchar: | read_bytes:) read=$((read + count)) ;;
+                wchar: | write_bytes:) written=$((written + count)) ;;
             esac
         done 2>/dev/null < "/proc/$one/io"
         children=; read -r children 2>/dev/null < "/proc/$one/task/$one/children"

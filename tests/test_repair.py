@@ -1,0 +1,58 @@
+"""What a new attempt changes: arguments by any of their spellings, and a smaller batch that sees as much."""
+
+from __future__ import annotations
+
+import pytest
+
+from ugro.common.errors import InputError
+from ugro.control_plane.failure_handler.repair import Change, options_of, smaller_batch, with_changes
+
+
+@pytest.mark.parametrize(
+    ("args", "wanted", "after"),
+    [
+        (["--batch-size", "8", "x"], {"batch_size": "1"}, ["--batch-size", "1", "x"]),
+        (["--batch_size=8"], {"batch-size": "1"}, ["--batch_size=1"]),
+        (["--lr", "-1e-3"], {"lr": "2"}, ["--lr", "2"]),
+        (["--lr", "1", "--lr", "2"], {"--lr": "3"}, ["--lr", "1", "--lr", "3"]),
+        (["batch_size=8"], {"batch_size": "1"}, ["batch_size=1"]),
+        (["--name", "=x"], {"name": "y"}, ["--name", "y"]),
+        ([], {"batch_size": "1"}, ["--batch_size", "1"]),
+        (["--flag", "--other"], {"flag": "1"}, ["--flag", "--other", "--flag", "1"]),
+    ],
+)
+def test_a_value_is_changed_where_it_stands(args: list[str], wanted: dict[str, str], after: list[str]) -> None:
+    assert with_changes(args, wanted)[0] == tuple(after)
+
+
+def test_what_changed_is_told_and_the_same_is_no_change() -> None:
+    words, changes = with_changes(["--a", "1", "--b", "2"], {"a": "5", "b": "2", "c": "3"})
+    assert words == ("--a", "5", "--b", "2", "--c", "3")
+    assert changes == (Change("--a", "1", "5"), Change("--c", None, "3"))
+    assert changes[0].text == "--a 1 → 5" and changes[1].text == "--c (not given) → 3"
+
+
+def test_an_argument_is_added_as_the_script_spells_it_or_not_at_all() -> None:
+    known = options_of("parser.add_argument('--batch-size', type=int)\nadd(\"--lr\")\nprint('--not an option')")
+    assert known == ("--batch-size", "--lr")
+    assert with_changes([], {"batch_size": "1"}, known)[0] == ("--batch-size", "1")
+    with pytest.raises(InputError, match="no argument 'bacth_size'") as refusal:
+        with_changes([], {"bacth_size": "1"}, known)
+    assert "--batch-size, --lr" in refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    ("args", "script", "told"),
+    [
+        (["--batch-size", "8"], "", ["--batch-size 8 → 4"]),
+        (["--batch-size", "8"], "'--grad-accum'", ["--batch-size 8 → 4", "--grad-accum (not given) → 2"]),
+        (["--per_device_train_batch_size=4", "--gradient_accumulation_steps=3", "--batch_size", "9"], "",
+         ["--per_device_train_batch_size 4 → 2", "--gradient_accumulation_steps 3 → 6"]),
+        (["--batch_size", "5", "--accum", "2"], "", ["--batch_size 5 → 2", "--accum 2 → 5"]),
+        (["--batch_size", "1"], "", []),
+        (["--batch_size", "auto"], "", []),
+        (["--epochs", "8"], "", []),
+    ],
+)  # fmt: skip
+def test_a_smaller_batch_sees_as_much(args: list[str], script: str, told: list[str]) -> None:
+    assert [change.text for change in smaller_batch(args, script)] == told

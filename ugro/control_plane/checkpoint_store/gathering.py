@@ -1,0 +1,98 @@
+"""What the nodes' checkpoints are together, and which one to go on from: pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from ugro.common.errors import InputError
+from ugro.common.models import Checkpoint, FoundCheckpoint, Place
+from ugro.common.text import count
+
+SPLIT_KINDS = ("distributed", "deepspeed")
+"""Of these each rank writes its own part, to the disk of its node."""
+
+_OF_RANK = re.compile(r"zero_pp_rank_(\d+)_")
+
+Sightings = Mapping[str, FoundCheckpoint]
+"""One checkpoint as each node has it."""
+
+
+def gather(found: Mapping[str, Iterable[FoundCheckpoint]], clock_offsets: Mapping[str, float]) -> list[Checkpoint]:
+    """The checkpoints of a job by step, the oldest first; `clock_offsets` are the nodes' clocks minus the master's.
+
+    Nodes that share a disk see the same ones, nodes that do not may each have a copy, or a part.
+    """
+    groups: dict[tuple[str, str], dict[str, FoundCheckpoint]] = {}
+    for node, sightings in found.items():
+        for one in sightings:
+            groups.setdefault((one.kind, one.name), {})[node] = one
+    merged = [_merge(sightings, clock_offsets) for sightings in groups.values()]
+    return sorted(merged, key=lambda one: (-1 if one.step is None else one.step, one.saved_at, one.name))
+
+
+def newest_whole(checkpoints: Sequence[Checkpoint], step: int | None = None) -> Checkpoint:
+    """The one to go on from: that of a step, or else the furthest one that is whole.
+
+    Raises:
+        InputError: there is none; the message says what there is.
+    """
+    whole = [one for one in checkpoints if one.problem is None and one.step is not None]
+    wanted = [one for one in whole if step is None or one.step == step]
+    if wanted:
+        return max(wanted, key=lambda one: (one.step or 0, one.saved_at))
+    torn = [f"{one.name} {one.problem}" for one in checkpoints if one.problem and step in (None, one.step)]
+    steps = ", ".join(str(number) for number in sorted({one.step for one in whole if one.step is not None})[-8:])
+    there = f"whole are those of step {steps}" if steps else "none is whole"
+    if torn:
+        raise InputError(f"no checkpoint to go on from: {'; '.join(torn[-3:])}", there)
+    asked = "no checkpoint was found" if step is None else f"there is no checkpoint of step {step}"
+    hint = "name the directory they are written to: --checkpoints DIR" if not checkpoints else there
+    raise InputError(asked, hint)
+
+
+def _merge(sightings: Sightings, clock_offsets: Mapping[str, float]) -> Checkpoint:
+    nodes = list(sightings)
+    first = sightings[nodes[0]]
+    if first.kind in SPLIT_KINDS:
+        problem, holders = _of_parts(sightings)
+    else:
+        whole = [node for node in nodes if sightings[node].problem is None]
+        problem, holders = (None, whole) if whole else (first.problem, nodes)
+    split = first.kind in SPLIT_KINDS and len(holders) > 1 and not _alike(sightings)
+    parts = [sightings[node] for node in holders]
+    return Checkpoint(
+        step=first.step,
+        kind=first.kind,
+        name=first.name,
+        bytes=sum(one.bytes for one in parts) if split else parts[0].bytes,
+        saved_at=max(sightings[node].saved_at - clock_offsets.get(node, 0.0) for node in holders),
+        places=tuple(Place(node=node, path=sightings[node].path) for node in holders),
+        split=split,
+        problem=problem,
+    )
+
+
+def _alike(sightings: Sightings) -> bool:
+    """Whether all nodes have the same parts: they share a disk, or hold copies."""
+    return len({one.shards for one in sightings.values()}) == 1
+
+
+def _of_parts(sightings: Sightings) -> tuple[str | None, list[str]]:
+    """What is wrong with a checkpoint whose parts lie on several nodes, and the nodes that are needed for it."""
+    nodes = list(sightings)
+    if torn := next((one.problem for one in sightings.values() if one.problem), None):
+        return torn, nodes
+    here = {shard for one in sightings.values() for shard in one.shards}
+    if sightings[nodes[0]].kind == "deepspeed":
+        ranks = {int(match[1]) for shard in here if (match := _OF_RANK.search(shard))}
+        missing = {str(rank) for rank in set(range(max(ranks, default=-1) + 1)) - ranks}
+    else:
+        told = [one.needs for one in sightings.values() if one.needs is not None]
+        if not told:
+            return "has no .metadata: its save did not come to its end", nodes
+        missing = set(told[0]) - here
+    if missing:
+        return f"lacks {count(len(missing), 'part')} that no node has ({', '.join(sorted(missing)[:3])})", nodes
+    whole = [node for node in nodes if set(sightings[node].shards) == here and sightings[node].needs is not None]
+    return None, whole or nodes

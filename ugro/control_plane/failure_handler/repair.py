@@ -1,0 +1,135 @@
+"""What a new attempt does otherwise: changed arguments, and the smaller batch after a CUDA OOM. Pure.
+
+Scripts call the same thing by many names. An argument that the command line has already is changed where it stands;
+one that it lacks is only added under a name that the script itself has.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ugro.common.errors import InputError
+
+BATCH = (
+    "per_device_train_batch_size",
+    "micro_batch_size",
+    "micro_batch_size_per_gpu",
+    "train_micro_batch_size_per_gpu",
+    "train_batch_size",
+    "batch_size",
+    "batch",
+    "bs",
+    "b",
+)
+"""Names of the batch of one GPU, the surest first. Some scripts mean that of all GPUs by the later ones."""
+
+ACCUMULATION = (
+    "gradient_accumulation_steps",
+    "gradient_accumulation",
+    "grad_accumulation_steps",
+    "accumulation_steps",
+    "accumulate_grad_batches",
+    "grad_accum",
+    "accum",
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One argument, as it was and as it will be; None: it was not given."""
+
+    name: str
+    before: str | None
+    after: str
+
+    @property
+    def text(self) -> str:
+        """For people: `--batch-size 8 → 4`."""
+        return f"{self.name} {self.before if self.before is not None else '(not given)'} → {self.after}"
+
+
+def with_changes(
+    args: Sequence[str], wanted: Mapping[str, str], known: Sequence[str] = ()
+) -> tuple[tuple[str, ...], tuple[Change, ...]]:
+    """The arguments with others values, and what changed. `wanted` is by name, with or without dashes.
+
+    `known` has the options of the script, as it spells them; with it an argument that was not given has to be one.
+
+    Raises:
+        InputError: the script has no such argument.
+    """
+    words, changes = list(args), []
+    for name, value in wanted.items():
+        found = _find(words, name)
+        if found is not None:
+            index, spelled, before = found
+            if before == value:
+                continue
+            if "=" in words[index]:
+                words[index] = f"{words[index].partition('=')[0]}={value}"
+            else:
+                words[index + 1] = value
+            changes.append(Change(spelled, before, value))
+            continue
+        declared = next((option for option in known if _plain(option) == _plain(name)), None)
+        if known and declared is None:
+            raise InputError(f"the script has no argument {name!r}", f"it has {', '.join(known[:12])}")
+        added = declared or f"--{name.lstrip('-')}"
+        words += [added, value]
+        changes.append(Change(added, None, value))
+    return tuple(words), tuple(changes)
+
+
+def options_of(script: str) -> tuple[str, ...]:
+    """The options that a Python script declares, as far as its text shows them (argparse, click, typer, tyro)."""
+    return tuple(dict.fromkeys(re.findall(r"""['"](--[A-Za-z][\w-]*)['"]""", script)))
+
+
+def smaller_batch(args: Sequence[str], script: str) -> tuple[Change, ...]:
+    """Half the batch of each GPU, with twice the gradient accumulation where the script has one, so that a step of the
+    optimizer sees as much as before. Nothing where no batch size is given that can be halved.
+    """
+    found = next((hit for name in BATCH if (hit := _find(args, name)) and hit[2].isdecimal()), None)
+    if found is None or int(found[2]) < 2:
+        return ()
+    _, name, before = found
+    after = int(before) // 2
+    halved = Change(name, before, str(after))
+    known = {_plain(option): option for option in options_of(script)}
+    for wanted in ACCUMULATION:
+        given = _find(args, wanted)
+        if given and given[2].isdecimal():
+            return halved, Change(given[1], given[2], str(_rounded(int(given[2]) * int(before), after)))
+        if given is None and wanted in known:
+            return halved, Change(known[wanted], None, str(_rounded(int(before), after)))
+    return (halved,)
+
+
+def _rounded(total: int, parts: int) -> int:
+    """So many backward passes that at least as much is seen as before."""
+    return -(-total // parts)
+
+
+def _plain(name: str) -> str:
+    return name.lstrip("-").replace("-", "_").lower()
+
+
+def _find(args: Sequence[str], name: str) -> tuple[int, str, str] | None:
+    """Where an argument stands last, how it is spelled, and its value. The last one is what counts to argparse."""
+    for index in range(len(args) - 1, -1, -1):
+        word = args[index]
+        spelled, equals, value = word.partition("=")
+        dashed = spelled.startswith("-")
+        if not (dashed or equals) or _plain(spelled) != _plain(name):  # `training.batch_size=4`, as hydra has it
+            continue
+        if equals:
+            return index, spelled, value
+        if index + 1 < len(args) and not _is_option(args[index + 1]):
+            return index, spelled, args[index + 1]
+    return None
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and not re.fullmatch(r"-\d+(?:\.\d+)?(?:[eE]-?\d+)?", word)

@@ -1,0 +1,104 @@
+"""The watchdog at work: from a tick's look to what is remembered (`watchdog.json`) and told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ugro.common.config import JobSpec
+from ugro.common.files import write_atomic
+from ugro.common.models import Gpu, Job, NodeView
+from ugro.common.text import count, duration
+from ugro.control_plane.evidence import rank_log
+from ugro.control_plane.failure_handler import watchdog
+from ugro.control_plane.failure_handler.steps import Progress, last_progress
+from ugro.control_plane.failure_handler.watchdog import IDLE_SECONDS, Limits, Memory, Sight, State
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.observation import Observation
+from ugro.nodes.process_manager import RankFiles, RunFiles
+
+SyncLogs = Callable[[Job], Awaitable[object]]
+
+
+async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs: SyncLogs) -> None:
+    """Take a look at a running job into account, where it is time, and tell a hang, its end, and GPUs that idle.
+
+    Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
+    """
+    path, limits = store.files(job_id).watchdog, limits_of(store.spec(job_id))
+    with state_errors(path):
+        if path.exists() and 0 <= seen.at - path.stat().st_mtime < limits.look_seconds:
+            return
+        before = _read(path)
+    job = store.job(job_id)
+    memory = watchdog.look(before, job.attempt, sights(job, seen), seen.at, limits)
+    if before is None and job.alert:  # the memory is lost, and a hang is over only with a sign of life
+        memory = memory.model_copy(update={"hung": True})
+    steps: Mapping[int, Progress | None] = {}
+    if watchdog.needs_steps(memory, limits):
+        await sync_logs(job)
+        steps = _steps(store, job)
+        memory = memory.model_copy(update={"stepped": any(steps.values())})
+    verdict = watchdog.judge(memory, limits, steps)
+    idle = memory.idle >= IDLE_SECONDS and not memory.idle_told
+    changed = {"hung": verdict.state == State.HUNG, "idle_told": memory.idle_told or idle}
+    with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
+        write_atomic(path, memory.model_copy(update=changed).model_dump_json())
+    if idle:
+        gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
+        job = store.save(job, "idle", f"its {gpus} did nothing for {duration(memory.idle)}")
+    if verdict.state == State.HUNG and job.alert is None:
+        store.save(job.model_copy(update={"alert": f"hangs: {verdict.reason}"}), "hang", verdict.reason)
+    elif verdict.state != State.HUNG and job.alert is not None:
+        store.save(job.model_copy(update={"alert": None}), "running", "it goes on: there are signs of life again")
+
+
+def limits_of(spec: JobSpec) -> Limits:
+    """The floor and the ceiling that a job asks for, or the usual ones."""
+    asked = spec.hang_after
+    return Limits(asked.min, asked.max) if asked else Limits()
+
+
+def sights(job: Job, seen: Observation) -> list[Sight]:
+    """What the nodes show of the living ranks of a job."""
+    found = []
+    for rank in job.ranks:
+        run, view = seen.runs[job.id].get(rank.node), seen.views.get(rank.node)
+        files = next((one for one in run.ranks if one.rank == rank.rank), None) if isinstance(run, RunFiles) else None
+        if files is None or not files.alive:
+            continue
+        gpus = view.gpus if isinstance(view, NodeView) else ()
+        gpu = next((gpu for gpu in gpus if gpu.uuid == rank.gpu), None)
+        found.append(_sight(rank.node, files, rank.gpu is not None, gpu))
+    return found
+
+
+def _sight(node: str, files: RankFiles, has_gpu: bool, gpu: Gpu | None) -> Sight:
+    effort = files.effort
+    return Sight(
+        rank=files.rank,
+        node=node,
+        log_bytes=files.log_bytes,
+        traffic_bytes=effort.read_bytes + effort.written_bytes if effort else None,
+        cpu_seconds=effort.cpu_seconds if effort else None,
+        state=effort.state if effort else None,
+        has_gpu=has_gpu,
+        utilization_percent=gpu.utilization_percent if gpu else None,
+        power_w=gpu.power_w if gpu else None,
+    )
+
+
+def _read(path: Path) -> Memory | None:
+    """What is remembered. A file that cannot be understood is no loss: watching begins anew."""
+    try:
+        return Memory.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
+def _steps(store: MetadataStore, job: Job) -> dict[int, Progress | None]:
+    folder = store.files(job.id).logs(job.attempt)
+    return {rank.rank: last_progress(rank_log(folder, rank.rank)) for rank in job.ranks}

@@ -1,0 +1,116 @@
+"""Shows where the ranks of a run stand. It reads, and pauses nothing. Prints one JSON object.
+
+usage: stacks.py RUN_DIR PY_SPY [RANK…]
+Python stacks are from py-spy: PY_SPY if it is not empty, else one beside this Python or on the PATH. /proc tells the
+rest: which threads there are, their states, and in which system call and kernel function each of them waits.
+"""
+
+import glob
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from typing import Any, Dict, List, Optional  # workers may have a Python older than 3.9
+
+MOST_THREADS = 256
+MOST_FRAMES = 64
+DUMP_SECONDS = 20
+
+
+def read(path: str) -> str:
+    """A file's text; nothing where it is not there or may not be read."""
+    try:
+        with open(path, errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def stat_of(path: str) -> List[str]:
+    """The fields of a stat file from the third one, the state, on."""
+    return read(path).rpartition(")")[2].split()
+
+
+def find_py_spy(given: str) -> Optional[str]:
+    """The py-spy to use, if there is one."""
+    beside = os.path.join(os.path.dirname(sys.executable), "py-spy")
+    return given or (beside if os.access(beside, os.X_OK) else shutil.which("py-spy"))
+
+
+def python_stacks(py_spy: str, pid: int) -> Dict[str, Any]:
+    """What py-spy says, by thread: without a pause, so that a training never stands still for it."""
+    command = [py_spy, "dump", "--nonblocking", "--json", "--pid", str(pid)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=DUMP_SECONDS)
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        if done.returncode:
+            return {"problem": said[0] if said else f"exit {done.returncode}"}
+        return {"threads": {thread["os_thread_id"]: thread for thread in json.loads(done.stdout.decode())}}
+    except subprocess.TimeoutExpired:
+        return {"problem": f"it gave no answer within {DUMP_SECONDS} s"}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return {"problem": f"it cannot be used: {error}"}
+
+
+def thread(folder: str, python: Dict[str, Any]) -> Dict[str, Any]:
+    """One thread; what the kernel does not tell this user is null or empty."""
+    call, wchan = read(folder + "/syscall").split(), read(folder + "/wchan").strip()
+    frames = python.get("frames") or []
+    return {
+        "tid": int(os.path.basename(folder)),
+        "name": python.get("thread_name") or read(folder + "/comm").strip(),
+        "state": next(iter(stat_of(folder + "/stat")), None),
+        "syscall": int(call[0]) if call and call[0].isdigit() else None,
+        "wchan": None if wchan in ("", "0") else wchan,
+        "kernel": re.findall(r"\] ([\w.]+)\+", read(folder + "/stack"))[:MOST_FRAMES],
+        "frames": [
+            {"function": frame["name"], "file": frame["filename"], "line": frame["line"]}
+            for frame in frames[:MOST_FRAMES]
+        ],
+    }
+
+
+def rank(file: str, py_spy: Optional[str]) -> Dict[str, Any]:
+    """One rank by its pid file."""
+    found: Dict[str, Any] = {"rank": int(re.sub(r"\D", "", os.path.basename(file))), "threads": []}
+    words = read(file).split()
+    if len(words) != 2:
+        return found
+    found["pid"] = pid = int(words[0])
+    fields = stat_of(f"/proc/{pid}/stat")
+    if len(fields) < 20 or fields[19] != words[1] or fields[0] in "ZX":
+        return found  # it ended
+    ticks = sum(int(number) for number in fields[11:15])
+    python = python_stacks(py_spy, pid) if py_spy else {}
+    stacks = python.get("threads", {})
+    folders = glob.glob(f"/proc/{pid}/task/*")
+    folders.sort(key=lambda folder: int(os.path.basename(folder)))
+    found["state"] = fields[0]
+    found["cpu_seconds"] = ticks / os.sysconf("SC_CLK_TCK")
+    found["problem"] = python.get("problem")
+    found["threads"] = [
+        thread(folder, stacks.get(int(os.path.basename(folder)), {})) for folder in folders[:MOST_THREADS]
+    ]
+    return found
+
+
+def main() -> None:
+    run_dir, given, *ranks = sys.argv[1:]
+    py_spy = find_py_spy(os.path.expanduser(given))
+    files = glob.glob(os.path.join(glob.escape(os.path.expanduser(run_dir)), "rank-*.pid"))
+    wanted = [file for file in files if re.search(r"rank-(\d+)\.pid$", file)]
+    wanted = [file for file in wanted if not ranks or re.sub(r"\D", "", os.path.basename(file)) in ranks]
+    seen = {
+        "machine": platform.machine(),
+        "py_spy": bool(py_spy),
+        "ptrace_scope": read("/proc/sys/kernel/yama/ptrace_scope").strip(),
+        "ranks": [rank(file, py_spy) for file in wanted],
+    }
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main()
