@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.report import Row, child_seconds
@@ -120,18 +121,41 @@ def _commands(home: Path) -> Iterator[Row]:
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
     for argv, limit in (("--help", None), ("status", 300.0), ("status --json", 300.0)):
-        cpu, wall = [], []
-        for _ in range(RUNS + 1):
-            before, begin = child_seconds(), time.perf_counter()
-            command = [sys.executable, "-m", "ugro", *argv.split()]
-            subprocess.run(command, env=environment, cwd=home, check=True, stdout=subprocess.DEVNULL)
-            cpu.append(child_seconds() - before)
-            wall.append(time.perf_counter() - begin)
-        note = f"CPU, with its children; {statistics.median(wall[1:]) * 1000:.0f} ms on the clock"
-        yield Row("commands, " + GROUP, f"ugro {argv}", statistics.median(cpu[1:]) * 1000, limit=limit, note=note)
+        yield _command(argv, "", home, environment, limit)
+    with _resident(home, environment):
+        for argv in ("status", "status --json"):
+            yield _command(argv, " beside `ugro serve`", home, environment, 300.0)
     cpu = []
     for _ in range(RUNS):
         before = child_seconds()
         subprocess.run([sys.executable, "-c", "pass"], env=environment, cwd=home, check=True)
         cpu.append(child_seconds() - before)
     yield Row("commands, " + GROUP, "python -c pass", statistics.median(cpu) * 1000, note="for comparison")
+
+
+def _command(argv: str, where: str, home: Path, environment: Mapping[str, str], limit: float | None) -> Row:
+    cpu, wall = [], []
+    for _ in range(RUNS + 1):
+        before, begin = child_seconds(), time.perf_counter()
+        command = [sys.executable, "-m", "ugro", *argv.split()]
+        subprocess.run(command, env=environment, cwd=home, check=True, stdout=subprocess.DEVNULL)
+        cpu.append(child_seconds() - before)
+        wall.append(time.perf_counter() - begin)
+    note = f"CPU, with its children; {statistics.median(wall[1:]) * 1000:.0f} ms on the clock"
+    return Row("commands, " + GROUP, f"ugro {argv}{where}", statistics.median(cpu[1:]) * 1000, limit=limit, note=note)
+
+
+@contextmanager
+def _resident(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
+    """`ugro serve`, from its first look on."""
+    store = MetadataStore(home / "state")
+    seen = store.remembered_node("here")
+    with subprocess.Popen(
+        [sys.executable, "-m", "ugro", "serve"], env=environment, cwd=home, stdout=subprocess.DEVNULL
+    ) as process:
+        try:
+            while store.remembered_node("here") == seen:
+                time.sleep(0.05)
+            yield
+        finally:
+            process.terminate()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -82,7 +83,7 @@ async def test_what_each_rank_does_is_told_in_words(start: Start, node: LocalTra
     os.kill(stopped, signal.SIGSTOP)
     until(lambda: fields(stopped)[0] == "T")
     until(lambda: int(fields(busy)[11]) > 20)
-    seen = await stacks(node, PATHS)
+    seen = (await stacks(node, PATHS)).ranks
     assert [rank.rank for rank in seen] == [0, 1, 2, 3]
     assert [rank.state for rank in seen] == ["T", "R", "S", "S"]
     assert main_thread(seen[0]).waits_in == "is stopped by a signal"
@@ -92,7 +93,7 @@ async def test_what_each_rank_does_is_told_in_words(start: Start, node: LocalTra
     [other] = [thread for thread in seen[2].threads if thread.tid != asleep]
     assert other.waits_in == "waits for another thread or a lock (futex)"
     assert fields(stopped)[0] == "T", "what was stopped is so still"
-    assert [rank.rank for rank in await stacks(node, PATHS, [2])] == [2]
+    assert [rank.rank for rank in (await stacks(node, PATHS, [2])).ranks] == [2]
 
 
 async def test_a_process_that_ended_or_only_has_the_pid_is_no_rank(
@@ -103,7 +104,7 @@ async def test_a_process_that_ended_or_only_has_the_pid_is_no_rank(
     (folder / "rank-1.pid").write_text("999999999 1\n")
     (folder / "rank-2.pid").write_text("")
     (folder / "rank-x.pid").write_text(f"{pid} 1\n")
-    seen = await stacks(node, PATHS)
+    seen = (await stacks(node, PATHS)).ranks
     assert [(rank.rank, rank.state, rank.threads) for rank in seen] == [(0, None, ()), (1, None, ()), (2, None, ())]
 
 
@@ -127,7 +128,7 @@ async def test_a_py_spy_that_the_node_lacks_is_sent_and_removed(
     (tmp_path / "py-spy").write_text(FAKE)
     start("asleep", "stopped")
     before = sorted(folder.iterdir())
-    seen = await stacks(node, PATHS, py_spy=tmp_path / "py-spy")
+    seen = (await stacks(node, PATHS, py_spy=tmp_path / "py-spy")).ranks
     for rank in seen:
         [frame] = main_thread(rank).frames
         assert (frame.function, frame.file, frame.line) == ("step", "/x/train.py", 42) and rank.problem is None
@@ -138,26 +139,48 @@ async def test_a_py_spy_that_the_node_lacks_is_sent_and_removed(
 @no_py_spy
 async def test_why_there_is_no_python_stack(start: Start, folder: Path, node: LocalTransport, tmp_path: Path) -> None:
     start("asleep")
-    [rank] = await stacks(node, PATHS)
+    [rank] = (await stacks(node, PATHS)).ranks
     assert "there is no py-spy" in (rank.problem or "")
     (tmp_path / "py-spy").write_text(
         "#!/bin/sh\necho 'Error: Permission Denied: Try running again with sudo' >&2; exit 1\n"
     )
-    [rank] = await stacks(node, PATHS, py_spy=tmp_path / "py-spy")
+    [rank] = (await stacks(node, PATHS, py_spy=tmp_path / "py-spy")).ranks
     assert (rank.problem or "").startswith("py-spy: Error: Permission Denied") and main_thread(
         rank
     ).waits_in == "sleeps"
     (tmp_path / "py-spy").write_text("#!/bin/sh\necho '[{}]'\n")
-    [rank] = await stacks(node, PATHS, py_spy=tmp_path / "py-spy")
+    [rank] = (await stacks(node, PATHS, py_spy=tmp_path / "py-spy")).ranks
     assert "it cannot be used" in (rank.problem or "")
     assert [path.name for path in folder.iterdir()] == ["rank-0.pid"]
+
+
+@pytest.mark.parametrize(
+    ("greeting", "report"), [(b"SERVER PROTOCOL 2\n", "Job summary\n 1 rank"), (b"HTTP/1.1 400\n", "")]
+)
+async def test_the_report_of_nccl_is_added_where_it_answers(
+    greeting: bytes, report: str, start: Start, node: LocalTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for answer in (greeting, b"OK\n", b"Job summary\n 1 rank"):
+            asked.append(await reader.readline())
+            writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        monkeypatch.setenv("NCCL_RAS_ADDR", f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        start("asleep")
+        assert (await stacks(node, PATHS)).nccl == report
+    assert asked[0] == b"CLIENT PROTOCOL 2\n"
+    assert asked[1:] == ([b"TIMEOUT 5\n", b"VERBOSE STATUS\n"] if report else [b"", b""])
 
 
 @pytest.mark.skipif(own_py_spy() is None, reason="needs py-spy on this machine")
 async def test_a_real_py_spy_shows_the_line_and_pauses_nothing(start: Start, node: LocalTransport) -> None:
     [pid] = start("stopped")
     os.kill(pid, signal.SIGSTOP)
-    [rank] = await stacks(node, PATHS, py_spy=own_py_spy())
+    [rank] = (await stacks(node, PATHS, py_spy=own_py_spy())).ranks
     assert main_thread(rank).frames[-1].function == "<module>" and main_thread(rank).frames[-1].line in (2, 3)
     assert fields(pid)[0] == "T"
 

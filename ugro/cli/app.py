@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 from collections.abc import Awaitable, Callable
@@ -16,11 +15,11 @@ from ugro.common.errors import StateLocked, UgroError
 from ugro.common.models import Job
 from ugro.common.text import printable
 from ugro.common.units import parse_past
-from ugro.control_plane.alerts.courier import Courier
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 
 if TYPE_CHECKING:
+    from ugro.control_plane.alerts.courier import Courier
     from ugro.control_plane.controller import Controller
     from ugro.control_plane.launcher import OnCode
     from ugro.nodes.pool import Pool
@@ -37,12 +36,18 @@ class App:
     def __init__(self, inventory: str | None) -> None:
         self._inventory_option = inventory
         self.store = MetadataStore(ugro_home())
-        self.courier = Courier(self.store)
 
     def reread(self) -> None:
         """Let go of the inventory, so that the next use sees what it says now."""
         for read in ("inventory", "cluster"):
             self.__dict__.pop(read, None)
+
+    @cached_property
+    def courier(self) -> Courier:
+        """Who sends alerts beside what a command does."""
+        from ugro.control_plane.alerts.courier import Courier
+
+        return Courier(self.store)
 
     @cached_property
     def inventory(self) -> Inventory:
@@ -74,6 +79,8 @@ class App:
     def run(self, act: Callable[[Controller, Pool], Awaitable[T]], on_code: OnCode | None = None) -> T:
         """Run an async command with a controller over a fresh pool, and close every connection after it."""
         # Here, since much of a command's start is the import of what reaches nodes, and not every command does.
+        import asyncio
+
         from ugro.control_plane.controller import Controller
         from ugro.nodes.pool import Pool
 

@@ -68,8 +68,9 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
-        gc.disable()  # imports make no garbage, and looking for it takes a quarter of their time
+        gc.disable()  # imports make no garbage, and looking for it, now or later, takes a quarter of their time
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        gc.freeze()
         gc.enable()
         return command
 

@@ -14,7 +14,7 @@ from ugro.common.paths import run_paths
 from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
 from ugro.nodes.pool import Pool
-from ugro.nodes.stacks import STATES, RankStack, Thread, own_py_spy, stacks
+from ugro.nodes.stacks import STATES, NodeStacks, RankStack, Thread, own_py_spy, stacks
 from ugro.nodes.transport import Transport
 
 SHOWN_FRAMES = 12
@@ -37,22 +37,31 @@ def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
         )
     node = None if rank is None else _node_of(found, rank)
 
-    async def look(_: Controller, pool: Pool) -> dict[str, list[RankStack] | NodeError]:
-        async def one(transport: Transport) -> list[RankStack]:
+    async def look(_: Controller, pool: Pool) -> dict[str, NodeStacks | NodeError]:
+        async def one(transport: Transport) -> NodeStacks:
             paths = run_paths(app.cluster, found, transport.name)
-            return await stacks(transport, paths, [] if rank is None else [rank], own_py_spy()) if paths else []
+            if paths is None:
+                return NodeStacks(ranks=())
+            return await stacks(transport, paths, [] if rank is None else [rank], own_py_spy())
 
         return await pool.each([name for name in found.nodes if node in (None, name)], one)
 
     said = app.run(look)
     errors = [answer for answer in said.values() if isinstance(answer, NodeError)]
-    seen = [(name, one) for name, answer in said.items() if not isinstance(answer, NodeError) for one in answer]
+    answers = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
+    seen = [(name, one) for name, answer in answers.items() for one in answer.ranks]
+    report = next((answer.nccl for answer in answers.values() if answer.nccl), None)  # of the whole job, on every node
     if as_json:
         ranks = [{"node": name, **one.model_dump(mode="json")} for name, one in seen]
-        print_json({"id": found.id, "ranks": ranks, "errors": [error.as_dict() for error in errors]})
+        refused = [error.as_dict() for error in errors]
+        print_json({"id": found.id, "ranks": ranks, "nccl": report, "errors": refused})
     else:
         for name, one in seen:
             _show(name, one)
+        if report:
+            click.secho("NCCL says", bold=True)
+        for line in (report or "").splitlines():
+            click.echo(f"  {printable(line)}")
         for error in errors:
             click.echo(printable(error.message), err=True)
     return max((error.exit_code for error in errors), default=0)

@@ -268,7 +268,7 @@ class JobSpec(_Config):
     time_warning: Seconds | None = None
     vram: Mib | None = None
     hang_after: HangAfter | None = None
-    checkpoints: CheckpointRules = CheckpointRules()
+    checkpoints: CheckpointRules = Field(default_factory=CheckpointRules)
     schema_version: Literal[1] = 1
 
     @field_validator("name")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, Unreachable
 from ugro.common.models import NodeView
 from ugro.common.text import duration
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
-from ugro.nodes.process_manager import RunFiles
+
+if TYPE_CHECKING:
+    from ugro.nodes.process_manager import RunFiles
 
 FRESH_SECONDS = 3.0
 """How old what the resident controller saw may be, to be shown without another look. It looks every two."""

@@ -70,11 +70,17 @@ class RankStack(Record):
     threads: tuple[Thread, ...] = ()
 
 
-class _Answer(Record):
+class NodeStacks(Record):
+    """Where the ranks of one node stand, and what NCCL's own report (RAS) says of the whole job, if it answers."""
+
+    ranks: tuple[RankStack, ...]
+    nccl: str = ""
+
+
+class _Answer(NodeStacks):
     machine: str
     py_spy: bool
     ptrace_scope: str
-    ranks: tuple[RankStack, ...]
 
 
 def own_py_spy() -> Path | None:
@@ -86,7 +92,7 @@ def own_py_spy() -> Path | None:
 
 async def stacks(
     transport: Transport, paths: RunPaths, ranks: Sequence[int] = (), py_spy: Path | None = None
-) -> list[RankStack]:
+) -> NodeStacks:
     """Where the ranks of a run on one node stand; all of them unless some are named.
 
     `py_spy` is a program of this machine's kind, used where the node has none of its own.
@@ -99,7 +105,8 @@ async def stacks(
     living = any(rank.state for rank in answer.ranks)
     if py_spy and living and not answer.py_spy and answer.machine == platform.machine():
         answer = _understood(transport, await _with_py_spy(transport, paths, words, py_spy))
-    return [_in_words(rank, answer) for rank in sorted(answer.ranks, key=lambda rank: rank.rank)]
+    found = sorted(answer.ranks, key=lambda rank: rank.rank)
+    return NodeStacks(ranks=tuple(_in_words(rank, answer) for rank in found), nccl=answer.nccl)
 
 
 async def _with_py_spy(transport: Transport, paths: RunPaths, ranks: Sequence[str], py_spy: Path) -> Outcome:

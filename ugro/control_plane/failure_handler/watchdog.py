@@ -346,7 +346,7 @@ def _hangs(memory: Memory, allowed: float, limits: Limits) -> bool:
     still = memory.watched - memory.still_at >= limits.floor and memory.still_looks >= STILL_LOOKS
     doing = {rank.doing for rank in memory.ranks}
     held = bool(doing & {Doing.STOPPED, Doing.STUCK})
-    return silent and still and Doing.WORKS not in doing and (held or Doing.UNCLEAR not in doing) and bool(doing)
+    return silent and still and (held or Doing.UNCLEAR not in doing) and bool(doing)
 
 
 def _silence_in_words(memory: Memory, quiet: float, steps: Mapping[int, Progress | None]) -> str:

@@ -3,6 +3,7 @@
 usage: stacks.py RUN_DIR PY_SPY [RANK…]
 Python stacks are from py-spy: PY_SPY if it is not empty, else one beside this Python or on the PATH. /proc tells the
 rest: which threads there are, their states, and in which system call and kernel function each of them waits.
+Where NCCL (2.24 or newer) answers on its RAS port, its own report of the job is added.
 """
 
 import glob
@@ -11,6 +12,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from typing import Any, Dict, List, Optional  # workers may have a Python older than 3.9
@@ -18,6 +20,11 @@ from typing import Any, Dict, List, Optional  # workers may have a Python older 
 MOST_THREADS = 256
 MOST_FRAMES = 64
 DUMP_SECONDS = 20
+
+RAS_ADDRESS = "localhost:28028"
+RAS_SECONDS = 5
+"""How long NCCL waits for the word of ranks that do not answer."""
+MOST_REPORT = 32 * 1024
 
 
 def read(path: str) -> str:
@@ -97,17 +104,40 @@ def rank(file: str, py_spy: Optional[str]) -> Dict[str, Any]:
     return found
 
 
+def nccl_report(pid: int) -> str:
+    """What NCCL's RAS says of the job of a rank; nothing where it does not answer."""
+    found = re.search(r"(?:^|\0)NCCL_RAS_ADDR=([^\0]+)", read(f"/proc/{pid}/environ"))
+    host, _, port = (found[1] if found else RAS_ADDRESS).rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=1) as link, link.makefile("rb") as answers:
+            for question, answer in (
+                (b"CLIENT PROTOCOL 2\n", b"SERVER PROTOCOL"),
+                (b"TIMEOUT %d\n" % RAS_SECONDS, b"OK"),
+            ):
+                link.sendall(question)
+                if not answers.readline(200).startswith(answer):
+                    return ""
+            link.settimeout(3 * RAS_SECONDS)
+            link.sendall(b"VERBOSE STATUS\n")
+            return answers.read(MOST_REPORT).decode(errors="replace")
+    except (OSError, ValueError):
+        return ""
+
+
 def main() -> None:
     run_dir, given, *ranks = sys.argv[1:]
     py_spy = find_py_spy(os.path.expanduser(given))
     files = glob.glob(os.path.join(glob.escape(os.path.expanduser(run_dir)), "rank-*.pid"))
     wanted = [file for file in files if re.search(r"rank-(\d+)\.pid$", file)]
     wanted = [file for file in wanted if not ranks or re.sub(r"\D", "", os.path.basename(file)) in ranks]
+    found = [rank(file, py_spy) for file in wanted]
+    living = [one["pid"] for one in found if one.get("state")]
     seen = {
         "machine": platform.machine(),
         "py_spy": bool(py_spy),
         "ptrace_scope": read("/proc/sys/kernel/yama/ptrace_scope").strip(),
-        "ranks": [rank(file, py_spy) for file in wanted],
+        "ranks": found,
+        "nccl": nccl_report(living[0]) if living else "",
     }
     print(json.dumps(seen))
 
