@@ -21,21 +21,10 @@ from ugro.common.config import JobSpec, NodeConfig, load_job_spec
 from ugro.common.errors import JobSpecError, NodeError
 from ugro.common.models import CodeVersion, Gpu, Job, JobState, NodeShare, NodeView, Placement, Rank
 from ugro.common.paths import RunPaths
+from ugro.control_plane.failure_handler.sights import IDLE_SECONDS, TRAFFIC, Limits, Memory, Sight, look
 from ugro.control_plane.failure_handler.steps import Progress, last_progress, progress_of
 from ugro.control_plane.failure_handler.watch import limits_of, watch
-from ugro.control_plane.failure_handler.watchdog import (
-    IDLE_SECONDS,
-    TRAFFIC,
-    Limits,
-    Memory,
-    Sight,
-    State,
-    Verdict,
-    allowance,
-    judge,
-    look,
-    needs_steps,
-)
+from ugro.control_plane.failure_handler.watchdog import State, Verdict, allowance, judge, needs_steps
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.observation import Observation
 from ugro.nodes import process_manager

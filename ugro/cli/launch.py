@@ -96,19 +96,19 @@ def launch(
     if selection.refused and not as_json:
         click.echo(f"not sent: {_refused_in_words(selection)}", err=True)
     consent = Consent(yes, takeover)
-    with _CodeProgress() as progress:
+    with CodeProgress() as progress:
 
         async def act(controller: Controller, pool: Pool) -> Job:
             return await _submit_and_start(app, controller, pool, spec, selection, consent)
 
         job = app.run(act, progress.update)
-    expected = _forecast(app, job) if job.state in (JobState.QUEUED, JobState.HELD) else None
     if as_json:
+        expected = _forecast(app, job)
         document = {"id": job.id, "name": job.name, "state": job.state.value, "note": note}
         said = {"starts_at": stamp(expected.at), "never_starts": expected.never} if expected else {}
         print_json(document | {"starts_at": None, "never_starts": False} | said)
     else:
-        _announce(job, expected)
+        announce(app, job)
     if job.state == JobState.FAILED:
         raise JobFailed(f"{job.id} did not start: {job.reason}", f"see: ugro status {job.id}")
     return _follow(app, job) if following else 0
@@ -186,8 +186,9 @@ def _refused_in_words(selection: Selection) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _announce(job: Job, expected: Forecast | None) -> None:
-    if expected:
+def announce(app: App, job: Job) -> None:
+    """Say what became of a job that was just submitted, and the commands that are useful next."""
+    if expected := _forecast(app, job):
         click.echo(f"Job {job.state.value} (ID: {job.id}). {_expectation(expected)}")
         undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
         click.echo(f"  ugro why {job.id}   ugro logs -f {job.id}   {undo}   ugro cancel {job.id}")
@@ -199,8 +200,10 @@ def _announce(job: Job, expected: Forecast | None) -> None:
         click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
 
 
-def _forecast(app: App, job: Job) -> Forecast:
+def _forecast(app: App, job: Job) -> Forecast | None:
     """When a waiting job will start, from what the nodes said at the tick just before."""
+    if job.state not in (JobState.QUEUED, JobState.HELD):
+        return None
     views = app.store.remembered_nodes()
     return forecast(read_queue(app.store, app.cluster, app.store.live(), views, time.time()), job.id)
 
@@ -265,8 +268,8 @@ def printable_script(text: str) -> str:
     return "\n".join(printable(line) for line in text.split("\n"))
 
 
-class _CodeProgress:
-    """A progress bar per node for code that takes more than a second to send, on a terminal."""
+class CodeProgress:
+    """A progress bar per node for what takes more than a second to send or to bring, on a terminal."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -274,7 +277,7 @@ class _CodeProgress:
         self._tasks: dict[str, Any] = {}
         self._began = time.monotonic()
 
-    def __enter__(self) -> _CodeProgress:
+    def __enter__(self) -> CodeProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -286,5 +289,5 @@ class _CodeProgress:
             return
         self._progress.start()
         if node not in self._tasks:
-            self._tasks[node] = self._progress.add_task(f"code to {node}", total=total)
+            self._tasks[node] = self._progress.add_task(f"files of {node}", total=total)
         self._progress.update(self._tasks[node], completed=sent, total=total)

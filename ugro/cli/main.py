@@ -31,6 +31,8 @@ COMMANDS = {
     "events": ("ugro.cli.timeline", "events", "What happened to a job or in the cluster, and when."),
     "explain": ("ugro.cli.explain", "explain_", "Why a job failed, or any training by its logs."),
     "alerts": ("ugro.cli.alerts", "alerts", "Be told of failures and the like: channels, rules, a test message."),
+    "checkpoints": ("ugro.cli.resume", "checkpoints", "The checkpoints of a job, whole or torn, and where they are."),
+    "resume": ("ugro.cli.resume", "resume", "Go on with a job that ended, from its last whole checkpoint."),
     "wait": ("ugro.cli.jobs", "wait", "Wait until a job has ended."),
     "nodes": ("ugro.cli.cluster", "nodes", "The machines and their GPUs."),
     "history": ("ugro.cli.history", "history", "What each GPU did over the last hours, whoever used it."),

@@ -237,6 +237,11 @@ class Checkpoint(Record):
     split: bool = False
     problem: str | None = None
 
+    @property
+    def whole_at(self) -> dict[str, str]:
+        """The path of it on each node that has all of it."""
+        return {} if self.split else {place.node: place.path for place in self.places}
+
 
 class Attempt(Record):
     """An attempt of a job that is over, as it stands in the record of the next one. `step` is what it went on from."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TypeVar
 
-from ugro.common.config import Inventory, JobSpec
+from ugro.common.config import Inventory, JobSpec, NodeConfig
 from ugro.common.errors import NodeError, NodeRefused, UgroError
 from ugro.common.models import Job
-from ugro.common.paths import RunPaths, run_paths
+from ugro.common.paths import CODE, RunPaths, run_paths
+from ugro.control_plane.checkpoint_store import CheckpointStore
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.nodes import code_sync, process_manager
+from ugro.nodes import process_manager
 from ugro.nodes.owner import claim, is_same_master
 from ugro.nodes.pool import Pool
 from ugro.nodes.process_manager import PORTS, Launch, Prepared
@@ -58,6 +61,7 @@ class Launcher:
         spec = self._store.spec(job.id)
         await self._claim(job, owners)
         await self._send_code(job)
+        await self._send_checkpoint(job)
         job, prepared = await self.meet(job, spec.script)
         self._store.save(job, "placed", self._meeting_words(job))
         await self.start(job, spec, prepared)
@@ -129,6 +133,8 @@ class Launcher:
             time_limit=spec.time_limit,
             time_warning=spec.warning_seconds,
             shares=share.batch_shares,
+            resume_from=_checkpoint_path(job, config),
+            resume_words=tuple(shlex.split(spec.checkpoints.resume)),
         )
 
     async def stop(self, job: Job, grace: float, nodes: Sequence[str]) -> list[str]:
@@ -146,6 +152,8 @@ class Launcher:
 
     async def _send_code(self, job: Job) -> None:
         """Code arrives once per storage: nodes that share a home are one of them."""
+        from ugro.nodes.code_sync import push_code  # here, since all who look have the launcher and few of them launch
+
         snapshot = self._store.files(job.id).snapshot
         storages = await self._all(
             job,
@@ -157,7 +165,24 @@ class Launcher:
             if receivers[storages[transport.name]] != transport.name:
                 return
             job_dir = RunPaths(transport.node.base_dir, job.id, job.attempt, 0).job_dir
-            await code_sync.push_code(transport, snapshot, job_dir, progress=self._progress(transport.name))
+            await push_code(transport, snapshot, job_dir, progress=self._progress(transport.name))
+
+        await self._all(job, push)
+
+    async def _send_checkpoint(self, job: Job) -> None:
+        """Nodes that do not have the checkpoint which a job goes on from get a copy of the master's."""
+        checkpoint = job.resume_from
+        lacking = [node for node in job.nodes if checkpoint and node not in checkpoint.whole_at]
+        if not checkpoint or not lacking:
+            return
+        from ugro.nodes.code_sync import push_code
+
+        held = await CheckpointStore(self._store, self._inventory, self._pool).bring(job, checkpoint, self._on_code)
+
+        async def push(transport: Transport) -> None:
+            if transport.name in lacking:
+                folder = _resume_dir(job, transport.node)
+                await push_code(transport, held, folder, progress=self._progress(transport.name))
 
         await self._all(job, push)
 
@@ -201,6 +226,18 @@ class Launcher:
                 raise NotStarted(job, answer)
             done[node] = answer
         return done
+
+
+def _resume_dir(job: Job, config: NodeConfig) -> str:
+    return f"{RunPaths(config.base_dir, job.id, job.attempt, 0).job_dir}/resume-{job.attempt}"
+
+
+def _checkpoint_path(job: Job, config: NodeConfig) -> str | None:
+    """Where a node has the checkpoint that the job goes on from: in its own place, or where a copy was sent to."""
+    if job.resume_from is None:
+        return None
+    sent = f"{_resume_dir(job, config)}/{CODE}/{PurePosixPath(job.resume_from.name).name}"
+    return job.resume_from.whole_at.get(config.name, sent)
 
 
 def _port_range(job: Job) -> tuple[int, int]:

@@ -12,9 +12,9 @@ from ugro.common.files import write_atomic
 from ugro.common.models import Gpu, Job, NodeView
 from ugro.common.text import count, duration
 from ugro.control_plane.evidence import rank_log
-from ugro.control_plane.failure_handler import watchdog
+from ugro.control_plane.failure_handler.sights import IDLE_SECONDS, Limits, Memory, Sight, look
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
-from ugro.control_plane.failure_handler.watchdog import IDLE_SECONDS, Limits, Memory, Sight, State
+from ugro.control_plane.failure_handler.watchdog import State, judge, needs_steps
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.observation import Observation
@@ -34,15 +34,15 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs:
             return
         before = _read(path)
     job = store.job(job_id)
-    memory = watchdog.look(before, job.attempt, sights(job, seen), seen.at, limits)
+    memory = look(before, job.attempt, sights(job, seen), seen.at, limits)
     if before is None and job.alert:  # the memory is lost, and a hang is over only with a sign of life
         memory = memory.model_copy(update={"hung": True})
     steps: Mapping[int, Progress | None] = {}
-    if watchdog.needs_steps(memory, limits):
+    if needs_steps(memory, limits):
         await sync_logs(job)
         steps = _steps(store, job)
         memory = memory.model_copy(update={"stepped": any(steps.values())})
-    verdict = watchdog.judge(memory, limits, steps)
+    verdict = judge(memory, limits, steps)
     idle = memory.idle >= IDLE_SECONDS and not memory.idle_told
     changed = {"hung": verdict.state == State.HUNG, "idle_told": memory.idle_told or idle}
     with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look

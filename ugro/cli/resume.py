@@ -1,0 +1,208 @@
+"""Commands about going on: checkpoints, resume."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from pydantic import ValidationError
+from rich.text import Text
+
+from ugro.cli.app import App, Whole, command, complete_job, json_option
+from ugro.cli.launch import CodeProgress, announce
+from ugro.cli.output import console, job_document, print_json, stamp, table, title
+from ugro.common.config import JobSpec
+from ugro.common.errors import InputError, JobSpecError
+from ugro.common.models import Checkpoint, Job
+from ugro.common.text import duration, printable, size
+from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
+from ugro.control_plane.controller import Controller
+from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
+from ugro.control_plane.failure_handler.repair import Change, smaller_batch
+from ugro.nodes.pool import Pool
+
+T = TypeVar("T")
+
+
+@command()
+@click.argument("job", shell_complete=complete_job)
+@click.option("--checkpoints", "directory", metavar="DIR", help="Where they are, if the job did not say.")
+@json_option
+def checkpoints(app: App, job: str, directory: str | None, as_json: bool) -> None:
+    """The checkpoints of JOB (id or name) on whichever node has them: step, size, whole or torn. Changes nothing."""
+    found = app.store.find(job)
+    spec = _asked(app, found, directory, None)
+    listing, kept = app.run(lambda controller, pool: _listed(app, controller, pool, found, spec))
+    if as_json:
+        print_json([_document(one, one.step in kept) for one in listing.checkpoints])
+    elif listing.checkpoints:
+        console().print(_table(listing.checkpoints, kept))
+    else:
+        click.echo("no checkpoints were found")
+    for error in listing.silent.values():
+        click.echo(f"{printable(error.message)}: what it has is missing here", err=True)
+
+
+@command()
+@click.argument("job", shell_complete=complete_job)
+@click.option("--from", "step", type=Whole(min=0), metavar="STEP", help="Not the last whole checkpoint; 0: anew.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Another value for an argument.")
+@click.option("--nodes", metavar="N|NODES", help="Another number of nodes, or their names.")
+@click.option("--checkpoints", "directory", metavar="DIR", help="Where the checkpoints are, if the job did not say.")
+@click.option("--resume-with", metavar="WORDS", help="How the script is told: '--resume_from_checkpoint {path}'.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def resume(
+    app: App,
+    job: str,
+    step: int | None,
+    settings: tuple[str, ...],
+    nodes: str | None,
+    directory: str | None,
+    resume_with: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Go on with JOB (id or name), which ended, from its last whole checkpoint: a new attempt with the same code.
+
+    The script is told by UGRO_RESUME_FROM in its environment, and by an argument where it has one for that.
+    """
+    found = app.store.find(job)
+    if not found.state.ended:
+        raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
+    spec, script = _asked(app, found, directory, resume_with), _script(app, found)
+    wanted = dict(map(_setting, settings))
+
+    async def act(controller: Controller, pool: Pool) -> Job:
+        checkpoint = None
+        if step != 0:
+            listing, _ = await _listed(app, controller, pool, found, spec)
+            checkpoint = newest_whole(listing.checkpoints, step)
+        wanted.update(_smaller_batch(found, spec, script, bool(settings) or yes or as_json))
+        planned = _planned(found, spec, script, checkpoint, wanted, nodes)
+        if not as_json:
+            _tell(found, checkpoint, planned.changes)
+        _agree(yes or as_json)
+        if checkpoint and any(node not in checkpoint.whole_at for node in found.nodes):
+            await CheckpointStore(app.store, app.cluster, pool).bring(found, checkpoint, progress.update)
+        with app.store.lock():
+            if app.store.job(found.id).attempt != found.attempt:
+                raise InputError(f"somebody else resumed {found.id} meanwhile", f"see: ugro status {found.id}")
+            where = f"from {checkpoint.name} (step {checkpoint.step})" if checkpoint else "from the beginning"
+            said = "; ".join([where, *(change.text for change in planned.changes)])
+            app.store.reopen(planned.job, planned.spec, said)
+        await app.tick(controller)
+        return app.store.job(found.id)
+
+    with CodeProgress() as progress:
+        resumed = app.run(act, progress.update)
+    if as_json:
+        print_json(job_document(resumed, app.asked(resumed)))
+    else:
+        announce(app, resumed)
+
+
+def _asked(app: App, job: Job, directory: str | None, resume_with: str | None) -> JobSpec:
+    """What the job was asked for, with what is said now of its checkpoints."""
+    spec = app.store.spec(job.id)
+    said = {"dir": directory, "resume": resume_with}
+    rules = spec.checkpoints.model_dump() | {key: value for key, value in said.items() if value is not None}
+    return _checked(lambda: JobSpec.model_validate(spec.model_dump() | {"checkpoints": rules}))
+
+
+def _checked(make: Callable[[], T]) -> T:
+    try:
+        return make()
+    except ValidationError as error:
+        first = error.errors()[0]
+        told = first["msg"].removeprefix("Value error, ")
+        raise JobSpecError(f"{'.'.join(map(str, first['loc']))}: {told}") from None
+
+
+def _planned(
+    job: Job, spec: JobSpec, script: str, checkpoint: Checkpoint | None, wanted: dict[str, str], nodes: str | None
+) -> NextAttempt:
+    return _checked(lambda: next_attempt(job, spec, script, checkpoint, wanted, nodes))
+
+
+def _script(app: App, job: Job) -> str:
+    """The text of the job's script, from the snapshot of its code; nothing where that is gone."""
+    try:
+        return (app.store.files(job.id).snapshot / job.command[0]).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+async def _listed(
+    app: App, controller: Controller, pool: Pool, job: Job, spec: JobSpec
+) -> tuple[Listing, dict[int, Any]]:
+    store = CheckpointStore(app.store, app.cluster, pool)
+    views = (await controller.observe([])).views
+    return await store.find(job, spec, views), store.kept(job)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.lstrip("-"):
+        raise InputError(f"--set {printable(text)!r}: NAME=VALUE is expected", "for instance: --set batch_size=1")
+    return name, value
+
+
+def _smaller_batch(job: Job, spec: JobSpec, script: str, decided: bool) -> dict[str, str]:
+    """After a CUDA OOM a smaller batch is offered to whoever is there to answer and has not said what to change."""
+    cause = job.first_failure.cause if job.first_failure else None
+    changes = smaller_batch(spec.args, script) if cause == "cuda_oom" else ()
+    if not changes or decided or not sys.stdin.isatty():
+        return {}
+    for change in changes:
+        click.echo(f"  {printable(change.text)}", err=True)
+    if not click.confirm("Retry with smaller batch size?", err=True):
+        return {}
+    return {change.name: change.after for change in changes}
+
+
+def _tell(job: Job, checkpoint: Checkpoint | None, changes: tuple[Change, ...]) -> None:
+    if job.first_failure:
+        click.echo(f"{title(job)} failed: {printable(job.reason)}", err=True)
+    if checkpoint:
+        age = duration(time.time() - checkpoint.saved_at)
+        where = ", ".join(place.node for place in checkpoint.places)
+        facts = f"saved {age} ago, {size(checkpoint.bytes / 2**20)}, on {where}"
+        click.echo(f"Last checkpoint: {checkpoint.step} ({printable(checkpoint.name)}, {facts})", err=True)
+    else:
+        click.echo("From the beginning.", err=True)
+    for change in changes:
+        click.echo(f"  {printable(change.text)}", err=True)
+
+
+def _agree(yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise InputError("nobody is there to agree", "say --yes to resume without a question")
+    click.confirm("Resume?", abort=True, err=True, default=True)
+
+
+def _document(checkpoint: Checkpoint, kept: bool) -> dict[str, Any]:
+    record = checkpoint.model_dump(mode="json")
+    return record | {"saved_at": stamp(checkpoint.saved_at), "whole": checkpoint.problem is None, "on_master": kept}
+
+
+def _table(found: list[Checkpoint], kept: dict[int, Any]) -> Any:
+    made = table("STEP", "SAVED", "SIZE", "KIND", "NAME", "ON", "")
+    for one in found:
+        places = [*(place.node for place in one.places), *(["this machine"] if one.step in kept else [])]
+        state = Text(printable(one.problem), "bold red") if one.problem else Text("whole", "green")
+        made.add_row(
+            "-" if one.step is None else str(one.step),
+            f"{duration(time.time() - one.saved_at)} ago",
+            size(one.bytes / 2**20),
+            one.kind,
+            printable(one.name),
+            (" + " if one.split else ", ").join(places),
+            state,
+        )
+    return made
