@@ -76,10 +76,19 @@ class Bed:
         spec = JobSpec(script="t.py", workdir=str(self.project), **fields)
         return submit(self.store, spec, choose_code(spec))
 
+    @property
+    def pool(self) -> Pool:
+        return Pool(self.inventory, lambda config: self.nodes[config.name])
+
     async def tick(self) -> None:
         """One tick of a controller that has just been started."""
-        store = MetadataStore(self.store.home)
-        await Controller(store, self.inventory, Pool(self.inventory, lambda config: self.nodes[config.name])).tick()
+        await Controller(MetadataStore(self.store.home), self.inventory, self.pool).tick()
+
+    async def looked_at(self, job: Job) -> Job:
+        """The job as its nodes show it; nothing is changed."""
+        controller = Controller(self.store, self.inventory, self.pool)
+        job = self.store.job(job.id)
+        return await controller.live(job, await controller.observe([job]))
 
     async def until(self, job: Job, *states: JobState) -> Job:
         async with asyncio.timeout(30):
@@ -370,6 +379,18 @@ async def test_a_node_given_up_frees_the_job_and_is_cleared_when_it_is_back(bed:
     last = bed.store.events(job.id)[-1]
     assert (last.kind, last.node, last.message) == ("cleared", "b", f"nothing of {job.id} is left on b")
     assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+async def test_a_cancel_that_comes_after_the_end_finds_a_success(bed: Bed) -> None:
+    job = bed.submit(STARTED)
+    await bed.until(job, JobState.RUNNING)
+    async with asyncio.timeout(30):
+        while (await bed.looked_at(job)).state != JobState.SUCCEEDED:
+            await asyncio.sleep(0.05)
+    assert bed.store.job(job.id).state == JobState.RUNNING, "nobody has acted since"
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    await bed.tick()
+    assert bed.store.job(job.id).state == JobState.SUCCEEDED
 
 
 async def test_a_node_of_another_master_gets_nothing(bed: Bed) -> None:

@@ -13,10 +13,10 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
-from ugro.nodes import gpu_monitor, observer, process_manager
+from ugro.nodes import gpu_monitor, observer
 from ugro.nodes.gpu_monitor import NO_ANSWER
 from ugro.nodes.observer import observe
-from ugro.nodes.process_manager import RankFiles
+from ugro.nodes.run_files import RankFiles, look
 from ugro.nodes.transport import LocalTransport, Outcome
 
 GPU = "GPU-5c1e0a7e-1111-2222-3333-444455556666"
@@ -83,7 +83,7 @@ async def test_view_and_files_come_in_one_round_trip(home: Path, here: Counted) 
     assert view.model_dump(exclude=volatile) == alone.model_dump(exclude=volatile)
     assert [gpu.uuid for gpu in view.gpus] == [GPU] and view.gpu_problem is None
     assert abs(view.clock_offset) < 0.2 and view.disk_free_mib
-    again = await process_manager.look(here, runs)
+    again = await look(here, runs)
     assert [(file.uid, file.ranks) for file in again] == [(file.uid, file.ranks) for file in files]
 
 

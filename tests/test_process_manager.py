@@ -15,7 +15,8 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.nodes import process_manager
-from ugro.nodes.process_manager import Launch, RankFiles, RunFiles, launch_script, parse_look
+from ugro.nodes.process_manager import Launch, launch_script
+from ugro.nodes.run_files import RankFiles, RunFiles, look, parse_look
 from ugro.nodes.transport import LocalTransport
 
 GOLDEN = Path(__file__).parent / "golden" / "launch.sh"
@@ -56,7 +57,7 @@ def script(home: Path, text: str) -> None:
 
 
 async def seen(node: LocalTransport, plan: Launch) -> RunFiles:
-    return (await process_manager.look(node, [plan.paths]))[0]
+    return (await look(node, [plan.paths]))[0]
 
 
 async def until(node: LocalTransport, plan: Launch, done: str) -> RunFiles:
@@ -250,7 +251,7 @@ async def test_no_file_of_a_run_speaks_for_another(home: Path, node: LocalTransp
     (folder / "rank-0.pid").write_text("999999999 1\n")
     (folder / "rank-0.limit").write_text("ended 1760000000\n@0 run\nexit 0\n")
     other = replace(plan.paths, attempt=2)
-    first, second = await process_manager.look(node, [plan.paths, other])
+    first, second = await look(node, [plan.paths, other])
     assert (first.uid, first.ranks) == ("uid-1", (RankFiles(0, 999999999, False, limit="ended"),))
     assert not second.claimed
 

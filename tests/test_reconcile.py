@@ -17,7 +17,7 @@ from ugro.control_plane.reconcile import (
     gpu_holders,
     news_of_ranks,
 )
-from ugro.nodes.process_manager import RankFiles, RunFiles
+from ugro.nodes.run_files import RankFiles, RunFiles
 
 NODES = ("gpu-master", "gpu1", "gpu2")
 UP = RunFiles(node_time=100.0, claimed=True, uid="u", runner_alive=True)

@@ -27,8 +27,8 @@ from ugro.control_plane.failure_handler.watch import limits_of, watch
 from ugro.control_plane.failure_handler.watchdog import State, Verdict, allowance, judge, needs_steps
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.observation import Observation
-from ugro.nodes import process_manager
-from ugro.nodes.process_manager import Effort, RankFiles, RunFiles, parse_look
+from ugro.nodes import run_files
+from ugro.nodes.run_files import Effort, RankFiles, RunFiles, parse_look
 from ugro.nodes.transport import LocalTransport
 from ugro.sandbox.cluster import Sandbox
 
@@ -407,14 +407,14 @@ async def test_a_look_tells_what_a_rank_and_its_workers_did(home: Path) -> None:
 
         until((folder / "done").exists, 30)
         until(lambda: (folder / "data").exists() and (folder / "data").stat().st_size == 3 * 2**20)
-        found = await process_manager.look(node, [RunPaths("~/.ugro", "job-001", 1, 0)])
+        found = await run_files.look(node, [RunPaths("~/.ugro", "job-001", 1, 0)])
         effort = seen().effort
         assert seen().alive and seen().log_bytes == 6 and effort
         assert effort.cpu_seconds >= 0.4, "a worker that lives counts"
         assert effort.written_bytes >= 3 * 2**20 and effort.state in "SDR"
         process.send_signal(signal.SIGSTOP)
         until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T")
-        found = await process_manager.look(node, [RunPaths("~/.ugro", "job-001", 1, 0)])
+        found = await run_files.look(node, [RunPaths("~/.ugro", "job-001", 1, 0)])
         assert (effort := seen().effort) and effort.state == "T"
     finally:
         os.killpg(process.pid, signal.SIGKILL)

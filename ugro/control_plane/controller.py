@@ -32,7 +32,7 @@ from ugro.control_plane.resource_manager.shares import with_batch_shares
 from ugro.control_plane.scheduler import schedule
 from ugro.nodes import log_streamer, observer
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import RunFiles
+from ugro.nodes.run_files import RunFiles
 from ugro.nodes.transport import Transport
 
 CANCEL_GRACE = 10.0
@@ -193,7 +193,9 @@ class Controller:
             self._end(job, JobState.CANCELLED, "cancelled before it started")
             return
         if job.wish:
-            await self._finish(job, JobState.CANCELLED, CANCEL_GRACE)
+            phase = reconcile.assess(job, seen.runs[job.id]).phase
+            over = job.state != JobState.STARTING and phase == Phase.SUCCEEDED  # before anybody carried the wish out
+            await self._finish(job, JobState.SUCCEEDED if over else JobState.CANCELLED, CANCEL_GRACE)
         elif job.first_failure:
             await self._finish(job, JobState.FAILED, CANCEL_GRACE)
         elif job.state == JobState.STARTING:

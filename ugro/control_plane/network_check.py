@@ -27,7 +27,7 @@ from ugro.control_plane.network_report import FIREWALL, Facts, NetworkReport, hu
 from ugro.control_plane.reconcile import Phase, Runs
 from ugro.nodes import log_streamer, process_manager
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import RunFiles
+from ugro.nodes.run_files import RunFiles, look
 from ugro.nodes.scripts import load
 from ugro.nodes.transport import Transport
 
@@ -127,7 +127,7 @@ class _Trial:
 
     async def _look(self) -> Phase:
         async def one(transport: Transport) -> RunFiles:
-            return (await process_manager.look(transport, [self._paths(transport.name)]))[0]
+            return (await look(transport, [self._paths(transport.name)]))[0]
 
         self._runs = await self._pool.each(self._job.nodes, one)
         found = reconcile.assess(self._job, self._runs)

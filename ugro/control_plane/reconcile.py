@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ugro.common.errors import NodeError
 from ugro.common.models import FirstFailure, Job, NodeShare, NodeView, Rank, RankState
 from ugro.common.text import count
-from ugro.nodes.process_manager import RankFiles, RunFiles
+from ugro.nodes.run_files import RankFiles, RunFiles
 
 if TYPE_CHECKING:
     from ugro.control_plane.diagnosis import Finding

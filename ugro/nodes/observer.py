@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from ugro.common.models import Gpu, NodeView
 from ugro.common.paths import RunPaths
 from ugro.nodes.gpu_monitor import NO_ANSWER, PROBE_SCRIPT, hear, parse_probe
-from ugro.nodes.process_manager import RunFiles, parse_look, require_all
+from ugro.nodes.run_files import RunFiles, parse_look, require_all
 from ugro.nodes.scripts import load
 from ugro.nodes.transport import Transport
 

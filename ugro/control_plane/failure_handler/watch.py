@@ -18,7 +18,7 @@ from ugro.control_plane.failure_handler.watchdog import State, judge, needs_step
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.observation import Observation
-from ugro.nodes.process_manager import RankFiles, RunFiles
+from ugro.nodes.run_files import RankFiles, RunFiles
 
 SyncLogs = Callable[[Job], Awaitable[object]]
 

@@ -1,0 +1,198 @@
+"""A job that ended goes on as a new attempt: from a checkpoint that is on its nodes or is sent there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from test_controller import Bed
+
+from ugro.common.config import CheckpointRules, JobSpec
+from ugro.common.errors import InputError, NodeRefused
+from ugro.common.models import Attempt, Checkpoint, CodeVersion, Job, JobState, Place, Wish
+from ugro.control_plane.checkpoint_store import CheckpointStore, newest_whole
+from ugro.control_plane.checkpoint_store.store import outdated, roots
+from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt, words_for
+from ugro.control_plane.failure_handler.repair import Change
+
+# The first attempt leaves a checkpoint beside its code on the node of rank 0 alone; the next ones say what they got.
+SCRIPT = """\
+import os, sys, zipfile
+home = os.environ["HOME"]
+if "UGRO_RESUME_FROM" not in os.environ:
+    if os.environ["RANK"] == "0":
+        os.makedirs("out", exist_ok=True)
+        with zipfile.ZipFile("out/checkpoint-70.pt", "w") as file:
+            file.writestr("archive/data.pkl", "x" * 1000)
+    sys.exit(3)
+path = os.environ["UGRO_RESUME_FROM"]
+with open(f"{home}/resumed-{os.environ['RANK']}-{os.environ['UGRO_ATTEMPT']}", "w") as said:
+    print(path, zipfile.is_zipfile(path), *sys.argv[1:], sep="\\n", file=said)
+"""
+
+
+@pytest.fixture
+def bed(home: Path) -> Bed:
+    return Bed(home)
+
+
+async def failed(bed: Bed, **fields: object) -> Job:
+    job = bed.submit(SCRIPT, **fields)
+    return await bed.until(job, JobState.FAILED)
+
+
+async def found(bed: Bed, job: Job) -> Checkpoint:
+    store = CheckpointStore(bed.store, bed.inventory, bed.pool)
+    return newest_whole((await store.find(job, bed.store.spec(job.id), {})).checkpoints)
+
+
+def reopened(bed: Bed, job: Job, checkpoint: Checkpoint | None, **wanted: str) -> NextAttempt:
+    planned = next_attempt(job, bed.store.spec(job.id), SCRIPT, checkpoint, wanted)
+    bed.store.reopen(planned.job, planned.spec, "from the test")
+    return planned
+
+
+def said(bed: Bed, rank: int, attempt: int = 2) -> list[str]:
+    return (bed.home / f"resumed-{rank}-{attempt}").read_text().splitlines()
+
+
+async def test_every_rank_goes_on_from_the_checkpoint_of_the_node_that_has_it(bed: Bed) -> None:
+    job = await failed(bed, args=("--batch-size", "8"), checkpoints=CheckpointRules(resume="--from={path}"))
+    checkpoint = await found(bed, job)
+    assert (checkpoint.step, checkpoint.name, list(checkpoint.whole_at)) == (70, "out/checkpoint-70.pt", ["a"])
+    planned = reopened(bed, job, checkpoint, batch_size="1")
+    assert planned.changes == (Change("--batch-size", "8", "1"),)
+    ended = await bed.until(job, JobState.SUCCEEDED)
+    own, sent = (
+        str(bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt"),
+        str(bed.home / "b/jobs/job-001/resume-2/code/checkpoint-70.pt"),
+    )
+    assert said(bed, 0) == [own, "True", "--batch-size", "1", f"--from={own}"]
+    assert said(bed, 1) == [sent, "True", "--batch-size", "1", f"--from={sent}"]
+    assert (ended.attempt, ended.command) == (2, ("t.py", "--batch-size", "1"))
+    [first] = ended.past
+    assert (first.attempt, first.state, first.cause) == (1, JobState.FAILED, "unknown")
+    assert bed.store.spec(job.id).args == ("--batch-size", "1")
+    assert '"8"' in bed.store.files(job.id).spec_of(1).read_text()
+    assert bed.kinds(job)[5:] == ["failed", "resumed", "starting", "placed", "running", "succeeded"]
+
+
+async def test_a_node_that_lost_its_disk_after_the_checkpoint_was_brought_gets_it_back(bed: Bed) -> None:
+    job = await failed(bed)
+    store = CheckpointStore(bed.store, bed.inventory, bed.pool)
+    checkpoint = await found(bed, job)
+    held = await store.bring(job, checkpoint)
+    assert [path.name for path in held.iterdir()] == ["checkpoint-70.pt"] and list(store.kept(job)) == [70]
+    shutil.rmtree(bed.home / "a")
+    reopened(bed, job, checkpoint.model_copy(update={"places": ()}))
+    await bed.until(job, JobState.SUCCEEDED)
+    assert said(bed, 0)[:2] == [str(bed.home / "a/jobs/job-001/resume-2/code/checkpoint-70.pt"), "True"]
+
+
+async def test_a_checkpoint_that_is_gone_when_it_is_needed_is_a_launch_that_failed(bed: Bed) -> None:
+    job = await failed(bed)
+    checkpoint = await found(bed, job)
+    (bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt").unlink()
+    reopened(bed, job, checkpoint)
+    ended = await bed.until(job, JobState.FAILED)
+    assert ended.first_failure and ended.first_failure.cause == "launch_failed"
+    assert "there is nothing at" in ended.first_failure.message
+
+
+async def test_a_checkpoint_that_no_node_gives_is_not_brought(bed: Bed) -> None:
+    job = await failed(bed)
+    checkpoint = await found(bed, job)
+    (bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt").unlink()
+    store = CheckpointStore(bed.store, bed.inventory, bed.pool)
+    with pytest.raises(NodeRefused):
+        await store.bring(job, checkpoint)
+    assert store.kept(job) == {}
+
+
+async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one_lives(bed: Bed) -> None:
+    stay = SCRIPT.replace("    sys.exit(3)\n", "    import time; time.sleep(600)\n")
+    job = await bed.until(bed.submit(stay), JobState.RUNNING)
+    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+        await bed.tick()
+    pid = bed.store.job(job.id).ranks[1].pid
+    bed.nodes["b"].silent = True
+    await bed.until(job, JobState.UNKNOWN)
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    ended = await bed.until(job, JobState.CANCELLED)
+    planned = next_attempt(ended, bed.store.spec(job.id), SCRIPT, None, {}, "a")
+    bed.store.reopen(planned.job, planned.spec, "")
+    assert bed.store.leftovers() == {(job.id, 1): ("b",)}
+    bed.nodes["b"].silent = False
+    resumed = await bed.until(job, JobState.RUNNING)
+    assert resumed.nodes == ("a",) and not bed.store.leftovers()
+    assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
+    assert bed.store.job(job.id).state == JobState.RUNNING
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    await bed.until(job, JobState.CANCELLED)
+
+
+# The decision
+
+
+def job(state: JobState = JobState.FAILED, **fields: object) -> Job:
+    code = CodeVersion(directory="/w", files=1, size_bytes=1)
+    told = {"id": "job-001", "uid": "u", "name": "n", "submitted_at": 1.0, "command": ("t.py",), "code": code}
+    return Job.model_validate(told | {"state": state} | fields)
+
+
+CHECKPOINT = Checkpoint(
+    step=5, kind="torch", name="c-5.pt", bytes=1, saved_at=1.0, places=(Place(node="a", path="/c"),)
+)
+
+
+def test_only_a_job_that_ended_is_resumed() -> None:
+    with pytest.raises(InputError, match="has not ended: it is running"):
+        next_attempt(job(JobState.RUNNING), JobSpec(script="t.py"), "", None, {})
+
+
+def test_the_next_attempt_is_queued_as_if_new_and_remembers() -> None:
+    before = job(attempt=2, ended_at=9.0, reason="broke", resume_from=CHECKPOINT, past=(), abandoned=("b",))
+    spec = JobSpec(script="t.py", hold=True, after=("job-000",), not_before=5.0, nodes=("a", "b"))
+    made = next_attempt(before, spec, "UGRO_RESUME_FROM", CHECKPOINT, {}, "1")
+    assert (made.job.state, made.job.attempt, made.job.ended_at, made.job.abandoned) == (JobState.QUEUED, 3, None, ())
+    assert made.job.past == (
+        Attempt(
+            attempt=2, state=JobState.FAILED, started_at=None, ended_at=9.0, placement=None, reason="broke", step=5
+        ),
+    )
+    assert (made.spec.hold, made.spec.after, made.spec.not_before, made.spec.nodes) == (False, (), None, 1)
+    assert [change.text for change in made.changes] == ["--nodes a,b → 1"]
+
+
+@pytest.mark.parametrize(
+    ("script", "declared", "words"),
+    [
+        ("os.environ['UGRO_RESUME_FROM']", "", ""),
+        ("add('--resume-from-checkpoint')", "", "--resume-from-checkpoint {path}"),
+        ("HfArgumentParser(TrainingArguments)", "", "--resume_from_checkpoint {path}"),
+        ("LightningCLI(Model)", "", "--ckpt_path {path}"),
+        ("nothing", "-r {path}", "-r {path}"),
+    ],
+)
+def test_how_a_script_is_told(script: str, declared: str, words: str) -> None:
+    assert words_for(JobSpec(script="t.py", checkpoints=CheckpointRules(resume=declared)), script) == words
+
+
+def test_a_script_that_shows_no_way_is_asked_for_one() -> None:
+    with pytest.raises(InputError, match="does not show how it is told") as refusal:
+        words_for(JobSpec(script="t.py"), "add('--resume')")
+    assert "--resume-with" in refusal.value.hint
+
+
+def test_where_checkpoints_are_looked_for() -> None:
+    spec = JobSpec(
+        script="t.py", args=("--output_dir", "out", "--lr", "1", "--ckpt-dir=/data", "--log_dir", "~/l", "-o")
+    )
+    assert roots(spec, "/code") == ["/code", "/code/out", "/data", "~/l"]
+    assert roots(JobSpec(script="t.py", checkpoints="ck"), "/code") == ["/code/ck"]
+
+
+def test_which_kept_checkpoints_stay() -> None:
+    spec = JobSpec(script="t.py", checkpoints=CheckpointRules(keep_last=2, keep_every=100))
+    assert outdated([50, 100, 150, 200, 250, 300], spec) == [50, 150]
