@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ugro.common.errors import InputError
-from ugro.control_plane.failure_handler.repair import Change, options_of, smaller_batch, with_changes
+from ugro.common.models import Change
+from ugro.control_plane.failure_handler.repair import options_of, smaller_batch, with_changes
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_a_value_is_changed_where_it_stands(args: list[str], wanted: dict[str, s
 def test_what_changed_is_told_and_the_same_is_no_change() -> None:
     words, changes = with_changes(["--a", "1", "--b", "2"], {"a": "5", "b": "2", "c": "3"})
     assert words == ("--a", "5", "--b", "2", "--c", "3")
-    assert changes == (Change("--a", "1", "5"), Change("--c", None, "3"))
+    assert changes == (Change(name="--a", before="1", after="5"), Change(name="--c", before=None, after="3"))
     assert changes[0].text == "--a 1 → 5" and changes[1].text == "--c (not given) → 3"
 
 

@@ -10,11 +10,10 @@ from test_controller import Bed
 
 from ugro.common.config import CheckpointRules, JobSpec
 from ugro.common.errors import InputError, NodeRefused
-from ugro.common.models import Attempt, Checkpoint, CodeVersion, Job, JobState, Place, Wish
+from ugro.common.models import Attempt, Change, Checkpoint, CodeVersion, Job, JobState, Place, Wish
 from ugro.control_plane.checkpoint_store import CheckpointStore, newest_whole
 from ugro.control_plane.checkpoint_store.store import outdated, roots
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt, words_for
-from ugro.control_plane.failure_handler.repair import Change
 
 # The first attempt leaves a checkpoint beside its code on the node of rank 0 alone; the next ones say what they got.
 SCRIPT = """\
@@ -62,7 +61,7 @@ async def test_every_rank_goes_on_from_the_checkpoint_of_the_node_that_has_it(be
     checkpoint = await found(bed, job)
     assert (checkpoint.step, checkpoint.name, list(checkpoint.whole_at)) == (70, "out/checkpoint-70.pt", ["a"])
     planned = reopened(bed, job, checkpoint, batch_size="1")
-    assert planned.changes == (Change("--batch-size", "8", "1"),)
+    assert planned.changes == (Change(name="--batch-size", before="8", after="1"),)
     ended = await bed.until(job, JobState.SUCCEEDED)
     own, sent = (
         str(bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt"),

@@ -12,10 +12,12 @@ from ugro.cli.follow import SYNC_WITHIN, follow, going_on, print_lines, print_to
 from ugro.cli.follow import wait as wait_for
 from ugro.cli.output import (
     console,
+    end_in_words,
     exit_code_of,
     job_document,
     print_json,
 )
+from ugro.cli.proposals import offer
 from ugro.common.errors import InputError, JobFailed, NodeError
 from ugro.common.models import Job, JobState, Wish
 from ugro.common.text import printable
@@ -46,7 +48,7 @@ def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None
 
     async def show(controller: Controller, _: Pool) -> int:
         reader = LogReader(app.store.files(found.id).logs(found.attempt), rank, torchrun)
-        silent = await controller.sync_logs(found, SYNC_WITHIN) if found.nodes else {}
+        silent = await controller.fresh_logs(found, SYNC_WITHIN) if found.nodes else {}
         lines = reader.lines(final=not following)
         if tail is not None:
             lines = list(deque(lines, maxlen=tail))
@@ -62,7 +64,10 @@ def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None
         return exit_code_of(await follow(app, controller, found, reader, out)) if following else 0
 
     with going_on(found) if following else contextlib.nullcontext():
-        return app.run(show)
+        status = app.run(show)
+    if following and offer(app, app.store.job(found.id)):
+        click.echo(f"  ugro logs -f {found.id}")
+    return status
 
 
 @command()
@@ -123,9 +128,7 @@ def wait(app: App, job: str, as_json: bool) -> int:
     if as_json:
         print_json(job_document(ended, app.asked(ended)))
     if ended.state != JobState.SUCCEEDED:
-        raise JobFailed(
-            f"{ended.id} {ended.state.value}: {ended.reason}", f"see: ugro status {ended.id}; ugro logs {ended.id}"
-        )
+        raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}; ugro logs {ended.id}")
     if not as_json:
         click.echo(f"{ended.id} succeeded")
     return 0

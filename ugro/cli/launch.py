@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import time
 from pathlib import Path
@@ -10,10 +11,10 @@ from typing import Any
 import click
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
+from ugro.cli.app import UNATTENDED, App, ScriptCommand, Whole, command, json_option
 from ugro.cli.consent import Consent
 from ugro.cli.follow import follow, going_on
-from ugro.cli.output import console, print_json, ranks_table, stamp, title
+from ugro.cli.output import console, end_in_words, print_json, ranks_table, stamp, title
 from ugro.common.config import PRIORITIES, JobSpec, job_spec, load_job_spec
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.models import CodeVersion, Job, JobState
@@ -63,6 +64,11 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
 @click.option(
     "--time-warning", metavar="TIME", help="SIGUSR2 so long before. Default: a tenth of the time, at most 5m."
 )
+@click.option(
+    "--on-failure", multiple=True, metavar="[CAUSE=]ask|retry|fail", help="Propose and wait, try again, or neither."
+)
+@click.option("--checkpoints", metavar="DIR", help="Where the script saves, if not in its own folder.")
+@click.option("--resume-with", metavar="WORDS", help="How it is told to go on: '--resume_from_checkpoint {path}'.")
 @click.option("--follow", "following", is_flag=True, help="Show its logs until it has ended; exit code 1 if it failed.")
 @click.option("--dry-run", is_flag=True, help="Print exactly what would run on each node, and start nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask: about a large folder, or memory that may not be enough.")
@@ -104,11 +110,11 @@ def launch(
         job = app.run(act, progress.update)
     if as_json:
         expected = _forecast(app, job)
-        document = {"id": job.id, "name": job.name, "state": job.state.value, "note": note}
+        document = {"id": job.id, "name": job.name, "state": job.state.value, "note": note, "attended": app.attended()}
         said = {"starts_at": stamp(expected.at), "never_starts": expected.never} if expected else {}
         print_json(document | {"starts_at": None, "never_starts": False} | said)
     else:
-        announce(app, job)
+        announce(app, job, following)
     if job.state == JobState.FAILED:
         raise JobFailed(f"{job.id} did not start: {job.reason}", f"see: ugro status {job.id}")
     return _follow(app, job) if following else 0
@@ -121,6 +127,7 @@ def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], op
         InputError, JobSpecError: with what is wrong and what is expected.
     """
     given = {key: value for key, value in options.items() if value not in (None, ())}
+    rules = {key: given.pop(name) for name, key in (("checkpoints", "dir"), ("resume_with", "resume")) if name in given}
     if "after" in given:
         given["after"] = tuple(_by_id(app, word) for word in given["after"])
     if words and not words[0].startswith("-"):
@@ -128,20 +135,30 @@ def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], op
         if rest:
             raise InputError(
                 f"{printable(rest[0])!r} is not an option of `ugro launch`",
-                f"what the script should get stands after --: ugro launch {shlex.quote(first)} -- {shlex.join(rest)}",
+                f"{_meant(rest[0])}what the script should get stands after --: "
+                f"ugro launch {shlex.quote(first)} -- {shlex.join(rest)}",
             )
         if Path(first).suffix in (".yaml", ".yml"):
             spec = load_job_spec(Path(first))
             given = {"after": tuple(_by_id(app, word) for word in spec.after)} | given
             workdir = str(Path(first).parent / spec.workdir)  # as the file says it, from where the file is
+            if rules:
+                given["checkpoints"] = spec.checkpoints.model_dump() | rules
             return job_spec(**(spec.model_dump() | given | {"args": (*spec.args, *script_args), "workdir": workdir}))
-        return job_spec(script=_relative(first), args=script_args, **given)
+        return job_spec(script=_relative(first), args=script_args, checkpoints=rules or None, **given)
     script = app.inventory.script
     if not script:
         raise InputError(
             "no script is named", f"ugro launch train.py, or set defaults: script: in {app.inventory.path}"
         )
-    return job_spec(script=_relative(script), args=(*words, *script_args), **given)
+    return job_spec(script=_relative(script), args=(*words, *script_args), checkpoints=rules or None, **given)
+
+
+def _meant(word: str) -> str:
+    """The option of `ugro launch` that somebody mistyped, as a question; nothing where none is like it."""
+    options = [name for param in launch.params for name in param.opts if name.startswith("--")]
+    near = difflib.get_close_matches(word.partition("=")[0], options, 1) if word.startswith("--") else []
+    return f"did you mean {near[0]}? Else " if near else ""
 
 
 def _relative(script: str) -> str:
@@ -186,16 +203,18 @@ def _refused_in_words(selection: Selection) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def announce(app: App, job: Job) -> None:
+def announce(app: App, job: Job, following: bool = False) -> None:
     """Say what became of a job that was just submitted, and the commands that are useful next."""
     if expected := _forecast(app, job):
         click.echo(f"Job {job.state.value} (ID: {job.id}). {_expectation(expected)}")
+        if job.state == JobState.QUEUED and not (expected.never or following or app.attended()):
+            click.echo(f"  {UNATTENDED}")
         undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
         click.echo(f"  ugro why {job.id}   ugro logs -f {job.id}   {undo}   ugro cancel {job.id}")
         return
-    state = f"{job.state.value}: {printable(job.reason)}" if job.reason else job.state.value
     where = f" on {', '.join(job.nodes)}" if job.nodes else ""
-    click.echo(f"{title(job)} {state}{where}")
+    reason = f": {printable(job.reason)}" if job.reason else ""
+    click.echo(f"{title(job)} {job.state.value}{where}{reason}")
     if not job.state.ended:
         click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
 
@@ -228,7 +247,11 @@ def _follow(app: App, job: Job) -> int:
     if ended.state == JobState.SUCCEEDED:
         click.echo(f"{ended.id} succeeded")
         return 0
-    raise JobFailed(f"{ended.id} {ended.state.value}: {ended.reason}", f"see: ugro status {ended.id}")
+    from ugro.cli.proposals import offer  # here, since it needs this module
+
+    if again := offer(app, ended):
+        return _follow(app, again)
+    raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}")
 
 
 def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
 import json
 import os
 import sys
@@ -33,6 +34,9 @@ COMMANDS = {
     "alerts": ("ugro.cli.alerts", "alerts", "Be told of failures and the like: channels, rules, a test message."),
     "checkpoints": ("ugro.cli.resume", "checkpoints", "The checkpoints of a job, whole or torn, and where they are."),
     "resume": ("ugro.cli.resume", "resume", "Go on with a job that ended, from its last whole checkpoint."),
+    "proposals": ("ugro.cli.proposals", "proposals", "What UGRO would do about jobs that failed."),
+    "approve": ("ugro.cli.proposals", "approve", "Do what is proposed about a job: it goes on as a new attempt."),
+    "deny": ("ugro.cli.proposals", "deny", "Leave a job that failed as it is."),
     "wait": ("ugro.cli.jobs", "wait", "Wait until a job has ended."),
     "nodes": ("ugro.cli.cluster", "nodes", "The machines and their GPUs."),
     "history": ("ugro.cli.history", "history", "What each GPU did over the last hours, whoever used it."),
@@ -126,11 +130,17 @@ def main() -> NoReturn:
     if sys.stdout is None or sys.stderr is None:  # closed by the shell (`>&-`): then we write to nobody
         nobody = open(os.devnull, "w")  # noqa: SIM115
         sys.stdout, sys.stderr = sys.stdout or nobody, sys.stderr or nobody
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that knows only ASCII gets "?" for the rest
+            stream.reconfigure(errors="replace")
     try:
         sys.exit(cli.main(prog_name="ugro", standalone_mode=False) or EXIT_OK)
     except UgroError as error:
         _report(error.as_dict(), as_json)
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without its subcommand, which is answered by its help
+        click.echo(error.format_message(), err=True)
+        sys.exit(EXIT_INPUT)
     except click.ClickException as error:
         usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ugro"
         _report({"code": "usage", "message": error.format_message(), "hint": f"see: {usage} --help"}, as_json)

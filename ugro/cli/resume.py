@@ -16,12 +16,13 @@ from ugro.cli.launch import CodeProgress, announce
 from ugro.cli.output import console, job_document, print_json, stamp, table, title
 from ugro.common.config import JobSpec
 from ugro.common.errors import InputError, JobSpecError
-from ugro.common.models import Checkpoint, Job
+from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
-from ugro.control_plane.failure_handler.repair import Change, smaller_batch
+from ugro.control_plane.failure_handler.repair import smaller_batch
 from ugro.nodes.pool import Pool
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ def resume(
     found = app.store.find(job)
     if not found.state.ended:
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
-    spec, script = _asked(app, found, directory, resume_with), _script(app, found)
+    spec, script = _asked(app, found, directory, resume_with), script_of(app.store, found)
     wanted = dict(map(_setting, settings))
 
     async def act(controller: Controller, pool: Pool) -> Job:
@@ -94,6 +95,7 @@ def resume(
             where = f"from {checkpoint.name} (step {checkpoint.step})" if checkpoint else "from the beginning"
             said = "; ".join([where, *(change.text for change in planned.changes)])
             app.store.reopen(planned.job, planned.spec, said)
+            app.store.withdraw(found.id)
         await app.tick(controller)
         return app.store.job(found.id)
 
@@ -126,14 +128,6 @@ def _planned(
     job: Job, spec: JobSpec, script: str, checkpoint: Checkpoint | None, wanted: dict[str, str], nodes: str | None
 ) -> NextAttempt:
     return _checked(lambda: next_attempt(job, spec, script, checkpoint, wanted, nodes))
-
-
-def _script(app: App, job: Job) -> str:
-    """The text of the job's script, from the snapshot of its code; nothing where that is gone."""
-    try:
-        return (app.store.files(job.id).snapshot / job.command[0]).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 async def _listed(

@@ -23,8 +23,17 @@ from pydantic import (
     model_validator,
 )
 
+from ugro.common.causes import CAUSES
 from ugro.common.errors import InputError, InventoryError, JobSpecError
-from ugro.common.units import check_mib, check_moment, check_seconds, parse_duration, parse_mib, parse_moment
+from ugro.common.units import (
+    check_mib,
+    check_moment,
+    check_seconds,
+    check_vram,
+    parse_duration,
+    parse_mib,
+    parse_moment,
+)
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -85,6 +94,13 @@ def _dependency(value: str) -> str:
     return value
 
 
+def _cause(value: str) -> str:
+    if value not in CAUSES:
+        near = difflib.get_close_matches(value, CAUSES, 1)
+        raise ValueError(f"a cause of failure is expected{f', such as {near[0]}' if near else ''} (docs/diagnosis.md)")
+    return value
+
+
 DEPENDENCIES = ("success", "failure", "any")
 """How the job that is waited for has to end; `success` unless another is said."""
 
@@ -92,6 +108,7 @@ Seconds = Annotated[float, _said_as(parse_duration), AfterValidator(check_second
 Moment = Annotated[float, _said_as(parse_moment), AfterValidator(check_moment)]
 Mib = Annotated[int, _said_as(parse_mib), Field(ge=0), AfterValidator(check_mib)]
 Dependency = Annotated[str, AfterValidator(_dependency)]
+Cause = Annotated[str, AfterValidator(_cause)]
 
 
 def _env(value: dict[str, str]) -> dict[str, str]:
@@ -230,6 +247,27 @@ def _resume_template(value: str) -> str:
     return value
 
 
+Action = Literal["ask", "retry", "fail"]
+"""What is done about a failure: propose and wait, try again without a question, nothing."""
+
+
+class FailurePolicy(_Config):
+    """What is done when a job fails. A cause in `causes` has an answer of its own: standing consent, or none.
+
+    Of retries without a question there are at most `max_retries`; the first comes `backoff` seconds after the failure,
+    and each one after twice as long as the one before.
+    """
+
+    default: Action = "ask"
+    causes: dict[Cause, Action] = Field(default_factory=dict)
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    backoff: Seconds = 30.0
+
+    def action(self, cause: str) -> str:
+        """What is done about a failure of this cause."""
+        return self.causes.get(cause, self.default)
+
+
 class CheckpointRules(_Config):
     """Where a job's checkpoints are, how its script is told to go on from one, and which the master keeps.
 
@@ -269,6 +307,7 @@ class JobSpec(_Config):
     vram: Mib | None = None
     hang_after: HangAfter | None = None
     checkpoints: CheckpointRules = Field(default_factory=CheckpointRules)
+    on_failure: FailurePolicy = Field(default_factory=FailurePolicy)
     schema_version: Literal[1] = 1
 
     @field_validator("name")
@@ -290,6 +329,22 @@ class JobSpec(_Config):
                 raise ValueError("a node is named twice")
             return tuple(value)
         return value
+
+    @field_validator("on_failure", mode="before")
+    @classmethod
+    def _policy_from_words(cls, value: object) -> object:
+        """`retry`; or words such as `ask` and `peer_lost=retry`, as the command line has them."""
+        words = [value] if isinstance(value, str) else value
+        if not isinstance(words, (list, tuple)):
+            return value
+        policy: dict[str, Any] = {"causes": {}}
+        for word in words:
+            cause, equals, action = str(word).partition("=")
+            if equals:
+                policy["causes"][cause] = action
+            else:
+                policy["default"] = cause
+        return policy
 
     @field_validator("checkpoints", mode="before")
     @classmethod
@@ -402,10 +457,15 @@ def job_spec(**fields: Any) -> JobSpec:
         JobSpecError: a value is wrong; the message names its option.
     """
     try:
-        return JobSpec.model_validate({key: value for key, value in fields.items() if value is not None})
+        spec = JobSpec.model_validate({key: value for key, value in fields.items() if value is not None})
     except ValidationError as error:
         first, more = _first_mistake(error)
         raise JobSpecError(f"{_option(first['loc'])}: {_mistake_in_words(first)}{more}") from None
+    try:
+        check_vram(spec.vram or 0)  # not a rule of the record: what was once submitted stays readable
+    except ValueError as error:
+        raise JobSpecError(f"--vram: {error}") from None
+    return spec
 
 
 Location = tuple[str | int, ...]

@@ -243,6 +243,31 @@ class Checkpoint(Record):
         return {} if self.split else {place.node: place.path for place in self.places}
 
 
+class Change(Record):
+    """One argument of a job's next attempt, as it was and as it will be; None: it was not given."""
+
+    name: str
+    before: str | None
+    after: str
+
+    @property
+    def text(self) -> str:
+        """For people: `--batch-size 8 → 4`."""
+        return f"{self.name} {self.before if self.before is not None else '(not given)'} → {self.after}"
+
+
+class Proposal(Record):
+    """What UGRO would do about a job that failed, and waits to be told to. `checkpoint` None: from the beginning."""
+
+    job: str
+    attempt: int
+    at: float
+    cause: str
+    text: str
+    checkpoint: Checkpoint | None = None
+    changes: tuple[Change, ...] = ()
+
+
 class Attempt(Record):
     """An attempt of a job that is over, as it stands in the record of the next one. `step` is what it went on from."""
 

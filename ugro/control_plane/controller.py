@@ -17,6 +17,7 @@ from ugro.common.paths import run_paths
 from ugro.common.text import count, duration
 from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
+from ugro.control_plane.failure_handler.handler import FailureHandler
 from ugro.control_plane.failure_handler.watch import watch
 from ugro.control_plane.launcher import Launcher, NotStarted, OnCode
 from ugro.control_plane.metadata_store import MetadataStore
@@ -96,10 +97,12 @@ class Controller:
         self._drain_departed()
         live = self._store.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
         seen = await self.observe(live)
-        self._remember(seen)
+        with self._store.optional():
+            self._remember(seen)
         await self._end_leftovers(seen)
         steps = (self._advance(job, seen) for job in live if job.state.on_nodes or job.wish)
         done = await asyncio.gather(*steps, self._keep_looks(seen, live), return_exceptions=True)
+        await FailureHandler(self._store, self._inventory, self._pool).handle(seen.views)
         await self._schedule(seen)
         for problem in filter(None, done):  # told only now: one job whose files fail must not keep the others waiting
             raise problem
@@ -124,7 +127,7 @@ class Controller:
         for view in answering:
             if view.node in silent:
                 self._store.note(view.node, "answers", f"after {duration(now - silent[view.node].since)} of silence")
-            for kind, message in monitor.news(before.get(view.node), view):
+            for kind, message in monitor.news(before.get(view.node), view, self._store.known_master()):
                 self._store.note(view.node, kind, message)
         for name, silence in quiet.items():
             why, was = seen.views[name], silent.get(name)
@@ -138,7 +141,8 @@ class Controller:
         history, held = GpuHistory(self._store.home), leases(jobs)
         for name, view in seen.views.items():
             if isinstance(view, NodeView) and history.due(name, seen.at):
-                history.add(name, monitor.looks(view, held))
+                with self._store.optional():
+                    history.add(name, monitor.looks(view, held))
 
     async def _end_leftovers(self, seen: Observation) -> None:
         """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
@@ -170,6 +174,12 @@ class Controller:
         said = await self._pool.each([node for node in job.nodes if node in self._inventory.nodes], one, within)
         return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
 
+    async def fresh_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
+        """The same for whoever only reads them: on a full disk the copies that are there have to do."""
+        with self._store.optional():
+            return await self.sync_logs(job, within)
+        return {}
+
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
         if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
@@ -182,7 +192,7 @@ class Controller:
         if found.phase != Phase.RUNNING:
             changed["ended_at"] = reconcile.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
         if found.phase == Phase.FAILED:
-            await self.sync_logs(job, within)
+            await self.fresh_logs(job, within)
             failure = self._first_failure(job, found, seen)
             changed |= {"first_failure": failure, "reason": _failure_in_words(failure)}
         return job.model_copy(update=changed)
@@ -201,11 +211,13 @@ class Controller:
         elif job.state == JobState.STARTING:
             await self._launch(job, seen)
         else:
-            self._store.add_samples(job.id, self._due_samples(job, seen))
+            with self._store.optional():
+                self._store.add_samples(job.id, self._due_samples(job, seen))
             found = reconcile.assess(job, seen.runs[job.id])
             await self._follow(job, found, seen)
             if found.phase == Phase.RUNNING:
-                await watch(self._store, job.id, seen, self.sync_logs)
+                with self._store.optional():
+                    await watch(self._store, job.id, seen, self.sync_logs)
 
     def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
         """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
@@ -292,6 +304,8 @@ class Controller:
         ended_at = max(job.ended_at or time.time(), job.started_at or 0.0)  # a clock may have jumped between
         over = {"unknown_since": None, "wish": None, "alert": None}
         changed = {"state": state, "reason": reason, "ended_at": ended_at, **over}
+        if state == JobState.FAILED:
+            self._store.remember_undecided(job.id)
         self._store.save(job.model_copy(update=changed), state.value, reason if news is None else news)
 
     async def _schedule(self, seen: Observation) -> None:

@@ -12,6 +12,9 @@ from ugro.common.text import count
 SPLIT_KINDS = ("distributed", "deepspeed")
 """Of these each rank writes its own part, to the disk of its node."""
 
+CLOCK_SLACK = 2.0
+"""Seconds that a node's clock may differ from what was measured."""
+
 _OF_RANK = re.compile(r"zero_pp_rank_(\d+)_")
 
 Sightings = Mapping[str, FoundCheckpoint]
@@ -49,6 +52,25 @@ def newest_whole(checkpoints: Sequence[Checkpoint], step: int | None = None) -> 
     asked = "no checkpoint was found" if step is None else f"there is no checkpoint of step {step}"
     hint = "name the directory they are written to: --checkpoints DIR" if not checkpoints else there
     raise InputError(asked, hint)
+
+
+def newest_since(
+    asked_at: float, before: Sequence[Checkpoint], now: Sequence[Checkpoint], saw_all: bool
+) -> Checkpoint | None:
+    """The whole checkpoint that answers a request of `asked_at` (the master's clock), if there is one.
+
+    It was not there `before`, and was saved since, or is further than all that were. `saw_all`: the look before missed
+    no node, so that nothing further can have been there. Both looks go by the same clock offsets.
+    """
+    known = {(one.kind, one.name, one.step, one.saved_at) for one in before if one.problem is None}
+    furthest = max((one.step for one in before if one.problem is None and one.step is not None), default=-1)
+
+    def answers(one: Checkpoint) -> bool:
+        if one.problem is not None or (one.kind, one.name, one.step, one.saved_at) in known:
+            return False
+        return one.saved_at >= asked_at - CLOCK_SLACK or (saw_all and one.step is not None and one.step > furthest)
+
+    return max(filter(answers, now), key=lambda one: one.saved_at, default=None)
 
 
 def _merge(sightings: Sightings, clock_offsets: Mapping[str, float]) -> Checkpoint:

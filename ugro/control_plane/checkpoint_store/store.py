@@ -46,8 +46,10 @@ class CheckpointStore:
         self._inventory = inventory
         self._pool = pool
 
-    async def find(self, job: Job, spec: JobSpec, views: Mapping[str, NodeView | NodeError]) -> Listing:
-        """Ask every node that can be reached. What is there is checked, and nothing is changed.
+    async def find(
+        self, job: Job, spec: JobSpec, views: Mapping[str, NodeView | NodeError], within: float | None = None
+    ) -> Listing:
+        """Ask every node that can be reached, for `within` seconds. What is there is checked, and nothing is changed.
 
         `views` are the nodes' own words of just before, for their clocks.
         """
@@ -60,7 +62,7 @@ class CheckpointStore:
                 transport, roots(spec, f"{paths.job_dir}/{CODE}"), spec.checkpoints.pattern, since
             )
 
-        said = await self._pool.each(self._inventory.nodes, one)
+        said = await self._pool.each(self._inventory.nodes, one, within)
         found = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
         silent = {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
         return Listing(gather(found, offsets), silent)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ugro.common.config import JobSpec
 from ugro.common.errors import InputError
-from ugro.common.models import Attempt, Checkpoint, Job, JobState
-from ugro.control_plane.failure_handler.repair import Change, options_of, with_changes
+from ugro.common.models import Attempt, Change, Checkpoint, Job, JobState
+from ugro.control_plane.failure_handler.repair import options_of, with_changes
 
 RESUME_VARIABLE = "UGRO_RESUME_FROM"
 RESUME_OPTIONS = (
@@ -55,7 +55,7 @@ def next_attempt(
     fields = spec.model_dump() | {"args": args, "hold": False, "after": (), "not_before": None}
     if nodes is not None:
         fields["nodes"] = nodes
-        changes = (*changes, Change("--nodes", _shown(spec.nodes), nodes))
+        changes = (*changes, Change(name="--nodes", before=_shown(spec.nodes), after=nodes))
     asked = JobSpec.model_validate(fields)
     if checkpoint:
         rules = asked.checkpoints.model_copy(update={"resume": words_for(asked, script)})

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from ugro.common.errors import InputError
+from ugro.common.models import Change
 
 BATCH = (
     "per_device_train_batch_size",
@@ -36,20 +36,6 @@ ACCUMULATION = (
 )
 
 
-@dataclass(frozen=True)
-class Change:
-    """One argument, as it was and as it will be; None: it was not given."""
-
-    name: str
-    before: str | None
-    after: str
-
-    @property
-    def text(self) -> str:
-        """For people: `--batch-size 8 → 4`."""
-        return f"{self.name} {self.before if self.before is not None else '(not given)'} → {self.after}"
-
-
 def with_changes(
     args: Sequence[str], wanted: Mapping[str, str], known: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], tuple[Change, ...]]:
@@ -71,14 +57,14 @@ def with_changes(
                 words[index] = f"{words[index].partition('=')[0]}={value}"
             else:
                 words[index + 1] = value
-            changes.append(Change(spelled, before, value))
+            changes.append(Change(name=spelled, before=before, after=value))
             continue
         declared = next((option for option in known if _plain(option) == _plain(name)), None)
         if known and declared is None:
             raise InputError(f"the script has no argument {name!r}", f"it has {', '.join(known[:12])}")
         added = declared or f"--{name.lstrip('-')}"
         words += [added, value]
-        changes.append(Change(added, None, value))
+        changes.append(Change(name=added, before=None, after=value))
     return tuple(words), tuple(changes)
 
 
@@ -96,14 +82,16 @@ def smaller_batch(args: Sequence[str], script: str) -> tuple[Change, ...]:
         return ()
     _, name, before = found
     after = int(before) // 2
-    halved = Change(name, before, str(after))
+    halved = Change(name=name, before=before, after=str(after))
     known = {_plain(option): option for option in options_of(script)}
     for wanted in ACCUMULATION:
         given = _find(args, wanted)
         if given and given[2].isdecimal():
-            return halved, Change(given[1], given[2], str(_rounded(int(given[2]) * int(before), after)))
+            kept = _rounded(int(given[2]) * int(before), after)
+            return halved, Change(name=given[1], before=given[2], after=str(kept))
         if given is None and wanted in known:
-            return halved, Change(known[wanted], None, str(_rounded(int(before), after)))
+            kept = _rounded(int(before), after)
+            return halved, Change(name=known[wanted], before=None, after=str(kept))
     return (halved,)
 
 

@@ -17,7 +17,7 @@ from tinydb import TinyDB
 
 from ugro.common.config import NodeConfig
 from ugro.common.files import write_atomic
-from ugro.common.models import Drain, Event, Job, NodeView, Silence
+from ugro.common.models import Drain, Event, Job, NodeView, Proposal, Silence
 from ugro.common.paths import JOBS
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile
 from ugro.control_plane.metadata_store.records import state_errors
@@ -155,8 +155,48 @@ class ClusterRecords:
     def drains(self) -> dict[str, Drain]:
         """The nodes that get no new jobs."""
         with self._cluster.look() as db:
-            rows = [dict(row) for row in db.table("drains").all()]
-        return {row["node"]: Drain.model_validate(row) for row in rows}
+            drains = _drains(db)
+            return drains if has_index(db) else drains_told(drains, self._timeline.of_cluster())
+
+    def _drains_as_told(self, db: TinyDB) -> None:
+        """Take the drains from the timeline, where `cluster.json` is new or an older copy."""
+        drains = drains_told(_drains(db), self._timeline.of_cluster())
+        db.table("drains").truncate()
+        db.table("drains").insert_multiple(drain.model_dump() for drain in drains.values())
+
+    # --- failures to decide about ------------------------------------------------------------------------------------
+
+    def undecided(self) -> list[str]:
+        """Jobs that failed, or are about to, and of which nobody said yet whether they are tried again."""
+        with self._cluster.look() as db:
+            return [str(row["job"]) for row in db.table("undecided").all()]
+
+    def remember_undecided(self, job_id: str, undecided: bool = True) -> None:
+        """Keep that something is to be decided about a job's failure, or that it was."""
+        with self._change() as db:
+            table = db.table("undecided")
+            table.remove(lambda row: row.get("job") == job_id)
+            if undecided:
+                table.insert({"job": job_id})
+
+    def proposals(self) -> dict[str, Proposal]:
+        """What waits for a person's yes or no, by job."""
+        with self._cluster.look() as db:
+            rows = [dict(row) for row in db.table("proposals").all()]
+        found = [Proposal.model_validate(row) for row in rows]
+        return {proposal.job: proposal for proposal in sorted(found, key=lambda proposal: proposal.at)}
+
+    def propose(self, proposal: Proposal) -> None:
+        """Keep a proposal; an earlier one about the same job is replaced."""
+        with self._change() as db:
+            table = db.table("proposals")
+            table.remove(lambda row: row.get("job") == proposal.job)
+            table.insert(proposal.model_dump(mode="json"))
+
+    def withdraw(self, job_id: str) -> None:
+        """Let go of the proposal about a job: it was answered, or nothing came of it."""
+        with self._change() as db:
+            db.table("proposals").remove(lambda row: row.get("job") == job_id)
 
     # --- what ended jobs left, and speeds ----------------------------------------------------------------------------
 
@@ -185,3 +225,25 @@ class ClusterRecords:
             table = db.table("speeds")
             table.remove(lambda row: row.get("uuid") == uuid)
             table.insert({"uuid": uuid, "name": name, "speed": speed})
+
+
+def has_index(db: TinyDB) -> bool:
+    """Whether the file was made together with the index of the live jobs, and so stands for all there is."""
+    return db.table("meta").contains(doc_id=1)
+
+
+def drains_told(drains: Mapping[str, Drain], events: Iterable[Event]) -> dict[str, Drain]:
+    """Drains as they were at some moment, with what the timeline says happened to them since."""
+    known = dict(drains)
+    for event in events:
+        if event.node in known and event.at < known[event.node].since:
+            continue
+        if event.kind == "drained":
+            known[event.node] = Drain(node=event.node, reason=event.message, since=event.at)
+        elif event.kind == "undrained":
+            known.pop(event.node, None)
+    return known
+
+
+def _drains(db: TinyDB) -> dict[str, Drain]:
+    return {row["node"]: Drain.model_validate(dict(row)) for row in db.table("drains").all()}

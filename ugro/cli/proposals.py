@@ -1,0 +1,106 @@
+"""Commands about what UGRO proposes after a failure: proposals, approve, deny."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from ugro.cli.app import App, command, complete_job, json_option
+from ugro.cli.launch import CodeProgress, announce
+from ugro.cli.output import console, job_document, print_json, stamp, table, title
+from ugro.common.errors import InputError
+from ugro.common.models import Job, Proposal
+from ugro.common.text import duration, printable
+from ugro.control_plane.controller import Controller
+from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
+from ugro.nodes.pool import Pool
+
+
+@command()
+@json_option
+def proposals(app: App, as_json: bool) -> None:
+    """What UGRO would do about jobs that failed, and waits to be told to."""
+    found = list(app.store.proposals().values())
+    if as_json:
+        print_json([_document(proposal) for proposal in found])
+        return
+    made = table("JOB", "SINCE", "WHY", "WHAT", "ANSWER")
+    for one in found:
+        answer = f"ugro approve {one.job}   ugro deny {one.job}"
+        made.add_row(one.job, f"{duration(time.time() - one.at)} ago", printable(one.text), in_words(one), answer)
+    console().print(made if found else "nothing is proposed")
+
+
+@command()
+@click.argument("job", shell_complete=complete_job)
+@json_option
+def approve(app: App, job: str, as_json: bool) -> None:
+    """Do what is proposed about JOB (id or name): it goes on as a new attempt."""
+    resumed = carry_out(app, _proposal(app, job))
+    if as_json:
+        print_json(job_document(resumed, app.asked(resumed)))
+    else:
+        announce(app, resumed)
+
+
+@command()
+@click.argument("job", shell_complete=complete_job)
+@json_option
+def deny(app: App, job: str, as_json: bool) -> None:
+    """Leave JOB (id or name) as it is. `ugro resume` can still go on with it later."""
+    proposal = _proposal(app, job)
+    with app.store.lock():
+        app.store.withdraw(proposal.job)
+        app.store.note("", "denied", in_words(proposal), proposal.job)
+    if as_json:
+        print_json({"job": proposal.job, "denied": True})
+    else:
+        click.echo(f"{proposal.job} stays as it is; to go on with it later: ugro resume {proposal.job}")
+
+
+def offer(app: App, job: Job) -> Job | None:
+    """Ask whoever followed a job that failed about what is proposed. Returns the job if it goes on."""
+    proposal = app.store.proposals().get(job.id)
+    if proposal is None:
+        return None
+    click.echo(f"{title(job)} failed: {printable(proposal.text)}", err=True)
+    question = "Retry with smaller batch size?" if proposal.changes else "Retry?"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        click.echo(f"proposed: {in_words(proposal)}", err=True)
+        click.echo(f"  ugro approve {job.id}   ugro deny {job.id}", err=True)
+        return None
+    click.echo(f"  {in_words(proposal)}", err=True)
+    return carry_out(app, proposal) if click.confirm(question, err=True) else None
+
+
+def carry_out(app: App, proposal: Proposal) -> Job:
+    """Queue the job again as it was proposed, and start it if there is room.
+
+    Raises:
+        InputError: the job is not as it was then.
+    """
+
+    async def act(controller: Controller, pool: Pool) -> None:
+        with app.store.lock():
+            await FailureHandler(app.store, app.cluster, pool).approve(proposal, progress.update)
+            await controller.tick()
+
+    with CodeProgress() as progress:
+        app.run(act, progress.update)
+    return app.store.job(proposal.job)
+
+
+def _proposal(app: App, reference: str) -> Proposal:
+    job = app.store.find(reference)
+    proposal = app.store.proposals().get(job.id)
+    if proposal is None:
+        raise InputError(f"nothing is proposed about {title(job)}", "`ugro proposals` lists what is")
+    return proposal
+
+
+def _document(proposal: Proposal) -> dict[str, Any]:
+    record = proposal.model_dump(mode="json")
+    return record | {"at": stamp(proposal.at), "text": proposal.text, "what": in_words(proposal)}

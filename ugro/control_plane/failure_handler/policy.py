@@ -1,0 +1,55 @@
+"""Whether a job that failed is tried again, proposed to be, or left: pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ugro.common.config import JobSpec
+from ugro.common.models import Change, Checkpoint, Job
+from ugro.common.text import duration
+from ugro.control_plane.diagnosis.causes import CAUSES
+
+SAME_FAILURES = 2
+"""So many failures of one cause after the same checkpoint are enough: another attempt would be the third."""
+
+FROM_OUTSIDE = ("killed", "hang")
+"""Causes that say nothing against the job itself: it may go well once nobody interferes."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`retry` after `wait` seconds, `ask`, or `leave`; why, in words."""
+
+    action: str
+    why: str
+    wait: float = 0.0
+
+
+def decide(job: Job, spec: JobSpec, checkpoint: Checkpoint | None, changes: tuple[Change, ...]) -> Decision:
+    """What to do about a job's failure, given the checkpoint it would go on from and what would be changed."""
+    cause = job.first_failure.cause if job.first_failure else "unknown"
+    action = spec.on_failure.action(cause)
+    if action == "fail":
+        return Decision("leave", f"{cause}: the job says that nothing is to be done about it")
+    if not can_help(cause, changes):
+        return Decision("leave", f"{cause}: the same would happen again")
+    step = checkpoint.step if checkpoint else None
+    where = f"after step {step}" if step is not None else "from the beginning"
+    before = [(past.cause, past.step) for past in job.past] + [
+        (cause, job.resume_from.step if job.resume_from else None)
+    ]
+    if before.count((cause, step)) >= SAME_FAILURES and not changes:
+        return Decision("leave", f"{cause}: it failed {SAME_FAILURES} times {where}, a third time would be no other")
+    retries = len(job.past)
+    if action == "ask":
+        return Decision("ask", f"{cause}: it may go well {where}")
+    if retries >= spec.on_failure.max_retries:
+        return Decision("ask", f"{cause}: it was tried again {retries} times, as often as the job allows")
+    wait = spec.on_failure.backoff * 2**retries
+    return Decision("retry", f"{cause}: tried again {where} in {duration(wait)}, as the job allows", wait)
+
+
+def can_help(cause: str, changes: tuple[Change, ...]) -> bool:
+    """Whether another attempt may go better: the cause may be over by then, or what is changed helps against it."""
+    advice = CAUSES.get(cause)
+    return bool(changes) or cause in FROM_OUTSIDE or bool(advice and advice.retry_helps)
