@@ -195,3 +195,12 @@ def test_where_checkpoints_are_looked_for() -> None:
 def test_which_kept_checkpoints_stay() -> None:
     spec = JobSpec(script="t.py", checkpoints=CheckpointRules(keep_last=2, keep_every=100))
     assert outdated([50, 100, 150, 200, 250, 300], spec) == [50, 150]
+
+
+async def test_copies_that_the_rules_do_not_keep_go_when_another_comes(bed: Bed) -> None:
+    job = await failed(bed, checkpoints=CheckpointRules(keep_last=1))
+    store = CheckpointStore(bed.store, bed.inventory, bed.pool)
+    checkpoint = await found(bed, job)
+    for step in (60, 70, 50):
+        await store.bring(job, checkpoint.model_copy(update={"step": step}))
+    assert list(store.kept(job)) == [50, 70], "the one that was just asked for stays"

@@ -63,6 +63,8 @@ def deny(app: App, job: str, as_json: bool) -> None:
 
 def offer(app: App, job: Job) -> Job | None:
     """Ask whoever followed a job that failed about what is proposed. Returns the job if it goes on."""
+    if job.id in app.store.undecided():  # somebody else's tick just saw the failure
+        app.run(lambda controller, _: app.tick(controller))
     proposal = app.store.proposals().get(job.id)
     if proposal is None:
         return None

@@ -35,10 +35,10 @@ T = TypeVar("T")
 def checkpoints(app: App, job: str, directory: str | None, as_json: bool) -> None:
     """The checkpoints of JOB (id or name) on whichever node has them: step, size, whole or torn. Changes nothing."""
     found = app.store.find(job)
-    spec = _asked(app, found, directory, None)
+    spec = asked_with(app, found, directory, None)
     listing, kept = app.run(lambda controller, pool: _listed(app, controller, pool, found, spec))
     if as_json:
-        print_json([_document(one, one.step in kept) for one in listing.checkpoints])
+        print_json([checkpoint_document(one, one.step in kept) for one in listing.checkpoints])
     elif listing.checkpoints:
         console().print(_table(listing.checkpoints, kept))
     else:
@@ -74,7 +74,7 @@ def resume(
     found = app.store.find(job)
     if not found.state.ended:
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
-    spec, script = _asked(app, found, directory, resume_with), script_of(app.store, found)
+    spec, script = asked_with(app, found, directory, resume_with), script_of(app.store, found)
     wanted = dict(map(_setting, settings))
 
     async def act(controller: Controller, pool: Pool) -> Job:
@@ -107,7 +107,7 @@ def resume(
         announce(app, resumed)
 
 
-def _asked(app: App, job: Job, directory: str | None, resume_with: str | None) -> JobSpec:
+def asked_with(app: App, job: Job, directory: str | None, resume_with: str | None) -> JobSpec:
     """What the job was asked for, with what is said now of its checkpoints."""
     spec = app.store.spec(job.id)
     said = {"dir": directory, "resume": resume_with}
@@ -180,7 +180,8 @@ def _agree(yes: bool) -> None:
     click.confirm("Resume?", abort=True, err=True, default=True)
 
 
-def _document(checkpoint: Checkpoint, kept: bool) -> dict[str, Any]:
+def checkpoint_document(checkpoint: Checkpoint, kept: bool) -> dict[str, Any]:
+    """The stable JSON form of a checkpoint; `kept`: a copy of it is on this machine."""
     record = checkpoint.model_dump(mode="json")
     return record | {"saved_at": stamp(checkpoint.saved_at), "whole": checkpoint.problem is None, "on_master": kept}
 

@@ -78,10 +78,9 @@ def _merge(sightings: Sightings, clock_offsets: Mapping[str, float]) -> Checkpoi
     first = sightings[nodes[0]]
     if first.kind in SPLIT_KINDS:
         problem, holders = _of_parts(sightings)
+        split = len(holders) > 1 and not _alike(sightings)
     else:
-        whole = [node for node in nodes if sightings[node].problem is None]
-        problem, holders = (None, whole) if whole else (first.problem, nodes)
-    split = first.kind in SPLIT_KINDS and len(holders) > 1 and not _alike(sightings)
+        problem, holders, split = _of_copies(sightings)
     parts = [sightings[node] for node in holders]
     return Checkpoint(
         step=first.step,
@@ -93,6 +92,19 @@ def _merge(sightings: Sightings, clock_offsets: Mapping[str, float]) -> Checkpoi
         split=split,
         problem=problem,
     )
+
+
+def _of_copies(sightings: Sightings) -> tuple[str | None, list[str], bool]:
+    """What is wrong with a checkpoint of which one node has what matters, the nodes that have it, and whether others
+    have parts that it lacks, as the random states that Hugging Face's Trainer leaves on the nodes of their ranks.
+    """
+    whole = [node for node, one in sightings.items() if one.problem is None]
+    if not whole:
+        fullest = max(sightings.values(), key=lambda one: one.files)  # the others have only such parts
+        return fullest.problem, list(sightings), False
+    there = {shard for node in whole for shard in sightings[node].shards}
+    others = [node for node, one in sightings.items() if node not in whole and not there.issuperset(one.shards)]
+    return None, [whole[0], *others] if others else whole, bool(others)
 
 
 def _alike(sightings: Sightings) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ugro.common.config import Inventory, JobSpec
-from ugro.common.errors import NodeError, StateError
+from ugro.common.errors import NodeError
 from ugro.common.models import Checkpoint, FoundCheckpoint, Job, NodeView
 from ugro.common.paths import CODE, RunPaths
 from ugro.control_plane.checkpoint_store.gathering import gather
@@ -69,15 +69,13 @@ class CheckpointStore:
 
     def kept(self, job: Job) -> dict[int, Path]:
         """The checkpoints that are whole on the master, by step."""
-        folder = self._store.files(job.id).checkpoints
-        with state_errors(folder):
-            names = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
-        return {int(path.name): path for path in sorted(names, key=lambda path: int(path.name))}
+        return copies(self._store.files(job.id).checkpoints)
 
     async def bring(self, job: Job, checkpoint: Checkpoint, progress: Progress | None = None) -> Path:
         """Bring a whole checkpoint to the master, with every file's checksum compared; of one that is split, all parts.
 
-        Returns the folder that holds it, under its own name. One that is here already is left as it is.
+        Returns the folder that holds it, under its own name. One that is here already is left as it is; others that the
+        job's rules do not keep are removed.
 
         Raises:
             StateError: it cannot be written here. NodeError: no node that has it gave it whole.
@@ -99,6 +97,7 @@ class CheckpointStore:
                 partial.rename(target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+        self._prune(job, checkpoint.step)
         return target
 
     async def _bring_copy(self, checkpoint: Checkpoint, target: Path, progress: Progress | None) -> None:
@@ -113,8 +112,8 @@ class CheckpointStore:
         raise problem
 
     async def _bring_parts(self, checkpoint: Checkpoint, target: Path, name: str, progress: Progress | None) -> None:
-        """From all nodes into one folder; what several have is the same."""
-        for place in checkpoint.places:
+        """From all nodes into one folder; where several have a file, that of the first counts."""
+        for place in reversed(checkpoint.places):
             part = target / f".part-{place.node}"
             await self._fetch(place.node, place.path, checkpoint.bytes, part, progress)
             shutil.copytree(part, target / name, dirs_exist_ok=True)
@@ -127,16 +126,12 @@ class CheckpointStore:
 
         await checkpoints.fetch(self._pool[node], path, size, target, tell)
 
-    def prune(self, job: Job, spec: JobSpec, needed: int | None = None) -> list[int]:
-        """Remove kept checkpoints that the job's rules do not keep; `needed` stays. Returns their steps."""
+    def _prune(self, job: Job, needed: int) -> None:
         kept = self.kept(job)
-        gone = [step for step in outdated(list(kept), spec) if step != needed]
-        for step in gone:
-            try:
-                shutil.rmtree(kept[step])
-            except OSError as error:
-                raise StateError(f"{kept[step]} cannot be removed: {error.strerror}") from None
-        return gone
+        for step in outdated(list(kept), self._store.spec(job.id)):
+            if step != needed:
+                with state_errors(kept[step]):
+                    shutil.rmtree(kept[step])
 
 
 def outdated(steps: Sequence[int], spec: JobSpec) -> list[int]:
