@@ -105,9 +105,23 @@ async def test_what_the_trainer_leaves(here: LocalTransport, tmp_path: Path) -> 
     assert {one.kind for one in seen.values()} == {"transformers"} and len(seen) == 5
     assert seen["checkpoint-100"].problem is None and seen["checkpoint-100"].files == 4
     assert "another step" in str(seen["checkpoint-200"].problem)
-    assert "trainer_state.json is not whole" in str(seen["checkpoint-300"].problem)
+    assert "trainer_state.json is not there" in str(seen["checkpoint-300"].problem)
     assert "model.safetensors has" in str(seen["checkpoint-400"].problem)
     assert "model-00001-of-00002.safetensors is not there" in str(seen["checkpoint-500"].problem)
+
+
+async def test_the_trainers_other_ranks_leave_parts_that_are_whole_or_nothing(
+    here: LocalTransport, tmp_path: Path
+) -> None:
+    for step in (100, 200):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        torch.save(STATE, tmp_path / f"checkpoint-{step}" / "rng_state_1.pth")
+    whole = (tmp_path / "checkpoint-200" / "rng_state_1.pth").read_bytes()
+    (tmp_path / "checkpoint-200" / "rng_state_2.pth").write_bytes(whole[:-10])
+    seen = await found(here, tmp_path)
+    assert seen["checkpoint-100"].problem and seen["checkpoint-100"].shards == ("rng_state_1.pth",)
+    assert "rng_state_2.pth was cut short" in str(seen["checkpoint-200"].problem)
+    assert seen["checkpoint-200"].shards == ()
 
 
 @pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
@@ -152,10 +166,13 @@ async def test_hostile_files_cost_only_themselves(here: LocalTransport, tmp_path
     (tmp_path / "checkpoint-3.safetensors").write_bytes(struct.pack("<Q", 2) + b"[]")
     (tmp_path / "checkpoint-4").mkdir()
     (tmp_path / "checkpoint-4" / "trainer_state.json").write_text("[" * 100_000)
+    state = trainer_folder(tmp_path / "checkpoint-7", 7) / "trainer_state.json"
+    state.unlink()
+    os.mkfifo(state)  # whoever opens it waits
     (tmp_path / "line\nbreak 5.pt").write_bytes(b"PK\x05\x06")
     torch.save(STATE, tmp_path / "checkpoint-6.pt")
     seen = await found(here, tmp_path)
-    assert len(seen) == 6
+    assert len(seen) == 7
     assert [name for name, one in seen.items() if one.problem is None] == ["checkpoint-6.pt"]
 
 
@@ -228,6 +245,29 @@ def test_a_copy_that_is_whole_is_enough() -> None:
         False,
         105.0,
     )
+
+
+def trainers(*files: str, **fields: Any) -> FoundCheckpoint:
+    return sighting("checkpoint-10", kind="transformers", shards=files, files=len(files), **fields)
+
+
+def test_the_trainers_checkpoint_is_with_the_parts_of_other_nodes() -> None:
+    first, second = trainers("model.safetensors", "rng_state_0.pth"), trainers("rng_state_1.pth", problem="no state")
+    for order in ({"gpu1": first, "gpu2": second}, {"gpu2": second, "gpu1": first}):
+        [one] = gather({node: [sighting] for node, sighting in order.items()}, {})
+        assert one.problem is None and one.split and one.bytes == 10
+        assert [place.node for place in one.places] == ["gpu1", "gpu2"]
+
+
+def test_what_the_trainer_left_on_other_nodes_does_not_always_count() -> None:
+    first = trainers("model.safetensors", "rng_state_0.pth")
+    for other in (first, trainers("rng_state_0.pth", problem="no state"), trainers(problem="was cut short")):
+        [one] = gather({"gpu1": [first], "gpu2": [other]}, {})
+        assert one.problem is None and not one.split and one.places[0].node == "gpu1"
+    [torn] = gather(
+        {"gpu1": [trainers("rng_state_1.pth", problem="x")], "gpu2": [trainers("a", "b", problem="torn")]}, {}
+    )
+    assert torn.problem == "torn" and not torn.split
 
 
 def test_checkpoints_come_by_step() -> None:

@@ -15,8 +15,9 @@ import pytest
 from ugro.cli.app import App
 from ugro.cli.init import draft, hosts_of_ssh_config, parse_host
 from ugro.cli.main import COMMANDS, cli
-from ugro.common.config import load_inventory
+from ugro.common.config import JobSpec, load_inventory
 from ugro.common.errors import InputError
+from ugro.common.models import CodeVersion, JobState
 from ugro.control_plane.metadata_store import MetadataStore
 
 
@@ -89,6 +90,12 @@ def test_a_mistyped_command_is_answered_with_the_near_one() -> None:
             "--time: found '99999999999h': a duration of at most 10000d",
         ),
         (["launch", "train.py", "--vram", "1e400G"], "--vram: found '1e400G': a size like 512M or 10G is expected"),
+        (["launch", "train.py", "--vram", "10"], "--vram: no training fits into 10 MiB; did you mean 10G?"),
+        (["launch", "train.py", "--nmae", "x"], "did you mean --name? Else what the script should get stands after --"),
+        (["launch", "train.py", "--prio=3"], "did you mean --priority? Else"),
+        (["estimate", "--model", "7b", "--batch", "9" * 21], "a whole number from 1 to 9999999 is expected"),
+        (["estimate", "--model", "7b", "--seq", "10000000"], "a whole number from 1 to 9999999 is expected"),
+        (["estimate", "--model", "7b", "--gpus", "10000000"], "a whole number from 1 to 9999999 is expected"),
         (["--inventory", "no.yaml", "nodes"], "there is no inventory at no.yaml"),
     ],
 )
@@ -197,3 +204,33 @@ def test_a_command_computes_its_cluster_once(home: Path, monkeypatch: pytest.Mon
     (home / "inventory.yaml").write_text("nodes:\n  two: {address: 127.0.0.1}\n")
     app.reread()
     assert list(app.cluster.nodes) == ["two"] and len(looks) == 2, "`ugro serve` takes up an edited inventory"
+
+
+def test_an_option_that_is_like_none_is_only_taken_for_the_scripts() -> None:
+    assert "did you mean" not in ugro("launch", "train.py", "--learning-rate", "3").stderr
+    assert "did you mean" not in ugro("launch", "train.py", "-n", "3").stderr
+
+
+@pytest.mark.parametrize("group", ["cron", "alerts", "state", "node"])
+def test_a_group_alone_is_answered_with_its_help(home: Path, group: str) -> None:
+    done = ugro(group, cwd=home)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Usage: ugro {group} ") and "error" not in done.stderr
+
+
+def test_a_terminal_that_knows_only_ascii_gets_question_marks(home: Path) -> None:
+    (home / "inventory.yaml").write_text("nodes:\n  here: {address: 127.0.0.1, local: true}\n")
+    ugro("drain", "here", "--reason", "é", cwd=home)
+    done = ugro("nodes", cwd=home, env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "drained: ?" in done.stdout, done.stderr
+
+
+def test_what_gc_suggests_does_what_it_showed(home: Path) -> None:
+    store = MetadataStore(home / "state")
+    job = store.submit(store.reserve(), JobSpec(script="t.py"), CodeVersion(directory="/", files=0, size_bytes=0), 1.0)
+    store.save(job.model_copy(update={"state": JobState.CANCELLED, "ended_at": 5.0}), "cancelled", "")
+    log = store.files(job.id).logs(1) / "node-0" / "rank-0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("x" * 4096)
+    done = ugro("gc", "--older-than", "1m", cwd=home, env={"UGRO_HOME": str(store.home)})
+    assert "would go: ugro gc --older-than 1m --delete" in done.stdout, done

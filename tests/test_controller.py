@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from ugro.common.config import Inventory, JobSpec, NodeConfig
 from ugro.common.errors import RecordUnreadable, StateError, Unreachable
-from ugro.common.models import Drain, FirstFailure, GpuLook, Job, JobState, Wish
+from ugro.common.models import Drain, FirstFailure, GpuLook, GpuSample, Job, JobState, Wish
 from ugro.control_plane import reconcile
 from ugro.control_plane.controller import Controller
-from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store import MetadataStore, gpu_history, job_folders
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.queue import read_queue
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.scheduler import why
 from ugro.control_plane.submission import choose_code, submit
+from ugro.nodes import log_streamer
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import LocalTransport, Outcome
 
@@ -80,9 +85,11 @@ class Bed:
     def pool(self) -> Pool:
         return Pool(self.inventory, lambda config: self.nodes[config.name])
 
-    async def tick(self) -> None:
-        """One tick of a controller that has just been started."""
-        await Controller(MetadataStore(self.store.home), self.inventory, self.pool).tick()
+    async def tick(self) -> list[StateError]:
+        """One tick of a controller that has just been started. Returns what it went on without."""
+        store = MetadataStore(self.store.home)
+        await Controller(store, self.inventory, self.pool).tick()
+        return store.troubles
 
     async def looked_at(self, job: Job) -> Job:
         """The job as its nodes show it; nothing is changed."""
@@ -432,10 +439,76 @@ async def test_a_history_that_cannot_be_written_is_told_and_stops_nothing(
     job = bed.submit(STARTED)
     folder = bed.store.home / "history"
     folder.touch()
-    with pytest.raises(StateError, match="history"):
-        await bed.tick()
+    (trouble,) = await bed.tick()
+    assert str(folder) in trouble.message
     assert bed.store.job(job.id).state == JobState.RUNNING
     folder.unlink()
     await bed.until(job, JobState.SUCCEEDED)
     history = GpuHistory(bed.store.home)
     assert [(node, len(history.read(node, 0.0))) for node in history.nodes()] == [("a", 1), ("b", 1)], "once a minute"
+
+
+@pytest.mark.parametrize("gone", ["job.json", "job.json and its copy", "the folder"])
+async def test_nothing_starts_on_the_gpus_of_a_job_whose_record_is_gone(bed: Bed, gone: str) -> None:
+    lost = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
+    files, aside = bed.store.files(lost.id), bed.home / "aside"
+    shutil.copytree(files.folder, aside)
+    waiting = bed.submit(STARTED, nodes=("b",))
+    if gone == "the folder":
+        shutil.rmtree(files.folder)
+    else:
+        files.record.unlink()
+        if gone != "job.json":
+            files.record.with_name("job.json.before").unlink()
+    for _ in range(2):
+        with pytest.raises(RecordUnreadable, match=f"{files.record} is gone"):
+            await bed.tick()
+    assert bed.store.job(waiting.id).state == JobState.QUEUED
+    shutil.copytree(aside, files.folder, dirs_exist_ok=True)
+    await cancel(bed, lost)
+    await bed.until(waiting, JobState.SUCCEEDED)
+
+
+async def test_a_tick_goes_on_without_what_a_full_disk_does_not_take_and_tells_it(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "looks", lambda view, held: [GpuLook(at=view.seen_at, uuid="GPU-1")])
+    monkeypatch.setattr(monitor, "samples", lambda job, views, now: [GpuSample(at=now, rank=0, memory_mib=1)])
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+        await bed.tick()
+    other = bed.submit(STARTED)
+    bed.store.files(job.id).metrics.unlink(missing_ok=True)
+    shutil.rmtree(bed.store.home / "history")
+    bed.store.update(other.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patched:
+        views = Mock(side_effect=StateError("cluster.json: No space left on device"))
+        patched.setattr(MetadataStore, "remember_nodes", views)
+        for module in (gpu_history, job_folders):
+            patched.setattr(module, "append_line", Mock(side_effect=full))
+        told = [trouble.message for trouble in await bed.tick()]
+    assert bed.store.job(other.id).state == JobState.CANCELLED, "what the disk took was done"
+    assert [words.rpartition("/")[2] for words in told] == [
+        "cluster.json: No space left on device",
+        "metrics.jsonl: No space left on device",
+    ]
+    await cancel(bed, job)
+
+
+async def test_a_look_goes_on_without_the_logs_that_a_full_disk_does_not_take(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await bed.until(bed.submit("import sys; print('boom'); sys.exit(3)"), JobState.RUNNING)
+    controller = Controller(bed.store, bed.inventory, bed.pool)
+    full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    monkeypatch.setattr(log_streamer, "append_line", full)
+    async with asyncio.timeout(30):
+        while (now := await controller.live(job, await controller.observe([job]))).state != JobState.FAILED:
+            await asyncio.sleep(0.05)
+    assert now.first_failure and now.first_failure.exit_code == 3
+    await controller.live(job, await controller.observe([job]))
+    (trouble,) = bed.store.troubles
+    assert "No space left" in trouble.message and "UGRO_HOME" in trouble.hint and "ugro gc" in trouble.hint
+    monkeypatch.undo()
+    await bed.until(job, JobState.FAILED)

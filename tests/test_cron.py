@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from ugro.cli.cron import BEGIN, END, own_lines, sweep_line, with_block, without_block
+from ugro.cli.cron import BEGIN, END, installed, own_lines, sweep_line, with_block, without_block
 from ugro.cli.main import COMMANDS, cli
 from ugro.common.errors import InputError
 
@@ -215,3 +215,17 @@ def test_text_goes_in_and_out_again(crontab: str) -> None:
 def test_two_blocks_become_one() -> None:
     block = f"{BEGIN}\nold\n{END}\n"
     assert with_block(block + "a\n" + block + "b\n", "new") == f"{BEGIN}\nnew\n{END}\na\nb\n"
+
+
+def test_whether_the_sweep_of_a_state_directory_is_installed(ugro: Ugro, cron_folder: Path, home: Path) -> None:
+    other = home / "other"
+    other.mkdir()
+    assert not installed(home / ".ugro"), "nothing was ever changed from there"
+    ugro("install")
+    assert installed(home / ".ugro")
+    (other / "crontab.before").write_text("")
+    assert not installed(other), "it is the sweep of another state directory"
+    (cron_folder / "table").write_text(f"{BEGIN}\n")
+    assert installed(home / ".ugro"), "in doubt nobody is told that it is not"
+    (cron_folder / "table").write_text("")
+    assert not installed(home / ".ugro")

@@ -144,6 +144,7 @@ def test_other_runs_correct_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
         ((), "the size of the model cannot be told"),
         (("train.py", "--", "--epochs", "3"), "the size of the model cannot be told"),
         (("--model", "foo"), "cannot be told from 'foo'"),
+        (("--vram", "10"), "no training fits into 10 MiB; did you mean 10G?"),
         (("--model", "7b", "--vram", "lots"), "--vram: found 'lots': a size like 512M or 10G is expected"),
         (("no.yaml",), "no.yaml: cannot be read"),
         (("--model", "-1b"), "cannot be told from '-1b'"),

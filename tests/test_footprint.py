@@ -356,3 +356,52 @@ def test_a_home_that_a_busy_node_shares_is_not_cleaned() -> None:
         _refuse_if_shared("here", footprint_of(), "there", footprint_of())
     with pytest.raises(NodeRefused, match="does not answer"):
         _refuse_if_shared("here", footprint_of(), "there", NodeError("there", "is away"))
+
+
+async def test_a_process_of_another_installation_on_the_machine_is_not_of_this_one(
+    node: LocalTransport, base: Path, process: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Two nodes of a sandbox have the same job, each with a run of its own, and see each other's processes."""
+    folder = await populate(node, base)
+    for attempt in ("1", "2"):
+        (folder / attempt / "node-0").rename(folder / attempt / "node-1")
+    seen = await footprint(node)
+    assert process.pid not in {pid for pid, _ in seen.processes}
+    assert [(job.running, job.processes) for job in seen.jobs] == [(False, ())]
+    assert await clean(node) == []
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("marked", [True, False])
+async def test_a_process_that_works_below_the_folder_is_of_it(node: LocalTransport, base: Path, marked: bool) -> None:
+    folder = await populate(node, base)
+    env = {key: value for key, value in os.environ.items() if key != "UGRO_RUN"}
+    env |= {"UGRO_RUN": "uid-9/1/0"} if marked else {}
+    with subprocess.Popen(["sleep", "60.5"], env=env, cwd=folder / "code", start_new_session=True) as worker:
+        try:
+            seen = await footprint(node)
+            assert ((worker.pid, "sleep 60.5") in seen.processes) is marked
+            assert not seen.jobs[0].running, "it carries no mark of this job"
+        finally:
+            worker.kill()
+
+
+def test_what_another_master_has_goes_only_when_somebody_takes_over(ugro: Ugro, home: Path) -> None:
+    folder = leave(home)
+    (home / "place/owner").write_text("m-2 you@other since 2026-11-24T11:00:00+00:00\n")
+    refused = ugro("node", "clean", "here", "--yes")
+    assert isinstance(refused.exception, InputError) and refused.exception.exit_code == 2
+    assert "another master runs here: you@other since 2026-11-24" in refused.exception.message
+    assert "--takeover" in refused.exception.hint
+    assert isinstance(ugro("node", "clean", "here", "--yes", "--json").exception, InputError)
+    assert (folder / "code/train.py").exists()
+    assert ugro("node", "clean", "here", "--yes", "--takeover").return_value == 0
+    assert not folder.exists()
+
+
+def test_what_this_master_has_goes_without_that(ugro: Ugro, home: Path) -> None:
+    from ugro.cli.app import App
+
+    leave(home)
+    (home / "place/owner").write_text(App(None).store.master() + "\n")
+    assert ugro("node", "clean", "here", "--yes").return_value == 0

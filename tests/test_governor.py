@@ -55,7 +55,7 @@ def test_a_leased_gpu_is_never_busy_and_has_its_memory_but_for_the_display() -> 
         ({"processes": (process("/usr/bin/python3"),)}, "used by python3 of alice (pid 12, 900 MiB)"),
         ({"processes": (process("a", user=None, memory_mib=None),) * 3}, "used by a (pid 12) and 2 more"),
         ({"processes": (process("Xorg"),), "memory_used_mib": 4000}, "used by Xorg of alice (pid 12, 900 MiB)"),
-        ({"memory_used_mib": 2000}, "2000 MiB are used by a program the driver does not name"),
+        ({"memory_used_mib": 2000}, "2.0 GiB are used by a program the driver does not name"),
         ({"temperature_c": 91}, "at 91 °C, over its max_temperature of 90 °C"),
     ],
 )
@@ -87,7 +87,7 @@ def test_an_unreadable_node_refuses_with_its_error() -> None:
     [
         ({}, "new fan", "gpu1 is drained: new fan"),
         ({}, "", "gpu1 is drained"),
-        ({"disk_free_mib": 500}, None, "gpu1 has 500 MiB of disk free, less than its min_disk of 1024 MiB"),
+        ({"disk_free_mib": 500}, None, "gpu1 has 500 MiB of disk free, less than its min_disk of 1.0 GiB"),
         ({"owner": "m2 anna@laptop"}, None, "gpu1 belongs to another master (m2 anna@laptop)"),
         ({"owner": "m1 anna@laptop", "disk_free_mib": 1024}, None, None),
         ({"owner": "m2"}, "fan", "gpu1 belongs to another master (m2); gpu1 is drained: fan"),

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -19,8 +22,9 @@ from ugro.common.config import JobSpec
 from ugro.common.errors import InputError, RecordUnreadable, StateError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeView
-from ugro.control_plane.metadata_store import MetadataStore, timeline
-from ugro.control_plane.metadata_store.records import pass_over
+from ugro.control_plane.metadata_store import MetadataStore, cluster_file, retention, timeline
+from ugro.control_plane.metadata_store import store as store_module
+from ugro.control_plane.metadata_store.records import pass_over, replace_record
 from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, strays
 
 CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
@@ -204,7 +208,7 @@ def test_a_state_directory_of_the_first_version_is_taken_over(tmp_path: Path) ->
         path.write_text(
             json.dumps({key: value for key, value in fields.items() if key not in new} | {"schema_version": 1})
         )
-    for index in ("cluster.json", "finished.jsonl"):
+    for index in ("cluster.json", "cluster.json.before", "finished.jsonl"):
         (tmp_path / index).unlink()
     fresh = MetadataStore(tmp_path)
     assert [job.id for job in fresh.live()] == [live.id], "looking needs no index"
@@ -248,7 +252,7 @@ def test_a_broken_cluster_file_is_put_aside_by_a_rebuild(tmp_path: Path) -> None
     done, live = ended(store, submit(store)), submit(store)
     (tmp_path / "cluster.json").write_text("{")
     (tmp_path / "finished.jsonl").unlink()
-    assert MetadataStore(tmp_path).rebuild() == (1, 1, [])
+    assert MetadataStore(tmp_path).rebuild()[:3] == (1, 1, [])
     fresh = MetadataStore(tmp_path)
     assert [job.id for job in fresh.live()] == [live.id] and [row.id for row in fresh.summaries()] == [done.id]
     assert list(tmp_path.glob("cluster.json.broken-*"))
@@ -446,3 +450,336 @@ def test_an_id_is_one_more_than_the_highest_whatever_else_is_there(tmp_path: Pat
     for name in ("job-009", "job-1000", "job-099", "job-1000.bak", "notes", "job-twelve", ".tmp-job-123456"):
         (tmp_path / "jobs" / name).mkdir(parents=True)
     assert store.next_id() == "job-1001" and store.reserve().folder.name == "job-1001"
+
+
+# Records that are gone, or are not those of their job
+
+
+@pytest.mark.parametrize("with_copy", [True, False])
+def test_a_live_job_whose_record_is_gone_is_unreadable_and_comes_back(tmp_path: Path, with_copy: bool) -> None:
+    store = MetadataStore(tmp_path)
+    job, other = submit(store, "lost"), submit(store)
+    running = store.save(job.model_copy(update={"state": JobState.RUNNING}), "running", "")
+    store.save(running, "ranks", "")
+    record = store.files(job.id).record
+    record.unlink()
+    if not with_copy:
+        record.with_name("job.json.before").unlink()
+    for read in (lambda fresh: fresh.live(), lambda fresh: fresh.find(job.id), lambda fresh: fresh.jobs()):
+        with pytest.raises(RecordUnreadable, match=f"{record} is gone") as caught:
+            read(MetadataStore(tmp_path))
+    fresh = MetadataStore(tmp_path)
+    fresh.settle()
+    assert [error.path for error in fresh.rebuild().unreadable] == [record]
+    with pytest.raises(RecordUnreadable):
+        fresh.live()
+    assert fresh.live(pass_over) == [other]
+    if with_copy:
+        restore(tmp_path, caught.value)
+        assert [job.id for job in MetadataStore(tmp_path).live()] == [job.id, other.id]
+
+
+def test_a_live_job_whose_folder_is_gone_is_unreadable_until_a_rebuild_lets_go_of_it(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job, other = submit(store), submit(store)
+    store.save(job.model_copy(update={"state": JobState.RUNNING}), "running", "")
+    shutil.rmtree(store.files(job.id).folder)
+    fresh = MetadataStore(tmp_path)
+    fresh.settle()
+    with pytest.raises(RecordUnreadable, match="is gone") as caught:
+        fresh.live()
+    restore(tmp_path, caught.value)
+    assert MetadataStore(tmp_path).live() == [other]
+
+
+def test_a_failed_submission_leaves_nothing_in_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MetadataStore(tmp_path)
+    files = store.reserve()
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(store, "_write", Mock(side_effect=RuntimeError))
+        store.submit(files, JobSpec(script="t.py"), CODE, now=1.0)
+    shutil.rmtree(files.folder)
+    assert MetadataStore(tmp_path).live() == []
+    store.settle()
+    assert "job-001" not in (tmp_path / "cluster.json").read_text()
+
+
+def test_the_record_of_another_job_is_not_believed(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job, other = submit(store), submit(store)
+    store.update(job.id, lambda job: job.model_copy(update={"priority": 4}), "priority", "")
+    record = store.files(job.id).record
+    shutil.copy(store.files(other.id).record, record)
+    for read in (lambda fresh: fresh.live(), lambda fresh: fresh.job(job.id), lambda fresh: fresh.find(job.id)):
+        with pytest.raises(RecordUnreadable, match=r"job-001/job\.json .* it is that of job-002") as caught:
+            read(MetadataStore(tmp_path))
+    restore(tmp_path, caught.value)
+    assert [job.id for job in MetadataStore(tmp_path).live()] == [job.id, other.id]
+
+
+# The indexes
+
+
+def torn(path: Path, how: str) -> None:
+    lines = path.read_text().splitlines(keepends=True)
+    match how:
+        case "deleted":
+            path.unlink()
+        case "emptied":
+            path.write_text("")
+        case "truncated":
+            path.write_text(path.read_text()[:-40])
+        case "junk":
+            path.write_text("".join([*lines[:-1], "x" * (len(lines[-1]) - 1), "\n"]))
+        case "a line less, another longer":
+            path.write_text("".join([*lines[1:], "y" * 2000, "\n"]))
+
+
+@pytest.mark.parametrize("how", ["deleted", "emptied", "truncated", "junk", "a line less, another longer"])
+def test_a_torn_archive_is_told_until_it_is_made_anew(tmp_path: Path, how: str) -> None:
+    store = MetadataStore(tmp_path)
+    for number in range(3):
+        ended(store, submit(store, f"n{number}"))
+    last = submit(store)
+    resident = MetadataStore(tmp_path)
+    assert resident.problems() == [] == MetadataStore(tmp_path).problems()
+    torn(tmp_path / "finished.jsonl", how)
+    for fresh in (resident, MetadataStore(tmp_path)):
+        (problem,) = fresh.problems()
+        assert str(tmp_path / "finished.jsonl") in problem.message and "ugro state rebuild" in problem.hint
+    ended(MetadataStore(tmp_path), last)
+    assert resident.problems() and MetadataStore(tmp_path).problems(), "one more line makes up for none"
+    MetadataStore(tmp_path).rebuild()
+    assert resident.problems() == [] == MetadataStore(tmp_path).problems()
+    assert len(resident.summaries()) == 4
+
+
+def test_an_archive_that_a_crash_left_one_line_longer_is_no_torn_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = MetadataStore(tmp_path)
+    ended(store, submit(store))
+    job = submit(store)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(cluster_file.TransactionStorage, "commit", Mock(side_effect=RuntimeError))
+        ended(store, job)
+    assert len((tmp_path / "finished.jsonl").read_text().splitlines()) == 2
+    fresh = MetadataStore(tmp_path)
+    assert fresh.problems() == []
+    fresh.settle()
+    assert fresh.problems() == [] and len(fresh.summaries()) == 2
+
+
+def test_the_archive_is_read_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MetadataStore(tmp_path)
+    ended(store, submit(store))
+    assert store.problems() == []
+    monkeypatch.setattr(Path, "read_bytes", Mock(side_effect=AssertionError("it was read")))
+    assert store.problems() == []
+
+
+BREAKS = ["", "{", "[1, 2]", '{"drains": [1]}', '{"drains": {"x": {}}}', '{"drains": {"1": 7}}', None]
+"""Contents of a broken `cluster.json`; None: it is gone."""
+
+
+def broken_cluster(home: Path, content: str | None) -> Path:
+    path = home / "cluster.json"
+    path.unlink() if content is None else path.write_text(content)
+    return path
+
+
+@pytest.mark.parametrize("content", BREAKS)
+def test_a_rebuild_takes_what_a_broken_cluster_file_said_from_its_copy(tmp_path: Path, content: str | None) -> None:
+    store = MetadataStore(tmp_path)
+    done, live = ended(store, submit(store)), submit(store)
+    store.remember_speed("GPU-1", "RTX", 3.5)
+    store.remember_leftovers(done, ["c"])
+    store.drain(Drain(node="b", reason="noise", since=time.time()))
+    store.undrain("b")
+    store.drain(Drain(node="a", reason="fan", since=time.time()))
+    path = broken_cluster(tmp_path, content)
+    for look in (lambda fresh: fresh.live(), lambda fresh: fresh.drains(), lambda fresh: submit(fresh)):
+        with pytest.raises(RecordUnreadable, match=str(path)) as caught:
+            look(MetadataStore(tmp_path))
+    assert "cluster.json.before" in caught.value.hint and "ugro state rebuild" in caught.value.hint
+    rebuilt = MetadataStore(tmp_path).rebuild()
+    assert rebuilt[:2] == (1, 1)
+    said = "\n".join(rebuilt.mended)
+    assert "a (fan)" in said and f"{path}.before" in said
+    kept = list(tmp_path.glob("cluster.json.broken-*"))
+    assert [one.read_text() for one in kept] == ([] if content is None else [content])
+    assert all(str(one) in said for one in kept)
+    fresh = MetadataStore(tmp_path)
+    assert {node: drain.reason for node, drain in fresh.drains().items()} == {"a": "fan"}, (
+        "its copy is one change older"
+    )
+    assert fresh.speeds() == {"GPU-1": ("RTX", 3.5)} and fresh.leftovers() == {(done.id, 1): ("c",)}
+    assert fresh.live() == [live] and fresh.rebuild().mended == []
+
+
+@pytest.mark.parametrize("content", BREAKS)
+@pytest.mark.parametrize("copy", ["gone", "torn"])
+def test_without_a_copy_a_rebuild_knows_the_drains_and_says_what_is_lost(
+    tmp_path: Path, content: str | None, copy: str
+) -> None:
+    store = MetadataStore(tmp_path)
+    live = submit(store)
+    store.drain(Drain(node="a", reason="fan", since=time.time()))
+    path = broken_cluster(tmp_path, content)
+    spare = path.with_name("cluster.json.before")
+    spare.unlink() if copy == "gone" else spare.write_text("{")
+    said = "\n".join(MetadataStore(tmp_path).rebuild().mended)
+    fresh = MetadataStore(tmp_path)
+    assert set(fresh.drains()) == {"a"} and fresh.live() == [live]
+    if (content, copy) != (None, "gone"):  # as of the first version, which had no such file
+        assert "speeds" in said and "ugro measure" in said and "a (fan)" in said
+
+
+def test_a_drain_holds_while_there_is_no_cluster_file_at_all(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    submit(store)
+    store.drain(Drain(node="a", reason="fan", since=time.time()))
+    for path in tmp_path.glob("cluster.json*"):
+        path.unlink()
+    assert set(MetadataStore(tmp_path).drains()) == {"a"}
+    MetadataStore(tmp_path).remember_nodes([])
+    fresh = MetadataStore(tmp_path)
+    assert set(fresh.drains()) == {"a"} and [job.id for job in fresh.live()] == ["job-001"]
+
+
+def ugro(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command on a cluster whose only node is this machine."""
+    inventory = home / "inventory.yaml"
+    inventory.write_text(f"nodes:\n  here: {{address: 127.0.0.1, local: true, base_dir: {home}/node}}\n")
+    env = os.environ | {"UGRO_HOME": str(home), "UGRO_INVENTORY": str(inventory)}
+    return subprocess.run([sys.executable, "-m", "ugro", *words], env=env, capture_output=True, text=True, check=False)
+
+
+def test_what_is_wrong_with_the_indexes_is_told_by_commands(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    ended(store, submit(store))
+    store.drain(Drain(node="here", reason="fan", since=time.time()))
+    assert json.loads(ugro(tmp_path, "status", "--json").stdout)["problems"] == []
+    assert ugro(tmp_path, "sweep").stderr == ""
+    archive, cluster = tmp_path / "finished.jsonl", tmp_path / "cluster.json"
+    archive.write_text("")
+    (problem,) = json.loads(ugro(tmp_path, "status", "--all", "--json").stdout)["problems"]
+    assert set(problem) == {"code", "message", "hint"}
+    line = f"{problem['message']} ({problem['hint']})"
+    assert str(archive) in line and "ugro state rebuild" in line
+    assert line in ugro(tmp_path, "status").stdout
+    swept = ugro(tmp_path, "sweep")
+    assert (swept.returncode, swept.stderr) == (0, f"{line}\n")
+    cluster.write_text("[1, 2]")
+    told = ugro(tmp_path, "state", "rebuild").stdout
+    (aside,) = tmp_path.glob("cluster.json.broken-*")
+    assert str(aside) in told and "here (fan)" in told and "indexed 0 live and 1 ended jobs" in told
+    cluster.unlink()
+    mended = json.loads(ugro(tmp_path, "state", "rebuild", "--json").stdout)["mended"]
+    assert mended[0] == f"{cluster} is gone" and "here (fan)" in mended[-1]
+    assert ugro(tmp_path, "sweep").stderr == ""
+
+
+# Full disks
+
+
+def test_a_line_that_the_disk_took_in_part_is_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, write = tmp_path / "f.jsonl", os.write
+    append_line(path, '{"a": 1}')
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space left"):
+        patched.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:3]))
+        append_line(path, '{"b": 2}')
+    append_line(path, '{"c": 3}')
+    assert path.read_text().splitlines() == ['{"a": 1}', '{"b', '{"c": 3}']
+
+
+def test_on_a_full_disk_the_lock_is_taken_and_old_logs_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MetadataStore(tmp_path)
+    job = ended(store, submit(store))
+    logs = store.files(job.id).logs(1)
+    logs.mkdir(parents=True)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write(path: Path, text: str) -> None:
+        if logs.exists():
+            raise full
+        write_atomic(path, text)
+
+    monkeypatch.setattr(retention, "write_atomic", write)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", Mock(side_effect=full))
+        with store.lock():
+            prune(store, prunable(store, time.time())[0])
+    assert not logs.exists() and pruned_at(store, job.id)
+    with pytest.raises(StateError, match="denied"), monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", Mock(side_effect=PermissionError(errno.EACCES, "denied")))
+        with store.lock():
+            pass
+
+
+# Jobs that are resumed
+
+
+def resumable(store: MetadataStore) -> tuple[Job, JobSpec]:
+    """A job that failed, as its next attempt, and what that one is asked for."""
+    job = submit(store, "exp")
+    failed = job.model_copy(update={"state": JobState.FAILED, "started_at": 1.0, "ended_at": 5.0})
+    failed = store.save(failed, "failed", "boom")
+    again = failed.model_copy(update={"state": JobState.QUEUED, "attempt": 2, "ended_at": None})
+    return again, store.spec(job.id).model_copy(update={"args": ("--lr", "0.1")})
+
+
+def test_a_resumed_job_is_a_live_one_and_what_it_was_asked_before_is_kept(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    again, spec = resumable(store)
+    submit(store, "other")
+    resident = MetadataStore(tmp_path)
+    assert resident.spec(again.id).args == ()
+    store.reopen(again, spec, "from step 10")
+    for seen in (resident, MetadataStore(tmp_path)):
+        assert seen.spec(again.id).args == ("--lr", "0.1")
+        assert [job.id for job in seen.live()] == [again.id, "job-002"]
+        assert seen.find("exp").attempt == 2
+        assert seen.summaries() == [] and seen.recent(5) == [], "it has not ended, whatever it did before"
+    assert JobSpec.model_validate_json(store.files(again.id).spec_of(1).read_text()).args == ()
+    assert [event.kind for event in store.events(again.id)] == ["submitted", "failed", "resumed"]
+    assert prunable(store, time.time()) == [], "the logs of its first attempt stay"
+    ended(store, store.job(again.id), at=9.0)
+    fresh = MetadataStore(tmp_path)
+    assert [(row.id, row.state, row.ended_at) for row in fresh.summaries()] == [(again.id, JobState.SUCCEEDED, 9.0)]
+    assert fresh.find("exp").state == JobState.SUCCEEDED and fresh.problems() == []
+
+
+@pytest.mark.parametrize("step", range(1, 6))
+def test_a_resumption_that_is_killed_anywhere_is_done_or_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    store = MetadataStore(tmp_path)
+    again, spec = resumable(store)
+    steps = iter(range(1, step + 1))
+
+    def dying(act: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            if next(steps) == step:
+                raise RuntimeError
+            return act(*args)
+
+        return call
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(store_module, "write_atomic", dying(write_atomic))
+        patched.setattr(store_module, "replace_record", dying(replace_record))
+        patched.setattr(cluster_file, "replace_record", dying(replace_record))
+        patched.setattr(timeline, "append_line", dying(append_line))
+        store.reopen(again, spec, "from step 10")
+    fresh = MetadataStore(tmp_path)
+    fresh.settle()
+    done = step == 5  # the record is written, and only its event is not
+    assert fresh.job(again.id).attempt == (2 if done else 1)
+    assert [job.id for job in fresh.live()] == ([again.id] if done else [])
+    assert [row.state for row in fresh.summaries()] == ([] if done else [JobState.FAILED])
+    if not done:
+        fresh.reopen(again, spec, "from step 10")
+    assert JobSpec.model_validate_json(fresh.files(again.id).spec_of(1).read_text()).args == ()
+    assert fresh.spec(again.id).args == ("--lr", "0.1")
+    assert [event.kind for event in fresh.events(again.id)] == ["submitted", "failed", "resumed"]

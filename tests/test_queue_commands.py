@@ -15,10 +15,13 @@ from typing import Any
 
 import forked
 import pytest
+from click.testing import CliRunner
 from cluster import Ugro, until
 
+from ugro.cli.main import cli
 from ugro.common.config import JobSpec, NodeConfig
-from ugro.common.models import CodeVersion, Drain, JobState, NodeShare, Placement
+from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeShare, Placement, Wish
+from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 
 INVENTORY = "nodes:\n  here: {address: 127.0.0.1, local: true, base_dir: BASE}\n"
@@ -180,7 +183,7 @@ def test_status_shows_what_matters_and_the_rest_when_asked(master: Master) -> No
     assert [job["name"] for job in master.json("status", "--name", "n1?")["jobs"]] == ["n10", "n11"]
     assert [job["name"] for job in master.json("status", "--state", "held")["jobs"]] == ["n11"]
     assert len(master.json("status", "--since", "1h")["jobs"]) == 12
-    assert master.json("state", "rebuild") == {"live": 1, "ended": 11, "unreadable": []}
+    assert master.json("state", "rebuild") == {"live": 1, "ended": 11, "unreadable": [], "mended": []}
 
 
 def test_memory_that_will_not_do_is_told_and_asked_about(master: Master) -> None:
@@ -223,7 +226,7 @@ def test_an_unreadable_record_of_an_ended_job_is_named_and_the_rest_is_shown(mas
     assert str(record) in refused.stderr and restore in refused.stderr
     assert "indexed 1 live and 1 ended jobs" in master.ugro("state", "rebuild", code=4).stdout
     rebuilt = json.loads(master.ugro("state", "rebuild", "--json", code=4).stdout)
-    assert rebuilt == {"live": 1, "ended": 1, "unreadable": [broken]}
+    assert rebuilt == {"live": 1, "ended": 1, "unreadable": [broken], "mended": []}
     master.ugro("sweep")
 
 
@@ -418,3 +421,76 @@ def test_looking_at_a_job_without_logs_leaves_no_trace(master: Master) -> None:
     before = files()
     assert "missing here" in master.ugro("logs", "job-001").stderr
     assert files() == before
+
+
+def test_that_nobody_looks_by_itself_is_told_where_a_start_is_promised(master: Master) -> None:
+    said = "nobody looks by itself"
+    later = ("t.py", "--not-before", "+2h")
+    assert said in master.ugro("launch", *later).stdout
+    assert said in master.ugro("why", "job-001").stdout
+    assert master.ugro("status").stdout.splitlines()[-1].startswith(said)
+    assert said in master.ugro("status", "job-001").stdout
+    assert [master.json(*words)["attended"] for words in (("launch", *later), ("why", "job-001"), ("status",))] == [
+        False, False, False
+    ]  # fmt: skip
+    with master.resident():
+        assert said not in master.ugro("launch", *later).stdout
+        assert said not in master.ugro("why", "job-001").stdout + master.ugro("status").stdout
+        assert [master.json(*words)["attended"] for words in (("why", "job-001"), ("status",))] == [True, True]
+
+
+def test_of_held_and_ended_jobs_nobody_promises_a_start(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold")
+    for words in ("why", "job-001"), ("status",), ("status", "job-001"):
+        assert "nobody looks" not in master.ugro(*words).stdout
+
+
+def test_a_cancel_that_is_under_way_is_told_and_an_asked_for_end_has_a_reason(master: Master) -> None:
+    master.ugro("launch", "t.py", "--not-before", "+2h")
+    store = MetadataStore(master.home)
+    store.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    told = master.ugro("why", "job-001").stdout
+    assert told.startswith("job-001 is being cancelled") and "cancel was asked for" in told
+    assert "is being cancelled" in master.ugro("hold", "job-001", code=2).stderr
+    ended = master.ugro("wait", "job-001", code=1).stderr
+    assert "job-001 cancelled: cancelled before it started" in ended
+    store.update("job-001", lambda job: job.model_copy(update={"reason": ""}), "cancelled", "")
+    assert "job-001 cancelled: as was asked for\n" in master.ugro("wait", "job-001", code=1).stderr
+
+
+def test_a_job_that_the_look_shows_as_ended_holds_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record says so only after the next tick; what explains the others must not contradict what is shown."""
+    monkeypatch.setenv("UGRO_HOME", str(home / "state"))
+    (home / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{home}/node"))
+    store = MetadataStore(home / "state")
+    code = CodeVersion(directory="/", files=0, size_bytes=0)
+    for wish in (JobSpec(script="t.py"), JobSpec(script="t.py"), JobSpec(script="t.py", after=("job-001:failure",))):
+        store.submit(store.reserve(), wish, code, time.time())
+    share = NodeShare(node="here", node_rank=0, first_rank=0, nproc=1)
+    moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
+    store.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
+
+    def shown() -> list[tuple[str, str]]:
+        words = ["--inventory", str(home / "inventory.yaml"), "status", "--json"]
+        done = CliRunner().invoke(cli, words, standalone_mode=False)
+        assert done.exception is None, done.exception
+        return [(job["state"], job["reason"]) for job in json.loads(done.stdout)["jobs"]]
+
+    def looks(state: JobState) -> None:
+        async def live(_: Controller, job: Job, *__: object) -> Job:
+            return job.model_copy(update={"state": state}) if job.id == "job-001" else job
+
+        monkeypatch.setattr(Controller, "live", live)
+
+    looks(JobState.RUNNING)
+    assert shown()[1] == ("queued", "here is held by job-001")
+    looks(JobState.FAILED)
+    (first, _), second, third = shown()
+    assert (first, second) == ("failed", ("queued", "starts at the next tick"))
+    assert third == ("queued", "here is held by job-002"), "what it waited for has failed"
+
+
+def test_a_reason_over_several_lines_is_told_in_one(master: Master) -> None:
+    assert master.json("drain", "here", "--reason", "new fan\nand dust")["reason"] == "new fan and dust"
+    master.ugro("launch", "t.py", "--hold")
+    assert master.json("hold", "job-001", "--reason", "a\nb")["reason"] == "held: a b"

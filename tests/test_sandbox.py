@@ -279,6 +279,26 @@ async def test_what_outlives_its_connection_is_left_alone(sandbox: Sandbox) -> N
     await say(sandbox, f"kill {pid}")
 
 
+async def test_an_unplugged_node_drops_and_refuses_and_what_runs_there_goes_on(own: Sandbox) -> None:
+    own.up()
+    port = own.status().nodes[1].port
+    async with connection(own) as ssh:
+        process = await ssh.create_process("echo $$; exec sleep 300")
+        pid = int(await process.stdout.readline())
+        own.unplug("gpu1")
+        await ssh.wait_closed()
+    with pytest.raises(ConnectionRefusedError):
+        await connection(own).__aenter__()
+    assert await say(own, "echo here", "gpu2") == "here\n"
+    own.unplug()
+    assert await say(own, f"kill {pid} && echo it lived") == "it lived\n" and own.status().nodes[1].port == port
+    with pytest.raises(InputError, match="no node of the sandbox is called 'gpu7'"):
+        own.unplug("gpu7")
+    own.down()
+    with pytest.raises(StateError, match="is not up"):
+        own.unplug("gpu1")
+
+
 async def test_files_go_to_the_home_over_sftp(sandbox: Sandbox) -> None:
     async with connection(sandbox) as ssh, ssh.start_sftp_client() as sftp:
         await sftp.mkdir("sent")

@@ -587,3 +587,15 @@ def _seconds(nodes: dict[str, Offer], jobs: list[Waiting]) -> float:
     began = time.perf_counter()
     plan(nodes, jobs)
     return time.perf_counter() - began
+
+
+def test_a_job_over_its_estimate_ends_at_any_moment() -> None:
+    over = queue(TWO, [waiting(2)], [holds(1, "a-0", ends=NOON)])
+    assert why(over, "job-002") == ("a is held by job-001 (over its estimate: any moment)",)
+    assert forecast(over, "job-002") == Forecast(NOON, "starts any moment, when job-001 frees a")
+
+
+def test_a_moment_that_is_told_is_never_over_already() -> None:
+    late = queue(TWO, [waiting(2)], [holds(1, "a-0", ends=NOON + 119)], now=NOON + 113)
+    assert why(late, "job-002") == ("a is held by job-001 until ~12:02",)
+    assert forecast(late, "job-002").text == "starts ~12:02, when job-001 frees a"

@@ -73,6 +73,43 @@ def test_a_full_state_disk_is_named_and_everything_goes_on_once_there_is_space(
         assert ugro("wait", "job-001").returncode == 0
 
 
+def test_a_full_state_disk_keeps_nobody_from_looking_nor_from_making_room(
+    bed: Testbed, ugro_of: Callable[[str], Ugro]
+) -> None:
+    ugro = ugro_of("full")
+    bed.master.write("inventory.yaml", inventory(MASTER))
+    with small_disk(bed.master, "full", 600):
+        launched(bed, ugro)
+        until(lambda: "line 20" in ugro("logs", "job-001").stdout)
+        let_go(bed)
+        assert ugro("wait", "job-001").returncode == 0
+        bed.master.path("go").unlink()
+        bed.master.path("started").unlink()
+        launched(bed, ugro)
+        fill(bed.master, "full")
+        swept = ugro("sweep")
+        assert swept.returncode == 0, swept.stderr
+        assert swept.stderr.count("No space left on device") == 1 and "UGRO_HOME" in swept.stderr
+        ranks = [str(p.pid) for p in bed.master.processes() if "UGRO_RUN" in p.environ]
+        assert bed.master.run(["kill", "-9", *ranks]).returncode == 0
+        until(lambda: not [p for p in bed.master.processes() if "UGRO_RUN" in p.environ])
+        fill(bed.master, "full")
+        shown = ugro("status", "--json")
+        assert {job["id"]: job["state"] for job in document(shown)["jobs"]} == {
+            "job-001": "succeeded", "job-002": "failed",
+        }  # fmt: skip
+        assert shown.stderr.count("No space left on device") == 1, shown.stderr
+        for words in (("nodes",), ("logs", "job-001"), ("logs", "job-002")):
+            assert ugro(*words).returncode == 0
+        refused = ugro("launch", "t.py")
+        assert refused.returncode == 4 and "/home/owner/full/" in refused.stderr
+        assert "ugro gc" in refused.stderr and "UGRO_HOME" in refused.stderr
+        freed = ugro("gc", "--older-than", "1s", "--delete")
+        assert freed.returncode == 0 and "are gone" in freed.stdout, freed.stderr
+        bed.master.run(["rm", f"{bed.master.home}/full/ballast"])
+        assert ugro("wait", "job-002").returncode == 1
+
+
 def test_serve_outlives_a_full_state_disk(
     bed: Testbed, ugro_of: Callable[[str], Ugro], serve: Callable[..., Serve]
 ) -> None:

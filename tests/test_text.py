@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ugro.common.text import duration, printable, size
+from ugro.common.text import duration, one_line, printable, size
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,7 @@ def test_no_control_character_remains(text: str) -> None:
 def test_sizes_and_durations() -> None:
     assert [size(n) for n in (0, 0.5, 1, 418, 12227)] == ["0 KiB", "512 KiB", "1 MiB", "418 MiB", "11.9 GiB"]
     assert [duration(n) for n in (-1, 8.9, 200, 7500, 360000)] == ["0s", "8s", "3m 20s", "2h 05m", "4d 4h"]
+
+
+def test_what_was_pasted_over_lines_is_one_line() -> None:
+    assert one_line(" new fan\n\twaits for\r\na part\x1b[1m ") == "new fan waits for a part"

@@ -15,7 +15,7 @@ from ugro.common.errors import StateLocked, UgroError
 from ugro.common.models import Job
 from ugro.common.text import printable
 from ugro.common.units import parse_past
-from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
+from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from ugro.nodes.pool import Pool
 
 T = TypeVar("T")
+
+UNATTENDED = (
+    "nobody looks by itself (no `ugro serve` runs, no `ugro cron` is installed): start `ugro serve`, "
+    "or `ugro cron install`, or call `ugro sweep` when it may start"
+)
+"""What is said where a start is promised that nothing will bring."""
 
 LOOK_WITHIN = 1.7
 """Seconds that `status` and `nodes` wait for a node; what is not fresh by then is shown with its age."""
@@ -76,11 +82,20 @@ class App:
         except UgroError:
             return None
 
+    def attended(self) -> bool:
+        """Whether waiting jobs are looked after by themselves: by a resident controller, or from the crontab."""
+        if self.store.is_locked(RESIDENT_LOCK):
+            return True
+        from ugro.cli.cron import installed  # here, since most commands have no use for it
+
+        return installed(self.store.home)
+
     def run(self, act: Callable[[Controller, Pool], Awaitable[T]], on_code: OnCode | None = None) -> T:
         """Run an async command with a controller over a fresh pool, and close every connection after it."""
         # Here, since much of a command's start is the import of what reaches nodes, and not every command does.
         import asyncio
 
+        from ugro.cli.output import print_problems
         from ugro.control_plane.controller import Controller
         from ugro.nodes.pool import Pool
 
@@ -90,7 +105,10 @@ class App:
             async with Pool(cluster) as pool, self.courier:
                 return await act(Controller(self.store, cluster, pool, on_code), pool)
 
-        return asyncio.run(main())
+        try:
+            return asyncio.run(main())
+        finally:
+            print_problems(self.store.troubles, err=True)
 
     async def tick(self, controller: Controller, patience: float = LOCK_PATIENCE) -> None:
         """One tick as the one who acts; waits `patience` seconds for another to finish. Alerts go out beside it."""

@@ -17,11 +17,12 @@ from ugro.cli.output import (
     node_documents,
     nodes_table,
     print_json,
+    print_problems,
     table,
 )
 from ugro.common.errors import InputError, NodeError, StateLocked
 from ugro.common.models import Drain, Event
-from ugro.common.text import printable
+from ugro.common.text import one_line, printable
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.observation import fresh_or_remembered
@@ -61,7 +62,7 @@ def drain(app: App, node: str, reason: str | None, as_json: bool) -> None:
     name = app.cluster.node(node).name
     if reason is None and not sys.stdin.isatty():
         raise InputError("a reason is needed, for whoever wonders later", f"ugro drain {name} --reason 'new fan'")
-    reason = printable(reason if reason is not None else click.prompt("Reason", err=True)).strip()
+    reason = one_line(reason if reason is not None else click.prompt("Reason", err=True))
     if not reason:
         raise InputError("the reason is empty")
     with app.store.lock():
@@ -147,6 +148,7 @@ def sweep(app: App, as_json: bool) -> None:
             click.echo(f"nothing to do: {error.message}", err=True)
 
     app.run(act)
+    print_problems(app.store.problems(), err=True)
     news = news_of(app.store)
     if as_json:
         print_json(changes_document(news))

@@ -68,7 +68,7 @@ class Consent:
         if not others:
             return
         for name, line in others.items():
-            click.echo(f"{name} is run by another master: {printable(line.partition(' ')[2])}", err=True)
+            click.echo(f"{name} is run by another master: {_who(line)}", err=True)
         if not self.takeover:
             hint = "two masters do not know of each other's jobs; to make this one the master: --takeover"
             refusal = f"another master runs {', '.join(others)}"
@@ -76,6 +76,24 @@ class Consent:
         for claimed in (await pool.each(others, lambda transport: owner.claim(transport, master, True))).values():
             if isinstance(claimed, NodeError):
                 raise claimed
+
+
+def to_clean(node: str, line: str, master: str, takeover: bool) -> None:
+    """What another master has on a node, results that it did not fetch yet among it, goes only when somebody agrees.
+
+    Raises:
+        InputError: nobody is there to ask.
+    """
+    if not line or owner.is_same_master(line, master) or takeover:
+        return
+    refusal = f"another master runs {node}: {_who(line)}"
+    hint = "its results there may not be collected yet; clean it from there, or, to remove them too: --takeover"
+    _ask(f"{refusal}. Remove what it has there too?", refusal, hint)
+
+
+def _who(line: str) -> str:
+    """The master of an owner line, for people."""
+    return printable(line.partition(" ")[2] or line)
 
 
 def _ask(question: str, refusal: str, hint: str) -> None:

@@ -20,6 +20,9 @@ from ugro.common.text import printable
 
 BEGIN = "# BEGIN UGRO (made by ugro cron install)"
 END = "# END UGRO"
+BEFORE = "crontab.before"
+"""The file in UGRO_HOME that has the crontab as it was before the last change."""
+
 LONGEST = 990
 """Characters of a line that every cron takes."""
 
@@ -80,6 +83,20 @@ for _part in (install, remove, show):
     cron.add_command(_part)
 
 
+def installed(home: Path) -> bool:
+    """Whether this state directory's sweep is in the crontab, or may be: in doubt nobody is told that it is not.
+
+    `crontab` is only asked where this state directory ever changed it.
+    """
+    if not (home / BEFORE).exists():
+        return False
+    try:
+        named = f"UGRO_HOME={_in_line(home.absolute())} "
+        return any(named in line for line in own_lines(_read()))
+    except InputError:
+        return True
+
+
 # --- text ------------------------------------------------------------------------------------------------------------
 
 
@@ -95,12 +112,16 @@ def sweep_line(every: int, python: str, inventory: Path, home: Path) -> str:
             raise InputError(
                 f"{path!a} cannot stand in a crontab", "give it a name of printable characters, without a backslash"
             )
-    words = [shlex.quote(word) for word in (str(home), python, str(inventory), str(home / "sweep.log"))]
-    shell = "UGRO_HOME={} {} -m ugro --inventory {} sweep >> {} 2>&1".format(*words)
-    line = f"*/{every} * * * * " + shell.replace("%", r"\%")  # a bare % is a line break to cron, in quotes too
+    words = [_in_line(word) for word in (home, python, inventory, home / "sweep.log")]
+    line = f"*/{every} * * * * " + "UGRO_HOME={} {} -m ugro --inventory {} sweep >> {} 2>&1".format(*words)
     if len(os.fsencode(line)) > LONGEST:
         raise InputError(f"the line for cron has more than {LONGEST} bytes", "use shorter paths")
     return line
+
+
+def _in_line(path: Path | str) -> str:
+    """A path as it stands in the line: a bare % is a line break to cron, in quotes too."""
+    return shlex.quote(str(path)).replace("%", r"\%")
 
 
 def own_lines(crontab: str) -> list[str]:
@@ -161,7 +182,7 @@ def _edit(home: Path, change: Callable[[str], str]) -> bool:
     after = change(before)
     if after == before:
         return False
-    backup = home / "crontab.before"
+    backup = home / BEFORE
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(backup, before)

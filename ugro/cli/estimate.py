@@ -15,7 +15,7 @@ from ugro.cli.output import console, print_json, table
 from ugro.common.config import inventory_path, load_job_spec
 from ugro.common.errors import InputError
 from ugro.common.text import printable, size
-from ugro.common.units import parse_mib
+from ugro.common.units import check_vram, parse_mib
 from ugro.control_plane.history import run_key
 from ugro.control_plane.memory import past_runs
 from ugro.control_plane.resource_manager.known_models import parameter_count
@@ -30,7 +30,7 @@ from ugro.control_plane.resource_manager.predictor import (
     predict,
     read_workload,
 )
-from ugro.control_plane.resource_manager.workload import METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
+from ugro.control_plane.resource_manager.workload import LARGEST, METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
 from ugro.control_plane.submission import require_script
 
 USUAL_GIB = (8, 12, 16, 24, 80)
@@ -63,12 +63,12 @@ class Card:
 @click.option("--model", metavar="NAME|SIZE", help="A model's name or size: llama-7b, gpt2-xl, resnet50, 1.3b.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="amp: fp32 weights under autocast.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS))
-@click.option("--batch", type=Whole(min=1), metavar="N", help="On each GPU.")
-@click.option("--seq", type=Whole(min=1), metavar="N", help="Tokens of a sequence.")
+@click.option("--batch", type=Whole(1, LARGEST), metavar="N", help="On each GPU.")
+@click.option("--seq", type=Whole(1, LARGEST), metavar="N", help="Tokens of a sequence.")
 @click.option("--method", type=click.Choice(METHODS))
 @click.option("--sharding", type=click.Choice(SHARDINGS))
 @click.option("--gradient-checkpointing", is_flag=True, help="Compute activations again instead of keeping them.")
-@click.option("--gpus", type=Whole(min=1), metavar="N", help="All together. Default: those of the cluster.")
+@click.option("--gpus", type=Whole(1, LARGEST), metavar="N", help="All together. Default: those of the cluster.")
 @click.option("--vram", metavar="SIZE", help="What it takes of each GPU, if you know: 10G.")
 @json_option
 def estimate(app: App, script: str | None, gpus: int | None, vram: str | None, as_json: bool, **options: Any) -> None:
@@ -103,7 +103,7 @@ def _unknown_size(model: str | None) -> InputError:
 
 def _vram(said: str | None) -> int | None:
     try:
-        return None if said is None else parse_mib(said)
+        return None if said is None else check_vram(parse_mib(said))
     except ValueError as error:
         raise InputError(f"--vram: found {said!r}: {error}") from None
 

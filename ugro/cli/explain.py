@@ -15,13 +15,15 @@ from ugro.cli.app import App, command, complete_job, json_option
 from ugro.cli.output import print_json
 from ugro.common.errors import InputError
 from ugro.common.models import FirstFailure, Job, JobState
-from ugro.common.text import printable
+from ugro.common.text import clock, printable
 from ugro.control_plane.diagnosis import Finding, Reader, diagnose, explain
-from ugro.control_plane.diagnosis.causes import CAUSES
+from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 from ugro.control_plane.evidence import node_log, rank_log
 
 CHUNK = 1024 * 1024
 QUOTE_WIDTH = 300
+LAST_WORDS = 5
+"""Lines that are quoted from the end of a log that does not say why."""
 
 # rank-3.log, and the folders of torchrun --log-dir
 _RANK_IN_NAME = re.compile(r"(?i:rank)[-_]?(\d{1,6})[^/]*$|attempt_\d+/(\d{1,6})/std(?:out|err)\.log$")
@@ -71,15 +73,47 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 def _of_job(app: App, job: Job) -> dict[str, Any]:
     """The record says which rank failed first and why; its log says where and in which words."""
-    failure = job.first_failure if job.state != JobState.SUCCEEDED else None
-    about = {"job": job.id, "state": job.state.value, "node": failure.node if failure else None}
+    from ugro.cli.aftermath import NOTHING, aftermath  # here, since it reaches nodes, and --log has no need of that
+
+    found = _finding(app, job)
+    failure = job.first_failure if found else None
+    document = _document(found) | {
+        "job": job.id,
+        "state": job.state.value,
+        "node": failure.node if failure else None,
+        "exit_code": failure.exit_code if failure else None,
+        "signal": failure.signal if failure else None,
+    }
+    if found is None and job.state == JobState.UNKNOWN:
+        silent = f"it is on a node that does not answer, since {clock(job.unknown_since)}"
+        document |= {"message": silent, "suggestion": "look at the node: ugro check; what it ran may still go on"}
+    told = found is not None or job.state == JobState.UNKNOWN
+    after = aftermath(app, job, found.cause if found else None) if told else NOTHING
+    if after["earlier_failures_here"]:
+        document["retry_helps"] = False
+    return document | after
+
+
+def _finding(app: App, job: Job) -> Finding | None:
+    """Why it ended badly, or does not go on; None where nothing shows that."""
+    failure = job.first_failure
+    if job.alert and not job.state.ended:
+        advice = Advice(
+            CAUSES["hang"].words,
+            f"see where each rank stands: ugro stacks {job.id}; to end it and go on: ugro cancel {job.id}, then "
+            f"ugro resume {job.id}",
+            CAUSES["hang"].retry_helps,
+        )
+        return Finding("hang", job.alert, evidence=(job.alert,), own_advice=advice)
+    if job.state == JobState.CANCELLED and failure is None:
+        return Finding("cancelled", job.reason or "it was cancelled")
+    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        return None
     if failure is None:
-        cancelled = Finding("cancelled", job.reason or "it was cancelled") if job.state == JobState.CANCELLED else None
-        return _document(cancelled) | about
-    folder = app.store.files(job.id).logs(job.attempt)
+        return Finding("unknown", job.reason, evidence=(job.reason,) if job.reason else ())
     others = [rank for rank in job.ranks if rank.rank != failure.rank and (rank.exit_code or rank.signal)]
-    found = dataclasses.replace(_in_its_words(job, failure, folder), consequences=len(others), rank=failure.rank)
-    return _document(found) | about
+    found = _in_its_words(job, failure, app.store.files(job.id).logs(job.attempt))
+    return dataclasses.replace(found, consequences=len(others), rank=failure.rank)
 
 
 def _in_its_words(job: Job, failure: FirstFailure, folder: Path) -> Finding:
@@ -87,9 +121,21 @@ def _in_its_words(job: Job, failure: FirstFailure, folder: Path) -> Finding:
     shares = job.placement.shares if job.placement else ()
     node_rank = next((share.node_rank for share in shares if share.node == failure.node), 0)
     log = node_log(folder, node_rank) if failure.rank is None else rank_log(folder, failure.rank)
+    if failure.cause == "unknown":
+        return _last_words(job, failure, log)
     found = diagnose(log, failure.exit_code, failure.signal)
     recorded = Finding(failure.cause, failure.message, evidence=(failure.message,))
     return found if found.cause == failure.cause else recorded
+
+
+def _last_words(job: Job, failure: FirstFailure, log: str) -> Finding:
+    """Where the log does not say why: how the process ended, the last lines of its log, and where to look."""
+    said = [line for text in log.splitlines()[-100:] if (line := printable(text).strip())]
+    rank = "" if failure.rank is None else f" --rank {failure.rank}"
+    read = f"read what came before: ugro logs {job.id}{rank} --tail 200"
+    code = f"; look in the script for what exits with {failure.exit_code}" if failure.exit_code else ""
+    advice = Advice(CAUSES["unknown"].words, read + code, CAUSES["unknown"].retry_helps)
+    return Finding("unknown", failure.message, evidence=tuple(said[-LAST_WORDS:]), own_advice=advice)
 
 
 def _document(found: Finding | None) -> dict[str, Any]:
@@ -108,21 +154,55 @@ def _document(found: Finding | None) -> dict[str, Any]:
 
 
 def _show(document: dict[str, Any]) -> None:
-    """One screen: what, where, the lines that show it, what followed, and what to do."""
+    """One screen: what, where, the lines that show it, what followed, what was lost, and what to do."""
     cause = document["cause"]
     job = f"{document['job']} ({document['state']}): " if "job" in document else ""
-    if cause is None:
-        click.echo(f"{job}nothing shows that it ended badly")
+    if cause is None and not document["message"]:
+        well = document.get("state") == JobState.SUCCEEDED
+        click.echo(job + ("it ended well" if well else "nothing shows that it ended badly"))
         return
-    click.echo(job + click.style(CAUSES[cause].words, fg="red", bold=True) + f" ({cause})")
-    rank = "not known" if document["rank"] is None else str(document["rank"])
-    node = f" on {printable(document['node'])}" if document.get("node") else ""
-    click.echo(f"  rank  {rank}{node}")
-    if document["where"]:
-        click.echo(f"  at    {printable(document['where'])}")
+    if cause is None:
+        click.echo(job + printable(document["message"]))
+    else:
+        click.echo(job + click.style(CAUSES[cause].words, fg="red", bold=True) + f" ({cause})")
+    for name, words in _facts(document):
+        click.echo(f"  {name:<5} {words}")
     for line in document["evidence"]:
         click.echo(f"  │ {printable(line)[:QUOTE_WIDTH]}")
     if document["consequences"]:
         click.echo(f"  and {document['consequences']} more that only followed from it")
-    click.echo(f"{click.style('next:', fg='cyan')}  {document['suggestion']}")
-    click.echo(f"retry: {'may help' if document['retry_helps'] else 'will not help as it is'}")
+    if "job" in document:
+        from ugro.cli.aftermath import show_aftermath
+
+        show_aftermath(document)
+    click.echo(f"{click.style('next:', fg='cyan')}   {printable(document['suggestion'])}")
+    if cause is not None:
+        click.echo(f"retry:  {_retry(document)}")
+    if document.get("resume"):
+        changes = f"   ({printable('; '.join(document['changes']))})" if document["changes"] else ""
+        click.echo(f"resume: {printable(document['resume'])}{changes}")
+
+
+def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Which rank, how it ended where nothing else tells, and where in the script."""
+    if document["cause"] is not None and (
+        document["rank"] is not None or document.get("node") or "job" not in document
+    ):
+        rank = "not known" if document["rank"] is None else str(document["rank"])
+        yield "rank", rank + (f" on {printable(document['node'])}" if document.get("node") else "")
+    if document["cause"] == "unknown" and document.get("signal"):
+        yield "ended", f"by SIG{printable(document['signal'])}"
+    elif document["cause"] == "unknown" and document.get("exit_code") is not None:
+        yield "ended", f"with exit code {document['exit_code']}"
+    if document["where"]:
+        yield "at", printable(document["where"])
+
+
+def _retry(document: dict[str, Any]) -> str:
+    if times := document.get("earlier_failures_here"):
+        return f"will not help by itself: this is the {_ordinal(times + 1)} time at step {document['step']}"
+    return "may help" if document["retry_helps"] else "will not help as it is"
+
+
+def _ordinal(number: int) -> str:
+    return {2: "second", 3: "third"}.get(number, f"{number}th")

@@ -75,7 +75,7 @@ async def follow(app: App, controller: Controller, job: Job, reader: LogReader, 
                 await app.tick_if_free(controller)
                 ticked = time.monotonic()
             job = app.store.job(job.id)
-            silent = await controller.sync_logs(job, SYNC_WITHIN) if job.nodes else {}
+            silent = await controller.fresh_logs(job, SYNC_WITHIN) if job.nodes else {}
             print_lines(out, reader.lines(final=job.state.ended), job.nodes)
             if job.state.ended:
                 print_torchrun_where_ranks_are_silent(out, job, reader)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from ugro.cli.app import App, command, json_option
+from ugro.cli.consent import to_clean
 from ugro.cli.output import console, print_json, table
 from ugro.common.errors import EXIT_NODES, EXIT_OK, InputError, NodeError, NodeRefused
 from ugro.common.text import count, printable, size
@@ -94,8 +95,9 @@ def node() -> None:
 @command(name="clean")
 @click.argument("name", metavar="NODE")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--takeover", is_flag=True, help="Also what another master has there.")
 @json_option
-def clean_node(app: App, name: str, yes: bool, as_json: bool) -> int:
+def clean_node(app: App, name: str, yes: bool, takeover: bool, as_json: bool) -> int:
     """Remove everything UGRO made on NODE: the jobs' folders there with code and logs, and what marks it as UGRO's.
 
     What jobs wrote into their own code folder goes too. The master's own records, logs and snapshots stay.
@@ -103,6 +105,7 @@ def clean_node(app: App, name: str, yes: bool, as_json: bool) -> int:
     app.inventory.node(name)
     after = before = _idle(app, name)
     if before.own:
+        to_clean(name, before.owner, app.store.known_master(), takeover)
         if not as_json:
             _show(name, before)
         _agree(name, yes, as_json)
@@ -182,7 +185,6 @@ def _tell(name: str, found: Footprint) -> None:
     else:
         click.echo(f"nothing of UGRO is left on {name}" + (" but processes:" if found.processes else ""))
     for pid, line in found.processes:
-        # Of another master or base directory, perhaps: no job that has a folder here was running.
         click.echo(f"  process {pid} of a run that has no folder there: {line}")
     if found.foreign:
         shown = ", ".join(map(_shown, found.foreign[:SHOWN_FOREIGN]))

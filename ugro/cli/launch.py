@@ -31,6 +31,9 @@ from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
 
 SLOW_SEND_SECONDS = 1.0
+ALIKE = 0.7
+"""How alike a word and an option are, of 1, for the option to be what was meant."""
+
 EXAMPLES = """\b
 Examples:
   ugro launch train.py --nodes 2 -- --epochs 3 --lr 1e-4
@@ -157,7 +160,7 @@ def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], op
 def _meant(word: str) -> str:
     """The option of `ugro launch` that somebody mistyped, as a question; nothing where none is like it."""
     options = [name for param in launch.params for name in param.opts if name.startswith("--")]
-    near = difflib.get_close_matches(word.partition("=")[0], options, 1) if word.startswith("--") else []
+    near = difflib.get_close_matches(word.partition("=")[0], options, 1, ALIKE) if word.startswith("--") else []
     return f"did you mean {near[0]}? Else " if near else ""
 
 

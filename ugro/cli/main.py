@@ -32,6 +32,7 @@ COMMANDS = {
     "events": ("ugro.cli.timeline", "events", "What happened to a job or in the cluster, and when."),
     "explain": ("ugro.cli.explain", "explain_", "Why a job failed, or any training by its logs."),
     "alerts": ("ugro.cli.alerts", "alerts", "Be told of failures and the like: channels, rules, a test message."),
+    "checkpoint": ("ugro.cli.checkpoint", "checkpoint", "Ask a running job to save a checkpoint now."),
     "checkpoints": ("ugro.cli.resume", "checkpoints", "The checkpoints of a job, whole or torn, and where they are."),
     "resume": ("ugro.cli.resume", "resume", "Go on with a job that ended, from its last whole checkpoint."),
     "proposals": ("ugro.cli.proposals", "proposals", "What UGRO would do about jobs that failed."),
@@ -60,7 +61,7 @@ COMMANDS = {
 }
 
 EPILOG = """\b
-Exit codes: 0 done; 1 the followed or waited-for job failed; 2 wrong input, inventory or job spec;
+Exit codes: 0 done; 1 the followed or waited-for job failed, or did not save; 2 wrong input, inventory or job spec;
 3 nodes unreachable or not trusted; 4 state directory unreadable or locked; 130 interrupted."""
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ugro.common.config import Inventory, JobSpec
-from ugro.common.errors import NodeError, RecordUnreadable
+from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.models import Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, count, duration, printable, size
 
@@ -61,7 +61,14 @@ def title(job: Job) -> str:
 
 def state_in_words(job: Job) -> str:
     """`job-001 (demo) has failed`"""
+    if job.wish and not job.state.ended:
+        return f"{title(job)} is being cancelled"
     return f"{title(job)} {_STATE_WORDS.get(job.state, f'is {job.state.value}')}"
+
+
+def end_in_words(job: Job) -> str:
+    """`job-001 failed: rank 1 on gpu2 failed first …`, of a job that has ended."""
+    return f"{job.id} {job.state.value}: {printable(job.reason) or 'as was asked for'}"
 
 
 def command_line(job: Job) -> str:
@@ -218,6 +225,12 @@ def print_unreadable(errors: Sequence[RecordUnreadable]) -> None:
         click.secho(printable(text), fg="red")
 
 
+def print_problems(problems: Sequence[UgroError], err: bool = False) -> None:
+    """One line for each thing that is wrong and stopped nothing, with what to do about it."""
+    for problem in problems:
+        click.secho(printable(f"{problem.message} ({problem.hint})"), fg="red", err=err)
+
+
 def jobs_table(jobs: Sequence[Job]) -> Table:
     """One row per job."""
     made = table("ID", "NAME", "STATE", "NODES", "RANKS", "TIME", "COMMAND", "WHY")
@@ -314,7 +327,8 @@ def print_job(job: Job, asked: JobSpec | None, folders: Mapping[str, str]) -> No
         failure = job.first_failure
         where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
         out.print()
-        out.print(Text(f"first failure: {where}: {failure.cause}: {printable(failure.message)}", "bold red"))
+        cause = "" if failure.cause == "unknown" else f"{failure.cause}: "
+        out.print(Text(f"first failure: {where}: {cause}{printable(failure.message)}", "bold red"))
 
 
 def ranks_table(job: Job) -> Table:

@@ -6,18 +6,16 @@ import time
 
 import click
 
-from ugro.cli.app import LOOK_WITHIN, App, Whole, command, complete_job, json_option
+from ugro.cli.app import UNATTENDED, App, Whole, command, complete_job, json_option
 from ugro.cli.output import job_document, print_json, stamp, state_in_words, title
+from ugro.cli.status import look
 from ugro.common.config import PRIORITIES
 from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.models import Job, JobState
-from ugro.common.text import printable
+from ugro.common.text import one_line, printable
 from ugro.control_plane import scheduler
-from ugro.control_plane.controller import Controller
 from ugro.control_plane.forecast import Forecast, forecast
-from ugro.control_plane.observation import Observation
 from ugro.control_plane.queue import read_queue
-from ugro.nodes.pool import Pool
 
 
 @command()
@@ -26,7 +24,7 @@ from ugro.nodes.pool import Pool
 @json_option
 def hold(app: App, job: str, reason: str, as_json: bool) -> None:
     """Keep a queued JOB (id or name) from starting until `ugro release`. What runs is not touched."""
-    said = f"held: {printable(reason)}" if reason else "held"
+    said = f"held: {one_line(reason)}" if reason else "held"
     held = _change_waiting(app, job, {"state": JobState.HELD, "reason": said}, "held", said)
     _tell(app, held, f"{title(held)} is held; let it go: ugro release {held.id}", as_json)
 
@@ -60,8 +58,9 @@ def _change_waiting(app: App, reference: str, changed: dict[str, object], kind: 
     with app.store.lock():
         job = app.store.job(found.id)
         if job.state not in (JobState.QUEUED, JobState.HELD) or job.wish:
-            state = f"{title(job)} is being cancelled" if job.wish else state_in_words(job)
-            raise InputError(f"{state}; only a job that waits can be changed", f"see: ugro status {job.id}")
+            raise InputError(
+                f"{state_in_words(job)}; only a job that waits can be changed", f"see: ugro status {job.id}"
+            )
         if all(getattr(job, field) == value for field, value in changed.items()):
             return job
         return app.store.update(job.id, lambda job: job.model_copy(update=changed), kind, message)
@@ -80,30 +79,29 @@ def _tell(app: App, job: Job, words: str, as_json: bool) -> None:
 def why(app: App, job: str, as_json: bool) -> None:
     """Every reason why JOB (id or name) waits, nearest first, or why it runs where it does."""
     found = app.store.find(job)
-    if found.state not in (JobState.QUEUED, JobState.HELD):
+    waits = found.state in (JobState.QUEUED, JobState.HELD) and not found.wish
+    if not waits:
         reasons, expected = _why_there(app, found), Forecast(None, "")
     else:
-        seen = app.run(_look)
         unreadable: list[RecordUnreadable] = []
-        live = app.store.live(unreadable.append)
+        seen, live = look(app, app.store.live(unreadable.append))
         queue = read_queue(app.store, app.cluster, live, seen.views, time.time(), unreadable)
         expected = forecast(queue, found.id)
         reasons = scheduler.why(queue, found.id)
     if as_json:
-        document = {"id": found.id, "state": found.state.value, "reasons": list(reasons)}
+        document = {"id": found.id, "state": found.state.value, "reasons": list(reasons), "attended": app.attended()}
         print_json(document | {"starts_at": stamp(expected.at), "never_starts": expected.never})
         return
     said = "" if expected.never else expected.text  # the first reason tells it
     click.echo(state_in_words(found) + (f": {said}" if said else ""))
     for reason in reasons:
         click.echo(f"  - {printable(reason)}")
-
-
-async def _look(controller: Controller, _: Pool) -> Observation:
-    return await controller.observe([], within=LOOK_WITHIN)
+    if waits and found.state == JobState.QUEUED and not (expected.never or app.attended()):
+        click.secho(UNATTENDED, dim=True)
 
 
 def _why_there(app: App, job: Job) -> tuple[str, ...]:
     """What was written down when it was placed, and what became of it."""
     told = [event.message for event in app.store.events(job.id) if event.kind in ("starting", "placed")]
-    return tuple(told + [words for words in (job.reason, job.alert) if words]) or ("it never started",)
+    asked = "cancel was asked for, and goes on until every node confirms" if job.wish else ""
+    return tuple(told + [words for words in (asked, job.reason, job.alert) if words]) or ("it never started",)

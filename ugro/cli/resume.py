@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -31,12 +32,23 @@ T = TypeVar("T")
 @command()
 @click.argument("job", shell_complete=complete_job)
 @click.option("--checkpoints", "directory", metavar="DIR", help="Where they are, if the job did not say.")
+@click.option("--pull", is_flag=True, help="Bring the last whole one to this machine.")
 @json_option
-def checkpoints(app: App, job: str, directory: str | None, as_json: bool) -> None:
-    """The checkpoints of JOB (id or name) on whichever node has them: step, size, whole or torn. Changes nothing."""
+def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: bool) -> None:
+    """The checkpoints of JOB (id or name) on whichever node has them: step, size, whole or torn."""
     found = app.store.find(job)
     spec = asked_with(app, found, directory, None)
-    listing, kept = app.run(lambda controller, pool: _listed(app, controller, pool, found, spec))
+
+    async def act(controller: Controller, pool: Pool) -> tuple[Listing, dict[int, Path]]:
+        listing, kept = await _listed(app, controller, pool, found, spec)
+        if pull:
+            store = CheckpointStore(app.store, app.cluster, pool)
+            await store.bring(found, newest_whole(listing.checkpoints), progress.update)
+            kept = store.kept(found)
+        return listing, kept
+
+    with CodeProgress() as progress:
+        listing, kept = app.run(act, progress.update)
     if as_json:
         print_json([checkpoint_document(one, one.step in kept) for one in listing.checkpoints])
     elif listing.checkpoints:
@@ -132,7 +144,7 @@ def _planned(
 
 async def _listed(
     app: App, controller: Controller, pool: Pool, job: Job, spec: JobSpec
-) -> tuple[Listing, dict[int, Any]]:
+) -> tuple[Listing, dict[int, Path]]:
     store = CheckpointStore(app.store, app.cluster, pool)
     views = (await controller.observe([])).views
     return await store.find(job, spec, views), store.kept(job)

@@ -44,7 +44,8 @@ class _Resident:
     def __init__(self, app: App, as_json: bool) -> None:
         self._app = app
         self._as_json = as_json
-        self._complaint = ""
+        self._complaints: set[str] = set()
+        self._told: set[str] = set()
 
     async def stay(self, every: float) -> None:
         stop = asyncio.Event()
@@ -68,31 +69,37 @@ class _Resident:
 
     async def _act(self, pool: Pool, cluster: Inventory) -> Inventory:
         """One tick. Returns the inventory it went by: with a mistake in an edited one, the last good one."""
+        self._told, self._complaints = self._complaints, set()
         try:
             self._app.reread()
             cluster = self._app.cluster
-            self._complaint = ""
         except InputError as error:
             self._complain(error)
         await pool.adopt(cluster)
         try:
             await self._app.tick(Controller(self._app.store, cluster, pool), patience=0)
+            for problem in self._app.store.problems():
+                self._complain(problem)
         except StateLocked:
             pass  # somebody else acts just now, and does the same
         except UgroError as error:
             self._complain(error)
         except OSError as error:  # what the disk says, where nobody knew better
             self._complain(StateError(str(error)))
+        for trouble in self._app.store.troubles:
+            self._complain(trouble)
         self._tell(news_of(self._app.store))
         self._app.store.changes.clear()
+        self._app.store.troubles.clear()
         return cluster
 
     def _complain(self, error: UgroError) -> None:
-        if error.message != self._complaint:
+        """Say it, unless it was said at the tick before."""
+        if error.message not in self._told | self._complaints:
             self._say(f"{error.message} ({error.hint})" if error.hint else error.message)
             if self._as_json:
                 click.echo(json.dumps({"error": error.as_dict()}), err=True)
-        self._complaint = error.message
+        self._complaints.add(error.message)
 
     def _tell(self, news: Sequence[Event]) -> None:
         for event in news:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ugro.cli.app import LOOK_WITHIN, RECENT, App, command, complete_job, json_option, moment_option
+from ugro.cli.app import LOOK_WITHIN, RECENT, UNATTENDED, App, command, complete_job, json_option, moment_option
 from ugro.cli.output import (
     console,
     job_document,
@@ -19,6 +19,7 @@ from ugro.cli.output import (
     nodes_table,
     print_job,
     print_json,
+    print_problems,
     print_unreadable,
     unreadable_document,
 )
@@ -62,28 +63,29 @@ def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
         return
     folders = {node: paths.run_dir for node in found.nodes if (paths := run_paths(app.inventory, found, node))}
     print_job(found, app.asked(found), folders)
+    _tell_if_unattended(app, [found])
 
 
 def _as_it_is(app: App, job: Job) -> Job:
     """The job as its nodes show it, or, while it waits, with what it waits for. An ended job's record says it all."""
     if job.state == JobState.QUEUED:
         unreadable: list[RecordUnreadable] = []
-        live = app.store.live(unreadable.append)
-        seen, _ = _look(app, live, [])
+        seen, live = look(app, app.store.live(unreadable.append))
         return with_prospects(job, read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable))
-    return _look(app, [job], [job], job.nodes)[1][0] if job.state.on_nodes else job
+    return look(app, [job], job.nodes)[1][0] if job.state.on_nodes else job
 
 
-def _look(
-    app: App, live: Sequence[Job], jobs: Sequence[Job], nodes: Sequence[str] | None = None
-) -> tuple[Observation, list[Job]]:
-    """What nodes say (all by default), and the jobs by that; what a resident controller sees is in their records."""
+def look(app: App, live: Sequence[Job], nodes: Sequence[str] | None = None) -> tuple[Observation, list[Job]]:
+    """What nodes say (all by default), and the live jobs by that; what a resident controller sees is in their records.
+
+    A job may have ended by that; its record says so only after the next tick.
+    """
     if seen := seen_by_resident(app.store, app.cluster, time.time()):
-        return seen, list(jobs)
+        return seen, list(live)
 
     async def ask(controller: Controller, _: Pool) -> tuple[Observation, list[Job]]:
         seen = await controller.observe(live, nodes, LOOK_WITHIN)
-        return seen, [await controller.live(job, seen, LOOK_WITHIN) for job in jobs]
+        return seen, [await controller.live(job, seen, LOOK_WITHIN) for job in live]
 
     return app.run(ask)
 
@@ -118,9 +120,11 @@ def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
     unreadable: list[RecordUnreadable] = []
 
     live = app.store.live(unreadable.append)
-    seen, jobs = _look(app, live, wanted.jobs(app.store, live, unreadable.append))
+    jobs = wanted.jobs(app.store, live, unreadable.append)
+    seen, live = look(app, live)
     said = reasons(read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable))
-    jobs = [with_reason(job, said.get(job.id)) for job in jobs]
+    looked_at = {job.id: job for job in live}
+    jobs = [with_reason(looked_at.get(job.id, job), said.get(job.id)) for job in jobs]
     views, errors = fresh_or_remembered(app.store, seen)
     drains = app.store.drains()
     cluster = app.cluster
@@ -128,13 +132,22 @@ def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
         nodes = node_documents(cluster, views, errors, drains)
         documents = [job_document(job, app.asked(job)) for job in jobs]
         broken = [unreadable_document(error) for error in unreadable]
-        print_json({"schema_version": 1, "nodes": nodes, "jobs": documents, "unreadable": broken})
+        document = {"schema_version": 1, "nodes": nodes, "jobs": documents, "unreadable": broken}
+        problems = [problem.as_dict() for problem in app.store.problems()]
+        print_json(document | {"attended": app.attended(), "problems": problems})
         return
     out = console()
     out.print(nodes_table(cluster, views, errors, drains))
     out.print()
     out.print(jobs_table(jobs) if jobs else _no_jobs(app))
     print_unreadable(unreadable)
+    print_problems(app.store.problems())
+    _tell_if_unattended(app, jobs)
+
+
+def _tell_if_unattended(app: App, jobs: Iterable[Job]) -> None:
+    if any(job.state == JobState.QUEUED and not job.wish for job in jobs) and not app.attended():
+        click.secho(UNATTENDED, dim=True)
 
 
 def _no_jobs(app: App) -> str:

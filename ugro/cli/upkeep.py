@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 
 import click
@@ -9,7 +10,7 @@ import click
 from ugro.cli.app import App, command, json_option
 from ugro.cli.output import print_json, print_unreadable, unreadable_document
 from ugro.common.errors import EXIT_OK, EXIT_STATE, InputError
-from ugro.common.text import size
+from ugro.common.text import printable, size
 from ugro.common.units import parse_duration
 from ugro.control_plane.metadata_store.retention import STRAY_AFTER, prunable, prune, strays
 
@@ -24,14 +25,17 @@ def state() -> None:
 def rebuild(app: App, as_json: bool) -> int:
     """Make the indexes of jobs anew from the jobs' folders, which are their truth.
 
-    Jobs whose record cannot be read are named, and exit code 4 tells of them once the others are indexed.
+    Jobs whose record cannot be read are named, and exit code 4 tells of them once the others are indexed. A broken
+    cluster.json is kept, and its copy of before its last change is taken.
     """
     with app.store.lock():
-        live, ended, unreadable = app.store.rebuild()
+        live, ended, unreadable, mended = app.store.rebuild()
     if as_json:
         broken = [unreadable_document(error) for error in unreadable]
-        print_json({"live": live, "ended": ended, "unreadable": broken})
+        print_json({"live": live, "ended": ended, "unreadable": broken, "mended": mended})
     else:
+        for words in mended:
+            click.echo(printable(words))
         click.echo(f"indexed {live} live and {ended} ended jobs of {app.store.home}")
         print_unreadable(unreadable)
     return EXIT_STATE if unreadable else EXIT_OK
@@ -67,12 +71,13 @@ def gc(app: App, older_than: str, delete: bool, as_json: bool) -> None:
         jobs = [{"id": job.id, "bytes": job.bytes} for job in found]
         print_json({"deleted": delete, "bytes": total, "jobs": jobs, "temporary": [str(path) for path in temporary]})
         return
+    do_it = f"ugro gc --older-than {shlex.quote(older_than)} --delete"
     for job in found:
         click.echo(f"{job.id}  {size(job.bytes / 2**20)}")
     for path in temporary:
-        click.echo(f"{path}, half written, {'is gone' if delete else 'would go: ugro gc --delete'}")
+        click.echo(f"{path}, half written, {'is gone' if delete else f'would go: {do_it}'}")
     if not found:
         click.echo(f"no logs of jobs that ended more than {older_than} ago")
     else:
         logs = f"{size(total / 2**20)} of logs"
-        click.echo(f"{logs} are gone" if delete else f"{logs} would go: ugro gc --delete")
+        click.echo(f"{logs} are gone" if delete else f"{logs} would go: {do_it}")

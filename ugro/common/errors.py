@@ -16,7 +16,8 @@
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is torn or edited; the others are not
     │   └── StateLocked                somebody else has been acting for too long
-    └── JobFailed             exit 1   the followed or waited-for job failed
+    ├── JobFailed             exit 1   the followed or waited-for job failed
+    └── NotSaved              exit 1   a running job left no checkpoint when it was asked for one
 
 A message says what happened and where; the hint says what to do next.
 """
@@ -161,4 +162,11 @@ class JobFailed(UgroError):
     """The job that was followed or waited for did not succeed."""
 
     code = "job_failed"
+    exit_code = EXIT_JOB_FAILED
+
+
+class NotSaved(UgroError):
+    """A running job was asked for a checkpoint, and none came in time."""
+
+    code = "not_saved"
     exit_code = EXIT_JOB_FAILED

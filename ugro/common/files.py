@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What is said of a full disk, or of a full share of it."""
+
+FULL_HINT = (
+    "free some space (`ugro gc` shows which logs could go), or set UGRO_HOME to a directory on another disk; "
+    "what was recorded before is intact"
+)
+"""What to do where the state directory's disk is full."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -27,12 +37,18 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line in one write. A torn last line, left by a crash, is closed first; readers drop it."""
+    """Append one line in one write. A torn last line, left by a crash, is closed first; readers drop it.
+
+    Raises:
+        OSError: the disk is not writable, or full; what it still took of the line is a torn one.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         size = os.fstat(descriptor).st_size
         torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        os.write(descriptor, (("\n" if torn else "") + line + "\n").encode("utf-8", "surrogateescape"))
+        data = (("\n" if torn else "") + line + "\n").encode("utf-8", "surrogateescape")
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
 

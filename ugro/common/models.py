@@ -109,7 +109,8 @@ class Rank(Record):
     """One rank of an attempt: the script's own process, exit code or signal, not torchrun's.
 
     `pid` and `ended_at` are the node's (its clock). `limit` says what its time limit did to it: `warned` (SIGUSR2),
-    `unheard` (the script catches no SIGUSR2, so none was sent) or `ended`.
+    `unheard` (the script catches no SIGUSR2, so none was sent) or `ended`. `oom` says in words what shows that it was
+    killed for lack of memory.
     """
 
     rank: int
@@ -122,6 +123,7 @@ class Rank(Record):
     signal: str | None = None
     ended_at: float | None = None
     limit: str | None = None
+    oom: str | None = None
 
 
 class FirstFailure(Record):

@@ -28,7 +28,10 @@ class RunPaths:
 
     @property
     def run_dir(self) -> str:
-        """`launch.sh`, `claim/`, `pid`, `log`, `exit`, and `rank-<rank>.{log,pid,exit,error}` of this attempt."""
+        """`launch.sh`, `claim/`, `pid`, `log`, `exit`, and `rank-<rank>.{log,pid,exit,error}` of this attempt.
+
+        `checkpoint-request` is there from when a checkpoint is asked for until the script takes it.
+        """
         return f"{self.job_dir}/{self.attempt}/node-{self.node_rank}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Sequence
@@ -22,6 +23,11 @@ def printable(text: str) -> str:
     """
     text = _ESCAPES.sub("", text).rstrip("\r\n")
     return _CONTROLS.sub("�", text.rsplit("\r", 1)[-1])
+
+
+def one_line(text: str) -> str:
+    """What a person typed or pasted, on one line: its line ends are spaces."""
+    return printable(" ".join(text.split()))
 
 
 def size(mib: float) -> str:
@@ -54,8 +60,8 @@ def clock(at: float | None) -> str:
 
 
 def moment(at: float, now: float) -> str:
-    """A moment in local time to the minute, with the date unless it is today's."""
-    local = datetime.fromtimestamp(at)
+    """A moment in local time, rounded up to the minute, with the date unless it is today's."""
+    local = datetime.fromtimestamp(math.ceil(at / 60) * 60)
     return local.strftime("%H:%M" if local.date() == datetime.fromtimestamp(now).date() else "%Y-%m-%d %H:%M")
 
 

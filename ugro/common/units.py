@@ -16,8 +16,9 @@ _FAR_YEAR = re.compile(r"[0-9]{5,}-")
 
 LONGEST_DAYS = 10_000
 LARGEST_MIB = 512 * 1024**2
+SMALLEST_VRAM_MIB = 256
 END_OF_TIME = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
-"""What is longer, larger or later than these was mistyped, and some of it no clock or float could hold."""
+"""What is longer, larger, smaller or later than these was mistyped, and some of it no clock or float could hold."""
 
 
 def check_seconds(seconds: float) -> float:
@@ -41,6 +42,17 @@ def check_mib(mib: float) -> float:
     """
     if mib > LARGEST_MIB:
         raise ValueError(f"a size of at most {LARGEST_MIB // 1024**2}T is expected")
+    return mib
+
+
+def check_vram(mib: int) -> int:
+    """The memory of a GPU that a person asks for, in MiB, as it is.
+
+    Raises:
+        ValueError: it is so little that another unit was meant.
+    """
+    if 0 < mib < SMALLEST_VRAM_MIB:
+        raise ValueError(f"no training fits into {mib} MiB; did you mean {mib}G?")
     return mib
 
 

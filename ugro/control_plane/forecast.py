@@ -81,7 +81,8 @@ class _Outlook:
         if course.at >= earliest:
             earliest, cause = course.at, course.cause
         provisos = " and ".join(obstacle.proviso for obstacle in job.obstacles if obstacle.proviso)
-        words = [f"starts ~{moment(earliest, self._now)}", cause, f"if {provisos}" if provisos else ""]
+        begins = f"starts ~{moment(earliest, self._now)}" if earliest > self._now else "starts any moment"
+        words = [begins, cause, f"if {provisos}" if provisos else ""]
         return Forecast(earliest, ", ".join(filter(None, words)))
 
     def _course_to(self, job: Waiting, earliest: float) -> _Course:

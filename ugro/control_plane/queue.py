@@ -29,7 +29,8 @@ def read_queue(
 ) -> Queue:
     """The queue of these live jobs, over what the nodes said. Jobs without a readable spec are left out.
 
-    `unreadable` live jobs may hold anything, so nothing starts beside them.
+    A job that a look shows as ended holds nothing any more. `unreadable` live jobs may hold anything, so nothing starts
+    beside them.
     """
     present = inventory.present()
     blocked = tuple(Obstacle(f"nothing starts while {error.path} cannot be read") for error in unreadable)
@@ -38,6 +39,8 @@ def read_queue(
     waiting: list[Waiting] = []
     running: list[Running] = []
     for job in jobs:
+        if job.state.ended:
+            continue
         spec = _spec(store, job)
         if job.state.on_nodes:
             ends = _expected_end(job, expected_seconds(spec, past) if spec else None, now)

@@ -88,6 +88,7 @@ def _seen(rank: Rank, share: NodeShare, run: RunFiles) -> Rank:
             "signal": files.signal,
             "ended_at": files.ended_at,
             "limit": files.limit,
+            "oom": files.oom,
         }
     )
 
@@ -232,7 +233,8 @@ def _rank_finding(rank: Rank, rank_log: Callable[[int], str]) -> Finding:
 
     if rank.limit == "ended":
         return Finding("time_limit", "its time limit was reached")
-    return diagnose(rank_log(rank.rank), rank.exit_code, rank.signal)
+    found = diagnose(rank_log(rank.rank), rank.exit_code, rank.signal)
+    return Finding("host_oom", rank.oom) if rank.oom and found.cause == "killed" else found
 
 
 def _lost_failure(lost: list[Rank], runs: Runs, node_log: Callable[[str], str]) -> FirstFailure:

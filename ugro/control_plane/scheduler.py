@@ -10,7 +10,7 @@ from ugro.common.config import Inventory, JobSpec
 from ugro.common.errors import InputError
 from ugro.common.models import Job, JobState, Placement
 from ugro.common.text import count, moment, size, some
-from ugro.control_plane.backfill import Obstacle, Queue, Round, Start, Waiting
+from ugro.control_plane.backfill import Obstacle, Queue, Round, Running, Start, Waiting
 from ugro.control_plane.hopeless import defects, hopeless, shortly
 from ugro.control_plane.resource_manager.balancer import (
     Kind,
@@ -142,10 +142,16 @@ def _lacks(turn: Round, job: Waiting, times: bool) -> list[Lack]:
     """What keeps the nodes from taking the job now, node by node; with or without times in the text."""
     holders: dict[str, tuple[float, str]] = {}
     for run in turn.running:
-        until = f" until ~{moment(run.ends, turn.queue.now)}" if times and run.ends is not None else ""
+        until = _until(run, turn.queue.now) if times else ""
         holders |= dict.fromkeys(run.keys, (math.inf if run.ends is None else run.ends, run.id + until))
     names = [name for name in turn.nodes(job) if not turn.room.parts(job.spec, name)]
     return [lack for name in names for lack in lacks(job.spec, name, turn.queue.offers.get(name), holders)]
+
+
+def _until(run: Running, now: float) -> str:
+    if run.ends is None:
+        return ""
+    return f" until ~{moment(run.ends, now)}" if run.ends > now else " (over its estimate: any moment)"
 
 
 def _dependency(entry: str, others: Mapping[str, JobState]) -> Obstacle | None:

@@ -12,7 +12,7 @@ from ugro.nodes.transport import Outcome, Transport
 
 LOOK_TIMEOUT = 120.0
 CLEAN_TIMEOUT = 900.0
-FIELDS = {"base": 2, "storage": 1, "owner": 1, "job": 4, "other": 2, "foreign": 1, "process": 3, "end": 0}
+FIELDS = {"base": 2, "storage": 1, "owner": 1, "job": 4, "other": 2, "foreign": 1, "process": 4, "end": 0}
 """How many fields follow the first word of each record that `footprint.sh` prints."""
 
 Process = tuple[int, str]
@@ -36,8 +36,9 @@ class Footprint:
     """What is in a node's base directory, with names relative to it (bytes that are not UTF-8 are surrogates).
 
     `other` is UGRO's own but belongs to no job. `foreign` stays: it was not made by UGRO's node side (such as the state
-    of a master that is a node itself), or it is a link. `processes` are all on the node that carry UGRO_RUN and may be
-    seen; `bytes` is the sum of what `clean` would remove.
+    of a master that is a node itself), or it is a link. `bytes` is the sum of what `clean` would remove.
+    `processes` are those that carry UGRO_RUN, may be seen, and are of a run in this directory or work below it; those
+    of another installation on the same machine are not.
     """
 
     base_dir: str
@@ -103,7 +104,9 @@ def _assembled(records: list[list[str]]) -> Footprint:
     def of(kind: str) -> list[list[str]]:
         return [record[1:] for record in records if record[0] == kind]
 
-    runs = [(run, (int(pid), _line(command))) for pid, run, command in of("process")]
+    of_jobs = {pid for *_, pids in of("job") for pid in pids.split()}
+    told = [record for record in of("process") if record[2] == "here" or record[0] in of_jobs]
+    runs = [(run, (int(pid), _line(command))) for pid, run, _, command in told]
     jobs = []
     for job_id, uid, counted, pids in of("job"):
         total, files = map(int, counted.split())

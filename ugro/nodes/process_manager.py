@@ -21,6 +21,9 @@ from ugro.nodes.transport import Outcome, Transport
 PORTS = (29500, 30499)
 """Where the port of a job's rendezvous is looked for: torchrun's default port and the thousand that follow."""
 
+CHECKPOINT_REQUEST = "checkpoint-request"
+"""The file in a run's folder that appears when a checkpoint is asked for; ranks find its path in their environment."""
+
 START_TIMEOUT = 30.0
 PREPARE_TIMEOUT = 60.0
 
@@ -126,6 +129,7 @@ trap : HUP INT TERM # ranks are told to end by their own signals; this stays to 
 
 {exports}
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
+export UGRO_CHECKPOINT_REQUEST="$run_dir/{CHECKPOINT_REQUEST}"
 cd ../../code
 {_path_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
     "$run_dir/rank.py" "$run_dir" {shlex.join([launch.script, *launch.args])}{resume}

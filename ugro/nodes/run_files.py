@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
+from ugro.common.text import size
 from ugro.nodes.scripts import load
 from ugro.nodes.transport import Transport
 
@@ -16,6 +17,11 @@ LOOK_TIMEOUT = 20.0
 TICKS_PER_SECOND = 100
 """The kernel's USER_HZ, in which /proc counts CPU time."""
 _COUNT = re.compile(r"[0-9]{1,18}")
+_OOM = {
+    "kernel": "the kernel's log says that it was killed for lack of memory",
+    "cgroup": "the kernel killed for lack of memory in its cgroup meanwhile",
+    "full": "it was killed when the machine's memory was nearly full",
+}
 _LOG_SIZE = re.compile(r" *([0-9]{1,18}) rank-([0-9]{1,9})\.log")
 
 
@@ -38,6 +44,7 @@ class RankFiles:
     """What a rank's files say. `ended_at` is in the node's clock.
 
     `limit` says what came of its time limit: "warned", "unheard" (it catches no SIGUSR2), or "ended" because of it.
+    `oom` says in words what shows that it was killed for lack of memory.
     `effort` and `log_bytes` are told of living ranks only.
     """
 
@@ -48,6 +55,7 @@ class RankFiles:
     signal: str | None = None
     ended_at: float | None = None
     limit: str | None = None
+    oom: str | None = None
     effort: Effort | None = None
     log_bytes: int | None = None
 
@@ -116,6 +124,7 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
     fields: dict[str, list[str]] = {}
     ranks: list[RankFiles] = []
     limits: dict[int, str] = {}
+    kills: dict[int, str] = {}
     efforts: dict[int, Effort] = {}
     logs: dict[int, int] = {}
     for line in lines:
@@ -124,6 +133,8 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
             ranks += _parse_rank(rest)
         elif word == "limit":
             limits |= _parse_limit(rest)
+        elif word == "oom":
+            kills |= _parse_oom(rest)
         elif word == "effort":
             efforts |= _parse_effort(rest)
         elif match := _LOG_SIZE.fullmatch(line):
@@ -132,7 +143,13 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
             fields[word] = rest
     runner = fields.get("runner", [])
     ranks = [
-        replace(rank, limit=limits.get(rank.rank), effort=efforts.get(rank.rank), log_bytes=logs.get(rank.rank))
+        replace(
+            rank,
+            limit=limits.get(rank.rank),
+            oom=kills.get(rank.rank),
+            effort=efforts.get(rank.rank),
+            log_bytes=logs.get(rank.rank),
+        )
         for rank in sorted(ranks, key=lambda rank: rank.rank)
     ]
     return RunFiles(
@@ -160,8 +177,17 @@ def _parse_rank(words: Sequence[str]) -> list[RankFiles]:
 
 def _parse_limit(words: Sequence[str]) -> dict[int, str]:
     match words:
-        case [rank, "warned" | "unheard" | "ended" as limit] if rank.isdigit():
+        case [rank, "warned" | "unheard" | "ended" as limit, *_] if rank.isdigit():
             return {int(rank): limit}
+        case _:
+            return {}
+
+
+def _parse_oom(words: Sequence[str]) -> dict[int, str]:
+    match words:
+        case [rank, kind, *numbers] if kind in _OOM and len(numbers) == 2 and all(map(_COUNT.fullmatch, [rank, *numbers])):
+            peak, room = (size(int(kib) / 1024) for kib in numbers)
+            return {int(rank): f"{_OOM[kind]}; it held up to {peak} of {room}"}
         case _:
             return {}
 

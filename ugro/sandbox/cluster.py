@@ -7,23 +7,28 @@ import fcntl
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ugro.common.errors import StateError
+from ugro.common.errors import InputError, StateError
 from ugro.common.models import Record
 from ugro.sandbox import processes
-from ugro.sandbox.files import PACKAGE_ROOT, Files, check_root, prepare
+from ugro.sandbox.files import PACKAGE_ROOT, Files, check_root, prepare, write
 from ugro.sandbox.machines import MACHINES, MARK
 from ugro.sandbox.server import READY
 
 START_TIMEOUT = 30.0
 """Seconds until the daemon has to be ready."""
+
+REWIRE_TIMEOUT = 10.0
+"""Seconds that the daemon may take to take nodes off the network, or back."""
 
 
 class SandboxNode(Record):
@@ -116,6 +121,29 @@ class Sandbox:
             "UGRO_INVENTORY": str(self._files.inventory),
             "UGRO_SANDBOX_DIR": str(self.root),
         }
+
+    def unplug(self, *names: str) -> None:
+        """Take these nodes off the network (connections break, new ones are refused) and put all others back on.
+
+        What runs on them goes on.
+
+        Raises:
+            InputError: there is no such node. StateError: the sandbox is not up, or does not do it.
+        """
+        if unknown := set(names) - {machine.node for machine in MACHINES}:
+            raise InputError(f"no node of the sandbox is called {min(unknown)!r}")
+        with _explained(), self._locked():
+            daemon = self._daemon()
+            if daemon is None:
+                raise StateError(f"the sandbox in {self.root} is not up", "start it: ugro sandbox up")
+            write(self._files.unplugged, json.dumps(sorted(names)))
+            os.kill(daemon["pid"], signal.SIGHUP)
+            deadline = time.monotonic() + REWIRE_TIMEOUT
+            while daemon is None or daemon["unplugged"] != sorted(names):
+                if time.monotonic() > deadline:
+                    raise StateError(f"the daemon of the sandbox in {self.root} does nothing", f"see {self._files.log}")
+                time.sleep(0.01)
+                daemon = self._daemon()
 
     def _daemon(self) -> dict[str, Any] | None:
         """What the daemon wrote about itself, if it still runs: its pid alone may be another's by now."""

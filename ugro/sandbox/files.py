@@ -73,6 +73,11 @@ class Files:
         return self.root / "daemon.json"
 
     @property
+    def unplugged(self) -> Path:
+        """The nodes that the daemon was told to take off the network."""
+        return self.root / "unplugged.json"
+
+    @property
     def log(self) -> Path:
         """What the daemon has to say, since it was started last."""
         return self.root / "daemon.log"

@@ -55,11 +55,19 @@ class Account:
 
 
 class Connection(asyncssh.SSHServer):
-    """One connection to a node."""
+    """One connection to a node; while it lasts, it is one of `others`."""
 
-    def __init__(self, account: Account) -> None:
+    def __init__(self, account: Account, others: set[asyncssh.SSHServerConnection]) -> None:
         self._account = account
+        self._others = others
         self._sessions: set[Session] = set()
+
+    def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+        self._connection = conn
+        self._others.add(conn)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._others.discard(self._connection)
 
     def begin_auth(self, username: str) -> bool:
         return True
@@ -221,41 +229,74 @@ def loopback(address: str) -> str:
     return address
 
 
-async def listen(account: Account, address: str, host_key: Path) -> asyncssh.SSHAcceptor:
-    """Serve a node on a free port.
+class Node:
+    """A node on the network. Its port is chosen when it is plugged in first, and stays."""
 
-    Raises:
-        OSError: no port can be opened, or the host key cannot be read.
-    """
-    return await asyncssh.listen(
-        address,
-        0,
-        server_host_keys=[host_key],
-        server_factory=lambda: Connection(account),
-        encoding=None,
-        allow_pty=False,
-        line_editor=False,
-    )
+    def __init__(self, account: Account, address: str, host_key: Path) -> None:
+        self.address = address
+        self.port = 0
+        self._account = account
+        self._host_key = host_key
+        self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._connections: set[asyncssh.SSHServerConnection] = set()
+
+    async def plug_in(self) -> None:
+        """Serve it, if it is not served.
+
+        Raises:
+            OSError: the port cannot be opened, or the host key cannot be read.
+        """
+        if self._acceptor is None:
+            self._acceptor = await asyncssh.listen(
+                self.address,
+                self.port,
+                server_host_keys=[self._host_key],
+                server_factory=lambda: Connection(self._account, self._connections),
+                encoding=None,
+                allow_pty=False,
+                line_editor=False,
+            )
+            self.port = self._acceptor.get_port()
+
+    def unplug(self) -> None:
+        """Refuse connections, and drop those there are. What they started is left alone."""
+        if self._acceptor:
+            self._acceptor.close()
+            self._acceptor = None
+        for connection in list(self._connections):
+            connection.abort()
 
 
 async def serve(files: Files) -> None:
-    """Serve all nodes until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    acceptors, where = [], {}
-    for machine in MACHINES:
-        node, address = machine.node, loopback(machine.address)
-        acceptors.append(acceptor := await listen(account(files, node), address, files.host_key(node)))
-        where[node] = (address, acceptor.get_port())
+    """Serve all nodes until SIGTERM or SIGINT. At SIGHUP the nodes that `files.unplugged` names leave the network."""
+    orders: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, orders.put_nowait, number)
+    machines = {machine.node: loopback(machine.address) for machine in MACHINES}
+    nodes = {name: Node(account(files, name), address, files.host_key(name)) for name, address in machines.items()}
+    for node in nodes.values():
+        await node.plug_in()
+    where = {name: (node.address, node.port) for name, node in nodes.items()}
     write_connections(files, where)
-    own = {"pid": os.getpid(), "started": start_time(os.getpid()), "nodes": where}
+    own = {"pid": os.getpid(), "started": start_time(os.getpid()), "nodes": where, "unplugged": []}
     write(files.daemon, json.dumps(own, indent=2) + "\n")
     os.write(sys.stdout.fileno(), READY)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    await stop.wait()
-    for acceptor in acceptors:
-        acceptor.close()
+    while await orders.get() == signal.SIGHUP:
+        own["unplugged"] = await _rewire(nodes, json.loads(files.unplugged.read_text()))
+        write(files.daemon, json.dumps(own, indent=2) + "\n")
+    for node in nodes.values():
+        node.unplug()
+
+
+async def _rewire(nodes: dict[str, Node], unplugged: list[str]) -> list[str]:
+    """Have these nodes off the network and all others on it."""
+    for name, node in nodes.items():
+        if name in unplugged:
+            node.unplug()
+        else:
+            await node.plug_in()
+    return unplugged
 
 
 def main() -> None:

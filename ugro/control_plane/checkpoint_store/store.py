@@ -134,6 +134,17 @@ class CheckpointStore:
                     shutil.rmtree(kept[step])
 
 
+def copies(folder: Path) -> dict[int, Path]:
+    """The checkpoints in a job's folder for them on this machine, by step. They are whole: each got its name when it was.
+
+    Raises:
+        StateError: the folder cannot be read.
+    """
+    with state_errors(folder):
+        names = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    return {int(path.name): path for path in sorted(names, key=lambda path: int(path.name))}
+
+
 def outdated(steps: Sequence[int], spec: JobSpec) -> list[int]:
     """The steps, in their order, that a job's rules do not keep."""
     rules = spec.checkpoints

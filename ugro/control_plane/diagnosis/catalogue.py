@@ -382,19 +382,3 @@ PROGRESS = re.compile(
 LOADING = re.compile(
     rb"(?i)loading|download|fetching|tokeniz|\bmap\b|filter|generating|sanity|Error|Exception|warning|File \""
 )
-
-# A line without any of these need not be looked at more closely, and that is nearly every line of a long log. Searched
-# in the line in small letters. A new pattern must contain one of them: tests/test_diagnosis_logs.py sees to that.
-STEMS = re.compile(
-    rb"err|fail|exc|traceb|kill|sig|time|nccl|memory|xid|nan|inf|finite|fault|exit|local_rank|space|quota|"
-    rb"cancel|due to|open files|oom|boot|gpu|interrupt|cu(?:da|dnn|blas|sparse|fft|rand|solver)|hip|lost|stuck|"
-    rb"loss|use\b|usage|found|abort|rank=|root cause|clos|peer|no such|exist|denied|permi|limit|hang|hung|"
-    rb"lockup|termin|dumped|direct cause|file|match|symbol|module|too old|preempt|alloc|unrec|inval|argum|"
-    rb"option|requir|socket|shm|shared|storage|route|resol|service|install|unable|can't|cannot|could|missing|"
-    rb"corrupt|truncat|checkpoint|unexpected|unreach|ready|dead|died|image|device|driver|support|bus|pipe|"
-    rb"barrier|exhaust|tried|offline|http|reach|restrict|access|identifier|conflict|override|choice|flag|"
-    rb"diverg|explod|client|stat(?:e|us)|compat|comp|ptx|ram\b|ecc|pool|scancel|malloc|execve|insuff|occup|zip|"
-    rb"mag|warn|size|down|ancdata|refus|enospc|disk|out_of|respon|ssh|avail|header|tensor|path_or|hccl|block|"
-    rb"no progress|assert|align|illegal|0xc0|1073|munmap|receiv|code|complete|finish|succe|runtime|stop|done|"
-    rb"saving|end|elastic|\xe5\xb7\xb2\xe6\x9d\x80|\xe6\xae\xb5\xe9\x94\x99|\xe6\x80\xbb\xe7\xba\xbf"
-)

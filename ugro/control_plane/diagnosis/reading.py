@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from ugro.common.text import printable
 from ugro.control_plane.diagnosis import lines
 from ugro.control_plane.diagnosis.catalogue import (
     CATALOGUE,
@@ -13,13 +15,13 @@ from ugro.control_plane.diagnosis.catalogue import (
     FACTS,
     LOADING,
     PROGRESS,
-    STEMS,
     SUCCESS,
     Entry,
     Kind,
 )
 from ugro.control_plane.diagnosis.lines import Line
-from ugro.control_plane.diagnosis.traceback import EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
+from ugro.control_plane.diagnosis.prefilter import Prefilter
+from ugro.control_plane.diagnosis.traceback import BEGINNING, EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
 
 MOST_SIGHTINGS = 512
 MOST_SHAPES = 4096
@@ -108,8 +110,9 @@ _WORDS = {
     "段错误": "SEGV",
     "总线错误": "BUS",
 }
+_SUMMARY_PART = re.compile(r"^(?:Failures|Root Cause \(first observed failure\)):$")
 _SUMMARY_RANK = re.compile(r"rank\s*: (\d{1,9}) \(local_rank: \d+\)")
-_SUMMARY_TIME = re.compile(r"time\s*: (\d{4}-\d\d-\d\d_[\d:]+)")
+_SUMMARY_TIME = re.compile(r"time\s{2,}: (\d{4}-\d\d-\d\d_[\d:]+)")
 _NAN = re.compile(
     r"(?i)\b(?:(?!best|min|lowest|prev)\w*loss|grad_?norm|perplexity)['\"]?(?:\s*[:=]\s*|\s+)(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
 )
@@ -117,6 +120,19 @@ _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[
 _QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
 _WARNING = re.compile(r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
+_NAMES_A_RANK = re.compile(rb"(?i)rank|\[(?:default|gpu)?\d|^ {0,4}\d{1,4}: |-master-0")
+
+TELLING = Prefilter(
+    (
+        *(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS, BEGINNING, EXCEPTION, RAISED, _NAN,
+        _SUMMARY_PART, _SUMMARY_RANK, _SUMMARY_TIME,
+    )
+)  # fmt: skip
+"""All that is looked for. A line in which none of it may be is nearly every line of a long log, and is passed over."""
+
+_ENTRIES = {entry.pattern.pattern: entry for entry in CATALOGUE}  # by their text: to hash a pattern is slow
+_ENDS = {pattern.pattern for pattern in ENDS}
+
 # What differs between lines of one shape: numbers, and the strokes and spaces of progress bars.
 _VARYING = b"0123456789.#=> \t\xe2\x96" + bytes(range(0x80, 0x90))
 
@@ -131,7 +147,7 @@ class _Summary:
 
     def take(self, text: str) -> bool:
         """Whether a line says of which process the next ones of the table are."""
-        if text in ("Failures:", "Root Cause (first observed failure):"):
+        if _SUMMARY_PART.match(text):
             self.root, self.rank, self.time = text.startswith("Root"), None, ""
         elif match := _SUMMARY_RANK.match(text):
             self.rank = int(match[1])
@@ -191,11 +207,20 @@ class Reader:
             self._count_progress(raw)
         elif often := self._often.get(shape):
             self._again(often)
-        elif not STEMS.search(raw.lower()) or not self._understood(line or lines.read(raw)):
+        elif not self._told(raw, line):
             self._count_progress(raw)
             self._dismiss(shape)
         elif self._latest and self._latest.count >= OFTEN and len(self._often) < MOST_SHAPES:
             self._often[shape] = self._latest
+
+    def _told(self, raw: bytes, line: Line | None) -> bool:
+        telling = TELLING.any(_searched(raw))
+        if telling or _NAMES_A_RANK.search(raw):
+            line = line or lines.read(raw)
+            if line.rank is not None and len(self.evidence.ranks) < MOST_RANKS:
+                self.evidence.ranks.add(line.rank)
+            self.evidence.masters = self.evidence.masters or "-master-0" in line.source
+        return telling and line is not None and self._understood(line)
 
     def _dismiss(self, shape: bytes) -> None:
         if len(self._dull) >= MOST_SHAPES:
@@ -216,9 +241,6 @@ class Reader:
     def _understood(self, line: Line) -> bool:
         """Whether a line told something; what it told is kept."""
         rank, stream = self._whose(line)
-        if line.rank is not None and len(self.evidence.ranks) < MOST_RANKS:
-            self.evidence.ranks.add(line.rank)
-        self.evidence.masters = self.evidence.masters or "-master-0" in line.source
         self._latest = None
         return (
             self._blocks.begin(stream, line.text, self.evidence.lines)
@@ -275,13 +297,14 @@ class Reader:
         return False
 
     def _loss(self, line: Line, rank: int | None) -> bool:
-        if _NAN.search(line.text) and not _FINITE.search(line.text):
+        if _NAN in _possible(line.text) and _NAN.search(line.text) and not _FINITE.search(line.text):
             self._keep("nan_loss", Kind.CONFIRMATION, line.text.strip(), rank, "", None)
             return True
         return False
 
     def _success(self, line: Line) -> bool:
-        if SUCCESS.search(line.text.strip()):
+        text = line.text.strip()
+        if SUCCESS in _possible(text) and SUCCESS.search(text):
             self.evidence.success_at = self.evidence.lines
             return True
         return False
@@ -290,7 +313,8 @@ class Reader:
         text = line.text.strip()
         if self._summary.take(text):
             return True
-        match = next((match for pattern in ENDS if (match := pattern.search(text))), None)
+        ends = (pattern for pattern in _possible(text) if pattern.pattern in _ENDS)
+        match = next((match for pattern in ends if (match := pattern.search(text))), None)
         found = match.groupdict() if match else {}
         code = int(found["code"][:9]) if found.get("code") else None
         if match is None or code == 0:
@@ -366,4 +390,17 @@ def _signal(code: int | None, text: str) -> str | None:
 
 
 def _entry(text: str) -> Entry | None:
-    return next((entry for entry in CATALOGUE if entry.pattern.search(text)), None)
+    entries = (entry for pattern in _possible(text) if (entry := _ENTRIES.get(pattern.pattern)))
+    return next((entry for entry in entries if entry.pattern.search(text)), None)
+
+
+@lru_cache(maxsize=16)
+def _possible(text: str) -> list[re.Pattern[str]]:
+    """What may be found in a text; kept for a moment, since one line is searched for several things."""
+    return TELLING.possible(text.lower())
+
+
+def _searched(raw: bytes) -> str:
+    """A raw line as it is looked through at first: in small letters, without what a terminal would not show."""
+    text = raw.decode("utf-8", "replace")
+    return (text if text.isprintable() else printable(text.replace("\0", ""))).lower()

@@ -159,3 +159,6 @@ _DURING = "During handling of the above exception"
 _CAUSED = "The above exception was the direct cause"
 _HARMLESS = ("Exception ignored in", "--- Logging error ---", "Error in atexit", "Exception in thread")
 _CONTEXTS = (_DURING, _CAUSED, *_HARMLESS, "terminated with the following error")
+
+BEGINNING = re.compile("|".join(map(re.escape, (HEADER, *_CONTEXTS))))
+"""What begins a traceback, or says what the next one will be."""

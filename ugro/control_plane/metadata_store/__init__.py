@@ -3,7 +3,8 @@
     $UGRO_HOME/
       lock                who acts now (flock; readable text); serve.lock: the resident controller
       master              this master's id
-      cluster.json        TinyDB: nodes (last view of each), jobs (index of the live ones), drains, meta
+      cluster.json        TinyDB: nodes (last view of each), jobs (index of the live ones), drains, meta (with the seal
+                          of finished.jsonl); cluster.json.before: the copy before the last change
       finished.jsonl      index of the jobs that ended, one Summary a line
       events.jsonl        every change of every job and node (the older half in events.1.jsonl)
       links.jsonl         how fast the way from each node to each other was measured to be
@@ -17,8 +18,13 @@ new job enters the index before its record is written, an ended one leaves it af
 a crash leaves at most an index entry too many, which the next tick settles. A change goes to the record, which has its
 event, then to the cluster's timeline, then to the job's: what a crash kept from these is added at the next tick.
 
-A record that cannot be read is no job's end: lists pass it over and name it, a rebuild leaves it where it was, and who
-would start something stops, since what a live one holds is not known.
+A record that cannot be read, is that of another job, or is gone is no job's end: lists pass it over and name it, a
+rebuild leaves it where it was, and who would start something stops, since what a live one holds is not known. Only a
+folder that never had a record is passed over in silence: a submission that was cut short.
+
+Where `cluster.json` is broken or gone, a rebuild takes its copy, and the drains from the timeline. An archive that says
+less than when it was sealed is told by `status` and `sweep`. On a full disk, who looks goes on with what is there, and a
+tick without what it can do without (`MetadataStore.optional`).
 """
 
 from ugro.control_plane.metadata_store.store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore

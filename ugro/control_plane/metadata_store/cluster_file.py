@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,38 @@ from filelock import FileLock
 from tinydb import TinyDB
 from tinydb.storages import Storage
 
-from ugro.control_plane.metadata_store.records import broken, replace_record, state_errors
+from ugro.common.errors import RecordUnreadable
+from ugro.common.files import write_atomic
+from ugro.common.text import clock
+from ugro.control_plane.metadata_store.records import broken, copy_before, lost, replace_record, state_errors
 
 Tables = dict[str, dict[str, Any]]
+
+
+def read_tables(path: Path) -> Tables | None:
+    """What the file says; None: there is none, and never was.
+
+    Raises:
+        RecordUnreadable: it is torn, not of TinyDB's form, or gone, and only its copy is there.
+    """
+    try:
+        tables = json.loads(path.read_bytes())
+        _check_form(tables)
+    except FileNotFoundError:
+        if copy_before(path).exists():
+            raise lost(path) from None
+        return None
+    except (ValueError, RecursionError) as error:
+        raise broken(path, str(error)) from None
+    return tables  # type: ignore[no-any-return]
+
+
+def _check_form(tables: Any) -> None:
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
+        raise ValueError("an object of tables is expected")
+    for name, table in tables.items():
+        if not all(key.isdecimal() and isinstance(row, dict) for key, row in table.items()):
+            raise ValueError(f"numbered rows are expected in {name!r}")
 
 
 class TransactionStorage(Storage):
@@ -22,19 +53,8 @@ class TransactionStorage(Storage):
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        self._tables = self._load()
+        self._tables = read_tables(self._path)
         self._dirty = False
-
-    def _load(self) -> Tables | None:
-        try:
-            tables = json.loads(self._path.read_bytes())
-            if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-                raise ValueError("an object of tables is expected")
-        except FileNotFoundError:
-            return None
-        except (ValueError, RecursionError) as error:
-            raise broken(self._path, str(error)) from None
-        return tables
 
     def read(self) -> Tables | None:
         return self._tables
@@ -78,3 +98,34 @@ class ClusterFile:
             if self._read is None or self._read[0] != seen:
                 self._read = (seen, TinyDB(str(self.path), storage=TransactionStorage))
             yield self._read[1]
+
+    def mend(self) -> list[str]:
+        """Take the copy of before its last change where the file cannot be used; a broken one is put aside.
+
+        Returns what was done, in words; nothing where the file is as it should be.
+        """
+        with state_errors(self.path), FileLock(self._lock):
+            try:
+                read_tables(self.path)
+            except RecordUnreadable as error:
+                return [error.message, *self._put_aside(), self._take_copy()]
+        return []
+
+    def _put_aside(self) -> list[str]:
+        if not self.path.exists():
+            return []
+        aside = self.path.with_name(f"{self.path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
+        os.replace(self.path, aside)
+        return [f"the broken file is kept: {aside}"]
+
+    def _take_copy(self) -> str:
+        spare = copy_before(self.path)
+        with contextlib.suppress(RecordUnreadable):
+            if read_tables(spare) is not None:
+                write_atomic(self.path, spare.read_text(encoding="utf-8"))
+                return f"nodes, speeds and what ended jobs left are those of {clock(spare.stat().st_mtime)}: {spare}"
+        spare.unlink(missing_ok=True)
+        return (
+            "without a copy, speeds (`ugro measure` finds them) and what jobs left on silent nodes are lost; "
+            "last views of nodes come back with the next look"
+        )

@@ -49,7 +49,7 @@ class ClusterRecords:
             yield db
 
     def note(self, node: str, kind: str, message: str, job: str = "") -> None:
-        """Add an event about a node, or about a job there that has ended."""
+        """Add an event about a node, or of a job there that is no change of its record."""
         self._timeline.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message))
 
     # --- this master -------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shlex
@@ -14,7 +13,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from ugro.common.errors import InputError, RecordUnreadable, StateError
-from ugro.common.files import write_atomic
+from ugro.common.files import FULL, FULL_HINT, write_atomic
 from ugro.common.models import SCHEMA_VERSION, Job
 from ugro.common.text import clock
 
@@ -22,8 +21,6 @@ Model = TypeVar("Model", bound=BaseModel)
 Fields = dict[str, Any]
 OnUnreadable = Callable[[RecordUnreadable], object]
 """What to do about one unreadable record among many, as `os.walk` takes its `onerror`."""
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 MIGRATIONS: Mapping[int, Callable[[Fields], Fields]] = {
     1: lambda job: job | {"priority": 0, "schema_version": 2},
@@ -102,16 +99,26 @@ def migrated(fields: Any) -> Any:
 
 
 def broken(path: Path, detail: str) -> RecordUnreadable:
-    """The error for a file that was torn or edited, with the way back. An older copy may belong into another index."""
-    spare = copy_before(path)
+    """The error for a file that was torn or edited, with the way back."""
+    return RecordUnreadable(path, f"{path} is not a valid record: {detail}", _way_back(path))
+
+
+def lost(path: Path) -> RecordUnreadable:
+    """The error for a file that has to be there and is not, with the way back."""
+    return RecordUnreadable(path, f"{path} is gone", _way_back(path))
+
+
+def _way_back(path: Path) -> str:
+    """An older copy of a job's record may belong into another index, so a rebuild goes with it."""
+    spare, of_job = copy_before(path), path.name == "job.json"
+    if of_job and not path.parent.exists():
+        return f"put the folder {path.parent} back, or let go of the job and what it holds: ugro state rebuild"
     if spare.exists():
-        restore = f"{shlex.join(['cp', str(spare), str(path)])} && ugro state rebuild"
-        hint = f"the last good copy is of {clock(spare.stat().st_mtime)}: {restore}"
-    elif path.name == "job.json":
-        hint = f"mend it by hand, or move the folder {path.parent} elsewhere and run `ugro state rebuild`"
-    else:
-        hint = f"mend it by hand, or delete {path} and run `ugro state rebuild`"
-    return RecordUnreadable(path, f"{path} is not a valid record: {detail}", hint)
+        restore = f"{shlex.join(['cp', str(spare), str(path)])} && " if of_job else ""
+        return f"the last good copy, {spare.name}, is of {clock(spare.stat().st_mtime)}: {restore}ugro state rebuild"
+    if of_job:
+        return f"mend it by hand, or move the folder {path.parent} elsewhere and run `ugro state rebuild`"
+    return "mend it by hand, or have it made anew as far as that goes: ugro state rebuild"
 
 
 def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
@@ -144,9 +151,5 @@ def state_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or path
-        hint = (
-            "free some space (`ugro gc` shows which logs could go); what was recorded before is intact"
-            if error.errno in FULL
-            else "set UGRO_HOME to a directory on a local disk you can write"
-        )
+        hint = FULL_HINT if error.errno in FULL else "set UGRO_HOME to a directory on a local disk you can write"
         raise StateError(f"{where}: {error.strerror or error}", hint) from None

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ugro.common.files import write_atomic
+from ugro.common.files import FULL, write_atomic
 from ugro.common.paths import JOBS
 from ugro.common.text import clock
 from ugro.control_plane.metadata_store.records import state_errors
@@ -39,11 +39,17 @@ def prunable(store: MetadataStore, before: float) -> list[OldLogs]:
 
 
 def prune(store: MetadataStore, logs: OldLogs) -> None:
-    """Remove a job's logs and note when. The note comes first, so that logs never just miss."""
-    files = store.files(logs.id)
-    with state_errors(files.folder):
-        write_atomic(files.pruned, f"{clock(time.time())}\n")
+    """Remove a job's logs and note when. The note comes first, so that logs never just miss, but on a full disk."""
+    pruned, note = store.files(logs.id).pruned, f"{clock(time.time())}\n"
+    with state_errors(pruned):
+        try:
+            write_atomic(pruned, note)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
         shutil.rmtree(logs.folder)
+        if not pruned.exists():
+            write_atomic(pruned, note)
 
 
 def pruned_at(store: MetadataStore, job_id: str) -> str | None:

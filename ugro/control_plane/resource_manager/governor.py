@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError
 from ugro.common.models import Drain, Gpu, GpuProcess, Job, NodeView, Placement
-from ugro.common.text import printable
+from ugro.common.text import printable, size
 
 DISPLAY_MIB = 1536
 """Below this much used memory the display programs of a desktop do not make a GPU busy."""
@@ -140,8 +140,8 @@ def _refusals(config: NodeConfig, view: NodeView, drain: Drain | None, master: s
         said = f"{config.name} is drained: {drain.reason}" if drain.reason else f"{config.name} is drained"
         found[said] = f"ugro undrain {config.name}"
     if view.disk_free_mib is not None and view.disk_free_mib < config.min_disk:
-        free = f"{view.disk_free_mib} MiB of disk free"
-        short = f"{config.name} has {free}, less than its min_disk of {config.min_disk} MiB"
+        free = f"{size(view.disk_free_mib)} of disk free"
+        short = f"{config.name} has {free}, less than its min_disk of {size(config.min_disk)}"
         found[short] = f"free disk space on {config.name}"
     return found
 
@@ -163,8 +163,8 @@ def _busy(gpu: Gpu, config: NodeConfig) -> str | None:
     if foreign := foreign_processes(gpu):
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         return f"used by {_process(foreign[0])}{more}"
-    if not _has_display_at_most(gpu):
-        return f"{gpu.memory_used_mib} MiB are used by a program the driver does not name"
+    if gpu.memory_used_mib is not None and not has_display_at_most(gpu):
+        return f"{size(gpu.memory_used_mib)} are used by a program the driver does not name"
     if gpu.temperature_c is not None and gpu.temperature_c > config.max_temperature:
         return f"at {gpu.temperature_c} °C, over its max_temperature of {config.max_temperature} °C"
     return None
@@ -172,11 +172,12 @@ def _busy(gpu: Gpu, config: NodeConfig) -> str | None:
 
 def foreign_processes(gpu: Gpu) -> list[GpuProcess]:
     """What uses a GPU that UGRO has not leased; display programs that leave it nearly empty do not count."""
-    display_at_most = _has_display_at_most(gpu)
+    display_at_most = has_display_at_most(gpu)
     return [process for process in gpu.processes if not (display_at_most and _is_display(process))]
 
 
-def _has_display_at_most(gpu: Gpu) -> bool:
+def has_display_at_most(gpu: Gpu) -> bool:
+    """Whether so little of a GPU's memory is used (or nobody says how much) that it may all be a desktop's."""
     return gpu.memory_used_mib is None or gpu.memory_used_mib < DISPLAY_MIB
 
 
@@ -186,7 +187,7 @@ def program(process: GpuProcess) -> str:
 
 
 def _process(process: GpuProcess) -> str:
-    memory = f", {process.memory_mib} MiB" if process.memory_mib is not None else ""
+    memory = f", {size(process.memory_mib)}" if process.memory_mib is not None else ""
     return f"{program(process)} (pid {process.pid}{memory})"
 
 

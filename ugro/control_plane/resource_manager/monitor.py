@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ugro.common.errors import NodeError
-from ugro.common.models import Gpu, GpuLook, GpuSample, Job, NodeView, Silence
-from ugro.control_plane.resource_manager.governor import foreign_processes, program
+from ugro.common.models import Gpu, GpuLook, GpuSample, Job, NodeView, Rank, Silence
+from ugro.control_plane.resource_manager.governor import foreign_processes, has_display_at_most, program
+from ugro.nodes.owner import is_same_master
 
 WATCH_GAP = 60.0
 """Seconds between two looks that count as watching. A master that slept or was not run did not watch."""
@@ -20,8 +21,12 @@ SILENCE_GRACE = 600.0
 Views = Mapping[str, NodeView | NodeError]
 
 
-def news(before: NodeView | None, now: NodeView) -> Iterator[tuple[str, str]]:
-    """What a person would want to know of a node that answers: kind and words."""
+def news(before: NodeView | None, now: NodeView, master: str) -> Iterator[tuple[str, str]]:
+    """What a person would want to know of a node that answers: kind and words. `master` is our own id."""
+    owner = now.owner or ""
+    if owner and not is_same_master(owner, master) and not (before and is_same_master(owner, before.owner or "")):
+        told = f"another master runs it: {owner.partition(' ')[2] or owner}; it gets no job of this one"
+        yield "other_master", f"{told} (to make this one its master: ugro launch --takeover)"
     if before is None:
         yield "joined", _gpus_in_words(now)
         return
@@ -66,7 +71,7 @@ def silences(before: Mapping[str, Silence], views: Views, now: float) -> dict[st
 
 
 def samples(job: Job, views: Views, now: float) -> list[GpuSample]:
-    """What each GPU of a job shows now. Memory is that of the rank's process where the driver tells it."""
+    """What each GPU of a job shows now. Memory is the job's own, as far as the driver tells it."""
     found = []
     for rank in job.ranks:
         view = views.get(rank.node)
@@ -74,18 +79,29 @@ def samples(job: Job, views: Views, now: float) -> list[GpuSample]:
             continue
         for gpu in view.gpus:
             if gpu.uuid == rank.gpu:
-                own = sum(process.memory_mib or 0 for process in gpu.processes if process.pid == rank.pid)
                 found.append(
                     GpuSample(
                         at=now,
                         rank=rank.rank,
-                        memory_mib=own or gpu.memory_used_mib,
+                        memory_mib=_own_memory(gpu, rank),
                         utilization_percent=gpu.utilization_percent,
                         temperature_c=gpu.temperature_c,
                         power_w=gpu.power_w,
                     )
                 )
     return found
+
+
+def _own_memory(gpu: Gpu, rank: Rank) -> int | None:
+    """What a rank takes of the GPU that it has for itself; what others had there before, such as a display, is not it.
+
+    All that is used, where the driver names processes without their memory, or too much is used for a display alone.
+    """
+    others = foreign_processes(gpu)  # the rank's own process may be a wrapper of those that compute
+    own = [process for process in gpu.processes if process.pid == rank.pid] or others
+    if not own:
+        return None if has_display_at_most(gpu) else gpu.memory_used_mib
+    return sum(process.memory_mib or 0 for process in own) or gpu.memory_used_mib
 
 
 def looks(view: NodeView, held: Mapping[str, str]) -> list[GpuLook]:

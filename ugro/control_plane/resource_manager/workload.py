@@ -13,6 +13,9 @@ OPTIMIZERS = ("adamw", "adam8bit", "sgd", "adafactor")
 METHODS = ("full", "lora", "qlora")
 SHARDINGS = ("ddp", "fsdp", "zero1", "zero2", "zero3")
 
+LARGEST = 9_999_999
+"""What is more than this of a batch, of tokens or of GPUs is no such number."""
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -78,8 +81,9 @@ class _Arguments:
         return next(((value or "true").lower() not in _NO for key, value in self._pairs if key in keys), False)
 
     def number(self, *keys: str) -> int | None:
-        """The last of these options that is a number above 0."""
-        return next((int(v) for v in self.values(*keys) if re.fullmatch("[0-9]{1,7}", v) and int(v)), None)
+        """The last of these options that is a number from 1 to LARGEST."""
+        numbers = (int(value) for value in self.values(*keys) if re.fullmatch("[0-9]{1,7}", value))
+        return next((number for number in numbers if 1 <= number <= LARGEST), None)
 
 
 def read_workload(args: Sequence[str], gpus: int) -> Workload | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ugro.common.config import ugro_home
 from ugro.common.errors import InputError, StateError
+from ugro.common.files import FULL, FULL_HINT
 from ugro.common.models import CodeVersion
 from ugro.nodes.code_sync.ignore import IgnoreFiles, literal, read_lines
 
@@ -94,7 +95,8 @@ def take_snapshot(directory: Path, selection: Selection, target: Path) -> CodeVe
         temporary.rename(target)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise StateError(f"the snapshot of {directory} could not be taken: {error}") from None
+        hint = FULL_HINT if error.errno in FULL else ""
+        raise StateError(f"the snapshot of {directory} could not be taken: {error}", hint) from None
     return CodeVersion(directory=str(root), files=len(sizes), size_bytes=sum(sizes), git_commit=commit, git_dirty=dirty)
 
 

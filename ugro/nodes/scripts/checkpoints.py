@@ -100,6 +100,8 @@ def whole(paths: list[str], root: str) -> None:
 
 
 def read_json(path: str) -> Any:
+    if not os.path.isfile(path):  # or it is a pipe, which would keep us waiting
+        raise Torn(f"{os.path.basename(path)} is not there")
     try:
         with open(path, encoding="utf-8") as file:
             return json.loads(file.read(HEADER_LIMIT))
@@ -108,7 +110,22 @@ def read_json(path: str) -> Any:
 
 
 def trainer(folder: str, files: list[str]) -> dict[str, Any]:
-    """A checkpoint-N of Hugging Face's Trainer: its state is written last, and index files name the shards."""
+    """A checkpoint-N of Hugging Face's Trainer: its state is written last, and index files name the shards.
+
+    Ranks on other nodes leave their random state, and their parts of the optimizer, on their own disks, in a folder of
+    the same name that has no state: `shards` tells of those what they have.
+    """
+    parts = weights(files)
+    whole(parts, folder)
+    shards = sorted(os.path.relpath(path, folder) for path in parts)
+    try:
+        trainer_state(folder, files)
+    except Torn as torn:
+        return {"shards": shards, "problem": str(torn)}
+    return {"shards": shards}
+
+
+def trainer_state(folder: str, files: list[str]) -> None:
     step = int(re.findall(r"\d+$", folder)[0])
     state = read_json(os.path.join(folder, "trainer_state.json"))
     if not isinstance(state, dict) or state.get("global_step") != step:
@@ -119,8 +136,6 @@ def trainer(folder: str, files: list[str]) -> dict[str, Any]:
         missing = [name for name in sorted(map(str, shards)) if not os.path.isfile(os.path.join(folder, name))]
         if missing:
             raise Torn(f"{missing[0]} is not there")
-    whole(weights(files), folder)
-    return {}
 
 
 def distributed(folder: str, files: list[str]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 # Records of NUL-ended fields, because names may hold anything else. A thing is UGRO's if its name and its type are what
 # the other scripts make: a link is never one of them, and never followed below BASE_DIR.
 base=$1; case $base in "~/"*) base=$HOME/${base#"~/"} ;; esac
+here=$base # without links, once it was entered
 read -r boot < /proc/sys/kernel/random/boot_id
 say() { printf '%s\0' "$@"; }
 number() { case $1 in '' | *[!0-9]*) return 1 ;; esac; }
@@ -10,6 +11,7 @@ folder() { [ -d "$1" ] && [ ! -L "$1" ]; }
 enter() { # false: there is no base directory
     [ -e "$base" ] || return 1
     cd -P "$base" || exit 73
+    here=$PWD
 }
 each() { # FOLDER DO [WORD]…: calls DO [WORD]… ENTRY for everything in a folder
     in=$1; shift
@@ -83,12 +85,22 @@ marked() { # prints the pid and the run of every process that carries UGRO_RUN, 
 }
 session() { echo "$4"; }
 uid_of() { if plain "$1/uid"; then head -n 1 "$1/uid" | head -c 200 | tr -d '\0'; fi; }
+below() { # PID FOLDER: whether a process works in a folder, or was told of something in it
+    case "$(readlink "/proc/$1/cwd" 2>/dev/null)/" in "$here/$2/"*) return 0 ;; esac
+    cat "/proc/$1/cmdline" "/proc/$1/environ" 2>/dev/null | grep -qaF -e "$here/$2/" -e "$base/$2/"
+}
+is_of() { # JOB UID PID TOKEN: whether a process is of a run of this job that is here; a machine may be several nodes
+    case $4 in "$2"/*) [ -n "$2" ] || return 1 ;; *) return 1 ;; esac
+    rest=${4#*/}
+    if number "${rest%%/*}" && is_run "$1/${rest%%/*}/node-${rest#*/}"; then return 0; fi
+    below "$3" "$1"
+}
 running() { # JOB: prints the pids of what ran of it at the last `seek`, or is recorded and alive now
     uid=$(uid_of "$1")
     {
         each_run "$1" recorded
         printf '%s\n' "$tokens" | while read -r pid token; do
-            case $token in "$uid"/*) [ -z "$uid" ] || echo "$pid" ;; esac
+            if is_of "$1" "$uid" "$pid" "$token"; then echo "$pid"; fi
         done
     } | sort -nu
 }
@@ -125,7 +137,8 @@ tell_strange_in() { each "$1" tell_strange; }
 tell_processes() {
     printf '%s\n' "$tokens" | while read -r pid token; do
         number "$pid" && [ -e "/proc/$pid" ] || continue # it may have ended meanwhile
-        say process "$pid" "$token" "$(cat "/proc/$pid/cmdline" 2>/dev/null | tr '\0' ' ' | head -c 200)"
+        place=elsewhere; if below "$pid" jobs; then place=here; fi
+        say process "$pid" "$token" "$place" "$(cat "/proc/$pid/cmdline" 2>/dev/null | tr '\0' ' ' | head -c 200)"
     done
 }
 report() {

@@ -65,11 +65,11 @@ for dir in "$@"; do
         fi
     done
     [ -n "$logs" ] && wc -c $logs 2>/dev/null
-    for file in rank-*.limit; do
-        rank=${file#rank-}; rank=${rank%.limit}
+    for file in rank-*.limit rank-*.oom; do
+        kind=${file##*.}; rank=${file#rank-}; rank=${rank%."$kind"}
         case $rank in *[!0-9]*) continue ;; esac
-        limit=''; read -r limit _ < "$file"
-        printf '%s\n' "limit $rank $limit"
+        said=''; read -r said < "$file"
+        printf '%s\n' "$kind $rank $said"
     done
 done
 echo "$mark -"

@@ -7,19 +7,28 @@ usage: rank.py RUN_DIR SCRIPT [ARG…]
 It also keeps the job's time limit, so that the limit holds while nobody looks and the node's own sleep does not count:
 UGRO_TIME_LIMIT seconds after the script's start it ends the script, and UGRO_TIME_WARNING seconds before that it sends
 SIGUSR2 to a script that catches it. `rank-<r>.limit` says which of this was done last, and when.
+
+Where a script was killed, `rank-<r>.oom` says what shows that it was for lack of memory, if anything does.
 """
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from typing import Dict, Optional  # workers may have a Python older than 3.9
+from typing import Dict, List, Optional  # workers may have a Python older than 3.9
 
 PATIENCE = 10.0
 """Seconds that a script has to end after SIGTERM."""
+
+NEARLY_FULL = 0.1
+"""The part of the memory that was free at most where a userspace killer (earlyoom, systemd-oomd) may have struck."""
+
+LIMITS = ("memory.max", "memory.limit_in_bytes")
+"""The files of a cgroup's limit, of version 2 and 1."""
 
 
 def leave(path: str, text: str) -> None:
@@ -104,6 +113,76 @@ def wait_within(process: "subprocess.Popen[bytes]", limit: float, warning: Optio
     return process.wait()
 
 
+def content(path: str) -> str:
+    """The text of a file; empty if it cannot be read."""
+    with contextlib.suppress(OSError), open(path, errors="replace") as file:
+        return file.read()
+    return ""
+
+
+def number_in(path: str, name: str) -> Optional[int]:
+    """The number that follows a name in a file, as in `MemTotal: 24683520 kB`."""
+    found = re.search(rf"^{name}\s*(\d+)", content(path), re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
+def memory_cgroups() -> List[str]:
+    """The folders of this process's memory cgroup and of those above it."""
+    for line in content("/proc/self/cgroup").splitlines():
+        controllers, path = line.split(":", 2)[1:]
+        if not controllers or "memory" in controllers.split(","):  # version 2, or version 1
+            mount = "/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup"
+            parts = path.strip("/").split("/")
+            # In a container the upper part of the path may not be there, and the mount is the cgroup itself.
+            return [os.path.join(mount, *parts[:depth]) for depth in range(len(parts), -1, -1)]
+    return []
+
+
+class OutOfMemory:
+    """What shows that a process was killed for lack of memory; to be made before it starts."""
+
+    def __init__(self) -> None:
+        self.cgroups = memory_cgroups()
+        self.kills = self.count_kills()
+        self.kernel_log = -1
+        with contextlib.suppress(OSError):  # many kernels let only root read it
+            self.kernel_log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+            os.lseek(self.kernel_log, 0, os.SEEK_END)
+
+    def count_kills(self) -> int:
+        """How often the kernel killed for lack of memory in the cgroup so far; 0 if it does not count."""
+        files = (f"{folder}/{name}" for folder in self.cgroups for name in ("memory.events", "memory.oom_control"))
+        return next((kills for file in files if (kills := number_in(file, "oom_kill")) is not None), 0)
+
+    def logged(self, pid: int) -> bool:
+        """Whether the kernel's log tells of the kill."""
+        told = re.compile(rf"oom-kill:.*,pid={pid},|Killed process {pid} \(".encode())
+        while self.kernel_log >= 0:
+            try:
+                if told.search(os.read(self.kernel_log, 8192)):
+                    return True
+            except BrokenPipeError:  # what was next is overwritten already; the one after it comes next
+                continue
+            except OSError:
+                break
+        return False
+
+    def evidence(self, pid: int) -> Optional[str]:
+        """`KIND PEAK ROOM` of a process that was just waited for: its peak and the memory there was for it, in KiB."""
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        total = number_in("/proc/meminfo", "MemTotal:") or 0
+        left = (number_in("/proc/meminfo", "MemAvailable:") or total) - peak  # what it held is free again by now
+        limits = [number_in(f"{folder}/{name}", "") for folder in self.cgroups for name in LIMITS]
+        room = min([total, *(limit // 1024 for limit in limits if limit is not None)])
+        if self.logged(pid):
+            return f"kernel {peak} {room}"
+        if self.count_kills() > self.kills:
+            return f"cgroup {peak} {room}"
+        return f"full {peak} {total}" if left < NEARLY_FULL * total else None
+
+
 def main() -> None:
     run_dir, command = sys.argv[1], sys.argv[2:]
     base = os.path.join(run_dir, "rank-" + os.environ["RANK"])
@@ -112,12 +191,15 @@ def main() -> None:
         signal.signal(number, lambda *_: None)
     limit, warning = seconds("UGRO_TIME_LIMIT"), seconds("UGRO_TIME_WARNING")
     env = dict(os.environ, **shared_batch())
+    out_of_memory = OutOfMemory()
     with open(base + ".log", "ab", buffering=0) as log:
         process = subprocess.Popen(
             [sys.executable, "-u", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env
         )
     leave(base + ".pid", f"{process.pid} {start_time(process.pid)}")
     status = process.wait() if limit is None else wait_within(process, limit, warning, base + ".limit")
+    if status == -signal.SIGKILL and (evidence := out_of_memory.evidence(process.pid)):
+        leave(base + ".oom", evidence)
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
     if status and os.path.isfile(error_file):
         shutil.copyfile(error_file, base + ".error")
