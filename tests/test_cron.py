@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from ugro.cli.cron import BEGIN, END, installed, own_lines, sweep_line, with_block, without_block
+from ugro.cli.crontab import BEGIN, END, installed, own_lines, sweep_line, with_block, without_block
 from ugro.cli.main import COMMANDS, cli
 from ugro.common.errors import InputError
 

@@ -124,7 +124,7 @@ def test_a_job_file_of_a_script_that_is_not_there(folder: Path) -> None:
 
 
 def test_equal_runs_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    remember(monkeypatch, PastRun(run_key("train.py", ["--lr", "1"], None), 3000))
+    remember(monkeypatch, PastRun(run_key("train.py", ("--lr", "1"), None), 3000))
     found = document("train.py", "--", "--lr", "1")
     assert found["estimate"]["source"] == "measured" and found["estimate"]["mib"] == 3000
     assert found["estimate"]["terms"] == [] and found["gpus"][0]["batch"] is None

@@ -86,7 +86,7 @@ class App:
         """Whether waiting jobs are looked after by themselves: by a resident controller, or from the crontab."""
         if self.store.is_locked(RESIDENT_LOCK):
             return True
-        from ugro.cli.cron import installed  # here, since most commands have no use for it
+        from ugro.cli.crontab import installed  # here, since most commands have no use for it
 
         return installed(self.store.home)
 

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ugro.cli.app import UNATTENDED, App, ScriptCommand, Whole, command, json_option
+from ugro.cli.announce import CodeProgress, announce, expected_start
+from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.consent import Consent
 from ugro.cli.follow import follow, going_on
-from ugro.cli.output import console, end_in_words, print_json, ranks_table, stamp, title
+from ugro.cli.output import console, end_in_words, print_json, ranks_table, stamp
+from ugro.cli.proposals import offer
 from ugro.common.config import PRIORITIES, JobSpec, job_spec, load_job_spec
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.models import CodeVersion, Job, JobState
-from ugro.common.text import printable, rough
+from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
-from ugro.control_plane.forecast import Forecast, forecast
 from ugro.control_plane.memory import expect_memory
 from ugro.control_plane.queue import read_offers, read_queue
 from ugro.control_plane.resource_manager.balancer import candidates
@@ -30,7 +30,6 @@ from ugro.nodes.code_sync import Selection
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
 
-SLOW_SEND_SECONDS = 1.0
 ALIKE = 0.7
 """How alike a word and an option are, of 1, for the option to be what was meant."""
 
@@ -112,7 +111,7 @@ def launch(
 
         job = app.run(act, progress.update)
     if as_json:
-        expected = _forecast(app, job)
+        expected = expected_start(app, job)
         document = {"id": job.id, "name": job.name, "state": job.state.value, "note": note, "attended": app.attended()}
         said = {"starts_at": stamp(expected.at), "never_starts": expected.never} if expected else {}
         print_json(document | {"starts_at": None, "never_starts": False} | said)
@@ -206,36 +205,6 @@ def _refused_in_words(selection: Selection) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def announce(app: App, job: Job, following: bool = False) -> None:
-    """Say what became of a job that was just submitted, and the commands that are useful next."""
-    if expected := _forecast(app, job):
-        click.echo(f"Job {job.state.value} (ID: {job.id}). {_expectation(expected)}")
-        if job.state == JobState.QUEUED and not (expected.never or following or app.attended()):
-            click.echo(f"  {UNATTENDED}")
-        undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
-        click.echo(f"  ugro why {job.id}   ugro logs -f {job.id}   {undo}   ugro cancel {job.id}")
-        return
-    where = f" on {', '.join(job.nodes)}" if job.nodes else ""
-    reason = f": {printable(job.reason)}" if job.reason else ""
-    click.echo(f"{title(job)} {job.state.value}{where}{reason}")
-    if not job.state.ended:
-        click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
-
-
-def _forecast(app: App, job: Job) -> Forecast | None:
-    """When a waiting job will start, from what the nodes said at the tick just before."""
-    if job.state not in (JobState.QUEUED, JobState.HELD):
-        return None
-    views = app.store.remembered_nodes()
-    return forecast(read_queue(app.store, app.cluster, app.store.live(), views, time.time()), job.id)
-
-
-def _expectation(expected: Forecast) -> str:
-    if expected.at is None:
-        return expected.text[:1].upper() + expected.text[1:]
-    return f"Starting in ~{rough(expected.at - time.time())}: {expected.text}"
-
-
 def _follow(app: App, job: Job) -> int:
     out = console()
 
@@ -250,8 +219,6 @@ def _follow(app: App, job: Job) -> int:
     if ended.state == JobState.SUCCEEDED:
         click.echo(f"{ended.id} succeeded")
         return 0
-    from ugro.cli.proposals import offer  # here, since it needs this module
-
     if again := offer(app, ended):
         return _follow(app, again)
     raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}")
@@ -292,28 +259,3 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
 def printable_script(text: str) -> str:
     """A script for the terminal, without escapes that arguments may carry."""
     return "\n".join(printable(line) for line in text.split("\n"))
-
-
-class CodeProgress:
-    """A progress bar per node for what takes more than a second to send or to bring, on a terminal."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._progress = Progress(*columns, console=console(stderr=True), transient=True)
-        self._tasks: dict[str, Any] = {}
-        self._began = time.monotonic()
-
-    def __enter__(self) -> CodeProgress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._tasks:
-            self._progress.stop()
-
-    def update(self, node: str, sent: int, total: int) -> None:
-        if not self._progress.console.is_terminal or time.monotonic() - self._began < SLOW_SEND_SECONDS:
-            return
-        self._progress.start()
-        if node not in self._tasks:
-            self._tasks[node] = self._progress.add_task(f"files of {node}", total=total)
-        self._progress.update(self._tasks[node], completed=sent, total=total)

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
+from ugro.cli.announce import CodeProgress, announce
 from ugro.cli.app import App, command, complete_job, json_option
-from ugro.cli.launch import CodeProgress, announce
 from ugro.cli.output import console, job_document, print_json, stamp, table, title
 from ugro.common.errors import InputError
 from ugro.common.models import Job, Proposal

@@ -12,8 +12,8 @@ import click
 from pydantic import ValidationError
 from rich.text import Text
 
+from ugro.cli.announce import CodeProgress, announce
 from ugro.cli.app import App, Whole, command, complete_job, json_option
-from ugro.cli.launch import CodeProgress, announce
 from ugro.cli.output import console, job_document, print_json, stamp, table, title
 from ugro.common.config import JobSpec
 from ugro.common.errors import InputError, JobSpecError
@@ -175,7 +175,7 @@ def _tell(job: Job, checkpoint: Checkpoint | None, changes: tuple[Change, ...]) 
         click.echo(f"{title(job)} failed: {printable(job.reason)}", err=True)
     if checkpoint:
         age = duration(time.time() - checkpoint.saved_at)
-        where = ", ".join(place.node for place in checkpoint.places)
+        where = ", ".join(place.node for place in checkpoint.places) or "this machine"
         facts = f"saved {age} ago, {size(checkpoint.bytes / 2**20)}, on {where}"
         click.echo(f"Last checkpoint: {checkpoint.step} ({printable(checkpoint.name)}, {facts})", err=True)
     else:

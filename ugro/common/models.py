@@ -109,8 +109,7 @@ class Rank(Record):
     """One rank of an attempt: the script's own process, exit code or signal, not torchrun's.
 
     `pid` and `ended_at` are the node's (its clock). `limit` says what its time limit did to it: `warned` (SIGUSR2),
-    `unheard` (the script catches no SIGUSR2, so none was sent) or `ended`. `oom` says in words what shows that it was
-    killed for lack of memory.
+    `unheard` (the script catches no SIGUSR2, so none was sent) or `ended`. `oom`: what shows a kill for lack of memory.
     """
 
     rank: int
@@ -226,8 +225,8 @@ class Place(Record):
 class Checkpoint(Record):
     """A checkpoint of a job, over all nodes. `saved_at` is in the master's clock.
 
-    Each of the `places` has the whole of it, or, where it is `split`, only a part. One with a `problem` is torn, or
-    cannot be shown to be whole, and is never offered.
+    Each of the `places` has the whole of it, or, where it is `split`, only a part; none: only the master has it (kind
+    `copy`). One with a `problem` is torn, or cannot be shown to be whole, and is never offered.
     """
 
     step: int | None

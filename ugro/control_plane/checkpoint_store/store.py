@@ -51,6 +51,7 @@ class CheckpointStore:
     ) -> Listing:
         """Ask every node that can be reached, for `within` seconds. What is there is checked, and nothing is changed.
 
+        Copies on the master stand in for what no node has, or says.
         `views` are the nodes' own words of just before, for their clocks.
         """
         offsets = {name: view.clock_offset for name, view in views.items() if isinstance(view, NodeView)}
@@ -65,7 +66,7 @@ class CheckpointStore:
         said = await self._pool.each(self._inventory.nodes, one, within)
         found = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
         silent = {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
-        return Listing(gather(found, offsets), silent)
+        return Listing(with_copies(job, gather(found, offsets), self.kept(job)), silent)
 
     def kept(self, job: Job) -> dict[int, Path]:
         """The checkpoints that are whole on the master, by step."""
@@ -135,7 +136,7 @@ class CheckpointStore:
 
 
 def copies(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a job's folder for them on this machine, by step. They are whole: each got its name when it was.
+    """The checkpoints in a job's folder for them on this machine, by step; each got its name when it was whole.
 
     Raises:
         StateError: the folder cannot be read.
@@ -143,6 +144,28 @@ def copies(folder: Path) -> dict[int, Path]:
     with state_errors(folder):
         names = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
     return {int(path.name): path for path in sorted(names, key=lambda path: int(path.name))}
+
+
+def with_copies(job: Job, found: Sequence[Checkpoint], kept: Mapping[int, Path]) -> list[Checkpoint]:
+    """What the nodes have, by step, and this machine's copies of what is whole on none of them."""
+    whole = {one.step for one in found if one.problem is None}
+    only_here = [_copy(job, step, folder) for step, folder in kept.items() if step not in whole]
+    return sorted([*found, *only_here], key=lambda one: -1 if one.step is None else one.step)
+
+
+def _copy(job: Job, step: int, folder: Path) -> Checkpoint:
+    """When it was saved is known if the job went on from it; else it was before its copy was made."""
+    if job.resume_from and job.resume_from.step == step:
+        return job.resume_from.model_copy(update={"places": ()})
+    with state_errors(folder):
+        return Checkpoint(
+            step=step,
+            kind="copy",
+            name=next((path.name for path in folder.iterdir()), str(step)),
+            bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+            saved_at=folder.stat().st_mtime,
+            places=(),
+        )
 
 
 def outdated(steps: Sequence[int], spec: JobSpec) -> list[int]:

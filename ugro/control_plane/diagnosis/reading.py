@@ -112,7 +112,7 @@ _WORDS = {
 }
 _SUMMARY_PART = re.compile(r"^(?:Failures|Root Cause \(first observed failure\)):$")
 _SUMMARY_RANK = re.compile(r"rank\s*: (\d{1,9}) \(local_rank: \d+\)")
-_SUMMARY_TIME = re.compile(r"time\s{2,}: (\d{4}-\d\d-\d\d_[\d:]+)")
+_SUMMARY_TIME = re.compile(r"time {2,}: (\d{4}-\d\d-\d\d_[\d:]+)")
 _NAN = re.compile(
     r"(?i)\b(?:(?!best|min|lowest|prev)\w*loss|grad_?norm|perplexity)['\"]?(?:\s*[:=]\s*|\s+)(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
 )

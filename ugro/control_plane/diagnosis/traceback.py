@@ -89,15 +89,15 @@ class Blocks:
             if not together:
                 self._begin(stream, text, at)
             return not together
-        told = any(words in text for words in _CONTEXTS)
+        told = BEGINNING.search(text)
         if told:
             _remember(self._context, stream, (text.strip(), at))
-        return told
+        return told is not None
 
     def take(self, stream: str, text: str, at: int) -> Block | None:
         """The traceback in progress that a line belongs to; it has its exception when the line ended it."""
         blocks = self.open.get(stream)
-        if not blocks or HEADER in text or any(words in text for words in _CONTEXTS):
+        if not blocks or BEGINNING.search(text):
             return None
         block, stripped = blocks[-1], text.strip()
         if at - block.at > LONGEST:

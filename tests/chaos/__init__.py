@@ -1,0 +1,1 @@
+"""Random faults against UGRO on the sandbox, from a seed: `make chaos SEED=…`, and a short run in the tests."""

@@ -1,0 +1,57 @@
+"""What is new about a node, and what a job uses of its GPUs."""
+
+from __future__ import annotations
+
+import pytest
+
+from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, NodeView, Rank
+from ugro.control_plane.resource_manager.monitor import news, peak, samples
+
+MINE = "m-1 me@master since 2026-11-24T10:00:00+00:00"
+THEIRS = "m-2 you@other since 2026-11-24T11:00:00+00:00"
+DISPLAY = GpuProcess(pid=900, name="/usr/lib/xorg/Xorg", user="ada", memory_mib=300)
+
+
+def view(owner: str | None = None, gpu: Gpu | None = None) -> NodeView:
+    fields = {"node": "n", "seen_at": 1.0, "boot_id": "b", "clock_offset": 0.0, "cpu_count": 1}
+    return NodeView.model_validate(fields | {"owner": owner, "gpus": (gpu,) if gpu else ()})
+
+
+@pytest.mark.parametrize("before", [None, view(), view(MINE)])
+def test_that_another_master_runs_a_node_is_told_once(before: NodeView | None) -> None:
+    told = dict(news(before, view(THEIRS), "m-1"))
+    assert told["other_master"].startswith("another master runs it: you@other since 2026-11-24T11:00:00+00:00; ")
+    assert "--takeover" in told["other_master"]
+    assert "other_master" not in dict(news(view(THEIRS), view(THEIRS), "m-1"))
+
+
+@pytest.mark.parametrize("now", [None, MINE])
+def test_an_own_node_and_a_free_one_are_no_news(now: str | None) -> None:
+    assert list(news(view(THEIRS), view(now), "m-1")) == []
+    assert [kind for kind, _ in news(None, view(now), "m-1")] == ["joined"]
+
+
+def test_a_master_that_has_no_id_yet_is_another_one() -> None:
+    assert "other_master" in dict(news(None, view(THEIRS), ""))
+
+
+@pytest.mark.parametrize(
+    ("used", "processes", "own"),
+    [
+        (418, (), None),
+        (700, (DISPLAY,), None),
+        (3418, (DISPLAY, GpuProcess(pid=7, name="python3", memory_mib=3000)), 3000),
+        (3418, (GpuProcess(pid=8, name="python3", memory_mib=2000), GpuProcess(pid=9, name="a", memory_mib=500)), 2500),
+        (3418, (GpuProcess(pid=7, name="python3"),), 3418),
+        (3418, (), 3418),
+        (None, (), None),
+    ],
+    ids=["a display", "a named display", "the rank", "its children", "no sizes", "no names", "nothing"],
+)
+def test_a_peak_is_of_the_jobs_own_memory(used: int | None, processes: tuple[GpuProcess, ...], own: int | None) -> None:
+    gpu = Gpu(index=0, uuid="GPU-1", name="RTX", memory_used_mib=used, processes=processes)
+    code = CodeVersion(directory="/", files=0, size_bytes=0)
+    rank = Rank(rank=0, local_rank=0, node="n", gpu="GPU-1", pid=7)
+    job = Job(id="job-001", uid="u", name="n", submitted_at=1.0, command=("a",), code=code, ranks=(rank,))
+    seen = samples(job, {"n": view(gpu=gpu)}, 1.0)
+    assert [sample.memory_mib for sample in seen] == [own] and peak(seen) == own

@@ -1,0 +1,134 @@
+"""What `explain` tells of a job's end beyond its cause: the step, the last checkpoint, the time lost, how to go on."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from ugro.cli.app import LOOK_WITHIN, App
+from ugro.cli.output import stamp
+from ugro.common.errors import UgroError
+from ugro.common.models import Change, Job
+from ugro.common.text import duration, printable, size, some
+from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, copies
+from ugro.control_plane.controller import Controller
+from ugro.control_plane.failure_handler.aftermath import (
+    LastCheckpoint,
+    last_checkpoint,
+    lost_seconds,
+    reached,
+    resume_command,
+    same_before,
+)
+from ugro.control_plane.failure_handler.handler import script_of
+from ugro.control_plane.failure_handler.repair import smaller_batch
+from ugro.nodes.pool import Pool
+
+CHECKPOINTS_WITHIN = 3.0
+"""Seconds that a node has to say which checkpoints it has."""
+
+NOTHING: dict[str, Any] = {
+    "step": None,
+    "steps": None,
+    "epoch": None,
+    "last_checkpoint": None,
+    "not_asked": [],
+    "lost_seconds": None,
+    "resume": None,
+    "changes": [],
+    "earlier_failures_here": 0,
+}
+"""The keys of `aftermath`, of a job of which there is nothing to tell."""
+
+
+def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
+    """What is known besides the cause of a job that ended badly or does not go on (docs/scripting.md)."""
+    files = app.store.files(job.id)
+    rank = job.first_failure.rank if job.first_failure else None
+    at = reached(files.logs(job.attempt), rank)
+    step = at.step if at else None
+    last, not_asked = _last(app, job)
+    changes = _repair(app, job, cause)
+    before = {past.attempt: reached(files.logs(past.attempt), rank) for past in job.past if past.cause == cause}
+    steps = {attempt: progress.step if progress else None for attempt, progress in before.items()}
+    lost = None if job.state.on_nodes and cause is None else lost_seconds(job, last, time.time())
+    return {
+        "step": step,
+        "steps": at.total if at else None,
+        "epoch": at.epoch if at else None,
+        "last_checkpoint": _document(last) if last else None,
+        "not_asked": not_asked,
+        "lost_seconds": None if lost is None else round(lost, 1),
+        "resume": resume_command(job, changes) if job.state.ended else None,
+        "changes": [change.text for change in changes],
+        "earlier_failures_here": same_before(job.past, steps, cause, step) if cause else 0,
+    }
+
+
+def _last(app: App, job: Job) -> tuple[LastCheckpoint | None, list[str]]:
+    """The last whole checkpoint, and the nodes that did not say what they have. A job that never ran has none."""
+    if job.started_at is None and not job.past:
+        return None, []
+    try:
+        listing = _listed(app, job)
+    except UgroError:  # no inventory, or no record of what was asked for: the master's own copies are left
+        listing = None
+    kept = copies(app.store.files(job.id).checkpoints)
+    if listing is None:
+        return last_checkpoint(job, (), kept), list(job.nodes)
+    return last_checkpoint(job, listing.checkpoints, kept), list(listing.silent)
+
+
+def _listed(app: App, job: Job) -> Listing:
+    spec = app.store.spec(job.id)
+
+    async def look(controller: Controller, pool: Pool) -> Listing:
+        views = (await controller.observe([], within=LOOK_WITHIN)).views
+        return await CheckpointStore(app.store, app.cluster, pool).find(job, spec, views, CHECKPOINTS_WITHIN)
+
+    return app.run(look)
+
+
+def _repair(app: App, job: Job, cause: str | None) -> tuple[Change, ...]:
+    spec = app.asked(job)
+    return smaller_batch(spec.args, script_of(app.store, job)) if spec and cause == "cuda_oom" else ()
+
+
+def _document(last: LastCheckpoint) -> dict[str, Any]:
+    one = last.checkpoint
+    return {
+        "step": one.step,
+        "name": one.name,
+        "saved_at": stamp(one.saved_at),
+        "age_seconds": round(max(0.0, time.time() - one.saved_at), 1),
+        "bytes": one.bytes,
+        "nodes": [place.node for place in one.places],
+        "on_master": last.on_master,
+    }
+
+
+def show_aftermath(document: dict[str, Any]) -> None:
+    """The rows of one screen that tell of it."""
+    for name, words in _rows(document).items():
+        if words:
+            click.echo(f"  {name:<5} {words}")
+
+
+def _rows(document: dict[str, Any]) -> dict[str, str]:
+    step, steps, epoch, last = (document[key] for key in ("step", "steps", "epoch", "last_checkpoint"))
+    of = f" of {steps}" if steps else ""
+    within = f", epoch {epoch}" if epoch is not None else ""
+    saved = "none was found"
+    if last:
+        places = [*last["nodes"], *(["this machine"] if last["on_master"] else [])]
+        facts = f"saved {duration(last['age_seconds'])} ago, {size(last['bytes'] / 2**20)}, on {some(places)}"
+        saved = f"{last['step']} ({printable(last['name'])}, {facts})"
+    silent = f"; could not ask {printable(some(document['not_asked']))}" if document["not_asked"] else ""
+    lost = document["lost_seconds"]
+    return {
+        "step": "" if step is None else f"{step}{of}{within}",
+        "saved": f"last checkpoint: {saved}{silent}" if lost is not None or last or silent else "",
+        "lost": "" if lost is None else f"{duration(lost)} of work" + ("" if last else ", all of this attempt"),
+    }

@@ -1,0 +1,173 @@
+"""The jobs' folders: which there are, and what lies in each. They are the truth; the indexes are made of them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from ugro.common.config import JOB_ID, JobSpec
+from ugro.common.errors import RecordUnreadable
+from ugro.common.files import append_line
+from ugro.common.models import Event, GpuSample, Job
+from ugro.common.paths import JOBS, JobFiles
+from ugro.common.text import printable
+from ugro.control_plane.metadata_store.records import (
+    OnUnreadable,
+    broken,
+    copy_before,
+    lost,
+    read_lines,
+    read_record,
+    state_errors,
+    stop_at,
+)
+
+_Seen = tuple[int, int, int]
+
+
+class JobFolders:
+    """Complete by itself; `MetadataStore` adds what changes jobs, and the indexes.
+
+    Raises (from any method):
+        StateError: a file or folder cannot be read or written, with its name.
+        RecordUnreadable: a job's record is torn, that of another job, or gone.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._jobs = home / JOBS
+        self._parsed: dict[str, tuple[_Seen, Job]] = {}
+        self._specs: dict[str, tuple[_Seen, JobSpec]] = {}
+
+    def files(self, job_id: str) -> JobFiles:
+        """Where a job's files are."""
+        return JobFiles(self._jobs / job_id)
+
+    # --- ids ---------------------------------------------------------------------------------------------------------
+
+    def reserve(self) -> JobFiles:
+        """Make the folder of a new job; its name is the id. Safe against any number of submissions at once.
+
+        The job exists once its record is written: a folder without one is a submission that was cut short.
+        """
+        with state_errors(self._jobs):
+            self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for number in itertools.count(self._next_number()):
+                folder = self._jobs / _id(number)
+                with contextlib.suppress(FileExistsError):
+                    folder.mkdir(mode=0o700)
+                    return JobFiles(folder)
+        raise AssertionError("numbers do not end")
+
+    def next_id(self) -> str:
+        """The id that the next submission would get, were it the only one."""
+        return _id(self._next_number())
+
+    def _next_number(self) -> int:
+        names = self._listed()
+        for length in sorted(set(map(len, names)), reverse=True):  # so that ten thousand ids need not be parsed
+            if ids := [name for name in names if len(name) == length and JOB_ID.fullmatch(name)]:
+                return number_of(max(ids)) + 1
+        return 1
+
+    def _folders(self) -> list[str]:
+        return list(filter(JOB_ID.fullmatch, self._listed()))
+
+    def _listed(self) -> list[str]:
+        with state_errors(self._jobs):
+            return os.listdir(self._jobs) if self._jobs.exists() else []
+
+    # --- records -----------------------------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> Job:
+        """A job's record."""
+        job = read_record(Job, path := self.files(job_id).record)
+        if job.id != job_id:
+            raise broken(path, f"it is that of {printable(job.id)}")
+        return job
+
+    def spec(self, job_id: str) -> JobSpec:
+        """What was asked for when the job was submitted, or for its present attempt."""
+        seen = _seen(f"{self._jobs}/{job_id}/spec.json")
+        known = self._specs.get(job_id)
+        if seen is None or known is None or known[0] != seen:
+            spec = read_record(JobSpec, self.files(job_id).spec)
+            known = self._specs[job_id] = (seen or (0, 0, 0), spec)
+        return known[1]
+
+    def jobs(self, ids: Iterable[str] | None = None, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
+        """The jobs of these ids, or all that ever were, in the order of their ids. Opens every folder."""
+        names = sorted(self._folders() if ids is None else ids, key=number_of)
+        return list(_readable(names, self._job_if_any, on_unreadable))
+
+    def _known_jobs(self, ids: Iterable[str], on_unreadable: OnUnreadable) -> list[Job]:
+        """The same, each parsed again only when its file changed."""
+        return list(_readable(sorted(ids, key=number_of), self._known_job, on_unreadable))
+
+    def _known_job(self, job_id: str) -> Job | None:
+        seen = _seen(f"{self._jobs}/{job_id}/job.json")
+        if seen is None:
+            return self._job_if_any(job_id)  # which says what is wrong
+        known = self._parsed.get(job_id)
+        if known is None or known[0] != seen:
+            known = self._parsed[job_id] = (seen, self.job(job_id))
+        return known[1]
+
+    def _job_if_any(self, job_id: str) -> Job | None:
+        record = self.files(job_id).record
+        if record.exists():
+            return self.job(job_id)
+        if self._had_record(job_id):
+            raise lost(record)
+        return None
+
+    def _had_record(self, job_id: str) -> bool:
+        """Whether a folder without a record is more than a submission that was cut short before its first one."""
+        files = self.files(job_id)
+        with state_errors(files.folder):
+            told = (event.kind for event in read_lines(files.events, Event))
+            return copy_before(files.record).exists() or any(kind != "submitted" for kind in told)
+
+    # --- metrics -----------------------------------------------------------------------------------------------------
+
+    def add_samples(self, job_id: str, samples: Iterable[GpuSample]) -> None:
+        """Add what a job's GPUs showed to its metrics."""
+        lines = [sample.model_dump_json() for sample in samples]
+        if lines:
+            with state_errors(path := self.files(job_id).metrics):
+                append_line(path, "\n".join(lines))
+
+    def samples(self, job_id: str) -> list[GpuSample]:
+        """What a job's GPUs showed while it ran."""
+        with state_errors(path := self.files(job_id).metrics):
+            return list(read_lines(path, GpuSample))
+
+
+def number_of(job_id: str) -> int:
+    """The number in a job's id."""
+    return int(re.sub(r"\D", "", job_id))
+
+
+def _id(number: int) -> str:
+    return f"job-{number:03d}"
+
+
+def _seen(path: str) -> _Seen | None:
+    """What changes with every change of a file; None: it cannot be seen. Called a thousand times a tick: no pathlib."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _readable(ids: Iterable[str], read: Callable[[str], Job | None], on_unreadable: OnUnreadable) -> Iterator[Job]:
+    for job_id in ids:
+        try:
+            if job := read(job_id):
+                yield job
+        except RecordUnreadable as error:
+            on_unreadable(error)

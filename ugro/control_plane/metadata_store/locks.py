@@ -1,0 +1,65 @@
+"""Who acts now: a lock file whose readable text says who holds it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ugro.common.errors import StateLocked
+from ugro.common.files import FULL
+from ugro.common.text import printable
+from ugro.control_plane.metadata_store.records import state_errors
+
+
+@contextlib.contextmanager
+def held(path: Path, patience: float) -> Iterator[None]:
+    """Be the one who holds a lock.
+
+    Raises:
+        StateLocked: somebody else does and did not finish within `patience` seconds; the message says who.
+    """
+    lock = FileLock(path, timeout=patience)
+    with state_errors(path):
+        try:
+            lock.acquire(poll_interval=0.05)
+        except Timeout:
+            holder = printable(path.read_text(errors="replace").strip()) or "somebody"
+            hint = "wait for it, or look why it takes so long"
+            raise StateLocked(f"{path} is held by {holder}", hint) from None
+    try:
+        with state_errors(path):
+            _sign(path)
+        yield
+    finally:
+        lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody holds a lock just now. Nothing is written, but whoever takes it meanwhile has to wait."""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _sign(path: Path) -> None:
+    try:
+        path.write_text(f"{_own_command()} (pid {os.getpid()}) since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+    except OSError as error:
+        if error.errno not in FULL:  # on a full disk `ugro gc` has to get its turn, signed or not
+            raise
+
+
+def _own_command() -> str:
+    with open("/proc/self/cmdline", "rb") as file:
+        return printable(file.read().replace(b"\0", b" ").decode("utf-8", "replace").strip())
