@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -16,10 +19,12 @@ from hypothesis import strategies as st
 
 from ugro.cli.main import cli
 from ugro.common.config import JobSpec
-from ugro.common.models import CodeVersion, FirstFailure, JobState, Rank, RankState
+from ugro.common.models import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
 from ugro.control_plane.diagnosis import Finding, Reader, explain
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE, STEMS, Entry
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE, ENDS, SUCCESS
 from ugro.control_plane.diagnosis.causes import CAUSES
+from ugro.control_plane.diagnosis.prefilter import Prefilter, required
+from ugro.control_plane.diagnosis.reading import TELLING
 from ugro.control_plane.metadata_store import MetadataStore
 
 LOGS = sorted((Path(__file__).parent / "logs").glob("*.log"))
@@ -173,12 +178,64 @@ def test_what_torch_appends_to_its_message_is_quoted() -> None:
     assert found and "Call to ibv_modify_qp failed with error Connection timed out" in found.evidence
 
 
-@pytest.mark.parametrize("entry", CATALOGUE, ids=lambda entry: entry.cause)
+SEARCHED = [*(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS]
+
+
+@pytest.mark.parametrize("pattern", SEARCHED, ids=lambda pattern: pattern.pattern.strip()[:30])
 @settings(deadline=None, max_examples=30)
 @given(st.data())
-def test_a_line_that_the_catalogue_knows_is_looked_at(entry: Entry, data: st.DataObject) -> None:
-    line = data.draw(st.from_regex(re.compile(entry.pattern.pattern, re.ASCII), fullmatch=True))
-    assert STEMS.search(line.lower().encode())
+def test_a_line_that_the_catalogue_knows_is_looked_at(pattern: re.Pattern[str], data: st.DataObject) -> None:
+    line = data.draw(st.from_regex(re.compile(pattern.pattern, re.ASCII), fullmatch=True))
+    assert TELLING.any(line.lower()) and pattern in TELLING.possible(line.lower())
+
+
+@pytest.mark.parametrize(
+    ("pattern", "parts"),
+    [
+        ("CUDA out", {"cuda out"}), ("[Tt]imeout|Xid", {"timeout", "xid"}), (r"err(?:or)? \d+", {"err"}),
+        ("(?:no|bad) device", {" device"}), (r"(?i:NaN) \d{2,}", {"nan "}), ("(?:ab){2,}c*", {"abab"}),
+        (r"Error: .*(?:zero|nine)", {"zero", "nine"}), ("a very long sentence", {"a very lon"}),
+        (r"^(?!warn)abc(?=x)", {"abc"}),
+    ],
+)  # fmt: skip
+def test_what_a_pattern_needs_is_read_from_it(pattern: str, parts: set[str]) -> None:
+    assert required(re.compile(pattern)) == parts
+
+
+@pytest.mark.parametrize("pattern", [r"\d+", "ab|cde", "a?b?c?", "(?:abc)?"])
+def test_a_pattern_that_needs_nothing_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match="has to be in what this matches"):
+        required(re.compile(pattern))
+
+
+def test_parts_that_begin_alike_or_overlap_are_all_found() -> None:
+    patterns = [re.compile(text) for text in ("abc", "abcde", "cdef", "xyz")]
+    found = Prefilter(patterns)
+    assert found.possible("--abcdef--") == patterns[:3] and found.possible("abcd") == patterns[:1]
+    assert found.any("..xyz") and not found.any("ab cd xy") and found.possible("ab cd xy") == []
+
+
+def test_colours_within_words_do_not_hide_them() -> None:
+    found = read(b"\x1b[1mRuntimeError\x1b[0m: CUDA out\x1b[31m of mem\x1b[0mory. Tried to allocate 2.00 GiB\n")
+    assert found and found.cause == "cuda_oom"
+
+
+def test_a_rank_that_only_said_harmless_things_is_known() -> None:
+    reader = Reader()
+    reader.read([b"[rank5]: good morning\n3: hello\n2025-03-02 11:00:01 [rank7]: hi there\nplain prose\n"])
+    assert reader.evidence.ranks == {3, 5, 7}
+
+
+@pytest.mark.timeout(60)
+def test_a_log_in_which_no_line_is_like_another_is_read_quickly() -> None:
+    """A line of prose is looked through once: searching it for each pattern in turn would take 30 s here."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    words = [f"{a}{b}{c}{a}" for a in letters[:12] for b in letters for c in letters[:9]]
+    lines = (" ".join(words[(n * 7 + k * k * 13 + n // 3) % len(words)] for k in range(14)) for n in range(200_000))
+    log = "\n".join(lines).encode()
+    started = time.process_time()
+    assert read(log + b"\nRuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB\n")
+    assert time.process_time() - started < 12
 
 
 HOSTILE = [
@@ -267,12 +324,13 @@ def test_explain_fits_one_screen_and_shows_foreign_text_as_it_is() -> None:
     assert len(said.splitlines()) < 24
 
 
-def failed_job(home: Path, cause: str, log: str) -> MetadataStore:
+def failed_job(home: Path, cause: str, log: str, args: tuple[str, ...] = (), **fields: object) -> MetadataStore:
     store = MetadataStore(home)
-    job = store.submit(store.reserve(), JobSpec(script="t.py"), CodeVersion(directory="/w", files=1, size_bytes=1), 1.0)
+    spec = JobSpec(script="t.py", args=args)
+    job = store.submit(store.reserve(), spec, CodeVersion(directory="/w", files=1, size_bytes=1), 1.0)
     ranks = tuple(Rank(rank=n, local_rank=0, node=f"gpu{n}", state=RankState.FAILED, exit_code=1) for n in range(3))
     failure = FirstFailure(rank=2, node="gpu2", exit_code=1, cause=cause, message="what the record says")
-    ended = {"state": JobState.FAILED, "ranks": ranks, "first_failure": failure}
+    ended = {"state": JobState.FAILED, "ranks": ranks, "first_failure": failure, **fields}
     store.update(job.id, lambda job: job.model_copy(update=ended), "failed", "rank 2")
     folder = store.files(job.id).logs(job.attempt)
     folder.mkdir(parents=True)
@@ -296,6 +354,90 @@ def test_explain_a_job_from_its_record_and_the_copies_of_its_logs(
     assert document["evidence"] == ["ModuleNotFoundError: No module named 'apex'"]
     assert "job-001 (failed): a module could not be imported" in ugro("job-001").stdout
     assert files_in(tmp_path) == before, "it looks and changes nothing"
+
+
+def explained(job: str = "job-001") -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(ugro(job, "--json").stdout)
+    return document
+
+
+def test_an_end_without_a_reason_shows_the_code_the_last_words_and_where_to_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UGRO_HOME", str(tmp_path))
+    failed_job(tmp_path, "unknown", "step 8/10\n\nabout to fail\n")
+    said = ugro("job-001").stdout
+    assert "with exit code 1" in said and "│ about to fail" in said
+    assert "next:   read what came before: ugro logs job-001 --rank 2" in said
+    assert (explained()["step"], explained()["steps"], explained()["exit_code"]) == (8, 10, 1)
+
+
+def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UGRO_HOME", str(tmp_path))
+    log = "step 5000 loss 2\nRuntimeError: CUDA error: an illegal memory access was encountered\n"
+    first = Attempt(
+        attempt=1, state=JobState.FAILED, started_at=1.0, ended_at=2.0, placement=None, reason="", cause="cuda_error"
+    )
+    second = {"attempt": 2, "past": (first,), "started_at": 10.0, "ended_at": 70.0}
+    store = failed_job(tmp_path, "cuda_error", log, **second)
+    assert explained()["retry_helps"] is True and explained()["earlier_failures_here"] == 0
+    before = store.files("job-001").logs(1)
+    before.mkdir(parents=True)
+    (before / "rank-2.log").write_text(log)
+    document = explained()
+    assert (document["step"], document["earlier_failures_here"], document["retry_helps"]) == (5000, 1, False)
+    assert (document["lost_seconds"], document["resume"]) == (60.0, "ugro resume job-001")
+    assert "will not help by itself: this is the second time at step 5000" in ugro("job-001").stdout
+    (before / "rank-2.log").write_text(log.replace("5000", "4000"))
+    assert explained()["earlier_failures_here"] == 0
+
+
+def test_after_an_oom_the_command_has_the_smaller_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UGRO_HOME", str(tmp_path))
+    failed_job(tmp_path, "cuda_oom", "RuntimeError: CUDA out of memory.\n", args=("--batch-size", "8", "--accum=2"))
+    document = explained()
+    assert document["resume"] == "ugro resume job-001 --set batch-size=4 --set accum=4"
+    assert document["changes"] == ["--batch-size 8 → 4", "--accum 2 → 4"]
+
+
+def test_without_nodes_the_copies_on_the_master_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UGRO_HOME", str(tmp_path))
+    monkeypatch.setenv("UGRO_INVENTORY", str(tmp_path / "none.yaml"))
+    store = failed_job(tmp_path, "unknown", "", started_at=1000.0, ended_at=2000.0)
+    folder = store.files("job-001").checkpoints / "70"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint-70.pt").write_bytes(b"x" * 10)
+    os.utime(folder, (1600, 1600))
+    last = explained()["last_checkpoint"]
+    assert (last["step"], last["name"], last["bytes"], last["nodes"], last["on_master"]) == (
+        70, "checkpoint-70.pt", 10, [], True,
+    )  # fmt: skip
+    assert explained()["lost_seconds"] == 400.0
+    assert "last checkpoint 70 (checkpoint-70.pt, " in ugro("job-001").stdout
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause", "said"),
+    [
+        ({"state": JobState.SUCCEEDED}, None, "job-001 (succeeded): it ended well\n"),
+        ({"state": JobState.QUEUED}, None, "job-001 (queued): nothing shows that it ended badly\n"),
+        ({"state": JobState.RUNNING, "alert": "hangs: no step for 9m"}, "hang", "ugro stacks job-001"),
+        ({"state": JobState.UNKNOWN, "unknown_since": 5.0}, None, "does not answer, since"),
+    ],
+)
+def test_a_job_that_did_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], cause: str | None, said: str
+) -> None:
+    monkeypatch.setenv("UGRO_HOME", str(tmp_path))
+    failed_job(tmp_path, "unknown", "step 3 loss 1\n", **{"first_failure": None, "started_at": 1.0} | fields)
+    document = explained()
+    assert document["cause"] == cause and document["resume"] is None
+    shown = ugro("job-001").stdout
+    assert said in shown
+    if len(shown.splitlines()) > 1:
+        assert document["step"] == 3 and re.search(r"next:   \S", shown)
 
 
 def test_what_the_nodes_showed_goes_before_what_the_log_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ BROKEN = {
     "raises.py": "def train(batch):\n    return batch[7]\nprint('epoch 1')\ntrain([])\n",
     "imports.py": "import no_such_module_of_ours\n",
     "asks.py": "import argparse\nargparse.ArgumentParser('asks.py').parse_args()\n",
-    "listens.py": "import socket\nsocket.create_server(('127.0.0.1', 29412))\nsocket.create_server(('127.0.0.1', 29412))\n",
+    "listens.py": "import socket\none = socket.create_server(('127.0.0.1', 29412))\nsocket.create_server(('127.0.0.1', 29412))\n",
 }
 
 
@@ -137,7 +137,9 @@ def until_said(ugro: Ugro, job: str, words: str, ranks: int = 1) -> None:
 def said_last(ugro: Ugro, job: str) -> set[str]:
     """The last line of each rank."""
     lines = document(ugro("logs", job, "--json"))
-    return {next(line["text"] for line in reversed(lines) if line["rank"] == rank) for rank in {n["rank"] for n in lines}}
+    return {
+        next(line["text"] for line in reversed(lines) if line["rank"] == rank) for rank in {n["rank"] for n in lines}
+    }
 
 
 def pid_of(ugro: Ugro, job: str, rank: int) -> int:
@@ -178,7 +180,9 @@ def move(host: Host, folder: Path) -> None:
                 (folder / "cgroup.procs").write_text(str(process.pid))
 
 
-def test_a_rank_that_the_kernel_kills_for_lack_of_memory(bed: Testbed, ugro: Ugro, project: Callable[..., None]) -> None:
+def test_a_rank_that_the_kernel_kills_for_lack_of_memory(
+    bed: Testbed, ugro: Ugro, project: Callable[..., None]
+) -> None:
     project(eats=EATS, stays=STAYS)
     with memory_limit(bed.gpu1, 300):
         hungry = launched(ugro, "eats.py", "--nodes", "gpu1")
@@ -270,9 +274,7 @@ def test_a_stopped_rank_is_named_until_it_goes_on(
     assert resident.end() == 0
 
 
-def test_a_checkpoint_that_a_kill_tore_is_never_offered(
-    bed: Testbed, ugro: Ugro, project: Callable[..., None]
-) -> None:
+def test_a_checkpoint_that_a_kill_tore_is_never_offered(bed: Testbed, ugro: Ugro, project: Callable[..., None]) -> None:
     project(again=SAVES + SAVES_AGAIN)
     job = launched(ugro, "again.py", "--nodes", "gpu1,gpu2")
     until_said(ugro, job, "step 20 is being saved")

@@ -101,6 +101,29 @@ def test_the_rank_that_failed_first_is_named(
     assert members(sandbox, job["id"]) == []
 
 
+def test_explain_tells_the_step_the_last_checkpoint_and_how_to_go_on(ugro: Ugro, project: Path) -> None:
+    (project / "saves.py").write_text(
+        "import os, sys, time, zipfile\n"
+        "if os.environ['RANK'] == '0':\n"
+        "    os.makedirs('out', exist_ok=True)\n"
+        "    with zipfile.ZipFile('out/checkpoint-70.pt', 'w') as file: file.writestr('archive/data.pkl', 'x' * 1000)\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    print('step 75 / 100 loss 2.1', flush=True)\n"
+        "    sys.exit('RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB')\n"
+        "time.sleep(600)\n"
+    )
+    assert ugro("launch", "saves.py", "--name", "saves", "--follow", "--", "--batch-size", "8").returncode == 1
+    found = document(ugro("explain", "saves", "--json"))
+    assert (found["cause"], found["rank"], found["node"], found["step"]) == ("cuda_oom", 1, "gpu1", 75)
+    last = found["last_checkpoint"]
+    assert (last["step"], last["name"], last["on_master"]) == (70, "out/checkpoint-70.pt", False)
+    assert "gpu-master" in last["nodes"] and found["not_asked"] == [] and 0 <= found["lost_seconds"] < 60
+    assert found["resume"] == f"ugro resume {found['job']} --set batch-size=4"
+    said = ugro("explain", "saves").stdout
+    assert "step  75 of 100" in said and "last checkpoint 70 (out/checkpoint-70.pt, saved" in said
+    assert f"resume: {found['resume']}   (--batch-size 8 → 4)" in said
+
+
 def test_cancel_leaves_nothing(ugro: Ugro, sandbox: Sandbox) -> None:
     made = document(ugro("launch", "stubborn.py", "--json"))
     until(ranks_that_say(ugro, made["id"], "ready"))

@@ -11,7 +11,7 @@ from test_resume import job
 from ugro.common.causes import CAUSES
 from ugro.common.config import FailurePolicy, JobSpec
 from ugro.common.errors import InputError
-from ugro.common.models import Attempt, Change, Checkpoint, FirstFailure, Job, JobState
+from ugro.common.models import Attempt, Change, Checkpoint, Drain, FirstFailure, Job, JobState
 from ugro.control_plane.diagnosis import causes
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
 from ugro.control_plane.failure_handler.policy import decide
@@ -113,6 +113,20 @@ async def test_standing_consent_needs_no_further_word(bed: Bed) -> None:
     assert ended.attempt == 3 and ended.resume_from and ended.resume_from.step == 20
     assert [(past.cause, past.step) for past in ended.past] == [("peer_lost", None), ("peer_lost", 10)]
     assert not bed.store.proposals() and not bed.store.undecided()
+
+
+async def test_a_silent_node_takes_no_checkpoint_along_that_was_brought_here(bed: Bed) -> None:
+    saves_once = LOSES_ITS_PEER.replace('os.environ["RANK"] == "0"', "attempt == 1")
+    again = FailurePolicy(default="retry", backoff=0.1)
+    submitted = bed.submit(saves_once, nodes=1, on_failure=again)
+    await bed.until(submitted, JobState.RUNNING, JobState.QUEUED)
+    assert bed.store.job(submitted.id).nodes == ("a",)
+    bed.store.drain(Drain(node="a", reason="the next attempt goes elsewhere", since=0.0))
+    while bed.store.job(submitted.id).nodes != ("b",):
+        await bed.tick()
+    bed.nodes["a"].silent = True
+    ended = await bed.until(submitted, JobState.SUCCEEDED)
+    assert [past.step for past in ended.past] == [None, 10] and ended.resume_from and ended.resume_from.step == 10
 
 
 async def test_a_proposal_waits_and_is_carried_out_when_approved(bed: Bed) -> None:

@@ -52,7 +52,7 @@ def gather():
 def hear(peers):
     for peer in peers:
         if not peer.recv(1):
-            raise RuntimeError(f"Connection closed by peer [{{peer.getpeername()[0]}}]")
+            raise RuntimeError("Connection closed by peer")
 
 def tell(peers):
     for peer in peers:

@@ -35,6 +35,12 @@ LOOK_EVERY = 0.2
 PATIENCE = 180.0
 """Seconds in which every job has to end once the faults are over."""
 
+VICTIM_WITHIN = 3.0
+"""Seconds that a fault waits for something to hit."""
+
+STATE_LOCKED = 4
+"""The exit code of a command that did not get its turn."""
+
 JOB = """\
 script: train.py
 args: ["{steps}"]
@@ -153,7 +159,9 @@ class World:
         return "killed " + (", ".join(f"{one.role} {one.pid} of {one.job or one.node}" for one in victims) or "nothing")
 
     def _one(self, fault: Fault, role: str) -> list[Process]:
-        there = self._running(role)
+        there: list[Process] = []
+        with contextlib.suppress(AssertionError):
+            there = until(lambda: self._running(role), VICTIM_WITHIN)
         return [there[fault.pick % len(there)]] if there else []
 
     def _kill_rank(self, fault: Fault) -> str:
@@ -183,12 +191,12 @@ class World:
 
     def _tear_checkpoint(self, fault: Fault) -> str:
         """Have rank 0 of a job killed in the middle of its next save."""
-        chosen = [job for job in self._live() if job in {process.job for process in self._running("rank")}]
-        job = chosen[fault.pick % len(chosen)] if chosen else ""
-        for home in self._homes.values() if job else ():
-            (home / f"tear-{job}").touch()
-        self._kills[job].append(fault)
-        return f"the next save of {job or 'nothing'} is torn"
+        chosen = self._one(fault, "rank")
+        for process in chosen:
+            self._kills[process.job].append(fault)
+            for home in self._homes.values():
+                (home / f"tear-{process.job}").touch()
+        return f"the next save of {[process.job for process in chosen]} is torn"
 
     def _unplug(self, fault: Fault) -> str:
         self._cuts.append(fault)
@@ -241,7 +249,7 @@ class World:
             done = self._ugro(*words)
             said = {"typed": words, "status": done.returncode, "stderr": done.stderr}
             self._write(json.dumps(said))
-            if "Traceback" in done.stderr:
+            if done.returncode == STATE_LOCKED or "Traceback" in done.stderr:
                 self._blame([f"`ugro {' '.join(words)}` broke: {done.stderr}"])
 
         typed = self._person.submit(run)

@@ -129,6 +129,6 @@ def _rows(document: dict[str, Any]) -> dict[str, str]:
     lost = document["lost_seconds"]
     return {
         "step": "" if step is None else f"{step}{of}{within}",
-        "saved": f"last checkpoint: {saved}{silent}" if lost is not None or last or silent else "",
+        "last checkpoint": f"{saved}{silent}" if lost is not None or last or silent else "",
         "lost": "" if lost is None else f"{duration(lost)} of work" + ("" if last else ", all of this attempt"),
     }

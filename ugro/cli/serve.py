@@ -22,6 +22,9 @@ from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.nodes.pool import Pool
 
+BREATH = 0.2
+"""Seconds between two ticks at least, however slow they are: commands that wait for the lock look for it as often."""
+
 
 @command()
 @click.option("--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds between ticks.")
@@ -62,7 +65,7 @@ class _Resident:
                 # A tick under way is finished: cut short it would be continued, but finishing is quicker to explain.
                 cluster = await acting
                 try:
-                    await asyncio.wait_for(stopping, max(0.0, every - (time.monotonic() - began)))
+                    await asyncio.wait_for(stopping, max(BREATH, every - (time.monotonic() - began)))
                 except TimeoutError:
                     continue
         self._say("ends; jobs go on")

@@ -185,7 +185,9 @@ def _parse_limit(words: Sequence[str]) -> dict[int, str]:
 
 def _parse_oom(words: Sequence[str]) -> dict[int, str]:
     match words:
-        case [rank, kind, *numbers] if kind in _OOM and len(numbers) == 2 and all(map(_COUNT.fullmatch, [rank, *numbers])):
+        case [rank, kind, *numbers] if (
+            kind in _OOM and len(numbers) == 2 and all(map(_COUNT.fullmatch, [rank, *numbers]))
+        ):
             peak, room = (size(int(kib) / 1024) for kib in numbers)
             return {int(rank): f"{_OOM[kind]}; it held up to {peak} of {room}"}
         case _:

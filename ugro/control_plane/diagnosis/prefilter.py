@@ -17,7 +17,10 @@ LONGEST = 10
 
 SHORTEST = 3
 
-_COMMON = re.compile(r"error|fail|except|exit|value|found|model|loss|grad|time|server|train|killed|\s")
+_COMMON = re.compile(
+    r"error|fail|except|exit|value|found|model|loss|grad|time|server|train|killed|\.py|code|file|ended|torchrun|folder|"
+    r"python|process|limit|send|path|directory|status|succe|finish|done|data|\s"
+)
 """What most logs are full of: it tells least which pattern may match."""
 
 

@@ -9,7 +9,8 @@ from ugro.common.config import Inventory, JobSpec
 from ugro.common.errors import InputError, NodeError, UgroError
 from ugro.common.models import Checkpoint, Job, JobState, NodeView, Proposal
 from ugro.common.text import printable
-from ugro.control_plane.checkpoint_store import CheckpointStore, newest_whole
+from ugro.control_plane.checkpoint_store import CheckpointStore
+from ugro.control_plane.failure_handler.aftermath import last_checkpoint
 from ugro.control_plane.failure_handler.policy import decide
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
 from ugro.control_plane.failure_handler.repair import smaller_batch
@@ -76,11 +77,10 @@ class FailureHandler:
         self._store.note("", "proposal", f"{in_words(proposal)}: ugro approve {job.id}, or ugro deny {job.id}", job.id)
 
     async def _last(self, job: Job, spec: JobSpec, views: Mapping[str, NodeView | NodeError]) -> Checkpoint | None:
-        try:
-            listing = await self._checkpoints.find(job, spec, views, LOOK_WITHIN)
-            return newest_whole(listing.checkpoints)
-        except InputError:
-            return None
+        """The furthest whole one, also where only this machine's copy is left: an earlier attempt's node may be silent."""
+        listing = await self._checkpoints.find(job, spec, views, LOOK_WITHIN)
+        last = last_checkpoint(job, listing.checkpoints, self._checkpoints.kept(job))
+        return last.checkpoint if last else None
 
     async def approve(self, proposal: Proposal, progress: Progress | None = None) -> Job:
         """Queue the job again as it was proposed.

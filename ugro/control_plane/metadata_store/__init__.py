@@ -23,8 +23,8 @@ rebuild leaves it where it was, and who would start something stops, since what 
 folder that never had a record is passed over in silence: a submission that was cut short.
 
 Where `cluster.json` is broken or gone, a rebuild takes its copy, and the drains from the timeline. An archive that says
-less than when it was sealed is told by `status` and `sweep`. On a full disk, who looks goes on with what is there, and a
-tick without what it can do without (`MetadataStore.optional`).
+less than when it was sealed is told by `status` and `sweep`. On a full disk, who looks goes on with what is there, and
+a tick without what it can do without (`MetadataStore.optional`).
 """
 
 from ugro.control_plane.metadata_store.store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore

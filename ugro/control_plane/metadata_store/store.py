@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tinydb import TinyDB
 from tinydb.table import Document
 
+import ugro.control_plane.metadata_store.locks as locks
 from ugro.common.config import JOB_ID, JobSpec
 from ugro.common.errors import InputError, RecordUnreadable, StateError, UgroError
 from ugro.common.files import write_atomic
@@ -19,7 +20,6 @@ from ugro.common.models import CodeVersion, Event, Job, JobState, Summary
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable
 from ugro.control_plane.history import run_of
-from ugro.control_plane.metadata_store import locks
 from ugro.control_plane.metadata_store.archive import Archive
 from ugro.control_plane.metadata_store.cluster_records import ClusterRecords, has_index
 from ugro.control_plane.metadata_store.job_folders import JobFolders, number_of
