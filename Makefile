@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 SANDBOX := $(VENV)/demo
 
-.PHONY: demo test test-testbed test-rest check bench clean
+.PHONY: demo test test-testbed test-rest check chaos bench clean
 
 demo: $(VENV)/.demo
 	@BIN=$(BIN) SANDBOX="$(CURDIR)/$(SANDBOX)" sh examples/demo.sh
@@ -25,6 +25,11 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+# Random faults against a sandbox of its own, for some minutes: SEED says which, MINUTES of simulated time how many.
+# `make chaos LOG=…` lets the faults of a log that an earlier run wrote happen again.
+chaos: $(VENV)/.test
+	@PYTHONPATH=tests $(BIN)/python -m chaos --seed $(or $(SEED),1) --minutes $(or $(MINUTES),180) $(if $(LOG),--log "$(LOG)")
 
 $(VENV)/.demo: pyproject.toml scripts/venv.sh
 	@PYTHON="$(PYTHON)" sh scripts/venv.sh $(VENV) && touch $@

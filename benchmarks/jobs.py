@@ -30,7 +30,8 @@ import psutil
 from benchmarks import cuts
 from benchmarks.fleet import ADDRESS, Fleet
 from benchmarks.report import Row, in_ms, timed
-from ugro.common.config import Inventory, job_spec
+from ugro.common.config import Inventory
+from ugro.common.job_spec import job_spec
 from ugro.common.paths import RunPaths
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore

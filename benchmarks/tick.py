@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.report import Row
-from ugro.common.config import Inventory, JobSpec, NodeConfig
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError
 from ugro.common.files import write_atomic
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, JobState, NodeView
 from ugro.control_plane.backfill import Queue, Running, Waiting
 from ugro.control_plane.controller import Controller

@@ -62,7 +62,7 @@ def new_model(arguments: ModelArguments) -> GPT2LMHeadModel:
 
 
 def main() -> None:
-    parser = HfArgumentParser((ModelArguments, TrainingArguments))  # type: ignore[arg-type]
+    parser = HfArgumentParser((ModelArguments, TrainingArguments))
     parser.set_defaults(use_cpu=not torch.cuda.is_available())  # unless it is told so, the ranks train apart
     arguments, training = parser.parse_args_into_dataclasses()
     torch.manual_seed(training.seed)  # the Trainer sets it too, but after the model has its weights

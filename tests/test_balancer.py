@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ugro.common.config import JobSpec
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import MeasuredLink, Placement
 from ugro.control_plane.resource_manager.balancer import FASTER, Room, choose, link_rates
 from ugro.control_plane.resource_manager.governor import Offer, Slot, placement_keys

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,4 +149,4 @@ async def test_slow_ticks_leave_the_lock_to_others_in_between() -> None:
         cluster=SimpleNamespace(nodes={}), store=SimpleNamespace(home="~"), courier=contextlib.AsyncExitStack()
     )
     await Slow(app, as_json=True).stay(every=0.01)
-    assert all(after[0] - before[1] >= BREATH * 0.9 for before, after in zip(held, held[1:], strict=False))
+    assert all(after[0] - before[1] >= BREATH * 0.9 for before, after in pairwise(held))

@@ -15,8 +15,9 @@ import pytest
 from ugro.cli.app import App
 from ugro.cli.init import draft, hosts_of_ssh_config, parse_host
 from ugro.cli.main import COMMANDS, cli
-from ugro.common.config import JobSpec, load_inventory
+from ugro.common.config import load_inventory
 from ugro.common.errors import InputError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, JobState
 from ugro.control_plane.metadata_store import MetadataStore
 

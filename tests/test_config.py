@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ugro.common.config import inventory_path, job_spec, load_inventory, load_job_spec
+from ugro.common.config import inventory_path, load_inventory
 from ugro.common.errors import InputError, InventoryError, JobSpecError
+from ugro.common.job_spec import job_spec, load_job_spec
 
 OWNERS = """\
 defaults:

@@ -15,8 +15,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from ugro.common.config import Inventory, JobSpec, NodeConfig
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import RecordUnreadable, StateError, Unreachable
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Drain, FirstFailure, GpuLook, GpuSample, Job, JobState, Wish
 from ugro.control_plane import reconcile
 from ugro.control_plane.controller import Controller

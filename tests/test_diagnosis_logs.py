@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ugro.cli.main import cli
-from ugro.common.config import JobSpec
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
 from ugro.control_plane.diagnosis import Finding, Reader, explain
 from ugro.control_plane.diagnosis.catalogue import CATALOGUE, ENDS, SUCCESS

@@ -6,12 +6,9 @@ One of the jobs trains with torch. What the others need of it is done by `counti
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import re
 import secrets
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path

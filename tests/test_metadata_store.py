@@ -18,9 +18,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from ugro.common.config import JobSpec
 from ugro.common.errors import InputError, RecordUnreadable, StateError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeView
 from ugro.control_plane.metadata_store import MetadataStore, cluster_file, retention, timeline
 from ugro.control_plane.metadata_store import store as store_module

@@ -9,8 +9,8 @@ from test_controller import Bed
 from test_resume import job
 
 from ugro.common.causes import CAUSES
-from ugro.common.config import FailurePolicy, JobSpec
 from ugro.common.errors import InputError
+from ugro.common.job_spec import FailurePolicy, JobSpec
 from ugro.common.models import Attempt, Change, Checkpoint, Drain, FirstFailure, Job, JobState
 from ugro.control_plane.diagnosis import causes
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words

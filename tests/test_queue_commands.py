@@ -19,7 +19,8 @@ from click.testing import CliRunner
 from cluster import Ugro, until
 
 from ugro.cli.main import cli
-from ugro.common.config import JobSpec, NodeConfig
+from ugro.common.config import NodeConfig
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeShare, Placement, Wish
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,6 +125,6 @@ def test_a_kill_with_evidence_is_host_oom_and_what_the_log_says_goes_before() ->
         (killed, "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB.\n", "cuda_oom"),
         (rank(1, signal="KILL"), "epoch 1\n", "killed"),
     ):
-        seen["gpu1"] = OVER.__class__(**(OVER.__dict__ | {"ranks": (files,)}))
+        seen["gpu1"] = replace(OVER, ranks=(files,))
         found = failure(seen, {1: log})
         assert found.cause == cause and (found.message == killed.oom) is (cause == "host_oom")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from test_controller import Bed
 
-from ugro.common.config import CheckpointRules, JobSpec
 from ugro.common.errors import InputError, NodeRefused
+from ugro.common.job_spec import CheckpointRules, JobSpec
 from ugro.common.models import Attempt, Change, Checkpoint, CodeVersion, Job, JobState, Place, Wish
 from ugro.control_plane.checkpoint_store import CheckpointStore, newest_whole
 from ugro.control_plane.checkpoint_store.store import outdated, roots

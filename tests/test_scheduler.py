@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ugro.common.config import Inventory, JobSpec, NodeConfig
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, NodeError, Unreachable
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Drain, Gpu, Job, JobState, NodeView
 from ugro.control_plane.backfill import SLACK, Obstacle, Queue, Running, Start, Waiting
 from ugro.control_plane.forecast import CHAIN, Forecast, forecast

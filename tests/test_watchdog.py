@@ -17,8 +17,9 @@ from cluster import MEET, Ugro, document, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ugro.common.config import JobSpec, NodeConfig, load_job_spec
+from ugro.common.config import NodeConfig
 from ugro.common.errors import JobSpecError, NodeError
+from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.models import CodeVersion, Gpu, Job, JobState, NodeShare, NodeView, Placement, Rank
 from ugro.common.paths import RunPaths
 from ugro.control_plane.failure_handler.sights import IDLE_SECONDS, TRAFFIC, Limits, Memory, Sight, look

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ugro.common.config import Inventory, JobSpec, inventory_path, load_inventory, ugro_home
+from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
 from ugro.common.errors import StateLocked, UgroError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.text import printable
 from ugro.common.units import parse_past

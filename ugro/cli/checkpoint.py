@@ -13,8 +13,8 @@ import click
 from ugro.cli.app import App, command, complete_job, json_option
 from ugro.cli.output import console, print_json, stamp, state_in_words, title
 from ugro.cli.resume import asked_with, checkpoint_document
-from ugro.common.config import JobSpec
 from ugro.common.errors import InputError, NodeError, NotSaved
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, Job, JobState
 from ugro.common.paths import RunPaths, run_paths
 from ugro.common.text import count, duration, printable, size

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import click
 
-from ugro.common.config import JobSpec
 from ugro.common.errors import InputError, NodeError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import NodeView
 from ugro.common.text import printable, size
 from ugro.control_plane.memory import Expectation

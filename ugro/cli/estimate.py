@@ -12,8 +12,9 @@ from rich.text import Text
 
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.output import console, print_json, table
-from ugro.common.config import inventory_path, load_job_spec
+from ugro.common.config import inventory_path
 from ugro.common.errors import InputError
+from ugro.common.job_spec import load_job_spec
 from ugro.common.text import printable, size
 from ugro.common.units import check_vram, parse_mib
 from ugro.control_plane.history import run_key

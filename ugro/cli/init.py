@@ -12,8 +12,9 @@ import click
 import yaml
 
 from ugro.cli.app import App, command
-from ugro.common.config import NAME, load_inventory
+from ugro.common.config import load_inventory
 from ugro.common.errors import InputError, InventoryError
+from ugro.common.fields import NAME
 from ugro.common.files import write_atomic
 from ugro.common.text import printable
 

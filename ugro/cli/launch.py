@@ -16,8 +16,8 @@ from ugro.cli.consent import Consent
 from ugro.cli.follow import follow, going_on
 from ugro.cli.output import console, end_in_words, print_json, ranks_table, stamp
 from ugro.cli.proposals import offer
-from ugro.common.config import PRIORITIES, JobSpec, job_spec, load_job_spec
 from ugro.common.errors import InputError, JobFailed
+from ugro.common.job_spec import PRIORITIES, JobSpec, job_spec, load_job_spec
 from ugro.common.models import CodeVersion, Job, JobState
 from ugro.common.text import printable
 from ugro.control_plane.controller import Controller

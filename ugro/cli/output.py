@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ugro.common.config import Inventory, JobSpec
+from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, count, duration, printable, size
 

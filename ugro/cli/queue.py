@@ -9,8 +9,8 @@ import click
 from ugro.cli.app import UNATTENDED, App, Whole, command, complete_job, json_option
 from ugro.cli.output import job_document, print_json, stamp, state_in_words, title
 from ugro.cli.status import look
-from ugro.common.config import PRIORITIES
 from ugro.common.errors import InputError, RecordUnreadable
+from ugro.common.job_spec import PRIORITIES
 from ugro.common.models import Job, JobState
 from ugro.common.text import one_line, printable
 from ugro.control_plane import scheduler

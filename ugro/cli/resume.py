@@ -15,8 +15,8 @@ from rich.text import Text
 from ugro.cli.announce import CodeProgress, announce
 from ugro.cli.app import App, Whole, command, complete_job, json_option
 from ugro.cli.output import console, job_document, print_json, stamp, table, title
-from ugro.common.config import JobSpec
 from ugro.common.errors import InputError, JobSpecError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from ugro.common.config import Inventory, JobSpec
+from ugro.common.config import Inventory
 from ugro.common.errors import InputError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job, Placement
 from ugro.control_plane.resource_manager.balancer import Room, Shape, choose
 from ugro.control_plane.resource_manager.governor import Offer, placement_keys

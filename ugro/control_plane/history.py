@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 
-from ugro.common.config import JobSpec
+from ugro.common.job_spec import JobSpec
 
 
 def run_of(spec: JobSpec) -> str:

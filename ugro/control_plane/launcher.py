@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from ugro.common.config import Inventory, JobSpec, NodeConfig
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError, NodeRefused, UgroError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.paths import CODE, RunPaths, run_paths
 from ugro.control_plane.checkpoint_store import CheckpointStore

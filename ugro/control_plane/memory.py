@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ugro.common.config import JobSpec
+from ugro.common.job_spec import JobSpec
 from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.governor import Offer, Slot

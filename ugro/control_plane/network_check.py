@@ -14,8 +14,9 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ugro.common.config import Inventory, JobSpec
+from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, NodeRefused
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Job, NodeShare, Placement
 from ugro.common.paths import RunPaths, run_paths
 from ugro.control_plane import reconcile

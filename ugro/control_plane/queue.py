@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from ugro.common.config import Inventory, JobSpec
+from ugro.common.config import Inventory
 from ugro.common.errors import RecordUnreadable, UgroError, Unreachable
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job, JobState, Summary
 from ugro.control_plane.backfill import Obstacle, Queue, Running, Waiting
 from ugro.control_plane.history import run_of

@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ugro.common.config import Inventory, JobSpec
+from ugro.common.config import Inventory
 from ugro.common.errors import InputError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job, JobState, Placement
 from ugro.common.text import count, moment, size, some
 from ugro.control_plane.backfill import Obstacle, Queue, Round, Running, Start, Waiting

@@ -7,8 +7,8 @@ import shutil
 import time
 from pathlib import Path
 
-from ugro.common.config import JobSpec
 from ugro.common.errors import InputError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore

@@ -16,8 +16,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic import model_validator as validator
 
-from ugro.common.config import ENV_NAME, NAME, Line, Name, Seconds, _describe_in_file, _read_yaml
 from ugro.common.errors import InputError
+from ugro.common.fields import ENV_NAME, NAME, Line, Name, Seconds
+from ugro.common.yaml_files import describe_in_file, read_yaml
 
 QUIET = 600.0
 """Seconds in which a channel is not told the same thing again, unless its rule says otherwise."""
@@ -134,7 +135,7 @@ def load_settings(path: Path) -> Settings:
         AlertsError: with file, line and field; or others may read the addresses that are in it.
     """
     try:
-        document, lines = _read_yaml(path, AlertsError)
+        document, lines = read_yaml(path, AlertsError)
         channels = document.get("channels")
         for name in channels if isinstance(channels, dict) else ():
             if not NAME.fullmatch(str(name)):  # it may be the address itself, in the wrong place
@@ -144,7 +145,7 @@ def load_settings(path: Path) -> Settings:
         settings = Settings.model_validate(given)
     except ValidationError as error:
         keys = {key: key for model in (Settings, Channel, Rule) for key in model.model_fields}
-        raise AlertsError(_ADDRESS.sub("(hidden)", _describe_in_file(error, path, lines, keys))) from None
+        raise AlertsError(_ADDRESS.sub("(hidden)", describe_in_file(error, path, lines, keys))) from None
     except AlertsError as error:
         raise AlertsError(_ADDRESS.sub("(hidden)", error.message), error.hint) from None
     mode = path.stat().st_mode & 0o777

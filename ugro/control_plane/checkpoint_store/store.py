@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ugro.common.config import Inventory, JobSpec
+from ugro.common.config import Inventory
 from ugro.common.errors import NodeError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, FoundCheckpoint, Job, NodeView
 from ugro.common.paths import CODE, RunPaths
 from ugro.control_plane.checkpoint_store.gathering import gather

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
-from ugro.common.config import Inventory, JobSpec
+from ugro.common.config import Inventory
 from ugro.common.errors import InputError, NodeError, UgroError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, Job, JobState, NodeView, Proposal
 from ugro.common.text import printable
 from ugro.control_plane.checkpoint_store import CheckpointStore
@@ -77,7 +78,7 @@ class FailureHandler:
         self._store.note("", "proposal", f"{in_words(proposal)}: ugro approve {job.id}, or ugro deny {job.id}", job.id)
 
     async def _last(self, job: Job, spec: JobSpec, views: Mapping[str, NodeView | NodeError]) -> Checkpoint | None:
-        """The furthest whole one, also where only this machine's copy is left: an earlier attempt's node may be silent."""
+        """The furthest whole one; it may be a copy on this machine, since the node that saved it may be silent now."""
         listing = await self._checkpoints.find(job, spec, views, LOOK_WITHIN)
         last = last_checkpoint(job, listing.checkpoints, self._checkpoints.kept(job))
         return last.checkpoint if last else None

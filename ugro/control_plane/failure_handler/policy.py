@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ugro.common.config import JobSpec
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration
 from ugro.control_plane.diagnosis.causes import CAUSES

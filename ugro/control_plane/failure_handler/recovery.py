@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ugro.common.config import JobSpec
 from ugro.common.errors import InputError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, Change, Checkpoint, Job, JobState
 from ugro.control_plane.failure_handler.repair import options_of, with_changes
 

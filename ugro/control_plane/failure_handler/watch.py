@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ugro.common.config import JobSpec
 from ugro.common.files import write_atomic
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import Gpu, Job, NodeView
 from ugro.common.text import count, duration
 from ugro.control_plane.evidence import rank_log

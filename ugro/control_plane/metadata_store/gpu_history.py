@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from ugro.common.config import NAME
+from ugro.common.fields import NAME
 from ugro.common.files import append_line
 from ugro.common.models import GpuLook
 from ugro.control_plane.metadata_store.records import read_lines, state_errors

@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ugro.common.config import JOB_ID, JobSpec
 from ugro.common.errors import RecordUnreadable
 from ugro.common.files import append_line
+from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models import Event, GpuSample, Job
 from ugro.common.paths import JOBS, JobFiles
 from ugro.common.text import printable

@@ -13,9 +13,9 @@ from tinydb import TinyDB
 from tinydb.table import Document
 
 import ugro.control_plane.metadata_store.locks as locks
-from ugro.common.config import JOB_ID, JobSpec
 from ugro.common.errors import InputError, RecordUnreadable, StateError, UgroError
 from ugro.common.files import write_atomic
+from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models import CodeVersion, Event, Job, JobState, Summary
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ugro.common.config import Inventory, JobSpec
+from ugro.common.config import Inventory
+from ugro.common.job_spec import JobSpec
 from ugro.common.models import MeasuredLink, NodeShare, Placement
 from ugro.common.text import count, size
 from ugro.control_plane.resource_manager.governor import Offer, Slot, cpu_key

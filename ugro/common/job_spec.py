@@ -1,0 +1,246 @@
+"""The job spec: what a person asks for, on the command line or in a job.yaml."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+
+from ugro.common.causes import CAUSES
+from ugro.common.errors import JobSpecError
+from ugro.common.fields import NAME, Config, Env, Line, Mib, Moment, Name, Seconds, Text
+from ugro.common.units import check_vram
+from ugro.common.yaml_files import Location, describe_in_file, first_mistake, mistake_in_words, read_yaml
+
+JOB_ID = re.compile(r"job-[0-9]+")
+PRIORITIES = (-1000, 1000)
+OPTIONS = {"time_limit": "time"}
+"""What a field of a job is called on the command line, where that is not its own name."""
+
+
+def _dependency(value: str) -> str:
+    job, _, when = value.partition(":")
+    if not NAME.fullmatch(job) or when not in ("", *DEPENDENCIES):
+        raise ValueError(f"a job is expected, or JOB:{' or JOB:'.join(DEPENDENCIES)}")
+    return value
+
+
+def _cause(value: str) -> str:
+    if value not in CAUSES:
+        near = difflib.get_close_matches(value, CAUSES, 1)
+        raise ValueError(f"a cause of failure is expected{f', such as {near[0]}' if near else ''} (docs/diagnosis.md)")
+    return value
+
+
+DEPENDENCIES = ("success", "failure", "any")
+"""How the job that is waited for has to end; `success` unless another is said."""
+
+Dependency = Annotated[str, AfterValidator(_dependency)]
+Cause = Annotated[str, AfterValidator(_cause)]
+
+
+class HangAfter(Config):
+    """How long a job may show no sign of life, in seconds, before it can be called hung: at least and at most."""
+
+    min: Seconds = 600.0
+    max: Seconds = Field(default=7200.0, validate_default=True)
+
+    @field_validator("max")
+    @classmethod
+    def _not_below_min(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("min", 0.0):
+            raise ValueError("a duration that is not shorter than 'min' is expected")
+        return value
+
+
+def _resume_template(value: str) -> str:
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"not words as a shell reads them: {error}") from None
+    if words and sum(word.count("{path}") for word in words) != 1:
+        raise ValueError("{path} is expected in it once, as in '--resume_from_checkpoint {path}'")
+    return value
+
+
+Action = Literal["ask", "retry", "fail"]
+"""What is done about a failure: propose and wait, try again without a question, nothing."""
+
+
+class FailurePolicy(Config):
+    """What is done when a job fails. A cause in `causes` has an answer of its own: standing consent, or none.
+
+    Of retries without a question there are at most `max_retries`; the first comes `backoff` seconds after the failure,
+    and each one after twice as long as the one before.
+    """
+
+    default: Action = "ask"
+    causes: dict[Cause, Action] = Field(default_factory=dict)
+    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    backoff: Seconds = 30.0
+
+    def action(self, cause: str) -> str:
+        """What is done about a failure of this cause."""
+        return self.causes.get(cause, self.default)
+
+
+class CheckpointRules(Config):
+    """Where a job's checkpoints are, how its script is told to go on from one, and which the master keeps.
+
+    `dir` is absolute, begins with `~/`, or is relative to the job's code; `pattern` is a glob of paths below it.
+    `resume` are the words that a resumed script gets, with {path}; UGRO_RESUME_FROM is set besides. Of those that were
+    brought to the master the last `keep_last` stay, and those of every `keep_every` steps.
+    """
+
+    dir: Line = ""
+    pattern: Line = ""
+    resume: Annotated[Text, AfterValidator(_resume_template)] = ""
+    keep_last: Annotated[int, Field(ge=1)] = 3
+    keep_every: Annotated[int, Field(ge=1)] | None = None
+
+
+class JobSpec(Config):
+    """What to run, frozen at submission as `spec.json`.
+
+    `nodes` is a number of nodes, or their names; None means every node. `gpus_per_node` None means every GPU of a node.
+    `not_before` is in seconds since the epoch. `time_limit` is in seconds of running, and `time_warning` so many
+    seconds before it the ranks get SIGUSR2. `vram` is in MiB for each GPU. `hang_after` bounds the watchdog's patience.
+    """
+
+    script: Line
+    args: tuple[Text, ...] = ()
+    name: Name | None = None
+    nodes: Annotated[int, Field(ge=1)] | tuple[Name, ...] | None = None
+    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
+    env: Env = Field(default_factory=dict)
+    workdir: Line = "."
+    priority: Annotated[int, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = 0
+    hold: bool = False
+    after: tuple[Dependency, ...] = ()
+    not_before: Moment | None = None
+    time_limit: Seconds | None = None
+    time_warning: Seconds | None = None
+    vram: Mib | None = None
+    hang_after: HangAfter | None = None
+    checkpoints: CheckpointRules = Field(default_factory=CheckpointRules)
+    on_failure: FailurePolicy = Field(default_factory=FailurePolicy)
+    schema_version: Literal[1] = 1
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_no_id(cls, value: str | None) -> str | None:
+        if value is not None and JOB_ID.fullmatch(value):
+            raise ValueError("names like job-001 are ids, which UGRO gives itself")
+        return value
+
+    @field_validator("nodes", mode="before")
+    @classmethod
+    def _nodes_from_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = int(value) if value.strip().isdecimal() else [name.strip() for name in value.split(",")]
+        if isinstance(value, (list, tuple)):
+            if not value or not all(isinstance(name, str) and NAME.fullmatch(name) for name in value):
+                raise ValueError("a number of nodes, or their names, is expected")
+            if len(set(value)) < len(value):
+                raise ValueError("a node is named twice")
+            return tuple(value)
+        return value
+
+    @field_validator("on_failure", mode="before")
+    @classmethod
+    def _policy_from_words(cls, value: object) -> object:
+        """`retry`; or words such as `ask` and `peer_lost=retry`, as the command line has them."""
+        words = [value] if isinstance(value, str) else value
+        if not isinstance(words, (list, tuple)):
+            return value
+        policy: dict[str, Any] = {"causes": {}}
+        for word in words:
+            cause, equals, action = str(word).partition("=")
+            if equals:
+                policy["causes"][cause] = action
+            else:
+                policy["default"] = cause
+        return policy
+
+    @field_validator("checkpoints", mode="before")
+    @classmethod
+    def _checkpoints_from_text(cls, value: object) -> object:
+        return {"dir": value} if isinstance(value, str) else value
+
+    @field_validator("after", mode="before")
+    @classmethod
+    def _after_from_text(cls, value: object) -> object:
+        return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("after")
+    @classmethod
+    def _after_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple({entry.removesuffix(":success"): entry for entry in value}.values())
+
+    @field_validator("time_warning")
+    @classmethod
+    def _warning_within_limit(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if value is not None and "time_limit" in info.data and value > (info.data["time_limit"] or 0.0):
+            raise ValueError("a time limit that is at least as long is needed with it")
+        return value
+
+    @property
+    def warning_seconds(self) -> float | None:
+        """How long before its time limit a job is told: as asked, else a tenth of the limit, at most five minutes."""
+        if self.time_limit is None:
+            return None
+        return min(self.time_limit, self.time_warning or min(300.0, self.time_limit / 10))
+
+    @field_validator("script")
+    @classmethod
+    def _script_inside(cls, value: str) -> str:
+        path = Path(value)
+        if not value or value.startswith("-") or path.is_absolute() or ".." in path.parts:
+            raise ValueError("a path inside the working directory is expected")
+        return value
+
+
+def load_job_spec(path: Path) -> JobSpec:
+    """Read and check a job.yaml.
+
+    Raises:
+        JobSpecError: with file, line, field, what was found and what is expected.
+    """
+    document, lines = read_yaml(path, JobSpecError)
+    try:
+        return JobSpec.model_validate(document)
+    except ValidationError as error:
+        keys = {word: key for key in JobSpec.model_fields for word in (key, OPTIONS.get(key, key))}
+        raise JobSpecError(describe_in_file(error, path, lines, keys)) from None
+
+
+def job_spec(**fields: Any) -> JobSpec:
+    """A job spec from command-line values.
+
+    Raises:
+        JobSpecError: a value is wrong; the message names its option.
+    """
+    try:
+        spec = JobSpec.model_validate({key: value for key, value in fields.items() if value is not None})
+    except ValidationError as error:
+        first, more = first_mistake(error)
+        raise JobSpecError(f"{_option(first['loc'])}: {mistake_in_words(first)}{more}") from None
+    try:
+        check_vram(spec.vram or 0)  # not a rule of the record: what was once submitted stays readable
+    except ValueError as error:
+        raise JobSpecError(f"--vram: {error}") from None
+    return spec
+
+
+def _option(where: Location) -> str:
+    """A field of a job as somebody gives it on the command line."""
+    field = str(where[0])
+    if field in ("script", "workdir"):
+        return field
+    if field == "args":
+        return f"argument {int(where[1]) + 1} of the script"
+    return "--" + OPTIONS.get(field, field).replace("_", "-")
