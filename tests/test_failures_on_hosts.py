@@ -88,7 +88,7 @@ BROKEN = {
     "raises.py": "def train(batch):\n    return batch[7]\nprint('epoch 1')\ntrain([])\n",
     "imports.py": "import no_such_module_of_ours\n",
     "asks.py": "import argparse\nargparse.ArgumentParser('asks.py').parse_args()\n",
-    "listens.py": "import socket\none = socket.create_server(('127.0.0.1', 29412))\nsocket.create_server(('127.0.0.1', 29412))\n",
+    "listens.py": "import socket\nat = '127.0.0.1', 29412\none = socket.create_server(at)\nsocket.create_server(at)\n",
 }
 
 

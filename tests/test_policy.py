@@ -119,7 +119,7 @@ async def test_a_silent_node_takes_no_checkpoint_along_that_was_brought_here(bed
     saves_once = LOSES_ITS_PEER.replace('os.environ["RANK"] == "0"', "attempt == 1")
     again = FailurePolicy(default="retry", backoff=0.1)
     submitted = bed.submit(saves_once, nodes=1, on_failure=again)
-    await bed.until(submitted, JobState.RUNNING, JobState.QUEUED)
+    await bed.until(submitted, JobState.RUNNING)
     assert bed.store.job(submitted.id).nodes == ("a",)
     bed.store.drain(Drain(node="a", reason="the next attempt goes elsewhere", since=0.0))
     while bed.store.job(submitted.id).nodes != ("b",):

@@ -41,7 +41,7 @@ class Prefilter:
 
     @cached_property
     def _by_part(self) -> dict[str, frozenset[int]]:
-        """The numbers of the patterns that a part may be of; where the longest part begins that fits, all shorter ones fit as well."""
+        """The numbers of the patterns that a part may be of: also of those whose part is the beginning of it."""
         own: dict[str, set[int]] = {}
         for number, pattern in enumerate(self._patterns):
             for part in required(pattern):
