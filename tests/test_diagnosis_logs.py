@@ -382,9 +382,10 @@ def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
     )
     second = {"attempt": 2, "past": (first,), "started_at": 10.0, "ended_at": 70.0}
     store = failed_job(tmp_path, "cuda_error", log, **second)
-    assert explained()["retry_helps"] is True and explained()["earlier_failures_here"] == 0
     before = store.files("job-001").logs(1)
-    before.mkdir(parents=True)
+    before.rename(store.files("job-001").logs(2))
+    assert explained()["retry_helps"] is True and explained()["earlier_failures_here"] == 0
+    before.mkdir(parents=True, exist_ok=True)
     (before / "rank-2.log").write_text(log)
     document = explained()
     assert (document["step"], document["earlier_failures_here"], document["retry_helps"]) == (5000, 1, False)

@@ -85,7 +85,7 @@ def _of_job(app: App, job: Job) -> dict[str, Any]:
         "signal": failure.signal if failure else None,
     }
     if found is None and job.state == JobState.UNKNOWN:
-        silent = f"{job.reason}, since {clock(job.unknown_since)}"
+        silent = f"{job.reason or 'a node of it does not answer'}, since {clock(job.unknown_since)}"
         document |= {"message": silent, "suggestion": "look at the node: ugro check; what it ran may still go on"}
     told = found is not None or job.state == JobState.UNKNOWN
     after = aftermath(app, job, found.cause if found else None) if told else NOTHING
