@@ -76,8 +76,11 @@ else:
             time.sleep(0.05)
 step = 0
 while not os.path.exists(os.path.expanduser("~/go")):
-    peer.sendall(b"x")
-    if not peer.recv(1):
+    try:
+        peer.sendall(b"x")
+        if not peer.recv(1):
+            break
+    except ConnectionError:  # the other one has ended
         break
     step += 1
     print("step", step, flush=True)
