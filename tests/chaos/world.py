@@ -131,11 +131,11 @@ class World:
         return sorted(self._store.home.glob("jobs/job-*"))
 
     def _leftovers(self) -> Iterator[Path]:
-        """Files that were written halfway: on the master anywhere, on the nodes beside the code."""
+        """Files that were written halfway, but for what a killed controller leaves to `ugro gc`."""
         for root in (self._store.home, *(home / ".ugro" for home in self._homes.values())):
             for path in root.rglob("*"):
                 halfway = path.name.endswith((".tmp", ".partial", ".parts")) or path.name.startswith(".")
-                if halfway and not path.name.endswith(".lock"):
+                if halfway and not path.name.endswith(".lock") and not path.name.startswith(".tmp-"):
                     yield path
 
     def _another(self) -> list[str]:

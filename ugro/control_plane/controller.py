@@ -259,7 +259,6 @@ class Controller:
 
     async def _finish(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
-        failure = [_failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
         given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
         problems = await self.launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
         if problems:
@@ -274,7 +273,11 @@ class Controller:
             notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
         await self.sync_logs(job)
         seen, holders = await self._see_gpus_free(job)
-        ranks = reconcile.without_word_of(given_up, reconcile.assess(job, seen.runs[job.id]).ranks)
+        found = reconcile.assess(job, seen.runs[job.id])
+        if job.first_failure and job.first_failure.cause == "unknown":  # a node may have kept its logs from us till now
+            job = job.model_copy(update={"first_failure": self._first_failure(job, found, seen)})
+        failure = [_failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
+        ranks = reconcile.without_word_of(given_up, found.ranks)
         changed = {
             "ranks": ranks,
             "ended_at": reconcile.end_of_ranks(ranks, seen.clock_offsets),
