@@ -107,6 +107,8 @@ def cancel(app: App, job: str, abandon: bool, as_json: bool) -> None:
             click.echo(f"{ended.id} is cancelled")
         if ended.abandoned:
             click.echo(f"  {', '.join(ended.abandoned)} was given up; what is left there is ended when it answers")
+        if ended.abandoned and sure:
+            click.echo(f"  to go on without it: ugro resume {ended.id} --nodes {','.join(sure)}")
     elif ended.state.ended:
         click.echo(f"{ended.id} ended by itself meanwhile: {ended.state.value}")
     if not ended.state.ended:
