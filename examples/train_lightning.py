@@ -8,12 +8,14 @@ It trains on all GPUs that torchrun gives it, or on CPUs.
 """
 
 import argparse
+import gc
 import os
 import random
 from collections.abc import Iterator
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -92,9 +94,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
-    pl.seed_everything(args.seed)
+def train(args: argparse.Namespace) -> None:
     # torchrun has started the ranks by now, and Lightning wants to be told how many those are.
     world, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     trainer = pl.Trainer(
@@ -112,6 +112,15 @@ def main() -> None:
         enable_model_summary=False,
     )
     trainer.fit(Reader(args.width, args.batch_size, args.lr), ckpt_path=args.ckpt_path)
+
+
+def main() -> None:
+    args = parse_args()
+    pl.seed_everything(args.seed)
+    train(args)
+    if dist.is_initialized():  # Lightning leaves the group behind
+        gc.collect()  # a model that still holds it would keep gloo's threads alive, and they abort the exit
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@
 Every option of TrainingArguments can be given. Nothing is downloaded: the model starts with random weights.
 """
 
+import gc
 import random
 from dataclasses import dataclass, field
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, HfArgumentParser, Trainer, TrainingArguments
@@ -61,14 +63,20 @@ def new_model(arguments: ModelArguments) -> GPT2LMHeadModel:
     return GPT2LMHeadModel(config)
 
 
-def main() -> None:
-    parser = HfArgumentParser((ModelArguments, TrainingArguments))
-    parser.set_defaults(use_cpu=not torch.cuda.is_available())  # unless it is told so, the ranks train apart
-    arguments, training = parser.parse_args_into_dataclasses()
+def train(arguments: ModelArguments, training: TrainingArguments) -> None:
     torch.manual_seed(training.seed)  # the Trainer sets it too, but after the model has its weights
     trainer = Trainer(model=new_model(arguments), args=training, train_dataset=Windows(arguments))
     trainer.train(resume_from_checkpoint=training.resume_from_checkpoint)
     trainer.save_model()
+
+
+def main() -> None:
+    parser = HfArgumentParser((ModelArguments, TrainingArguments))
+    parser.set_defaults(use_cpu=not torch.cuda.is_available())  # unless it is told so, the ranks train apart
+    train(*parser.parse_args_into_dataclasses())
+    if dist.is_initialized():  # the Trainer leaves the group behind
+        gc.collect()  # a model that still holds it would keep gloo's threads alive, and they abort the exit
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
