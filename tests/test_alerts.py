@@ -156,6 +156,8 @@ def test_jobs_are_told_of_with_what_a_person_needs() -> None:
     assert Told().look(seen, 20.0) == [
         "failure: job-001 (demo) failed: rank 1 on n failed first (cuda_oom): no memory – see: ugro explain job-001"
     ]
+    [told] = Told().look(Seen(events("failed"), {"job-001": job(reason="x" * 1000)}), 20.0)
+    assert told.endswith("x… – see: ugro explain job-001"), "what to do next is never cut off"
     assert Told().look(Seen(events("succeeded"), {"job-001": ended}), 20.0) == [
         "done: job-001 (demo) succeeded: after 2m 00s"
     ]

@@ -283,6 +283,21 @@ async def test_rsync_is_not_fooled_by_size_and_time(work: Path, home: Path, remo
     assert tree(job(home, 2) / "code") == tree(source)
 
 
+@needs_rsync
+async def test_rsync_delivers_what_replaces_earlier_code(work: Path, home: Path, remote: SshTransport) -> None:
+    first = mixed(work)
+    await push_code(remote, first, str(job(home, 1)))
+    plant(job(home, 1) / "code", {"out/checkpoint-70.pt": "weights"})
+    plant(work, {"run.sh": "#!/bin/zz", "new.py": "new"})
+    (work / "empty").unlink()
+    second = snapshot(work, "second")
+    report = await push_code(remote, second, str(job(home, 1)), before=[first])
+    assert (report.method, report.files_sent, report.note) == ("rsync", 2, ""), "the rest is there in the earlier code"
+    now = tree(job(home, 1) / "code")
+    assert now.pop("out/checkpoint-70.pt")[0] == b"weights" and now == tree(second)
+    assert sorted(os.listdir(job(home, 1))) == ["code", "code.sha256"]
+
+
 async def test_tar_takes_over_when_rsync_fails(
     work: Path, home: Path, remote: SshTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

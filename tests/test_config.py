@@ -147,6 +147,8 @@ def test_a_job_yaml(tmp_path: Path) -> None:
         ("script: train.py\ntime_limit: .nan\n", "time_limit: found nan: a duration longer than nothing"),
         ("script: train.py\nvram: 99999999999999\n", "vram: found 99999999999999: a size of at most 512T"),
         ("script: train.py\nnot_before: 1.0e+300\n", "not_before: found 1e+300: a time from 1970 to 2099"),
+        ("script: train.py\non_failure: []\n", "job.yaml:2: on_failure: found []: keys with values are expected"),
+        ("script: train.py\nhang_after: 5m\n", "job.yaml:2: hang_after: found '5m': keys with values are expected"),
     ],
 )
 def test_a_mistake_in_a_job_yaml(tmp_path: Path, text: str, said: str) -> None:

@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import RecordUnreadable, StateError, Unreachable
+from ugro.common.errors import NodeRefused, RecordUnreadable, StateError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Drain, FirstFailure, GpuLook, GpuSample, Job, JobState, Wish
 from ugro.control_plane import reconcile
@@ -29,6 +29,7 @@ from ugro.control_plane.scheduler import why
 from ugro.control_plane.submission import choose_code, submit
 from ugro.nodes import log_streamer
 from ugro.nodes.pool import Pool
+from ugro.nodes.scripts import load
 from ugro.nodes.transport import LocalTransport, Outcome
 
 NODES = ("a", "b")
@@ -513,3 +514,34 @@ async def test_a_look_goes_on_without_the_logs_that_a_full_disk_does_not_take(
     assert "No space left" in trouble.message and "UGRO_HOME" in trouble.hint and "ugro gc" in trouble.hint
     monkeypatch.undo()
     await bed.until(job, JobState.FAILED)
+
+
+async def test_a_node_that_cannot_start_its_part_ends_the_launch_once_the_code_is_there(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look and the code go at the same time; the job is not given up while something is still under way."""
+    steps: list[str] = []
+    run, real_save, refused = Node.run, MetadataStore.save, asyncio.Event()
+
+    async def watched(node: Node, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
+        if options.get("data") == load("prepare.py").encode():
+            refused.set()
+            raise NodeRefused(node.name, "it cannot")
+        receives = load("receive_code.py") in args
+        if receives:
+            await refused.wait()  # so they are under way together, or this waits for ever
+        outcome = await run(node, script, args, **options)
+        steps.extend(["code"] * receives)
+        return outcome
+
+    def save(store: MetadataStore, job: Job, kind: str, message: str) -> Job:
+        steps.append(kind)
+        return real_save(store, job, kind, message)
+
+    monkeypatch.setattr(Node, "run", watched)
+    monkeypatch.setattr(MetadataStore, "save", save)
+    job = bed.submit(STARTED)
+    async with asyncio.timeout(30):
+        await bed.tick()
+    assert bed.store.job(job.id).reason == "a: it cannot"
+    assert "code" in steps and "code" not in steps[steps.index("failing") :], "it came to its end first"

@@ -21,8 +21,9 @@ from ugro.cli.main import cli
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
 from ugro.control_plane.diagnosis import Finding, Reader, explain
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE, ENDS, SUCCESS
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE, SUCCESS
 from ugro.control_plane.diagnosis.causes import CAUSES
+from ugro.control_plane.diagnosis.ends import ENDS
 from ugro.control_plane.diagnosis.prefilter import Prefilter, required
 from ugro.control_plane.diagnosis.reading import TELLING
 from ugro.control_plane.metadata_store import MetadataStore
@@ -169,6 +170,29 @@ def test_of_several_nodes_the_earliest_root_cause_counts() -> None:
 def test_a_log_cut_short_in_a_traceback_is_of_a_run_that_failed() -> None:
     found = read(b"step 1 loss 2\n" + TRACEBACK + b"    main()\n")
     assert found and found.cause == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("error", "helps"),
+    [
+        ("huggingface_hub.errors.GatedRepoError: 401 Client Error. (Request ID: Root=1-66f4)", False),
+        ("OSError: a/b is not a local folder and is not a valid model identifier listed on", False),
+        ("requests.exceptions.ReadTimeout: HTTPSConnectionPool(host='huggingface.co', port=443): Read timed out", True),
+        ("huggingface_hub.errors.LocalEntryNotFoundError: An error happened while trying to locate the file", True),
+        ("RuntimeError: CUDA error: invalid device ordinal", False),
+        ("RuntimeError: CUDA error: an illegal memory access was encountered", True),
+    ],
+)
+def test_a_retry_helps_against_what_may_be_over_by_then(error: str, helps: bool) -> None:
+    found = read(TRACEBACK + error.encode() + b"\n")
+    assert found and found.advice.retry_helps is helps
+
+
+def test_a_long_line_is_quoted_from_the_beginning_of_a_word() -> None:
+    command = ", ".join(f"'--option-{number}'" for number in range(60))
+    found = read(f"subprocess.CalledProcessError: Command '[{command}]' died with <Signals.SIGSEGV: 11>.\n".encode())
+    assert found and found.cause == "segfault"
+    assert re.fullmatch(r"'--option-\d+', .* died with <Signals\.SIGSEGV: 11>\.", found.message)
 
 
 def test_what_torch_appends_to_its_message_is_quoted() -> None:
@@ -378,7 +402,14 @@ def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
     monkeypatch.setenv("UGRO_HOME", str(tmp_path))
     log = "step 5000 loss 2\nRuntimeError: CUDA error: an illegal memory access was encountered\n"
     first = Attempt(
-        attempt=1, state=JobState.FAILED, started_at=1.0, ended_at=2.0, placement=None, reason="", cause="cuda_error"
+        attempt=1,
+        state=JobState.FAILED,
+        started_at=1.0,
+        ended_at=2.0,
+        placement=None,
+        code=CodeVersion(directory="/w", files=1, size_bytes=1),
+        reason="",
+        cause="cuda_error",
     )
     second = {"attempt": 2, "past": (first,), "started_at": 10.0, "ended_at": 70.0}
     store = failed_job(tmp_path, "cuda_error", log, **second)

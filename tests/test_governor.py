@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import Unreachable
+from ugro.common.errors import HostKeyUnknown, NodeError, Unreachable
 from ugro.common.models import CodeVersion, Drain, Gpu, GpuProcess, Job, JobState, NodeShare, NodeView, Placement
 from ugro.control_plane.resource_manager.governor import Offer, Slot, leases, offers
 
 
-def offer(
-    view: NodeView | Unreachable, held: tuple[str, ...] = (), drain: str | None = None, **config: object
-) -> Offer:
+def offer(view: NodeView | NodeError, held: tuple[str, ...] = (), drain: str | None = None, **config: object) -> Offer:
     """What a node called gpu1 offers to the master m1."""
     node = NodeConfig.model_validate({"name": "gpu1", "address": "h", **config})
     drains = {"gpu1": Drain(node="gpu1", reason=drain, since=1.0)} if drain is not None else {}
@@ -78,8 +76,17 @@ def test_a_small_display_and_what_is_unknown_keep_no_gpu_back(fields: dict[str, 
 
 
 def test_an_unreadable_node_refuses_with_its_error() -> None:
-    error = Unreachable("gpu1", "does not answer")
-    assert offer(error) == Offer("gpu1", refusal="gpu1: does not answer", error=error)
+    error = HostKeyUnknown("gpu1", "the host key is not known yet", "ugro trust gpu1")
+    assert offer(error) == Offer("gpu1", refusal=error.message, remedy=error.hint, error=error)
+    assert not offer(error).silent
+
+
+def test_a_silent_node_tells_since_when_where_that_is_known() -> None:
+    error = Unreachable("gpu1", "no route")
+    assert offer(error).silent and offer(error).refusal == "gpu1 does not answer (no route)"
+    inventory = Inventory(nodes={"gpu1": NodeConfig(name="gpu1", address="h")})
+    found = offers(inventory, {"gpu1": error}, {}, {}, {}, None, {"gpu1": "14:20"})["gpu1"]
+    assert found.refusal == "gpu1 does not answer (since 14:20; no route)"
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,23 @@ def members(sandbox: Sandbox, job_id: str) -> list[str]:
     return found
 
 
+def test_a_job_for_a_node_that_does_not_answer_starts_when_it_does(ugro: Ugro, sandbox: Sandbox, project: Path) -> None:
+    sandbox.unplug("gpu2")
+    command = [sys.executable, "-m", "ugro", "launch", "brief.py", "--follow"]
+    env = os.environ | sandbox.environment() | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=-1, text=True) as following:
+        assert following.stdout and following.stderr
+        told = following.stdout.readline()
+        assert told.startswith("Job queued (ID: job-001): gpu2 does not answer (since ")
+        assert told.endswith("; it starts when it does; one with --nodes gpu-master,gpu1 could start now\n")
+        waits = next(line for line in following.stderr if " waits: " in line)
+        assert waits.startswith("job-001 waits: gpu2 does not answer (since ")
+        assert document(ugro("why", "job-001", "--json"))["reasons"][0].startswith("gpu2 does not answer (since ")
+        sandbox.unplug()
+        said, _ = following.communicate(timeout=120)
+    assert following.returncode == 0 and "job-001 succeeded" in said
+
+
 def test_a_job_from_launch_to_its_record(ugro: Ugro, sandbox: Sandbox) -> None:
     args = ["a b", "$(touch pwned)", "it's", 'say "x"', "new\nline", "--name", "../.."]
     made = document(ugro("launch", "fine.py", "--name", "first", "--json", "--", *args))

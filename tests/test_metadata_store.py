@@ -25,7 +25,7 @@ from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeView
 from ugro.control_plane.metadata_store import MetadataStore, cluster_file, retention, timeline
 from ugro.control_plane.metadata_store import store as store_module
 from ugro.control_plane.metadata_store.records import pass_over, replace_record
-from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, strays
+from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, remove_stray, strays
 
 CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
 
@@ -219,10 +219,25 @@ def test_a_state_directory_of_the_first_version_is_taken_over(tmp_path: Path) ->
     assert [job.priority for job in fresh.live()] == [3, 0]
 
 
+def test_of_a_record_of_the_second_version_every_attempt_ran_its_one_code(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    again, spec = resumable(store)
+    path = store.files(store.reopen(again, spec, "").id).record
+    fields = json.loads(path.read_text())
+    del fields["code"]["attempt"], fields["code"]["digest"]
+    past = {"attempt": 1, "state": "failed", "started_at": 1.0, "ended_at": 5.0, "placement": None, "reason": "boom"}
+    path.write_text(json.dumps(fields | {"schema_version": 2, "past": [past]}))
+    found = MetadataStore(tmp_path).job(again.id)
+    assert [one.code for one in found.past] == [found.code] == [CODE] and found.earlier_code == ()
+    path.write_text(json.dumps(fields | {"schema_version": 2, "past": [7]}))
+    with pytest.raises(StateError, match="not a valid record"):
+        MetadataStore(tmp_path).job(again.id)
+
+
 def test_a_record_of_a_later_version_is_refused(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     path = store.files(submit(store).id).record
-    path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 99'))
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 99'))
     with pytest.raises(StateError, match="schema_version 99 is not known"):
         MetadataStore(tmp_path).live()
 
@@ -438,10 +453,16 @@ def test_files_that_killed_commands_left_are_found_and_those_being_written_are_n
     left = [tmp_path / ".tmp-cluster.json-x1", tmp_path / ".master-7", record.with_name(".tmp-job.json-x2")]
     for path in left:
         path.touch()
+    left.append(record.with_name(".tmp-code-x3"))
+    (left[-1] / "snapshot").mkdir(parents=True)
     os.utime(record, (1.0, 1.0))
     os.link(record, linked := record.with_name(".tmp-job.json.before-7"))
     assert strays(store, time.time() - 60) == [], "all are of this moment, also the link to an old record"
-    assert sorted(strays(store, time.time() + 60)) == sorted([*left, linked])
+    found = strays(store, time.time() + 60)
+    assert sorted(found) == sorted([*left, linked])
+    for path in found:
+        remove_stray(path)
+    assert strays(store, time.time() + 60) == []
 
 
 def test_an_id_is_one_more_than_the_highest_whatever_else_is_there(tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import NodeError
+from ugro.common.errors import HostKeyChanged, NodeError, Unreachable
 from ugro.common.models import NodeView, Silence
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
-from ugro.control_plane.observation import FRESH_SECONDS, fresh_or_remembered, seen_by_resident
+from ugro.control_plane.observation import FRESH_SECONDS, fresh_or_remembered, last_look, seen_by_resident
+from ugro.control_plane.queue import read_offers
+from ugro.control_plane.resource_manager.monitor import silences
 
 NOW = 1000.0
 NODES = {name: NodeConfig(name=name, address=f"10.0.0.{number}") for number, name in enumerate(("gpu1", "gpu2"))}
@@ -71,3 +73,16 @@ def test_a_node_that_the_resident_finds_silent_is_silent(store: MetadataStore) -
     views, errors = fresh_or_remembered(store, seen)
     assert views == {"gpu1": view("gpu1"), "gpu2": view("gpu2")}
     assert errors == {"gpu1": None, "gpu2": seen.views["gpu2"]}
+
+
+def test_why_a_node_is_silent_is_kept_with_what_would_help(store: MetadataStore) -> None:
+    told = HostKeyChanged("gpu2", "THE HOST KEY HAS CHANGED", "ugro trust gpu2 --replace")
+    quiet = silences({}, {"gpu1": view("gpu1"), "gpu2": told}, NOW)
+    store.remember_nodes([view("gpu1")], (), quiet)
+    kept = last_look(store, INVENTORY, NOW + 60)
+    error = kept["gpu2"]
+    assert kept["gpu1"] == view("gpu1") and isinstance(error, HostKeyChanged) and error.hint == told.hint
+    assert error.problem == "has not answered for 1m 00s: THE HOST KEY HAS CHANGED"
+    offer = read_offers(store, INVENTORY, [], kept)["gpu2"]
+    assert offer.refusal == told.message, "as it was told at first"
+    assert read_offers(store, INVENTORY, [], {"gpu2": Unreachable("gpu2", "slow")})["gpu2"].silent

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
-from test_controller import Bed
+from test_controller import STAY, Bed
 from test_resume import job
 
 from ugro.common.causes import CAUSES
 from ugro.common.errors import InputError
 from ugro.common.job_spec import FailurePolicy, JobSpec
-from ugro.common.models import Attempt, Change, Checkpoint, Drain, FirstFailure, Job, JobState
+from ugro.common.models import Attempt, Change, Checkpoint, CodeVersion, Drain, FirstFailure, Job, JobState, Wish
 from ugro.control_plane.diagnosis import causes
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
-from ugro.control_plane.failure_handler.policy import decide
+from ugro.control_plane.failure_handler.policy import decide, trouble
+from ugro.control_plane.failure_handler.sights import Memory
 
 SMALLER = (Change(name="--batch", before="2", after="1"),)
 
@@ -40,6 +42,7 @@ def failed(cause: str, step: int | None = None, *past: tuple[str, int | None]) -
             started_at=None,
             ended_at=None,
             placement=None,
+            code=CodeVersion(directory="/w", files=1, size_bytes=1),
             reason="",
             cause=earlier,
             step=at,
@@ -75,23 +78,56 @@ def asked(default: str = "ask", **causes_: str) -> JobSpec:
         (asked("ask", peer_lost="retry"), failed("nccl_error"), 10, (), "ask"),
         (asked("retry", peer_lost="fail"), failed("peer_lost"), 10, (), "leave"),
         # never a third time at the same step with the same cause
-        (asked("retry"), failed("peer_lost", 10, ("peer_lost", None)), 10, (), "retry"),
-        (asked("retry"), failed("peer_lost", 10, ("peer_lost", None), ("peer_lost", 10)), 10, (), "leave"),
-        (asked("retry"), failed("peer_lost", 10, ("peer_lost", None), ("nccl_error", 10)), 10, (), "retry"),
-        (asked("retry"), failed("peer_lost", 10, ("peer_lost", None), ("peer_lost", 10)), 20, (), "retry"),
-        (asked("retry"), failed("cuda_oom", 10, ("cuda_oom", None), ("cuda_oom", 10)), 10, SMALLER, "retry"),
+        (asked("retry"), failed("peer_lost"), 10, (), "retry"),
+        (asked("retry"), failed("peer_lost", 10, ("peer_lost", None)), 10, (), "leave"),
+        (asked("retry"), failed("peer_lost", None, ("peer_lost", None)), None, (), "leave"),
+        (asked("retry"), failed("peer_lost", 10, ("nccl_error", None)), 10, (), "retry"),
+        (asked("retry"), failed("peer_lost", 10, ("peer_lost", None)), 20, (), "retry"),
+        (asked("retry"), failed("peer_lost", 20, ("peer_lost", None), ("peer_lost", 10)), 20, (), "leave"),
+        (asked("retry"), failed("peer_lost", 20, ("peer_lost", None), ("nccl_error", 10)), 20, (), "retry"),
+        (asked("retry"), failed("cuda_oom", 10, ("cuda_oom", None)), 10, SMALLER, "retry"),
         # as often as allowed, then a person is asked
         (asked("retry"), failed("peer_lost", 3, ("peer_lost", 0), ("peer_lost", 1), ("peer_lost", 2)), 4, (), "ask"),
     ],
 )
-def test_the_decision(spec: JobSpec, before: Job, at: int, changes: tuple[Change, ...], action: str) -> None:
-    assert decide(before, spec, checkpoint(at), changes).action == action
+def test_the_decision(spec: JobSpec, before: Job, at: int | None, changes: tuple[Change, ...], action: str) -> None:
+    last = checkpoint(at) if at is not None else None
+    assert decide(before, trouble(before) or "", spec, last, changes).action == action
+
+
+def test_nobody_consents_beforehand_to_go_on_without_a_node() -> None:
+    twice = failed("node_rebooted", 10, ("node_rebooted", None), ("node_rebooted", 10))
+    assert decide(twice, "node_rebooted", asked("retry"), checkpoint(10), (), ["b"]).action == "ask"
+    assert decide(twice, "node_rebooted", asked("fail"), checkpoint(10), (), ["b"]).action == "leave"
+    assert decide(failed("python_exception"), "python_exception", asked(), None, (), ["b"]).action == "leave"
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"state": JobState.FAILED}, "unknown"),
+        ({"state": JobState.RUNNING}, None),
+        ({"state": JobState.RUNNING, "alert": "hangs: rank 1"}, "hang"),
+        ({"state": JobState.RUNNING, "alert": "hangs: rank 1", "wish": Wish.CANCEL}, None),
+        ({"state": JobState.RUNNING, "alert": "hangs: rank 1", "first_failure": FirstFailure(rank=1, node="a")}, None),
+        ({"state": JobState.UNKNOWN}, "node_lost"),
+        ({"state": JobState.UNKNOWN, "wish": Wish.ABANDON}, None),
+        ({"state": JobState.CANCELLED}, None),
+        ({"state": JobState.QUEUED}, None),
+    ],
+)
+def test_the_trouble_of_a_job(fields: dict[str, object], cause: str | None) -> None:
+    assert trouble(job(**fields)) == cause
 
 
 def test_each_wait_is_twice_as_long() -> None:
     waits = [
         decide(
-            failed("peer_lost", count, *[("peer_lost", step) for step in range(count)]), asked("retry"), None, ()
+            failed("peer_lost", count, *[("peer_lost", step) for step in range(count)]),
+            "peer_lost",
+            asked("retry"),
+            checkpoint(count + 1),
+            (),
         ).wait
         for count in range(3)
     ]
@@ -116,7 +152,9 @@ async def test_standing_consent_needs_no_further_word(bed: Bed) -> None:
 
 
 async def test_a_silent_node_takes_no_checkpoint_along_that_was_brought_here(bed: Bed) -> None:
-    saves_once = LOSES_ITS_PEER.replace('os.environ["RANK"] == "0"', "attempt == 1")
+    saves_once = LOSES_ITS_PEER.replace('os.environ["RANK"] == "0"', "attempt == 1").replace(
+        "raise", 'if attempt == 2:\n    raise RuntimeError("NCCL error: unhandled system error")\nraise'
+    )
     again = FailurePolicy(default="retry", backoff=0.1)
     submitted = bed.submit(saves_once, nodes=1, on_failure=again)
     await bed.until(submitted, JobState.RUNNING)
@@ -145,6 +183,117 @@ async def test_a_proposal_waits_and_is_carried_out_when_approved(bed: Bed) -> No
         await handler.approve(proposal)
     await bed.until(submitted, JobState.FAILED)
     assert [one.attempt for one in bed.store.proposals().values()] == [2]
+
+
+async def test_a_node_that_is_gone_is_left_out_if_a_person_says_so(bed: Bed) -> None:
+    submitted = bed.submit(LOSES_ITS_PEER, on_failure=FailurePolicy(default="retry", causes={"peer_lost": "ask"}))
+    await bed.until(submitted, JobState.FAILED)
+    bed.store.withdraw(submitted.id)
+    bed.store.remember_undecided(submitted.id)
+    bed.nodes["b"].silent = True
+    await bed.tick()
+    [proposal] = bed.store.proposals().values()
+    assert in_words(proposal) == "go on from step 10 (checkpoint-10.pt); on a only"
+    assert proposal.text.endswith("without b: does not answer")
+    await FailureHandler(bed.store, bed.inventory, bed.pool).approve(proposal)
+    await bed.until(submitted, JobState.FAILED)
+    again = bed.store.job(submitted.id)
+    assert (again.attempt, again.nodes) == (2, ("a",)) and bed.store.spec(submitted.id).nodes == ("a",)
+    assert "on a only" in str([event.message for event in bed.store.events(submitted.id) if event.kind == "resumed"])
+
+
+async def silent_for_long(bed: Bed, node: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bed.nodes[node].silent = True
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    for _ in range(12):
+        await bed.tick()
+        now += 60
+
+
+async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = bed.submit(STAY, on_failure=FailurePolicy(default="retry"))
+    await bed.until(submitted, JobState.RUNNING)
+    await silent_for_long(bed, "b", monkeypatch)
+    [proposal] = bed.store.proposals().values()
+    assert (proposal.cause, proposal.ends, proposal.nodes) == ("node_lost", True, ("a",))
+    assert in_words(proposal) == "end it; begin again; on a only"
+    assert bed.store.job(submitted.id).state == JobState.UNKNOWN, "which is not dead by UGRO's own word"
+    handler = FailureHandler(bed.store, bed.inventory, bed.pool)
+    handler.end(proposal)
+    await bed.tick()
+    resumed = await handler.approve(proposal)
+    assert (resumed.state, resumed.attempt, resumed.past[0].state) == (JobState.QUEUED, 2, JobState.CANCELLED)
+    assert (await bed.until(submitted, JobState.RUNNING)).nodes == ("a",) and not bed.store.proposals()
+    bed.nodes["b"].silent = False
+    await bed.tick()
+    assert not bed.store.leftovers(), "what the first attempt left on b is ended"
+    bed.store.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    await bed.until(submitted, JobState.CANCELLED)
+
+
+async def test_a_node_that_answers_again_needs_no_answer(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted = bed.submit(STAY)
+    await bed.until(submitted, JobState.RUNNING)
+    await silent_for_long(bed, "b", monkeypatch)
+    [proposal] = bed.store.proposals().values()
+    bed.nodes["b"].silent = False
+    await bed.tick()
+    assert not bed.store.proposals() and bed.kinds(submitted)[-2:] == ["running", "withdrawn"]
+    with pytest.raises(InputError, match="goes on: it is running"):
+        FailureHandler(bed.store, bed.inventory, bed.pool).end(proposal)
+    bed.store.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    await bed.until(submitted, JobState.CANCELLED)
+
+
+async def hangs_for(bed: Bed, submitted: Job, seconds: float) -> None:
+    """Let a job look as the watchdog leaves one that it has called hung."""
+    memory = Memory(attempt=1, looked_at=time.time(), watched=1000.0 + seconds, hung_at=1000.0, culprit=1)
+    bed.store.files(submitted.id).watchdog.write_text(memory.model_dump_json())
+    await bed.tick()
+
+
+async def test_a_hang_is_ended_by_consent_once_it_was_told_for_long(bed: Bed) -> None:
+    again = FailurePolicy(causes={"hang": "retry"}, backoff=0.1)
+    submitted = bed.submit(STAY, on_failure=again, hang_after={"min": 300, "max": 600})
+    running = await bed.until(submitted, JobState.RUNNING)
+    bed.store.remember_undecided(submitted.id)
+    bed.store.save(running.model_copy(update={"alert": "hangs: rank 1 on b waits"}), "hang", "rank 1 on b waits")
+    await hangs_for(bed, submitted, 290.0)
+    assert bed.store.job(submitted.id).first_failure is None and bed.store.undecided() == [submitted.id]
+    await hangs_for(bed, submitted, 300.0)
+    failure = bed.store.job(submitted.id).first_failure
+    assert failure and (failure.cause, failure.rank, failure.node) == ("hang", 1, "b")
+    assert failure.message == "rank 1 on b waits"
+    while bed.store.job(submitted.id).attempt == 1:
+        await bed.tick()
+    [past] = (await bed.until(submitted, JobState.RUNNING)).past
+    assert (past.state, past.cause) == (JobState.FAILED, "hang")
+    assert bed.store.job(submitted.id).alert is None and not bed.store.undecided()
+    bed.store.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    await bed.until(submitted, JobState.CANCELLED)
+
+
+async def test_a_hang_waits_for_a_word_where_nobody_consented(bed: Bed) -> None:
+    submitted = bed.submit(STAY)
+    running = await bed.until(submitted, JobState.RUNNING)
+    bed.store.remember_undecided(submitted.id)
+    bed.store.save(running.model_copy(update={"alert": "hangs: rank 1 on b waits"}), "hang", "rank 1 on b waits")
+    await hangs_for(bed, submitted, 1e6)
+    [proposal] = bed.store.proposals().values()
+    assert in_words(proposal) == "end it; begin again" and not bed.store.undecided()
+    await hangs_for(bed, submitted, 2e6)
+    assert "restored" not in bed.kinds(submitted), "a note is no change of the record"
+    assert bed.store.job(submitted.id).state == JobState.RUNNING and bed.kinds(submitted).count("proposal") == 1
+    handler = FailureHandler(bed.store, bed.inventory, bed.pool)
+    handler.end(proposal)
+    await bed.tick()
+    assert (await handler.approve(proposal)).past[0].cause == "hang" and not bed.store.proposals()
+    await bed.until(submitted, JobState.RUNNING)
+    bed.store.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    await bed.until(submitted, JobState.CANCELLED)
 
 
 async def test_a_job_that_says_so_is_left_alone(bed: Bed) -> None:

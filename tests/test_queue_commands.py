@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -103,7 +104,7 @@ def master(tmp_path: Path, ugro: Ugro) -> Master:
 
 def test_a_held_job_is_told_released_and_reprioritized(master: Master) -> None:
     said = master.ugro("launch", "t.py", "--hold", "--name", "later", "--priority", "3", "--not-before", "+2h").stdout
-    assert said.startswith("Job held (ID: job-001).") and "ugro release job-001" in said
+    assert said.startswith("Job held (ID: job-001): ") and "ugro release job-001" in said
     assert master.json("status", "later")["priority"] == 3
     reasons = master.json("why", "later")["reasons"]
     assert any("ugro release" in reason or "held" in reason for reason in reasons) and len(reasons) == 2
@@ -155,7 +156,7 @@ def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Mast
     master.ugro("launch", "t.py", "--hold", "--name", "first")
     master.ugro("cancel", "first")
     never = "will never start as things are: waits for job-001 to succeed, but it was cancelled; to go on: "
-    assert f"Job queued (ID: job-002). It {never}" in master.ugro("launch", "t.py", "--after", "first").stdout
+    assert f"Job queued (ID: job-002): it {never}" in master.ugro("launch", "t.py", "--after", "first").stdout
     assert master.json("launch", "t.py", "--after", "first")["never_starts"] is True
     master.ugro("cancel", "job-003")
     expected = master.json("why", "job-002")
@@ -169,6 +170,25 @@ def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Mast
     (master.root / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{master.root}/node"))
     first, *rest = master.json("why", "job-004")["reasons"]
     assert "new is not in the inventory any more; to go on: add new to the inventory again" in first and len(rest) == 1
+
+
+def test_a_job_that_needs_a_node_which_does_not_answer_is_queued_and_told_so(master: Master) -> None:
+    gone = "  gone: {address: 127.0.0.1, port: 9}\n"
+    (master.root / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{master.root}/node") + gone)
+    why = r"gone does not answer \(since [0-9:]{5}; 127\.0\.0\.1:9 refuses connections\)"
+    told = why + "; it starts when it does; one with --nodes here could start now"
+    assert re.search(rf"^Job queued \(ID: job-001\): {told}$", master.ugro("launch", "t.py").stdout, re.MULTILINE)
+    made = master.json("launch", "t.py", "--nodes", "gone")
+    assert made["state"] == "queued" and re.fullmatch(why + "; it starts when it does", made["reason"])
+    assert (made["starts_at"], made["never_starts"]) == (None, False)
+    assert re.search(rf"^job-001 is queued: {told}$", master.ugro("why", "job-001").stdout, re.MULTILINE)
+    for document in (master.json("why", "job-002")["reasons"][0], master.json("status", "job-002")["reason"]):
+        assert re.fullmatch(why, document)
+    assert "the inventory has 2" in master.ugro("launch", "t.py", "--nodes", "3", code=2).stderr
+    assert "gone2" in master.ugro("launch", "t.py", "--nodes", "gone2", code=2).stderr
+    rehearsed = master.ugro("launch", "t.py", "--dry-run", code=3).stderr
+    assert "gone: 127.0.0.1:9 refuses connections" in rehearsed and "a launch would be queued" in rehearsed
+    assert len(master.json("status")["jobs"]) == 2
 
 
 def test_status_shows_what_matters_and_the_rest_when_asked(master: Master) -> None:
@@ -200,7 +220,7 @@ def test_memory_that_will_not_do_is_told_and_asked_about(master: Master) -> None
 def test_the_last_words_of_a_submission_are_the_next_commands(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold", "--name", "first")
     said = master.ugro("launch", "t.py", "--after", "first").stdout
-    assert "Job queued (ID: job-002)." in said
+    assert "Job queued (ID: job-002): " in said
     for command in ("ugro why job-002", "ugro logs -f job-002", "ugro hold job-002", "ugro cancel job-002"):
         assert command in said
 

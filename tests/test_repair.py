@@ -1,12 +1,17 @@
-"""What a new attempt changes: arguments by any of their spellings, and a smaller batch that sees as much."""
+"""What a new attempt changes: arguments by any of their spellings, a smaller batch that sees as much, a node less."""
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
-from ugro.common.errors import InputError
-from ugro.common.models import Change
-from ugro.control_plane.failure_handler.repair import options_of, smaller_batch, with_changes
+import pytest
+from test_resume import job
+
+from ugro.common.errors import InputError, Unreachable
+from ugro.common.job_spec import JobSpec
+from ugro.common.models import Change, Job, NodeShare, Placement
+from ugro.control_plane.failure_handler.repair import left_out, options_of, smaller_batch, with_changes
+from ugro.control_plane.resource_manager.governor import Offer, Slot
 
 
 @pytest.mark.parametrize(
@@ -57,3 +62,47 @@ def test_an_argument_is_added_as_the_script_spells_it_or_not_at_all() -> None:
 )  # fmt: skip
 def test_a_smaller_batch_sees_as_much(args: list[str], script: str, told: list[str]) -> None:
     assert [change.text for change in smaller_batch(args, script)] == told
+
+
+NAMES = ("a", "b", "c")
+
+
+def of_gpus(count: int = 2) -> Job:
+    shares = tuple(
+        NodeShare(node=node, node_rank=rank, first_rank=count * rank, nproc=count, gpus=gpus(node, count))
+        for rank, node in enumerate(NAMES)
+    )
+    return job(placement=Placement(shares=shares))
+
+
+def gpus(node: str, count: int) -> tuple[str, ...]:
+    return tuple(f"GPU-{node}-{index}" for index in range(count))
+
+
+def offer(node: str, count: int = 2, **fields: Any) -> Offer:
+    return Offer(node, tuple(Slot(key, "RTX") for key in gpus(node, count)), **fields)
+
+
+def test_a_node_that_is_silent_or_lost_a_gpu_is_left_out() -> None:
+    fine = {node: offer(node) for node in NAMES}
+    spec = JobSpec(script="t.py")
+    assert left_out(of_gpus(), spec, fine) == {}
+    assert left_out(of_gpus(), spec, fine | {"b": offer("b", left_out=("GPU 5 is too hot",))}) == {}
+    short = fine | {"b": offer("b", 1, left_out=("RTX (GPU-b-1) has disappeared",))}
+    assert left_out(of_gpus(), spec, short) == {"b": "RTX (GPU-b-1) has disappeared"}
+    assert left_out(of_gpus(), spec, fine | {"c": offer("c", 1)}) == {"c": "it has too few GPUs"}
+    silent = fine | {"a": offer("a", 0, error=Unreachable("a", "does not answer"))}
+    assert left_out(of_gpus(), spec, silent) == {"a": "does not answer"}
+    del fine["c"]
+    assert left_out(of_gpus(), JobSpec(script="t.py", nodes=NAMES), fine) == {
+        "c": "it is not in the inventory any more"
+    }
+
+
+def test_a_job_of_so_many_nodes_takes_another_one_by_itself() -> None:
+    silent = {node: offer(node) for node in NAMES} | {"c": offer("c", 0, error=Unreachable("c", "does not answer"))}
+    assert left_out(of_gpus(), JobSpec(script="t.py", nodes=3), silent) == {"c": "does not answer"}
+    assert left_out(of_gpus(), JobSpec(script="t.py", nodes=3), silent | {"d": offer("d")}) == {}
+    assert left_out(of_gpus(), JobSpec(script="t.py", nodes=NAMES), silent | {"d": offer("d")}) == {
+        "c": "does not answer"
+    }

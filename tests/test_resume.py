@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
-from test_controller import Bed
+from code_folders import plant, tree
+from test_controller import Bed, Node
 
 from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
-from ugro.common.models import Attempt, Change, Checkpoint, CodeVersion, Job, JobState, Place, Wish
+from ugro.common.models import Attempt, Change, Checkpoint, CodeVersion, FirstFailure, Job, JobState, Place, Wish
 from ugro.control_plane.checkpoint_store import CheckpointStore, newest_whole
 from ugro.control_plane.checkpoint_store.store import outdated, roots
+from ugro.control_plane.failure_handler.aftermath import once_mended, resume_command
+from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt, words_for
+from ugro.control_plane.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
+from ugro.nodes.transport import Outcome
+
+STRIDE = min(3, int(os.environ.get("UGRO_CRASH_STRIDE", "3")))
+"""UGRO_CRASH_STRIDE=1 kills at every step."""
 
 # The first attempt leaves a checkpoint beside its code on the node of rank 0 alone; the next ones say what they got.
 SCRIPT = """\
@@ -157,7 +170,14 @@ def test_the_next_attempt_is_queued_as_if_new_and_remembers() -> None:
     assert (made.job.state, made.job.attempt, made.job.ended_at, made.job.abandoned) == (JobState.QUEUED, 3, None, ())
     assert made.job.past == (
         Attempt(
-            attempt=2, state=JobState.FAILED, started_at=None, ended_at=9.0, placement=None, reason="broke", step=5
+            attempt=2,
+            state=JobState.FAILED,
+            started_at=None,
+            ended_at=9.0,
+            placement=None,
+            code=before.code,
+            reason="broke",
+            step=5,
         ),
     )
     assert (made.spec.hold, made.spec.after, made.spec.not_before, made.spec.nodes) == (False, (), None, 1)
@@ -204,3 +224,218 @@ async def test_copies_that_the_rules_do_not_keep_go_when_another_comes(bed: Bed)
     for step in (60, 70, 50):
         await store.bring(job, checkpoint.model_copy(update={"step": step}))
     assert list(store.kept(job)) == [50, 70], "the one that was just asked for stays"
+
+
+# With other code
+
+BROKEN = """\
+import os, sys, zipfile
+if os.environ["RANK"] == "0":
+    os.makedirs("out", exist_ok=True)
+    with zipfile.ZipFile("out/checkpoint-70.pt", "w") as file:
+        file.writestr("archive/data.pkl", "x" * 1000)
+import old
+raise ValueError("a mistake")
+"""
+MENDED = """\
+import os, zipfile
+import new
+path = os.environ["UGRO_RESUME_FROM"]
+with open(f"{os.environ['HOME']}/resumed-{os.environ['RANK']}-{os.environ['UGRO_ATTEMPT']}", "w") as said:
+    print(path, zipfile.is_zipfile(path), new.WORD, os.path.exists("old.py"), sep="\\n", file=said)
+"""
+
+
+async def broken(bed: Bed, **fields: object) -> Job:
+    """A job that failed by a mistake in its script, and a project where that is mended."""
+    (bed.project / "old.py").write_text("")
+    job = await bed.until(bed.submit(BROKEN, **fields), JobState.FAILED)
+    (bed.project / "old.py").unlink()
+    (bed.project / "t.py").write_text(MENDED)
+    (bed.project / "new.py").write_text("WORD = 'mended'")
+    return job
+
+
+def reopened_with_new_code(bed: Bed, job: Job, checkpoint: Checkpoint | None) -> Job:
+    spec = bed.store.spec(job.id)
+    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+        assert code.script == (bed.project / "t.py").read_text()
+        planned = next_attempt(job, spec, code.script, checkpoint, {})
+        return bed.store.reopen(adopt(bed.store, planned.job, code), planned.spec, "new code")
+
+
+def on_node(bed: Bed, node: str, job: str = "job-001") -> dict[str, bytes]:
+    code = tree(bed.home / node / "jobs" / job / "code")
+    return {name: found[0] for name, found in code.items() if ".pyc" not in name}
+
+
+async def test_a_mended_script_goes_on_from_the_checkpoint(bed: Bed) -> None:
+    job = await broken(bed)
+    again = reopened_with_new_code(bed, job, await found(bed, job))
+    assert script_of(bed.store, again) == MENDED
+    assert "mistake" in script_of(bed.store, again.as_of(1)), "what the first attempt ran is known as long as the job"
+    ended = await bed.until(job, JobState.SUCCEEDED)
+    assert said(bed, 0)[1:] == said(bed, 1)[1:] == ["True", "mended", "False"]
+    assert said(bed, 0)[0] == str(bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt")
+    assert set(on_node(bed, "a")) == {"t.py", "new.py", "out/checkpoint-70.pt"}
+    assert set(on_node(bed, "b")) == {"t.py", "new.py"}
+    [first] = ended.past
+    digests = [first.code.digest, ended.code.digest]
+    assert None not in digests and digests[0] != digests[1]
+    assert (first.code.attempt, ended.code.attempt) == (1, 2)
+    for node in ("a", "b"):
+        assert (bed.home / node / "jobs/job-001/code.sha256").read_text().strip() == ended.code.digest
+
+
+async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_other(bed: Bed) -> None:
+    job = await broken(bed)
+    (bed.project / "new.py").write_text("raise RuntimeError('not mended yet')")
+    reopened_with_new_code(bed, job, None)
+    job = await bed.until(job, JobState.FAILED)
+    (bed.project / "new.py").write_text("WORD = 'at last'")
+    planned = next_attempt(job, bed.store.spec(job.id), MENDED, None, {})
+    bed.store.reopen(planned.job, planned.spec, "")
+    job = await bed.until(job, JobState.FAILED)
+    assert [past.code.attempt for past in job.past] == [1, 2] and job.code.attempt == 2
+    checkpoint = await found(bed, job)
+    reopened_with_new_code(bed, job, checkpoint)
+    job = await bed.until(job, JobState.SUCCEEDED)
+    assert [past.code.attempt for past in job.past] == [1, 2, 2] and job.code.attempt == 4
+    assert said(bed, 1, 4)[2] == "at last"
+
+
+async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_new_one_just_has_it(bed: Bed) -> None:
+    job = await broken(bed, nodes=("a",))
+    (bed.project / "new.py").write_text("raise RuntimeError('not mended yet')")
+    spec = bed.store.spec(job.id)
+    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+        planned = next_attempt(job, spec, code.script, None, {}, "b")
+        bed.store.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
+    job = await bed.until(job, JobState.FAILED)
+    assert job.nodes == ("b",) and "old.py" in on_node(bed, "a") and set(on_node(bed, "b")) == {"t.py", "new.py"}
+    (bed.project / "new.py").write_text("WORD = 'at last'")
+    spec = bed.store.spec(job.id)
+    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+        planned = next_attempt(job, spec, code.script, await found(bed, job), {}, "a,b")
+        bed.store.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
+    job = await bed.until(job, JobState.SUCCEEDED)
+    assert set(on_node(bed, "a")) == {"t.py", "new.py", "out/checkpoint-70.pt"}
+    assert said(bed, 0, 3)[1:] == said(bed, 1, 3)[1:] == ["True", "at last", "False"]
+
+
+async def test_a_resumption_with_new_code_that_is_killed_before_its_record_changed_nothing(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await broken(bed)
+    checkpoint = await found(bed, job)
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError):
+        patched.setattr(bed.store, "reopen", Mock(side_effect=RuntimeError))
+        reopened_with_new_code(bed, job, checkpoint)
+    assert bed.store.job(job.id) == job and "mistake" in script_of(bed.store, job)
+    assert not list(bed.store.files(job.id).folder.glob(".tmp-*"))
+    (bed.project / "new.py").write_text("WORD = 'mended once more'")
+    reopened_with_new_code(bed, job, checkpoint)
+    await bed.until(job, JobState.SUCCEEDED)
+    assert said(bed, 1)[2] == "mended once more"
+
+
+async def test_a_conflict_is_refused_before_anything_changes_and_at_the_launch_too(bed: Bed) -> None:
+    job = await broken(bed)
+    plant(bed.project, {"out/checkpoint-70.pt": "of the person"})
+    spec, there = bed.store.spec(job.id), on_node(bed, "a")
+    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+        with pytest.raises(InputError, match=r"^a: the job wrote files .*: out/checkpoint-70\.pt$"):
+            await require_room(bed.store, bed.pool, bed.inventory.nodes, job, code)
+        bed.nodes["a"].silent = True
+        await require_room(bed.store, bed.pool, bed.inventory.nodes, job, code)
+    bed.nodes["a"].silent = False
+    reopened_with_new_code(bed, job, None)
+    ended = await bed.until(job, JobState.FAILED)
+    assert ended.first_failure and "out/checkpoint-70.pt" in ended.first_failure.message
+    assert on_node(bed, "a") == there, "a node that was silent before refuses at the launch, and loses nothing"
+
+
+@pytest.mark.parametrize("gone", ["t.py", "."])
+async def test_without_the_script_or_its_directory_there_is_no_new_code(bed: Bed, gone: str) -> None:
+    job = await broken(bed)
+    shutil.rmtree(bed.project) if gone == "." else (bed.project / gone).unlink()
+    with pytest.raises(InputError, match=r"is not there|there is no script 't\.py'") as refusal:
+        choose_new_code(job, bed.store.spec(job.id))
+    assert f"ugro resume {job.id}" in refusal.value.hint
+
+
+async def test_an_ignored_script_is_no_new_code(bed: Bed) -> None:
+    job = await broken(bed)
+    (bed.project / ".ugroignore").write_text("t.py\n")
+    with pytest.raises(InputError, match=r"t\.py is ignored"):
+        choose_new_code(job, bed.store.spec(job.id))
+
+
+async def test_new_code_is_of_the_jobs_directory_wherever_somebody_stands(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(bed.project)
+    (bed.project / "t.py").write_text(BROKEN)
+    spec = JobSpec(script="t.py")
+    job = submit(bed.store, spec, choose_code(spec))
+    monkeypatch.chdir(tmp_path)
+    assert list(choose_new_code(job, bed.store.spec(job.id)).files) == ["t.py"]
+
+
+class Killed(BaseException):
+    """The end of a controller: nothing catches it."""
+
+
+def dying_after(steps: int, ran: list[list[str]]) -> Callable[..., Awaitable[Outcome]]:
+    """`Node.run` of a controller that ends before one more script is run; `ran` gets what was run, in short."""
+    run = Node.run
+
+    async def dying(node: Node, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
+        ran.append([word for word in args if len(word) < 20])
+        if len(ran) > steps:
+            raise Killed
+        return await run(node, script, args, **options)
+
+    return dying
+
+
+async def test_a_controller_that_is_killed_anywhere_is_carried_on_to_the_new_code(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in range(0, 60, STRIDE):
+        (bed.project / "new.py").unlink(missing_ok=True)
+        for path in bed.home.glob("resumed-*"):
+            path.unlink()
+        job = await broken(bed)
+        reopened_with_new_code(bed, job, await found(bed, job))
+        ran: list[list[str]] = []
+        with monkeypatch.context() as patched, contextlib.suppress(Killed):
+            patched.setattr(Node, "run", dying_after(step, ran))
+            await bed.tick()
+        ended = await bed.until(job, JobState.SUCCEEDED, JobState.FAILED)
+        at = f"killed at step {step} of {ran}"
+        assert (ended.state, ended.attempt) == (JobState.SUCCEEDED, 2), f"{at}: {ended.reason}"
+        assert said(bed, 0)[1:] == said(bed, 1)[1:] == ["True", "mended", "False"], at
+        assert set(on_node(bed, "a", job.id)) == {"t.py", "new.py", "out/checkpoint-70.pt"}, at
+        assert set(on_node(bed, "b", job.id)) == {"t.py", "new.py"}, at
+        if len(ran) <= step:
+            assert step > 10
+            return
+    raise AssertionError("it never came to its end")
+
+
+@pytest.mark.parametrize(
+    ("cause", "command"),
+    [
+        ("python_exception", "ugro resume job-001 --new-code"),
+        ("import_error", "ugro resume job-001 --new-code"),
+        ("bad_arguments", "ugro resume job-001 --new-code"),
+        ("peer_lost", "ugro resume job-001"),
+        (None, "ugro resume job-001"),
+    ],
+)
+def test_new_code_is_named_where_the_same_would_fail_again(cause: str | None, command: str) -> None:
+    assert resume_command(job(), (), cause) == command
+    failure = FirstFailure(rank=1, node="a", cause=cause) if cause else None
+    hint = once_mended(job(first_failure=failure))
+    assert hint == (f"; once it is mended: {command}" if "--new-code" in command else "")

@@ -13,13 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import InputError, NodeError, Unreachable
+from ugro.common.errors import HostKeyChanged, InputError, KeyUnusable, NodeError, NodeRefused, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Drain, Gpu, Job, JobState, NodeView
 from ugro.control_plane.backfill import SLACK, Obstacle, Queue, Running, Start, Waiting
 from ugro.control_plane.forecast import CHAIN, Forecast, forecast
 from ugro.control_plane.resource_manager.governor import Offer, Slot, offers, placement_keys
-from ugro.control_plane.scheduler import Schedule, check_request, obstacles, reasons, schedule, why
+from ugro.control_plane.scheduler import (
+    Schedule,
+    check_request,
+    obstacles,
+    placement_when_idle,
+    reasons,
+    schedule,
+    why,
+)
 
 NOON = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
 
@@ -190,9 +198,51 @@ def test_a_job_that_will_never_start_says_so_first_and_what_would_help(
 
 
 def test_what_may_pass_by_itself_is_not_called_hopeless() -> None:
-    for nodes in (SILENT, TWO | {"b": replace(TWO["b"], busy={"b-0": "hot"})}):
-        assert not forecast(queue(nodes, [waiting(1)]), "job-001").never
-        assert forecast(queue(nodes, [waiting(1)]), "job-001").text.startswith("its start is not known: b: ")
+    hot = TWO | {"b": replace(TWO["b"], busy={"b-0": "hot"})}
+    assert forecast(queue(hot, [waiting(1)]), "job-001") == Forecast(None, "its start is not known: b: hot")
+    assert not forecast(queue(SILENT, [waiting(1)]), "job-001").never
+
+
+SINCE = "b does not answer (since 12:00; no route)"
+LOST = {name: Offer(name, refusal=f"{name} is lost", error=Unreachable(name, "no route")) for name in "bcd"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "wish", "said"),
+    [
+        ({"b": SINCE}, {}, f"{SINCE}; it starts when it does; one with --nodes a could start now"),
+        ({"b": SINCE}, {"nodes": "b"}, f"{SINCE}; it starts when it does"),
+        ({"b": "b is lost", "c": "c is lost"}, {"nodes": "b,c"}, "b is lost; c is lost; it starts when they do"),
+        (
+            {"b": "b is lost", "c": "c is lost"},
+            {"nodes": 2},
+            "b is lost; c is lost; it starts when enough of them do; one with --nodes a could start now",
+        ),
+    ],
+)
+def test_a_job_that_only_silent_nodes_keep_from_starting_is_told_so(
+    nodes: dict[str, str], wish: dict[str, object], said: str
+) -> None:
+    offered = cluster(a=1) | {name: replace(LOST[name], refusal=text) for name, text in nodes.items()}
+    case = queue(offered, [waiting(1, **wish)])
+    assert forecast(case, "job-001") == Forecast(None, said)
+    assert why(case, "job-001") == tuple(nodes.values())
+    assert started(plan(offered, [waiting(1, **wish), waiting(2, nodes="a")])) == ["job-002"], "it holds nobody up"
+
+
+def test_a_silent_node_is_not_all_that_a_job_waits_for() -> None:
+    held = queue(cluster(a=1) | {"b": LOST["b"]}, [waiting(1)], [holds(9, "a-0")])
+    assert forecast(held, "job-001").text == "its start is not known: b is lost"
+    assert why(held, "job-001") == ("a is held by job-009", "b is lost")
+
+
+def test_what_no_waiting_mends_is_called_hopeless() -> None:
+    error = HostKeyChanged("b", "THE HOST KEY HAS CHANGED", "if the machine was reinstalled: ugro trust b --replace")
+    changed = TWO | {"b": Offer("b", refusal=error.message, remedy=error.hint, error=error)}
+    found = forecast(queue(changed, [waiting(1)]), "job-001")
+    assert found.never and "b: THE HOST KEY HAS CHANGED; to go on: if the machine was reinstalled: ugro" in found.text
+    plain = TWO | {"b": Offer("b", refusal="b: no", error=KeyUnusable("b", "no"))}
+    assert "to go on: look what is wrong with b: ugro check" in forecast(queue(plain, [waiting(1)]), "job-001").text
 
 
 def after(job_id: str, how: str = "succeeds") -> Obstacle:
@@ -404,12 +454,22 @@ def test_a_request_that_is_too_large_is_told_which_one_would_fit(wrong: dict[str
     assert caught.value.hint.startswith(hint)
 
 
-def test_a_needed_node_that_does_not_answer_is_told() -> None:
-    nodes = seen(gpu2=Unreachable("gpu2", "does not answer"))
-    with pytest.raises(NodeError, match="gpu2: does not answer") as caught:
-        check_request(spec(), OWNERS, nodes)
-    assert caught.value.exit_code == 3
-    check_request(spec(nodes=2), OWNERS, nodes)
+@pytest.mark.parametrize("error", [Unreachable, HostKeyChanged, NodeRefused])
+def test_a_node_that_cannot_be_read_may_be_waited_for(error: type[NodeError]) -> None:
+    nodes = seen(gpu2=error("gpu2", "no"))
+    check_request(spec(), OWNERS, nodes)
+    check_request(spec(nodes="gpu2", gpus_per_node=8, vram="100G"), OWNERS, nodes)
+    with pytest.raises(InputError, match="2 GPUs on each of 2 nodes; at most 1 node can give that"):
+        check_request(spec(nodes=2, gpus_per_node=2), OWNERS, nodes)
+
+
+def test_what_would_run_on_a_node_that_cannot_be_read_is_not_made_up() -> None:
+    nodes = seen(gpu2=HostKeyChanged("gpu2", "THE HOST KEY HAS CHANGED", "ugro trust gpu2 --replace"))
+    case = Queue((), (), nodes, OWNERS, NOON)
+    assert placement_when_idle(case, spec(nodes=2)).shares[1].node == "gpu1"
+    with pytest.raises(HostKeyChanged, match="gpu2: THE HOST KEY HAS CHANGED") as caught:
+        placement_when_idle(case, spec())
+    assert caught.value.hint.endswith("ugro trust gpu2 --replace") and caught.value.exit_code == 3
 
 
 def test_what_is_only_busy_or_drained_may_be_waited_for() -> None:

@@ -18,18 +18,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ugro.common.config import NodeConfig
-from ugro.common.errors import JobSpecError, NodeError
+from ugro.common.errors import JobSpecError, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.models import CodeVersion, Gpu, Job, JobState, NodeShare, NodeView, Placement, Rank
 from ugro.common.paths import RunPaths
 from ugro.control_plane.failure_handler.sights import IDLE_SECONDS, TRAFFIC, Limits, Memory, Sight, look
 from ugro.control_plane.failure_handler.steps import Progress, last_progress, progress_of
-from ugro.control_plane.failure_handler.watch import limits_of, watch
+from ugro.control_plane.failure_handler.watch import hang_of, limits_of, watch
 from ugro.control_plane.failure_handler.watchdog import State, Verdict, allowance, judge, needs_steps
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.observation import Observation
+from ugro.control_plane.stacks import kept
 from ugro.nodes import run_files
 from ugro.nodes.run_files import Effort, RankFiles, RunFiles, parse_look
+from ugro.nodes.stacks import NodeStacks, RankStack
 from ugro.nodes.transport import LocalTransport
 from ugro.sandbox.cluster import Sandbox
 
@@ -71,9 +73,13 @@ class Run:
             self.memory = self.memory.model_copy(update={"stepped": any(steps.values())})
         verdict = judge(self.memory, self.limits, steps)
         self.memory = Memory.model_validate_json(
-            self.memory.model_copy(update={"hung": verdict.state == State.HUNG}).model_dump_json()
+            self.memory.model_copy(update={"hung_at": self.hung_at(verdict)}).model_dump_json()
         )
         return verdict
+
+    def hung_at(self, verdict: Verdict) -> float | None:
+        since = self.memory.hung_at
+        return (self.memory.watched if since is None else since) if verdict.state == State.HUNG else None
 
     def go(self, seconds: float, work: Iterable[int] = (), load: float = 1.0) -> Verdict:
         """Let time pass with looks; the ranks of `work` use the CPU. Returns the last verdict, or that of a hang."""
@@ -342,7 +348,8 @@ def test_steps_in_logs(line: str, step: int | None, total: int | None, epoch: in
 @pytest.mark.parametrize(
     "line",
     [
-        "", "max_steps=500", "--save_steps 100", "step time 12ms", "step 12 ms", "time per step 12", "step 0.5",
+        "", "max_steps=500", "{'batch_size': 2, 'steps': 400}", "steps=400 seed=1",
+         "--save_steps 100", "step time 12ms", "step 12 ms", "time per step 12", "step 0.5",
         "Loading checkpoint shards:  50%|█ | 1/2 [00:01<00:01]", "Map: 100%|██| 12/12 [00:01<00:01]",
         "Evaluating:  5%|x| 1/20 [00:01<00:20]", "rank 0 of 3", "a footstep 12", "lossless 3",
     ],
@@ -442,6 +449,8 @@ class Watched:
         self.synced = 0
         self.busy = 0
         self.state = "S"
+        self.nccl = ""
+        self.stood = 0
 
     async def sync(self, job: Job) -> None:
         self.synced += 1
@@ -449,6 +458,11 @@ class Watched:
             path = self.store.files(job.id).logs(1) / f"rank-{rank.rank}.log"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"step {100 + rank.rank}\n")
+
+    async def stand(self, job: Job) -> dict[str, NodeStacks | NodeError]:
+        self.stood += 1
+        ranks = (RankStack(rank=0, pid=7, state="S"),)
+        return {"n0": NodeStacks(ranks=ranks, nccl=self.nccl), "n1": Unreachable("n1", "does not answer")}
 
     async def look(self, seconds: float = 30.0) -> Job:
         self.at += seconds
@@ -462,7 +476,8 @@ class Watched:
             views[f"n{rank}"] = NodeView(
                 node=f"n{rank}", seen_at=self.at, boot_id="b", clock_offset=0.0, cpu_count=1, gpus=(gpu,)
             )
-        await watch(MetadataStore(self.store.home), self.id, Observation(views, {self.id: runs}, self.at), self.sync)
+        seen = Observation(views, {self.id: runs}, self.at)
+        await watch(MetadataStore(self.store.home), self.id, seen, self.sync, self.stand)
         return self.store.job(self.id)
 
     def told(self, kind: str) -> list[str]:
@@ -485,6 +500,27 @@ async def test_idle_gpus_and_a_hang_are_told_once_each_by_whoever_looks(home: Pa
     assert (await job.look()).alert is None
     assert len(job.told("hang")) == 1 and len(job.told("idle")) == 1
     assert job.told("running")[-1] == "it goes on: there are signs of life again"
+
+
+async def test_what_nccl_says_of_a_hang_is_told_and_where_the_ranks_stand_is_kept(home: Path) -> None:
+    job = Watched(home)
+    job.nccl = (
+        "#0-0 (27a079b828ff1a75) MISMATCH\n  Communicator ranks have different collective operation counts\n"
+        "  Rank 0 has launched up to operation 5 -- [process information not found]\n"
+        "  Rank 1 has launched up to operation 4 -- GPU 0 managed by process 8 on node 10.0.0.2\n"
+    )
+    record = job.store.job(job.id)
+    ranks = tuple(rank.model_copy(update={"pid": 7 + rank.rank}) for rank in record.ranks)
+    job.store.save(record.model_copy(update={"ranks": ranks}), "ranks", "")
+    job.log += 1
+    await job.look()
+    for _ in range(70):
+        await job.look()
+    [reason] = job.told("hang")
+    assert reason.endswith("; rank 1 is at operation 4 of NCCL, others at 5") and job.stood == 1
+    assert hang_of(job.store, job.store.job(job.id)).rank == 1
+    found = kept(job.store.files(job.id).hang(1))
+    assert found and list(found.nodes) == ["n0"] and found.nodes["n0"].nccl == job.nccl
 
 
 async def test_a_crash_before_the_record_loses_no_alert_and_a_torn_memory_is_no_harm(home: Path) -> None:
@@ -602,11 +638,17 @@ def test_a_stopped_rank_of_a_real_gang_is_named_and_let_go_again(ugro: Ugro, san
         assert "hangs: rank 1" in ugro("status").stdout
         for _ in range(3):
             assert ugro("sweep").returncode == 0
-        assert kinds().count("hang") == 1, "told once"
+        assert kinds().count("hang") == kinds().count("proposal") == 1, "told once"
+        [proposal] = document(ugro("proposals", "--json"))
+        assert (proposal["cause"], proposal["ends"], proposal["what"]) == ("hang", True, "end it; begin again")
+        assert (sandbox.root / "state/jobs" / made["id"] / "hang-1.json").exists()
         os.kill(pid, signal.SIGCONT)
         until(swept(ugro, lambda: job()["alert"] is None), 60)
-        assert kinds()[-1] == "running"
+        assert kinds()[-2:] == ["running", "withdrawn"] and not document(ugro("proposals", "--json"))
         memory = json.loads((sandbox.root / "state/jobs" / made["id"] / "watchdog.json").read_text())
-        assert memory["hung"] is False and memory["signs"] > 0
+        assert memory["hung_at"] is None and memory["signs"] > 0
     finally:
         assert ugro("cancel", made["id"]).returncode == 0
+    stood = document(ugro("stacks", made["id"], "--json"))
+    assert stood["at"] and {one["rank"]: one["state"] for one in stood["ranks"]}[1] == "T"
+    assert "was cancelled; so it stood at" in ugro("stacks", made["id"], "--rank", "1").stdout

@@ -61,7 +61,7 @@ def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
         "last_checkpoint": _document(last) if last else None,
         "not_asked": not_asked,
         "lost_seconds": None if lost is None else round(lost, 1),
-        "resume": resume_command(job, changes) if job.state.ended else None,
+        "resume": resume_command(job, changes, cause) if job.state.ended else None,
         "changes": [change.text for change in changes],
         "earlier_failures_here": same_before(job.past, steps, cause, step) if cause else 0,
     }

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sys
 import time
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from ugro.cli.app import UNATTENDED, App
-from ugro.cli.output import console, title
+from ugro.cli.output import console, stamp, title
 from ugro.common.models import Job, JobState
-from ugro.common.text import printable, rough
+from ugro.common.text import duration, printable, rough, some
+from ugro.control_plane.backfill import Queue
 from ugro.control_plane.forecast import Forecast, forecast
-from ugro.control_plane.queue import read_queue
+from ugro.control_plane.metadata_store.records import pass_over
+from ugro.control_plane.observation import last_look
+from ugro.control_plane.queue import read_offers, read_queue
+from ugro.control_plane.resource_manager.governor import held_gpus
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from ugro.control_plane.controller import Controller
 
 SLOW_SEND_SECONDS = 1.0
+FREE_WITHIN, FREE_EVERY = 15.0, 0.5
+"""Seconds that GPUs may take to come free before a job goes on, and between two looks at them."""
 
 
 def announce(app: App, job: Job, following: bool = False) -> None:
     """Say what became of a job that was just submitted, and the commands that are useful next."""
     if expected := expected_start(app, job):
-        click.echo(f"Job {job.state.value} (ID: {job.id}). {_expectation(expected)}")
+        click.echo(f"Job {job.state.value} (ID: {job.id}){_expectation(expected)}")
         if job.state == JobState.QUEUED and not (expected.never or following or app.attended()):
             click.echo(f"  {UNATTENDED}")
         undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
@@ -38,22 +52,63 @@ def expected_start(app: App, job: Job) -> Forecast | None:
     """When a waiting job will start, from what the nodes said at the tick just before."""
     if job.state not in (JobState.QUEUED, JobState.HELD):
         return None
-    views = app.store.remembered_nodes()
-    return forecast(read_queue(app.store, app.cluster, app.store.live(), views, time.time()), job.id)
+    return forecast(queue_as_seen(app), job.id)
+
+
+def queue_as_seen(app: App) -> Queue:
+    """The queue, from what the nodes said at the last tick."""
+    now = time.time()
+    return read_queue(app.store, app.cluster, app.store.live(), last_look(app.store, app.cluster, now), now)
+
+
+def expectation_document(expected: Forecast) -> dict[str, Any]:
+    """What is expected, as the fields of a document."""
+    reason = expected.text or None
+    return {"reason": reason, "starts_at": stamp(expected.at), "never_starts": expected.never}
 
 
 def _expectation(expected: Forecast) -> str:
     if expected.at is None:
-        return expected.text[:1].upper() + expected.text[1:]
-    return f"Starting in ~{rough(expected.at - time.time())}: {expected.text}"
+        return f": {printable(expected.text)}"
+    return f". Starting in ~{rough(expected.at - time.time())}: {expected.text}"
+
+
+@contextlib.contextmanager
+def going_on(job: Job) -> Iterator[None]:
+    """When the person interrupts us, say that the job does not end with us."""
+    try:
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        click.echo(
+            f"\n{job.id} goes on. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", err=True
+        )
+        raise
+
+
+async def gpus_come_free(app: App, controller: Controller, before: Job, nodes: Sequence[str]) -> None:
+    """Give the drivers of these nodes a moment for what the attempt before held. Bounded, and told.
+
+    What is held for longer keeps the job in the queue, with that as its reason.
+    """
+    end, told = time.monotonic() + FREE_WITHIN, False
+    while True:
+        views = (await controller.observe([], nodes)).views
+        held = held_gpus(before, read_offers(app.store, app.cluster, app.store.live(pass_over), views))
+        if not held or time.monotonic() > end:
+            break
+        if not told:
+            click.echo(f"waiting up to {duration(FREE_WITHIN)} for GPUs: {printable(some(held, '; '))}", err=True)
+        told = True
+        await asyncio.sleep(FREE_EVERY)
+    if held:
+        click.echo("they are not free: the job waits for them in the queue", err=True)
 
 
 class CodeProgress:
     """A progress bar per node for what takes more than a second to send or to bring, on a terminal."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        self._progress = Progress(*columns, console=console(stderr=True), transient=True)
+        self._progress: Progress | None = None
         self._tasks: dict[str, Any] = {}
         self._began = time.monotonic()
 
@@ -61,13 +116,23 @@ class CodeProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._tasks:
+        if self._progress:
             self._progress.stop()
 
     def update(self, node: str, sent: int, total: int) -> None:
-        if not self._progress.console.is_terminal or time.monotonic() - self._began < SLOW_SEND_SECONDS:
-            return
-        self._progress.start()
+        if not self._progress:
+            if not sys.stderr.isatty() or time.monotonic() - self._began < SLOW_SEND_SECONDS:
+                return
+            self._progress = _bars()
+            self._progress.start()
         if node not in self._tasks:
             self._tasks[node] = self._progress.add_task(f"files of {node}", total=total)
         self._progress.update(self._tasks[node], completed=sent, total=total)
+
+
+def _bars() -> Progress:
+    # Here, since most launches send their few files at once.
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, console=console(stderr=True), transient=True)

@@ -6,20 +6,21 @@ Closing this view changes nothing about the job; `ugro logs -f` picks it up agai
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from ugro.cli.announce import queue_as_seen
 from ugro.cli.app import App
 from ugro.cli.output import RANK_COLOURS, STATE_STYLES
-from ugro.common.models import Job, NodeView
+from ugro.common.models import Job, JobState, NodeView
 from ugro.common.text import duration, printable, size
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.scheduler import reasons
 from ugro.nodes.log_streamer import Line, LogReader
 
 POLL_SECONDS = 0.5
@@ -54,33 +55,24 @@ def print_torchrun_where_ranks_are_silent(out: Console, job: Job, reader: LogRea
         print_lines(out, [line for line in everything if line.node_rank is not None], job.nodes)
 
 
-@contextlib.contextmanager
-def going_on(job: Job) -> Iterator[None]:
-    """When the person interrupts us, say that the job does not end with us."""
-    try:
-        yield
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo(
-            f"\n{job.id} goes on. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", err=True
-        )
-        raise
-
-
 async def follow(app: App, controller: Controller, job: Job, reader: LogReader, out: Console) -> Job:
     """Print a job's log lines until it has ended; returns its last record."""
-    ticked = 0.0
+    ticked, waits = 0.0, ""
     with Live(console=out, refresh_per_second=4, transient=True) if out.is_terminal else _NoLive() as live:
         while True:
             if time.monotonic() - ticked >= TICK_SECONDS and not job.state.ended:
                 await app.tick_if_free(controller)
                 ticked = time.monotonic()
+                told, waits = waits, _why_it_waits(app, job.id)
+                if waits not in ("", told) and not out.is_terminal:
+                    click.echo(f"{job.id} waits: {printable(waits)}", err=True)
             job = app.store.job(job.id)
             silent = await controller.fresh_logs(job, SYNC_WITHIN) if job.nodes else {}
             print_lines(out, reader.lines(final=job.state.ended), job.nodes)
             if job.state.ended:
                 print_torchrun_where_ranks_are_silent(out, job, reader)
                 return job
-            live.update(_status_line(app, job, list(silent)))
+            live.update(_status_line(app, job, list(silent), job.reason or waits))
             await asyncio.sleep(POLL_SECONDS)
 
 
@@ -94,7 +86,14 @@ async def wait(app: App, controller: Controller, job: Job) -> Job:
     return job
 
 
-def _status_line(app: App, job: Job, silent: list[str]) -> Text:
+def _why_it_waits(app: App, job_id: str) -> str:
+    """In short, as things were at the last tick; nothing for a job that does not wait."""
+    job = app.store.job(job_id)
+    waiting = job.state in (JobState.QUEUED, JobState.HELD) and not job.wish
+    return reasons(queue_as_seen(app))[job_id] if waiting else ""
+
+
+def _status_line(app: App, job: Job, silent: list[str], reason: str) -> Text:
     since = job.started_at or job.submitted_at
     line = Text.assemble(
         (f" {job.id} ", "reverse"), " ", (job.state.value, STATE_STYLES[job.state]), f" {duration(time.time() - since)}"
@@ -104,7 +103,7 @@ def _status_line(app: App, job: Job, silent: list[str]) -> Text:
         view = views.get(node)
         line.append(f"  {node} ", "bold")
         line.append("silent", "red") if node in silent else line.append(_gpus_in_words(view))
-    return line.append(f"  {printable(job.reason)}" if job.reason else "")
+    return line.append(f"  {printable(reason)}" if reason else "")
 
 
 def _gpus_in_words(view: NodeView | None) -> str:

@@ -7,8 +7,9 @@ from collections import deque
 
 import click
 
+from ugro.cli.announce import going_on
 from ugro.cli.app import App, Whole, command, complete_job, json_option
-from ugro.cli.follow import SYNC_WITHIN, follow, going_on, print_lines, print_torchrun_where_ranks_are_silent
+from ugro.cli.follow import SYNC_WITHIN, follow, print_lines, print_torchrun_where_ranks_are_silent
 from ugro.cli.follow import wait as wait_for
 from ugro.cli.output import (
     console,
@@ -22,6 +23,7 @@ from ugro.common.errors import InputError, JobFailed, NodeError
 from ugro.common.models import Job, JobState, Wish
 from ugro.common.text import printable
 from ugro.control_plane.controller import CANCEL_GRACE, Controller
+from ugro.control_plane.failure_handler.aftermath import once_mended
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
@@ -130,7 +132,7 @@ def wait(app: App, job: str, as_json: bool) -> int:
     if as_json:
         print_json(job_document(ended, app.asked(ended)))
     if ended.state != JobState.SUCCEEDED:
-        raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}; ugro logs {ended.id}")
+        raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}; ugro logs {ended.id}{once_mended(ended)}")
     if not as_json:
         click.echo(f"{ended.id} succeeded")
     return 0

@@ -10,24 +10,23 @@ from typing import Any
 
 import click
 
-from ugro.cli.announce import CodeProgress, announce, expected_start
+from ugro.cli.announce import CodeProgress, announce, expectation_document, expected_start, going_on
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.consent import Consent
-from ugro.cli.follow import follow, going_on
-from ugro.cli.output import console, end_in_words, print_json, ranks_table, stamp
-from ugro.cli.proposals import offer
+from ugro.cli.output import console, end_in_words, print_json, ranks_table
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.job_spec import PRIORITIES, JobSpec, job_spec, load_job_spec
 from ugro.common.models import CodeVersion, Job, JobState
 from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.failure_handler.aftermath import once_mended
+from ugro.control_plane.forecast import Forecast
 from ugro.control_plane.memory import expect_memory
 from ugro.control_plane.queue import read_offers, read_queue
 from ugro.control_plane.resource_manager.balancer import candidates
 from ugro.control_plane.scheduler import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.submission import choose_code, namesake, submit
 from ugro.nodes.code_sync import Selection
-from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
 
 ALIKE = 0.7
@@ -111,10 +110,9 @@ def launch(
 
         job = app.run(act, progress.update)
     if as_json:
-        expected = expected_start(app, job)
+        expected = expected_start(app, job) or Forecast(None, "")
         document = {"id": job.id, "name": job.name, "state": job.state.value, "note": note, "attended": app.attended()}
-        said = {"starts_at": stamp(expected.at), "never_starts": expected.never} if expected else {}
-        print_json(document | {"starts_at": None, "never_starts": False} | said)
+        print_json(document | expectation_document(expected))
     else:
         announce(app, job, following)
     if job.state == JobState.FAILED:
@@ -206,6 +204,11 @@ def _refused_in_words(selection: Selection) -> str:
 
 
 def _follow(app: App, job: Job) -> int:
+    # Here, so that a launch without it starts sooner.
+    from ugro.cli.follow import follow
+    from ugro.cli.proposals import offer
+    from ugro.nodes.log_streamer import LogReader
+
     out = console()
 
     async def act(controller: Controller, _: Pool) -> Job:
@@ -221,7 +224,7 @@ def _follow(app: App, job: Job) -> int:
         return 0
     if again := offer(app, ended):
         return _follow(app, again)
-    raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}")
+    raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}{once_mended(ended)}")
 
 
 def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
@@ -243,8 +246,8 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
         queue = read_queue(app.store, app.cluster, live, seen.views, seen.at).with_draft(draft, spec)
         if not (placement := placement_of(queue, draft.id)):
             # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
-            click.echo(f"it would wait: {'; '.join(why(queue, draft.id))}", err=True)
             placement = placement_when_idle(queue, spec)
+            click.echo(f"it would wait: {'; '.join(why(queue, draft.id))}", err=True)
         return await controller.launcher.rehearse(draft.model_copy(update={"placement": placement}), spec)
 
     scripts = app.run(rehearse)

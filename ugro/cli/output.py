@@ -18,7 +18,7 @@ from rich.text import Text
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
+from ugro.common.models import Attempt, Checkpoint, Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, count, duration, printable, size
 
 PIPE_WIDTH = 200
@@ -85,6 +85,8 @@ def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
     record = job.model_dump(mode="json", exclude={"schema_version", "uid", "wish", "last_event"})
     for key in ("submitted_at", "started_at", "ended_at", "unknown_since"):
         record[key] = stamp(getattr(job, key))
+    record["past"] = [_attempt_document(past) for past in job.past]
+    record["resume_from"] = checkpoint_document(job.resume_from) if job.resume_from else None
     record["ranks"] = [rank_document(rank) for rank in job.ranks]
     record["nodes"] = list(job.nodes)
     record["cancel_requested"] = job.wish is not None
@@ -95,9 +97,20 @@ def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
     return record
 
 
+def _attempt_document(past: Attempt) -> dict[str, Any]:
+    times = {key: stamp(getattr(past, key)) for key in ("started_at", "ended_at")}
+    return past.model_dump(mode="json") | times
+
+
+def checkpoint_document(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The stable JSON form of a checkpoint."""
+    record = checkpoint.model_dump(mode="json")
+    return record | {"saved_at": stamp(checkpoint.saved_at), "whole": checkpoint.problem is None}
+
+
 def event_document(event: Event) -> dict[str, Any]:
     """The stable JSON form of an event."""
-    return event.model_dump(mode="json") | {"at": stamp(event.at)}
+    return event.model_dump(mode="json", exclude={"noted"}) | {"at": stamp(event.at)}
 
 
 def unreadable_document(error: RecordUnreadable) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from ugro.cli.announce import CodeProgress, announce
+from ugro.cli.announce import CodeProgress, announce, gpus_come_free
 from ugro.cli.app import App, command, complete_job, json_option
-from ugro.cli.output import console, job_document, print_json, stamp, table, title
+from ugro.cli.output import checkpoint_document, console, job_document, print_json, stamp, table, title
 from ugro.common.errors import InputError
 from ugro.common.models import Job, Proposal
 from ugro.common.text import duration, printable
@@ -53,6 +53,10 @@ def deny(app: App, job: str, as_json: bool) -> None:
     """Leave JOB (id or name) as it is. `ugro resume` can still go on with it later."""
     proposal = _proposal(app, job)
     with app.store.lock():
+        if app.store.proposals().get(proposal.job) != proposal:
+            raise InputError(
+                f"the proposal about {proposal.job} was answered already", f"see: ugro status {proposal.job}"
+            )
         app.store.withdraw(proposal.job)
         app.store.note("", "denied", in_words(proposal), proposal.job)
     if as_json:
@@ -69,26 +73,41 @@ def offer(app: App, job: Job) -> Job | None:
     if proposal is None:
         return None
     click.echo(f"{title(job)} failed: {printable(proposal.text)}", err=True)
-    question = "Retry with smaller batch size?" if proposal.changes else "Retry?"
+    question = _question(job, proposal)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         click.echo(f"proposed: {in_words(proposal)}", err=True)
         click.echo(f"  ugro approve {job.id}   ugro deny {job.id}", err=True)
         return None
     click.echo(f"  {in_words(proposal)}", err=True)
-    return carry_out(app, proposal) if click.confirm(question, err=True) else None
+    if click.confirm(question, err=True):
+        return carry_out(app, proposal)
+    click.echo(f"it stays proposed: ugro approve {job.id}   ugro deny {job.id}", err=True)
+    return None
+
+
+def _question(job: Job, proposal: Proposal) -> str:
+    fewer = [node for node in job.nodes if node not in proposal.nodes] if proposal.nodes else []
+    how = [*(["with smaller batch size"] if proposal.changes else []), *(f"without {node}" for node in fewer)]
+    return " ".join(["Retry", *how]) + "?"
 
 
 def carry_out(app: App, proposal: Proposal) -> Job:
-    """Queue the job again as it was proposed, and start it if there is room.
+    """Queue the job again as it was proposed, ended first where it has to be, and start it if there is room.
 
     Raises:
         InputError: the job is not as it was then.
     """
 
     async def act(controller: Controller, pool: Pool) -> None:
+        handler = FailureHandler(app.store, app.cluster, pool)
         with app.store.lock():
-            await FailureHandler(app.store, app.cluster, pool).approve(proposal, progress.update)
-            await controller.tick()
+            if proposal.ends:
+                handler.end(proposal)
+                await controller.tick()
+            before = app.store.job(proposal.job)
+            await handler.approve(proposal, progress.update)
+        await gpus_come_free(app, controller, before, proposal.nodes or before.nodes)
+        await app.tick(controller)
 
     with CodeProgress() as progress:
         app.run(act, progress.update)
@@ -104,5 +123,6 @@ def _proposal(app: App, reference: str) -> Proposal:
 
 
 def _document(proposal: Proposal) -> dict[str, Any]:
-    record = proposal.model_dump(mode="json")
-    return record | {"at": stamp(proposal.at), "text": proposal.text, "what": in_words(proposal)}
+    held = checkpoint_document(proposal.checkpoint) if proposal.checkpoint else None
+    told = {"at": stamp(proposal.at), "checkpoint": held, "what": in_words(proposal)}
+    return proposal.model_dump(mode="json") | told

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,19 +17,29 @@ from rich.text import Text
 
 from ugro.cli.announce import CodeProgress, announce
 from ugro.cli.app import App, Whole, command, complete_job, json_option
+from ugro.cli.consent import Consent
 from ugro.cli.output import console, job_document, print_json, stamp, table, title
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Checkpoint, Job
-from ugro.common.text import duration, printable, size
+from ugro.common.text import duration, printable, size, some
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
 from ugro.control_plane.failure_handler.repair import smaller_batch
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.submission import NewCode, adopt, choose_new_code, require_room
+from ugro.control_plane.submission import new_code as fresh_code
+from ugro.nodes.code_sync import Differences
 from ugro.nodes.pool import Pool
 
 T = TypeVar("T")
+
+MOST_NAMED = 10
+"""Files that are named of those in which new code differs."""
+
+DIGEST_SHOWN = 12
 
 
 @command()
@@ -66,6 +79,7 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: 
 @click.option("--nodes", metavar="N|NODES", help="Another number of nodes, or their names.")
 @click.option("--checkpoints", "directory", metavar="DIR", help="Where the checkpoints are, if the job did not say.")
 @click.option("--resume-with", metavar="WORDS", help="How the script is told: '--resume_from_checkpoint {path}'.")
+@click.option("--new-code", is_flag=True, help="With the files of its working directory as they are now.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def resume(
@@ -76,47 +90,70 @@ def resume(
     nodes: str | None,
     directory: str | None,
     resume_with: str | None,
+    new_code: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
     """Go on with JOB (id or name), which ended, from its last whole checkpoint: a new attempt with the same code.
 
-    The script is told by UGRO_RESUME_FROM in its environment, and by an argument where it has one for that.
+    The script is told by UGRO_RESUME_FROM in its environment, and by an argument where it has one for that. With
+    --new-code it is the script as it is now, for instance mended; what the job wrote on the nodes stays there.
     """
     found = app.store.find(job)
     if not found.state.ended:
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
-    spec, script = asked_with(app, found, directory, resume_with), script_of(app.store, found)
-    wanted = dict(map(_setting, settings))
+    spec, wanted = asked_with(app, found, directory, resume_with), dict(map(_setting, settings))
+    decided = yes or as_json
 
     async def act(controller: Controller, pool: Pool) -> Job:
         checkpoint = None
         if step != 0:
             listing, _ = await _listed(app, controller, pool, found, spec)
             checkpoint = newest_whole(listing.checkpoints, step)
-        wanted.update(_smaller_batch(found, spec, script, bool(settings) or yes or as_json))
+        wanted.update(_smaller_batch(found, spec, script, bool(settings) or decided))
         planned = _planned(found, spec, script, checkpoint, wanted, nodes)
+        if code and code.differences:
+            await require_room(app.store, pool, app.cluster.nodes, found, code)
         if not as_json:
-            _tell(found, checkpoint, planned.changes)
-        _agree(yes or as_json)
+            _tell(found, checkpoint, planned.changes, code)
+        _agree(decided)
         if checkpoint and any(node not in checkpoint.whole_at for node in found.nodes):
             await CheckpointStore(app.store, app.cluster, pool).bring(found, checkpoint, progress.update)
-        with app.store.lock():
-            if app.store.job(found.id).attempt != found.attempt:
-                raise InputError(f"somebody else resumed {found.id} meanwhile", f"see: ugro status {found.id}")
-            where = f"from {checkpoint.name} (step {checkpoint.step})" if checkpoint else "from the beginning"
-            said = "; ".join([where, *(change.text for change in planned.changes)])
-            app.store.reopen(planned.job, planned.spec, said)
-            app.store.withdraw(found.id)
+        _reopen(app.store, found, planned, checkpoint, code)
         await app.tick(controller)
         return app.store.job(found.id)
 
-    with CodeProgress() as progress:
+    with CodeProgress() as progress, _fresh_code(app, found, spec, yes, as_json) if new_code else nullcontext() as code:
+        script = code.script if code else script_of(app.store, found)
         resumed = app.run(act, progress.update)
     if as_json:
-        print_json(job_document(resumed, app.asked(resumed)))
+        changes = {"code_changes": dataclasses.asdict(code.differences) if code else None}
+        print_json(job_document(resumed, app.asked(resumed)) | changes)
     else:
         announce(app, resumed)
+
+
+@contextlib.contextmanager
+def _fresh_code(app: App, job: Job, spec: JobSpec, yes: bool, as_json: bool) -> Iterator[NewCode]:
+    """The working directory as it is now; a person agrees to send much."""
+    selection = choose_new_code(job, spec)
+    if selection.refused and not as_json:
+        refused = [f"{printable(path)} ({reason})" for path, reason in selection.refused.items()]
+        click.echo(f"not sent: {some(refused)}", err=True)
+    Consent(yes or as_json, False).to_send(selection)
+    with fresh_code(app.store, job, spec, selection) as code:
+        yield code
+
+
+def _reopen(
+    store: MetadataStore, found: Job, planned: NextAttempt, checkpoint: Checkpoint | None, code: NewCode | None
+) -> None:
+    with store.lock():
+        if store.job(found.id).attempt != found.attempt:
+            raise InputError(f"somebody else resumed {found.id} meanwhile", f"see: ugro status {found.id}")
+        again = adopt(store, planned.job, code) if code and code.differences else planned.job
+        store.reopen(again, planned.spec, _said(checkpoint, code, planned.changes))
+        store.withdraw(found.id)
 
 
 def asked_with(app: App, job: Job, directory: str | None, resume_with: str | None) -> JobSpec:
@@ -170,7 +207,15 @@ def _smaller_batch(job: Job, spec: JobSpec, script: str, decided: bool) -> dict[
     return {change.name: change.after for change in changes}
 
 
-def _tell(job: Job, checkpoint: Checkpoint | None, changes: tuple[Change, ...]) -> None:
+def _said(checkpoint: Checkpoint | None, code: NewCode | None, changes: tuple[Change, ...]) -> str:
+    """The event of the new attempt."""
+    where = f"from {checkpoint.name} (step {checkpoint.step})" if checkpoint else "from the beginning"
+    other = code.differences if code else None
+    new = [f"new code {(code.version.digest or '')[:DIGEST_SHOWN]} ({_counts(other)})"] if code and other else []
+    return "; ".join([where, *new, *(change.text for change in changes)])
+
+
+def _tell(job: Job, checkpoint: Checkpoint | None, changes: tuple[Change, ...], code: NewCode | None) -> None:
     if job.first_failure:
         click.echo(f"{title(job)} failed: {printable(job.reason)}", err=True)
     if checkpoint:
@@ -180,8 +225,24 @@ def _tell(job: Job, checkpoint: Checkpoint | None, changes: tuple[Change, ...]) 
         click.echo(f"Last checkpoint: {checkpoint.step} ({printable(checkpoint.name)}, {facts})", err=True)
     else:
         click.echo("From the beginning.", err=True)
+    for line in _code_in_words(job, code.differences) if code else []:
+        click.echo(line, err=True)
     for change in changes:
         click.echo(f"  {printable(change.text)}", err=True)
+
+
+def _code_in_words(job: Job, found: Differences) -> list[str]:
+    """What is new in the code, by name as far as that can be read at a glance."""
+    directory = printable(job.code.directory)
+    if not found:
+        return [f"The code is the same: nothing differs in {directory}."]
+    named = [f"  {kind} {printable(name)}" for kind, names in dataclasses.asdict(found).items() for name in names]
+    more = [f"  and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []
+    return [f"New code from {directory}: {_counts(found)}", *named[:MOST_NAMED], *more]
+
+
+def _counts(found: Differences) -> str:
+    return ", ".join(f"{len(names)} {kind}" for kind, names in dataclasses.asdict(found).items() if names)
 
 
 def _agree(yes: bool) -> None:

@@ -7,15 +7,12 @@ from collections import Counter
 import click
 
 from ugro.cli.app import App, Whole, command, complete_job, json_option
-from ugro.cli.output import print_json, state_in_words
+from ugro.cli.output import print_json, stamp, state_in_words
 from ugro.common.errors import InputError, NodeError
 from ugro.common.models import Job, JobState
-from ugro.common.paths import run_paths
-from ugro.common.text import printable
-from ugro.control_plane.controller import Controller
-from ugro.nodes.pool import Pool
-from ugro.nodes.stacks import STATES, NodeStacks, RankStack, Thread, own_py_spy, stacks
-from ugro.nodes.transport import Transport
+from ugro.common.text import clock, printable
+from ugro.control_plane.stacks import Said, ask, kept, report_of_nccl
+from ugro.nodes.stacks import STATES, RankStack, Thread
 
 SHOWN_FRAMES = 12
 """Frames of a thread that are shown, the innermost; --json has all."""
@@ -28,34 +25,26 @@ SHOWN_FRAMES = 12
 def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
     """Where each rank of a running JOB (id or name) stands: its Python stack, or what the kernel says of its threads.
 
-    Python stacks need py-spy, on the node or here, and a kernel that lets it look. Nothing is paused or changed.
+    Of one that was found to hang and then ended, it is where its ranks stood then. Python stacks need py-spy, on the
+    node or here, and a kernel that lets it look. Nothing is paused or changed.
     """
     found = app.store.find(job)
-    if found.state not in (JobState.RUNNING, JobState.UNKNOWN):
-        raise InputError(
-            f"{state_in_words(found)}; only a running job stands somewhere", f"see: ugro status {found.id}"
-        )
     node = None if rank is None else _node_of(found, rank)
-
-    async def look(_: Controller, pool: Pool) -> dict[str, NodeStacks | NodeError]:
-        async def one(transport: Transport) -> NodeStacks:
-            paths = run_paths(app.cluster, found, transport.name)
-            if paths is None:
-                return NodeStacks(ranks=())
-            return await stacks(transport, paths, [] if rank is None else [rank], own_py_spy())
-
-        return await pool.each([name for name in found.nodes if node in (None, name)], one)
-
-    said = app.run(look)
+    if found.state in (JobState.RUNNING, JobState.UNKNOWN):
+        at, said = None, app.run(lambda _, pool: ask(app.cluster, pool, found, node, rank))
+    else:
+        at, said = _before_the_end(app, found, rank)
     errors = [answer for answer in said.values() if isinstance(answer, NodeError)]
     answers = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
     seen = [(name, one) for name, answer in answers.items() for one in answer.ranks]
-    report = next((answer.nccl for answer in answers.values() if answer.nccl), None)  # of the whole job, on every node
+    report = report_of_nccl(list(answers.values())) or None
     if as_json:
         ranks = [{"node": name, **one.model_dump(mode="json")} for name, one in seen]
         refused = [error.as_dict() for error in errors]
-        print_json({"id": found.id, "ranks": ranks, "nccl": report, "errors": refused})
+        print_json({"id": found.id, "at": stamp(at), "ranks": ranks, "nccl": report, "errors": refused})
     else:
+        if at is not None:
+            click.echo(f"{state_in_words(found)}; so it stood at {clock(at)}, when it was found to hang:")
         for name, one in seen:
             _show(name, one)
         if report:
@@ -65,6 +54,18 @@ def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
         for error in errors:
             click.echo(printable(error.message), err=True)
     return max((error.exit_code for error in errors), default=0)
+
+
+def _before_the_end(app: App, job: Job, rank: int | None) -> tuple[float, Said]:
+    """Where the ranks of a job stood when it was found to hang, that does not run any more."""
+    found = kept(app.store.files(job.id).hang(job.attempt))
+    if found is None:
+        raise InputError(f"{state_in_words(job)}; only a running job stands somewhere", f"see: ugro status {job.id}")
+    wanted = {
+        name: one.model_copy(update={"ranks": tuple(each for each in one.ranks if rank in (None, each.rank))})
+        for name, one in found.nodes.items()
+    }
+    return found.at, wanted
 
 
 def _node_of(job: Job, rank: int) -> str:

@@ -12,7 +12,7 @@ from ugro.cli.output import print_json, print_unreadable, unreadable_document
 from ugro.common.errors import EXIT_OK, EXIT_STATE, InputError
 from ugro.common.text import printable, size
 from ugro.common.units import parse_duration
-from ugro.control_plane.metadata_store.retention import STRAY_AFTER, prunable, prune, strays
+from ugro.control_plane.metadata_store.retention import STRAY_AFTER, prunable, prune, remove_stray, strays
 
 
 @click.group()
@@ -65,7 +65,7 @@ def gc(app: App, older_than: str, delete: bool, as_json: bool) -> None:
             for job in found:
                 prune(app.store, job)
             for path in temporary:
-                path.unlink(missing_ok=True)
+                remove_stray(path)
     total = sum(job.bytes for job in found)
     if as_json:
         jobs = [{"id": job.id, "bytes": job.bytes} for job in found]

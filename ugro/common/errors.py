@@ -72,14 +72,19 @@ class JobSpecError(InputError):
 
 
 class NodeError(UgroError):
-    """Something about one node; `node` is its name in the inventory."""
+    """Something about one node; `node` is its name in the inventory, `problem` the message without it.
+
+    A `lasting` one is over when a person did something about it, and not by waiting.
+    """
 
     code = "node"
     exit_code = EXIT_NODES
+    lasting = False
 
     def __init__(self, node: str, message: str, hint: str = "") -> None:
         super().__init__(f"{node}: {message}", hint)
         self.node = node
+        self.problem = message
 
 
 class Unreachable(NodeError):
@@ -98,6 +103,7 @@ class AuthenticationFailed(NodeError):
     """The node answered but did not accept our key."""
 
     code = "authentication"
+    lasting = True
 
 
 class KeyUnusable(NodeError):
@@ -105,18 +111,21 @@ class KeyUnusable(NodeError):
 
     code = "key_unusable"
     exit_code = EXIT_INPUT
+    lasting = True
 
 
 class HostKeyUnknown(NodeError):
     """The node's host key is in no known_hosts file."""
 
     code = "host_key_unknown"
+    lasting = True
 
 
 class HostKeyChanged(NodeError):
     """The node's host key differs from the one on record: a reinstall, or somebody in between."""
 
     code = "host_key_changed"
+    lasting = True
 
 
 class LinkLost(NodeError):

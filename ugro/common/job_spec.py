@@ -155,7 +155,7 @@ class JobSpec(Config):
     def _policy_from_words(cls, value: object) -> object:
         """`retry`; or words such as `ask` and `peer_lost=retry`, as the command line has them."""
         words = [value] if isinstance(value, str) else value
-        if not isinstance(words, (list, tuple)):
+        if not isinstance(words, (list, tuple)) or not words:
             return value
         policy: dict[str, Any] = {"causes": {}}
         for word in words:

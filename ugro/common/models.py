@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of `job.json`. `metadata_store.MIGRATIONS` brings older records up to it."""
 
 
@@ -168,13 +168,19 @@ class Placement(Record):
 
 
 class CodeVersion(Record):
-    """The snapshot of the working directory a job runs: where it came from and its state in git (None outside git)."""
+    """The snapshot of the working directory a job runs: where it came from and its state in git (None outside git).
+
+    `attempt` is the first one that ran it. `digest` is that of the list of its files, as `code.sha256` on the nodes has
+    it; None: an earlier UGRO took the snapshot.
+    """
 
     directory: str
     files: int
     size_bytes: int
     git_commit: str | None = None
     git_dirty: bool | None = None
+    attempt: int = 1
+    digest: str | None = None
 
 
 class Wish(StrEnum):
@@ -185,13 +191,17 @@ class Wish(StrEnum):
 
 
 class Event(Record):
-    """One line of `events.jsonl`. About a job or a node (the other is empty), a job on a node, or neither (`alert`)."""
+    """One line of `events.jsonl`. About a job or a node (the other is empty), a job on a node, or neither (`alert`).
+
+    One that is `noted` is no change of the job's record.
+    """
 
     at: float
     job: str = ""
     node: str = ""
     kind: str
     message: str
+    noted: bool = False
 
 
 class FoundCheckpoint(Record):
@@ -258,7 +268,11 @@ class Change(Record):
 
 
 class Proposal(Record):
-    """What UGRO would do about a job that failed, and waits to be told to. `checkpoint` None: from the beginning."""
+    """What UGRO would do about a job that failed, and waits to be told to. `checkpoint` None: from the beginning.
+
+    `nodes` are those that it would go on with, where that are not the ones it was asked for. `ends`: it has not ended
+    (it hangs, or waits for a node that is silent), and would be ended first.
+    """
 
     job: str
     attempt: int
@@ -267,16 +281,22 @@ class Proposal(Record):
     text: str
     checkpoint: Checkpoint | None = None
     changes: tuple[Change, ...] = ()
+    nodes: tuple[str, ...] = ()
+    ends: bool = False
 
 
 class Attempt(Record):
-    """An attempt of a job that is over, as it stands in the record of the next one. `step` is what it went on from."""
+    """An attempt of a job that is over, as it stands in the record of the next one.
+
+    `code` is what it ran, `step` what it went on from.
+    """
 
     attempt: int
     state: JobState
     started_at: float | None
     ended_at: float | None
     placement: Placement | None
+    code: CodeVersion
     reason: str
     cause: str | None = None
     step: int | None = None
@@ -322,10 +342,17 @@ class Job(Record):
         """Names of the nodes it is placed on, in the order of their node ranks."""
         return tuple(share.node for share in self.placement.shares) if self.placement else ()
 
+    @property
+    def earlier_code(self) -> tuple[CodeVersion, ...]:
+        """What attempts before this one ran and this one does not, the latest first."""
+        found = {past.code.attempt: past.code for past in self.past if past.code.attempt != self.code.attempt}
+        return tuple(found[attempt] for attempt in sorted(found, reverse=True))
+
     def as_of(self, attempt: int) -> Job:
-        """The job as it was placed in one of its attempts."""
+        """The job as it was placed in one of its attempts, and what it ran."""
         before = next((past for past in self.past if past.attempt == attempt), None)
-        return self.model_copy(update={"attempt": attempt, "placement": before.placement}) if before else self
+        placed = {"attempt": attempt, "placement": before.placement, "code": before.code} if before else {}
+        return self.model_copy(update=placed)
 
 
 class Summary(Record):
@@ -354,11 +381,17 @@ class Drain(Record):
 
 
 class Silence(Record):
-    """A node that does not answer. `watched` counts only seconds in which somebody looked again and again."""
+    """A node that does not answer. `watched` counts only seconds in which somebody looked again and again.
+
+    The rest is what the last look ended with, as a `NodeError` has it.
+    """
 
     since: float
     seen_at: float
     watched: float = 0.0
+    code: str = ""
+    problem: str = ""
+    hint: str = ""
 
 
 class MeasuredLink(Record):

@@ -77,10 +77,16 @@ class JobFiles:
         """What the watchdog remembers of the attempt that runs."""
         return self.folder / "watchdog.json"
 
-    @property
-    def snapshot(self) -> Path:
-        """The code as it was at submission."""
-        return self.folder / "snapshot"
+    def hang(self, attempt: int) -> Path:
+        """Where the ranks of an attempt stood when it was found to hang."""
+        return self.folder / f"hang-{attempt}.json"
+
+    def snapshot(self, attempt: int) -> Path:
+        """The code that came with an attempt (`CodeVersion.attempt`): that of the submission, or newer one.
+
+        All are kept: by that of before nodes know which of their files were code.
+        """
+        return self.folder / ("snapshot" if attempt == 1 else f"snapshot-{attempt}")
 
     @property
     def checkpoints(self) -> Path:

@@ -87,8 +87,12 @@ def first_mistake(error: ValidationError) -> tuple[Any, str]:
     return {**first, "loc": where}, more
 
 
+_OWN_WORDS = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "keys with values are expected")
+"""Of mistakes that pydantic tells with the name of a class."""
+
+
 def mistake_in_words(mistake: Any) -> str:
-    message = mistake["msg"].removeprefix("Value error, ")
+    message = _OWN_WORDS.get(mistake["type"]) or mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "missing":
         return "is missing"
     return f"found {shown(mistake['input'])}: {message[0].lower()}{message[1:]}" if mistake["loc"] else message

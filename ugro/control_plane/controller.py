@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, UgroError
@@ -17,8 +18,6 @@ from ugro.common.paths import run_paths
 from ugro.common.text import count, duration
 from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
-from ugro.control_plane.failure_handler.handler import FailureHandler
-from ugro.control_plane.failure_handler.watch import watch
 from ugro.control_plane.launcher import Launcher, NotStarted, OnCode
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
@@ -36,11 +35,17 @@ from ugro.nodes.pool import Pool
 from ugro.nodes.run_files import RunFiles
 from ugro.nodes.transport import Transport
 
+if TYPE_CHECKING:
+    from ugro.control_plane.stacks import Said
+
 CANCEL_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
 
 LEFTOVER_GRACE = 3.0
 """The same for what a job that succeeded left behind."""
+
+STAND_WITHIN = 30.0
+"""Seconds that the nodes have to show where the ranks of a job stand that hangs."""
 
 LEFT_INVENTORY = "it is not in the inventory any more"
 
@@ -98,11 +103,15 @@ class Controller:
         live = self._store.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
         seen = await self.observe(live)
         with self._store.optional():
-            self._remember(seen)
+            self._remember(seen, live)
         await self._end_leftovers(seen)
         steps = (self._advance(job, seen) for job in live if job.state.on_nodes or job.wish)
         done = await asyncio.gather(*steps, self._keep_looks(seen, live), return_exceptions=True)
-        await FailureHandler(self._store, self._inventory, self._pool).handle(seen.views)
+        if self._store.undecided() or self._store.proposals():
+            # Here, since its import takes longer than a look at the nodes, and most ticks find nothing wrong.
+            from ugro.control_plane.failure_handler.handler import FailureHandler
+
+            await FailureHandler(self._store, self._inventory, self._pool).handle(seen.views)
         await self._schedule(seen)
         for problem in filter(None, done):  # told only now: one job whose files fail must not keep the others waiting
             raise problem
@@ -117,11 +126,15 @@ class Controller:
             if drain.reason == LEFT_INVENTORY and node in self._inventory.present().nodes:
                 self._store.undrain(node)
 
-    def _remember(self, seen: Observation) -> None:
+    def _remember(self, seen: Observation, live: Sequence[Job]) -> None:
         """Keep what the nodes said, and tell what is new about them."""
         now = time.time()
         before, silent = self._store.remembered_nodes(), self._store.silences()
         quiet = monitor.silences(silent, seen.views, now)
+        given_time = {name for name, silence in quiet.items() if _becomes_long(silent.get(name), silence)}
+        for job in live:
+            if job.state == JobState.UNKNOWN and given_time.intersection(job.nodes):
+                self._store.remember_undecided(job.id)
         answering = [view for view in seen.views.values() if isinstance(view, NodeView)]
         self._store.remember_nodes(answering, self._inventory.nodes.values(), quiet)
         for view in answering:
@@ -130,10 +143,10 @@ class Controller:
             for kind, message in monitor.news(before.get(view.node), view, self._store.known_master()):
                 self._store.note(view.node, kind, message)
         for name, silence in quiet.items():
-            why, was = seen.views[name], silent.get(name)
-            if was is None and isinstance(why, NodeError):
+            why = seen.views[name]
+            if name not in silent and isinstance(why, NodeError):
                 self._store.note(name, "silent", why.message)
-            elif was and was.watched < SILENCE_GRACE <= silence.watched:
+            elif name in given_time:
                 self._store.note(name, "proposal", proposal(name, silence, now))
 
     async def _keep_looks(self, seen: Observation, jobs: Sequence[Job]) -> None:
@@ -216,8 +229,15 @@ class Controller:
             found = reconcile.assess(job, seen.runs[job.id])
             await self._follow(job, found, seen)
             if found.phase == Phase.RUNNING:
+                from ugro.control_plane.failure_handler.watch import watch  # here, too
+
                 with self._store.optional():
-                    await watch(self._store, job.id, seen, self.sync_logs)
+                    await watch(self._store, job.id, seen, self.sync_logs, self._stand)
+
+    async def _stand(self, job: Job) -> Said:
+        from ugro.control_plane import stacks  # here, since few jobs hang
+
+        return await stacks.ask(self._inventory, self._pool, job, within=STAND_WITHIN)
 
     def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
         """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
@@ -360,6 +380,10 @@ class Controller:
             await self._finish(job, JobState.FAILED, CANCEL_GRACE)
         else:
             self._end(job, JobState.FAILED, error.message, "no node was told to start")
+
+
+def _becomes_long(before: Silence | None, now: Silence) -> bool:
+    return before is not None and before.watched < SILENCE_GRACE <= now.watched
 
 
 def proposal(node: str, silence: Silence, now: float) -> str:

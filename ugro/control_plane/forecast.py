@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ugro.common.text import moment, some
 from ugro.control_plane.backfill import Obstacle, Queue, Round, Waiting
-from ugro.control_plane.hopeless import defects, hopeless
+from ugro.control_plane.hopeless import defects, hopeless, unanswered
 
 LOOK_AHEAD = 200
 """A forecast is made behind so many other jobs at most."""
@@ -72,7 +72,8 @@ class _Outlook:
             if over > earliest:
                 earliest, cause = over, _cause(obstacle)
         if not self._turn.fits_alone(job):
-            return _unknown(defects(self._turn, job))
+            silent = unanswered(self._turn, job)
+            return Forecast(None, silent) if silent else _unknown(defects(self._turn, job))
         if len(self._turn.ahead_of(job)) > LOOK_AHEAD:
             return _unknown(f"more than {LOOK_AHEAD} jobs are ahead of it")
         course = self._course_to(job, earliest)

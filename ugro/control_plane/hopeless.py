@@ -46,6 +46,21 @@ def defects(turn: Round, job: Waiting) -> str:
     return shortly(found)
 
 
+def unanswered(turn: Round, job: Waiting) -> str:
+    """The silent nodes that a job could start with right now, and what it could start without; nothing if none can
+    help it.
+    """
+    names, offers = turn.nodes(job), turn.queue.offers
+    silent = [offer for name in names if (offer := offers.get(name)) and offer.silent]
+    ready = [name for name in names if turn.room.parts(job.spec, name)]
+    missing = (job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)) - len(ready)
+    if not 0 < missing <= len(silent):
+        return ""
+    when = "enough of them do" if missing < len(silent) else "it does" if missing == 1 else "they do"
+    now = f"; one with --nodes {','.join(ready)} could start now" if ready else ""
+    return f"{some([offer.refusal or '' for offer in silent], '; ')}; it starts when {when}{now}"
+
+
 def shortly(found: Sequence[Lack]) -> str:
     """The nearest reason of each node."""
     nearest: dict[str, str] = {}
@@ -86,15 +101,19 @@ class _Alone:
 
     def _may_fit(self, job: Waiting, node: str) -> bool:
         offer = self._offers.get(node)
-        return offer is not None and (offer.error is not None or bool(self._room.parts(job.spec, node)))
+        if offer is not None and offer.error:
+            return not offer.error.lasting
+        return bool(self._room.parts(job.spec, node))
 
     def _remedy(self, lack: Lack) -> str:
         offer = self._offers.get(lack.node)
         if offer is None:
             return f"add {lack.node} to the inventory again"
-        if lack.kind == Kind.REFUSED:
+        if lack.kind == Kind.REFUSED and offer.remedy:
             return offer.remedy
-        return "launch it anew for less" if not offer.left_out else f"look what is wrong with {lack.node}: ugro check"
+        if offer.left_out or offer.error:
+            return f"look what is wrong with {lack.node}: ugro check"
+        return "launch it anew for less"
 
 
 def _unmet(job: Waiting) -> Deadlock | None:

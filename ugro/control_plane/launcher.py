@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -12,7 +13,6 @@ from ugro.common.errors import NodeError, NodeRefused, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.paths import CODE, RunPaths, run_paths
-from ugro.control_plane.checkpoint_store import CheckpointStore
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes import process_manager
 from ugro.nodes.owner import claim, is_same_master
@@ -21,6 +21,7 @@ from ugro.nodes.process_manager import PORTS, Launch, Prepared
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 OnCode = Callable[[str, int, int], None]
 """Told the node, the bytes of code sent so far, and the bytes to send."""
@@ -61,9 +62,9 @@ class Launcher:
         """
         spec = self._store.spec(job.id)
         await self._claim(job, owners)
-        await self._send_code(job)
+        storages = await self._make_folders(job)
         await self._send_checkpoint(job)
-        job, prepared = await self.meet(job, spec.script)
+        _, (job, prepared) = await _both(self._send_code(job, storages), self.meet(job))
         self._store.save(job, "placed", self._meeting_words(job))
         await self.start(job, spec, prepared)
         return job
@@ -81,13 +82,13 @@ class Launcher:
                 told = f"another master runs it: {line.partition(' ')[2]}"
                 raise NotStarted(job, NodeRefused(node, told, "to make this one its master: ugro launch --takeover"))
 
-    async def meet(self, job: Job, script: str | None) -> tuple[Job, dict[str, Prepared]]:
-        """See that every node can start its part (without a script: but for that), and fill in where the ranks meet.
+    async def meet(self, job: Job) -> tuple[Job, dict[str, Prepared]]:
+        """See that every node can start its part once the code is there, and fill in where the ranks meet.
 
         Raises:
             NotStarted: a node cannot.
         """
-        prepared = await self._all(job, lambda transport: self._prepare(transport, job, script))
+        prepared = await self._all(job, lambda transport: self._prepare(transport, job))
         return self._meeting_point(job, prepared), prepared
 
     async def start(self, job: Job, spec: JobSpec, prepared: Mapping[str, Prepared]) -> None:
@@ -109,7 +110,7 @@ class Launcher:
         Raises:
             NotStarted: a node could not start its part.
         """
-        job, prepared = await self.meet(job, None)
+        job, prepared = await self.meet(job)
         plans = {node: self.plan(job, spec, node, prepared[node].interface) for node in job.nodes}
         return {node: process_manager.launch_script(plan) for node, plan in plans.items()}
 
@@ -151,22 +152,25 @@ class Launcher:
         problems = [answer.message if isinstance(answer, NodeError) else answer for answer in answers.values()]
         return gone + [problem for problem in problems if problem]
 
-    async def _send_code(self, job: Job) -> None:
+    async def _make_folders(self, job: Job) -> dict[str, str]:
+        """Make the job's folder on every node. Returns the id of the storage that each has it on."""
+        return await self._all(
+            job, lambda transport: process_manager.make_folder(transport, transport.node.base_dir, job.id, job.uid)
+        )
+
+    async def _send_code(self, job: Job, storages: dict[str, str]) -> None:
         """Code arrives once per storage: nodes that share a home are one of them."""
         from ugro.nodes.code_sync import push_code  # here, since all who look have the launcher and few of them launch
 
-        snapshot = self._store.files(job.id).snapshot
-        storages = await self._all(
-            job,
-            lambda transport: process_manager.make_folder(transport, transport.node.base_dir, job.id, job.uid),
-        )
+        files = self._store.files(job.id)
+        snapshot, before = files.snapshot(job.code.attempt), [files.snapshot(code.attempt) for code in job.earlier_code]
         receivers = {storage: node for node, storage in reversed(storages.items())}
 
         async def push(transport: Transport) -> None:
             if receivers[storages[transport.name]] != transport.name:
                 return
             job_dir = RunPaths(transport.node.base_dir, job.id, job.attempt, 0).job_dir
-            await push_code(transport, snapshot, job_dir, progress=self._progress(transport.name))
+            await push_code(transport, snapshot, job_dir, self._progress(transport.name), before)
 
         await self._all(job, push)
 
@@ -176,6 +180,7 @@ class Launcher:
         lacking = [node for node in job.nodes if checkpoint and node not in checkpoint.whole_at]
         if not checkpoint or not lacking:
             return
+        from ugro.control_plane.checkpoint_store import CheckpointStore
         from ugro.nodes.code_sync import push_code
 
         held = await CheckpointStore(self._store, self._inventory, self._pool).bring(job, checkpoint, self._on_code)
@@ -191,12 +196,10 @@ class Launcher:
         on_code = self._on_code
         return (lambda sent, total: on_code(node, sent, total)) if on_code else None
 
-    async def _prepare(self, transport: Transport, job: Job, script: str | None) -> Prepared:
-        paths = run_paths(self._inventory, job, transport.name)
-        assert paths
+    async def _prepare(self, transport: Transport, job: Job) -> Prepared:
         first = transport.name == job.nodes[0]
         peer = self.reach(peer_of(job.nodes, transport.name))
-        return await process_manager.prepare(transport, paths, script, peer, _port_range(job) if first else None)
+        return await process_manager.prepare(transport, peer, _port_range(job) if first else None)
 
     def reach(self, node: str) -> str:
         """An address at which other nodes reach this one: what the inventory says, else where we reached it."""
@@ -227,6 +230,16 @@ class Launcher:
                 raise NotStarted(job, answer)
             done[node] = answer
         return done
+
+
+async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:
+    """Both at the same time; where one fails, nothing is given up half done: the other comes to its end too."""
+    one, other = await asyncio.gather(first, second, return_exceptions=True)
+    if isinstance(one, BaseException):
+        raise one
+    if isinstance(other, BaseException):
+        raise other
+    return one, other
 
 
 def _resume_dir(job: Job, config: NodeConfig) -> str:

@@ -103,7 +103,7 @@ class _Trial:
         try:
             async with asyncio.timeout(LIMIT):
                 await self._place()
-                self._job, prepared = await self._launcher.meet(self._job, SCRIPT)
+                self._job, prepared = await self._launcher.meet(self._job)
                 for node, seen in prepared.items():
                     self._interfaces[node] = self._launcher.plan(self._job, spec, node, seen.interface).interface
                 await self._launcher.start(self._job, spec, prepared)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, Unreachable
-from ugro.common.models import NodeView
+from ugro.common.models import NodeView, Silence
 from ugro.common.text import duration
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 
@@ -40,17 +40,25 @@ def seen_by_resident(store: MetadataStore, inventory: Inventory, now: float) -> 
     if not store.is_locked(RESIDENT_LOCK):
         return None
     remembered, silences, configs = store.remembered_nodes(), store.silences(), store.remembered_configs()
-    views: dict[str, NodeView | NodeError] = {}
     for name, config in inventory.nodes.items():
         view, silence = remembered.get(name), silences.get(name)
         looked_at = silence.seen_at if silence else view.seen_at if view else 0.0
         if configs.get(name) != config or not 0 <= now - looked_at <= FRESH_SECONDS:
             return None
-        if silence:
-            views[name] = Unreachable(name, f"has not answered for {duration(now - silence.since)}")
-        elif view:
-            views[name] = view
-    return Observation(views, {}, now)
+    return Observation(last_look(store, inventory, now), {}, now)
+
+
+def last_look(store: MetadataStore, inventory: Inventory, now: float) -> dict[str, NodeView | NodeError]:
+    """What each node of the inventory said at the last tick, or why it did not answer."""
+    said: dict[str, NodeView | NodeError] = {**store.remembered_nodes()}
+    said |= {name: _error(name, silence, now) for name, silence in store.silences().items()}
+    return {name: said[name] for name in inventory.nodes if name in said}
+
+
+def _error(name: str, silence: Silence, now: float) -> NodeError:
+    kind = {kind.code: kind for kind in NodeError.__subclasses__()}.get(silence.code, Unreachable)
+    because = f": {silence.problem}" if silence.problem else ""
+    return kind(name, f"has not answered for {duration(now - silence.since)}{because}", silence.hint)
 
 
 def fresh_or_remembered(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ugro.common.config import Inventory
-from ugro.common.errors import RecordUnreadable, UgroError, Unreachable
+from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Job, JobState, Summary
+from ugro.common.models import Job, JobState, NodeView, Silence, Summary
+from ugro.common.text import moment
 from ugro.control_plane.backfill import Obstacle, Queue, Running, Waiting
 from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store import MetadataStore
@@ -55,11 +57,19 @@ def read_queue(
 
 def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views) -> dict[str, Offer]:
     """What each node of the inventory can give while these jobs hold what they hold."""
-    present = inventory.present()
-    said = {name: views.get(name) or Unreachable(name, "did not answer yet") for name in present.nodes}
-    found = offers(present, said, leases(jobs), store.drains(), store.known_gpus(), store.known_master())
+    present, silences, now = inventory.present(), store.silences(), time.time()
+    said = {**views} | {name: _as_told(views[name], silence) for name, silence in silences.items() if name in views}
+    since = {name: moment(silence.since // 60 * 60, now) for name, silence in silences.items()}
+    found = offers(present, said, leases(jobs), store.drains(), store.known_gpus(), store.known_master(), since)
     links = link_rates(Links(store.home).all())
     return {name: replace(offer, links=links.get(name, {})) for name, offer in found.items()}
+
+
+def _as_told(view: NodeView | NodeError, silence: Silence) -> NodeView | NodeError:
+    """A node's silence with the words of the tick that noted it, which had more patience than a look."""
+    if isinstance(view, NodeError) and view.code == silence.code:
+        return type(view)(view.node, silence.problem, silence.hint)
+    return view
 
 
 def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:

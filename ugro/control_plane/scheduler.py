@@ -100,22 +100,21 @@ def why(queue: Queue, job_id: str) -> tuple[str, ...]:
 def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Offer]) -> None:
     """Refuse what could not run even on an idle cluster. Drained, full or busy nodes count as they would be then.
 
+    Nobody knows what a node has that cannot be read, so it counts as one that can give all.
+
     Raises:
         InputError: unknown nodes, more nodes, GPUs or memory than exist.
-        NodeError: a node that the job needs cannot be read.
     """
     names = candidates(spec, inventory)
     wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
     if wanted > len(names):
         raise InputError(f"{wanted} nodes are asked for and the inventory has {len(names)}")
-    unread = [error for name in names if (error := offers[name].error)]
-    if len(names) - len(unread) < wanted:
-        raise unread[0]
     idle = _idle({name: offers[name] for name in names})
-    fitting = [name for name in names if idle.parts(spec, name)]
+    fitting = [name for name in names if offers[name].error or idle.parts(spec, name)]
     if len(fitting) < wanted:
         gpus = count(spec.gpus_per_node or 1, "GPU") + (f" with {size(spec.vram)} of memory" if spec.vram else "")
-        able = f"only {count(len(fitting), 'node')}" if fitting else "no node"
+        limit = "at most" if any(offers[name].error for name in fitting) else "only"
+        able = f"{limit} {count(len(fitting), 'node')}" if fitting else "no node"
         smaller = smaller_request(spec, wanted, {name: offers[name] for name in names})
         raise InputError(
             f"asked for: {gpus} on each of {count(wanted, 'node')}; {able} can give that",
@@ -130,9 +129,17 @@ def placement_of(queue: Queue, job_id: str) -> Placement | None:
     return start.placement if start else None
 
 
-def placement_when_idle(queue: Queue, spec: JobSpec) -> Placement | None:
-    """Where a job would start if nothing else ran and no node was drained or short of something."""
-    return choose(spec, candidates(spec, queue.inventory), _idle(queue.offers))
+def placement_when_idle(queue: Queue, spec: JobSpec) -> Placement:
+    """Where a job would start if nothing else ran and no node was drained or short of something.
+
+    Raises:
+        NodeError: it needs a node that cannot be read.
+    """
+    names = candidates(spec, queue.inventory)
+    if placement := choose(spec, names, _idle(queue.offers)):
+        return placement
+    error = next(error for name in names if (error := queue.offers[name].error))
+    raise type(error)(error.node, error.problem, f"a launch would be queued, and wait for it; {error.hint}")
 
 
 def _idle(offers: Mapping[str, Offer]) -> Room:

@@ -1,22 +1,54 @@
-"""Takes a job in: the code as it is now, the frozen spec, the first record."""
+"""Takes a job in: the code as it is now, the frozen spec, the first record. Or other code for one that ended."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from ugro.common.errors import InputError
+from ugro.common.errors import InputError, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Job
+from ugro.common.models import CodeVersion, Job
+from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.nodes.code_sync import Selection, select_files, take_snapshot
+from ugro.control_plane.metadata_store.records import state_errors
+from ugro.nodes.code_sync import (
+    CONFLICT_HINT,
+    Differences,
+    Selection,
+    conflict_in_words,
+    conflicts,
+    differences,
+    read_manifest,
+    select_files,
+    take_snapshot,
+)
+from ugro.nodes.pool import Pool
+from ugro.nodes.transport import Transport
+
+NAME_ONE = "name one of the working directory, or none: then the inventory's 'script' counts"
 
 
-def choose_code(spec: JobSpec) -> Selection:
-    """The files of the job's working directory that go with it.
+@dataclass(frozen=True)
+class NewCode:
+    """A copy of the working directory for a job's next attempt, how it differs from what the last one ran, and the
+    text of the script in it.
+    """
+
+    snapshot: Path
+    version: CodeVersion
+    differences: Differences
+    script: str
+
+
+def choose_code(spec: JobSpec, otherwise: str = "") -> Selection:
+    """The files of the job's working directory that go with it; `otherwise` says what to do where it is not there.
 
     Raises:
         InputError: the directory or the script is not there, or the script is among what is ignored.
@@ -27,8 +59,8 @@ def choose_code(spec: JobSpec) -> Selection:
     except OSError:  # the shell's own directory was removed under it
         there = False
     if not there:
-        raise InputError(f"the working directory {printable(spec.workdir)} is not there")
-    require_script(directory, spec.script)
+        raise InputError(f"the working directory {printable(spec.workdir)} is not there", otherwise)
+    require_script(directory, spec.script, otherwise or NAME_ONE)
     selection = select_files(directory)
     if os.path.normpath(spec.script) not in selection.files:
         raise InputError(
@@ -38,14 +70,13 @@ def choose_code(spec: JobSpec) -> Selection:
     return selection
 
 
-def require_script(directory: Path, script: str) -> None:
+def require_script(directory: Path, script: str, hint: str = NAME_ONE) -> None:
     """See that a script is there.
 
     Raises:
         InputError: it is not.
     """
     if not (directory / script).is_file():
-        hint = "name one of the working directory, or none: then the inventory's 'script' counts"
         raise InputError(f"there is no script {printable(script)!r} in {directory.resolve()}", hint)
 
 
@@ -65,8 +96,70 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_
     """
     files = store.reserve()
     try:
-        code = take_snapshot(Path(spec.workdir), selection, files.snapshot)
+        code = take_snapshot(Path(spec.workdir), selection, files.snapshot(1))
         return store.submit(files, spec, code, time.time(), predicted_mib)
     except BaseException:
         shutil.rmtree(files.folder, ignore_errors=True)
         raise
+
+
+def choose_new_code(job: Job, spec: JobSpec) -> Selection:
+    """The same, of the directory that the job's code came from, wherever somebody stands now.
+
+    Raises:
+        InputError: as `choose_code` does.
+    """
+    same = f"put it back, or go on with the code that the job had: ugro resume {job.id}"
+    return choose_code(spec.model_copy(update={"workdir": job.code.directory}), same)
+
+
+@contextlib.contextmanager
+def new_code(store: MetadataStore, job: Job, spec: JobSpec, selection: Selection) -> Iterator[NewCode]:
+    """A copy of the working directory as it is now, which is gone again unless it is adopted meanwhile.
+
+    Raises:
+        StateError: it cannot be made, or what the job ran cannot be read.
+    """
+    files = store.files(job.id)
+    with state_errors(files.folder):
+        folder = Path(tempfile.mkdtemp(prefix=".tmp-code-", dir=files.folder))
+    try:
+        snapshot = folder / "snapshot"
+        version = take_snapshot(Path(job.code.directory), selection, snapshot, job.attempt + 1)
+        with state_errors(files.folder):
+            found = differences(read_manifest(files.snapshot(job.code.attempt)), read_manifest(snapshot))
+            script = (snapshot / spec.script).read_text(encoding="utf-8", errors="replace")
+        yield NewCode(snapshot, version, found, script)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def require_room(store: MetadataStore, pool: Pool, nodes: Iterable[str], job: Job, code: NewCode) -> None:
+    """See that new code is in no conflict with what the job wrote on those nodes that can be asked. Changes nothing.
+
+    Raises:
+        InputError: it is.
+    """
+    files = store.files(job.id)
+    before = [files.snapshot(version.attempt) for version in (job.code, *job.earlier_code)]
+
+    async def one(transport: Transport) -> list[str]:
+        job_dir = RunPaths(transport.node.base_dir, job.id, job.attempt, 0).job_dir
+        return await conflicts(transport, code.snapshot, job_dir, before)
+
+    for node, found in (await pool.each(nodes, one)).items():
+        if found and not isinstance(found, NodeError):
+            raise InputError(f"{node}: {conflict_in_words(found)}", CONFLICT_HINT)
+
+
+def adopt(store: MetadataStore, job: Job, code: NewCode) -> Job:
+    """Make new code that of a job's next attempt; it counts once the record does, which the caller writes.
+
+    The caller holds the lock. What a command that was killed in between had put there is replaced.
+    """
+    target = store.files(job.id).snapshot(code.version.attempt)
+    with state_errors(target):
+        if target.exists():
+            shutil.rmtree(target)
+        code.snapshot.rename(target)
+    return job.model_copy(update={"code": code.version})

@@ -175,8 +175,7 @@ async def find_way(transport: Transport, peer: str) -> Way:
     Raises:
         NodeRefused: the node has no python, or no route to that address.
     """
-    args = (".", transport.node.base_dir, peer)
-    outcome = await run_python(transport, "prepare.py", args, PREPARE_TIMEOUT)
+    outcome = await run_python(transport, "prepare.py", (peer,), PREPARE_TIMEOUT)
     try:
         said = json.loads(_last_line(outcome))
         problem = said.get("route_error")

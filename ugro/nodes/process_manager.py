@@ -185,25 +185,18 @@ async def run_python(transport: Transport, program: str, args: Sequence[str], ti
     return outcome
 
 
-async def prepare(
-    transport: Transport, paths: RunPaths, script: str | None, peer: str, ports: tuple[int, int] | None
-) -> Prepared:
-    """See that a node can start its part: its python, torch, the script, the way to `peer`, and (rank 0) a free port.
-
-    Without a script (before any code was sent) everything else is looked at.
+async def prepare(transport: Transport, peer: str, ports: tuple[int, int] | None) -> Prepared:
+    """See that a node can start its part: its python, torch, the way to `peer`, and (rank 0) a free port.
 
     Raises:
         NodeRefused: it cannot, with the reason in words.
     """
-    args = (script or "", f"{paths.job_dir}/code", peer, *(map(str, ports) if ports else ()))
-    outcome = await run_python(transport, "prepare.py", args, PREPARE_TIMEOUT)
+    outcome = await run_python(transport, "prepare.py", (peer, *map(str, ports or ())), PREPARE_TIMEOUT)
     _require(transport, outcome, "the look before the launch failed")
     seen = json.loads(outcome.text)
     name, python = transport.name, transport.node.python
     if not seen["torch"]:
         raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
-    if script and not seen["script"]:
-        raise NodeRefused(name, f"the script {printable(script)} is not in the code that was sent")
     if ports and not seen["port"]:
         raise NodeRefused(name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
     if "route_error" in seen:

@@ -222,16 +222,16 @@ def _of_event(event: Event, job: Job | None, troubled: bool) -> Iterator[_News]:
         kind = Kind.RECOVERY
     if kind is None:
         return
-    name, about, text = "", event.node, event.message
+    name, about, text, see = "", event.node, event.message, ""
     if event.job:
         name = job.name if job else event.job
         title = event.job if name == event.job else f"{event.job} ({name})"
         about = f"{title} {WORDS[event.kind]}"
     if kind == Kind.FAILURE:  # the reason is in the record: the timeline told it at another event
-        text = f"{job.reason if job and job.reason else event.message} – see: ugro explain {event.job}"
+        text, see = job.reason if job and job.reason else event.message, f" – see: ugro explain {event.job}"
     if kind == Kind.DONE and job and job.started_at and job.ended_at:
         text = f"after {duration(job.ended_at - job.started_at)}"
-    message = Message(at=event.at, kind=kind, about=about, text=_text(text))
+    message = Message(at=event.at, kind=kind, about=about, text=_text(text, see))
     yield _News(message, f"{kind} {about}: {message.text}", event.job, name)
 
 
@@ -269,11 +269,11 @@ def _heat(memory: Memory, config: NodeConfig, view: NodeView) -> Iterator[_State
             yield _State(subject, Kind.GPU_HOT, None if heat is None else heat > bound, (begun, words), (over, words))
 
 
-def _text(words: str) -> str:
-    """Foreign words in one line, short, and calling nobody by name."""
-    words = printable(words.replace("\n", " "))
-    words = words if len(words) <= TEXT_LENGTH else words[: TEXT_LENGTH - 1] + "…"
-    return _MENTION.sub(lambda found: found[0] + "\u200b", words)
+def _text(words: str, see: str = "") -> str:
+    """Foreign words in one line, short, and calling nobody by name; `see`, which is ours, stays whole after them."""
+    words, room = printable(words.replace("\n", " ")), TEXT_LENGTH - len(see)
+    words = words if len(words) <= room else words[: room - 1] + "…"
+    return _MENTION.sub(lambda found: found[0] + "\u200b", words) + see
 
 
 # --- sending ---------------------------------------------------------------------------------------------------------

@@ -55,10 +55,12 @@ def _confirmation(cause: str, patterns: str) -> Entry:
 CATALOGUE = (
     _root("collective_timeout", r"""
         Watchdog caught collective operation timeout|Timeout at NCCL work
-        collective operation (?:has )?timed? ?out|[Mm]onitoredBarrier.*timed out
+        Timed out waiting \d+ms for (?:recv|send) operation|Application timeout caused pair closure
+        [Cc]ollective operation (?:has )?timed? ?out|Work ran time out after|[Mm]onitoredBarrier.*timed out
         Rank \d+ (?:timed out|failed to pass) .{0,20}monitoredBarrier
-        NCCL (?:operation )?time(?:d )?out
+        NCCL (?:operation )?time(?:d )?out|dump debug info, due to collective timeout
     """),
+    _root("cancelled", r"\^C\[\d"),
     # --- what only follows from another failure ---------------------------------------------------------------------
     _consequence("unknown", r"""
         \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?Process(?:Raised|Exited)Exception\b
@@ -66,8 +68,16 @@ CATALOGUE = (
         ^ray\.exceptions\.(?:RayTaskError|RayActorError|ActorDiedError|ActorUnavailableError)
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
+        ^Exception: process \d+ terminated with|ExecuteUserScriptError|'kill_cmd' referenced before assignment
         srun: Terminating|Terminating process \d+|Forcefully terminating all other processes
     """),
+    _consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
+    _root("download_failed", r"""
+        RepositoryNotFoundError|RevisionNotFoundError|(?<!Local)EntryNotFoundError|GatedRepoError|OfflineModeIsEnabled
+        \b40[134] Client Error|HTTP Error 40[134]|Access to model .* is restricted|access a gated repo
+        is not a local folder and is not a valid model identifier|Incorrect path_or_model_id|DatasetNotFoundError
+    """, "check the name, and with `huggingface-cli whoami` who asks for it: a gated or private repository needs its "
+         "terms accepted and HF_TOKEN on every node", retry_helps=False),
     _root("download_failed", r"""
         ^(?:requests|urllib3|httpx|httpcore|aiohttp|botocore|huggingface_hub|urllib)\.\S*(?:Error|Timeout|Exception)\b
         Max retries exceeded with url
@@ -77,20 +87,20 @@ CATALOGUE = (
         [Cc]onnection closed by (?:remote )?peer|Connection reset by (?:remote )?peer|ConnectionResetError
         BrokenPipeError|Broken pipe|Failed to recv, got 0 bytes|failed to (?:recv|send), got -?\d+
         Socket closed\b.*TCPStore|(?:recv|send)Value(?:WithTimeout)? failed
-        Some NCCL operations have failed or timed out
+        Some NCCL operations have failed or timed out|Failed to execute operation \w+ from rank \d+, retcode 6
         To avoid data inconsistency, we are taking the entire process down|NCCL communicator was aborted
         [Dd]ist(?:Backend|Network|Store)?Error: .*aborted|connectFullMesh failed
-        gloo.*(?:Connection refused|Timed out waiting \d+ms)|Timed out waiting \d+ms for (?:recv|send) operation
+        gloo.*Connection refused
         Barrier failed|barrier .* timed out|Received signal from Global Rank
         received errors while waiting for send/recv from rank
         Observed exception from another rank|remote rank\W.*(?:failed|exited)|failed to shutdown the rendezvous
     """),
     # --- memory, disk, handles, machines ----------------------------------------------------------------------------
     _root("cuda_oom", r"""
-        (?:CUDA|HIP|XPU|MPS backend) out of memory
+        (?:CUDA|HIP|XPU|NPU|MPS backend) out of memory
         CUDA (?:runtime |driver )?error(?: ?\(\d+\))?: (?:2, )?out of memory
         [Cc]uda failure (?:\d+ )?'out of memory'|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED
-        cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|\b(?:torch|cuda)\S*\.OutOfMemoryError
+        cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|\b(?:torch|cuda|triton)\S*\.OutOfMemoryError
         RESOURCE_EXHAUSTED: .*(?:out of memory|allocat)|OOM when allocating tensor|cuda runtime error \(2\)
         No executable batch size found, reached zero|No available memory for the cache blocks
         GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
@@ -99,7 +109,7 @@ CATALOGUE = (
     _root("shm_full", r"""
         insufficient shared memory|killed by signal: Bus error|out of shared memory\. Please
         unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
-        unable to allocate shared memory\(shm\)
+        unable to allocate shared memory\(shm\)|unable to mmap \d+ bytes from file </torch_
         [Ee]rror while (?:creating|attaching to|mapping) shared memory segment
         shared memory segment.*No space left|shm\.(?:h|cc):.*No space left|posix_fallocate failed
         /dev/shm.*(?:No space left|full|size (?:is )?(?:too small|insufficient|only))
@@ -116,7 +126,7 @@ CATALOGUE = (
     """),
     _root("host_oom", r"""
         DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory|\[Errno 12\]
-        ^(?:numpy\.\S*)?_?(?:Array)?MemoryError\b|std::bad_alloc
+        ^(?:numpy\.\S*|pyarrow\.\S*)?_?(?:Array|Arrow)?MemoryError\b|std::bad_alloc
         Unable to allocate [\d.]+ [KMGTP]iB for an array|ray\.exceptions\.OutOfMemoryError
         Task was killed due to the node running low on memory|[Kk]illed due to memory pressure \(OOM\)(?!, 0)
         realloc of size \d+ failed
@@ -125,7 +135,7 @@ CATALOGUE = (
         Out of memory: Kill(?:ed)? process|oom[-_]kill(?::| event|\(s\)| 1\b)|invoked oom-killer
         Memory cgroup out of memory|oom_reaper: reaped process|\bOOMKilled\b|OOM [Kk]illed
         killed by the cgroup out-of-memory handler|step tasks have been OOM Killed
-        srun: error: \S+: tasks? [\d,-]+: Out Of Memory|Exceeded (?:job|step) memory limit|oom-killer
+        srun: error: \S+: tasks? [\d,-]+: Out Of Memory|[Ee]xceeded (?:job |step )?memory limit|oom-killer
         crashed after using all available RAM|TERM_MEMLIMIT|job killed: mem \S+ exceeded limit|OUT_OF_MEMORY|OUT_OF_ME\+
     """),
     _root("gpu_lost", r"""
@@ -165,7 +175,7 @@ CATALOGUE = (
     _root("port_in_use", r"""
         EADDRINUSE|[Aa]ddress already in use|[Pp]ort \d+ is (?:already )?(?:in use|occupied)
         server socket has failed to (?:listen|bind)|port is already allocated|\[Errno 98\]
-        Tried to launch distributed communication on port `?\d+`?
+        Tried to launch distributed communication on port `?\d+`?|Only one usage of each socket address
     """),
     _root("cuda_mismatch", r"""
         driver on your system is too old|no kernel image is available|Error 80[34]:[ ]
@@ -180,12 +190,12 @@ CATALOGUE = (
         requires (?:a )?(?:GPU|device)s? with (?:compute )?capability
         Attempting to deserialize object on a CUDA device but torch\.cuda\.is_available\(\) is False
         Your setup doesn't support bf16/gpu|bf16 (?:mixed precision )?requires .*(?:PyTorch|GPU)
-        ptxas fatal.*sm_|nvcc fatal\s*: Unsupported gpu architecture
+        ptxas fatal.*sm_|Internal Triton PTX codegen error|nvcc fatal\s*: Unsupported gpu architecture
     """),
     _root("checkpoint_mismatch", r"""
         Error\(s\) in loading state_dict|PytorchStreamReader failed|[Ss]ize mismatch for \S+
-        [Mm]issing key(?:\(s\)|s) in (?:source )?state_dict
-        [Uu]nexpected key(?:\(s\)|s) in (?:source )?state_dict|invalid header or archive is corrupted
+        [Mm]issing key(?:\(s\)|s|) in (?:checkpoint )?state_dict|loaded state dict do not match
+        [Uu]nexpected key(?:\(s\)|s) in state_dict|invalid header or archive is corrupted
         Error while deserializing header|SafetensorError|HeaderTooLarge|InvalidHeaderDeserialization
         MetadataIncompleteBuffer|loaded state dict (?:contains a parameter group|has a different number)
         not a ZIP archive|failed finding central directory|UnpicklingError|[Ww]eights only load failed
@@ -206,27 +216,26 @@ CATALOGUE = (
     """),
     _root("download_failed", r"""
         Max retries exceeded with url|couldn't connect to 'http\S*'|LocalEntryNotFoundError
-        RepositoryNotFoundError|RevisionNotFoundError|EntryNotFoundError|GatedRepoError|OfflineModeIsEnabled
         HfHubHTTPError|HFHubHTTPError|HTTP(?:S?ConnectionPool|Error)\b
         [Cc]onnection error, and we cannot find the requested files|URLError|<urlopen error|[Nn]ame resolution
         [Nn]ame or service not known|getaddrinfo failed|Could not resolve host
-        \b(?:40[134]|429|50[0234]) (?:Client|Server) Error
-        is not a local folder and is not a valid model identifier|Couldn't reach
+        \b(?:429|50[0234]) (?:Client|Server) Error|Couldn't reach
         Couldn't find .* on the Hugging Face Hub|requests\.exceptions\.\w+|urllib3\.exceptions\.\w+
         aiohttp\.client_exceptions\.\w+|httpx\.\w*(?:Error|Timeout)|httpcore\.\w+
         [Cc]heckpoint or download failed|[Ff]ailed to download|[Dd]ownload(?:ing)? .{0,60}failed
-        You are trying to access a gated repo|Access to model .* is restricted|Incorrect path_or_model_id
         Can't load (?:the )?(?:tokenizer|config\w*|model|feature extractor|image processor) for
-        DatasetNotFoundError|NonMatchingChecksumError|NonMatchingSplitsSizesError
+        NonMatchingChecksumError|NonMatchingSplitsSizesError
         [Cc]ould not (?:download|connect to http)|botocore\.exceptions\.\w+|SSL: CERTIFICATE_VERIFY_FAILED
-        SSLError|Read timed out|IncompleteRead|ContentTooShortError|Consistency check failed
+        SSLError|Read timed out|FSTimeoutError|CAS service error|IncompleteRead|ContentTooShortError
+        Consistency check failed
     """),
     _root("import_error", r"""
         ^(?:\w+\.)*(?:ModuleNotFoundError|ImportError)\b|No module named[ ]|cannot import name '?\w+
         DLL load failed|Failed to import \S+|undefined symbol:[ ]|PackageNotFoundError|DistributionNotFound
         VersionConflict|requires the .{1,60} (?:library|package) but it was not found
         [Pp]lease (?:pip )?install (?:it|the|\S+) (?:via|with|using|package|library|first|to use)
-        cannot open shared object file|Unable to (?:JIT )?load the \S+ op|Error building extension
+        cannot open shared object file|Ninja is required to load|Unable to (?:JIT )?load the \S+ op
+        Error building extension
         GLIBC(?:XX)?_\S+' not found|is required (?:for|to|but).{0,60}(?:not installed|pip install)
         (?:is|are) not installed\b
     """),
@@ -237,11 +246,14 @@ CATALOGUE = (
         Some specified arguments are not used by the HfArgumentParser|[Nn]o such option:?[ ]
         ^(?:argparse|simple_parsing)\.\S+Error|Could not override '
         omegaconf\.errors\.Config(?:Key|Attribute)Error|hydra\.errors\.\w+|ConfigCompositionException
+        ^Error: (?:Missing|Invalid value for|Got unexpected extra)|Could not consume arg:[ ]
         [Mm]issing required (?:argument|option)|invalid choice:[ ]|FLAGS? ERROR|absl\.flags\._exceptions
     """),
     _root("file_not_found", r"""
-        ^FileNotFoundError\b|can't open file .*No such file|No such file or directory|\[Errno 2\]
-        [Ff]ile .{1,200} does(?:n't| not) exist|[Cc]ould not find (?:a )?(?:file|checkpoint|directory)
+        ^(?:FileNotFound|NotADirectory)Error\b|DataFilesNotFoundError
+        can't open file .*No such file|No such file or directory|\[Errno 2\]
+        [Ff]ile \S{1,200} not found\b|[Ff]ile .{1,200} does(?:n't| not) exist
+        [Cc]ould not find (?:a )?(?:file|checkpoint|directory)
         Unable to find '|[Nn]o (?:checkpoint|file)s? found (?:in|at|under)|no file named .* found in directory
         does not appear to have a file named|Can't find a valid checkpoint at
         (?:directory|folder|path) .{1,200} (?:does not exist|is not found|not found)
@@ -268,13 +280,13 @@ CATALOGUE = (
         DataLoader worker \(pid(?:\(s\))? ?[\d, ]+\)? ?(?:is killed by signal|exited unexpectedly|died)
         DataLoader worker .*(?:killed by signal|exited unexpectedly)|BrokenProcessPool
         One of the subprocesses has abruptly died during map operation
-        worker process .*(?:died|exited) unexpectedly
+        worker process .*(?:died|exited) unexpectedly|[Pp]in memory thread exited unexpectedly
     """),
     _consequence("rendezvous_timeout", r"""
         waiting for clients\. \d+/\d+|Rendezvous(?:Timeout|Connection)Error|No route to host
-        [Tt]he client socket has timed out|[Ss]ocket [Tt]imeout
+        [Ss]ocket [Tt]imeout
         [Tt]imed? ?out.{0,60}(?:initializ|rendezvous|store-based barrier|TCPStore)
-        [Tt]imed out initializing process group|client socket has failed to connect|RendezvousClosedError
+        [Tt]imed out initializing process group|RendezvousClosedError
         wait timeout after \d+ms, keys:|store based barrier|store->get.*timed? ?out
         [Tt]imeout.{0,40}(?:waiting for (?:all )?(?:ranks|workers|nodes)|placement group)|DistStoreError
         DistNetworkError|connect\(\) timed out|failed to connect to \S*:\d+
@@ -288,27 +300,30 @@ CATALOGUE = (
         NCCL (?:error|failure|Error)\b|ncclSystemError|ncclInternalError|ncclUnhandledCudaError|ncclInvalidUsage
         ncclInvalidArgument|NCCL.*(?:unhandled (?:system|cuda) error|internal error|invalid usage)
         NCCL WARN .*(?:[Ff]ailed|[Ee]rror|no usable|[Cc]all to \w+ returned|[Mm]issing)|HCCL|RCCL error
+        NCCL WARN .*(?:no socket interface|[Gg]ot completion)|Cuda failure (?:\d+ )?'
     """),
     _root("hang", r"""
-        watchdog got stuck for \d+ seconds|[Hh]eartbeat monitor timed out|watchdog hang|WorkerHang|soft lockup
-        hung_task|blocked for more than \d+ seconds|[Hh]ang detected
+        watchdog got stuck for \d+ seconds|[Hh]eartbeat monitor timed out|watchdog hang|dump debug info|WorkerHang
+        soft lockup|hung_task|blocked for more than \d+ seconds|[Hh]ang detected
         job (?:appears|seems) (?:to be )?(?:hung|stuck)|no progress (?:for|in) \d+|possible deadlock
     """),
+    _root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
+          "see (CUDA_VISIBLE_DEVICES)", retry_helps=False),
     _root("cuda_error", r"""
         device-side assert|\bblock: \[\d+,\d+,\d+\], thread: \[\d+,\d+,\d+\],? Assertion
     """, "an index is out of range (labels, token ids, vocabulary): run it once with CUDA_LAUNCH_BLOCKING=1, or on the "
          "CPU, to see which", retry_helps=False),
     _root("cuda_error", r"""
-        CUDA (?:runtime |driver )?error\b(?: ?\(\d+\))?:?[ ]|cuda runtime error \(\d+\)
+        CUDA (?:runtime |driver |unknown )?error\b(?: ?\(\d+\))?:?[ ]|cuda runtime error \(\d+\)
         CU(?:BLAS|DNN|SPARSE|FFT|RAND|SOLVER)_STATUS_\w+|cudaError\w+|HIP error:[ ]
         an illegal memory access was encountered|misaligned address|unspecified launch failure
-        illegal instruction was|Cuda failure (?:\d+ )?'|CUDA_ERROR_\w+|Xid \(PCI:\S+\): \d+|AcceleratorError
+        illegal instruction was|CUDA_ERROR_\w+|Xid \(PCI:\S+\): \d+|AcceleratorError
         cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
         no CUDA-capable device|DeferredCudaCallError|Failed to initialize NVML
     """),
     _root("segfault", r"""
-        Fatal Python error: (?!Aborted|Bus error)|[Ss]egmentation fault|段错误|0xC0000005|-1073741819
-        Caught signal 11|SIGSEGV|segfault at [0-9a-f]+|free\(\): invalid|double free or corruption
+        Fatal Python error: (?!Aborted|Bus error)|Segfault encountered|[Ss]egmentation fault|段错误|0xC0000005
+        -1073741819|Caught signal 11|SIGSEGV|segfault at [0-9a-f]+|free\(\): invalid|double free or corruption
         corrupted size vs|malloc\(\):[ ]|munmap_chunk
     """),
     _root("cancelled", r"""
@@ -340,27 +355,6 @@ FACTS = tuple(
         r"(?:https?://|host=['\"])(?P<host>[\w.-]+)",
         r"(?:No such file or directory|Permission denied|Is a directory|open files): ['\"](?P<path>[^'\"]+)",
         r"(?:port[: ]+|\]:|:)(?P<port>\d{4,5})\b.*(?:in use|EADDRINUSE)",
-    )
-)
-
-# How a process ended, in the words of who watched it. `code` is an exit code, minus a signal, or 128 plus a signal.
-ENDS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"(?:failed \(exitcode: )?(?P<code>-?\d+)\) local_rank: (?P<rank>\d+) \(pid",
-        r"exitcode\s*: (?P<code>-?\d+)\s+\(pid: \d+\)",
-        r"traceback\s*: Signal (?P<code>\d+) \(SIG(?P<signal>\w+)\)",
-        r"[Pp]rocess(?:es)? (?P<rank>\d+) terminated with (?:exit code (?P<code>-?\d+)|signal SIG(?P<signal>\w+))",
-        r"\[rank: (?P<rank>\d+)\] Child process with PID \d+ terminated with code (?P<code>-?\d+)",
-        r"process rank (?P<rank>\d+) with PID \d+ on node \S+ exited on signal (?P<code>\d+)",
-        r"srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: (?:Exited with exit code (?P<code>\d+)|(?P<word>[A-Z][\w ]+))",
-        r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:code|status)[:=]?|return(?:ed)?(?: with)? "
-        r"code|returned non-zero exit status|terminated with exit code) ?(?P<code>-?\d+)",
-        r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+)",
-        r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
-        r"(?P<word>Killed|Segmentation fault|Bus error|Aborted)(?: \(core dumped\)|\s|$)",
-        r"(?:[\])]|it/s|s/it|\d) ?(?P<word>Killed)$",
-        r"^(?:.*\s)?(?P<word>已杀死|段错误|总线错误)(?:\s|$|（)",
     )
 )
 

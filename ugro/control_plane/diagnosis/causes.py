@@ -29,7 +29,7 @@ CAUSES = {
     "killed": Advice(
         "a process was ended from outside",
         "look for who did it: the kernel's log (dmesg) for an OOM kill, the scheduler, a person",
-        False,
+        True,
     ),
     "collective_timeout": Advice(
         "the ranks waited for each other in a collective operation until its time was over",

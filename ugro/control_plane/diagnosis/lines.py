@@ -11,6 +11,9 @@ from ugro.common.text import printable
 MAX_LINE = 2000
 """Bytes of a line that are looked at together; what goes beyond counts as a line of its own."""
 
+QUOTED = 400
+"""Characters of a line that are kept."""
+
 LONGEST_REST = 64 * 1024
 """Bytes that are kept while a line does not end."""
 
@@ -68,6 +71,8 @@ _PREFIX = re.compile(
             r"\((?P<ray>(?:[\w.]+(?:\([^)]*\))? )?(?:pid=\d+(?:, ip=[\d.]+)?|raylet)[^)]{0,40})\)[ ]?",
             r"\[?(?P<host>[A-Za-z][\w.-]{0,60}-\d+|(?:node|worker|gpu|host|rank|trainer|ip)[\w-]*\d+)"
             r"(?:\]:?[ ]?|\s*\|[ ]?|: )",
+            r"(?P<address>\d{1,3}(?:\.\d{1,3}){3}|[a-z][\w.-]{0,60}\d[\w.-]{0,60}): "
+            r"(?=\[|Traceback |[ ]{2}|[A-Za-z_.]{0,60}(?:Error|Exception)\b)",
             # when
             rf"\[?\d{{4}}[-/]\d\d[-/]\d\d[T _]{_TIME}(?:[.,]\d+)?(?:Z|[ ]?[+-]\d\d:?\d\d)?\]?(?:\s*[-|]|:)?[ ]?",
             rf"\[?\d\d[-/]\d\d(?:[-/]\d{{2,4}})?[ T]{_TIME}\]?(?:\s*[-|]|:)?[ ]?",
@@ -89,6 +94,8 @@ _PREFIX = re.compile(
         )
     )
 )
+# What a rank says often ends up behind a progress bar that another one draws.
+_GLUED = re.compile(r"\[rank(\d{1,9})\]:[ ]?(?=Traceback|\[[EF]\d* )")
 _INNER_RANK = re.compile(r"\[(?:PG [^\]]{0,80} )?[Rr]ank (\d+)\]|:\d+:\d+ \[(\d+)\] (?:\S+ )?NCCL ")
 _MOST_PREFIXES = 10
 
@@ -106,7 +113,9 @@ def read(raw: bytes) -> Line:
         level = level or found["level"] or _GLOG_LEVELS.get(found["glog"] or "", "")
         number = next((value for name, value in found.items() if name.startswith("rank_") and value), None)
         rank = int(number) if number and rank is None else rank
-        source = source or found["pod"] or found["ray"] or found["host"] or ""
+        source = source or found["pod"] or found["ray"] or found["host"] or found["address"] or ""
+    if rank is None and (glued := _GLUED.search(text, at)):
+        rank, at = int(glued[1]), glued.end()
     return Line(text[at:], rank, f"rank {rank}" if rank is not None else source, level)
 
 
@@ -117,3 +126,12 @@ def inner_rank(text: str) -> int | None:
     """The rank that a line names inside itself: `[PG 3 Rank 4] …`, or the GPU that NCCL names."""
     match = _INNER_RANK.search(text)
     return int(match[1] or match[2]) if match else None
+
+
+def quote(text: str, match: re.Match[str]) -> str:
+    """The part of a long line that stands around what was found in it, from the beginning of a word if it can be."""
+    if match.end() <= QUOTED:
+        return text[:QUOTED]
+    start = max(0, match.start() - QUOTED // 4)
+    start = text.find(" ", start, match.start()) + 1 or start
+    return text[start : start + QUOTED]

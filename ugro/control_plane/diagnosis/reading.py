@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import ugro.control_plane.diagnosis.lines as lines
 from ugro.common.text import printable
 from ugro.control_plane.diagnosis.catalogue import (
     CATALOGUE,
-    ENDS,
     FACTS,
     LOADING,
     PROGRESS,
@@ -19,6 +18,7 @@ from ugro.control_plane.diagnosis.catalogue import (
     Entry,
     Kind,
 )
+from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
 from ugro.control_plane.diagnosis.lines import Line
 from ugro.control_plane.diagnosis.prefilter import Prefilter
 from ugro.control_plane.diagnosis.traceback import BEGINNING, EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
@@ -29,9 +29,6 @@ MOST_ENDS = 256
 MOST_RANKS = 10_000
 OFTEN = 64
 """Times a line is seen until its repetitions are only counted."""
-
-QUOTED = 400
-"""Characters of a line that are kept."""
 
 CONTINUATION = 6
 """Lines after the exception that still belong to its message."""
@@ -64,23 +61,6 @@ class Sighting:
         return self.source.startswith(("rank ", "process ")) or "pid=" in self.source
 
 
-@dataclass(frozen=True)
-class End:
-    """What a launcher, scheduler or shell said of a process that ended: an exit code or a signal's name.
-
-    `root` and `time` are from torchrun's summary: what it saw fail first, and when.
-    """
-
-    message: str
-    at: int
-    rank: int | None
-    code: int | None
-    signal: str | None
-    root: bool = False
-    time: str = ""
-    progress: int = 0
-
-
 @dataclass
 class Evidence:
     """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
@@ -100,32 +80,24 @@ class Evidence:
     cut_short: bool = False
 
 
-_SIGNALS = {1: "HUP", 2: "INT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 15: "TERM"}
-_WORDS = {
-    "Killed": "KILL",
-    "Segmentation fault": "SEGV",
-    "Bus error": "BUS",
-    "Aborted": "ABRT",
-    "已杀死": "KILL",
-    "段错误": "SEGV",
-    "总线错误": "BUS",
-}
-_SUMMARY_PART = re.compile(r"^(?:Failures|Root Cause \(first observed failure\)):$")
-_SUMMARY_RANK = re.compile(r"rank\s*: (\d{1,9}) \(local_rank: \d+\)")
-_SUMMARY_TIME = re.compile(r"time {2,}: (\d{4}-\d\d-\d\d_[\d:]+)")
 _NAN = re.compile(
-    r"(?i)\b(?:(?!best|min|lowest|prev)\w*loss|grad_?norm|perplexity)['\"]?(?:\s*[:=]\s*|\s+)(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
+    r"(?i)\b(?:(?!best|min|lowest|prev)\w*loss|grad[_ ]?norm|perplexity)['\"]?(?:\s*[:=]\s*|\s+)"
+    r"(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
 )
 _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
 _QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
 _WARNING = re.compile(r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b")
+# Warnings that are more than that: NCCL has no word for an error, and a script may say that it ends itself.
+_MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
+# What the lines after an exception may say without making its cause clearer.
+_SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
 _NAMES_A_RANK = re.compile(rb"(?i)rank|\[(?:default|gpu)?\d|^ {0,4}\d{1,4}: |-master-0")
 
 TELLING = Prefilter(
     (
         *(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS, BEGINNING, EXCEPTION, RAISED, _NAN,
-        _SUMMARY_PART, _SUMMARY_RANK, _SUMMARY_TIME,
+        *TABLE,
     )
 )  # fmt: skip
 """All that is looked for. A line in which none of it may be is nearly every line of a long log, and is passed over."""
@@ -135,27 +107,6 @@ _ENDS = {pattern.pattern for pattern in ENDS}
 
 # What differs between lines of one shape: numbers, and the strokes and spaces of progress bars.
 _VARYING = b"0123456789.#=> \t\xe2\x96" + bytes(range(0x80, 0x90))
-
-
-@dataclass
-class _Summary:
-    """Where we are in the table that torchrun prints when ranks failed."""
-
-    root: bool = False
-    rank: int | None = None
-    time: str = ""
-
-    def take(self, text: str) -> bool:
-        """Whether a line says of which process the next ones of the table are."""
-        if _SUMMARY_PART.match(text):
-            self.root, self.rank, self.time = text.startswith("Root"), None, ""
-        elif match := _SUMMARY_RANK.match(text):
-            self.rank = int(match[1])
-        elif match := _SUMMARY_TIME.match(text):
-            self.time = match[1]
-        else:
-            return False
-        return True
 
 
 class Reader:
@@ -169,7 +120,7 @@ class Reader:
         self._often: dict[bytes, Sighting] = {}
         self._latest: Sighting | None = None
         self._tails: dict[str, tuple[Sighting, int]] = {}
-        self._summary = _Summary()
+        self._table = Table()
         self._fresh_progress = ENOUGH_PROGRESS
         self._rank: int | None = None
         self._file = 0
@@ -189,7 +140,7 @@ class Reader:
         self._tails.clear()
         self.evidence.cut_short |= self._blocks.end(self.evidence.lines)
         self.evidence.sightings = list(self._kept.values())
-        self.evidence.last_words = lines.read(last).text[:QUOTED]
+        self.evidence.last_words = lines.read(last).text[: lines.QUOTED]
 
     def _take(self, raw: bytes) -> None:
         """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
@@ -225,13 +176,13 @@ class Reader:
     def _dismiss(self, shape: bytes) -> None:
         if len(self._dull) >= MOST_SHAPES:
             self._dull.clear()
-        if len(shape) < QUOTED and not _NUMBER_TELLS.search(shape):
+        if len(shape) < lines.QUOTED and not _NUMBER_TELLS.search(shape):
             self._dull.add(shape)
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""
-        end = End(message, self.evidence.lines + 1, rank, None, signal, root=True, progress=self.evidence.progress)
-        self.evidence.ends.append(end)
+        at, progress = self.evidence.lines + 1, self.evidence.progress
+        self.evidence.ends.append(End(message, rank, None, signal, root=True, at=at, progress=progress))
 
     def _count_progress(self, raw: bytes) -> None:
         if self._fresh_progress < ENOUGH_PROGRESS and PROGRESS.search(raw) and not LOADING.search(raw):
@@ -271,9 +222,10 @@ class Reader:
             self._tails[stream] = (sighting, count + 1)
             entry = _entry(line.text.strip())
             if sighting.count == 1:
-                sighting.more.append(line.text.strip()[:QUOTED])
+                sighting.more.append(line.text.strip()[: lines.QUOTED])
             open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
-            if entry and open_ended and entry.cause not in ("unknown", "collective_timeout"):
+            vague = sighting.cause == "python_exception" and count == 0 and not EXCEPTION.match(line.text)
+            if entry and (open_ended or vague) and entry.cause not in _SAYS_NO_MORE:
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
 
     def _exception(self, block: Block, rank: int | None, stream: str) -> None:
@@ -287,7 +239,7 @@ class Reader:
         entry = _entry(text)
         quiet = (line.level in _QUIET or bool(_WARNING.search(text))) and HEADER not in text
         if entry:
-            hint = quiet and entry.kind is Kind.ROOT and "NCCL WARN" not in text
+            hint = quiet and entry.kind is Kind.ROOT and not _MEANT.search(text)
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
             return True
@@ -310,28 +262,16 @@ class Reader:
         return False
 
     def _end(self, line: Line, rank: int | None) -> bool:
-        text = line.text.strip()
-        if self._summary.take(text):
+        text, evidence = line.text.strip(), self.evidence
+        if self._table.take(text):
             return True
         ends = (pattern for pattern in _possible(text) if pattern.pattern in _ENDS)
         match = next((match for pattern in ends if (match := pattern.search(text))), None)
-        found = match.groupdict() if match else {}
-        code = int(found["code"][:9]) if found.get("code") else None
-        if match is None or code == 0:
+        end = self._table.end(match, text, rank) if match else None
+        if end is None:
             return False
-        of_summary = text.startswith(("exitcode", "traceback"))
-        if found.get("rank"):
-            rank = int(found["rank"][:9])
-        elif of_summary:
-            rank = self._summary.rank
-        elif rank is None and "local_rank=0" in text:
-            rank = 0
-        signal = found.get("signal") or _WORDS.get((found.get("word") or "").strip()) or _signal(code, text)
-        root, time = (self._summary.root, self._summary.time) if of_summary else (False, "")
-        if len(self.evidence.ends) < MOST_ENDS:
-            self.evidence.ends.append(
-                End(_quote(text, match), self.evidence.lines, rank, code, signal, root, time, self.evidence.progress)
-            )
+        if len(evidence.ends) < MOST_ENDS:
+            evidence.ends.append(replace(end, at=evidence.lines, progress=evidence.progress))
         self._fresh_progress = 0
         return _entry(text) is None
 
@@ -352,7 +292,7 @@ class Reader:
         handled = found is not None and evidence.progress - found.progress >= ENOUGH_PROGRESS // 2
         if found is None or handled:
             match = entry.pattern.search(text) if entry else None
-            quote = _quote(text, match) if match else text[:QUOTED]
+            quote = lines.quote(text, match) if match else text[: lines.QUOTED]
             found = Sighting(cause, kind, quote, evidence.lines, rank, stream, entry, block)
             found.facts = {
                 name: value for fact in FACTS if (told := fact.search(text)) for name, value in told.groupdict().items()
@@ -374,19 +314,6 @@ class Reader:
     def _seen(self, sighting: Sighting) -> None:
         sighting.last_at, sighting.progress = self.evidence.lines, self.evidence.progress
         self._fresh_progress = 0
-
-
-def _quote(text: str, match: re.Match[str]) -> str:
-    """The part of a long line that stands around what was found in it."""
-    start = 0 if match.end() <= QUOTED else max(0, match.start() - QUOTED // 4)
-    return text[start : start + QUOTED]
-
-
-def _signal(code: int | None, text: str) -> str | None:
-    if code is None:
-        return None
-    number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text else 0
-    return _SIGNALS.get(number)
 
 
 def _entry(text: str) -> Entry | None:

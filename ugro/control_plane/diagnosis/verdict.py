@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 
 from ugro.control_plane.diagnosis.catalogue import Kind
 from ugro.control_plane.diagnosis.causes import CAUSES, Advice
-from ugro.control_plane.diagnosis.reading import End, Evidence, Sighting
+from ugro.control_plane.diagnosis.ends import End
+from ugro.control_plane.diagnosis.reading import ENOUGH_PROGRESS, Evidence, Sighting
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
 
 HANDLED_AFTER = 3
@@ -32,6 +33,9 @@ _HARD = {
 }  # fmt: skip
 # Those that are also said in passing, so that without a traceback they weigh less.
 _SAID_IN_PASSING = {"cuda_error", "cuda_mismatch"}
+
+# What is no longer up to the script: it may well go on for the while that a scheduler gives it to end.
+_DECIDED = {"time_limit"}
 
 # What comes first as the root. What another rank's failure brings about comes after a process that a signal ended, even
 # where its words are those of a reason.
@@ -139,8 +143,9 @@ def _was_handled(sighting: Sighting, evidence: Evidence, bad_end: bool) -> bool:
         return True
     if sighting.kind is Kind.CONFIRMATION:
         return False
-    went_on = evidence.progress - sighting.progress
-    return went_on >= (SURELY_HANDLED_AFTER if bad_end else HANDLED_AFTER)
+    if sighting.cause in _DECIDED:
+        return evidence.progress - sighting.progress >= ENOUGH_PROGRESS
+    return evidence.progress - sighting.progress >= (SURELY_HANDLED_AFTER if bad_end else HANDLED_AFTER)
 
 
 def _is_failure(alive: Iterable[Sighting], evidence: Evidence) -> bool:
@@ -257,8 +262,16 @@ def _from_death(end: End, confirmed: Sequence[Sighting], followed: Sequence[Sigh
 
 
 def _from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Evidence) -> Finding:
-    known = (_named_rank(root, evidence), root.rank, _launchers_rank(evidence), _place(root.source, evidence))
-    same = [s.message for s in evidence.sightings if s.cause == root.cause and s.kind is not Kind.HINT]
+    alike = [s for s in evidence.sightings if s.cause == root.cause and s.kind is not Kind.HINT]
+    told = {s.rank for s in alike if s.rank is not None}
+    known = (
+        _named_rank(root, evidence),
+        root.rank,
+        _launchers_rank(evidence),
+        _place(root.source, evidence),
+        told.pop() if len(told) == 1 else None,
+    )
+    same = [s.message for s in alike]
     entry = root.entry
     own = (
         Advice(CAUSES[root.cause].words, entry.suggestion, bool(entry.retry_helps))

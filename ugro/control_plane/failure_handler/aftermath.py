@@ -16,6 +16,9 @@ from ugro.control_plane.failure_handler.steps import Progress, last_progress
 MOST_RANKS = 16
 """Of so many ranks the logs are looked through for a step; those of the others would say the same."""
 
+OF_THE_CODE = ("python_exception", "import_error", "bad_arguments")
+"""Causes for which the same code fails again: it is mended, then the job goes on."""
+
 LAST_PART = 16_000
 """Characters at the end of a log in which the step is looked for."""
 
@@ -70,7 +73,14 @@ def same_before(past: Sequence[Attempt], steps: Mapping[int, int | None], cause:
     return sum(attempt.cause == cause and steps.get(attempt.attempt) == step for attempt in past)
 
 
-def resume_command(job: Job, changes: Sequence[Change]) -> str:
-    """What a person would type to go on with a job that ended."""
+def once_mended(job: Job) -> str:
+    """What is added to the hint after a failure for which the same code fails again; else nothing."""
+    cause = job.first_failure.cause if job.first_failure else None
+    return f"; once it is mended: {resume_command(job, (), cause)}" if cause in OF_THE_CODE else ""
+
+
+def resume_command(job: Job, changes: Sequence[Change], cause: str | None) -> str:
+    """What a person would type to go on with a job that ended; with its code mended, where that was the cause."""
     settings = [word for change in changes for word in ("--set", f"{change.name.lstrip('-')}={change.after}")]
-    return shlex.join(["ugro", "resume", job.id, *settings])
+    mended = ["--new-code"] if cause in OF_THE_CODE else []
+    return shlex.join(["ugro", "resume", job.id, *mended, *settings])

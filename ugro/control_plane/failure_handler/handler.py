@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ugro.common.config import Inventory
-from ugro.common.errors import InputError, NodeError, UgroError
+from ugro.common.errors import InputError, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Checkpoint, Job, JobState, NodeView, Proposal
-from ugro.common.text import printable
+from ugro.common.models import Checkpoint, FirstFailure, Job, JobState, Proposal, Wish
+from ugro.common.text import printable, some
 from ugro.control_plane.checkpoint_store import CheckpointStore
 from ugro.control_plane.failure_handler.aftermath import last_checkpoint
-from ugro.control_plane.failure_handler.policy import decide
+from ugro.control_plane.failure_handler.policy import GRACE_AFTER_ALERT, decide, trouble
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
-from ugro.control_plane.failure_handler.repair import smaller_batch
+from ugro.control_plane.failure_handler.repair import left_out, smaller_batch
+from ugro.control_plane.failure_handler.watch import HANGS, Hang, hang_of, limits_of
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.queue import read_offers
+from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE, Views
 from ugro.nodes.pool import Pool
 
 LOOK_WITHIN = 20.0
@@ -25,91 +28,165 @@ Progress = Callable[[str, int, int], None]
 
 
 class FailureHandler:
-    """Decides about jobs that failed, and carries out what was decided or approved. The caller holds the lock."""
+    """Decides about jobs in trouble, and carries out what was decided or approved. The caller holds the lock."""
 
     def __init__(self, store: MetadataStore, inventory: Inventory, pool: Pool) -> None:
         self._store = store
+        self._inventory = inventory
         self._checkpoints = CheckpointStore(store, inventory, pool)
 
-    async def handle(self, views: Mapping[str, NodeView | NodeError]) -> None:
-        """Decide about every failure that is undecided. Killed anywhere and called again, it comes to the same."""
+    async def handle(self, views: Views) -> None:
+        """Decide about every trouble that is undecided. Killed anywhere and called again, it comes to the same."""
+        self._withdraw_what_is_over()
         for job_id in self._store.undecided():
-            try:
-                job = self._store.job(job_id)
-            except UgroError:  # lost or broken: others tell of it
-                job = None
-            if job and not job.state.ended:
-                continue
-            if job and job.state == JobState.FAILED:
-                await self._decide(job, views)
-            self._store.remember_undecided(job_id, False)
+            job = self._readable(job_id)
+            over = job is None or job.state in (JobState.SUCCEEDED, JobState.CANCELLED)
+            if over or (job and self._is_time(job) and await self._decide(job, views)):
+                self._store.remember_undecided(job_id, False)
 
-    async def _decide(self, job: Job, views: Mapping[str, NodeView | NodeError]) -> None:
+    def _is_time(self, job: Job) -> bool:
+        """A job that goes on, or soon has failed, is for later; a silent node gets its time before all."""
+        if job.state != JobState.UNKNOWN:
+            return trouble(job) is not None
+        silences = self._store.silences()
+        return any(silences[node].watched >= SILENCE_GRACE for node in job.nodes if node in silences)
+
+    def _readable(self, job_id: str) -> Job | None:
+        try:
+            return self._store.job(job_id)
+        except UgroError:  # lost or broken: others tell of it
+            return None
+
+    def _withdraw_what_is_over(self) -> None:
+        """Nobody has to answer whether to end a job that goes on again, or that ended by itself."""
+        for proposal in self._store.proposals().values():
+            job = self._readable(proposal.job) if proposal.ends else None
+            if job and (job.state.ended or job.attempt != proposal.attempt or trouble(job) is None):
+                self._store.withdraw(job.id)
+                self._store.note("", "withdrawn", f"nothing is proposed any more: it is {job.state.value}", job.id)
+
+    async def _decide(self, job: Job, views: Views) -> bool:
+        """Returns whether it is decided; a hang whose end was consented to gets a last time to show signs of life."""
         try:
             spec = self._store.spec(job.id)
         except UgroError:
-            return
-        script = script_of(self._store, job)
+            return True
+        cause, script = trouble(job) or "unknown", script_of(self._store, job)
         checkpoint = await self._last(job, spec, views)
-        cause = job.first_failure.cause if job.first_failure else "unknown"
+        without = left_out(job, spec, read_offers(self._store, self._inventory, (), views))
+        if len(without) == len(job.nodes):
+            if not job.state.ended:
+                return True
+            without = {}
         changes = smaller_batch(spec.args, script) if cause == "cuda_oom" else ()
-        decision = decide(job, spec, checkpoint, changes)
+        decision = decide(job, cause, spec, checkpoint, changes, without)
         if decision.action == "leave":
-            return
+            if spec.on_failure.action(cause) == "retry":
+                self._store.note("", "recovery", f"not tried again: {decision.why}", job.id)
+            return True
+        why = [decision.why, *(f"without {node}: {reason}" for node, reason in without.items())]
         proposal = Proposal(
             job=job.id,
             attempt=job.attempt,
             at=time.time(),
             cause=cause,
-            text=decision.why,
+            text="; ".join(why),
             checkpoint=checkpoint,
             changes=changes,
+            nodes=tuple(node for node in job.nodes if node not in without) if without else (),
+            ends=not job.state.ended,
         )
         try:
             planned = _planned(job, spec, script, proposal)
         except InputError as error:
             self._store.note("", "recovery", f"cannot be resumed: {error.message}", job.id)
-            return
-        if decision.action == "retry":
-            spec = planned.spec.model_copy(update={"not_before": time.time() + decision.wait})
-            self._store.reopen(planned.job, spec, "; ".join([decision.why, *(change.text for change in changes)]))
-            return
-        self._store.propose(proposal)
-        self._store.note("", "proposal", f"{in_words(proposal)}: ugro approve {job.id}, or ugro deny {job.id}", job.id)
+            return True
+        if decision.action == "ask" or job.state == JobState.UNKNOWN:  # which is never dead by UGRO's own word
+            self._propose(proposal)
+            return True
+        if proposal.ends:
+            return self._end_hang(job, spec)
+        spec = planned.spec.model_copy(update={"not_before": time.time() + decision.wait})
+        self._store.reopen(planned.job, spec, "; ".join([decision.why, *(change.text for change in changes)]))
+        return True
 
-    async def _last(self, job: Job, spec: JobSpec, views: Mapping[str, NodeView | NodeError]) -> Checkpoint | None:
+    def _propose(self, proposal: Proposal) -> None:
+        told = f"{in_words(proposal)}: ugro approve {proposal.job}, or ugro deny {proposal.job}"
+        self._store.propose(proposal)
+        self._store.note("", "proposal", told, proposal.job)
+
+    def _end_hang(self, job: Job, spec: JobSpec) -> bool:
+        """Let a hang count as a failure once it went on for long enough after the alert. The next tick ends it."""
+        hang = hang_of(self._store, job)
+        if hang.seconds >= GRACE_AFTER_ALERT * limits_of(spec).floor:
+            self._store.save(_failed(job, hang), "failing", f"{job.alert}; ended, as the job allows")
+        return False
+
+    async def _last(self, job: Job, spec: JobSpec, views: Views) -> Checkpoint | None:
         """The furthest whole one; it may be a copy on this machine, since the node that saved it may be silent now."""
         listing = await self._checkpoints.find(job, spec, views, LOOK_WITHIN)
         last = last_checkpoint(job, listing.checkpoints, self._checkpoints.kept(job))
         return last.checkpoint if last else None
 
+    def end(self, proposal: Proposal) -> None:
+        """Let the next tick end the job that a proposal is about, as it says. Nothing where it has ended.
+
+        Raises:
+            InputError: it goes on again.
+        """
+        job = self._store.job(proposal.job)
+        if job.state.ended or job.attempt != proposal.attempt:
+            return
+        cause = trouble(job)
+        self._store.withdraw(job.id)
+        if cause is None:
+            raise InputError(f"{job.id} goes on: it is {job.state.value}", f"see: ugro status {job.id}")
+        if cause == "hang":
+            failed = _failed(job, hang_of(self._store, job))
+            self._store.save(failed, "failing", f"{job.alert}; ended, as approved")
+        else:
+            abandoned = job.model_copy(update={"wish": Wish.ABANDON})
+            self._store.save(abandoned, "cancel", "without the word of silent nodes, as approved")
+
     async def approve(self, proposal: Proposal, progress: Progress | None = None) -> Job:
-        """Queue the job again as it was proposed.
+        """Queue the job, which has ended, again as it was proposed.
 
         Raises:
             InputError: the job is not as it was then. StateError, NodeError: the checkpoint cannot be brought here.
         """
         job = self._store.job(proposal.job)
-        if job.attempt != proposal.attempt or not job.state.ended:
+        if job.attempt != proposal.attempt:
             self._store.withdraw(job.id)
             raise InputError(f"{job.id} was resumed already: it is {job.state.value}", f"see: ugro status {job.id}")
         planned = _planned(job, self._store.spec(job.id), script_of(self._store, job), proposal)
-        if proposal.checkpoint and any(node not in proposal.checkpoint.whole_at for node in job.nodes):
-            await self._checkpoints.bring(job, proposal.checkpoint, progress)
+        nodes, held = proposal.nodes or job.nodes, proposal.checkpoint
+        if held and any(node not in held.whole_at for node in nodes):
+            await self._checkpoints.bring(job, held, progress)
         resumed = self._store.reopen(planned.job, planned.spec, f"approved: {in_words(proposal)}")
         self._store.withdraw(job.id)
         return resumed
 
 
 def _planned(job: Job, spec: JobSpec, script: str, proposal: Proposal) -> NextAttempt:
+    ended = job if job.state.ended else job.model_copy(update={"state": JobState.FAILED})
     wanted = {change.name: change.after for change in proposal.changes}
-    return next_attempt(job, spec, script, proposal.checkpoint, wanted)
+    return next_attempt(ended, spec, script, proposal.checkpoint, wanted, ",".join(proposal.nodes) or None)
+
+
+def _failed(job: Job, hang: Hang) -> Job:
+    """The record of a job that hangs, as one that is to be ended for it."""
+    message = (job.alert or "").removeprefix(HANGS)
+    node = next((rank.node for rank in job.ranks if rank.rank == hang.rank), job.nodes[0])
+    failure = FirstFailure(rank=hang.rank, node=node, cause="hang", message=message)
+    return job.model_copy(update={"first_failure": failure, "reason": job.alert or "", "alert": None})
 
 
 def script_of(store: MetadataStore, job: Job) -> str:
     """The text of a job's script, from the snapshot of its code; nothing where that is gone."""
     try:
-        return (store.files(job.id).snapshot / job.command[0]).read_text(encoding="utf-8", errors="replace")
+        return (store.files(job.id).snapshot(job.code.attempt) / job.command[0]).read_text(
+            encoding="utf-8", errors="replace"
+        )
     except OSError:
         return ""
 
@@ -118,4 +195,6 @@ def in_words(proposal: Proposal) -> str:
     """What would be done, in one line."""
     at = proposal.checkpoint
     where = f"go on from step {at.step} ({printable(at.name)})" if at else "begin again"
-    return "; ".join([where, *(printable(change.text) for change in proposal.changes)])
+    first = ["end it"] if proposal.ends else []
+    fewer = [f"on {some(proposal.nodes)} only"] if proposal.nodes else []
+    return "; ".join([*first, where, *fewer, *(printable(change.text) for change in proposal.changes)])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Change, Checkpoint, Job
+from ugro.common.models import Change, Checkpoint, Job, JobState
 from ugro.common.text import duration
 from ugro.control_plane.diagnosis.causes import CAUSES
 
 SAME_FAILURES = 2
 """So many failures of one cause after the same checkpoint are enough: another attempt would be the third."""
+
+GRACE_AFTER_ALERT = 1.0
+"""Times the watchdog's floor that a hang has to go on after it was told, until a standing consent ends the job."""
 
 FROM_OUTSIDE = ("killed", "hang")
 """Causes that say nothing against the job itself: it may go well once nobody interferes."""
@@ -25,9 +29,29 @@ class Decision:
     wait: float = 0.0
 
 
-def decide(job: Job, spec: JobSpec, checkpoint: Checkpoint | None, changes: tuple[Change, ...]) -> Decision:
-    """What to do about a job's failure, given the checkpoint it would go on from and what would be changed."""
-    cause = job.first_failure.cause if job.first_failure else "unknown"
+def trouble(job: Job) -> str | None:
+    """The cause of a failure, or of what a job that has not ended suffers from; None: nothing is to be decided."""
+    if job.state == JobState.FAILED:
+        return job.first_failure.cause if job.first_failure else "unknown"
+    if job.wish or job.state.ended:
+        return None
+    if job.state == JobState.UNKNOWN:
+        return "node_lost"
+    return "hang" if job.alert and not job.first_failure else None
+
+
+def decide(
+    job: Job,
+    cause: str,
+    spec: JobSpec,
+    checkpoint: Checkpoint | None,
+    changes: tuple[Change, ...],
+    left_out: Collection[str] = (),
+) -> Decision:
+    """What to do about a job's trouble, given the checkpoint it would go on from and what would be changed.
+
+    `left_out` are nodes that it would go on without: nobody consents to that beforehand.
+    """
     action = spec.on_failure.action(cause)
     if action == "fail":
         return Decision("leave", f"{cause}: the job says that nothing is to be done about it")
@@ -35,18 +59,22 @@ def decide(job: Job, spec: JobSpec, checkpoint: Checkpoint | None, changes: tupl
         return Decision("leave", f"{cause}: the same would happen again")
     step = checkpoint.step if checkpoint else None
     where = f"after step {step}" if step is not None else "from the beginning"
-    before = [(past.cause, past.step) for past in job.past] + [
-        (cause, job.resume_from.step if job.resume_from else None)
-    ]
-    if before.count((cause, step)) >= SAME_FAILURES and not changes:
+    if _failures(job, cause, step).count((cause, step)) >= SAME_FAILURES and not changes and not left_out:
         return Decision("leave", f"{cause}: it failed {SAME_FAILURES} times {where}, a third time would be no other")
     retries = len(job.past)
-    if action == "ask":
+    if action == "ask" or left_out:
         return Decision("ask", f"{cause}: it may go well {where}")
     if retries >= spec.on_failure.max_retries:
         return Decision("ask", f"{cause}: it was tried again {retries} times, as often as the job allows")
     wait = spec.on_failure.backoff * 2**retries
     return Decision("retry", f"{cause}: tried again {where} in {duration(wait)}, as the job allows", wait)
+
+
+def _failures(job: Job, cause: str, step: int | None) -> list[tuple[str | None, int | None]]:
+    """How each attempt ended, and the step of its last checkpoint: where the attempt after it began."""
+    causes = [past.cause for past in job.past] + [cause]
+    began = [past.step for past in job.past] + [job.resume_from.step if job.resume_from else None]
+    return list(zip(causes, [*began[1:], step], strict=True))
 
 
 def can_help(cause: str, changes: tuple[Change, ...]) -> bool:

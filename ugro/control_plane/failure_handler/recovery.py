@@ -96,6 +96,7 @@ def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job
         started_at=job.started_at,
         ended_at=job.ended_at,
         placement=job.placement,
+        code=job.code,
         reason=job.reason,
         cause=job.first_failure.cause if job.first_failure else None,
         step=job.resume_from.step if job.resume_from else None,

@@ -1,4 +1,4 @@
-"""What a new attempt does otherwise: changed arguments, and the smaller batch after a CUDA OOM. Pure.
+"""What a new attempt does otherwise: changed arguments, the smaller batch after a CUDA OOM, a node less. Pure.
 
 Scripts call the same thing by many names. An argument that the command line has already is changed where it stands;
 one that it lacks is only added under a name that the script itself has.
@@ -10,7 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ugro.common.errors import InputError
-from ugro.common.models import Change
+from ugro.common.job_spec import JobSpec
+from ugro.common.models import Change, Job, NodeShare
+from ugro.control_plane.resource_manager.governor import Offer
 
 BATCH = (
     "per_device_train_batch_size",
@@ -93,6 +95,26 @@ def smaller_batch(args: Sequence[str], script: str) -> tuple[Change, ...]:
             kept = _rounded(int(before), after)
             return halved, Change(name=known[wanted], before=None, after=str(kept))
     return (halved,)
+
+
+def left_out(job: Job, spec: JobSpec, offers: Mapping[str, Offer]) -> dict[str, str]:
+    """The nodes of a job that cannot do their part any more, and why: silent, or short of GPUs.
+
+    None where others take their place by themselves, since the job asks for a number of nodes.
+    """
+    shares = job.placement.shares if job.placement else ()
+    found = {share.node: why for share in shares if (why := _unable(share, offers.get(share.node)))}
+    able = sum(not offer.error for name, offer in offers.items() if name not in found)
+    return {} if isinstance(spec.nodes, int) and able >= spec.nodes else found
+
+
+def _unable(share: NodeShare, offer: Offer | None) -> str:
+    if offer is None:
+        return "it is not in the inventory any more"
+    if offer.error:
+        return offer.error.problem
+    short = len(offer.gpus) < len(share.gpus)
+    return "; ".join(offer.left_out) or "it has too few GPUs" if short else ""
 
 
 def _rounded(total: int, parts: int) -> int:

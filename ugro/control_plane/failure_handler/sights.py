@@ -127,7 +127,7 @@ class Memory(Record):
     """What the watchdog knows of a job's attempt. Only `looked_at` and `look_gaps` are of the real clock.
 
     `longest` is the longest gap between two signs of life. `stepped` says whether its logs show a step; None: nobody
-    has read them since they grew.
+    has read them since they grew. `hung_at` is when a hang was told that goes on, `culprit` the rank that it lies with.
     """
 
     attempt: int
@@ -143,7 +143,8 @@ class Memory(Record):
     stepped: bool | None = None
     idle: float = 0.0
     idle_told: bool = False
-    hung: bool = False
+    hung_at: float | None = None
+    culprit: int | None = None
     ranks: tuple[RankMemory, ...] = ()
 
 
@@ -166,9 +167,9 @@ def look(memory: Memory | None, attempt: int, sights: Sequence[Sight], at: float
     }
     if lives:
         # A start teaches nothing of what comes after it; what went on again after an alert was no hang.
-        healthy = memory.signs > 0 and (memory.hung or memory.stepped is not False)
+        healthy = memory.signs > 0 and (memory.hung_at is not None or memory.stepped is not False)
         longest = max(memory.longest, watched - memory.alive_at) if healthy else memory.longest
-        changed |= {"signs": memory.signs + 1, "longest": longest, "hung": False, "stepped": memory.stepped or None}
+        changed |= {"signs": memory.signs + 1, "longest": longest, "hung_at": None, "stepped": memory.stepped or None}
     if lives or not counts:  # nobody knows what happened while nobody looked: silence begins anew
         changed |= {"alive_at": watched, "still_at": watched, "still_looks": 0}
     after = [_remember(known.get(sight.rank), sight, watched) for sight in sights]

@@ -17,7 +17,7 @@ LINE_LENGTH = 2000
 _NUMBER = r"(\d{1,3}(?:,\d{3})+|\d{1,12})"
 _END = r"(?!\.?\d|\s*(?:ms|us|s|sec|secs|seconds|x)\b)"
 _WORD = re.compile(
-    r"(?:(?<![A-Za-z_])(?<!per )(?<!max )(?<!total )(?<!every )(?:global[_ -]?step|step|iteration|iter)s?"
+    r"(?:(?<![A-Za-z_])(?<!per )(?<!max )(?<!total )(?<!every )(?:global[_ -]?step|step|iteration|iter)(s?)"
     r"|(?<![A-Za-z_])train(?:er)?/global_step)"
     rf"['\"]?\s{{0,12}}[:=\[(#]?\s{{0,12}}{_NUMBER}{_END}(?:\s{{0,12}}(?:/|of)\s{{0,12}}{_NUMBER})?",
     re.IGNORECASE,
@@ -51,8 +51,9 @@ def progress_of(line: str) -> Progress | None:
     """What one line says of a training's way; None: nothing, as with bars of downloads."""
     line = printable(line[-LINE_LENGTH:])
     epoch = int(match[1]) if (match := _EPOCH.search(line)) else None
-    if match := _WORD.search(line):
-        return Progress(_whole(match[1]), _whole(match[2]), epoch)
+    for match in _WORD.finditer(line):
+        if match[3] or not match[1] or _LOSS.search(line):  # `steps: 400` alone says how many there are to be
+            return Progress(_whole(match[2]), _whole(match[3]), epoch)
     if match := _BAR.search(line):
         title = line[: match.start()].partition("%|")[0]
         return None if _OTHER_WORK.search(title) else Progress(_whole(match[1]), _whole(match[2]), epoch, bar=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -14,19 +17,35 @@ from ugro.common.text import count, duration
 from ugro.control_plane.evidence import rank_log
 from ugro.control_plane.failure_handler.sights import IDLE_SECONDS, Limits, Memory, Sight, look
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
-from ugro.control_plane.failure_handler.watchdog import State, judge, needs_steps
+from ugro.control_plane.failure_handler.watchdog import State, Verdict, judge, needs_steps
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.observation import Observation
 from ugro.nodes.run_files import RankFiles, RunFiles
 
+if TYPE_CHECKING:
+    from ugro.control_plane.stacks import Said
+
+HANGS = "hangs: "
+"""How the alert of a job begins that hangs."""
+
 SyncLogs = Callable[[Job], Awaitable[object]]
+Stand = Callable[[Job], Awaitable["Said"]]
 
 
-async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs: SyncLogs) -> None:
+@dataclass(frozen=True)
+class Hang:
+    """For how many watched seconds it has gone on since it was told, and the rank that does not take part."""
+
+    seconds: float
+    rank: int | None
+
+
+async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs: SyncLogs, stand: Stand) -> None:
     """Take a look at a running job into account, where it is time, and tell a hang, its end, and GPUs that idle.
 
     Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
+    Then it is also kept where each rank stands.
     """
     path, limits = store.files(job_id).watchdog, limits_of(store.spec(job_id))
     with state_errors(path):
@@ -36,24 +55,56 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs:
     job = store.job(job_id)
     memory = look(before, job.attempt, sights(job, seen), seen.at, limits)
     if before is None and job.alert:  # the memory is lost, and a hang is over only with a sign of life
-        memory = memory.model_copy(update={"hung": True})
+        memory = memory.model_copy(update={"hung_at": memory.watched})
     steps: Mapping[int, Progress | None] = {}
     if needs_steps(memory, limits):
         await sync_logs(job)
         steps = _steps(store, job)
         memory = memory.model_copy(update={"stepped": any(steps.values())})
     verdict = judge(memory, limits, steps)
+    if verdict.state == State.HUNG and job.alert is None:
+        verdict = await _confirmed(store, job, verdict, stand)
     idle = memory.idle >= IDLE_SECONDS and not memory.idle_told
-    changed = {"hung": verdict.state == State.HUNG, "idle_told": memory.idle_told or idle}
+    changed: dict[str, object] = {"hung_at": None, "culprit": None, "idle_told": memory.idle_told or idle}
+    if verdict.state == State.HUNG:
+        since = memory.watched if memory.hung_at is None else memory.hung_at
+        changed |= {"hung_at": since, "culprit": memory.culprit if verdict.rank is None else verdict.rank}
     with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
         write_atomic(path, memory.model_copy(update=changed).model_dump_json())
     if idle:
         gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
         job = store.save(job, "idle", f"its {gpus} did nothing for {duration(memory.idle)}")
     if verdict.state == State.HUNG and job.alert is None:
-        store.save(job.model_copy(update={"alert": f"hangs: {verdict.reason}"}), "hang", verdict.reason)
+        store.remember_undecided(job.id)
+        store.save(job.model_copy(update={"alert": HANGS + verdict.reason}), "hang", verdict.reason)
     elif verdict.state != State.HUNG and job.alert is not None:
         store.save(job.model_copy(update={"alert": None}), "running", "it goes on: there are signs of life again")
+
+
+async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: Stand) -> Verdict:
+    """Keep where the ranks stand, which nobody can see once they were ended, and hear what NCCL knows of them."""
+    # Here, since every command that looks has the watchdog, and few of them find a hang.
+    from ugro.control_plane.failure_handler.nccl_report import difference
+    from ugro.control_plane.stacks import keep, report_of_nccl
+    from ugro.nodes.stacks import NodeStacks
+
+    said = await stand(job)
+    with store.optional(), state_errors(path := store.files(job.id).hang(job.attempt)):
+        keep(path, said, time.time())
+    report = report_of_nccl([one for one in said.values() if isinstance(one, NodeStacks)])
+    found = difference(report, job.ranks)
+    if found is None:
+        return verdict
+    rank = verdict.rank if found.rank is None else found.rank
+    return replace(verdict, rank=rank, reason=f"{verdict.reason}; {found.text}")
+
+
+def hang_of(store: MetadataStore, job: Job) -> Hang:
+    """What is remembered of the hang that a job's alert tells of."""
+    memory = _read(store.files(job.id).watchdog)
+    if memory is None or memory.attempt != job.attempt or memory.hung_at is None:
+        return Hang(0.0, None)
+    return Hang(memory.watched - memory.hung_at, memory.culprit)
 
 
 def limits_of(spec: JobSpec) -> Limits:

@@ -53,7 +53,7 @@ def needs_steps(memory: Memory, limits: Limits) -> bool:
     """
     if memory.stepped is None and memory.watched - memory.alive_at >= limits.floor / RHYTHM:
         return True
-    return memory.stepped is True and not memory.hung and _hangs(memory, allowance(memory, limits), limits)
+    return memory.stepped is True and memory.hung_at is None and _hangs(memory, allowance(memory, limits), limits)
 
 
 def judge(memory: Memory, limits: Limits, steps: Mapping[int, Progress | None] | None = None) -> Verdict:
@@ -61,7 +61,7 @@ def judge(memory: Memory, limits: Limits, steps: Mapping[int, Progress | None] |
     quiet, allowed = memory.watched - memory.alive_at, allowance(memory, limits)
     if not memory.stepped:
         allowed = max(allowed, min(limits.ceiling, BEFORE_STEPS * limits.floor))
-    if memory.hung or _hangs(memory, allowed, limits):
+    if memory.hung_at is not None or _hangs(memory, allowed, limits):
         culprit, words = _odd_one(memory, steps or {})
         return Verdict(State.HUNG, f"{words}; {_silence_in_words(memory, quiet, steps or {})}", culprit)
     if quiet <= max(memory.longest, WATCH_GAP):

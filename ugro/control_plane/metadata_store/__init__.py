@@ -11,7 +11,8 @@
       alerts.yaml         channels and rules of a person (docs/alerts.md); alerts.json: what was told, and what waits
       history/NODE/       looks.jsonl: what its GPUs showed, one look a minute (the older half in looks.1.jsonl)
       jobs/job-001/       job.json (job.json.before: the copy before the last change), spec.json, events.jsonl,
-                          metrics.jsonl, watchdog.json (what the watchdog remembers), snapshot/, logs/<attempt>/
+                          metrics.jsonl, watchdog.json (what the watchdog remembers), snapshot/ (the code; snapshot-N/:
+                          that of attempt N and those after it, where it is other code), logs/<attempt>/
 
 A job's folder is its truth; both indexes are rebuilt from the folders (`ugro state rebuild`). The order of writes: a
 new job enters the index before its record is written, an ended one leaves it after its record and its summary are. So

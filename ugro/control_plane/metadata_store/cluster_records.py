@@ -50,7 +50,7 @@ class ClusterRecords:
 
     def note(self, node: str, kind: str, message: str, job: str = "") -> None:
         """Add an event about a node, or of a job there that is no change of its record."""
-        self._timeline.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message))
+        self._timeline.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message, noted=True))
 
     # --- this master -------------------------------------------------------------------------------------------------
 

@@ -22,8 +22,18 @@ Fields = dict[str, Any]
 OnUnreadable = Callable[[RecordUnreadable], object]
 """What to do about one unreadable record among many, as `os.walk` takes its `onerror`."""
 
+
+def _with_code_of_attempts(job: Fields) -> Fields:
+    """Before version 3 all attempts of a job ran one code. What is no list of attempts is the model's to refuse."""
+    past = job.get("past", [])
+    if isinstance(past, list):
+        past = [one | {"code": job.get("code")} if isinstance(one, dict) else one for one in past]
+    return job | {"past": past, "schema_version": 3}
+
+
 MIGRATIONS: Mapping[int, Callable[[Fields], Fields]] = {
     1: lambda job: job | {"priority": 0, "schema_version": 2},
+    2: _with_code_of_attempts,
 }
 """From the schema version of a job's record to the next one."""
 

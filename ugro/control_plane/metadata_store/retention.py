@@ -59,13 +59,21 @@ def pruned_at(store: MetadataStore, job_id: str) -> str | None:
 
 
 def strays(store: MetadataStore, before: float) -> list[Path]:
-    """Temporary files that were made before that moment, whose writers were killed.
+    """Temporary files and folders that were made before that moment, whose writers were killed.
 
     By the change time of the inode: a link to an older record has that record's modification time.
     """
     with state_errors(store.home):
         made = [*store.home.glob(".tmp-*"), *store.home.glob(".master-*"), *store.home.glob(f"{JOBS}/*/.tmp-*")]
         return [path for path in made if _changed_at(path) < before]
+
+
+def remove_stray(path: Path) -> None:
+    """Remove one of them, if it is there still."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _changed_at(path: Path) -> float:

@@ -51,7 +51,7 @@ class Timeline:
         with state_errors(path := self._of_job(event.job)):
             if event in read_tail(path, Event, TAIL_SLACK + 2 * len(line.encode()))[-1:]:
                 return False
-        told = [other for other in self.of_job(event.job) if not other.node]  # what a node said is in no record
+        told = [other for other in self.of_job(event.job) if not (other.noted or other.node)]
         if event in told:
             return told[-1] != event
         if event not in self.of_cluster():

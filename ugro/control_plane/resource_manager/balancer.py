@@ -204,7 +204,7 @@ def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Offer]) -> 
 def contents(offer: Offer) -> str:
     """What a node has, for people: usable GPUs with their memory, and what is wrong with others."""
     if offer.error:
-        return offer.error.message
+        return offer.error.problem
     known = {slot.memory_mib for slot in offer.gpus if slot.memory_mib is not None}
     sizes = ", ".join(dict.fromkeys(size(mib) for mib in sorted(known)))
     usable = count(len(offer.gpus), "usable GPU") + (f" ({sizes})" if sizes else "")

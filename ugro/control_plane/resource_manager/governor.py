@@ -6,10 +6,11 @@ What a node or its driver does not say (None) is never taken for zero: the unkno
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import NodeError
+from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, Unreachable
 from ugro.common.models import Drain, Gpu, GpuProcess, Job, NodeView, Placement
 from ugro.common.text import printable, size
 
@@ -52,6 +53,11 @@ class Offer:
     links: Mapping[str, float] = field(default_factory=dict)
 
     @property
+    def silent(self) -> bool:
+        """Whether the node only does not answer."""
+        return isinstance(self.error, (Unreachable, LinkLost, CommandTimedOut))
+
+    @property
     def gpus(self) -> tuple[Slot, ...]:
         """The slots that are GPUs."""
         return tuple(slot for slot in self.slots if slot.key != cpu_key(self.node))
@@ -76,6 +82,17 @@ def leases(jobs: Iterable[Job]) -> dict[str, str]:
     return held
 
 
+def held_gpus(job: Job, offers: Mapping[str, Offer]) -> list[str]:
+    """Which GPUs of a job that ended somebody else uses still, or nobody whom the driver names: in words."""
+    shares = [share for share in (job.placement.shares if job.placement else ()) if share.node in offers]
+    return [
+        f"{share.node}: {offers[share.node].busy[uuid]}"
+        for share in shares
+        for uuid in share.gpus
+        if uuid in offers[share.node].busy
+    ]
+
+
 def offers(
     inventory: Inventory,
     views: Mapping[str, NodeView | NodeError],
@@ -83,19 +100,26 @@ def offers(
     drains: Mapping[str, Drain],
     known: Mapping[str, Mapping[str, str]],
     master: str | None,
+    since: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Offer]:
     """What every node of the inventory can give, in its order; a node without a view counts as unreadable.
 
-    `held` is what `leases` says, `known` the GPUs seen in the past (node -> UUID -> name), `master` our own id.
+    `held` is what `leases` says, `known` the GPUs seen in the past (node -> UUID -> name), `master` our own id. `since`
+    tells of a node that does not answer since when.
     """
     found = {}
     for name, config in inventory.nodes.items():
         view = views.get(name) or NodeError(name, "was not asked")
         if isinstance(view, NodeError):
-            found[name] = Offer(name, refusal=view.message, error=view)
+            offer = Offer(name, refusal=view.message, remedy=view.hint, error=view)
+            found[name] = replace(offer, refusal=_silence(view, since.get(name))) if offer.silent else offer
         else:
             found[name] = _offer(config, view, held, drains.get(name), known.get(name, {}), master)
     return found
+
+
+def _silence(error: NodeError, since: str | None) -> str:
+    return f"{error.node} does not answer ({f'since {since}; ' if since else ''}{error.problem})"
 
 
 def _offer(

@@ -65,7 +65,12 @@ def silences(before: Mapping[str, Silence], views: Views, now: float) -> dict[st
         old = before.get(name) or Silence(since=now, seen_at=now)
         gap = now - old.seen_at
         found[name] = Silence(
-            since=old.since, seen_at=now, watched=old.watched + (gap if 0 <= gap <= WATCH_GAP else 0.0)
+            since=old.since,
+            seen_at=now,
+            watched=old.watched + (gap if 0 <= gap <= WATCH_GAP else 0.0),
+            code=view.code,
+            problem=view.problem,
+            hint=view.hint,
         )
     return found
 

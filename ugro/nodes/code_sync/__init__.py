@@ -1,6 +1,21 @@
-"""The code a job runs: frozen when the job is submitted, and brought to each node whole or not at all."""
+"""The code a job runs: frozen when the job is submitted (or resumed with other code), brought whole to each node."""
 
-from ugro.nodes.code_sync.push import Progress, PushReport, push_code
+from ugro.nodes.code_sync.manifest import Differences, differences, read_manifest
+from ugro.nodes.code_sync.push import CONFLICT_HINT, Progress, PushReport, conflict_in_words, conflicts, push_code
 from ugro.nodes.code_sync.snapshot import LARGE_BYTES, Selection, select_files, take_snapshot
 
-__all__ = ["LARGE_BYTES", "Progress", "PushReport", "Selection", "push_code", "select_files", "take_snapshot"]
+__all__ = [
+    "CONFLICT_HINT",
+    "LARGE_BYTES",
+    "Differences",
+    "Progress",
+    "PushReport",
+    "Selection",
+    "conflict_in_words",
+    "conflicts",
+    "differences",
+    "push_code",
+    "read_manifest",
+    "select_files",
+    "take_snapshot",
+]

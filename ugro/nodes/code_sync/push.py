@@ -2,30 +2,30 @@
 
 Two steps of `receive_code.py` on the node frame the transfer. The first says which files no recent job has there
 already, the last checks every file and publishes. What is missing goes by rsync where both sides have it, else, or when
-rsync fails, as one tar through the transport's own channel.
+rsync fails, as one tar through the transport's own channel. Where a node has an earlier code of the job, the first step
+is told what was in that one, so that the last can replace it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
-import os
 import secrets
-import stat
 import tarfile
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import ugro.nodes.code_sync.rsync as rsync
 from ugro.common.errors import NodeRefused, StateError
-from ugro.common.text import printable
-from ugro.nodes.code_sync.snapshot import walk
+from ugro.common.text import printable, some
+from ugro.nodes.code_sync.manifest import Entry, encoded, read_manifest
 from ugro.nodes.scripts import load
-from ugro.nodes.scripts.receive_code import local, wire
+from ugro.nodes.scripts.receive_code import local
 from ugro.nodes.transport import Transport
 
 Progress = Callable[[int, int], None]
@@ -36,15 +36,15 @@ PATIENCE_SECONDS = 300
 SLOWEST_LINK = 50_000
 """Bytes per second below which a push is given up."""
 
-Entry = dict[str, Any]
-"""One file: `name`, and `size`, `mode`, `mtime` (ns), `sha256`, or `link` for a symlink's target."""
-
 PYTHON_SCRIPT = """
 python=$1 program=$2
 shift 2
 case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac
 exec "$python" -I -S -c "$program" "$@"
 """
+
+
+CONFLICT_HINT = "move them away on the node, or leave them out of the new code with .ugroignore"
 
 
 @dataclass(frozen=True)
@@ -62,74 +62,132 @@ class PushReport:
     note: str = ""
 
 
-async def push_code(transport: Transport, snapshot: Path, job_dir: str, progress: Progress | None = None) -> PushReport:
+async def push_code(
+    transport: Transport, snapshot: Path, job_dir: str, progress: Progress | None = None, before: Sequence[Path] = ()
+) -> PushReport:
     """Bring a snapshot to `<job_dir>/code` on a node. Files that a recent job's code has there are copied, not sent.
 
     `job_dir` is absolute or begins with `~/`. May be called again at any time: a complete push is left alone, an
-    interrupted one is made anew. It takes as long as the link needs.
+    interrupted one is made anew or carried on. It takes as long as the link needs.
+
+    Code of one of the snapshots `before` is replaced: files of it that are no more go, those that the job wrote stay.
 
     Raises:
         StateError: the snapshot cannot be read.
-        NodeRefused: no python, no space, no permission, or other code is there already.
+        NodeRefused: no python, no space, no permission, other code is there already, or the job wrote files where the
+            snapshot has others; nothing was changed.
         NodeError: the node cannot be reached; LinkLost: whether the code is there is unknown.
     """
     started = time.monotonic()
-    try:
-        entries = await asyncio.to_thread(read_manifest, snapshot)
-    except OSError as error:
-        raise StateError(f"the snapshot {snapshot} cannot be read: {error}") from None
-    push = _Push(transport, snapshot, job_dir, entries, progress)
+    push = await _push(transport, snapshot, job_dir, before, progress)
     report = await push.deliver()
     return replace(report, seconds=time.monotonic() - started)
 
 
-def read_manifest(snapshot: Path) -> list[Entry]:
-    """Every file of a snapshot.
+async def conflicts(transport: Transport, snapshot: Path, job_dir: str, before: Sequence[Path]) -> list[str]:
+    """The files that a job wrote on a node where the snapshot has others, by name. It only looks.
 
     Raises:
-        OSError: one cannot be read.
+        StateError, NodeError: as `push_code` does.
     """
-    return [_entry(snapshot / path, path) for path in walk(snapshot)]
+    push = await _push(transport, snapshot, job_dir, before, None)
+    return await push.conflicts()
 
 
-def _entry(path: Path, name: str) -> Entry:
-    status = path.lstat()
-    if stat.S_ISLNK(status.st_mode):
-        return {"name": wire(name), "link": wire(os.readlink(path))}
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    mode, mtime = status.st_mode & 0o777, status.st_mtime_ns
-    return {"name": wire(name), "size": status.st_size, "mode": mode, "mtime": mtime, "sha256": digest}
+def conflict_in_words(names: Sequence[str]) -> str:
+    """That there are such files."""
+    return f"the job wrote files where the new code has others: {some([printable(name) for name in names])}"
+
+
+async def _push(
+    transport: Transport, snapshot: Path, job_dir: str, before: Sequence[Path], progress: Progress | None
+) -> _Push:
+    try:
+        entries = await asyncio.to_thread(read_manifest, snapshot)
+    except OSError as error:
+        raise StateError(f"the snapshot {snapshot} cannot be read: {error}") from None
+    return _Push(transport, snapshot, job_dir, entries, before, progress)
 
 
 class _Push:
     """One push to one node."""
 
     def __init__(
-        self, transport: Transport, snapshot: Path, job_dir: str, entries: list[Entry], progress: Progress | None
+        self,
+        transport: Transport,
+        snapshot: Path,
+        job_dir: str,
+        entries: list[Entry],
+        before: Sequence[Path],
+        progress: Progress | None,
     ) -> None:
         self._transport = transport
         self._snapshot = snapshot
         self._job_dir = job_dir
         self._entries = entries
-        self._manifest = json.dumps(entries).encode()
+        self._manifest = encoded(entries)
+        self._before = before
         self._progress = progress or (lambda sent, total: None)
+        self._earlier = b""
+        self._digest = hashlib.sha256(self._manifest).hexdigest()
         self._token = secrets.token_hex(4)
         self._seconds = PATIENCE_SECONDS + sum(entry.get("size", 0) for entry in entries) / SLOWEST_LINK
 
     async def deliver(self) -> PushReport:
         """Do all the steps that are needed."""
-        place = await self._step("begin", self._manifest)
-        if place["present"]:
-            return PushReport("present")
+        place = await self._begin()
+        report = PushReport("present")
+        if not place["present"]:
+            report, place = await self._send(place)
+        if place["staged"]:
+            await self._replace("replace")
+        return report
+
+    async def _send(self, place: Mapping[str, Any]) -> tuple[PushReport, dict[str, Any]]:
+        """Send what is missing. Returns what was done, and what the node says then."""
         missing = {number: self._entries[number] for number in place["missing"]}
         report = PushReport("tar", len(missing), sum(entry["size"] for entry in missing.values()))
         if missing and place["rsync"] and rsync.usable(self._transport):
             problem = await self._rsync(missing, place)
             report = replace(report, note=f"rsync failed ({problem})") if problem else replace(report, method="rsync")
         parcel = Parcel(self._snapshot, {} if report.method == "rsync" else missing, self._progress)
-        answer = await self._step("finish", parcel)
-        return PushReport("present") if answer["present"] else report
+        answer = await self._receive("finish", parcel)
+        return PushReport("present") if answer["present"] else report, answer
+
+    async def conflicts(self) -> list[str]:
+        """Code that no snapshot knows is for the push to judge: it may be that of another master's job."""
+        answer = await self._replace("check")
+        if "holds" in answer and (earlier := await asyncio.to_thread(self._manifest_of, answer["holds"])):
+            self._earlier = earlier
+            answer = await self._replace("check")
+        return [str(name) for name in answer["conflicts"]]
+
+    async def _begin(self) -> dict[str, Any]:
+        place = await self._first_step()
+        if "holds" in place:
+            if names := await self.conflicts():
+                raise NodeRefused(self._transport.name, conflict_in_words(names), CONFLICT_HINT)
+            place = await self._first_step()
+        if "holds" in place:
+            raise self._refusal("code is there already and holds other code: move it away")
+        return place
+
+    async def _first_step(self) -> dict[str, Any]:
+        """The first step, once nothing is unfinished: what a controller that was killed began may even be going on."""
+        place = await self._receive("begin", self._manifest)
+        while "unfinished" in place:
+            await self._replace("carry_on")
+            place = await self._receive("begin", self._manifest)
+        return place
+
+    def _manifest_of(self, digest: str) -> bytes:
+        """That of the snapshot before which is this code, empty: none is."""
+        for snapshot in self._before:
+            with contextlib.suppress(OSError):  # it is gone from here
+                manifest = encoded(read_manifest(snapshot))
+                if hashlib.sha256(manifest).hexdigest() == digest:
+                    return manifest
+        return b""
 
     async def _rsync(self, missing: Mapping[int, Entry], place: Mapping[str, Any]) -> str:
         total = sum(entry["size"] for entry in missing.values())
@@ -139,12 +197,22 @@ class _Push:
         names = [local(entry["name"]) for entry in missing.values()]
         return await rsync.send(command, names, lambda done: self._progress(done, total), self._seconds)
 
-    async def _step(self, step: str, data: bytes | AsyncIterable[bytes]) -> dict[str, Any]:
-        """Run one step of the receiving program, and read its answer."""
-        digest = hashlib.sha256(self._manifest).hexdigest()
+    async def _receive(self, step: str, data: bytes | AsyncIterable[bytes]) -> dict[str, Any]:
+        """A step of the program that makes the new tree."""
+        earlier = hashlib.sha256(self._earlier).hexdigest() if self._earlier else ""
+        return await self._run("receive_code.py", (step, self._job_dir, self._token, self._digest, earlier), data)
+
+    async def _replace(self, step: str) -> dict[str, Any]:
+        """A step of the program that puts it in the place of earlier code."""
+        args = (step, self._job_dir, self._token, self._digest)
+        return await self._run("replace_code.py", args, self._manifest + b"\n" + self._earlier)
+
+    async def _run(self, program: str, args: Sequence[str], data: bytes | AsyncIterable[bytes]) -> dict[str, Any]:
+        """Run a program of `scripts/`, and read its answer."""
         node = self._transport.node
-        args = (node.python, load("receive_code.py"), step, self._job_dir, self._token, digest)
-        outcome = await self._transport.run(PYTHON_SCRIPT, args, data=data, timeout=self._seconds)
+        outcome = await self._transport.run(
+            PYTHON_SCRIPT, (node.python, load(program), *args), data=data, timeout=self._seconds
+        )
         if isinstance(data, Parcel) and data.failure:
             raise StateError(f"the snapshot {self._snapshot} cannot be read: {data.failure}")
         if outcome.status in (126, 127):
@@ -154,10 +222,12 @@ class _Push:
                 "set 'python' of this node in the inventory to an interpreter that has torch",
             )
         if outcome.status != 0:
-            detail = printable(outcome.error_text) or f"exit {outcome.status}"
-            raise NodeRefused(node.name, f"the code cannot be placed in {self._job_dir}: {detail}")
+            raise self._refusal(printable(outcome.error_text) or f"exit {outcome.status}")
         answer: dict[str, Any] = json.loads(outcome.stdout)
         return answer
+
+    def _refusal(self, detail: str) -> NodeRefused:
+        return NodeRefused(self._transport.name, f"the code cannot be placed in {self._job_dir}: {detail}")
 
 
 class Parcel:

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ugro.common.errors import InputError, StateError
 from ugro.common.files import FULL, FULL_HINT
 from ugro.common.models import CodeVersion
 from ugro.nodes.code_sync.ignore import IgnoreFiles, literal, read_lines
+from ugro.nodes.code_sync.manifest import digest_of, read_manifest, walk
 
 LARGE_BYTES = 200 * 1024 * 1024
 """Above this a person is asked before a selection is sent: data or checkpoints probably got in."""
@@ -24,9 +25,6 @@ LEFT_OUT = (
     *(".env*", "*.pem", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
 )
 """Never sent, tracked by git or not, unless a `.ugroignore` says otherwise (`!.env.example`)."""
-
-LeftOut = Callable[[str, bool], bool]
-"""Whether a relative path is left out; the second argument says whether it is a folder."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,11 @@ def select_files(directory: Path) -> Selection:
     return Selection(files, refused)
 
 
-def take_snapshot(directory: Path, selection: Selection, target: Path) -> CodeVersion:
+def take_snapshot(directory: Path, selection: Selection, target: Path, attempt: int = 1) -> CodeVersion:
     """Copy the selected files to `target`, which appears whole or not at all. Files that are gone by now are skipped.
 
     Modes and modification times are kept; symlinks stay symlinks; nothing is shared with the working directory.
+    `attempt` is the first one that will run it.
 
     Raises:
         StateError: the copy could not be made, or `target` exists already.
@@ -92,30 +91,21 @@ def take_snapshot(directory: Path, selection: Selection, target: Path) -> CodeVe
     try:
         temporary.mkdir(parents=True)
         sizes = [size for path in selection.files if (size := _copy(root / path, temporary / path)) is not None]
+        digest = digest_of(read_manifest(temporary))
         temporary.rename(target)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         hint = FULL_HINT if error.errno in FULL else ""
         raise StateError(f"the snapshot of {directory} could not be taken: {error}", hint) from None
-    return CodeVersion(directory=str(root), files=len(sizes), size_bytes=sum(sizes), git_commit=commit, git_dirty=dirty)
-
-
-def walk(root: Path, left_out: LeftOut = lambda path, folder: False, below: str = "") -> Iterator[str]:
-    """Relative paths of everything under a folder but `.git` and the folders themselves, unless one is unreadable."""
-    try:
-        with os.scandir(root / below) as entries:
-            found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
-    except OSError:
-        yield below
-        return
-    for name, folder in found:
-        path = f"{below}/{name}" if below else name
-        if name == ".git" or left_out(path, folder):
-            continue
-        if folder:
-            yield from walk(root, left_out, path)
-        else:
-            yield path
+    return CodeVersion(
+        directory=str(root),
+        files=len(sizes),
+        size_bytes=sum(sizes),
+        git_commit=commit,
+        git_dirty=dirty,
+        attempt=attempt,
+        digest=digest,
+    )
 
 
 def _state_directory(root: Path) -> list[str]:

@@ -1,8 +1,10 @@
 """Looks at a node just before a launch, with the very python that will train. Prints one JSON object.
 
-usage: prepare.py SCRIPT CODE_DIR PEER_ADDRESS [PORT_FROM PORT_TO]
+usage: prepare.py PEER_ADDRESS [PORT_FROM PORT_TO]
 The interface is the one whose route leads to the peer; with a port range, the first free port of it is found.
 """
+
+from __future__ import annotations  # workers may have a Python older than 3.9
 
 import contextlib
 import fcntl
@@ -13,7 +15,6 @@ import socket
 import struct
 import sys
 from importlib.util import find_spec
-from typing import Any, Dict, Optional  # workers may have a Python older than 3.9
 
 SIOCGIFADDR = 0x8915
 
@@ -26,7 +27,7 @@ def source_address(peer: str) -> str:
         return str(probe.getsockname()[0])
 
 
-def interface_of(address: str) -> Optional[str]:
+def interface_of(address: str) -> str | None:
     """The network interface that has an address, or None."""
     if ":" in address:
         wanted = socket.inet_pton(socket.AF_INET6, address.partition("%")[0]).hex()
@@ -45,7 +46,7 @@ def interface_of(address: str) -> Optional[str]:
     return None
 
 
-def free_port(first: int, last: int) -> Optional[int]:
+def free_port(first: int, last: int) -> int | None:
     """The first port that nothing listens on, on any address of this node."""
     for port in range(first, last + 1):
         with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
@@ -60,7 +61,7 @@ def free_port(first: int, last: int) -> Optional[int]:
     return None
 
 
-def torch_version() -> Optional[str]:
+def torch_version() -> str | None:
     """The version of torch, which would take seconds to import; None: it is not there."""
     spec = find_spec("torch")
     if spec is None or not spec.origin:
@@ -72,8 +73,8 @@ def torch_version() -> Optional[str]:
 
 
 def main() -> None:
-    script, code_dir, peer, *ports = sys.argv[1:]
-    seen: Dict[str, Any] = {
+    peer, *ports = sys.argv[1:]
+    seen: dict[str, object] = {
         "python": sys.version.split()[0],
         "torch": None,
         "address": None,
@@ -83,11 +84,10 @@ def main() -> None:
     with contextlib.suppress(ImportError, ValueError):
         seen["torch"] = torch_version()
     try:
-        seen["address"] = source_address(peer)
-        seen["interface"] = interface_of(seen["address"])
+        seen["address"] = address = source_address(peer)
+        seen["interface"] = interface_of(address)
     except OSError as error:
         seen["route_error"] = str(error)
-    seen["script"] = os.path.isfile(os.path.join(os.path.expanduser(code_dir), script))
     if ports:
         seen["port"] = free_port(int(ports[0]), int(ports[1]))
     print(json.dumps(seen))

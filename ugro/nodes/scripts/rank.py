@@ -11,15 +11,15 @@ SIGUSR2 to a script that catches it. `rank-<r>.limit` says which of this was don
 Where a script was killed, `rank-<r>.oom` says what shows that it was for lack of memory, if anything does.
 """
 
+from __future__ import annotations  # workers may have a Python older than 3.9
+
 import contextlib
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from typing import Dict, List, Optional  # workers may have a Python older than 3.9
 
 PATIENCE = 10.0
 """Seconds that a script has to end after SIGTERM."""
@@ -57,12 +57,12 @@ def end_like(status: int) -> None:
     os.kill(os.getpid(), -status)
 
 
-def seconds(name: str) -> Optional[float]:
+def seconds(name: str) -> float | None:
     """A variable of the environment as a number of seconds; None if it is not set."""
     return float(os.environ[name]) if name in os.environ else None
 
 
-def shared_batch() -> Dict[str, str]:
+def shared_batch() -> dict[str, str]:
     """This rank's part of UGRO_BATCH_SHARES, the fractions of the global batch for the ranks of this node.
 
     UGRO_GRADIENT_WEIGHT is what a rank multiplies its mean loss by, so that DDP's plain mean over all ranks becomes
@@ -81,7 +81,7 @@ def catches(pid: int, number: int) -> bool:
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
-def ends_by(process: "subprocess.Popen[bytes]", moment: float) -> bool:
+def ends_by(process: subprocess.Popen[bytes], moment: float) -> bool:
     """Wait until a process ends, at most to a moment of the monotonic clock, which stands still while a node sleeps."""
     # Not a timer in a thread: before 3.11 those follow the wall clock, and could signal a pid that was just freed.
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -89,7 +89,7 @@ def ends_by(process: "subprocess.Popen[bytes]", moment: float) -> bool:
     return process.returncode is not None
 
 
-def wait_within(process: "subprocess.Popen[bytes]", limit: float, warning: Optional[float], file: str) -> int:
+def wait_within(process: subprocess.Popen[bytes], limit: float, warning: float | None, file: str) -> int:
     """Wait for the script and end it at its limit, the warning so long before. The file is written before a signal."""
 
     def note(what: str) -> None:
@@ -120,13 +120,13 @@ def content(path: str) -> str:
     return ""
 
 
-def number_in(path: str, name: str) -> Optional[int]:
+def number_in(path: str, name: str) -> int | None:
     """The number that follows a name in a file, as in `MemTotal: 24683520 kB`."""
     found = re.search(rf"^{name}\s*(\d+)", content(path), re.MULTILINE)
     return int(found.group(1)) if found else None
 
 
-def memory_cgroups() -> List[str]:
+def memory_cgroups() -> list[str]:
     """The folders of this process's memory cgroup and of those above it."""
     for line in content("/proc/self/cgroup").splitlines():
         controllers, path = line.split(":", 2)[1:]
@@ -167,7 +167,7 @@ class OutOfMemory:
                 break
         return False
 
-    def evidence(self, pid: int) -> Optional[str]:
+    def evidence(self, pid: int) -> str | None:
         """`KIND PEAK ROOM` of a process that was just waited for: its peak and the memory there was for it, in KiB."""
         import resource
 
@@ -202,6 +202,8 @@ def main() -> None:
         leave(base + ".oom", evidence)
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
     if status and os.path.isfile(error_file):
+        import shutil
+
         shutil.copyfile(error_file, base + ".error")
     ended = f"code {status}" if status >= 0 else f"signal {signal.Signals(-status).name[3:]}"
     leave(base + ".exit", f"{ended} {time.time():.3f}")

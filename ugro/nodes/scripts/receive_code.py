@@ -1,10 +1,13 @@
 """Builds <job_dir>/code on a node beside its place and moves it there whole. Prints one JSON object.
 
-usage: receive_code.py begin|finish JOB_DIR TOKEN DIGEST
+usage: receive_code.py begin|finish JOB_DIR TOKEN DIGEST [EARLIER]
 
 begin   reads the manifest (a JSON list of files), copies what recent jobs' code has already, says what is missing,
         and publishes if nothing is
 finish  reads a tar of missing files, each named by its number in the manifest, checks every file, and publishes
+
+Where other code is there already, `begin` says its digest. Called again with that as EARLIER, the new tree is made all
+the same and left, `staged`, for replace_code.py. What that left unfinished has to be finished before anything else.
 
 `code.sha256`, which holds the digest of the manifest, is written before `code` gets its name: `code` with the right
 digest beside it is complete. Several pushes of one job may run at the same time, also from nodes that share a home:
@@ -17,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -40,24 +44,33 @@ class Refused(Exception):
 class Delivery:
     """One push of one job's code, and the places it uses."""
 
-    def __init__(self, job_dir: str, token: str, digest: str) -> None:
+    def __init__(self, job_dir: str, token: str, digest: str, earlier: str = "") -> None:
         self.job_dir = os.path.expanduser(job_dir)
         self.digest = digest
+        self.earlier = earlier
         self.code = os.path.join(self.job_dir, "code")
         self.marker = os.path.join(self.job_dir, "code.sha256")
         self.staging = os.path.join(self.job_dir, "code.tmp-" + token)
         self.manifest = os.path.join(self.staging, "manifest.json")
         self.tree = os.path.join(self.staging, "code")
 
-    def complete(self) -> bool:
-        """Whether the code is there, as this push would make it. Other code in its place is refused."""
+    def held(self) -> str:
+        """The digest of the code that is there; empty: there is none."""
         taken = os.path.lexists(self.code)  # asked first: the marker is written before the code is there
         with contextlib.suppress(FileNotFoundError), open(self.marker) as file:
-            if file.read().strip() == self.digest and os.path.isdir(self.code):
-                return True
-        if taken:
-            raise Refused(f"{self.code} is there already and holds other code: move it away")
-        return False
+            digest = file.read().strip()
+            if os.path.isdir(self.code) and (taken or digest == self.digest):
+                return digest
+        return "unknown" if taken else ""
+
+    def complete(self) -> bool:
+        """Whether the code is there, as this push would make it."""
+        return self.held() == self.digest
+
+    def unfinished(self) -> bool:
+        """Whether code is being replaced here, or was when that was cut short."""
+        names = os.listdir(self.job_dir) if os.path.isdir(self.job_dir) else []
+        return any(name.startswith("code.next-") for name in names)
 
     def path(self, entry: dict[str, Any], folder: str | None = None) -> str:
         """Where an entry of the manifest lies, in the new tree or in another one."""
@@ -79,8 +92,14 @@ def begin(delivery: Delivery) -> dict[str, Any]:
     manifest = sys.stdin.buffer.read()
     if hashlib.sha256(manifest).hexdigest() != delivery.digest:
         raise Refused("the list of files did not arrive whole")
-    if delivery.complete():
-        return {"present": True}
+    if delivery.unfinished():
+        return {"present": False, "unfinished": True}
+    held = delivery.held()
+    if held == delivery.digest:
+        remove_leftovers(delivery, 0)
+        return {"present": True, "staged": False}
+    if held and held != delivery.earlier:
+        return {"present": False, "holds": held}
     os.makedirs(delivery.tree)
     remove_leftovers(delivery, STALE_SECONDS)
     with open(delivery.manifest, "wb") as file:
@@ -89,8 +108,7 @@ def begin(delivery: Delivery) -> dict[str, Any]:
     entries = json.loads(manifest)
     missing = [number for number, entry in enumerate(entries) if not placed(delivery, entry, sources)]
     if not missing:
-        conclude(delivery, lambda: entries)
-        return {"present": True}
+        return {"present": True, "staged": conclude(delivery, lambda: entries) == "staged"}
     return {
         "present": False,
         "missing": missing,
@@ -101,9 +119,9 @@ def begin(delivery: Delivery) -> dict[str, Any]:
 
 
 def recent_code(delivery: Delivery) -> list[str]:
-    """The complete code folders of the jobs that got theirs last."""
+    """The complete code folders of the jobs that got theirs last, after what is here of the job's earlier code."""
     jobs, own = os.path.split(delivery.job_dir)
-    found = []
+    found = [(math.inf, delivery.code)] if delivery.earlier else []
     for name in os.listdir(jobs):
         with contextlib.suppress(OSError):
             arrived = os.stat(os.path.join(jobs, name, "code.sha256")).st_mtime
@@ -150,19 +168,24 @@ def opened(path: str, size: int) -> BinaryIO | None:
 
 def finish(delivery: Delivery) -> dict[str, Any]:
     """Take what was missing and make the new tree the job's code."""
-    return {"present": conclude(delivery, lambda: fill(delivery))}
+    done = conclude(delivery, lambda: fill(delivery))
+    return {"present": done == "present", "staged": done == "staged"}
 
 
-def conclude(delivery: Delivery, filled: Callable[[], list[dict[str, Any]]]) -> bool:
-    """Give the whole new tree its name. Whoever lost a race to that name finds that all is done: that is returned."""
+def conclude(delivery: Delivery, filled: Callable[[], list[dict[str, Any]]]) -> str:
+    """Give the whole new tree its name (`published`), or leave it `staged` where it has to replace an earlier code.
+
+    Whoever lost a race to that name finds that all is done: `present`.
+    """
     try:
-        present = not published(delivery, filled())
+        done = published(delivery, filled())
     except (OSError, tarfile.TarError):
         if not delivery.complete():
             raise
-        present = True
-    remove_leftovers(delivery, 0)
-    return present
+        done = "present"
+    if done != "staged":
+        remove_leftovers(delivery, 0)
+    return done
 
 
 def fill(delivery: Delivery) -> list[dict[str, Any]]:
@@ -175,19 +198,24 @@ def fill(delivery: Delivery) -> list[dict[str, Any]]:
     return list(entries)
 
 
-def published(delivery: Delivery, entries: list[dict[str, Any]]) -> bool:
-    """Check the whole of the new tree and give it its name, unless the code is there already."""
+def published(delivery: Delivery, entries: list[dict[str, Any]]) -> str:
+    """Check the whole of the new tree and give it its name, unless the code is there already, or an earlier one."""
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda entry: settle(delivery, entry), entries))
-    if delivery.complete():
-        return False
+    held = delivery.held()
+    if held == delivery.digest:
+        return "present"
+    if held:
+        if held != delivery.earlier:
+            raise Refused("other code came there meanwhile")
+        return "staged"
     with open(os.path.join(delivery.staging, "sha256"), "w") as marker:
         marker.write(delivery.digest + "\n")
         marker.flush()
         os.fsync(marker.fileno())
     os.replace(marker.name, delivery.marker)
     os.rename(delivery.tree, delivery.code)
-    return True
+    return "published"
 
 
 def receive(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> None:
@@ -233,10 +261,10 @@ def words(error: Exception) -> str:
     return str(error)
 
 
-def main(step: str, job_dir: str, token: str, digest: str) -> None:
+def main(step: str, job_dir: str, token: str, digest: str, earlier: str = "") -> None:
     """Do one step. Whatever goes wrong, the unfinished tree goes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
-    delivery = Delivery(job_dir, token, digest)
+    delivery = Delivery(job_dir, token, digest, earlier)
     try:
         answer = begin(delivery) if step == "begin" else finish(delivery)
     except BaseException as error:

@@ -1,0 +1,124 @@
+"""How processes ended, in the words of the launchers, schedulers and shells that watched them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ugro.control_plane.diagnosis import lines
+
+
+@dataclass(frozen=True)
+class End:
+    """What a launcher, scheduler or shell said of a process that ended: an exit code or a signal's name.
+
+    `root` and `time` are from torchrun's summary: what it saw fail first, and when.
+    """
+
+    message: str
+    rank: int | None
+    code: int | None
+    signal: str | None
+    root: bool = False
+    time: str = ""
+    at: int = 0
+    progress: int = 0
+
+
+_SIGNALS = {1: "HUP", 2: "INT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 15: "TERM"}
+# What Windows calls a signal is an exit code; some print it with a sign, some without.
+_WINDOWS = {0xC0000005: "SEGV", 0xC0000374: "SEGV", 0xC00000FD: "SEGV", 0xC000001D: "ILL", 0xC000013A: "INT"}
+_WORDS = {
+    "Killed": "KILL",
+    "Segmentation fault": "SEGV",
+    "Bus error": "BUS",
+    "Aborted": "ABRT",
+    "Illegal instruction": "ILL",
+    "Floating point exception": "FPE",
+    "killed": "KILL",
+    "segmentation fault": "SEGV",
+    "bus error": "BUS",
+    "已杀死": "KILL",
+    "段错误": "SEGV",
+    "总线错误": "BUS",
+}
+# How a process ended, in the words of who watched it. `code` is an exit code, minus a signal, or 128 plus a signal.
+ENDS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"(?:failed \(exitcode: )?(?P<code>-?\d+)\) local_rank: (?P<rank>\d+) \(pid",
+        r"\(local_rank (?P<rank>\d+)\) FAILED \(exitcode (?P<code>-?\d+)\)",
+        r"\bRank (?P<rank>\d+) crashed with exit code (?P<code>-?\d+)",
+        r"MPI_ABORT was invoked on rank (?P<rank>\d+)",
+        r"exitcode\s*: (?P<code>-?\d+)\s+\(pid: \d+\)",
+        r"traceback\s*: Signal (?P<code>\d+) \(SIG(?P<signal>\w+)\)",
+        r"[Pp]rocess(?:es)? (?P<rank>\d+) terminated with (?:exit code (?P<code>-?\d+)|signal SIG(?P<signal>\w+))",
+        r"\[rank: (?P<rank>\d+)\] Child process with PID \d+ terminated with code (?P<code>-?\d+)",
+        r"process rank (?P<rank>\d+) with PID \d+ on node \S+ exited on signal (?P<code>\d+)",
+        r"srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: (?:Exited with exit code (?P<code>\d+)|(?P<word>[A-Z][\w ]+))",
+        r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:[Cc]ode|status)[:=]?|return(?:ed)?(?: with)? "
+        r"code|returned non-zero exit status|terminated with exit code) {0,4}(?P<code>-?\d+)",
+        r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+)",
+        r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
+        r"(?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Floating point exception)"
+        r"(?: \(core dumped\)|\s|$)",
+        r"\bline \d+: +\d+ (?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction)\b",
+        r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
+        r"terminated by signal SIG(?P<signal>[A-Z]+)",
+        r"(?:[\])]|it/s|s/it|\d) ?(?P<word>Killed)$",
+        r"^(?:.*\s)?(?P<word>已杀死|段错误|总线错误)(?:\s|$|（)",
+    )
+)
+
+_PART = re.compile(r"^(?:Failures|Root Cause \(first observed failure\)):$")
+_RANK = re.compile(r"rank\s*: (\d{1,9}) \(local_rank: \d+\)")
+_MPI = re.compile(r"Process name: \[\[\d+,\d+\],(\d{1,9})\]")
+_TIME = re.compile(r"time {2,}: (\d{4}-\d\d-\d\d_[\d:]+)")
+
+TABLE = (_PART, _RANK, _TIME, _MPI)
+"""What the lines of torchrun's and mpirun's tables look like that say of which process the others are."""
+
+
+@dataclass
+class Table:
+    """Where we are in the table that torchrun or mpirun prints when ranks failed."""
+
+    root: bool = False
+    rank: int | None = None
+    time: str = ""
+
+    def take(self, text: str) -> bool:
+        """Whether a line says of which process the next ones of the table are."""
+        if _PART.match(text):
+            self.root, self.rank, self.time = text.startswith("Root"), None, ""
+        elif match := _RANK.match(text) or _MPI.match(text):
+            self.rank = int(match[1])
+        elif match := _TIME.match(text):
+            self.time = match[1]
+        else:
+            return False
+        return True
+
+    def end(self, match: re.Match[str], text: str, rank: int | None) -> End | None:
+        """The end that a line tells of in which one of the catalogue's ENDS was found; None if it was a good one."""
+        found = match.groupdict()
+        code = int(found["code"][:11]) if found.get("code") else None
+        if code == 0:
+            return None
+        of_table = text.startswith(("exitcode", "traceback", "Exit code:"))
+        if found.get("rank"):
+            rank = int(found["rank"][:9])
+        elif of_table:
+            rank = self.rank
+        elif rank is None and "local_rank=0" in text:
+            rank = 0
+        signal = found.get("signal") or _WORDS.get((found.get("word") or "").strip()) or _signal(code, text)
+        root, time = (self.root, self.time) if of_table else (False, "")
+        return End(lines.quote(text, match), rank, code, signal, root, time)
+
+
+def _signal(code: int | None, text: str) -> str | None:
+    if code is None:
+        return None
+    number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text else 0
+    return _SIGNALS.get(number) or _WINDOWS.get(code & 0xFFFFFFFF)

@@ -1,0 +1,66 @@
+"""Where the ranks of a job stand, asked of all its nodes at once, and kept where a hang was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ugro.common.config import Inventory
+from ugro.common.errors import NodeError
+from ugro.common.files import write_atomic
+from ugro.common.models import Job, Record
+from ugro.common.paths import run_paths
+from ugro.nodes.pool import Pool
+from ugro.nodes.stacks import NodeStacks, own_py_spy, stacks
+from ugro.nodes.transport import Transport
+
+Said = Mapping[str, NodeStacks | NodeError]
+"""What each node of a job said, or why it said nothing."""
+
+
+class Kept(Record):
+    """Where the ranks of a job stood when it was found to hang, by node. `at` is in seconds since the epoch."""
+
+    at: float
+    nodes: dict[str, NodeStacks]
+
+
+async def ask(
+    inventory: Inventory,
+    pool: Pool,
+    job: Job,
+    node: str | None = None,
+    rank: int | None = None,
+    within: float | None = None,
+) -> Said:
+    """Ask the nodes of a job (or one of them, about one rank). `within` bounds the wait in seconds."""
+
+    async def one(transport: Transport) -> NodeStacks:
+        paths = run_paths(inventory, job, transport.name)
+        if paths is None:
+            return NodeStacks(ranks=())
+        return await stacks(transport, paths, [] if rank is None else [rank], own_py_spy())
+
+    names = [name for name in job.nodes if name in inventory.nodes and node in (None, name)]
+    return await pool.each(names, one, within)
+
+
+def report_of_nccl(answers: Sequence[NodeStacks]) -> str:
+    """NCCL's report: it is of the whole job, on every node."""
+    return next((answer.nccl for answer in answers if answer.nccl), "")
+
+
+def keep(path: Path, said: Said, at: float) -> None:
+    """Keep what was said. Raises OSError."""
+    kept = Kept(at=at, nodes={name: one for name, one in said.items() if isinstance(one, NodeStacks)})
+    write_atomic(path, kept.model_dump_json())
+
+
+def kept(path: Path) -> Kept | None:
+    """What was kept; None: nothing, or nothing that can be read."""
+    try:
+        return Kept.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
