@@ -95,6 +95,13 @@ def test_the_decision(spec: JobSpec, before: Job, at: int | None, changes: tuple
     assert decide(before, trouble(before) or "", spec, last, changes).action == action
 
 
+def test_what_another_code_did_does_not_count() -> None:
+    again = failed("peer_lost", 10, ("peer_lost", None))
+    assert decide(again, "peer_lost", asked("retry"), checkpoint(10), ()).action == "leave"
+    mended = again.model_copy(update={"code": again.code.model_copy(update={"attempt": 2})})
+    assert decide(mended, "peer_lost", asked("retry"), checkpoint(10), ()).action == "retry"
+
+
 def test_nobody_consents_beforehand_to_go_on_without_a_node() -> None:
     twice = failed("node_rebooted", 10, ("node_rebooted", None), ("node_rebooted", 10))
     assert decide(twice, "node_rebooted", asked("retry"), checkpoint(10), (), ["b"]).action == "ask"

@@ -13,6 +13,8 @@ from ugro.common.models import Change, Job, NodeShare, Placement
 from ugro.control_plane.failure_handler.repair import left_out, options_of, smaller_batch, with_changes
 from ugro.control_plane.resource_manager.governor import Offer, Slot
 
+ADDS = "parser.add_argument(%s, type=int, default=%s)"
+
 
 @pytest.mark.parametrize(
     ("args", "wanted", "after"),
@@ -55,6 +57,12 @@ def test_an_argument_is_added_as_the_script_spells_it_or_not_at_all() -> None:
         (["--per_device_train_batch_size=4", "--gradient_accumulation_steps=3", "--batch_size", "9"], "",
          ["--per_device_train_batch_size 4 → 2", "--gradient_accumulation_steps 3 → 6"]),
         (["--batch_size", "5", "--accum", "2"], "", ["--batch_size 5 → 2", "--accum 2 → 5"]),
+        ([], ADDS % ("'--bs', '--batch-size'", 8), ["--batch-size (not given) → 4"]),
+        (["--bs", "6"], ADDS % ("'--bs'", 8), ["--bs 6 → 3"]),
+        (["--batch-size", "8"], ADDS % ("'--accum'", 4), ["--batch-size 8 → 4", "--accum (not given) → 8"]),
+        ([], ADDS % ("'--batch-size'", "get()"), []),
+        ([], ADDS % ("'--batch-size'", "True"), []),
+        ([], "'--batch-size' (", []),
         (["--batch_size", "1"], "", []),
         (["--batch_size", "auto"], "", []),
         (["--epochs", "8"], "", []),

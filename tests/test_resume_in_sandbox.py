@@ -98,7 +98,7 @@ def test_a_mended_script_goes_on_from_the_checkpoint(ugro: Ugro, sandbox: Sandbo
     assert "train.py is ignored" in refused()
     (project / ".ugroignore").write_text("data\n")
 
-    resumed = document(ugro("resume", "job-001", "--new-code", "--set", "rate=0.2", "--json"))
+    resumed = document(ugro("resume", "job-001", "--new-code", "--set", "rate=0.2", "--yes", "--json"))
     changes = {"changed": ["train.py"], "added": [".ugroignore", "new.py"], "removed": ["old.py"]}
     assert resumed["code_changes"] == changes and resumed["attempt"] == 2
     ended = document(ugro("wait", "job-001", "--json"))

@@ -39,7 +39,8 @@ def ends_honestly(job: Mapping[str, Any], kills: Sequence[Fault], cuts: Sequence
     failure = job["first_failure"]
     if job["state"] != "failed" or failure is None:
         return [f"{job['id']} is {job['state']} ({job['reason']})"]
-    explained = {"killed": bool(kills), "launch_failed": failure["node"] in {cut.node for cut in cuts}}
+    cut = failure["node"] in {cut.node for cut in cuts}
+    explained = {"killed": bool(kills), "launch_failed": cut, "node_lost": cut}
     if explained.get(failure["cause"], False):
         return []
     hit = sorted({fault.kind for fault in kills}) or "nothing"

@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from ugro.cli.app import App, command, complete_job, json_option
-from ugro.cli.output import console, print_json, stamp, state_in_words, title
-from ugro.cli.resume import asked_with, checkpoint_document
+from ugro.cli.output import checkpoint_document, console, print_json, stamp, state_in_words, title
+from ugro.cli.resume import asked_with
 from ugro.common.errors import InputError, NodeError, NotSaved
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, Job, JobState

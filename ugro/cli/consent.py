@@ -1,7 +1,8 @@
-"""What a person is asked before a launch: much to send, memory that may not be enough, nodes of another master."""
+"""What a person is asked, above all before a launch: much to send, memory that may not be enough, another master."""
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -99,4 +100,18 @@ def _who(line: str) -> str:
 def _ask(question: str, refusal: str, hint: str) -> None:
     if not sys.stdin.isatty():
         raise InputError(refusal, hint)
-    click.confirm(question, abort=True, err=True)
+    if not confirm(question):
+        raise click.Abort
+
+
+def confirm(question: str, default: bool = False) -> bool:
+    """Ask on stderr. Ctrl-C ends the question also inside a coroutine, where asyncio would only take note of it.
+
+    Raises:
+        click.Abort: Ctrl-C, or the end of the input.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return click.confirm(question, default=default, err=True)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gzip
 import re
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import click
 
@@ -21,6 +24,7 @@ from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 from ugro.control_plane.evidence import node_log, rank_log
 
 CHUNK = 1024 * 1024
+GZIP = b"\x1f\x8b"
 QUOTE_WIDTH = 300
 LAST_WORDS = 5
 """Lines that are quoted from the end of a log that does not say why."""
@@ -43,6 +47,8 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, as_json: bool) -> None
         raise click.UsageError("--log needs at least one FILE, or - for stdin")
     if not logs and len(what) != 1:
         raise click.UsageError("one JOB is expected, or --log and the FILEs of a run")
+    if what.count("-") > 1:
+        raise click.UsageError("stdin can be read once")
     document = _of_logs(what) if logs else _of_job(app, app.store.find(what[0]))
     if as_json:
         print_json(document)
@@ -57,13 +63,22 @@ def _of_logs(names: tuple[str, ...]) -> dict[str, Any]:
         try:
             with _opened(name) as file:
                 reader.read(_chunks(file), int(match[1] or match[2]) if match else None)
-        except OSError as error:
-            raise InputError(f"{name}: {error.strerror or error}", "name a log file that you can read") from None
+        except (OSError, EOFError, zlib.error) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{name}: {reason}", "name a log file that you can read") from None
     return _document(explain(reader.evidence))
 
 
-def _opened(name: str) -> BinaryIO:
-    return sys.stdin.buffer if name == "-" else open(name, "rb")
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[BinaryIO]:
+    """A log, also one that logrotate has compressed."""
+    if name == "-":
+        if sys.stdin is None:  # as Python has it where it was closed
+            raise InputError("stdin is closed", "name a log file")
+        yield sys.stdin.buffer
+        return
+    with open(name, "rb") as file:
+        yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if file.peek(2)[:2] == GZIP else file
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

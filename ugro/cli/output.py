@@ -102,10 +102,11 @@ def _attempt_document(past: Attempt) -> dict[str, Any]:
     return past.model_dump(mode="json") | times
 
 
-def checkpoint_document(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The stable JSON form of a checkpoint."""
+def checkpoint_document(checkpoint: Checkpoint, kept: bool | None = None) -> dict[str, Any]:
+    """The stable JSON form of a checkpoint; `kept`: whether a copy of it is on this machine, if that was looked for."""
     record = checkpoint.model_dump(mode="json")
-    return record | {"saved_at": stamp(checkpoint.saved_at), "whole": checkpoint.problem is None}
+    record |= {"saved_at": stamp(checkpoint.saved_at), "whole": checkpoint.problem is None}
+    return record if kept is None else record | {"on_master": kept}
 
 
 def event_document(event: Event) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import click
 
 from ugro.cli.announce import CodeProgress, announce, gpus_come_free
 from ugro.cli.app import App, command, complete_job, json_option
+from ugro.cli.consent import confirm
 from ugro.cli.output import checkpoint_document, console, job_document, print_json, stamp, table, title
 from ugro.common.errors import InputError
 from ugro.common.models import Job, Proposal
@@ -79,7 +80,7 @@ def offer(app: App, job: Job) -> Job | None:
         click.echo(f"  ugro approve {job.id}   ugro deny {job.id}", err=True)
         return None
     click.echo(f"  {in_words(proposal)}", err=True)
-    if click.confirm(question, err=True):
+    if confirm(question):
         return carry_out(app, proposal)
     click.echo(f"it stays proposed: ugro approve {job.id}   ugro deny {job.id}", err=True)
     return None

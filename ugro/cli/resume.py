@@ -15,10 +15,10 @@ import click
 from pydantic import ValidationError
 from rich.text import Text
 
-from ugro.cli.announce import CodeProgress, announce
+from ugro.cli.announce import CodeProgress, announce, gpus_come_free
 from ugro.cli.app import App, Whole, command, complete_job, json_option
-from ugro.cli.consent import Consent
-from ugro.cli.output import console, job_document, print_json, stamp, table, title
+from ugro.cli.consent import Consent, confirm
+from ugro.cli.output import checkpoint_document, console, job_document, print_json, table, title
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Checkpoint, Job
@@ -29,6 +29,8 @@ from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
 from ugro.control_plane.failure_handler.repair import smaller_batch
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.queue import read_offers
+from ugro.control_plane.scheduler import check_request
 from ugro.control_plane.submission import NewCode, adopt, choose_new_code, require_room
 from ugro.control_plane.submission import new_code as fresh_code
 from ugro.nodes.code_sync import Differences
@@ -103,23 +105,26 @@ def resume(
     if not found.state.ended:
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
     spec, wanted = asked_with(app, found, directory, resume_with), dict(map(_setting, settings))
-    decided = yes or as_json
 
     async def act(controller: Controller, pool: Pool) -> Job:
+        views = (await controller.observe([])).views
         checkpoint = None
         if step != 0:
-            listing, _ = await _listed(app, controller, pool, found, spec)
+            listing = await CheckpointStore(app.store, app.cluster, pool).find(found, spec, views)
             checkpoint = newest_whole(listing.checkpoints, step)
-        wanted.update(_smaller_batch(found, spec, script, bool(settings) or decided))
+        wanted.update(_smaller_batch(found, spec, script, bool(settings) or yes))
         planned = _planned(found, spec, script, checkpoint, wanted, nodes)
+        check_request(planned.spec, app.inventory, read_offers(app.store, app.inventory, (), views))
         if code and code.differences:
             await require_room(app.store, pool, app.cluster.nodes, found, code)
-        if not as_json:
+        if not (as_json and yes):
             _tell(found, checkpoint, planned.changes, code)
-        _agree(decided)
+        _agree(yes)
         if checkpoint and any(node not in checkpoint.whole_at for node in found.nodes):
             await CheckpointStore(app.store, app.cluster, pool).bring(found, checkpoint, progress.update)
         _reopen(app.store, found, planned, checkpoint, code)
+        named = planned.spec.nodes
+        await gpus_come_free(app, controller, found, named if isinstance(named, tuple) else found.nodes)
         await app.tick(controller)
         return app.store.job(found.id)
 
@@ -202,7 +207,7 @@ def _smaller_batch(job: Job, spec: JobSpec, script: str, decided: bool) -> dict[
         return {}
     for change in changes:
         click.echo(f"  {printable(change.text)}", err=True)
-    if not click.confirm("Retry with smaller batch size?", err=True):
+    if not confirm("Retry with smaller batch size?"):
         return {}
     return {change.name: change.after for change in changes}
 
@@ -250,13 +255,8 @@ def _agree(yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise InputError("nobody is there to agree", "say --yes to resume without a question")
-    click.confirm("Resume?", abort=True, err=True, default=True)
-
-
-def checkpoint_document(checkpoint: Checkpoint, kept: bool) -> dict[str, Any]:
-    """The stable JSON form of a checkpoint; `kept`: a copy of it is on this machine."""
-    record = checkpoint.model_dump(mode="json")
-    return record | {"saved_at": stamp(checkpoint.saved_at), "whole": checkpoint.problem is None, "on_master": kept}
+    if not confirm("Resume?", default=True):
+        raise click.Abort
 
 
 def _table(found: list[Checkpoint], kept: dict[int, Any]) -> Any:

@@ -373,7 +373,8 @@ class Controller:
     async def _give_up(self, job: Job, error: UgroError) -> None:
         """Take back a launch that did not come about; where no node was told to start, there is nothing to end."""
         node = error.node if isinstance(error, NotStarted) else job.nodes[0]
-        failure = FirstFailure(rank=None, node=node, cause="launch_failed", message=error.message)
+        cause = "node_lost" if isinstance(error, NotStarted) and error.lost else "launch_failed"
+        failure = FirstFailure(rank=None, node=node, cause=cause, message=error.message)
         job = job.model_copy(update={"first_failure": failure, "reason": error.message})
         self._store.save(job, "failing", error.message)
         if job.placement and job.placement.master_port:
@@ -405,7 +406,7 @@ def _running(job: Job) -> Job:
 
 
 def _failure_in_words(failure: FirstFailure) -> str:
-    if failure.cause == "launch_failed":
+    if failure.cause in ("launch_failed", "node_lost"):
         return failure.message
     where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
     cause = "" if failure.cause == "unknown" else f" ({failure.cause})"

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import NodeError, NodeRefused, UgroError
+from ugro.common.errors import NodeError, NodeRefused, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.paths import CODE, RunPaths, run_paths
@@ -28,7 +28,10 @@ OnCode = Callable[[str, int, int], None]
 
 
 class NotStarted(UgroError):
-    """A node could not start its part. `job` is the record as it stood, `node` the one that could not."""
+    """A node could not start its part. `job` is the record as it stood, `node` the one that could not.
+
+    `lost`: the connection to it broke, so that it may go well another time.
+    """
 
     code = "launch_failed"
 
@@ -36,6 +39,7 @@ class NotStarted(UgroError):
         super().__init__(error.message, error.hint)
         self.job = job
         self.node = error.node
+        self.lost = isinstance(error, Unreachable)
 
 
 def peer_of(nodes: Sequence[str], node: str) -> str:

@@ -50,8 +50,8 @@ def newest_whole(checkpoints: Sequence[Checkpoint], step: int | None = None) -> 
     if torn:
         raise InputError(f"no checkpoint to go on from: {'; '.join(torn[-3:])}", there)
     asked = "no checkpoint was found" if step is None else f"there is no checkpoint of step {step}"
-    hint = "name the directory they are written to: --checkpoints DIR" if not checkpoints else there
-    raise InputError(asked, hint)
+    elsewhere = "name the directory they are written to: --checkpoints DIR; or begin anew: --from 0"
+    raise InputError(asked, there if checkpoints else elsewhere)
 
 
 def newest_since(

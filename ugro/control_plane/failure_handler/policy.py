@@ -59,7 +59,7 @@ def decide(
         return Decision("leave", f"{cause}: the same would happen again")
     step = checkpoint.step if checkpoint else None
     where = f"after step {step}" if step is not None else "from the beginning"
-    if _failures(job, cause, step).count((cause, step)) >= SAME_FAILURES and not changes and not left_out:
+    if _failures(job, cause, step) >= SAME_FAILURES and not changes and not left_out:
         return Decision("leave", f"{cause}: it failed {SAME_FAILURES} times {where}, a third time would be no other")
     retries = len(job.past)
     if action == "ask" or left_out:
@@ -70,11 +70,14 @@ def decide(
     return Decision("retry", f"{cause}: tried again {where} in {duration(wait)}, as the job allows", wait)
 
 
-def _failures(job: Job, cause: str, step: int | None) -> list[tuple[str | None, int | None]]:
-    """How each attempt ended, and the step of its last checkpoint: where the attempt after it began."""
-    causes = [past.cause for past in job.past] + [cause]
+def _failures(job: Job, cause: str, step: int | None) -> int:
+    """How many attempts with this code failed so, this one too: of one cause, with the same last checkpoint.
+
+    An attempt's last checkpoint is where the one after it began.
+    """
     began = [past.step for past in job.past] + [job.resume_from.step if job.resume_from else None]
-    return list(zip(causes, [*began[1:], step], strict=True))
+    before = zip(job.past, began[1:], strict=True)
+    return 1 + sum((past.cause, last, past.code.attempt) == (cause, step, job.code.attempt) for past, last in before)
 
 
 def can_help(cause: str, changes: tuple[Change, ...]) -> bool:

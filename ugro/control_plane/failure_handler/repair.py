@@ -6,6 +6,7 @@ one that it lacks is only added under a name that the script itself has.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Mapping, Sequence
 
@@ -79,22 +80,43 @@ def smaller_batch(args: Sequence[str], script: str) -> tuple[Change, ...]:
     """Half the batch of each GPU, with twice the gradient accumulation where the script has one, so that a step of the
     optimizer sees as much as before. Nothing where no batch size is given that can be halved.
     """
-    found = next((hit for name in BATCH if (hit := _find(args, name)) and hit[2].isdecimal()), None)
-    if found is None or int(found[2]) < 2:
-        return ()
-    _, name, before = found
-    after = int(before) // 2
-    halved = Change(name=name, before=before, after=str(after))
     known = {_plain(option): option for option in options_of(script)}
+    defaults = defaults_of(script)
+    batch = next((hit for name in BATCH if (hit := _number(args, name, known, defaults))), None)
+    if batch is None or batch[2] < 2:
+        return ()
+    name, given, before = batch
+    after = before // 2
+    halved = Change(name=name, before=given, after=str(after))
     for wanted in ACCUMULATION:
-        given = _find(args, wanted)
-        if given and given[2].isdecimal():
-            kept = _rounded(int(given[2]) * int(before), after)
-            return halved, Change(name=given[1], before=given[2], after=str(kept))
-        if given is None and wanted in known:
-            kept = _rounded(int(before), after)
-            return halved, Change(name=known[wanted], before=None, after=str(kept))
+        if hit := _number(args, wanted, known, defaults | {wanted: defaults.get(wanted, 1)}):
+            kept = _rounded(hit[2] * before, after)
+            return halved, Change(name=hit[0], before=hit[1], after=str(kept))
     return (halved,)
+
+
+def defaults_of(script: str) -> dict[str, int]:
+    """The whole numbers that a Python script's options have where they are not given, by plain name (argparse)."""
+    try:
+        calls = [node for node in ast.walk(ast.parse(script)) if isinstance(node, ast.Call)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # whatever people launch
+        return {}
+    found: dict[str, int] = {}
+    for call in calls:
+        default = next((word.value for word in call.keywords if word.arg == "default"), None)
+        if isinstance(default, ast.Constant) and type(default.value) is int:
+            names = [word.value for word in call.args if isinstance(word, ast.Constant)]
+            found |= {_plain(name): default.value for name in names if isinstance(name, str) and name.startswith("-")}
+    return found
+
+
+def _number(
+    args: Sequence[str], name: str, known: Mapping[str, str], defaults: Mapping[str, int]
+) -> tuple[str, str | None, int] | None:
+    """How an argument is spelled, what was given, and the whole number that counts: its default where nothing was."""
+    if given := _find(args, name):
+        return (given[1], given[2], int(given[2])) if given[2].isdecimal() else None
+    return (known[name], None, defaults[name]) if name in known and name in defaults else None
 
 
 def left_out(job: Job, spec: JobSpec, offers: Mapping[str, Offer]) -> dict[str, str]:

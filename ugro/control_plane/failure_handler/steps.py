@@ -27,6 +27,9 @@ _EPOCH = re.compile(r"(?<![A-Za-z_])epoch['\"]?\s{0,4}[:=\[(#]?\s{0,4}(\d{1,6})(
 _LOSS = re.compile(
     r"(?<![A-Za-z])(?:\w{1,20}[_/ ])?loss['\"]?\s{0,4}[:=(]?\s{0,4}['\"]?-?(?:\d|nan|inf)", re.IGNORECASE
 )
+_BESIDE = re.compile(r"(?<![A-Za-z])(?:eval\w*|val\w*|test\w*|predict\w*)[\])\s_:/|-]{1,3}$", re.IGNORECASE)
+"""What stands before the steps of another work than training."""
+
 _OTHER_WORK = re.compile(
     r"load|download|fetch|resolv|map\b|\bmap|filter|token|generat|eval|valid|test|predict|sav|comput|cast|shard|extract"
     r"|warm|sanity|pack|group|collect|convert|prepar|upload|build|compil",
@@ -52,6 +55,8 @@ def progress_of(line: str) -> Progress | None:
     line = printable(line[-LINE_LENGTH:])
     epoch = int(match[1]) if (match := _EPOCH.search(line)) else None
     for match in _WORD.finditer(line):
+        if _BESIDE.search(line[: match.start()]):
+            continue
         if match[3] or not match[1] or _LOSS.search(line):  # `steps: 400` alone says how many there are to be
             return Progress(_whole(match[2]), _whole(match[3]), epoch)
     if match := _BAR.search(line):
