@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import os
 import re
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ugro.cli.main import cli
+from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
 from ugro.control_plane.diagnosis import Finding, Reader, explain
@@ -338,6 +342,23 @@ def test_explain_reads_stdin_and_says_when_nothing_is_wrong() -> None:
     done = ugro("--log", "-", "--json", stdin=b"step 1 loss 2\nTraining complete\n")
     assert done.exit_code == 0 and json.loads(done.stdout)["cause"] is None
     assert ugro("--log", "-", stdin=b"all well\n").stdout == "nothing shows that it ended badly\n"
+    assert "stdin can be read once" in ugro("--log", "-", "-", stdin=b"x\n").stderr
+
+
+def test_explain_without_stdin_says_so() -> None:
+    command = ["sh", "-c", 'exec "$0" -m ugro explain --log - <&-', sys.executable]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "stdin is closed" in done.stderr
+
+
+def test_explain_reads_what_logrotate_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "rank-1.log.gz"
+    path.write_bytes(gzip.compress(b'Traceback (most recent call last):\n  File "t.py", line 1\nValueError: no\n'))
+    found = json.loads(ugro("--log", str(path), "--json").stdout)
+    assert (found["cause"], found["rank"]) == ("python_exception", 1)
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(InputError, match=r"rank-1\.log\.gz: "):
+        ugro("--log", str(path))
 
 
 def test_explain_fits_one_screen_and_shows_foreign_text_as_it_is() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ugro.control_plane.diagnosis import lines
+from ugro.control_plane.diagnosis.lines import quote
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Table:
             rank = 0
         signal = found.get("signal") or _WORDS.get((found.get("word") or "").strip()) or _signal(code, text)
         root, time = (self.root, self.time) if of_table else (False, "")
-        return End(lines.quote(text, match), rank, code, signal, root, time)
+        return End(quote(text, match), rank, code, signal, root, time)
 
 
 def _signal(code: int | None, text: str) -> str | None:
