@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -613,6 +614,19 @@ def swept(ugro: Ugro, seen: Callable[[], object]) -> Callable[[], object]:
     return look
 
 
+def told_to_a_follower(sandbox: Sandbox, job: str) -> str:
+    """The first thing that whoever follows a job is told beside its log."""
+    command = [sys.executable, "-m", "ugro", "logs", "-f", job]
+    following = subprocess.Popen(
+        command, env=os.environ | sandbox.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    with following:
+        assert following.stderr
+        told = following.stderr.readline()
+        following.kill()
+    return told
+
+
 def test_a_stopped_rank_of_a_real_gang_is_named_and_let_go_again(ugro: Ugro, sandbox: Sandbox) -> None:
     made = document(ugro("launch", "job.yaml", "--yes", "--json"))
 
@@ -641,6 +655,9 @@ def test_a_stopped_rank_of_a_real_gang_is_named_and_let_go_again(ugro: Ugro, san
         assert kinds().count("hang") == kinds().count("proposal") == 1, "told once"
         [proposal] = document(ugro("proposals", "--json"))
         assert (proposal["cause"], proposal["ends"], proposal["what"]) == ("hang", True, "end it; begin again")
+        assert f"{alert}; proposed: end it; begin again: ugro approve {made['id']}" in told_to_a_follower(
+            sandbox, made["id"]
+        )
         assert (sandbox.root / "state/jobs" / made["id"] / "hang-1.json").exists()
         os.kill(pid, signal.SIGCONT)
         until(swept(ugro, lambda: job()["alert"] is None), 60)

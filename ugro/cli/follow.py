@@ -16,10 +16,11 @@ from rich.text import Text
 
 from ugro.cli.announce import queue_as_seen
 from ugro.cli.app import App
-from ugro.cli.output import RANK_COLOURS, STATE_STYLES
+from ugro.cli.output import RANK_COLOURS, STATE_STYLES, console
 from ugro.common.models import Job, JobState, NodeView
 from ugro.common.text import duration, printable, size
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.failure_handler.handler import in_words
 from ugro.control_plane.scheduler import reasons
 from ugro.nodes.log_streamer import Line, LogReader
 
@@ -57,7 +58,7 @@ def print_torchrun_where_ranks_are_silent(out: Console, job: Job, reader: LogRea
 
 async def follow(app: App, controller: Controller, job: Job, reader: LogReader, out: Console) -> Job:
     """Print a job's log lines until it has ended; returns its last record."""
-    ticked, waits = 0.0, ""
+    ticked, waits, trouble = 0.0, "", ""
     with Live(console=out, refresh_per_second=4, transient=True) if out.is_terminal else _NoLive() as live:
         while True:
             if time.monotonic() - ticked >= TICK_SECONDS and not job.state.ended:
@@ -66,6 +67,9 @@ async def follow(app: App, controller: Controller, job: Job, reader: LogReader, 
                 told, waits = waits, _why_it_waits(app, job.id)
                 if waits not in ("", told) and not out.is_terminal:
                     click.echo(f"{job.id} waits: {printable(waits)}", err=True)
+                told, trouble = trouble, _trouble(app, job.id)
+                if trouble not in ("", told):
+                    live.console.print(Text(trouble, "yellow"), soft_wrap=True)
             job = app.store.job(job.id)
             silent = await controller.fresh_logs(job, SYNC_WITHIN) if job.nodes else {}
             print_lines(out, reader.lines(final=job.state.ended), job.nodes)
@@ -93,6 +97,15 @@ def _why_it_waits(app: App, job_id: str) -> str:
     return reasons(queue_as_seen(app))[job_id] if waiting else ""
 
 
+def _trouble(app: App, job_id: str) -> str:
+    """What is wrong with a job that has not ended, and what is proposed about it; nothing while it is well."""
+    job, proposal = app.store.job(job_id), app.store.proposals().get(job_id)
+    if job.state.ended or not (job.alert or (proposal and proposal.ends)):
+        return ""
+    proposed = f"; proposed: {in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}" if proposal else ""
+    return printable(f"{job_id} {job.alert or job.reason}{proposed}")
+
+
 def _status_line(app: App, job: Job, silent: list[str], reason: str) -> Text:
     since = job.started_at or job.submitted_at
     line = Text.assemble(
@@ -115,7 +128,10 @@ def _gpus_in_words(view: NodeView | None) -> str:
 
 
 class _NoLive:
-    """Stands for the live line where there is no terminal to draw it on."""
+    """Stands for the live line where there is no terminal to draw it on; what is said beside it goes to stderr."""
+
+    def __init__(self) -> None:
+        self.console = console(stderr=True)
 
     def __enter__(self) -> _NoLive:
         return self
