@@ -253,7 +253,7 @@ def test_a_reboot_is_told_and_the_job_goes_on_once_that_is_approved(
 # Ranks
 
 
-def test_a_stopped_rank_is_named_until_it_goes_on(
+def test_a_stopped_rank_is_named_and_its_job_goes_on_once_that_is_approved(
     bed: Testbed, ugro: Ugro, serve: Callable[..., Serve], project: Callable[..., None]
 ) -> None:
     project(gang=GANG)
@@ -268,10 +268,16 @@ def test_a_stopped_rank_is_named_until_it_goes_on(
     assert alert.startswith("hangs: rank 1 on gpu2 is stopped by a signal (state T)")
     why = document(ugro("explain", job, "--json"))
     assert (why["cause"], why["state"]) == ("hang", "running") and alert in why["evidence"]
-    bed.gpu2.kill(pid, signal.SIGCONT)
-    until(lambda: job_of(ugro, job)["alert"] is None)
+    [proposal] = until(lambda: document(ugro("proposals", "--json")))
+    assert (proposal["job"], proposal["ends"], proposal["what"]) == (job, True, "end it; begin again")
+    assert job_of(ugro, job)["state"] == "running"
+    assert ugro("approve", job).returncode == 0
     bed.gpu1.write("go", "")
+    bed.gpu2.write("go", "")
     assert ugro("wait", job).returncode == 0
+    ended = job_of(ugro, job)
+    assert ended["attempt"] == 2 and [past["cause"] for past in ended["past"]] == ["hang"]
+    assert pid not in {process.pid for process in bed.gpu2.processes()}
     assert resident.end() == 0
 
 

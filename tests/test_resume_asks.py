@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -100,7 +101,8 @@ def test_ctrl_c_at_a_question_ends_it_and_changes_nothing(
 
 def test_nobody_agrees_by_asking_for_json(ugro: Ugro, job: str) -> None:
     refused = ugro("resume", job, "--from", "0", "--json")
-    assert refused.returncode == 2 and "nobody is there to agree" in refused.stderr and attempt(ugro, job) == 1
+    assert refused.returncode == 2 and attempt(ugro, job) == 1
+    assert json.loads(refused.stderr)["error"]["message"] == "nobody is there to agree"
 
 
 def test_what_could_never_run_is_refused_at_once(ugro: Ugro, job: str) -> None:

@@ -117,7 +117,7 @@ def resume(
         check_request(planned.spec, app.inventory, read_offers(app.store, app.inventory, (), views))
         if code and code.differences:
             await require_room(app.store, pool, app.cluster.nodes, found, code)
-        if not (as_json and yes):
+        if not as_json or (sys.stdin.isatty() and not yes):  # what is shown is for whoever is asked
             _tell(found, checkpoint, planned.changes, code)
         _agree(yes)
         if checkpoint and any(node not in checkpoint.whole_at for node in found.nodes):
