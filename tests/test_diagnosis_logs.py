@@ -356,6 +356,7 @@ def test_explain_reads_what_logrotate_compressed(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b'Traceback (most recent call last):\n  File "t.py", line 1\nValueError: no\n'))
     found = json.loads(ugro("--log", str(path), "--json").stdout)
     assert (found["cause"], found["rank"]) == ("python_exception", 1)
+    assert json.loads(ugro("--log", "-", "--json", stdin=path.read_bytes()).stdout)["cause"] == "python_exception"
     path.write_bytes(path.read_bytes()[:-12])
     with pytest.raises(InputError, match=r"rank-1\.log\.gz: "):
         ugro("--log", str(path))

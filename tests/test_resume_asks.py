@@ -57,7 +57,8 @@ def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
 def job(ugro: Ugro) -> str:
     """A job on gpu1 that ran out of memory."""
     made = document(ugro("launch", "train.py", "--nodes", "gpu1", "--json"))
-    assert ugro("wait", made["id"]).returncode == 1
+    failed = ugro("wait", made["id"])
+    assert failed.returncode == 1 and f"proposed: ugro approve {made['id']}" in failed.stderr
     return str(made["id"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gzip
+import io
 import re
 import sys
 import zlib
@@ -75,10 +76,16 @@ def _opened(name: str) -> Iterator[BinaryIO]:
     if name == "-":
         if sys.stdin is None:  # as Python has it where it was closed
             raise InputError("stdin is closed", "name a log file")
-        yield sys.stdin.buffer
+        stdin = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer))
+        yield _plain(stdin)
+        stdin.detach()  # it is not ours to close
         return
     with open(name, "rb") as file:
-        yield cast(BinaryIO, gzip.GzipFile(fileobj=file)) if file.peek(2)[:2] == GZIP else file
+        yield _plain(file)
+
+
+def _plain(file: io.BufferedReader[Any]) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=file)) if file.peek(2)[:2] == GZIP else file
 
 
 def _chunks(file: BinaryIO) -> Iterator[bytes]:

@@ -132,7 +132,9 @@ def wait(app: App, job: str, as_json: bool) -> int:
     if as_json:
         print_json(job_document(ended, app.asked(ended)))
     if ended.state != JobState.SUCCEEDED:
-        raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}; ugro logs {ended.id}{once_mended(ended)}")
+        proposed = f"; proposed: ugro approve {ended.id}" if ended.id in app.store.proposals() else ""
+        hint = f"see: ugro status {ended.id}; ugro logs {ended.id}{proposed or once_mended(ended)}"
+        raise JobFailed(end_in_words(ended), hint)
     if not as_json:
         click.echo(f"{ended.id} succeeded")
     return 0
