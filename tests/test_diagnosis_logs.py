@@ -37,6 +37,12 @@ MIB = 1024 * 1024
 TRACEBACK = b'Traceback (most recent call last):\n  File "/w/[bold]t.py", line 7, in <module>\n'
 
 
+@pytest.fixture(autouse=True)
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the project's folder, whose inventory names other people's machines."""
+    monkeypatch.chdir(tmp_path)
+
+
 def read(*logs: bytes) -> Finding | None:
     reader = Reader()
     for log in logs:
@@ -296,7 +302,7 @@ def test_it_never_raises(lines: list[bytes], end: bytes) -> None:
 
 
 def test_a_long_log_is_read_in_bounded_memory() -> None:
-    size = 200 * MIB
+    size = 100 * MIB
 
     def stream() -> Iterator[bytes]:
         dull = b"".join(b"step %d loss 2.%d lr 1e-3 12.5 it/s\n" % (n, n) for n in range(25_000))
@@ -317,7 +323,7 @@ def test_a_long_log_is_read_in_bounded_memory() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 40 * MIB
-    assert reader.evidence.lines > 5_000_000
+    assert reader.evidence.lines > 2_500_000
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
