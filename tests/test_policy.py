@@ -230,9 +230,10 @@ async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(
     assert bed.store.job(submitted.id).state == JobState.UNKNOWN, "which is not dead by UGRO's own word"
     handler = FailureHandler(bed.store, bed.inventory, bed.pool)
     handler.end(proposal)
+    assert bed.store.proposals()[submitted.id].approved, "which survives whoever was told"
     await bed.tick()
-    resumed = await handler.approve(proposal)
-    assert (resumed.state, resumed.attempt, resumed.past[0].state) == (JobState.QUEUED, 2, JobState.CANCELLED)
+    resumed = bed.store.job(submitted.id)
+    assert (resumed.attempt, resumed.past[0].state) == (2, JobState.CANCELLED)
     assert (await bed.until(submitted, JobState.RUNNING)).nodes == ("a",) and not bed.store.proposals()
     bed.nodes["b"].silent = False
     await bed.tick()
@@ -297,7 +298,8 @@ async def test_a_hang_waits_for_a_word_where_nobody_consented(bed: Bed) -> None:
     handler = FailureHandler(bed.store, bed.inventory, bed.pool)
     handler.end(proposal)
     await bed.tick()
-    assert (await handler.approve(proposal)).past[0].cause == "hang" and not bed.store.proposals()
+    assert bed.store.job(submitted.id).past[0].cause == "hang" and not bed.store.proposals()
+    assert bed.kinds(submitted).count("proposal") == 1, "nothing is asked again"
     await bed.until(submitted, JobState.RUNNING)
     bed.store.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(submitted, JobState.CANCELLED)

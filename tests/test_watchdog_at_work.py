@@ -13,8 +13,10 @@ from pathlib import Path
 
 import forked
 import pytest
+from click.testing import CliRunner
 from cluster import MEET, Ugro, document, until
 
+from ugro.cli.main import cli
 from ugro.common.errors import JobSpecError, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.models import CodeVersion, Gpu, Job, JobState, NodeShare, NodeView, Placement, Rank
@@ -116,6 +118,10 @@ async def test_what_nccl_says_of_a_hang_is_told_and_where_the_ranks_stand_is_kep
     assert hang_of(job.store, job.store.job(job.id)).rank == 1
     found = kept(job.store.files(job.id).hang(1))
     assert found and list(found.nodes) == ["n0"] and found.nodes["n0"].nccl == job.nccl
+    again = job.store.job(job.id).model_copy(update={"state": JobState.QUEUED, "attempt": 2, "alert": None})
+    job.store.save(again, "resumed", "")
+    shown = CliRunner(env={"UGRO_HOME": str(job.store.home)}).invoke(cli, ["stacks", job.id]).output
+    assert "is queued; so it stood at" in shown and "rank 0 on n0" in shown, "whatever came after it"
 
 
 async def test_a_crash_before_the_record_loses_no_alert_and_a_torn_memory_is_no_harm(home: Path) -> None:

@@ -102,7 +102,9 @@ def _trouble(app: App, job_id: str) -> str:
     job, proposal = app.store.job(job_id), app.store.proposals().get(job_id)
     if job.state.ended or not (job.alert or (proposal and proposal.ends)):
         return ""
-    proposed = f"; proposed: {in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}" if proposal else ""
+    proposed = ""
+    if proposal and not proposal.approved:
+        proposed = f"; proposed: {in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}"
     return printable(f"{job_id} {job.alert or job.reason}{proposed}")
 
 

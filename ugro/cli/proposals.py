@@ -24,7 +24,7 @@ from ugro.nodes.pool import Pool
 @json_option
 def proposals(app: App, as_json: bool) -> None:
     """What UGRO would do about jobs that failed, and waits to be told to."""
-    found = list(app.store.proposals().values())
+    found = [one for one in app.store.proposals().values() if not one.approved]
     if as_json:
         print_json([_document(proposal) for proposal in found])
         return
@@ -102,11 +102,13 @@ def carry_out(app: App, proposal: Proposal) -> Job:
     async def act(controller: Controller, pool: Pool) -> None:
         handler = FailureHandler(app.store, app.cluster, pool)
         with app.store.lock():
+            before = app.store.job(proposal.job)
             if proposal.ends:
                 handler.end(proposal)
                 await controller.tick()
-            before = app.store.job(proposal.job)
-            await handler.approve(proposal, progress.update)
+                _require_next(app.store.job(proposal.job), before)
+            else:
+                await handler.approve(proposal, progress.update)
         await gpus_come_free(app, controller, before, proposal.nodes or before.nodes)
         await app.tick(controller)
 
@@ -115,10 +117,15 @@ def carry_out(app: App, proposal: Proposal) -> Job:
     return app.store.job(proposal.job)
 
 
+def _require_next(job: Job, before: Job) -> None:
+    if job.attempt == before.attempt:
+        raise InputError(f"{job.id} is {job.state.value} yet", "it goes on as approved once it has ended: ugro events")
+
+
 def _proposal(app: App, reference: str) -> Proposal:
     job = app.store.find(reference)
     proposal = app.store.proposals().get(job.id)
-    if proposal is None:
+    if proposal is None or proposal.approved:
         raise InputError(f"nothing is proposed about {title(job)}", "`ugro proposals` lists what is")
     return proposal
 
@@ -126,4 +133,4 @@ def _proposal(app: App, reference: str) -> Proposal:
 def _document(proposal: Proposal) -> dict[str, Any]:
     held = checkpoint_document(proposal.checkpoint) if proposal.checkpoint else None
     told = {"at": stamp(proposal.at), "checkpoint": held, "what": in_words(proposal)}
-    return proposal.model_dump(mode="json") | told
+    return proposal.model_dump(mode="json", exclude={"approved"}) | told

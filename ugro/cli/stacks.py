@@ -57,8 +57,9 @@ def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
 
 
 def _before_the_end(app: App, job: Job, rank: int | None) -> tuple[float, Said]:
-    """Where the ranks of a job stood when it was found to hang, that does not run any more."""
-    found = kept(app.store.files(job.id).hang(job.attempt))
+    """Where the ranks of a job stood when it was last found to hang, that does not run any more."""
+    attempts = range(job.attempt, 0, -1)
+    found = next((one for each in attempts if (one := kept(app.store.files(job.id).hang(each)))), None)
     if found is None:
         raise InputError(f"{state_in_words(job)}; only a running job stands somewhere", f"see: ugro status {job.id}")
     wanted = {

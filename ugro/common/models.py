@@ -271,7 +271,7 @@ class Proposal(Record):
     """What UGRO would do about a job that failed, and waits to be told to. `checkpoint` None: from the beginning.
 
     `nodes` are those that it would go on with, where that are not the ones it was asked for. `ends`: it has not ended
-    (it hangs, or waits for a node that is silent), and would be ended first.
+    (it hangs, or waits for a node that is silent), and would be ended first; `approved` it is carried out once it has.
     """
 
     job: str
@@ -283,6 +283,7 @@ class Proposal(Record):
     changes: tuple[Change, ...] = ()
     nodes: tuple[str, ...] = ()
     ends: bool = False
+    approved: bool = False
 
 
 class Attempt(Record):

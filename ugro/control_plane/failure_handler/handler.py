@@ -37,6 +37,7 @@ class FailureHandler:
 
     async def handle(self, views: Views) -> None:
         """Decide about every trouble that is undecided. Killed anywhere and called again, it comes to the same."""
+        await self._go_on_as_approved()
         self._withdraw_what_is_over()
         for job_id in self._store.undecided():
             job = self._readable(job_id)
@@ -57,10 +58,22 @@ class FailureHandler:
         except UgroError:  # lost or broken: others tell of it
             return None
 
+    async def _go_on_as_approved(self) -> None:
+        """Queue jobs again that were ended for it; what stands in the way is told, and left to a person."""
+        for proposal in self._store.proposals().values():
+            job = self._readable(proposal.job) if proposal.approved else None
+            if job and job.state.ended:
+                try:
+                    await self.approve(proposal)
+                except UgroError as error:
+                    self._store.withdraw(job.id)
+                    self._store.note("", "recovery", f"cannot be resumed: {error.message}", job.id)
+                self._store.remember_undecided(job.id, False)
+
     def _withdraw_what_is_over(self) -> None:
         """Nobody has to answer whether to end a job that goes on again, or that ended by itself."""
         for proposal in self._store.proposals().values():
-            job = self._readable(proposal.job) if proposal.ends else None
+            job = self._readable(proposal.job) if proposal.ends and not proposal.approved else None
             if job and (job.state.ended or job.attempt != proposal.attempt or trouble(job) is None):
                 self._store.withdraw(job.id)
                 self._store.note("", "withdrawn", f"nothing is proposed any more: it is {job.state.value}", job.id)
@@ -129,7 +142,7 @@ class FailureHandler:
         return last.checkpoint if last else None
 
     def end(self, proposal: Proposal) -> None:
-        """Let the next tick end the job that a proposal is about, as it says. Nothing where it has ended.
+        """Let the next tick end the job that a proposal is about, and go on with it. Nothing where it has ended.
 
         Raises:
             InputError: it goes on again.
@@ -138,9 +151,10 @@ class FailureHandler:
         if job.state.ended or job.attempt != proposal.attempt:
             return
         cause = trouble(job)
-        self._store.withdraw(job.id)
         if cause is None:
+            self._store.withdraw(job.id)
             raise InputError(f"{job.id} goes on: it is {job.state.value}", f"see: ugro status {job.id}")
+        self._store.propose(proposal.model_copy(update={"approved": True}))
         if cause == "hang":
             failed = _failed(job, hang_of(self._store, job))
             self._store.save(failed, "failing", f"{job.alert}; ended, as approved")

@@ -59,8 +59,9 @@ def decide(
         return Decision("leave", f"{cause}: the same would happen again")
     step = checkpoint.step if checkpoint else None
     where = f"after step {step}" if step is not None else "from the beginning"
-    if _failures(job, cause, step) >= SAME_FAILURES and not changes and not left_out:
-        return Decision("leave", f"{cause}: it failed {SAME_FAILURES} times {where}, a third time would be no other")
+    same = _failures(job, cause, step)
+    if same >= SAME_FAILURES and not changes and not left_out:
+        return Decision("leave", f"{cause}: it failed {same} times {where}, another time would be no other")
     retries = len(job.past)
     if action == "ask" or left_out:
         return Decision("ask", f"{cause}: it may go well {where}")
