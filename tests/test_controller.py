@@ -91,7 +91,11 @@ class Bed:
     async def tick(self) -> list[StateError]:
         """One tick of a controller that has just been started. Returns what it went on without."""
         store = MetadataStore(self.store.home)
-        await Controller(store, self.inventory, self.pool).tick()
+        controller = Controller(store, self.inventory, self.pool)
+        try:
+            await controller.complete()
+        finally:
+            await controller.close()
         return store.troubles
 
     async def looked_at(self, job: Job) -> Job:
@@ -223,7 +227,7 @@ async def test_cancel(bed: Bed) -> None:
     assert {rank.signal for rank in cancelled.ranks} <= {"TERM", None} and cancelled.wish is None
 
 
-class Killed(BaseException):
+class Killed(Exception):
     """The controller dies here."""
 
 

@@ -31,21 +31,21 @@ def store(tmp_path: Path) -> MetadataStore:
 
 
 def test_what_the_resident_saw_is_taken(store: MetadataStore) -> None:
-    with store.lock(name=RESIDENT_LOCK):
+    with store.exclusive(RESIDENT_LOCK, 0):
         seen = seen_by_resident(store, INVENTORY, NOW)
     assert seen and seen.views == {"gpu1": view("gpu1"), "gpu2": view("gpu2")}
 
 
 def test_without_a_resident_there_is_a_look(store: MetadataStore) -> None:
     assert seen_by_resident(store, INVENTORY, NOW) is None
-    with store.lock(name=RESIDENT_LOCK):
+    with store.exclusive(RESIDENT_LOCK, 0):
         pass
     assert seen_by_resident(store, INVENTORY, NOW) is None
 
 
 def test_asking_who_is_there_keeps_nobody_away(store: MetadataStore) -> None:
     assert not store.is_locked(RESIDENT_LOCK)
-    with store.lock(patience=0, name=RESIDENT_LOCK):
+    with store.exclusive(RESIDENT_LOCK, 0):
         assert store.is_locked(RESIDENT_LOCK) and store.is_locked(RESIDENT_LOCK)
     assert not store.is_locked(RESIDENT_LOCK)
 
@@ -53,21 +53,21 @@ def test_asking_who_is_there_keeps_nobody_away(store: MetadataStore) -> None:
 @pytest.mark.parametrize("age", [FRESH_SECONDS + 0.1, -0.1])
 def test_an_old_look_or_one_of_the_future_does_not_do(store: MetadataStore, age: float) -> None:
     store.remember_nodes([view("gpu2", NOW - age)], (), {})
-    with store.lock(name=RESIDENT_LOCK):
+    with store.exclusive(RESIDENT_LOCK, 0):
         assert seen_by_resident(store, INVENTORY, NOW) is None
 
 
 def test_an_edited_inventory_is_looked_at(store: MetadataStore) -> None:
     moved = Inventory(nodes=NODES | {"gpu2": NODES["gpu2"].model_copy(update={"address": "10.0.0.9"})})
     more = Inventory(nodes=NODES | {"gpu3": NodeConfig(name="gpu3", address="10.0.0.3")})
-    with store.lock(name=RESIDENT_LOCK):
+    with store.exclusive(RESIDENT_LOCK, 0):
         assert seen_by_resident(store, moved, NOW) is None
         assert seen_by_resident(store, more, NOW) is None
 
 
 def test_a_node_that_the_resident_finds_silent_is_silent(store: MetadataStore) -> None:
     store.remember_nodes([view("gpu1")], (), {"gpu2": Silence(since=NOW - 90, seen_at=NOW - 1)})
-    with store.lock(name=RESIDENT_LOCK):
+    with store.exclusive(RESIDENT_LOCK, 0):
         seen = seen_by_resident(store, INVENTORY, NOW)
     assert seen and isinstance(seen.views["gpu2"], NodeError) and "for 1m 30s" in seen.views["gpu2"].message
     views, errors = fresh_or_remembered(store, seen)

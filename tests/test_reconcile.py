@@ -8,12 +8,12 @@ import pytest
 
 from ugro.common.errors import NodeError, Unreachable
 from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, JobState, NodeShare, NodeView, Placement, RankState
+from ugro.control_plane.blame import first_failure
 from ugro.control_plane.reconcile import (
     Phase,
     Runs,
     assess,
     expected_ranks,
-    first_failure,
     gpu_holders,
     news_of_ranks,
 )

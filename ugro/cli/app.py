@@ -104,25 +104,43 @@ class App:
 
         async def main() -> T:
             async with Pool(cluster) as pool, self.courier:
-                return await act(Controller(self.store, cluster, pool, on_code), pool)
+                controller = Controller(self.store, cluster, pool, on_code)
+                try:
+                    done = await act(controller, pool)
+                    await self._rest(controller)
+                    return done
+                finally:
+                    await controller.close()
 
         try:
             return asyncio.run(main())
         finally:
             print_problems(self.store.troubles, err=True)
 
-    async def tick(self, controller: Controller, patience: float = LOCK_PATIENCE) -> None:
-        """One tick as the one who acts; waits `patience` seconds for another to finish. Alerts go out beside it."""
+    async def tick(self, controller: Controller, *jobs: str, patience: float = LOCK_PATIENCE) -> None:
+        """Tick until what was begun on nodes for these jobs (or for all) is done. Alerts go out beside it.
+
+        Waits `patience` seconds for another process's tick.
+        """
         try:
-            with self.store.lock(patience):
-                await controller.tick()
+            await controller.complete(*jobs, patience=patience)
         finally:
             self.courier.begin()
 
     async def tick_if_free(self, controller: Controller) -> None:
-        """One tick unless somebody else is acting just now, who then does the same work."""
-        with contextlib.suppress(StateLocked):
-            await self.tick(controller, patience=0)
+        """One tick, unless another process's is under way, which does the same work. Waits for nothing on nodes."""
+        try:
+            with contextlib.suppress(StateLocked):
+                await controller.tick(patience=0)
+        finally:
+            self.courier.begin()
+
+    async def _rest(self, controller: Controller) -> None:
+        """What this command began on nodes for other jobs is not left half done, unless the person wants that."""
+        if controller.under_way:
+            words = f"{', '.join(controller.under_way)}: still at work on nodes; Ctrl-C leaves it to the next tick"
+            click.echo(words, err=True)
+        await controller.rest()
 
 
 RECENT = 10

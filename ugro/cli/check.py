@@ -103,7 +103,10 @@ class Checkup:
         if len(able) < 2:
             return
         ways = await pool.each(
-            able, lambda transport: find_way(transport, launcher.reach(peer_of(able, transport.name)))
+            able,
+            lambda transport: find_way(
+                transport, launcher.reach(launcher.inventory.node(peer_of(able, transport.name)))
+            ),
         )
         for node, way in ways.items():
             report = self.reports[node]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -16,6 +16,9 @@ from ugro.common.errors import EXIT_NODES, EXIT_OK, InputError, NodeError, NodeR
 from ugro.common.text import count, printable, size
 from ugro.nodes.footprint import Footprint, Process, clean
 from ugro.nodes.footprint import footprint as look
+
+if TYPE_CHECKING:
+    from ugro.nodes.pool import Pool
 
 T = TypeVar("T")
 
@@ -109,11 +112,7 @@ def clean_node(app: App, name: str, yes: bool, takeover: bool, as_json: bool) ->
         if not as_json:
             _show(name, before)
         _agree(name, yes, as_json)
-        # No controller of this master may start something there meanwhile.
-        with app.store.lock():
-            _idle(app, name)
-            _answer(app.run(lambda _, pool: pool.each([name], clean))[name])
-            after = _answer(app.run(lambda _, pool: pool.each([name], look))[name])
+        after = app.run(lambda _, pool: _cleaned(app, pool, name))
     if as_json:
         removed = [path for path in before.own if path not in after.own]
         rest = {"left": after.own, "foreign": after.foreign, "processes": _processes(after.processes)}
@@ -123,6 +122,14 @@ def clean_node(app: App, name: str, yes: bool, takeover: bool, as_json: bool) ->
     return EXIT_NODES if after.own else EXIT_OK
 
 
+async def _cleaned(app: App, pool: Pool, name: str) -> Footprint:
+    """Clean a node. No controller of this master may start something there meanwhile, so this takes its turn."""
+    async with app.store.turn():
+        await _look_if_idle(app, pool, name)
+        _answer((await pool.each([name], clean))[name])
+        return _answer((await pool.each([name], look))[name])
+
+
 def _answer(answer: T | NodeError) -> T:
     if isinstance(answer, NodeError):
         raise answer
@@ -130,6 +137,10 @@ def _answer(answer: T | NodeError) -> T:
 
 
 def _idle(app: App, name: str) -> Footprint:
+    return app.run(lambda _, pool: _look_if_idle(app, pool, name))
+
+
+async def _look_if_idle(app: App, pool: Pool, name: str) -> Footprint:
     """What is on a node where no job runs.
 
     Raises:
@@ -140,7 +151,7 @@ def _idle(app: App, name: str) -> Footprint:
         if name in job.nodes:
             raise InputError(f"{job.id} is on {name}", f"wait for it, or end it: ugro cancel {job.id}")
     others = sorted({node for job in live for node in job.nodes if node in app.inventory.nodes})
-    seen = app.run(lambda _, pool: pool.each([name, *others], look))
+    seen = await pool.each([name, *others], look)
     found = _answer(seen[name])
     for stranger in found.jobs:
         if stranger.running:

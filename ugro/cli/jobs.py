@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import time
 from collections import deque
 
 import click
@@ -19,14 +21,20 @@ from ugro.cli.output import (
     print_json,
 )
 from ugro.cli.proposals import offer
-from ugro.common.errors import InputError, JobFailed, NodeError
+from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked
 from ugro.common.models import Job, JobState, Wish
 from ugro.common.text import printable
-from ugro.control_plane.controller import CANCEL_GRACE, Controller
+from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.aftermath import once_mended
+from ugro.control_plane.job_steps import CANCEL_GRACE
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
+
+CANCEL_WITHIN = 60.0
+"""Seconds that `cancel` waits for another process that is at work on the job. The request is recorded before."""
+
+TURN_WITHIN = 1.0
 
 
 @command()
@@ -84,19 +92,14 @@ def cancel(app: App, job: str, abandon: bool, as_json: bool) -> None:
     found = app.store.find(job)
     wish = Wish.ABANDON if abandon else Wish.CANCEL
     asked = "cancel was asked for" + (", without the word of silent nodes" if abandon else "")
-    already = False
-
-    async def act(controller: Controller, _: Pool) -> Job:
-        nonlocal already
-        with app.store.lock():
-            if already := app.store.job(found.id).state.ended:
-                return app.store.job(found.id)
+    with app.store.lock():
+        already = app.store.job(found.id).state.ended
+        if not already:
             app.store.update(found.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", asked)
-            await controller.tick()
-        return app.store.job(found.id)
-
-    with console(stderr=True).status(f"ending {found.id}: up to {CANCEL_GRACE:.0f} s of patience, then SIGKILL"):
-        ended = app.run(act)
+    ended = app.store.job(found.id)
+    if not already:
+        with console(stderr=True).status(f"ending {found.id}: up to {CANCEL_GRACE:.0f} s of patience, then SIGKILL"):
+            ended = app.run(lambda controller, _: _carried_out(app, controller, ended))
     if as_json:
         print_json(job_document(ended, app.asked(ended)))
     elif already:
@@ -119,6 +122,19 @@ def cancel(app: App, job: str, abandon: bool, as_json: bool) -> None:
             f"not all of it could be ended yet: {ended.reason}",
             "the next `ugro sweep` tries again; a node that is gone for good is given up with --abandon",
         )
+
+
+async def _carried_out(app: App, controller: Controller, job: Job) -> Job:
+    """End a job whose end was asked for, or wait for the process that is at work on it and finds that just as well."""
+    end = time.monotonic() + CANCEL_WITHIN
+    while True:
+        with contextlib.suppress(StateLocked):  # its tick does the same
+            await app.tick(controller, job.id, patience=TURN_WITHIN)
+        with app.store.alone_with(job.id) as nobody_else:
+            job = app.store.job(job.id)
+        if job.state.ended or nobody_else or time.monotonic() > end:
+            return job
+        await asyncio.sleep(TURN_WITHIN)
 
 
 @command()

@@ -101,16 +101,15 @@ def carry_out(app: App, proposal: Proposal) -> Job:
 
     async def act(controller: Controller, pool: Pool) -> None:
         handler = FailureHandler(app.store, app.cluster, pool)
-        with app.store.lock():
-            before = app.store.job(proposal.job)
-            if proposal.ends:
-                handler.end(proposal)
-                await controller.tick()
-                _require_next(app.store.job(proposal.job), before)
-            else:
-                await handler.approve(proposal, progress.update)
+        before = app.store.job(proposal.job)
+        if proposal.ends:
+            handler.end(proposal)
+            await app.tick(controller)
+            _require_next(app.store.job(proposal.job), before)
+        else:
+            await handler.approve(proposal, progress.update)
         await gpus_come_free(app, controller, before, proposal.nodes or before.nodes)
-        await app.tick(controller)
+        await app.tick(controller, before.id)
 
     with CodeProgress() as progress:
         app.run(act, progress.update)

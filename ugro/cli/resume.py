@@ -125,7 +125,7 @@ def resume(
         _reopen(app.store, found, planned, checkpoint, code)
         named = planned.spec.nodes
         await gpus_come_free(app, controller, found, named if isinstance(named, tuple) else found.nodes)
-        await app.tick(controller)
+        await app.tick(controller, found.id)
         return app.store.job(found.id)
 
     with CodeProgress() as progress, _fresh_code(app, found, spec, yes, as_json) if new_code else nullcontext() as code:
@@ -155,7 +155,7 @@ def _reopen(
 ) -> None:
     with store.lock():
         if store.job(found.id).attempt != found.attempt:
-            raise InputError(f"somebody else resumed {found.id} meanwhile", f"see: ugro status {found.id}")
+            raise InputError(f"{found.id} was resumed meanwhile", f"see: ugro status {found.id}")
         again = adopt(store, planned.job, code) if code and code.differences else planned.job
         store.reopen(again, planned.spec, _said(checkpoint, code, planned.changes))
         store.withdraw(found.id)

@@ -14,7 +14,6 @@ import click
 from ugro.cli.app import App, command, json_option
 from ugro.cli.cluster import changes_document, news_line, news_of
 from ugro.cli.output import print_json
-from ugro.common.config import Inventory
 from ugro.common.errors import InputError, StateError, StateLocked, UgroError
 from ugro.common.models import Event
 from ugro.common.text import clock
@@ -36,7 +35,7 @@ def serve(app: App, every: float, as_json: bool) -> None:
     """
     with contextlib.ExitStack() as alone:
         try:
-            alone.enter_context(app.store.lock(patience=1, name=RESIDENT_LOCK))
+            alone.enter_context(app.store.exclusive(RESIDENT_LOCK, patience=1))
         except StateLocked as error:
             hint = "one is enough: `ps -fp PID` shows it, `kill PID` ends it (jobs go on); then start this one"
             raise StateLocked(f"`ugro serve` runs already: {error.message}", hint) from None
@@ -57,34 +56,30 @@ class _Resident:
         cluster = self._app.cluster
         self._say(f"watching {', '.join(cluster.nodes)}; state in {self._app.store.home}")
         async with Pool(cluster) as pool, self._app.courier:
-            while not stop.is_set():
-                began = time.monotonic()
-                acting = asyncio.create_task(self._act(pool, cluster))
-                stopping = asyncio.create_task(stop.wait())
-                await asyncio.wait({acting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-                # A tick under way is finished: cut short it would be continued, but finishing is quicker to explain.
-                cluster = await acting
-                try:
-                    await asyncio.wait_for(stopping, max(BREATH, every - (time.monotonic() - began)))
-                except TimeoutError:
-                    continue
+            controller = Controller(self._app.store, cluster, pool)
+            try:
+                while not stop.is_set():
+                    began = time.monotonic()
+                    # A tick under way is finished: cut short it would be continued, but finishing is quicker to explain.
+                    await self._act(controller)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(stop.wait(), max(BREATH, every - (time.monotonic() - began)))
+            finally:
+                await controller.close()
         self._say("ends; jobs go on")
 
-    async def _act(self, pool: Pool, cluster: Inventory) -> Inventory:
-        """One tick. Returns the inventory it went by: with a mistake in an edited one, the last good one."""
+    async def _act(self, controller: Controller) -> None:
+        """One tick, by the inventory as it is now; with a mistake in an edited one, by the last good one."""
         self._told, self._complaints = self._complaints, set()
         try:
             self._app.reread()
-            cluster = self._app.cluster
+            await controller.adopt(self._app.cluster)
         except InputError as error:
             self._complain(error)
-        await pool.adopt(cluster)
         try:
-            await self._app.tick(Controller(self._app.store, cluster, pool), patience=0)
+            await self._app.tick_if_free(controller)
             for problem in self._app.store.problems():
                 self._complain(problem)
-        except StateLocked:
-            pass  # somebody else acts just now, and does the same
         except UgroError as error:
             self._complain(error)
         except OSError as error:  # what the disk says, where nobody knew better
@@ -94,7 +89,6 @@ class _Resident:
         self._tell(news_of(self._app.store))
         self._app.store.changes.clear()
         self._app.store.troubles.clear()
-        return cluster
 
     def _complain(self, error: UgroError) -> None:
         """Say it, unless it was said at the tick before."""

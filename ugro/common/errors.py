@@ -6,6 +6,7 @@
     │   └── JobSpecError
     ├── NodeError             exit 3   a node is unreachable or not trusted
     │   ├── Unreachable
+    │   │   └── AnswerPending          it is still being asked
     │   ├── AuthenticationFailed
     │   ├── KeyUnusable           exit 2: the key on this machine is the mistake
     │   ├── HostKeyUnknown
@@ -97,6 +98,12 @@ class TurnedAway(Unreachable):
     """The node's sshd closed the connection before it greeted, again and again: it is busy, or bans this address."""
 
     code = "turned_away"
+
+
+class AnswerPending(Unreachable):
+    """The node has not answered so far, and is still being asked: it may be slow, and counts neither way."""
+
+    code = "answer_pending"
 
 
 class AuthenticationFailed(NodeError):

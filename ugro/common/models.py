@@ -10,6 +10,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
+from ugro.common.config import NodeConfig
+
 SCHEMA_VERSION = 3
 """Of `job.json`. `metadata_store.MIGRATIONS` brings older records up to it."""
 
@@ -140,6 +142,8 @@ class NodeShare(Record):
     """One node's part of a placement: its torchrun node rank, its ranks and their GPUs (none on a CPU node).
 
     `batch_shares` has each rank's fraction of the global batch, where the speeds of all GPUs are known and differ.
+    `config` is the node as the inventory described it when the job was placed: a run keeps it until it has ended, so that
+    an edit of the inventory counts for new runs only. None in records of an earlier UGRO, and in drafts.
     """
 
     node: str
@@ -148,6 +152,7 @@ class NodeShare(Record):
     nproc: int
     gpus: tuple[str, ...] = ()
     batch_shares: tuple[float, ...] = ()
+    config: NodeConfig | None = None
 
 
 class Placement(Record):
@@ -342,6 +347,12 @@ class Job(Record):
     def nodes(self) -> tuple[str, ...]:
         """Names of the nodes it is placed on, in the order of their node ranks."""
         return tuple(share.node for share in self.placement.shares) if self.placement else ()
+
+    @property
+    def node_configs(self) -> dict[str, NodeConfig]:
+        """The nodes it is placed on as they were described when it was; without those of which that is not known."""
+        shares = self.placement.shares if self.placement else ()
+        return {share.node: share.config for share in shares if share.config}
 
     @property
     def earlier_code(self) -> tuple[CodeVersion, ...]:

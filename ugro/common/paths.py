@@ -36,10 +36,14 @@ class RunPaths:
 
 
 def run_paths(inventory: Inventory, job: Job, node: str) -> RunPaths | None:
-    """Where the current attempt of a job lies on a node, or None when it has no part there."""
-    if node not in job.nodes or node not in inventory.nodes:
+    """Where the current attempt of a job lies on a node, or None when it has no part there, or the node is not known.
+
+    It lies where it was started, whatever the inventory says of the node by now.
+    """
+    config = job.node_configs.get(node) or inventory.nodes.get(node)
+    if node not in job.nodes or config is None:
         return None
-    return RunPaths(inventory.nodes[node].base_dir, job.id, job.attempt, job.nodes.index(node))
+    return RunPaths(config.base_dir, job.id, job.attempt, job.nodes.index(node))
 
 
 @dataclass(frozen=True)

@@ -1,63 +1,70 @@
-"""One tick: observe every node, reconcile jobs with what the nodes say, launch what fits.
+"""One tick: observe every node, take the next step for every job, start what fits.
 
 Idempotent: an intent is written to the job's record before its act, the act is observed, and the difference is acted
-on again. The caller holds the store's lock. A node that cannot be read never decides anything.
+on again. A node that cannot be read never decides anything. A tick waits for no node's link: what takes long on nodes
+(code, logs, ranks that are ended) goes on beside it, one step a job at a time, and the next ticks find what came of it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory
-from ugro.common.errors import NodeError, UgroError
-from ugro.common.models import Drain, FirstFailure, GpuSample, Job, JobState, NodeView, Placement, Silence, Wish
-from ugro.common.paths import run_paths
-from ugro.common.text import count, duration
+from ugro.common.errors import AnswerPending, NodeError, StateLocked, UgroError
+from ugro.common.models import Drain, Job, JobState, NodeView, Placement, Silence
+from ugro.common.text import duration
 from ugro.control_plane import reconcile
-from ugro.control_plane.evidence import node_log, rank_log
-from ugro.control_plane.launcher import Launcher, NotStarted, OnCode
-from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words
+from ugro.control_plane.launcher import Launcher, OnCode
+from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
-from ugro.control_plane.metadata_store.records import pass_over, state_errors
+from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.observation import Observation
+from ugro.control_plane.observer import Observer
 from ugro.control_plane.queue import read_queue
-from ugro.control_plane.reconcile import Assessment, Phase
+from ugro.control_plane.reconcile import Phase
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
 from ugro.control_plane.resource_manager.shares import with_batch_shares
 from ugro.control_plane.scheduler import schedule
-from ugro.nodes import log_streamer, observer
 from ugro.nodes.pool import Pool
-from ugro.nodes.run_files import RunFiles
-from ugro.nodes.transport import Transport
 
 if TYPE_CHECKING:
     from ugro.control_plane.stacks import Said
-
-CANCEL_GRACE = 10.0
-"""Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
-
-LEFTOVER_GRACE = 3.0
-"""The same for what a job that succeeded left behind."""
 
 STAND_WITHIN = 30.0
 """Seconds that the nodes have to show where the ranks of a job stand that hangs."""
 
 LEFT_INVENTORY = "it is not in the inventory any more"
 
-SAMPLE_SECONDS = 10.0
-"""How often what a job's GPUs show is kept."""
+OBSERVE_WITHIN = 2.5
+"""Seconds that a tick waits for the slowest node. A later answer counts at the next tick."""
 
-GPU_FREE_WITHIN = 10.0
-"""Seconds that the driver may take to give back the memory of ranks that ended."""
+TICK_SECONDS = 2.0
+"""Between two ticks of whoever waits for something on nodes."""
+
+FAILURES = ("failures",)
+"""What is done about failures goes on under this key, for all jobs together."""
+
+
+@dataclass
+class _Task:
+    """Something slow under way. `stamp` is what it was begun for."""
+
+    task: asyncio.Task[None]
+    stamp: Hashable
+    kind: Kind | None = None
 
 
 class Controller:
-    """Acts for the cluster of one inventory and one state directory."""
+    """Acts for the cluster of one inventory and one state directory, as long as it is kept; `close` ends it."""
 
     def __init__(
         self,
@@ -70,51 +77,140 @@ class Controller:
         self._inventory = inventory
         self._pool = pool
         self.launcher = Launcher(store, inventory, pool, on_code)
+        self._observer = Observer(pool)
+        self._steps = JobSteps(store, pool, self._observer, self.launcher)
+        self._tasks: dict[Hashable, _Task] = {}
+        self._problems: list[Exception] = []
+        self._tried: set[tuple[Hashable, Hashable]] | None = None
 
     async def observe(
-        self, jobs: Sequence[Job], names: Sequence[str] | None = None, within: float | None = None
+        self, jobs: Sequence[Job], names: Iterable[str] | None = None, within: float | None = None, keep: bool = False
     ) -> Observation:
         """Ask the nodes (all by default) at the same time. Changes nothing.
 
         `within` bounds the wait in seconds; a node that did not answer by then is an error in the result.
         """
-        names = [name for name in self._inventory.nodes if names is None or name in names]
         on_nodes = [job for job in jobs if job.state.on_nodes]
+        everywhere = {*self._inventory.nodes, *(node for job in on_nodes for node in job.nodes)}
+        return await self._observer.observe(
+            self._inventory, on_nodes, everywhere if names is None else names, within, keep
+        )
 
-        async def one(transport: Transport) -> tuple[NodeView, dict[str, RunFiles]]:
-            mine = [(job, run_paths(self._inventory, job, transport.name)) for job in on_nodes]
-            here = [(job.id, paths) for job, paths in mine if paths]
-            view, files = await observer.observe(transport, [paths for _, paths in here])
-            return view, {job_id: run for (job_id, _), run in zip(here, files, strict=True)}
+    # --- ticks -----------------------------------------------------------------------------------------------------
 
-        said = await self._pool.each(names, one, within)
-        runs: dict[str, dict[str, RunFiles | NodeError]] = {job.id: {} for job in on_nodes}
-        for job in on_nodes:
-            for node in job.nodes:
-                answer = said.get(node) or NodeError(node, "is not in the inventory any more")
-                runs[job.id][node] = answer if isinstance(answer, NodeError) else answer[1][job.id]
-        views = {name: answer if isinstance(answer, NodeError) else answer[0] for name, answer in said.items()}
-        return Observation(views, runs, time.time())
+    async def tick(self, patience: float = LOCK_PATIENCE) -> None:
+        """Bring the cluster one step nearer to what the records ask for. Every change of a job is an event of it.
 
-    async def tick(self) -> None:
-        """Bring the cluster one step nearer to what the records ask for. Every change of a job is an event of it."""
-        self._store.settle()
-        self._drain_departed()
-        live = self._store.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
-        seen = await self.observe(live)
-        with self._store.optional():
-            self._remember(seen, live)
-        await self._end_leftovers(seen)
-        steps = (self._advance(job, seen) for job in live if job.state.on_nodes or job.wish)
-        done = await asyncio.gather(*steps, self._keep_looks(seen, live), return_exceptions=True)
-        if self._store.undecided() or self._store.proposals():
-            # Here, since its import takes longer than a look at the nodes, and most ticks find nothing wrong.
-            from ugro.control_plane.failure_handler.handler import FailureHandler
+        Waits up to `patience` seconds for another process's tick. What takes long on nodes is only begun.
 
-            await FailureHandler(self._store, self._inventory, self._pool).handle(seen.views)
-        await self._schedule(seen)
-        for problem in filter(None, done):  # told only now: one job whose files fail must not keep the others waiting
+        Raises:
+            StateLocked: another process's tick takes longer.
+            UgroError: what stopped a step since the last tick; the others were taken.
+        """
+        async with self._store.turn(patience):
+            self._store.settle()
+            self._drain_departed()
+            live = self._store.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
+            seen = await self.observe(live, within=OBSERVE_WITHIN, keep=True)
+            with self._store.optional():
+                self._remember(seen, live)
+            self._end_leftovers(seen)
+            now = {job.id: job for job in self._store.live(pass_over)}
+            for job in live:
+                same = job.id in now and now[job.id].last_event == job.last_event
+                if same and (job.state.on_nodes or job.wish):  # else what was seen is about an older record
+                    await self._noting_problems(self._step(job, seen))
+            self._keep_looks(seen, live)
+            self._handle_failures(seen)
+            await self._noting_problems(self._schedule(seen))
+        await asyncio.sleep(0)  # so that what was just begun is under way when a caller looks
+        self._raise_problems()
+
+    async def complete(self, *job_ids: str, patience: float = LOCK_PATIENCE) -> None:
+        """Tick until nothing that this controller began is under way: about these jobs, or at all.
+
+        Each step is tried once for what it is about: a node that stays unreachable keeps nobody here.
+
+        Raises:
+            StateLocked, UgroError: as `tick` does.
+        """
+        self._tried = set()
+        problems: list[UgroError] = []
+        try:
+            await self._tick_among_others(problems, patience)
+            while tasks := self._waited_for(job_ids):
+                await asyncio.wait(tasks, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if job_ids and not self._waited_for(job_ids) and not {*job_ids} & {*self._store.undecided()}:
+                    break
+                with contextlib.suppress(StateLocked):  # whose tick does the same
+                    await self._tick_among_others(problems, 0)
+        finally:
+            self._tried = None
+            self._problems[:0] = problems
+        self._raise_problems()
+
+    async def _tick_among_others(self, problems: list[UgroError], patience: float) -> None:
+        """A tick whose problems with one job do not break off what is done for the others."""
+        try:
+            await self.tick(patience)
+        except StateLocked:
+            raise
+        except UgroError as error:
+            problems.append(error)
+
+    def _waited_for(self, job_ids: Sequence[str]) -> list[asyncio.Task[Any]]:
+        if not job_ids:
+            return [*(one.task for one in self._tasks.values()), *self._observer.pending]
+        return [self._tasks[key].task for key in (*job_ids, FAILURES) if key in self._tasks]
+
+    async def rest(self) -> None:
+        """Wait for what is under way on nodes, and begin nothing more."""
+        while tasks := [one.task for one in self._tasks.values()]:
+            await asyncio.wait(tasks)
+
+    @property
+    def under_way(self) -> list[str]:
+        """The jobs of which something is done on nodes just now."""
+        return [key for key in self._tasks if isinstance(key, str)]
+
+    async def adopt(self, inventory: Inventory) -> None:
+        """Use an edited inventory from now on. What runs keeps what it was started with."""
+        self._inventory = self.launcher.inventory = inventory
+        live = self._store.live(pass_over)
+        await self._pool.adopt(inventory, [config for job in live for config in job.node_configs.values()])
+
+    async def close(self) -> None:
+        """Break off what is under way; the next tick of any process continues it."""
+        tasks = [one.task for one in self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._observer.close()
+
+    def _begin(
+        self, key: Hashable, stamp: Hashable, act: Callable[[], Coroutine[Any, Any, None]], kind: Kind | None = None
+    ) -> None:
+        """Do something slow beside the ticks, unless it is under way."""
+        if key in self._tasks or (self._tried is not None and (key, stamp) in self._tried):
+            return
+        if self._tried is not None:
+            self._tried.add((key, stamp))
+        task = asyncio.create_task(self._noting_problems(act()))
+        self._tasks[key] = _Task(task, stamp, kind)
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    async def _noting_problems(self, act: Coroutine[Any, Any, None]) -> None:
+        try:
+            await act
+        except Exception as error:  # raised at the end: one job whose files fail must not keep the others waiting
+            self._problems.append(error)
+
+    def _raise_problems(self) -> None:
+        problems, self._problems = self._problems, []
+        for problem in problems:
             raise problem
+
+    # --- nodes -----------------------------------------------------------------------------------------------------
 
     def _drain_departed(self) -> None:
         """A node that left the inventory keeps what it runs and gets nothing new, until it is back."""
@@ -130,7 +226,9 @@ class Controller:
         """Keep what the nodes said, and tell what is new about them."""
         now = time.time()
         before, silent = self._store.remembered_nodes(), self._store.silences()
-        quiet = monitor.silences(silent, seen.views, now)
+        said = {name: view for name, view in seen.views.items() if not isinstance(view, AnswerPending)}
+        still = {name: silence for name, silence in silent.items() if name in seen.views and name not in said}
+        quiet = still | monitor.silences(silent, said, now)
         given_time = {name for name, silence in quiet.items() if _becomes_long(silent.get(name), silence)}
         for job in live:
             if job.state == JobState.UNKNOWN and given_time.intersection(job.nodes):
@@ -143,13 +241,13 @@ class Controller:
             for kind, message in monitor.news(before.get(view.node), view, self._store.known_master()):
                 self._store.note(view.node, kind, message)
         for name, silence in quiet.items():
-            why = seen.views[name]
+            why = said.get(name)
             if name not in silent and isinstance(why, NodeError):
                 self._store.note(name, "silent", why.message)
             elif name in given_time:
                 self._store.note(name, "proposal", proposal(name, silence, now))
 
-    async def _keep_looks(self, seen: Observation, jobs: Sequence[Job]) -> None:
+    def _keep_looks(self, seen: Observation, jobs: Sequence[Job]) -> None:
         """Add what the GPUs showed to their history, where it is time. `jobs` are those of the look."""
         history, held = GpuHistory(self._store.home), leases(jobs)
         for name, view in seen.views.items():
@@ -157,35 +255,29 @@ class Controller:
                 with self._store.optional():
                     history.add(name, monitor.looks(view, held))
 
-    async def _end_leftovers(self, seen: Observation) -> None:
+    def _end_leftovers(self, seen: Observation) -> None:
         """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
         leftovers = self._store.leftovers()
         jobs = {job.id: job for job in self._store.jobs({job_id for job_id, _ in leftovers}, pass_over)}
         for (job_id, attempt), nodes in leftovers.items():
-            if job_id not in jobs:
-                continue
-            job = jobs[job_id].as_of(attempt)
             back = [node for node in nodes if isinstance(seen.views.get(node), NodeView)]
-            problems = await self.launcher.stop(job, LEFTOVER_GRACE, back) if back else []
-            if back and not problems:
-                self._store.remember_leftovers(job, [node for node in nodes if node not in back])
-                for node in back:
-                    self._store.note(node, "cleared", f"nothing of {job_id} is left on {node}", job_id)
+            if job_id in jobs and back:
+                job = jobs[job_id].as_of(attempt)
+                clear = functools.partial(self._clear, job, nodes, back)
+                self._begin(("leftovers", job_id, attempt), tuple(back), clear)
+
+    async def _clear(self, job: Job, nodes: Sequence[str], back: Sequence[str]) -> None:
+        if await self.launcher.stop(job, LEFTOVER_GRACE, back):
+            return
+        self._store.remember_leftovers(job, [node for node in nodes if node not in back])
+        for node in back:
+            self._store.note(node, "cleared", f"nothing of {job.id} is left on {node}", job.id)
+
+    # --- jobs ------------------------------------------------------------------------------------------------------
 
     async def sync_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
         """Bring the copies of a job's logs up to date; returns the nodes that could not be read, and why."""
-        folder = self._store.files(job.id).logs(job.attempt)
-        at = time.time()
-
-        async def one(transport: Transport) -> int:
-            paths = run_paths(self._inventory, job, transport.name)
-            with state_errors(folder):
-                while paths and await log_streamer.fetch(transport, paths, folder, at):
-                    pass
-            return 0
-
-        said = await self._pool.each([node for node in job.nodes if node in self._inventory.nodes], one, within)
-        return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
+        return await self._steps.sync_logs(job, within)
 
     async def fresh_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
         """The same for whoever only reads them: on a full disk the copies that are there have to do."""
@@ -206,146 +298,85 @@ class Controller:
             changed["ended_at"] = reconcile.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
         if found.phase == Phase.FAILED:
             await self.fresh_logs(job, within)
-            failure = self._first_failure(job, found, seen)
-            changed |= {"first_failure": failure, "reason": _failure_in_words(failure)}
+            failure = self._steps.first_failure(job, found, seen)
+            changed |= {"first_failure": failure, "reason": failure_in_words(failure)}
         return job.model_copy(update=changed)
 
-    async def _advance(self, job: Job, seen: Observation) -> None:
-        """One step for one job."""
-        if not job.state.on_nodes:
-            self._end(job, JobState.CANCELLED, "cancelled before it started")
+    async def _step(self, job: Job, seen: Observation) -> None:
+        """The next step for one job: recorded at once, or begun on its nodes by whoever is alone with the job."""
+        under_way = self._tasks.get(job.id)
+        if under_way and not (job.wish and under_way.kind == Kind.LAUNCH):
             return
-        if job.wish:
-            phase = reconcile.assess(job, seen.runs[job.id]).phase
-            over = job.state != JobState.STARTING and phase == Phase.SUCCEEDED  # before anybody carried the wish out
-            await self._finish(job, JobState.SUCCEEDED if over else JobState.CANCELLED, CANCEL_GRACE)
-        elif job.first_failure:
-            await self._finish(job, JobState.FAILED, CANCEL_GRACE)
-        elif job.state == JobState.STARTING:
-            await self._launch(job, seen)
-        else:
-            with self._store.optional():
-                self._store.add_samples(job.id, self._due_samples(job, seen))
-            found = reconcile.assess(job, seen.runs[job.id])
-            await self._follow(job, found, seen)
-            if found.phase == Phase.RUNNING:
-                from ugro.control_plane.failure_handler.watch import watch  # here, too
+        if under_way:
+            under_way.task.cancel()
+            await asyncio.wait([under_way.task])
+        with self._store.alone_with(job.id) as alone:
+            step = self._steps.next_step(job, seen) if alone else None
+        if step:
+            self._begin(job.id, job.last_event, lambda: self._alone(job, step), step.kind)
+        elif alone and job.state in (JobState.RUNNING, JobState.UNKNOWN):
+            self._watch(job, seen)
 
-                with self._store.optional():
-                    await watch(self._store, job.id, seen, self.sync_logs, self._stand)
+    async def _alone(self, job: Job, step: Step) -> None:
+        with self._store.alone_with(job.id) as alone:
+            if alone and self._store.job(job.id).last_event == job.last_event:
+                await step.act()
+
+    def _watch(self, job: Job, seen: Observation) -> None:
+        """See whether a running job hangs, or its ranks never meet."""
+        if reconcile.assess(job, seen.runs[job.id]).phase != Phase.RUNNING:
+            return
+        from ugro.control_plane.failure_handler.watch import is_due, watch  # here, too
+
+        if not is_due(self._store, job.id, seen):
+            return
+
+        async def act() -> None:
+            with self._store.optional():
+                await watch(self._store, job.id, seen, self.sync_logs, self._stand)
+
+        self._begin(("watch", job.id), seen.at, act)
 
     async def _stand(self, job: Job) -> Said:
         from ugro.control_plane import stacks  # here, since few jobs hang
 
         return await stacks.ask(self._inventory, self._pool, job, within=STAND_WITHIN)
 
-    def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
-        """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
-        path, now = self._store.files(job.id).metrics, time.time()
-        recent = path.exists() and 0 <= now - path.stat().st_mtime < SAMPLE_SECONDS
-        return [] if recent else monitor.samples(job, seen.views, now)
-
-    async def _follow(self, job: Job, found: Assessment, seen: Observation) -> None:
-        """Take over what the nodes say of a running job."""
-        known, job = job.ranks, job.model_copy(update={"ranks": found.ranks})
-        match found.phase:
-            case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
-                changed = {"state": JobState.UNKNOWN, "unknown_since": time.time(), "reason": found.reason}
-                self._store.save(job.model_copy(update=changed), "unknown", found.reason)
-            case Phase.RUNNING if job.state == JobState.UNKNOWN:
-                self._store.save(_running(job), "running", "its nodes answer again")
-            case Phase.RUNNING if found.ranks != known:
-                self._store.save(_running(job), "ranks", reconcile.news_of_ranks(known, found.ranks))
-            case Phase.SUCCEEDED:
-                await self._finish(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
-            case Phase.FAILED:
-                await self.sync_logs(job)
-                failure = self._first_failure(job, found, seen)
-                reason = _failure_in_words(failure)
-                job = job.model_copy(update={"first_failure": failure, "reason": reason})
-                self._store.save(job, "failing", reason)
-                await self._finish(job, JobState.FAILED, CANCEL_GRACE)
-
-    def _first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
-        folder = self._store.files(job.id).logs(job.attempt)
-        node_ranks = {node: rank for rank, node in enumerate(job.nodes)}
-        return reconcile.first_failure(
-            found.ranks,
-            seen.runs[job.id],
-            seen.clock_offsets,
-            lambda rank: rank_log(folder, rank),
-            lambda node: node_log(folder, node_ranks[node]),
-        )
-
-    async def _finish(self, job: Job, state: JobState, grace: float) -> None:
-        """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
-        given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
-        problems = await self.launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
-        if problems:
-            text = "; ".join(problems)
-            if job.state != JobState.UNKNOWN or text != job.reason:
-                changed = {"state": JobState.UNKNOWN, "reason": text, "unknown_since": job.unknown_since or time.time()}
-                self._store.save(job.model_copy(update=changed), "unknown", text)
+    def _handle_failures(self, seen: Observation) -> None:
+        undecided, proposals = self._store.undecided(), self._store.proposals()
+        if not (undecided or proposals):
             return
-        notes = []
-        if given_up:
-            self._store.remember_leftovers(job, given_up)
-            notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
-        await self.sync_logs(job)
-        seen, holders = await self._see_gpus_free(job)
-        found = reconcile.assess(job, seen.runs[job.id])
-        if job.first_failure and job.first_failure.cause == "unknown":  # a node may have kept its logs from us till now
-            job = job.model_copy(update={"first_failure": self._first_failure(job, found, seen)})
-        failure = [_failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
-        ranks = reconcile.without_word_of(given_up, found.ranks)
-        changed = {
-            "ranks": ranks,
-            "ended_at": reconcile.end_of_ranks(ranks, seen.clock_offsets),
-            "peak_mib": monitor.peak(self._store.samples(job.id)),
-            "abandoned": tuple(given_up),
-        }
-        job = job.model_copy(update=changed)
-        notes += holders
-        over = ["nothing of it is left on its nodes"] if failure else []
-        self._end(job, state, "; ".join([*failure, *notes]), "; ".join([*over, *notes]))
+        # Here, since its import takes longer than a look at the nodes, and most ticks find nothing wrong.
+        from ugro.control_plane.failure_handler.handler import FailureHandler
 
-    async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
-        """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
-
-        Returns the last look, and what still holds a GPU after `GPU_FREE_WITHIN` seconds.
-        """
-        end = time.monotonic() + GPU_FREE_WITHIN
-        while True:
-            seen = await self.observe([job], job.nodes)
-            holders = reconcile.gpu_holders(job, seen.views)
-            if not holders or time.monotonic() > end:
-                return seen, holders
-            await asyncio.sleep(0.5)
-
-    def _end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
-        """`news` is what the timeline says where it has told the reason already."""
-        ended_at = max(job.ended_at or time.time(), job.started_at or 0.0)  # a clock may have jumped between
-        over = {"unknown_since": None, "wish": None, "alert": None}
-        changed = {"state": state, "reason": reason, "ended_at": ended_at, **over}
-        if state == JobState.FAILED:
-            self._store.remember_undecided(job.id)
-        self._store.save(job.model_copy(update=changed), state.value, reason if news is None else news)
+        handler = FailureHandler(self._store, self._inventory, self._pool)
+        about = {*undecided, *proposals}
+        records = tuple((job.id, job.last_event) for job in self._store.jobs(about, pass_over))
+        approved = tuple(name for name, proposal in proposals.items() if proposal.approved)
+        self._begin(FAILURES, (records, tuple(undecided), approved), lambda: handler.handle(seen.views))
 
     async def _schedule(self, seen: Observation) -> None:
         """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
+        with self._store.lock():
+            placed = self._place_what_fits(seen)
+        for job in placed:
+            await self._step(job, seen)
+
+    def _place_what_fits(self, seen: Observation) -> list[Job]:
         jobs = self._store.live()
         broken = [(job, why) for job in jobs if job.state == JobState.QUEUED and (why := self._broken_spec(job))]
         for job, why in broken:  # one broken job must not keep the others waiting
-            self._end(job, JobState.FAILED, why)
+            self._steps.end(job, JobState.FAILED, why)
         jobs = self._store.live() if broken else jobs
         waiting = {job.id: job for job in jobs if job.state == JobState.QUEUED}
         if not waiting:
-            return
-        queue = read_queue(self._store, self._inventory, jobs, seen.views, time.time())
-        for start in schedule(queue).starts:
+            return []
+        placed = []
+        for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, time.time())).starts:
             placement, words = with_batch_shares(start.placement, self._store.speeds())
             why = "; ".join(filter(None, [start.why, placement.why, words]))
-            await self._launch(self._place(waiting[start.id], placement, why), seen)
+            placed.append(self._place(waiting[start.id], placement, why))
+        return placed
 
     def _broken_spec(self, job: Job) -> str | None:
         try:
@@ -355,32 +386,11 @@ class Controller:
         return None
 
     def _place(self, job: Job, placement: Placement, why: str) -> Job:
+        shares = [share.model_copy(update={"config": self._inventory.node(share.node)}) for share in placement.shares]
+        placement = placement.model_copy(update={"shares": tuple(shares)})
         placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
         placed = placed.model_copy(update={"ranks": reconcile.expected_ranks(placed)})
-        self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
-        return placed
-
-    async def _launch(self, job: Job, seen: Observation) -> None:
-        owners = {name: view.owner for name, view in seen.views.items() if isinstance(view, NodeView) and view.owner}
-        try:
-            job = await self.launcher.launch(job, owners)
-        except UgroError as error:
-            await self._give_up(error.job if isinstance(error, NotStarted) else self._store.job(job.id), error)
-            return
-        ranks = job.placement.world_size if job.placement else 0
-        self._store.save(_running(job), "running", f"{count(ranks, 'rank')} started")
-
-    async def _give_up(self, job: Job, error: UgroError) -> None:
-        """Take back a launch that did not come about; where no node was told to start, there is nothing to end."""
-        node = error.node if isinstance(error, NotStarted) else job.nodes[0]
-        cause = "node_lost" if isinstance(error, NotStarted) and error.lost else "launch_failed"
-        failure = FirstFailure(rank=None, node=node, cause=cause, message=error.message)
-        job = job.model_copy(update={"first_failure": failure, "reason": error.message})
-        self._store.save(job, "failing", error.message)
-        if job.placement and job.placement.master_port:
-            await self._finish(job, JobState.FAILED, CANCEL_GRACE)
-        else:
-            self._end(job, JobState.FAILED, error.message, "no node was told to start")
+        return self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
 
 
 def _becomes_long(before: Silence | None, now: Silence) -> bool:
@@ -393,21 +403,3 @@ def proposal(node: str, silence: Silence, now: float) -> str:
         f"silent for {duration(now - silence.since)}: UGRO waits. If {node} is gone for good, end its jobs without "
         f"its word: ugro cancel JOB --abandon"
     )
-
-
-def _running(job: Job) -> Job:
-    changed = {
-        "state": JobState.RUNNING,
-        "unknown_since": None,
-        "reason": "",
-        "started_at": job.started_at or time.time(),
-    }
-    return job.model_copy(update=changed)
-
-
-def _failure_in_words(failure: FirstFailure) -> str:
-    if failure.cause in ("launch_failed", "node_lost"):
-        return failure.message
-    where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
-    cause = "" if failure.cause == "unknown" else f" ({failure.cause})"
-    return f"{where} failed first{cause}: {failure.message}"

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import NodeError, NodeRefused, UgroError, Unreachable
+from ugro.common.errors import NodeError, NodeRefused, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.paths import CODE, RunPaths, run_paths
@@ -28,10 +28,7 @@ OnCode = Callable[[str, int, int], None]
 
 
 class NotStarted(UgroError):
-    """A node could not start its part. `job` is the record as it stood, `node` the one that could not.
-
-    `lost`: the connection to it broke, so that it may go well another time.
-    """
+    """A node could not start its part. `job` is the record as it stood, `node` the one that could not, `error` why."""
 
     code = "launch_failed"
 
@@ -39,7 +36,7 @@ class NotStarted(UgroError):
         super().__init__(error.message, error.hint)
         self.job = job
         self.node = error.node
-        self.lost = isinstance(error, Unreachable)
+        self.error = error
 
 
 def peer_of(nodes: Sequence[str], node: str) -> str:
@@ -52,7 +49,7 @@ class Launcher:
 
     def __init__(self, store: MetadataStore, inventory: Inventory, pool: Pool, on_code: OnCode | None) -> None:
         self._store = store
-        self._inventory = inventory
+        self.inventory = inventory
         self._pool = pool
         self._on_code = on_code
 
@@ -121,7 +118,7 @@ class Launcher:
     def plan(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> Launch:
         """What a node would be told to start."""
         assert job.placement
-        config = self._inventory.node(node)
+        config = self._config(job, node)
         share = next(share for share in job.placement.shares if share.node == node)
         return Launch(
             paths=RunPaths(config.base_dir, job.id, job.attempt, share.node_rank),
@@ -147,12 +144,13 @@ class Launcher:
         """End every process of a job on these nodes. Returns what is in the way of saying that none is left."""
 
         async def one(transport: Transport) -> str:
-            paths = run_paths(self._inventory, job, transport.name)
+            paths = run_paths(self.inventory, job, transport.name)
             left = await process_manager.stop(transport, paths, job.uid, grace) if paths else []
             return f"{transport.name}: pid {', '.join(map(str, left))} cannot be ended (state D?)" if left else ""
 
-        gone = [f"{node} is not in the inventory any more" for node in nodes if node not in self._inventory.nodes]
-        answers = await self._pool.each([node for node in nodes if node in self._inventory.nodes], one)
+        known = [node for node in nodes if node in job.node_configs or node in self.inventory.nodes]
+        gone = [f"{node} is not in the inventory any more" for node in nodes if node not in known]
+        answers = await self._pool.each(known, one, configs=job.node_configs)
         problems = [answer.message if isinstance(answer, NodeError) else answer for answer in answers.values()]
         return gone + [problem for problem in problems if problem]
 
@@ -187,7 +185,7 @@ class Launcher:
         from ugro.control_plane.checkpoint_store import CheckpointStore
         from ugro.nodes.code_sync import push_code
 
-        held = await CheckpointStore(self._store, self._inventory, self._pool).bring(job, checkpoint, self._on_code)
+        held = await CheckpointStore(self._store, self.inventory, self._pool).bring(job, checkpoint, self._on_code)
 
         async def push(transport: Transport) -> None:
             if transport.name in lacking:
@@ -202,20 +200,23 @@ class Launcher:
 
     async def _prepare(self, transport: Transport, job: Job) -> Prepared:
         first = transport.name == job.nodes[0]
-        peer = self.reach(peer_of(job.nodes, transport.name))
+        peer = self.reach(self._config(job, peer_of(job.nodes, transport.name)))
         return await process_manager.prepare(transport, peer, _port_range(job) if first else None)
 
-    def reach(self, node: str) -> str:
-        """An address at which other nodes reach this one: what the inventory says, else where we reached it."""
-        config = self._inventory.node(node)
-        return config.train_address or self._pool[node].peer_address or config.address
+    def reach(self, config: NodeConfig) -> str:
+        """An address at which other nodes reach this one: what is said of it, else where we reached it."""
+        return config.train_address or self._pool.transport(config).peer_address or config.address
+
+    def _config(self, job: Job, node: str) -> NodeConfig:
+        """A node as the job was placed on it; the inventory may say something else by now."""
+        return job.node_configs.get(node) or self.inventory.node(node)
 
     def _meeting_point(self, job: Job, prepared: dict[str, Prepared]) -> Job:
         assert job.placement
         if job.placement.master_port:
             return job
         first = prepared[job.nodes[0]]
-        given = self._inventory.node(job.nodes[0]).train_address
+        given = self._config(job, job.nodes[0]).train_address
         address = "127.0.0.1" if len(job.nodes) == 1 else given or first.address
         placement = job.placement.model_copy(update={"master_addr": address, "master_port": first.port})
         return job.model_copy(update={"placement": placement})
@@ -227,7 +228,7 @@ class Launcher:
 
     async def _all(self, job: Job, act: Callable[[Transport], Awaitable[T]]) -> dict[str, T]:
         """Do something on all nodes of a job; the first error by node rank is the reason why the job does not start."""
-        answers = await self._pool.each(job.nodes, act)
+        answers = await self._pool.each(job.nodes, act, configs=job.node_configs)
         done: dict[str, T] = {}
         for node, answer in answers.items():
             if isinstance(answer, NodeError):

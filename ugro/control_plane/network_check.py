@@ -20,6 +20,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Job, NodeShare, Placement
 from ugro.common.paths import RunPaths, run_paths
 from ugro.control_plane import reconcile
+from ugro.control_plane.blame import first_failure
 from ugro.control_plane.checkup import Finding
 from ugro.control_plane.checkup.findings import problem, warning
 from ugro.control_plane.evidence import node_log, rank_log
@@ -184,7 +185,7 @@ class _Trial:
             node: node_log(folder, number) + rank_log(folder, number) for number, node in enumerate(self._job.nodes)
         }
         if phase == Phase.FAILED:
-            first = reconcile.first_failure(
+            first = first_failure(
                 self._job.ranks,
                 self._runs,
                 {},

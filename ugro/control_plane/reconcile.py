@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from ugro.common.errors import NodeError
-from ugro.common.models import FirstFailure, Job, NodeShare, NodeView, Rank, RankState
+from ugro.common.models import Job, NodeShare, NodeView, Rank, RankState
 from ugro.common.text import count
 from ugro.nodes.run_files import RankFiles, RunFiles
-
-if TYPE_CHECKING:
-    from ugro.control_plane.diagnosis import Finding
 
 SETTLE_SECONDS = 15.0
 """How long torchrun may take to leave after the last rank ended well. A late agent can hang in its exit barrier."""
@@ -189,73 +185,3 @@ def gpu_holders(job: Job, views: Mapping[str, NodeView | NodeError]) -> list[str
         for process in gpu.processes
         if (view.node, process.pid) in pids
     ]
-
-
-def first_failure(
-    ranks: tuple[Rank, ...],
-    runs: Runs,
-    clock_offsets: Mapping[str, float],
-    rank_log: Callable[[int], str],
-    node_log: Callable[[str], str],
-) -> FirstFailure:
-    """The rank that failed first, not those it took down.
-
-    A rank that speaks for itself goes before one that only lost its peers or was told to end; among equals the earlier
-    end counts, with each node's clock corrected by its offset. `rank_log` and `node_log` give the ends of the logs.
-    """
-    failed = [rank for rank in ranks if rank.state == RankState.FAILED]
-    lost = [rank for rank in ranks if rank.state == RankState.LOST]
-    if failed:
-        found = [(_rank_finding(rank, rank_log), rank) for rank in failed]
-        _, finding, rank = min(
-            (
-                (finding.consequence, (rank.ended_at or 0.0) - clock_offsets.get(rank.node, 0.0), rank.rank),
-                finding,
-                rank,
-            )
-            for finding, rank in found
-        )
-        # Ranks that vanished without an exit file say more than ranks that only complain of a lost peer.
-        if not (finding.consequence and lost):
-            return FirstFailure(
-                rank=rank.rank,
-                node=rank.node,
-                exit_code=rank.exit_code,
-                signal=rank.signal,
-                cause=finding.cause,
-                message=finding.message,
-            )
-    return _lost_failure(lost or list(ranks), runs, node_log)
-
-
-def _rank_finding(rank: Rank, rank_log: Callable[[int], str]) -> Finding:
-    from ugro.control_plane.diagnosis import Finding, diagnose  # here: a tenth of a second, and few ticks need it
-
-    if rank.limit == "ended":
-        return Finding("time_limit", "its time limit was reached")
-    found = diagnose(rank_log(rank.rank), rank.exit_code, rank.signal)
-    return Finding("host_oom", rank.oom) if rank.oom and found.cause == "killed" else found
-
-
-def _lost_failure(lost: list[Rank], runs: Runs, node_log: Callable[[str], str]) -> FirstFailure:
-    """What to say of a rank that left no exit file: its node rebooted, torchrun was killed, or never got so far."""
-    rank = min(lost, key=lambda rank: not _rebooted(runs.get(rank.node)))
-    run = runs.get(rank.node)
-    if _rebooted(run):
-        return FirstFailure(rank=rank.rank, node=rank.node, cause="node_rebooted", message="the node was rebooted")
-    if isinstance(run, RunFiles) and not run.claimed:
-        return FirstFailure(rank=rank.rank, node=rank.node, message="the job's folder is gone from the node")
-    if isinstance(run, RunFiles) and run.exit_code is None:
-        message = "torchrun and the rank vanished without an exit code: killed from outside"
-        return FirstFailure(rank=rank.rank, node=rank.node, cause="killed", message=message)
-    from ugro.control_plane.diagnosis import diagnose  # here, too
-
-    finding = diagnose(node_log(rank.node), run.exit_code if isinstance(run, RunFiles) else None, None)
-    started = rank.pid is not None
-    return FirstFailure(
-        rank=rank.rank if started else None, node=rank.node, cause=finding.cause, message=finding.message
-    )
-
-
-def _rebooted(run: RunFiles | NodeError | None) -> bool:
-    return isinstance(run, RunFiles) and run.rebooted

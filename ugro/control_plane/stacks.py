@@ -43,8 +43,9 @@ async def ask(
             return NodeStacks(ranks=())
         return await stacks(transport, paths, [] if rank is None else [rank], own_py_spy())
 
-    names = [name for name in job.nodes if name in inventory.nodes and node in (None, name)]
-    return await pool.each(names, one, within)
+    known = {*inventory.nodes, *job.node_configs}
+    names = [name for name in job.nodes if name in known and node in (None, name)]
+    return await pool.each(names, one, within, job.node_configs)
 
 
 def report_of_nccl(answers: Sequence[NodeStacks]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TypeVar
 
@@ -13,9 +13,15 @@ from ugro.nodes.transport import LocalTransport, Transport
 
 T = TypeVar("T")
 
+Configs = Mapping[str, NodeConfig]
+"""Nodes as a run was started with them (`Job.node_configs`); they win over the inventory."""
+
 
 class Pool:
-    """Opens transports on demand and keeps them; `async with` closes them all."""
+    """Opens transports on demand and keeps them; `async with` closes them all.
+
+    A transport belongs to a description of a node: where a run keeps an older one, the node has two.
+    """
 
     def __init__(self, inventory: Inventory, connect: Callable[[NodeConfig], Transport] | None = None) -> None:
         self._inventory = inventory
@@ -23,17 +29,26 @@ class Pool:
         self._transports: dict[str, Transport] = {}
 
     def __getitem__(self, name: str) -> Transport:
-        """The transport of a node.
+        """The transport of a node as the inventory describes it.
 
         Raises:
             InputError: no node has that name.
         """
-        if name not in self._transports:
-            self._transports[name] = self._connect(self._inventory.node(name))
-        return self._transports[name]
+        return self.transport(self._inventory.node(name))
+
+    def transport(self, config: NodeConfig) -> Transport:
+        """The transport of a node that is described so."""
+        key = config.model_dump_json()
+        if key not in self._transports:
+            self._transports[key] = self._connect(config)
+        return self._transports[key]
 
     async def each(
-        self, names: Iterable[str], act: Callable[[Transport], Awaitable[T]], within: float | None = None
+        self,
+        names: Iterable[str],
+        act: Callable[[Transport], Awaitable[T]],
+        within: float | None = None,
+        configs: Configs | None = None,
     ) -> dict[str, T | NodeError]:
         """Do something on every named node at the same time.
 
@@ -41,9 +56,10 @@ class Pool:
         """
 
         async def one(name: str) -> T | NodeError:
+            config = (configs or {}).get(name)
             try:
                 async with asyncio.timeout(within):
-                    return await act(self[name])
+                    return await act(self.transport(config) if config else self[name])
             except NodeError as error:
                 return error
             except TimeoutError:
@@ -54,11 +70,11 @@ class Pool:
         names = list(names)
         return dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
 
-    async def adopt(self, inventory: Inventory) -> None:
-        """Go on with an edited inventory; connections to nodes that are described as before are kept."""
-        old, self._inventory = self._inventory, inventory
-        changed = [name for name in self._transports if old.nodes.get(name) != inventory.nodes.get(name)]
-        await asyncio.gather(*(self._transports.pop(name).close() for name in changed))
+    async def adopt(self, inventory: Inventory, kept: Iterable[NodeConfig] = ()) -> None:
+        """Use an edited inventory. Connections to nodes that are described as before, or in `kept`, stay open."""
+        self._inventory = inventory
+        wanted = {config.model_dump_json() for config in (*inventory.nodes.values(), *kept)}
+        await asyncio.gather(*(self._transports.pop(key).close() for key in {*self._transports} - wanted))
 
     async def __aenter__(self) -> Pool:
         return self

@@ -30,7 +30,7 @@ async def send_due(store: MetadataStore, sender: Sender) -> None:
     Raises:
         StateError: the memory or the timeline cannot be read or written.
     """
-    with contextlib.suppress(StateLocked), store.lock(patience=0, name="alerts.lock"):
+    with contextlib.suppress(StateLocked), store.exclusive("alerts.lock", patience=0):
         memory = _recall(store.home)
         try:
             settings = load_settings(store.home / FILE)

@@ -28,7 +28,10 @@ Progress = Callable[[str, int, int], None]
 
 
 class FailureHandler:
-    """Decides about jobs in trouble, and carries out what was decided or approved. The caller holds the lock."""
+    """Decides about jobs in trouble, and carries out what was decided or approved.
+
+    Nodes are asked, and checkpoints brought here, without any lock: a job that changed meanwhile is left for later.
+    """
 
     def __init__(self, store: MetadataStore, inventory: Inventory, pool: Pool) -> None:
         self._store = store
@@ -86,6 +89,8 @@ class FailureHandler:
             return True
         cause, script = trouble(job) or "unknown", script_of(self._store, job)
         checkpoint = await self._last(job, spec, views)
+        if self._readable(job.id) != job:  # it was resumed meanwhile, or ended: that is for the next tick
+            return False
         without = left_out(job, spec, read_offers(self._store, self._inventory, (), views))
         if len(without) == len(job.nodes):
             if not job.state.ended:

@@ -41,16 +41,23 @@ class Hang:
     rank: int | None
 
 
+def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
+    """Whether it is time for the next look at a running job."""
+    path = store.files(job_id).watchdog
+    with state_errors(path):
+        return not path.exists() or not 0 <= seen.at - path.stat().st_mtime < limits_of(store.spec(job_id)).look_seconds
+
+
 async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs: SyncLogs, stand: Stand) -> None:
     """Take a look at a running job into account, where it is time, and tell a hang, its end, and GPUs that idle.
 
     Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
     Then it is also kept where each rank stands.
     """
+    if not is_due(store, job_id, seen):
+        return
     path, limits = store.files(job_id).watchdog, limits_of(store.spec(job_id))
     with state_errors(path):
-        if path.exists() and 0 <= seen.at - path.stat().st_mtime < limits.look_seconds:
-            return
         before = _read(path)
     job = store.job(job_id)
     memory = look(before, job.attempt, sights(job, seen), seen.at, limits)
@@ -71,9 +78,18 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs:
         changed |= {"hung_at": since, "culprit": memory.culprit if verdict.rank is None else verdict.rank}
     with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
         write_atomic(path, memory.model_copy(update=changed).model_dump_json())
+    with store.lock():
+        now = store.job(job_id)  # logs and stacks may have taken their time
+        if now.attempt != job.attempt or now.state != job.state:
+            return
+        _tell(store, now, memory if idle else None, verdict)
+
+
+def _tell(store: MetadataStore, job: Job, idle: Memory | None, verdict: Verdict) -> None:
+    """Record what is new about a job that still runs."""
     if idle:
         gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
-        job = store.save(job, "idle", f"its {gpus} did nothing for {duration(memory.idle)}")
+        job = store.save(job, "idle", f"its {gpus} did nothing for {duration(idle.idle)}")
     if verdict.state == State.HUNG and job.alert is None:
         store.remember_undecided(job.id)
         store.save(job.model_copy(update={"alert": HANGS + verdict.reason}), "hang", verdict.reason)

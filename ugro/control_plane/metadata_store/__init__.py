@@ -1,7 +1,9 @@
 """The master's memory: plain JSON files that `cat` and `jq` read.
 
     $UGRO_HOME/
-      lock                who acts now (flock; readable text); serve.lock: the resident controller
+      lock                who changes records just now (flock; readable text); tick.lock: who observes and decides;
+                          serve.lock: the resident controller. Who takes a job's next step on its nodes has its folder
+                          locked (flock)
       master              this master's id
       cluster.json        TinyDB: nodes (last view of each), jobs (index of the live ones), drains, meta (with the seal
                           of finished.jsonl); cluster.json.before: the copy before the last change

@@ -1,12 +1,16 @@
-"""Who acts now: a lock file whose readable text says who holds it."""
+"""Who acts now. A lock file has a readable text that says who holds it; a job's own lock is on its folder.
+
+All are `flock`s: the kernel lets go of them when their holder dies.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,6 +19,8 @@ from ugro.common.errors import StateLocked
 from ugro.common.files import FULL
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store.records import state_errors
+
+TURN_POLL_SECONDS = 0.05
 
 
 @contextlib.contextmanager
@@ -38,6 +44,45 @@ def held(path: Path, patience: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.asynccontextmanager
+async def held_in_turn(path: Path, patience: float) -> AsyncIterator[None]:
+    """The same for what is held across awaits: the event loop goes on while another process holds it.
+
+    Raises:
+        StateLocked: as `held` does.
+    """
+    end = time.monotonic() + patience
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(held(path, 0))
+                break
+            except StateLocked:
+                if time.monotonic() >= end:
+                    raise
+            await asyncio.sleep(TURN_POLL_SECONDS)
+        yield
+
+
+@contextlib.contextmanager
+def alone_on(folder: Path) -> Iterator[bool]:
+    """Be the only one, among all processes, who acts on what a folder stands for; False: another one does.
+
+    The folder itself is locked, so that nothing has to be written on a full disk.
+    """
+    with state_errors(folder):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 def is_held(path: Path) -> bool:

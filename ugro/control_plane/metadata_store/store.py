@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +34,9 @@ from ugro.control_plane.metadata_store.records import (
 
 LOCK_PATIENCE = 60.0
 """Seconds a command waits for another controller before it gives up with exit code 4."""
+
+TURN_LOCK = "tick.lock"
+"""The lock of whoever observes the cluster and decides. Slow work on nodes is done without it."""
 
 RESIDENT_LOCK = "serve.lock"
 """The lock that `ugro serve` holds as long as it stays."""
@@ -64,6 +67,7 @@ class MetadataStore(ClusterRecords, JobFolders):
         JobFolders.__init__(self, home)
         self._archive = Archive(home)
         self._told: dict[str, Event] = {}
+        self._depth = 0
         self.troubles: list[StateError] = []
         """What the disk refused and this process went on without: one of each kind, since a full disk refuses much."""
 
@@ -75,15 +79,49 @@ class MetadataStore(ClusterRecords, JobFolders):
     # --- who acts ----------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def lock(self, patience: float = LOCK_PATIENCE, name: str = "lock") -> Iterator[None]:
-        """Be the one controller that acts.
+    def lock(self, patience: float = LOCK_PATIENCE) -> Iterator[None]:
+        """Around reading records and writing what follows from them; may be nested.
+
+        Held for moments only, by anybody who changes a record, and never while a node is waited for: so a request is
+        recorded at once, whatever else is under way.
 
         Raises:
-            StateLocked: somebody else acts and did not finish within `patience` seconds; the message says who.
+            StateLocked: another process holds it for longer than `patience` seconds; the message says which.
+        """
+        if self._depth == 0:
+            self._make_home()
+        with locks.held(self.home / "lock", patience) if self._depth == 0 else contextlib.nullcontext():
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str, patience: float) -> Iterator[None]:
+        """Be the only one who does what a lock of its own stands for, for as long as that takes.
+
+        Raises:
+            StateLocked: another process holds it for longer than `patience` seconds; the message says which.
         """
         self._make_home()
         with locks.held(self.home / name, patience):
             yield
+
+    @contextlib.asynccontextmanager
+    async def turn(self, patience: float = LOCK_PATIENCE) -> AsyncIterator[None]:
+        """Be the one who observes the cluster and decides what comes next.
+
+        Raises:
+            StateLocked: another process is at it for longer than `patience` seconds; the message says which.
+        """
+        self._make_home()
+        async with locks.held_in_turn(self.home / TURN_LOCK, patience):
+            yield
+
+    def alone_with(self, job_id: str) -> contextlib.AbstractContextManager[bool]:
+        """Be the only one who takes a job's next step on its nodes, for as long as that takes; False: another one is."""
+        return locks.alone_on(self.files(job_id).folder)
 
     def is_locked(self, name: str) -> bool:
         """Whether somebody holds a lock just now. Nothing is written, but whoever takes it meanwhile has to wait."""
@@ -128,7 +166,16 @@ class MetadataStore(ClusterRecords, JobFolders):
         return self._write(job, event)
 
     def save(self, job: Job, kind: str, message: str) -> Job:
-        """Replace a job's record and add the change to its events. The record first: it is the truth."""
+        """Replace a job's record by what came of a step, and add the change to its events.
+
+        What was asked of the job while the step was under way is kept.
+        """
+        with self.lock():
+            before = self._job_if_any(job.id)
+            return self._save(with_requests(job, before) if before else job, kind, message)
+
+    def _save(self, job: Job, kind: str, message: str) -> Job:
+        """The record first: it is the truth."""
         if job.id not in self._told:
             self._catch_up(job)
         event = Event(at=time.time(), job=job.id, kind=kind, message=message)
@@ -140,18 +187,26 @@ class MetadataStore(ClusterRecords, JobFolders):
         return job
 
     def reopen(self, job: Job, spec: JobSpec, message: str) -> Job:
-        """Take a job that ended back among the live ones, for the attempt its record says. The caller holds the lock.
+        """Take a job that ended back among the live ones, for the attempt its record says.
 
         What the attempt before was asked stays beside, as `spec-<attempt>.json`.
+
+        Raises:
+            InputError: its last attempt is not the one before any more.
         """
         files = self.files(job.id)
-        with state_errors(files.folder):
+        with self.lock(), state_errors(files.folder):
+            now = self.job(job.id)
+            if now.attempt != job.attempt - 1 or not now.state.ended:
+                raise InputError(
+                    f"{job.id} was resumed meanwhile: it is {now.state.value}", f"see: ugro status {job.id}"
+                )
             before = files.spec_of(job.attempt - 1)
             if not before.exists():
                 write_atomic(before, files.spec.read_text(encoding="utf-8"))
             write_atomic(files.spec, spec.model_dump_json(indent=1))
-        self._enter(job.id)
-        return self.save(job, "resumed", message)
+            self._enter(job.id)
+            return self._save(job, "resumed", message)
 
     def _write(self, job: Job, event: Event) -> Job:
         files = self.files(job.id)
@@ -161,21 +216,23 @@ class MetadataStore(ClusterRecords, JobFolders):
         return job
 
     def update(self, job_id: str, change: Callable[[Job], Job], kind: str, message: str) -> Job:
-        """Read a job, change it and save it. The caller holds the lock."""
-        return self.save(change(self.job(job_id)), kind, message)
+        """Read a job, change it and save it."""
+        with self.lock():
+            return self._save(change(self.job(job_id)), kind, message)
 
     def settle(self) -> None:
-        """Finish what a crash left between a record and the timelines or the indexes. The caller holds the lock.
+        """Finish what a crash left between a record and the timelines or the indexes.
 
         A record that somebody put back is an older one than its timeline; that gets an event of its own.
         """
-        jobs = self._indexed(pass_over)
-        self._let_go_of_failed_submissions(jobs)
-        for job in jobs:
-            if (last := job.last_event) and self._told.get(job.id) != last and self._catch_up(job):
-                self.save(job, "restored", f"its record is again that of {clock(last.at)}: {last.kind}")
-            elif job.state.ended:
-                self._settle(job)
+        with self.lock():
+            jobs = self._indexed(pass_over)
+            self._let_go_of_failed_submissions(jobs)
+            for job in jobs:
+                if (last := job.last_event) and self._told.get(job.id) != last and self._catch_up(job):
+                    self._save(job, "restored", f"its record is again that of {clock(last.at)}: {last.kind}")
+                elif job.state.ended:
+                    self._settle(job)
 
     def _catch_up(self, job: Job) -> bool:
         """Give the timelines the event of a job's record. Returns whether the record is older than its timeline."""
@@ -333,6 +390,16 @@ class MetadataStore(ClusterRecords, JobFolders):
             drained = ", ".join(f"{row['node']} ({row['reason']})" for row in db.table("drains").all()) or "no node"
             mended += [f"drained, as the timeline says: {drained}"] if mended else []
             return self._index_anew(db)._replace(mended=mended)
+
+
+def with_requests(job: Job, before: Job) -> Job:
+    """A job after a step, with what was asked of it meanwhile: its end, or another priority."""
+    if job.attempt != before.attempt or job.state.ended:
+        return job
+    changed: dict[str, object] = {"priority": before.priority, "wish": job.wish or before.wish}
+    if before.first_failure and not job.first_failure:  # an end that was approved, for a hang
+        changed |= {"first_failure": before.first_failure, "alert": before.alert}
+    return job.model_copy(update=changed)
 
 
 def _seal(db: TinyDB, archive: Archive) -> None:

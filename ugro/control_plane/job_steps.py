@@ -1,0 +1,294 @@
+"""What is done for one job after an observation: brought to its nodes, followed, ended.
+
+Whoever takes a step on nodes is alone with the job (`MetadataStore.alone_with`) and holds no other lock meanwhile. Each
+step may be cut short anywhere: the next one, of whichever process, continues from the record and the nodes' files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ugro.common.config import Inventory
+from ugro.common.errors import AnswerPending, LinkLost, NodeError, UgroError, Unreachable
+from ugro.common.models import FirstFailure, GpuSample, Job, JobState, NodeView, Wish
+from ugro.common.paths import run_paths
+from ugro.common.text import count
+from ugro.control_plane import reconcile
+from ugro.control_plane.blame import first_failure
+from ugro.control_plane.evidence import node_log, rank_log
+from ugro.control_plane.launcher import Launcher, NotStarted
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.observation import Observation
+from ugro.control_plane.observer import Observer
+from ugro.control_plane.reconcile import Assessment, Phase
+from ugro.control_plane.resource_manager import monitor
+from ugro.nodes import log_streamer
+from ugro.nodes.pool import Pool
+from ugro.nodes.transport import Transport
+
+CANCEL_GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
+
+LEFTOVER_GRACE = 3.0
+"""The same for what a job that succeeded left behind."""
+
+SAMPLE_SECONDS = 10.0
+"""How often what a job's GPUs show is kept."""
+
+GPU_FREE_WITHIN = 10.0
+"""Seconds that the driver may take to give back the memory of ranks that ended."""
+
+START_PATIENCE = 120.0
+"""Seconds in which a node that broke off while its ranks were started may come back and start them."""
+
+
+class Kind(Enum):
+    """What a step is about; a launch is broken off for an end that is asked for."""
+
+    LAUNCH = "launch"
+    END = "end"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do on the nodes of a job, which may take long."""
+
+    kind: Kind
+    act: Callable[[], Coroutine[Any, Any, None]]
+
+
+class JobSteps:
+    """Decides and takes the steps of jobs."""
+
+    def __init__(self, store: MetadataStore, pool: Pool, observer: Observer, launcher: Launcher) -> None:
+        self._store = store
+        self._pool = pool
+        self._observer = observer
+        self._launcher = launcher
+
+    @property
+    def _inventory(self) -> Inventory:
+        return self._launcher.inventory
+
+    def next_step(self, job: Job, seen: Observation) -> Step | None:
+        """Record what the nodes say of a job. Returns what has to be done on them, if anything."""
+        if not job.state.on_nodes:
+            self.end(job, JobState.CANCELLED, "cancelled before it started")
+            return None
+        if job.state == JobState.STARTING and not (job.wish or job.first_failure):
+            return self.launch(job, seen)
+        if any(isinstance(run, AnswerPending) for run in seen.runs[job.id].values()):
+            return self._finish(job, JobState.CANCELLED, CANCEL_GRACE) if job.wish else None
+        if job.wish:
+            phase = reconcile.assess(job, seen.runs[job.id]).phase
+            over = job.state != JobState.STARTING and phase == Phase.SUCCEEDED  # before anybody carried the wish out
+            return self._finish(job, JobState.SUCCEEDED if over else JobState.CANCELLED, CANCEL_GRACE)
+        if job.first_failure:
+            return self._finish(job, JobState.FAILED, CANCEL_GRACE)
+        with self._store.optional():
+            self._store.add_samples(job.id, self._due_samples(job, seen))
+        return self._follow(job, reconcile.assess(job, seen.runs[job.id]), seen)
+
+    def launch(self, job: Job, seen: Observation) -> Step:
+        """The step that brings a placed job to its nodes."""
+        return Step(Kind.LAUNCH, lambda: self._launch(job, seen))
+
+    def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
+        """Record the end of a job. `news` is what the timeline says where it has told the reason already."""
+        ended_at = max(job.ended_at or time.time(), job.started_at or 0.0)  # a clock may have jumped between
+        over = {"unknown_since": None, "wish": None, "alert": None}
+        changed = {"state": state, "reason": reason, "ended_at": ended_at, **over}
+        if state == JobState.FAILED:
+            self._store.remember_undecided(job.id)
+        self._store.save(job.model_copy(update=changed), state.value, reason if news is None else news)
+
+    # --- following -------------------------------------------------------------------------------------------------
+
+    def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
+        """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
+        path, now = self._store.files(job.id).metrics, time.time()
+        recent = path.exists() and 0 <= now - path.stat().st_mtime < SAMPLE_SECONDS
+        return [] if recent else monitor.samples(job, seen.views, now)
+
+    def _follow(self, job: Job, found: Assessment, seen: Observation) -> Step | None:
+        """Take over what the nodes say of a running job."""
+        known, job = job.ranks, job.model_copy(update={"ranks": found.ranks})
+        match found.phase:
+            case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
+                changed = {"state": JobState.UNKNOWN, "unknown_since": time.time(), "reason": found.reason}
+                self._store.save(job.model_copy(update=changed), "unknown", found.reason)
+            case Phase.RUNNING if job.state == JobState.UNKNOWN:
+                self._store.save(running(job), "running", "its nodes answer again")
+            case Phase.RUNNING if found.ranks != known:
+                self._store.save(running(job), "ranks", reconcile.news_of_ranks(known, found.ranks))
+            case Phase.SUCCEEDED:
+                return self._finish(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
+            case Phase.FAILED:
+                return Step(Kind.END, lambda: self._fail(job, found, seen))
+        return None
+
+    async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
+        await self.sync_logs(job)
+        failure = self.first_failure(job, found, seen)
+        reason = failure_in_words(failure)
+        job = job.model_copy(update={"first_failure": failure, "reason": reason})
+        job = self._store.save(job, "failing", reason)
+        await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
+
+    def first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
+        """Who failed first, by the nodes' files and the logs that are here."""
+        folder = self._store.files(job.id).logs(job.attempt)
+        node_ranks = {node: rank for rank, node in enumerate(job.nodes)}
+        return first_failure(
+            found.ranks,
+            seen.runs[job.id],
+            seen.clock_offsets,
+            lambda rank: rank_log(folder, rank),
+            lambda node: node_log(folder, node_ranks[node]),
+        )
+
+    async def sync_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
+        """Bring the copies of a job's logs up to date; returns the nodes that could not be read, and why."""
+        folder = self._store.files(job.id).logs(job.attempt)
+        at = time.time()
+
+        async def one(transport: Transport) -> int:
+            paths = run_paths(self._inventory, job, transport.name)
+            with state_errors(folder):
+                while paths and await log_streamer.fetch(transport, paths, folder, at):
+                    pass
+            return 0
+
+        said = await self._pool.each(self._reachable(job), one, within, job.node_configs)
+        return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
+
+    def _reachable(self, job: Job) -> list[str]:
+        """The nodes of a job of which it is known where they are."""
+        return [node for node in job.nodes if node in job.node_configs or node in self._inventory.nodes]
+
+    # --- ending ----------------------------------------------------------------------------------------------------
+
+    def _finish(self, job: Job, state: JobState, grace: float) -> Step:
+        return Step(Kind.END, lambda: self._end_on_nodes(job, state, grace))
+
+    async def _end_on_nodes(self, job: Job, state: JobState, grace: float) -> None:
+        """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
+        given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
+        problems = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
+        if problems:
+            text = "; ".join(problems)
+            if job.state != JobState.UNKNOWN or text != job.reason:
+                changed = {"state": JobState.UNKNOWN, "reason": text, "unknown_since": job.unknown_since or time.time()}
+                self._store.save(job.model_copy(update=changed), "unknown", text)
+            return
+        notes = []
+        if given_up:
+            self._store.remember_leftovers(job, given_up)
+            notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
+        await self.sync_logs(job)
+        seen, holders = await self._see_gpus_free(job)
+        found = reconcile.assess(job, seen.runs[job.id])
+        if job.first_failure and job.first_failure.cause == "unknown":  # a node may have kept its logs from us till now
+            job = job.model_copy(update={"first_failure": self._better_known(job.first_failure, job, found, seen)})
+        failure = [failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
+        ranks = reconcile.without_word_of(given_up, found.ranks)
+        changed = {
+            "ranks": ranks,
+            "ended_at": reconcile.end_of_ranks(ranks, seen.clock_offsets),
+            "peak_mib": monitor.peak(self._store.samples(job.id)),
+            "abandoned": tuple(given_up),
+        }
+        job = job.model_copy(update=changed)
+        notes += holders
+        over = ["nothing of it is left on its nodes"] if failure else []
+        self.end(job, state, "; ".join([*failure, *notes]), "; ".join([*over, *notes]))
+
+    def _better_known(self, failure: FirstFailure, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
+        """The same failure by all the logs there are. Whom we ended meanwhile cannot have been the first."""
+        now = self.first_failure(job, found, seen)
+        return now if (now.rank, now.node) == (failure.rank, failure.node) else failure
+
+    async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
+        """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
+
+        Returns the last look, and what still holds a GPU after `GPU_FREE_WITHIN` seconds.
+        """
+        end = time.monotonic() + GPU_FREE_WITHIN
+        while True:
+            seen = await self._observer.observe(self._inventory, [job], job.nodes)
+            holders = reconcile.gpu_holders(job, seen.views)
+            if not holders or time.monotonic() > end:
+                return seen, holders
+            await asyncio.sleep(0.5)
+
+    # --- starting --------------------------------------------------------------------------------------------------
+
+    async def _launch(self, job: Job, seen: Observation) -> None:
+        owners = {name: view.owner for name, view in seen.views.items() if isinstance(view, NodeView) and view.owner}
+        try:
+            job = await self._launcher.launch(job, owners)
+        except UgroError as error:
+            self._take_back(error.job if isinstance(error, NotStarted) else self._store.job(job.id), error)
+            return
+        ranks = job.placement.world_size if job.placement else 0
+        self._store.save(running(job), "running", f"{count(ranks, 'rank')} started")
+
+    def _take_back(self, job: Job, error: UgroError) -> None:
+        """A launch did not come about: queue the job again, try the rest again, or let it fail.
+
+        Before the ranks' meeting point is recorded no node was told to start anything, so a node that cannot be reached
+        proves nothing about the job. After it some may have: a node that comes back soon can still start its part.
+        """
+        lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
+        told_to_start = bool(job.placement and job.placement.master_port)
+        if lost and not told_to_start:
+            queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": ""}
+            words = f"{error.message}, before anything was started: it waits for its turn again"
+            self._store.save(job.model_copy(update=queued), "queued", words)
+        elif lost and self._seconds_since_placed(job) < START_PATIENCE:
+            if job.reason != error.message:
+                again = {"reason": error.message}
+                self._store.save(job.model_copy(update=again), "starting", f"{error.message}; it is tried again")
+        else:
+            self._give_up(job, error, lost, told_to_start)
+
+    def _seconds_since_placed(self, job: Job) -> float:
+        """How long ago nodes were first told to start this attempt."""
+        placed = [event.at for event in self._store.events(job.id) if event.kind == "placed"]
+        return time.time() - placed[-1] if placed else 0.0
+
+    def _give_up(self, job: Job, error: UgroError, lost: bool, told_to_start: bool) -> None:
+        """Let a job fail that did not start; the next tick ends what did start of it."""
+        node = error.node if isinstance(error, (NotStarted, NodeError)) else job.nodes[0]
+        cause = "node_lost" if lost else "launch_failed"
+        failure = FirstFailure(rank=None, node=node, cause=cause, message=error.message)
+        job = job.model_copy(update={"first_failure": failure, "reason": error.message})
+        job = self._store.save(job, "failing", error.message)
+        if not told_to_start:
+            self.end(job, JobState.FAILED, error.message, "no node was told to start")
+
+
+def running(job: Job) -> Job:
+    """The record of a job whose ranks run."""
+    changed = {
+        "state": JobState.RUNNING,
+        "unknown_since": None,
+        "reason": "",
+        "started_at": job.started_at or time.time(),
+    }
+    return job.model_copy(update=changed)
+
+
+def failure_in_words(failure: FirstFailure) -> str:
+    """Who failed first, and how, in one line."""
+    if failure.cause in ("launch_failed", "node_lost"):
+        return failure.message
+    where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
+    cause = "" if failure.cause == "unknown" else f" ({failure.cause})"
+    return f"{where} failed first{cause}: {failure.message}"
