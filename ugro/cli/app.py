@@ -117,6 +117,13 @@ class App:
         finally:
             print_problems(self.store.troubles, err=True)
 
+    def settled(self, job: Job) -> Job:
+        """A job's record once it says what its nodes say, as everybody needs it who acts on what became of the job."""
+        if not job.state.on_nodes:
+            return job
+        self.run(lambda controller, _: self.tick(controller, job.id))
+        return self.store.job(job.id)
+
     async def tick(self, controller: Controller, *jobs: str, patience: float = LOCK_PATIENCE) -> None:
         """Tick until what was begun on nodes for these jobs (or for all) is done. Alerts go out beside it.
 

@@ -50,7 +50,19 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, as_json: bool) -> None
         raise click.UsageError("one JOB is expected, or --log and the FILEs of a run")
     if what.count("-") > 1:
         raise click.UsageError("stdin can be read once")
-    document = _of_logs(what) if logs else _of_job(app, app.store.find(what[0]))
+    if logs:
+        _print(_of_logs(what), as_json)
+        return
+    from ugro.cli.status import as_it_is, tell_unsettled  # here, since they reach nodes, and --log has no need of that
+
+    record = app.store.find(what[0])
+    found = as_it_is(app, record)
+    _print(_of_job(app, found), as_json)
+    if not as_json:
+        tell_unsettled([record], [found])
+
+
+def _print(document: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(document)
     else:

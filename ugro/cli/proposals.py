@@ -12,11 +12,13 @@ from ugro.cli.announce import CodeProgress, announce, gpus_come_free
 from ugro.cli.app import App, command, complete_job, json_option
 from ugro.cli.consent import confirm
 from ugro.cli.output import checkpoint_document, console, job_document, print_json, stamp, table, title
+from ugro.cli.status import look, tell_unsettled
 from ugro.common.errors import InputError
 from ugro.common.models import Job, Proposal
 from ugro.common.text import duration, printable
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
+from ugro.control_plane.metadata_store.records import pass_over
 from ugro.nodes.pool import Pool
 
 
@@ -25,6 +27,8 @@ from ugro.nodes.pool import Pool
 def proposals(app: App, as_json: bool) -> None:
     """What UGRO would do about jobs that failed, and waits to be told to."""
     found = [one for one in app.store.proposals().values() if not one.approved]
+    running = [job for job in app.store.live(pass_over) if job.state.on_nodes]
+    seen = look(app, running)[1] if running else []
     if as_json:
         print_json([_document(proposal) for proposal in found])
         return
@@ -33,6 +37,7 @@ def proposals(app: App, as_json: bool) -> None:
         answer = f"ugro approve {one.job}   ugro deny {one.job}"
         made.add_row(one.job, f"{duration(time.time() - one.at)} ago", printable(one.text), in_words(one), answer)
     console().print(made if found else "nothing is proposed")
+    tell_unsettled(running, seen)
 
 
 @command()
@@ -123,6 +128,8 @@ def _require_next(job: Job, before: Job) -> None:
 
 def _proposal(app: App, reference: str) -> Proposal:
     job = app.store.find(reference)
+    if job.id not in app.store.proposals():
+        job = app.settled(job)
     proposal = app.store.proposals().get(job.id)
     if proposal is None or proposal.approved:
         raise InputError(f"nothing is proposed about {title(job)}", "`ugro proposals` lists what is")

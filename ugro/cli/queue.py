@@ -8,7 +8,7 @@ import click
 
 from ugro.cli.app import UNATTENDED, App, Whole, command, complete_job, json_option
 from ugro.cli.output import job_document, print_json, stamp, state_in_words, title
-from ugro.cli.status import look
+from ugro.cli.status import as_it_is, look, tell_unsettled
 from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.job_spec import PRIORITIES
 from ugro.common.models import Job, JobState
@@ -78,9 +78,10 @@ def _tell(app: App, job: Job, words: str, as_json: bool) -> None:
 @json_option
 def why(app: App, job: str, as_json: bool) -> None:
     """Every reason why JOB (id or name) waits, nearest first, or why it runs where it does."""
-    found = app.store.find(job)
+    record = found = app.store.find(job)
     waits = found.state in (JobState.QUEUED, JobState.HELD) and not found.wish
     if not waits:
+        found = as_it_is(app, found)
         reasons, expected = _why_there(app, found), Forecast(None, "")
     else:
         unreadable: list[RecordUnreadable] = []
@@ -96,6 +97,7 @@ def why(app: App, job: str, as_json: bool) -> None:
     click.echo(state_in_words(found) + (f": {said}" if said else ""))
     for reason in reasons:
         click.echo(f"  - {printable(reason)}")
+    tell_unsettled([record], [found])
     if waits and found.state == JobState.QUEUED and not (expected.never or app.attended()):
         click.secho(UNATTENDED, dim=True)
 

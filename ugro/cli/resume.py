@@ -101,7 +101,7 @@ def resume(
     The script is told by UGRO_RESUME_FROM in its environment, and by an argument where it has one for that. With
     --new-code it is the script as it is now, for instance mended; what the job wrote on the nodes stays there.
     """
-    found = app.store.find(job)
+    found = app.settled(app.store.find(job))
     if not found.state.ended:
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
     spec, wanted = asked_with(app, found, directory, resume_with), dict(map(_setting, settings))

@@ -60,7 +60,7 @@ class _Resident:
             try:
                 while not stop.is_set():
                     began = time.monotonic()
-                    # A tick under way is finished: cut short it would be continued, but finishing is quicker to explain.
+                    # A tick under way is finished: cut short it would be continued, but that is harder to explain.
                     await self._act(controller)
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(stop.wait(), max(BREATH, every - (time.monotonic() - began)))

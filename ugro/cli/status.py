@@ -57,17 +57,22 @@ def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
     if job is None:
         _cluster_status(app, Wanted(**wanted), as_json)
         return
-    found = _as_it_is(app, app.store.find(job))
+    record = app.store.find(job)
+    found = as_it_is(app, record)
     if as_json:
         print_json(job_document(found, app.asked(found)))
         return
     folders = {node: paths.run_dir for node in found.nodes if (paths := run_paths(app.inventory, found, node))}
     print_job(found, app.asked(found), folders)
+    tell_unsettled([record], [found])
     _tell_if_unattended(app, [found])
 
 
-def _as_it_is(app: App, job: Job) -> Job:
-    """The job as its nodes show it, or, while it waits, with what it waits for. An ended job's record says it all."""
+def as_it_is(app: App, job: Job) -> Job:
+    """The job as its nodes show it, or, while it waits, with what it waits for. An ended job's record says it all.
+
+    Every command that judges a job goes by this, so that all say the same; those that act on one take a tick before.
+    """
     if job.state == JobState.QUEUED:
         unreadable: list[RecordUnreadable] = []
         seen, live = look(app, app.store.live(unreadable.append))
@@ -88,6 +93,19 @@ def look(app: App, live: Sequence[Job], nodes: Sequence[str] | None = None) -> t
         return seen, [await controller.live(job, seen, LOOK_WITHIN) for job in live]
 
     return app.run(ask)
+
+
+def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
+    """Say of jobs that have ended on their nodes what is still to come, and what brings it."""
+    known = {job.id: job.state for job in records}
+    ended = [job.id for job in seen if job.state.ended and job.id in known and not known[job.id].ended]
+    if ended:
+        click.secho(
+            f"{', '.join(ended)}: seen just now. The next tick records it, ends the ranks that still run, and says what "
+            "is proposed: ugro sweep",
+            dim=True,
+            err=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +137,7 @@ class Wanted:
 def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
     unreadable: list[RecordUnreadable] = []
 
-    live = app.store.live(unreadable.append)
+    live = records = app.store.live(unreadable.append)
     jobs = wanted.jobs(app.store, live, unreadable.append)
     seen, live = look(app, live)
     said = reasons(read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable))
@@ -142,6 +160,7 @@ def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
     out.print(jobs_table(jobs) if jobs else _no_jobs(app))
     print_unreadable(unreadable)
     print_problems(app.store.problems())
+    tell_unsettled(records, jobs)
     _tell_if_unattended(app, jobs)
 
 

@@ -8,6 +8,7 @@ import click
 
 from ugro.cli.app import App, command, complete_job, json_option, moment_option
 from ugro.cli.output import event_document, print_json
+from ugro.cli.status import as_it_is, tell_unsettled
 from ugro.common.errors import InputError
 from ugro.common.models import Event
 from ugro.common.text import clock, printable
@@ -36,6 +37,9 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
         click.echo(f"{clock(event.at)}  {_line(event)}")
     if not found:
         click.echo("nothing happened yet", err=True)
+    if job:
+        record = app.store.find(job)
+        tell_unsettled([record], [as_it_is(app, record)] if record.state.on_nodes else [])
 
 
 def _require_known(app: App, node: str) -> None:

@@ -142,8 +142,8 @@ class NodeShare(Record):
     """One node's part of a placement: its torchrun node rank, its ranks and their GPUs (none on a CPU node).
 
     `batch_shares` has each rank's fraction of the global batch, where the speeds of all GPUs are known and differ.
-    `config` is the node as the inventory described it when the job was placed: a run keeps it until it has ended, so that
-    an edit of the inventory counts for new runs only. None in records of an earlier UGRO, and in drafts.
+    `config` is the node as the inventory described it when the job was placed: a run keeps it until it has ended, so
+    that an edit of the inventory counts for new runs only. None in records of an earlier UGRO, and in drafts.
     """
 
     node: str

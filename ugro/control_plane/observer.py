@@ -1,7 +1,7 @@
 """Observes the nodes: all at the same time, and no longer than the caller has patience.
 
-A node is asked once at a time. An answer that comes too late for one observation counts at the next one, as far as it is
-still about the same records; so a slow link delays what is decided about its own jobs, and nobody else's.
+A node is asked once at a time. An answer that comes too late for one observation counts at the next one, as far as it
+is still about the same records. So a slow link delays what is decided about its own jobs, and nobody else's.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ class RankFiles:
 class RunFiles:
     """What a run's folder says: nothing at all (`claimed` False) when the run never started there.
 
-    `exit_code` is torchrun's, as a shell tells it (128 + N for a signal N); `exit_at` is in whole seconds of the node's clock.
+    `exit_code` is torchrun's, as a shell tells it (128 + N for a signal N); `exit_at` is in whole seconds of the node's
+    clock.
     """
 
     node_time: float
@@ -163,7 +164,7 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
         runner_alive=runner[1:] == [boot, "alive"],
         rebooted=len(runner) > 1 and runner[1] != boot,
         exit_code=_number(fields.get("exit", [])),
-        exit_at=_seconds((fields.get("exit", []) + ["", ""])[1]),
+        exit_at=_seconds([*fields.get("exit", []), "", ""][1]),
         ranks=tuple(ranks),
     )
 

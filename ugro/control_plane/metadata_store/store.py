@@ -120,7 +120,7 @@ class MetadataStore(ClusterRecords, JobFolders):
             yield
 
     def alone_with(self, job_id: str) -> contextlib.AbstractContextManager[bool]:
-        """Be the only one who takes a job's next step on its nodes, for as long as that takes; False: another one is."""
+        """Be the only one who takes a job's next step on its nodes, for as long as that takes; False: another is."""
         return locks.alone_on(self.files(job_id).folder)
 
     def is_locked(self, name: str) -> bool:
