@@ -19,6 +19,7 @@ from ugro.cli.output import (
     exit_code_of,
     job_document,
     print_json,
+    title,
 )
 from ugro.cli.proposals import offer
 from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked
@@ -69,6 +70,8 @@ def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None
         print_lines(out, lines, found.nodes)
         if not following and tail is None:
             print_torchrun_where_ranks_are_silent(out, found, reader)
+        if not lines and found.reason and not found.state.ended:
+            click.echo(f"{title(found)}: {printable(found.reason)}", err=True)
         for error in silent.values():
             click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
         return exit_code_of(await follow(app, controller, found, reader, out)) if following else 0

@@ -100,12 +100,8 @@ def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
     known = {job.id: job.state for job in records}
     ended = [job.id for job in seen if job.state.ended and job.id in known and not known[job.id].ended]
     if ended:
-        click.secho(
-            f"{', '.join(ended)}: seen just now. The next tick records it, ends the ranks that still run, and says what "
-            "is proposed: ugro sweep",
-            dim=True,
-            err=True,
-        )
+        what = "the next tick records it, ends the ranks that still run, and proposes what to do"
+        click.secho(f"{', '.join(ended)}: seen just now; {what}: ugro sweep", dim=True, err=True)
 
 
 @dataclass(frozen=True)

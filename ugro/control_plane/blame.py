@@ -1,7 +1,7 @@
 """Who failed first: the rank, the launcher or the node that left, never those it took down. Pure.
 
 Everything that left is a suspect. What speaks for itself (an error of its own, a signal from outside, a reboot) goes
-before what only says that another one was missed. Among equals the earlier end counts, with each node's clock corrected.
+before what only says that another one was missed. Among equals the earlier end counts, by the master's clock.
 """
 
 from __future__ import annotations

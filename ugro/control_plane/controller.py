@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ugro.common.errors import AnswerPending, NodeError, StateLocked, UgroError
 from ugro.common.models import Drain, Job, JobState, NodeView, Placement, Silence
 from ugro.common.text import duration
 from ugro.control_plane import reconcile
+from ugro.control_plane.failure_handler.meeting import PATIENCE, tell, waits_to_meet
 from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words
 from ugro.control_plane.launcher import Launcher, OnCode
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
@@ -81,6 +83,7 @@ class Controller:
         self._steps = JobSteps(store, pool, self._observer, self.launcher)
         self._tasks: dict[Hashable, _Task] = {}
         self._problems: list[Exception] = []
+        self._asked_to_meet: dict[str, float] = {}
         self._tried: set[tuple[Hashable, Hashable]] | None = None
 
     async def observe(
@@ -328,6 +331,11 @@ class Controller:
             return
         from ugro.control_plane.failure_handler.watch import is_due, watch  # here, too
 
+        if waits_to_meet(job, seen.runs[job.id], seen.at):
+            asked = self._asked_to_meet.get(job.id, -math.inf)
+            if time.monotonic() - asked >= PATIENCE:
+                self._asked_to_meet[job.id] = time.monotonic()
+                self._begin(("meeting", job.id), job.last_event, lambda: tell(self._store, self._pool, job))
         if not is_due(self._store, job.id, seen):
             return
 
