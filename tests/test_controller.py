@@ -19,9 +19,8 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeRefused, RecordUnreadable, StateError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Drain, FirstFailure, GpuLook, GpuSample, Job, JobState, Wish
-from ugro.control_plane import launcher, reconcile
+from ugro.control_plane import reconcile
 from ugro.control_plane.controller import Controller
-from ugro.control_plane.failure_handler.handler import in_words
 from ugro.control_plane.metadata_store import MetadataStore, gpu_history, job_folders
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.queue import read_queue
@@ -280,16 +279,6 @@ async def test_one_node_that_cannot_start_stops_the_others(bed: Bed) -> None:
     assert failed.first_failure and failed.first_failure.cause == "launch_failed" and failed.first_failure.node == "b"
     assert bed.store.events(failed.id)[-1].message != failed.reason, "which the event before has told"
     assert not (bed.home / "started").exists()
-
-
-async def test_a_connection_that_breaks_while_a_job_is_placed_is_no_fault_of_the_job(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launcher.process_manager, "make_folder", Mock(side_effect=Unreachable("b", "went away")))
-    failed = await bed.until(bed.submit(STARTED + "# UGRO_RESUME_FROM\n"), JobState.FAILED)
-    assert failed.first_failure and failed.first_failure.cause == "node_lost" and failed.reason == "b: went away"
-    await bed.tick()
-    assert in_words(bed.store.proposals()[failed.id]) == "begin again"
 
 
 @pytest.mark.parametrize("lost", ["spec.json", "snapshot"])

@@ -204,3 +204,74 @@ def test_what_became_of_ranks_is_told_and_counted(now: list[dict[str, object]], 
     before = expected_ranks(job())
     after = tuple(rank.model_validate(rank.model_dump() | new) for rank, new in zip(before, now, strict=True))
     assert news_of_ranks(before, after) == said
+
+
+# --- who left --------------------------------------------------------------------------------------------------------
+
+PEER_LOST = "RuntimeError: [pair.cc:553] Connection closed by peer [127.0.0.1]\n"
+TIMEOUT = (
+    "[rank0]: torch.distributed.DistBackendError: Watchdog caught collective operation timeout: "
+    "WorkNCCL(SeqNum=78, OpType=ALLREDUCE, Timeout(ms)=600000) ran for 600096 milliseconds before timing out.\n"
+)
+KILLED_AGENT = replace(OVER, exit_code=137, exit_at=90.0)
+REBOOTED = replace(OVER, exit_code=None, rebooted=True, ranks=(rank(1),))
+TOLD_TO_END = replace(OVER, exit_at=91.0, ranks=(rank(1, signal="TERM", at=90.0),))
+
+
+@pytest.mark.parametrize(
+    ("left", "logs", "named"),
+    [
+        # torchrun, launch.sh or rank.py killed while the script lives on
+        (replace(KILLED_AGENT, ranks=(rank(1, alive=True),)), {}, (None, "gpu1", 137, "KILL", "killed")),
+        (replace(OVER, exit_code=None, ranks=(rank(1, alive=True),)), {}, (None, "gpu1", None, None, "killed")),
+        (replace(OVER, exit_at=90.0, ranks=(rank(1, alive=True),)), {}, (1, "gpu1", None, None, "unknown")),
+        # killed before any rank began, or with all its ranks
+        (replace(KILLED_AGENT, ranks=()), {}, (None, "gpu1", 137, "KILL", "killed")),
+        (replace(OVER, exit_code=None, ranks=(rank(1),)), {}, (1, "gpu1", None, None, "killed")),
+        # the same, seen when the others have missed it already
+        (replace(KILLED_AGENT, ranks=(rank(1, alive=True),)), {0: PEER_LOST}, (None, "gpu1", 137, "KILL", "killed")),
+        (replace(OVER, exit_code=None, ranks=(rank(1),)), {0: PEER_LOST}, (1, "gpu1", None, None, "killed")),
+        (replace(OVER, exit_code=None, ranks=(rank(1),)), {0: TIMEOUT}, (1, "gpu1", None, None, "killed")),
+        (REBOOTED, {0: TIMEOUT}, (1, "gpu1", None, None, "node_rebooted")),
+        # torchrun was told to end, and ended its rank
+        (TOLD_TO_END, {0: PEER_LOST}, (None, "gpu1", 1, None, "killed")),
+        # a rank that ends well, and too early
+        (done(1), {0: PEER_LOST}, (1, "gpu1", 0, None, "peer_lost")),
+        (done(1), {0: TIMEOUT}, (1, "gpu1", 0, None, "collective_timeout")),
+        # a rank that ends with any other code before the others miss it
+        (done(1, code=7, exit_code=1), {0: PEER_LOST}, (1, "gpu1", 7, None, "unknown")),
+        (done(1, code=7, exit_code=1), {0: TIMEOUT}, (1, "gpu1", 7, None, "unknown")),
+    ],
+)  # fmt: skip
+def test_names_what_left_and_not_whom_it_took_down(
+    left: RunFiles, logs: dict[int, str], named: tuple[int | None, str, int | None, str | None, str]
+) -> None:
+    victim = replace(OVER, exit_at=96.0, ranks=(rank(0, 1, at=95.0),)) if logs else running(0)
+    found = failure(runs(victim, left, running(2)), logs)
+    assert (found.rank, found.node, found.exit_code, found.signal, found.cause) == named
+
+
+def test_a_rank_with_an_error_of_its_own_goes_before_a_launcher_that_is_killed_later() -> None:
+    own = "Traceback (most recent call last):\n  x\nValueError: boom\n"
+    seen = runs(
+        replace(UP, ranks=(rank(0, 1, at=80.0),)), replace(KILLED_AGENT, ranks=(rank(1, alive=True),)), running(2)
+    )
+    assert failure(seen, {0: own}).rank == 0
+    later = replace(UP, ranks=(rank(0, 1, at=99.0),))
+    assert failure(seen | {"gpu-master": later}, {0: own}).node == "gpu1"
+
+
+def test_a_launcher_that_ends_because_its_rank_failed_is_not_blamed() -> None:
+    seen = runs(done(0, code=3, exit_code=1), replace(UP, ranks=(rank(1, alive=True),)), running(2))
+    assert (failure(seen).rank, failure(seen).exit_code) == (0, 3)
+
+
+def test_a_node_that_could_not_begin_goes_before_one_that_only_waited_for_it() -> None:
+    logs = {
+        "gpu-master": "DistStoreError: Timed out after 601 seconds waiting for clients. 1/3 clients joined.\n",
+        "gpu1": "Traceback (most recent call last):\n  x\nModuleNotFoundError: No module named 'torch'\n",
+        "gpu2": "",
+    }
+    seen = runs(replace(OVER, exit_at=700.0), replace(OVER, exit_at=95.0), UP)
+    found = first_failure(assess(job(), seen).ranks, seen, {}, lambda _: "", lambda node: logs[node])
+    assert (found.node, found.cause) == ("gpu1", "import_error")

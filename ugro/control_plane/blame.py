@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ugro.common.models import FirstFailure, Rank, RankState
@@ -75,7 +75,7 @@ class _Inquiry:
         if not suspects:
             rank = self._ranks[0]
             return FirstFailure(rank=None, node=rank.node, message="it ended and left no trace of why")
-        return min(suspects, key=lambda one: (one.weight, one.at, _order(one.failure))).failure
+        return min(_waited_last(suspects), key=lambda one: (one.weight, one.at, _order(one.failure))).failure
 
     # --- ranks -----------------------------------------------------------------------------------------------------
 
@@ -197,6 +197,19 @@ class _Inquiry:
 
     def _at(self, moment: float | None, node: str) -> float:
         return math.inf if moment is None else moment - self._offsets.get(node, 0.0)
+
+
+def _waited_last(suspects: list[_Suspect]) -> list[_Suspect]:
+    """The suspects, with those that waited in vain behind what left before they gave up."""
+    left = [one for one in suspects if one.weight <= UNCLEAR and one.failure.cause not in SYMPTOMS]
+    return [
+        replace(one, weight=SYMPTOM)
+        if one.failure.cause in SYMPTOMS
+        and one.failure.exit_code != 0
+        and any(math.isinf(other.at) or other.at <= one.at for other in left)
+        else one
+        for one in suspects
+    ]
 
 
 def _order(failure: FirstFailure) -> tuple[int, int]:

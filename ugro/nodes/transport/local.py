@@ -52,16 +52,7 @@ class LocalTransport(Transport):
         frame = Frame(script, args, timeout)
         collector = Collector(frame.nonce, on_output)
         started = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
-            "-c",
-            frame.command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=os.path.expanduser("~"),
-            start_new_session=True,
-        )
+        process = await _begun(frame.command)
         assert process.stdin and process.stdout and process.stderr
         try:
             async with asyncio.timeout(timeout + KILL_GRACE + 5 if timeout else None):
@@ -175,6 +166,29 @@ async def _feed(stdin: asyncio.StreamWriter, head: bytes, data: bytes | AsyncIte
             await stdin.drain()
         await stdin.drain()
     stdin.close()
+
+
+async def _begun(command: str) -> asyncio.subprocess.Process:
+    """Start a command for /bin/sh. Cancelled in the middle of it, asyncio would wait for ever for the child."""
+    beginning = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            "/bin/sh",
+            "-c",
+            command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=os.path.expanduser("~"),
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        process = await beginning
+        await _end(process)
+        process._transport.close()  # type: ignore[attr-defined]
+        raise
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

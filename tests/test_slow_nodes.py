@@ -1,0 +1,211 @@
+"""Nodes that are slow, cut off, or described otherwise by now: nothing waits for them, and no job is taken for dead."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_controller import STARTED, STAY, Bed, Node, cancel
+
+from ugro.common.config import NodeConfig
+from ugro.common.errors import LinkLost, NodeError, StateLocked, Unreachable
+from ugro.common.models import JobState, Wish
+from ugro.control_plane import controller as ticks
+from ugro.control_plane.controller import Controller
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.nodes.pool import Pool
+from ugro.nodes.scripts import load
+from ugro.nodes.transport import Outcome
+
+SCRIPTS = ("owner.sh", "folder.sh", "receive_code.py", "prepare.py", "start.sh")
+
+
+class SlowNode(Node):
+    """A node whose link breaks, or stands still until it is let go, at one script."""
+
+    error: NodeError | None = None
+    at = ""
+    gate: asyncio.Event | None = None
+    reached: asyncio.Event
+
+    async def run(
+        self, script: str, args: Sequence[str] = (), *, data: bytes | AsyncIterable[bytes] = b"", **options: Any
+    ) -> Outcome:
+        if self.at and load(self.at) in (script, *args, data.decode() if isinstance(data, bytes) else ""):
+            self.reached.set()
+            if self.error:
+                error, self.error, self.at = self.error, None, ""
+                raise error
+            if self.gate:
+                await self.gate.wait()
+        return await super().run(script, args, data=data, **options)
+
+
+class SlowBed(Bed):
+    """A bed of such nodes; one that is described otherwise is another one."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.nodes = {name: SlowNode(config) for name, config in self.inventory.nodes.items()}
+        self.opened: list[Node] = [*self.nodes.values()]
+
+    @property
+    def pool(self) -> Pool:
+        return Pool(self.inventory, self._connect)
+
+    def _connect(self, config: NodeConfig) -> Node:
+        found = next((node for node in self.opened if node.node == config), None)
+        if found is None:
+            self.opened.append(found := SlowNode(config))
+        return found
+
+
+@pytest.fixture
+async def bed(home: Path) -> AsyncIterator[SlowBed]:
+    made = SlowBed(home)
+    yield made
+    for node in made.opened:
+        await node.close()
+
+
+def slow(bed: Bed, name: str = "b") -> SlowNode:
+    node = bed.nodes[name]
+    assert isinstance(node, SlowNode)
+    node.reached = asyncio.Event()
+    return node
+
+
+def another_process(bed: Bed) -> Controller:
+    return Controller(MetadataStore(bed.store.home), bed.inventory, bed.pool)
+
+
+@pytest.mark.parametrize("error", [LinkLost("b", "the connection broke"), Unreachable("b", "does not answer")])
+@pytest.mark.parametrize("script", SCRIPTS)
+async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(bed: Bed, script: str, error: NodeError) -> None:
+    node = slow(bed)
+    node.at, node.error = script, error
+    job = bed.submit(STARTED)
+    ended = await bed.until(job, JobState.SUCCEEDED, JobState.FAILED)
+    assert ended.state == JobState.SUCCEEDED, ended.reason
+    assert sorted((bed.home / "started").read_text()) == ["0", "1"], "each rank started once"
+    kinds = bed.kinds(ended)
+    assert ("queued" in kinds) == (script != "start.sh"), "before the start, it waits for its turn again"
+    told = [event.message for event in bed.store.events(job.id) if error.message in event.message]
+    assert told, "and its timeline says why"
+
+
+async def test_code_on_its_way_over_a_slow_link_holds_up_nobody_else(bed: Bed) -> None:
+    node = slow(bed)
+    node.at, node.gate = "receive_code.py", asyncio.Event()
+    sent = bed.submit(STARTED, nodes=("b",))
+    launching = Controller(bed.store, bed.inventory, bed.pool)
+    async with asyncio.timeout(30):
+        await launching.tick()
+        await node.reached.wait()
+        other = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
+        await cancel(bed, other)
+        bed.store.update(sent.id, lambda job: job.model_copy(update={"priority": 3}), "priority", "")
+        assert bed.store.job(sent.id).state == JobState.STARTING
+        node.gate.set()
+        await launching.complete(sent.id)
+        ended = await bed.until(sent, JobState.SUCCEEDED)
+    assert ended.priority == 3, "what was asked meanwhile is kept"
+    await launching.close()
+
+
+async def test_a_job_whose_code_is_on_its_way_can_be_cancelled_from_elsewhere(bed: Bed) -> None:
+    node = slow(bed)
+    node.at, node.gate = "receive_code.py", asyncio.Event()
+    job = bed.submit(STARTED, nodes=("b",))
+    launching = another_process(bed)
+    async with asyncio.timeout(30):
+        await launching.tick()
+        await node.reached.wait()
+        bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+        await bed.tick()
+        assert bed.store.job(job.id).state == JobState.STARTING, "another process is at work on it"
+        node.at = ""
+        await launching.complete(job.id)
+    assert bed.store.job(job.id).state == JobState.CANCELLED
+    assert not (bed.home / "started").exists()
+    await launching.close()
+
+
+async def test_a_launch_that_its_process_leaves_behind_is_continued_by_another(bed: Bed) -> None:
+    node = slow(bed)
+    node.at, node.gate = "receive_code.py", asyncio.Event()
+    job = bed.submit(STARTED, nodes=("b",))
+    launching = another_process(bed)
+    async with asyncio.timeout(30):
+        await launching.tick()
+        await node.reached.wait()
+        await bed.tick()
+        assert bed.store.job(job.id).state == JobState.STARTING
+        await launching.close()
+        node.at = ""
+        await bed.until(job, JobState.SUCCEEDED)
+    assert (bed.home / "started").read_text() == "0"
+
+
+async def test_a_node_that_answers_late_delays_only_its_own_jobs(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ticks, "OBSERVE_WITHIN", 0.2)
+    on_b = await bed.until(bed.submit(STAY, nodes=("b",)), JobState.RUNNING)
+    while not all(rank.pid for rank in bed.store.job(on_b.id).ranks):
+        await bed.tick()
+    gate, ask = asyncio.Event(), Node.ask
+
+    async def late(node: Node, *args: Any, **options: Any) -> Outcome:
+        if node.name == "b":
+            await gate.wait()
+        return await ask(node, *args, **options)
+
+    monkeypatch.setattr(Node, "ask", late)
+    controller = Controller(bed.store, bed.inventory, bed.pool)
+    job = bed.submit(STARTED, nodes=("a",))
+    async with asyncio.timeout(30):
+        while bed.store.job(job.id).state != JobState.SUCCEEDED:
+            await controller.tick()
+            await controller.rest()
+    assert bed.store.job(on_b.id).state == JobState.RUNNING, "late is not silent"
+    assert "b" not in bed.store.silences()
+    gate.set()
+    bed.store.update(on_b.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    await controller.complete()
+    assert bed.store.job(on_b.id).state == JobState.CANCELLED
+    await controller.close()
+
+
+async def test_a_tick_waits_its_turn_without_stopping_the_loop(bed: Bed) -> None:
+    controller = another_process(bed)
+    async with bed.store.turn():
+        with pytest.raises(StateLocked, match=r"tick\.lock"):
+            await controller.tick(patience=0)
+        waiting = asyncio.create_task(controller.tick())
+        bed.submit(STARTED, nodes=("a",))
+        with bed.store.lock(patience=0):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+    await waiting
+    await controller.close()
+
+
+@pytest.mark.parametrize("field", ["base_dir", "python", "user", "address"])
+async def test_a_run_keeps_the_node_as_it_was_described_when_it_started(bed: Bed, field: str) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    before, elsewhere = bed.inventory.nodes["b"], {"base_dir": f"{bed.home}/c", "address": "127.0.0.2"}
+    edited = before.model_copy(update={field: elsewhere.get(field, "nobody")})
+    bed.inventory = bed.inventory.model_copy(update={"nodes": {"a": bed.inventory.nodes["a"], "b": edited}})
+    for _ in range(2):
+        await bed.tick()
+    now = bed.store.job(job.id)
+    assert now.state == JobState.RUNNING, now.reason
+    assert now.node_configs["b"] == before
+    other = bed.submit(STARTED, nodes=("b",)) if field == "base_dir" else None
+    ended = await cancel(bed, job)
+    assert {rank.signal for rank in ended.ranks} == {"TERM"}
+    if other:
+        await bed.until(other, JobState.SUCCEEDED)
+        assert (bed.home / "c" / "jobs" / other.id).exists(), "an edit counts for new runs"
