@@ -142,6 +142,9 @@ class _Inquiry:
     def _of_launcher(self, node: str, run: RunFiles, mine: list[Rank]) -> Iterator[_Suspect]:
         alive = [rank for rank in mine if rank.state == RankState.RUNNING]
         lost = [rank for rank in mine if rank.state == RankState.LOST]
+        failed = [rank for rank in mine if rank.state == RankState.FAILED]
+        if not (alive or lost) and any(rank.signal != "TERM" or rank.limit == "ended" for rank in failed):
+            return  # torchrun ends when a rank of its own does
         with_ranks = f" while rank {some([str(rank.rank) for rank in alive])} still ran" if alive else ""
         if run.exit_code is None:
             # A rank that is gone as well may be named: whatever took its launcher took it, too.
@@ -162,7 +165,7 @@ class _Inquiry:
             yield _Suspect(ITSELF, self._at(run.exit_at, node), failure)
         elif alive or lost:
             yield self._told_by_torchrun(node, run, mine, alive, lost)
-        elif run.exit_code and all(rank.signal == "TERM" for rank in mine if rank.state == RankState.FAILED):
+        elif run.exit_code:
             failure = FirstFailure(
                 rank=None,
                 node=node,
