@@ -429,7 +429,10 @@ def test_a_record_that_was_put_back_is_told_once(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     job = submit(store)
     for priority in (1, 2):
-        job = store.save(job.model_copy(update={"priority": priority}), "priority", str(priority))
+        changed = {"priority": priority}
+        job = store.update(
+            job.id, lambda job, changed=changed: job.model_copy(update=changed), "priority", str(priority)
+        )
     path = store.files(job.id).record
     os.replace(path.with_name("job.json.before"), path)
     for _ in range(2):

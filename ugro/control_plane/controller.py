@@ -343,7 +343,7 @@ class Controller:
             with self._store.optional():
                 await watch(self._store, job.id, seen, self.sync_logs, self._stand)
 
-        self._begin(("watch", job.id), seen.at, act)
+        self._begin(("watch", job.id), job.last_event, act)
 
     async def _stand(self, job: Job) -> Said:
         from ugro.control_plane import stacks  # here, since few jobs hang
