@@ -56,6 +56,8 @@ class Host(Machine):
     def reset(self) -> None:
         """As it was when new, but for the host key: rebooted, an empty home, bash, no programs, the cable in."""
         self.heal()
+        self.limit_rate(None)
+        self._accept_tcp()
         self.reboot()
         for folder in (self.path("."), self._folder / "programs"):
             for entry in folder.iterdir():
@@ -146,6 +148,20 @@ class Host(Machine):
     def heal(self) -> None:
         """Put the network cable back."""
         self._network.cable(self.name, "up")
+
+    def limit_rate(self, mbit_per_s: float | None) -> None:
+        """Let the network bring no more than that to this host; None: as fast as it goes."""
+        self._network.limit_rate(self.name, mbit_per_s)
+
+    def drop_tcp(self, first: int, last: int) -> None:
+        """Answer nothing from these ports, as a firewall that drops what comes to them; until the host is reset."""
+        rule = ["ip", "rule", "add", "ipproto", "tcp", "sport", f"{first}-{last}", "blackhole"]
+        if (done := self.run(rule, user=False)).returncode:
+            raise TestbedError(f"{self.name}: {done.stderr}")
+
+    def _accept_tcp(self) -> None:
+        while not self.run(["ip", "rule", "del", "blackhole"], user=False).returncode:
+            continue
 
     def start_sshd(self) -> None:
         """Start the SSH server and wait until it listens."""

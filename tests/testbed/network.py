@@ -44,6 +44,16 @@ class Network:
         """Pull a host's cable out of the switch ("down") or put it back ("up"): packets vanish, nothing is reset."""
         system("ip", "-n", self._switch, "link", "set", host, state)
 
+    def limit_rate(self, host: str, mbit_per_s: float | None) -> None:
+        """Let no more than that through to a host; None: whatever comes."""
+        device = ("dev", host, "root")
+        if mbit_per_s is None:
+            with suppress(TestbedError):  # there is no limit
+                system("ip", "netns", "exec", self._switch, "tc", "qdisc", "del", *device)
+            return
+        limit = ("tbf", "rate", f"{mbit_per_s}mbit", "burst", "32kbit", "latency", "400ms")
+        system("ip", "netns", "exec", self._switch, "tc", "qdisc", "replace", *device, *limit)
+
     def _namespace(self, host: str) -> str:
         name = f"ugro-{self._tag}-{host}"
         system("ip", "netns", "add", name)

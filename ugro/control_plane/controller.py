@@ -21,7 +21,7 @@ from ugro.common.errors import AnswerPending, NodeError, StateLocked, UgroError
 from ugro.common.models import Drain, Job, JobState, NodeView, Placement, Silence
 from ugro.common.text import duration
 from ugro.control_plane import reconcile
-from ugro.control_plane.failure_handler.meeting import PATIENCE, tell, waits_to_meet
+from ugro.control_plane.failure_handler.rendezvous import PATIENCE, tell, waits_to_meet
 from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words
 from ugro.control_plane.launcher import Launcher, OnCode
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore

@@ -21,7 +21,7 @@ from ugro.common.text import count
 from ugro.control_plane import reconcile
 from ugro.control_plane.blame import first_failure
 from ugro.control_plane.evidence import node_log, rank_log
-from ugro.control_plane.failure_handler import meeting
+from ugro.control_plane.failure_handler import rendezvous
 from ugro.control_plane.launcher import Launcher, NotStarted
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import state_errors
@@ -137,8 +137,8 @@ class JobSteps:
     async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
         await self.sync_logs(job)
         failure = self.first_failure(job, found, seen)
-        if failure.cause == "rendezvous_timeout" and meeting.never_met(job):
-            failure = meeting.blamed(failure, job, await meeting.obstacles(self._pool, job))
+        if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
+            failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
         reason = failure_in_words(failure)
         job = job.model_copy(update={"first_failure": failure, "reason": reason})
         job = self._store.save(job, "failing", reason)
