@@ -80,9 +80,14 @@ def command_line(job: Job) -> str:
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
+LEFT_OUT = dict.fromkeys(("schema_version", "uid", "wish", "last_event"), True)
+WITHOUT_CONFIGS: dict[str, Any] = {"placement": {"shares": {"__all__": {"config"}}}}
+
+
 def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
     """The stable JSON form of a job and of what was asked for (docs/scripting.md)."""
-    record = job.model_dump(mode="json", exclude={"schema_version", "uid", "wish", "last_event"})
+    # The nodes as a run was started with them stay in its record: their `env` may hold what is nobody's business.
+    record = job.model_dump(mode="json", exclude=LEFT_OUT | WITHOUT_CONFIGS)
     for key in ("submitted_at", "started_at", "ended_at", "unknown_since"):
         record[key] = stamp(getattr(job, key))
     record["past"] = [_attempt_document(past) for past in job.past]
@@ -99,7 +104,7 @@ def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
 
 def _attempt_document(past: Attempt) -> dict[str, Any]:
     times = {key: stamp(getattr(past, key)) for key in ("started_at", "ended_at")}
-    return past.model_dump(mode="json") | times
+    return past.model_dump(mode="json", exclude=WITHOUT_CONFIGS) | times
 
 
 def checkpoint_document(checkpoint: Checkpoint, kept: bool | None = None) -> dict[str, Any]:
