@@ -25,8 +25,10 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
 from ugro.control_plane.diagnosis import Finding, Reader, explain
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE, SUCCESS
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.causes import CAUSES
+from ugro.control_plane.diagnosis.conjecture import HEADING
+from ugro.control_plane.diagnosis.course import LEFT, RESTARTED, SUCCESS
 from ugro.control_plane.diagnosis.ends import ENDS
 from ugro.control_plane.diagnosis.prefilter import Prefilter, required
 from ugro.control_plane.diagnosis.reading import TELLING
@@ -212,7 +214,7 @@ def test_what_torch_appends_to_its_message_is_quoted() -> None:
     assert found and "Call to ibv_modify_qp failed with error Connection timed out" in found.evidence
 
 
-SEARCHED = [*(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS]
+SEARCHED = [*(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS, RESTARTED, LEFT, HEADING]
 
 
 @pytest.mark.parametrize("pattern", SEARCHED, ids=lambda pattern: pattern.pattern.strip()[:30])

@@ -9,15 +9,9 @@ from functools import lru_cache
 
 import ugro.control_plane.diagnosis.lines as lines
 from ugro.common.text import printable
-from ugro.control_plane.diagnosis.catalogue import (
-    CATALOGUE,
-    FACTS,
-    LOADING,
-    PROGRESS,
-    SUCCESS,
-    Entry,
-    Kind,
-)
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE, FACTS, Entry, Kind
+from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
+from ugro.control_plane.diagnosis.course import LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
 from ugro.control_plane.diagnosis.lines import Line
 from ugro.control_plane.diagnosis.prefilter import Prefilter
@@ -65,7 +59,8 @@ class Sighting:
 class Evidence:
     """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
 
-    `masters` tells whether a pod called master, which holds rank 0, wrote beside those called worker; `cut_short` that
+    `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
+    runs that were started anew in the same log, the last time at `started_at`; `masters` tells whether a pod called master, which holds rank 0, wrote beside those called worker; `cut_short` that
     a log ends in the middle of a traceback.
     """
 
@@ -75,6 +70,10 @@ class Evidence:
     lines: int = 0
     progress: int = 0
     success_at: int = -1
+    left_at: int = -1
+    started_at: int = 0
+    started_progress: int = 0
+    before: Evidence | None = None
     last_words: str = ""
     masters: bool = False
     cut_short: bool = False
@@ -91,13 +90,15 @@ _WARNING = re.compile(r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|asse
 _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
 # What the lines after an exception may say without making its cause clearer.
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error")
+# An end of a connection that the operating system tells of, whoever was at the other one.
+_OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
 _NAMES_A_RANK = re.compile(rb"(?i)rank|\[(?:default|gpu)?\d|^ {0,4}\d{1,4}: |-master-0")
 
 TELLING = Prefilter(
     (
         *(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS, BEGINNING, EXCEPTION, RAISED, _NAN,
-        *TABLE,
+        *TABLE, RESTARTED, LEFT, HEADING,
     )
 )  # fmt: skip
 """All that is looked for. A line in which none of it may be is nearly every line of a long log, and is passed over."""
@@ -124,7 +125,12 @@ class Reader:
         self._fresh_progress = ENOUGH_PROGRESS
         self._rank: int | None = None
         self._file = 0
+        self._file_at = 0
         self._stream = ""
+        self._banner = Banner()
+        self._failed_at = -1
+        self._failed_progress = -1
+        self._heading_at = -1
 
     def read(self, chunks: Iterable[bytes], rank: int | None = None, one_process: bool = False) -> None:
         """Read a log; `rank` is whose it is, for lines that do not say."""
@@ -132,6 +138,8 @@ class Reader:
         self._file += 1
         kind = "rank" if rank is not None else "process" if one_process else "mixed"
         self._stream = f"{kind} {self._file if rank is None else rank}"
+        self._file_at = self.evidence.lines
+        self._banner, self._failed_at = Banner(), -1
         last = b""
         for raws in lines.split(chunks):
             for raw in raws:
@@ -147,6 +155,9 @@ class Reader:
         self.evidence.lines += 1
         shape = raw.translate(None, _VARYING)
         line = None
+        banner = self._banner
+        if (banner.learning or shape in banner.shapes) and banner.again(shape, self.evidence.lines, self._failed_at > 0):
+            self._start_anew()
         if self._blocks.open or self._tails:
             line = lines.read(raw)
             if self._belongs_to_a_traceback(line):
@@ -173,6 +184,26 @@ class Reader:
             self.evidence.masters = self.evidence.masters or "-master-0" in line.source
         return telling and line is not None and self._understood(line)
 
+    def _start_anew(self) -> None:
+        """Put aside what this log said so far: it is of a run that is over."""
+        evidence = self.evidence
+        over = {key: sighting for key, sighting in self._kept.items() if sighting.at > self._file_at}
+        ends = [end for end in evidence.ends if end.at > self._file_at]
+        if ends or over:
+            earlier = evidence.before or Evidence()
+            evidence.before = replace(
+                earlier,
+                sightings=[*earlier.sightings, *over.values()][:MOST_SIGHTINGS],
+                ends=[*earlier.ends, *ends][:MOST_ENDS],
+            )
+        for key in over:
+            del self._kept[key]
+        evidence.ends = [end for end in evidence.ends if end.at <= self._file_at]
+        evidence.started_at, evidence.started_progress = evidence.lines, evidence.progress
+        evidence.success_at = evidence.left_at = self._failed_at = -1
+        self._often.clear()
+        self._latest, self._table, self._fresh_progress = None, Table(), 0
+
     def _dismiss(self, shape: bytes) -> None:
         if len(self._dull) >= MOST_SHAPES:
             self._dull.clear()
@@ -193,13 +224,13 @@ class Reader:
         """Whether a line told something; what it told is kept."""
         rank, stream = self._whose(line)
         self._latest = None
-        return (
-            self._blocks.begin(stream, line.text, self.evidence.lines)
-            or self._end(line, rank)
-            or self._loose(line, rank, stream)
-            or self._loss(line, rank)
-            or self._success(line)
-        )
+        at = self.evidence.lines
+        if self._heading_at > 0 and is_item(line.text, at - self._heading_at):
+            return True
+        begun = self._blocks.begin(stream, line.text, at) and not line.text.lstrip().startswith("^C")
+        ended = begun or self._end(line, rank)
+        told = ended or self._loose(line, rank, stream) or self._loss(line, rank)
+        return self._course(line) or told
 
     def _whose(self, line: Line) -> tuple[int | None, str]:
         return line.rank if line.rank is not None else self._rank, line.source or self._stream
@@ -230,8 +261,12 @@ class Reader:
 
     def _exception(self, block: Block, rank: int | None, stream: str) -> None:
         entry = _entry(block.exception) or _entry(f"{block.exception} (raised in {block.frame})")
+        if entry and entry.cause == "peer_lost" and block.local and _OWN_CONNECTION.match(block.exception):
+            entry = None
         cause, kind = (entry.cause, entry.kind) if entry else ("python_exception", Kind.ROOT)
         found = self._keep(cause, kind, block.exception, rank, stream, entry, block)
+        if block.fatal:
+            self._fails()
         self._tails[stream] = (found, 0)
 
     def _loose(self, line: Line, rank: int | None, stream: str) -> bool:
@@ -254,24 +289,40 @@ class Reader:
             return True
         return False
 
-    def _success(self, line: Line) -> bool:
-        text = line.text.strip()
-        if SUCCESS in _possible(text) and SUCCESS.search(text):
-            self.evidence.success_at = self.evidence.lines
+    def _course(self, line: Line) -> bool:
+        """Whether a line tells of the run's course: that it got to its end, leaves, or is started anew."""
+        text, evidence = line.text.strip(), self.evidence
+        possible = _possible(text)
+        if HEADING in possible and HEADING.search(text):
+            self._heading_at = evidence.lines
             return True
-        return False
+        if RESTARTED in possible and RESTARTED.search(text):
+            self._start_anew()
+            return True
+        if LEFT in possible and LEFT.search(text) and self._failed_at < 0:
+            evidence.left_at = evidence.lines
+        match = SUCCESS.search(text) if SUCCESS in possible else None
+        if match is None or not got_to_its_end(text, match):
+            return False
+        if not match["bare"] or self._failed_at < 0 or evidence.progress > self._failed_progress:
+            evidence.success_at = evidence.lines
+        return True
+
+    def _fails(self) -> None:
+        self._failed_at, self._failed_progress = self.evidence.lines, self.evidence.progress
 
     def _end(self, line: Line, rank: int | None) -> bool:
         text, evidence = line.text.strip(), self.evidence
         if self._table.take(text):
             return True
         ends = (pattern for pattern in _possible(text) if pattern.pattern in _ENDS)
-        match = next((match for pattern in ends if (match := pattern.search(text))), None)
+        match = next((match for pattern in ends if (match := pattern.search(stated(text)))), None)
         end = self._table.end(match, text, rank) if match else None
         if end is None:
             return False
         if len(evidence.ends) < MOST_ENDS:
             evidence.ends.append(replace(end, at=evidence.lines, progress=evidence.progress))
+        self._fails()
         self._fresh_progress = 0
         return _entry(text) is None
 
@@ -317,6 +368,7 @@ class Reader:
 
 
 def _entry(text: str) -> Entry | None:
+    text = stated(text)
     entries = (entry for pattern in _possible(text) if (entry := _ENTRIES.get(pattern.pattern)))
     return next((entry for entry in entries if entry.pattern.search(text)), None)
 

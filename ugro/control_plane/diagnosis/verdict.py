@@ -47,6 +47,10 @@ _RAISED_BY = {
     "host_oom": {"killed", "unknown", "dataloader_worker_died", "peer_lost"},
     "gpu_lost": {"cuda_error", "nccl_error", "collective_timeout", "hang", "peer_lost", "unknown"},
 }
+# What says so little that a run which was started anew is judged with what went wrong before.
+_VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
+# How a process ends that falls over its own feet.
+_CRASHES = {"ABRT", "SEGV", "BUS"}
 _SIGNAL_CAUSES = {"KILL": "killed", "SEGV": "segfault", "BUS": "shm_full", "ILL": "segfault", "FPE": "segfault"}
 # How a process ends that was told to: it says why only where nothing else does.
 _TOLD_TO_END = {"INT": "cancelled", "HUP": "cancelled", "TERM": "killed"}
@@ -77,13 +81,27 @@ class Finding:
 
 
 def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
-    """Why a run ended badly, or None if nothing says that it did. `failed` says so where it is known."""
+    """Why a run ended badly, or None if nothing says that it did. `failed` says so where it is known.
+
+    Of a run that was started anew in the same log, the last time counts, unless it says too little by itself.
+    """
+    found = _explained(_without_crash_at_exit(evidence), failed)
+    before = evidence.before
+    if before is None or evidence.progress > evidence.started_progress:
+        return found
+    if (found is None and evidence.lines - evidence.started_at > LAST_WORDS) or (found and found.cause not in _VAGUE):
+        return found
+    sightings, ends = [*before.sightings, *evidence.sightings], [*before.ends, *evidence.ends]
+    return _explained(replace(evidence, sightings=sightings, ends=ends), failed) or found
+
+
+def _explained(evidence: Evidence, failed: bool) -> Finding | None:
     seen = _without_chains(evidence.sightings)
     bad_end = failed or _ended_badly(evidence)
     alive = [sighting for sighting in seen if not _was_handled(sighting, evidence, bad_end)]
     if bad_end:
         explained = any(sighting.kind is Kind.ROOT for sighting in alive) or _deaths(evidence)
-        return _verdict(alive if explained else seen, evidence)
+        return _verdict(alive if explained else [s for s in seen if not _is_noise(s)], evidence)
     alive = [sighting for sighting in alive if sighting.kind is not Kind.HINT]
     return _verdict(alive, evidence) if _is_failure(alive, evidence) else None
 
@@ -138,8 +156,25 @@ def _deaths(evidence: Evidence) -> list[End]:
     ]
 
 
+def _without_crash_at_exit(evidence: Evidence) -> Evidence:
+    """Leave out that a process crashed while it left, with its work done: nothing was lost by that."""
+    done = max(evidence.success_at, evidence.left_at)
+    wrong = [s for s in evidence.sightings if s.last_at > done and s.kind is Kind.ROOT and not _is_noise(s)]
+    after = [end for end in evidence.ends if end.at > done]
+    if done < 0 or wrong or not after or any(end.signal not in _CRASHES for end in after):
+        return evidence
+    said = [s for s in evidence.sightings if s.last_at <= done or s.kind is not Kind.CONSEQUENCE]
+    return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done])
+
+
+def _is_noise(sighting: Sighting) -> bool:
+    """Whether a traceback is of something that nobody waits for: a destructor, a logger's thread."""
+    block = sighting.block
+    return block is not None and (block.handled or (block.thread and block.logger))
+
+
 def _was_handled(sighting: Sighting, evidence: Evidence, bad_end: bool) -> bool:
-    if sighting.block and sighting.block.handled:
+    if _is_noise(sighting):
         return True
     if sighting.kind is Kind.CONFIRMATION:
         return False
@@ -203,7 +238,7 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
         last = max(fatal, key=lambda sighting: sighting.last_at, default=None)
         alone = last is not None and (last.of_one_process or not _several_wrote(mine, evidence))
         for sighting in mine:
-            uncaught = sighting.block is None or last is None or sighting is last
+            uncaught = sighting.block is None or last is None or sighting is last or sighting.block.child
             if uncaught or (not alone and (sighting in fatal or sighting.cause in _HARD)):
                 kept.append(sighting)
     return kept

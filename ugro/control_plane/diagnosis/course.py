@@ -1,0 +1,100 @@
+"""What a log says of the course of a run: that it goes on, got to its end, or was started anew."""
+
+from __future__ import annotations
+
+import re
+
+# A run that got to its end. A word of it that is bare may be that of a script around the run, which does not know.
+SUCCESS = re.compile(
+    r"'train_runtime':|train_runtime\s+=|`Trainer\.fit` stopped: `max_(?:epochs|steps|time)|"
+    r"(?i:\b(?:training|train|finetuning|fine-tuning)\b[\w ,'!:-]{0,40}"
+    r"\b(?:completed?|finished|done|succeeded|successfully|ended)\b)|"
+    r"(?i:\b(?:finished|completed|done with|done|end of) (?:training|train)\b)|[Pp]rocess \d+ exits successfully|"
+    r"exit(?:ed)?(?: with)? (?:code|status)[:=]? 0\b|\b(?:epochs|steps|iterations) completed in \d|"
+    r"(?i:\bsav(?:e|ed|ing) (?:the )?(?:final|last) (?:model|checkpoint|weights)\b)|"
+    r"(?i:\bsav(?:e|ed|ing) .{0,60}[/_]final\b|\bsav(?:e|ed|ing) .{0,60}model_final\b)|"
+    r"(?P<bare>^(?:Done|DONE|done|Finished|Success)[.!]?$|"
+    r"(?i:\b(?:run|job|script)\b[\w ,'!:-]{0,40}\b(?:completed?|finished|done|succeeded|successfully|ended)\b))"
+)
+_NOT_YET = re.compile(r"(?i)\b(?:not|never|until|unless|if|when|once|before|will|would|should|must|waiting|isn't|wasn't)\b")
+_NOT_WELL = re.compile(r"(?i)error|fail|abort|unexpected|interrupt|prematur|killed|crash|(?:code|status)\W*[1-9-]")
+
+
+def got_to_its_end(text: str, match: re.Match[str]) -> bool:
+    """Whether the words of success that were found in a line mean that, with what stands around them."""
+    rest = text[match.end() : match.end() + 40].split(". ")[0]
+    return not (_NOT_YET.search(text[max(0, match.start() - 25) : match.end()]) or _NOT_WELL.search(match[0] + rest))
+
+
+LEFT = re.compile(
+    r"destroy_process_group\(\) was not called before program exit|process group has NOT been destroyed before|"
+    r"at interpreter shutdown|_run_exitfuncs|Exception ignored in atexit"
+)
+"""What a Python process says when it leaves, be it with a traceback or at the end of its script."""
+
+# Words of a run that goes on. Loading, mapping and downloading show bars too, and say nothing of training; nor does the
+# summary that a logger prints at the end.
+PROGRESS = re.compile(
+    rb"(?i)loss|(?:\b|[\d.])(?:it/s|s/it)\b|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|"
+    rb"samples/s|tokens/s|tok/s"
+)
+LOADING = re.compile(
+    rb"(?i)loading|download|fetching|tokeniz|\bmap\b|filter|generating|sanity|Error|Exception|warning|File \"|^wandb: "
+)
+
+# In the words of torchrun, Ray, Horovod, Slurm, and of trainers.
+RESTARTED = re.compile(
+    r"will restart worker group|Restarting worker group|restart_count=[1-9]|TORCHELASTIC_RESTART_COUNT[=:] ?[1-9]|"
+    r"DUE TO JOB REQUEUE|[Rr]equeu(?:ed|ing) (?:SLURM |the )?job|SLURM_RESTART_COUNT[=:] ?[1-9]|"
+    r"[Jj]ob \S+ (?:has been |was )?requeued|FailureDecision\.RETRY|"
+    r"[Rr]estart(?:ing|ed) (?:the |all |from )?(?:\S+ )?(?:actors?|workers?|worker group|training|trainer|trial|run|job|"
+    r"process(?:es)?|checkpoint|step \d|epoch \d)\b|"
+    r"[Aa]ttempting to (?:restore|restart|recover)|"
+    r"[Rr]ecover(?:ing|ed) from (?:the )?(?:last |latest )?(?:checkpoint|failure)|"
+    r"(?:[Rr]esum(?:ing|ed)|[Rr]estor(?:ing|ed)) (?:the )?(?:training|run|job|trial|all states|state)?\s?"
+    r"(?:from|at) (?:the )?(?:last |latest )?(?:\w+ )?(?:checkpoint|step|epoch|iteration|snapshot)|"
+    r"(?:[Rr]etry|[Rr]elaunch|[Rr]e-?run|[Rr]esubmi)(?:ing|tted|tting|ning)? "
+    r"(?:the )?(?:training|job|run|trial|worker group)\b"
+)
+"""A run that is started anew: what went wrong before no longer says how it ended."""
+
+BANNER = 3
+"""Lines that a log begins with, by which another start of the same script is known."""
+
+TELLING_SHAPE = 12
+"""Bytes that the shape of such a line must have, so that it is not like any other."""
+
+NEAR = 3
+"""Lines of a log within which the next one of them comes."""
+
+
+class Banner:
+    """Knows the first lines of a log again, given the shapes of its lines."""
+
+    def __init__(self) -> None:
+        self.shapes: list[bytes] = []
+        self.learning = True
+        self._matched = 0
+        self._last_at = 0
+        self._copies = 0
+
+    def again(self, shape: bytes, at: int, failed: bool) -> bool:
+        """Whether the log's first lines came again, in their order, since something failed.
+
+        Where several processes began with the same lines before that, another copy is only of one that was slower.
+        """
+        if self.learning:
+            self.learning = not failed and len(self.shapes) < BANNER
+            if self.learning and len(shape) >= TELLING_SHAPE and shape not in self.shapes:
+                self.shapes.append(shape)
+            return False
+        if len(self.shapes) < 2:
+            return False
+        goes_on = self._matched and shape == self.shapes[self._matched] and at - self._last_at <= NEAR
+        self._matched = self._matched + 1 if goes_on else int(shape == self.shapes[0])
+        self._last_at = at
+        if self._matched < len(self.shapes):
+            return False
+        self._matched = 0
+        self._copies += not failed
+        return failed and self._copies == 0
