@@ -28,7 +28,7 @@ def got_to_its_end(text: str, match: re.Match[str]) -> bool:
 
 LEFT = re.compile(
     r"destroy_process_group\(\) was not called before program exit|process group has NOT been destroyed before|"
-    r"at interpreter shutdown|_run_exitfuncs|Exception ignored in atexit"
+    r"at interpreter shutdown|after interpreter shutdown|_run_exitfuncs|Exception ignored in atexit"
 )
 """What a Python process says when it leaves, be it with a traceback or at the end of its script."""
 
@@ -44,7 +44,8 @@ LOADING = re.compile(
 
 # In the words of torchrun, Ray, Horovod, Slurm, and of trainers.
 RESTARTED = re.compile(
-    r"will restart worker group|Restarting worker group|restart_count=[1-9]|TORCHELASTIC_RESTART_COUNT[=:] ?[1-9]|"
+    r"will restart worker group|Restarting worker group|Setting OMP_NUM_THREADS environment variable for each process|"
+    r"restart_count=[1-9]|TORCHELASTIC_RESTART_COUNT[=:] ?[1-9]|"
     r"DUE TO JOB REQUEUE|[Rr]equeu(?:ed|ing) (?:SLURM |the )?job|SLURM_RESTART_COUNT[=:] ?[1-9]|"
     r"[Jj]ob \S+ (?:has been |was )?requeued|FailureDecision\.RETRY|"
     r"[Rr]estart(?:ing|ed) (?:the |all |from )?(?:\S+ )?(?:actors?|workers?|worker group|training|trainer|trial|run|job|"
@@ -61,8 +62,8 @@ RESTARTED = re.compile(
 BANNER = 3
 """Lines that a log begins with, by which another start of the same script is known."""
 
-TELLING_SHAPE = 12
-"""Bytes that the shape of such a line must have, so that it is not like any other."""
+TELLING_SHAPE, COMPARED = 12, 40
+"""Bytes that the shape of such a line must have, so that it is not like any other, and those that are compared."""
 
 NEAR = 3
 """Lines of a log within which the next one of them comes."""
@@ -84,7 +85,7 @@ class Banner:
         Where several processes began with the same lines before that, another copy is only of one that was slower.
         """
         if self.learning:
-            self.learning = not failed and len(self.shapes) < BANNER
+            self.learning = not failed and len(self.shapes) < BANNER and not shape.startswith(b"Traceback")
             if self.learning and len(shape) >= TELLING_SHAPE and shape not in self.shapes:
                 self.shapes.append(shape)
             return False

@@ -11,7 +11,7 @@ import ugro.control_plane.diagnosis.lines as lines
 from ugro.common.text import printable
 from ugro.control_plane.diagnosis.catalogue import CATALOGUE, FACTS, Entry, Kind
 from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
-from ugro.control_plane.diagnosis.course import LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
+from ugro.control_plane.diagnosis.course import COMPARED, LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
 from ugro.control_plane.diagnosis.lines import Line
 from ugro.control_plane.diagnosis.prefilter import Prefilter
@@ -155,8 +155,8 @@ class Reader:
         self.evidence.lines += 1
         shape = raw.translate(None, _VARYING)
         line = None
-        banner = self._banner
-        if (banner.learning or shape in banner.shapes) and banner.again(shape, self.evidence.lines, self._failed_at > 0):
+        banner, start = self._banner, shape[:COMPARED]
+        if (banner.learning or start in banner.shapes) and banner.again(start, self.evidence.lines, self._failed_at > 0):
             self._start_anew()
         if self._blocks.open or self._tails:
             line = lines.read(raw)
@@ -256,7 +256,8 @@ class Reader:
                 sighting.more.append(line.text.strip()[: lines.QUOTED])
             open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
             vague = sighting.cause == "python_exception" and count == 0 and not EXCEPTION.match(line.text)
-            if entry and (open_ended or vague) and entry.cause not in _SAYS_NO_MORE:
+            told = entry is not None and entry.kind is not Kind.HINT and entry.cause not in _SAYS_NO_MORE
+            if entry and told and (open_ended or vague):
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
 
     def _exception(self, block: Block, rank: int | None, stream: str) -> None:
@@ -264,6 +265,7 @@ class Reader:
         if entry and entry.cause == "peer_lost" and block.local and _OWN_CONNECTION.match(block.exception):
             entry = None
         cause, kind = (entry.cause, entry.kind) if entry else ("python_exception", Kind.ROOT)
+        block.handled |= LEFT.search(block.exception) is not None
         found = self._keep(cause, kind, block.exception, rank, stream, entry, block)
         if block.fatal:
             self._fails()
@@ -278,7 +280,7 @@ class Reader:
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
             return True
-        if not quiet and (raised := EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)):
+        if not quiet and not LEFT.search(text) and (raised := EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)):
             self._keep("python_exception", Kind.ROOT, text[raised.start() :], rank, stream, None)
             return True
         return False

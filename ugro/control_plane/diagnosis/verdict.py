@@ -47,6 +47,8 @@ _RAISED_BY = {
     "host_oom": {"killed", "unknown", "dataloader_worker_died", "peer_lost"},
     "gpu_lost": {"cuda_error", "nccl_error", "collective_timeout", "hang", "peer_lost", "unknown"},
 }
+# What tools complain of that were only tried.
+_PROBED = {"permission_denied", "file_not_found"}
 # What says so little that a run which was started anew is judged with what went wrong before.
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
 # How a process ends that falls over its own feet.
@@ -102,7 +104,6 @@ def _explained(evidence: Evidence, failed: bool) -> Finding | None:
     if bad_end:
         explained = any(sighting.kind is Kind.ROOT for sighting in alive) or _deaths(evidence)
         return _verdict(alive if explained else [s for s in seen if not _is_noise(s)], evidence)
-    alive = [sighting for sighting in alive if sighting.kind is not Kind.HINT]
     return _verdict(alive, evidence) if _is_failure(alive, evidence) else None
 
 
@@ -164,7 +165,7 @@ def _without_crash_at_exit(evidence: Evidence) -> Evidence:
     if done < 0 or wrong or not after or any(end.signal not in _CRASHES for end in after):
         return evidence
     said = [s for s in evidence.sightings if s.last_at <= done or s.kind is not Kind.CONSEQUENCE]
-    return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done])
+    return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done], cut_short=False)
 
 
 def _is_noise(sighting: Sighting) -> bool:
@@ -190,7 +191,7 @@ def _is_failure(alive: Iterable[Sighting], evidence: Evidence) -> bool:
 
 def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
     """Whether a sighting shows a failure: what is sure does wherever it stands, a complaint only as the last words."""
-    if sighting.kind is Kind.CONFIRMATION or sighting.last_at <= evidence.success_at:
+    if sighting.kind in (Kind.CONFIRMATION, Kind.HINT) or sighting.last_at <= evidence.success_at:
         return False
     if (sighting.block and sighting.block.fatal) or sighting.cause in _HARD:
         return True
@@ -217,10 +218,14 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Finding:
     consequences = [sighting for sighting in alive if sighting.kind is Kind.CONSEQUENCE]
     roots = [sighting for sighting in alive if sighting.kind is Kind.ROOT]
     root = min(roots, key=lambda sighting: _order(sighting, evidence), default=None)
+    if root and _is_probe(root) and any(s.block and s.block.fatal for s in consequences):
+        root = None
     deaths = _deaths(evidence)
     if deaths and (root is None or _weight(root) >= _COMPLAINT):
         return _from_death(min(deaths, key=_end_order), confirmed, consequences, evidence)
-    root = next((s for s in (*confirmed, *roots) if _raises(s, root)), root) or _second_hand(alive)
+    lost = [sighting for sighting in alive if sighting.kind is Kind.HINT and sighting.cause == "gpu_lost"]
+    root = next((s for s in (*confirmed, *roots, *lost) if _raises(s, root)), root)
+    root = root or (None if _another_aborted(consequences, evidence) else _second_hand(alive))
     if root is None:
         return _unknown(consequences, evidence)
     return _from_sighting(root, consequences, evidence)
@@ -247,6 +252,18 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
 def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
     launched = bool(evidence.ends) or any(s.kind is Kind.CONSEQUENCE for s in evidence.sightings)
     return launched or len(evidence.ranks) > 1 or any(s.count > 1 for s in sightings if s.block)
+
+
+def _is_probe(sighting: Sighting) -> bool:
+    """Whether it is what a tool says that was only tried: where an exception ended the run, that is no reason."""
+    return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and "can't open file" not in sighting.message
+
+
+def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bool:
+    """Whether a launcher saw a rank abort first that is none of those who only say that they lost one."""
+    first = min(evidence.ends, key=_end_order, default=None)
+    aborted = first is not None and first.signal == "ABRT" and first.rank is not None
+    return first is not None and aborted and first.rank not in {s.rank for s in consequences}
 
 
 def _weight(sighting: Sighting) -> int:
