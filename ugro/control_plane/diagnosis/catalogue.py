@@ -66,12 +66,12 @@ CATALOGUE = (
     """),
     _root("cancelled", r"""
         \^C\[\d|\^CTraceback|\^CException|\^CWARNING|\^CW\d|\^CE\d|\^CProcess|\^Csrun
-        [Cc]losing signal SIGINT|Received (?:2|Signals\.SIGINT) death signal
+        [Cc]losing signal SIGINT|[Rr]eceived SIGINT|Received (?:2|Signals\.SIGINT) death signal
     """),
     # --- what only follows from another failure ---------------------------------------------------------------------
     _consequence("unknown", r"""
         \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?Process(?:Raised|Exited)Exception\b
-        CalledProcessError: Command .* (?:returned non-zero exit status|died with)
+        CalledProcessError: Command[ ]
         ^ray\.exceptions\.(?:RayTaskError|RayActorError|ActorDiedError|ActorUnavailableError)
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+

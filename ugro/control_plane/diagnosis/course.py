@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 
-# A run that got to its end. A word of it that is bare may be that of a script around the run, which does not know.
+# A run that got to its end. What is not the `sure` word of a trainer may be that of a script around it, which does not
+# know, or knows only that it is over.
 SUCCESS = re.compile(
-    r"'train_runtime':|train_runtime\s+=|`Trainer\.fit` stopped: `max_(?:epochs|steps|time)|"
-    r"(?i:\b(?:training|train|finetuning|fine-tuning)\b[\w ,'!:-]{0,40}"
+    r"(?P<sure>'train_runtime':|train_runtime\s+=|`Trainer\.fit` stopped: `max_(?:epochs|steps|time)|"
+    r"[Pp]rocess \d+ exits successfully)|"
+    r"(?i:\b(?:training|train|finetuning|fine-tuning|run|job|script)\b[\w ,'!:-]{0,40}"
     r"\b(?:completed?|finished|done|succeeded|successfully|ended)\b)|"
-    r"(?i:\b(?:finished|completed|done with|done|end of) (?:training|train)\b)|[Pp]rocess \d+ exits successfully|"
+    r"(?i:\b(?:finished|completed|done with|done|end of) (?:training|train)\b)|"
     r"exit(?:ed)?(?: with)? (?:code|status)[:=]? 0\b|\b(?:epochs|steps|iterations) completed in \d|"
     r"(?i:\bsav(?:e|ed|ing) (?:the )?(?:final|last) (?:model|checkpoint|weights)\b)|"
     r"(?i:\bsav(?:e|ed|ing) .{0,60}[/_]final\b|\bsav(?:e|ed|ing) .{0,60}model_final\b)|"
-    r"(?P<bare>^(?:Done|DONE|done|Finished|Success)[.!]?$|"
-    r"(?i:\b(?:run|job|script)\b[\w ,'!:-]{0,40}\b(?:completed?|finished|done|succeeded|successfully|ended)\b))"
+    r"^(?:Done|DONE|done|Finished|Success)[.!]?$"
 )
 _NOT_YET = re.compile(r"(?i)\b(?:not|never|until|unless|if|when|once|before|will|would|should|must|waiting|isn't|wasn't)\b")
 _NOT_WELL = re.compile(r"(?i)error|fail|abort|unexpected|interrupt|prematur|killed|crash|(?:code|status)\W*[1-9-]")

@@ -85,7 +85,10 @@ _NAN = re.compile(
 )
 _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
 _QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
-_WARNING = re.compile(r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b")
+_WARNING = re.compile(
+    r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
+    r"(?i:\b(?:accepting|continuing|falling back|fallback|ignoring|ignored|skipping|proceed(?:ing)?|retrying)\b)"
+)
 # Warnings that are more than that: NCCL has no word for an error, and a script may say that it ends itself.
 _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
 # What the lines after an exception may say without making its cause clearer.
@@ -306,7 +309,7 @@ class Reader:
         match = SUCCESS.search(text) if SUCCESS in possible else None
         if match is None or not got_to_its_end(text, match):
             return False
-        if not match["bare"] or self._failed_at < 0 or evidence.progress > self._failed_progress:
+        if match["sure"] or self._failed_at < 0 or evidence.progress > self._failed_progress:
             evidence.success_at = evidence.lines
         return True
 

@@ -297,7 +297,7 @@ def _raises(telling: Sighting, root: Sighting | None) -> bool:
 def _second_hand(alive: Iterable[Sighting]) -> Sighting | None:
     """What is left to name where no root was seen: what followed from it, or what a warning hinted at."""
     telling = [s for s in alive if s.kind in (Kind.CONSEQUENCE, Kind.HINT) and s.cause != "unknown"]
-    return min(telling, key=lambda sighting: (sighting.kind is Kind.HINT, sighting.at), default=None)
+    return min(telling, key=lambda s: (s.kind is Kind.HINT, not (s.block and s.block.fatal), s.at), default=None)
 
 
 # --- in words --------------------------------------------------------------------------------------------------------
