@@ -175,9 +175,11 @@ CATALOGUE = (
     _root("node_lost", r"""
         DUE TO NODE FAILURE|NodeDiedError|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
         [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|srun: error: Node failure on
-        Connection to \S+ closed by remote host|ssh: connect to host \S+ port \d+:[ ]
-        [Hh]ost is (?:down|unreachable)|ORTE has lost communication with a remote daemon
-        Lost (?:connection|contact) (?:to|with) (?:node|host|worker)
+        ssh: connect to host \S+ port \d+:[ ]|[Hh]ost is (?:down|unreachable)
+    """),
+    _consequence("node_lost", r"""
+        Connection to \S+ closed by remote host|ORTE has lost communication with a remote daemon
+        Lost (?:connection|contact) (?:to|with) (?:node|host|worker)|client_loop: send disconnect: Broken pipe
     """),
     # --- what a run can never get past ------------------------------------------------------------------------------
     _root("launch_failed", r"""

@@ -75,7 +75,7 @@ ENDS = tuple(
 
 _PART = re.compile(r"^(?:Failures|Root Cause \(first observed failure\)):$")
 _RANK = re.compile(r"rank\s*: (\d{1,9}) \(local_rank: \d+\)")
-_MPI = re.compile(r"Process name: \[\[\d+,\d+\],(\d{1,9})\]")
+_MPI = re.compile(r"Process name: \[\[\d+,\d+\],(\d{1,9})\]|=\s+RANK (\d{1,9}) PID \d+")
 _TIME = re.compile(r"time {2,}: (\d{4}-\d\d-\d\d_[\d:]+)")
 
 TABLE = (_PART, _RANK, _TIME, _MPI)
@@ -95,7 +95,7 @@ class Table:
         if _PART.match(text):
             self.root, self.rank, self.time = text.startswith("Root"), None, ""
         elif match := _RANK.match(text) or _MPI.match(text):
-            self.rank = int(match[1])
+            self.rank = int(match[match.lastindex or 1])
         elif match := _TIME.match(text):
             self.time = match[1]
         else:
@@ -108,7 +108,7 @@ class Table:
         code = int(found["code"][:11]) if found.get("code") else None
         if code == 0:
             return None
-        of_table = text.startswith(("exitcode", "traceback", "Exit code:"))
+        of_table = text.startswith(("exitcode", "traceback", "Exit code:", "=   "))
         if found.get("rank"):
             rank = int(found["rank"][:9])
         elif of_table:
@@ -123,5 +123,5 @@ class Table:
 def _signal(code: int | None, text: str) -> str | None:
     if code is None:
         return None
-    number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text else 0
+    number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text.lower() else 0
     return _SIGNALS.get(number) or _WINDOWS.get(code & 0xFFFFFFFF)

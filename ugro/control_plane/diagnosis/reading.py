@@ -87,12 +87,12 @@ _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[
 _QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
 _WARNING = re.compile(
     r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
-    r"(?i:\b(?:accepting|continuing|falling back|fallback|ignoring|ignored|skipping|proceed(?:ing)?|retrying)\b)"
+    r"(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
 )
 # Warnings that are more than that: NCCL has no word for an error, and a script may say that it ends itself.
 _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
 # What the lines after an exception may say without making its cause clearer.
-_SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error")
+_SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
 # An end of a connection that the operating system tells of, whoever was at the other one.
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
@@ -259,6 +259,7 @@ class Reader:
                 sighting.more.append(line.text.strip()[: lines.QUOTED])
             open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
             vague = sighting.cause == "python_exception" and count == 0 and not EXCEPTION.match(line.text)
+            vague = vague and entry is not None and entry.kind is Kind.ROOT
             told = entry is not None and entry.kind is not Kind.HINT and entry.cause not in _SAYS_NO_MORE
             if entry and told and (open_ended or vague):
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry

@@ -51,6 +51,8 @@ _RAISED_BY = {
 _PROBED = {"permission_denied", "file_not_found"}
 # What says so little that a run which was started anew is judged with what went wrong before.
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
+# Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
+_ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
 # How a process ends that falls over its own feet.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
 _SIGNAL_CAUSES = {"KILL": "killed", "SEGV": "segfault", "BUS": "shm_full", "ILL": "segfault", "FPE": "segfault"}
@@ -136,14 +138,21 @@ def _without_chains(sightings: Sequence[Sighting]) -> list[Sighting]:
 
 
 def _ended_badly(evidence: Evidence) -> bool:
-    ends = [(end.at, end.progress) for end in evidence.ends]
+    ends = [(end.at, end.progress, end.message) for end in evidence.ends]
     spoken = [
-        (s.last_at, s.progress) for s in evidence.sightings if s.kind is Kind.CONSEQUENCE and s.cause == "unknown"
+        (s.last_at, s.progress, s.message)
+        for s in evidence.sightings
+        if s.kind is Kind.CONSEQUENCE and s.cause == "unknown"
     ]
     return evidence.cut_short or any(
-        at > evidence.success_at and evidence.progress - progress < SURELY_HANDLED_AFTER
-        for at, progress in (*ends, *spoken)
+        at > evidence.success_at and evidence.progress - progress < _patience(message)
+        for at, progress, message in (*ends, *spoken)
     )
+
+
+def _patience(message: str) -> int:
+    """Lines of training after a launcher's word that show that it went on: torchrun has ended all workers by then."""
+    return HANDLED_AFTER if _ENDED_ALL.search(message) else SURELY_HANDLED_AFTER
 
 
 def _deaths(evidence: Evidence) -> list[End]:
@@ -153,7 +162,7 @@ def _deaths(evidence: Evidence) -> list[End]:
         for end in evidence.ends
         if end.signal in _SIGNAL_CAUSES
         and end.at > evidence.success_at
-        and evidence.progress - end.progress < SURELY_HANDLED_AFTER
+        and evidence.progress - end.progress < _patience(end.message)
     ]
 
 
@@ -195,6 +204,8 @@ def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
         return False
     if (sighting.block and sighting.block.fatal) or sighting.cause in _HARD:
         return True
+    if sighting.kind is Kind.CONSEQUENCE and not sighting.block and evidence.success_at >= 0:
+        return False  # who leaves first is missed by the others
     within = LAST_PAGE if sighting.block or EXCEPTION.match(sighting.message) else LAST_WORDS
     return evidence.lines - sighting.last_at <= within
 
