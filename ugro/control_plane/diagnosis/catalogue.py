@@ -124,7 +124,8 @@ CATALOGUE = (
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
     """),
     _root("shm_full", r"""
-        insufficient shared memory|Unexpected bus error encountered in worker|killed by signal: Bus error|out of shared memory\. Please
+        insufficient shared memory|Unexpected bus error encountered in worker
+        killed by signal: Bus error|out of shared memory\. Please
         unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
         unable to allocate shared memory\(shm\)|unable to mmap \d+ bytes from file </torch_
         [Ee]rror while (?:creating|attaching to|mapping) shared memory segment
@@ -153,12 +154,14 @@ CATALOGUE = (
         Memory cgroup out of memory|oom_reaper: reaped process|\bOOMKilled\b|OOM [Kk]illed
         killed by the cgroup out-of-memory handler|step tasks have been OOM Killed
         srun: error: \S+: tasks? [\d,-]+: Out Of Memory|[Ee]xceeded (?:job |step )?memory limit|oom-killer
-        was low on resource: memory|MemoryPressure|crashed after using all available RAM|TERM_MEMLIMIT|job killed: mem \S+ exceeded limit|OUT_OF_MEMORY|OUT_OF_ME\+
+        was low on resource: memory|MemoryPressure
+        crashed after using all available RAM|TERM_MEMLIMIT|job killed: mem \S+ exceeded limit|OUT_OF_MEMORY|OUT_OF_ME\+
     """),
     _root("gpu_lost", r"""
         [Gg][Pp][Uu] (?:has fallen|is) off the bus|GPU is lost|fallen off the bus
         Xid \(PCI:\S+\): (?:48|63|64|74|79|92|94|95|119|120|140|154)\b|Unable to determine the device handle for
-        NVML: .*GPU is lost|uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC|nvmlDeviceGetHandle\w+\(\) failed
+        NVML: .*GPU is lost
+        uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC|nvmlDeviceGetHandle\w+\(\) failed
         NVML_ERROR_GPU_IS_LOST|NVMLError_GpuIsLost|Unable to get device handle|ROCm.*GPU reset|GPU reset begin
     """),
     _root("node_rebooted", r"""
@@ -198,7 +201,8 @@ CATALOGUE = (
         Tried to launch distributed communication on port `?\d+`?|Only one usage of each socket address
     """),
     _root("nccl_error", r"""
-        (?:NCCL|nccl|include/socket\.h:\d+) .*(?:[Cc]onnect\S* .*(?:failed|refused|timed out|No route)|[Ss]ocket\w* .*failed)
+        (?:NCCL|nccl|include/socket\.h:\d+) .*[Cc]onnect\S* .*(?:failed|refused|timed out|No route)
+        (?:NCCL|nccl|include/socket\.h:\d+) .*[Ss]ocket\w* .*failed
         [Cc]all to (?:connect|bind|ibv_\w+) (?:returned|failed)|NCCL failure \S+:\d+
     """),
     _root("cuda_mismatch", r"""
@@ -304,7 +308,8 @@ CATALOGUE = (
         DataLoader worker \(pid(?:\(s\))? ?[\d, ]+\)? ?(?:is killed by signal|exited unexpectedly|died)
         DataLoader worker .*(?:killed by signal|exited unexpectedly)|BrokenProcessPool
         One of the subprocesses has abruptly died during map operation
-        [Bb]ackground workers are no longer alive|worker process .*(?:died|exited) unexpectedly|[Pp]in memory thread exited unexpectedly
+        [Bb]ackground workers are no longer alive
+        worker process .*(?:died|exited) unexpectedly|[Pp]in memory thread exited unexpectedly
     """),
     _consequence("rendezvous_timeout", r"""
         waiting for clients\. \d+/\d+|Rendezvous(?:Timeout|Connection)Error|No route to host

@@ -13,8 +13,8 @@ _SUPPOSED = re.compile(
 )
 
 HEADING = re.compile(
-    r"(?i)\b(?:possible|potential|common|likely|probable|typical) (?:root )?(?:cause|reason|explanation|fix|fixes|solution|"
-    r"workaround)s?\b.{0,40}:\s*$|\b(?:one|some|any) of the following\b.{0,60}:\s*$|"
+    r"(?i)\b(?:possible|potential|common|likely|probable|typical) (?:root )?(?:cause|reason|explanation|fix|fixes|"
+    r"solution|workaround)s?\b.{0,40}:\s*$|\b(?:one|some|any) of the following\b.{0,60}:\s*$|"
     r"^\W*(?:troubleshooting|suggestions?|hints?|tips?|things to (?:try|check)|try the following)\b.{0,40}:\s*$"
 )
 """The heading of a list of what may have been."""

@@ -17,7 +17,7 @@ SUCCESS = re.compile(
     r"(?i:\bsav(?:e|ed|ing) .{0,60}[/_]final\b|\bsav(?:e|ed|ing) .{0,60}model_final\b)|"
     r"^(?:Done|DONE|done|Finished|Success)[.!]?$"
 )
-_NOT_YET = re.compile(r"(?i)\b(?:not|never|until|unless|if|when|once|before|will|would|should|must|waiting|isn't|wasn't)\b")
+_NOT_YET = re.compile(r"(?i)\b(?:not|never|until|unless|if|when|once|before|will|would|should|must|waiting|\w+n't)\b")
 _NOT_WELL = re.compile(r"(?i)error|fail|abort|unexpected|interrupt|prematur|killed|crash|(?:code|status)\W*[1-9-]")
 
 
@@ -49,8 +49,8 @@ RESTARTED = re.compile(
     r"restart_count=[1-9]|TORCHELASTIC_RESTART_COUNT[=:] ?[1-9]|"
     r"DUE TO JOB REQUEUE|[Rr]equeu(?:ed|ing) (?:SLURM |the )?job|SLURM_RESTART_COUNT[=:] ?[1-9]|"
     r"[Jj]ob \S+ (?:has been |was )?requeued|FailureDecision\.RETRY|"
-    r"[Rr]estart(?:ing|ed) (?:the |all |from )?(?:\S+ )?(?:actors?|workers?|worker group|training|trainer|trial|run|job|"
-    r"process(?:es)?|checkpoint|step \d|epoch \d)\b|"
+    r"[Rr]estart(?:ing|ed) (?:the |all |from )?(?:\S+ )?(?:actors?|workers?|worker group|training|trainer|trial|"
+    r"run|job|process(?:es)?|checkpoint|step \d|epoch \d)\b|"
     r"[Aa]ttempting to (?:restore|restart|recover)|"
     r"[Rr]ecover(?:ing|ed) from (?:the )?(?:last |latest )?(?:checkpoint|failure)|"
     r"(?:[Rr]esum(?:ing|ed)|[Rr]estor(?:ing|ed)) (?:the )?(?:training|run|job|trial|all states|state)?\s?"
@@ -71,32 +71,41 @@ NEAR = 3
 
 
 class Banner:
-    """Knows the first lines of a log again, given the shapes of its lines."""
+    """Knows the first lines of a log again, given the shapes of its lines; `live` while it can.
+
+    Where they come again before anything failed, several processes write, and another copy tells nothing.
+    """
 
     def __init__(self) -> None:
-        self.shapes: list[bytes] = []
-        self.learning = True
+        self.live = True
+        self._shapes: list[bytes] = []
+        self._learning = True
         self._matched = 0
         self._last_at = 0
-        self._copies = 0
+
+    def has(self, shape: bytes) -> bool:
+        """Whether it is one of the first lines, or may become one."""
+        return self._learning or shape[:COMPARED] in self._shapes
 
     def again(self, shape: bytes, at: int, failed: bool) -> bool:
-        """Whether the log's first lines came again, in their order, since something failed.
-
-        Where several processes began with the same lines before that, another copy is only of one that was slower.
-        """
-        if self.learning:
-            self.learning = not failed and len(self.shapes) < BANNER and not shape.startswith(b"Traceback")
-            if self.learning and len(shape) >= TELLING_SHAPE and shape not in self.shapes:
-                self.shapes.append(shape)
+        """Whether the log's first lines came again, in their order, since something failed."""
+        start = shape[:COMPARED]
+        if self._learning:
+            self._learn(start, failed)
             return False
-        if len(self.shapes) < 2:
+        if start not in self._shapes:
             return False
-        goes_on = self._matched and shape == self.shapes[self._matched] and at - self._last_at <= NEAR
-        self._matched = self._matched + 1 if goes_on else int(shape == self.shapes[0])
+        goes_on = self._matched and start == self._shapes[self._matched] and at - self._last_at <= NEAR
+        self._matched = self._matched + 1 if goes_on else int(start == self._shapes[0])
         self._last_at = at
-        if self._matched < len(self.shapes):
+        if self._matched < len(self._shapes):
             return False
         self._matched = 0
-        self._copies += not failed
-        return failed and self._copies == 0
+        self.live = failed
+        return failed
+
+    def _learn(self, start: bytes, failed: bool) -> None:
+        self._learning = not failed and len(self._shapes) < BANNER and not start.startswith(b"Traceback")
+        if self._learning and len(start) >= TELLING_SHAPE and start not in self._shapes:
+            self._shapes.append(start)
+        self.live = self._learning or len(self._shapes) > 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ import ugro.control_plane.diagnosis.lines as lines
 from ugro.common.text import printable
 from ugro.control_plane.diagnosis.catalogue import CATALOGUE, FACTS, Entry, Kind
 from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
-from ugro.control_plane.diagnosis.course import COMPARED, LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
+from ugro.control_plane.diagnosis.course import LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
 from ugro.control_plane.diagnosis.lines import Line
 from ugro.control_plane.diagnosis.prefilter import Prefilter
@@ -60,8 +60,9 @@ class Evidence:
     """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
 
     `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
-    runs that were started anew in the same log, the last time at `started_at`; `masters` tells whether a pod called master, which holds rank 0, wrote beside those called worker; `cut_short` that
-    a log ends in the middle of a traceback.
+    runs that were started anew in the same log, the last time at `started_at`; `masters` tells whether a pod called
+    master, which holds rank 0, wrote beside those called worker; `cut_short` that a log ends in the middle of a
+    traceback.
     """
 
     sightings: list[Sighting] = field(default_factory=list)
@@ -120,7 +121,7 @@ class Reader:
         self.evidence = Evidence()
         self._blocks = Blocks()
         self._kept: dict[tuple[str, ...], Sighting] = {}
-        self._dull: set[bytes] = set()
+        self._dull: dict[bytes, bool] = {}  # by shape: whether it is one of the first lines
         self._often: dict[bytes, Sighting] = {}
         self._latest: Sighting | None = None
         self._tails: dict[str, tuple[Sighting, int]] = {}
@@ -158,8 +159,8 @@ class Reader:
         self.evidence.lines += 1
         shape = raw.translate(None, _VARYING)
         line = None
-        banner, start = self._banner, shape[:COMPARED]
-        if (banner.learning or start in banner.shapes) and banner.again(start, self.evidence.lines, self._failed_at > 0):
+        known, banner = self._dull.get(shape), self._banner
+        if known is not False and banner.live and banner.again(shape, self.evidence.lines, self._failed_at > 0):
             self._start_anew()
         if self._blocks.open or self._tails:
             line = lines.read(raw)
@@ -168,7 +169,7 @@ class Reader:
             if self.evidence.lines % LONGEST == 0:  # of ranks that fell silent in the middle
                 self._blocks.forget(self.evidence.lines - LONGEST)
                 self._tails.clear()
-        if shape in self._dull:
+        if known is not None:
             self._count_progress(raw)
         elif often := self._often.get(shape):
             self._again(often)
@@ -211,7 +212,7 @@ class Reader:
         if len(self._dull) >= MOST_SHAPES:
             self._dull.clear()
         if len(shape) < lines.QUOTED and not _NUMBER_TELLS.search(shape):
-            self._dull.add(shape)
+            self._dull[shape] = self._banner.has(shape)
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""
@@ -284,7 +285,8 @@ class Reader:
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
             return True
-        if not quiet and not LEFT.search(text) and (raised := EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)):
+        raised = EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)
+        if raised and not quiet and not LEFT.search(text):
             self._keep("python_exception", Kind.ROOT, text[raised.start() :], rank, stream, None)
             return True
         return False
@@ -321,8 +323,7 @@ class Reader:
         text, evidence = line.text.strip(), self.evidence
         if self._table.take(text):
             return True
-        ends = (pattern for pattern in _possible(text) if pattern.pattern in _ENDS)
-        match = next((match for pattern in ends if (match := pattern.search(stated(text)))), None)
+        match = _found(text, _ENDS)
         end = self._table.end(match, text, rank) if match else None
         if end is None:
             return False
@@ -374,9 +375,17 @@ class Reader:
 
 
 def _entry(text: str) -> Entry | None:
-    text = stated(text)
-    entries = (entry for pattern in _possible(text) if (entry := _ENTRIES.get(pattern.pattern)))
-    return next((entry for entry in entries if entry.pattern.search(text)), None)
+    match = _found(text, _ENTRIES)
+    return _ENTRIES[match.re.pattern] if match else None
+
+
+def _found(text: str, known: Collection[str]) -> re.Match[str] | None:
+    """The first of some patterns that is in what a text states, beside what it only supposes."""
+    patterns = [pattern for pattern in _possible(text) if pattern.pattern in known]
+    match = next((match for pattern in patterns if (match := pattern.search(text))), None)
+    if match is None or match.start() < len(facts := stated(text)):
+        return match
+    return next((match for pattern in patterns if (match := pattern.search(facts))), None)
 
 
 @lru_cache(maxsize=16)

@@ -66,7 +66,7 @@ class Block:
 
     @property
     def local(self) -> bool:
-        """Whether it was raised in code that has nothing to do with other ranks, by the libraries that it went through."""
+        """Whether the libraries that it went through have nothing to do with other ranks."""
         return self.logger or (self.libraries and not self.between_ranks)
 
     @property
