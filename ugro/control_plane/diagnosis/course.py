@@ -40,7 +40,7 @@ PROGRESS = re.compile(
     rb"samples/s|tokens/s|tok/s"
 )
 LOADING = re.compile(
-    rb"(?i)loading|download|fetching|tokeniz|\bmap\b|filter|generating|sanity|Error|Exception|warning|File \"|^wandb: "
+    rb"(?i)loading|download|fetching|tokeniz|\bmap\b|filter|generating|sanity|Error|Exception|warning|File \"|wandb: "
 )
 
 # In the words of torchrun, Ray, Horovod, Slurm, and of trainers.
@@ -105,7 +105,7 @@ class Banner:
         return failed
 
     def _learn(self, start: bytes, failed: bool) -> None:
-        self._learning = not failed and len(self._shapes) < BANNER and not start.startswith(b"Traceback")
+        self._learning = not failed and len(self._shapes) < BANNER and b"Traceback" not in start
         if self._learning and len(start) >= TELLING_SHAPE and start not in self._shapes:
             self._shapes.append(start)
         self.live = self._learning or len(self._shapes) > 1

@@ -307,7 +307,8 @@ def _raises(telling: Sighting, root: Sighting | None) -> bool:
 
 def _second_hand(alive: Iterable[Sighting]) -> Sighting | None:
     """What is left to name where no root was seen: what followed from it, or what a warning hinted at."""
-    telling = [s for s in alive if s.kind in (Kind.CONSEQUENCE, Kind.HINT) and s.cause != "unknown"]
+    told = [s for s in alive if s.kind in (Kind.CONSEQUENCE, Kind.HINT) and s.cause != "unknown"]
+    telling = [s for s in told if s.kind is Kind.CONSEQUENCE or s.cause not in _PROBED]
     return min(telling, key=lambda s: (s.kind is Kind.HINT, not (s.block and s.block.fatal), s.at), default=None)
 
 
