@@ -90,10 +90,9 @@ class Banner:
     def again(self, shape: bytes, at: int, failed: bool) -> bool:
         """Whether the log's first lines came again, in their order, since something failed."""
         start = shape[:COMPARED]
-        if self._learning:
-            self._learn(start, failed)
+        if self._learning and self._learn(start, failed):
             return False
-        if start not in self._shapes:
+        if not self.live or start not in self._shapes:
             return False
         goes_on = self._matched and start == self._shapes[self._matched] and at - self._last_at <= NEAR
         self._matched = self._matched + 1 if goes_on else int(start == self._shapes[0])
@@ -104,8 +103,9 @@ class Banner:
         self.live = failed
         return failed
 
-    def _learn(self, start: bytes, failed: bool) -> None:
+    def _learn(self, start: bytes, failed: bool) -> bool:
         self._learning = not failed and len(self._shapes) < BANNER and b"Traceback" not in start
         if self._learning and len(start) >= TELLING_SHAPE and start not in self._shapes:
             self._shapes.append(start)
         self.live = self._learning or len(self._shapes) > 1
+        return self._learning

@@ -89,7 +89,7 @@ def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
 
     Of a run that was started anew in the same log, the last time counts, unless it says too little by itself.
     """
-    found = _explained(_without_crash_at_exit(evidence), failed)
+    found = _explained(evidence if failed else _without_crash_at_exit(evidence), failed)
     before = evidence.before
     if before is None or evidence.progress > evidence.started_progress:
         return found
@@ -169,11 +169,13 @@ def _deaths(evidence: Evidence) -> list[End]:
 def _without_crash_at_exit(evidence: Evidence) -> Evidence:
     """Leave out that a process crashed while it left, with its work done: nothing was lost by that."""
     done = max(evidence.success_at, evidence.left_at)
-    wrong = [s for s in evidence.sightings if s.last_at > done and s.kind is Kind.ROOT and not _is_noise(s)]
-    after = [end for end in evidence.ends if end.at > done]
-    if done < 0 or wrong or not after or any(end.signal not in _CRASHES for end in after):
+    later = [s for s in evidence.sightings if s.last_at > done and s.kind is not Kind.HINT and not _is_noise(s)]
+    crashes = [s for s in later if s.cause == "segfault" and not s.block]
+    wrong = [s for s in later if s.kind is Kind.ROOT and s not in crashes]
+    ends = [end for end in evidence.ends if end.at > done]
+    if done < 0 or wrong or not (ends or crashes) or any(end.signal not in _CRASHES for end in ends):
         return evidence
-    said = [s for s in evidence.sightings if s.last_at <= done or s.kind is not Kind.CONSEQUENCE]
+    said = [s for s in evidence.sightings if s.last_at <= done or s.kind is Kind.CONFIRMATION]
     return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done], cut_short=False)
 
 
