@@ -206,7 +206,8 @@ def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
         return False
     if (sighting.block and sighting.block.fatal) or sighting.cause in _HARD:
         return True
-    if sighting.kind is Kind.CONSEQUENCE and not sighting.block and evidence.success_at >= 0:
+    block, over = sighting.block, evidence.success_at >= 0
+    if over and ((block and (block.child or block.thread)) or (not block and sighting.kind is Kind.CONSEQUENCE)):
         return False  # who leaves first is missed by the others
     within = LAST_PAGE if sighting.block or EXCEPTION.match(sighting.message) else LAST_WORDS
     return evidence.lines - sighting.last_at <= within
