@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 # A run that got to its end. What is not the `sure` word of a trainer may be that of a script around it, which does not
 # know, or knows only that it is over.
@@ -66,6 +67,12 @@ BANNER = 3
 TELLING_SHAPE, COMPARED = 12, 40
 """Bytes that the shape of such a line must have, so that it is not like any other, and those that are compared."""
 
+FIRST_LINES = 30
+"""Lines of a log among which they are."""
+
+REPEATED = 20
+"""Times that such a line comes again without a failure until it is known to be one of many."""
+
 NEAR = 3
 """Lines of a log within which the next one of them comes."""
 
@@ -82,6 +89,8 @@ class Banner:
         self._learning = True
         self._matched = 0
         self._last_at = 0
+        self._looked_at = 0
+        self._times: Counter[bytes] = Counter()
 
     def has(self, shape: bytes) -> bool:
         """Whether it is one of the first lines, or may become one."""
@@ -94,6 +103,11 @@ class Banner:
             return False
         if not self.live or start not in self._shapes:
             return False
+        self._times[start] += not failed
+        if self._times[start] > REPEATED:
+            del self._shapes[self._shapes.index(start) :]
+            self.live, self._matched = len(self._shapes) > 1, 0
+            return False
         goes_on = self._matched and start == self._shapes[self._matched] and at - self._last_at <= NEAR
         self._matched = self._matched + 1 if goes_on else int(start == self._shapes[0])
         self._last_at = at
@@ -104,7 +118,9 @@ class Banner:
         return failed
 
     def _learn(self, start: bytes, failed: bool) -> bool:
-        self._learning = not failed and len(self._shapes) < BANNER and b"Traceback" not in start
+        self._looked_at += 1
+        full = len(self._shapes) >= BANNER or self._looked_at > FIRST_LINES
+        self._learning = not (full or failed or b"Traceback" in start)
         if self._learning and len(start) >= TELLING_SHAPE and start not in self._shapes:
             self._shapes.append(start)
         self.live = self._learning or len(self._shapes) > 1

@@ -160,8 +160,11 @@ class Reader:
         shape = raw.translate(None, _VARYING)
         line = None
         known, banner = self._dull.get(shape), self._banner
-        if known is not False and banner.live and banner.again(shape, self.evidence.lines, self._failed_at > 0):
-            self._start_anew()
+        if known is not False and banner.live:
+            if banner.again(shape, self.evidence.lines, self._failed_at > 0):
+                self._start_anew()
+            elif known:
+                self._dull[shape] = banner.has(shape)
         if self._blocks.open or self._tails:
             line = lines.read(raw)
             if self._belongs_to_a_traceback(line):

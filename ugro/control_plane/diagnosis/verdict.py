@@ -204,12 +204,12 @@ def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
     """Whether a sighting shows a failure: what is sure does wherever it stands, a complaint only as the last words."""
     if sighting.kind in (Kind.CONFIRMATION, Kind.HINT) or sighting.last_at <= evidence.success_at:
         return False
-    if (sighting.block and sighting.block.fatal) or sighting.cause in _HARD:
-        return True
     block, over = sighting.block, evidence.success_at >= 0
     if over and ((block and (block.child or block.thread)) or (not block and sighting.kind is Kind.CONSEQUENCE)):
         return False  # who leaves first is missed by the others
-    within = LAST_PAGE if sighting.block or EXCEPTION.match(sighting.message) else LAST_WORDS
+    if (block and block.fatal) or sighting.cause in _HARD:
+        return True
+    within = LAST_PAGE if block or EXCEPTION.match(sighting.message) else LAST_WORDS
     return evidence.lines - sighting.last_at <= within
 
 
