@@ -27,6 +27,9 @@ OFTEN = 64
 CONTINUATION = 6
 """Lines after the exception that still belong to its message."""
 
+SOON = 40
+"""Lines after a failure in which what says that it is over may be a script around it, which does not know."""
+
 ENOUGH_PROGRESS = 50
 """Lines of a run going on that are counted after a sighting; more say nothing more."""
 
@@ -315,7 +318,8 @@ class Reader:
         match = SUCCESS.search(text) if SUCCESS in possible else None
         if match is None or not got_to_its_end(text, match):
             return False
-        if match["sure"] or self._failed_at < 0 or evidence.progress > self._failed_progress:
+        since = evidence.lines - self._failed_at if self._failed_at > 0 else SOON
+        if match["sure"] or since >= SOON or evidence.progress > self._failed_progress:
             evidence.success_at = evidence.lines
         return True
 
