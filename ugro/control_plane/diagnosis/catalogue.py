@@ -81,7 +81,7 @@ CATALOGUE = (
         BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES|Fatal Python error: Aborted
         A worker died or was killed while executing a task|[Tt]he actor is dead because its worker process has died
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
-        Error executing job with overrides:
+        Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
     """),
     _consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
     _root("download_failed", r"""

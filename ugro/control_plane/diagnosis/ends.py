@@ -65,6 +65,8 @@ ENDS = tuple(
         r"\bline \d+: +\d+ (?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction)\b",
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
         r"terminated by signal SIG(?P<signal>[A-Z]+)",
+        r"trainer process with rank=\[(?P<rank>\d+)",
+        r"\*\*\* SIG(?P<signal>[A-Z]+) \(@0x",
         r"^status (?P<code>-?\d+)\.?$",
         r"(?:KILLED BY SIGNAL:|=   EXIT CODE:) (?P<code>\d+)",
         r"Process (?P<rank>\d+) exit with status code (?P<code>\d+)",
