@@ -24,9 +24,11 @@ from ugro.cli.main import cli
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
-from ugro.control_plane.diagnosis import Finding, Reader, explain
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE, SUCCESS
+from ugro.control_plane.diagnosis import Finding, Reader, diagnose, explain
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.causes import CAUSES
+from ugro.control_plane.diagnosis.conjecture import HEADING, stated
+from ugro.control_plane.diagnosis.course import LEFT, RESTARTED, SUCCESS, Banner, got_to_its_end
 from ugro.control_plane.diagnosis.ends import ENDS
 from ugro.control_plane.diagnosis.prefilter import Prefilter, required
 from ugro.control_plane.diagnosis.reading import TELLING
@@ -166,6 +168,41 @@ def test_source_lines_in_a_traceback_are_no_exceptions() -> None:
     assert found and found.message == "ValueError: boom"
 
 
+@pytest.mark.parametrize(
+    ("line", "ended"),
+    [
+        ("Training completed. Do not forget to share your model", True), ("INFO Training has ended.", True),
+        ("saving final checkpoint to out/step-9", True), ("300 epochs completed in 2.9 hours.", True), ("Done!", True),
+        ("training has not finished", False), ("when training is done, it is evaluated", False),
+        ("Training ended with an error", False), ("job 12 finished with exit code 1", False), ("step 3 done", False),
+    ],
+)  # fmt: skip
+def test_the_words_of_a_run_that_got_to_its_end(line: str, ended: bool) -> None:
+    match = SUCCESS.search(line)
+    assert (match is not None and got_to_its_end(line, match)) is ended
+
+
+def test_what_a_message_supposes_is_no_fact() -> None:
+    assert stated("The worker died. This may be caused by CUDA out of memory.") == "The worker died. "
+    assert stated("RuntimeError: CUDA out of memory. Tried to allocate 2 GiB") == (
+        "RuntimeError: CUDA out of memory. Tried to allocate 2 GiB"
+    )
+
+
+def test_the_first_lines_again_are_a_new_start_unless_several_processes_say_them() -> None:
+    lines = [b"reading the configuration", b"building the model, bert-base", b"reading the data of the set"]
+    again = Banner()
+    seen = [again.again(line, at, failed=at > 3) for at, line in enumerate([*lines, b"loss", *lines], 1)]
+    assert seen == [False] * 6 + [True]
+    ranks = Banner()
+    assert not any(ranks.again(line, at, failed=at > 6) for at, line in enumerate(lines * 3, 1))
+
+
+def test_a_rank_that_is_known_to_have_crashed_did_so_though_its_work_was_done() -> None:
+    assert diagnose("step 9 loss 1\nTraining finished\n", None, "SEGV").cause == "segfault"
+    assert read(b"step 9 loss 1\nTraining finished\nSegmentation fault (core dumped)\n") is None
+
+
 def test_of_several_nodes_the_earliest_root_cause_counts() -> None:
     def summary(rank: int, code: int, minute: int) -> bytes:
         return (
@@ -212,7 +249,7 @@ def test_what_torch_appends_to_its_message_is_quoted() -> None:
     assert found and "Call to ibv_modify_qp failed with error Connection timed out" in found.evidence
 
 
-SEARCHED = [*(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS]
+SEARCHED = [*(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS, RESTARTED, LEFT, HEADING]
 
 
 @pytest.mark.parametrize("pattern", SEARCHED, ids=lambda pattern: pattern.pattern.strip()[:30])

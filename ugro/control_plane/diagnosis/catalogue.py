@@ -50,6 +50,10 @@ def _confirmation(cause: str, patterns: str) -> Entry:
     return Entry(cause, Kind.CONFIRMATION, _any(patterns))
 
 
+def _hint(cause: str, patterns: str) -> Entry:
+    return Entry(cause, Kind.HINT, _any(patterns))
+
+
 # Searched in single lines, and in the words that end a traceback. The first entry that matches wins, so what is more
 # telling stands first.
 CATALOGUE = (
@@ -60,16 +64,24 @@ CATALOGUE = (
         Rank \d+ (?:timed out|failed to pass) .{0,20}monitoredBarrier
         NCCL (?:operation )?time(?:d )?out|dump debug info, due to collective timeout
     """),
-    _root("cancelled", r"\^C\[\d"),
+    _root("cancelled", r"""
+        \^C\[\d|\^CTraceback|\^CException|\^CWARNING|\^CW\d|\^CE\d|\^CProcess|\^Csrun
+        [Cc]losing signal SIGINT|[Rr]eceived SIGINT|Received (?:2|Signals\.SIGINT) death signal
+    """),
     # --- what only follows from another failure ---------------------------------------------------------------------
     _consequence("unknown", r"""
         \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?Process(?:Raised|Exited)Exception\b
-        CalledProcessError: Command .* (?:returned non-zero exit status|died with)
+        CalledProcessError: Command[ ]
         ^ray\.exceptions\.(?:RayTaskError|RayActorError|ActorDiedError|ActorUnavailableError)
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
         ^Exception: process \d+ terminated with|ExecuteUserScriptError|'kill_cmd' referenced before assignment
         srun: Terminating|Terminating process \d+|Forcefully terminating all other processes
+        Primary job +terminated normally, but \d+ process|one or more processes exited with non-zero status
+        BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES|Fatal Python error: Aborted
+        A worker died or was killed while executing a task|[Tt]he actor is dead because its worker process has died
+        torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
+        Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
     """),
     _consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
     _root("download_failed", r"""
@@ -85,7 +97,8 @@ CATALOGUE = (
     _consequence("peer_lost", r"""
         ncclRemoteError|remote process exited or there was a network error|socketProgress.*Connection closed
         [Cc]onnection closed by (?:remote )?peer|Connection reset by (?:remote )?peer|ConnectionResetError
-        BrokenPipeError|Broken pipe|Failed to recv, got 0 bytes|failed to (?:recv|send), got -?\d+
+        BrokenPipeError|(?i:tcpstore|c10d|nccl|gloo|sendbytes|recvbytes|socket|rank \d).*Broken pipe
+        Failed to recv, got 0 bytes|failed to (?:recv|send), got -?\d+
         Socket closed\b.*TCPStore|(?:recv|send)Value(?:WithTimeout)? failed
         Some NCCL operations have failed or timed out|Failed to execute operation \w+ from rank \d+, retcode 6
         To avoid data inconsistency, we are taking the entire process down|NCCL communicator was aborted
@@ -93,6 +106,11 @@ CATALOGUE = (
         gloo.*Connection refused
         Barrier failed|barrier .* timed out|Received signal from Global Rank
         received errors while waiting for send/recv from rank
+        Horovod has been shut down|HorovodInternalError|MPI communication peer process has unexpectedly disconnected
+        tasks? (?:are|is) unhealthy|stopped sending heartbeats|\btask:\d+ heartbeat timeout
+        JAX distributed service detected fatal errors|Polled an error from coordination service
+        Failed to send RPC to coordination service|set to ERROR in coordination service
+        Collective ops is aborted by|UnavailableError: .*(?:Socket closed|Connection reset|keepalive)
         Observed exception from another rank|remote rank\W.*(?:failed|exited)|failed to shutdown the rendezvous
     """),
     # --- memory, disk, handles, machines ----------------------------------------------------------------------------
@@ -101,13 +119,14 @@ CATALOGUE = (
         CUDA (?:runtime |driver )?error(?: ?\(\d+\))?: (?:2, )?out of memory
         [Cc]uda failure (?:\d+ )?'out of memory'|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED
         cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|\b(?:torch|cuda|triton)\S*\.OutOfMemoryError
-        RESOURCE_EXHAUSTED: .*(?:out of memory|allocat)|OOM when allocating tensor|cuda runtime error \(2\)
+        (?i:resource[_ ]exhausted: .*(?:out of memory|allocat))|OOM when allocating tensor|cuda runtime error \(2\)
         No executable batch size found, reached zero|No available memory for the cache blocks
         GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
     """),
     _root("shm_full", r"""
-        insufficient shared memory|killed by signal: Bus error|out of shared memory\. Please
+        insufficient shared memory|Unexpected bus error encountered in worker
+        killed by signal: Bus error|out of shared memory\. Please
         unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
         unable to allocate shared memory\(shm\)|unable to mmap \d+ bytes from file </torch_
         [Ee]rror while (?:creating|attaching to|mapping) shared memory segment
@@ -122,7 +141,7 @@ CATALOGUE = (
         No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
         [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk
         inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|\bENOSPC\b|disk (?:is )?full
-        unable to write file:? .*space
+        unable to write file:? .*space|was low on resource: ephemeral-storage|DiskPressure
     """),
     _root("host_oom", r"""
         DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory|\[Errno 12\]
@@ -136,17 +155,20 @@ CATALOGUE = (
         Memory cgroup out of memory|oom_reaper: reaped process|\bOOMKilled\b|OOM [Kk]illed
         killed by the cgroup out-of-memory handler|step tasks have been OOM Killed
         srun: error: \S+: tasks? [\d,-]+: Out Of Memory|[Ee]xceeded (?:job |step )?memory limit|oom-killer
+        was low on resource: memory|MemoryPressure
         crashed after using all available RAM|TERM_MEMLIMIT|job killed: mem \S+ exceeded limit|OUT_OF_MEMORY|OUT_OF_ME\+
     """),
     _root("gpu_lost", r"""
         [Gg][Pp][Uu] (?:has fallen|is) off the bus|GPU is lost|fallen off the bus
         Xid \(PCI:\S+\): (?:48|63|64|74|79|92|94|95|119|120|140|154)\b|Unable to determine the device handle for
+        NVML: .*GPU is lost
         uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC|nvmlDeviceGetHandle\w+\(\) failed
         NVML_ERROR_GPU_IS_LOST|NVMLError_GpuIsLost|Unable to get device handle|ROCm.*GPU reset|GPU reset begin
     """),
     _root("node_rebooted", r"""
         reboot: Restarting system|The system (?:is going down for|will) reboot|System is rebooting
-        node (?:was|has been) rebooted|^Node \S+ .*unexpectedly rebooted|Reason=.*reboot
+        [Nn]ode .{0,60}(?:was|has been|unexpectedly) rebooted|Reason=.*reboot|-- (?:Boot [0-9a-f]{32}|Reboot) --
+        systemd-shutdown\[|System is powering down|Linux version \d+\.\d+\.\d+\S* \(
     """),
     _root("time_limit", r"""
         DUE TO TIME LIMIT|walltime \S+ exceeded limit|TERM_RUNLIMIT|DeadlineExceeded
@@ -157,9 +179,11 @@ CATALOGUE = (
     _root("node_lost", r"""
         DUE TO NODE FAILURE|NodeDiedError|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
         [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|srun: error: Node failure on
-        Connection to \S+ closed by remote host|ssh: connect to host \S+ port \d+:[ ]
-        [Hh]ost is (?:down|unreachable)|ORTE has lost communication with a remote daemon
-        Lost (?:connection|contact) (?:to|with) (?:node|host|worker)
+        ssh: connect to host \S+ port \d+:[ ]|[Hh]ost is (?:down|unreachable)
+    """),
+    _consequence("node_lost", r"""
+        Connection to \S+ closed by remote host|ORTE has lost communication with a remote daemon
+        Lost (?:connection|contact) (?:to|with) (?:node|host|worker)|client_loop: send disconnect: Broken pipe
     """),
     # --- what a run can never get past ------------------------------------------------------------------------------
     _root("launch_failed", r"""
@@ -176,6 +200,11 @@ CATALOGUE = (
         EADDRINUSE|[Aa]ddress already in use|[Pp]ort \d+ is (?:already )?(?:in use|occupied)
         server socket has failed to (?:listen|bind)|port is already allocated|\[Errno 98\]
         Tried to launch distributed communication on port `?\d+`?|Only one usage of each socket address
+    """),
+    _root("nccl_error", r"""
+        (?:NCCL|nccl|include/socket\.h:\d+) .*[Cc]onnect\S* .*(?:failed|refused|timed out|No route)
+        (?:NCCL|nccl|include/socket\.h:\d+) .*[Ss]ocket\w* .*failed
+        [Cc]all to (?:connect|bind|ibv_\w+) (?:returned|failed)|NCCL failure \S+:\d+
     """),
     _root("cuda_mismatch", r"""
         driver on your system is too old|no kernel image is available|Error 80[34]:[ ]
@@ -280,6 +309,7 @@ CATALOGUE = (
         DataLoader worker \(pid(?:\(s\))? ?[\d, ]+\)? ?(?:is killed by signal|exited unexpectedly|died)
         DataLoader worker .*(?:killed by signal|exited unexpectedly)|BrokenProcessPool
         One of the subprocesses has abruptly died during map operation
+        [Bb]ackground workers are no longer alive
         worker process .*(?:died|exited) unexpectedly|[Pp]in memory thread exited unexpectedly
     """),
     _consequence("rendezvous_timeout", r"""
@@ -287,6 +317,7 @@ CATALOGUE = (
         [Ss]ocket [Tt]imeout
         [Tt]imed? ?out.{0,60}(?:initializ|rendezvous|store-based barrier|TCPStore)
         [Tt]imed out initializing process group|RendezvousClosedError
+        DEADLINE_EXCEEDED: .*(?:RegisterTask|ClusterRegister|Barrier timed out)|failed to connect to all addresses
         wait timeout after \d+ms, keys:|store based barrier|store->get.*timed? ?out
         [Tt]imeout.{0,40}(?:waiting for (?:all )?(?:ranks|workers|nodes)|placement group)|DistStoreError
         DistNetworkError|connect\(\) timed out|failed to connect to \S*:\d+
@@ -305,8 +336,12 @@ CATALOGUE = (
     _root("hang", r"""
         watchdog got stuck for \d+ seconds|[Hh]eartbeat monitor timed out|watchdog hang|dump debug info|WorkerHang
         soft lockup|hung_task|blocked for more than \d+ seconds|[Hh]ang detected
-        job (?:appears|seems) (?:to be )?(?:hung|stuck)|no progress (?:for|in) \d+|possible deadlock
+        (?:job|training|run|process|rank)s? (?:appears?|seems?|is|are) (?:to be )?(?:hung|stuck|hanging|frozen)
+        [Nn]o (?:progress|output|log\w*|new \w+) (?:for|in|since)(?: the last)? \d+|possible deadlock
+        ^Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!|timed out with traceback|not made (?:any )?progress
+        ^Thread (?:0x)?[0-9A-Fa-f]+ \((?:idle|active)[^)]*\)|waiting for remainder of ranks|Stalled ranks?:
     """),
+    _hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
     _root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
           "see (CUDA_VISIBLE_DEVICES)", retry_helps=False),
     _root("cuda_error", r"""
@@ -319,7 +354,7 @@ CATALOGUE = (
         an illegal memory access was encountered|misaligned address|unspecified launch failure
         illegal instruction was|CUDA_ERROR_\w+|Xid \(PCI:\S+\): \d+|AcceleratorError
         cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
-        no CUDA-capable device|DeferredCudaCallError|Failed to initialize NVML
+        no CUDA-capable device|DeferredCudaCallError
     """),
     _root("segfault", r"""
         Fatal Python error: (?!Aborted|Bus error)|Segfault encountered|[Ss]egmentation fault|段错误|0xC0000005
@@ -328,7 +363,7 @@ CATALOGUE = (
     """),
     _root("cancelled", r"""
         ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt
-        (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO PREEMPTION|[Pp]reempted
+        (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO (?:PREEMPTION|JOB REQUEUE)|[Pp]reempted
     """),
     _consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT"),
     _consequence("killed", r"""
@@ -356,23 +391,4 @@ FACTS = tuple(
         r"(?:No such file or directory|Permission denied|Is a directory|open files): ['\"](?P<path>[^'\"]+)",
         r"(?:port[: ]+|\]:|:)(?P<port>\d{4,5})\b.*(?:in use|EADDRINUSE)",
     )
-)
-
-# A run that got to its end.
-SUCCESS = re.compile(
-    r"'train_runtime':|train_runtime\s+=|`Trainer\.fit` stopped: `max_(?:epochs|steps|time)|"
-    r"(?i:\b(?:training|train|finetuning|fine-tuning)\b[\w ,'!:-]{0,40}"
-    r"\b(?:completed?|finished|done|succeeded|successfully|ended)\b)|"
-    r"(?i:\b(?:finished|completed|done with|end of) (?:training|train)\b)|[Pp]rocess \d+ exits successfully|"
-    r"exit(?:ed)?(?: with)? (?:code|status)[:=]? 0\b|(?i:saving (?:final|the final|last) (?:model|checkpoint))|"
-    r"^(?:Done|DONE|done|Finished|Success)[.!]?$"
-)
-
-# Words of a run that goes on. Loading, mapping and downloading show bars too, and say nothing of training.
-PROGRESS = re.compile(
-    rb"(?i)loss|(?:\b|[\d.])(?:it/s|s/it)\b|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|"
-    rb"samples/s|tokens/s|tok/s"
-)
-LOADING = re.compile(
-    rb"(?i)loading|download|fetching|tokeniz|\bmap\b|filter|generating|sanity|Error|Exception|warning|File \""
 )

@@ -65,6 +65,11 @@ ENDS = tuple(
         r"\bline \d+: +\d+ (?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction)\b",
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
         r"terminated by signal SIG(?P<signal>[A-Z]+)",
+        r"trainer process with rank=\[(?P<rank>\d+)",
+        r"\*\*\* SIG(?P<signal>[A-Z]+) \(@0x",
+        r"^status (?P<code>-?\d+)\.?$",
+        r"(?:KILLED BY SIGNAL:|=   EXIT CODE:) (?P<code>\d+)",
+        r"Process (?P<rank>\d+) exit with status code (?P<code>\d+)",
         r"(?:[\])]|it/s|s/it|\d) ?(?P<word>Killed)$",
         r"^(?:.*\s)?(?P<word>已杀死|段错误|总线错误)(?:\s|$|（)",
     )
@@ -72,7 +77,7 @@ ENDS = tuple(
 
 _PART = re.compile(r"^(?:Failures|Root Cause \(first observed failure\)):$")
 _RANK = re.compile(r"rank\s*: (\d{1,9}) \(local_rank: \d+\)")
-_MPI = re.compile(r"Process name: \[\[\d+,\d+\],(\d{1,9})\]")
+_MPI = re.compile(r"Process name: \[\[\d+,\d+\],(\d{1,9})\]|=\s+RANK (\d{1,9}) PID \d+")
 _TIME = re.compile(r"time {2,}: (\d{4}-\d\d-\d\d_[\d:]+)")
 
 TABLE = (_PART, _RANK, _TIME, _MPI)
@@ -92,7 +97,7 @@ class Table:
         if _PART.match(text):
             self.root, self.rank, self.time = text.startswith("Root"), None, ""
         elif match := _RANK.match(text) or _MPI.match(text):
-            self.rank = int(match[1])
+            self.rank = int(match[match.lastindex or 1])
         elif match := _TIME.match(text):
             self.time = match[1]
         else:
@@ -105,7 +110,7 @@ class Table:
         code = int(found["code"][:11]) if found.get("code") else None
         if code == 0:
             return None
-        of_table = text.startswith(("exitcode", "traceback", "Exit code:"))
+        of_table = text.startswith(("exitcode", "traceback", "Exit code:", "=   "))
         if found.get("rank"):
             rank = int(found["rank"][:9])
         elif of_table:
@@ -120,5 +125,5 @@ class Table:
 def _signal(code: int | None, text: str) -> str | None:
     if code is None:
         return None
-    number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text else 0
+    number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text.lower() else 0
     return _SIGNALS.get(number) or _WINDOWS.get(code & 0xFFFFFFFF)

@@ -63,6 +63,7 @@ _PREFIX = re.compile(
             # who
             r"[ ]{0,12}\[(?:rank|default|Rank|RANK|GPU|gpu)[ :=_]?(?P<rank_a>\d+)\]:?[ ]?",
             r"\[\d+,(?:mpirank:)?(?P<rank_b>\d+)(?:,[\w-]+)?\](?:<std(?:err|out)>)?:[ ]?",
+            r"(?:[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d [\d:]{8} \d{4})?\[(?P<rank_g>\d{1,5})\]<std(?:err|out)>:[ ]?",
             r"\[(?P<rank_c>\d{1,4})\]:[ ]?(?=[ ]*\S)",
             r"[ ]{0,4}(?P<rank_d>\d{1,4}): (?=[ ]*\S)",
             r"(?:Rank|rank|RANK)[ _-]?(?P<rank_e>\d+)[ ]?(?:[:|>]|\s-)[ ]?",

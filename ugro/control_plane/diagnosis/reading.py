@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import ugro.control_plane.diagnosis.lines as lines
 from ugro.common.text import printable
-from ugro.control_plane.diagnosis.catalogue import (
-    CATALOGUE,
-    FACTS,
-    LOADING,
-    PROGRESS,
-    SUCCESS,
-    Entry,
-    Kind,
-)
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE, FACTS, Entry, Kind
+from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
+from ugro.control_plane.diagnosis.course import LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
 from ugro.control_plane.diagnosis.lines import Line
 from ugro.control_plane.diagnosis.prefilter import Prefilter
@@ -32,6 +26,9 @@ OFTEN = 64
 
 CONTINUATION = 6
 """Lines after the exception that still belong to its message."""
+
+SOON = 40
+"""Lines after a failure in which what says that it is over may be a script around it, which does not know."""
 
 ENOUGH_PROGRESS = 50
 """Lines of a run going on that are counted after a sighting; more say nothing more."""
@@ -65,8 +62,10 @@ class Sighting:
 class Evidence:
     """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
 
-    `masters` tells whether a pod called master, which holds rank 0, wrote beside those called worker; `cut_short` that
-    a log ends in the middle of a traceback.
+    `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
+    runs that were started anew in the same log, the last time at `started_at`; `masters` tells whether a pod called
+    master, which holds rank 0, wrote beside those called worker; `cut_short` that a log ends in the middle of a
+    traceback.
     """
 
     sightings: list[Sighting] = field(default_factory=list)
@@ -75,6 +74,10 @@ class Evidence:
     lines: int = 0
     progress: int = 0
     success_at: int = -1
+    left_at: int = -1
+    started_at: int = 0
+    started_progress: int = 0
+    before: Evidence | None = None
     last_words: str = ""
     masters: bool = False
     cut_short: bool = False
@@ -86,18 +89,23 @@ _NAN = re.compile(
 )
 _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
 _QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
-_WARNING = re.compile(r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b")
+_WARNING = re.compile(
+    r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
+    r"(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
+)
 # Warnings that are more than that: NCCL has no word for an error, and a script may say that it ends itself.
 _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
 # What the lines after an exception may say without making its cause clearer.
-_SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error")
+_SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
+# An end of a connection that the operating system tells of, whoever was at the other one.
+_OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
 _NAMES_A_RANK = re.compile(rb"(?i)rank|\[(?:default|gpu)?\d|^ {0,4}\d{1,4}: |-master-0")
 
 TELLING = Prefilter(
     (
         *(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS, BEGINNING, EXCEPTION, RAISED, _NAN,
-        *TABLE,
+        *TABLE, RESTARTED, LEFT, HEADING,
     )
 )  # fmt: skip
 """All that is looked for. A line in which none of it may be is nearly every line of a long log, and is passed over."""
@@ -116,7 +124,7 @@ class Reader:
         self.evidence = Evidence()
         self._blocks = Blocks()
         self._kept: dict[tuple[str, ...], Sighting] = {}
-        self._dull: set[bytes] = set()
+        self._dull: dict[bytes, bool] = {}  # by shape: whether it is one of the first lines
         self._often: dict[bytes, Sighting] = {}
         self._latest: Sighting | None = None
         self._tails: dict[str, tuple[Sighting, int]] = {}
@@ -124,7 +132,12 @@ class Reader:
         self._fresh_progress = ENOUGH_PROGRESS
         self._rank: int | None = None
         self._file = 0
+        self._file_at = 0
         self._stream = ""
+        self._banner = Banner()
+        self._failed_at = -1
+        self._failed_progress = -1
+        self._heading_at = -1
 
     def read(self, chunks: Iterable[bytes], rank: int | None = None, one_process: bool = False) -> None:
         """Read a log; `rank` is whose it is, for lines that do not say."""
@@ -132,6 +145,8 @@ class Reader:
         self._file += 1
         kind = "rank" if rank is not None else "process" if one_process else "mixed"
         self._stream = f"{kind} {self._file if rank is None else rank}"
+        self._file_at = self.evidence.lines
+        self._banner, self._failed_at = Banner(), -1
         last = b""
         for raws in lines.split(chunks):
             for raw in raws:
@@ -147,6 +162,12 @@ class Reader:
         self.evidence.lines += 1
         shape = raw.translate(None, _VARYING)
         line = None
+        known, banner = self._dull.get(shape), self._banner
+        if known is not False and banner.live:
+            if banner.again(shape, self.evidence.lines, self._failed_at > 0):
+                self._start_anew()
+            elif known:
+                self._dull[shape] = banner.has(shape)
         if self._blocks.open or self._tails:
             line = lines.read(raw)
             if self._belongs_to_a_traceback(line):
@@ -154,7 +175,7 @@ class Reader:
             if self.evidence.lines % LONGEST == 0:  # of ranks that fell silent in the middle
                 self._blocks.forget(self.evidence.lines - LONGEST)
                 self._tails.clear()
-        if shape in self._dull:
+        if known is not None:
             self._count_progress(raw)
         elif often := self._often.get(shape):
             self._again(often)
@@ -173,11 +194,31 @@ class Reader:
             self.evidence.masters = self.evidence.masters or "-master-0" in line.source
         return telling and line is not None and self._understood(line)
 
+    def _start_anew(self) -> None:
+        """Put aside what this log said so far: it is of a run that is over."""
+        evidence = self.evidence
+        over = {key: sighting for key, sighting in self._kept.items() if sighting.at > self._file_at}
+        ends = [end for end in evidence.ends if end.at > self._file_at]
+        if ends or over:
+            earlier = evidence.before or Evidence()
+            evidence.before = replace(
+                earlier,
+                sightings=[*earlier.sightings, *over.values()][:MOST_SIGHTINGS],
+                ends=[*earlier.ends, *ends][:MOST_ENDS],
+            )
+        for key in over:
+            del self._kept[key]
+        evidence.ends = [end for end in evidence.ends if end.at <= self._file_at]
+        evidence.started_at, evidence.started_progress = evidence.lines, evidence.progress
+        evidence.success_at = evidence.left_at = self._failed_at = -1
+        self._often.clear()
+        self._latest, self._table, self._fresh_progress = None, Table(), 0
+
     def _dismiss(self, shape: bytes) -> None:
         if len(self._dull) >= MOST_SHAPES:
             self._dull.clear()
         if len(shape) < lines.QUOTED and not _NUMBER_TELLS.search(shape):
-            self._dull.add(shape)
+            self._dull[shape] = self._banner.has(shape)
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""
@@ -193,13 +234,13 @@ class Reader:
         """Whether a line told something; what it told is kept."""
         rank, stream = self._whose(line)
         self._latest = None
-        return (
-            self._blocks.begin(stream, line.text, self.evidence.lines)
-            or self._end(line, rank)
-            or self._loose(line, rank, stream)
-            or self._loss(line, rank)
-            or self._success(line)
-        )
+        at = self.evidence.lines
+        if self._heading_at > 0 and is_item(line.text, at - self._heading_at):
+            return True
+        begun = self._blocks.begin(stream, line.text, at) and not line.text.lstrip().startswith("^C")
+        ended = begun or self._end(line, rank)
+        told = ended or self._loose(line, rank, stream) or self._loss(line, rank)
+        return self._course(line) or told
 
     def _whose(self, line: Line) -> tuple[int | None, str]:
         return line.rank if line.rank is not None else self._rank, line.source or self._stream
@@ -225,13 +266,20 @@ class Reader:
                 sighting.more.append(line.text.strip()[: lines.QUOTED])
             open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
             vague = sighting.cause == "python_exception" and count == 0 and not EXCEPTION.match(line.text)
-            if entry and (open_ended or vague) and entry.cause not in _SAYS_NO_MORE:
+            vague = vague and entry is not None and entry.kind is Kind.ROOT
+            told = entry is not None and entry.kind is not Kind.HINT and entry.cause not in _SAYS_NO_MORE
+            if entry and told and (open_ended or vague):
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
 
     def _exception(self, block: Block, rank: int | None, stream: str) -> None:
         entry = _entry(block.exception) or _entry(f"{block.exception} (raised in {block.frame})")
+        if entry and entry.cause == "peer_lost" and block.local and _OWN_CONNECTION.match(block.exception):
+            entry = None
         cause, kind = (entry.cause, entry.kind) if entry else ("python_exception", Kind.ROOT)
+        block.handled |= LEFT.search(block.exception) is not None
         found = self._keep(cause, kind, block.exception, rank, stream, entry, block)
+        if block.fatal:
+            self._fails()
         self._tails[stream] = (found, 0)
 
     def _loose(self, line: Line, rank: int | None, stream: str) -> bool:
@@ -243,7 +291,8 @@ class Reader:
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
             return True
-        if not quiet and (raised := EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)):
+        raised = EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)
+        if raised and not quiet and not LEFT.search(text):
             self._keep("python_exception", Kind.ROOT, text[raised.start() :], rank, stream, None)
             return True
         return False
@@ -254,24 +303,40 @@ class Reader:
             return True
         return False
 
-    def _success(self, line: Line) -> bool:
-        text = line.text.strip()
-        if SUCCESS in _possible(text) and SUCCESS.search(text):
-            self.evidence.success_at = self.evidence.lines
+    def _course(self, line: Line) -> bool:
+        """Whether a line tells of the run's course: that it got to its end, leaves, or is started anew."""
+        text, evidence = line.text.strip(), self.evidence
+        possible = _possible(text)
+        if HEADING in possible and HEADING.search(text):
+            self._heading_at = evidence.lines
             return True
-        return False
+        if RESTARTED in possible and RESTARTED.search(text):
+            self._start_anew()
+            return True
+        if LEFT in possible and LEFT.search(text) and self._failed_at < 0:
+            evidence.left_at = evidence.lines
+        match = SUCCESS.search(text) if SUCCESS in possible else None
+        if match is None or not got_to_its_end(text, match):
+            return False
+        since = evidence.lines - self._failed_at if self._failed_at > 0 else SOON
+        if match["sure"] or since >= SOON or evidence.progress > self._failed_progress:
+            evidence.success_at = evidence.lines
+        return True
+
+    def _fails(self) -> None:
+        self._failed_at, self._failed_progress = self.evidence.lines, self.evidence.progress
 
     def _end(self, line: Line, rank: int | None) -> bool:
         text, evidence = line.text.strip(), self.evidence
         if self._table.take(text):
             return True
-        ends = (pattern for pattern in _possible(text) if pattern.pattern in _ENDS)
-        match = next((match for pattern in ends if (match := pattern.search(text))), None)
+        match = _found(text, _ENDS)
         end = self._table.end(match, text, rank) if match else None
         if end is None:
             return False
         if len(evidence.ends) < MOST_ENDS:
             evidence.ends.append(replace(end, at=evidence.lines, progress=evidence.progress))
+        self._fails()
         self._fresh_progress = 0
         return _entry(text) is None
 
@@ -317,8 +382,17 @@ class Reader:
 
 
 def _entry(text: str) -> Entry | None:
-    entries = (entry for pattern in _possible(text) if (entry := _ENTRIES.get(pattern.pattern)))
-    return next((entry for entry in entries if entry.pattern.search(text)), None)
+    match = _found(text, _ENTRIES)
+    return _ENTRIES[match.re.pattern] if match else None
+
+
+def _found(text: str, known: Collection[str]) -> re.Match[str] | None:
+    """The first of some patterns that is in what a text states, beside what it only supposes."""
+    patterns = [pattern for pattern in _possible(text) if pattern.pattern in known]
+    match = next((match for pattern in patterns if (match := pattern.search(text))), None)
+    if match is None or match.start() < len(facts := stated(text)):
+        return match
+    return next((match for pattern in patterns if (match := pattern.search(facts))), None)
 
 
 @lru_cache(maxsize=16)

@@ -27,15 +27,29 @@ _NOTEBOOK_FRAME = re.compile(r"^File (?P<file>/[^:\s]+|~[^:\s]+):(?P<line>\d+), 
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python\d|\\lib\\|<frozen|^<|/opt/conda/lib|/python3\.\d+/")
 _OUTERMOST = re.compile(r"^(?:<module>|_run_module_as_main|_run_code|_wrap|wrapper|_bootstrap\w*|run_path|main_loop)$")
 _PROCESS = re.compile(r"-- Process (\d+) terminated with the following error")
+# Whose end of a connection it was: one between ranks, or that of a logger beside the training.
+_BETWEEN_RANKS = re.compile(r"torch[/\\]distributed|horovod|deepspeed[/\\]comm|mpi4py|jax[/\\]|xla_|[/\\]ray[/\\]")
+_LOGGER = re.compile(
+    r"[/\\](?:wandb|tensorboard\w*|comet_ml|mlflow|neptune|clearml|swanlab|aim|visdom|sentry_sdk|prometheus_client|tqdm)"
+    r"[/\\]"
+)
 
 
 @dataclass
 class Block:
-    """One traceback. `handled` ones were not why the process ended, by what stands before them."""
+    """One traceback. `handled` ones were not why the process ended, by what stands before them.
+
+    That of a `thread` ends the thread alone, and that of a `child` a process which the log's own one had begun.
+    """
 
     at: int
     indent: int
     handled: bool = False
+    thread: bool = False
+    child: bool = False
+    libraries: bool = False
+    between_ranks: bool = False
+    logger: bool = False
     rank: int | None = None
     before: Block | None = None
     explicit: bool = False
@@ -47,7 +61,13 @@ class Block:
     @property
     def fatal(self) -> bool:
         """Whether nobody caught it: such a traceback begins where the program or thread did."""
-        return not self.handled and bool(_OUTERMOST.match(self.outermost) or not self.outermost)
+        ends = _OUTERMOST.match(self.outermost) or not self.outermost
+        return bool(ends) and not (self.handled or self.thread)
+
+    @property
+    def local(self) -> bool:
+        """Whether the libraries that it went through have nothing to do with other ranks."""
+        return self.logger or (self.libraries and not self.between_ranks)
 
     @property
     def where(self) -> str | None:
@@ -118,6 +138,8 @@ class Blocks:
         context = context if at - said_at <= 8 else ""
         block = Block(at, len(text) - len(text.lstrip()))
         block.handled = any(words in context or words in text for words in _HARMLESS)
+        block.thread = _THREAD in context
+        block.child = _CHILD.match(context) is not None
         if match := _PROCESS.search(context):
             block.rank = int(match[1])
         if context.startswith((_DURING, _CAUSED)):
@@ -143,7 +165,11 @@ def _add_frame(block: Block, match: re.Match[str]) -> None:
     place = f"{match['file']}:{match['line']}"
     block.outermost = block.outermost or (match["function"] or "").strip()
     block.frame = place
-    if not _LIBRARY.search(match["file"]):
+    block.between_ranks |= _BETWEEN_RANKS.search(match["file"]) is not None
+    block.logger |= _LOGGER.search(match["file"]) is not None
+    if _LIBRARY.search(match["file"]):
+        block.libraries = True
+    else:
         block.own_frame = place
 
 
@@ -157,8 +183,10 @@ def _remember(into: dict[str, T], stream: str, value: T) -> None:
 
 _DURING = "During handling of the above exception"
 _CAUSED = "The above exception was the direct cause"
-_HARMLESS = ("Exception ignored in", "--- Logging error ---", "Error in atexit", "Exception in thread")
-_CONTEXTS = (_DURING, _CAUSED, *_HARMLESS, "terminated with the following error")
+_HARMLESS = ("Exception ignored in", "--- Logging error ---", "Error in atexit")
+_THREAD = "Exception in thread"
+_CHILD = re.compile(r"^Process (?:\S*Process|\S*[Ww]orker|\S*[Ll]oader)-[\d:]+$")
+_CONTEXTS = (_DURING, _CAUSED, *_HARMLESS, _THREAD, "terminated with the following error")
 
-BEGINNING = re.compile("|".join(map(re.escape, (HEADER, *_CONTEXTS))))
+BEGINNING = re.compile("|".join((*map(re.escape, (HEADER, *_CONTEXTS)), _CHILD.pattern)))
 """What begins a traceback, or says what the next one will be."""

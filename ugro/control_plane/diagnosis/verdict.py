@@ -47,6 +47,14 @@ _RAISED_BY = {
     "host_oom": {"killed", "unknown", "dataloader_worker_died", "peer_lost"},
     "gpu_lost": {"cuda_error", "nccl_error", "collective_timeout", "hang", "peer_lost", "unknown"},
 }
+# What tools complain of that were only tried.
+_PROBED = {"permission_denied", "file_not_found"}
+# What says so little that a run which was started anew is judged with what went wrong before.
+_VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
+# Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
+_ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
+# How a process ends that falls over its own feet.
+_CRASHES = {"ABRT", "SEGV", "BUS"}
 _SIGNAL_CAUSES = {"KILL": "killed", "SEGV": "segfault", "BUS": "shm_full", "ILL": "segfault", "FPE": "segfault"}
 # How a process ends that was told to: it says why only where nothing else does.
 _TOLD_TO_END = {"INT": "cancelled", "HUP": "cancelled", "TERM": "killed"}
@@ -77,14 +85,27 @@ class Finding:
 
 
 def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
-    """Why a run ended badly, or None if nothing says that it did. `failed` says so where it is known."""
+    """Why a run ended badly, or None if nothing says that it did. `failed` says so where it is known.
+
+    Of a run that was started anew in the same log, the last time counts, unless it says too little by itself.
+    """
+    found = _explained(evidence if failed else _without_crash_at_exit(evidence), failed)
+    before = evidence.before
+    if before is None or evidence.progress > evidence.started_progress:
+        return found
+    if (found is None and evidence.lines - evidence.started_at > LAST_WORDS) or (found and found.cause not in _VAGUE):
+        return found
+    sightings, ends = [*before.sightings, *evidence.sightings], [*before.ends, *evidence.ends]
+    return _explained(replace(evidence, sightings=sightings, ends=ends), failed) or found
+
+
+def _explained(evidence: Evidence, failed: bool) -> Finding | None:
     seen = _without_chains(evidence.sightings)
     bad_end = failed or _ended_badly(evidence)
     alive = [sighting for sighting in seen if not _was_handled(sighting, evidence, bad_end)]
     if bad_end:
         explained = any(sighting.kind is Kind.ROOT for sighting in alive) or _deaths(evidence)
-        return _verdict(alive if explained else seen, evidence)
-    alive = [sighting for sighting in alive if sighting.kind is not Kind.HINT]
+        return _verdict(alive if explained else [s for s in seen if not _is_noise(s)], evidence)
     return _verdict(alive, evidence) if _is_failure(alive, evidence) else None
 
 
@@ -117,14 +138,21 @@ def _without_chains(sightings: Sequence[Sighting]) -> list[Sighting]:
 
 
 def _ended_badly(evidence: Evidence) -> bool:
-    ends = [(end.at, end.progress) for end in evidence.ends]
+    ends = [(end.at, end.progress, end.message) for end in evidence.ends]
     spoken = [
-        (s.last_at, s.progress) for s in evidence.sightings if s.kind is Kind.CONSEQUENCE and s.cause == "unknown"
+        (s.last_at, s.progress, s.message)
+        for s in evidence.sightings
+        if s.kind is Kind.CONSEQUENCE and s.cause == "unknown"
     ]
     return evidence.cut_short or any(
-        at > evidence.success_at and evidence.progress - progress < SURELY_HANDLED_AFTER
-        for at, progress in (*ends, *spoken)
+        at > evidence.success_at and evidence.progress - progress < _patience(message)
+        for at, progress, message in (*ends, *spoken)
     )
+
+
+def _patience(message: str) -> int:
+    """Lines of training after a launcher's word that show that it went on: torchrun has ended all workers by then."""
+    return HANDLED_AFTER if _ENDED_ALL.search(message) else SURELY_HANDLED_AFTER
 
 
 def _deaths(evidence: Evidence) -> list[End]:
@@ -134,12 +162,31 @@ def _deaths(evidence: Evidence) -> list[End]:
         for end in evidence.ends
         if end.signal in _SIGNAL_CAUSES
         and end.at > evidence.success_at
-        and evidence.progress - end.progress < SURELY_HANDLED_AFTER
+        and evidence.progress - end.progress < _patience(end.message)
     ]
 
 
+def _without_crash_at_exit(evidence: Evidence) -> Evidence:
+    """Leave out that a process crashed while it left, with its work done: nothing was lost by that."""
+    done = max(evidence.success_at, evidence.left_at)
+    later = [s for s in evidence.sightings if s.last_at > done and s.kind is not Kind.HINT and not _is_noise(s)]
+    crashes = [s for s in later if s.cause == "segfault" and not s.block]
+    wrong = [s for s in later if s.kind is Kind.ROOT and s not in crashes]
+    ends = [end for end in evidence.ends if end.at > done]
+    if done < 0 or wrong or not (ends or crashes) or any(end.signal not in _CRASHES for end in ends):
+        return evidence
+    said = [s for s in evidence.sightings if s.last_at <= done or s.kind is Kind.CONFIRMATION]
+    return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done], cut_short=False)
+
+
+def _is_noise(sighting: Sighting) -> bool:
+    """Whether a traceback is of something that nobody waits for: a destructor, a logger's thread."""
+    block = sighting.block
+    return block is not None and (block.handled or (block.thread and block.logger))
+
+
 def _was_handled(sighting: Sighting, evidence: Evidence, bad_end: bool) -> bool:
-    if sighting.block and sighting.block.handled:
+    if _is_noise(sighting):
         return True
     if sighting.kind is Kind.CONFIRMATION:
         return False
@@ -155,11 +202,14 @@ def _is_failure(alive: Iterable[Sighting], evidence: Evidence) -> bool:
 
 def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
     """Whether a sighting shows a failure: what is sure does wherever it stands, a complaint only as the last words."""
-    if sighting.kind is Kind.CONFIRMATION or sighting.last_at <= evidence.success_at:
+    if sighting.kind in (Kind.CONFIRMATION, Kind.HINT) or sighting.last_at <= evidence.success_at:
         return False
-    if (sighting.block and sighting.block.fatal) or sighting.cause in _HARD:
+    block, over = sighting.block, evidence.success_at >= 0
+    if over and ((block and (block.child or block.thread)) or (not block and sighting.kind is Kind.CONSEQUENCE)):
+        return False  # who leaves first is missed by the others
+    if (block and block.fatal) or sighting.cause in _HARD:
         return True
-    within = LAST_PAGE if sighting.block or EXCEPTION.match(sighting.message) else LAST_WORDS
+    within = LAST_PAGE if block or EXCEPTION.match(sighting.message) else LAST_WORDS
     return evidence.lines - sighting.last_at <= within
 
 
@@ -182,10 +232,14 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Finding:
     consequences = [sighting for sighting in alive if sighting.kind is Kind.CONSEQUENCE]
     roots = [sighting for sighting in alive if sighting.kind is Kind.ROOT]
     root = min(roots, key=lambda sighting: _order(sighting, evidence), default=None)
+    if root and _is_probe(root) and any(s.block and s.block.fatal for s in consequences):
+        root = None
     deaths = _deaths(evidence)
     if deaths and (root is None or _weight(root) >= _COMPLAINT):
         return _from_death(min(deaths, key=_end_order), confirmed, consequences, evidence)
-    root = next((s for s in (*confirmed, *roots) if _raises(s, root)), root) or _second_hand(alive)
+    lost = [sighting for sighting in alive if sighting.kind is Kind.HINT and sighting.cause == "gpu_lost"]
+    root = next((s for s in (*confirmed, *roots, *lost) if _raises(s, root)), root)
+    root = root or (None if _another_aborted(consequences, evidence) else _second_hand(alive))
     if root is None:
         return _unknown(consequences, evidence)
     return _from_sighting(root, consequences, evidence)
@@ -203,7 +257,7 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
         last = max(fatal, key=lambda sighting: sighting.last_at, default=None)
         alone = last is not None and (last.of_one_process or not _several_wrote(mine, evidence))
         for sighting in mine:
-            uncaught = sighting.block is None or last is None or sighting is last
+            uncaught = sighting.block is None or last is None or sighting is last or sighting.block.child
             if uncaught or (not alone and (sighting in fatal or sighting.cause in _HARD)):
                 kept.append(sighting)
     return kept
@@ -212,6 +266,18 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
 def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
     launched = bool(evidence.ends) or any(s.kind is Kind.CONSEQUENCE for s in evidence.sightings)
     return launched or len(evidence.ranks) > 1 or any(s.count > 1 for s in sightings if s.block)
+
+
+def _is_probe(sighting: Sighting) -> bool:
+    """Whether it is what a tool says that was only tried: where an exception ended the run, that is no reason."""
+    return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and "can't open file" not in sighting.message
+
+
+def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bool:
+    """Whether a launcher saw a rank abort first that is none of those who only say that they lost one."""
+    first = min(evidence.ends, key=_end_order, default=None)
+    aborted = first is not None and first.signal == "ABRT" and first.rank is not None
+    return first is not None and aborted and first.rank not in {s.rank for s in consequences}
 
 
 def _weight(sighting: Sighting) -> int:
@@ -244,8 +310,9 @@ def _raises(telling: Sighting, root: Sighting | None) -> bool:
 
 def _second_hand(alive: Iterable[Sighting]) -> Sighting | None:
     """What is left to name where no root was seen: what followed from it, or what a warning hinted at."""
-    telling = [s for s in alive if s.kind in (Kind.CONSEQUENCE, Kind.HINT) and s.cause != "unknown"]
-    return min(telling, key=lambda sighting: (sighting.kind is Kind.HINT, sighting.at), default=None)
+    told = [s for s in alive if s.kind in (Kind.CONSEQUENCE, Kind.HINT) and s.cause != "unknown"]
+    telling = [s for s in told if s.kind is Kind.CONSEQUENCE or s.cause not in _PROBED]
+    return min(telling, key=lambda s: (s.kind is Kind.HINT, not (s.block and s.block.fatal), s.at), default=None)
 
 
 # --- in words --------------------------------------------------------------------------------------------------------
