@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import surroundings
 
-from .bed import Testbed
+from .bed import Testbed, install_missing
 from .errors import TestbedError, system
 
 
@@ -20,6 +21,12 @@ def testbed() -> Iterator[Testbed]:
         yield bed
 
 
+def pytest_exception_interact(call: pytest.CallInfo[object]) -> None:
+    """A bed that cannot be made or reset ends the session: every other test would only wait for the same."""
+    if call.excinfo and isinstance(error := call.excinfo.value, TestbedError):
+        pytest.exit(f"the testbed is of no use: {error}", returncode=1)
+
+
 def _unavailable() -> str | None:
     if os.geteuid():
         return "the testbed needs root: it makes network, PID and mount namespaces"
@@ -27,4 +34,8 @@ def _unavailable() -> str | None:
         system("unshare", "--net", "--mount", "--pid", "--fork", "--mount-proc", "true")
     except (TestbedError, FileNotFoundError) as error:
         return f"the testbed needs namespaces, which this container may not make ({error})"
+    try:
+        install_missing(surroundings.GIVEN)
+    except TestbedError as error:
+        return str(error)
     return None
