@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,8 +9,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 import surroundings
-from testbed.bed import install_missing
-from testbed.errors import TestbedError
 
 pytest_plugins = ["testbed.fixtures", "counting"]
 
@@ -40,12 +37,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Before any test is read, the session leaves its surroundings; on a CI machine it gets what tests of sshd need."""
-    if os.environ.get("CI") and os.geteuid() == 0:
-        try:
-            install_missing()
-        except TestbedError as error:
-            pytest.exit(str(error), returncode=1)
+    """Before any test is read, the session leaves its surroundings."""
     folder = Path(tempfile.mkdtemp(prefix="ugro-tests-", dir="/tmp"))
     config.add_cleanup(lambda: shutil.rmtree(folder))
     surroundings.isolate(folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -10,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import until
 from testbed import Host, HostProcess, Testbed
-from testbed.etc import PASSWORD
+from testbed.etc import FROM_THE_MACHINE, PASSWORD
 from testbed.network import NETNS, ROOTS, reap_leftovers
 
 from ugro.nodes.transport import ssh
@@ -107,11 +110,45 @@ def test_hosts_have_users_homes_names_and_boot_ids_of_their_own(bed: Testbed) ->
     assert len({row[1] for row in told}) == len({host.boot_id for host in bed.hosts.values()}) == 3
 
 
+def test_a_host_knows_its_own_users_and_no_gpus(bed: Testbed) -> None:
+    """Whoever this machine knows, and whatever its /etc says of logins and shells."""
+    look = "cut -d: -f1 /etc/passwd /etc/group; ls /etc; command -v nvidia-smi; ls /var/spool /proc/driver"
+    for host in bed.hosts.values():
+        told = host.run(["sh", "-c", look]).stdout.split()
+        users = ["root", "sshd", "nobody", host.user, "root", "tty", "nogroup", host.user]
+        files = {*FROM_THE_MACHINE, "group", "hostname", "hosts", "mtab", "nsswitch.conf", "passwd", "shadow"}
+        assert told[:8] == users and set(told[8:]) <= {*files, "/var/spool:", "/proc/driver:"}
+        with pytest.raises(KeyError):
+            pwd.getpwuid(host.uid)
+
+
+BROKEN = """
+import testbed.etc
+
+testbed.etc.PASSWD += "testbed-ob:x:4242:4242::/home/testbed-ob:/bin/false\\n"  # the first entry of a name wins
+
+def test_one(testbed): pass
+def test_two(testbed): pass
+"""
+
+
+def test_a_broken_host_ends_the_session_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "test_broken.py").write_text(BROKEN)
+    here = Path(__file__).parent
+    options = ["-q", "-p", "no:cacheprovider", "-p", "testbed.fixtures", "-c", "/dev/null", "--rootdir", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": str(here)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Traceback" not in done.stdout and "test_two" not in done.stdout
+    assert "Exit: no testbed: gpu1 is broken: a login answers 'testbed-ob@10.213.7.2: Permission" in done.stdout
+
+
 def test_a_host_sees_its_own_processes_and_files_only(bed: Testbed) -> None:
     with bed.gpu1.popen(["sleep", "1001"], env={"MARK": "here"}) as process:
         assert "sleep 1001" in bed.gpu1.run(["ps", "-eo", "args"]).stdout
         assert "sleep 1001" not in bed.gpu2.run(["ps", "-eo", "args"]).stdout
-        (seen,) = [p for p in bed.gpu1.processes() if p.command == ["sleep", "1001"]]
+        (seen,) = until(lambda: [p for p in bed.gpu1.processes() if p.command == ["sleep", "1001"]])
         assert seen.environ["MARK"] == "here" and seen.environ["HOME"] == "/home/testbed-ob"
         bed.gpu1.kill(seen.pid, signal.SIGTERM)
         assert process.wait(timeout=5) == -signal.SIGTERM

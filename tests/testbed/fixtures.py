@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import NoReturn
 
 import pytest
 import surroundings
@@ -12,19 +13,37 @@ from .bed import Testbed, install_missing
 from .errors import TestbedError, system
 
 
+def pytest_configure() -> None:
+    """On a CI machine, what tests of real sshd and rsync need is installed before the first of them looks for it."""
+    if os.environ.get("CI") and os.geteuid() == 0:
+        try:
+            install_missing(surroundings.GIVEN)
+        except TestbedError as error:
+            stop(error)
+
+
 @pytest.fixture(scope="session")
 def testbed() -> Iterator[Testbed]:
     """Three hosts, shared by the session's tests: start with `testbed.reset()`. Skipped without root, but not in CI."""
-    if (reason := _unavailable()) and not os.environ.get("CI"):
-        pytest.skip(reason)
-    with Testbed() as bed:
+    if reason := _unavailable():
+        stop(reason) if os.environ.get("CI") else pytest.skip(reason)
+    try:
+        bed = Testbed()
+    except TestbedError as error:
+        stop(error)
+    with bed:
         yield bed
 
 
+def stop(reason: object) -> NoReturn:
+    """End the session with one line: without a bed, every other test would only wait for the same."""
+    pytest.exit(f"no testbed: {'; '.join(str(reason).splitlines())}", returncode=1)
+
+
 def pytest_exception_interact(call: pytest.CallInfo[object]) -> None:
-    """A bed that cannot be made or reset ends the session: every other test would only wait for the same."""
-    if call.excinfo and isinstance(error := call.excinfo.value, TestbedError):
-        pytest.exit(f"the testbed is of no use: {error}", returncode=1)
+    """A host that cannot be reset ends the session too."""
+    if call.excinfo and isinstance(call.excinfo.value, TestbedError):
+        stop(call.excinfo.value)
 
 
 def _unavailable() -> str | None:
