@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pwd
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 from cluster import until
-from testbed import Host, HostProcess, Testbed
+from testbed import Host, HostProcess, Testbed, TestbedError
 from testbed.etc import FROM_THE_MACHINE, PASSWORD
 from testbed.network import NETNS, ROOTS, reap_leftovers
 
@@ -122,26 +121,13 @@ def test_a_host_knows_its_own_users_and_no_gpus(bed: Testbed) -> None:
             pwd.getpwuid(host.uid)
 
 
-BROKEN = """
-import testbed.etc
-
-testbed.etc.PASSWD += "testbed-ob:x:4242:4242::/home/testbed-ob:/bin/false\\n"  # the first entry of a name wins
-
-def test_one(testbed): pass
-def test_two(testbed): pass
-"""
-
-
-def test_a_broken_host_ends_the_session_with_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "test_broken.py").write_text(BROKEN)
-    here = Path(__file__).parent
-    options = ["-q", "-p", "no:cacheprovider", "-p", "testbed.fixtures", "-c", "/dev/null", "--rootdir", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
-        env=os.environ | {"PYTHONPATH": str(here)}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 1 and "Traceback" not in done.stdout and "test_two" not in done.stdout
-    assert "Exit: no testbed: gpu1 is broken: a login answers 'testbed-ob@10.213.7.2: Permission" in done.stdout
+def test_a_broken_host_is_named_with_what_a_login_answers(bed: Testbed) -> None:
+    bed.log_in_everywhere()
+    stranger = f"{bed.gpu1.user}:x:4242:4242::/:/bin/sh"
+    first = 'all=$(cat /etc/passwd) && printf "%s\\n" "$0" "$all" >/etc/passwd'  # it wins
+    bed.gpu1.run(["sh", "-c", first, stranger], user=False)
+    with pytest.raises(TestbedError, match=r"gpu1 is broken: a login answers 'testbed-ob@.*: Permission denied"):
+        bed.log_in_everywhere()
 
 
 def test_a_host_sees_its_own_processes_and_files_only(bed: Testbed) -> None:

@@ -31,7 +31,7 @@ PACKAGES = {
     "busybox": "busybox",
 }
 
-LOGIN_TIMEOUT = 10
+LOGIN_TIMEOUT = 20
 """Seconds in which a host of a new bed lets somebody in."""
 
 LOOK = "import os, pwd, ugro; print(pwd.getpwuid(os.getuid()).pw_name, os.getuid(), os.getcwd())"
@@ -64,7 +64,7 @@ class Testbed:
             system("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "owner", "-f", str(self.root / "id_ed25519"))
             self._write_homes()
             self.run, self.popen = self.master.run, self.master.popen
-            self._log_in_everywhere()
+            self.log_in_everywhere()
         except BaseException:
             self.close()
             raise
@@ -93,6 +93,21 @@ class Testbed:
             host.reset()
         self._write_homes()
 
+    def log_in_everywhere(self) -> None:
+        """Have each host answer a login, so that a broken one is told of once and not by every test that waits for it.
+
+        Raises:
+            TestbedError: a host does not answer, or otherwise than its user would.
+        """
+        ssh = ["timeout", f"{LOGIN_TIMEOUT}", "ssh", "-o", "BatchMode=yes"]
+        look = shlex.join([sys.executable, "-c", LOOK])
+        logins = {host: self.popen([*ssh, f"{host.user}@{host.address}", look]) for host in self.hosts.values()}
+        answers = {host: login.communicate() for host, login in logins.items()}
+        for host, (said, complaint) in answers.items():
+            if said.split() != (wanted := [host.user, str(host.uid), host.home]):
+                answer = complaint.strip().rpartition("\n")[2] or said.strip() or f"nothing within {LOGIN_TIMEOUT} s"
+                raise TestbedError(f"{host.name} is broken: a login answers {answer!r} instead of {' '.join(wanted)!r}")
+
     def ugro(self, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run `ugro …` on the master; options are those of `run`."""
         return self.run([sys.executable, "-m", "ugro", *args], **options)
@@ -107,26 +122,6 @@ class Testbed:
         host.new_host_key()
         host.reset()
         return host
-
-    def _log_in_everywhere(self) -> None:
-        """Have each host answer a login, so that a broken one is told of once and not by every test that waits for it.
-
-        Raises:
-            TestbedError: a host does not answer, or otherwise than its user would.
-        """
-        ssh = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={LOGIN_TIMEOUT}"]
-        look = shlex.join([sys.executable, "-c", LOOK])
-        logins = {host: self.popen([*ssh, f"{host.user}@{host.address}", look]) for host in self.hosts.values()}
-        for host, login in logins.items():
-            with login:
-                try:
-                    said, complaint = login.communicate(timeout=2 * LOGIN_TIMEOUT)
-                except subprocess.TimeoutExpired:
-                    login.kill()
-                    said, complaint = "", f"no answer within {2 * LOGIN_TIMEOUT} s"
-            if said.split() != (wanted := [host.user, str(host.uid), host.home]):
-                answer = complaint.strip().rpartition("\n")[2] or said.strip() or f"exit code {login.returncode}"
-                raise TestbedError(f"{host.name} is broken: a login answers {answer!r} instead of {' '.join(wanted)!r}")
 
     def _write_homes(self) -> None:
         self.trust()
