@@ -49,12 +49,11 @@ def setup_script(own: Path, hostname: str, home: str) -> str:
         f"mkdir -p {OWN} /run/sshd /run/stage/cgroup",
         f"mount --bind {own} {OWN}",
         f"mount -o remount,bind,exec {OWN}",  # a careful machine has /tmp without
-        *(f"mount --bind /etc/{name} {OWN}/etc/{name}" for name in shared_folders()),
         *(_hide(path) for pattern in GPUS for path in glob.glob(pattern)),
         *(_bind(path, stage) for path, stage in staged.items()),
         *(_place(path, staged, covers) for path in sorted(covers.keys() | staged.keys())),
         f"mkdir -p {home} && mount --bind {OWN}/home {home}",
-        f"mount --rbind {OWN}/etc /etc",
+        *show_etc(OWN / "etc"),
         # /sys shows the interfaces of the network namespace it was mounted in.
         "mount --rbind /sys/fs/cgroup /run/stage/cgroup && mount -t sysfs sysfs /sys",
         "mount --move /run/stage/cgroup /sys/fs/cgroup",
@@ -64,6 +63,12 @@ def setup_script(own: Path, hostname: str, home: str) -> str:
         "rm -r /run/stage",
     ]
     return "\n".join(lines)
+
+
+def show_etc(folder: Path) -> list[str]:
+    """The lines of such a script that put a folder of `write_etc` in the place of /etc."""
+    shared = [f"mount --bind /etc/{name} {shlex.quote(f'{folder}/{name}')}" for name in shared_folders()]
+    return [*shared, f"mount --rbind {shlex.quote(str(folder))} /etc"]
 
 
 def _needed() -> Iterator[Path]:
