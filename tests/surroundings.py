@@ -22,7 +22,8 @@ GIVEN: Mapping[str, str] = dict(os.environ)
 KEPT = re.compile(r"PATH|LD_LIBRARY_PATH|CI|UGRO_CRASH_STRIDE|(PYTEST|COV|COVERAGE|OPENBLAS|NVPL)_\w+")
 """What tests may know of it: where programs are, how much to test, and what numpy needs to run on this processor."""
 
-SET = {"LANG": "C.UTF-8", "TZ": "UTC", "SHELL": "/bin/sh", "GIT_CONFIG_NOSYSTEM": "1"}
+SET = {"LANG": "C.UTF-8", "TZ": "UTC", "SHELL": "/bin/sh", "GIT_CONFIG_NOSYSTEM": "1", "UGRO_NVIDIA_PROC": os.devnull}
+"""As on a new machine that has no GPUs."""
 
 HIDDEN = ("crontab", "nvidia-smi")
 """Programs that tests do not find unless they bring their own."""

@@ -233,6 +233,15 @@ async def test_healthy_gpus_and_the_owner_of_a_real_process(local: LocalTranspor
     ]
 
 
+async def test_a_driver_that_knows_more_gpus_than_it_shows_is_told_of(
+    local: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "driver/gpus/0000:01:00.0").mkdir(parents=True)
+    (tmp_path / "driver/gpus/0000:01:00.0/information").write_text(f"Model: \t NVIDIA X\nGPU UUID: \t {GPU_A}\n")
+    monkeypatch.setenv("UGRO_NVIDIA_PROC", f"{tmp_path}/driver")
+    assert (await look(local)).gpu_problem == "the driver knows 1 GPUs, nvidia-smi shows 0"
+
+
 async def test_an_unknown_optional_field_does_not_cost_the_core(local: LocalTransport, nvidia_smi: Script) -> None:
     core = "index, uuid, memory.total [MiB], memory.used [MiB], name"
     nvidia_smi(

@@ -56,7 +56,7 @@ def test_a_session_leaves_its_surroundings(tmp_path: Path) -> None:
     assert told["environment"] == {
         "CI": "yes", "LD_LIBRARY_PATH": "/lib/of/python", "UGRO_CRASH_STRIDE": "7", "OPENBLAS_CORETYPE": "GENERIC",
         "HOME": f"{tmp_path}/home", "USER": user, "LOGNAME": user, "SHELL": "/bin/sh", "TMPDIR": "/tmp",
-        "LANG": "C.UTF-8", "TZ": "UTC", "GIT_CONFIG_NOSYSTEM": "1",
+        "LANG": "C.UTF-8", "TZ": "UTC", "GIT_CONFIG_NOSYSTEM": "1", "UGRO_NVIDIA_PROC": "/dev/null",
     }  # fmt: skip
     assert path.split(":")[0] == str(Path(sys.executable).parent) and f"{tmp_path}/bin" not in path
     assert (told["temporary"], told["home"], told["core"]) == ("/tmp", [], 0)
