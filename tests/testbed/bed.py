@@ -150,7 +150,8 @@ def install_missing(environ: Mapping[str, str] = os.environ) -> None:
             system("apt-get", "update", "-q", env=env)
             system("apt-get", "install", "-qy", "--no-install-recommends", *packages.split(), env=env)
         except TestbedError as error:
-            raise TestbedError(f"the testbed needs {packages}, and {error}") from None
+            why = str(error).splitlines()[-1]
+            raise TestbedError(f"the testbed needs {packages}, which apt-get could not install ({why})") from None
 
 
 def missing_packages() -> str:

@@ -22,11 +22,19 @@ def pytest_configure() -> None:
             stop(error)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tests of the testbed are skipped where there can be none, with one reason for all; but not in CI."""
+    tests = [item for item in session.items if "testbed" in getattr(item, "fixturenames", ())]
+    if tests and not session.config.option.collectonly and (reason := _unavailable()):
+        if os.environ.get("CI"):
+            stop(reason)
+        for test in tests:
+            test.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(scope="session")
 def testbed() -> Iterator[Testbed]:
-    """Three hosts, shared by the session's tests: start with `testbed.reset()`. Skipped without root, but not in CI."""
-    if reason := _unavailable():
-        stop(reason) if os.environ.get("CI") else pytest.skip(reason)
+    """Three hosts, shared by the session's tests: start with `testbed.reset()`."""
     try:
         bed = Testbed()
     except TestbedError as error:
