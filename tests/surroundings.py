@@ -7,7 +7,6 @@ agent, UTC and UTF-8, nobody's crontab and no GPU's tools.
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import resource
 import signal
@@ -15,6 +14,8 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+
+import psutil
 
 GIVEN: Mapping[str, str] = dict(os.environ)
 """The environment that the suite was started with."""
@@ -40,7 +41,7 @@ def isolate(folder: Path) -> None:
     environment = {name: value for name, value in GIVEN.items() if KEPT.fullmatch(name)} | SET
     home = folder / "home"
     home.mkdir()
-    name = _user_name()
+    name = psutil.Process().username()  # USER and LOGNAME are another's after `su` and `sudo -E`
     environment |= {"HOME": str(home), "USER": name, "LOGNAME": name, "TMPDIR": _temporary()}
     path = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     environment["PATH"] = path_without(HIDDEN, path, folder / "programs")
@@ -70,14 +71,6 @@ def path_without(programs: tuple[str, ...], path: str, folder: Path) -> str:
         if os.path.isabs(place):  # others mean another place in each test
             shown.append(place)
     return os.pathsep.join(shown)
-
-
-def _user_name() -> str:
-    """What `id -un` says: USER and LOGNAME are another's after `su` and `sudo -E`."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return f"uid-{os.getuid()}"
 
 
 def _temporary() -> str:

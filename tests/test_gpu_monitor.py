@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -223,7 +223,7 @@ async def test_healthy_gpus_and_the_owner_of_a_real_process(local: LocalTranspor
     first, second = view.gpus
     assert view.gpu_problem is None
     assert (first.name, first.memory_used_mib, first.power_w) == ("NVIDIA GeForce RTX 4090", 1013, 142.31)
-    name = pwd.getpwuid(os.getuid()).pw_name
+    name = psutil.Process().username()
     assert first.processes == (GpuProcess(pid=os.getpid(), name="python, with a comma", user=name, memory_mib=22786),)
     assert second.processes == (GpuProcess(pid=999999999, name="[Not Found]", user=None, memory_mib=5),)
     assert calls.read_text().splitlines() == [

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import surroundings
 
 TESTS = Path(__file__).parent
@@ -27,6 +28,7 @@ HOSTILE = {
 START = 'umask 077; ulimit -S -n 256; ulimit -S -c unlimited 2>/dev/null; trap "" INT QUIT HUP CHLD; exec "$@"'
 REPORT = """
 import json, os, pathlib, resource, signal, subprocess, sys, tempfile
+import psutil
 import surroundings
 surroundings.isolate(pathlib.Path(sys.argv[1]))
 child = "import os, signal; print(sum(signal.getsignal(n) is signal.SIG_IGN for n in (1, 3, 17)), oct(os.umask(0)))"
@@ -51,7 +53,7 @@ def test_a_session_leaves_its_surroundings(tmp_path: Path) -> None:
     command = ["sh", "-c", START, "sh", sys.executable, "-W", "ignore", "-c", REPORT, str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     told = json.loads(done.stdout or done.stderr)
-    user = subprocess.check_output(["id", "-un"], text=True).strip()
+    user = psutil.Process().username()
     path = told["environment"].pop("PATH")
     assert told["environment"] == {
         "CI": "yes", "LD_LIBRARY_PATH": "/lib/of/python", "UGRO_CRASH_STRIDE": "7", "OPENBLAS_CORETYPE": "GENERIC",
