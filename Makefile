@@ -1,8 +1,14 @@
 # `make demo` and `make test` need Python 3.11, git and make; they install the rest into .venv.
+# As root, `make test` also installs what its hosts are made with, where it is missing: sshd, rsync, shells (apt-get).
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 SANDBOX := $(VENV)/demo
+
+# Neither packages of another project nor the person's way of installing count for the environment in .venv.
+unexport PYTHONPATH PYTHONHOME PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS PIP_PREFIX PIP_TARGET PIP_USER
+
+PYTEST := $(BIN)/python -X utf8 -m pytest -q -rs -p no:cacheprovider
 
 .PHONY: demo test test-testbed test-rest check chaos bench clean
 
@@ -15,10 +21,10 @@ test: $(VENV)/.test
 
 # Side by side, since both wait more than they work; only one of them has the testbed.
 test-testbed: $(VENV)/.test
-	$(BIN)/python -m pytest -q -p no:cacheprovider -m testbed
+	$(PYTEST) -m testbed
 
 test-rest: $(VENV)/.test
-	$(BIN)/python -m pytest -q -p no:cacheprovider -m "not testbed"
+	$(PYTEST) -m "not testbed"
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -49,11 +48,10 @@ def measure() -> Iterator[Row]:
 @contextmanager
 def _testbed() -> Iterator[Any]:
     from tests.testbed import Testbed, TestbedError  # its types are the tests' own affair
-    from tests.testbed.bed import PACKAGES
+    from tests.testbed.bed import missing_packages
 
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    if missing := [package for program, package in PACKAGES.items() if not shutil.which(program, path=path)]:
-        raise Unavailable(f"needs {', '.join(missing)}")  # the tests would install them; a benchmark does not
+    if missing := missing_packages():
+        raise Unavailable(f"needs {missing}")  # the tests would install them; a benchmark does not
     if os.geteuid():
         raise Unavailable("needs root, for network namespaces")
     try:

@@ -1,6 +1,7 @@
 # usage: PYTHON=python3 sh scripts/venv.sh VENV
 # Makes the virtual environment with UGRO and PyTorch. Where the interpreter has a torch of its own (2.1 or newer), the
-# environment sees that one instead of downloading it again.
+# environment sees that one instead of downloading it again. One in ~/.local does not count: a node of the sandbox has
+# a home of its own.
 set -eu
 venv=$1
 python=${PYTHON:-python3}
@@ -9,7 +10,7 @@ python=${PYTHON:-python3}
     exit 1
 }
 has_torch() {
-    "$1" -c 'import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 1))' 2>/dev/null
+    "$1" -s -c 'import torch, sys; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 1))' 2>/dev/null
 }
 site=
 if has_torch "$python"; then site=--system-site-packages; fi

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
-from filelock import FileLock
-from testbed.bed import install_missing
+import surroundings
 
 pytest_plugins = ["testbed.fixtures", "counting"]
+
+# A busy machine is no failure, and two sessions at once share no file of examples.
+hypothesis.settings.register_profile("suite", deadline=None, database=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
@@ -20,25 +24,23 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("UGRO_HOME", str(folder / ".ugro"))
-    monkeypatch.delenv("UGRO_INVENTORY", raising=False)
     return folder
 
 
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory; no git settings of the person who runs the tests count."""
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "no-gitconfig"))
+    """A working directory."""
     monkeypatch.setenv("UGRO_HOME", str(tmp_path / "ugro-home"))
     folder = tmp_path / "work"
     folder.mkdir()
     return folder
 
 
-def pytest_sessionstart() -> None:
-    """On a CI machine, what tests of real sshd and rsync need is installed before the first of them looks for it."""
-    if os.environ.get("CI") and os.geteuid() == 0:
-        with FileLock(Path(tempfile.gettempdir(), "ugro-tests.lock")):  # two sessions may start at once
-            install_missing()
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any test is read, the session leaves its surroundings."""
+    folder = Path(tempfile.mkdtemp(prefix="ugro-tests-", dir="/tmp"))
+    config.add_cleanup(lambda: shutil.rmtree(folder))
+    surroundings.isolate(folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,8 +29,8 @@ setsid --wait {python} "$@"
 """
 
 MASTER = "  gpu-master: {address: 10.213.7.1, local: true}\n"
-GPU1 = "  gpu1: {address: 10.213.7.2, user: ob}\n"
-GPU2 = "  gpu2: {address: 10.213.7.3, user: ollie}\n"
+GPU1 = "  gpu1: {address: 10.213.7.2, user: testbed-ob}\n"
+GPU2 = "  gpu2: {address: 10.213.7.3, user: testbed-ollie}\n"
 
 
 def inventory(*nodes: str, more: str = "") -> str:

@@ -27,7 +27,7 @@ INVENTORY = """\
 defaults: {python: ~/python, min_disk: 0}
 nodes:
   gpu-master: {address: 10.213.7.1, local: true}
-  gpu1: {address: 10.213.7.2, user: ob}
+  gpu1: {address: 10.213.7.2, user: testbed-ob}
 """
 
 SCRIPT = """\

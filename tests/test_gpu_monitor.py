@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -223,7 +223,7 @@ async def test_healthy_gpus_and_the_owner_of_a_real_process(local: LocalTranspor
     first, second = view.gpus
     assert view.gpu_problem is None
     assert (first.name, first.memory_used_mib, first.power_w) == ("NVIDIA GeForce RTX 4090", 1013, 142.31)
-    name = pwd.getpwuid(os.getuid()).pw_name
+    name = psutil.Process().username()
     assert first.processes == (GpuProcess(pid=os.getpid(), name="python, with a comma", user=name, memory_mib=22786),)
     assert second.processes == (GpuProcess(pid=999999999, name="[Not Found]", user=None, memory_mib=5),)
     assert calls.read_text().splitlines() == [
@@ -231,6 +231,15 @@ async def test_healthy_gpus_and_the_owner_of_a_real_process(local: LocalTranspor
         "temperature.gpu,driver_version,power.draw,mig.mode.current,name",
         "--format=csv,nounits --query-compute-apps=gpu_uuid,pid,used_memory,process_name",
     ]
+
+
+async def test_a_driver_that_knows_more_gpus_than_it_shows_is_told_of(
+    local: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "driver/gpus/0000:01:00.0").mkdir(parents=True)
+    (tmp_path / "driver/gpus/0000:01:00.0/information").write_text(f"Model: \t NVIDIA X\nGPU UUID: \t {GPU_A}\n")
+    monkeypatch.setenv("UGRO_NVIDIA_PROC", f"{tmp_path}/driver")
+    assert (await look(local)).gpu_problem == "the driver knows 1 GPUs, nvidia-smi shows 0"
 
 
 async def test_an_unknown_optional_field_does_not_cost_the_core(local: LocalTransport, nvidia_smi: Script) -> None:

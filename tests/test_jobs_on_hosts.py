@@ -95,7 +95,7 @@ def test_cancel_ends_what_resists(bed: Testbed, ugro: Ugro) -> None:
 
 
 def test_a_node_whose_launch_fails_stops_the_others(bed: Testbed, ugro: Ugro) -> None:
-    without_python = GPU2.replace("user: ollie", "user: ollie, python: /no/such/python")
+    without_python = GPU2.replace("user: testbed-ollie", "user: testbed-ollie, python: /no/such/python")
     bed.master.write("inventory.yaml", inventory(MASTER, GPU1, without_python))
     done = ugro("launch", "quiet.py")
     assert done.returncode == 1 and "gpu2: python /no/such/python cannot be run there" in done.stderr

@@ -52,8 +52,7 @@ class Master:
 
     @property
     def env(self) -> dict[str, str]:
-        env = {key: value for key, value in os.environ.items() if not key.startswith("UGRO_")}
-        return env | {"UGRO_HOME": str(self.home), "HOME": str(self.root)}
+        return os.environ | {"UGRO_HOME": str(self.home), "HOME": str(self.root)}
 
     def ugro(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         done = self._ugro(*words, cwd=self.root, env=self.env | env)

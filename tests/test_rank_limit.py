@@ -25,9 +25,8 @@ def run(folder: Path, script: str, patience: str = "10.0", **env: str) -> subpro
     """Run a script as rank 3 in a folder, with so much patience after SIGTERM."""
     (folder / "rank.py").write_text(load("rank.py").replace("PATIENCE = 10.0", f"PATIENCE = {patience}"))
     (folder / "script.py").write_text(script)
-    ours = {key: value for key, value in os.environ.items() if not key.startswith("UGRO_")}
     command = [sys.executable, "rank.py", ".", "script.py"]
-    return subprocess.run(command, cwd=folder, env=ours | {"RANK": "3"} | env, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, env=os.environ | {"RANK": "3"} | env, text=True, timeout=60)
 
 
 def left(folder: Path, kind: str) -> list[str]:

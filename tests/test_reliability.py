@@ -64,7 +64,8 @@ def test_a_second_master_is_refused_until_it_takes_over_and_then_the_first_one_w
     document(ugro("launch", "t.py", "--nodes", "gpu1,gpu2", "--hold", "--json"))
     refused = second("launch", "t.py", "--nodes", "gpu1,gpu2")
     assert refused.returncode == 2
-    assert "gpu1 is run by another master: owner@gpu-master" in refused.stderr and "--takeover" in refused.stderr
+    assert "gpu1 is run by another master: testbed-owner@gpu-master" in refused.stderr
+    assert "--takeover" in refused.stderr
     assert not document(second("status", "--json"))["jobs"]
     taken = second("launch", "t.py", "--nodes", "gpu1,gpu2", "--takeover", "--json")
     assert taken.returncode == 0, taken.stderr
@@ -73,7 +74,7 @@ def test_a_second_master_is_refused_until_it_takes_over_and_then_the_first_one_w
     assert ugro("sweep").returncode == 0
     assert state(ugro, "job-002") == "queued"
     why = ugro("why", "job-002").stdout
-    assert "gpu1 belongs to another master" in why and "owner@gpu-master" in why
+    assert "gpu1 belongs to another master" in why and "testbed-owner@gpu-master" in why
 
 
 # Links, sshd, power
@@ -129,7 +130,7 @@ def test_a_reboot_is_told_with_its_job(bed: Testbed, ugro: Ugro, serve: Callable
 def test_a_node_whose_clock_jumps_changes_no_verdict(bed: Testbed, ugro: Ugro) -> None:
     bed.gpu1.install_program(
         "date",
-        '#!/bin/sh\nexec /usr/bin/date -d "now $(cat /home/ob/skew 2>/dev/null || echo 0) seconds" "$@"\n',
+        '#!/bin/sh\nexec /usr/bin/date -d "now $(cat /home/testbed-ob/skew 2>/dev/null || echo 0) seconds" "$@"\n',
     )
     began = time.time()
     bed.master.write("inventory.yaml", inventory(GPU1))

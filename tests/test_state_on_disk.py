@@ -57,12 +57,12 @@ def test_a_full_state_disk_is_named_and_everything_goes_on_once_there_is_space(
         fill(bed.master, "full", left)
         submitted = ugro("launch", "t.py", "--hold")
         assert submitted.returncode == 4, submitted.stderr
-        assert "/home/owner/full/" in submitted.stderr and "No space left on device" in submitted.stderr
+        assert "/home/testbed-owner/full/" in submitted.stderr and "No space left on device" in submitted.stderr
         let_go(bed)
         until(lambda: not [p for p in bed.master.processes() if "UGRO_RUN" in p.environ])
         fill(bed.master, "full", left)
         swept = ugro("sweep")
-        assert swept.returncode == 4 and "/home/owner/full/" in swept.stderr, swept.stderr
+        assert swept.returncode == 4 and "/home/testbed-owner/full/" in swept.stderr, swept.stderr
         after = digest_of(bed.master, "full", "job.json")
         assert after["./jobs/job-001/job.json"] == before["./jobs/job-001/job.json"]
         assert {job["id"] for job in document(ugro("status", "--json"))["jobs"]} == {"job-001", "job-002"}
@@ -102,7 +102,7 @@ def test_a_full_state_disk_keeps_nobody_from_looking_nor_from_making_room(
         for words in (("nodes",), ("logs", "job-001"), ("logs", "job-002")):
             assert ugro(*words).returncode == 0
         refused = ugro("launch", "t.py")
-        assert refused.returncode == 4 and "/home/owner/full/" in refused.stderr
+        assert refused.returncode == 4 and "/home/testbed-owner/full/" in refused.stderr
         assert "ugro gc" in refused.stderr and "UGRO_HOME" in refused.stderr
         freed = ugro("gc", "--older-than", "1s", "--delete")
         assert freed.returncode == 0 and "are gone" in freed.stdout, freed.stderr
@@ -120,7 +120,7 @@ def test_serve_outlives_a_full_state_disk(
         resident = serve("full")
         fill(bed.master, "full")
         let_go(bed)
-        resident.hear("/home/owner/full/", "No space left on device")
+        resident.hear("/home/testbed-owner/full/", "No space left on device")
         bed.master.run(["rm", f"{bed.master.home}/full/ballast"])
         resident.hear("job-001 succeeded")
         assert resident.end() == 0

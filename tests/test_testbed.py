@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pwd
 import signal
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testbed import Host, HostProcess, Testbed
-from testbed.hosts import PASSWORD
+from cluster import until
+from testbed import Host, HostProcess, Testbed, TestbedError
+from testbed.etc import FROM_THE_MACHINE, PASSWORD
 from testbed.network import NETNS, ROOTS, reap_leftovers
 
 from ugro.nodes.transport import ssh
@@ -101,18 +103,39 @@ def test_every_host_reaches_every_sshd(bed: Testbed) -> None:
 
 def test_hosts_have_users_homes_names_and_boot_ids_of_their_own(bed: Testbed) -> None:
     told = [h.run(["sh", "-c", "id -un; id -u; echo $HOME; pwd; hostname"]).stdout.split() for h in bed.hosts.values()]
-    assert [row[0] for row in told] == ["owner", "ob", "ollie"]
+    assert [row[0] for row in told] == ["testbed-owner", "testbed-ob", "testbed-ollie"]
     assert all(row[2] == row[3] == f"/home/{row[0]}" for row in told)
     assert [row[4] for row in told] == list(bed.hosts)
     assert len({row[1] for row in told}) == len({host.boot_id for host in bed.hosts.values()}) == 3
+
+
+def test_a_host_knows_its_own_users_and_no_gpus(bed: Testbed) -> None:
+    """Whoever this machine knows, and whatever its /etc says of logins and shells."""
+    look = "cut -d: -f1 /etc/passwd /etc/group; ls /etc; command -v nvidia-smi; ls /var/spool /proc/driver"
+    for host in bed.hosts.values():
+        told = host.run(["sh", "-c", look]).stdout.split()
+        users = ["root", "sshd", "nobody", host.user, "root", "tty", "nogroup", host.user]
+        files = {*FROM_THE_MACHINE, "group", "hostname", "hosts", "mtab", "nsswitch.conf", "passwd", "shadow"}
+        assert told[:8] == users and set(told[8:]) <= {*files, "/var/spool:", "/proc/driver:"}
+        with pytest.raises(KeyError):
+            pwd.getpwuid(host.uid)
+
+
+def test_a_broken_host_is_named_with_what_a_login_answers(bed: Testbed) -> None:
+    bed.log_in_everywhere()
+    stranger = f"{bed.gpu1.user}:x:4242:4242::/:/bin/sh"
+    first = 'all=$(cat /etc/passwd) && printf "%s\\n" "$0" "$all" >/etc/passwd'  # it wins
+    bed.gpu1.run(["sh", "-c", first, stranger], user=False)
+    with pytest.raises(TestbedError, match=r"gpu1 is broken: a login answers 'testbed-ob@.*: Permission denied"):
+        bed.log_in_everywhere()
 
 
 def test_a_host_sees_its_own_processes_and_files_only(bed: Testbed) -> None:
     with bed.gpu1.popen(["sleep", "1001"], env={"MARK": "here"}) as process:
         assert "sleep 1001" in bed.gpu1.run(["ps", "-eo", "args"]).stdout
         assert "sleep 1001" not in bed.gpu2.run(["ps", "-eo", "args"]).stdout
-        (seen,) = [p for p in bed.gpu1.processes() if p.command == ["sleep", "1001"]]
-        assert seen.environ["MARK"] == "here" and seen.environ["HOME"] == "/home/ob"
+        (seen,) = until(lambda: [p for p in bed.gpu1.processes() if p.command == ["sleep", "1001"]])
+        assert seen.environ["MARK"] == "here" and seen.environ["HOME"] == "/home/testbed-ob"
         bed.gpu1.kill(seen.pid, signal.SIGTERM)
         assert process.wait(timeout=5) == -signal.SIGTERM
     bed.gpu1.run(["touch", "/tmp/mine", "/dev/shm/mine"])
@@ -146,7 +169,7 @@ def test_a_written_file_is_the_users_and_an_installed_program_is_found(bed: Test
     bed.gpu1.write("a/b.txt", "hello")
     bed.gpu1.install_program("nvidia-smi", "#!/bin/sh\necho fake\n")
     look = 'stat -c "%U %U" a/b.txt a; nvidia-smi'
-    assert bed.gpu1.run(["sh", "-c", look]).stdout.split() == ["ob", "ob", "ob", "ob", "fake"]
+    assert bed.gpu1.run(["sh", "-c", look]).stdout.split() == [*["testbed-ob"] * 4, "fake"]
     assert text(ask(bed, command("gpu1", "nvidia-smi"))["gpu1"]) == "fake\n"
 
 
@@ -165,12 +188,12 @@ def test_a_password_opens_a_first_contact(bed: Testbed) -> None:
     code = (
         "import asyncio, asyncssh\n"
         "async def main():\n"
-        f"    login = dict(username='ob', password={PASSWORD!r}, client_keys=None)\n"
+        f"    login = dict(username='testbed-ob', password={PASSWORD!r}, client_keys=None)\n"
         "    async with asyncssh.connect('10.213.7.2', **login) as connection:\n"
         "        print((await connection.run('id -un')).stdout)\n"
         "asyncio.run(main())"
     )
-    assert bed.run([sys.executable, "-c", code]).stdout.split() == ["ob"]
+    assert bed.run([sys.executable, "-c", code]).stdout.split() == ["testbed-ob"]
 
 
 def test_a_dead_makers_bed_is_reaped_and_a_living_ones_is_not(bed: Testbed) -> None:
@@ -191,9 +214,9 @@ def test_a_dead_makers_bed_is_reaped_and_a_living_ones_is_not(bed: Testbed) -> N
 def test_the_pool_logs_in_everywhere(bed: Testbed) -> None:
     answers = ask(bed, *(command(name, "id -un; hostname") for name in bed.hosts))
     assert {name: text(answer).split() for name, answer in answers.items()} == {
-        "gpu-master": ["owner", "gpu-master"],
-        "gpu1": ["ob", "gpu1"],
-        "gpu2": ["ollie", "gpu2"],
+        "gpu-master": ["testbed-owner", "gpu-master"],
+        "gpu1": ["testbed-ob", "gpu1"],
+        "gpu2": ["testbed-ollie", "gpu2"],
     }
 
 
@@ -206,7 +229,7 @@ def test_no_login_shell_harms_hostile_arguments(bed: Testbed) -> None:
         host.set_shell(shell)
         # tcsh knows no >&2 of its own.
         host.write(rc_file, NOISE if "tcsh" not in shell else "echo chatter; sh -c 'echo more >&2'; sleep 1")
-    inventory = bed.master.path("inventory.yaml").read_text().replace("local: true", "user: owner")
+    inventory = bed.master.path("inventory.yaml").read_text().replace("local: true", "user: testbed-owner")
     bed.master.write("inventory.yaml", inventory)
     for name, answer in ask(bed, *(command(name, ECHO, *HOSTILE) for name in bed.hosts)).items():
         assert answer["status"] == 0, answer
@@ -321,12 +344,12 @@ def test_a_known_hosts_file_that_makes_no_sense_is_named(bed: Testbed) -> None:
 
 def test_a_jump_host_is_passed_and_blamed_by_name(bed: Testbed) -> None:
     """gpu2 is reached through gpu1, as ~/.ssh/config says."""
-    bed.master.write(".ssh/config", f"Host {bed.gpu2.address}\n  ProxyJump ob@{bed.gpu1.address}\n", 0o600)
+    bed.master.write(".ssh/config", f"Host {bed.gpu2.address}\n  ProxyJump testbed-ob@{bed.gpu1.address}\n", 0o600)
     assert ask(bed, command("gpu2", "hostname"))["gpu2"]["status"] == 0
     bed.master.write(".ssh/known_hosts", f"{bed.gpu2.address} {bed.gpu2.host_key}\n")
     answer = ask(bed, command("gpu2", "true"))["gpu2"]
-    assert answer["code"] == "host_key_unknown" and f"jump host ob@{bed.gpu1.address}" in answer["message"]
+    assert answer["code"] == "host_key_unknown" and f"jump host testbed-ob@{bed.gpu1.address}" in answer["message"]
     bed.trust()
     bed.gpu1.stop_sshd()
     answer = ask(bed, command("gpu2", "true"))["gpu2"]
-    assert answer["code"] == "unreachable" and f"through ob@{bed.gpu1.address}" in answer["message"]
+    assert answer["code"] == "unreachable" and f"through testbed-ob@{bed.gpu1.address}" in answer["message"]

@@ -14,13 +14,12 @@ from pathlib import Path
 import psutil
 
 from .errors import TestbedError, system
+from .etc import User, write_etc, write_passwd
 from .machine import HostProcess, Machine, Stream
 from .mounts import OWN, setup_script
 from .network import Network
 
 SYSTEM_PATH = f"{OWN}/programs:/usr/local/bin:/usr/bin:/bin"
-PASSWORD = "ugro"
-PASSWORD_HASH = "$6$testbed$IId6226C4Qr0CUqXnNe/10caAMwL5aoplp.rFi.jkBq10l7GYfS9fS25NnpBsaES33q397EWudX7XaBuz4Rk90"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 SSHD_CONFIG = """\
@@ -39,9 +38,10 @@ SetEnv {environment}
 class Host(Machine):
     """A host of the bed. Paths of its home are relative to it; its folder in the bed holds `sshd.log` and the rest."""
 
-    def __init__(self, root: Path, network: Network, name: str, address: str, user: str, uid: int) -> None:
-        self.name, self.address, self.user, self.uid = name, address, user, uid
-        self.home = f"/home/{user}"
+    def __init__(self, root: Path, network: Network, name: str, address: str, user: User) -> None:
+        self.name, self.address = name, address
+        self.user, self.uid, self.home = user.name, user.uid, user.home
+        self._account = user
         self._network = network
         self._folder = root / name
         self._sshd: HostProcess | None = None
@@ -91,9 +91,7 @@ class Host(Machine):
         """Give the user another login shell, from the next login on."""
         if not os.access(shell, os.X_OK):
             raise TestbedError(f"{shell} is not installed")
-        passwd = Path("/etc/passwd").read_text() + f"{self.user}:x:{self.uid}:{self.uid}::{self.home}:{shell}\n"
-        # In place, because a bind mount shows the file and not its name.
-        (self._folder / "etc/passwd").write_text(passwd)
+        write_passwd(self._folder / "etc", self._account, shell)
 
     # Running programs
 
@@ -226,16 +224,10 @@ class Host(Machine):
         self.start_sshd()
 
     def _write_system_files(self) -> None:
-        for folder in ("home", "programs", "etc"):
+        for folder in ("home", "programs"):
             (self._folder / folder).mkdir(parents=True)
         os.chown(self.path("."), self.uid, self.uid)
-        etc = self._folder / "etc"
-        (etc / "group").write_text(Path("/etc/group").read_text() + f"{self.user}:x:{self.uid}:\n")
-        (etc / "shadow").write_text(f"root:*:19000::::::\n{self.user}:{PASSWORD_HASH}:19000::::::\n")
-        (etc / "shadow").chmod(0o600)
-        # The second line is Debian's, and a trap for whoever looks up the host's own name.
-        (etc / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {self.name}\n")
-        self.set_shell("/bin/bash")
+        write_etc(self._folder / "etc", self.name, self._account)
         environment = " ".join(f"{key}={value}" for key, value in ({"PATH": SYSTEM_PATH} | _blas_settings()).items())
         (self._folder / "sshd_config").write_text(SSHD_CONFIG.format(own=OWN, environment=environment))
 

@@ -20,6 +20,9 @@ Stream = int | IO[Any]
 # Ignoring SIGCHLD makes it reap the orphans, as an init must.
 INIT = "\necho ready\nexec env --ignore-signal=CHLD cat >/dev/null 2>&1\n"
 
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""Of the first process: a folder of the tests' own PATH may be one that it covers."""
+
 
 class Process(NamedTuple):
     """A process as its own machine sees it."""
@@ -55,6 +58,7 @@ class Machine:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=ENVIRONMENT,
         )
         assert self._init.stdout and self._init.stderr
         if self._init.stdout.readline() != "ready\n":

@@ -6,17 +6,26 @@ folder in the place of every one they could not pass, with what they need bound 
 
 from __future__ import annotations
 
+import glob
+import os
 import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from .etc import shared_folders
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OWN = Path("/run/testbed")
 """Where a host finds its own folder of the bed."""
 
 PRIVATE = {"/tmp": "1777", "/var/tmp": "1777", "/dev/shm": "1777", "/home": "755", "/root": "755"}
+PRIVATE |= {"/var/log": "755", "/var/spool": "755"}  # sshd writes of logins there; crontabs and mail
 """Folders that every host has for itself, with their modes."""
+
+GPUS = ("/usr/bin/nvidia-smi", "/usr/local/bin/nvidia-smi", "/usr/lib/wsl/lib", "/usr/local/nvidia")
+GPUS += ("/proc/driver", "/dev/nvidia*", "/dev/dri", "/dev/kfd")
+"""What tells of this machine's GPUs, or opens one. A host has none but what a test installs."""
 
 READ_AND_PASS = 0o005
 
@@ -26,7 +35,7 @@ def setup_script(own: Path, hostname: str, home: str) -> str:
 
     Order matters: what must stay visible is staged under the new /run before its surroundings are covered.
     """
-    covers = {Path(folder): mode for folder, mode in PRIVATE.items()}
+    covers = {Path(folder): mode for folder, mode in PRIVATE.items() if os.path.isdir(folder)}
     needed = set(_needed())
     covers |= {folder: "755" for path in needed for folder in path.parents if _closed(folder)}
     covers |= {path: "755" for path in needed if _closed(path)}
@@ -39,10 +48,12 @@ def setup_script(own: Path, hostname: str, home: str) -> str:
         "mount -t tmpfs -o mode=755 tmpfs /run",
         f"mkdir -p {OWN} /run/sshd /run/stage/cgroup",
         f"mount --bind {own} {OWN}",
+        f"mount -o remount,bind,exec {OWN}",  # a careful machine has /tmp without
+        *(_hide(path) for pattern in GPUS for path in glob.glob(pattern)),
         *(_bind(path, stage) for path, stage in staged.items()),
         *(_place(path, staged, covers) for path in sorted(covers.keys() | staged.keys())),
         f"mkdir -p {home} && mount --bind {OWN}/home {home}",
-        *(f"mount --bind {OWN}/etc/{name} /etc/{name}" for name in ("passwd", "group", "shadow", "hosts")),
+        *show_etc(OWN / "etc"),
         # /sys shows the interfaces of the network namespace it was mounted in.
         "mount --rbind /sys/fs/cgroup /run/stage/cgroup && mount -t sysfs sysfs /sys",
         "mount --move /run/stage/cgroup /sys/fs/cgroup",
@@ -54,10 +65,22 @@ def setup_script(own: Path, hostname: str, home: str) -> str:
     return "\n".join(lines)
 
 
+def show_etc(folder: Path) -> list[str]:
+    """The lines of such a script that put a folder of `write_etc` in the place of /etc."""
+    shared = [f"mount --bind /etc/{name} {shlex.quote(f'{folder}/{name}')}" for name in shared_folders()]
+    return [*shared, f"mount --rbind {shlex.quote(str(folder))} /etc"]
+
+
 def _needed() -> Iterator[Path]:
     """The Python that runs the tests (a chain of links, maybe), what it imports, and the repository."""
     for name in (sys.base_prefix, sys.prefix, Path(sys.executable).resolve().parents[1], REPOSITORY):
         yield from (Path(name), Path(name).resolve())
+
+
+def _hide(path: str) -> str:
+    if os.path.isdir(path):
+        return f"mount -t tmpfs tmpfs {path}"
+    return f"mount --bind /dev/null {path}"
 
 
 def _closed(folder: Path) -> bool:

@@ -215,6 +215,7 @@ def account(files: Files, node: str) -> Account:
     environment = {key: os.environ[key] for key in INHERITED if key in os.environ}
     environment |= {"HOME": str(home), "USER": name, "LOGNAME": name, "SHELL": "/bin/sh"}
     environment |= {"PATH": f"{files.programs(node)}:{SYSTEM_PATH}", MARK: str(files.root), NODE_MARK: node}
+    environment |= {"UGRO_NVIDIA_PROC": os.devnull}  # no driver contradicts the simulated nvidia-smi
     environment.setdefault("LANG", "C.UTF-8")
     return Account(name, asyncssh.read_private_key(files.client_key), home, environment)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import socket
 import time
@@ -56,6 +55,8 @@ class ClusterRecords:
 
     def master(self) -> str:
         """This master's line in the owner files of its nodes; the first word is its id."""
+        import psutil  # here, since most commands have no use for it
+
         self._make_home()
         path = self.home / "master"
         with state_errors(path):
@@ -66,7 +67,7 @@ class ClusterRecords:
                     os.link(fresh, path)
                 fresh.unlink()
             since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(path.stat().st_mtime))
-            return f"{path.read_text().split()[0]} {getpass.getuser()}@{socket.gethostname()} since {since}"
+            return f"{path.read_text().split()[0]} {psutil.Process().username()}@{socket.gethostname()} since {since}"
 
     def known_master(self) -> str:
         """This master's id, or nothing when it has none yet; nothing is written."""

@@ -9,7 +9,8 @@ LC_ALL=C PATH=$PATH:/usr/lib/wsl/lib:/usr/local/nvidia/bin
 export LC_ALL PATH
 unset OMP_NUM_THREADS OMP_THREAD_LIMIT # nproc would answer with them
 
-set -- /proc/driver/nvidia/gpus/*/information
+# Nodes of the sandbox have other GPUs than the driver of the machine they really are: they name another place.
+set -- "${UGRO_NVIDIA_PROC:-/proc/driver/nvidia}"/gpus/*/information
 [ -e "$1" ] || shift
 expected=$# information=$*
 set -f
