@@ -15,7 +15,7 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.nodes import process_manager
-from ugro.nodes.process_manager import Launch, launch_script
+from ugro.nodes.process_manager import Launch, Way, launch_script
 from ugro.nodes.run_files import RankFiles, RunFiles, look, parse_look
 from ugro.nodes.transport import LocalTransport
 
@@ -206,21 +206,20 @@ async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home:
 
 async def test_prepare_says_what_is_missing(home: Path, node: LocalTransport) -> None:
     real = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
-    ready = await process_manager.prepare(real, "127.0.0.1", (29500, 30499))
-    assert ready.interface == "lo" and ready.port and 29500 <= ready.port <= 30499
-    assert ready.python == sys.version.split()[0]
-    with pytest.raises(NodeRefused, match="no way to"):
-        await process_manager.prepare(real, "no such host", None)
+    ready = await process_manager.prepare(real, ["127.0.0.2", "no such host"], ports=(29500, 30499))
+    assert ready.ways == (Way(peer="127.0.0.2", address="127.0.0.1", interface="lo"),) and ready.errors["no such host"]
+    assert ready.port and 29500 <= ready.port <= 30499
+    assert ready.python == sys.version.split()[0] and ready.addresses["127.0.0.1"] == "lo"
     missing = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python="/no/python"))
     with pytest.raises(NodeRefused, match="/no/python cannot be run there"):
-        await process_manager.prepare(missing, "127.0.0.1", None)
+        await process_manager.prepare(missing, ["127.0.0.1"])
 
 
 async def test_the_port_is_one_that_nothing_listens_on(home: Path) -> None:
     real = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     taken = server.sockets[0].getsockname()[1]
-    found = await process_manager.prepare(real, "127.0.0.1", (taken, taken + 50))
+    found = await process_manager.prepare(real, ["127.0.0.1"], ports=(taken, taken + 50))
     assert found.port and found.port != taken
     server.close()
     await server.wait_closed()

@@ -13,11 +13,12 @@ from ugro.common.errors import NodeError, NodeRefused, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.paths import CODE, RunPaths, run_paths
+from ugro.control_plane.meeting import find_meeting
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes import process_manager
 from ugro.nodes.owner import claim, is_same_master
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import PORTS, Launch, Prepared
+from ugro.nodes.process_manager import PORTS, Launch
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -42,11 +43,6 @@ class NotStarted(UgroError):
         self.lost = isinstance(error, Unreachable)
 
 
-def peer_of(nodes: Sequence[str], node: str) -> str:
-    """Rank 0 looks towards another node, the others towards rank 0: what lies between them is the interface to use."""
-    return nodes[1] if node == nodes[0] and len(nodes) > 1 else nodes[0]
-
-
 class Launcher:
     """Every step may be repeated: folders are claimed once, code that is there is not sent again."""
 
@@ -68,9 +64,9 @@ class Launcher:
         await self._claim(job, owners)
         storages = await self._make_folders(job)
         await self._send_checkpoint(job)
-        _, (job, prepared) = await _both(self._send_code(job, storages), self.meet(job))
+        _, (job, interfaces) = await _both(self._send_code(job, storages), self.meet(job))
         self._store.save(job, "placed", self._meeting_words(job))
-        await self.start(job, spec, prepared)
+        await self.start(job, spec, interfaces)
         return job
 
     async def _claim(self, job: Job, owners: Mapping[str, str]) -> None:
@@ -86,16 +82,26 @@ class Launcher:
                 told = f"another master runs it: {line.partition(' ')[2]}"
                 raise NotStarted(job, NodeRefused(node, told, "to make this one its master: ugro launch --takeover"))
 
-    async def meet(self, job: Job) -> tuple[Job, dict[str, Prepared]]:
+    async def meet(self, job: Job) -> tuple[Job, dict[str, str | None]]:
         """See that every node can start its part once the code is there, and fill in where the ranks meet.
+
+        Returns the interface that each node uses too.
 
         Raises:
             NotStarted: a node cannot.
         """
-        prepared = await self._all(job, lambda transport: self._prepare(transport, job))
-        return self._meeting_point(job, prepared), prepared
+        assert job.placement
+        address, port = job.placement.master_addr, job.placement.master_port
+        known = (address, port) if address and port else None
+        meeting = await find_meeting(self._pool, job.nodes, _port_range(job), known)
+        try:
+            interfaces = meeting.interfaces()
+        except NodeError as error:
+            raise NotStarted(job, error) from None
+        changed = {"master_addr": meeting.address, "master_port": meeting.port}
+        return job.model_copy(update={"placement": job.placement.model_copy(update=changed)}), interfaces
 
-    async def start(self, job: Job, spec: JobSpec, prepared: Mapping[str, Prepared]) -> None:
+    async def start(self, job: Job, spec: JobSpec, interfaces: Mapping[str, str | None]) -> None:
         """Start every node of a job whose meeting point is known.
 
         Raises:
@@ -103,8 +109,8 @@ class Launcher:
         """
 
         async def one(transport: Transport) -> None:
-            interface = prepared[transport.name].interface
-            await process_manager.start(transport, self.plan(job, spec, transport.name, interface))
+            plan = self.plan(job, spec, transport.name, interfaces[transport.name])
+            await process_manager.start(transport, plan)
 
         await self._all(job, one)
 
@@ -114,8 +120,8 @@ class Launcher:
         Raises:
             NotStarted: a node could not start its part.
         """
-        job, prepared = await self.meet(job)
-        plans = {node: self.plan(job, spec, node, prepared[node].interface) for node in job.nodes}
+        job, interfaces = await self.meet(job)
+        plans = {node: self.plan(job, spec, node, interfaces[node]) for node in job.nodes}
         return {node: process_manager.launch_script(plan) for node, plan in plans.items()}
 
     def plan(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> Launch:
@@ -134,7 +140,7 @@ class Launcher:
             master_port=job.placement.master_port or 0,
             python=config.python,
             gpus=share.gpus,
-            interface=config.interface or interface,
+            interface=interface,
             env=process_manager.merged_env(config.env, spec.env),
             time_limit=spec.time_limit,
             time_warning=spec.warning_seconds,
@@ -199,26 +205,6 @@ class Launcher:
     def _progress(self, node: str) -> Callable[[int, int], None] | None:
         on_code = self._on_code
         return (lambda sent, total: on_code(node, sent, total)) if on_code else None
-
-    async def _prepare(self, transport: Transport, job: Job) -> Prepared:
-        first = transport.name == job.nodes[0]
-        peer = self.reach(peer_of(job.nodes, transport.name))
-        return await process_manager.prepare(transport, peer, _port_range(job) if first else None)
-
-    def reach(self, node: str) -> str:
-        """An address at which other nodes reach this one: what the inventory says, else where we reached it."""
-        config = self._inventory.node(node)
-        return config.train_address or self._pool[node].peer_address or config.address
-
-    def _meeting_point(self, job: Job, prepared: dict[str, Prepared]) -> Job:
-        assert job.placement
-        if job.placement.master_port:
-            return job
-        first = prepared[job.nodes[0]]
-        given = self._inventory.node(job.nodes[0]).train_address
-        address = "127.0.0.1" if len(job.nodes) == 1 else given or first.address
-        placement = job.placement.model_copy(update={"master_addr": address, "master_port": first.port})
-        return job.model_copy(update={"placement": placement})
 
     @staticmethod
     def _meeting_words(job: Job) -> str:

@@ -103,10 +103,8 @@ class _Trial:
         try:
             async with asyncio.timeout(LIMIT):
                 await self._place()
-                self._job, prepared = await self._launcher.meet(self._job)
-                for node, seen in prepared.items():
-                    self._interfaces[node] = self._launcher.plan(self._job, spec, node, seen.interface).interface
-                await self._launcher.start(self._job, spec, prepared)
+                self._job, self._interfaces = await self._launcher.meet(self._job)
+                await self._launcher.start(self._job, spec, self._interfaces)
                 while await self._look() in (Phase.RUNNING, Phase.UNKNOWN):
                     await asyncio.sleep(LOOK_SECONDS)
         except (NodeError, NotStarted) as error:

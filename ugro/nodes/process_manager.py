@@ -12,7 +12,11 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
+from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
+from ugro.common.models import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.nodes.scripts import load
@@ -65,14 +69,29 @@ def run_token(uid: str, paths: RunPaths) -> str:
     return f"{uid}/{paths.attempt}/{paths.node_rank}"
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a node said just before the launch. `address` is the one it uses towards its peer."""
+class Way(Record):
+    """How a node reaches its peer of a training: with which address of its own, over which interface."""
+
+    peer: str
+    address: str
+    interface: str | None
+
+
+class Prepared(Record):
+    """What a node said just before the launch.
+
+    `network` names its network stack: nodes that name the same one share their loopback. `addresses` has the interface
+    of each address of the node (nothing: it does not say), `own` the address that its `train_address` stands for there.
+    `ways` lead to the peers it was asked about, and `errors` says by peer why there is none.
+    """
 
     python: str
-    torch: str
-    address: str | None
-    interface: str | None
+    torch: str | None
+    network: str
+    addresses: dict[str, str]
+    own: str | None
+    ways: tuple[Way, ...]
+    errors: dict[str, str]
     port: int | None
 
 
@@ -185,24 +204,51 @@ async def run_python(transport: Transport, program: str, args: Sequence[str], ti
     return outcome
 
 
-async def prepare(transport: Transport, peer: str, ports: tuple[int, int] | None) -> Prepared:
-    """See that a node can start its part: its python, torch, the way to `peer`, and (rank 0) a free port.
+async def prepare(
+    transport: Transport, peers: Sequence[str], *, knock: int | None = None, ports: tuple[int, int] | None = None
+) -> Prepared:
+    """See that a node can start its part: its python, torch, `interface` and `train_address`, and (rank 0) a free port.
+
+    It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.
 
     Raises:
         NodeRefused: it cannot, with the reason in words.
     """
-    outcome = await run_python(transport, "prepare.py", (peer, *map(str, ports or ())), PREPARE_TIMEOUT)
+    request = {"peers": list(peers), "knock": knock, "own": transport.node.train_address, "ports": ports}
+    outcome = await run_python(transport, "prepare.py", (json.dumps(request),), PREPARE_TIMEOUT)
     _require(transport, outcome, "the look before the launch failed")
-    seen = json.loads(outcome.text)
-    name, python = transport.name, transport.node.python
-    if not seen["torch"]:
-        raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
-    if ports and not seen["port"]:
-        raise NodeRefused(name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
-    if "route_error" in seen:
-        hint = "set 'train_address' of the nodes to an address they reach each other at"
-        raise NodeRefused(name, f"no way to {peer}: {printable(seen['route_error'])}", hint)
-    return Prepared(seen["python"], seen["torch"], seen["address"], seen["interface"], seen["port"])
+    try:
+        seen = Prepared.model_validate_json((outcome.text.splitlines() or [""])[-1])
+    except ValidationError:
+        said = printable(outcome.text)[:100]
+        raise NodeRefused(transport.name, f"the look before the launch brought no clear answer: {said}") from None
+    if not seen.torch:
+        python = transport.node.python
+        raise NodeRefused(
+            transport.name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node"
+        )
+    if ports and not seen.port:
+        raise NodeRefused(transport.name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
+    _require_addresses(transport.node, seen)
+    return seen
+
+
+def _require_addresses(node: NodeConfig, seen: Prepared) -> None:
+    """See that what the inventory says of a node's network is there.
+
+    Raises:
+        NodeRefused: it is not.
+    """
+    if not seen.addresses:
+        return
+    there = ", ".join(f"{printable(address)} ({printable(name)})" for address, name in seen.addresses.items())
+    hint = f"correct it in the inventory: {node.name} has {there}"
+    for interface in node.interface.split(",") if node.interface else ():
+        if interface not in seen.addresses.values():
+            raise NodeRefused(node.name, f"its 'interface' {interface} is not there, or has no address", hint)
+    if node.train_address and seen.own not in seen.addresses and not (seen.own or "").startswith("127."):
+        stands = f", which is {printable(seen.own)} there," if seen.own and seen.own != node.train_address else ""
+        raise NodeRefused(node.name, f"its 'train_address' {node.train_address}{stands} is none of its addresses", hint)
 
 
 async def start(transport: Transport, launch: Launch) -> None:

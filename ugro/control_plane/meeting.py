@@ -1,0 +1,180 @@
+"""Finds where the ranks of a job meet: an address of rank 0's node that every other node reaches.
+
+That address decides on all nodes: a rank uses the interface whose route leads there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from ugro.common.config import NodeConfig
+from ugro.common.errors import NodeError, NodeRefused
+from ugro.common.text import printable
+from ugro.nodes.pool import Pool
+from ugro.nodes.process_manager import Prepared, Way, prepare
+from ugro.nodes.transport import Transport
+
+LOOPBACK = "127.0.0.1"
+
+MOST_ADDRESSES = 4
+"""So many addresses of rank 0's node are tried: each one that gives no answer takes some seconds."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """The address and the port of rank 0, and how each node gets there, or why it does not.
+
+    The address is empty where rank 0's own node is the obstacle.
+    """
+
+    ways: Mapping[str, Way | NodeError]
+    address: str = ""
+    port: int = 0
+
+    def interfaces(self) -> dict[str, str | None]:
+        """The interface that each node uses.
+
+        Raises:
+            NodeError: a node does not get there; the first one by node rank.
+        """
+        found = {}
+        for node, way in self.ways.items():
+            if isinstance(way, NodeError):
+                raise way
+            found[node] = way.interface
+        return found
+
+
+async def find_meeting(
+    pool: Pool, nodes: Sequence[str], ports: tuple[int, int], known: tuple[str, int] | None = None
+) -> Meeting:
+    """Ask rank 0's node for its addresses, and the others which of them they reach. Nothing is started.
+
+    `known` is where the ranks meet already, if that is settled.
+    """
+    first, others = nodes[0], nodes[1:]
+    # What it uses towards the others they may reach; and so may they the address where we reached it, if it is its own.
+    peers = [_reach(pool[node]) for node in (*others, first)] if others else [LOOPBACK]
+
+    async def ask_first(transport: Transport) -> Prepared:
+        return await prepare(transport, list(dict.fromkeys(peers)), ports=ports)
+
+    host = (await pool.each([first], ask_first))[first]
+    if isinstance(host, NodeError):
+        return Meeting({first: host})
+    address, port = known or ("", host.port or 0)
+    config = pool[first].node
+    places = [_at(address, host)] if known else candidates(config, host, gang=bool(others))[:MOST_ADDRESSES]
+
+    async def ask(transport: Transport) -> Prepared:
+        return await prepare(transport, [place.address for place in places], knock=port)
+
+    answers = await pool.each(others, ask)
+    return settle(config, host, places, port, {node: (pool[node].node, said) for node, said in answers.items()})
+
+
+def _reach(transport: Transport) -> str:
+    """An address at which a node may be reached: what the inventory says, else where this machine reached it."""
+    return transport.node.train_address or transport.peer_address or transport.node.address
+
+
+def candidates(config: NodeConfig, host: Prepared, gang: bool) -> list[Way]:
+    """The addresses at which others could meet rank 0's node, the likely ones first.
+
+    What the inventory says decides; otherwise they are those that it uses itself towards the other nodes.
+    """
+    if gang and config.train_address:
+        return [_at(host.own or config.train_address, host)]
+    if gang and config.interface and host.addresses:
+        named = [_at(address, host) for address, name in host.addresses.items() if name in config.interface.split(",")]
+        return sorted(named, key=lambda way: _is_local(way.address))
+    return sorted({way.address: way for way in host.ways}.values(), key=lambda way: _is_local(way.address))
+
+
+def settle(
+    config: NodeConfig,
+    host: Prepared,
+    places: Sequence[Way],
+    port: int,
+    others: Mapping[str, tuple[NodeConfig, Prepared | NodeError]],
+) -> Meeting:
+    """The first of the places that all other nodes reach; where there is none, who does not reach the likeliest one."""
+    tried: list[Meeting] = []
+    for place in places:
+        ways: dict[str, Way | NodeError] = {config.name: _over(config, place)}
+        if others and _is_link_local(place.address):
+            problem = f"its address {printable(place.address)} is link-local, and none without an interface's name"
+            ways[config.name] = NodeRefused(config.name, problem, _hint(config.name))
+        for node, (other, said) in others.items():
+            ways[node] = said if isinstance(said, NodeError) else _way(other, said, config.name, host, place)
+        tried.append(Meeting(ways, place.address, port))
+        if not any(isinstance(way, NodeError) for way in ways.values()):
+            return tried[-1]
+    if tried:
+        return tried[0]
+    why = "; ".join(f"no way to {printable(peer)}: {printable(error)}" for peer, error in host.errors.items())
+    refusal = NodeRefused(config.name, why or "it has no address for the other nodes", _hint(config.name))
+    return Meeting({config.name: refusal})
+
+
+def _way(config: NodeConfig, said: Prepared, first: str, host: Prepared, place: Way) -> Way | NodeError:
+    """How a node gets to a place of the node `first`, or why it does not."""
+    node, where = config.name, f"{printable(place.address)}, where the ranks would meet on {first},"
+    apart = not said.network or said.network != host.network  # else both share one network, with its loopback
+    if apart and _is_loopback(place.address):
+        return NodeRefused(node, f"{where} means {node} itself there", _hint(first))
+    if error := said.errors.get(place.address):
+        problem = f"no way to {printable(place.address)}, where the ranks would meet on {first}: {printable(error)}"
+        return NodeRefused(node, problem, f"open the ports of {first} to {node}, or {_hint(first)}")
+    way = next((way for way in said.ways if way.peer == place.address), None)
+    if way is None:
+        return NodeRefused(node, f"it does not tell its way to {printable(place.address)}")
+    if apart and way.address == place.address:
+        return NodeRefused(
+            node, f"{where} is an address of {node} too ({printable(way.interface or '?')})", _hint(first)
+        )
+    if config.train_address and said.own:
+        way = _at(said.own, said).model_copy(update={"peer": place.address})
+    way = _over(config, way)
+    used = [address for address, name in said.addresses.items() if name in (way.interface or "").split(",")]
+    if apart and all(map(_is_loopback, used or [way.address])):
+        problem = f"it would train over {printable(way.interface or way.address)}, which no other node reaches"
+        return NodeRefused(node, problem, f"correct 'interface' or 'train_address' of {node} in the inventory")
+    return way
+
+
+def _at(address: str, said: Prepared) -> Way:
+    """An address of a node itself."""
+    return Way(peer=address, address=address, interface=said.addresses.get(address))
+
+
+def _over(config: NodeConfig, way: Way) -> Way:
+    """A way over the interface that the inventory names, if it names one."""
+    return way.model_copy(update={"interface": config.interface}) if config.interface else way
+
+
+def _hint(node: str) -> str:
+    return f"set 'train_address' of {node} in the inventory to an address at which the other nodes reach it"
+
+
+def _is_local(address: str) -> bool:
+    """Whether an address is unlikely to be where other machines reach a node."""
+    return _is_loopback(address) or _is_link_local(address)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _is_link_local(address: str) -> bool:
+    """Whether an IPv6 address means nothing without the name that an interface has on one machine."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return False
+    return found.version == 6 and found.is_link_local
