@@ -31,8 +31,7 @@ def launch(home: Path, **changes: object) -> Launch:
     given = Launch(
         paths=RunPaths("~/.ugro", "job-001", 1, 0),
         uid="uid-1",
-        script="train.py",
-        args=(),
+        command=("train.py",),
         nnodes=1,
         nproc=1,
         master_addr="127.0.0.1",
@@ -79,8 +78,7 @@ def test_the_launch_script_is_what_it_was() -> None:
     plan = Launch(
         paths=RunPaths("~/.ugro", "job-007", 2, 1),
         uid="0123456789abcdef",
-        script="train it.py",
-        args=("--lr", "1e-4", "$(touch x)", "it's\n"),
+        command=("train it.py", "--lr", "1e-4", "$(touch x)", "it's\n"),
         nnodes=3,
         nproc=2,
         master_addr="192.168.1.100",
@@ -98,7 +96,7 @@ def test_the_launch_script_is_what_it_was() -> None:
 
 async def test_a_rank_leaves_its_own_exit_code(home: Path, node: LocalTransport) -> None:
     script(home, "import os, sys; print('hello', os.environ['UGRO_JOB'], sys.argv[1:]); sys.exit(3)")
-    plan = launch(home, args=("a b", "$(touch pwned)", "'\"", "new\nline", "../.."))
+    plan = launch(home, command=("train.py", "a b", "$(touch pwned)", "'\"", "new\nline", "../.."))
     await process_manager.start(node, plan)
     run = await until(node, plan, "over")
     assert run.claimed and run.uid == "uid-1" and not run.rebooted

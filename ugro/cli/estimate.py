@@ -14,9 +14,10 @@ from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.output import console, print_json, table
 from ugro.common.config import inventory_path
 from ugro.common.errors import InputError
-from ugro.common.job_spec import load_job_spec
+from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.text import printable, size
 from ugro.common.units import check_vram, parse_mib
+from ugro.control_plane.command import require_source
 from ugro.control_plane.history import run_key
 from ugro.control_plane.memory import past_runs
 from ugro.control_plane.resource_manager.known_models import parameter_count
@@ -32,7 +33,6 @@ from ugro.control_plane.resource_manager.predictor import (
     read_workload,
 )
 from ugro.control_plane.resource_manager.workload import LARGEST, METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
-from ugro.control_plane.submission import require_script
 
 USUAL_GIB = (8, 12, 16, 24, 80)
 """Sizes of GPUs that are shown where no GPU of the cluster is known yet."""
@@ -116,11 +116,14 @@ def _read_script(script: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ..
         InputError: there is no such file.
     """
     if Path(script).suffix not in (".yaml", ".yml"):
-        require_script(Path(), script)
-        return script, args, None, None
-    spec = load_job_spec(Path(script))
-    require_script(Path(script).parent / spec.workdir, spec.script)
-    return spec.script, (*spec.args, *args), spec.gpus_per_node, spec.vram
+        # Not checked as a job's: nothing is sent, so any path will do.
+        spec, directory = JobSpec.model_construct(script=script, args=args), Path()
+    else:
+        spec = load_job_spec(Path(script))
+        spec, directory = spec.model_copy(update={"args": (*spec.args, *args)}), Path(script).parent / spec.workdir
+    require_source(directory, spec)
+    what, *words = spec.command
+    return what, tuple(words), spec.gpus_per_node, spec.vram
 
 
 def _as_arguments(options: dict[str, Any]) -> list[str]:

@@ -132,8 +132,7 @@ class Launcher:
         return Launch(
             paths=RunPaths(config.base_dir, job.id, job.attempt, share.node_rank),
             uid=job.uid,
-            script=spec.script,
-            args=spec.args,
+            command=spec.command,
             nnodes=len(job.placement.shares),
             nproc=share.nproc,
             master_addr=job.placement.master_addr or "",

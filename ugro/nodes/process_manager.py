@@ -38,8 +38,8 @@ class Launch:
 
     paths: RunPaths
     uid: str
-    script: str
-    args: tuple[str, ...]
+    command: tuple[str, ...]
+    """The script and its arguments; `-m` or `--no-python` before them means what it does for torchrun."""
     nnodes: int
     nproc: int
     master_addr: str
@@ -151,7 +151,7 @@ export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/{CHECKPOINT_REQUEST}"
 cd ../../code
 {_path_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
-    "$run_dir/rank.py" "$run_dir" {shlex.join([launch.script, *launch.args])}{resume}
+    "$run_dir/rank.py" "$run_dir" {shlex.join(launch.command)}{resume}
 code=$?
 cd "$run_dir" && echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit
 """
