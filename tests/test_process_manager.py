@@ -15,7 +15,7 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.nodes import process_manager
-from ugro.nodes.process_manager import Launch, Way, launch_script
+from ugro.nodes.process_manager import Launch, Way, launch_script, program_name
 from ugro.nodes.run_files import RankFiles, RunFiles, look, parse_look
 from ugro.nodes.transport import LocalTransport
 
@@ -150,12 +150,40 @@ async def test_stop_ends_everything_and_notes_how(home: Path, node: LocalTranspo
             await asyncio.sleep(0.05)
     before = members(plan.run)
     assert len(before) >= 6
-    assert await process_manager.stop(node, plan.paths, plan.uid, grace=0.3) == []
+    assert (await process_manager.stop(node, plan.paths, plan.uid, grace=0.3)).left == ()
     run = await seen(node, plan)
     assert run.over
     assert (run.ranks[0].pid, run.ranks[0].signal) == (rank.pid, "KILL"), "the script's own end is on record"
     assert members(plan.run) == []
     assert not [pid for pid in before if alive(pid)]
+
+
+async def test_what_a_script_left_behind_is_named(home: Path, node: LocalTransport) -> None:
+    script(home, "import subprocess\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\n")
+    plan = launch(home, uid="uid-of-its-own")
+    await process_manager.start(node, plan)
+    await until(node, plan, "over")
+    (left,) = await process_manager.detached(node, plan.paths, plan.uid)
+    assert left.name == "sleep"
+    assert alive(left.pid)
+    stopped = await process_manager.stop(node, plan.paths, plan.uid, grace=3)
+    assert left in stopped.detached and stopped.left == () and not alive(left.pid)
+    assert await process_manager.detached(node, plan.paths, plan.uid) == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["/usr/bin/python3.11", "-u", "/a/upload.py", "--key", "k"], "python3.11 upload.py"),
+        (["python", "-m", "pkg.upload"], "python pkg.upload"),
+        (["bash", "-c", "curl -H 'key: k'"], "bash"),
+        (["rclone", "copy", "k:secret"], "rclone"),
+        (["", ""], ""),
+        (["\x1b[31mred" + "x" * 99], "red" + "x" * 57),
+    ],
+)
+def test_a_program_is_named_without_what_may_be_secret(words: list[str], name: str) -> None:
+    assert program_name(words) == name
 
 
 async def test_stop_never_hits_a_reused_pid(home: Path, node: LocalTransport) -> None:
@@ -166,7 +194,7 @@ async def test_stop_never_hits_a_reused_pid(home: Path, node: LocalTransport) ->
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     (folder / "pid").write_text(f"{bystander.pid} 12345 {boot}\n")
     (folder / "rank-0.pid").write_text(f"{bystander.pid} 12345\n")
-    assert await process_manager.stop(node, plan.paths, plan.uid, grace=1) == []
+    assert (await process_manager.stop(node, plan.paths, plan.uid, grace=1)).left == ()
     assert bystander.returncode is None
     run = await seen(node, plan)
     assert not run.runner_alive and not run.ranks[0].alive
@@ -186,7 +214,7 @@ async def test_a_reboot_is_told_by_the_boot_id(home: Path, node: LocalTransport)
 async def test_nothing_was_ever_started(home: Path, node: LocalTransport) -> None:
     run = await seen(node, launch(home))
     assert not run.claimed and not run.over and run.ranks == ()
-    assert await process_manager.stop(node, launch(home).paths, "uid-1", grace=1) == []
+    assert (await process_manager.stop(node, launch(home).paths, "uid-1", grace=1)).left == ()
 
 
 async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home: Path, node: LocalTransport) -> None:

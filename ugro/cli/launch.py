@@ -72,6 +72,7 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
 @click.option(
     "--time-warning", metavar="TIME", help="SIGUSR2 so long before. Default: a tenth of the time, at most 5m."
 )
+@click.option("--grace", metavar="TIME", help="What it leaves running when it succeeds may go on for so long: 10m.")
 @click.option(
     "--on-failure", multiple=True, metavar="[CAUSE=]ask|retry|fail", help="Propose and wait, try again, or neither."
 )

@@ -90,7 +90,7 @@ def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
     record["ranks"] = [rank_document(rank) for rank in job.ranks]
     record["nodes"] = list(job.nodes)
     record["cancel_requested"] = job.wish is not None
-    for key in ("time_limit", "time_warning", "vram"):
+    for key in ("time_limit", "time_warning", "grace", "vram"):
         record[key] = getattr(asked, key, None)
     record["after"] = list(asked.after) if asked else []
     record["not_before"] = stamp(asked.not_before) if asked else None

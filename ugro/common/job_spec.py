@@ -111,7 +111,9 @@ class JobSpec(Config):
     `no_python` a program, looked for on the node as a shell does. In a file, `module: pkg.train` says both.
     `nodes` is a number of nodes, or their names; None means every node. `gpus_per_node` None means every GPU of a node.
     `not_before` is in seconds since the epoch. `time_limit` is in seconds of running, and `time_warning` so many
-    seconds before it the ranks get SIGUSR2. `vram` is in MiB for each GPU. `hang_after` bounds the watchdog's patience.
+    seconds before it the ranks get SIGUSR2. `grace`: so many seconds what a job that succeeded left running may go on
+    before it is ended; None: it is ended at once. `vram` is in MiB for each GPU. `hang_after` bounds the
+    watchdog's patience.
     """
 
     module: bool = False
@@ -129,6 +131,7 @@ class JobSpec(Config):
     not_before: Moment | None = None
     time_limit: Seconds | None = None
     time_warning: Seconds | None = None
+    grace: Seconds | None = None
     vram: Mib | None = None
     hang_after: HangAfter | None = None
     checkpoints: CheckpointRules = Field(default_factory=CheckpointRules)

@@ -7,15 +7,16 @@ on again. The caller holds the store's lock. A node that cannot be read never de
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, UgroError
 from ugro.common.models import Drain, FirstFailure, GpuSample, Job, JobState, NodeView, Placement, Silence, Wish
 from ugro.common.paths import run_paths
-from ugro.common.text import count, duration
+from ugro.common.text import count, duration, moment
 from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
 from ugro.control_plane.launcher import Launcher, NotStarted, OnCode
@@ -42,7 +43,7 @@ CANCEL_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
 
 LEFTOVER_GRACE = 3.0
-"""The same for what a job that succeeded left behind."""
+"""The same for what a job that succeeded left running, once its `grace` is over."""
 
 STAND_WITHIN = 30.0
 """Seconds that the nodes have to show where the ranks of a job stand that hangs."""
@@ -166,8 +167,7 @@ class Controller:
                 continue
             job = jobs[job_id].as_of(attempt)
             back = [node for node in nodes if isinstance(seen.views.get(node), NodeView)]
-            problems = await self.launcher.stop(job, LEFTOVER_GRACE, back) if back else []
-            if back and not problems:
+            if back and not (await self.launcher.stop(job, LEFTOVER_GRACE, back)).problems:
                 self._store.remember_leftovers(job, [node for node in nodes if node not in back])
                 for node in back:
                     self._store.note(node, "cleared", f"nothing of {job_id} is left on {node}", job_id)
@@ -201,6 +201,8 @@ class Controller:
         job = job.model_copy(update={"ranks": found.ranks})
         if found.phase == Phase.UNKNOWN:
             return job
+        if found.phase == Phase.SUCCEEDED and (waits := await self._waits_for_leftovers(job, found, seen)):
+            return _running(job, waits)
         changed: dict[str, object] = {"state": JobState(found.phase.value), "unknown_since": None}
         if found.phase != Phase.RUNNING:
             changed["ended_at"] = reconcile.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
@@ -256,6 +258,9 @@ class Controller:
                 self._store.save(_running(job), "running", "its nodes answer again")
             case Phase.RUNNING if found.ranks != known:
                 self._store.save(_running(job), "ranks", reconcile.news_of_ranks(known, found.ranks))
+            case Phase.SUCCEEDED if waits := await self._waits_for_leftovers(job, found, seen):
+                if (job.state, job.reason) != (JobState.RUNNING, waits):
+                    self._store.save(_running(job, waits), "leftovers", waits)
             case Phase.SUCCEEDED:
                 await self._finish(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
             case Phase.FAILED:
@@ -265,6 +270,16 @@ class Controller:
                 job = job.model_copy(update={"first_failure": failure, "reason": reason})
                 self._store.save(job, "failing", reason)
                 await self._finish(job, JobState.FAILED, CANCEL_GRACE)
+
+    async def _waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
+        """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
+        with contextlib.suppress(UgroError):
+            grace, ended = self._store.spec(job.id).grace, reconcile.end_of_ranks(found.ranks, seen.clock_offsets)
+            if grace and ended is not None and time.time() < ended + grace:
+                left = await self.launcher.detached(job)
+                until = moment(ended + grace, ended)
+                return f"its ranks ended; until {until} at most, it waits for {_by_node(left)}" if left else ""
+        return ""
 
     def _first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         folder = self._store.files(job.id).logs(job.attempt)
@@ -280,9 +295,12 @@ class Controller:
     async def _finish(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
         given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
-        problems = await self.launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
-        if problems:
-            text = "; ".join(problems)
+        ending = await self.launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
+        ended = ending.detached if state == JobState.SUCCEEDED else {}  # elsewhere that is what was asked for
+        for node, processes in ended.items():
+            self._store.note(node, "leftovers", f"ended what {job.id} left running: {processes}", job.id)
+        if ending.problems:
+            text = "; ".join(ending.problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
                 changed = {"state": JobState.UNKNOWN, "reason": text, "unknown_since": job.unknown_since or time.time()}
                 self._store.save(job.model_copy(update=changed), "unknown", text)
@@ -307,7 +325,8 @@ class Controller:
         job = job.model_copy(update=changed)
         notes += holders
         over = ["nothing of it is left on its nodes"] if failure else []
-        self._end(job, state, "; ".join([*failure, *notes]), "; ".join([*over, *notes]))
+        left = [f"what it left running was ended: {_by_node(ended)}"] if ended else []
+        self._end(job, state, "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes]))
 
     async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
         """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
@@ -395,11 +414,15 @@ def proposal(node: str, silence: Silence, now: float) -> str:
     )
 
 
-def _running(job: Job) -> Job:
+def _by_node(words: Mapping[str, str]) -> str:
+    return "; ".join(f"{node}: {said}" for node, said in words.items())
+
+
+def _running(job: Job, reason: str = "") -> Job:
     changed = {
         "state": JobState.RUNNING,
         "unknown_since": None,
-        "reason": "",
+        "reason": reason,
         "started_at": job.started_at or time.time(),
     }
     return job.model_copy(update=changed)

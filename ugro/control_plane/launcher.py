@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -13,12 +14,13 @@ from ugro.common.errors import NodeError, NodeRefused, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.paths import CODE, RunPaths, run_paths
+from ugro.common.text import some
 from ugro.control_plane.meeting import find_meeting
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes import process_manager
 from ugro.nodes.owner import claim, is_same_master
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import PORTS, Launch
+from ugro.nodes.process_manager import PORTS, Launch, Stopped
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -41,6 +43,16 @@ class NotStarted(UgroError):
         self.job = job
         self.node = error.node
         self.lost = isinstance(error, Unreachable)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What came of ending a job: what is in the way of saying that nothing of it is left, and by node, in words, what
+    ran there outside of torchrun's own tree and was ended.
+    """
+
+    problems: list[str]
+    detached: dict[str, str] = field(default_factory=dict)
 
 
 class Launcher:
@@ -148,18 +160,39 @@ class Launcher:
             resume_words=tuple(shlex.split(spec.checkpoints.resume)),
         )
 
-    async def stop(self, job: Job, grace: float, nodes: Sequence[str]) -> list[str]:
-        """End every process of a job on these nodes. Returns what is in the way of saying that none is left."""
+    async def stop(self, job: Job, grace: float, nodes: Sequence[str]) -> Ending:
+        """End every process of a job on these nodes."""
+
+        async def one(transport: Transport) -> Stopped:
+            paths = run_paths(self._inventory, job, transport.name)
+            return await process_manager.stop(transport, paths, job.uid, grace) if paths else Stopped((), ())
+
+        gone = [node for node in nodes if node not in self._inventory.nodes]
+        ending = Ending([f"{node} is not in the inventory any more" for node in gone])
+        answers = await self._pool.each([node for node in nodes if node in self._inventory.nodes], one)
+        for node, answer in answers.items():
+            if isinstance(answer, NodeError):
+                ending.problems.append(answer.message)
+                continue
+            if answer.left:
+                ending.problems.append(f"{node}: pid {', '.join(map(str, answer.left))} cannot be ended (state D?)")
+            if ended := [process.text for process in answer.detached if process.pid not in answer.left]:
+                ending.detached[node] = ", ".join(ended)
+        return ending
+
+    async def detached(self, job: Job) -> dict[str, str]:
+        """What a job left running outside of torchrun's tree, in words, on the nodes where it did; or why that is not
+        known.
+        """
 
         async def one(transport: Transport) -> str:
             paths = run_paths(self._inventory, job, transport.name)
-            left = await process_manager.stop(transport, paths, job.uid, grace) if paths else []
-            return f"{transport.name}: pid {', '.join(map(str, left))} cannot be ended (state D?)" if left else ""
+            found = await process_manager.detached(transport, paths, job.uid) if paths else ()
+            return some([process.text for process in found])
 
-        gone = [f"{node} is not in the inventory any more" for node in nodes if node not in self._inventory.nodes]
-        answers = await self._pool.each([node for node in nodes if node in self._inventory.nodes], one)
-        problems = [answer.message if isinstance(answer, NodeError) else answer for answer in answers.values()]
-        return gone + [problem for problem in problems if problem]
+        answers = await self._pool.each([node for node in job.nodes if node in self._inventory.nodes], one)
+        words = {node: said.problem if isinstance(said, NodeError) else said for node, said in answers.items()}
+        return {node: said for node, said in words.items() if said}
 
     async def _make_folders(self, job: Job) -> dict[str, str]:
         """Make the job's folder on every node. Returns the id of the storage that each has it on."""

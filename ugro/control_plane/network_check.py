@@ -147,7 +147,7 @@ class _Trial:
 
         async def one(transport: Transport) -> str:
             paths = self._paths(transport.name)
-            pids = await process_manager.stop(transport, paths, self._job.uid, STOP_GRACE)
+            pids = (await process_manager.stop(transport, paths, self._job.uid, STOP_GRACE)).left
             if pids:
                 return f"{transport.name}: pid {', '.join(map(str, pids))} cannot be ended"
             outcome = await transport.run(REMOVE, (paths.job_dir,))

@@ -6,6 +6,7 @@ them, so a controller that was killed finds the same world again.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -27,6 +28,10 @@ PORTS = (29500, 30499)
 
 CHECKPOINT_REQUEST = "checkpoint-request"
 """The file in a run's folder that appears when a checkpoint is asked for; ranks find its path in their environment."""
+
+INTERPRETER = re.compile(r"(python|pypy)[0-9.]*|sh|bash|dash|zsh|perl|ruby|node")
+NAME_LENGTH = 60
+"""Characters that are kept of a program's name: a job may call its programs what it likes."""
 
 START_TIMEOUT = 30.0
 PREPARE_TIMEOUT = 60.0
@@ -265,8 +270,29 @@ async def start(transport: Transport, launch: Launch) -> None:
     _require(transport, outcome, "the launch failed")
 
 
-async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) -> list[int]:
-    """End every process of a run: SIGTERM, `grace` seconds of patience, SIGKILL. Returns the pids that remain.
+@dataclass(frozen=True)
+class Process:
+    """A process of a run, with its children, outside of torchrun's own tree: a detached child of the script, say."""
+
+    pid: int
+    name: str
+
+    @property
+    def text(self) -> str:
+        """For people: `python upload.py (pid 4711)`."""
+        return f"{self.name} (pid {self.pid})"
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What came of ending a run on one node: the pids that remain, and what ran there outside of torchrun's tree."""
+
+    left: tuple[int, ...]
+    detached: tuple[Process, ...]
+
+
+async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) -> Stopped:
+    """End every process of a run: SIGTERM, `grace` seconds of patience, SIGKILL.
 
     Raises:
         NodeError: the node cannot be reached; what happened there is unknown.
@@ -277,7 +303,34 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) ->
     match = re.search(r"^left((?: \d+)*)$", outcome.text, re.MULTILINE)
     if not match:
         raise NodeRefused(transport.name, f"stopping gave no clear answer: {printable(outcome.text)[:100]}")
-    return [int(pid) for pid in match[1].split()]
+    return Stopped(tuple(int(pid) for pid in match[1].split()), _processes(outcome.text))
+
+
+async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[Process, ...]:
+    """What runs of a run outside of torchrun's own tree. Nothing is ended.
+
+    Raises:
+        NodeError: the node cannot be read.
+    """
+    outcome = await transport.ask(load("stop.sh"), (paths.run_dir, run_token(uid, paths), "look"))
+    _require(transport, outcome, "its processes cannot be seen")
+    return _processes(outcome.text)
+
+
+def _processes(text: str) -> tuple[Process, ...]:
+    found = re.findall(r"^found (\d{1,9}) (.*)$", text, re.MULTILINE)
+    return tuple(Process(int(pid), program_name(words.split("\t"))) for pid, words in found)
+
+
+def program_name(words: Sequence[str]) -> str:
+    """What a command line runs: its program, and the script of an interpreter. Other arguments may be secrets."""
+    program, *rest = words
+    name = program.rsplit("/", 1)[-1]
+    if INTERPRETER.fullmatch(name):
+        options = itertools.takewhile(lambda word: word not in ("-c", "-e"), rest)
+        script = next((word for word in options if word and word[0] != "-"), "")
+        name = f"{name} {script.rsplit('/', 1)[-1]}".rstrip()
+    return printable(name)[:NAME_LENGTH]
 
 
 def _require(transport: Transport, outcome: Outcome, problem: str) -> None:
