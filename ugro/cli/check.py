@@ -25,6 +25,7 @@ from ugro.control_plane.metadata_store.links import Links
 from ugro.control_plane.network_check import check_network
 from ugro.control_plane.network_report import Link, NetworkReport, idle_gpus
 from ugro.control_plane.resource_manager.governor import leases
+from ugro.control_plane.resource_manager.twins import twins
 from ugro.nodes.checkup import NodeReport, examine, file_system
 from ugro.nodes.pool import Pool
 from ugro.nodes.process_manager import PORTS
@@ -118,6 +119,8 @@ class Checkup:
             for node, report in self.reports.items()
             if isinstance(report, NodeReport) and report.python and report.python.distributed
         }
+        for node in twins(able, {node: getattr(self.reports[node], "view", None) for node in able}):
+            del able[node]  # two ranks on one machine measure no network
         if len(able) < 2:
             text = "the network was not measured: that needs two nodes with a working torch"
             self.findings.append(info("network", text).about(None))

@@ -20,6 +20,7 @@ from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, Checkpoint, Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, count, duration, printable, size
+from ugro.control_plane.resource_manager.twins import REMEDY, twins
 
 PIPE_WIDTH = 200
 SHORT_UUID = 12
@@ -128,7 +129,9 @@ def node_document(
     name: str, inventory: Inventory, view: NodeView | None, error: NodeError | None, drain: Drain | None
 ) -> dict[str, Any]:
     """The stable JSON form of a node: what it says now, or what it said last and why it does not answer."""
-    known = view.model_dump(mode="json", exclude={"node", "seen_at"}) if view else {"gpus": []}
+    known = (
+        view.model_dump(mode="json", exclude={"node", "seen_at", "pid_namespace", "folder"}) if view else {"gpus": []}
+    )
     return {
         "name": name,
         "address": inventory.nodes[name].address,
@@ -149,7 +152,12 @@ def node_documents(
     drains: Mapping[str, Drain],
 ) -> list[dict[str, Any]]:
     """The stable JSON form of all nodes, in the inventory's order."""
-    return [node_document(name, inventory, views[name], errors[name], drains.get(name)) for name in inventory.nodes]
+    same = twins(inventory.nodes, views)
+    return [
+        node_document(name, inventory, views[name], errors[name], drains.get(name))
+        | {"same_as": same[name].node if name in same else None}
+        for name in inventory.nodes
+    ]
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -176,9 +184,12 @@ def nodes_table(
 ) -> Table:
     """One row per GPU, one for a node without GPUs, with the age of what is not fresh and why a node gets no job."""
     made = table("NODE", "GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "PROCESSES", "LOAD", "DISK FREE", "SEEN")
+    same = twins(inventory.nodes, views)
     for name in inventory.nodes:
         view, error = views[name], errors[name]
         seen = _seen(view, error)
+        if name in same:
+            seen.append(f", {printable(same[name].text(name))}: {REMEDY}", "yellow")
         if name in inventory.departed:
             seen.append(", departed: it left the inventory, and is watched until its jobs have ended", "yellow")
         elif drain := drains.get(name):
