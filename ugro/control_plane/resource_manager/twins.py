@@ -44,12 +44,12 @@ def _sign(one: NodeView, other: NodeView) -> str:
     machines that are simulated on one host have different ones. Elsewhere the folder decides: it is one and the same
     where the user is.
     """
-    if one.boot_id != other.boot_id or one.pid_namespace is None or one.pid_namespace != other.pid_namespace:
+    if one.boot_id != other.boot_id or one.pid_namespace != other.pid_namespace:
         return ""
     mine, its = _uuids(one), _uuids(other)
     if mine and its:
         return f"both have {min(mine & its)}" if mine & its else ""
-    unclear = one.gpu_problem or other.gpu_problem or one.folder is None
+    unclear = one.gpu_problem or other.gpu_problem or one.folder is None or one.pid_namespace is None
     return "" if unclear or one.folder != other.folder else f"one boot id, {one.boot_id}, and one base_dir"
 
 
