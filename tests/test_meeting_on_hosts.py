@@ -132,6 +132,18 @@ def test_the_first_address_that_all_reach(bed: Testbed, ugro: Ugro, given: Calla
     assert re.search(r"gpu2: no way to 10\.99\.1\.1, .*: (No route to host|no answer from its port 29\d+)", done.stderr)
 
 
+def test_a_node_that_is_reached_through_another(bed: Testbed, ugro: Ugro, given: Callable[..., None]) -> None:
+    """Where it is logged in to, no other node reaches it; and nothing there leads to the master's own address."""
+    given(bed.gpu1, "10.99.1.2/24", "train0")
+    given(bed.gpu2, "10.99.1.3/24", "train0")
+    bed.master.write(".ssh/config", "Host 10.99.1.3\n  ProxyJump ob@10.213.7.2\n", 0o600)
+    bed.master.path(".ssh/known_hosts").write_text(f"* {bed.gpu1.host_key}\n* {bed.gpu2.host_key}\n")
+    behind = GPU2.replace("10.213.7.3", "10.99.1.3")
+    for nodes in ((MASTER, GPU1, behind), (MASTER, behind), (MASTER.replace("10.213.7.1", "127.0.0.1"), behind)):
+        described(bed, *nodes)
+        assert set(meeting(ugro).values()) == {("10.213.7.1", "train0")}
+
+
 def test_the_interface_that_the_inventory_names(bed: Testbed, ugro: Ugro, given: Callable[..., None]) -> None:
     given(bed.master, "10.99.1.1/24", "fast0", new=True)
     described(bed, MASTER.replace("}", ", interface: train0}"), GPU1)

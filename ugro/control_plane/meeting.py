@@ -33,6 +33,11 @@ class Meeting:
     address: str = ""
     port: int = 0
 
+    @property
+    def found(self) -> bool:
+        """Whether every node gets there."""
+        return not any(isinstance(way, NodeError) for way in self.ways.values())
+
     def interfaces(self) -> dict[str, str | None]:
         """The interface that each node uses.
 
@@ -66,13 +71,20 @@ async def find_meeting(
         return Meeting({first: host})
     address, port = known or ("", host.port or 0)
     config = pool[first].node
-    places = [_at(address, host)] if known else candidates(config, host, gang=bool(others))[:MOST_ADDRESSES]
+    likely, unlikely = ([_at(address, host)], []) if known else candidates(config, host, gang=bool(others))
 
-    async def ask(transport: Transport) -> Prepared:
-        return await prepare(transport, [place.address for place in places], knock=port)
+    async def meet_at(places: Sequence[Way]) -> Meeting:
+        async def ask(transport: Transport) -> Prepared:
+            return await prepare(transport, [place.address for place in places], knock=port)
 
-    answers = await pool.each(others, ask)
-    return settle(config, host, places, port, {node: (pool[node].node, said) for node, said in answers.items()})
+        answers = await pool.each(others, ask)
+        return settle(config, host, places, port, {node: (pool[node].node, said) for node, said in answers.items()})
+
+    meeting = await meet_at(likely[:MOST_ADDRESSES])
+    if meeting.found or not unlikely:
+        return meeting
+    other = await meet_at(unlikely[:MOST_ADDRESSES])
+    return other if other.found else meeting
 
 
 def _reach(transport: Transport) -> str:
@@ -80,17 +92,19 @@ def _reach(transport: Transport) -> str:
     return transport.node.train_address or transport.peer_address or transport.node.address
 
 
-def candidates(config: NodeConfig, host: Prepared, gang: bool) -> list[Way]:
-    """The addresses at which others could meet rank 0's node, the likely ones first.
+def candidates(config: NodeConfig, host: Prepared, gang: bool) -> tuple[list[Way], list[Way]]:
+    """The addresses at which others could meet rank 0's node: the likely ones, and those that are left.
 
-    What the inventory says decides; otherwise they are those that it uses itself towards the other nodes.
+    What the inventory says decides. Otherwise likely is what it uses itself towards the other nodes.
     """
     if gang and config.train_address:
-        return [_at(host.own or config.train_address, host)]
+        return [_at(host.own or config.train_address, host)], []
     if gang and config.interface and host.addresses:
         named = [_at(address, host) for address, name in host.addresses.items() if name in config.interface.split(",")]
-        return sorted(named, key=lambda way: _is_local(way.address))
-    return sorted({way.address: way for way in host.ways}.values(), key=lambda way: _is_local(way.address))
+        return sorted(named, key=lambda way: _is_local(way.address)), []
+    used = {way.address: way for way in host.ways}
+    rest = [_at(address, host) for address in host.addresses if address not in used and not _is_local(address)]
+    return sorted(used.values(), key=lambda way: _is_local(way.address)), rest if gang else []
 
 
 def settle(
@@ -110,7 +124,7 @@ def settle(
         for node, (other, said) in others.items():
             ways[node] = said if isinstance(said, NodeError) else _way(other, said, config.name, host, place)
         tried.append(Meeting(ways, place.address, port))
-        if not any(isinstance(way, NodeError) for way in ways.values()):
+        if tried[-1].found:
             return tried[-1]
     if tried:
         return tried[0]
