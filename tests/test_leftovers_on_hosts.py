@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cluster import Ugro, document, until
-from counting import let_go, recorded, state
+from counting import let_go, recorded, start, state
 from testbed.bed import Testbed
 
 # Ends at once, and leaves an upload behind that is detached in every way, and ends when it is let go.
@@ -50,9 +50,12 @@ def test_grace_lets_it_end_by_itself(bed: Testbed, ugro: Ugro) -> None:
     events = document(ugro("events", made["id"], "--json"))
     assert ugro("sweep").returncode == 0
     assert document(ugro("events", made["id"], "--json")) == events, "told once"
-    let_go(bed)
-    assert ugro("wait", made["id"]).returncode == 0
-    assert bed.gpu1.path("uploaded").exists()
+    with start(bed, "logs", "-f", made["id"]) as follower:
+        assert follower.stderr
+        assert f"{made['id']} waits: its ranks ended; until " in follower.stderr.readline()
+        let_go(bed)
+        follower.communicate(timeout=60)
+    assert follower.returncode == 0 and bed.gpu1.path("uploaded").exists()
     ended = document(ugro("status", made["id"], "--json"))
     assert (ended["state"], ended["reason"], ended["grace"]) == ("succeeded", "", 600.0)
     assert ugro("cancel", "next").returncode == 0

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, NodeRefused
-from ugro.control_plane.meeting import Meeting, candidates, settle
+from ugro.control_plane.meeting import Meeting, candidates, mistake, settle
 from ugro.nodes.process_manager import Prepared, Way
 
 ADDRESSES = ("127.0.0.1", "127.0.1.1", "::1", "10.0.0.1", "172.17.0.1", "100.64.0.1", "fe80::1", "fd00::1")
@@ -67,3 +67,13 @@ def test_what_is_found_is_reached_by_all_and_means_one_machine(
     if not together:
         assert found.address not in ("127.0.0.1", "127.0.1.1", "::1")
         assert routes[found.address] != found.address, "the other node would meet itself"
+
+
+def test_one_node_alone_meets_at_its_loopback_whatever_its_train_address_is() -> None:
+    behind_nat = config("a", train_address="203.0.113.7")
+    host = said(way("127.0.0.1", "127.0.0.1", "lo"), own="203.0.113.7", addresses={"127.0.0.1": "lo"})
+    assert mistake(behind_nat, host, gang=False) is None
+    (place,), others = candidates(behind_nat, host, gang=False)
+    assert (place.address, others) == ("127.0.0.1", [])
+    refused = mistake(behind_nat, host, gang=True)
+    assert refused and "is none of its addresses" in refused.problem and "127.0.0.1 (lo)" in refused.hint

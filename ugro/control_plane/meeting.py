@@ -71,6 +71,8 @@ async def find_meeting(
         return Meeting({first: host})
     address, port = known or ("", host.port or 0)
     config = pool[first].node
+    if refusal := mistake(config, host, gang=bool(others)):
+        return Meeting({first: refusal})
     likely, unlikely = ([_at(address, host)], []) if known else candidates(config, host, gang=bool(others))
 
     async def meet_at(places: Sequence[Way]) -> Meeting:
@@ -90,6 +92,23 @@ async def find_meeting(
 def _reach(transport: Transport) -> str:
     """An address at which a node may be reached: what the inventory says, else where this machine reached it."""
     return transport.node.train_address or transport.peer_address or transport.node.address
+
+
+def mistake(config: NodeConfig, said: Prepared, gang: bool) -> NodeRefused | None:
+    """What the inventory says of a node's network and the node does not; None if they agree, or it does not say."""
+    if not said.addresses:
+        return None
+    there = ", ".join(f"{printable(address)} ({printable(name)})" for address, name in said.addresses.items())
+    hint = f"correct it in the inventory: {config.name} has {there}"
+    for interface in config.interface.split(",") if config.interface else ():
+        if interface not in said.addresses.values():
+            return NodeRefused(config.name, f"its 'interface' {interface} is not there, or has no address", hint)
+    if gang and config.train_address and said.own not in said.addresses and not _is_loopback(said.own or ""):
+        stands = f", which is {printable(said.own)} there," if said.own and said.own != config.train_address else ""
+        return NodeRefused(
+            config.name, f"its 'train_address' {config.train_address}{stands} is none of its addresses", hint
+        )
+    return None
 
 
 def candidates(config: NodeConfig, host: Prepared, gang: bool) -> tuple[list[Way], list[Way]]:
@@ -135,6 +154,8 @@ def settle(
 
 def _way(config: NodeConfig, said: Prepared, first: str, host: Prepared, place: Way) -> Way | NodeError:
     """How a node gets to a place of the node `first`, or why it does not."""
+    if refusal := mistake(config, said, gang=True):
+        return refusal
     node, where = config.name, f"{printable(place.address)}, where the ranks would meet on {first},"
     apart = not said.network or said.network != host.network  # else both share one network, with its loopback
     if apart and _is_loopback(place.address):

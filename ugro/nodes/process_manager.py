@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.models import Record
 from ugro.common.paths import RunPaths
@@ -212,7 +211,7 @@ async def run_python(transport: Transport, program: str, args: Sequence[str], ti
 async def prepare(
     transport: Transport, peers: Sequence[str], *, knock: int | None = None, ports: tuple[int, int] | None = None
 ) -> Prepared:
-    """See that a node can start its part: its python, torch, `interface` and `train_address`, and (rank 0) a free port.
+    """See that a node can start its part: its python, its torch, and (rank 0) a free port.
 
     It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.
 
@@ -234,26 +233,7 @@ async def prepare(
         )
     if ports and not seen.port:
         raise NodeRefused(transport.name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
-    _require_addresses(transport.node, seen)
     return seen
-
-
-def _require_addresses(node: NodeConfig, seen: Prepared) -> None:
-    """See that what the inventory says of a node's network is there.
-
-    Raises:
-        NodeRefused: it is not.
-    """
-    if not seen.addresses:
-        return
-    there = ", ".join(f"{printable(address)} ({printable(name)})" for address, name in seen.addresses.items())
-    hint = f"correct it in the inventory: {node.name} has {there}"
-    for interface in node.interface.split(",") if node.interface else ():
-        if interface not in seen.addresses.values():
-            raise NodeRefused(node.name, f"its 'interface' {interface} is not there, or has no address", hint)
-    if node.train_address and seen.own not in seen.addresses and not (seen.own or "").startswith("127."):
-        stands = f", which is {printable(seen.own)} there," if seen.own and seen.own != node.train_address else ""
-        raise NodeRefused(node.name, f"its 'train_address' {node.train_address}{stands} is none of its addresses", hint)
 
 
 async def start(transport: Transport, launch: Launch) -> None:
