@@ -317,3 +317,12 @@ def test_a_module_and_a_program_run_as_under_torchrun(ugro: Ugro, project: Path)
     assert again["command"] == ["--no-python", "./train.sh", "a b"]
     assert document(ugro("wait", again["id"], "--json"))["state"] == "succeeded"
     assert "rank 2 of 3: a b" in ugro("logs", again["id"]).stdout
+
+
+def test_what_a_job_that_succeeded_left_running_is_named(ugro: Ugro, project: Path) -> None:
+    background = "subprocess.Popen(['nohup', 'sleep', '7773'], stdout=-3) if rank == 0 else None\n"
+    (project / "leaves.py").write_text("import os, subprocess\nrank = int(os.environ['RANK'])\n" + background)
+    made = document(ugro("launch", "leaves.py", "--grace", "1s", "--yes", "--json"))
+    ended = document(ugro("wait", made["id"], "--json"))
+    assert ended["state"] == "succeeded"
+    assert ended["reason"].startswith("what it left running was ended: gpu-master: sleep (pid ")

@@ -115,6 +115,10 @@ def test_an_address_that_every_node_has(bed: Testbed, ugro: Ugro, given: Callabl
     done = ugro("launch", "t.py", "--dry-run")
     assert "172.17.0.1, where the ranks would meet on gpu-master, is an address of gpu1 too (docker0)" in done.stderr
     assert done.returncode == 2 and "set 'train_address' of gpu-master" in done.stderr
+    done = ugro("launch", "t.py")
+    assert done.returncode == 1 and "set 'train_address' of gpu-master" in done.stderr
+    failed = document(ugro("status", "job-001", "--json"))
+    assert failed["first_failure"]["cause"] == "launch_failed" and "train_address" in failed["reason"]
 
 
 def test_the_first_address_that_all_reach(bed: Testbed, ugro: Ugro, given: Callable[..., None]) -> None:

@@ -393,13 +393,14 @@ class Controller:
         """Take back a launch that did not come about; where no node was told to start, there is nothing to end."""
         node = error.node if isinstance(error, NotStarted) else job.nodes[0]
         cause = "node_lost" if isinstance(error, NotStarted) and error.lost else "launch_failed"
-        failure = FirstFailure(rank=None, node=node, cause=cause, message=error.message)
-        job = job.model_copy(update={"first_failure": failure, "reason": error.message})
-        self._store.save(job, "failing", error.message)
+        words = "; ".join(filter(None, (error.message, error.hint)))  # what to set is in the hint
+        failure = FirstFailure(rank=None, node=node, cause=cause, message=words)
+        job = job.model_copy(update={"first_failure": failure, "reason": words})
+        self._store.save(job, "failing", words)
         if job.placement and job.placement.master_port:
             await self._finish(job, JobState.FAILED, CANCEL_GRACE)
         else:
-            self._end(job, JobState.FAILED, error.message, "no node was told to start")
+            self._end(job, JobState.FAILED, words, "no node was told to start")
 
 
 def _becomes_long(before: Silence | None, now: Silence) -> bool:
