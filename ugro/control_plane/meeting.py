@@ -77,7 +77,8 @@ async def find_meeting(
 
     async def meet_at(places: Sequence[Way]) -> Meeting:
         async def ask(transport: Transport) -> Prepared:
-            return await prepare(transport, [place.address for place in places], knock=port)
+            knock = None if known else port  # rank 0 may listen there by now, and wants no strangers
+            return await prepare(transport, [place.address for place in places], knock=knock)
 
         answers = await pool.each(others, ask)
         return settle(config, host, places, port, {node: (pool[node].node, said) for node, said in answers.items()})
