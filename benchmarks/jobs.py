@@ -199,7 +199,7 @@ class Bench:
 
     def _torchrun(self, number: int, port: int) -> list[str]:
         paths = RunPaths("~/.ugro", "loop", 1, number)
-        launch = Launch(paths, "", SCRIPT, (), NODES, 1, ADDRESS, port, sys.executable)
+        launch = Launch(paths, "", (SCRIPT,), NODES, 1, ADDRESS, port, sys.executable)
         return torchrun_command(launch)
 
     def _node(self, number: int) -> Path:

@@ -17,14 +17,13 @@ import psutil
 import pytest
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import NodeRefused
 from ugro.control_plane import network_check
 from ugro.control_plane.checkup import Level
 from ugro.control_plane.launcher import Launcher
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.network_check import check_network
 from ugro.control_plane.network_report import NetworkReport
-from ugro.nodes.checkup import NodeReport, Way, examine, find_way, sample_clock
+from ugro.nodes.checkup import NodeReport, examine, sample_clock
 from ugro.nodes.machine import ask_machine, parse_machine
 from ugro.nodes.pool import Pool
 from ugro.nodes.scripts import load
@@ -151,12 +150,6 @@ def test_the_script_in_other_shells(shell: list[str]) -> None:
     done = subprocess.run([*shell, "-c", load("checkup.sh"), "sh", "N"], capture_output=True, text=True, timeout=30)
     parsed = parse_machine(done.stdout, "N")
     assert parsed and parsed.complete and parsed.shm_mib is not None and "lo" in parsed.interfaces
-
-
-async def test_the_way_to_a_peer(here: LocalTransport) -> None:
-    assert await find_way(here, "127.0.0.2") == Way(peer="127.0.0.2", address="127.0.0.1", interface="lo")
-    with pytest.raises(NodeRefused, match=r"no way to no\.such\.host\.invalid"):
-        await find_way(here, "no.such.host.invalid")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -128,6 +128,8 @@ def test_equal_runs_were_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     found = document("train.py", "--", "--lr", "1")
     assert found["estimate"]["source"] == "measured" and found["estimate"]["mib"] == 3000
     assert found["estimate"]["terms"] == [] and found["gpus"][0]["batch"] is None
+    remember(monkeypatch, PastRun(run_key("-m", ("torch", "1"), None), 4000))
+    assert document("-m", "torch", "--", "1")["estimate"]["mib"] == 4000
 
 
 def test_other_runs_correct_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -298,3 +298,31 @@ def test_a_job_gets_the_nodes_with_the_fastest_links_and_why_says_so(ugro: Ugro,
     assert document(ugro("wait", made["id"], "--json"))["nodes"] == ["gpu-master", "gpu2"]
     reasons = document(ugro("why", made["id"], "--json"))["reasons"]
     assert "its links are the fastest: 940 Mbit/s against 95 Mbit/s" in reasons[0]
+
+
+def test_a_module_and_a_program_run_as_under_torchrun(ugro: Ugro, project: Path) -> None:
+    (project / "pkg").mkdir()
+    (project / "pkg/__init__.py").write_text("word = 'café'\n")
+    (project / "pkg/train.py").write_text("from . import word\n" + SCRIPTS["fine.py"] + "print(word, __name__)\n")
+    (project / "train.sh").write_text("#!/bin/sh\nexec python3 -c \"print('rank $RANK of $WORLD_SIZE: $1')\"\n")
+    (project / "train.sh").chmod(0o755)
+    module = document(ugro("launch", "-m", "pkg.train", "--yes", "--json", "--", "--lr", "1"))
+    ended = document(ugro("wait", module["id"], "--json"))
+    assert (ended["state"], ended["command"]) == ("succeeded", ["-m", "pkg.train", "--lr", "1"])
+    assert [line["text"] for line in document(ugro("logs", module["id"], "--json"))].count("café __main__") == 3
+    (project / "job.yaml").write_text("script: ./train.sh\nno_python: true\nargs: [a b]\n")
+    program = document(ugro("launch", "job.yaml", "--yes", "--json"))
+    assert document(ugro("wait", program["id"], "--json"))["command"] == ["--no-python", "./train.sh", "a b"]
+    again = document(ugro("resume", program["id"], "--from", "0", "--yes", "--json"))
+    assert again["command"] == ["--no-python", "./train.sh", "a b"]
+    assert document(ugro("wait", again["id"], "--json"))["state"] == "succeeded"
+    assert "rank 2 of 3: a b" in ugro("logs", again["id"]).stdout
+
+
+def test_what_a_job_that_succeeded_left_running_is_named(ugro: Ugro, project: Path) -> None:
+    background = "subprocess.Popen(['nohup', 'sleep', '7773'], stdout=-3) if rank == 0 else None\n"
+    (project / "leaves.py").write_text("import os, subprocess\nrank = int(os.environ['RANK'])\n" + background)
+    made = document(ugro("launch", "leaves.py", "--grace", "1s", "--yes", "--json"))
+    ended = document(ugro("wait", made["id"], "--json"))
+    assert ended["state"] == "succeeded"
+    assert ended["reason"].startswith("what it left running was ended: gpu-master: sleep (pid ")

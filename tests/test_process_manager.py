@@ -15,7 +15,7 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.nodes import process_manager
-from ugro.nodes.process_manager import Launch, launch_script
+from ugro.nodes.process_manager import Launch, Way, launch_script, program_name
 from ugro.nodes.run_files import RankFiles, RunFiles, look, parse_look
 from ugro.nodes.transport import LocalTransport
 
@@ -31,8 +31,7 @@ def launch(home: Path, **changes: object) -> Launch:
     given = Launch(
         paths=RunPaths("~/.ugro", "job-001", 1, 0),
         uid="uid-1",
-        script="train.py",
-        args=(),
+        command=("train.py",),
         nnodes=1,
         nproc=1,
         master_addr="127.0.0.1",
@@ -79,8 +78,7 @@ def test_the_launch_script_is_what_it_was() -> None:
     plan = Launch(
         paths=RunPaths("~/.ugro", "job-007", 2, 1),
         uid="0123456789abcdef",
-        script="train it.py",
-        args=("--lr", "1e-4", "$(touch x)", "it's\n"),
+        command=("train it.py", "--lr", "1e-4", "$(touch x)", "it's\n"),
         nnodes=3,
         nproc=2,
         master_addr="192.168.1.100",
@@ -98,7 +96,7 @@ def test_the_launch_script_is_what_it_was() -> None:
 
 async def test_a_rank_leaves_its_own_exit_code(home: Path, node: LocalTransport) -> None:
     script(home, "import os, sys; print('hello', os.environ['UGRO_JOB'], sys.argv[1:]); sys.exit(3)")
-    plan = launch(home, args=("a b", "$(touch pwned)", "'\"", "new\nline", "../.."))
+    plan = launch(home, command=("train.py", "a b", "$(touch pwned)", "'\"", "new\nline", "../.."))
     await process_manager.start(node, plan)
     run = await until(node, plan, "over")
     assert run.claimed and run.uid == "uid-1" and not run.rebooted
@@ -152,12 +150,40 @@ async def test_stop_ends_everything_and_notes_how(home: Path, node: LocalTranspo
             await asyncio.sleep(0.05)
     before = members(plan.run)
     assert len(before) >= 6
-    assert await process_manager.stop(node, plan.paths, plan.uid, grace=0.3) == []
+    assert (await process_manager.stop(node, plan.paths, plan.uid, grace=0.3)).left == ()
     run = await seen(node, plan)
     assert run.over
     assert (run.ranks[0].pid, run.ranks[0].signal) == (rank.pid, "KILL"), "the script's own end is on record"
     assert members(plan.run) == []
     assert not [pid for pid in before if alive(pid)]
+
+
+async def test_what_a_script_left_behind_is_named(home: Path, node: LocalTransport) -> None:
+    script(home, "import subprocess\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\n")
+    plan = launch(home, uid="uid-of-its-own")
+    await process_manager.start(node, plan)
+    await until(node, plan, "over")
+    (left,) = await process_manager.detached(node, plan.paths, plan.uid)
+    assert left.name == "sleep"
+    assert alive(left.pid)
+    stopped = await process_manager.stop(node, plan.paths, plan.uid, grace=3)
+    assert left in stopped.detached and stopped.left == () and not alive(left.pid)
+    assert await process_manager.detached(node, plan.paths, plan.uid) == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["/usr/bin/python3.11", "-u", "/a/upload.py", "--key", "k"], "python3.11 upload.py"),
+        (["python", "-m", "pkg.upload"], "python pkg.upload"),
+        (["bash", "-c", "curl -H 'key: k'"], "bash"),
+        (["rclone", "copy", "k:secret"], "rclone"),
+        (["", ""], ""),
+        (["\x1b[31mred" + "x" * 99], "red" + "x" * 57),
+    ],
+)
+def test_a_program_is_named_without_what_may_be_secret(words: list[str], name: str) -> None:
+    assert program_name(words) == name
 
 
 async def test_stop_never_hits_a_reused_pid(home: Path, node: LocalTransport) -> None:
@@ -168,7 +194,7 @@ async def test_stop_never_hits_a_reused_pid(home: Path, node: LocalTransport) ->
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     (folder / "pid").write_text(f"{bystander.pid} 12345 {boot}\n")
     (folder / "rank-0.pid").write_text(f"{bystander.pid} 12345\n")
-    assert await process_manager.stop(node, plan.paths, plan.uid, grace=1) == []
+    assert (await process_manager.stop(node, plan.paths, plan.uid, grace=1)).left == ()
     assert bystander.returncode is None
     run = await seen(node, plan)
     assert not run.runner_alive and not run.ranks[0].alive
@@ -188,7 +214,7 @@ async def test_a_reboot_is_told_by_the_boot_id(home: Path, node: LocalTransport)
 async def test_nothing_was_ever_started(home: Path, node: LocalTransport) -> None:
     run = await seen(node, launch(home))
     assert not run.claimed and not run.over and run.ranks == ()
-    assert await process_manager.stop(node, launch(home).paths, "uid-1", grace=1) == []
+    assert (await process_manager.stop(node, launch(home).paths, "uid-1", grace=1)).left == ()
 
 
 async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home: Path, node: LocalTransport) -> None:
@@ -206,21 +232,20 @@ async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home:
 
 async def test_prepare_says_what_is_missing(home: Path, node: LocalTransport) -> None:
     real = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
-    ready = await process_manager.prepare(real, "127.0.0.1", (29500, 30499))
-    assert ready.interface == "lo" and ready.port and 29500 <= ready.port <= 30499
-    assert ready.python == sys.version.split()[0]
-    with pytest.raises(NodeRefused, match="no way to"):
-        await process_manager.prepare(real, "no such host", None)
+    ready = await process_manager.prepare(real, ["127.0.0.2", "no such host"], ports=(29500, 30499))
+    assert ready.ways == (Way(peer="127.0.0.2", address="127.0.0.1", interface="lo"),) and ready.errors["no such host"]
+    assert ready.port and 29500 <= ready.port <= 30499
+    assert ready.python == sys.version.split()[0] and ready.addresses["127.0.0.1"] == "lo"
     missing = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python="/no/python"))
     with pytest.raises(NodeRefused, match="/no/python cannot be run there"):
-        await process_manager.prepare(missing, "127.0.0.1", None)
+        await process_manager.prepare(missing, ["127.0.0.1"])
 
 
 async def test_the_port_is_one_that_nothing_listens_on(home: Path) -> None:
     real = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     taken = server.sockets[0].getsockname()[1]
-    found = await process_manager.prepare(real, "127.0.0.1", (taken, taken + 50))
+    found = await process_manager.prepare(real, ["127.0.0.1"], ports=(taken, taken + 50))
     assert found.port and found.port != taken
     server.close()
     await server.wait_closed()

@@ -92,8 +92,11 @@ async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(bed: Bed, scri
     assert ended.state == JobState.SUCCEEDED, ended.reason
     assert sorted((bed.home / "started").read_text()) == ["0", "1"], "each rank started once"
     kinds = bed.kinds(ended)
-    assert ("queued" in kinds) == (script != "start.sh"), "before the start, it waits for its turn again"
     told = [event.message for event in bed.store.events(job.id) if error.message in event.message]
+    if script == "prepare.py":  # the second question about the way to the meeting point is answered
+        assert not told
+        return
+    assert ("queued" in kinds) == (script != "start.sh"), "before the start, it waits for its turn again"
     assert told, "and its timeline says why"
 
 

@@ -19,13 +19,16 @@ from ugro.common.errors import EXIT_JOB_FAILED, EXIT_NODES, EXIT_OK, InputError,
 from ugro.common.text import printable
 from ugro.control_plane.checkup import Finding, Level, Report, judge, judge_state
 from ugro.control_plane.checkup.findings import info, warning
-from ugro.control_plane.launcher import Launcher, peer_of
+from ugro.control_plane.launcher import Launcher
+from ugro.control_plane.meeting import find_meeting
 from ugro.control_plane.metadata_store.links import Links
 from ugro.control_plane.network_check import check_network
 from ugro.control_plane.network_report import Link, NetworkReport, idle_gpus
 from ugro.control_plane.resource_manager.governor import leases
-from ugro.nodes.checkup import NodeReport, examine, file_system, find_way
+from ugro.control_plane.resource_manager.twins import twins
+from ugro.nodes.checkup import NodeReport, examine, file_system
 from ugro.nodes.pool import Pool
+from ugro.nodes.process_manager import PORTS
 from ugro.nodes.transport import Transport
 
 SIGNS = {
@@ -78,7 +81,7 @@ class Checkup:
         launcher = Launcher(self._app.store, self._app.inventory, pool, None)
         async with self._progress():
             kind, self.reports = await asyncio.gather(file_system(self._app.store.home), self._examine(pool))
-            await self._find_ways(pool, launcher)
+            await self._find_ways(pool)
             state = judge_state(str(self._app.store.home), kind).about(None)
             self.findings = [*judge(self._nodes, self.reports), state]
             if self._with_network:
@@ -97,18 +100,12 @@ class Checkup:
 
         return await pool.each([node.name for node in self._nodes], one)
 
-    async def _find_ways(self, pool: Pool, launcher: Launcher) -> None:
-        """The interface of each node towards the others, once it is known where those were reached."""
-        able = [node for node, report in self.reports.items() if isinstance(report, NodeReport) and report.python]
+    async def _find_ways(self, pool: Pool) -> None:
+        """The interface of each node towards the others, as a launch on all of them would find it."""
+        able = [node for node, report in self.reports.items() if _torch(report)]
         if len(able) < 2:
             return
-        ways = await pool.each(
-            able,
-            lambda transport: find_way(
-                transport, launcher.reach(launcher.inventory.node(peer_of(able, transport.name)))
-            ),
-        )
-        for node, way in ways.items():
+        for node, way in (await find_meeting(pool, able, PORTS)).ways.items():
             report = self.reports[node]
             assert isinstance(report, NodeReport)
             if isinstance(way, NodeError):
@@ -122,6 +119,8 @@ class Checkup:
             for node, report in self.reports.items()
             if isinstance(report, NodeReport) and report.python and report.python.distributed
         }
+        for node in twins(able, {node: getattr(self.reports[node], "view", None) for node in able}):
+            del able[node]  # two ranks on one machine measure no network
         if len(able) < 2:
             text = "the network was not measured: that needs two nodes with a working torch"
             self.findings.append(info("network", text).about(None))
@@ -184,6 +183,11 @@ class Checkup:
         if self.network:
             print_network(self.network)
         console().print(summary(len(self._nodes), self.findings))
+
+
+def _torch(report: Report) -> str | None:
+    """The torch of a node; None where there is none, or it could not be read."""
+    return report.python.torch if isinstance(report, NodeReport) and report.python else None
 
 
 def node_document(node: NodeConfig, report: Report) -> dict[str, Any]:

@@ -14,10 +14,11 @@ from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.output import console, print_json, table
 from ugro.common.config import inventory_path
 from ugro.common.errors import InputError
-from ugro.common.job_spec import load_job_spec
+from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.text import printable, size
 from ugro.common.units import check_vram, parse_mib
-from ugro.control_plane.history import run_key
+from ugro.control_plane.command import require_source
+from ugro.control_plane.history import run_of
 from ugro.control_plane.memory import past_runs
 from ugro.control_plane.resource_manager.known_models import parameter_count
 from ugro.control_plane.resource_manager.predictor import (
@@ -32,7 +33,6 @@ from ugro.control_plane.resource_manager.predictor import (
     read_workload,
 )
 from ugro.control_plane.resource_manager.workload import LARGEST, METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
-from ugro.control_plane.submission import require_script
 
 USUAL_GIB = (8, 12, 16, 24, 80)
 """Sizes of GPUs that are shown where no GPU of the cluster is known yet."""
@@ -61,6 +61,8 @@ class Card:
 
 @command(cls=ScriptCommand, epilog=EXAMPLES)
 @click.argument("script", required=False)
+@click.option("-m", "--module", is_flag=True, help="SCRIPT is a module, as for `ugro launch`.")
+@click.option("--no-python", is_flag=True, help="SCRIPT is a program, likewise.")
 @click.option("--model", metavar="NAME|SIZE", help="A model's name or size: llama-7b, gpt2-xl, resnet50, 1.3b.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="amp: fp32 weights under autocast.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS))
@@ -72,7 +74,16 @@ class Card:
 @click.option("--gpus", type=Whole(1, LARGEST), metavar="N", help="All together. Default: those of the cluster.")
 @click.option("--vram", metavar="SIZE", help="What it takes of each GPU, if you know: 10G.")
 @json_option
-def estimate(app: App, script: str | None, gpus: int | None, vram: str | None, as_json: bool, **options: Any) -> None:
+def estimate(
+    app: App,
+    script: str | None,
+    module: bool,
+    no_python: bool,
+    gpus: int | None,
+    vram: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """How much memory a training takes of each GPU, whether it fits the cluster's, and what would fit."""
     said = _vram(vram)
     args: tuple[str, ...] = click.get_current_context().meta["ugro.script_args"]
@@ -80,8 +91,8 @@ def estimate(app: App, script: str | None, gpus: int | None, vram: str | None, a
         raise _unknown_size(options["model"])
     key = ""
     if script is not None:
-        script, args, per_node, in_file = _read_script(script, args)
-        said, key = said if said is not None else in_file, run_key(script, args, per_node)
+        spec = _read_script(script, args, module, no_python)
+        args, said, key = spec.args, spec.vram if said is None else said, run_of(spec)
     cards = _cards(app)
     count = gpus or sum(card.node is not None for card in cards) or 1
     workload = read_workload([*args, *_as_arguments(options)], count)
@@ -109,18 +120,20 @@ def _vram(said: str | None) -> int | None:
         raise InputError(f"--vram: found {said!r}: {error}") from None
 
 
-def _read_script(script: str, args: tuple[str, ...]) -> tuple[str, tuple[str, ...], int | None, int | None]:
-    """The script, its arguments, GPUs of a node and memory in MiB, from the command line or a job.yaml.
+def _read_script(script: str, args: tuple[str, ...], module: bool, no_python: bool) -> JobSpec:
+    """What would run with these arguments, from the command line or a job.yaml.
 
     Raises:
-        InputError: there is no such file.
+        InputError: it is not there.
     """
-    if Path(script).suffix not in (".yaml", ".yml"):
-        require_script(Path(), script)
-        return script, args, None, None
-    spec = load_job_spec(Path(script))
-    require_script(Path(script).parent / spec.workdir, spec.script)
-    return spec.script, (*spec.args, *args), spec.gpus_per_node, spec.vram
+    if module or no_python or Path(script).suffix not in (".yaml", ".yml"):
+        # Not checked as a job's: nothing is sent, so any path will do.
+        spec, directory = JobSpec.model_construct(script=script, args=args, module=module, no_python=no_python), Path()
+    else:
+        spec = load_job_spec(Path(script))
+        spec, directory = spec.model_copy(update={"args": (*spec.args, *args)}), Path(script).parent / spec.workdir
+    require_source(directory, spec)
+    return spec
 
 
 def _as_arguments(options: dict[str, Any]) -> list[str]:

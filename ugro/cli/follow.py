@@ -93,6 +93,8 @@ async def wait(app: App, controller: Controller, job: Job) -> Job:
 def _why_it_waits(app: App, job_id: str) -> str:
     """In short, as things were at the last tick; nothing for a job that does not wait."""
     job = app.store.job(job_id)
+    if job.state == JobState.RUNNING:
+        return job.reason  # once its ranks have ended, that names what they left running
     waiting = job.state in (JobState.QUEUED, JobState.HELD) and not job.wish
     return reasons(queue_as_seen(app))[job_id] if waiting else ""
 

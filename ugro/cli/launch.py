@@ -18,6 +18,7 @@ from ugro.common.errors import InputError, JobFailed
 from ugro.common.job_spec import PRIORITIES, JobSpec, job_spec, load_job_spec
 from ugro.common.models import CodeVersion, Job, JobState
 from ugro.common.text import printable
+from ugro.control_plane.command import interpreter_hint
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.aftermath import once_mended
 from ugro.control_plane.forecast import Forecast
@@ -35,6 +36,8 @@ ALIKE = 0.7
 EXAMPLES = """\b
 Examples:
   ugro launch train.py --nodes 2 -- --epochs 3 --lr 1e-4
+  ugro launch -m pkg.train -- --epochs 3
+  ugro launch --no-python ./train.sh -- 3
   ugro launch job.yaml --follow
   ugro launch --model llama-7b --dataset wikitext --epochs 3 --name test-run-1
 
@@ -47,6 +50,10 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
     context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.option("-m", "--module", is_flag=True, default=None, help="SCRIPT is a module, as for torchrun: pkg.train.")
+@click.option(
+    "--no-python", is_flag=True, default=None, help="SCRIPT is a program: ./train.sh, or one in the nodes' PATH."
+)
 @click.option("--nodes", metavar="N|NAMES", help="How many nodes, or which (comma-separated). Default: all.")
 @click.option("--gpus-per-node", type=Whole(min=0), metavar="N", help="Default: all GPUs of a node; 0: a CPU rank.")
 @click.option("--name", help="What to call the job; works wherever its id does.")
@@ -65,6 +72,7 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
 @click.option(
     "--time-warning", metavar="TIME", help="SIGUSR2 so long before. Default: a tenth of the time, at most 5m."
 )
+@click.option("--grace", metavar="TIME", help="What it leaves running when it succeeds may go on for so long: 10m.")
 @click.option(
     "--on-failure", multiple=True, metavar="[CAUSE=]ask|retry|fail", help="Propose and wait, try again, or neither."
 )
@@ -85,7 +93,7 @@ def launch(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Run a training on the cluster: a script, a job.yaml, or the inventory's default script.
+    """Run a training on the cluster: a script, a module, a program, a job.yaml, or the inventory's default script.
 
     The working directory is copied as it is now and sent to every node, without what .gitignore and .ugroignore name.
     """
@@ -132,26 +140,34 @@ def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], op
         given["after"] = tuple(_by_id(app, word) for word in given["after"])
     if words and not words[0].startswith("-"):
         first, *rest = words
+        how = "-m " if given.get("module") else "--no-python " if given.get("no_python") else ""
         if rest:
+            hint = "" if how else interpreter_hint(Path(), (*words, *script_args))
             raise InputError(
                 f"{printable(rest[0])!r} is not an option of `ugro launch`",
-                f"{_meant(rest[0])}what the script should get stands after --: "
-                f"ugro launch {shlex.quote(first)} -- {shlex.join(rest)}",
+                hint
+                or f"{_meant(rest[0])}what the script should get stands after --: "
+                f"ugro launch {how}{shlex.quote(first)} -- {shlex.join(rest)}",
             )
-        if Path(first).suffix in (".yaml", ".yml"):
+        if Path(first).suffix in (".yaml", ".yml") and not how:
             spec = load_job_spec(Path(first))
             given = {"after": tuple(_by_id(app, word) for word in spec.after)} | given
             workdir = str(Path(first).parent / spec.workdir)  # as the file says it, from where the file is
             if rules:
                 given["checkpoints"] = spec.checkpoints.model_dump() | rules
             return job_spec(**(spec.model_dump() | given | {"args": (*spec.args, *script_args), "workdir": workdir}))
-        return job_spec(script=_relative(first), args=script_args, checkpoints=rules or None, **given)
-    script = app.inventory.script
-    if not script:
+        script = first if given.get("module") else _relative(first)
+        if given.get("no_python") and script != first:
+            script = f"./{script}"  # a name alone would be looked for in PATH
+        return job_spec(script=script, args=script_args, checkpoints=rules or None, **given)
+    if "module" in given or "no_python" in given:
+        raise InputError("no module or program is named", "name it: ugro launch -m pkg.train")
+    default = app.inventory.script
+    if not default:
         raise InputError(
             "no script is named", f"ugro launch train.py, or set defaults: script: in {app.inventory.path}"
         )
-    return job_spec(script=_relative(script), args=(*words, *script_args), checkpoints=rules or None, **given)
+    return job_spec(script=_relative(default), args=(*words, *script_args), checkpoints=rules or None, **given)
 
 
 def _meant(word: str) -> str:
@@ -234,7 +250,7 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
         uid="dry-run",
         name=spec.name or "dry-run",
         submitted_at=time.time(),
-        command=(spec.script, *spec.args),
+        command=spec.command,
         code=CodeVersion(directory=spec.workdir, files=0, size_bytes=0),
     )
 

@@ -20,6 +20,7 @@ from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, Checkpoint, Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, count, duration, printable, size
+from ugro.control_plane.resource_manager.twins import REMEDY, twins
 
 PIPE_WIDTH = 200
 SHORT_UUID = 12
@@ -95,7 +96,7 @@ def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
     record["ranks"] = [rank_document(rank) for rank in job.ranks]
     record["nodes"] = list(job.nodes)
     record["cancel_requested"] = job.wish is not None
-    for key in ("time_limit", "time_warning", "vram"):
+    for key in ("time_limit", "time_warning", "grace", "vram"):
         record[key] = getattr(asked, key, None)
     record["after"] = list(asked.after) if asked else []
     record["not_before"] = stamp(asked.not_before) if asked else None
@@ -133,7 +134,9 @@ def node_document(
     name: str, inventory: Inventory, view: NodeView | None, error: NodeError | None, drain: Drain | None
 ) -> dict[str, Any]:
     """The stable JSON form of a node: what it says now, or what it said last and why it does not answer."""
-    known = view.model_dump(mode="json", exclude={"node", "seen_at"}) if view else {"gpus": []}
+    known = (
+        view.model_dump(mode="json", exclude={"node", "seen_at", "pid_namespace", "folder"}) if view else {"gpus": []}
+    )
     return {
         "name": name,
         "address": inventory.nodes[name].address,
@@ -154,7 +157,12 @@ def node_documents(
     drains: Mapping[str, Drain],
 ) -> list[dict[str, Any]]:
     """The stable JSON form of all nodes, in the inventory's order."""
-    return [node_document(name, inventory, views[name], errors[name], drains.get(name)) for name in inventory.nodes]
+    same = twins(inventory.nodes, views)
+    return [
+        node_document(name, inventory, views[name], errors[name], drains.get(name))
+        | {"same_as": same[name].node if name in same else None}
+        for name in inventory.nodes
+    ]
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
@@ -181,9 +189,12 @@ def nodes_table(
 ) -> Table:
     """One row per GPU, one for a node without GPUs, with the age of what is not fresh and why a node gets no job."""
     made = table("NODE", "GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "PROCESSES", "LOAD", "DISK FREE", "SEEN")
+    same = twins(inventory.nodes, views)
     for name in inventory.nodes:
         view, error = views[name], errors[name]
         seen = _seen(view, error)
+        if name in same:
+            seen.append(f", {printable(same[name].text(name))}: {REMEDY}", "yellow")
         if name in inventory.departed:
             seen.append(", departed: it left the inventory, and is watched until its jobs have ended", "yellow")
         elif drain := drains.get(name):

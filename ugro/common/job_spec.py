@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from ugro.common.causes import CAUSES
 from ugro.common.errors import JobSpecError
@@ -106,11 +107,17 @@ class CheckpointRules(Config):
 class JobSpec(Config):
     """What to run, frozen at submission as `spec.json`.
 
+    `script` is a file inside the working directory; with `module` the name of a module, as for `python -m`; with
+    `no_python` a program, looked for on the node as a shell does. In a file, `module: pkg.train` says both.
     `nodes` is a number of nodes, or their names; None means every node. `gpus_per_node` None means every GPU of a node.
     `not_before` is in seconds since the epoch. `time_limit` is in seconds of running, and `time_warning` so many
-    seconds before it the ranks get SIGUSR2. `vram` is in MiB for each GPU. `hang_after` bounds the watchdog's patience.
+    seconds before it the ranks get SIGUSR2. `grace`: so many seconds what a job that succeeded left running may go on
+    before it is ended; None: it is ended at once. `vram` is in MiB for each GPU. `hang_after` bounds the
+    watchdog's patience.
     """
 
+    module: bool = False
+    no_python: bool = False
     script: Line
     args: tuple[Text, ...] = ()
     name: Name | None = None
@@ -124,11 +131,28 @@ class JobSpec(Config):
     not_before: Moment | None = None
     time_limit: Seconds | None = None
     time_warning: Seconds | None = None
+    grace: Seconds | None = None
     vram: Mib | None = None
     hang_after: HangAfter | None = None
     checkpoints: CheckpointRules = Field(default_factory=CheckpointRules)
     on_failure: FailurePolicy = Field(default_factory=FailurePolicy)
     schema_version: Literal[1] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _module_by_name(cls, fields: object) -> object:
+        if isinstance(fields, dict) and isinstance(fields.get("module"), str):
+            if fields.get("script") is not None:
+                raise ValueError("either a 'script' or a 'module' is expected, not both")
+            return fields | {"script": fields["module"], "module": True}
+        return fields
+
+    @field_validator("no_python")
+    @classmethod
+    def _no_module_without_python(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("module"):
+            raise ValueError("Python runs a module, so it goes without 'module'")
+        return value
 
     @field_validator("name")
     @classmethod
@@ -197,11 +221,38 @@ class JobSpec(Config):
 
     @field_validator("script")
     @classmethod
-    def _script_inside(cls, value: str) -> str:
-        path = Path(value)
-        if not value or value.startswith("-") or path.is_absolute() or ".." in path.parts:
+    def _script_inside(cls, value: str, info: ValidationInfo) -> str:
+        path, foreign = Path(value), bool(info.data.get("no_python"))  # a program may be the node's own
+        if info.data.get("module"):
+            is_file = path.suffix in (".py", ".sh", ".yaml", ".yml")
+            if is_file or not all(part.isidentifier() for part in value.split(".")):
+                raise ValueError("the name of a module is expected, as in pkg.train")
+        elif not value or value.startswith("-") or ".." in path.parts or (path.is_absolute() and not foreign):
             raise ValueError("a path inside the working directory is expected")
         return value
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What runs, as torchrun's command line has it: `-m pkg.train …`, `--no-python ./train.sh …`, `train.py …`."""
+        how = ("-m",) if self.module else ("--no-python",) if self.no_python else ()
+        return (*how, self.script, *self.args)
+
+    def source(self, directory: Path) -> str | None:
+        """The file of the working directory that runs, as a path in there.
+
+        None: it is not there. A module may be installed on the nodes, and a program of theirs have no path.
+        """
+        if self.module:
+            path = self.script.replace(".", "/")
+            choices = [f"{path}.py", f"{path}/__main__.py"]
+        else:
+            choices = [self.script] if not self.no_python or _in_directory(self.script) else []
+        return next((os.path.normpath(choice) for choice in choices if (directory / choice).is_file()), None)
+
+
+def _in_directory(program: str) -> bool:
+    """Whether a program is looked for from the working directory, and not in PATH or anywhere else."""
+    return "/" in program and not program.startswith("/")
 
 
 def load_job_spec(path: Path) -> JobSpec:

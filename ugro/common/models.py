@@ -57,12 +57,15 @@ class NodeView(Record):
 
     `clock_offset` is the node's clock minus the master's, in seconds, good to about half of the round trip.
     `gpu_problem` is nvidia-smi's complaint in words; a node without GPUs has neither GPUs nor a problem.
-    `owner` is what the node's owner file says of the master that runs it.
+    `owner` is what the node's owner file says of the master that runs it. `pid_namespace` names its process table, and
+    `folder` the place of its `base_dir` there: they tell nodes apart that have one boot id.
     """
 
     node: str
     seen_at: float
     boot_id: str
+    pid_namespace: str | None = None
+    folder: str | None = None
     clock_offset: float
     cpu_count: int
     load_1m: float | None = None

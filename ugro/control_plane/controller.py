@@ -22,7 +22,7 @@ from ugro.common.models import Drain, Job, JobState, NodeView, Placement, Silenc
 from ugro.common.text import duration
 from ugro.control_plane import reconcile
 from ugro.control_plane.failure_handler.rendezvous import PATIENCE, tell, waits_to_meet
-from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words
+from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words, running
 from ugro.control_plane.launcher import Launcher, OnCode
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
@@ -270,7 +270,7 @@ class Controller:
                 self._begin(("leftovers", job_id, attempt), tuple(back), clear)
 
     async def _clear(self, job: Job, nodes: Sequence[str], back: Sequence[str]) -> None:
-        if await self.launcher.stop(job, LEFTOVER_GRACE, back):
+        if (await self.launcher.stop(job, LEFTOVER_GRACE, back)).problems:
             return
         self._store.remember_leftovers(job, [node for node in nodes if node not in back])
         for node in back:
@@ -296,6 +296,8 @@ class Controller:
         job = job.model_copy(update={"ranks": found.ranks})
         if found.phase == Phase.UNKNOWN:
             return job
+        if found.phase == Phase.SUCCEEDED and (waits := await self._steps.waits_for_leftovers(job, found, seen)):
+            return running(job, waits)
         changed: dict[str, object] = {"state": JobState(found.phase.value), "unknown_since": None}
         if found.phase != Phase.RUNNING:
             changed["ended_at"] = reconcile.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()

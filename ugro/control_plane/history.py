@@ -11,10 +11,11 @@ from ugro.common.job_spec import JobSpec
 
 def run_of(spec: JobSpec) -> str:
     """The `run_key` of a job."""
-    return run_key(spec.script, spec.args, spec.gpus_per_node)
+    what, *args = spec.command
+    return run_key(what, tuple(args), spec.gpus_per_node)
 
 
 @functools.lru_cache(maxsize=4096)
-def run_key(script: str, args: tuple[str, ...], gpus_per_node: int | None) -> str:
+def run_key(what: str, args: tuple[str, ...], gpus_per_node: int | None) -> str:
     """The same for jobs of the same script with the same arguments on as many GPUs a node."""
-    return hashlib.sha256(json.dumps([script, list(args), gpus_per_node]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([what, list(args), gpus_per_node]).encode()).hexdigest()[:16]

@@ -7,8 +7,9 @@ step may be cut short anywhere: the next one, of whichever process, continues fr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -17,7 +18,7 @@ from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, UgroError, Unreachable
 from ugro.common.models import FirstFailure, GpuSample, Job, JobState, NodeView, Wish
 from ugro.common.paths import run_paths
-from ugro.common.text import count
+from ugro.common.text import count, moment
 from ugro.control_plane import reconcile
 from ugro.control_plane.blame import first_failure
 from ugro.control_plane.evidence import node_log, rank_log
@@ -37,7 +38,7 @@ CANCEL_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
 
 LEFTOVER_GRACE = 3.0
-"""The same for what a job that succeeded left behind."""
+"""The same for what a job that succeeded left running, once its `grace` is over."""
 
 SAMPLE_SECONDS = 10.0
 """How often what a job's GPUs show is kept."""
@@ -129,10 +130,27 @@ class JobSteps:
             case Phase.RUNNING if found.ranks != known:
                 self._store.save(running(job), "ranks", reconcile.news_of_ranks(known, found.ranks))
             case Phase.SUCCEEDED:
-                return self._finish(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
+                return Step(Kind.END, lambda: self._succeed(job, found, seen))
             case Phase.FAILED:
                 return Step(Kind.END, lambda: self._fail(job, found, seen))
         return None
+
+    async def _succeed(self, job: Job, found: Assessment, seen: Observation) -> None:
+        waits = await self.waits_for_leftovers(job, found, seen)
+        if not waits:
+            await self._end_on_nodes(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
+        elif (job.state, job.reason) != (JobState.RUNNING, waits):
+            self._store.save(running(job, waits), "leftovers", waits)
+
+    async def waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
+        """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
+        with contextlib.suppress(UgroError):
+            grace, ended = self._store.spec(job.id).grace, reconcile.end_of_ranks(found.ranks, seen.clock_offsets)
+            if grace and ended is not None and time.time() < ended + grace:
+                left = await self._launcher.detached(job)
+                until = moment(ended + grace, ended)
+                return f"its ranks ended; until {until} at most, it waits for {_by_node(left)}" if left else ""
+        return ""
 
     async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
         await self.sync_logs(job)
@@ -183,9 +201,12 @@ class JobSteps:
     async def _end_on_nodes(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
         given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
-        problems = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
-        if problems:
-            text = "; ".join(problems)
+        ending = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
+        ended = ending.detached if state == JobState.SUCCEEDED else {}  # elsewhere that is what was asked for
+        for node, processes in ended.items():
+            self._store.note(node, "leftovers", f"ended what {job.id} left running: {processes}", job.id)
+        if ending.problems:
+            text = "; ".join(ending.problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
                 changed = {"state": JobState.UNKNOWN, "reason": text, "unknown_since": job.unknown_since or time.time()}
                 self._store.save(job.model_copy(update=changed), "unknown", text)
@@ -210,7 +231,8 @@ class JobSteps:
         job = job.model_copy(update=changed)
         notes += holders
         over = ["nothing of it is left on its nodes"] if failure else []
-        self.end(job, state, "; ".join([*failure, *notes]), "; ".join([*over, *notes]))
+        left = [f"what it left running was ended: {_by_node(ended)}"] if ended else []
+        self.end(job, state, "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes]))
 
     def _better_known(self, failure: FirstFailure, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         """The same failure by all the logs there are. Whom we ended meanwhile cannot have been the first."""
@@ -270,22 +292,27 @@ class JobSteps:
         """Let a job fail that did not start; the next tick ends what did start of it."""
         node = error.node if isinstance(error, (NotStarted, NodeError)) else job.nodes[0]
         cause = "node_lost" if lost else "launch_failed"
-        failure = FirstFailure(rank=None, node=node, cause=cause, message=error.message)
-        job = job.model_copy(update={"first_failure": failure, "reason": error.message})
-        job = self._store.save(job, "failing", error.message)
+        words = "; ".join(filter(None, (error.message, error.hint)))  # what to set is in the hint
+        failure = FirstFailure(rank=None, node=node, cause=cause, message=words)
+        job = job.model_copy(update={"first_failure": failure, "reason": words})
+        job = self._store.save(job, "failing", words)
         if not told_to_start:
-            self.end(job, JobState.FAILED, error.message, "no node was told to start")
+            self.end(job, JobState.FAILED, words, "no node was told to start")
 
 
-def running(job: Job) -> Job:
-    """The record of a job whose ranks run."""
+def running(job: Job, reason: str = "") -> Job:
+    """The record of a job whose ranks run, or what they left running."""
     changed = {
         "state": JobState.RUNNING,
         "unknown_since": None,
-        "reason": "",
+        "reason": reason,
         "started_at": job.started_at or time.time(),
     }
     return job.model_copy(update=changed)
+
+
+def _by_node(words: Mapping[str, str]) -> str:
+    return "; ".join(f"{node}: {said}" for node, said in words.items())
 
 
 def failure_in_words(failure: FirstFailure) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -13,11 +14,13 @@ from ugro.common.errors import NodeError, NodeRefused, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.paths import CODE, RunPaths, run_paths
+from ugro.common.text import some
+from ugro.control_plane.meeting import find_meeting
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes import process_manager
 from ugro.nodes.owner import claim, is_same_master
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import PORTS, Launch, Prepared
+from ugro.nodes.process_manager import PORTS, Launch, Stopped
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -39,9 +42,14 @@ class NotStarted(UgroError):
         self.error = error
 
 
-def peer_of(nodes: Sequence[str], node: str) -> str:
-    """Rank 0 looks towards another node, the others towards rank 0: what lies between them is the interface to use."""
-    return nodes[1] if node == nodes[0] and len(nodes) > 1 else nodes[0]
+@dataclass(frozen=True)
+class Ending:
+    """What came of ending a job: what is in the way of saying that nothing of it is left, and by node, in words, what
+    ran there outside of torchrun's own tree and was ended.
+    """
+
+    problems: list[str]
+    detached: dict[str, str] = field(default_factory=dict)
 
 
 class Launcher:
@@ -65,9 +73,9 @@ class Launcher:
         await self._claim(job, owners)
         storages = await self._make_folders(job)
         await self._send_checkpoint(job)
-        _, (job, prepared) = await _both(self._send_code(job, storages), self.meet(job))
+        _, (job, interfaces) = await _both(self._send_code(job, storages), self.meet(job))
         self._store.save(job, "placed", self._meeting_words(job))
-        await self.start(job, spec, prepared)
+        await self.start(job, spec, interfaces)
         return job
 
     async def _claim(self, job: Job, owners: Mapping[str, str]) -> None:
@@ -83,16 +91,26 @@ class Launcher:
                 told = f"another master runs it: {line.partition(' ')[2]}"
                 raise NotStarted(job, NodeRefused(node, told, "to make this one its master: ugro launch --takeover"))
 
-    async def meet(self, job: Job) -> tuple[Job, dict[str, Prepared]]:
+    async def meet(self, job: Job) -> tuple[Job, dict[str, str | None]]:
         """See that every node can start its part once the code is there, and fill in where the ranks meet.
+
+        Returns the interface that each node uses too.
 
         Raises:
             NotStarted: a node cannot.
         """
-        prepared = await self._all(job, lambda transport: self._prepare(transport, job))
-        return self._meeting_point(job, prepared), prepared
+        assert job.placement
+        address, port = job.placement.master_addr, job.placement.master_port
+        known = (address, port) if address and port else None
+        meeting = await find_meeting(self._pool, job.nodes, _port_range(job), known, job.node_configs)
+        try:
+            interfaces = meeting.interfaces()
+        except NodeError as error:
+            raise NotStarted(job, error) from None
+        changed = {"master_addr": meeting.address, "master_port": meeting.port}
+        return job.model_copy(update={"placement": job.placement.model_copy(update=changed)}), interfaces
 
-    async def start(self, job: Job, spec: JobSpec, prepared: Mapping[str, Prepared]) -> None:
+    async def start(self, job: Job, spec: JobSpec, interfaces: Mapping[str, str | None]) -> None:
         """Start every node of a job whose meeting point is known.
 
         Raises:
@@ -100,8 +118,8 @@ class Launcher:
         """
 
         async def one(transport: Transport) -> None:
-            interface = prepared[transport.name].interface
-            await process_manager.start(transport, self.plan(job, spec, transport.name, interface))
+            plan = self.plan(job, spec, transport.name, interfaces[transport.name])
+            await process_manager.start(transport, plan)
 
         await self._all(job, one)
 
@@ -111,8 +129,8 @@ class Launcher:
         Raises:
             NotStarted: a node could not start its part.
         """
-        job, prepared = await self.meet(job)
-        plans = {node: self.plan(job, spec, node, prepared[node].interface) for node in job.nodes}
+        job, interfaces = await self.meet(job)
+        plans = {node: self.plan(job, spec, node, interfaces[node]) for node in job.nodes}
         return {node: process_manager.launch_script(plan) for node, plan in plans.items()}
 
     def plan(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> Launch:
@@ -123,15 +141,14 @@ class Launcher:
         return Launch(
             paths=RunPaths(config.base_dir, job.id, job.attempt, share.node_rank),
             uid=job.uid,
-            script=spec.script,
-            args=spec.args,
+            command=spec.command,
             nnodes=len(job.placement.shares),
             nproc=share.nproc,
             master_addr=job.placement.master_addr or "",
             master_port=job.placement.master_port or 0,
             python=config.python,
             gpus=share.gpus,
-            interface=config.interface or interface,
+            interface=interface,
             env=process_manager.merged_env(config.env, spec.env),
             time_limit=spec.time_limit,
             time_warning=spec.warning_seconds,
@@ -140,19 +157,39 @@ class Launcher:
             resume_words=tuple(shlex.split(spec.checkpoints.resume)),
         )
 
-    async def stop(self, job: Job, grace: float, nodes: Sequence[str]) -> list[str]:
-        """End every process of a job on these nodes. Returns what is in the way of saying that none is left."""
+    async def stop(self, job: Job, grace: float, nodes: Sequence[str]) -> Ending:
+        """End every process of a job on these nodes."""
+
+        async def one(transport: Transport) -> Stopped:
+            paths = run_paths(self.inventory, job, transport.name)
+            return await process_manager.stop(transport, paths, job.uid, grace) if paths else Stopped((), ())
+
+        known = self._known(job, nodes)
+        ending = Ending([f"{node} is not in the inventory any more" for node in nodes if node not in known])
+        answers = await self._pool.each(known, one, configs=job.node_configs)
+        for node, answer in answers.items():
+            if isinstance(answer, NodeError):
+                ending.problems.append(answer.message)
+                continue
+            if answer.left:
+                ending.problems.append(f"{node}: pid {', '.join(map(str, answer.left))} cannot be ended (state D?)")
+            if ended := [process.text for process in answer.detached if process.pid not in answer.left]:
+                ending.detached[node] = ", ".join(ended)
+        return ending
+
+    async def detached(self, job: Job) -> dict[str, str]:
+        """What a job left running outside of torchrun's tree, in words, on the nodes where it did; or why that is not
+        known.
+        """
 
         async def one(transport: Transport) -> str:
             paths = run_paths(self.inventory, job, transport.name)
-            left = await process_manager.stop(transport, paths, job.uid, grace) if paths else []
-            return f"{transport.name}: pid {', '.join(map(str, left))} cannot be ended (state D?)" if left else ""
+            found = await process_manager.detached(transport, paths, job.uid) if paths else ()
+            return some([process.text for process in found])
 
-        known = [node for node in nodes if node in job.node_configs or node in self.inventory.nodes]
-        gone = [f"{node} is not in the inventory any more" for node in nodes if node not in known]
-        answers = await self._pool.each(known, one, configs=job.node_configs)
-        problems = [answer.message if isinstance(answer, NodeError) else answer for answer in answers.values()]
-        return gone + [problem for problem in problems if problem]
+        answers = await self._pool.each(self._known(job, job.nodes), one, configs=job.node_configs)
+        words = {node: said.problem if isinstance(said, NodeError) else said for node, said in answers.items()}
+        return {node: said for node, said in words.items() if said}
 
     async def _make_folders(self, job: Job) -> dict[str, str]:
         """Make the job's folder on every node. Returns the id of the storage that each has it on."""
@@ -198,28 +235,13 @@ class Launcher:
         on_code = self._on_code
         return (lambda sent, total: on_code(node, sent, total)) if on_code else None
 
-    async def _prepare(self, transport: Transport, job: Job) -> Prepared:
-        first = transport.name == job.nodes[0]
-        peer = self.reach(self._config(job, peer_of(job.nodes, transport.name)))
-        return await process_manager.prepare(transport, peer, _port_range(job) if first else None)
-
-    def reach(self, config: NodeConfig) -> str:
-        """An address at which other nodes reach this one: what is said of it, else where we reached it."""
-        return config.train_address or self._pool.transport(config).peer_address or config.address
+    def _known(self, job: Job, nodes: Sequence[str]) -> list[str]:
+        """Those of these nodes of which it is known where they are."""
+        return [node for node in nodes if node in job.node_configs or node in self.inventory.nodes]
 
     def _config(self, job: Job, node: str) -> NodeConfig:
         """A node as the job was placed on it; the inventory may say something else by now."""
         return job.node_configs.get(node) or self.inventory.node(node)
-
-    def _meeting_point(self, job: Job, prepared: dict[str, Prepared]) -> Job:
-        assert job.placement
-        if job.placement.master_port:
-            return job
-        first = prepared[job.nodes[0]]
-        given = self._config(job, job.nodes[0]).train_address
-        address = "127.0.0.1" if len(job.nodes) == 1 else given or first.address
-        placement = job.placement.model_copy(update={"master_addr": address, "master_port": first.port})
-        return job.model_copy(update={"placement": placement})
 
     @staticmethod
     def _meeting_words(job: Job) -> str:

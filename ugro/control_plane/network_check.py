@@ -104,10 +104,8 @@ class _Trial:
         try:
             async with asyncio.timeout(LIMIT):
                 await self._place()
-                self._job, prepared = await self._launcher.meet(self._job)
-                for node, seen in prepared.items():
-                    self._interfaces[node] = self._launcher.plan(self._job, spec, node, seen.interface).interface
-                await self._launcher.start(self._job, spec, prepared)
+                self._job, self._interfaces = await self._launcher.meet(self._job)
+                await self._launcher.start(self._job, spec, self._interfaces)
                 while await self._look() in (Phase.RUNNING, Phase.UNKNOWN):
                     await asyncio.sleep(LOOK_SECONDS)
         except (NodeError, NotStarted) as error:
@@ -150,7 +148,7 @@ class _Trial:
 
         async def one(transport: Transport) -> str:
             paths = self._paths(transport.name)
-            pids = await process_manager.stop(transport, paths, self._job.uid, STOP_GRACE)
+            pids = (await process_manager.stop(transport, paths, self._job.uid, STOP_GRACE)).left
             if pids:
                 return f"{transport.name}: pid {', '.join(map(str, pids))} cannot be ended"
             outcome = await transport.run(REMOVE, (paths.job_dir,))

@@ -24,6 +24,7 @@ from ugro.control_plane.resource_manager.balancer import (
     smaller_request,
 )
 from ugro.control_plane.resource_manager.governor import Offer
+from ugro.control_plane.resource_manager.twins import REMEDY
 
 _HOW = {"": "succeed", "success": "succeed", "failure": "fail", "any": "end"}
 _PROVISO = {"": "succeeds", "success": "succeeds", "failure": "fails"}
@@ -109,6 +110,10 @@ def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Offe
     wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
     if wanted > len(names):
         raise InputError(f"{wanted} nodes are asked for and the inventory has {len(names)}")
+    doubled = {name: offers[name].twin for name in names if offers[name].twin}
+    if wanted > len(names) - len(doubled):
+        others = ",".join(name for name in names if name not in doubled)
+        raise InputError("; ".join(doubled.values()), f"{REMEDY} ({inventory.path}), or leave it out: --nodes {others}")
     idle = _idle({name: offers[name] for name in names})
     fitting = [name for name in names if offers[name].error or idle.parts(spec, name)]
     if len(fitting) < wanted:
@@ -143,7 +148,8 @@ def placement_when_idle(queue: Queue, spec: JobSpec) -> Placement:
 
 
 def _idle(offers: Mapping[str, Offer]) -> Room:
-    return Room({name: replace(offer, busy={}, refusal=None) for name, offer in offers.items() if not offer.error})
+    readable = {name: offer for name, offer in offers.items() if not offer.error}
+    return Room({name: replace(offer, busy={}, refusal=offer.twin or None) for name, offer in readable.items()})
 
 
 def _lacks(turn: Round, job: Waiting, times: bool) -> list[Lack]:

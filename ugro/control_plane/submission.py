@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 import time
@@ -16,6 +15,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Job
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
+from ugro.control_plane.command import require_source, source_text
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.nodes.code_sync import (
@@ -31,8 +31,6 @@ from ugro.nodes.code_sync import (
 )
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
-
-NAME_ONE = "name one of the working directory, or none: then the inventory's 'script' counts"
 
 
 @dataclass(frozen=True)
@@ -60,24 +58,14 @@ def choose_code(spec: JobSpec, otherwise: str = "") -> Selection:
         there = False
     if not there:
         raise InputError(f"the working directory {printable(spec.workdir)} is not there", otherwise)
-    require_script(directory, spec.script, otherwise or NAME_ONE)
+    source = require_source(directory, spec, otherwise)
     selection = select_files(directory)
-    if os.path.normpath(spec.script) not in selection.files:
+    if source is not None and source not in selection.files:
         raise InputError(
-            f"{spec.script} is ignored (.gitignore, .ugroignore or the built-in list), so nodes would not get it",
-            f"add a line !/{spec.script} to .ugroignore",
+            f"{printable(source)} is ignored (.gitignore, .ugroignore or the built-in list), so nodes would not get it",
+            f"add a line !/{printable(source)} to .ugroignore",
         )
     return selection
-
-
-def require_script(directory: Path, script: str, hint: str = NAME_ONE) -> None:
-    """See that a script is there.
-
-    Raises:
-        InputError: it is not.
-    """
-    if not (directory / script).is_file():
-        raise InputError(f"there is no script {printable(script)!r} in {directory.resolve()}", hint)
 
 
 def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:
@@ -128,7 +116,7 @@ def new_code(store: MetadataStore, job: Job, spec: JobSpec, selection: Selection
         version = take_snapshot(Path(job.code.directory), selection, snapshot, job.attempt + 1)
         with state_errors(files.folder):
             found = differences(read_manifest(files.snapshot(job.code.attempt)), read_manifest(snapshot))
-            script = (snapshot / spec.script).read_text(encoding="utf-8", errors="replace")
+            script = source_text(snapshot, spec)
         yield NewCode(snapshot, version, found, script)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,6 @@ here, and judged in `ugro.control_plane.checkup`.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -22,7 +21,7 @@ from ugro.common.models import NodeView, Record
 from ugro.common.text import printable
 from ugro.nodes import gpu_monitor
 from ugro.nodes.machine import Machine, ask_machine
-from ugro.nodes.process_manager import PREPARE_TIMEOUT, run_python
+from ugro.nodes.process_manager import Way, run_python
 from ugro.nodes.transport import Outcome, Transport
 
 T = TypeVar("T")
@@ -56,14 +55,6 @@ class PythonFacts(Record):
     devices: int
     nccl: str | None
     archs: tuple[str, ...]
-
-
-class Way(Record):
-    """How a node reaches its peer of a training: with which address of its own, over which interface."""
-
-    peer: str
-    address: str
-    interface: str | None
 
 
 @dataclass(frozen=True)
@@ -167,24 +158,6 @@ async def ask_python(transport: Transport, *, with_cuda: bool) -> PythonFacts:
             f"{transport.node.python} broke while it imported torch: {_last_words(outcome)}",
             f"try there: {transport.node.python} -c 'import torch'",
         ) from None
-
-
-async def find_way(transport: Transport, peer: str) -> Way:
-    """The interface that a training would use towards `peer`, found in the way a launch finds it.
-
-    Raises:
-        NodeRefused: the node has no python, or no route to that address.
-    """
-    outcome = await run_python(transport, "prepare.py", (peer,), PREPARE_TIMEOUT)
-    try:
-        said = json.loads(_last_line(outcome))
-        problem = said.get("route_error")
-        if not problem:
-            return Way(peer=peer, address=said["address"], interface=said["interface"])
-    except (ValueError, KeyError, AttributeError, RecursionError):
-        problem = _last_words(outcome)
-    hint = "set 'train_address' of the nodes to an address they reach each other at"
-    raise NodeRefused(transport.name, f"no way to {peer}: {printable(str(problem))}", hint)
 
 
 def _last_line(outcome: Outcome) -> str:

@@ -127,6 +127,8 @@ def parse_probe(node: str, output: str, asked_at: float, answered_at: float, non
         node=node,
         seen_at=answered_at,
         boot_id=boot_id,
+        pid_namespace=_text(said.get("pids", "")) or None,
+        folder=next((_text(section.lines[0]) for section in _named(sections, "folder") if section.lines), None),
         clock_offset=(started - asked_at + behind) / 2,
         cpu_count=cpus,
         load_1m=_number(said.get("load")),

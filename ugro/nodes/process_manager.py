@@ -6,13 +6,17 @@ them, so a controller that was killed finds the same world again.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import ValidationError
+
 from ugro.common.errors import NodeRefused
+from ugro.common.models import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.nodes.scripts import load
@@ -24,6 +28,10 @@ PORTS = (29500, 30499)
 CHECKPOINT_REQUEST = "checkpoint-request"
 """The file in a run's folder that appears when a checkpoint is asked for; ranks find its path in their environment."""
 
+INTERPRETER = re.compile(r"(python|pypy)[0-9.]*|sh|bash|dash|zsh|perl|ruby|node")
+NAME_LENGTH = 60
+"""Characters that are kept of a program's name: a job may call its programs what it likes."""
+
 START_TIMEOUT = 30.0
 PREPARE_TIMEOUT = 60.0
 
@@ -34,8 +42,8 @@ class Launch:
 
     paths: RunPaths
     uid: str
-    script: str
-    args: tuple[str, ...]
+    command: tuple[str, ...]
+    """The script and its arguments; `-m` or `--no-python` before them means what it does for torchrun."""
     nnodes: int
     nproc: int
     master_addr: str
@@ -65,14 +73,29 @@ def run_token(uid: str, paths: RunPaths) -> str:
     return f"{uid}/{paths.attempt}/{paths.node_rank}"
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a node said just before the launch. `address` is the one it uses towards its peer."""
+class Way(Record):
+    """How a node reaches its peer of a training: with which address of its own, over which interface."""
+
+    peer: str
+    address: str
+    interface: str | None
+
+
+class Prepared(Record):
+    """What a node said just before the launch.
+
+    `network` names its network stack: nodes that name the same one share their loopback. `addresses` has the interface
+    of each address of the node (nothing: it does not say), `own` the address that its `train_address` stands for there.
+    `ways` lead to the peers it was asked about, and `errors` says by peer why there is none.
+    """
 
     python: str
-    torch: str
-    address: str | None
-    interface: str | None
+    torch: str | None
+    network: str
+    addresses: dict[str, str]
+    own: str | None
+    ways: tuple[Way, ...]
+    errors: dict[str, str]
     port: int | None
 
 
@@ -132,7 +155,7 @@ export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/{CHECKPOINT_REQUEST}"
 cd ../../code
 {_path_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
-    "$run_dir/rank.py" "$run_dir" {shlex.join([launch.script, *launch.args])}{resume}
+    "$run_dir/rank.py" "$run_dir" {shlex.join(launch.command)}{resume}
 code=$?
 cd "$run_dir" && echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit
 """
@@ -185,24 +208,32 @@ async def run_python(transport: Transport, program: str, args: Sequence[str], ti
     return outcome
 
 
-async def prepare(transport: Transport, peer: str, ports: tuple[int, int] | None) -> Prepared:
-    """See that a node can start its part: its python, torch, the way to `peer`, and (rank 0) a free port.
+async def prepare(
+    transport: Transport, peers: Sequence[str], *, knock: int | None = None, ports: tuple[int, int] | None = None
+) -> Prepared:
+    """See that a node can start its part: its python, its torch, and (rank 0) a free port.
+
+    It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.
 
     Raises:
         NodeRefused: it cannot, with the reason in words.
     """
-    outcome = await run_python(transport, "prepare.py", (peer, *map(str, ports or ())), PREPARE_TIMEOUT)
+    request = {"peers": list(peers), "knock": knock, "own": transport.node.train_address, "ports": ports}
+    outcome = await run_python(transport, "prepare.py", (json.dumps(request),), PREPARE_TIMEOUT)
     _require(transport, outcome, "the look before the launch failed")
-    seen = json.loads(outcome.text)
-    name, python = transport.name, transport.node.python
-    if not seen["torch"]:
-        raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
-    if ports and not seen["port"]:
-        raise NodeRefused(name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
-    if "route_error" in seen:
-        hint = "set 'train_address' of the nodes to an address they reach each other at"
-        raise NodeRefused(name, f"no way to {peer}: {printable(seen['route_error'])}", hint)
-    return Prepared(seen["python"], seen["torch"], seen["address"], seen["interface"], seen["port"])
+    try:
+        seen = Prepared.model_validate_json((outcome.text.splitlines() or [""])[-1])
+    except ValidationError:
+        said = printable(outcome.text)[:100]
+        raise NodeRefused(transport.name, f"the look before the launch brought no clear answer: {said}") from None
+    if not seen.torch:
+        python = transport.node.python
+        raise NodeRefused(
+            transport.name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node"
+        )
+    if ports and not seen.port:
+        raise NodeRefused(transport.name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
+    return seen
 
 
 async def start(transport: Transport, launch: Launch) -> None:
@@ -219,8 +250,29 @@ async def start(transport: Transport, launch: Launch) -> None:
     _require(transport, outcome, "the launch failed")
 
 
-async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) -> list[int]:
-    """End every process of a run: SIGTERM, `grace` seconds of patience, SIGKILL. Returns the pids that remain.
+@dataclass(frozen=True)
+class Process:
+    """A process of a run, with its children, outside of torchrun's own tree: a detached child of the script, say."""
+
+    pid: int
+    name: str
+
+    @property
+    def text(self) -> str:
+        """For people: `python upload.py (pid 4711)`."""
+        return f"{self.name} (pid {self.pid})"
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What came of ending a run on one node: the pids that remain, and what ran there outside of torchrun's tree."""
+
+    left: tuple[int, ...]
+    detached: tuple[Process, ...]
+
+
+async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) -> Stopped:
+    """End every process of a run: SIGTERM, `grace` seconds of patience, SIGKILL.
 
     Raises:
         NodeError: the node cannot be reached; what happened there is unknown.
@@ -231,7 +283,34 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) ->
     match = re.search(r"^left((?: \d+)*)$", outcome.text, re.MULTILINE)
     if not match:
         raise NodeRefused(transport.name, f"stopping gave no clear answer: {printable(outcome.text)[:100]}")
-    return [int(pid) for pid in match[1].split()]
+    return Stopped(tuple(int(pid) for pid in match[1].split()), _processes(outcome.text))
+
+
+async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[Process, ...]:
+    """What runs of a run outside of torchrun's own tree. Nothing is ended.
+
+    Raises:
+        NodeError: the node cannot be read.
+    """
+    outcome = await transport.ask(load("stop.sh"), (paths.run_dir, run_token(uid, paths), "look"))
+    _require(transport, outcome, "its processes cannot be seen")
+    return _processes(outcome.text)
+
+
+def _processes(text: str) -> tuple[Process, ...]:
+    found = re.findall(r"^found (\d{1,9}) (.*)$", text, re.MULTILINE)
+    return tuple(Process(int(pid), program_name(words.split("\t"))) for pid, words in found)
+
+
+def program_name(words: Sequence[str]) -> str:
+    """What a command line runs: its program, and the script of an interpreter. Other arguments may be secrets."""
+    program, *rest = words
+    name = program.rsplit("/", 1)[-1]
+    if INTERPRETER.fullmatch(name):
+        options = itertools.takewhile(lambda word: word not in ("-c", "-e"), rest)
+        script = next((word for word in options if word and word[0] != "-"), "")
+        name = f"{name} {script.rsplit('/', 1)[-1]}".rstrip()
+    return printable(name)[:NAME_LENGTH]
 
 
 def _require(transport: Transport, outcome: Outcome, problem: str) -> None:

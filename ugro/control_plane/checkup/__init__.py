@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError
-from ugro.control_plane.checkup.across import differences
+from ugro.control_plane.checkup.across import differences, judge_names
 from ugro.control_plane.checkup.findings import Finding, Level, Remark, problem
 from ugro.control_plane.checkup.machine import (
     judge_clock,
@@ -29,6 +29,7 @@ def judge(nodes: Sequence[NodeConfig], reports: Mapping[str, Report]) -> list[Fi
     """Everything the reports say, node by node, and then how the nodes differ."""
     findings = [remark.about(node.name) for node in nodes for remark in _judge_node(node, reports[node.name])]
     read = {name: report for name, report in reports.items() if isinstance(report, NodeReport)}
+    findings += judge_names({name: report.view for name, report in read.items()})
     return findings + [remark.about(None) for remark in differences(read)]
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ugro.control_plane.checkup.findings import Level, Remark, ok
+from ugro.common.models import NodeView
+from ugro.control_plane.checkup.findings import Finding, Level, Remark, ok, problem
+from ugro.control_plane.resource_manager.twins import REMEDY, shared_gpus, twins
 from ugro.nodes.checkup import NodeReport, PythonFacts
 
 NONE = "none"
@@ -37,6 +39,18 @@ SHARED = (
     Shared("CUDA", Level.WARNING, lambda facts: facts.cuda or NONE, "install the same build of torch everywhere"),
     Shared("NCCL", Level.PROBLEM, lambda facts: facts.nccl, "NCCL refuses to work with another version of itself"),
 )
+
+
+def judge_names(views: Mapping[str, NodeView | None]) -> Iterator[Finding]:
+    """Whether each node is a machine of its own, with GPUs of its own."""
+    same = twins(views, views)
+    for name, twin in same.items():
+        yield problem("machine", twin.text(name), f"{REMEDY}: a job would have two ranks on one GPU").about(name)
+    for name, gpus in shared_gpus(views, views).items():
+        if name not in same:
+            said = "; ".join(f"{uuid} is one of {other} too" for uuid, other in gpus.items())
+            hint = f"give each its own; jobs get it on {', '.join(dict.fromkeys(gpus.values()))} alone"
+            yield problem("gpus", said, hint).about(name)
 
 
 def differences(reports: Mapping[str, NodeReport]) -> Iterator[Remark]:

@@ -9,8 +9,9 @@ from ugro.common.config import NodeConfig
 from ugro.common.models import NodeView
 from ugro.common.text import duration, size
 from ugro.control_plane.checkup.findings import Remark, info, ok, problem, warning
-from ugro.nodes.checkup import Clock, Way
+from ugro.nodes.checkup import Clock
 from ugro.nodes.machine import Machine, Power
+from ugro.nodes.process_manager import Way
 
 CLOCK_WARNING_SECONDS = 0.5
 DISK_WARNING_MIB = 10 * 1024

@@ -11,6 +11,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, FirstFailure, Job, JobState, Proposal, Wish
 from ugro.common.text import printable, some
 from ugro.control_plane.checkpoint_store import CheckpointStore
+from ugro.control_plane.command import source_text
 from ugro.control_plane.failure_handler.aftermath import last_checkpoint
 from ugro.control_plane.failure_handler.policy import GRACE_AFTER_ALERT, decide, trouble
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
@@ -203,10 +204,8 @@ def _failed(job: Job, hang: Hang) -> Job:
 def script_of(store: MetadataStore, job: Job) -> str:
     """The text of a job's script, from the snapshot of its code; nothing where that is gone."""
     try:
-        return (store.files(job.id).snapshot(job.code.attempt) / job.command[0]).read_text(
-            encoding="utf-8", errors="replace"
-        )
-    except OSError:
+        return source_text(store.files(job.id).snapshot(job.code.attempt), store.spec(job.id))
+    except UgroError:
         return ""
 
 

@@ -106,7 +106,7 @@ def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job
             "state": JobState.QUEUED,
             "reason": "",
             "attempt": job.attempt + 1,
-            "command": (spec.script, *spec.args),
+            "command": spec.command,
             "past": (*job.past, over),
             "resume_from": checkpoint,
             "placement": None,

@@ -154,7 +154,7 @@ class MetadataStore(ClusterRecords, JobFolders):
             priority=spec.priority,
             predicted_mib=predicted_mib,
             submitted_at=now,
-            command=(spec.script, *spec.args),
+            command=spec.command,
             code=code,
         )
         with state_errors(files.folder):

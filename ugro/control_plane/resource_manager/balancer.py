@@ -205,6 +205,8 @@ def contents(offer: Offer) -> str:
     """What a node has, for people: usable GPUs with their memory, and what is wrong with others."""
     if offer.error:
         return offer.error.problem
+    if offer.twin:
+        return offer.twin
     known = {slot.memory_mib for slot in offer.gpus if slot.memory_mib is not None}
     sizes = ", ".join(dict.fromkeys(size(mib) for mib in sorted(known)))
     usable = count(len(offer.gpus), "usable GPU") + (f" ({sizes})" if sizes else "")

@@ -13,6 +13,7 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, Unreachable
 from ugro.common.models import Drain, Gpu, GpuProcess, Job, NodeView, Placement
 from ugro.common.text import printable, size
+from ugro.control_plane.resource_manager.twins import REMEDY, shared_gpus, twins
 
 DISPLAY_MIB = 1536
 """Below this much used memory the display programs of a desktop do not make a GPU busy."""
@@ -40,7 +41,8 @@ class Offer:
     `slots` are the usable GPUs, leased by UGRO or not, in the driver's order; the CPU alone on a node without GPUs.
     `busy` says of a slot why nobody may get it now (it names the GPU), `refusal` why the node takes no new job at all
     (it names the node), `remedy` what a person could do about that, `left_out` which GPUs are not used and why. `error`
-    is set where the node could not be read. `links` has the measured rates to other nodes, in Gbit/s.
+    is set where the node could not be read. `twin` says that the machine has an earlier name too, which is
+    a `refusal` that nothing but the inventory mends. `links` has the measured rates to other nodes, in Gbit/s.
     """
 
     node: str
@@ -50,6 +52,7 @@ class Offer:
     remedy: str = ""
     left_out: tuple[str, ...] = ()
     error: NodeError | None = None
+    twin: str = ""
     links: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -108,14 +111,21 @@ def offers(
     tells of a node that does not answer since when.
     """
     found = {}
+    same, shared = twins(inventory.nodes, views), shared_gpus(inventory.nodes, views)
     for name, config in inventory.nodes.items():
         view = views.get(name) or NodeError(name, "was not asked")
         if isinstance(view, NodeError):
             offer = Offer(name, refusal=view.message, remedy=view.hint, error=view)
             found[name] = replace(offer, refusal=_silence(view, since.get(name))) if offer.silent else offer
         else:
-            found[name] = _offer(config, view, held, drains.get(name), known.get(name, {}), master)
+            offer = _offer(config, view, held, drains.get(name), known.get(name, {}), master, shared.get(name, {}))
+            found[name] = _as_twin(offer, same[name].text(name)) if name in same else offer
     return found
+
+
+def _as_twin(offer: Offer, text: str) -> Offer:
+    refusals, remedies = filter(None, (text, offer.refusal)), filter(None, (REMEDY, offer.remedy))
+    return replace(offer, refusal="; ".join(refusals), remedy=" and ".join(remedies), twin=text)
 
 
 def _silence(error: NodeError, since: str | None) -> str:
@@ -129,10 +139,11 @@ def _offer(
     drain: Drain | None,
     known: Mapping[str, str],
     master: str | None,
+    shared: Mapping[str, str],
 ) -> Offer:
     slots, busy, left_out = [], {}, []
     for gpu in view.gpus:
-        if problem := _unusable(gpu):
+        if problem := _unusable(gpu) or (f"{shared[gpu.uuid]} has it too" if gpu.uuid in shared else None):
             left_out.append(f"{_title(gpu)}: {problem}")
             continue
         reason = None if gpu.uuid in held else _busy(gpu, config)

@@ -92,7 +92,7 @@ while read -r key value _; do
         ;;
     esac
 done </proc/meminfo
-tell node "started=$(date +%s.%N)" "boot_id=$boot_id" "cpus=$(nproc || getconf _NPROCESSORS_ONLN)" \
+tell node "started=$(date +%s.%N)" "boot_id=$boot_id" "pids=$(readlink /proc/self/ns/pid)" "cpus=$(nproc || getconf _NPROCESSORS_ONLN)" \
     "load=$load" "total_kib=$total" "available_kib=$available" "expected_gpus=$expected"
 
 case $base in
@@ -108,8 +108,11 @@ owner=${owner%%"$newline"*}
 
 tell owners "$([ -z "$processes" ] || stat -c '%n %u %U' $processes 2>/dev/null)"
 
+whole=$base
 until [ -e "$base/" ]; do
     base=${base%/*}
 done
 tell "disk $(stat -f -c '%a %S' "$base/")"
+# However a path to it is written, and before it is there.
+tell folder "$(stat -L -c '%d:%i' "$base/")${whole#"$base"}"
 tell "end $(date +%s.%N)"

@@ -2,7 +2,7 @@
 
 torchrun ends with 1 whatever the script ended with, so this stands between the two. It is sent with each launch,
 needs nothing but Python, and ends as the script ended, so that torchrun sees what it would have seen.
-usage: rank.py RUN_DIR SCRIPT [ARG…]
+usage: rank.py RUN_DIR [-m | --no-python] SCRIPT [ARG…]; both mean what they mean for torchrun.
 
 It also keeps the job's time limit, so that the limit holds while nobody looks and the node's own sleep does not count:
 UGRO_TIME_LIMIT seconds after the script's start it ends the script, and UGRO_TIME_WARNING seconds before that it sends
@@ -26,6 +26,9 @@ PATIENCE = 10.0
 
 NEARLY_FULL = 0.1
 """The part of the memory that was free at most where a userspace killer (earlyoom, systemd-oomd) may have struck."""
+
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
+"""What a shell ends with for a program that it cannot start."""
 
 LIMITS = ("memory.max", "memory.limit_in_bytes")
 """The files of a cgroup's limit, of version 2 and 1."""
@@ -183,6 +186,11 @@ class OutOfMemory:
         return f"full {peak} {total}" if left < NEARLY_FULL * total else None
 
 
+def started_as(command: list[str]) -> list[str]:
+    """The words to start: Python runs a script or a module; a program runs by itself, found as in a shell."""
+    return command[1:] if command[0] == "--no-python" else [sys.executable, "-u", *command]
+
+
 def main() -> None:
     run_dir, command = sys.argv[1], sys.argv[2:]
     base = os.path.join(run_dir, "rank-" + os.environ["RANK"])
@@ -193,9 +201,16 @@ def main() -> None:
     env = dict(os.environ, **shared_batch())
     out_of_memory = OutOfMemory()
     with open(base + ".log", "ab", buffering=0) as log:
-        process = subprocess.Popen(
-            [sys.executable, "-u", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env
-        )
+        try:
+            process = subprocess.Popen(
+                started_as(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env
+            )
+        except OSError as error:  # Python always starts: it is a program that is not there, or not executable
+            log.write(f"{type(error).__name__}: {error}\n".encode())
+            leave(base + ".pid", f"{os.getpid()} {start_time(os.getpid())}")
+            status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
+            leave(base + ".exit", f"code {status} {time.time():.3f}")
+            sys.exit(status)
     leave(base + ".pid", f"{process.pid} {start_time(process.pid)}")
     status = process.wait() if limit is None else wait_within(process, limit, warning, base + ".limit")
     if status == -signal.SIGKILL and (evidence := out_of_memory.evidence(process.pid)):

@@ -1,15 +1,17 @@
-# usage: RUN_DIR RUN GRACE_SECONDS
-# Ends every process of a run: SIGTERM, up to GRACE_SECONDS of patience, SIGKILL. Prints `left PID…`.
+# usage: RUN_DIR RUN GRACE_SECONDS|look
+# Ends every process of a run: SIGTERM, up to GRACE_SECONDS of patience, SIGKILL. Prints `left PID…`, and before that
+# `found PID WORDS` of each one that was there, outside of torchrun's own tree and no child of another. `look` only tells.
 # Members carry UGRO_RUN in their environment, or are recorded in the pid files (with their start times), or descend
 # from a member, or share a session with one: children that made their own session or wiped their environment too.
 dir=$1; case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
 members() {
     {
-        cat "$dir/pid" "$dir"/rank-*.pid 2>/dev/null | while read -r pid started rest; do echo "seed $pid $started"; done
+        cat "$dir/pid" 2>/dev/null | while read -r pid started rest; do echo "seed $pid $started runner"; done
+        cat "$dir"/rank-*.pid 2>/dev/null | while read -r pid started rest; do echo "seed $pid $started"; done
         grep -lzxF "UGRO_RUN=$run" /proc/[0-9]*/environ 2>/dev/null
         cat /proc/[0-9]*/stat 2>/dev/null
     } | awk -v self="$$" '
-        $1 == "seed" { recorded[$2] = $3; next }
+        $1 == "seed" { recorded[$2] = $3; if ($4) runner = $2; next }
         /^\/proc\/[0-9]+\/environ$/ { split($0, part, "/"); marked[part[3]] = 1; next }
         /^[0-9]+ \(.*\) [A-Za-z] / {
             pid = $1; sub(/^.*\) /, "")
@@ -31,11 +33,14 @@ members() {
             }
             for (pid in member) if (pid in recorded)
                 for (up = parent[pid]; up in member; up = parent[up]) waits[up] = 1
-            for (pid in member) print pid, (pid in waits ? "waits" : "works")
+            for (pid in member) {
+                for (up = pid; up in member && up != runner;) up = parent[up]
+                print pid, (pid in waits ? "waits" : "works"), (up == runner ? "inside" : parent[pid] in member ? "below" : "outside")
+            }
         }'
 }
 send() { # SIGNAL works|all
-    members | while read -r pid role; do
+    members | while read -r pid role place; do
         if [ "$2" = all ] || [ "$role" = works ]; then kill "-$1" "$pid" 2>/dev/null; fi
     done
 }
@@ -47,10 +52,16 @@ gone_within() { # TENTHS
     done
 }
 run=$2
+members | sort -n | while read -r pid role place; do
+    [ "$place" = outside ] || continue
+    words=$({ cat "/proc/$pid/cmdline" 2>/dev/null || :; } | head -c 500 | tr '\0\n' '\t ')
+    printf '%s\n' "found $pid ${words:-$(cat "/proc/$pid/comm" 2>/dev/null)}"
+done
+[ "$3" != look ] || exit 0
 send TERM all
 gone_within $(($3 * 10)) || {
     # First those that nobody waits for, so that their parents can still note how they ended.
     send KILL works
     gone_within 10 || { send KILL all; gone_within 50; }
 }
-echo left $(members | while read -r pid role; do echo "$pid"; done)
+echo left $(members | while read -r pid rest; do echo "$pid"; done)
