@@ -18,10 +18,11 @@ from ugro.common.paths import run_paths
 from ugro.common.text import count, duration
 from ugro.control_plane import reconcile
 from ugro.control_plane.evidence import node_log, rank_log
+from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.launcher import Launcher, NotStarted, OnCode
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
-from ugro.control_plane.metadata_store.records import pass_over, state_errors
+from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.observation import Observation
 from ugro.control_plane.queue import read_queue
 from ugro.control_plane.reconcile import Assessment, Phase
@@ -30,7 +31,7 @@ from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
 from ugro.control_plane.resource_manager.shares import with_batch_shares
 from ugro.control_plane.scheduler import schedule
-from ugro.nodes import log_streamer, observer
+from ugro.nodes import observer
 from ugro.nodes.pool import Pool
 from ugro.nodes.run_files import RunFiles
 from ugro.nodes.transport import Transport
@@ -172,26 +173,18 @@ class Controller:
                 for node in back:
                     self._store.note(node, "cleared", f"nothing of {job_id} is left on {node}", job_id)
 
+    def logs_of(self, job: Job) -> JobLogs:
+        """The copies of a job's logs, and how they are brought up to date."""
+        paths = {node: where for node in job.nodes if (where := run_paths(self._inventory, job, node))}
+        return JobLogs(self._pool, paths, self._store.files(job.id).logs(job.attempt))
+
     async def sync_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
         """Bring the copies of a job's logs up to date; returns the nodes that could not be read, and why."""
-        folder = self._store.files(job.id).logs(job.attempt)
-        at = time.time()
+        return await self.logs_of(job).bring_all(within)
 
-        async def one(transport: Transport) -> int:
-            paths = run_paths(self._inventory, job, transport.name)
-            with state_errors(folder):
-                while paths and await log_streamer.fetch(transport, paths, folder, at):
-                    pass
-            return 0
-
-        said = await self._pool.each([node for node in job.nodes if node in self._inventory.nodes], one, within)
-        return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
-
-    async def fresh_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
-        """The same for whoever only reads them: on a full disk the copies that are there have to do."""
-        with self._store.optional():
-            return await self.sync_logs(job, within)
-        return {}
+    async def sync_ends(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
+        """Bring what `evidence` reads of a job's logs, however far their copies lag behind; else the same."""
+        return await self.logs_of(job).bring_ends(within)
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
@@ -205,7 +198,8 @@ class Controller:
         if found.phase != Phase.RUNNING:
             changed["ended_at"] = reconcile.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
         if found.phase == Phase.FAILED:
-            await self.fresh_logs(job, within)
+            with self._store.optional():  # on a full disk the copies that are there have to do
+                await self.sync_ends(job, within)
             failure = self._first_failure(job, found, seen)
             changed |= {"first_failure": failure, "reason": _failure_in_words(failure)}
         return job.model_copy(update=changed)
@@ -232,7 +226,7 @@ class Controller:
                 from ugro.control_plane.failure_handler.watch import watch  # here, too
 
                 with self._store.optional():
-                    await watch(self._store, job.id, seen, self.sync_logs, self._stand)
+                    await watch(self._store, job.id, seen, self.sync_ends, self._stand)
 
     async def _stand(self, job: Job) -> Said:
         from ugro.control_plane import stacks  # here, since few jobs hang
@@ -259,7 +253,7 @@ class Controller:
             case Phase.SUCCEEDED:
                 await self._finish(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
             case Phase.FAILED:
-                await self.sync_logs(job)
+                await self.sync_ends(job)
                 failure = self._first_failure(job, found, seen)
                 reason = _failure_in_words(failure)
                 job = job.model_copy(update={"first_failure": failure, "reason": reason})

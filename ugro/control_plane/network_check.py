@@ -139,8 +139,7 @@ class _Trial:
         """Bring what the ranks said; a node that does not answer is left out."""
 
         async def one(transport: Transport) -> None:
-            while await log_streamer.fetch(transport, self._paths(transport.name), folder, time.time()):
-                pass
+            await log_streamer.fetch_all(transport, self._paths(transport.name), folder, time.time())
 
         await self._pool.each(self._job.nodes, one, LOGS_SECONDS)
 

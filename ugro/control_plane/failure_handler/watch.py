@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 HANGS = "hangs: "
 """How the alert of a job begins that hangs."""
 
-SyncLogs = Callable[[Job], Awaitable[object]]
+SyncEnds = Callable[[Job], Awaitable[object]]
 Stand = Callable[[Job], Awaitable["Said"]]
 
 
@@ -41,7 +41,7 @@ class Hang:
     rank: int | None
 
 
-async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs: SyncLogs, stand: Stand) -> None:
+async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends: SyncEnds, stand: Stand) -> None:
     """Take a look at a running job into account, where it is time, and tell a hang, its end, and GPUs that idle.
 
     Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
@@ -58,7 +58,7 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs:
         memory = memory.model_copy(update={"hung_at": memory.watched})
     steps: Mapping[int, Progress | None] = {}
     if needs_steps(memory, limits):
-        await sync_logs(job)
+        await sync_ends(job)
         steps = _steps(store, job)
         memory = memory.model_copy(update={"stepped": any(steps.values())})
     verdict = judge(memory, limits, steps)
