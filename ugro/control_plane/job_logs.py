@@ -124,7 +124,7 @@ class JobLogs:
 
         None: the copies are not far behind, and were brought up to date.
         """
-        brought = await self.round(within, CLOSE)
+        brought = await self.round(within, CLOSE // 4)
         if brought.left <= CLOSE:
             if brought.left:
                 await self.round(within)

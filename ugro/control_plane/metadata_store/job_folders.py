@@ -140,10 +140,10 @@ class JobFolders:
             with state_errors(path := self.files(job_id).metrics):
                 append_line(path, "\n".join(lines))
 
-    def samples(self, job_id: str) -> list[GpuSample]:
-        """What a job's GPUs showed while it ran."""
+    def samples(self, job_id: str) -> Iterator[GpuSample]:
+        """What a job's GPUs showed while it ran, one at a time: there are many of a long run."""
         with state_errors(path := self.files(job_id).metrics):
-            return list(read_lines(path, GpuSample))
+            yield from read_lines(path, GpuSample)
 
 
 def number_of(job_id: str) -> int:

@@ -38,6 +38,10 @@ MIGRATIONS: Mapping[int, Callable[[Fields], Fields]] = {
 """From the schema version of a job's record to the next one."""
 
 
+LONGEST_LINE = 8 * 2**20
+"""More bytes than a line of JSON has; longer ones are passed over like torn ones, in parts."""
+
+
 def stop_at(error: RecordUnreadable) -> NoReturn:
     """For those who act: what the record would have said may matter."""
     raise error
@@ -134,8 +138,8 @@ def _way_back(path: Path) -> str:
 def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
     """The records of a JSON-lines file; a line that a crash tore is passed over."""
     if path.exists():
-        with path.open("rb") as lines:
-            yield from whole_lines(lines, model)
+        with path.open("rb") as file:
+            yield from whole_lines(iter(lambda: file.readline(LONGEST_LINE), b""), model)
 
 
 def read_tail(path: Path, model: type[Model], reach: int) -> list[Model]:

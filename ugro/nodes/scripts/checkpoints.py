@@ -24,6 +24,7 @@ import stat
 import struct
 import sys
 import zipfile
+from itertools import islice
 from typing import Any, Iterator
 
 ENTRIES = 50_000
@@ -226,7 +227,7 @@ class Search:
 
     def walk(self, root: str, folder: str, depth: int = 0) -> Iterator[dict[str, Any]]:
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            entries = sorted(islice(os.scandir(folder), ENTRIES + 1), key=lambda entry: entry.name)
         except OSError:
             return
         kind = None if folder == root else self.kind(root, folder, entries)
@@ -266,7 +267,7 @@ class Search:
         return entry.name.endswith((".ckpt", ".pt", ".pth", ".safetensors")) and bool(FILE.search(entry.name))
 
     def checkpoint(self, root: str, path: str, kind: str, check: Any) -> Iterator[dict[str, Any]]:
-        files = [path] if os.path.isfile(path) else list(files_below(path))
+        files = [path] if os.path.isfile(path) else list(islice(files_below(path), ENTRIES + 1))
         try:
             facts = [os.stat(file) for file in files]
         except OSError:  # removed meanwhile, as old checkpoints are

@@ -20,15 +20,17 @@ more() { # FILE [FILE OFFSET]…: sets offset, and count to what is there beyond
     count=$((count - offset))
     [ "$count" -gt 0 ]
 }
-files=0
+files=0; names=0
 for file in log rank-*.log rank-*.error; do
+    names=$((names + 1)); [ "$names" -le 4096 ] || break # a script may have made up any number of them
     more "$file" "$@" && files=$((files + 1))
 done
 [ "$files" -gt 0 ] || exit 0
 total=$((total / files + 1))
 [ "$limit" -le "$total" ] || limit=$total
-left=0
+left=0; names=0
 for file in log rank-*.log rank-*.error; do
+    names=$((names + 1)); [ "$names" -le 4096 ] || break
     more "$file" "$@" || continue
     if [ "$count" -gt "$limit" ]; then left=$((left + count - limit)); count=$limit; fi
     echo "$file $offset $count"
