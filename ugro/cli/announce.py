@@ -13,6 +13,7 @@ import click
 
 from ugro.cli.app import UNATTENDED, App
 from ugro.cli.output import console, stamp, title
+from ugro.common.errors import RecordUnreadable
 from ugro.common.models import Job, JobState
 from ugro.common.text import duration, printable, rough, some
 from ugro.control_plane.backfill import Queue
@@ -57,8 +58,9 @@ def expected_start(app: App, job: Job) -> Forecast | None:
 
 def queue_as_seen(app: App) -> Queue:
     """The queue, from what the nodes said at the last tick."""
-    now = time.time()
-    return read_queue(app.store, app.cluster, app.store.live(), last_look(app.store, app.cluster, now), now)
+    now, unreadable = time.time(), list[RecordUnreadable]()
+    live = app.store.live(unreadable.append)
+    return read_queue(app.store, app.cluster, live, last_look(app.store, app.cluster, now), now, unreadable)
 
 
 def expectation_document(expected: Forecast) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.aftermath import once_mended
 from ugro.control_plane.forecast import Forecast
 from ugro.control_plane.memory import expect_memory
+from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.queue import read_offers, read_queue
 from ugro.control_plane.resource_manager.balancer import candidates
 from ugro.control_plane.scheduler import check_request, placement_of, placement_when_idle, why
@@ -179,7 +180,7 @@ async def _submit_and_start(
     """Submit a job that the cluster can run and the person agrees to; the tick after it starts what fits."""
     views = (await controller.observe([], candidates(spec, app.inventory))).views
     await consent.to_own(app.store.master(), pool, views)
-    found = read_offers(app.store, app.inventory, app.store.live(), views)
+    found = read_offers(app.store, app.inventory, app.store.live(stop_where_held), views)
     check_request(spec, app.inventory, found)
     consent.to_send(selection)
     predicted = consent.to_fit(spec, expect_memory(app.store, spec, found))
@@ -239,7 +240,7 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
     )
 
     async def rehearse(controller: Controller, _: Pool) -> dict[str, str]:
-        jobs = app.store.live()
+        jobs = app.store.live(stop_where_held)
         seen = await controller.observe(jobs)
         live = [await controller.live(job, seen) for job in jobs]
         check_request(spec, app.inventory, read_offers(app.store, app.inventory, live, seen.views))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ugro.common.config import Inventory
-from ugro.common.errors import NodeError, UgroError
+from ugro.common.errors import NodeError, RecordNewer, UgroError
 from ugro.common.models import Drain, FirstFailure, GpuSample, Job, JobState, NodeView, Placement, Silence, Wish
 from ugro.common.paths import run_paths
 from ugro.common.text import count, duration
@@ -22,7 +22,7 @@ from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.launcher import Launcher, NotStarted, OnCode
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
-from ugro.control_plane.metadata_store.records import pass_over
+from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
 from ugro.control_plane.observation import Observation
 from ugro.control_plane.queue import read_queue
 from ugro.control_plane.reconcile import Assessment, Phase
@@ -327,11 +327,15 @@ class Controller:
 
     async def _schedule(self, seen: Observation) -> None:
         """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
-        jobs = self._store.live()
+        try:
+            jobs = self._store.live(stop_where_held)
+        except RecordNewer as error:  # what it holds, that UGRO knows; who follows another job goes on
+            self._store.tell(error)
+            return
         broken = [(job, why) for job in jobs if job.state == JobState.QUEUED and (why := self._broken_spec(job))]
         for job, why in broken:  # one broken job must not keep the others waiting
             self._end(job, JobState.FAILED, why)
-        jobs = self._store.live() if broken else jobs
+        jobs = self._store.live(stop_where_held) if broken else jobs
         waiting = {job.id: job for job in jobs if job.state == JobState.QUEUED}
         if not waiting:
             return
@@ -344,6 +348,8 @@ class Controller:
     def _broken_spec(self, job: Job) -> str | None:
         try:
             self._store.spec(job.id)
+        except RecordNewer:  # the UGRO that wrote it will start the job
+            return None
         except UgroError as error:
             return error.message
         return None
@@ -358,6 +364,8 @@ class Controller:
         owners = {name: view.owner for name, view in seen.views.items() if isinstance(view, NodeView) and view.owner}
         try:
             job = await self.launcher.launch(job, owners)
+        except RecordNewer:
+            raise
         except UgroError as error:
             await self._give_up(error.job if isinstance(error, NotStarted) else self._store.job(job.id), error)
             return

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
+from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Gpu, Job, NodeView
@@ -19,7 +18,7 @@ from ugro.control_plane.failure_handler.sights import IDLE_SECONDS, Limits, Memo
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.failure_handler.watchdog import State, Verdict, judge, needs_steps
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.records import read_record, state_errors
 from ugro.control_plane.observation import Observation
 from ugro.nodes.run_files import RankFiles, RunFiles
 
@@ -143,10 +142,16 @@ def _sight(node: str, files: RankFiles, has_gpu: bool, gpu: Gpu | None) -> Sight
 
 
 def _read(path: Path) -> Memory | None:
-    """What is remembered. A file that cannot be understood is no loss: watching begins anew."""
+    """What is remembered. A file that cannot be understood is no loss: watching begins anew.
+
+    Raises:
+        RecordNewer: a newer UGRO watches here, whose memory is not to be written over.
+    """
     try:
-        return Memory.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return read_record(Memory, path)
+    except RecordNewer:
+        raise
+    except (InputError, RecordUnreadable):
         return None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from ugro.common.errors import StateError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.models import Summary
-from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors
+from ugro.control_plane.metadata_store.records import read_lines, read_tail, rewritten, state_errors
 
 LINE_BYTES = 1024
 """More than a line has, so that so many lines from the end are found in one read."""
@@ -42,7 +42,7 @@ class Archive:
     def replace(self, summaries: Iterable[Summary]) -> None:
         """Write it anew."""
         with state_errors(self.path):
-            write_atomic(self.path, "".join(f"{summary.model_dump_json()}\n" for summary in summaries))
+            write_atomic(self.path, rewritten(self.path, summaries, Summary))
 
     def all(self) -> list[Summary]:
         """Every job that ended, in the order of their ends."""
