@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from ugro.cli.announce import CodeProgress, announce, expectation_document, expected_start, going_on
+from ugro.cli.announce import (
+    CodeProgress,
+    announce,
+    expectation_document,
+    expected_start,
+    going_on,
+    selection_document,
+    tell_what_stays,
+)
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.consent import Consent
 from ugro.cli.output import console, end_in_words, print_json, ranks_table
@@ -101,8 +109,8 @@ def launch(
     if note and not as_json:
         click.echo(f"note: {note}", err=True)
     selection = choose_code(spec)
-    if selection.refused and not as_json:
-        click.echo(f"not sent: {_refused_in_words(selection)}", err=True)
+    if not as_json:
+        tell_what_stays(selection)
     consent = Consent(yes, takeover)
     with CodeProgress() as progress:
 
@@ -113,7 +121,7 @@ def launch(
     if as_json:
         expected = expected_start(app, job) or Forecast(None, "")
         document = {"id": job.id, "name": job.name, "state": job.state.value, "note": note, "attended": app.attended()}
-        print_json(document | expectation_document(expected))
+        print_json(document | expectation_document(expected) | selection_document(selection))
     else:
         announce(app, job, following)
     if job.state == JobState.FAILED:
@@ -198,12 +206,6 @@ def _note_on_name(app: App, spec: JobSpec) -> str | None:
     return f"there is a job named {first.name} already ({first.id}, {first.state.value}); use its ID to mean that one"
 
 
-def _refused_in_words(selection: Selection) -> str:
-    shown = [f"{printable(path)} ({reason})" for path, reason in list(selection.refused.items())[:3]]
-    more = len(selection.refused) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
-
-
 def _follow(app: App, job: Job) -> int:
     # Here, so that a launch without it starts sooner.
     from ugro.cli.follow import follow
@@ -229,7 +231,7 @@ def _follow(app: App, job: Job) -> int:
 
 
 def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
-    choose_code(spec)
+    tell_what_stays(choose_code(spec))
     draft = Job(
         id=app.store.next_id(),
         uid="dry-run",
