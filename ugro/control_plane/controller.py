@@ -235,8 +235,8 @@ class Controller:
 
     def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
         """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
-        path, now = self._store.files(job.id).metrics, time.time()
-        recent = path.exists() and 0 <= now - path.stat().st_mtime < SAMPLE_SECONDS
+        last, now = self._store.last_sample(job.id), time.time()
+        recent = last is not None and 0 <= now - last.at < SAMPLE_SECONDS
         return [] if recent else monitor.samples(job, seen.views, now)
 
     async def _follow(self, job: Job, found: Assessment, seen: Observation) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateLocked, UgroError
-from ugro.common.files import write_atomic
+from ugro.common.files import file_skew, write_atomic
 from ugro.common.models import Job
 from ugro.control_plane.alerts import FILE, rules
 from ugro.control_plane.alerts.rules import Memory, Seen
@@ -80,11 +80,16 @@ def _recall(home: Path) -> Memory:
         try:
             return read_record(Memory, path)
         except InputError:
-            return Memory(mark=Mark(at=(home / FILE).stat().st_mtime))
+            return Memory(mark=Mark(at=_written_at(home / FILE)))
         except RecordNewer:  # what it knows to be told, a newer UGRO tells
             raise
         except RecordUnreadable:
-            return Memory(mark=Mark(at=path.stat().st_mtime))
+            return Memory(mark=Mark(at=_written_at(path)))
+
+
+def _written_at(path: Path) -> float:
+    """When a file was written, by this machine's clock, as the events are."""
+    return path.stat().st_mtime - file_skew(path.parent)
 
 
 def _keep(home: Path, before: Memory, after: Memory) -> None:

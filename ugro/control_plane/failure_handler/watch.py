@@ -48,9 +48,9 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     """
     path, limits = store.files(job_id).watchdog, limits_of(store.spec(job_id))
     with state_errors(path):
-        if path.exists() and 0 <= seen.at - path.stat().st_mtime < limits.look_seconds:
-            return
         before = _read(path)
+    if before is not None and 0 <= seen.at - before.looked_at < limits.look_seconds:
+        return
     job = store.job(job_id)
     memory = look(before, job.attempt, sights(job, seen), seen.at, limits)
     if before is None and job.alert:  # the memory is lost, and a hang is over only with a sign of life

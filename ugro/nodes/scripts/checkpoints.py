@@ -16,6 +16,7 @@ global_stepN/…_states.pt and then `latest` (deepspeed/runtime/engine.py).
 from __future__ import annotations
 
 import fnmatch
+import glob
 import json
 import os
 import pickletools
@@ -223,6 +224,7 @@ class Search:
     """Walks the roots. Symbolic links are not followed: what they name is found in its own place, or is not ours."""
 
     def __init__(self, since: float, pattern: str) -> None:
+        """`since` is by the clock that dates the files."""
         self.since, self.pattern, self.seen = since, pattern, 0
 
     def walk(self, root: str, folder: str, depth: int = 0) -> Iterator[dict[str, Any]]:
@@ -300,14 +302,30 @@ def files_below(folder: str) -> Iterator[str]:
                 yield path
 
 
+def began(job_dir: str, root: str, since: float) -> float:
+    """When the job's first attempt began, by the clock of a root's file system, which may be a file server's.
+
+    That is known where the job's own files lie on it too; else it is `since`, by the node's clock.
+    """
+    claims = glob.glob(os.path.join(glob.escape(job_dir), "1", "node-*", "claim"))
+    try:
+        if claims and os.stat(root).st_dev == os.stat(job_dir).st_dev:
+            return min(os.stat(claim).st_mtime for claim in claims) - 1.0
+    except OSError:
+        pass
+    return since
+
+
 def main() -> None:
-    since, pattern, roots = float(sys.argv[1]), sys.argv[2], [os.path.expanduser(root) for root in sys.argv[3:]]
+    since, pattern, job_dir = float(sys.argv[1]), sys.argv[2], os.path.expanduser(sys.argv[3])
+    roots = [os.path.expanduser(root) for root in sys.argv[4:]]
     search = Search(since, pattern)
     done: list[str] = []
     for root in sorted({os.path.realpath(root) for root in roots}):
         if any(root.startswith(before + os.sep) for before in done):
             continue
         done.append(root)
+        search.since = began(job_dir, root, since)
         for found in search.walk(root, root):
             print(json.dumps(found), flush=True)
     print(json.dumps({"end": search.seen, "cut": search.seen > ENTRIES}))
