@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -335,11 +335,12 @@ def _line(name: str, data: bytes) -> Line:
     return Line(text, rank=int(number)) if kind == "rank" else Line(text, node_rank=int(number))
 
 
-def _merge(streams: Sequence[Iterable[Line]]) -> list[Line]:
+def _merge(streams: Sequence[list[Line]]) -> list[Line]:
+    if len(streams) == 1:
+        return streams[0]
     placed = [
         ((index + 0.5) / len(lines), order, line)
-        for order, stream in enumerate(streams)
-        for lines in [list(stream)]
+        for order, lines in enumerate(streams)
         for index, line in enumerate(lines)
     ]
     return [line for _, _, line in sorted(placed, key=lambda item: item[:2])]
