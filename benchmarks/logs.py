@@ -1,4 +1,4 @@
-"""A log of 1.5 GB on a node: its end as `ugro logs --tail` brings it, next to `ssh node tail`, and what memory it takes.
+"""A log of 1.5 GB on a node: its end as `ugro logs --tail` brings it, next to `ssh node tail`, and the memory used.
 
 The node is one of the sandbox: real SSH over loopback. The master's copy of the log is empty when the first one asks.
 """
@@ -63,7 +63,7 @@ def _rows(folder: Path, environment: Mapping[str, str]) -> Iterator[Row]:
         seconds, mib = _timed([*ugro, "logs", "job-001", "--tail", "2"], folder, environment)
         tails.append(seconds)
         memory.append(mib)
-        runs.append(_timed([*ugro, "run", "--nodes", NODE, "true"], folder, environment)[0])
+        runs.append(_timed([*ugro, "run", "--on", NODE, "true"], folder, environment)[0])
     ratios = [one / other for one, other in zip(tails, runs, strict=True)]
     note = f"{in_ms(tails)}; `ssh {NODE} tail -n 2` {in_ms(bare)}, `ugro run true` {in_ms(runs)}"
     yield Row(GROUP, "logs --tail 2, to `ugro run true`", statistics.median(ratios), "×", 3.0, note=note)
@@ -72,9 +72,8 @@ def _rows(folder: Path, environment: Mapping[str, str]) -> Iterator[Row]:
     (log.parents[2] / "code/go").touch()
     for words in (["sweep"], ["explain", "job-001"], ["logs", "job-001"]):
         seconds, mib = _timed([*ugro, *words], folder, environment)
-        yield Row(
-            GROUP, f"{words[0]}, of the job that failed: memory", mib, "MiB", MEMORY_LIMIT, note=f"{seconds:.1f} s"
-        )
+        what = f"{words[0]}, of the job that failed: memory"
+        yield Row(GROUP, what, mib, "MiB", MEMORY_LIMIT, note=f"{seconds:.1f} s")
 
 
 def _fill(log: Path) -> None:
