@@ -24,8 +24,8 @@ A record that cannot be read, is that of another job, or is gone is no job's end
 rebuild leaves it where it was, and who would start something stops, since what a live one holds is not known. Only a
 folder that never had a record is passed over in silence: a submission that was cut short.
 
-A record with a later schema version, or with keys that are not known, is one of a newer UGRO: it is named so and left as
-it is, nothing older is put in its place, and it stops nobody unless the job may hold something.
+A record with a later schema version, or with keys that are not known, is one of a newer UGRO: it is named so and left
+as it is, nothing older is put in its place, and it stops nobody unless the job may hold something.
 
 Where `cluster.json` is broken or gone, a rebuild takes its copy, and the drains from the timeline. An archive that says
 less than when it was sealed is told by `status` and `sweep`. On a full disk, who looks goes on with what is there, and
