@@ -18,16 +18,19 @@ from unittest.mock import Mock
 
 import pytest
 
+from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeView
 from ugro.control_plane.failure_handler import watch
+from ugro.control_plane.failure_handler.handler import FailureHandler
 from ugro.control_plane.failure_handler.sights import Memory
 from ugro.control_plane.metadata_store import MetadataStore, cluster_file, retention, timeline
 from ugro.control_plane.metadata_store import store as store_module
 from ugro.control_plane.metadata_store.records import pass_over, replace_record, stop_where_held
 from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, remove_stray, strays
+from ugro.nodes.pool import Pool
 
 CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
 
@@ -290,6 +293,16 @@ def test_a_spec_and_a_watchdogs_memory_of_a_newer_ugro_are_left_alone(tmp_path: 
         MetadataStore(tmp_path).spec("job-001")
     with pytest.raises(RecordNewer, match="newer UGRO"):
         watch.hang_of(store, store.job("job-001"))
+
+
+async def test_what_is_undecided_about_a_job_of_a_newer_ugro_stays_so(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    store.remember_undecided(job.id)
+    newer(store.files(job.id).record, schema_version=99)
+    handler = FailureHandler(store, Inventory(nodes={}), Pool(Inventory(nodes={})))
+    await handler.handle({})
+    assert store.undecided() == [job.id] and "newer UGRO" in store.troubles[0].message
 
 
 def test_lines_of_a_newer_ugro_are_read_as_far_as_they_are_known_and_stay(tmp_path: Path) -> None:
