@@ -18,7 +18,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from ugro.common.config import Inventory
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JobSpec
@@ -300,7 +300,8 @@ async def test_what_is_undecided_about_a_job_of_a_newer_ugro_stays_so(tmp_path: 
     job = submit(store)
     store.remember_undecided(job.id)
     newer(store.files(job.id).record, schema_version=99)
-    handler = FailureHandler(store, Inventory(nodes={}), Pool(Inventory(nodes={})))
+    inventory = Inventory(nodes={"here": NodeConfig(name="here", address="127.0.0.1", local=True)})
+    handler = FailureHandler(store, inventory, Pool(inventory))
     await handler.handle({})
     assert store.undecided() == [job.id] and "newer UGRO" in store.troubles[0].message
 
