@@ -1,13 +1,14 @@
-"""`python -m benchmarks [sweep|tick|store|jobs|hangs …]`: measures, prints a table, keeps it in benchmarks/results/."""
+"""`python -m benchmarks [sweep|tick|store|jobs|hangs|logs …]`: measures, prints a table, keeps it in results/."""
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import hangs, jobs, report, store, sweep, tick
+from benchmarks import hangs, jobs, logs, report, store, sweep, tick
 
 PARTS = {
     "sweep": sweep.measure, "tick": tick.measure, "store": store.measure, "jobs": jobs.measure, "hangs": hangs.measure,
+    "logs": logs.measure,
 }  # fmt: skip
 
 

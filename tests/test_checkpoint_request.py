@@ -84,7 +84,7 @@ def heard(process: subprocess.Popen[bytes]) -> bytes:
 
 async def test_only_a_rank_that_catches_the_signal_gets_it(start: Start, folder: Path, node: LocalTransport) -> None:
     hears, deaf, ignores = start(HEARS), start(DEAF), start(IGNORES)
-    asked = await ask(node, PATHS, "2026-11-24T12:00:00")
+    asked = (await ask(node, PATHS, "2026-11-24T12:00:00")).ranks
     assert [(rank.rank, rank.pid, rank.answer) for rank in asked] == [
         (0, hears.pid, "signalled"),
         (1, deaf.pid, "not caught"),
@@ -104,7 +104,7 @@ async def test_a_pid_that_belongs_to_another_process_by_now_is_not_signalled(
     (folder / "rank-1.pid").write_text("999999999 1\n")
     (folder / "rank-2.pid").write_text("")
     (folder / "rank-x.pid").write_text((folder / "rank-0.pid").read_text())
-    asked = await ask(node, PATHS, "now")
+    asked = (await ask(node, PATHS, "now")).ranks
     assert [(rank.rank, rank.pid, rank.answer) for rank in asked] == [(rank, None, "gone") for rank in range(3)]
     assert heard(other) == b""
 
@@ -113,12 +113,13 @@ async def test_a_rank_that_is_a_zombie_is_gone(start: Start, node: LocalTranspor
     process = start(HEARS)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert [rank.answer for rank in await ask(node, PATHS, "now")] == ["gone"]
+    assert [rank.answer for rank in (await ask(node, PATHS, "now")).ranks] == ["gone"]
 
 
 async def test_nobody_withdraws_the_request_of_another(folder: Path, node: LocalTransport) -> None:
     request = folder / "checkpoint-request"
-    assert await ask(node, PATHS, "first") == () == await ask(node, PATHS, "second")
+    first, second = await ask(node, PATHS, "first"), await ask(node, PATHS, "second")
+    assert first.ranks == () == second.ranks
     assert not await withdraw(node, PATHS, "first") and request.read_text() == "second\n"
     assert not await withdraw(node, PATHS, "second") and not request.exists()
     assert await withdraw(node, PATHS, "second"), "it was taken"
@@ -176,6 +177,11 @@ def saved(step: int | None, at: float, name: str = "", problem: str | None = Non
 def test_what_answers_a_request(before: list[Checkpoint], now: list[Checkpoint], answer: str | None) -> None:
     found = newest_since(100.0, before, now, saw_all=True)
     assert (found and found.name) == answer
+
+
+async def test_a_request_tells_when_by_the_clock_that_dates_files(node: LocalTransport, folder: Path) -> None:
+    asked = await ask(node, PATHS, "now")
+    assert abs(asked.at - (folder / "checkpoint-request").stat().st_mtime) < 0.01
 
 
 def test_a_further_one_may_be_old_where_a_node_was_silent_before() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,23 @@ async def here(home: Path) -> AsyncIterator[LocalTransport]:
 
 
 async def found(here: LocalTransport, root: Path, pattern: str = "", since: float = 0) -> dict[str, FoundCheckpoint]:
-    return {one.name: one for one in await checkpoints.find(here, [str(root)], pattern, since)}
+    return {
+        one.name: one for one in await checkpoints.find(here, str(root.parent / "job"), [str(root)], pattern, since)
+    }
+
+
+async def test_what_a_job_saved_is_told_by_the_clock_of_its_own_files(here: LocalTransport, tmp_path: Path) -> None:
+    """A file server two hours behind or ahead dates both the job's folder and its checkpoints."""
+    claim, root = tmp_path / "job/1/node-0/claim", tmp_path / "out"
+    claim.mkdir(parents=True)
+    root.mkdir()
+    now = time.time()
+    for server in (-7200.0, 7200.0):
+        os.utime(claim, (0, now + server))
+        for name, at in (("checkpoint-1.pt", -60), ("checkpoint-2.pt", 60)):
+            torch.save(STATE, root / name)
+            os.utime(root / name, (0, now + server + at))
+        assert set(await found(here, root, since=now)) == {"checkpoint-2.pt"}, server
 
 
 def safetensors(path: Path, missing: int = 0) -> None:

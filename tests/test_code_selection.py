@@ -12,7 +12,8 @@ import pytest
 from code_folders import ODD_NAMES, plant, snapshot, tree
 
 from ugro.common.errors import InputError, StateError
-from ugro.nodes.code_sync import LARGE_BYTES, select_files, take_snapshot
+from ugro.nodes.code_sync import LARGE_BYTES, Bulk, select_files, take_snapshot
+from ugro.nodes.code_sync import snapshot as snapshot_module
 
 
 def git(root: Path, *args: str) -> str:
@@ -124,10 +125,57 @@ def test_secrets_and_bulk_stay_here(work: Path, in_git: bool) -> None:
     plant(work, {name: "" for name in (*SECRETS, "main.py", "environment.py", "pkg/venv.py")})
     if in_git:
         git(work, "init")
-        git(work, "add", "--force", ".")
     assert selected(work) == {"main.py", "environment.py", "pkg/venv.py"}
     plant(work, {".ugroignore": "!.env.local\n/main.py\n", "sub/.ugroignore": "!checkpoints/\n"})
     assert selected(work) == {".env.local", "environment.py", "pkg/venv.py", "sub/checkpoints/x"}
+
+
+TRACKED = (
+    *("mylib/checkpoints/__init__.py", "mylib/wandb/x.py", "build/b.py", "dist/d.py", "data/d.py", "logs/l.py"),
+    *("venv/v.py", "node_modules/n.js", "checkpoints/config.json"),
+)
+
+
+def test_what_git_tracks_is_sent_whatever_its_folder_is_called(work: Path) -> None:
+    plant(work, {name: "x" for name in (*TRACKED, ".env", "key.pem", ".ugro/token", "main.py")})
+    plant(work, {".gitignore": "data/\n*.pt\n"})
+    git(work, "init")
+    git(work, "add", "--force", ".")
+    plant(work, {"checkpoints/step-1.pt": "big", "checkpoints/step-2.txt": "12", "venv/lib/other.py": "123"})
+    assert selected(work) == {*TRACKED, "main.py"}, "but for secrets and the state, and what git ignores"
+    left_out = select_files(work).left_out
+    assert {path: (bulk.files, bulk.bytes) for path, bulk in left_out.items()} == {
+        ".env": (1, 1), "key.pem": (1, 1), "checkpoints/": (1, 2), "venv/": (1, 3),
+    }  # fmt: skip
+    plant(work, {".ugroignore": "mylib/checkpoints/\n*.pem\n/venv\n"})
+    gone = {"mylib/checkpoints/__init__.py", "venv/v.py"}
+    assert selected(work) == {*TRACKED, "main.py"} - gone, "a person said so"
+    assert set(select_files(work).left_out) == {".env", "checkpoints/"}, "which is no news to them"
+
+
+@pytest.mark.parametrize("in_git", [True, False])
+def test_a_package_is_code_whatever_it_is_called(work: Path, in_git: bool) -> None:
+    """Where git does not track it (yet), an `__init__.py` makes a folder one."""
+    plant(work, {"mylib/checkpoints/__init__.py": "", "mylib/checkpoints/deep/a.py": "", "mylib/wandb/run-1/log": ""})
+    plant(work, {"mylib/checkpoints/__pycache__/a.pyc": "", "mylib/checkpoints/.env": "", "main.py": ""})
+    if in_git:
+        git(work, "init")
+    assert selected(work) == {"mylib/checkpoints/__init__.py", "mylib/checkpoints/deep/a.py", "main.py"}
+    assert set(select_files(work).left_out) == {"mylib/wandb/", "mylib/checkpoints/.env"}
+
+
+def test_what_is_left_out_is_counted_up_to_a_bound(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_module, "COUNTED", 3)
+    plant(work, {f"wandb/{number}": "12" for number in range(9)} | {"main.py": ""})
+    assert select_files(work).left_out == {"wandb/": Bulk(3, 6, more=True)}
+
+
+def test_pointers_of_git_lfs_are_named(work: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"
+    plant(work, {"model.bin": pointer, "brought.bin": "x" * 2000, "small.bin": "x", "main.py": ""})
+    assert select_files(work).pointers == ()
+    plant(work, {"data/.gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n"})
+    assert select_files(work).pointers == ("model.bin",)
 
 
 def test_ugroignore_brings_back_nothing_that_git_ignores(work: Path) -> None:

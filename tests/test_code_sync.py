@@ -23,6 +23,7 @@ from testbed.mounts import show_etc
 from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost, NodeRefused, StateError
 from ugro.nodes.code_sync import push_code, rsync
+from ugro.nodes.scripts import receive_code
 from ugro.nodes.transport import LocalTransport, Outcome, Transport
 from ugro.nodes.transport.ssh import SshTransport
 
@@ -143,6 +144,17 @@ async def test_an_old_leftover_goes_at_once(work: Path, home: Path, node: LocalT
     with pytest.raises(LinkLost):
         await push_code(Meddling(node, cut), source, JOB.format(1))
     assert young.exists() and not old.exists()
+
+
+@pytest.mark.parametrize("server", [-2 * 86400.0, 2 * 86400.0])
+async def test_a_file_servers_clock_removes_no_push_that_is_under_way(home: Path, server: float) -> None:
+    """All times are the server's; this node's clock is days from it."""
+    delivery = receive_code.Delivery(str(job(home, 1)), "own", "digest")
+    own, other, old = (plant(job(home, 1) / f"code.tmp-{name}", {"x": ""}) for name in ("own", "other", "old"))
+    for folder, age in ((own, 0), (other, 60), (old, 7200)):
+        os.utime(folder, (0, time.time() + server - age))
+    receive_code.remove_leftovers(delivery, receive_code.STALE_SECONDS)
+    assert own.exists() and other.exists() and not old.exists()
 
 
 async def test_other_code_is_not_overwritten(work: Path, home: Path, node: LocalTransport) -> None:

@@ -196,3 +196,9 @@ def test_the_warning_comes_a_tenth_before_the_limit_and_at_most_five_minutes() -
     assert job_spec(script="t.py", time_limit="10m").warning_seconds == 60
     assert job_spec(script="t.py", time_limit="2h").warning_seconds == 300
     assert job_spec(script="t.py", time_limit="2h", time_warning="15m").warning_seconds == 900
+
+
+def test_a_file_that_no_person_wrote_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    (path := tmp_path / "job.yaml").write_bytes(b"script: t.py\nargs:\n" + b"- x\n" * 400_000)
+    with pytest.raises(JobSpecError, match="larger than 1024 KiB"):
+        load_job_spec(path)

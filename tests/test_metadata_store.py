@@ -18,14 +18,19 @@ from unittest.mock import Mock
 
 import pytest
 
-from ugro.common.errors import InputError, RecordUnreadable, StateError, StateLocked, UgroError
+from ugro.common.config import Inventory, NodeConfig
+from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeView
+from ugro.control_plane.failure_handler import watch
+from ugro.control_plane.failure_handler.handler import FailureHandler
+from ugro.control_plane.failure_handler.sights import Memory
 from ugro.control_plane.metadata_store import MetadataStore, cluster_file, retention, timeline
 from ugro.control_plane.metadata_store import store as store_module
-from ugro.control_plane.metadata_store.records import pass_over, replace_record
+from ugro.control_plane.metadata_store.records import pass_over, replace_record, stop_where_held
 from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, remove_stray, strays
+from ugro.nodes.pool import Pool
 
 CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
 
@@ -240,6 +245,114 @@ def test_a_record_of_a_later_version_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 99'))
     with pytest.raises(StateError, match="schema_version 99 is not known"):
         MetadataStore(tmp_path).live()
+
+
+def newer(path: Path, **more: object) -> bytes:
+    """Have a record as a newer UGRO would write it; returns its content."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("more", [{"schema_version": 99}, {"colour": "red"}, {"code": CODE.model_dump() | {"lfs": 1}}])
+def test_a_record_of_a_newer_ugro_is_named_so_and_left_alone(tmp_path: Path, more: dict[str, object]) -> None:
+    store = MetadataStore(tmp_path)
+    job, other = submit(store, "theirs"), submit(store, "mine")
+    store.save(job.model_copy(update={"state": JobState.RUNNING}), "running", "")
+    path = store.files(job.id).record
+    content, before = newer(path, **more), path.with_name("job.json.before").read_bytes()
+    for again in range(2):
+        store = MetadataStore(tmp_path)
+        with pytest.raises(RecordNewer, match="was written by a newer UGRO") as caught:
+            store.live()
+        assert "cp " not in caught.value.hint and "before" not in caught.value.hint
+        assert store.find("mine").id == other.id and [one.id for one in store.live(pass_over)] == [other.id]
+        store.settle()
+        assert [type(error) for error in store.rebuild().unreadable] == [RecordNewer], again
+    assert (path.read_bytes(), path.with_name("job.json.before").read_bytes()) == (content, before)
+
+
+def test_a_record_of_a_newer_ugro_that_holds_nothing_stops_nobody_and_stays_what_it_is(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    waiting, over, other = submit(store), submit(store), submit(store)
+    ended(store, over)
+    for job in (waiting, over):
+        newer(store.files(job.id).record, schema_version=99, colour="red")
+    store = MetadataStore(tmp_path)
+    assert len(store.rebuild().unreadable) == 2
+    assert [job.id for job in store.live(stop_where_held)] == [other.id]
+    assert [row.id for row in store.summaries()] == [over.id], "an ended job is no live one for being unreadable"
+
+
+def test_a_spec_and_a_watchdogs_memory_of_a_newer_ugro_are_left_alone(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    files = store.files(submit(store).id)
+    files.watchdog.write_text(Memory(attempt=1, looked_at=1.0).model_dump_json())
+    for path in (files.spec, files.watchdog):
+        newer(path, schema_version=99)
+    with pytest.raises(RecordNewer, match="schema_version 99"):
+        MetadataStore(tmp_path).spec("job-001")
+    with pytest.raises(RecordNewer, match="newer UGRO"):
+        watch.hang_of(store, store.job("job-001"))
+
+
+async def test_what_is_undecided_about_a_job_of_a_newer_ugro_stays_so(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job = submit(store)
+    store.remember_undecided(job.id)
+    newer(store.files(job.id).record, schema_version=99)
+    inventory = Inventory(nodes={"here": NodeConfig(name="here", address="127.0.0.1", local=True)})
+    handler = FailureHandler(store, inventory, Pool(inventory))
+    await handler.handle({})
+    assert store.undecided() == [job.id] and "newer UGRO" in store.troubles[0].message
+
+
+def test_lines_of_a_newer_ugro_are_read_as_far_as_they_are_known_and_stay(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job, other = submit(store), submit(store)
+    ended(store, job)
+    for path in (tmp_path / "finished.jsonl", tmp_path / "events.jsonl", store.files(job.id).events):
+        lines = [json.dumps(json.loads(line) | {"colour": "red"}) for line in path.read_text().splitlines()]
+        path.write_text("".join(f"{line}\n" for line in lines))
+    store = MetadataStore(tmp_path)
+    assert [row.id for row in store.summaries()] == [job.id] and store.events() and store.events(job.id)
+    store.rebuild()
+    ended(store, other)
+    first, second = (tmp_path / "finished.jsonl").read_text().splitlines()
+    assert json.loads(first)["colour"] == "red" and json.loads(second)["id"] == other.id
+
+
+def test_what_a_newer_ugro_keeps_in_the_clusters_tables_is_named_and_holds(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    submit(store)
+    store.drain(Drain(node="gpu1", reason="fan", since=1.0))
+    path = tmp_path / "cluster.json"
+    tables = json.loads(path.read_text())
+    (row,) = tables["drains"].values()
+    row["until"] = 9.0
+    path.write_text(json.dumps(tables | {"shelves": {"1": {"a": 1}}}))
+    store = MetadataStore(tmp_path)
+    assert store.drains()["gpu1"].reason == "fan"
+    (problem,) = store.problems()
+    assert "newer UGRO" in problem.message and "drains" in problem.message and "until" in problem.message
+    store.remember_speed("GPU-1", "A", 1.0)
+    store.rebuild()
+    after = json.loads(path.read_text())
+    assert after["shelves"] == {"1": {"a": 1}} and next(iter(after["drains"].values()))["until"] == 9.0
+
+
+@pytest.mark.parametrize("where", ["top", "meta"])
+def test_tables_of_a_later_version_are_refused_and_a_rebuild_leaves_them(tmp_path: Path, where: str) -> None:
+    store = MetadataStore(tmp_path)
+    submit(store)
+    path = tmp_path / "cluster.json"
+    tables = json.loads(path.read_text())
+    (tables if where == "top" else tables["meta"]["1"])["schema_version"] = 99
+    path.write_text(json.dumps(tables))
+    content = path.read_bytes()
+    for act in (MetadataStore(tmp_path).live, MetadataStore(tmp_path).rebuild):
+        with pytest.raises(RecordNewer, match="schema_version 99"):
+            act()
+    assert path.read_bytes() == content and not list(tmp_path.glob("cluster.json.broken-*"))
 
 
 @pytest.mark.parametrize("torn", ["", "{", '{"id": 7}', "\0" * 50])
@@ -702,6 +815,20 @@ def test_what_is_wrong_with_the_indexes_is_told_by_commands(tmp_path: Path) -> N
     mended = json.loads(ugro(tmp_path, "state", "rebuild", "--json").stdout)["mended"]
     assert mended[0] == f"{cluster} is gone" and "here (fan)" in mended[-1]
     assert ugro(tmp_path, "sweep").stderr == ""
+
+
+def test_commands_go_on_beside_a_job_of_a_newer_ugro(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    job, other = submit(store, "theirs"), submit(store, "mine")
+    store.save(job.model_copy(update={"state": JobState.RUNNING}), "running", "")
+    path = store.files(job.id).record
+    content = newer(path, schema_version=99)
+    for words, code in (("sweep", 0), ("state rebuild", 4), ("status", 0), ("cancel mine", 0), ("cancel job-001", 4)):
+        done = ugro(tmp_path, *words.split())
+        said = done.stdout + done.stderr
+        assert done.returncode == code, (words, said)
+        assert "cp /" not in said and ("newer UGRO" in said or words == "cancel mine"), (words, said)
+    assert path.read_bytes() == content and MetadataStore(tmp_path).job(other.id).state == JobState.CANCELLED
 
 
 # Full disks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,8 +14,9 @@ import click
 
 from ugro.cli.app import UNATTENDED, App
 from ugro.cli.output import console, stamp, title
+from ugro.common.errors import RecordUnreadable
 from ugro.common.models import Job, JobState
-from ugro.common.text import duration, printable, rough, some
+from ugro.common.text import count, duration, printable, rough, size, some
 from ugro.control_plane.backfill import Queue
 from ugro.control_plane.forecast import Forecast, forecast
 from ugro.control_plane.metadata_store.records import pass_over
@@ -26,10 +28,36 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from ugro.control_plane.controller import Controller
+    from ugro.nodes.code_sync import Bulk, Selection
 
 SLOW_SEND_SECONDS = 1.0
 FREE_WITHIN, FREE_EVERY = 15.0, 0.5
 """Seconds that GPUs may take to come free before a job goes on, and between two looks at them."""
+
+
+def tell_what_stays(selection: Selection) -> None:
+    """Say, beside the output, what of the working directory is not sent though nobody said so, or not as it seems."""
+    refused = [f"{printable(path)} ({reason})" for path, reason in selection.refused.items()]
+    left_out = [f"{printable(path)} ({_bulk_in_words(bulk)})" for path, bulk in selection.left_out.items()]
+    if refused:
+        click.echo(f"not sent: {some(refused)}", err=True)
+    if left_out:
+        hint = "a line !NAME in .ugroignore sends it"
+        click.echo(f"left out by the built-in list: {some(left_out)}; {hint}", err=True)
+    if selection.pointers:
+        names = some([printable(path) for path in selection.pointers])
+        click.echo(f"sent without their content, as pointers of git-lfs: {names}; `git lfs pull` brings it", err=True)
+
+
+def _bulk_in_words(bulk: Bulk) -> str:
+    return f"{'more than ' if bulk.more else ''}{count(bulk.files, 'file')}, {size(bulk.bytes / 2**20)}"
+
+
+def selection_document(selection: Selection) -> dict[str, Any]:
+    """The stable JSON form of what is not sent of a working directory."""
+    left_out = [{"path": path, **dataclasses.asdict(bulk)} for path, bulk in selection.left_out.items()]
+    refused = [{"path": path, "reason": reason} for path, reason in selection.refused.items()]
+    return {"left_out": left_out, "not_sent": refused, "lfs_pointers": list(selection.pointers)}
 
 
 def announce(app: App, job: Job, following: bool = False) -> None:
@@ -57,8 +85,9 @@ def expected_start(app: App, job: Job) -> Forecast | None:
 
 def queue_as_seen(app: App) -> Queue:
     """The queue, from what the nodes said at the last tick."""
-    now = time.time()
-    return read_queue(app.store, app.cluster, app.store.live(), last_look(app.store, app.cluster, now), now)
+    now, unreadable = time.time(), list[RecordUnreadable]()
+    live = app.store.live(unreadable.append)
+    return read_queue(app.store, app.cluster, live, last_look(app.store, app.cluster, now), now, unreadable)
 
 
 def expectation_document(expected: Forecast) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ugro.control_plane.checkup.findings import info, warning
 from ugro.control_plane.launcher import Launcher
 from ugro.control_plane.meeting import find_meeting
 from ugro.control_plane.metadata_store.links import Links
+from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.network_check import check_network
 from ugro.control_plane.network_report import Link, NetworkReport, idle_gpus
 from ugro.control_plane.resource_manager.governor import leases
@@ -125,7 +126,7 @@ class Checkup:
             text = "the network was not measured: that needs two nodes with a working torch"
             self.findings.append(info("network", text).about(None))
             return
-        gpus = idle_gpus(list(able), self.reports, leases(self._app.store.live()))
+        gpus = idle_gpus(list(able), self.reports, leases(self._app.store.live(stop_where_held)))
         self._waiting = f"a trial on {', '.join(able)}"
         if not gpus and any(python.cuda_available for python in able.values()):
             text = "the network was measured on CPUs, not with NCCL: not every node has a GPU that nobody uses"

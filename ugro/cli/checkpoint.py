@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,13 +121,14 @@ async def _ask(
     made: Checkpoint | None = None
     try:
         ranks, errors = await request.make()
+        since = request.made_at(seen.clock_offsets, asked_at)
         if len(errors) == len(places) > 0:
             raise errors[0]
         heard = count(sum(rank.answer == "signalled" for _, rank in ranks), "rank")
         while True:
             now = await controller.live(job, await controller.observe([job], job.nodes))
             listing = await store.find(job, spec, seen.views)
-            made = newest_since(asked_at, before.checkpoints, listing.checkpoints, not before.silent)
+            made = newest_since(since, before.checkpoints, listing.checkpoints, not before.silent)
             seconds = time.monotonic() - began
             if made or now.state.ended or seconds > patience:
                 break
@@ -145,15 +146,22 @@ class _Request:
         self._pool = pool
         self._places = places
         self._when = when
+        self._made: dict[str, float] = {}
+
+    def made_at(self, clock_offsets: Mapping[str, float], asked_at: float) -> float:
+        """When the first node was asked, on the scale of the checkpoints' times: those are dated by the same clocks."""
+        return min((at - clock_offsets.get(node, 0.0) for node, at in self._made.items()), default=asked_at)
 
     async def make(self) -> tuple[list[tuple[str, AskedRank]], list[NodeError]]:
         """Each rank with its node, and the nodes that could not be asked."""
 
-        async def one(transport: Transport) -> tuple[AskedRank, ...]:
+        async def one(transport: Transport) -> save_request.Asked:
             return await save_request.ask(transport, self._places[transport.name], self._when)
 
         said = await self._pool.each(self._places, one)
-        ranks = [(name, rank) for name, answer in said.items() if not isinstance(answer, NodeError) for rank in answer]
+        asked = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
+        self._made = {name: answer.at for name, answer in asked.items()}
+        ranks = [(name, rank) for name, answer in asked.items() for rank in answer.ranks]
         return ranks, [answer for answer in said.values() if isinstance(answer, NodeError)]
 
     async def withdraw(self) -> bool:

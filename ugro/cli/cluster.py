@@ -25,6 +25,7 @@ from ugro.common.models import Drain, Event
 from ugro.common.text import one_line, printable
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.observation import fresh_or_remembered
 from ugro.control_plane.queue import read_offers
 from ugro.control_plane.resource_manager.governor import leases
@@ -67,7 +68,7 @@ def drain(app: App, node: str, reason: str | None, as_json: bool) -> None:
         raise InputError("the reason is empty")
     with app.store.lock():
         app.store.drain(Drain(node=name, reason=reason, since=time.time()))
-        running = [job.id for job in app.store.live() if name in job.nodes and job.state.on_nodes]
+        running = [job.id for job in app.store.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
     if as_json:
         print_json({"node": name, "drained": True, "reason": reason, "running": running})
         return
@@ -105,8 +106,8 @@ def measure(app: App, names: str | None, as_json: bool) -> int:
 
     async def act(controller: Controller, pool: Pool) -> dict[str, list[MeasuredSpeed] | NodeError]:
         views = (await controller.observe([], chosen)).views
-        idle = read_offers(app.store, app.inventory, app.store.live(), views)
-        held = leases(app.store.live())
+        idle = read_offers(app.store, app.inventory, app.store.live(stop_where_held), views)
+        held = leases(app.store.live(stop_where_held))
 
         async def one(transport: Transport) -> list[MeasuredSpeed]:
             offer = idle[transport.name]

@@ -6,8 +6,9 @@ Closing this view changes nothing about the job; `ugro logs -f` picks it up agai
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import click
 from rich.console import Console
@@ -21,8 +22,9 @@ from ugro.common.models import Job, JobState, NodeView
 from ugro.common.text import duration, printable, size
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.handler import in_words
+from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.scheduler import reasons
-from ugro.nodes.log_streamer import Line, LogReader
+from ugro.nodes.log_streamer import NO_RANK, Line, LogReader
 
 POLL_SECONDS = 0.5
 TICK_SECONDS = 2.0
@@ -37,27 +39,43 @@ def prefix(line: Line, nodes: tuple[str, ...]) -> tuple[str, str]:
     return f"[{name}]", "dim"
 
 
-def print_lines(out: Console, lines: Sequence[Line], nodes: tuple[str, ...]) -> None:
+def print_lines(out: Console, lines: Iterable[Line], nodes: tuple[str, ...]) -> None:
     """Lines of a log with their coloured prefixes; what they say is never taken for markup."""
-    told = [(*prefix(line, nodes), printable(line.text)) for line in lines]
-    if out.is_terminal:
-        for who, style, text in told:
+    for line in lines:
+        (who, style), text = prefix(line, nodes), printable(line.text)
+        if out.is_terminal:
             out.print(Text(who, style), Text(text), soft_wrap=True)
-    elif told:  # rich takes its time over each line, and a pipe has no use for it
-        out.file.write("".join(f"{who} {text}\n" for who, _, text in told))
-        out.file.flush()
+        else:  # rich takes its time over each line, and a pipe has no use for it
+            out.file.write(f"{who} {text}\n")
+    out.file.flush()
 
 
 def print_torchrun_where_ranks_are_silent(out: Console, job: Job, reader: LogReader) -> None:
     """A job that failed before its ranks began has only torchrun's own words to tell why."""
     failure = job.first_failure
     if failure and failure.rank is None and not reader.torchrun:
-        everything = LogReader(reader.folder, torchrun=True).lines(final=True)
-        print_lines(out, [line for line in everything if line.node_rank is not None], job.nodes)
+        print_lines(out, LogReader(reader.folder, NO_RANK, torchrun=True).lines(final=True), job.nodes)
 
 
-async def follow(app: App, controller: Controller, job: Job, reader: LogReader, out: Console) -> Job:
-    """Print a job's log lines until it has ended; returns its last record."""
+async def print_rounds(
+    app: App, out: Console, logs: JobLogs, reader: LogReader, nodes: tuple[str, ...], until: float = math.inf
+) -> bool:
+    """Print what there is now of a job's logs as it comes, until a monotonic time. Returns whether that was all."""
+    with app.store.optional():  # on a full disk the copies that are there have to do
+        async for _ in logs.rounds(SYNC_WITHIN):
+            print_lines(out, reader.lines(), nodes)
+            if time.monotonic() > until:
+                return False
+    return True
+
+
+async def follow(
+    app: App, controller: Controller, job: Job, reader: LogReader, out: Console, window: JobLogs | None = None
+) -> Job:
+    """Print a job's log lines until it has ended; returns its last record.
+
+    `window` is what the reader reads, where that is not the copies of the job's logs.
+    """
     ticked, waits, trouble = 0.0, "", ""
     with Live(console=out, refresh_per_second=4, transient=True) if out.is_terminal else _NoLive() as live:
         while True:
@@ -71,13 +89,15 @@ async def follow(app: App, controller: Controller, job: Job, reader: LogReader, 
                 if trouble not in ("", told):
                     live.console.print(Text(trouble, "yellow"), soft_wrap=True)
             job = app.store.job(job.id)
-            silent = await controller.fresh_logs(job, SYNC_WITHIN) if job.nodes else {}
-            print_lines(out, reader.lines(final=job.state.ended), job.nodes)
+            logs = window.again() if window else controller.logs_of(job)
+            until = math.inf if job.state.ended else ticked + TICK_SECONDS
+            all_there = await print_rounds(app, out, logs, reader, job.nodes, until)
             if job.state.ended:
+                print_lines(out, reader.lines(final=True), job.nodes)
                 print_torchrun_where_ranks_are_silent(out, job, reader)
                 return job
-            live.update(_status_line(app, job, list(silent), job.reason or waits))
-            await asyncio.sleep(POLL_SECONDS)
+            live.update(_status_line(app, job, list(logs.silent), job.reason or waits))
+            await asyncio.sleep(POLL_SECONDS if all_there else 0.0)
 
 
 async def wait(app: App, controller: Controller, job: Job) -> Job:

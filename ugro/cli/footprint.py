@@ -14,6 +14,7 @@ from ugro.cli.consent import to_clean
 from ugro.cli.output import console, print_json, table
 from ugro.common.errors import EXIT_NODES, EXIT_OK, InputError, NodeError, NodeRefused
 from ugro.common.text import count, printable, size
+from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.nodes.footprint import Footprint, Process, clean
 from ugro.nodes.footprint import footprint as look
 
@@ -146,7 +147,7 @@ async def _look_if_idle(app: App, pool: Pool, name: str) -> Footprint:
     Raises:
         InputError: a job of this master is there. NodeRefused: something runs there, or may run in the same folder.
     """
-    live = [job for job in app.store.live() if job.state.on_nodes]
+    live = [job for job in app.store.live(stop_where_held) if job.state.on_nodes]
     for job in live:
         if name in job.nodes:
             raise InputError(f"{job.id} is on {name}", f"wait for it, or end it: ugro cancel {job.id}")

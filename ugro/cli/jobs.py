@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import time
-from collections import deque
+from pathlib import Path
 
 import click
 
 from ugro.cli.announce import going_on
 from ugro.cli.app import App, Whole, command, complete_job, json_option
-from ugro.cli.follow import SYNC_WITHIN, follow, print_lines, print_torchrun_where_ranks_are_silent
+from ugro.cli.follow import (
+    SYNC_WITHIN,
+    follow,
+    print_lines,
+    print_rounds,
+    print_torchrun_where_ranks_are_silent,
+)
 from ugro.cli.follow import wait as wait_for
 from ugro.cli.output import (
     console,
@@ -19,6 +26,7 @@ from ugro.cli.output import (
     exit_code_of,
     job_document,
     print_json,
+    print_json_list,
     title,
 )
 from ugro.cli.proposals import offer
@@ -27,6 +35,7 @@ from ugro.common.models import Job, JobState, Wish
 from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.aftermath import once_mended
+from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.job_steps import CANCEL_GRACE
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.nodes.log_streamer import LogReader
@@ -58,29 +67,47 @@ def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None
         )
 
     async def show(controller: Controller, _: Pool) -> int:
-        reader = LogReader(app.store.files(found.id).logs(found.attempt), rank, torchrun)
-        silent = await controller.fresh_logs(found, SYNC_WITHIN) if found.nodes else {}
-        lines = reader.lines(final=not following)
-        if tail is not None:
-            lines = list(deque(lines, maxlen=tail))
-        if as_json:
-            print_json([{"rank": line.rank, "node_rank": line.node_rank, "text": line.text} for line in lines])
+        copies = controller.logs_of(found)
+        with contextlib.ExitStack() as spare:
+            window = None
+            if tail is not None:
+                folder = Path(spare.enter_context(tempfile.TemporaryDirectory(prefix="ugro-logs-")))
+                with app.store.optional():
+                    window = await copies.window(tail, folder, SYNC_WITHIN)
+            shown = window or copies
+            reader = LogReader(shown.folder, rank, torchrun)
+            if as_json:
+                await _print_as_json(app, shown, reader, tail)
+                return 0
+            out = console()
+            if tail is not None:
+                print_lines(out, reader.last(tail, final=not following), found.nodes)
+            elif not following:
+                await print_rounds(app, out, shown, reader, found.nodes)
+                print_lines(out, reader.lines(final=True), found.nodes)
+                print_torchrun_where_ranks_are_silent(out, found, reader)
+            if found.reason and not (following or found.state.ended):
+                click.echo(f"{title(found)}: {printable(found.reason)}", err=True)
+            for error in shown.silent.values():
+                click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
+            if following:
+                return exit_code_of(await follow(app, controller, found, reader, out, window))
             return 0
-        out = console()
-        print_lines(out, lines, found.nodes)
-        if not following and tail is None:
-            print_torchrun_where_ranks_are_silent(out, found, reader)
-        if not lines and found.reason and not found.state.ended:
-            click.echo(f"{title(found)}: {printable(found.reason)}", err=True)
-        for error in silent.values():
-            click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
-        return exit_code_of(await follow(app, controller, found, reader, out)) if following else 0
 
     with going_on(found) if following else contextlib.nullcontext():
         status = app.run(show)
     if following and offer(app, app.store.job(found.id)):
         click.echo(f"  ugro logs -f {found.id}")
     return status
+
+
+async def _print_as_json(app: App, logs: JobLogs, reader: LogReader, tail: int | None) -> None:
+    if tail is None:
+        with app.store.optional():
+            async for _ in logs.rounds(SYNC_WITHIN):
+                pass
+    lines = reader.lines(final=True) if tail is None else reader.last(tail, final=True)
+    print_json_list({"rank": line.rank, "node_rank": line.node_rank, "text": line.text} for line in lines)
 
 
 @command()

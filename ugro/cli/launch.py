@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from ugro.cli.announce import CodeProgress, announce, expectation_document, expected_start, going_on
+from ugro.cli.announce import (
+    CodeProgress,
+    announce,
+    expectation_document,
+    expected_start,
+    going_on,
+    selection_document,
+    tell_what_stays,
+)
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.consent import Consent
 from ugro.cli.output import console, end_in_words, print_json, ranks_table
@@ -23,6 +31,7 @@ from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.aftermath import once_mended
 from ugro.control_plane.forecast import Forecast
 from ugro.control_plane.memory import expect_memory
+from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.queue import read_offers, read_queue
 from ugro.control_plane.resource_manager.balancer import candidates
 from ugro.control_plane.scheduler import check_request, placement_of, placement_when_idle, why
@@ -108,8 +117,8 @@ def launch(
     if note and not as_json:
         click.echo(f"note: {note}", err=True)
     selection = choose_code(spec)
-    if selection.refused and not as_json:
-        click.echo(f"not sent: {_refused_in_words(selection)}", err=True)
+    if not as_json:
+        tell_what_stays(selection)
     consent = Consent(yes, takeover)
     with CodeProgress() as progress:
 
@@ -120,7 +129,7 @@ def launch(
     if as_json:
         expected = expected_start(app, job) or Forecast(None, "")
         document = {"id": job.id, "name": job.name, "state": job.state.value, "note": note, "attended": app.attended()}
-        print_json(document | expectation_document(expected))
+        print_json(document | expectation_document(expected) | selection_document(selection))
     else:
         announce(app, job, following)
     if job.state == JobState.FAILED:
@@ -195,7 +204,7 @@ async def _submit_and_start(
     """Submit a job that the cluster can run and the person agrees to; the tick after it starts what fits."""
     views = (await controller.observe([], candidates(spec, app.inventory))).views
     await consent.to_own(app.store.master(), pool, views)
-    found = read_offers(app.store, app.inventory, app.store.live(), views)
+    found = read_offers(app.store, app.inventory, app.store.live(stop_where_held), views)
     check_request(spec, app.inventory, found)
     consent.to_send(selection)
     predicted = consent.to_fit(spec, expect_memory(app.store, spec, found))
@@ -211,12 +220,6 @@ def _note_on_name(app: App, spec: JobSpec) -> str | None:
     if first is None:
         return None
     return f"there is a job named {first.name} already ({first.id}, {first.state.value}); use its ID to mean that one"
-
-
-def _refused_in_words(selection: Selection) -> str:
-    shown = [f"{printable(path)} ({reason})" for path, reason in list(selection.refused.items())[:3]]
-    more = len(selection.refused) - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
 def _follow(app: App, job: Job) -> int:
@@ -244,7 +247,7 @@ def _follow(app: App, job: Job) -> int:
 
 
 def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
-    choose_code(spec)
+    tell_what_stays(choose_code(spec))
     draft = Job(
         id=app.store.next_id(),
         uid="dry-run",
@@ -255,7 +258,7 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
     )
 
     async def rehearse(controller: Controller, _: Pool) -> dict[str, str]:
-        jobs = app.store.live()
+        jobs = app.store.live(stop_where_held)
         seen = await controller.observe(jobs)
         live = [await controller.live(job, seen) for job in jobs]
         check_request(spec, app.inventory, read_offers(app.store, app.inventory, live, seen.views))

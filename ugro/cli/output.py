@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -49,6 +49,15 @@ def console(stderr: bool = False) -> Console:
 def print_json(document: Any) -> None:
     """One JSON document on stdout, and nothing else."""
     click.echo(json.dumps(document, ensure_ascii=True))
+
+
+def print_json_list(items: Iterable[Any]) -> None:
+    """The same of a list of any length, which is never there as a whole."""
+    separator = "["
+    for item in items:
+        sys.stdout.write(separator + json.dumps(item, ensure_ascii=True))
+        separator = ", "
+    click.echo("[]" if separator == "[" else "]")
 
 
 def stamp(at: float | None) -> str | None:

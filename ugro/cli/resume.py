@@ -15,14 +15,14 @@ import click
 from pydantic import ValidationError
 from rich.text import Text
 
-from ugro.cli.announce import CodeProgress, announce, gpus_come_free
+from ugro.cli.announce import CodeProgress, announce, gpus_come_free, tell_what_stays
 from ugro.cli.app import App, Whole, command, complete_job, json_option
 from ugro.cli.consent import Consent, confirm
 from ugro.cli.output import checkpoint_document, console, job_document, print_json, table, title
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Checkpoint, Job
-from ugro.common.text import duration, printable, size, some
+from ugro.common.text import duration, printable, size
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.handler import script_of
@@ -142,9 +142,8 @@ def resume(
 def _fresh_code(app: App, job: Job, spec: JobSpec, yes: bool, as_json: bool) -> Iterator[NewCode]:
     """The working directory as it is now; a person agrees to send much."""
     selection = choose_new_code(job, spec)
-    if selection.refused and not as_json:
-        refused = [f"{printable(path)} ({reason})" for path, reason in selection.refused.items()]
-        click.echo(f"not sent: {some(refused)}", err=True)
+    if not as_json:
+        tell_what_stays(selection)
     Consent(yes or as_json, False).to_send(selection)
     with fresh_code(app.store, job, spec, selection) as code:
         yield code

@@ -16,6 +16,7 @@
     │   └── NodeRefused                the node answered, and cannot do what was asked
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is torn or edited; the others are not
+    │   │   └── RecordNewer            … or of a newer UGRO, and left as it is
     │   └── StateLocked                somebody else has been acting for too long
     ├── JobFailed             exit 1   the followed or waited-for job failed
     └── NotSaved              exit 1   a running job left no checkpoint when it was asked for one
@@ -25,6 +26,7 @@ A message says what happened and where; the hint says what to do next.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 EXIT_OK = 0
@@ -166,6 +168,33 @@ class RecordUnreadable(StateError):
     def __init__(self, path: Path, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
         self.path = path
+
+
+class RecordNewer(RecordUnreadable):
+    """One record was written by a newer UGRO, which this one must not change, nor put an older copy in its place.
+
+    `fields` is what it says, of which only what both are sure to mean alike may be used.
+    """
+
+    code = "state_newer"
+
+    def __init__(self, path: Path, detail: str, fields: Mapping[str, object]) -> None:
+        super().__init__(
+            path,
+            f"{path} was written by a newer UGRO: {detail}",
+            "nothing of it is changed; update this UGRO to that version, or take out what was added by hand",
+        )
+        self.fields = fields
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is surely of a job that has ended."""
+        return self.fields.get("state") in ("succeeded", "failed", "cancelled")
+
+    @property
+    def holds_nothing(self) -> bool:
+        """Whether it is surely of a job that has nothing on any node."""
+        return self.ended or self.fields.get("state") in ("queued", "held")
 
 
 class StateLocked(StateError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -15,6 +16,10 @@ FULL_HINT = (
     "what was recorded before is intact"
 )
 """What to do where the state directory's disk is full."""
+
+
+SKEW_LEAST = 1.0
+"""Seconds by which two clocks have to differ to be told from two that do not."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -34,6 +39,19 @@ def write_atomic(path: Path, text: str) -> None:
         os.unlink(temporary)
         raise
     _sync_folder(path.parent)
+
+
+def file_skew(folder: Path) -> float:
+    """How far the clock that dates the files in a folder, that of a file server perhaps, is ahead of ours, in seconds.
+
+    Nothing where it is as good as ours, or where nothing can be written to find out.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            skew = os.fstat(file.fileno()).st_mtime - time.time()
+    except OSError:
+        return 0.0
+    return skew if abs(skew) > SKEW_LEAST else 0.0
 
 
 def append_line(path: Path, line: str) -> None:

@@ -14,10 +14,17 @@ from ugro.common.errors import InputError
 
 Location = tuple[str | int, ...]
 
+LARGEST = 1024 * 1024
+"""Bytes of a file that are read: a list of some thousand nodes has fewer."""
+
 
 def read_yaml(path: Path, kind: type[InputError]) -> tuple[dict[str, Any], dict[Location, int]]:
     try:
-        node = yaml.compose(text := path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise kind(f"{path}: larger than {LARGEST // 1024} KiB", "is it the file you mean?")
+        node = yaml.compose(text := content.decode(), Loader=yaml.SafeLoader)
         document = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1

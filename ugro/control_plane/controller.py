@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory
-from ugro.common.errors import AnswerPending, NodeError, StateLocked, UgroError
+from ugro.common.errors import AnswerPending, NodeError, RecordNewer, StateLocked, UgroError
 from ugro.common.models import Drain, Job, JobState, NodeView, Placement, Silence
 from ugro.common.text import duration
 from ugro.control_plane import reconcile
 from ugro.control_plane.failure_handler.rendezvous import PATIENCE, tell, waits_to_meet
+from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words, running
 from ugro.control_plane.launcher import Launcher, OnCode
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
-from ugro.control_plane.metadata_store.records import pass_over
+from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
 from ugro.control_plane.observation import Observation
 from ugro.control_plane.observer import Observer
 from ugro.control_plane.queue import read_queue
@@ -278,15 +279,9 @@ class Controller:
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
-    async def sync_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
-        """Bring the copies of a job's logs up to date; returns the nodes that could not be read, and why."""
-        return await self._steps.sync_logs(job, within)
-
-    async def fresh_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
-        """The same for whoever only reads them: on a full disk the copies that are there have to do."""
-        with self._store.optional():
-            return await self.sync_logs(job, within)
-        return {}
+    def logs_of(self, job: Job) -> JobLogs:
+        """The copies of a job's logs, and how they are brought up to date."""
+        return self._steps.logs_of(job)
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
@@ -302,7 +297,8 @@ class Controller:
         if found.phase != Phase.RUNNING:
             changed["ended_at"] = reconcile.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
         if found.phase == Phase.FAILED:
-            await self.fresh_logs(job, within)
+            with self._store.optional():  # on a full disk the copies that are there have to do
+                await self.logs_of(job).bring_ends(within)
             failure = self._steps.first_failure(job, found, seen)
             changed |= {"first_failure": failure, "reason": failure_in_words(failure)}
         return job.model_copy(update=changed)
@@ -343,9 +339,12 @@ class Controller:
 
         async def act() -> None:
             with self._store.optional():
-                await watch(self._store, job.id, seen, self.sync_logs, self._stand)
+                await watch(self._store, job.id, seen, self._sync_ends, self._stand)
 
         self._begin(("watch", job.id), job.last_event, act)
+
+    async def _sync_ends(self, job: Job) -> object:
+        return await self.logs_of(job).bring_ends()
 
     async def _stand(self, job: Job) -> Said:
         from ugro.control_plane import stacks  # here, since few jobs hang
@@ -367,17 +366,21 @@ class Controller:
 
     async def _schedule(self, seen: Observation) -> None:
         """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
-        with self._store.lock():
-            placed = self._place_what_fits(seen)
+        try:
+            with self._store.lock():
+                placed = self._place_what_fits(seen)
+        except RecordNewer as error:  # of what it holds UGRO knows nothing; who follows another job goes on
+            self._store.tell(error)
+            return
         for job in placed:
             await self._step(job, seen)
 
     def _place_what_fits(self, seen: Observation) -> list[Job]:
-        jobs = self._store.live()
+        jobs = self._store.live(stop_where_held)
         broken = [(job, why) for job in jobs if job.state == JobState.QUEUED and (why := self._broken_spec(job))]
         for job, why in broken:  # one broken job must not keep the others waiting
             self._steps.end(job, JobState.FAILED, why)
-        jobs = self._store.live() if broken else jobs
+        jobs = self._store.live(stop_where_held) if broken else jobs
         waiting = {job.id: job for job in jobs if job.state == JobState.QUEUED}
         if not waiting:
             return []

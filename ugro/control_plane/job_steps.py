@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any
 
 from ugro.common.config import Inventory
-from ugro.common.errors import AnswerPending, LinkLost, NodeError, UgroError, Unreachable
+from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
 from ugro.common.models import FirstFailure, GpuSample, Job, JobState, NodeView, Wish
 from ugro.common.paths import run_paths
 from ugro.common.text import count, moment
@@ -23,16 +23,14 @@ from ugro.control_plane import reconcile
 from ugro.control_plane.blame import first_failure
 from ugro.control_plane.evidence import node_log, rank_log
 from ugro.control_plane.failure_handler import rendezvous
+from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.launcher import Launcher, NotStarted
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.observation import Observation
 from ugro.control_plane.observer import Observer
 from ugro.control_plane.reconcile import Assessment, Phase
 from ugro.control_plane.resource_manager import monitor
-from ugro.nodes import log_streamer
 from ugro.nodes.pool import Pool
-from ugro.nodes.transport import Transport
 
 CANCEL_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
@@ -45,6 +43,9 @@ SAMPLE_SECONDS = 10.0
 
 GPU_FREE_WITHIN = 10.0
 """Seconds that the driver may take to give back the memory of ranks that ended."""
+
+LOGS_WITHIN = 120.0
+"""Seconds that the logs of a job that ended may take before it counts as ended; `ugro logs` brings what is missing."""
 
 START_PATIENCE = 120.0
 """Seconds in which a node that broke off while its ranks were started may come back and start them."""
@@ -114,8 +115,8 @@ class JobSteps:
 
     def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
         """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
-        path, now = self._store.files(job.id).metrics, time.time()
-        recent = path.exists() and 0 <= now - path.stat().st_mtime < SAMPLE_SECONDS
+        last, now = self._store.last_sample(job.id), time.time()
+        recent = last is not None and 0 <= now - last.at < SAMPLE_SECONDS
         return [] if recent else monitor.samples(job, seen.views, now)
 
     def _follow(self, job: Job, found: Assessment, seen: Observation) -> Step | None:
@@ -153,7 +154,7 @@ class JobSteps:
         return ""
 
     async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
-        await self.sync_logs(job)
+        await self.logs_of(job).bring_ends()
         failure = self.first_failure(job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
             failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
@@ -174,24 +175,10 @@ class JobSteps:
             lambda node: node_log(folder, node_ranks[node]),
         )
 
-    async def sync_logs(self, job: Job, within: float | None = None) -> dict[str, NodeError]:
-        """Bring the copies of a job's logs up to date; returns the nodes that could not be read, and why."""
-        folder = self._store.files(job.id).logs(job.attempt)
-        at = time.time()
-
-        async def one(transport: Transport) -> int:
-            paths = run_paths(self._inventory, job, transport.name)
-            with state_errors(folder):
-                while paths and await log_streamer.fetch(transport, paths, folder, at):
-                    pass
-            return 0
-
-        said = await self._pool.each(self._reachable(job), one, within, job.node_configs)
-        return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
-
-    def _reachable(self, job: Job) -> list[str]:
-        """The nodes of a job of which it is known where they are."""
-        return [node for node in job.nodes if node in job.node_configs or node in self._inventory.nodes]
+    def logs_of(self, job: Job) -> JobLogs:
+        """The copies of a job's logs, and how they are brought up to date."""
+        paths = {node: where for node in job.nodes if (where := run_paths(self._inventory, job, node))}
+        return JobLogs(self._pool, paths, self._store.files(job.id).logs(job.attempt), configs=job.node_configs)
 
     # --- ending ----------------------------------------------------------------------------------------------------
 
@@ -215,7 +202,7 @@ class JobSteps:
         if given_up:
             self._store.remember_leftovers(job, given_up)
             notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
-        await self.sync_logs(job)
+        await self.logs_of(job).bring_all(LOGS_WITHIN)
         seen, holders = await self._see_gpus_free(job)
         found = reconcile.assess(job, seen.runs[job.id])
         if job.first_failure and job.first_failure.cause == "unknown":  # a node may have kept its logs from us till now
@@ -258,6 +245,8 @@ class JobSteps:
         owners = {name: view.owner for name, view in seen.views.items() if isinstance(view, NodeView) and view.owner}
         try:
             job = await self._launcher.launch(job, owners)
+        except RecordNewer:
+            raise
         except UgroError as error:
             self._take_back(error.job if isinstance(error, NotStarted) else self._store.job(job.id), error)
             return

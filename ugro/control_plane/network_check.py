@@ -49,8 +49,13 @@ PLACE = """
 umask 077
 case $1 in "~/"*) set -- "$HOME/${1#"~/"}" "$2" "$3" ;; esac
 mkdir -p "$1/code" || exit 73
-# What a trial left whose master died; its ranks have ended themselves.
-find "${1%/*}" -maxdepth 1 -name 'check-*' -mmin +60 -exec rm -rf {} +
+# What a trial left whose master died; its ranks have ended themselves. How old it is says the clock that dated our own
+# folder, too, which may be a file server's: it is no newer than a file that is dated an hour before ours.
+own=$1; jobs=${1%/*}; mark=$jobs/.$3-$$
+at=$(stat -c %Y "$own/code") && at=$(date -u -d "@$((at - 3600))" +%Y%m%d%H%M.%S) && TZ=UTC0 touch -t "$at" "$mark" && {
+    find "$jobs" -maxdepth 1 -name 'check-*' ! -newer "$mark" ! -path "$own" -exec rm -rf {} +
+    rm -f "$mark"
+}
 cat > "$1/code/.$3" && mv "$1/code/.$3" "$1/code/$2"
 """
 """usage: JOB_DIR SCRIPT NODE. Nodes that share a home write the same file, each whole."""
@@ -138,8 +143,7 @@ class _Trial:
         """Bring what the ranks said; a node that does not answer is left out."""
 
         async def one(transport: Transport) -> None:
-            while await log_streamer.fetch(transport, self._paths(transport.name), folder, time.time()):
-                pass
+            await log_streamer.fetch_all(transport, self._paths(transport.name), folder, time.time())
 
         await self._pool.each(self._job.nodes, one, LOGS_SECONDS)
 

@@ -16,6 +16,7 @@ from ugro.control_plane.backfill import Obstacle, Queue, Running, Waiting
 from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.links import Links
+from ugro.control_plane.metadata_store.records import may_hold
 from ugro.control_plane.resource_manager.balancer import link_rates
 from ugro.control_plane.resource_manager.governor import Offer, leases, offers
 from ugro.control_plane.resource_manager.monitor import Views
@@ -33,10 +34,11 @@ def read_queue(
     """The queue of these live jobs, over what the nodes said. Jobs without a readable spec are left out.
 
     A job that a look shows as ended holds nothing any more. `unreadable` live jobs may hold anything, so nothing starts
-    beside them.
+    beside them, unless a newer UGRO says of one that it holds nothing.
     """
     present = inventory.present()
-    blocked = tuple(Obstacle(f"nothing starts while {error.path} cannot be read") for error in unreadable)
+    feared = filter(may_hold, unreadable)
+    blocked = tuple(Obstacle(f"nothing starts while {error.path} cannot be read") for error in feared)
     past = typical_seconds(store.summaries() if jobs else ())
     states = {job.id: job.state for job in jobs}
     waiting: list[Waiting] = []

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError
 from ugro.common.files import write_atomic
 from ugro.common.models import Job, Record
 from ugro.common.paths import run_paths
+from ugro.control_plane.metadata_store.records import known_part
 from ugro.nodes.pool import Pool
 from ugro.nodes.stacks import NodeStacks, own_py_spy, stacks
 from ugro.nodes.transport import Transport
@@ -62,6 +62,6 @@ def keep(path: Path, said: Said, at: float) -> None:
 def kept(path: Path) -> Kept | None:
     """What was kept; None: nothing, or nothing that can be read."""
     try:
-        return Kept.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return known_part(Kept, json.loads(path.read_bytes()))
+    except (OSError, ValueError):
         return None

@@ -32,13 +32,16 @@ _FILES = TypeAdapter(list[tuple[str, int]])
 _SUMS = TypeAdapter(list[str])
 
 
-async def find(transport: Transport, roots: Sequence[str], pattern: str, since: float) -> list[FoundCheckpoint]:
-    """The checkpoints below some directories of a node that were written since then (its clock, epoch seconds).
+async def find(
+    transport: Transport, job_dir: str, roots: Sequence[str], pattern: str, since: float
+) -> list[FoundCheckpoint]:
+    """The checkpoints below some directories of a node that a job may have written: since it began, by its own files in
+    `job_dir`, or since then (the node's clock, epoch seconds) where these do not tell.
 
     Raises:
         NodeRefused: the look did not come to its end. NodeError: as `Transport.run` does.
     """
-    outcome = await run_python(transport, "checkpoints.py", (f"{since:.3f}", pattern, *roots), LOOK_TIMEOUT)
+    outcome = await run_python(transport, "checkpoints.py", (f"{since:.3f}", pattern, job_dir, *roots), LOOK_TIMEOUT)
     lines = outcome.text.splitlines()
     if outcome.status != 0 or not lines or not lines[-1].startswith('{"end"'):
         detail = printable(outcome.error_text) or f"exit {outcome.status}"

@@ -24,15 +24,18 @@ class AskedRank(Record):
     answer: Literal["signalled", "not caught", "gone"]
 
 
-class _Asked(Record):
+class Asked(Record):
+    """The ranks of a node that were asked. `at` is when, by the clock that dates the files there (epoch seconds)."""
+
     ranks: tuple[AskedRank, ...]
+    at: float
 
 
 class _Withdrawn(Record):
     taken: bool
 
 
-async def ask(transport: Transport, paths: RunPaths, when: str) -> tuple[AskedRank, ...]:
+async def ask(transport: Transport, paths: RunPaths, when: str) -> Asked:
     """Make the request file, with `when` (one line) as its content, and signal the ranks that catch SIGUSR2.
 
     A request that is there already is replaced, so the script saves once for both. No script is ended by this.
@@ -42,10 +45,10 @@ async def ask(transport: Transport, paths: RunPaths, when: str) -> tuple[AskedRa
     """
     outcome = await _run(transport, "ask", paths, when)
     try:
-        answer = _Asked.model_validate_json(outcome.text)
+        answer = Asked.model_validate_json(outcome.text)
     except ValidationError:
         raise NodeRefused(transport.name, "what it says of its ranks cannot be understood") from None
-    return tuple(sorted(answer.ranks, key=lambda rank: rank.rank))
+    return answer.model_copy(update={"ranks": tuple(sorted(answer.ranks, key=lambda rank: rank.rank))})
 
 
 async def withdraw(transport: Transport, paths: RunPaths, when: str) -> bool:

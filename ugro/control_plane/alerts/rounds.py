@@ -10,17 +10,15 @@ import contextlib
 import time
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from ugro.common.errors import StateLocked, UgroError
-from ugro.common.files import write_atomic
+from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateLocked, UgroError
+from ugro.common.files import file_skew, write_atomic
 from ugro.common.models import Job
 from ugro.control_plane.alerts import FILE, rules
 from ugro.control_plane.alerts.rules import Memory, Seen
 from ugro.control_plane.alerts.sender import Outcome, Sender
 from ugro.control_plane.alerts.settings import Settings, load_settings
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.records import read_record, state_errors
 from ugro.control_plane.metadata_store.timeline import Mark, Timeline
 
 
@@ -80,11 +78,18 @@ def _recall(home: Path) -> Memory:
     path = home / "alerts.json"
     with state_errors(path):
         try:
-            return Memory.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return Memory(mark=Mark(at=(home / FILE).stat().st_mtime))
-        except ValidationError:
-            return Memory(mark=Mark(at=path.stat().st_mtime))
+            return read_record(Memory, path)
+        except InputError:
+            return Memory(mark=Mark(at=_written_at(home / FILE)))
+        except RecordNewer:  # what it knows to be told, a newer UGRO tells
+            raise
+        except RecordUnreadable:
+            return Memory(mark=Mark(at=_written_at(path)))
+
+
+def _written_at(path: Path) -> float:
+    """When a file was written, by this machine's clock, as the events are."""
+    return path.stat().st_mtime - file_skew(path.parent)
 
 
 def _keep(home: Path, before: Memory, after: Memory) -> None:

@@ -57,7 +57,7 @@ def newest_whole(checkpoints: Sequence[Checkpoint], step: int | None = None) -> 
 def newest_since(
     asked_at: float, before: Sequence[Checkpoint], now: Sequence[Checkpoint], saw_all: bool
 ) -> Checkpoint | None:
-    """The whole checkpoint that answers a request of `asked_at` (the master's clock), if there is one.
+    """The whole checkpoint that answers a request of `asked_at` (on the scale of `saved_at`), if there is one.
 
     It was not there `before`, and was saved since, or is further than all that were. `saw_all`: the look before missed
     no node, so that nothing further can have been there. Both looks go by the same clock offsets.

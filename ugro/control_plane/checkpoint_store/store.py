@@ -60,9 +60,8 @@ class CheckpointStore:
         async def one(transport: Transport) -> list[FoundCheckpoint]:
             since = job.submitted_at + offsets.get(transport.name, 0.0)
             paths = RunPaths(transport.node.base_dir, job.id, job.attempt, 0)
-            return await checkpoints.find(
-                transport, roots(spec, f"{paths.job_dir}/{CODE}"), spec.checkpoints.pattern, since
-            )
+            places = roots(spec, f"{paths.job_dir}/{CODE}")
+            return await checkpoints.find(transport, paths.job_dir, places, spec.checkpoints.pattern, since)
 
         said = await self._pool.each(self._inventory.nodes, one, within)
         found = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}

@@ -48,11 +48,14 @@ def split(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 def _pieces(line: bytes) -> Iterator[bytes]:
     """A line that is too long, cut between words where it has some."""
-    while line:
-        end = line.rfind(b" ", MAX_LINE // 2, MAX_LINE) if len(line) > MAX_LINE else len(line)
-        end = end if end > 0 else MAX_LINE
-        yield line[:end]
-        line = line[end:]
+    start = 0
+    while start < len(line):
+        end = len(line)
+        if end - start > MAX_LINE:
+            end = line.rfind(b" ", start + MAX_LINE // 2, start + MAX_LINE)
+            end = end if end > 0 else start + MAX_LINE
+        yield line[start:end]
+        start = end
 
 
 _TIME = r"\d{1,2}:\d\d:\d\d(?:[.,]\d+)?"

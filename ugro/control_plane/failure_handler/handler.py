@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from ugro.common.config import Inventory
-from ugro.common.errors import InputError, UgroError
+from ugro.common.errors import InputError, RecordNewer, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, FirstFailure, Job, JobState, Proposal, Wish
 from ugro.common.text import printable, some
@@ -44,10 +44,23 @@ class FailureHandler:
         await self._go_on_as_approved()
         self._withdraw_what_is_over()
         for job_id in self._store.undecided():
-            job = self._readable(job_id)
-            over = job is None or job.state in (JobState.SUCCEEDED, JobState.CANCELLED)
-            if over or (job and self._is_time(job) and await self._decide(job, views)):
+            try:
+                decided = await self._is_decided(job_id, views)
+            except RecordNewer as error:  # for the UGRO that wrote it to decide
+                self._store.tell(error)
+                continue
+            if decided:
                 self._store.remember_undecided(job_id, False)
+
+    async def _is_decided(self, job_id: str, views: Views) -> bool:
+        try:
+            job = self._store.job(job_id)
+        except RecordNewer:
+            raise
+        except UgroError:  # lost or broken: others tell of it
+            return True
+        over = job.state in (JobState.SUCCEEDED, JobState.CANCELLED)
+        return over or (self._is_time(job) and await self._decide(job, views))
 
     def _is_time(self, job: Job) -> bool:
         """A job that goes on, or soon has failed, is for later; a silent node gets its time before all."""
@@ -69,6 +82,9 @@ class FailureHandler:
             if job and job.state.ended:
                 try:
                     await self.approve(proposal)
+                except RecordNewer as error:
+                    self._store.tell(error)
+                    continue
                 except UgroError as error:
                     self._store.withdraw(job.id)
                     self._store.note("", "recovery", f"cannot be resumed: {error.message}", job.id)

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
+from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Gpu, Job, NodeView
@@ -19,7 +18,7 @@ from ugro.control_plane.failure_handler.sights import IDLE_SECONDS, Limits, Memo
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.failure_handler.watchdog import State, Verdict, judge, needs_steps
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.records import read_record, state_errors
 from ugro.control_plane.observation import Observation
 from ugro.nodes.run_files import RankFiles, RunFiles
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 HANGS = "hangs: "
 """How the alert of a job begins that hangs."""
 
-SyncLogs = Callable[[Job], Awaitable[object]]
+SyncEnds = Callable[[Job], Awaitable[object]]
 Stand = Callable[[Job], Awaitable["Said"]]
 
 
@@ -45,10 +44,11 @@ def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
     """Whether it is time for the next look at a running job."""
     path = store.files(job_id).watchdog
     with state_errors(path):
-        return not path.exists() or not 0 <= seen.at - path.stat().st_mtime < limits_of(store.spec(job_id)).look_seconds
+        before = _read(path)
+    return before is None or not 0 <= seen.at - before.looked_at < limits_of(store.spec(job_id)).look_seconds
 
 
-async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs: SyncLogs, stand: Stand) -> None:
+async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends: SyncEnds, stand: Stand) -> None:
     """Take a look at a running job into account, where it is time, and tell a hang, its end, and GPUs that idle.
 
     Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
@@ -65,7 +65,7 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_logs:
         memory = memory.model_copy(update={"hung_at": memory.watched})
     steps: Mapping[int, Progress | None] = {}
     if needs_steps(memory, limits):
-        await sync_logs(job)
+        await sync_ends(job)
         steps = _steps(store, job)
         memory = memory.model_copy(update={"stepped": any(steps.values())})
     verdict = judge(memory, limits, steps)
@@ -159,10 +159,16 @@ def _sight(node: str, files: RankFiles, has_gpu: bool, gpu: Gpu | None) -> Sight
 
 
 def _read(path: Path) -> Memory | None:
-    """What is remembered. A file that cannot be understood is no loss: watching begins anew."""
+    """What is remembered. A file that cannot be understood is no loss: watching begins anew.
+
+    Raises:
+        RecordNewer: a newer UGRO watches here, whose memory is not to be written over.
+    """
     try:
-        return Memory.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, ValidationError):
+        return read_record(Memory, path)
+    except RecordNewer:
+        raise
+    except (InputError, RecordUnreadable):
         return None
 
 

@@ -14,7 +14,8 @@
       history/NODE/       looks.jsonl: what its GPUs showed, one look a minute (the older half in looks.1.jsonl)
       jobs/job-001/       job.json (job.json.before: the copy before the last change), spec.json, events.jsonl,
                           metrics.jsonl, watchdog.json (what the watchdog remembers), snapshot/ (the code; snapshot-N/:
-                          that of attempt N and those after it, where it is other code), logs/<attempt>/
+                          that of attempt N and those after it, where it is other code), logs/<attempt>/ (prefixes of
+                          the nodes' logs; ends/: the ends of long ones)
 
 A job's folder is its truth; both indexes are rebuilt from the folders (`ugro state rebuild`). The order of writes: a
 new job enters the index before its record is written, an ended one leaves it after its record and its summary are. So
@@ -24,6 +25,9 @@ event, then to the cluster's timeline, then to the job's: what a crash kept from
 A record that cannot be read, is that of another job, or is gone is no job's end: lists pass it over and name it, a
 rebuild leaves it where it was, and who would start something stops, since what a live one holds is not known. Only a
 folder that never had a record is passed over in silence: a submission that was cut short.
+
+A record with a later schema version, or with keys that are not known, is one of a newer UGRO: it is named so and left
+as it is, nothing older is put in its place, and it stops nobody unless the job may hold something.
 
 Where `cluster.json` is broken or gone, a rebuild takes its copy, and the drains from the timeline. An archive that says
 less than when it was sealed is told by `status` and `sweep`. On a full disk, who looks goes on with what is there, and

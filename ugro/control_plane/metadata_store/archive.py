@@ -10,11 +10,14 @@ from typing import Any
 from ugro.common.errors import StateError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.models import Summary
-from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors
+from ugro.control_plane.metadata_store.records import read_lines, read_tail, rewritten, state_errors
 
 LINE_BYTES = 1024
 """More than a line has, so that so many lines from the end are found in one read."""
 
+
+BLOCK = 1024 * 1024
+"""Bytes of the file that are held at a time."""
 
 Seal = dict[str, Any]
 """The length of the file at some moment, and the CRC-32 of what it said then."""
@@ -39,7 +42,7 @@ class Archive:
     def replace(self, summaries: Iterable[Summary]) -> None:
         """Write it anew."""
         with state_errors(self.path):
-            write_atomic(self.path, "".join(f"{summary.model_dump_json()}\n" for summary in summaries))
+            write_atomic(self.path, rewritten(self.path, summaries, Summary))
 
     def all(self) -> list[Summary]:
         """Every job that ended, in the order of their ends."""
@@ -61,16 +64,15 @@ class Archive:
     def seal(self) -> Seal:
         """What the file is now."""
         with state_errors(self.path):
-            content = self.path.read_bytes() if self.path.exists() else b""
-        return {"bytes": len(content), "crc32": zlib.crc32(content)}
+            size = self.path.stat().st_size if self.path.exists() else 0
+            return {"bytes": size, "crc32": _crc(self.path, size)}
 
     def damage(self, seal: Seal) -> list[StateError]:
         """What is wrong with the file if it does not say any more what it said when it was sealed."""
         with state_errors(self.path):
             seen = self._seen() if self.path.exists() else (0, 0)
             if self._judged is None or self._judged[:2] != (seen, seal):
-                content = self.path.read_bytes() if self.path.exists() else None
-                self._judged = (seen, seal, _damage(content, seal))
+                self._judged = (seen, seal, _damage(self.path, seal))
         if not (found := self._judged[2]):
             return []
         hint = "make it anew from the jobs' folders: ugro state rebuild"
@@ -81,10 +83,20 @@ class Archive:
         return found.st_mtime_ns, found.st_size
 
 
-def _damage(content: bytes | None, seal: Seal) -> str:
-    kept = (content or b"")[: seal["bytes"]]
-    if zlib.crc32(kept) == seal["crc32"] and len(kept) == seal["bytes"]:
+def _damage(path: Path, seal: Seal) -> str:
+    size = path.stat().st_size if path.exists() else 0
+    if size >= seal["bytes"] and _crc(path, seal["bytes"]) == seal["crc32"]:
         return ""
-    if content is None:
+    if not path.exists():
         return "is gone"
-    return f"is torn: {len(content)} of {seal['bytes']} bytes are left" if len(kept) < seal["bytes"] else "was changed"
+    return f"is torn: {size} of {seal['bytes']} bytes are left" if size < seal["bytes"] else "was changed"
+
+
+def _crc(path: Path, count: int) -> int:
+    """The CRC-32 of the first bytes of a file."""
+    found = 0
+    if count:
+        with path.open("rb") as file:
+            while count and (block := file.read(min(count, BLOCK))):
+                found, count = zlib.crc32(block, found), count - len(block)
+    return found

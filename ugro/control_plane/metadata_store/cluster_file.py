@@ -14,12 +14,22 @@ from filelock import FileLock
 from tinydb import TinyDB
 from tinydb.storages import Storage
 
-from ugro.common.errors import RecordUnreadable
+from ugro.common.errors import RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.text import clock
-from ugro.control_plane.metadata_store.records import broken, copy_before, lost, replace_record, state_errors
+from ugro.control_plane.metadata_store.records import (
+    broken,
+    copy_before,
+    lost,
+    refuse_newer,
+    replace_record,
+    state_errors,
+)
 
 Tables = dict[str, dict[str, Any]]
+
+CLUSTER_VERSION = 1
+"""The schema of the tables, which `meta` names. One without a number is of this version, too."""
 
 
 def read_tables(path: Path) -> Tables | None:
@@ -27,9 +37,11 @@ def read_tables(path: Path) -> Tables | None:
 
     Raises:
         RecordUnreadable: it is torn, not of TinyDB's form, or gone, and only its copy is there.
+        RecordNewer: it is of a newer UGRO.
     """
     try:
         tables = json.loads(path.read_bytes())
+        _refuse_newer(path, tables)
         _check_form(tables)
     except FileNotFoundError:
         if copy_before(path).exists():
@@ -38,6 +50,12 @@ def read_tables(path: Path) -> Tables | None:
     except (ValueError, RecursionError) as error:
         raise broken(path, str(error)) from None
     return tables  # type: ignore[no-any-return]
+
+
+def _refuse_newer(path: Path, tables: Any) -> None:
+    refuse_newer(path, tables, CLUSTER_VERSION)
+    with contextlib.suppress(AttributeError, KeyError, TypeError):  # the form is judged next
+        refuse_newer(path, tables["meta"]["1"], CLUSTER_VERSION)
 
 
 def _check_form(tables: Any) -> None:
@@ -107,6 +125,8 @@ class ClusterFile:
         with state_errors(self.path), FileLock(self._lock):
             try:
                 read_tables(self.path)
+            except RecordNewer:
+                raise
             except RecordUnreadable as error:
                 return [error.message, *self._put_aside(), self._take_copy()]
         return []

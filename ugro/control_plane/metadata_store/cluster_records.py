@@ -16,10 +16,10 @@ from tinydb import TinyDB
 
 from ugro.common.config import NodeConfig
 from ugro.common.files import write_atomic
-from ugro.common.models import Drain, Event, Job, NodeView, Proposal, Silence
+from ugro.common.models import Drain, Event, Job, NodeView, Proposal, Record, Silence
 from ugro.common.paths import JOBS
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile
-from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.records import keys_in_words, known_part, state_errors, unknown_keys
 from ugro.control_plane.metadata_store.timeline import Timeline
 
 
@@ -111,7 +111,7 @@ class ClusterRecords:
         views = {}
         for name, row in self._node_rows().items():
             with contextlib.suppress(ValidationError):
-                views[name] = NodeView.model_validate(row.get("view"))
+                views[name] = known_part(NodeView, row.get("view"))
         return views
 
     def remembered_node(self, name: str) -> NodeView | None:
@@ -123,7 +123,7 @@ class ClusterRecords:
         configs = {}
         for name, row in self._node_rows().items():
             with contextlib.suppress(ValidationError):
-                configs[name] = NodeConfig.model_validate(row.get("config"))
+                configs[name] = known_part(NodeConfig, row.get("config"))
         return configs
 
     def known_gpus(self) -> dict[str, dict[str, str]]:
@@ -133,7 +133,7 @@ class ClusterRecords:
     def silences(self) -> dict[str, Silence]:
         """The nodes that did not answer at the last look."""
         rows = self._node_rows().items()
-        return {name: Silence.model_validate(row["silence"]) for name, row in rows if row.get("silence")}
+        return {name: known_part(Silence, row["silence"]) for name, row in rows if row.get("silence")}
 
     # --- drains ------------------------------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class ClusterRecords:
         """What waits for a person's yes or no, by job."""
         with self._cluster.look() as db:
             rows = [dict(row) for row in db.table("proposals").all()]
-        found = [Proposal.model_validate(row) for row in rows]
+        found = [known_part(Proposal, row) for row in rows]
         return {proposal.job: proposal for proposal in sorted(found, key=lambda proposal: proposal.at)}
 
     def propose(self, proposal: Proposal) -> None:
@@ -228,6 +228,30 @@ class ClusterRecords:
             table.insert({"uuid": uuid, "name": name, "speed": speed})
 
 
+def newer_rows(db: TinyDB) -> list[str]:
+    """The tables in which a newer UGRO keeps what is not known here, with the keys, in words."""
+    found = []
+    for table, column, model in _ROWS:
+        unknown: dict[tuple[str | int, ...], None] = {}
+        for row in db.table(table).all():
+            try:
+                model.model_validate((row.get(column) or None) if column else dict(row))
+            except ValidationError as error:
+                unknown |= dict.fromkeys(unknown_keys(error))
+        if unknown:
+            found.append(f"{column or table}: {keys_in_words(unknown)}")
+    return found
+
+
+_ROWS: tuple[tuple[str, str, type[Record]], ...] = (
+    ("nodes", "view", NodeView),
+    ("nodes", "silence", Silence),
+    ("drains", "", Drain),
+    ("proposals", "", Proposal),
+)
+"""Table, column (none: the whole row), and what stands there."""
+
+
 def has_index(db: TinyDB) -> bool:
     """Whether the file was made together with the index of the live jobs, and so stands for all there is."""
     return db.table("meta").contains(doc_id=1)
@@ -247,4 +271,4 @@ def drains_told(drains: Mapping[str, Drain], events: Iterable[Event]) -> dict[st
 
 
 def _drains(db: TinyDB) -> dict[str, Drain]:
-    return {row["node"]: Drain.model_validate(dict(row)) for row in db.table("drains").all()}
+    return {row["node"]: known_part(Drain, dict(row)) for row in db.table("drains").all()}

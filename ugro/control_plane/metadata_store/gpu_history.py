@@ -9,10 +9,13 @@ from pathlib import Path
 from ugro.common.fields import NAME
 from ugro.common.files import append_line
 from ugro.common.models import GpuLook
-from ugro.control_plane.metadata_store.records import read_lines, state_errors
+from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors
 
 EVERY_SECONDS = 60.0
 """How often a look at a node is kept."""
+
+TAIL = 4096
+"""Bytes in which the last look is surely found. Its time is this machine's; that of the file may be a file server's."""
 
 LIMIT = 4 * 2**20
 """Bytes of a node's looks before they are put aside and those put aside earlier go: at least two days of eight GPUs."""
@@ -31,7 +34,8 @@ class GpuHistory:
     def due(self, node: str, now: float) -> bool:
         """Whether the last look at the node that was kept is old enough for another one."""
         with state_errors(path := self._looks(node)):
-            return not path.exists() or not 0 <= now - path.stat().st_mtime < EVERY_SECONDS
+            last = read_tail(path, GpuLook, TAIL)
+        return not last or not 0 <= now - last[-1].at < EVERY_SECONDS
 
     def add(self, node: str, looks: Iterable[GpuLook]) -> None:
         """Keep what the GPUs of a node showed."""

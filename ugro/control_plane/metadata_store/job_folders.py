@@ -22,9 +22,13 @@ from ugro.control_plane.metadata_store.records import (
     lost,
     read_lines,
     read_record,
+    read_tail,
     state_errors,
     stop_at,
 )
+
+TAIL = 4096
+"""Bytes in which the last line of a job's metrics is surely found."""
 
 _Seen = tuple[int, int, int]
 
@@ -140,10 +144,15 @@ class JobFolders:
             with state_errors(path := self.files(job_id).metrics):
                 append_line(path, "\n".join(lines))
 
-    def samples(self, job_id: str) -> list[GpuSample]:
-        """What a job's GPUs showed while it ran."""
+    def last_sample(self, job_id: str) -> GpuSample | None:
+        """The last of them. Its time is of this machine's clock, which that of the file need not be."""
         with state_errors(path := self.files(job_id).metrics):
-            return list(read_lines(path, GpuSample))
+            return next(reversed(read_tail(path, GpuSample, TAIL)), None)
+
+    def samples(self, job_id: str) -> Iterator[GpuSample]:
+        """What a job's GPUs showed while it ran, one at a time: there are many of a long run."""
+        with state_errors(path := self.files(job_id).metrics):
+            yield from read_lines(path, GpuSample)
 
 
 def number_of(job_id: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ugro.common.files import write_atomic
 from ugro.common.models import MeasuredLink
-from ugro.control_plane.metadata_store.records import read_lines, state_errors
+from ugro.control_plane.metadata_store.records import read_lines, rewritten, state_errors
 
 
 class Links:
@@ -33,4 +33,4 @@ class Links:
         known = {(link.source, link.target, link.backend): link for link in [*self.all(), *links]}
         with state_errors(self._path):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_atomic(self._path, "".join(f"{link.model_dump_json()}\n" for link in known.values()))
+            write_atomic(self._path, rewritten(self._path, known.values(), MeasuredLink))

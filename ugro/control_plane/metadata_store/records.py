@@ -6,16 +6,16 @@ import contextlib
 import json
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ugro.common.errors import InputError, RecordUnreadable, StateError
+from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError
 from ugro.common.files import FULL, FULL_HINT, write_atomic
 from ugro.common.models import SCHEMA_VERSION, Job
-from ugro.common.text import clock
+from ugro.common.text import clock, printable, some
 
 Model = TypeVar("Model", bound=BaseModel)
 Fields = dict[str, Any]
@@ -38,9 +38,24 @@ MIGRATIONS: Mapping[int, Callable[[Fields], Fields]] = {
 """From the schema version of a job's record to the next one."""
 
 
+LONGEST_LINE = 8 * 2**20
+"""More bytes than a line of JSON has; longer ones are passed over like torn ones, in parts."""
+
+
 def stop_at(error: RecordUnreadable) -> NoReturn:
     """For those who act: what the record would have said may matter."""
     raise error
+
+
+def may_hold(error: RecordUnreadable) -> bool:
+    """Whether a job with such a record may hold GPUs."""
+    return not (isinstance(error, RecordNewer) and error.holds_nothing)
+
+
+def stop_where_held(error: RecordUnreadable) -> None:
+    """For those who give out GPUs, or look at who has them."""
+    if may_hold(error):
+        raise error
 
 
 def pass_over(error: RecordUnreadable) -> None:
@@ -70,7 +85,9 @@ def read_record(model: type[Model], path: Path) -> Model:
     Raises:
         InputError: there is no such file.
         RecordUnreadable: it cannot be read or understood; the hint names the last good copy.
+        RecordNewer: it is of a newer UGRO: its schema is a later one, or it has keys that this one does not know.
     """
+    fields: Any = None
     try:
         text = path.read_bytes()
         with contextlib.suppress(ValidationError):  # in a hurry: a start of UGRO reads thousands
@@ -78,16 +95,78 @@ def read_record(model: type[Model], path: Path) -> Model:
             if not isinstance(record, Job) or record.schema_version == SCHEMA_VERSION:
                 return record
         fields = json.loads(text)
+        refuse_newer(path, fields, own_version(model))
         return model.model_validate(migrated(fields) if model is Job else fields)
     except FileNotFoundError:
         raise InputError(f"there is no {path}", "`ugro status` lists the jobs") from None
     except OSError as error:
         raise RecordUnreadable(path, f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
+        if _is_known_but_for_keys(model, fields):
+            raise RecordNewer(path, keys_in_words(unknown_keys(error)), fields) from None
         first = error.errors()[0]
         raise broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")) from None
     except (ValueError, RecursionError) as error:
         raise broken(path, str(error) if text_is_there(path) else "it is empty") from None
+
+
+def own_version(model: type[BaseModel]) -> int:
+    """The schema version that this UGRO writes of a kind of record."""
+    field = model.model_fields.get("schema_version")
+    return int(field.default) if field else 1
+
+
+def refuse_newer(path: Path, fields: Any, own: int) -> None:
+    """See that a record's fields are of no later schema than this UGRO's own.
+
+    Raises:
+        RecordNewer: they are.
+    """
+    version = fields.get("schema_version") if isinstance(fields, dict) else None
+    if isinstance(version, int) and version > own:
+        raise RecordNewer(path, f"schema_version {version} is not known to this UGRO (it writes {own})", fields)
+
+
+def unknown_keys(error: ValidationError) -> list[tuple[str | int, ...]]:
+    """The places of the keys that a model does not have, in what it refused."""
+    return [found["loc"] for found in error.errors(include_url=False) if found["type"] == "extra_forbidden"]
+
+
+def keys_in_words(keys: Iterable[tuple[str | int, ...]]) -> str:
+    """That a record has keys that only a newer UGRO knows."""
+    return f"it has keys that are not known here: {some([printable('.'.join(map(str, key))) for key in keys])}"
+
+
+def known_part(model: type[Model], fields: Any) -> Model:
+    """A record without the keys that only a newer UGRO knows, for whoever only reads it.
+
+    Raises:
+        ValidationError: it is no such record without them either.
+    """
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        if not (unknown := unknown_keys(error)):
+            raise
+        known = json.loads(json.dumps(fields))
+        for place in unknown:
+            _remove(known, place)
+        return model.model_validate(known)
+
+
+def _is_known_but_for_keys(model: type[BaseModel], fields: Any) -> bool:
+    with contextlib.suppress(ValidationError, ValueError):
+        known_part(model, migrated(fields) if model is Job else fields)
+        return True
+    return False
+
+
+def _remove(fields: Any, place: Sequence[str | int]) -> None:
+    *folders, key = place
+    with contextlib.suppress(KeyError, IndexError, TypeError):  # a place in a union has names of its own
+        for folder in folders:
+            fields = fields[folder]
+        del fields[key]
 
 
 def text_is_there(path: Path) -> bool:
@@ -134,8 +213,8 @@ def _way_back(path: Path) -> str:
 def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
     """The records of a JSON-lines file; a line that a crash tore is passed over."""
     if path.exists():
-        with path.open("rb") as lines:
-            yield from whole_lines(lines, model)
+        with path.open("rb") as file:
+            yield from whole_lines(iter(lambda: file.readline(LONGEST_LINE), b""), model)
 
 
 def read_tail(path: Path, model: type[Model], reach: int) -> list[Model]:
@@ -148,10 +227,35 @@ def read_tail(path: Path, model: type[Model], reach: int) -> list[Model]:
 
 
 def whole_lines(lines: Iterable[bytes], model: type[Model]) -> Iterator[Model]:
-    """The records among JSON lines; a line that a crash tore is passed over."""
+    """The records among JSON lines; a line that a crash tore is passed over.
+
+    Of one that a newer UGRO wrote, the part that is known here counts.
+    """
     for line in lines:
         with contextlib.suppress(ValidationError):
-            yield model.model_validate_json(line)
+            if (record := _of_line(line, model)) is not None:
+                yield record
+
+
+def _of_line(line: bytes, model: type[Model]) -> Model | None:
+    try:
+        return model.model_validate_json(line)
+    except ValidationError as error:
+        return known_part(model, json.loads(line)) if unknown_keys(error) else None
+
+
+def rewritten(path: Path, records: Iterable[BaseModel], model: type[BaseModel]) -> str:
+    """The text of a JSON-lines file with these records. A line that is there already and says the same stays as it is,
+    with what only a newer UGRO knows in it.
+    """
+    there: dict[str, str] = {}
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                for record in whole_lines([line], model):
+                    there[record.model_dump_json()] = line.decode("utf-8", "surrogateescape").rstrip("\n")
+    lines = (record.model_dump_json() for record in records)
+    return "".join(f"{there.get(line, line)}\n" for line in lines)
 
 
 @contextlib.contextmanager

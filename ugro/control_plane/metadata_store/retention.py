@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ugro.common.files import FULL, write_atomic
+from ugro.common.files import FULL, file_skew, write_atomic
 from ugro.common.paths import JOBS
 from ugro.common.text import clock
 from ugro.control_plane.metadata_store.records import state_errors
@@ -64,6 +64,7 @@ def strays(store: MetadataStore, before: float) -> list[Path]:
     By the change time of the inode: a link to an older record has that record's modification time.
     """
     with state_errors(store.home):
+        before += file_skew(store.home)
         made = [*store.home.glob(".tmp-*"), *store.home.glob(".master-*"), *store.home.glob(f"{JOBS}/*/.tmp-*")]
         return [path for path in made if _changed_at(path) < before]
 

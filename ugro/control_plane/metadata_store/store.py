@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
 from tinydb import TinyDB
 from tinydb.table import Document
 
 import ugro.control_plane.metadata_store.locks as locks
-from ugro.common.errors import InputError, RecordUnreadable, StateError, UgroError
+from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError, UgroError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models import CodeVersion, Event, Job, JobState, Summary
@@ -21,10 +22,12 @@ from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable
 from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store.archive import Archive
-from ugro.control_plane.metadata_store.cluster_records import ClusterRecords, has_index
+from ugro.control_plane.metadata_store.cluster_file import CLUSTER_VERSION
+from ugro.control_plane.metadata_store.cluster_records import ClusterRecords, has_index, newer_rows
 from ugro.control_plane.metadata_store.job_folders import JobFolders, number_of
 from ugro.control_plane.metadata_store.records import (
     OnUnreadable,
+    known_part,
     lost,
     pass_over,
     replace_record,
@@ -132,11 +135,17 @@ class MetadataStore(ClusterRecords, JobFolders):
         """Around what is good to have and no reason to stop: what the disk refuses is told by `troubles`."""
         try:
             yield
+        except RecordNewer as error:
+            self.tell(error)
         except RecordUnreadable:
             raise
         except StateError as error:
-            if all(error.hint != known.hint for known in self.troubles):
-                self.troubles.append(error)
+            self.tell(error)
+
+    def tell(self, error: StateError) -> None:
+        """Note what this process goes on without."""
+        if all(error.hint != known.hint for known in self.troubles):
+            self.troubles.append(error)
 
     # --- submitting and changing jobs --------------------------------------------------------------------------------
 
@@ -316,7 +325,12 @@ class MetadataStore(ClusterRecords, JobFolders):
         """
         if JOB_ID.fullmatch(reference) and (found := self._job_if_any(reference)):
             return found
-        named = [job.id for job in self._indexed(stop_at) if job.name == reference]
+
+        def stop_at_namesake(error: RecordUnreadable) -> None:
+            if not isinstance(error, RecordNewer) or error.fields.get("name") == reference:
+                raise error
+
+        named = [job.id for job in self._indexed(stop_at_namesake) if job.name == reference]
         named = named or [row.id for row in self.summaries() if row.name == reference]
         if not named:
             hint = "`ugro status` lists the jobs" if self._folders() else "`ugro launch` submits a first job"
@@ -353,7 +367,8 @@ class MetadataStore(ClusterRecords, JobFolders):
     def problems(self) -> list[StateError]:
         """What is wrong with the indexes and stops nobody: lists of ended jobs may lack some."""
         with self._cluster.look() as db:
-            return self._archive_damage(db)
+            newer = [RecordNewer(self._cluster.path, words, {}) for words in newer_rows(db)]
+            return [*self._archive_damage(db), *newer]
 
     def _archive_damage(self, db: TinyDB) -> list[StateError]:
         meta = db.table("meta").get(doc_id=1)
@@ -366,15 +381,25 @@ class MetadataStore(ClusterRecords, JobFolders):
         live, ended = [job.id for job in jobs if not job.state.ended], [job for job in jobs if job.state.ended]
         broken = {error.path.parent.name for error in unreadable}
         known = [row for row in self._archive.all() if row.id in broken]
+        there = {row.id for row in known}
+        newer = [error for error in unreadable if isinstance(error, RecordNewer) and error.ended]
+        known += [row for error in newer if error.path.parent.name not in there for row in self._known_summary(error)]
         rows = [*known, *map(self._summary, ended)]
         self._archive.replace(sorted(rows, key=lambda row: (row.ended_at, number_of(row.id))))
         table = db.table("jobs")
         table.truncate()
         names = [*live, *broken.difference(row.id for row in known)]
         table.insert_multiple(Document({"id": name}, doc_id=number_of(name)) for name in names)
-        db.table("meta").upsert(Document({"indexed_at": time.time()}, doc_id=1))
+        meta = {"indexed_at": time.time(), "schema_version": CLUSTER_VERSION}
+        db.table("meta").upsert(Document(meta, doc_id=1))
         _seal(db, self._archive)
         return Indexed(len(live), len(ended), unreadable, [])
+
+    def _known_summary(self, error: RecordNewer) -> list[Summary]:
+        """The line of a job that ended, from a record of a newer UGRO; none if too little of it is known here."""
+        with contextlib.suppress(ValidationError):
+            return [self._summary(known_part(Job, error.fields))]
+        return []
 
     def rebuild(self) -> Indexed:
         """Make both indexes anew from the jobs' folders.

@@ -12,7 +12,7 @@ from ugro.common.paths import JOBS, JobFiles
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors, whole_lines
 
 EVENTS_LIMIT = 4 * 2**20
-"""Bytes of the cluster's timeline before its older half is put aside."""
+"""Bytes of the cluster's timeline before its older half is put aside, and of a job's that are read."""
 
 TAIL_SLACK = 4096
 """Bytes beyond an event's own in which the end of a timeline is looked for: room for a line that a crash tore."""
@@ -61,9 +61,9 @@ class Timeline:
         return False
 
     def of_job(self, job_id: str) -> list[Event]:
-        """A job's timeline; a torn line is passed over."""
+        """A job's timeline, the last `EVENTS_LIMIT` bytes of it; a torn line is passed over."""
         with state_errors(path := self._of_job(job_id)):
-            return list(read_lines(path, Event))
+            return read_tail(path, Event, EVENTS_LIMIT)
 
     def of_cluster(self) -> list[Event]:
         """The cluster's timeline."""

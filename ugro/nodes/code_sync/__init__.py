@@ -2,11 +2,12 @@
 
 from ugro.nodes.code_sync.manifest import Differences, differences, read_manifest
 from ugro.nodes.code_sync.push import CONFLICT_HINT, Progress, PushReport, conflict_in_words, conflicts, push_code
-from ugro.nodes.code_sync.snapshot import LARGE_BYTES, Selection, select_files, take_snapshot
+from ugro.nodes.code_sync.snapshot import LARGE_BYTES, Bulk, Selection, select_files, take_snapshot
 
 __all__ = [
     "CONFLICT_HINT",
     "LARGE_BYTES",
+    "Bulk",
     "Differences",
     "Progress",
     "PushReport",

@@ -59,6 +59,10 @@ class IgnoreFiles:
             self._folders[path] = self.leaves_out(parent, folder=True) or self._decides(path, folder)
         return self._folders[path]
 
+    def admit(self, folder: str) -> None:
+        """Take a folder in, whatever its name says; what is below it is decided as ever."""
+        self._folders[folder] = False
+
     def _decides(self, path: str, folder: bool) -> bool:
         at = path
         while at:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ugro.common.config import ugro_home
@@ -20,11 +21,31 @@ from ugro.nodes.code_sync.manifest import digest_of, read_manifest, walk
 LARGE_BYTES = 200 * 1024 * 1024
 """Above this a person is asked before a selection is sent: data or checkpoints probably got in."""
 
-LEFT_OUT = (
-    *(".venv/", "venv/", "node_modules/", "__pycache__/", "*.pyc", "wandb/", "checkpoints/", ".ugro/"),
-    *(".env*", "*.pem", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*"),
-)
+BYTECODE = ("__pycache__/", "*.pyc")
+BULK = (".venv/", "venv/", "node_modules/", "wandb/", "checkpoints/", *BYTECODE)
+"""Not sent unless git tracks it, a `.ugroignore` brings it back (`!checkpoints/`), or the folder is a Python package:
+its name alone does not make it data.
+"""
+
+SECRETS = (".env*", "*.pem", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*")
 """Never sent, tracked by git or not, unless a `.ugroignore` says otherwise (`!.env.example`)."""
+
+STATE = (".ugro/",)
+
+COUNTED = 10_000
+"""Files of a folder that is left out which are counted, with their sizes; a larger one is only said to be larger."""
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+LFS_POINTER_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """How much of something is left out: files and bytes, or `more` than these."""
+
+    files: int = 0
+    bytes: int = 0
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,11 +53,14 @@ class Selection:
     """What of a working directory is sent.
 
     `files` maps relative paths (files and symlinks; empty folders are not kept) to bytes. `refused` maps what cannot
-    be sent to the reason.
+    be sent to the reason. `left_out` has what the built-in list alone keeps here, folders with a slash at the end.
+    `pointers` are files whose content git-lfs has not brought: what is sent of them only names it.
     """
 
     files: Mapping[str, int]
     refused: Mapping[str, str]
+    left_out: Mapping[str, Bulk] = field(default_factory=dict)
+    pointers: tuple[str, ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -53,8 +77,8 @@ def select_files(directory: Path) -> Selection:
 
     In a git work tree that is what git tracks or would offer to add, submodules included; elsewhere everything that no
     `.gitignore` leaves out. `.ugroignore` files (the same syntax, also in subfolders) leave out more, and their `!`
-    lines bring back what UGRO's own list LEFT_OUT takes away, but nothing that git ignores. `.git` is never sent, nor
-    is UGRO's state directory.
+    lines bring back what UGRO's own lists take away, but nothing that git ignores. What git tracks is sent whatever
+    folder it is in, but for SECRETS. `.git` is never sent, nor is UGRO's state directory.
 
     Raises:
         InputError: the directory or an ignore file in it cannot be read.
@@ -62,17 +86,111 @@ def select_files(directory: Path) -> Selection:
     root = directory.resolve()
     if not root.is_dir() or not os.access(root, os.R_OK | os.X_OK):
         raise InputError(f"{directory} is not a directory that can be read")
-    own = IgnoreFiles(root, ".ugroignore", [*LEFT_OUT, *_state_directory(root)])
+    choice = _Choice(root)
     listed = _git_files(root)
     if listed is None:
         git = IgnoreFiles(root, ".gitignore", read_lines(root / ".git" / "info" / "exclude"))
-        listed = list(walk(root, lambda path, folder: own.leaves_out(path, folder) or git.leaves_out(path, folder)))
+        paths = list(walk(root, lambda path, folder: git.leaves_out(path, folder) or choice.leaves_out(path, folder)))
+    else:
+        paths = [path for path, tracked in listed.items() if choice.takes(path, tracked)]
     files: dict[str, int] = {}
     refused: dict[str, str] = {}
-    for path in sorted(listed):
-        if not own.leaves_out(path):
-            _examine(root, path, files, refused)
-    return Selection(files, refused)
+    for path in sorted(paths):
+        _examine(root, path, files, refused)
+    return Selection(files, refused, dict(sorted(choice.left_out.items())), _lfs_pointers(root, files))
+
+
+class _Choice:
+    """Decides by the built-in lists and `.ugroignore`, and notes what only the built-in ones leave out."""
+
+    def __init__(self, root: Path) -> None:
+        self.left_out: dict[str, Bulk] = {}
+        self._root = root
+        self._untold = IgnoreFiles(root, ".ugroignore", [*BYTECODE, *STATE, *_state_directory(root)])
+        self._never = IgnoreFiles(root, ".ugroignore", [*SECRETS, *STATE, *_state_directory(root)])
+        self._bulk = IgnoreFiles(root, ".ugroignore", BULK)
+        self._judged: dict[str, bool] = {"": False}
+
+    def takes(self, path: str, tracked: bool) -> bool:
+        """Whether a file that git lists is sent."""
+        if tracked and not self._never.leaves_out(path):
+            return True
+        folders = [path[:at] for at, letter in enumerate(path) if letter == "/"]
+        at = next((folder for folder in folders if self._refuses(folder)), None) if not tracked else None
+        if at is None and not tracked and not self._refuses_one(path, folder=False):
+            return True
+        self._note(path if at is None else at, at is not None, [_size(self._root / path)])
+        return False
+
+    def leaves_out(self, path: str, folder: bool) -> bool:
+        """Whether a path is not sent, where no git says what is there."""
+        if not (self._refuses(path) if folder else self._refuses_one(path, folder)):
+            return False
+        self._note(path, folder, _sizes_below(self._root / path) if folder else [_size(self._root / path)])
+        return True
+
+    def _refuses(self, folder: str) -> bool:
+        if folder not in self._judged:
+            self._judged[folder] = self._refuses_one(folder, folder=True)
+        return self._judged[folder]
+
+    def _refuses_one(self, path: str, folder: bool) -> bool:
+        if self._never.leaves_out(path, folder):
+            return True
+        if not self._bulk.leaves_out(path, folder):
+            return False
+        if folder and not path.endswith("__pycache__") and (self._root / path / "__init__.py").is_file():
+            self._bulk.admit(path)
+            return False
+        return True
+
+    def _note(self, path: str, folder: bool, sizes: Iterable[int]) -> None:
+        if self._untold.leaves_out(path, folder):  # a person's own words are no news to them
+            return
+        name = f"{path}/" if folder else path
+        known = self.left_out.get(name, Bulk())
+        for size in sizes:
+            if known.files >= COUNTED:
+                known = replace(known, more=True)
+                break
+            known = Bulk(known.files + 1, known.bytes + size)
+        self.left_out[name] = known
+
+
+def _sizes_below(folder: Path) -> Iterator[int]:
+    """The sizes of the files in a folder, as they are found: there may be any number."""
+    folders = [str(folder)]
+    while folders:
+        with contextlib.suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    yield _size(Path(entry.path))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+def _lfs_pointers(root: Path, files: Mapping[str, int]) -> tuple[str, ...]:
+    """The files that are pointers of git-lfs, where a `.gitattributes` says that there may be some."""
+    attributes = (path for path in files if path.rpartition("/")[2] == ".gitattributes")
+    if not any(b"filter=lfs" in _beginning(root / path, 2**16) for path in attributes):
+        return ()
+    small = (path for path, size in files.items() if 0 < size <= LFS_POINTER_BYTES)
+    return tuple(path for path in small if _beginning(root / path, len(LFS_POINTER)) == LFS_POINTER)
+
+
+def _beginning(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError:
+        return b""
 
 
 def take_snapshot(directory: Path, selection: Selection, target: Path, attempt: int = 1) -> CodeVersion:
@@ -166,21 +284,23 @@ def _copy(source: Path, target: Path) -> int | None:
     return 0 if target.is_symlink() else target.stat().st_size
 
 
-def _git_files(root: Path) -> list[str] | None:
-    """What git tracks or would offer to add under a folder; None when git is not there, or not responsible."""
-    output = _git(root, "ls-files", "-co", "--exclude-standard", "-z")
+def _git_files(root: Path) -> dict[str, bool] | None:
+    """What git tracks (True) or would offer to add (False) under a folder; None: no git, or it is not responsible."""
+    tracked = _git(root, "ls-files", "-c", "-z")
+    offered = _git(root, "ls-files", "-o", "--exclude-standard", "-z")
     # A folder that an outer repository ignores (a home directory under git, say) is nothing git would list.
-    if output is None or _git(root, "check-ignore", "-q", ".") is not None:
+    if tracked is None or offered is None or _git(root, "check-ignore", "-q", ".") is not None:
         return None
-    listed = []
-    for name in filter(None, os.fsdecode(output).split("\0")):
-        path = name.rstrip("/")
-        nested = root / path
-        if (nested / ".git").exists() and not nested.is_symlink():
-            inner = _git_files(nested)
-            listed += [path] if inner is None else [f"{path}/{file}" for file in inner]
-        else:
-            listed.append(path)
+    listed: dict[str, bool] = {}
+    for output, is_tracked in ((offered, False), (tracked, True)):
+        for name in filter(None, os.fsdecode(output).split("\0")):
+            path = name.rstrip("/")
+            nested = root / path
+            inner = _git_files(nested) if (nested / ".git").exists() and not nested.is_symlink() else None
+            if inner is None:
+                listed[path] = is_tracked
+            else:
+                listed |= {f"{path}/{file}": known for file, known in inner.items()}
     return listed
 
 

@@ -16,6 +16,7 @@ global_stepN/…_states.pt and then `latest` (deepspeed/runtime/engine.py).
 from __future__ import annotations
 
 import fnmatch
+import glob
 import json
 import os
 import pickletools
@@ -24,6 +25,7 @@ import stat
 import struct
 import sys
 import zipfile
+from itertools import islice
 from typing import Any, Iterator
 
 ENTRIES = 50_000
@@ -222,11 +224,12 @@ class Search:
     """Walks the roots. Symbolic links are not followed: what they name is found in its own place, or is not ours."""
 
     def __init__(self, since: float, pattern: str) -> None:
+        """`since` is by the clock that dates the files."""
         self.since, self.pattern, self.seen = since, pattern, 0
 
     def walk(self, root: str, folder: str, depth: int = 0) -> Iterator[dict[str, Any]]:
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            entries = sorted(islice(os.scandir(folder), ENTRIES + 1), key=lambda entry: entry.name)
         except OSError:
             return
         kind = None if folder == root else self.kind(root, folder, entries)
@@ -266,7 +269,7 @@ class Search:
         return entry.name.endswith((".ckpt", ".pt", ".pth", ".safetensors")) and bool(FILE.search(entry.name))
 
     def checkpoint(self, root: str, path: str, kind: str, check: Any) -> Iterator[dict[str, Any]]:
-        files = [path] if os.path.isfile(path) else list(files_below(path))
+        files = [path] if os.path.isfile(path) else list(islice(files_below(path), ENTRIES + 1))
         try:
             facts = [os.stat(file) for file in files]
         except OSError:  # removed meanwhile, as old checkpoints are
@@ -299,14 +302,30 @@ def files_below(folder: str) -> Iterator[str]:
                 yield path
 
 
+def began(job_dir: str, root: str, since: float) -> float:
+    """When the job's first attempt began, by the clock of a root's file system, which may be a file server's.
+
+    That is known where the job's own files lie on it too; else it is `since`, by the node's clock.
+    """
+    claims = glob.glob(os.path.join(glob.escape(job_dir), "1", "node-*", "claim"))
+    try:
+        if claims and os.stat(root).st_dev == os.stat(job_dir).st_dev:
+            return min(os.stat(claim).st_mtime for claim in claims) - 1.0
+    except OSError:
+        pass
+    return since
+
+
 def main() -> None:
-    since, pattern, roots = float(sys.argv[1]), sys.argv[2], [os.path.expanduser(root) for root in sys.argv[3:]]
+    since, pattern, job_dir = float(sys.argv[1]), sys.argv[2], os.path.expanduser(sys.argv[3])
+    roots = [os.path.expanduser(root) for root in sys.argv[4:]]
     search = Search(since, pattern)
     done: list[str] = []
     for root in sorted({os.path.realpath(root) for root in roots}):
         if any(root.startswith(before + os.sep) for before in done):
             continue
         done.append(root)
+        search.since = began(job_dir, root, since)
         for found in search.walk(root, root):
             print(json.dumps(found), flush=True)
     print(json.dumps({"end": search.seen, "cut": search.seen > ENTRIES}))

@@ -39,21 +39,23 @@ for dir in "$@"; do
     case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
     echo "$mark run"
     cd "$dir" 2>/dev/null || continue
-    [ -s claim/uid ] && printf '%s\n' "claim $(cat claim/uid)"
+    [ -s claim/uid ] && printf '%s\n' "claim $(head -c 256 claim/uid)"
     if [ -s pid ]; then
         read -r pid started at_boot < pid
         alive "$pid" "$started"
         printf '%s\n' "runner $pid $at_boot $life"
     fi
-    [ -s exit ] && printf '%s\n' "exit $(cat exit)"
+    [ -s exit ] && printf '%s\n' "exit $(head -c 256 exit)"
     logs=
+    ranks=0
     for file in rank-*.pid; do
+        ranks=$((ranks + 1)); [ "$ranks" -le 4096 ] || break # a script may have made up any number of them
         rank=${file#rank-}; rank=${rank%.pid}
         case $rank in *[!0-9]*) continue ;; esac
         [ -s "$file" ] || continue
         read -r pid started < "$file"
         if [ -s "rank-$rank.exit" ]; then
-            printf '%s\n' "rank $rank $pid ended $(cat "rank-$rank.exit")"
+            printf '%s\n' "rank $rank $pid ended $(head -c 256 "rank-$rank.exit")"
         else
             alive "$pid" "$started"
             printf '%s\n' "rank $rank $pid $life"

@@ -24,6 +24,9 @@ import time
 PATIENCE = 10.0
 """Seconds that a script has to end after SIGTERM."""
 
+ERROR_LIMIT = 1024 * 1024
+"""Bytes of torch's error file that are kept: it holds one traceback, whatever a script may write there."""
+
 NEARLY_FULL = 0.1
 """The part of the memory that was free at most where a userspace killer (earlyoom, systemd-oomd) may have struck."""
 
@@ -217,9 +220,8 @@ def main() -> None:
         leave(base + ".oom", evidence)
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
     if status and os.path.isfile(error_file):
-        import shutil
-
-        shutil.copyfile(error_file, base + ".error")
+        with open(error_file, "rb") as source, open(base + ".error", "wb") as target:
+            target.write(source.read(ERROR_LIMIT))
     ended = f"code {status}" if status >= 0 else f"signal {signal.Signals(-status).name[3:]}"
     leave(base + ".exit", f"{ended} {time.time():.3f}")
     end_like(status)

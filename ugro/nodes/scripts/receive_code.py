@@ -27,7 +27,6 @@ import signal
 import stat
 import sys
 import tarfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Callable
 
@@ -244,12 +243,21 @@ def settle(delivery: Delivery, entry: dict[str, Any]) -> None:
 
 
 def remove_leftovers(delivery: Delivery, age: float) -> None:
-    """Remove what pushes of this job left behind, if nothing happened at its top for `age` seconds (0: in any case)."""
+    """Remove what pushes of this job left behind, if nothing happened at its top for `age` seconds (0: in any case).
+
+    With an age this push's own folder stays, and is what the others are compared with: it was made just now by the same
+    clock, that of a file server perhaps, which this node's may be far from.
+    """
     for name in os.listdir(delivery.job_dir):
         path = os.path.join(delivery.job_dir, name)
         with contextlib.suppress(OSError):
-            if name.startswith("code.tmp-") and (not age or time.time() - os.stat(path).st_mtime > age):
+            if name.startswith("code.tmp-") and (not age or stale(path, delivery.staging, age)):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def stale(path: str, own: str, age: float) -> bool:
+    """Whether a folder was written to more than `age` seconds before one that was made just now."""
+    return path != own and os.stat(own).st_mtime - os.stat(path).st_mtime > age
 
 
 def words(error: Exception) -> str:

@@ -45,13 +45,19 @@ def rank(file: str) -> Dict[str, Any]:
     return found
 
 
-def ask(request: str, when: str) -> List[Dict[str, Any]]:
-    """Make the file, whole or not at all, and then signal the ranks."""
+def make(request: str, when: str) -> float:
+    """Make the file, whole or not at all. Returns when, by the clock that dates files there, checkpoints as well."""
     partial = f"{request}.{os.getpid()}"
     with open(partial, "w") as file:
         file.write(when + "\n")
+    at = os.stat(partial).st_mtime
     os.replace(partial, request)
-    files = glob.glob(os.path.join(glob.escape(os.path.dirname(request)), "rank-*.pid"))
+    return at
+
+
+def signal_ranks(folder: str) -> List[Dict[str, Any]]:
+    """Signal the ranks of a run."""
+    files = glob.glob(os.path.join(glob.escape(folder), "rank-*.pid"))
     return [rank(file) for file in files if re.search(r"rank-\d+\.pid$", file)]
 
 
@@ -69,7 +75,11 @@ def withdraw(request: str, when: str) -> bool:
 def main() -> None:
     what, request, when = sys.argv[1], os.path.expanduser(sys.argv[2]), sys.argv[3]
     try:
-        print(json.dumps({"ranks": ask(request, when)} if what == "ask" else {"taken": withdraw(request, when)}))
+        if what == "ask":
+            at = make(request, when)
+            print(json.dumps({"at": at, "ranks": signal_ranks(os.path.dirname(request))}))
+        else:
+            print(json.dumps({"taken": withdraw(request, when)}))
     except OSError as error:
         sys.exit(f"{request}: {error.strerror}")
 
