@@ -100,6 +100,7 @@ def _document(last: LastCheckpoint) -> dict[str, Any]:
     one = last.checkpoint
     return {
         "step": one.step,
+        "epoch": one.epoch,
         "name": one.name,
         "saved_at": stamp(one.saved_at),
         "age_seconds": round(max(0.0, time.time() - one.saved_at), 1),
@@ -124,7 +125,8 @@ def _rows(document: dict[str, Any]) -> dict[str, str]:
     if last:
         places = [*last["nodes"], *(["this machine"] if last["on_master"] else [])]
         facts = f"saved {duration(last['age_seconds'])} ago, {size(last['bytes'] / 2**20)}, on {some(places)}"
-        saved = f"{last['step']} ({printable(last['name'])}, {facts})"
+        at = f"epoch {last['epoch']}" if last["step"] is None else last["step"]
+        saved = f"{at} ({printable(last['name'])}, {facts})"
     silent = f"; could not ask {printable(some(document['not_asked']))}" if document["not_asked"] else ""
     lost = document["lost_seconds"]
     return {

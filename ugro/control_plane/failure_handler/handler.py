@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Checkpoint, FirstFailure, Job, JobState, Proposal, Wish
+from ugro.common.models import FirstFailure, Job, JobState, Proposal, Wish
 from ugro.common.text import printable, some
 from ugro.control_plane.checkpoint_store import CheckpointStore
 from ugro.control_plane.failure_handler.aftermath import last_checkpoint
@@ -85,14 +85,16 @@ class FailureHandler:
         except UgroError:
             return True
         cause, script = trouble(job) or "unknown", script_of(self._store, job)
-        checkpoint = await self._last(job, spec, views)
+        listing = await self._checkpoints.find(job, spec, views, LOOK_WITHIN)
+        last = last_checkpoint(job, listing.checkpoints, self._checkpoints.kept(job))
+        checkpoint = last.checkpoint if last else None
         without = left_out(job, spec, read_offers(self._store, self._inventory, (), views))
         if len(without) == len(job.nodes):
             if not job.state.ended:
                 return True
             without = {}
         changes = smaller_batch(spec.args, script) if cause == "cuda_oom" else ()
-        decision = decide(job, cause, spec, checkpoint, changes, without)
+        decision = decide(job, cause, spec, checkpoint, changes, without, listing.unseen(job))
         if decision.action == "leave":
             if spec.on_failure.action(cause) == "retry":
                 self._store.note("", "recovery", f"not tried again: {decision.why}", job.id)
@@ -135,12 +137,6 @@ class FailureHandler:
             self._store.save(_failed(job, hang), "failing", f"{job.alert}; ended, as the job allows")
         return False
 
-    async def _last(self, job: Job, spec: JobSpec, views: Views) -> Checkpoint | None:
-        """The furthest whole one; it may be a copy on this machine, since the node that saved it may be silent now."""
-        listing = await self._checkpoints.find(job, spec, views, LOOK_WITHIN)
-        last = last_checkpoint(job, listing.checkpoints, self._checkpoints.kept(job))
-        return last.checkpoint if last else None
-
     def end(self, proposal: Proposal) -> None:
         """Let the next tick end the job that a proposal is about, and go on with it. Nothing where it has ended.
 
@@ -182,6 +178,13 @@ class FailureHandler:
 
 
 def _planned(job: Job, spec: JobSpec, script: str, proposal: Proposal) -> NextAttempt:
+    held, shares = proposal.checkpoint, job.placement.shares if job.placement else ()
+    left = sum(share.nproc for share in shares if share.node in proposal.nodes)
+    if held and held.ranks and proposal.nodes and left < held.ranks:
+        told = (
+            f"{printable(held.name)} has the parts of {held.ranks} ranks, and {some(proposal.nodes)} would run {left}"
+        )
+        raise InputError(told, f"wait for the other nodes, or begin again: ugro resume {job.id} --from 0")
     ended = job if job.state.ended else job.model_copy(update={"state": JobState.FAILED})
     wanted = {change.name: change.after for change in proposal.changes}
     return next_attempt(ended, spec, script, proposal.checkpoint, wanted, ",".join(proposal.nodes) or None)
@@ -208,7 +211,7 @@ def script_of(store: MetadataStore, job: Job) -> str:
 def in_words(proposal: Proposal) -> str:
     """What would be done, in one line."""
     at = proposal.checkpoint
-    where = f"go on from step {at.step} ({printable(at.name)})" if at else "begin again"
+    where = f"go on from {at.where} ({printable(at.name)})" if at else "begin again"
     first = ["end it"] if proposal.ends else []
     fewer = [f"on {some(proposal.nodes)} only"] if proposal.nodes else []
     return "; ".join([*first, where, *fewer, *(printable(change.text) for change in proposal.changes)])

@@ -100,6 +100,9 @@ def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job
         reason=job.reason,
         cause=job.first_failure.cause if job.first_failure else None,
         step=job.resume_from.step if job.resume_from else None,
+        epoch=job.resume_from.epoch if job.resume_from else None,
+        source=job.resume_from.attempt if job.resume_from else None,
+        launched_at=job.launched_at,
     )
     return job.model_copy(
         update={
@@ -114,7 +117,7 @@ def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job
             "abandoned": (),
         }
         | dict.fromkeys(
-            ("started_at", "ended_at", "unknown_since", "first_failure", "wish", "peak_mib", "alert"),
+            ("launched_at", "started_at", "ended_at", "unknown_since", "first_failure", "wish", "peak_mib", "alert"),
         )
     )
 

@@ -1,16 +1,23 @@
 """Finds the checkpoints under some directories of a node and says of each whether it is whole. Prints JSON lines.
 
-usage: checkpoints.py SINCE PATTERN ROOT…
+usage: checkpoints.py SINCE PATTERN RANKS ROOT…
 
 SINCE is in seconds since the epoch of the node's clock: older files are not of this job (0: all are). PATTERN, if not
 empty, is a glob that the path below ROOT has to match; without one the names and contents that the usual tools leave
-are looked for. The last line is `{"end": …}`. Nothing is unpickled: archives are read by their structure alone.
+are looked for. RANKS is the most ranks that the job had (0: not known). The last line is `{"end": …}`, with what was
+not searched, and why. Nothing is unpickled: archives are read by their structure alone.
+
+Only a word says what a number in a name is: `step-20` is step 20, and neither `best_acc_0.9312.pt` nor `yolov8n.pt` has
+one. Where the ranks of a job each write a file or a folder of their own (`ckpt_rank0.pt`, `rank1/step-20.pt`), all of
+them are one checkpoint, and its name has `{rank}` where theirs differ.
 
 Formats: torch.save writes a zip whose directory is its last part (torch/csrc, caffe2/serialize/inline_container.cc);
 safetensors has the length of its header first and offsets in it (huggingface.co/docs/safetensors, "Format"); the
 Trainer writes trainer_state.json last (transformers/trainer.py); torch.distributed.checkpoint renames .metadata into
 place last (torch/distributed/checkpoint/filesystem.py), and names each shard's file in it; DeepSpeed writes
-global_stepN/…_states.pt and then `latest` (deepspeed/runtime/engine.py).
+global_stepN/…_states.pt and then `latest` (deepspeed/runtime/engine.py); Megatron-LM writes
+iter_N/mp_rank_T[_P]/model_optim_rng.pt, with its arguments inside, and then latest_checkpointed_iteration.txt
+(megatron/training/checkpointing.py); Composer has `ba20` for batch 20 (composer/utils/checkpoint.py).
 """
 
 from __future__ import annotations
@@ -24,21 +31,43 @@ import stat
 import struct
 import sys
 import zipfile
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 ENTRIES = 50_000
 """Files and folders that are looked at, at most."""
-DEPTH = 6
+DEPTH = 16
 HEADER_LIMIT = 100 * 1024 * 1024
 """The longest header of safetensors, as its own reader has it."""
 PICKLE_LIMIT = 64 * 1024 * 1024
-SKIPPED = {".git", "__pycache__", "node_modules", "site-packages", ".venv", "venv", "wandb", "mlruns"}
+MOST_PASSED = 20
+"""Places that were not searched of which so many are named."""
+MARK_ENDS = {"APPENDS", "SETITEMS", "ADDITEMS", "TUPLE", "LIST", "DICT", "FROZENSET", "INST", "OBJ", "POP_MARK"}
+SKIPPED = {".git", "__pycache__", "node_modules", "site-packages", ".venv", "venv"}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".distcp")
 FOLDER = re.compile(r"^(?:checkpoint|ckpt|step|iter|epoch|global_step)[-_=]?\d+$")
-FILE = re.compile(r"checkpoint|ckpt|snapshot|last|best|latest|epoch|step|iter|model|\d", re.IGNORECASE)
-STEP = re.compile(r"(?:global[-_]?step|step|checkpoint|ckpt|iter(?:ation)?)[-_=]?(\d+)", re.IGNORECASE)
-STEP_KEYS = ("global_step", "step", "iteration", "iter", "steps")
+FILE = re.compile(r"checkpoint|ckpt|snapshot|last|best|latest|epoch|step|iter|model|rank|optim|\d", re.IGNORECASE)
+STEP = re.compile(
+    r"(?<![a-z])(?:(?:global[-_]?)?steps?|iter(?:ation)?s?|updates?|checkpoint|ckpt|snapshot|ba)[-_=]?(\d+)(?![\d.]*\d)",
+    re.IGNORECASE,
+)
+"""A word, and the number that it makes a step; `0.93` is none."""
+EPOCH = re.compile(r"(?<![a-z])ep(?:och)?s?[-_=]?(\d+)(?![\d.]*\d)", re.IGNORECASE)
+STEP_KEYS = ("global_step", "step", "iteration", "iter", "steps", "num_steps", "num_updates")
+EPOCH_KEYS = ("epoch", "current_epoch", "epochs_run", "epochs")
+PARALLEL_KEYS = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
+OPTIMIZER = re.compile(rb"optim|exp_avg|momentum_buffer|param_groups", re.IGNORECASE)
+"""What a pickle, or the header of safetensors, has in it where the state of an optimizer is."""
 SHARD = re.compile(r"^__\d+_\d+\.distcp$")
+RANK = re.compile(
+    r"(?<![a-z])(?<!lora[-_])(?<!low[-_])(rank[-_=]?)(\d+)|(?<![a-z\d])()(\d+)(?=[-_]?of[-_]?\d+)", re.IGNORECASE
+)
+"""The number of a rank (not that of a matrix, as LoRA has it), or of a part where their number follows it:
+`rank-1-of-4` is the first, `00001-of-00004` the second, which counts from 1."""
+DEEPSPEED = re.compile(r"^(?:bf16_|fp16_)?(?:zero_pp_rank_\d+_)?mp_rank_\d+\w*_states\.pt$")
+MODEL_RANK = re.compile(r"^mp_rank_\d+")
+STATES = (".metadata", "trainer_state.json")
+"""Small files that are as much of a checkpoint as its weights."""
+TRACKER = "latest_checkpointed_iteration.txt"
 
 
 class Torn(Exception):
@@ -115,14 +144,12 @@ def trainer(folder: str, files: list[str]) -> dict[str, Any]:
     Ranks on other nodes leave their random state, and their parts of the optimizer, on their own disks, in a folder of
     the same name that has no state: `shards` tells of those what they have.
     """
-    parts = weights(files)
-    whole(parts, folder)
-    shards = sorted(os.path.relpath(path, folder) for path in parts)
+    found = plain_folder(folder, files)
     try:
         trainer_state(folder, files)
     except Torn as torn:
-        return {"shards": shards, "problem": str(torn)}
-    return {"shards": shards}
+        found["problem"] = str(torn)
+    return found
 
 
 def trainer_state(folder: str, files: list[str]) -> None:
@@ -141,16 +168,23 @@ def trainer_state(folder: str, files: list[str]) -> None:
 def distributed(folder: str, files: list[str]) -> dict[str, Any]:
     """A folder of torch.distributed.checkpoint. Shards of other nodes may lie there: `needs` names all there are."""
     here = sorted(os.path.basename(path) for path in files if SHARD.match(os.path.basename(path)))
-    metadata = os.path.join(folder, ".metadata")
-    needs = None
-    if os.path.isfile(metadata):
-        needs = sorted(name for name in strings(metadata) if SHARD.match(name))
-        if not needs:
-            raise Torn(".metadata is not whole")
     empty = [name for name in here if os.path.getsize(os.path.join(folder, name)) == 0]
     if empty:
         raise Torn(f"{empty[0]} is empty")
-    return {"shards": here, "needs": needs}
+    return {"shards": here, "needs": needs(folder, files)}
+
+
+def needs(folder: str, files: list[str]) -> list[str] | None:
+    """The shards that every .metadata in a folder names, by their paths below it; None where there is no .metadata."""
+    found: list[str] = []
+    told = [path for path in files if os.path.basename(path) == ".metadata"]
+    for metadata in told:
+        names = sorted(name for name in strings(metadata) if SHARD.match(name))
+        if not names:
+            raise Torn(".metadata is not whole")
+        place = os.path.relpath(os.path.dirname(metadata), folder)
+        found += [os.path.normpath(os.path.join(place, name)) for name in names]
+    return found if told else None
 
 
 def deepspeed(folder: str, files: list[str]) -> dict[str, Any]:
@@ -162,12 +196,40 @@ def deepspeed(folder: str, files: list[str]) -> dict[str, Any]:
 
 def single(path: str, files: list[str]) -> dict[str, Any]:
     one_file(path)
-    return {}
+    return {"weights_only": not optimizes(path)}
 
 
 def plain_folder(folder: str, files: list[str]) -> dict[str, Any]:
-    whole(weights(files), folder)
-    return {}
+    """Any other folder. The parts of other ranks may lie on other nodes: `shards` names what is here."""
+    parts = weights(files)
+    whole(parts, folder)
+    found = {
+        "shards": sorted(os.path.relpath(path, folder) for path in parts),
+        "needs": needs(folder, files),
+        "weights_only": not any(OPTIMIZER.search(os.fsencode(os.path.basename(path))) for path in files)
+        and not any(optimizes(path) for path in parts if not path.endswith(".distcp")),
+    }
+    models = [path for path in parts if MODEL_RANK.match(os.path.basename(os.path.dirname(path)))]
+    return dict(found, **megatron(folder, models[0])) if models else found
+
+
+def megatron(folder: str, path: str) -> dict[str, Any]:
+    """What Megatron-LM says of its checkpoint: by how many model-parallel ranks, and whether all of them have saved."""
+    sizes = [found for found in (inside(path).get(key) for key in PARALLEL_KEYS) if found]
+    saved = content(os.path.join(os.path.dirname(folder), TRACKER)).strip()
+    step = step_of(folder)
+    return {
+        "model_parallel": sizes[0] * sizes[1] if len(sizes) == len(PARALLEL_KEYS) else None,
+        "finished": saved.isdigit() and step is not None and int(saved[:16]) >= step,
+    }
+
+
+def content(path: str) -> str:
+    """The beginning of a text file; empty where there is none."""
+    if not os.path.isfile(path):
+        return ""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(100)
 
 
 def weights(files: list[str]) -> list[str]:
@@ -185,49 +247,125 @@ def strings(path: str) -> set[str]:
         raise Torn(f"{os.path.basename(path)} is not whole") from None
 
 
-def step_inside(path: str) -> int | None:
-    """The step that a file of torch.save has in its dictionary, if it is a plain number there."""
+def pickle_of(path: str) -> bytes:
+    """The pickle in a file of torch.save, which is read and never carried out; empty where there is none."""
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            if archive.getinfo(name).file_size > PICKLE_LIMIT:
-                return None
-            found = dict(numbers(archive.read(name)))
-    except (OSError, ValueError, StopIteration, zipfile.BadZipFile, EOFError, UnicodeDecodeError, RuntimeError):
-        return None
-    return next((found[key] for key in STEP_KEYS if key in found), None)
+            return b"" if archive.getinfo(name).file_size > PICKLE_LIMIT else archive.read(name)
+    except (OSError, ValueError, StopIteration, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
+        return b""
 
 
-def numbers(pickled: bytes) -> Iterator[tuple[str, int]]:
-    """The whole numbers that follow a text in a pickle, the last ones first to be forgotten."""
-    text = None
+def optimizes(path: str) -> bool:
+    """Whether a file of torch.save or of safetensors has something of an optimizer in it, as far as its names show."""
+    if not path.endswith(".safetensors"):
+        return bool(OPTIMIZER.search(pickle_of(path)))
+    with open(path, "rb") as file:
+        return bool(OPTIMIZER.search(file.read(struct.unpack("<Q", file.read(8))[0])))
+
+
+def inside(path: str) -> dict[str, int]:
+    """The whole numbers in the dictionary of a file of torch.save, those nearest to its surface by name."""
+    try:
+        return numbers(pickle_of(path))
+    except (ValueError, EOFError, UnicodeDecodeError, IndexError):
+        return {}
+
+
+def numbers(pickled: bytes) -> dict[str, int]:
+    """The whole numbers that follow a text in a pickle: of each text the least nested one, the first of several."""
+    found: dict[str, tuple[int, int]] = {}
+    text, depth = None, 0
     for operation, arg, _ in pickletools.genops(pickled):
         if isinstance(arg, str) and "UNICODE" in operation.name:
-            text = arg
+            text = arg.lower()
         elif isinstance(arg, int) and "INT" in operation.name and text is not None:
-            yield text, arg
+            if text not in found or depth < found[text][0]:
+                found[text] = depth, arg
             text = None
         elif operation.name not in ("BINPUT", "LONG_BINPUT", "MEMOIZE", "PUT"):
             text = None
+        if operation.name == "MARK":
+            depth += 1
+        elif operation.name in MARK_ENDS:
+            depth -= 1
+    return {name: number for name, (_, number) in found.items()}
 
 
 def step_of(path: str) -> int | None:
-    """The step that a name tells: the number after `step` or `checkpoint`, else the last one."""
-    name = os.path.basename(path)
-    told = STEP.findall(name) or re.findall(r"\d+", name)
+    """The step that a name tells: the last number that a word makes one."""
+    return named(STEP, path)
+
+
+def named(words: Any, path: str) -> int | None:
+    told = words.findall(os.path.basename(path))
     return int(told[-1]) if told and len(told[-1]) < 16 else None
 
 
+def position(path: str, files: list[str]) -> dict[str, int | None]:
+    """The step and the epoch of a checkpoint, by its name; where that has no step, by what the file has inside."""
+    step, epoch = step_of(path), named(EPOCH, path)
+    if step is None and len(files) == 1:
+        told = inside(files[0])
+        step = next((told[key] for key in STEP_KEYS if told.get(key, -1) >= 0), None)
+        if epoch is None:
+            epoch = next((told[key] for key in EPOCH_KEYS if told.get(key, -1) >= 0), None)
+    return {"step": step, "epoch": epoch}
+
+
+def of_ranks(name: str, world: int) -> tuple[str, str] | None:
+    """The name of a checkpoint of which this is one rank's part, and the folder in it that the parts lie below.
+
+    None where the name is of no rank: of so many ranks none has that number.
+    """
+    parts = name.split(os.sep)
+    ranks = {int(match[2] or match[4]) - bool(match[4]) for part in parts for match in RANK.finditer(part)}
+    if len(ranks) != 1 or "{" in name or max(ranks) >= world > 0:
+        return None
+    first = next(index for index, part in enumerate(parts) if RANK.search(part))
+    return os.sep.join(RANK.sub(template, part) for part in parts), os.sep.join(parts[:first])
+
+
+def template(match: Any) -> str:
+    """`{rank}` in the place of a rank's number, in the words of Python's str.format; `{part}` counts from 1."""
+    number = match[2] or match[4]
+    width = f":0{len(number)}d" if len(number) > 1 and number[0] == "0" else ""
+    return f"{match[1]}{{rank{width}}}" if match[2] else f"{{part{width}}}"
+
+
 class Search:
-    """Walks the roots. Symbolic links are not followed: what they name is found in its own place, or is not ours."""
+    """Walks the roots. A link that lies in a root itself, not in a linked folder, is followed to what is not found in a
+    place of its own."""
 
     def __init__(self, since: float, pattern: str) -> None:
         self.since, self.pattern, self.seen = since, pattern, 0
+        self.places: list[str] = []
+        """The real paths of what was searched, so that nothing is searched twice."""
+        self.passed: list[str] = []
+        """What was not searched, and why."""
 
-    def walk(self, root: str, folder: str, depth: int = 0) -> Iterator[dict[str, Any]]:
+    def below(self, root: str) -> Iterator[dict[str, Any]]:
+        """The checkpoints below a root, first those in the root itself: a link to much else costs only itself."""
+        self.places.append(root)
+        links: list[str] = []
+        yield from self.walk(root, root, links)
+        for link in links:
+            place = os.path.realpath(link)
+            if any(inside_of(place, known) or inside_of(known, place) for known in self.places):
+                continue
+            self.places.append(place)
+            if os.path.isdir(place):
+                yield from self.walk(root, link, None)
+            elif self.is_checkpoint_file(root, link):
+                yield from self.file(root, link)
+
+    def walk(self, root: str, folder: str, links: list[str] | None, depth: int = 0) -> Iterator[dict[str, Any]]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError:
+        except OSError as error:
+            if folder != root or os.path.exists(root):
+                self.passed.append(f"{folder}: {error.strerror}")
             return
         kind = None if folder == root else self.kind(root, folder, entries)
         if kind:
@@ -236,34 +374,55 @@ class Search:
         for entry in entries:
             self.seen += 1
             if self.seen > ENTRIES:
+                self.passed.append(f"{folder}: more than {ENTRIES} files are there to look at")
                 return
-            if entry.is_dir(follow_symlinks=False):
-                if depth < DEPTH and entry.name not in SKIPPED and not entry.name.endswith("torchelastic"):
-                    yield from self.walk(root, entry.path, depth + 1)
-            elif entry.is_file(follow_symlinks=False) and self.is_checkpoint_file(root, entry):
-                kind_of = "lightning" if entry.name.endswith(".ckpt") else "torch"
-                yield from self.checkpoint(root, entry.path, kind_of, single)
+            if entry.name in SKIPPED or entry.name.endswith("torchelastic"):
+                continue
+            if entry.is_symlink():
+                self.link(entry, links)
+            elif entry.is_dir(follow_symlinks=False):
+                if depth < DEPTH:
+                    yield from self.walk(root, entry.path, links, depth + 1)
+                else:
+                    self.passed.append(f"{entry.path}: more than {DEPTH} folders deep")
+            elif entry.is_file(follow_symlinks=False) and self.is_checkpoint_file(root, entry.path):
+                yield from self.file(root, entry.path)
+
+    def file(self, root: str, path: str) -> Iterator[dict[str, Any]]:
+        return self.checkpoint(root, path, "lightning" if path.endswith(".ckpt") else "torch", single)
+
+    def link(self, entry: Any, links: list[str] | None) -> None:
+        """A link is followed after all else, or named as not searched."""
+        if links is not None and (entry.is_dir() or entry.is_file()):
+            links.append(entry.path)
+        elif not entry.is_file():
+            self.passed.append(f"{entry.path}: a link {'in a linked folder' if entry.is_dir() else 'to nothing'}")
 
     def kind(self, root: str, folder: str, entries: list[Any]) -> tuple[str, Any] | None:
         names = {entry.name for entry in entries}
         name = os.path.basename(folder)
         if self.pattern and not fnmatch.fnmatch(os.path.relpath(folder, root), self.pattern):
             return None
-        has_weights = any(name.endswith(WEIGHTS) for name in names)
+        has_weights = any(name.endswith(WEIGHTS) for name in names) or any(
+            (MODEL_RANK.match(entry.name) or RANK.search(entry.name)) and entry.is_dir(follow_symlinks=False)
+            for entry in entries
+        )
         if re.match(r"^checkpoint-\d+$", name) and ("trainer_state.json" in names or has_weights):
             return "transformers", trainer
         if ".metadata" in names or any(SHARD.match(name) for name in names):
             return "distributed", distributed
-        if name.startswith("global_step") and any(name.endswith("_states.pt") for name in names):
+        if any(DEEPSPEED.match(name) for name in names):
             return "deepspeed", deepspeed
-        if (self.pattern or FOLDER.match(name)) and has_weights:
+        one = not any(name.endswith(WEIGHTS) and STEP.search(name) for name in names)  # else it has several
+        if (self.pattern or (FOLDER.match(name) and one)) and has_weights:
             return "folder", plain_folder
         return None
 
-    def is_checkpoint_file(self, root: str, entry: Any) -> bool:
+    def is_checkpoint_file(self, root: str, path: str) -> bool:
         if self.pattern:
-            return fnmatch.fnmatch(os.path.relpath(entry.path, root), self.pattern)
-        return entry.name.endswith((".ckpt", ".pt", ".pth", ".safetensors")) and bool(FILE.search(entry.name))
+            return fnmatch.fnmatch(os.path.relpath(path, root), self.pattern)
+        name = os.path.basename(path)
+        return name.endswith((".ckpt", ".pt", ".pth", ".safetensors")) and bool(FILE.search(name))
 
     def checkpoint(self, root: str, path: str, kind: str, check: Any) -> Iterator[dict[str, Any]]:
         files = [path] if os.path.isfile(path) else list(files_below(path))
@@ -280,12 +439,12 @@ class Search:
             found["problem"] = str(torn)
         except OSError as error:
             found["problem"] = f"cannot be read: {error.strerror}"
-        step = step_of(path)
-        if len(files) == 1 and (step is None or not STEP.search(os.path.basename(path))) and not found["problem"]:
-            step = step_inside(path) if step_inside(path) is not None else step
-        found["step"] = step
+        found.update(position(path, [] if found["problem"] else files))
         found["bytes"] = sum(fact.st_size for fact in facts)
         found["saved_at"] = max(fact.st_mtime for fact in facts)
+        written = dict(zip(files, (fact.st_mtime for fact in facts)))  # noqa: B905, since Python 3.8 has no strict
+        own = [at for file, at in written.items() if file.endswith(WEIGHTS) or os.path.basename(file) in STATES]
+        found["begun_at"] = min(own, default=found["saved_at"])
         found["files"] = len(files)
         yield found
 
@@ -299,17 +458,58 @@ def files_below(folder: str) -> Iterator[str]:
                 yield path
 
 
+def inside_of(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def together(found: Iterable[dict[str, Any]], world: int) -> Iterator[dict[str, Any]]:
+    """What was found, with the parts that each rank left of a checkpoint put together."""
+    sets: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for one in found:
+        name = of_ranks(one["name"], world)
+        if name is None:
+            yield one
+        else:
+            sets.setdefault((name, one["kind"], one["step"], one["epoch"]), []).append(one)
+    for ((name, base), _, _, _), parts in sets.items():
+        yield one_of_ranks(name, base, parts)
+
+
+def one_of_ranks(name: str, base: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    first = parts[0]
+    depth = len(first["name"].split(os.sep)) - (len(base.split(os.sep)) if base else 0)
+    torn = [f"{os.path.basename(part['name'])} {part['problem']}" for part in parts if part["problem"]]
+    shards = [
+        os.path.normpath(os.path.join(os.path.relpath(part["name"], base or "."), shard))
+        for part in parts
+        for shard in part.get("shards") or ["."]
+    ]
+    return dict(
+        first,
+        path=os.sep.join(first["path"].split(os.sep)[:-depth]),
+        name=name,
+        kind="ranks",
+        problem=torn[0] if torn else None,
+        shards=sorted(shards),
+        needs=None,
+        bytes=sum(part["bytes"] for part in parts),
+        files=sum(part["files"] for part in parts),
+        saved_at=max(part["saved_at"] for part in parts),
+        begun_at=min(part["begun_at"] for part in parts),
+        weights_only=all(part.get("weights_only", False) for part in parts),
+    )
+
+
 def main() -> None:
-    since, pattern, roots = float(sys.argv[1]), sys.argv[2], [os.path.expanduser(root) for root in sys.argv[3:]]
+    since, pattern, world = float(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    roots = [os.path.expanduser(root) for root in sys.argv[4:]]
     search = Search(since, pattern)
-    done: list[str] = []
     for root in sorted({os.path.realpath(root) for root in roots}):
-        if any(root.startswith(before + os.sep) for before in done):
+        if any(inside_of(root, before) for before in search.places):
             continue
-        done.append(root)
-        for found in search.walk(root, root):
+        for found in together(search.below(root), world):
             print(json.dumps(found), flush=True)
-    print(json.dumps({"end": search.seen, "cut": search.seen > ENTRIES}))
+    print(json.dumps({"end": search.seen, "passed": sorted(search.passed)[:MOST_PASSED]}))
 
 
 if __name__ == "__main__":
