@@ -32,7 +32,7 @@ async def here(home: Path) -> AsyncIterator[LocalTransport]:
 
 
 async def found(here: LocalTransport, root: Path, pattern: str = "", since: float = 0) -> dict[str, FoundCheckpoint]:
-    return {one.name: one for one in await checkpoints.find(here, [str(root)], pattern, since)}
+    return {one.name: one for one in (await checkpoints.find(here, [str(root)], pattern, since)).found}
 
 
 def safetensors(path: Path, missing: int = 0) -> None:

@@ -54,9 +54,9 @@ async def failed(bed: Bed, **fields: object) -> Job:
     return await bed.until(job, JobState.FAILED)
 
 
-async def found(bed: Bed, job: Job) -> Checkpoint:
+async def found(bed: Bed, job: Job, step: int | None = None) -> Checkpoint:
     store = CheckpointStore(bed.store, bed.inventory, bed.pool)
-    return newest_whole((await store.find(job, bed.store.spec(job.id), {})).checkpoints)
+    return newest_whole((await store.find(job, bed.store.spec(job.id), {})).checkpoints, step)
 
 
 def reopened(bed: Bed, job: Job, checkpoint: Checkpoint | None, **wanted: str) -> NextAttempt:
@@ -95,7 +95,8 @@ async def test_a_node_that_lost_its_disk_after_the_checkpoint_was_brought_gets_i
     store = CheckpointStore(bed.store, bed.inventory, bed.pool)
     checkpoint = await found(bed, job)
     held = await store.bring(job, checkpoint)
-    assert [path.name for path in held.iterdir()] == ["checkpoint-70.pt"] and list(store.kept(job)) == [70]
+    assert [path.name for path in held.iterdir()] == ["checkpoint-70.pt"]
+    assert store.kept(job) == {"70-attempt-1": checkpoint.model_copy(update={"places": ()})}
     shutil.rmtree(bed.home / "a")
     reopened(bed, job, checkpoint.model_copy(update={"places": ()}))
     await bed.until(job, JobState.SUCCEEDED)
@@ -214,7 +215,11 @@ def test_where_checkpoints_are_looked_for() -> None:
 
 def test_which_kept_checkpoints_stay() -> None:
     spec = JobSpec(script="t.py", checkpoints=CheckpointRules(keep_last=2, keep_every=100))
-    assert outdated([50, 100, 150, 200, 250, 300], spec) == [50, 150]
+    kept = [CHECKPOINT.model_copy(update={"step": step}) for step in (50, 100, 150, 200, 250, 300)]
+    assert [one.step for one in outdated(kept, spec)] == [50, 150]
+    earlier = [CHECKPOINT.model_copy(update={"step": step, "attempt": 1}) for step in (350, 450)]
+    later = [CHECKPOINT.model_copy(update={"step": step, "attempt": 2}) for step in (250, 350)]
+    assert outdated([*earlier, *later], spec) == earlier, "the last ones are those of the latest attempt"
 
 
 async def test_copies_that_the_rules_do_not_keep_go_when_another_comes(bed: Bed) -> None:
@@ -223,7 +228,9 @@ async def test_copies_that_the_rules_do_not_keep_go_when_another_comes(bed: Bed)
     checkpoint = await found(bed, job)
     for step in (60, 70, 50):
         await store.bring(job, checkpoint.model_copy(update={"step": step}))
-    assert list(store.kept(job)) == [50, 70], "the one that was just asked for stays"
+    assert list(store.kept(job)) == ["50-attempt-1", "70-attempt-1"], "the one that was just asked for stays"
+    names = [path.name for path in bed.store.files(job.id).checkpoints.iterdir()]
+    assert sorted(names) == ["50-attempt-1", "50-attempt-1.json", "70-attempt-1", "70-attempt-1.json"]
 
 
 # With other code
@@ -297,7 +304,10 @@ async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_ot
     bed.store.reopen(planned.job, planned.spec, "")
     job = await bed.until(job, JobState.FAILED)
     assert [past.code.attempt for past in job.past] == [1, 2] and job.code.attempt == 2
-    checkpoint = await found(bed, job)
+    with pytest.raises(InputError, match="no checkpoint is of the latest attempt") as refusal:
+        await found(bed, job)  # it began from nothing
+    assert "other branches have step 70 (attempt 1); choose one with --from STEP" in refusal.value.hint
+    checkpoint = await found(bed, job, 70)
     reopened_with_new_code(bed, job, checkpoint)
     job = await bed.until(job, JobState.SUCCEEDED)
     assert [past.code.attempt for past in job.past] == [1, 2, 2] and job.code.attempt == 4
@@ -316,7 +326,7 @@ async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_
     (bed.project / "new.py").write_text("WORD = 'at last'")
     spec = bed.store.spec(job.id)
     with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
-        planned = next_attempt(job, spec, code.script, await found(bed, job), {}, "a,b")
+        planned = next_attempt(job, spec, code.script, await found(bed, job, 70), {}, "a,b")
         bed.store.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
     job = await bed.until(job, JobState.SUCCEEDED)
     assert set(on_node(bed, "a")) == {"t.py", "new.py", "out/checkpoint-70.pt"}

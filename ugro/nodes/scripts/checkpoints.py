@@ -47,11 +47,12 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".distcp")
 FOLDER = re.compile(r"^(?:checkpoint|ckpt|step|iter|epoch|global_step)[-_=]?\d+$")
 FILE = re.compile(r"checkpoint|ckpt|snapshot|last|best|latest|epoch|step|iter|model|rank|optim|\d", re.IGNORECASE)
 STEP = re.compile(
-    r"(?<![a-z])(?:(?:global[-_]?)?steps?|iter(?:ation)?s?|updates?|checkpoint|ckpt|snapshot|ba)[-_=]?(\d+)(?![\d.]*\d)",
+    r"(?<![a-z])(?:(?:global[-_]?)?steps?|iter(?:ation)?s?|updates?|checkpoint|ckpt|snapshot|(?<!\d)ba)[-_=]?(\d+)"
+    r"(?![\d.]*\d|[a-z])",
     re.IGNORECASE,
 )
-"""A word, and the number that it makes a step; `0.93` is none."""
-EPOCH = re.compile(r"(?<![a-z])ep(?:och)?s?[-_=]?(\d+)(?![\d.]*\d)", re.IGNORECASE)
+"""A word, and the number that it makes a step; `0.93` and `10k` are none, and a checksum has no words."""
+EPOCH = re.compile(r"(?<![a-z\d])ep(?:och)?s?[-_=]?(\d+)(?![\d.]*\d|[a-z])", re.IGNORECASE)
 STEP_KEYS = ("global_step", "step", "iteration", "iter", "steps", "num_steps", "num_updates")
 EPOCH_KEYS = ("epoch", "current_epoch", "epochs_run", "epochs")
 PARALLEL_KEYS = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
@@ -276,15 +277,20 @@ def inside(path: str) -> dict[str, int]:
 def numbers(pickled: bytes) -> dict[str, int]:
     """The whole numbers that follow a text in a pickle: of each text the least nested one, the first of several."""
     found: dict[str, tuple[int, int]] = {}
+    memo: dict[int, str | None] = {}
     text, depth = None, 0
     for operation, arg, _ in pickletools.genops(pickled):
         if isinstance(arg, str) and "UNICODE" in operation.name:
             text = arg.lower()
+        elif operation.name in ("BINGET", "LONG_BINGET"):
+            text = memo.get(arg)  # a text that was there before
+        elif operation.name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            memo[len(memo) if arg is None else arg] = text
         elif isinstance(arg, int) and "INT" in operation.name and text is not None:
             if text not in found or depth < found[text][0]:
                 found[text] = depth, arg
             text = None
-        elif operation.name not in ("BINPUT", "LONG_BINPUT", "MEMOIZE", "PUT"):
+        else:
             text = None
         if operation.name == "MARK":
             depth += 1
@@ -407,7 +413,9 @@ class Search:
             (MODEL_RANK.match(entry.name) or RANK.search(entry.name)) and entry.is_dir(follow_symlinks=False)
             for entry in entries
         )
-        if re.match(r"^checkpoint-\d+$", name) and ("trainer_state.json" in names or has_weights):
+        if re.match(r"^checkpoint-\d+$", name) and (
+            "trainer_state.json" in names or any(name.endswith(WEIGHTS) and not RANK.search(name) for name in names)
+        ):
             return "transformers", trainer
         if ".metadata" in names or any(SHARD.match(name) for name in names):
             return "distributed", distributed
