@@ -97,12 +97,12 @@ def _model_parallel(there: set[tuple[int, ...]], ranks: int | None, told: int | 
     """Megatron-LM: one part for each tensor- and pipeline-parallel rank, and none for the other data-parallel ones."""
     if len({len(one) for one in there}) > 1:
         return "has parts of several layouts"
-    missing = sorted(_grid(there) - there)
-    if missing or (told and len(there) < told):
-        first = (
-            f"mp_rank_{'_'.join(f'{number:02d}' for number in missing[0])}" if missing else f"{len(there)} of {told}"
-        )
-        return f"lacks parts that no node has ({first}{' are there' if not missing else ''})"
+    if missing := sorted(_grid(there) - there):
+        tensor, *others = missing[0]
+        name = "_".join([f"mp_rank_{tensor:02d}", *(f"{number:03d}" for number in others)])
+        return f"lacks {count(len(missing), 'part')} that no node has ({name})"
+    if told and len(there) < told:
+        return f"lacks {count(told - len(there), 'part')} that no node has: {len(there)} of {told} are there"
     if told or finished or ranks is None or len(there) >= ranks:
         return None
     return (

@@ -282,7 +282,7 @@ def numbers(pickled: bytes) -> dict[str, int]:
     for operation, arg, _ in pickletools.genops(pickled):
         if isinstance(arg, str) and "UNICODE" in operation.name:
             text = arg.lower()
-        elif operation.name in ("BINGET", "LONG_BINGET"):
+        elif isinstance(arg, int) and operation.name in ("BINGET", "LONG_BINGET"):
             text = memo.get(arg)  # a text that was there before
         elif operation.name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if arg is None else arg] = text
