@@ -103,7 +103,8 @@ async def test_weights_without_an_optimizer_are_known(here: LocalTransport, tmp_
 async def test_a_folder_that_has_several_checkpoints_is_none(here: LocalTransport, tmp_path: Path) -> None:
     for step in (10, 20):
         save(tmp_path / "epoch_1" / f"step_{step}.pt")
-    assert set(await found(here, tmp_path)) == {"epoch_1/step_10.pt", "epoch_1/step_20.pt"}
+    save(tmp_path / "epoch_2" / "step_30" / "model.pt")
+    assert set(await found(here, tmp_path)) == {"epoch_1/step_10.pt", "epoch_1/step_20.pt", "epoch_2/step_30"}
 
 
 # Parts of ranks
@@ -117,6 +118,7 @@ LAYOUTS = [
     ("step-100/rank_{0}.pt", "step-100", 100),
     ("step-100/rank{0}/model.pt", "step-100", 100),
     ("checkpoint-100/rank_{0}.pt", "checkpoint-100", 100),
+    ("global_step_20/actor/model_world_size_3_rank_{0}.pt", "global_step_20", 20),
     ("rank{0}/step-100.pt", "rank{rank}/step-100.pt", 100),
     ("rank_00{0}/step-100/model.pt", "rank_{rank:03d}/step-100", 100),
     ("step-7/optimizer_rank-{0}-of-3.pt", "step-7", 7),

@@ -16,7 +16,19 @@ from test_controller import Bed, Node
 
 from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
-from ugro.common.models import Attempt, Change, Checkpoint, CodeVersion, FirstFailure, Job, JobState, Place, Wish
+from ugro.common.models import (
+    Attempt,
+    Change,
+    Checkpoint,
+    CodeVersion,
+    FirstFailure,
+    Job,
+    JobState,
+    NodeShare,
+    Place,
+    Placement,
+    Wish,
+)
 from ugro.control_plane.checkpoint_store import CheckpointStore, newest_whole
 from ugro.control_plane.checkpoint_store.store import outdated, roots
 from ugro.control_plane.failure_handler.aftermath import once_mended, resume_command
@@ -183,6 +195,18 @@ def test_the_next_attempt_is_queued_as_if_new_and_remembers() -> None:
     )
     assert (made.spec.hold, made.spec.after, made.spec.not_before, made.spec.nodes) == (False, (), None, 1)
     assert [change.text for change in made.changes] == ["--nodes a,b → 1"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "refused"),
+    [("a,b", False), (None, False), ("a", True), ("1", True), ("3", True), ("2", False), ("a,c", False)],
+)
+def test_as_many_ranks_go_on_as_have_a_part_of_their_own(nodes: str | None, refused: bool) -> None:
+    shares = tuple(NodeShare(node=name, node_rank=rank, first_rank=rank, nproc=1) for rank, name in enumerate("ab"))
+    before, spec = job(placement=Placement(shares=shares)), JobSpec(script="t.py", nodes=("a", "b"))
+    of_two = CHECKPOINT.model_copy(update={"ranks": 2, "kind": "ranks", "name": "c-{rank}.pt"})
+    with pytest.raises(InputError, match="has the parts of 2 ranks") if refused else contextlib.nullcontext():
+        assert next_attempt(before, spec, "UGRO_RESUME_FROM", of_two, {}, nodes).job.resume_from == of_two
 
 
 @pytest.mark.parametrize(

@@ -178,13 +178,6 @@ class FailureHandler:
 
 
 def _planned(job: Job, spec: JobSpec, script: str, proposal: Proposal) -> NextAttempt:
-    held, shares = proposal.checkpoint, job.placement.shares if job.placement else ()
-    left = sum(share.nproc for share in shares if share.node in proposal.nodes)
-    if held and held.ranks and proposal.nodes and left < held.ranks:
-        told = (
-            f"{printable(held.name)} has the parts of {held.ranks} ranks, and {some(proposal.nodes)} would run {left}"
-        )
-        raise InputError(told, f"wait for the other nodes, or begin again: ugro resume {job.id} --from 0")
     ended = job if job.state.ended else job.model_copy(update={"state": JobState.FAILED})
     wanted = {change.name: change.after for change in proposal.changes}
     return next_attempt(ended, spec, script, proposal.checkpoint, wanted, ",".join(proposal.nodes) or None)

@@ -409,10 +409,6 @@ class Search:
         name = os.path.basename(folder)
         if self.pattern and not fnmatch.fnmatch(os.path.relpath(folder, root), self.pattern):
             return None
-        has_weights = any(name.endswith(WEIGHTS) for name in names) or any(
-            (MODEL_RANK.match(entry.name) or RANK.search(entry.name)) and entry.is_dir(follow_symlinks=False)
-            for entry in entries
-        )
         if re.match(r"^checkpoint-\d+$", name) and (
             "trainer_state.json" in names or any(name.endswith(WEIGHTS) and not RANK.search(name) for name in names)
         ):
@@ -421,8 +417,7 @@ class Search:
             return "distributed", distributed
         if any(DEEPSPEED.match(name) for name in names):
             return "deepspeed", deepspeed
-        one = not any(name.endswith(WEIGHTS) and STEP.search(name) for name in names)  # else it has several
-        if (self.pattern or (FOLDER.match(name) and one)) and has_weights:
+        if (self.pattern or FOLDER.match(name)) and is_one(folder):
             return "folder", plain_folder
         return None
 
@@ -455,6 +450,17 @@ class Search:
         found["begun_at"] = min(own, default=found["saved_at"])
         found["files"] = len(files)
         yield found
+
+
+def is_one(folder: str) -> bool:
+    """Whether a folder is one checkpoint: with weights in it, or below it, and nothing that is of a step of its own."""
+    there = [
+        name
+        for place, folders, names in os.walk(folder)
+        for name in [*folders, *names]
+        if name in folders or name.endswith(WEIGHTS)
+    ]
+    return any(name.endswith(WEIGHTS) for name in there) and not any(STEP.search(name) for name in there)
 
 
 def files_below(folder: str) -> Iterator[str]:
