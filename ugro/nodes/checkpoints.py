@@ -46,15 +46,13 @@ class _End(Record):
     passed: tuple[str, ...]
 
 
-async def find(transport: Transport, roots: Sequence[str], pattern: str, since: float, ranks: int = 0) -> Search:
+async def find(transport: Transport, roots: Sequence[str], pattern: str, since: float) -> Search:
     """The checkpoints below some directories of a node that were written since then (its clock, epoch seconds).
-
-    `ranks` is the most that the job had, 0 if that is not known: a higher number in a name is that of no rank.
 
     Raises:
         NodeRefused: the look did not come to its end. NodeError: as `Transport.run` does.
     """
-    outcome = await run_python(transport, "checkpoints.py", (f"{since:.3f}", pattern, str(ranks), *roots), LOOK_TIMEOUT)
+    outcome = await run_python(transport, "checkpoints.py", (f"{since:.3f}", pattern, *roots), LOOK_TIMEOUT)
     lines = outcome.text.splitlines()
     if outcome.status != 0 or not lines or not lines[-1].startswith('{"end"'):
         detail = printable(outcome.error_text) or f"exit {outcome.status}"

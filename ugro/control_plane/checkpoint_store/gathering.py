@@ -9,7 +9,7 @@ from ugro.common.errors import InputError
 from ugro.common.models import Checkpoint, FoundCheckpoint, Place
 from ugro.common.text import count
 from ugro.control_plane.checkpoint_store.lineage import CLOCK_SLACK, Run, lineage, of_other_branch, writer
-from ugro.control_plane.checkpoint_store.parts import by_ranks, lacking, ranks_in
+from ugro.control_plane.checkpoint_store.parts import by_ranks, lacking, ranks_in, together
 
 SPLIT_KINDS = ("distributed", "deepspeed", "ranks")
 """Of these each rank writes its own part, to the disk of its node."""
@@ -27,7 +27,8 @@ def gather(
     attempts (`runs`) saved under one name is two checkpoints, and what was there before the first is none.
     """
     groups: dict[tuple[Any, ...], dict[str, FoundCheckpoint]] = {}
-    for same in _on_one_disk(found):
+    most = max((run.ranks or 0 for run in runs), default=0)
+    for same in _on_one_disk({node: together(sightings, most) for node, sightings in found.items()}):
         node, seen = next(iter(same.items()))
         attempt = writer(runs, seen.saved_at - clock_offsets.get(node, 0.0), same)
         if attempt is not None or not runs:

@@ -1,18 +1,24 @@
-"""What a checkpoint lacks whose parts the ranks of a job wrote, each to the disk of its node: by their names. Pure."""
+"""Checkpoints whose parts the ranks of a job wrote, each to the disk of its node: which belong together, and what is
+lacking, by their names. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from itertools import product
+from typing import Any
 
+from ugro.common.models import FoundCheckpoint
 from ugro.common.text import count
 
 _RANK = re.compile(
-    r"(?<![a-z])(?<!lora[-_])(?<!low[-_])(?<!mp[-_])(?<!pp[-_])(?<!tp[-_])(?<!dp[-_])(?<!ep[-_])rank[-_=]?(\d+)",
+    r"(?<![a-z])(?<!lora[-_])(?<!low[-_])(?<!mp[-_])(?<!pp[-_])(?<!tp[-_])(?<!dp[-_])(?<!ep[-_])(rank[-_=]?)(\d+)",
     re.IGNORECASE,
 )
-"""A rank of the job: not one of the model's parallel groups, and not that of a matrix."""
+"""A rank of the job: not one of the model's parallel groups, and not that of a matrix, as LoRA has it."""
+
+_PART = re.compile(r"(?<![a-z\d])(\d+)(?=[-_]?of[-_]?\d)", re.IGNORECASE)
+"""One of several parts, which are counted from 1: `00001-of-00004`. `rank-1-of-4` is not one."""
 
 _OF = re.compile(r"(\d+)[-_]?of[-_]?(\d+)|world_size_(\d+)", re.IGNORECASE)
 _ZERO = re.compile(r"zero_pp_rank_(\d+)_mp_rank_(\d+)_")
@@ -22,9 +28,66 @@ _MODEL_RANK = re.compile(r"^mp_rank_(\d+(?:_\d+)*)(?=[/_])")
 def rank_of(name: str) -> int | None:
     """The rank that wrote a part, by its name; the first one where parts count from 1 and their number is told."""
     if match := _RANK.search(name):
-        return int(match[1])
+        return int(match[2])
     numbered = _OF.search(name)
     return int(numbered[1]) - 1 if numbered and numbered[1] else None
+
+
+def together(found: Iterable[FoundCheckpoint], ranks: int) -> list[FoundCheckpoint]:
+    """What a node has, with the files or folders that each rank left of a checkpoint put together.
+
+    A number in a name is that of a rank only if the job had as many `ranks` (0: that is not known).
+    """
+    made: list[FoundCheckpoint] = []
+    sets: dict[tuple[Any, ...], list[FoundCheckpoint]] = {}
+    for one in found:
+        if name := _of_each_rank(one.name, ranks):
+            sets.setdefault((name, one.kind, one.step, one.epoch), []).append(one)
+        else:
+            made.append(one)
+    return made + [_one(name, parts) for (name, *_), parts in sets.items()]
+
+
+def _of_each_rank(name: str, ranks: int) -> str | None:
+    """The name of the checkpoint that this is one rank's part of: with `{rank}` in the place of its number, or `{part}`
+    where that is counted from 1, as `str.format` would fill them in.
+    """
+    numbers = {int(match[2]) for match in _RANK.finditer(name)}
+    parts = set() if numbers else {int(match[1]) - 1 for match in _PART.finditer(name)}
+    if len(numbers | parts) != 1 or "{" in name or max(numbers | parts) >= ranks > 0:
+        return None
+    if numbers:
+        return _RANK.sub(lambda match: match[1] + _field("rank", match[2]), name)
+    return _PART.sub(lambda match: _field("part", match[1]), name)
+
+
+def _field(name: str, number: str) -> str:
+    width = f":0{len(number)}d" if len(number) > 1 and number[0] == "0" else ""
+    return f"{{{name}{width}}}"
+
+
+def _one(name: str, parts: list[FoundCheckpoint]) -> FoundCheckpoint:
+    first = parts[0]
+    base = len(name[: name.index("{")].split("/")) - 1
+    own = {one.name: "/".join(one.name.split("/")[base:]) for one in parts}
+    begun = [one.saved_at if one.begun_at is None else one.begun_at for one in parts]
+    return first.model_copy(
+        update={
+            "path": first.path.removesuffix(f"/{own[first.name]}"),
+            "name": name,
+            "kind": "ranks",
+            "problem": next((f"{own[one.name]} {one.problem}" for one in parts if one.problem), None),
+            "shards": tuple(
+                sorted(f"{own[one.name]}/{shard}".rstrip("/") for one in parts for shard in one.shards or ("",))
+            ),
+            "needs": None,
+            "bytes": sum(one.bytes for one in parts),
+            "files": sum(one.files for one in parts),
+            "saved_at": max(one.saved_at for one in parts),
+            "begun_at": min(begun),
+            "weights_only": all(one.weights_only for one in parts),
+        }
+    )
 
 
 def by_ranks(names: Collection[str]) -> bool:

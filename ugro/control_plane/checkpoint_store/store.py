@@ -67,13 +67,12 @@ class CheckpointStore:
         offsets = {name: view.clock_offset for name, view in views.items() if isinstance(view, NodeView)}
 
         runs = runs_of(job)
-        ranks = max((run.ranks or 0 for run in runs), default=0)
 
         async def one(transport: Transport) -> Search:
             since = job.submitted_at + offsets.get(transport.name, 0.0)
             paths = RunPaths(transport.node.base_dir, job.id, job.attempt, 0)
             return await checkpoints.find(
-                transport, roots(spec, f"{paths.job_dir}/{CODE}"), spec.checkpoints.pattern, since, ranks
+                transport, roots(spec, f"{paths.job_dir}/{CODE}"), spec.checkpoints.pattern, since
             )
 
         said = await self._pool.each(self._inventory.nodes, one, within)

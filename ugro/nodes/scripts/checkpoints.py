@@ -1,15 +1,14 @@
 """Finds the checkpoints under some directories of a node and says of each whether it is whole. Prints JSON lines.
 
-usage: checkpoints.py SINCE PATTERN RANKS ROOT…
+usage: checkpoints.py SINCE PATTERN ROOT…
 
 SINCE is in seconds since the epoch of the node's clock: older files are not of this job (0: all are). PATTERN, if not
 empty, is a glob that the path below ROOT has to match; without one the names and contents that the usual tools leave
-are looked for. RANKS is the most ranks that the job had (0: not known). The last line is `{"end": …}`, with what was
-not searched, and why. Nothing is unpickled: archives are read by their structure alone.
+are looked for. The last line is `{"end": …}`, with what was not searched, and why. Nothing is unpickled: archives are
+read by their structure alone.
 
 Only a word says what a number in a name is: `step-20` is step 20, and neither `best_acc_0.9312.pt` nor `yolov8n.pt` has
-one. Where the ranks of a job each write a file or a folder of their own (`ckpt_rank0.pt`, `rank1/step-20.pt`), all of
-them are one checkpoint, and its name has `{rank}` where theirs differ.
+one. Where each rank writes a file or a folder of its own (`ckpt_rank0.pt`, `rank1/step-20.pt`), each is told by itself.
 
 Formats: torch.save writes a zip whose directory is its last part (torch/csrc, caffe2/serialize/inline_container.cc);
 safetensors has the length of its header first and offsets in it (huggingface.co/docs/safetensors, "Format"); the
@@ -31,7 +30,7 @@ import stat
 import struct
 import sys
 import zipfile
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterator
 
 ENTRIES = 50_000
 """Files and folders that are looked at, at most."""
@@ -59,11 +58,7 @@ PARALLEL_KEYS = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
 OPTIMIZER = re.compile(rb"optim|exp_avg|momentum_buffer|param_groups", re.IGNORECASE)
 """What a pickle, or the header of safetensors, has in it where the state of an optimizer is."""
 SHARD = re.compile(r"^__\d+_\d+\.distcp$")
-RANK = re.compile(
-    r"(?<![a-z])(?<!lora[-_])(?<!low[-_])(rank[-_=]?)(\d+)|(?<![a-z\d])()(\d+)(?=[-_]?of[-_]?\d+)", re.IGNORECASE
-)
-"""The number of a rank (not that of a matrix, as LoRA has it), or of a part where their number follows it:
-`rank-1-of-4` is the first, `00001-of-00004` the second, which counts from 1."""
+RANK = re.compile(r"(?<![a-z])rank[-_=]?\d+", re.IGNORECASE)
 DEEPSPEED = re.compile(r"^(?:bf16_|fp16_)?(?:zero_pp_rank_\d+_)?mp_rank_\d+\w*_states\.pt$")
 MODEL_RANK = re.compile(r"^mp_rank_\d+")
 STATES = (".metadata", "trainer_state.json")
@@ -320,26 +315,6 @@ def position(path: str, files: list[str]) -> dict[str, int | None]:
     return {"step": step, "epoch": epoch}
 
 
-def of_ranks(name: str, world: int) -> tuple[str, str] | None:
-    """The name of a checkpoint of which this is one rank's part, and the folder in it that the parts lie below.
-
-    None where the name is of no rank: of so many ranks none has that number.
-    """
-    parts = name.split(os.sep)
-    ranks = {int(match[2] or match[4]) - bool(match[4]) for part in parts for match in RANK.finditer(part)}
-    if len(ranks) != 1 or "{" in name or max(ranks) >= world > 0:
-        return None
-    first = next(index for index, part in enumerate(parts) if RANK.search(part))
-    return os.sep.join(RANK.sub(template, part) for part in parts), os.sep.join(parts[:first])
-
-
-def template(match: Any) -> str:
-    """`{rank}` in the place of a rank's number, in the words of Python's str.format; `{part}` counts from 1."""
-    number = match[2] or match[4]
-    width = f":0{len(number)}d" if len(number) > 1 and number[0] == "0" else ""
-    return f"{match[1]}{{rank{width}}}" if match[2] else f"{{part{width}}}"
-
-
 class Search:
     """Walks the roots. A link that lies in a root itself, not in a linked folder, is followed to what is not found in a
     place of its own."""
@@ -476,52 +451,13 @@ def inside_of(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
-def together(found: Iterable[dict[str, Any]], world: int) -> Iterator[dict[str, Any]]:
-    """What was found, with the parts that each rank left of a checkpoint put together."""
-    sets: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for one in found:
-        name = of_ranks(one["name"], world)
-        if name is None:
-            yield one
-        else:
-            sets.setdefault((name, one["kind"], one["step"], one["epoch"]), []).append(one)
-    for ((name, base), _, _, _), parts in sets.items():
-        yield one_of_ranks(name, base, parts)
-
-
-def one_of_ranks(name: str, base: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    first = parts[0]
-    depth = len(first["name"].split(os.sep)) - (len(base.split(os.sep)) if base else 0)
-    torn = [f"{os.path.basename(part['name'])} {part['problem']}" for part in parts if part["problem"]]
-    shards = [
-        os.path.normpath(os.path.join(os.path.relpath(part["name"], base or "."), shard))
-        for part in parts
-        for shard in part.get("shards") or ["."]
-    ]
-    return dict(
-        first,
-        path=os.sep.join(first["path"].split(os.sep)[:-depth]),
-        name=name,
-        kind="ranks",
-        problem=torn[0] if torn else None,
-        shards=sorted(shards),
-        needs=None,
-        bytes=sum(part["bytes"] for part in parts),
-        files=sum(part["files"] for part in parts),
-        saved_at=max(part["saved_at"] for part in parts),
-        begun_at=min(part["begun_at"] for part in parts),
-        weights_only=all(part.get("weights_only", False) for part in parts),
-    )
-
-
 def main() -> None:
-    since, pattern, world = float(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    roots = [os.path.expanduser(root) for root in sys.argv[4:]]
+    since, pattern, roots = float(sys.argv[1]), sys.argv[2], [os.path.expanduser(root) for root in sys.argv[3:]]
     search = Search(since, pattern)
     for root in sorted({os.path.realpath(root) for root in roots}):
         if any(inside_of(root, before) for before in search.places):
             continue
-        for found in together(search.below(root), world):
+        for found in search.below(root):
             print(json.dumps(found), flush=True)
     print(json.dumps({"end": search.seen, "passed": sorted(search.passed)[:MOST_PASSED]}))
 
