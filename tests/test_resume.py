@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,33 @@ async def test_a_node_that_lost_its_disk_after_the_checkpoint_was_brought_gets_i
     reopened(bed, job, checkpoint.model_copy(update={"places": ()}))
     await bed.until(job, JobState.SUCCEEDED)
     assert said(bed, 0)[:2] == [str(bed.home / "a/jobs/job-001/resume-2/code/checkpoint-70.pt"), "True"]
+
+
+async def test_a_checkpoint_behind_a_link_of_the_job_is_found_and_weights_of_its_code_are_none(bed: Bed) -> None:
+    (bed.home / "bigdisk").mkdir()
+    linked = SCRIPT.replace('os.makedirs("out", exist_ok=True)', 'os.symlink(f"{home}/bigdisk", "out")')
+    (bed.project / "checkpoint-500.pt").write_bytes(b"PK\x05\x06" + bytes(18))
+    os.utime(bed.project / "checkpoint-500.pt", (time.time() + 1000,) * 2)
+    job = await bed.until(bed.submit(linked), JobState.FAILED)
+    checkpoint = await found(bed, job)
+    assert (checkpoint.step, checkpoint.name) == (70, "out/checkpoint-70.pt")
+    (bed.home / "a/jobs/job-001/code/gone").symlink_to("nowhere")
+    listing = await CheckpointStore(bed.store, bed.inventory, bed.pool).find(job, bed.store.spec(job.id), {})
+    assert [one.step for one in listing.checkpoints] == [70], "what came with the code is on both nodes, and none"
+    assert listing.unseen(job) == [f"a: {bed.home}/a/jobs/job-001/code/gone: a link to nothing"]
+    reopened(bed, job, checkpoint)
+    await bed.until(job, JobState.SUCCEEDED)
+    assert said(bed, 0)[1] == said(bed, 1)[1] == "True"
+
+
+async def test_a_silent_node_of_any_attempt_is_named_where_checkpoints_are_looked_for(bed: Bed) -> None:
+    job = await failed(bed, nodes=("a",))
+    planned = next_attempt(job, bed.store.spec(job.id), SCRIPT, await found(bed, job), {}, "b")
+    bed.store.reopen(planned.job, planned.spec, "from the test")
+    job = await bed.until(job, JobState.SUCCEEDED)
+    bed.nodes["a"].silent = True
+    listing = await CheckpointStore(bed.store, bed.inventory, bed.pool).find(job, bed.store.spec(job.id), {})
+    assert listing.unseen(job) == ["a did not say what it has"]
 
 
 async def test_a_checkpoint_that_is_gone_when_it_is_needed_is_a_launch_that_failed(bed: Bed) -> None:

@@ -44,7 +44,8 @@ class Listing:
 
     def unseen(self, job: Job) -> list[str]:
         """Where checkpoints of a job may be that are not listed, in words."""
-        silent = [f"{node} did not say what it has" for node in job.nodes if node in self.silent]
+        ran_on = {node for run in runs_of(job) for node in run.nodes}
+        silent = [f"{node} did not say what it has" for node in self.silent if node in ran_on]
         return silent + [f"{node}: {place}" for node, places in self.passed.items() for place in places]
 
 
