@@ -429,13 +429,15 @@ class Search:
 
 def is_one(folder: str) -> bool:
     """Whether a folder is one checkpoint: with weights in it, or below it, and nothing that is of a step of its own."""
-    there = [
-        name
-        for place, folders, names in os.walk(folder)
-        for name in [*folders, *names]
-        if name in folders or name.endswith(WEIGHTS)
-    ]
-    return any(name.endswith(WEIGHTS) for name in there) and not any(STEP.search(name) for name in there)
+    found, seen = False, 0
+    for _, folders, names in os.walk(folder):
+        own = [name for name in names if name.endswith(WEIGHTS)]
+        if any(STEP.search(name) for name in [*folders, *own]):
+            return False
+        found, seen = found or bool(own), seen + len(folders) + len(names)
+        if seen > ENTRIES:
+            break
+    return found
 
 
 def files_below(folder: str) -> Iterator[str]:
