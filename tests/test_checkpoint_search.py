@@ -282,6 +282,14 @@ async def test_links_are_followed_once_and_in_no_circle(here: LocalTransport, tm
     assert searched.passed == (f"{root}/first/self: a link in a linked folder",)
 
 
+async def test_what_is_linked_and_named_too_is_found_once(here: LocalTransport, tmp_path: Path) -> None:
+    root = plant(tmp_path / "code", {"train.py": "", "out/x": ""})
+    save(tmp_path / "disk" / "runs" / "step-10.pt")
+    (root / "runs").symlink_to("../disk/runs")
+    roots = [str(root), str(root / "out"), str(tmp_path / "disk")]
+    assert [one.name for one in (await checkpoints.find(here, roots, "", 0.0)).found] == ["runs/step-10.pt"]
+
+
 async def test_what_is_not_searched_is_named(here: LocalTransport, tmp_path: Path) -> None:
     root = plant(tmp_path / "code", {"train.py": ""})
     (root / "nowhere").symlink_to("/nothing/here\nor there")

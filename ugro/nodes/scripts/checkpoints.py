@@ -319,16 +319,16 @@ class Search:
     """Walks the roots. A link that lies in a root itself, not in a linked folder, is followed to what is not found in a
     place of its own."""
 
-    def __init__(self, since: float, pattern: str) -> None:
+    def __init__(self, since: float, pattern: str, roots: list[str]) -> None:
         self.since, self.pattern, self.seen = since, pattern, 0
-        self.places: list[str] = []
-        """The real paths of what was searched, so that nothing is searched twice."""
+        self.roots = [root for root in roots if not any(root != top and inside_of(root, top) for top in roots)]
+        self.places = list(self.roots)
+        """The real paths of what is searched, so that nothing is searched twice."""
         self.passed: list[str] = []
         """What was not searched, and why."""
 
     def below(self, root: str) -> Iterator[dict[str, Any]]:
         """The checkpoints below a root, first those in the root itself: a link to much else costs only itself."""
-        self.places.append(root)
         links: list[str] = []
         yield from self.walk(root, root, links)
         for link in links:
@@ -355,7 +355,8 @@ class Search:
         for entry in entries:
             self.seen += 1
             if self.seen > ENTRIES:
-                self.passed.append(f"{folder}: more than {ENTRIES} files are there to look at")
+                if self.seen == ENTRIES + 1:
+                    self.passed.append(f"{folder}: more than {ENTRIES} files are there to look at")
                 return
             if entry.name in SKIPPED or entry.name.endswith("torchelastic"):
                 continue
@@ -455,10 +456,8 @@ def inside_of(path: str, folder: str) -> bool:
 
 def main() -> None:
     since, pattern, roots = float(sys.argv[1]), sys.argv[2], [os.path.expanduser(root) for root in sys.argv[3:]]
-    search = Search(since, pattern)
-    for root in sorted({os.path.realpath(root) for root in roots}):
-        if any(inside_of(root, before) for before in search.places):
-            continue
+    search = Search(since, pattern, sorted({os.path.realpath(root) for root in roots}))
+    for root in search.roots:
         for found in search.below(root):
             print(json.dumps(found), flush=True)
     print(json.dumps({"end": search.seen, "passed": sorted(search.passed)[:MOST_PASSED]}))
