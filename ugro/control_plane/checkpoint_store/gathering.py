@@ -143,7 +143,8 @@ def _merge(
 ) -> Checkpoint:
     nodes = list(sightings)
     first = sightings[nodes[0]]
-    if first.kind in SPLIT_KINDS or by_ranks([shard for one in sightings.values() for shard in one.shards]):
+    names = [shard for one in sightings.values() for shard in one.shards]
+    if first.kind in SPLIT_KINDS or (first.kind == "folder" and by_ranks(names)):
         problem, holders = _of_parts(sightings)
         split = len(holders) > 1 and not _alike(sightings)
     else:
