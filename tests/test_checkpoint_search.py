@@ -20,6 +20,7 @@ from ugro.control_plane.checkpoint_store.gathering import gather, newest_whole
 from ugro.control_plane.checkpoint_store.lineage import Run
 from ugro.control_plane.checkpoint_store.parts import lacking, ranks_in
 from ugro.nodes import checkpoints
+from ugro.nodes.scripts.rank import own_checkpoint
 from ugro.nodes.transport import LocalTransport
 
 WEIGHTS = {"weight": torch.zeros(4)}
@@ -307,3 +308,24 @@ async def test_what_training_tools_leave_is_searched(here: LocalTransport, tmp_p
     assert [one.step for one in (await found(here, tmp_path)).values()] == [20]
     os.mkfifo(tmp_path / "step-30.pt")
     assert len(await found(here, tmp_path)) == 1
+
+
+# What each rank is told
+
+
+@pytest.mark.parametrize(
+    ("template", "own"),
+    [
+        ("/c/ck/ep1-ba20-rank{rank}.pt", "/c/ck/ep1-ba20-rank2.pt"),
+        ("/c/rank_{rank:03d}/step-5", "/c/rank_002/step-5"),
+        ("/c/m-{part:05d}-of-00004.pt", "/c/m-00003-of-00004.pt"),
+    ],
+)
+def test_each_rank_is_told_of_its_own_part(template: str, own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["t.py", "--resume-from", template, f"load={template}"]
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("UGRO_RESUME_FROM", template)
+    assert own_checkpoint(command) == (command, {}), "it is a name like any other"
+    monkeypatch.setenv("UGRO_RESUME_EACH", "1")
+    told = ["t.py", "--resume-from", own, f"load={own}"]
+    assert own_checkpoint(command) == (told, {"UGRO_RESUME_FROM": own})
