@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import sys
@@ -99,6 +100,16 @@ async def test_weights_without_an_optimizer_are_known(here: LocalTransport, tmp_
     seen = await found(here, tmp_path)
     assert {one.step: one.weights_only for one in seen.values()} == {10: False, 20: True, 30: True, 40: True, 50: False}
     assert newest_whole(gather({"a": seen.values()}, {})).step == 50
+
+
+async def test_the_metadata_of_safetensors_may_tell_of_a_step(here: LocalTransport, tmp_path: Path) -> None:
+    for name, told in (("last", {"Step": "70", "format": "pt"}), ("best", {"step": "many"}), ("model", None)):
+        header = json.dumps({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}, "__metadata__": told or {}})
+        (tmp_path / f"{name}.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(16))
+    seen = await found(here, tmp_path)
+    assert {name: one.step for name, one in seen.items()} == {
+        "last.safetensors": 70, "best.safetensors": None, "model.safetensors": None,
+    }  # fmt: skip
 
 
 async def test_a_folder_that_has_several_checkpoints_is_none(here: LocalTransport, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def plain_folder(folder: str, files: list[str]) -> dict[str, Any]:
     found = {
         "shards": sorted(os.path.relpath(path, folder) for path in parts),
         "needs": needs(folder, files),
-        "weights_only": not any(OPTIMIZER.search(os.fsencode(os.path.basename(path))) for path in files)
+        "weights_only": not any(OPTIMIZER.search(os.fsencode(os.path.relpath(path, folder))) for path in files)
         and not any(optimizes(path) for path in parts if not path.endswith(".distcp")),
     }
     models = [path for path in parts if MODEL_RANK.match(os.path.basename(os.path.dirname(path)))]
@@ -262,10 +262,15 @@ def optimizes(path: str) -> bool:
 
 
 def inside(path: str) -> dict[str, int]:
-    """The whole numbers in the dictionary of a file of torch.save, those nearest to its surface by name."""
+    """The whole numbers that a file has by name: those nearest to the surface of a dictionary that torch.save wrote, or
+    in the metadata of safetensors, which are texts."""
     try:
-        return numbers(pickle_of(path))
-    except (ValueError, EOFError, UnicodeDecodeError, IndexError):
+        if not path.endswith(".safetensors"):
+            return numbers(pickle_of(path))
+        with open(path, "rb") as file:
+            told = json.loads(file.read(struct.unpack("<Q", file.read(8))[0])).get("__metadata__", {})
+        return {name.lower(): int(text) for name, text in told.items() if re.match(r"^\d{1,15}$", str(text))}
+    except (ValueError, EOFError, IndexError, AttributeError):
         return {}
 
 
