@@ -64,10 +64,9 @@ def decide(
     if same >= SAME_FAILURES and not changes and not left_out:
         return Decision("leave", f"{cause}: it failed {same} times {where}, another time would be no other")
     retries = len(job.past)
-    if action == "ask" or left_out:
-        return Decision("ask", f"{cause}: it may go well {where}")
-    if checkpoint is None and unseen:
-        return Decision("ask", f"{cause}: no checkpoint was found, and not all was searched: {some(unseen)}")
+    doubt = f"; not searched for checkpoints: {some(unseen)}" if checkpoint is None and unseen else ""
+    if action == "ask" or left_out or doubt:
+        return Decision("ask", f"{cause}: it may go well {where}{doubt}")
     if retries >= spec.on_failure.max_retries:
         return Decision("ask", f"{cause}: it was tried again {retries} times, as often as the job allows")
     wait = spec.on_failure.backoff * 2**retries
