@@ -16,6 +16,7 @@ import torch.distributed.checkpoint as dcp
 from code_folders import plant
 
 from ugro.common.config import NodeConfig
+from ugro.common.errors import NodeRefused
 from ugro.common.models import Checkpoint, FoundCheckpoint
 from ugro.control_plane.checkpoint_store.gathering import gather, newest_whole
 from ugro.control_plane.checkpoint_store.lineage import Run
@@ -319,6 +320,17 @@ async def test_what_training_tools_leave_is_searched(here: LocalTransport, tmp_p
     assert [one.step for one in (await found(here, tmp_path)).values()] == [20]
     os.mkfifo(tmp_path / "step-30.pt")
     assert len(await found(here, tmp_path)) == 1
+
+
+@pytest.mark.parametrize("names", [("../out",), ("/etc",), ("a/../..", "x"), ("rank0.pt", "../x")])
+async def test_a_node_whose_names_lead_elsewhere_is_refused(
+    here: LocalTransport, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    told = {"path": "/c", "name": names[0], "kind": "torch", "step": 1, "bytes": 1, "files": 1, "saved_at": 1.0}
+    program = f'print({json.dumps(told | {"shards": names[1:]})!r}); print(\'{{"end": 1, "passed": []}}\')'
+    monkeypatch.setattr("ugro.nodes.process_manager.load", lambda name: program)
+    with pytest.raises(NodeRefused, match="cannot be understood"):
+        await search(here, Path("/c"))
 
 
 # What each rank is told

@@ -59,8 +59,10 @@ async def find(transport: Transport, roots: Sequence[str], pattern: str, since: 
         raise NodeRefused(transport.name, f"its checkpoints cannot be listed: {detail}")
     try:
         found = [_FOUND.validate_json(line) for line in lines[:-1]]
+        for name in [name for one in found for name in (one.name, *one.shards)]:
+            _inside(name)
         return Search(found, tuple(map(printable, _End.model_validate_json(lines[-1]).passed)))
-    except ValidationError:
+    except (ValidationError, OSError):
         raise NodeRefused(transport.name, "its list of checkpoints cannot be understood") from None
 
 
