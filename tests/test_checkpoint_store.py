@@ -19,6 +19,7 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, NodeRefused, StateError
 from ugro.common.models import Checkpoint, FoundCheckpoint
 from ugro.control_plane.checkpoint_store.gathering import gather, newest_whole
+from ugro.control_plane.checkpoint_store.lineage import Run
 from ugro.nodes import checkpoints
 from ugro.nodes.transport import LocalTransport
 
@@ -33,9 +34,8 @@ async def here(home: Path) -> AsyncIterator[LocalTransport]:
 
 
 async def found(here: LocalTransport, root: Path, pattern: str = "", since: float = 0) -> dict[str, FoundCheckpoint]:
-    return {
-        one.name: one for one in await checkpoints.find(here, str(root.parent / "job"), [str(root)], pattern, since)
-    }
+    search = await checkpoints.find(here, str(root.parent / "job"), [str(root)], pattern, since)
+    return {one.name: one for one in search.found}
 
 
 async def test_what_a_job_saved_is_told_by_the_clock_of_its_own_files(here: LocalTransport, tmp_path: Path) -> None:
@@ -274,6 +274,18 @@ def test_the_trainers_checkpoint_is_with_the_parts_of_other_nodes() -> None:
         [one] = gather({node: [sighting] for node, sighting in order.items()}, {})
         assert one.problem is None and one.split and one.bytes == 10
         assert [place.node for place in one.places] == ["gpu1", "gpu2"]
+
+
+def test_parts_of_ranks_in_the_trainers_folder_are_needed() -> None:
+    first, second = (
+        trainers("model.safetensors", "optimizer_rank0.pt"),
+        trainers("optimizer_rank1.pt", problem="no state"),
+    )
+    runs = [Run(attempt=1, since=0.0, nodes=("gpu1", "gpu2"), ranks=2)]
+    [one] = gather({"gpu1": [first], "gpu2": [second]}, {}, runs)
+    assert (one.problem, one.split, one.ranks) == (None, True, 2)
+    [torn] = gather({"gpu1": [first]}, {}, runs)
+    assert torn.problem == "lacks the parts of rank 1 of 2 ranks"
 
 
 def test_what_the_trainer_left_on_other_nodes_does_not_always_count() -> None:

@@ -102,6 +102,25 @@ def test_what_another_code_did_does_not_count() -> None:
     assert decide(mended, "peer_lost", asked("retry"), checkpoint(10), ()).action == "retry"
 
 
+def test_nobody_consents_beforehand_to_begin_again_where_a_checkpoint_may_be() -> None:
+    before, unseen = failed("peer_lost"), ["a: /code/runs/x: a link in a linked folder"]
+    asks = decide(before, "peer_lost", asked("retry"), None, (), unseen=unseen)
+    assert asks.action == "ask" and "a link in a linked folder" in asks.why
+    assert decide(before, "peer_lost", asked("retry"), None, ()).action == "retry"
+    assert decide(before, "peer_lost", asked("retry"), checkpoint(10), (), unseen=unseen).action == "retry"
+
+
+def test_epochs_are_told_apart_as_steps_are() -> None:
+    def epoch(number: int) -> Checkpoint:
+        return checkpoint(0).model_copy(update={"step": None, "epoch": number})
+
+    again = failed("peer_lost", None, ("peer_lost", None)).model_copy(update={"resume_from": epoch(3)})
+    assert decide(again, "peer_lost", asked("retry"), epoch(4), ()).action == "retry"
+    assert decide(again, "peer_lost", asked("retry"), epoch(3), ()).why.endswith(
+        "after epoch 3, another time would be no other"
+    )
+
+
 def test_nobody_consents_beforehand_to_go_on_without_a_node() -> None:
     twice = failed("node_rebooted", 10, ("node_rebooted", None), ("node_rebooted", 10))
     assert decide(twice, "node_rebooted", asked("retry"), checkpoint(10), (), ["b"]).action == "ask"

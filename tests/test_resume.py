@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,19 @@ from test_controller import Bed, Node
 
 from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
-from ugro.common.models import Attempt, Change, Checkpoint, CodeVersion, FirstFailure, Job, JobState, Place, Wish
+from ugro.common.models import (
+    Attempt,
+    Change,
+    Checkpoint,
+    CodeVersion,
+    FirstFailure,
+    Job,
+    JobState,
+    NodeShare,
+    Place,
+    Placement,
+    Wish,
+)
 from ugro.control_plane.checkpoint_store import CheckpointStore, newest_whole
 from ugro.control_plane.checkpoint_store.store import outdated, roots
 from ugro.control_plane.failure_handler.aftermath import once_mended, resume_command
@@ -54,9 +67,9 @@ async def failed(bed: Bed, **fields: object) -> Job:
     return await bed.until(job, JobState.FAILED)
 
 
-async def found(bed: Bed, job: Job) -> Checkpoint:
+async def found(bed: Bed, job: Job, step: int | None = None) -> Checkpoint:
     store = CheckpointStore(bed.store, bed.inventory, bed.pool)
-    return newest_whole((await store.find(job, bed.store.spec(job.id), {})).checkpoints)
+    return newest_whole((await store.find(job, bed.store.spec(job.id), {})).checkpoints, step)
 
 
 def reopened(bed: Bed, job: Job, checkpoint: Checkpoint | None, **wanted: str) -> NextAttempt:
@@ -95,11 +108,39 @@ async def test_a_node_that_lost_its_disk_after_the_checkpoint_was_brought_gets_i
     store = CheckpointStore(bed.store, bed.inventory, bed.pool)
     checkpoint = await found(bed, job)
     held = await store.bring(job, checkpoint)
-    assert [path.name for path in held.iterdir()] == ["checkpoint-70.pt"] and list(store.kept(job)) == [70]
+    assert [path.name for path in held.iterdir()] == ["checkpoint-70.pt"]
+    assert store.kept(job) == {"70-attempt-1": checkpoint.model_copy(update={"places": ()})}
     shutil.rmtree(bed.home / "a")
     reopened(bed, job, checkpoint.model_copy(update={"places": ()}))
     await bed.until(job, JobState.SUCCEEDED)
     assert said(bed, 0)[:2] == [str(bed.home / "a/jobs/job-001/resume-2/code/checkpoint-70.pt"), "True"]
+
+
+async def test_a_checkpoint_behind_a_link_of_the_job_is_found_and_weights_of_its_code_are_none(bed: Bed) -> None:
+    (bed.home / "bigdisk").mkdir()
+    linked = SCRIPT.replace('os.makedirs("out", exist_ok=True)', 'os.symlink(f"{home}/bigdisk", "out")')
+    (bed.project / "checkpoint-500.pt").write_bytes(b"PK\x05\x06" + bytes(18))
+    os.utime(bed.project / "checkpoint-500.pt", (time.time() + 1000,) * 2)
+    job = await bed.until(bed.submit(linked), JobState.FAILED)
+    checkpoint = await found(bed, job)
+    assert (checkpoint.step, checkpoint.name) == (70, "out/checkpoint-70.pt")
+    (bed.home / "a/jobs/job-001/code/gone").symlink_to("nowhere")
+    listing = await CheckpointStore(bed.store, bed.inventory, bed.pool).find(job, bed.store.spec(job.id), {})
+    assert [one.step for one in listing.checkpoints] == [70], "what came with the code is on both nodes, and none"
+    assert listing.unseen(job) == [f"a: {bed.home}/a/jobs/job-001/code/gone: a link to nothing"]
+    reopened(bed, job, checkpoint)
+    await bed.until(job, JobState.SUCCEEDED)
+    assert said(bed, 0)[1] == said(bed, 1)[1] == "True"
+
+
+async def test_a_silent_node_of_any_attempt_is_named_where_checkpoints_are_looked_for(bed: Bed) -> None:
+    job = await failed(bed, nodes=("a",))
+    planned = next_attempt(job, bed.store.spec(job.id), SCRIPT, await found(bed, job), {}, "b")
+    bed.store.reopen(planned.job, planned.spec, "from the test")
+    job = await bed.until(job, JobState.SUCCEEDED)
+    bed.nodes["a"].silent = True
+    listing = await CheckpointStore(bed.store, bed.inventory, bed.pool).find(job, bed.store.spec(job.id), {})
+    assert listing.unseen(job) == ["a did not say what it has"]
 
 
 async def test_a_checkpoint_that_is_gone_when_it_is_needed_is_a_launch_that_failed(bed: Bed) -> None:
@@ -185,6 +226,18 @@ def test_the_next_attempt_is_queued_as_if_new_and_remembers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("nodes", "refused"),
+    [("a,b", False), (None, False), ("a", True), ("1", True), ("3", True), ("2", False), ("a,c", False)],
+)
+def test_as_many_ranks_go_on_as_have_a_part_of_their_own(nodes: str | None, refused: bool) -> None:
+    shares = tuple(NodeShare(node=name, node_rank=rank, first_rank=rank, nproc=1) for rank, name in enumerate("ab"))
+    before, spec = job(placement=Placement(shares=shares)), JobSpec(script="t.py", nodes=("a", "b"))
+    of_two = CHECKPOINT.model_copy(update={"ranks": 2, "kind": "ranks", "name": "c-{rank}.pt"})
+    with pytest.raises(InputError, match="has the parts of 2 ranks") if refused else contextlib.nullcontext():
+        assert next_attempt(before, spec, "UGRO_RESUME_FROM", of_two, {}, nodes).job.resume_from == of_two
+
+
+@pytest.mark.parametrize(
     ("script", "declared", "words"),
     [
         ("os.environ['UGRO_RESUME_FROM']", "", ""),
@@ -214,7 +267,11 @@ def test_where_checkpoints_are_looked_for() -> None:
 
 def test_which_kept_checkpoints_stay() -> None:
     spec = JobSpec(script="t.py", checkpoints=CheckpointRules(keep_last=2, keep_every=100))
-    assert outdated([50, 100, 150, 200, 250, 300], spec) == [50, 150]
+    kept = [CHECKPOINT.model_copy(update={"step": step}) for step in (50, 100, 150, 200, 250, 300)]
+    assert [one.step for one in outdated(kept, spec)] == [50, 150]
+    earlier = [CHECKPOINT.model_copy(update={"step": step, "attempt": 1}) for step in (350, 450)]
+    later = [CHECKPOINT.model_copy(update={"step": step, "attempt": 2}) for step in (250, 350)]
+    assert outdated([*earlier, *later], spec) == earlier, "the last ones are those of the latest attempt"
 
 
 async def test_copies_that_the_rules_do_not_keep_go_when_another_comes(bed: Bed) -> None:
@@ -223,7 +280,9 @@ async def test_copies_that_the_rules_do_not_keep_go_when_another_comes(bed: Bed)
     checkpoint = await found(bed, job)
     for step in (60, 70, 50):
         await store.bring(job, checkpoint.model_copy(update={"step": step}))
-    assert list(store.kept(job)) == [50, 70], "the one that was just asked for stays"
+    assert list(store.kept(job)) == ["50-attempt-1", "70-attempt-1"], "the one that was just asked for stays"
+    names = [path.name for path in bed.store.files(job.id).checkpoints.iterdir()]
+    assert sorted(names) == ["50-attempt-1", "50-attempt-1.json", "70-attempt-1", "70-attempt-1.json"]
 
 
 # With other code
@@ -297,7 +356,10 @@ async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_ot
     bed.store.reopen(planned.job, planned.spec, "")
     job = await bed.until(job, JobState.FAILED)
     assert [past.code.attempt for past in job.past] == [1, 2] and job.code.attempt == 2
-    checkpoint = await found(bed, job)
+    with pytest.raises(InputError, match="no checkpoint is of the latest attempt") as refusal:
+        await found(bed, job)  # it began from nothing
+    assert "other branches have step 70 (attempt 1); choose one with --from STEP" in refusal.value.hint
+    checkpoint = await found(bed, job, 70)
     reopened_with_new_code(bed, job, checkpoint)
     job = await bed.until(job, JobState.SUCCEEDED)
     assert [past.code.attempt for past in job.past] == [1, 2, 2] and job.code.attempt == 4
@@ -316,7 +378,7 @@ async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_
     (bed.project / "new.py").write_text("WORD = 'at last'")
     spec = bed.store.spec(job.id)
     with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
-        planned = next_attempt(job, spec, code.script, await found(bed, job), {}, "a,b")
+        planned = next_attempt(job, spec, code.script, await found(bed, job, 70), {}, "a,b")
         bed.store.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
     job = await bed.until(job, JobState.SUCCEEDED)
     assert set(on_node(bed, "a")) == {"t.py", "new.py", "out/checkpoint-70.pt"}

@@ -35,6 +35,7 @@ NOTHING: dict[str, Any] = {
     "epoch": None,
     "last_checkpoint": None,
     "not_asked": [],
+    "not_searched": [],
     "lost_seconds": None,
     "resume": None,
     "changes": [],
@@ -49,7 +50,7 @@ def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
     rank = job.first_failure.rank if job.first_failure else None
     at = reached(files.logs(job.attempt), rank)
     step = at.step if at else None
-    last, not_asked = _last(app, job)
+    last, not_asked, not_searched = _last(app, job)
     changes = _repair(app, job, cause)
     before = {past.attempt: reached(files.logs(past.attempt), rank) for past in job.past if past.cause == cause}
     steps = {attempt: progress.step if progress else None for attempt, progress in before.items()}
@@ -60,6 +61,7 @@ def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
         "epoch": at.epoch if at else None,
         "last_checkpoint": _document(last) if last else None,
         "not_asked": not_asked,
+        "not_searched": not_searched,
         "lost_seconds": None if lost is None else round(lost, 1),
         "resume": resume_command(job, changes, cause) if job.state.ended else None,
         "changes": [change.text for change in changes],
@@ -67,18 +69,22 @@ def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
     }
 
 
-def _last(app: App, job: Job) -> tuple[LastCheckpoint | None, list[str]]:
-    """The last whole checkpoint, and the nodes that did not say what they have. A job that never ran has none."""
+def _last(app: App, job: Job) -> tuple[LastCheckpoint | None, list[str], list[str]]:
+    """The last whole checkpoint, the nodes that did not say what they have, and the places that others did not search.
+
+    A job that never ran has none.
+    """
     if job.started_at is None and not job.past:
-        return None, []
+        return None, [], []
     try:
         listing = _listed(app, job)
     except UgroError:  # no inventory, or no record of what was asked for: the master's own copies are left
         listing = None
     kept = copies(app.store.files(job.id).checkpoints)
     if listing is None:
-        return last_checkpoint(job, (), kept), list(job.nodes)
-    return last_checkpoint(job, listing.checkpoints, kept), list(listing.silent)
+        return last_checkpoint(job, (), kept), list(job.nodes), []
+    passed = [f"{node}: {place}" for node, places in listing.passed.items() for place in places]
+    return last_checkpoint(job, listing.checkpoints, kept), list(listing.silent), passed
 
 
 def _listed(app: App, job: Job) -> Listing:
@@ -100,6 +106,7 @@ def _document(last: LastCheckpoint) -> dict[str, Any]:
     one = last.checkpoint
     return {
         "step": one.step,
+        "epoch": one.epoch,
         "name": one.name,
         "saved_at": stamp(one.saved_at),
         "age_seconds": round(max(0.0, time.time() - one.saved_at), 1),
@@ -124,8 +131,11 @@ def _rows(document: dict[str, Any]) -> dict[str, str]:
     if last:
         places = [*last["nodes"], *(["this machine"] if last["on_master"] else [])]
         facts = f"saved {duration(last['age_seconds'])} ago, {size(last['bytes'] / 2**20)}, on {some(places)}"
-        saved = f"{last['step']} ({printable(last['name'])}, {facts})"
+        at = f"epoch {last['epoch']}" if last["step"] is None else last["step"]
+        saved = f"{at} ({printable(last['name'])}, {facts})"
     silent = f"; could not ask {printable(some(document['not_asked']))}" if document["not_asked"] else ""
+    if document["not_searched"] and not last:
+        silent += f"; did not search {printable(some(document['not_searched']))}"
     lost = document["lost_seconds"]
     return {
         "step": "" if step is None else f"{step}{of}{within}",

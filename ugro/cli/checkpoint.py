@@ -174,7 +174,7 @@ class _Request:
 
 
 def _in_words(made: Checkpoint, seconds: float) -> str:
-    step = "" if made.step is None else f"step {made.step}: "
+    step = "" if made.position is None else f"{made.where}: "
     nodes = ", ".join(place.node for place in made.places)
     facts = f"{size(made.bytes / 2**20)}, on {nodes}, {duration(seconds)} after it was asked for"
     return printable(f"{step}{made.name} ({facts})")

@@ -98,7 +98,7 @@ def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
     """The stable JSON form of a job and of what was asked for (docs/scripting.md)."""
     # The nodes as a run was started with them stay in its record: their `env` may hold what is nobody's business.
     record = job.model_dump(mode="json", exclude=LEFT_OUT | WITHOUT_CONFIGS)
-    for key in ("submitted_at", "started_at", "ended_at", "unknown_since"):
+    for key in ("submitted_at", "launched_at", "started_at", "ended_at", "unknown_since"):
         record[key] = stamp(getattr(job, key))
     record["past"] = [_attempt_document(past) for past in job.past]
     record["resume_from"] = checkpoint_document(job.resume_from) if job.resume_from else None
@@ -113,7 +113,7 @@ def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
 
 
 def _attempt_document(past: Attempt) -> dict[str, Any]:
-    times = {key: stamp(getattr(past, key)) for key in ("started_at", "ended_at")}
+    times = {key: stamp(getattr(past, key)) for key in ("launched_at", "started_at", "ended_at")}
     return past.model_dump(mode="json", exclude=WITHOUT_CONFIGS) | times
 
 

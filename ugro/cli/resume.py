@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -22,7 +21,7 @@ from ugro.cli.output import checkpoint_document, console, job_document, print_js
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Checkpoint, Job
-from ugro.common.text import duration, printable, size
+from ugro.common.text import duration, printable, size, some
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.handler import script_of
@@ -54,7 +53,7 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: 
     found = app.store.find(job)
     spec = asked_with(app, found, directory, None)
 
-    async def act(controller: Controller, pool: Pool) -> tuple[Listing, dict[int, Path]]:
+    async def act(controller: Controller, pool: Pool) -> tuple[Listing, dict[str, Checkpoint]]:
         listing, kept = await _listed(app, controller, pool, found, spec)
         if pull:
             store = CheckpointStore(app.store, app.cluster, pool)
@@ -65,13 +64,16 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: 
     with CodeProgress() as progress:
         listing, kept = app.run(act, progress.update)
     if as_json:
-        print_json([checkpoint_document(one, one.step in kept) for one in listing.checkpoints])
+        print_json([checkpoint_document(one, one.label in kept) for one in listing.checkpoints])
     elif listing.checkpoints:
         console().print(_table(listing.checkpoints, kept))
     else:
         click.echo("no checkpoints were found")
     for error in listing.silent.values():
         click.echo(f"{printable(error.message)}: what it has is missing here", err=True)
+    for node, places in listing.passed.items():
+        for place in places:
+            click.echo(f"{node} did not search {printable(place)}", err=True)
 
 
 @command()
@@ -111,7 +113,7 @@ def resume(
         checkpoint = None
         if step != 0:
             listing = await CheckpointStore(app.store, app.cluster, pool).find(found, spec, views)
-            checkpoint = newest_whole(listing.checkpoints, step)
+            checkpoint = _chosen(found, listing, step)
         wanted.update(_smaller_batch(found, spec, script, bool(settings) or yes))
         planned = _planned(found, spec, script, checkpoint, wanted, nodes)
         check_request(planned.spec, app.inventory, read_offers(app.store, app.inventory, (), views))
@@ -136,6 +138,17 @@ def resume(
         print_json(job_document(resumed, app.asked(resumed)) | changes)
     else:
         announce(app, resumed)
+
+
+def _chosen(job: Job, listing: Listing, step: int | None) -> Checkpoint:
+    """The checkpoint to go on from; where there is none it is told what was not looked at."""
+    try:
+        return newest_whole(listing.checkpoints, step)
+    except InputError as error:
+        unseen = listing.unseen(job)
+        if not unseen:
+            raise
+        raise InputError(f"{error.message}; not searched: {some(list(map(printable, unseen)))}", error.hint) from None
 
 
 @contextlib.contextmanager
@@ -185,7 +198,7 @@ def _planned(
 
 async def _listed(
     app: App, controller: Controller, pool: Pool, job: Job, spec: JobSpec
-) -> tuple[Listing, dict[int, Path]]:
+) -> tuple[Listing, dict[str, Checkpoint]]:
     store = CheckpointStore(app.store, app.cluster, pool)
     views = (await controller.observe([])).views
     return await store.find(job, spec, views), store.kept(job)
@@ -213,7 +226,7 @@ def _smaller_batch(job: Job, spec: JobSpec, script: str, decided: bool) -> dict[
 
 def _said(checkpoint: Checkpoint | None, code: NewCode | None, changes: tuple[Change, ...]) -> str:
     """The event of the new attempt."""
-    where = f"from {checkpoint.name} (step {checkpoint.step})" if checkpoint else "from the beginning"
+    where = f"from {checkpoint.name} ({checkpoint.where})" if checkpoint else "from the beginning"
     other = code.differences if code else None
     new = [f"new code {(code.version.digest or '')[:DIGEST_SHOWN]} ({_counts(other)})"] if code and other else []
     return "; ".join([where, *new, *(change.text for change in changes)])
@@ -225,8 +238,11 @@ def _tell(job: Job, checkpoint: Checkpoint | None, changes: tuple[Change, ...], 
     if checkpoint:
         age = duration(time.time() - checkpoint.saved_at)
         where = ", ".join(place.node for place in checkpoint.places) or "this machine"
-        facts = f"saved {age} ago, {size(checkpoint.bytes / 2**20)}, on {where}"
-        click.echo(f"Last checkpoint: {checkpoint.step} ({printable(checkpoint.name)}, {facts})", err=True)
+        branch = f", of another branch (attempt {checkpoint.attempt})" if checkpoint.other_branch else ""
+        facts = f"saved {age} ago, {size(checkpoint.bytes / 2**20)}, on {where}{branch}"
+        at = checkpoint.where.removeprefix("step ")
+        last = "Checkpoint" if checkpoint.other_branch else "Last checkpoint"
+        click.echo(f"{last}: {at} ({printable(checkpoint.name)}, {facts})", err=True)
     else:
         click.echo("From the beginning.", err=True)
     for line in _code_in_words(job, code.differences) if code else []:
@@ -258,13 +274,15 @@ def _agree(yes: bool) -> None:
         raise click.Abort
 
 
-def _table(found: list[Checkpoint], kept: dict[int, Any]) -> Any:
+def _table(found: list[Checkpoint], kept: dict[str, Checkpoint]) -> Any:
     made = table("STEP", "SAVED", "SIZE", "KIND", "NAME", "ON", "")
     for one in found:
-        places = [*(place.node for place in one.places), *(["this machine"] if one.step in kept else [])]
+        places = [*(place.node for place in one.places), *(["this machine"] if one.label in kept else [])]
         state = Text(printable(one.problem), "bold red") if one.problem else Text("whole", "green")
+        if one.other_branch:
+            state.append(f", of another branch (attempt {one.attempt})", "yellow")
         made.add_row(
-            "-" if one.step is None else str(one.step),
+            "-" if one.position is None else one.where.removeprefix("step "),
             f"{duration(time.time() - one.saved_at)} ago",
             size(one.bytes / 2**20),
             one.kind,

@@ -94,7 +94,7 @@ class JobFiles:
 
     @property
     def checkpoints(self) -> Path:
-        """Checkpoints that were brought here, each under its step."""
+        """Checkpoints that were brought here, each in a folder under its label, with LABEL.json that tells of it."""
         return self.folder / "checkpoints"
 
     @property

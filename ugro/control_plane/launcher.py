@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import TypeVar
 
 from ugro.common.config import Inventory, NodeConfig
@@ -74,6 +74,7 @@ class Launcher:
         storages = await self._make_folders(job)
         await self._send_checkpoint(job)
         _, (job, interfaces) = await _both(self._send_code(job, storages), self.meet(job))
+        job = job.model_copy(update={"launched_at": job.launched_at or time.time()})
         self._store.save(job, "placed", self._meeting_words(job))
         await self.start(job, spec, interfaces)
         return job
@@ -155,6 +156,7 @@ class Launcher:
             shares=share.batch_shares,
             resume_from=_checkpoint_path(job, config),
             resume_words=tuple(shlex.split(spec.checkpoints.resume)),
+            resume_of_each_rank=job.resume_from is not None and job.resume_from.of_each_rank,
         )
 
     async def stop(self, job: Job, grace: float, nodes: Sequence[str]) -> Ending:
@@ -216,6 +218,7 @@ class Launcher:
     async def _send_checkpoint(self, job: Job) -> None:
         """Nodes that do not have the checkpoint which a job goes on from get a copy of the master's."""
         checkpoint = job.resume_from
+        _require_ranks(job)
         lacking = [node for node in job.nodes if checkpoint and node not in checkpoint.whole_at]
         if not checkpoint or not lacking:
             return
@@ -277,8 +280,21 @@ def _checkpoint_path(job: Job, config: NodeConfig) -> str | None:
     """Where a node has the checkpoint that the job goes on from: in its own place, or where a copy was sent to."""
     if job.resume_from is None:
         return None
-    sent = f"{_resume_dir(job, config)}/{CODE}/{PurePosixPath(job.resume_from.name).name}"
+    sent = f"{_resume_dir(job, config)}/{CODE}/{job.resume_from.own_name}"
     return job.resume_from.whole_at.get(config.name, sent)
+
+
+def _require_ranks(job: Job) -> None:
+    """A rank that is new would find no part of its own, and the part of one that is gone would be left out.
+
+    Raises:
+        NotStarted: the checkpoint has the parts of more or fewer ranks than there are.
+    """
+    held = job.resume_from
+    if held and held.ranks and job.placement and held.ranks != job.placement.world_size:
+        told = f"{held.name} has the parts of {held.ranks} ranks, and this attempt has {job.placement.world_size}"
+        hint = f"resume on nodes with {held.ranks} ranks, or begin again: ugro resume {job.id} --from 0"
+        raise NotStarted(job, NodeRefused(job.nodes[0], told, hint))
 
 
 def _port_range(job: Job) -> tuple[int, int]:

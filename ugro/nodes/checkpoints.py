@@ -6,13 +6,14 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from pydantic import TypeAdapter, ValidationError
 
 from ugro.common.errors import NodeRefused, StateError
-from ugro.common.models import FoundCheckpoint
+from ugro.common.models import FoundCheckpoint, Record
 from ugro.common.text import printable
 from ugro.nodes.process_manager import RUN_PYTHON, run_python
 from ugro.nodes.scripts import load
@@ -32,9 +33,20 @@ _FILES = TypeAdapter(list[tuple[str, int]])
 _SUMS = TypeAdapter(list[str])
 
 
-async def find(
-    transport: Transport, job_dir: str, roots: Sequence[str], pattern: str, since: float
-) -> list[FoundCheckpoint]:
+@dataclass(frozen=True)
+class Search:
+    """The checkpoints that a node has, and the places that were not searched, each with the reason."""
+
+    found: list[FoundCheckpoint]
+    passed: tuple[str, ...] = ()
+
+
+class _End(Record):
+    end: int
+    passed: tuple[str, ...]
+
+
+async def find(transport: Transport, job_dir: str, roots: Sequence[str], pattern: str, since: float) -> Search:
     """The checkpoints below some directories of a node that a job may have written: since it began, by its own files in
     `job_dir`, or since then (the node's clock, epoch seconds) where these do not tell.
 
@@ -47,15 +59,26 @@ async def find(
         detail = printable(outcome.error_text) or f"exit {outcome.status}"
         raise NodeRefused(transport.name, f"its checkpoints cannot be listed: {detail}")
     try:
-        return [_FOUND.validate_json(line) for line in lines[:-1]]
-    except ValidationError:
+        found = [_FOUND.validate_json(line) for line in lines[:-1]]
+        for name in [name for one in found for name in (one.name, *one.shards)]:
+            _inside(name)
+        return Search(found, tuple(map(printable, _End.model_validate_json(lines[-1]).passed)))
+    except (ValidationError, OSError):
         raise NodeRefused(transport.name, "its list of checkpoints cannot be understood") from None
 
 
-async def fetch(transport: Transport, path: str, size: int, target: Path, progress: Progress | None = None) -> None:
+async def fetch(
+    transport: Transport,
+    path: str,
+    size: int,
+    target: Path,
+    progress: Progress | None = None,
+    names: Sequence[str] = (),
+) -> None:
     """Bring a checkpoint to `target` on this machine, a folder or a file as it is there: whole, or not at all.
 
-    Every file's SHA-256 sum is compared. `size` is the bytes that are expected, for the time limit alone.
+    With `names` only these files and folders below `path`. Every file's SHA-256 sum is compared. `size` is the bytes
+    that are expected, for the time limit alone.
 
     Raises:
         StateError: it cannot be written here. NodeRefused: it cannot be read there, or changed meanwhile.
@@ -64,7 +87,7 @@ async def fetch(transport: Transport, path: str, size: int, target: Path, progre
     partial = target.with_name(f".{target.name}.partial")
     _remove(partial)
     receiver = _Receiver(partial, progress or (lambda done, total: None))
-    args = (transport.node.python, path)
+    args = (transport.node.python, path, *names)
     timeout = PATIENCE_SECONDS + size / SLOWEST_LINK
     try:
         with receiver:

@@ -61,6 +61,8 @@ class Launch:
     """The checkpoint to go on from, on this node; may begin with `~/`."""
     resume_words: tuple[str, ...] = ()
     """Arguments that tell the script of it, with {path} in its place; UGRO_RESUME_FROM does so besides."""
+    resume_of_each_rank: bool = False
+    """Whether that path has `{rank}` in it, for `rank.py` to fill in."""
 
     @property
     def run(self) -> str:
@@ -138,6 +140,7 @@ def launch_script(launch: Launch) -> str:
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
     if launch.resume_from is not None:
         exports += f"\nexport UGRO_RESUME_FROM={_path_word(launch.resume_from)}"
+        exports += "\nexport UGRO_RESUME_EACH=1" if launch.resume_of_each_rank else ""
     resume = "".join(f" {_resume_word(word)}" for word in launch.resume_words if launch.resume_from is not None)
     return f"""#!/bin/sh
 # {launch.paths.job}, attempt {launch.paths.attempt}, node rank {launch.paths.node_rank} of {launch.nnodes}

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ugro.common.config import Inventory
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError
+from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Checkpoint, FoundCheckpoint, Job, NodeView
+from ugro.common.models import Checkpoint, FoundCheckpoint, Job, NodeView, Place
 from ugro.common.paths import CODE, RunPaths
-from ugro.control_plane.checkpoint_store.gathering import gather
+from ugro.control_plane.checkpoint_store.gathering import gather, in_order
+from ugro.control_plane.checkpoint_store.lineage import lineage, of_other_branch, runs_of, writer
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.nodes import checkpoints
+from ugro.nodes.checkpoints import Search
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
 
@@ -33,10 +36,17 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Listing:
-    """The checkpoints of a job by step, and the nodes that could not be asked."""
+    """The checkpoints of a job by step, the nodes that could not be asked, and what others did not search, and why."""
 
     checkpoints: list[Checkpoint]
     silent: dict[str, NodeError]
+    passed: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def unseen(self, job: Job) -> list[str]:
+        """Where checkpoints of a job may be that are not listed, in words."""
+        ran_on = {node for run in runs_of(job) for node in run.nodes}
+        silent = [f"{node} did not say what it has" for node in self.silent if node in ran_on]
+        return silent + [f"{node}: {place}" for node, places in self.passed.items() for place in places]
 
 
 class CheckpointStore:
@@ -57,19 +67,34 @@ class CheckpointStore:
         """
         offsets = {name: view.clock_offset for name, view in views.items() if isinstance(view, NodeView)}
 
-        async def one(transport: Transport) -> list[FoundCheckpoint]:
+        runs = runs_of(job)
+
+        async def one(transport: Transport) -> Search:
             since = job.submitted_at + offsets.get(transport.name, 0.0)
-            paths = RunPaths(transport.node.base_dir, job.id, job.attempt, 0)
-            places = roots(spec, f"{paths.job_dir}/{CODE}")
-            return await checkpoints.find(transport, paths.job_dir, places, spec.checkpoints.pattern, since)
+            folders = _job_dirs(job, transport.node)
+            places = dict.fromkeys(place for folder in folders for place in roots(spec, f"{folder}/{CODE}"))
+            return await checkpoints.find(transport, folders[-1], [*places], spec.checkpoints.pattern, since)
 
         said = await self._pool.each(self._inventory.nodes, one, within)
-        found = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
+        searches = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
         silent = {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
-        return Listing(with_copies(job, gather(found, offsets), self.kept(job)), silent)
+        found = {
+            name: [one for one in search.found if not self._is_code(job, one)] for name, search in searches.items()
+        }
+        listed = with_copies(job, gather(found, offsets, runs), self.kept(job))
+        return Listing(listed, silent, {name: search.passed for name, search in searches.items() if search.passed})
 
-    def kept(self, job: Job) -> dict[int, Path]:
-        """The checkpoints that are whole on the master, by step."""
+    def _is_code(self, job: Job, one: FoundCheckpoint) -> bool:
+        """Whether this came with the job's code, such as pretrained weights, and is as it was there."""
+        path = PurePosixPath(one.path)
+        code = next((parent for parent in path.parents if parent.name == CODE and parent.parent.name == job.id), None)
+        if code is None:
+            return False
+        versions = [self._store.files(job.id).snapshot(code.attempt) for code in (job.code, *job.earlier_code)]
+        return any(_newest(version / path.relative_to(code)) == one.saved_at for version in versions)
+
+    def kept(self, job: Job) -> dict[str, Checkpoint]:
+        """The checkpoints that are whole on the master, by label."""
         return copies(self._store.files(job.id).checkpoints)
 
     async def bring(self, job: Job, checkpoint: Checkpoint, progress: Progress | None = None) -> Path:
@@ -81,98 +106,143 @@ class CheckpointStore:
         Raises:
             StateError: it cannot be written here. NodeError: no node that has it gave it whole.
         """
-        assert checkpoint.step is not None and checkpoint.problem is None
-        target = self._store.files(job.id).checkpoints / str(checkpoint.step)
+        assert checkpoint.position is not None and checkpoint.problem is None
+        target = self._store.files(job.id).checkpoints / checkpoint.label
         if target.exists():
             return target
-        name = PurePosixPath(checkpoint.name).name
         partial = target.with_name(f".{target.name}.parts")
         with state_errors(target):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             try:
                 if checkpoint.split:
-                    await self._bring_parts(checkpoint, partial, name, progress)
+                    await self._bring_parts(checkpoint, partial, progress)
                 else:
-                    await self._bring_copy(checkpoint, partial / name, progress)
+                    await self._bring_copy(checkpoint, partial, progress)
+                write_atomic(target.with_name(f"{target.name}.json"), checkpoint.model_dump_json(indent=1))
                 partial.rename(target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-        self._prune(job, checkpoint.step)
+        self._prune(job, checkpoint)
         return target
 
-    async def _bring_copy(self, checkpoint: Checkpoint, target: Path, progress: Progress | None) -> None:
+    async def _bring_copy(self, checkpoint: Checkpoint, folder: Path, progress: Progress | None) -> None:
         """From the first node that gives it."""
         problem: NodeError | None = None
         for place in checkpoint.places:
             try:
-                return await self._fetch(place.node, place.path, checkpoint.bytes, target, progress)
+                return await self._fetch(place, checkpoint, folder, progress)
             except NodeError as error:
                 problem = error
         assert problem
         raise problem
 
-    async def _bring_parts(self, checkpoint: Checkpoint, target: Path, name: str, progress: Progress | None) -> None:
+    async def _bring_parts(self, checkpoint: Checkpoint, folder: Path, progress: Progress | None) -> None:
         """From all nodes into one folder; where several have a file, that of the first counts."""
         for place in reversed(checkpoint.places):
-            part = target / f".part-{place.node}"
-            await self._fetch(place.node, place.path, checkpoint.bytes, part, progress)
-            shutil.copytree(part, target / name, dirs_exist_ok=True)
+            part = folder / f".part-{place.node}"
+            part.mkdir()
+            await self._fetch(place, checkpoint, part, progress)
+            shutil.copytree(part, folder, dirs_exist_ok=True)
             shutil.rmtree(part)
 
-    async def _fetch(self, node: str, path: str, size: int, target: Path, progress: Progress | None) -> None:
+    async def _fetch(self, place: Place, checkpoint: Checkpoint, folder: Path, progress: Progress | None) -> None:
+        """Into a folder that is there: under the checkpoint's own name, or the parts of its ranks under theirs."""
+
         def tell(done: int, total: int) -> None:
             if progress:
-                progress(node, done, total)
+                progress(place.node, done, total)
 
-        await checkpoints.fetch(self._pool[node], path, size, target, tell)
+        target = folder if checkpoint.of_each_rank else folder / checkpoint.own_name
+        await checkpoints.fetch(self._pool[place.node], place.path, checkpoint.bytes, target, tell, place.files)
 
-    def _prune(self, job: Job, needed: int) -> None:
-        kept = self.kept(job)
-        for step in outdated(list(kept), self._store.spec(job.id)):
-            if step != needed:
-                with state_errors(kept[step]):
-                    shutil.rmtree(kept[step])
+    def _prune(self, job: Job, needed: Checkpoint) -> None:
+        folder = self._store.files(job.id).checkpoints
+        for one in outdated(list(self.kept(job).values()), self._store.spec(job.id)):
+            if one.label != needed.label:
+                with state_errors(folder / one.label):
+                    shutil.rmtree(folder / one.label)
+                    (folder / f"{one.label}.json").unlink(missing_ok=True)
 
 
-def copies(folder: Path) -> dict[int, Path]:
-    """The checkpoints in a job's folder for them on this machine, by step; each got its name when it was whole.
+def copies(folder: Path) -> dict[str, Checkpoint]:
+    """The checkpoints in a job's folder for them on this machine, by label; each got its name when it was whole.
+
+    One that an earlier UGRO brought has its step for a name, and nothing that tells more of it.
 
     Raises:
         StateError: the folder cannot be read.
     """
     with state_errors(folder):
-        names = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
-    return {int(path.name): path for path in sorted(names, key=lambda path: int(path.name))}
+        names = list(folder.iterdir()) if folder.is_dir() else []
+        told = [_told(path) for path in names if path.is_dir() and path.with_name(f"{path.name}.json").is_file()]
+        bare = [_bare_copy(path) for path in names if path.name.isdecimal()]
+    return {one.label: one for one in in_order([*bare, *filter(None, told)])}
 
 
-def with_copies(job: Job, found: Sequence[Checkpoint], kept: Mapping[int, Path]) -> list[Checkpoint]:
-    """What the nodes have, by step, and this machine's copies of what is whole on none of them."""
-    whole = {one.step for one in found if one.problem is None}
-    only_here = [_copy(job, step, folder) for step, folder in kept.items() if step not in whole]
-    return sorted([*found, *only_here], key=lambda one: -1 if one.step is None else one.step)
+def _told(folder: Path) -> Checkpoint | None:
+    """None: the file that tells of a copy is broken, so that nothing shows what it is."""
+    try:
+        told = Checkpoint.model_validate_json(folder.with_name(f"{folder.name}.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return told.model_copy(update={"places": (), "split": False})
 
 
-def _copy(job: Job, step: int, folder: Path) -> Checkpoint:
-    """When it was saved is known if the job went on from it; else it was before its copy was made."""
-    if job.resume_from and job.resume_from.step == step:
-        return job.resume_from.model_copy(update={"places": ()})
-    with state_errors(folder):
-        return Checkpoint(
-            step=step,
-            kind="copy",
-            name=next((path.name for path in folder.iterdir()), str(step)),
-            bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-            saved_at=folder.stat().st_mtime,
-            places=(),
-        )
+def _bare_copy(folder: Path) -> Checkpoint:
+    return Checkpoint(
+        step=int(folder.name),
+        kind="copy",
+        name=next((path.name for path in folder.iterdir()), folder.name),
+        bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        saved_at=folder.stat().st_mtime,
+        places=(),
+    )
 
 
-def outdated(steps: Sequence[int], spec: JobSpec) -> list[int]:
-    """The steps, in their order, that a job's rules do not keep."""
+def with_copies(job: Job, found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]) -> list[Checkpoint]:
+    """What the nodes have, by step, and this machine's copies of what is whole on none of them.
+
+    When a bare copy was saved is known if the job went on from it; else it was before the copy was made.
+    """
+    runs = runs_of(job)
+    known = lineage(runs)
+    whole = [one for one in found if one.problem is None]
+    only_here = []
+    for label, copy in kept.items():
+        if any(label == one.label or (copy.attempt is None and copy.step == one.step) for one in whole):
+            continue
+        held = job.resume_from if job.resume_from and job.resume_from.label == label else copy
+        attempt = held.attempt or writer(runs, held.saved_at, ())
+        other = of_other_branch(held, attempt, known)
+        only_here.append(held.model_copy(update={"places": (), "split": False, "other_branch": other}))
+    return in_order([*found, *only_here])
+
+
+def outdated(kept: Sequence[Checkpoint], spec: JobSpec) -> list[Checkpoint]:
+    """The copies, in their order, that a job's rules do not keep: the last ones are those of the latest attempts."""
     rules = spec.checkpoints
-    last = sorted(steps)[-rules.keep_last :]
-    return [step for step in steps if step not in last and not (rules.keep_every and step % rules.keep_every == 0)]
+    last = sorted(kept, key=lambda one: (one.attempt or 0, one.position or 0))[-rules.keep_last :]
+    every = rules.keep_every
+    return [one for one in kept if one not in last and not (every and one.step is not None and one.step % every == 0)]
+
+
+def _newest(path: Path) -> float | None:
+    """When a file, or the newest file of a folder, was written."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return max((file.stat().st_mtime for file in files), default=None)
+
+
+def _job_dirs(job: Job, node: NodeConfig) -> list[str]:
+    """Where a job's folder is on a node, and where it was for earlier attempts, the first one last.
+
+    `base_dir` may have been edited since; with another address or account it would be another place.
+    """
+    placements = [job.placement, *(past.placement for past in reversed(job.past))]
+    shares = [share for placement in placements if placement for share in placement.shares if share.node == node.name]
+    before = [share.config for share in shares if share.config]
+    same = [config for config in before if (config.address, config.user) == (node.address, node.user)]
+    return list(dict.fromkeys(RunPaths(one.base_dir, job.id, job.attempt, 0).job_dir for one in (node, *same)))
 
 
 def roots(spec: JobSpec, code: str) -> list[str]:

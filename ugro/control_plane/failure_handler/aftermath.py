@@ -46,13 +46,15 @@ def _step_of(folder: Path, rank: int) -> Progress | None:
     return last_progress(rank_log(folder, rank)[-LAST_PART:])
 
 
-def last_checkpoint(job: Job, found: Sequence[Checkpoint], kept: Mapping[int, Path]) -> LastCheckpoint | None:
-    """The furthest whole checkpoint of those on the nodes and those that are kept on the master, by step."""
+def last_checkpoint(job: Job, found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]) -> LastCheckpoint | None:
+    """The furthest whole checkpoint that the latest attempt goes back to, of those on the nodes and those that are kept
+    on the master, by label.
+    """
     try:
         newest = newest_whole(with_copies(job, found, kept))
     except InputError:
         return None
-    return LastCheckpoint(newest, newest.step in kept)
+    return LastCheckpoint(newest, newest.label in kept)
 
 
 def lost_seconds(job: Job, last: LastCheckpoint | None, now: float) -> float | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Checkpoint, FirstFailure, Job, JobState, Proposal, Wish
+from ugro.common.models import FirstFailure, Job, JobState, Proposal, Wish
 from ugro.common.text import printable, some
 from ugro.control_plane.checkpoint_store import CheckpointStore
 from ugro.control_plane.command import source_text
@@ -105,7 +105,9 @@ class FailureHandler:
         except UgroError:
             return True
         cause, script = trouble(job) or "unknown", script_of(self._store, job)
-        checkpoint = await self._last(job, spec, views)
+        listing = await self._checkpoints.find(job, spec, views, LOOK_WITHIN)
+        last = last_checkpoint(job, listing.checkpoints, self._checkpoints.kept(job))
+        checkpoint = last.checkpoint if last else None
         if self._readable(job.id) != job:  # it was resumed meanwhile, or ended: that is for the next tick
             return False
         without = left_out(job, spec, read_offers(self._store, self._inventory, (), views))
@@ -114,7 +116,7 @@ class FailureHandler:
                 return True
             without = {}
         changes = smaller_batch(spec.args, script) if cause == "cuda_oom" else ()
-        decision = decide(job, cause, spec, checkpoint, changes, without)
+        decision = decide(job, cause, spec, checkpoint, changes, without, listing.unseen(job))
         if decision.action == "leave":
             if spec.on_failure.action(cause) == "retry":
                 self._store.note("", "recovery", f"not tried again: {decision.why}", job.id)
@@ -156,12 +158,6 @@ class FailureHandler:
         if hang.seconds >= GRACE_AFTER_ALERT * limits_of(spec).floor:
             self._store.save(_failed(job, hang), "failing", f"{job.alert}; ended, as the job allows")
         return False
-
-    async def _last(self, job: Job, spec: JobSpec, views: Views) -> Checkpoint | None:
-        """The furthest whole one; it may be a copy on this machine, since the node that saved it may be silent now."""
-        listing = await self._checkpoints.find(job, spec, views, LOOK_WITHIN)
-        last = last_checkpoint(job, listing.checkpoints, self._checkpoints.kept(job))
-        return last.checkpoint if last else None
 
     def end(self, proposal: Proposal) -> None:
         """Let the next tick end the job that a proposal is about, and go on with it. Nothing where it has ended.
@@ -228,7 +224,7 @@ def script_of(store: MetadataStore, job: Job) -> str:
 def in_words(proposal: Proposal) -> str:
     """What would be done, in one line."""
     at = proposal.checkpoint
-    where = f"go on from step {at.step} ({printable(at.name)})" if at else "begin again"
+    where = f"go on from {at.where} ({printable(at.name)})" if at else "begin again"
     first = ["end it"] if proposal.ends else []
     fewer = [f"on {some(proposal.nodes)} only"] if proposal.nodes else []
     return "; ".join([*first, where, *fewer, *(printable(change.text) for change in proposal.changes)])

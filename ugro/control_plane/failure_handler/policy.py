@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Change, Checkpoint, Job, JobState
-from ugro.common.text import duration
+from ugro.common.models import Attempt, Change, Checkpoint, Job, JobState
+from ugro.common.text import duration, some
 from ugro.control_plane.diagnosis.causes import CAUSES
 
 SAME_FAILURES = 2
@@ -47,38 +47,45 @@ def decide(
     checkpoint: Checkpoint | None,
     changes: tuple[Change, ...],
     left_out: Collection[str] = (),
+    unseen: Sequence[str] = (),
 ) -> Decision:
     """What to do about a job's trouble, given the checkpoint it would go on from and what would be changed.
 
-    `left_out` are nodes that it would go on without: nobody consents to that beforehand.
+    `left_out` are nodes that it would go on without, `unseen` is where a checkpoint may be that was not looked at, in
+    words: nobody consents beforehand to go on without a node, or to begin again although there may be a checkpoint.
     """
     action = spec.on_failure.action(cause)
     if action == "fail":
         return Decision("leave", f"{cause}: the job says that nothing is to be done about it")
     if not can_help(cause, changes):
         return Decision("leave", f"{cause}: the same would happen again")
-    step = checkpoint.step if checkpoint else None
-    where = f"after step {step}" if step is not None else "from the beginning"
-    same = _failures(job, cause, step)
+    where = f"after {checkpoint.where}" if checkpoint else "from the beginning"
+    same = _failures(job, cause, checkpoint)
     if same >= SAME_FAILURES and not changes and not left_out:
         return Decision("leave", f"{cause}: it failed {same} times {where}, another time would be no other")
     retries = len(job.past)
-    if action == "ask" or left_out:
-        return Decision("ask", f"{cause}: it may go well {where}")
+    doubt = f"; not searched for checkpoints: {some(unseen)}" if checkpoint is None and unseen else ""
+    if action == "ask" or left_out or doubt:
+        return Decision("ask", f"{cause}: it may go well {where}{doubt}")
     if retries >= spec.on_failure.max_retries:
         return Decision("ask", f"{cause}: it was tried again {retries} times, as often as the job allows")
     wait = spec.on_failure.backoff * 2**retries
     return Decision("retry", f"{cause}: tried again {where} in {duration(wait)}, as the job allows", wait)
 
 
-def _failures(job: Job, cause: str, step: int | None) -> int:
+def _failures(job: Job, cause: str, checkpoint: Checkpoint | None) -> int:
     """How many attempts with this code failed so, this one too: of one cause, with the same last checkpoint.
 
     An attempt's last checkpoint is where the one after it began.
     """
-    began = [past.step for past in job.past] + [job.resume_from.step if job.resume_from else None]
-    before = zip(job.past, began[1:], strict=True)
-    return 1 + sum((past.cause, last, past.code.attempt) == (cause, step, job.code.attempt) for past, last in before)
+    began: list[Attempt | Checkpoint | None] = [*job.past, job.resume_from]
+    before = zip(job.past, map(_position, began[1:]), strict=True)
+    now = cause, _position(checkpoint), job.code.attempt
+    return 1 + sum((past.cause, last, past.code.attempt) == now for past, last in before)
+
+
+def _position(began: Attempt | Checkpoint | None) -> tuple[int | None, int | None]:
+    return (began.step, None if began.step is not None else began.epoch) if began else (None, None)
 
 
 def can_help(cause: str, changes: tuple[Change, ...]) -> bool:

@@ -46,7 +46,8 @@ def next_attempt(
     `script` is the text of the job's script, `wanted` its arguments by name, `nodes` a number or names.
 
     Raises:
-        InputError: the job has not ended, the script has no such argument, or cannot be told of a checkpoint.
+        InputError: the job has not ended, the script has no such argument, or cannot be told of a checkpoint, or each
+            rank has a part of its own in that, and there would be more or fewer ranks.
         ValidationError: `nodes` makes no sense.
     """
     if not job.state.ended:
@@ -58,9 +59,23 @@ def next_attempt(
         changes = (*changes, Change(name="--nodes", before=_shown(spec.nodes), after=nodes))
     asked = JobSpec.model_validate(fields)
     if checkpoint:
+        _require_ranks(job, asked, checkpoint)
         rules = asked.checkpoints.model_copy(update={"resume": words_for(asked, script)})
         asked = asked.model_copy(update={"checkpoints": rules})
     return NextAttempt(_queued_again(job, asked, checkpoint), asked, changes)
+
+
+def _require_ranks(job: Job, spec: JobSpec, checkpoint: Checkpoint) -> None:
+    """Of nodes that had no part in the job before, only the launch shows how many ranks they run."""
+    before = {share.node: share.nproc for share in job.placement.shares} if job.placement else {}
+    ranks: int | None = None
+    if isinstance(spec.nodes, tuple) and set(spec.nodes) <= set(before):
+        ranks = sum(before[node] for node in spec.nodes)
+    elif isinstance(spec.nodes, int) and len(set(before.values())) == 1:
+        ranks = spec.nodes * next(iter(before.values()))
+    if checkpoint.ranks and ranks and ranks != checkpoint.ranks:
+        told = f"{checkpoint.name} has the parts of {checkpoint.ranks} ranks, and there would be {ranks}"
+        raise InputError(told, f"resume on nodes with {checkpoint.ranks} ranks, or begin again: --from 0")
 
 
 def words_for(spec: JobSpec, script: str) -> str:
@@ -100,6 +115,9 @@ def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job
         reason=job.reason,
         cause=job.first_failure.cause if job.first_failure else None,
         step=job.resume_from.step if job.resume_from else None,
+        epoch=job.resume_from.epoch if job.resume_from else None,
+        source=job.resume_from.attempt if job.resume_from else None,
+        launched_at=job.launched_at,
     )
     return job.model_copy(
         update={
@@ -114,7 +132,7 @@ def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job
             "abandoned": (),
         }
         | dict.fromkeys(
-            ("started_at", "ended_at", "unknown_since", "first_failure", "wish", "peak_mib", "alert"),
+            ("launched_at", "started_at", "ended_at", "unknown_since", "first_failure", "wish", "peak_mib", "alert"),
         )
     )
 

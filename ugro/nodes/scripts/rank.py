@@ -80,6 +80,22 @@ def shared_batch() -> dict[str, str]:
     return {"UGRO_BATCH_SHARE": share, "UGRO_GRADIENT_WEIGHT": str(float(share) * int(os.environ["WORLD_SIZE"]))}
 
 
+def own_checkpoint(command: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment with this rank's own part of the checkpoint, where each rank has one.
+
+    The path has `{rank}` in the place of its number, or `{part}` where parts count from 1, as Python's str.format does.
+    """
+    if "UGRO_RESUME_EACH" not in os.environ:
+        return command, {}
+    rank, path = int(os.environ["RANK"]), os.environ["UGRO_RESUME_FROM"]
+
+    def number(match: re.Match[str]) -> str:
+        return str(rank + (match[1] == "part")).zfill(int(match[2] or 0))
+
+    own = re.sub(r"\{(rank|part)(?::0(\d+)d)?\}", number, path)
+    return [word.replace(path, own) for word in command], {"UGRO_RESUME_FROM": own}
+
+
 def catches(pid: int, number: int) -> bool:
     """Whether a process has a handler for a signal: one without would be killed by most of them."""
     with open(f"/proc/{pid}/status") as file:
@@ -201,7 +217,9 @@ def main() -> None:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)
     limit, warning = seconds("UGRO_TIME_LIMIT"), seconds("UGRO_TIME_WARNING")
-    env = dict(os.environ, **shared_batch())
+    command, resume = own_checkpoint(command)
+    env = dict(os.environ, **shared_batch(), **resume)
+    env.pop("UGRO_RESUME_EACH", None)
     out_of_memory = OutOfMemory()
     with open(base + ".log", "ab", buffering=0) as log:
         try:
