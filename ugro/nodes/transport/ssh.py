@@ -38,7 +38,7 @@ from ugro.nodes.transport.base import (
     conclude,
 )
 from ugro.nodes.transport.host_keys import HostKeyCheck
-from ugro.nodes.transport.shell import SHELL_COMMAND, Channel, KeptShell
+from ugro.nodes.transport.shell import SHELL_COMMAND, START_TIMEOUT, Channel, KeptShell
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 ENCRYPTED_HINT = "load it into ssh-agent (ssh-add), or name another key: identity_file"
@@ -70,7 +70,7 @@ class SshTransport(Transport):
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting = asyncio.Lock()
         self._sessions = asyncio.Semaphore(SESSIONS_PER_NODE)
-        self._shell = KeptShell(self.name, self._open_shell)
+        self._shell = KeptShell(self.name, self._open_shell, lambda: self.run("", timeout=START_TIMEOUT))
         self._failures = 0
         self._retry_at = 0.0
         self._last_error: NodeError | None = None
