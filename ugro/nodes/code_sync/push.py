@@ -27,6 +27,7 @@ from ugro.nodes.code_sync.manifest import Entry, encoded, read_manifest
 from ugro.nodes.scripts import load
 from ugro.nodes.scripts.receive_code import local
 from ugro.nodes.transport import Transport
+from ugro.nodes.transport.ssh_config import find_route
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of file content sent so far and in all."""
@@ -191,9 +192,9 @@ class _Push:
 
     async def _rsync(self, missing: Mapping[int, Entry], place: Mapping[str, Any]) -> str:
         total = sum(entry["size"] for entry in missing.values())
-        command = rsync.rsync_command(
-            self._transport.node, self._snapshot, local(place["tree"]), [local(source) for source in place["sources"]]
-        )
+        node = self._transport.node
+        sources = [local(source) for source in place["sources"]]
+        command = rsync.rsync_command(node, self._snapshot, local(place["tree"]), sources, await find_route(node))
         names = [local(entry["name"]) for entry in missing.values()]
         return await rsync.send(command, names, lambda done: self._progress(done, total), self._seconds)
 
