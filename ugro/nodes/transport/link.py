@@ -306,16 +306,8 @@ class _Way:
         self._through = through
         self._end: Callable[[], object] = lambda: None
         self._complaint: IO[bytes] | None = None
+        self.said = ""
         self.arguments: dict[str, Any] = {}
-
-    @property
-    def said(self) -> str:
-        """The last line that a ProxyCommand complained with."""
-        if not self._complaint:
-            return ""
-        self._complaint.seek(0)
-        lines = self._complaint.read(COMPLAINT_LIMIT).decode("utf-8", "replace").strip().splitlines()
-        return printable(lines[-1])[:200] if lines else ""
 
     async def open(self) -> None:
         """Prepare `arguments`, with which asyncssh connects.
@@ -348,14 +340,19 @@ class _Way:
                 )
             except BaseException:
                 ours.close()
+                self._complaint.close()
                 raise
         # Whoever forgets to close a transport leaves nothing behind.
-        self._end = weakref.finalize(self, _end_proxy, process)
+        self._end = weakref.finalize(self, _end_proxy, process, self._complaint)
         ours.setblocking(False)
         return ours
 
     def close(self) -> None:
-        """Let go of the way. A ProxyCommand is ended; a jump host's connection is its owner's."""
+        """Let go of the way. A ProxyCommand is ended; `said` has the last line it complained with."""
+        if self._complaint and not self._complaint.closed:
+            self._complaint.seek(0)
+            lines = self._complaint.read(COMPLAINT_LIMIT).decode("utf-8", "replace").strip().splitlines()
+            self.said = printable(lines[-1])[:200] if lines else ""
         self._end()
 
     async def wait_closed(self) -> None:
@@ -366,7 +363,8 @@ class _Way:
         connection.set_tunnel(self._through or self)
 
 
-def _end_proxy(process: subprocess.Popen[bytes]) -> None:
+def _end_proxy(process: subprocess.Popen[bytes], complaint: IO[bytes]) -> None:
+    complaint.close()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -143,8 +143,8 @@ def explain_login(
             node, f"{place} knows our key and still refuses the login{said}", f"{why} Its log says: journalctl -u ssh"
         )
     if not login.tried:
-        return _no_key(node, place, hop, keys)
-    missing = [*keys.problems, *keys.notes, *not_honoured(hop.values, Use.AT_LOGIN)]
+        return _no_key(node, place, hop, keys, login)
+    missing = [*keys.problems, *keys.notes, *_not_honoured(hop, login)]
     also = f"; {'; '.join(missing)}" if missing else ""
     return AuthenticationFailed(
         node,
@@ -154,8 +154,12 @@ def explain_login(
     )
 
 
-def _no_key(node: str, place: str, hop: Settings, keys: Credentials) -> NodeError:
-    more = not_honoured(hop.values, Use.AT_LOGIN)
+def _not_honoured(hop: Settings, login: Login) -> list[str]:
+    return not_honoured(hop.values, Use.AT_LOGIN, offered=login.offered or ())
+
+
+def _no_key(node: str, place: str, hop: Settings, keys: Credentials, login: Login) -> NodeError:
+    more = _not_honoured(hop, login)
     if keys.encrypted:
         return KeyUnusable(
             node, f"{', '.join(keys.encrypted)} is encrypted, and no agent holds it", "; ".join([ENCRYPTED_HINT, *more])

@@ -23,12 +23,16 @@ class Use(StrEnum):
 
 @dataclass(frozen=True)
 class Option:
-    """One option. `note` says why, or what to do instead; with a value among `unset` it counts as not set."""
+    """One option. `note` says why, or what to do instead; with a value among `unset` it counts as not set.
+
+    One that is about a `method` to log in matters only where sshd offers that.
+    """
 
     name: str
     use: Use
     note: str = ""
     unset: tuple[str, ...] = ("", "no", "false", "none")
+    method: str = ""
 
 
 def _options(use: Use, note: str, *names: str) -> list[Option]:
@@ -73,7 +77,8 @@ OPTIONS: tuple[Option, ...] = (
         "load the security key into the agent: ssh-add",
         unset=("", "no", "none", "internal", "$SSH_SK_PROVIDER"),
     ),
-    *_options(Use.AT_LOGIN, "UGRO logs in with a key: ssh-copy-id", "GSSAPIAuthentication", "HostbasedAuthentication"),
+    Option("GSSAPIAuthentication", Use.AT_LOGIN, "UGRO logs in with a key: ssh-copy-id", method="gssapi-with-mic"),
+    Option("HostbasedAuthentication", Use.AT_LOGIN, "UGRO logs in with a key: ssh-copy-id", method="hostbased"),
     *_options(Use.IGNORED, "part of GSSAPIAuthentication", "GSSAPIDelegateCredentials", "GSSAPIKeyExchange"),
     *_options(
         Use.IGNORED,
@@ -132,14 +137,14 @@ OPTIONS: tuple[Option, ...] = (
 BY_NAME: Mapping[str, Option] = {option.name.lower(): option for option in OPTIONS}
 
 
-def not_honoured(values: Mapping[str, Sequence[str]], *uses: Use) -> list[str]:
+def not_honoured(values: Mapping[str, Sequence[str]], *uses: Use, offered: Sequence[str] = ()) -> list[str]:
     """The options of these uses that are set, each as a sentence for a person: what is set, and what to do.
 
-    `values` are by lower-case name, as `ssh -G` prints them.
+    `values` are by lower-case name, as `ssh -G` prints them; `offered` are the methods to log in that sshd names.
     """
     found = [(option, value) for name, option in BY_NAME.items() for value in values.get(name, ())[:1]]
     return [
         f"{option.name} {value} is not honoured ({option.note})"
         for option, value in found
-        if option.use in uses and value.lower() not in option.unset
+        if option.use in uses and value.lower() not in option.unset and (not option.method or option.method in offered)
     ]
