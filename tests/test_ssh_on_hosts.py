@@ -181,11 +181,9 @@ def test_a_key_for_another_place_or_an_account_that_expired_is_a_refusal(bed: Te
 
 def test_root_that_may_not_log_in_is_told(bed: Testbed) -> None:
     """sshd knows root's key and refuses all the same: no second factor, and nothing to copy."""
-    path = bed.gpu1.path(".").resolve().parent
-    keys = path / "root_keys"
-    keys.write_text((bed.root / "id_ed25519.pub").read_text())
+    bed.gpu1.write("root_keys", (bed.root / "id_ed25519.pub").read_text())
     bed.master.write("inventory.yaml", f"nodes:\n  gpu1: {{address: {bed.gpu1.address}, user: root}}\n")
-    with sshd(bed.gpu1, "StrictModes no", "PermitRootLogin no", f"AuthorizedKeysFile {keys}"):
+    with sshd(bed.gpu1, "StrictModes no", "PermitRootLogin no", "AuthorizedKeysFile /home/ob/root_keys"):
         error = error_of(bed)
     assert error["code"] == "authentication", error
     assert "knows our key and still refuses" in error["message"] and "PermitRootLogin" in error["hint"]

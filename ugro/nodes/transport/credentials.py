@@ -78,6 +78,8 @@ async def gather_credentials(settings: Settings, only: str | None = None) -> Cre
 def _read(path: str, certificates: Sequence[asyncssh.SSHCertificate]) -> _File:
     try:
         pairs = asyncssh.load_keypairs([path], certlist=list(certificates))
+        for pair in pairs:
+            pair.set_comment(path)  # what a person looks for in a message
         return _File(path, pairs, pairs[0].key_public_data if pairs else None)
     except FileNotFoundError:
         return _File(path, public=_public(path))
@@ -169,7 +171,7 @@ def _accepted(pair: asyncssh.SSHKeyPair, settings: Settings, found: Credentials)
 
 
 def pair_name(pair: asyncssh.SSHKeyPair) -> str:
-    """How a person knows a key: its file or its comment."""
+    """How a person knows a key: its file, or what the agent calls it."""
     return printable(pair.get_comment(errors="replace") or pair.get_algorithm())
 
 
