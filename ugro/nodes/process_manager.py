@@ -6,13 +6,17 @@ them, so a controller that was killed finds the same world again.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, ValidationError
 
 from ugro.common.errors import NodeRefused
+from ugro.common.fields import Line
+from ugro.common.models import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.nodes.scripts import load
@@ -23,6 +27,8 @@ PORTS = (29500, 30499)
 
 CHECKPOINT_REQUEST = "checkpoint-request"
 """The file in a run's folder that appears when a checkpoint is asked for; ranks find its path in their environment."""
+
+_STORAGE = re.compile(r"[!-~]{1,100}")
 
 START_TIMEOUT = 30.0
 PREPARE_TIMEOUT = 60.0
@@ -65,15 +71,15 @@ def run_token(uid: str, paths: RunPaths) -> str:
     return f"{uid}/{paths.attempt}/{paths.node_rank}"
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(Record):
     """What a node said just before the launch. `address` is the one it uses towards its peer."""
 
-    python: str
-    torch: str
-    address: str | None
-    interface: str | None
-    port: int | None
+    python: Line
+    torch: Line | None
+    address: Line | None
+    interface: Line | None
+    port: Annotated[int, Field(ge=1, le=65535)] | None
+    route_error: str | None = None
 
 
 def torchrun_command(launch: Launch) -> list[str]:
@@ -164,7 +170,10 @@ async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -
     """
     outcome = await transport.run(load("folder.sh"), (base_dir, job, uid))
     _require(transport, outcome, f"cannot make a folder for {job} in {base_dir}")
-    return outcome.text.strip()
+    storage = outcome.text.strip()
+    if not _STORAGE.fullmatch(storage):
+        raise NodeRefused(transport.name, f"{base_dir}/storage-id there makes no sense: {printable(storage)[:80]!r}")
+    return storage
 
 
 async def run_python(transport: Transport, program: str, args: Sequence[str], timeout: float) -> Outcome:
@@ -193,16 +202,20 @@ async def prepare(transport: Transport, peer: str, ports: tuple[int, int] | None
     """
     outcome = await run_python(transport, "prepare.py", (peer, *map(str, ports or ())), PREPARE_TIMEOUT)
     _require(transport, outcome, "the look before the launch failed")
-    seen = json.loads(outcome.text)
     name, python = transport.name, transport.node.python
-    if not seen["torch"]:
+    try:
+        seen = Prepared.model_validate_json((outcome.text.splitlines() or [""])[-1])
+    except ValidationError:
+        hint = f"try there: {python} -c 'import sys; print(sys.version)'"
+        raise NodeRefused(name, f"what {python} says before the launch cannot be understood", hint) from None
+    if not seen.torch:
         raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
-    if ports and not seen["port"]:
+    if ports and not seen.port:
         raise NodeRefused(name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
-    if "route_error" in seen:
+    if seen.route_error is not None:
         hint = "set 'train_address' of the nodes to an address they reach each other at"
-        raise NodeRefused(name, f"no way to {peer}: {printable(seen['route_error'])}", hint)
-    return Prepared(seen["python"], seen["torch"], seen["address"], seen["interface"], seen["port"])
+        raise NodeRefused(name, f"no way to {peer}: {printable(seen.route_error)}", hint)
+    return seen
 
 
 async def start(transport: Transport, launch: Launch) -> None:
@@ -228,7 +241,7 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) ->
     args = (paths.run_dir, run_token(uid, paths), f"{grace:.0f}")
     outcome = await transport.run(load("stop.sh"), args, timeout=grace + 20)
     _require(transport, outcome, "its processes could not be ended")
-    match = re.search(r"^left((?: \d+)*)$", outcome.text, re.MULTILINE)
+    match = re.search(r"^left((?: [0-9]{1,10})*)$", outcome.text, re.MULTILINE)
     if not match:
         raise NodeRefused(transport.name, f"stopping gave no clear answer: {printable(outcome.text)[:100]}")
     return [int(pid) for pid in match[1].split()]
