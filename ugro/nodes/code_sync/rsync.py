@@ -80,7 +80,7 @@ def _through(jumps: Sequence[Settings]) -> str:
     command = ["ssh", *last.arguments, *_options(*STRICT, *_own(last))]
     if before:
         command += _options(f"ProxyCommand={_through(before)}")
-    return f"{shlex.join(command).replace('%', '%%')} -W '[%h]:%p' {shlex.quote(last.asked)}"
+    return f"{shlex.join(command).replace('%', '%%')} -W '[%h]:%p' -- {shlex.quote(last.asked)}"
 
 
 def rsync_command(

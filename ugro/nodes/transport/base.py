@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ugro.common.config import NodeConfig
-from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused
+from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused, ShellRefused
 from ugro.common.text import printable
 
 OUTPUT_LIMIT = 4 * 1024 * 1024
@@ -252,15 +252,18 @@ def refused_by_shell(node: str, said: bytes, foreign: str | None, status: int | 
     last = printable(lines[-1])[:LAST_WORDS] if lines else ""
     if foreign is not None:
         shell = printable(foreign)[:LAST_WORDS]
-        return NodeRefused(
+        return ShellRefused(
             node,
             f"the login shell did not run our script: a start-up file there put {shell} in its place",
             f"find `exec` in ~/.bashrc or ~/.profile there, and let it be for terminals only: [ -t 0 ] && exec {shell}",
         )
     details = [f"exit {status}"] * (status is not None) + [last] * bool(last)
     detail = f" ({': '.join(details)})" if details else ""
-    hint = next((hint for pattern, hint in _SHELL_HINTS if pattern.search(last)), _SHELL_HINT)
-    return NodeRefused(node, f"the login shell did not run our script{detail}", hint)
+    problem = f"the login shell did not run our script{detail}"
+    for pattern, hint in _SHELL_HINTS:
+        if pattern.search(last):
+            return ShellRefused(node, problem, hint)
+    return NodeRefused(node, problem, _SHELL_HINT)  # it may be out of processes or memory, which passes
 
 
 LAST_WORDS = 200

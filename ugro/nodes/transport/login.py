@@ -134,7 +134,7 @@ def explain_login(
     if login.offered and "publickey" not in login.offered:
         return AuthenticationFailed(
             node,
-            f"{place} takes no keys, only: {_words(login.offered)}{said}",
+            f"{place} takes no keys, only: {_words(login.offered)}",
             "set `PubkeyAuthentication yes` in its sshd_config: UGRO logs in with a key alone",
         )
     if login.signed:
@@ -148,7 +148,7 @@ def explain_login(
     also = f"; {'; '.join(missing)}" if missing else ""
     return AuthenticationFailed(
         node,
-        f"{place} does not accept our key (tried: {', '.join(login.tried)}{also}){said}",
+        f"{place} does not accept our key (tried: {', '.join(login.tried)}{also})",
         f"install it: {_copy_id(hop, keys)}; if it is there, sshd has another reason: AllowUsers, from= in "
         "authorized_keys, a locked account, modes of ~/.ssh or PubkeyAcceptedAlgorithms; see there: journalctl -u ssh",
     )

@@ -196,7 +196,7 @@ async def _resolve(node: NodeConfig, host: str, user: str | None, port: int | No
     arguments = (*config_arguments(node), *login_arguments(user, port))
     if not shutil.which("ssh"):
         return Settings(label, host, await asyncio.to_thread(_by_library, node, host, user, port), arguments)
-    command = ("ssh", "-G", *arguments, host)
+    command = ("ssh", "-G", *arguments, "--", host)  # a jump host may be called like an option
     status, said, complaint = await _output(*command)
     if status is None:
         hint = f"does a `Match exec` in it hang? Try: {shlex.join(command)}"
