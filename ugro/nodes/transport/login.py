@@ -146,10 +146,11 @@ def explain_login(
         return _no_key(node, place, hop, keys, login)
     missing = [*keys.problems, *keys.notes, *_not_honoured(hop, login)]
     also = f"; {'; '.join(missing)}" if missing else ""
+    other = f"{ENCRYPTED_HINT}; or " if keys.encrypted else ""
     return AuthenticationFailed(
         node,
         f"{place} does not accept our key (tried: {', '.join(login.tried)}{also})",
-        f"install it: {_copy_id(hop, keys)}; if it is there, sshd has another reason: AllowUsers, from= in "
+        f"{other}install it: {_copy_id(hop, keys)}; if it is there, sshd has another reason: AllowUsers, from= in "
         "authorized_keys, a locked account, modes of ~/.ssh or PubkeyAcceptedAlgorithms; see there: journalctl -u ssh",
     )
 
