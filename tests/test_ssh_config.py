@@ -138,6 +138,13 @@ async def refused(node: NodeConfig, kind: type[NodeError]) -> NodeError:
     return refusal.value
 
 
+async def said_by(*command: str) -> bytes:
+    """The output of a real `ssh`, whose servers are in this process."""
+    null, pipe = asyncio.subprocess.DEVNULL, asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, stdin=null, stdout=pipe)
+    return (await process.communicate())[0]
+
+
 def base(server: Server, folder: Path, key: bool = True) -> str:
     """The part of an ssh_config that every test of a server needs."""
     lines = f"HostName 127.0.0.1\nPort {server.port}\nUserKnownHostsFile {folder}/known\nGlobalKnownHostsFile none\n"
@@ -525,6 +532,11 @@ Host last
         node = write(config, server.known() + last.known())
         assert await reach(node) == "reached\n"
         assert (jump.users, last.users) == (["hop"], ["second"])
+        rsync = ssh_command(node, await find_route(node))
+        for command in (["ssh", "-o", "BatchMode=yes", "-F", f"{tmp_path}/config"], rsync):
+            assert await said_by(*command, "gpu", "echo by ssh") == b"by ssh\n"
+        assert (jump.users, last.users) == (["hop"] * 3, ["second"] * 3)
+        del jump.forwards[1:], last.forwards[1:]
         assert (jump.forwards, last.forwards) == ([("127.0.0.1", last.port)], [("127.0.0.1", server.port)])
         error = await refused(write(config, server.known()), HostKeyUnknown)
         assert f"the host key of the jump host last:{last.port}" in error.message
