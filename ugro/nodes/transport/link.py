@@ -7,14 +7,10 @@ import contextlib
 import errno
 import fnmatch
 import os
-import signal
 import socket
-import subprocess
-import tempfile
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import asyncssh
 from asyncssh.encryption import get_encryption_algs
@@ -30,13 +26,11 @@ from ugro.nodes.transport.host_keys import KEY_ALGORITHMS, HostKeyCheck
 from ugro.nodes.transport.login import ENCRYPTED_HINT, Login, explain_login, noting_client
 from ugro.nodes.transport.ssh_config import Settings, find_route
 from ugro.nodes.transport.ssh_options import Use, not_honoured
+from ugro.nodes.transport.way import Way
 
 SILENT_HINT = "is the machine on, and on this network?"
 FETCH_TIMEOUT = 15.0
 """Seconds for one kind of host key."""
-
-COMPLAINT_LIMIT = 64 * 1024
-"""Bytes of a ProxyCommand's stderr that are looked at."""
 
 GREETING_WAIT = 2.0
 """Seconds for the line with which sshd turns a connection away."""
@@ -117,7 +111,7 @@ class Link:
         keys: list[asyncssh.SSHKey] = []
         refused: Exception = asyncssh.KeyExchangeFailed("no kind of host key in common")
         for algorithm in KEY_ALGORITHMS:
-            way = _Way(hop, through)
+            way = Way(hop, through)
             # A server without a key of that kind says so, or just hangs up.
             try:
                 async with asyncio.timeout(FETCH_TIMEOUT):
@@ -146,7 +140,7 @@ class Link:
         keys = await gather_credentials(hop, only)
         if only and not keys.pairs:
             raise _unusable(self._node.name, only, keys)
-        login, way = Login(), _Way(hop, through)
+        login, way = Login(), Way(hop, through)
         try:
             await way.open()
             connection = await asyncssh.connect(
@@ -176,7 +170,7 @@ class Link:
         check: HostKeyCheck,
         keys: Credentials,
         login: Login,
-        way: _Way,
+        way: Way,
     ) -> NodeError:
         is_jump = hop is not self.target
         if isinstance(error, asyncssh.HostKeyNotVerifiable):
@@ -220,7 +214,7 @@ class Link:
     def _place(self, hop: Settings) -> str:
         return f"the jump host {printable(hop.label)}: " if hop is not self.target else ""
 
-    def _explain(self, hop: Settings, error: Exception, way: _Way) -> NodeError:
+    def _explain(self, hop: Settings, error: Exception, way: Way) -> NodeError:
         """The error a person can act on, for what asyncssh and the system raise while connecting."""
         name, target, before = self._node.name, self.target, self._route[: self._route.index(hop)]
         jumps = [printable(jump.label) for jump in self._route[:-1]]
@@ -295,81 +289,6 @@ class Link:
         return options
 
 
-class _Way:
-    """How one hop's bytes travel: over a jump host's connection, a ProxyCommand, or a plain socket.
-
-    A connection keeps it in the place of asyncssh's tunnel, and closes it when it is lost.
-    """
-
-    def __init__(self, hop: Settings, through: asyncssh.SSHClientConnection | None) -> None:
-        self._hop = hop
-        self._through = through
-        self._end: Callable[[], object] = lambda: None
-        self._complaint: IO[bytes] | None = None
-        self.said = ""
-        self.arguments: dict[str, Any] = {}
-
-    async def open(self) -> None:
-        """Prepare `arguments`, with which asyncssh connects.
-
-        Raises:
-            OSError: the ProxyCommand cannot be started, or BindInterface is not there.
-        """
-        if self._through:
-            self.arguments = {"tunnel": self._through}
-        elif command := self._hop.get("proxycommand"):
-            self.arguments = {"sock": self._start(self._hop.expand(command))}
-        else:
-            families = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
-            family = families.get(self._hop.get("addressfamily").lower(), socket.AF_UNSPEC)
-            self.arguments = {"family": family} | _local_address(self._hop, family)
-
-    def _start(self, command: str) -> socket.socket:
-        """Start a ProxyCommand as ssh does, but without a terminal: nobody is asked for a password."""
-        self._complaint = tempfile.TemporaryFile()  # noqa: SIM115 — it lives as long as the process
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                process = subprocess.Popen(
-                    [os.environ.get("SHELL") or "/bin/sh", "-c", f"exec {command}"],
-                    stdin=theirs.fileno(),
-                    stdout=theirs.fileno(),
-                    stderr=self._complaint.fileno(),
-                    env={**os.environ, "SSH_ASKPASS_REQUIRE": "never"},
-                    start_new_session=True,
-                )
-            except BaseException:
-                ours.close()
-                self._complaint.close()
-                raise
-        # Whoever forgets to close a transport leaves nothing behind.
-        self._end = weakref.finalize(self, _end_proxy, process, self._complaint)
-        ours.setblocking(False)
-        return ours
-
-    def close(self) -> None:
-        """Let go of the way. A ProxyCommand is ended; `said` has the last line it complained with."""
-        if self._complaint and not self._complaint.closed:
-            self._complaint.seek(0)
-            lines = self._complaint.read(COMPLAINT_LIMIT).decode("utf-8", "replace").strip().splitlines()
-            self.said = printable(lines[-1])[:200] if lines else ""
-        self._end()
-
-    async def wait_closed(self) -> None:
-        """Nothing remains to wait for."""
-
-    def keep(self, connection: asyncssh.SSHClientConnection) -> None:
-        """Let the connection close this way, and all before it, with itself."""
-        connection.set_tunnel(self._through or self)
-
-
-def _end_proxy(process: subprocess.Popen[bytes], complaint: IO[bytes]) -> None:
-    complaint.close()
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def _refuse_impossible(node: str, hop: Settings) -> None:
     """See that nothing is asked for which UGRO cannot do, and without which the connection would be another one.
 
@@ -409,26 +328,6 @@ def _environment(hop: Settings) -> dict[str, str]:
         key, _, value = line.partition("=")
         sent[key] = value
     return {key: value for key, value in sent.items() if key != "LANG" and not key.startswith("LC_")}
-
-
-def _local_address(hop: Settings, family: int) -> dict[str, Any]:
-    """BindAddress, or the address of BindInterface.
-
-    Raises:
-        OSError: there is no such interface, or it has no address.
-    """
-    if address := hop.get("bindaddress"):
-        return {"local_addr": (address, 0)}
-    if not (interface := hop.get("bindinterface")):
-        return {}
-    import psutil  # hardly anybody binds to an interface
-
-    families = (family,) if family else (socket.AF_INET, socket.AF_INET6)
-    for wanted in families:
-        for found in psutil.net_if_addrs().get(interface, ()):
-            if found.family == wanted:
-                return {"local_addr": (found.address.partition("%")[0], 0)}
-    raise OSError(errno.ENODEV, f"BindInterface {interface} is not there, or has no address")
 
 
 def _unusable(node: str, key: str, keys: Credentials) -> KeyUnusable:
