@@ -57,7 +57,7 @@ def test_another_shell_in_the_place_of_ours_is_named_and_runs_nothing(bed: Testb
     bed.gpu1.write(".bashrc", f'PATH="$PATH:{sys.exec_prefix}/bin"; exec {shell}\n')
     for answer in both(bed):
         assert answer["code"] == "node_refused" and answer["seconds"] < 8, answer
-        if shell in ("sh", "bash", "zsh"):
+        if shell in ("sh", "bash", "zsh", "tcsh"):
             assert f"put {shell} in its place" in answer["message"] and f"exec {shell}" in answer["hint"]
         else:
             assert "did not run our script" in answer["message"] and "~/.bashrc" in answer["hint"]

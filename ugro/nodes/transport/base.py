@@ -49,11 +49,12 @@ Output = Callable[[str, bytes], None]
 
 
 def guard(marker: str) -> str:
-    """The line that lets only our own /bin/sh pass; another shell says its name after the marker and a dash.
+    """The line that lets only our own /bin/sh pass; another shell says its name after the marker and a dash, and ends.
 
-    Shells of other families (fish, tcsh) fail at `$0`, and so do interpreters.
+    tcsh understands it as sh does. fish does not parse `$1`, and interpreters nothing of it.
     """
-    return f'{INTACT} : $0; test "$1" = {OURS} || {{ printf \'\\n%s - %s\\n\' {marker} "$0"; exit 126; }}; set +eux'
+    ours = f'test "$1" = {OURS}'
+    return f"{INTACT}; {ours} || printf '\\n%s - %s\\n' {marker} \"$0\"; {ours} || exit 126; set +eux"
 
 
 @dataclass(frozen=True)

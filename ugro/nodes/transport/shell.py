@@ -177,12 +177,15 @@ class _Shell:
         line += f"exec 2>/dev/null; {needed} || {{ echo '{MISSING}'; exit 127; }}; printf '\\n%s %s\\n' {mark} $$\n"
         await self.channel.write(line.encode())
         said = bytearray()
-        while not (started := re.search(rb"\n%s ([0-9]{1,10})\n" % mark.encode(), said)):
+        # The first word counts: tcsh names itself, and does the rest of the line before it ends.
+        while not (started := re.search(rb"\n%s (-|[0-9]{1,10})[ \n]" % mark.encode(), said)):
             del said[:-CHATTER_KEPT]
             chunk = await self.channel.read()
             if not chunk:
                 raise self._not_started(mark, said)
             said += chunk
+        if started[1] == b"-":
+            raise self._not_started(mark, said)
         self.leader = int(started[1])
 
     async def call(self, script: str, args: Sequence[str], on_output: Output | None) -> Outcome:
@@ -223,7 +226,7 @@ class _Shell:
     def _not_started(self, mark: str, said: bytearray) -> NodeError:
         if not self.channel.linked:
             return LinkLost(self._node, "the connection broke before a command could start", "the next try reconnects")
-        other = re.search(rb"\n%s - (.*)\n" % mark.encode(), said)
+        other = re.search(rb"\n%s - (.*)" % mark.encode(), said)
         return refused_by_shell(self._node, bytes(said), other[1].decode("utf-8", "replace") if other else None)
 
 
