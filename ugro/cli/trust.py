@@ -12,15 +12,10 @@ from ugro.cli.app import App, command
 from ugro.common.config import NodeConfig
 from ugro.common.errors import HostKeyChanged, HostKeyUnknown, InputError
 from ugro.common.text import printable
-from ugro.nodes.transport.host_keys import (
-    fetch_host_keys,
-    known_hosts_files,
-    known_hosts_name,
-    record_host_keys,
-    recorded_keys,
-    writable_known_hosts,
-)
-from ugro.nodes.transport.ssh import connection_options, explain_connect_error
+from ugro.nodes.transport.host_keys import HostKeyCheck, record_host_keys, writable_known_hosts
+from ugro.nodes.transport.link import open_link
+from ugro.nodes.transport.ssh import limits
+from ugro.nodes.transport.ssh_config import Settings
 
 
 @command()
@@ -35,9 +30,11 @@ def trust(app: App, node: str, fingerprint: str | None, replace: bool) -> None:
     config = app.inventory.node(node)
     if config.local:
         raise InputError(f"{node} is this machine; there is no host key to trust")
-    options, keys = asyncio.run(_fetch(config))
-    name, path = known_hosts_name(config, options), writable_known_hosts(options)
-    recorded = recorded_keys(known_hosts_files(options), config, options)
+    target, keys = asyncio.run(_fetch(config))
+    check, path = HostKeyCheck(node, target, is_jump=False), writable_known_hosts(target)
+    recorded = check.recorded
+    if set(keys) & set(check.revoked):
+        raise check.error("revoked")
     prints = {key.get_fingerprint(): key for key in keys}
     if set(prints) & {key.get_fingerprint() for key in recorded}:
         click.echo(f"{node} is trusted already: {path} has {', '.join(set(prints))}")
@@ -52,16 +49,13 @@ def trust(app: App, node: str, fingerprint: str | None, replace: bool) -> None:
     for key in keys:
         click.echo(f"{node} ({config.address}) offers {printable(key.get_algorithm())} {key.get_fingerprint()}")
     _agree(node, set(prints), fingerprint)
-    record_host_keys(path, name, keys, replace)
-    click.echo(f"recorded in {path} as {name}")
+    record_host_keys(path, target.known_as, keys, replace)
+    click.echo(f"recorded in {path} as {target.known_as}")
 
 
-async def _fetch(config: NodeConfig) -> tuple[asyncssh.SSHClientConnectionOptions, list[asyncssh.SSHKey]]:
-    options = await connection_options(config)
-    try:
-        return options, await fetch_host_keys(config, options)
-    except (OSError, asyncssh.Error) as error:
-        raise explain_connect_error(config, error) from None
+async def _fetch(config: NodeConfig) -> tuple[Settings, list[asyncssh.SSHKey]]:
+    link = await open_link(config, limits())
+    return link.target, await link.host_keys()
 
 
 def _agree(node: str, offered: set[str], fingerprint: str | None) -> None:

@@ -14,6 +14,7 @@
     │   ├── LinkLost                   the command's outcome is unknown
     │   ├── CommandTimedOut
     │   └── NodeRefused                the node answered, and cannot do what was asked
+    │       └── ShellRefused           its login leads to no /bin/sh, and no waiting changes that
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is torn or edited; the others are not
     │   │   └── RecordNewer            … or of a newer UGRO, and left as it is
@@ -153,6 +154,12 @@ class NodeRefused(NodeError):
     """The node answered and cannot do what was asked: no python, no space, no such file."""
 
     code = "node_refused"
+
+
+class ShellRefused(NodeRefused):
+    """The login works and runs no script of ours: another shell, an expired password, SFTP alone."""
+
+    lasting = True
 
 
 class StateError(UgroError):

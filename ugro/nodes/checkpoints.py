@@ -113,6 +113,10 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+class _Nonsense(Exception):
+    """What comes is not what a node of ours sends."""
+
+
 class _Receiver:
     """Takes the stream of `send_files.py` apart. What goes wrong here is kept, since a transport may not be told."""
 
@@ -129,6 +133,7 @@ class _Receiver:
         self._done = 0
         self._said = b""
         self.failure: OSError | None = None
+        self.nonsense = ""
 
     def __enter__(self) -> _Receiver:
         return self
@@ -142,10 +147,12 @@ class _Receiver:
         if stream == "stderr":
             self._said = (self._said + chunk)[-2000:]
             return
-        if self.failure:
+        if self.failure or self.nonsense:
             return
         try:
             self._feed(memoryview(chunk))
+        except _Nonsense as error:
+            self.nonsense = str(error)
         except OSError as error:
             self.failure = error
 
@@ -156,6 +163,8 @@ class _Receiver:
         if status != 0:
             lines = self._said.decode("utf-8", "replace").strip().splitlines()
             return printable(lines[-1]) if lines else f"exit {status}"
+        if self.nonsense:
+            return self.nonsense
         try:
             sums = _SUMS.validate_json(bytes(self._tail))
         except ValidationError:
@@ -179,12 +188,12 @@ class _Receiver:
         self._head += before
         if not newline:
             if len(self._head) > HEADER_LIMIT:
-                raise OSError("the list of its files has no end")
+                raise _Nonsense("the list of its files has no end")
             return chunk[len(chunk) :]
         try:
             self._files = _FILES.validate_json(bytes(self._head))
         except ValidationError:
-            raise OSError("the list of its files makes no sense") from None
+            raise _Nonsense("the list of its files makes no sense") from None
         self._total = sum(size for _, size in self._files)
         self._next()
         return chunk[len(before) + 1 :]

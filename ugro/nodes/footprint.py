@@ -86,16 +86,25 @@ def _footprint(transport: Transport, outcome: Outcome) -> Footprint:
     if outcome.status != 0:
         detail = printable(outcome.error_text) or f"exit {outcome.status}"
         raise NodeRefused(transport.name, f"{transport.node.base_dir}: {detail}")
-    records = list(_records(outcome.stdout.decode("utf-8", "surrogateescape")))
-    if outcome.truncated or not records or records[-1][0] != "end":
-        raise NodeRefused(transport.name, f"{transport.node.base_dir}: it did not say all that is in there")
-    return _assembled(records)
+    try:
+        records = list(_records(outcome.stdout.decode("utf-8", "surrogateescape")))
+        if not outcome.truncated and records and records[-1][0] == "end":
+            return _assembled(records)
+    except ValueError:
+        pass  # something else spoke, or not to its end
+    raise NodeRefused(transport.name, f"{transport.node.base_dir}: it did not say all that is in there")
 
 
 def _records(text: str) -> Iterator[list[str]]:
-    """The records of `footprint.sh`; one that is cut short ends them."""
+    """The records of `footprint.sh`; one that is cut short ends them.
+
+    Raises:
+        ValueError: there is one that it does not print.
+    """
     fields = iter(text.split("\0")[:-1])
     for word in fields:
+        if word not in FIELDS:
+            raise ValueError(f"no record is called {word!r}")
         # The numbers first: `zip` takes one field too many otherwise.
         yield [word, *(field for _, field in zip(range(FIELDS[word]), fields, strict=False))]
 
@@ -112,7 +121,7 @@ def _assembled(records: list[list[str]]) -> Footprint:
         total, files = map(int, counted.split())
         own = tuple(process for run, process in runs if uid and run.startswith(f"{uid}/"))
         jobs.append(JobFootprint(job_id, uid, total, files, bool(pids.split()), own))
-    other = tuple((name, int(counted.split()[0])) for name, counted in of("other"))
+    other = tuple((name, int(counted.partition(" ")[0])) for name, counted in of("other"))
     [[base_dir, exists]] = of("base")
     return Footprint(
         base_dir=base_dir,

@@ -12,10 +12,12 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ugro.common.errors import NodeRefused
+from ugro.common.fields import Line
 from ugro.common.models import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
@@ -31,6 +33,8 @@ CHECKPOINT_REQUEST = "checkpoint-request"
 INTERPRETER = re.compile(r"(python|pypy)[0-9.]*|sh|bash|dash|zsh|perl|ruby|node")
 NAME_LENGTH = 60
 """Characters that are kept of a program's name: a job may call its programs what it likes."""
+
+_STORAGE = re.compile(r"[!-~]{1,100}")
 
 START_TIMEOUT = 30.0
 PREPARE_TIMEOUT = 60.0
@@ -78,9 +82,9 @@ def run_token(uid: str, paths: RunPaths) -> str:
 class Way(Record):
     """How a node reaches its peer of a training: with which address of its own, over which interface."""
 
-    peer: str
-    address: str
-    interface: str | None
+    peer: Line
+    address: Line
+    interface: Line | None
 
 
 class Prepared(Record):
@@ -91,14 +95,14 @@ class Prepared(Record):
     `ways` lead to the peers it was asked about, and `errors` says by peer why there is none.
     """
 
-    python: str
-    torch: str | None
-    network: str
-    addresses: dict[str, str]
-    own: str | None
+    python: Line
+    torch: Line | None
+    network: Line
+    addresses: dict[Line, Line]
+    own: Line | None
     ways: tuple[Way, ...]
     errors: dict[str, str]
-    port: int | None
+    port: Annotated[int, Field(ge=1, le=65535)] | None
 
 
 def torchrun_command(launch: Launch) -> list[str]:
@@ -190,7 +194,10 @@ async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -
     """
     outcome = await transport.run(load("folder.sh"), (base_dir, job, uid))
     _require(transport, outcome, f"cannot make a folder for {job} in {base_dir}")
-    return outcome.text.strip()
+    storage = outcome.text.strip()
+    if not _STORAGE.fullmatch(storage):
+        raise NodeRefused(transport.name, f"{base_dir}/storage-id there makes no sense: {printable(storage)[:80]!r}")
+    return storage
 
 
 async def run_python(transport: Transport, program: str, args: Sequence[str], timeout: float) -> Outcome:
@@ -224,18 +231,16 @@ async def prepare(
     request = {"peers": list(peers), "knock": knock, "own": transport.node.train_address, "ports": ports}
     outcome = await run_python(transport, "prepare.py", (json.dumps(request),), PREPARE_TIMEOUT)
     _require(transport, outcome, "the look before the launch failed")
+    name, python = transport.name, transport.node.python
     try:
         seen = Prepared.model_validate_json((outcome.text.splitlines() or [""])[-1])
     except ValidationError:
-        said = printable(outcome.text)[:100]
-        raise NodeRefused(transport.name, f"the look before the launch brought no clear answer: {said}") from None
+        hint = f"try there: {python} -c 'import sys; print(sys.version)'"
+        raise NodeRefused(name, f"what {python} says before the launch cannot be understood", hint) from None
     if not seen.torch:
-        python = transport.node.python
-        raise NodeRefused(
-            transport.name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node"
-        )
+        raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
     if ports and not seen.port:
-        raise NodeRefused(transport.name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
+        raise NodeRefused(name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
     return seen
 
 
@@ -283,7 +288,7 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) ->
     args = (paths.run_dir, run_token(uid, paths), f"{grace:.0f}")
     outcome = await transport.run(load("stop.sh"), args, timeout=grace + 20)
     _require(transport, outcome, "its processes could not be ended")
-    match = re.search(r"^left((?: \d+)*)$", outcome.text, re.MULTILINE)
+    match = re.search(r"^left((?: [0-9]{1,10})*)$", outcome.text, re.MULTILINE)
     if not match:
         raise NodeRefused(transport.name, f"stopping gave no clear answer: {printable(outcome.text)[:100]}")
     return Stopped(tuple(int(pid) for pid in match[1].split()), _processes(outcome.text))

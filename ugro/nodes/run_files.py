@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Sequence
@@ -171,10 +172,10 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
 
 def _parse_rank(words: Sequence[str]) -> list[RankFiles]:
     match words:
-        case [rank, pid, "alive" | "gone" as life] if rank.isdigit() and pid.isdigit():
+        case [rank, pid, "alive" | "gone" as life] if _COUNT.fullmatch(rank) and _COUNT.fullmatch(pid):
             return [RankFiles(int(rank), int(pid), life == "alive")]
-        case [rank, pid, "ended", kind, value, at] if rank.isdigit() and pid.isdigit():
-            code = int(value) if kind == "code" and value.isdigit() else None
+        case [rank, pid, "ended", kind, value, at] if _COUNT.fullmatch(rank) and _COUNT.fullmatch(pid):
+            code = int(value) if kind == "code" and _COUNT.fullmatch(value) else None
             signal = value if kind == "signal" and value.isalnum() else None
             return [RankFiles(int(rank), int(pid), False, code, signal, _seconds(at))]
         case _:
@@ -183,7 +184,7 @@ def _parse_rank(words: Sequence[str]) -> list[RankFiles]:
 
 def _parse_limit(words: Sequence[str]) -> dict[int, str]:
     match words:
-        case [rank, "warned" | "unheard" | "ended" as limit, *_] if rank.isdigit():
+        case [rank, "warned" | "unheard" | "ended" as limit, *_] if _COUNT.fullmatch(rank):
             return {int(rank): limit}
         case _:
             return {}
@@ -212,11 +213,12 @@ def _parse_effort(words: Sequence[str]) -> dict[int, Effort]:
 
 
 def _number(words: Sequence[str]) -> int | None:
-    return int(words[0]) if words and words[0].lstrip("-").isdigit() else None
+    return int(words[0]) if words and re.fullmatch(r"-?[0-9]{1,10}", words[0]) else None
 
 
 def _seconds(word: str) -> float | None:
     try:
-        return float(word)
+        seconds = float(word)
     except ValueError:
         return None
+    return seconds if math.isfinite(seconds) else None

@@ -18,15 +18,19 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypeVar
+
+from pydantic import InstanceOf
 
 import ugro.nodes.code_sync.rsync as rsync
 from ugro.common.errors import NodeRefused, StateError
+from ugro.common.models import Record
 from ugro.common.text import printable, some
 from ugro.nodes.code_sync.manifest import Entry, encoded, read_manifest
 from ugro.nodes.scripts import load
 from ugro.nodes.scripts.receive_code import local
 from ugro.nodes.transport import Transport
+from ugro.nodes.transport.ssh_config import find_route
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of file content sent so far and in all."""
@@ -35,6 +39,11 @@ BLOCK = 256 * 1024
 PATIENCE_SECONDS = 300
 SLOWEST_LINK = 50_000
 """Bytes per second below which a push is given up."""
+
+CARRY_ONS = 10
+"""How often an unfinished push of another controller is carried on: it can be begun again only by one that lives."""
+
+SENSELESS = "what the node says of it cannot be understood"
 
 PYTHON_SCRIPT = """
 python=$1 program=$2
@@ -60,6 +69,32 @@ class PushReport:
     bytes_sent: int = 0
     seconds: float = 0.0
     note: str = ""
+
+
+class _Place(Record):
+    """What the node says of the place for the code. `missing` are numbers of the manifest.
+
+    Names may hold bytes that are no UTF-8 (as surrogates), which a plain `str` of pydantic refuses.
+    """
+
+    present: bool
+    staged: bool = False
+    unfinished: bool = False
+    holds: str = ""
+    missing: tuple[int, ...] | None = None
+    rsync: bool = False
+    tree: InstanceOf[str] = ""
+    sources: tuple[InstanceOf[str], ...] = ()
+
+
+class _Change(Record):
+    """What the node says of the replacement of earlier code; `conflicts` when it was asked for them."""
+
+    conflicts: tuple[InstanceOf[str], ...] | None = None
+    holds: str = ""
+
+
+A = TypeVar("A", bound=Record)
 
 
 async def push_code(
@@ -137,48 +172,54 @@ class _Push:
         """Do all the steps that are needed."""
         place = await self._begin()
         report = PushReport("present")
-        if not place["present"]:
+        if not place.present:
             report, place = await self._send(place)
-        if place["staged"]:
+        if place.staged:
             await self._replace("replace")
         return report
 
-    async def _send(self, place: Mapping[str, Any]) -> tuple[PushReport, dict[str, Any]]:
+    async def _send(self, place: _Place) -> tuple[PushReport, _Place]:
         """Send what is missing. Returns what was done, and what the node says then."""
-        missing = {number: self._entries[number] for number in place["missing"]}
+        if place.missing is None or not all(0 <= number < len(self._entries) for number in place.missing):
+            raise self._refusal(SENSELESS)
+        missing = {number: self._entries[number] for number in place.missing}
         report = PushReport("tar", len(missing), sum(entry["size"] for entry in missing.values()))
-        if missing and place["rsync"] and rsync.usable(self._transport):
+        if missing and place.rsync and rsync.usable(self._transport):
             problem = await self._rsync(missing, place)
             report = replace(report, note=f"rsync failed ({problem})") if problem else replace(report, method="rsync")
         parcel = Parcel(self._snapshot, {} if report.method == "rsync" else missing, self._progress)
         answer = await self._receive("finish", parcel)
-        return PushReport("present") if answer["present"] else report, answer
+        return PushReport("present") if answer.present else report, answer
 
     async def conflicts(self) -> list[str]:
         """Code that no snapshot knows is for the push to judge: it may be that of another master's job."""
         answer = await self._replace("check")
-        if "holds" in answer and (earlier := await asyncio.to_thread(self._manifest_of, answer["holds"])):
+        if answer.holds and (earlier := await asyncio.to_thread(self._manifest_of, answer.holds)):
             self._earlier = earlier
             answer = await self._replace("check")
-        return [str(name) for name in answer["conflicts"]]
+        if answer.conflicts is None:
+            raise self._refusal(SENSELESS)
+        return list(answer.conflicts)
 
-    async def _begin(self) -> dict[str, Any]:
+    async def _begin(self) -> _Place:
         place = await self._first_step()
-        if "holds" in place:
+        if place.holds:
             if names := await self.conflicts():
                 raise NodeRefused(self._transport.name, conflict_in_words(names), CONFLICT_HINT)
             place = await self._first_step()
-        if "holds" in place:
+        if place.holds:
             raise self._refusal("code is there already and holds other code: move it away")
         return place
 
-    async def _first_step(self) -> dict[str, Any]:
+    async def _first_step(self) -> _Place:
         """The first step, once nothing is unfinished: what a controller that was killed began may even be going on."""
         place = await self._receive("begin", self._manifest)
-        while "unfinished" in place:
+        for _ in range(CARRY_ONS):
+            if not place.unfinished:
+                return place
             await self._replace("carry_on")
             place = await self._receive("begin", self._manifest)
-        return place
+        raise self._refusal("what was begun there before does not come to its end")
 
     def _manifest_of(self, digest: str) -> bytes:
         """That of the snapshot before which is this code, empty: none is."""
@@ -189,26 +230,29 @@ class _Push:
                     return manifest
         return b""
 
-    async def _rsync(self, missing: Mapping[int, Entry], place: Mapping[str, Any]) -> str:
+    async def _rsync(self, missing: Mapping[int, Entry], place: _Place) -> str:
         total = sum(entry["size"] for entry in missing.values())
-        command = rsync.rsync_command(
-            self._transport.node, self._snapshot, local(place["tree"]), [local(source) for source in place["sources"]]
-        )
+        node = self._transport.node
+        sources = [local(source) for source in place.sources]
+        command = rsync.rsync_command(node, self._snapshot, local(place.tree), sources, await find_route(node))
         names = [local(entry["name"]) for entry in missing.values()]
         return await rsync.send(command, names, lambda done: self._progress(done, total), self._seconds)
 
-    async def _receive(self, step: str, data: bytes | AsyncIterable[bytes]) -> dict[str, Any]:
+    async def _receive(self, step: str, data: bytes | AsyncIterable[bytes]) -> _Place:
         """A step of the program that makes the new tree."""
         earlier = hashlib.sha256(self._earlier).hexdigest() if self._earlier else ""
-        return await self._run("receive_code.py", (step, self._job_dir, self._token, self._digest, earlier), data)
+        args = (step, self._job_dir, self._token, self._digest, earlier)
+        return self._understood(_Place, await self._run("receive_code.py", args, data))
 
-    async def _replace(self, step: str) -> dict[str, Any]:
+    async def _replace(self, step: str) -> _Change:
         """A step of the program that puts it in the place of earlier code."""
         args = (step, self._job_dir, self._token, self._digest)
-        return await self._run("replace_code.py", args, self._manifest + b"\n" + self._earlier)
+        return self._understood(
+            _Change, await self._run("replace_code.py", args, self._manifest + b"\n" + self._earlier)
+        )
 
-    async def _run(self, program: str, args: Sequence[str], data: bytes | AsyncIterable[bytes]) -> dict[str, Any]:
-        """Run a program of `scripts/`, and read its answer."""
+    async def _run(self, program: str, args: Sequence[str], data: bytes | AsyncIterable[bytes]) -> bytes:
+        """Run a program of `scripts/`. Returns its answer."""
         node = self._transport.node
         outcome = await self._transport.run(
             PYTHON_SCRIPT, (node.python, load(program), *args), data=data, timeout=self._seconds
@@ -223,8 +267,13 @@ class _Push:
             )
         if outcome.status != 0:
             raise self._refusal(printable(outcome.error_text) or f"exit {outcome.status}")
-        answer: dict[str, Any] = json.loads(outcome.stdout)
-        return answer
+        return outcome.stdout
+
+    def _understood(self, kind: type[A], answer: bytes) -> A:
+        try:
+            return kind.model_validate(json.loads((answer.splitlines() or [b""])[-1]))
+        except (ValueError, RecursionError):
+            raise self._refusal(SENSELESS) from None
 
     def _refusal(self, detail: str) -> NodeRefused:
         return NodeRefused(self._transport.name, f"the code cannot be placed in {self._job_dir}: {detail}")

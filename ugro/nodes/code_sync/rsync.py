@@ -15,6 +15,7 @@ from pathlib import Path
 from ugro.common.config import NodeConfig
 from ugro.common.text import printable
 from ugro.nodes.transport import LocalTransport, Transport
+from ugro.nodes.transport.ssh_config import Settings, config_arguments
 
 READ_SIZE = 64 * 1024
 _PROGRESS = re.compile(rb"(\d+) +\d+%")
@@ -25,14 +26,37 @@ def usable(transport: Transport) -> bool:
     return not isinstance(transport, LocalTransport) and bool(shutil.which("rsync") and shutil.which("ssh"))
 
 
-def ssh_command(node: NodeConfig) -> list[str]:
-    """The OpenSSH client with a node's settings. It asks nothing, and trusts no key that is not known."""
-    config = os.path.expanduser(node.ssh_config)
-    command = ["ssh", *(("-F", config) if os.path.exists(config) else ())]
+STRICT = ("BatchMode=yes", "StrictHostKeyChecking=yes")
+"""It asks nothing, and trusts no key that is not known; a jump host's no more than the node's."""
+
+OWN = {
+    "RemoteCommand": "none",
+    "RequestTTY": "no",
+    "SessionType": "default",
+    "StdinNull": "no",
+    "ForkAfterAuthentication": "no",
+    "PermitLocalCommand": "no",
+    "ForwardAgent": "no",
+    "ForwardX11": "no",
+    "Tunnel": "no",
+    "ClearAllForwardings": "yes",
+    "KnownHostsCommand": "none",
+    "VerifyHostKeyDNS": "no",
+    "NoHostAuthenticationForLocalhost": "no",
+    "UpdateHostKeys": "no",
+}
+"""What the transport does not do either, whatever ssh_config says. An older ssh does not know all of them."""
+
+
+def ssh_command(node: NodeConfig, route: Sequence[Settings] = ()) -> list[str]:
+    """The OpenSSH client with a node's settings, on the way that its transport takes."""
+    last = route[-1] if route else Settings(node.address, node.address, {})
+    command = ["ssh", *config_arguments(node), *_options(*STRICT)]
     # A master connection started here would live on and hold our pipes open; one that runs already is used.
-    for option in ("BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=8", "ControlMaster=no"):
-        command += ["-o", option]
-    command += ["-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"]
+    command += _options(f"ConnectTimeout={last.get('connecttimeout') or 8}", "ControlMaster=no")
+    command += _options("ServerAliveInterval=5", "ServerAliveCountMax=3", *_own(last))
+    if jumps := route[:-1]:
+        command += _options(f"ProxyCommand={_through(jumps)}")
     if node.port:
         command += ["-p", str(node.port)]
     if node.identity_file:
@@ -42,7 +66,26 @@ def ssh_command(node: NodeConfig) -> list[str]:
     return command
 
 
-def rsync_command(node: NodeConfig, snapshot: Path, tree: str, sources: Sequence[str]) -> list[str]:
+def _options(*options: str) -> list[str]:
+    return [word for option in options for word in ("-o", option)]
+
+
+def _own(settings: Settings) -> list[str]:
+    return [f"{name}={value}" for name, value in OWN.items() if settings.all(name.lower())]
+
+
+def _through(jumps: Sequence[Settings]) -> str:
+    """A ProxyCommand over these hosts. What ProxyJump starts would check their host keys as the file likes."""
+    *before, last = jumps
+    command = ["ssh", *last.arguments, *_options(*STRICT, *_own(last))]
+    if before:
+        command += _options(f"ProxyCommand={_through(before)}")
+    return f"{shlex.join(command).replace('%', '%%')} -W '[%h]:%p' -- {shlex.quote(last.asked)}"
+
+
+def rsync_command(
+    node: NodeConfig, snapshot: Path, tree: str, sources: Sequence[str], route: Sequence[Settings] = ()
+) -> list[str]:
     """Sends the files named on stdin into `tree`, and of a file that `sources` have in another version what differs.
 
     Without --ignore-times a source file of the same size and second would be taken for the wanted one.
@@ -52,7 +95,7 @@ def rsync_command(node: NodeConfig, snapshot: Path, tree: str, sources: Sequence
         "rsync",
         "--protect-args",
         "--rsh",
-        shlex.join(ssh_command(node)),
+        shlex.join(ssh_command(node, route)),
         "--from0",
         "--files-from=-",
         "--ignore-times",

@@ -1,14 +1,18 @@
 """What every transport promises, and how a script is framed so that any login shell delivers it unharmed.
 
-The command line sshd hands to the login shell is a constant without quotes inside, backslashes or newlines, so bash,
-zsh, fish and tcsh all read it alike. The script itself, with its arguments quoted by `shlex`, follows on stdin and
-is read by /bin/sh alone. Before the script runs, a line with a nonce is printed: what comes before it is the chatter
-of a `.bashrc` and is thrown away; the pid on that line is what ends the command when its time is up.
+The command line sshd hands to the login shell is a constant without single quotes inside, backslashes or newlines, so
+bash, zsh, fish and tcsh all read it alike. The script itself, with its arguments quoted by `shlex`, follows on stdin
+and is read by /bin/sh alone. Before the script runs, a line with a nonce is printed: what comes before it is the
+chatter of a `.bashrc` and is thrown away; the pid on that line is what ends the command when its time is up.
+
+A start-up file may `exec` another shell, which then reads our stdin as its own commands. Only the /bin/sh that we asked
+for has the argument OURS, so the first line of every script is a `guard`: any other shell names itself there and ends.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import secrets
 import shlex
 from abc import ABC, abstractmethod
@@ -17,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ugro.common.config import NodeConfig
-from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused
+from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused, ShellRefused
 from ugro.common.text import printable
 
 OUTPUT_LIMIT = 4 * 1024 * 1024
@@ -34,8 +38,23 @@ END_WAIT = 3.0
 
 READ_SIZE = 64 * 1024
 
+OURS = "ugro"
+"""The first argument of the /bin/sh that we ask for; a shell that a start-up file puts in its place has none."""
+
+INTACT = "UGRO=1"
+"""How a script begins. What a `.bashrc` that reads stdin left of one begins otherwise, and must not run."""
+
 Output = Callable[[str, bytes], None]
 """Called with "stdout" or "stderr" and the bytes as they come."""
+
+
+def guard(marker: str) -> str:
+    """The line that lets only our own /bin/sh pass; another shell says its name after the marker and a dash, and ends.
+
+    tcsh understands it as sh does. fish does not parse `$1`, and interpreters nothing of it.
+    """
+    ours = f'test "$1" = {OURS}'
+    return f"{INTACT}; {ours} || printf '\\n%s - %s\\n' {marker} \"$0\"; {ours} || exit 126; set +eux"
 
 
 @dataclass(frozen=True)
@@ -140,7 +159,8 @@ class Frame:
         """The constant command line for the login shell."""
         # Whole seconds, as every `timeout` knows them; rounded up, because 0 would mean no limit.
         bound = f"timeout -k {KILL_GRACE} {math.ceil(self.timeout)} " if self.timeout else ""
-        return f"exec {bound}/bin/sh -c 'eval \"$(head -c $0)\"' {len(self.head)}"
+        intact = f'case "$ugro" in {INTACT}*) eval "$ugro";; esac'
+        return f"exec {bound}/bin/sh -c 'ugro=\"$(head -c $0)\"; {intact}' {len(self.head)} {OURS}"
 
     @property
     def head(self) -> bytes:
@@ -148,7 +168,8 @@ class Frame:
         marker = f"UGRO-{self.nonce}"
         leader = "$PPID" if self.timeout else "$$"
         lines = [
-            f"echo; echo {marker} {leader}; echo >&2; echo {marker} >&2",
+            guard(marker),
+            f"unset ugro UGRO; echo; echo {marker} {leader}; echo >&2; echo {marker} >&2",
             f"set -- {shlex.join(self.args)}",
             self.script,
         ]
@@ -166,6 +187,7 @@ class Collector:
         self.kept = {"stdout": bytearray(), "stderr": bytearray()}
         self.truncated = False
         self.leader: int | None = None
+        self.foreign: str | None = None
 
     def feed(self, stream: str, chunk: bytes) -> None:
         """Take the next bytes of one stream."""
@@ -178,10 +200,12 @@ class Collector:
                 del before[:-CHATTER_LIMIT]
                 return
             if stream == "stdout":
-                leader = before[start:end].split()[1:]
-                if not leader:  # another shell (`exec fish` in a .bashrc) took our script for its own input
+                said = before[start:end].decode("utf-8", "replace").split(maxsplit=2)[1:]
+                if not said or not _PID.fullmatch(said[0]):  # another shell took our script for its own input
+                    self.foreign = said[-1] if said[:1] == ["-"] else self.foreign
+                    del before[:-CHATTER_LIMIT]
                     return
-                self.leader = int(leader[0])
+                self.leader = int(said[0])
             self._started[stream] = True
             chunk = bytes(before[end + 1 :])
         if chunk and self._on_output:
@@ -215,15 +239,56 @@ def conclude(node: str, status: int | None, collector: Collector, frame: Frame, 
     if frame.timeout and elapsed >= frame.timeout and status in (124, 137, -9, -15):
         raise CommandTimedOut(node, f"a command did not end within {frame.timeout:g} s and was ended")
     if not collector.started:
-        said = collector.chatter.decode("utf-8", "replace").strip().splitlines()
-        detail = f"exit {status}: {printable(said[-1])}" if said else f"exit {status}"
-        raise NodeRefused(
-            node,
-            f"the login shell did not run our script ({detail})",
-            "the account needs a shell that runs /bin/sh, and `timeout` and `head` from coreutils",
-        )
+        raise refused_by_shell(node, collector.chatter, collector.foreign, status)
     kept = collector.kept
     return Outcome(status, bytes(kept["stdout"]), bytes(kept["stderr"]), collector.truncated)
+
+
+def refused_by_shell(node: str, said: bytes, foreign: str | None, status: int | None = None) -> NodeRefused:
+    """Why a login did not lead to our /bin/sh, from its last words, and what to change on the node.
+
+    `foreign` is the name of the shell that read our script in its place.
+    """
+    lines = said.decode("utf-8", "replace").strip().splitlines()
+    last = printable(lines[-1])[:LAST_WORDS] if lines else ""
+    if foreign is not None:
+        shell = printable(foreign)[:LAST_WORDS]
+        return ShellRefused(
+            node,
+            f"the login shell did not run our script: a start-up file there put {shell} in its place",
+            f"find `exec` in ~/.bashrc or ~/.profile there, and let it be for terminals only: [ -t 0 ] && exec {shell}",
+        )
+    details = [f"exit {status}"] * (status is not None) + [last] * bool(last)
+    detail = f" ({': '.join(details)})" if details else ""
+    problem = f"the login shell did not run our script{detail}"
+    for pattern, hint in _SHELL_HINTS:
+        if pattern.search(last):
+            return ShellRefused(node, problem, hint)
+    return NodeRefused(node, problem, _SHELL_HINT)  # it may be out of processes or memory, which passes
+
+
+LAST_WORDS = 200
+"""Characters of what a login shell said last, for a message."""
+
+_PID = re.compile(r"[0-9]{1,10}")
+_SHELL_HINT = (
+    "the account needs a shell that runs /bin/sh, and `timeout` and `head` from coreutils in its PATH; "
+    "is there a ForceCommand, or a start-up file (~/.bashrc) that execs another shell or reads its input?"
+)
+_SHELL_HINTS = (
+    (
+        re.compile(r"(?i)password.*(expired|change required)|change your password"),
+        "its password has expired: set a new one there (passwd), or end its ageing: sudo chage -M -1 USER",
+    ),
+    (
+        re.compile(r"(?i)account.*not available"),
+        "the account has no login shell: sudo usermod --shell /bin/bash USER there, or name another 'user'",
+    ),
+    (
+        re.compile(r"(?i)sftp"),
+        "sshd gives this account SFTP alone (ForceCommand or command=): UGRO needs a login that runs /bin/sh",
+    ),
+)
 
 
 async def chunks(data: bytes | AsyncIterable[bytes]) -> AsyncIterable[bytes]:

@@ -2,110 +2,118 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 import asyncssh
+from asyncssh.public_key import get_certificate_algs
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import HostKeyChanged, HostKeyUnknown, KeyUnusable, NodeError
+from ugro.common.text import printable
+from ugro.nodes.transport.credentials import rsa_bits
+from ugro.nodes.transport.ssh_config import Settings
+from ugro.nodes.transport.ssh_options import Use, not_honoured
 
-DEFAULT_KNOWN_HOSTS = "~/.ssh/known_hosts"
-KEY_ALGORITHMS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512")
+KEY_ALGORITHMS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512")
+KRL_MAGIC = b"SSHKRL"
 
 
 class HostKeyCheck:
-    """Remembers what the node offered and what was on record, so that a refusal can say which of the two it is."""
+    """What is on record for a host, and what it offered, so that a refusal can say which of the two it is.
 
-    def __init__(self, node: NodeConfig) -> None:
+    Raises:
+        KeyUnusable: a known_hosts file cannot be read or has a line that makes no sense.
+    """
+
+    def __init__(self, node: str, hop: Settings, is_jump: bool) -> None:
         self._node = node
-        self._files: list[str] = []
-        self._recorded: list[asyncssh.SSHKey] = []
-        self._offered: asyncssh.SSHKey | None = None
-        self._connection: asyncssh.SSHClientConnection | None = None
+        self._hop = hop
+        self._is_jump = is_jump
+        self.files = known_hosts_files(hop)
+        self._hosts = read_known_hosts(node, self.files)
+        # As for OpenSSH the name (or the alias) alone counts, not the address behind it.
+        name, port = hop.get("hostkeyalias").lower() or hop.host.lower(), hop.port
+        found = self._hosts.match(name, "", None if hop.get("hostkeyalias") or port == 22 else port)
+        smallest = int(hop.get("requiredrsasize") or 0)
+        self.recorded = [key for key in found[0] if not 0 < rsa_bits(key.public_data) < smallest]
+        self.authorities = list(found[1])
+        self.revoked = [*found[2], *_revoked(node, hop)]
+        self.offered: asyncssh.SSHKey | None = None
 
-    def known_hosts(self, options: asyncssh.SSHClientConnectionOptions) -> Any:
-        """A lookup for asyncssh's `known_hosts`. `UserKnownHostsFile none` never means no check.
+    def lookup(self, host: str, address: str, port: int | None) -> Any:
+        """For asyncssh's `known_hosts`. `UserKnownHostsFile none` never means no check."""
+        revoked = [*self.revoked, *(self._hosts.match("", address, None)[2] if address else ())]
+        return self.recorded, self.authorities, revoked
 
-        Raises:
-            KeyUnusable: a known_hosts file cannot be read or has a line that makes no sense.
-        """
-        self._files = known_hosts_files(options)
-        hosts = read_known_hosts(self._node.name, self._files)
+    def note_offer(self, key: asyncssh.SSHKey) -> None:
+        """Remember the key, or the certificate's authority, that is about to be refused."""
+        self.offered = key
 
-        def lookup(host: str, address: str, port: int | None) -> Any:
-            # With HostKeyAlias the alias alone counts, as for OpenSSH, not the address behind it.
-            found = hosts.match(host, "" if options.host_key_alias else address, port)
-            self._recorded = list(found[0])
-            return found
+    def algorithms(self, allowed: list[str]) -> list[str]:
+        """Which of the allowed kinds of host key to ask for: those that can be on record, if any is."""
+        kinds = {name.decode() for key in self.recorded for name in key.sig_algorithms}
+        if self.authorities:
+            kinds |= {name.decode() for name in get_certificate_algs()}
+        return [name for name in allowed if name in kinds] or allowed
 
-        return lookup
-
-    def client(self) -> asyncssh.SSHClient:
-        """The client that notes the connection, and the key which is about to be refused."""
-        check = self
-
-        class NotingClient(asyncssh.SSHClient):
-            def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
-                check._connection = conn
-
-            def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-                check._offered = key
-                return False
-
-        return NotingClient()
-
-    @property
-    def greeted(self) -> bool:
-        """Whether the node's sshd, or the jump host's, said its version: one that turns us away closes before it."""
-        return self._connection is not None and self._connection.get_extra_info("server_version") is not None
-
-    async def offers_another_kind(self, options: asyncssh.SSHClientConnectionOptions) -> bool:
-        """Whether a handshake broke because none of the recorded kinds of key is offered: a changed key too."""
-        if not self._recorded:
-            return False
-        try:
-            offered = await fetch_host_keys(self._node, options)
-        except (OSError, asyncssh.Error):
-            return False
-        self._offered = offered[0]
-        return not set(offered) & set(self._recorded)
-
-    def error(self, options: asyncssh.SSHClientConnectionOptions) -> NodeError:
-        """Why the host key was refused, with fingerprints and the command to run."""
-        name = self._node.name
-        if self._offered is None and isinstance(options.tunnel, str):
-            jump = options.tunnel
-            return HostKeyUnknown(
-                name,
-                f"the host key of the jump host {jump} is not known or has changed",
-                f"log in there once by hand and look at its fingerprint: ssh {jump}",
+    def error(self, reason: str = "") -> NodeError:
+        """Why the host key was refused, with fingerprints and the command to run. `reason` is asyncssh's."""
+        offered = self.offered.get_fingerprint() if self.offered else "a key of another kind than recorded"
+        host = f"the jump host {printable(self._hop.label)}: " if self._is_jump else ""
+        named = "".join(f"; {line}" for line in not_honoured(self._hop.values, Use.AT_HOST_KEY))
+        trust = f"ugro trust {self._node}"
+        if "revoked" in reason:
+            return HostKeyChanged(
+                self._node,
+                f"{host}THE HOST KEY IS REVOKED (@revoked in known_hosts, or RevokedHostKeys)",
+                "never trust it; give the machine new host keys: sudo rm /etc/ssh/ssh_host_*; sudo ssh-keygen -A",
             )
-        offered = self._offered.get_fingerprint() if self._offered else "a key of another kind than recorded"
-        if not self._recorded:
+        if "ertificate" in reason and self.authorities:
             return HostKeyUnknown(
-                name,
-                f"the host key is not known yet ({offered})",
-                f"compare it with the node's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub there), "
-                f"then: ugro trust {name}",
+                self._node,
+                f"{host}its host certificate is not valid: {printable(reason)}",
+                "have the certificate authority sign the host key again, for this name",
             )
-        recorded = ", ".join(dict.fromkeys(key.get_fingerprint() for key in self._recorded))
+        if not self.recorded:
+            ca = ", and no certificate of the authority on record" if self.authorities else ""
+            if self._is_jump:
+                where = printable(self._hop.label)
+                return HostKeyUnknown(
+                    self._node,
+                    f"the host key of the jump host {where} is not known or has changed ({offered}){ca}{named}",
+                    f"log in there once by hand and look at its fingerprint: {self._hop.by_hand}",
+                )
+            return HostKeyUnknown(
+                self._node,
+                f"the host key is not known yet ({offered}){ca}{named}",
+                "compare it with the node's own (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub there), "
+                f"then: {trust}",
+            )
+        recorded = ", ".join(dict.fromkeys(key.get_fingerprint() for key in self.recorded))
+        files = ", ".join(self.files)
+        if self._is_jump:
+            forget = shlex.join(["ssh-keygen", "-R", self._hop.known_as, "-f", self.files[0]])
+            return HostKeyChanged(
+                self._node,
+                f"{host}THE HOST KEY HAS CHANGED: offered {offered}, on record {recorded} in {files}",
+                f"if it was reinstalled: {forget}, then log in by hand: {self._hop.by_hand}",
+            )
         return HostKeyChanged(
-            name,
-            f"THE HOST KEY HAS CHANGED: offered {offered}, on record {recorded} in {', '.join(self._files)}",
-            f"if the machine was reinstalled: ugro trust {name} --replace; if not, somebody may be in between",
+            self._node,
+            f"THE HOST KEY HAS CHANGED: offered {offered}, on record {recorded} in {files}",
+            f"if the machine was reinstalled: {trust} --replace; if not, somebody may be in between",
         )
 
 
-def known_hosts_files(options: asyncssh.SSHClientConnectionOptions) -> list[str]:
-    """The known_hosts files that count for these options and exist."""
-    configured = options.known_hosts
-    names = [str(name) for name in configured] if isinstance(configured, (list, tuple)) and configured else []
-    names = names or [DEFAULT_KNOWN_HOSTS]
-    return [path for name in names if os.path.exists(path := os.path.expanduser(name))]
+def known_hosts_files(hop: Settings) -> list[str]:
+    """The known_hosts files that count for a host and exist."""
+    return [path for path in (*hop.files("userknownhostsfile"), *hop.files("globalknownhostsfile")) if _is_file(path)]
+
+
+def _is_file(path: str) -> bool:
+    return os.path.exists(path) and path != os.devnull
 
 
 def read_known_hosts(node: str, files: list[str]) -> asyncssh.SSHKnownHosts:
@@ -121,50 +129,33 @@ def read_known_hosts(node: str, files: list[str]) -> asyncssh.SSHKnownHosts:
         raise KeyUnusable(node, f"{', '.join(files)} cannot be used: {detail}", "mend the file") from None
 
 
-def writable_known_hosts(options: asyncssh.SSHClientConnectionOptions) -> Path:
-    """The file a newly trusted key is written to: the first UserKnownHostsFile, or the default."""
-    configured = options.known_hosts
-    first = configured[0] if isinstance(configured, (list, tuple)) and configured else DEFAULT_KNOWN_HOSTS
-    return Path(os.path.expanduser(str(first)))
-
-
-def known_hosts_name(node: NodeConfig, options: asyncssh.SSHClientConnectionOptions) -> str:
-    """The name a node has in known_hosts: its alias or address, in brackets with a port other than 22."""
-    name = options.host_key_alias or options.host or node.address
-    return f"[{name}]:{options.port}" if options.port and options.port != 22 else name
-
-
-def recorded_keys(
-    files: list[str], node: NodeConfig, options: asyncssh.SSHClientConnectionOptions
-) -> list[asyncssh.SSHKey]:
-    """The keys on record for a node, under the name and port it is reached at."""
-    host = options.host_key_alias or options.host or node.address
-    port = options.port if options.port != 22 else None
-    return list(read_known_hosts(node.name, files).match(host, "", port)[0])
-
-
-async def fetch_host_keys(node: NodeConfig, options: asyncssh.SSHClientConnectionOptions) -> list[asyncssh.SSHKey]:
-    """Every host key the node offers, one per kind. Fetching is not trusting.
+def _revoked(node: str, hop: Settings) -> list[asyncssh.SSHKey]:
+    """The keys of RevokedHostKeys. As for ssh, a file that cannot be read refuses every host.
 
     Raises:
-        OSError, asyncssh.Error: the node cannot be reached.
+        KeyUnusable: it cannot be read, or is a list in OpenSSH's binary form.
     """
-    keys: list[asyncssh.SSHKey] = []
-    refused: Exception = asyncssh.KeyExchangeFailed("no kind of host key in common")
-    for algorithm in KEY_ALGORITHMS:
-        fetching = asyncssh.get_server_host_key(
-            options.host or node.address, options=options, server_host_key_algs=[algorithm]
-        )
-        # A server without a key of that kind says so, or just hangs up.
-        try:
-            key = await asyncio.wait_for(fetching, 15)
-        except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError) as error:
-            refused = error
-        else:
-            keys += [key] if key else []
-    if not keys:
-        raise refused
-    return keys
+    name = hop.get("revokedhostkeys")
+    if not name:
+        return []
+    path = hop.path(name)
+    try:
+        data = Path(path).read_bytes()
+        if data.startswith(KRL_MAGIC):
+            raise ValueError("it is a binary list (KRL); UGRO reads a text file of public keys, one a line")
+        lines = [line for line in data.splitlines() if line.strip() and not line.lstrip().startswith(b"#")]
+        return [asyncssh.import_public_key(line) for line in lines]
+    except (OSError, ValueError) as error:
+        detail = error.strerror if isinstance(error, OSError) else error
+        raise KeyUnusable(
+            node, f"RevokedHostKeys {path} cannot be used: {detail}", "list public keys, one a line"
+        ) from None
+
+
+def writable_known_hosts(hop: Settings) -> Path:
+    """The file a newly trusted key is written to: the first UserKnownHostsFile, or the default."""
+    files = [path for path in hop.files("userknownhostsfile") if path != os.devnull]
+    return Path(files[0] if files else os.path.expanduser("~/.ssh/known_hosts"))
 
 
 def record_host_keys(path: Path, name: str, keys: list[asyncssh.SSHKey], replace: bool) -> None:

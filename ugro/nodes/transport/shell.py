@@ -16,21 +16,38 @@ import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, NodeRefused
-from ugro.common.text import printable
-from ugro.nodes.transport.base import END_WAIT, OUTPUT_LIMIT, READ_SIZE, Outcome, Output
+from ugro.common.errors import CommandTimedOut, LinkLost, NodeError
+from ugro.nodes.transport.base import (
+    END_WAIT,
+    OURS,
+    OUTPUT_LIMIT,
+    READ_SIZE,
+    Outcome,
+    Output,
+    guard,
+    refused_by_shell,
+)
 
-SHELL_COMMAND = "exec /bin/sh"
+SHELL_COMMAND = f"exec /bin/sh -s {OURS}"
 """The command line for the login shell; every one of them reads it alike."""
 
 START_TIMEOUT = 20.0
 """Seconds that a login shell may take to become ours; no call pays for them out of its own time."""
+
+START_SOON = 3.0
+"""Seconds after which `Transport.run` is asked whether this login runs scripts of ours at all. Something that waits
+for the end of its input (`exec fish` in a `.bashrc`, a `cat`) would keep a kept shell waiting without a word."""
 
 LATE_WAIT = 10.0
 """Seconds to see a command end whose time is up; the login that ends it pays for a `.bashrc` again."""
 
 CHATTER_KEPT = 4096
 """Bytes of what the login shell printed that are kept to explain why it did not become ours."""
+
+NEEDED = ("timeout", "head")
+"""Programs that every command line of `Transport.run` starts: a node without them works in neither way."""
+
+MISSING = "neither `timeout` nor `head` may be missing in its PATH"
 
 SCRIPTS_KEPT = 32
 """Different scripts that one shell holds; with the next one a new shell begins."""
@@ -60,9 +77,19 @@ class Channel(Protocol):
 class KeptShell:
     """A node's shell, opened at the first call and anew when it was lost. Calls take turns."""
 
-    def __init__(self, node: str, connect: Callable[[], Awaitable[Channel]]) -> None:
+    def __init__(
+        self,
+        node: str,
+        connect: Callable[[], Awaitable[Channel]],
+        try_run: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """`try_run` runs any script as `Transport.run` does, where a login and its start-up files come before ours.
+
+        It raises where that fails, so that both ways agree about a node.
+        """
         self._node = node
         self._connect = connect
+        self._try_run = try_run
         self._turn = asyncio.Lock()
         self._shell: _Shell | None = None
 
@@ -97,14 +124,19 @@ class KeptShell:
         return self._shell
 
     async def _open(self) -> _Shell:
-        shell = _Shell(self._node, await self._connect())
+        shell = _Shell(self._node, await self._connect(), guarded=self._try_run is not None)
+        starting = asyncio.create_task(shell.start())
         try:
+            done, _ = await asyncio.wait({starting}, timeout=min(START_SOON, START_TIMEOUT))
+            if not done and self._try_run:
+                await self._try_run()
             async with asyncio.timeout(START_TIMEOUT):
-                await shell.start()
+                await starting
         except TimeoutError:
             await shell.channel.close(None)
             raise CommandTimedOut(self._node, f"its login shell did not start within {START_TIMEOUT:g} s") from None
         except BaseException:
+            starting.cancel()
             await shell.channel.close(None)
             raise
         return shell
@@ -119,8 +151,9 @@ class KeptShell:
 class _Shell:
     """One running shell."""
 
-    def __init__(self, node: str, channel: Channel) -> None:
+    def __init__(self, node: str, channel: Channel, guarded: bool) -> None:
         self.channel = channel
+        self._guarded = guarded
         self.leader: int | None = None
         self._node = node
         self._nonce = f"UGRO-{secrets.token_hex(12)}"
@@ -137,14 +170,22 @@ class _Shell:
         Raises:
             NodeRefused, LinkLost: it did not.
         """
-        await self.channel.write(f"exec 2>/dev/null; printf '\\n%s %s\\n' {self._nonce}-0 $$\n".encode())
+        mark = f"{self._nonce}-0"
+        needed = " && ".join(f"command -v {program} >/dev/null" for program in NEEDED)
+        # In one line: of two, a `.bashrc` that reads its input would take the guard alone.
+        line = f"{guard(mark)}; " if self._guarded else ""
+        line += f"exec 2>/dev/null; {needed} || {{ echo '{MISSING}'; exit 127; }}; printf '\\n%s %s\\n' {mark} $$\n"
+        await self.channel.write(line.encode())
         said = bytearray()
-        while not (started := re.search(rb"\n%s-0 ([0-9]+)\n" % self._nonce.encode(), said)):
+        # The first word counts: tcsh names itself, and does the rest of the line before it ends.
+        while not (started := re.search(rb"\n%s (-|[0-9]{1,10})[ \n]" % mark.encode(), said)):
             del said[:-CHATTER_KEPT]
             chunk = await self.channel.read()
             if not chunk:
-                raise self._not_started(said)
+                raise self._not_started(mark, said)
             said += chunk
+        if started[1] == b"-":
+            raise self._not_started(mark, said)
         self.leader = int(started[1])
 
     async def call(self, script: str, args: Sequence[str], on_output: Output | None) -> Outcome:
@@ -182,16 +223,11 @@ class _Shell:
         run = f'set -- {shlex.join(args)}; eval "${self._scripts[script]}"'
         return lines + f"printf '\\n%s\\n' {mark}; ( {run}\n) </dev/null; printf '\\n%s %s\\n' {mark} $?\n"
 
-    def _not_started(self, said: bytearray) -> NodeError:
+    def _not_started(self, mark: str, said: bytearray) -> NodeError:
         if not self.channel.linked:
             return LinkLost(self._node, "the connection broke before a command could start", "the next try reconnects")
-        lines = said.decode("utf-8", "replace").strip().splitlines()
-        detail = f" ({printable(lines[-1])})" if lines else ""
-        return NodeRefused(
-            self._node,
-            f"the login shell did not run our script{detail}",
-            "the account needs a shell that runs /bin/sh",
-        )
+        other = re.search(rb"\n%s - (.*)" % mark.encode(), said)
+        return refused_by_shell(self._node, bytes(said), other[1].decode("utf-8", "replace") if other else None)
 
 
 class _Answer:

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import random
-import socket
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from typing import Any
 
 import asyncssh
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import (
-    AuthenticationFailed,
-    KeyUnusable,
     LinkLost,
     NodeError,
     NodeRefused,
@@ -37,18 +31,17 @@ from ugro.nodes.transport.base import (
     chunks,
     conclude,
 )
-from ugro.nodes.transport.host_keys import HostKeyCheck
-from ugro.nodes.transport.shell import SHELL_COMMAND, Channel, KeptShell
-
-DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
-ENCRYPTED_HINT = "load it into ssh-agent (ssh-add), or name another key: identity_file"
-SILENT_HINT = "is the machine on, and on this network?"
+from ugro.nodes.transport.link import Limits, open_link
+from ugro.nodes.transport.shell import SHELL_COMMAND, START_TIMEOUT, Channel, KeptShell
 
 CONNECT_TIMEOUT = 8.0
 """Seconds in which a connection must be made, the tries that sshd turned away included."""
 
 TURNED_AWAY_WAIT = (0.1, 0.6)
 """Seconds, drawn anew each time: sshd closes connections at random while many others log in (MaxStartups)."""
+
+ATTEMPT_WAIT = 1.0
+"""Seconds between the tries of ConnectionAttempts, as for ssh."""
 
 LOGIN_TIMEOUT = 15.0
 KEEPALIVE_INTERVAL = 5.0
@@ -70,7 +63,7 @@ class SshTransport(Transport):
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting = asyncio.Lock()
         self._sessions = asyncio.Semaphore(SESSIONS_PER_NODE)
-        self._shell = KeptShell(self.name, self._open_shell)
+        self._shell = KeptShell(self.name, self._open_shell, lambda: self.run("", timeout=START_TIMEOUT))
         self._failures = 0
         self._retry_at = 0.0
         self._last_error: NodeError | None = None
@@ -222,36 +215,22 @@ class SshTransport(Transport):
         self._retry_at = time.monotonic() + wait * random.uniform(0.7, 1.3)
 
     async def _connect(self) -> asyncssh.SSHClientConnection:
-        options = await connection_options(self.node)
-        end = time.monotonic() + CONNECT_TIMEOUT
+        link = await open_link(self.node, limits())
+        end = time.monotonic() + link.connect_limit
+        attempts = int(link.target.get("connectionattempts") or 1)
         while True:
             try:
-                return await self._connect_once(options)
+                return await link.connect()
             except TurnedAway as error:
                 wait = random.uniform(*TURNED_AWAY_WAIT)
                 if time.monotonic() + wait > end:
-                    raise error from None
-                await asyncio.sleep(wait)
-
-    async def _connect_once(self, options: asyncssh.SSHClientConnectionOptions) -> asyncssh.SSHClientConnection:
-        check = HostKeyCheck(self.node)
-        strict = asyncssh.SSHClientConnectionOptions(
-            options, known_hosts=check.known_hosts(options), client_factory=check.client
-        )
-        try:
-            return await asyncssh.connect(self.node.address, options=strict)
-        except asyncssh.HostKeyNotVerifiable:
-            raise check.error(options) from None
-        except (asyncssh.KeyExchangeFailed, asyncssh.ConnectionLost, ConnectionResetError) as error:
-            if not check.greeted:
-                raise TurnedAway(
-                    self.name, "its sshd closes new connections at once", "too many at a time (MaxStartups), or a ban?"
-                ) from None
-            if await check.offers_another_kind(options):
-                raise check.error(options) from None
-            raise explain_connect_error(self.node, error, options) from None
-        except (OSError, asyncssh.Error, ValueError) as error:
-            raise explain_connect_error(self.node, error, options) from None
+                    raise await link.explain_turning_away(error) from None
+            except Unreachable:
+                attempts -= 1
+                if attempts < 1:
+                    raise
+                wait = ATTEMPT_WAIT
+            await asyncio.sleep(wait)
 
 
 class _SshChannel:
@@ -302,91 +281,6 @@ async def _after(first: bytes, rest: AsyncIterable[bytes]) -> AsyncIterator[byte
         yield chunk
 
 
-async def connection_options(node: NodeConfig) -> asyncssh.SSHClientConnectionOptions:
-    """The options for a node: what the inventory says, then its ssh_config, then our own time limits.
-
-    Raises:
-        KeyUnusable: the key or the ssh_config named in the inventory cannot be read.
-    """
-    config = os.path.expanduser(node.ssh_config)
-    if not os.path.exists(config):
-        if node.ssh_config != NodeConfig.model_fields["ssh_config"].default:
-            raise KeyUnusable(node.name, f"ssh_config {config} does not exist")
-        config = ""
-    settings: dict[str, Any] = {
-        "config": [config] if config else None,
-        "host": node.address,
-        "connect_timeout": CONNECT_TIMEOUT,
-        "login_timeout": LOGIN_TIMEOUT,
-        "keepalive_interval": KEEPALIVE_INTERVAL,
-        "keepalive_count_max": KEEPALIVE_COUNT,
-        # One byte of a banner that is not UTF-8 must not cost the connection.
-        "utf8_decode_errors": "replace",
-    }
-    if node.user:
-        settings["username"] = node.user
-    if node.port:
-        settings["port"] = node.port
-    if node.identity_file:
-        # This key alone, from the file or the agent: a row of wrong keys would use up sshd's MaxAuthTries.
-        key = [os.path.expanduser(node.identity_file)]
-        agent = os.environ.get("SSH_AUTH_SOCK")
-        settings |= {"client_keys": key, "agent_identities": key if agent else None, "ignore_encrypted": bool(agent)}
-        settings |= {} if agent else {"agent_path": None}
-    try:
-        options: asyncssh.SSHClientConnectionOptions = await asyncssh.SSHClientConnectionOptions.construct(**settings)
-        return options
-    except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError, asyncssh.ConfigParseError, OSError) as error:
-        raise explain_connect_error(node, error) from None
-
-
-def explain_connect_error(
-    node: NodeConfig, error: Exception, options: asyncssh.SSHClientConnectionOptions | None = None
-) -> NodeError:
-    """The error a person can act on, for what asyncssh and the system raise while connecting."""
-    name, where = node.name, f"{node.address}:{node.port}" if node.port else node.address
-    if options and isinstance(options.tunnel, str):
-        where += f" through {options.tunnel}"
-    detail = str(error) or type(error).__name__
-    match error:
-        case asyncssh.KeyEncryptionError() | asyncssh.KeyImportError():
-            problem = "is encrypted" if "assphrase" in detail else f"cannot be used ({detail})"
-            return KeyUnusable(name, f"{node.identity_file or 'the private key'} {problem}", ENCRYPTED_HINT)
-        case asyncssh.ConfigParseError():
-            return KeyUnusable(name, f"{node.ssh_config}: {detail}")
-        case asyncssh.PermissionDenied():
-            return _not_accepted(node)
-        case asyncssh.ProtocolError() if "authentication failures" in detail:
-            return _not_accepted(node)
-        case FileNotFoundError() | PermissionError() | IsADirectoryError() if error.filename:
-            return KeyUnusable(name, f"{error.filename}: {error.strerror}", "check identity_file and ssh_config")
-        case ConnectionRefusedError():
-            return Unreachable(name, f"{where} refuses connections", "is sshd running there, and on this port?")
-        case socket.gaierror():
-            return Unreachable(name, f"{node.address} is not a known host name", "check 'address' in the inventory")
-        case TimeoutError():
-            return Unreachable(name, f"{where} does not answer", SILENT_HINT)
-        case OSError(errno=errno.EHOSTUNREACH | errno.ENETUNREACH | errno.EHOSTDOWN):
-            return Unreachable(name, f"{where} does not answer: {os.strerror(error.errno or 0)}", SILENT_HINT)
-        case _:
-            return Unreachable(name, f"no SSH connection to {where}: {detail}", f"try: ssh {name}")
-
-
-def _not_accepted(node: NodeConfig) -> NodeError:
-    login = f"{node.user}@{node.address}" if node.user else node.address
-    keys = [node.identity_file] if node.identity_file else DEFAULT_KEYS
-    there = [key for key in keys if os.path.isfile(os.path.expanduser(key))]
-    if there and all(_is_encrypted(key) for key in there):
-        return KeyUnusable(node.name, f"{', '.join(there)} is encrypted, and no agent holds it", ENCRYPTED_HINT)
-    port = f" -p {node.port}" if node.port else ""
-    return AuthenticationFailed(node.name, f"{login} does not accept our key", f"install it: ssh-copy-id{port} {login}")
-
-
-def _is_encrypted(key: str) -> bool:
-    try:
-        asyncssh.read_private_key(os.path.expanduser(key))
-    except (asyncssh.KeyEncryptionError, asyncssh.KeyImportError) as error:
-        return "assphrase" in str(error)
-    except OSError:
-        return False
-    return False
+def limits() -> Limits:
+    """The time limits of a connection."""
+    return Limits(CONNECT_TIMEOUT, LOGIN_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
