@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
+import time
 from collections.abc import Awaitable, Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +15,7 @@ import click
 from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
 from ugro.common.errors import StateLocked, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Job
+from ugro.common.models import Job, JobState
 from ugro.common.text import printable
 from ugro.common.units import parse_past
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
@@ -32,6 +34,9 @@ UNATTENDED = (
     "or `ugro cron install`, or call `ugro sweep` when it may start"
 )
 """What is said where a start is promised that nothing will bring."""
+
+START_WITHIN, START_POLL = 15.0, 0.3
+"""Seconds that a launch waits for another process which brings its job to the nodes, and between two looks."""
 
 LOOK_WITHIN = 1.7
 """Seconds that `status` and `nodes` wait for a node; what is not fresh by then is shown with its age."""
@@ -94,8 +99,6 @@ class App:
     def run(self, act: Callable[[Controller, Pool], Awaitable[T]], on_code: OnCode | None = None) -> T:
         """Run an async command with a controller over a fresh pool, and close every connection after it."""
         # Here, since much of a command's start is the import of what reaches nodes, and not every command does.
-        import asyncio
-
         from ugro.cli.output import print_problems
         from ugro.control_plane.controller import Controller
         from ugro.nodes.pool import Pool
@@ -133,6 +136,16 @@ class App:
             await controller.complete(*jobs, patience=patience)
         finally:
             self.courier.begin()
+
+    async def started(self, controller: Controller, job_id: str) -> Job:
+        """A job once a tick started it or left it waiting, whichever process does that; a slow start is not awaited."""
+        end = time.monotonic() + START_WITHIN
+        while True:
+            await self.tick(controller, job_id)
+            job = self.store.job(job_id)
+            if job.state != JobState.STARTING or time.monotonic() > end:
+                return job
+            await asyncio.sleep(START_POLL)
 
     async def tick_if_free(self, controller: Controller) -> None:
         """One tick, unless another process's is under way, which does the same work. Waits for nothing on nodes."""

@@ -13,6 +13,7 @@ import click
 from ugro.cli.app import App, command, complete_job, json_option
 from ugro.cli.output import checkpoint_document, console, print_json, stamp, state_in_words, title
 from ugro.cli.resume import asked_with
+from ugro.common.config import Inventory
 from ugro.common.errors import InputError, NodeError, NotSaved
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, Job, JobState
@@ -111,13 +112,14 @@ async def _ask(
 ) -> Outcome:
     """Make the request and wait for its answer; it is withdrawn in any case, also when the wait is interrupted."""
     places = {name: paths for name in job.nodes if (paths := run_paths(app.cluster, job, name))}
-    own = app.cluster.model_copy(update={"nodes": {name: app.cluster.nodes[name] for name in places}})
+    nodes = {**app.cluster.nodes, **job.node_configs}  # as the run was started with them
+    own = app.cluster.model_copy(update={"nodes": {name: nodes[name] for name in places}})
     store = CheckpointStore(app.store, own, pool)
     seen = await controller.observe([job], job.nodes)
     _require_running(await controller.live(job, seen))
     before = await store.find(job, spec, seen.views)
     asked_at, began = time.time(), time.monotonic()
-    request = _Request(pool, places, str(stamp(asked_at)))
+    request = _Request(pool, own, places, str(stamp(asked_at)))
     made: Checkpoint | None = None
     try:
         ranks, errors = await request.make()
@@ -142,8 +144,9 @@ async def _ask(
 class _Request:
     """One request for a checkpoint, on all nodes of a job."""
 
-    def __init__(self, pool: Pool, places: dict[str, RunPaths], when: str) -> None:
+    def __init__(self, pool: Pool, nodes: Inventory, places: dict[str, RunPaths], when: str) -> None:
         self._pool = pool
+        self._configs = nodes.nodes
         self._places = places
         self._when = when
         self._made: dict[str, float] = {}
@@ -158,7 +161,7 @@ class _Request:
         async def one(transport: Transport) -> save_request.Asked:
             return await save_request.ask(transport, self._places[transport.name], self._when)
 
-        said = await self._pool.each(self._places, one)
+        said = await self._pool.each(self._places, one, configs=self._configs)
         asked = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
         self._made = {name: answer.at for name, answer in asked.items()}
         ranks = [(name, rank) for name, answer in asked.items() for rank in answer.ranks]
@@ -170,7 +173,7 @@ class _Request:
         async def one(transport: Transport) -> bool:
             return await save_request.withdraw(transport, self._places[transport.name], self._when)
 
-        return True in (await self._pool.each(self._places, one)).values()
+        return True in (await self._pool.each(self._places, one, configs=self._configs)).values()
 
 
 def _in_words(made: Checkpoint, seconds: float) -> str:

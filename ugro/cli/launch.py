@@ -210,8 +210,7 @@ async def _submit_and_start(
     predicted = consent.to_fit(spec, expect_memory(app.store, spec, found))
     job = submit(app.store, spec, selection, predicted)
     with going_on(job):
-        await app.tick(controller, job.id)
-    return app.store.job(job.id)
+        return await app.started(controller, job.id)
 
 
 def _note_on_name(app: App, spec: JobSpec) -> str | None:

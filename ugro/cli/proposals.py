@@ -114,7 +114,7 @@ def carry_out(app: App, proposal: Proposal) -> Job:
         else:
             await handler.approve(proposal, progress.update)
         await gpus_come_free(app, controller, before, proposal.nodes or before.nodes)
-        await app.tick(controller, before.id)
+        await app.started(controller, before.id)
 
     with CodeProgress() as progress:
         app.run(act, progress.update)

@@ -127,8 +127,7 @@ def resume(
         _reopen(app.store, found, planned, checkpoint, code)
         named = planned.spec.nodes
         await gpus_come_free(app, controller, found, named if isinstance(named, tuple) else found.nodes)
-        await app.tick(controller, found.id)
-        return app.store.job(found.id)
+        return await app.started(controller, found.id)
 
     with CodeProgress() as progress, _fresh_code(app, found, spec, yes, as_json) if new_code else nullcontext() as code:
         script = code.script if code else script_of(app.store, found)

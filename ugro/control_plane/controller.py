@@ -17,24 +17,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory
-from ugro.common.errors import AnswerPending, NodeError, RecordNewer, StateLocked, UgroError
-from ugro.common.models import Drain, Job, JobState, NodeView, Placement, Silence
-from ugro.common.text import duration
-from ugro.control_plane import reconcile
+from ugro.common.errors import RecordNewer, StateError, StateLocked, UgroError
+from ugro.common.models import Job, JobState, NodeView, Placement
+from ugro.control_plane import node_watch, reconcile
 from ugro.control_plane.failure_handler.rendezvous import PATIENCE, tell, waits_to_meet
 from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words, running
 from ugro.control_plane.launcher import Launcher, OnCode
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
-from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
 from ugro.control_plane.observation import Observation
 from ugro.control_plane.observer import Observer
 from ugro.control_plane.queue import read_queue
 from ugro.control_plane.reconcile import Phase
-from ugro.control_plane.resource_manager import monitor
-from ugro.control_plane.resource_manager.governor import leases
-from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
 from ugro.control_plane.resource_manager.shares import with_batch_shares
 from ugro.control_plane.scheduler import schedule
 from ugro.nodes.pool import Pool
@@ -44,8 +39,6 @@ if TYPE_CHECKING:
 
 STAND_WITHIN = 30.0
 """Seconds that the nodes have to show where the ranks of a job stand that hangs."""
-
-LEFT_INVENTORY = "it is not in the inventory any more"
 
 OBSERVE_WITHIN = 2.5
 """Seconds that a tick waits for the slowest node. A later answer counts at the next tick."""
@@ -113,18 +106,18 @@ class Controller:
         """
         async with self._store.turn(patience):
             self._store.settle()
-            self._drain_departed()
+            node_watch.drain_departed(self._store, self._inventory)
             live = self._store.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
             seen = await self.observe(live, within=OBSERVE_WITHIN, keep=True)
             with self._store.optional():
-                self._remember(seen, live)
+                node_watch.remember(self._store, self._inventory, seen, live)
             self._end_leftovers(seen)
             now = {job.id: job for job in self._store.live(pass_over)}
             for job in live:
                 same = job.id in now and now[job.id].last_event == job.last_event
                 if same and (job.state.on_nodes or job.wish):  # else what was seen is about an older record
                     await self._noting_problems(self._step(job, seen))
-            self._keep_looks(seen, live)
+            node_watch.keep_looks(self._store, seen, live)
             self._handle_failures(seen)
             await self._noting_problems(self._schedule(seen))
         await asyncio.sleep(0)  # so that what was just begun is under way when a caller looks
@@ -211,53 +204,13 @@ class Controller:
 
     def _raise_problems(self) -> None:
         problems, self._problems = self._problems, []
-        for problem in problems:
-            raise problem
+        for problem in problems[1:]:
+            if isinstance(problem, StateError):
+                self._store.tell(problem)
+        if problems:
+            raise problems[0]
 
     # --- nodes -----------------------------------------------------------------------------------------------------
-
-    def _drain_departed(self) -> None:
-        """A node that left the inventory keeps what it runs and gets nothing new, until it is back."""
-        drains = self._store.drains()
-        for node in self._inventory.departed:
-            if node not in drains:
-                self._store.drain(Drain(node=node, reason=LEFT_INVENTORY, since=time.time()))
-        for node, drain in drains.items():
-            if drain.reason == LEFT_INVENTORY and node in self._inventory.present().nodes:
-                self._store.undrain(node)
-
-    def _remember(self, seen: Observation, live: Sequence[Job]) -> None:
-        """Keep what the nodes said, and tell what is new about them."""
-        now = time.time()
-        before, silent = self._store.remembered_nodes(), self._store.silences()
-        said = {name: view for name, view in seen.views.items() if not isinstance(view, AnswerPending)}
-        still = {name: silence for name, silence in silent.items() if name in seen.views and name not in said}
-        quiet = still | monitor.silences(silent, said, now)
-        given_time = {name for name, silence in quiet.items() if _becomes_long(silent.get(name), silence)}
-        for job in live:
-            if job.state == JobState.UNKNOWN and given_time.intersection(job.nodes):
-                self._store.remember_undecided(job.id)
-        answering = [view for view in seen.views.values() if isinstance(view, NodeView)]
-        self._store.remember_nodes(answering, self._inventory.nodes.values(), quiet)
-        for view in answering:
-            if view.node in silent:
-                self._store.note(view.node, "answers", f"after {duration(now - silent[view.node].since)} of silence")
-            for kind, message in monitor.news(before.get(view.node), view, self._store.known_master()):
-                self._store.note(view.node, kind, message)
-        for name, silence in quiet.items():
-            why = said.get(name)
-            if name not in silent and isinstance(why, NodeError):
-                self._store.note(name, "silent", why.message)
-            elif name in given_time:
-                self._store.note(name, "proposal", proposal(name, silence, now))
-
-    def _keep_looks(self, seen: Observation, jobs: Sequence[Job]) -> None:
-        """Add what the GPUs showed to their history, where it is time. `jobs` are those of the look."""
-        history, held = GpuHistory(self._store.home), leases(jobs)
-        for name, view in seen.views.items():
-            if isinstance(view, NodeView) and history.due(name, seen.at):
-                with self._store.optional():
-                    history.add(name, monitor.looks(view, held))
 
     def _end_leftovers(self, seen: Observation) -> None:
         """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
@@ -404,15 +357,3 @@ class Controller:
         placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
         placed = placed.model_copy(update={"ranks": reconcile.expected_ranks(placed)})
         return self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
-
-
-def _becomes_long(before: Silence | None, now: Silence) -> bool:
-    return before is not None and before.watched < SILENCE_GRACE <= now.watched
-
-
-def proposal(node: str, silence: Silence, now: float) -> str:
-    """What UGRO proposes to do about a node that is silent for long; it does nothing of it by itself."""
-    return (
-        f"silent for {duration(now - silence.since)}: UGRO waits. If {node} is gone for good, end its jobs without "
-        f"its word: ugro cancel JOB --abandon"
-    )

@@ -75,7 +75,7 @@ class CheckpointStore:
             places = dict.fromkeys(place for folder in folders for place in roots(spec, f"{folder}/{CODE}"))
             return await checkpoints.find(transport, folders[-1], [*places], spec.checkpoints.pattern, since)
 
-        said = await self._pool.each(self._inventory.nodes, one, within)
+        said = await self._pool.each(self._inventory.nodes, one, within, self._inventory.nodes)
         searches = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
         silent = {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
         found = {
