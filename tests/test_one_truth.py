@@ -32,7 +32,7 @@ def test_all_who_judge_a_job_go_by_what_its_nodes_show(bed: Testbed, ugro: Ugro)
         done = ugro(*command)
         said = " ".join(done.stdout.split())
         assert "exit code 3" in said and done.returncode == 0, (command, done.stdout)
-        assert "job-001: seen just now; the next tick records it" in done.stderr, command
+        assert "job-001: seen just now; the next scheduling pass records it" in done.stderr, command
         assert done.stderr.strip().endswith("ugro sweep")
     for command in (("events", "job-001"), ("proposals",)):
         assert "job-001: seen just now" in ugro(*command).stderr, command

@@ -100,7 +100,7 @@ def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
     known = {job.id: job.state for job in records}
     ended = [job.id for job in seen if job.state.ended and job.id in known and not known[job.id].ended]
     if ended:
-        what = "the next tick records it, ends the ranks that still run, and proposes what to do"
+        what = "the next scheduling pass records it, ends the ranks that still run, and proposes what to do"
         click.secho(f"{', '.join(ended)}: seen just now; {what}: ugro sweep", dim=True, err=True)
 
 
