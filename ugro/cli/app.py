@@ -158,8 +158,8 @@ class App:
     async def _rest(self, controller: Controller) -> None:
         """What this command began on nodes for other jobs is not left half done, unless the person wants that."""
         if controller.under_way:
-            words = f"{', '.join(controller.under_way)}: still working on nodes; Ctrl-C leaves it to the next scheduling pass"
-            click.echo(words, err=True)
+            jobs = ", ".join(controller.under_way)
+            click.echo(f"{jobs}: still working on nodes; Ctrl-C leaves it to the next scheduling pass", err=True)
         await controller.rest()
 
 
