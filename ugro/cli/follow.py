@@ -104,6 +104,7 @@ async def wait(app: App, controller: Controller, job: Job) -> Job:
     """Tick until a job has ended; returns its last record."""
     while not job.state.ended:
         await app.tick_if_free(controller)
+        await controller.join(job.id, TICK_SECONDS)
         job = app.store.job(job.id)
         if not job.state.ended:
             await asyncio.sleep(TICK_SECONDS)

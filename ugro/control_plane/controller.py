@@ -160,6 +160,11 @@ class Controller:
             return [*(one.task for one in self._tasks.values()), *self._observer.pending]
         return [self._tasks[key].task for key in (*job_ids, FAILURES) if key in self._tasks]
 
+    async def join(self, job_id: str, within: float) -> None:
+        """Wait for what this controller does for a job on its nodes just now, up to so many seconds."""
+        if tasks := self._waited_for([job_id]):
+            await asyncio.wait(tasks, timeout=within)
+
     async def rest(self) -> None:
         """Wait for what is under way on nodes, and begin nothing more."""
         while tasks := [one.task for one in self._tasks.values()]:

@@ -67,6 +67,9 @@ class Observer:
         `within` bounds the wait in seconds. What is not answered by then is given up, or, to `keep`, asked on.
         """
         asked = _questions(inventory, jobs, names)
+        if keep:
+            for place in self._pending.keys() - asked.keys():  # of a node that left the inventory, or is described anew
+                self._pending.pop(place).cancel()
         tasks = {place: self._ask(place, question, keep) for place, question in asked.items()}
         if tasks:
             await asyncio.wait(tasks.values(), timeout=within)
