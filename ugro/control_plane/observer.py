@@ -68,7 +68,7 @@ class Observer:
         """
         asked = _questions(inventory, jobs, names)
         if keep:
-            for place in self._pending.keys() - asked.keys():  # of a node that left the inventory, or is described anew
+            for place in self._pending.keys() - asked.keys():  # of a node that left the inventory, or is described otherwise
                 self._pending.pop(place).cancel()
         tasks = {place: self._ask(place, question, keep) for place, question in asked.items()}
         if tasks:
