@@ -143,3 +143,21 @@ def test_leases_are_what_live_jobs_hold() -> None:
     for state in JobState:
         held = leases([job.model_copy(update={"state": state})])
         assert held == ({"GPU-0": "job-001", "cpu:gpu2": "job-001"} if state.on_nodes else {})
+
+
+def test_a_cpu_job_holds_the_machine_it_runs_on_whatever_that_is_called_today() -> None:
+    def node(name: str, address: str) -> NodeConfig:
+        return NodeConfig(name=name, address=address)
+
+    share = NodeShare(node="gpu1", node_rank=0, first_rank=0, nproc=1, config=node("gpu1", "10.0.0.1"))
+    job = Job(
+        id="job-001", uid="u", name="n", state=JobState.RUNNING, submitted_at=1.0, command=("t.py",),
+        code=CodeVersion(directory="/x", files=1, size_bytes=1), placement=Placement(shares=(share,)),
+    )  # fmt: skip
+    swapped = {"gpu1": node("gpu1", "10.0.0.2"), "gpu2": node("gpu2", "10.0.0.1")}
+    assert leases([job], swapped) == {"cpu:gpu2": "job-001"}
+    assert leases([job], {"alpha": node("alpha", "10.0.0.1")}) == {"cpu:alpha": "job-001"}
+    both = {"alpha": node("alpha", "10.0.0.1"), "gpu1": node("gpu1", "10.0.0.1")}
+    assert leases([job], both).keys() == {"cpu:alpha", "cpu:gpu1"}
+    for unknown in ({}, {"gpu1": node("gpu1", "host-a")}):
+        assert leases([job], unknown) == {"cpu:gpu1": "job-001"}, "what cannot be told apart stays held"

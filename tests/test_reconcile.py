@@ -17,7 +17,7 @@ from ugro.control_plane.reconcile import (
     gpu_holders,
     news_of_ranks,
 )
-from ugro.nodes.run_files import RankFiles, RunFiles
+from ugro.nodes.run_files import Effort, RankFiles, RunFiles
 
 NODES = ("gpu-master", "gpu1", "gpu2")
 UP = RunFiles(node_time=100.0, claimed=True, uid="u", runner_alive=True)
@@ -275,3 +275,24 @@ def test_a_node_that_could_not_begin_goes_before_one_that_only_waited_for_it() -
     seen = runs(replace(OVER, exit_at=700.0), replace(OVER, exit_at=95.0), UP)
     found = first_failure(assess(job(), seen).ranks, seen, {}, lambda _: "", lambda node: logs[node])
     assert (found.node, found.cause) == ("gpu1", "import_error")
+
+
+STOPPED = Effort("T", 1.0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("third", "state", "named"),
+    [
+        (running(2), STOPPED, (1, "gpu1")),
+        (done(2, code=1, exit_code=1), STOPPED, (1, "gpu1")),
+        (done(2, code=1, exit_code=1), None, (1, "gpu1")),
+        (running(2), None, (0, "gpu-master")),
+    ],
+)
+def test_the_rank_that_the_others_waited_for_is_named_if_it_can_be_told(
+    third: RunFiles, state: Effort | None, named: tuple[int, str]
+) -> None:
+    waiting = replace(OVER, ranks=(rank(0, 1, at=95.0),))
+    absent = replace(UP, ranks=(replace(rank(1, alive=True), effort=state),))
+    found = failure(runs(waiting, absent, third), {0: TIMEOUT, 2: TIMEOUT})
+    assert (found.rank, found.node) == named and found.cause == "collective_timeout"

@@ -212,3 +212,51 @@ async def test_a_run_keeps_the_node_as_it_was_described_when_it_started(bed: Bed
     if other:
         await bed.until(other, JobState.SUCCEEDED)
         assert (bed.home / "c" / "jobs" / other.id).exists(), "an edit counts for new runs"
+
+
+async def test_a_node_that_cannot_be_reached_is_given_up_at_once_when_a_person_says_so(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    bed.nodes["b"].silent = True
+    assert "b" not in bed.store.silences(), "nobody has looked since"
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    controller = another_process(bed)
+    await controller.complete(job.id)
+    await controller.close()
+    ended = bed.store.job(job.id)
+    assert (ended.state, ended.abandoned) == (JobState.CANCELLED, ("b",))
+
+
+@pytest.mark.parametrize("edit", ["renamed", "removed"])
+async def test_what_was_given_up_is_ended_where_it_was_started(bed: SlowBed, edit: str) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+        await bed.tick()
+    pid = bed.store.job(job.id).ranks[1].pid
+    bed.nodes["b"].silent = True
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    await bed.until(job, JobState.CANCELLED)
+    a, b = bed.inventory.nodes["a"], bed.inventory.nodes["b"]
+    other = {"alpha": b.model_copy(update={"name": "alpha"})} if edit == "renamed" else {}
+    bed.inventory = bed.inventory.model_copy(update={"nodes": {"a": a, **other}})
+    await bed.tick()
+    assert bed.store.leftovers() and Path(f"/proc/{pid}").exists()
+    bed.nodes["b"].silent = False
+    await bed.tick()
+    assert not bed.store.leftovers()
+    assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+async def test_a_node_that_got_another_address_is_found_there_by_its_run(bed: SlowBed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+        await bed.tick()
+    moved = bed.inventory.nodes["b"].model_copy(update={"address": "127.0.0.2", "python": "/elsewhere"})
+    bed.inventory = bed.inventory.model_copy(update={"nodes": {"a": bed.inventory.nodes["a"], "b": moved}})
+    bed.nodes["b"].silent = True
+    await bed.tick()
+    now = bed.store.job(job.id)
+    assert (now.state, now.node_configs["b"].address) == (JobState.RUNNING, "127.0.0.2"), now.reason
+    assert now.node_configs["b"].python == job.node_configs["b"].python, "what runs there stays as it was"
+    assert "b is reached at 127.0.0.2 now" in [event.message for event in bed.store.events(job.id)]
+    ended = await cancel(bed, job)
+    assert {rank.signal for rank in ended.ranks} == {"TERM"}

@@ -98,10 +98,14 @@ def look(app: App, live: Sequence[Job], nodes: Sequence[str] | None = None) -> t
 def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
     """Say of jobs that have ended on their nodes what is still to come, and what brings it."""
     known = {job.id: job.state for job in records}
-    ended = [job.id for job in seen if job.state.ended and job.id in known and not known[job.id].ended]
+    ended = [job for job in seen if job.state.ended and job.id in known and not known[job.id].ended]
+    failed = any(job.state == JobState.FAILED for job in ended)
     if ended:
-        what = "the next scheduling pass records it, ends the ranks that still run, and proposes what to do"
-        click.secho(f"{', '.join(ended)}: seen just now; {what}: ugro sweep", dim=True, err=True)
+        names = ", ".join(job.id for job in ended)
+        rest = ", ends the ranks that still run, and proposes what to do" if failed else ""
+        click.secho(
+            f"{names}: seen just now; the next scheduling pass records it{rest}: ugro sweep", dim=True, err=True
+        )
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class _Inquiry:
         failed = list(self._of_ranks(UNCLEAR if vanished else ITSELF))
         suspects = [*failed, *left]
         if all(suspect.weight == SYMPTOM or suspect.failure.cause in SYMPTOMS for suspect in suspects):
-            suspects += self._early_leavers(failed)
+            suspects += list(self._early_leavers(failed)) or list(self._absent(failed))
         if not suspects:
             rank = self._ranks[0]
             return FirstFailure(rank=None, node=rank.node, message="it ended and left no trace of why")
@@ -122,6 +122,26 @@ class _Inquiry:
                     message=f"{words}: {first.failure.message}",
                 )
                 yield _Suspect(LEFT_EARLY if first.weight == SYMPTOM else ITSELF, at, failure)
+
+    def _absent(self, failed: list[_Suspect]) -> Iterator[_Suspect]:
+        """The rank that others waited for until their time was over: it is stopped, or the only one that still runs."""
+        waited = [one for one in failed if one.failure.cause == "collective_timeout"]
+        running = [rank for rank in self._ranks if rank.state == RankState.RUNNING]
+        stopped = [rank for rank in running if self._is_stopped(rank)]
+        alone = len(running) == 1 and len(running) + len(failed) == len(self._ranks)
+        if not waited or not (len(stopped) == 1 or alone):
+            return
+        rank = (stopped or running)[0]
+        how = "is stopped by a signal (state T)" if stopped else "still ran"
+        who = some([str(one.failure.rank) for one in waited])
+        message = f"{how} while rank {who} waited for it in vain: {waited[0].failure.message}"
+        failure = FirstFailure(rank=rank.rank, node=rank.node, cause="collective_timeout", message=message)
+        yield _Suspect(ITSELF, -math.inf, failure)
+
+    def _is_stopped(self, rank: Rank) -> bool:
+        run = self._runs[rank.node]
+        ranks = run.ranks if isinstance(run, RunFiles) else ()
+        return any(one.rank == rank.rank and one.effort and one.effort.state in ("T", "t") for one in ranks)
 
     # --- nodes and their launchers -----------------------------------------------------------------------------------
 

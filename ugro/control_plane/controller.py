@@ -178,8 +178,9 @@ class Controller:
     async def adopt(self, inventory: Inventory) -> None:
         """Use an edited inventory from now on. What runs keeps what it was started with."""
         self._inventory = self.launcher.inventory = inventory
-        live = self._store.live(pass_over)
-        await self._pool.adopt(inventory, [config for job in live for config in job.node_configs.values()])
+        owing = self._store.jobs({job_id for job_id, _ in self._store.leftovers()}, pass_over)
+        jobs = [*self._store.live(pass_over), *owing]
+        await self._pool.adopt(inventory, [config for job in jobs for config in job.node_configs.values()])
 
     async def close(self) -> None:
         """Break off what is under way; the next tick of any process continues it."""
@@ -222,14 +223,18 @@ class Controller:
         leftovers = self._store.leftovers()
         jobs = {job.id: job for job in self._store.jobs({job_id for job_id, _ in leftovers}, pass_over)}
         for (job_id, attempt), nodes in leftovers.items():
-            back = [node for node in nodes if isinstance(seen.views.get(node), NodeView)]
-            if job_id in jobs and back:
-                job = jobs[job_id].as_of(attempt)
+            if job_id not in jobs:
+                continue
+            job = jobs[job_id].as_of(attempt)
+            elsewhere = [node for node, was in job.node_configs.items() if self._inventory.nodes.get(node) != was]
+            back = [node for node in nodes if node in elsewhere or isinstance(seen.views.get(node), NodeView)]
+            if back:
                 clear = functools.partial(self._clear, job, nodes, back)
                 self._begin(("leftovers", job_id, attempt), tuple(back), clear)
 
     async def _clear(self, job: Job, nodes: Sequence[str], back: Sequence[str]) -> None:
-        if (await self.launcher.stop(job, LEFTOVER_GRACE, back)).problems:
+        ending = await self.launcher.stop(job, LEFTOVER_GRACE, back)
+        if ending.problems:
             return
         self._store.remember_leftovers(job, [node for node in nodes if node not in back])
         for node in back:
@@ -270,6 +275,8 @@ class Controller:
             under_way.task.cancel()
             await asyncio.wait([under_way.task])
         with self._store.alone_with(job.id) as alone:
+            if alone and job.id in seen.moved:
+                job = self._steps.moved(job, seen.moved[job.id])
             step = self._steps.next_step(job, seen) if alone else None
         if step:
             self._begin(job.id, job.last_event, lambda: self._alone(job, step), step.kind)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from ugro.common.config import Inventory
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
 from ugro.common.models import FirstFailure, GpuSample, Job, JobState, NodeView, Wish
 from ugro.common.paths import run_paths
@@ -46,6 +46,9 @@ GPU_FREE_WITHIN = 10.0
 
 LOGS_WITHIN = 120.0
 """Seconds that the logs of a job that ended may take before it counts as ended; `ugro logs` brings what is missing."""
+
+HOW_TO_REACH = ("address", "user", "port", "identity_file", "ssh_config", "local")
+"""What of a node's description may change under a run, once the node does not answer where the run was started."""
 
 START_PATIENCE = 120.0
 """Seconds in which a node that broke off while its ranks were started may come back and start them."""
@@ -97,6 +100,20 @@ class JobSteps:
         with self._store.optional():
             self._store.add_samples(job.id, self._due_samples(job, seen))
         return self._follow(job, reconcile.assess(job, seen.runs[job.id]), seen)
+
+    def moved(self, job: Job, nodes: Mapping[str, NodeConfig]) -> Job:
+        """Record that nodes of a job are reached in another way now. What it runs with there stays as it was."""
+        assert job.placement
+        shares = []
+        for share in job.placement.shares:
+            now, was = nodes.get(share.node), share.config
+            if now and was:
+                reached = {field: getattr(now, field) for field in HOW_TO_REACH}
+                share = share.model_copy(update={"config": was.model_copy(update=reached)})
+            shares.append(share)
+        placement = job.placement.model_copy(update={"shares": tuple(shares)})
+        words = "; ".join(f"{name} is reached at {config.address} now" for name, config in nodes.items())
+        return self._store.save(job.model_copy(update={"placement": placement}), "moved", words)
 
     def launch(self, job: Job, seen: Observation) -> Step:
         """The step that brings a placed job to its nodes."""
@@ -189,6 +206,9 @@ class JobSteps:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
         given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
         ending = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
+        if job.wish == Wish.ABANDON and len(ending.problems) == len(ending.unreached):
+            given_up += ending.unreached  # silent for long or not: the person gave up whatever cannot be reached
+            ending.problems.clear()
         ended = ending.detached if state == JobState.SUCCEEDED else {}  # elsewhere that is what was asked for
         for node, processes in ended.items():
             self._store.note(node, "leftovers", f"ended what {job.id} left running: {processes}", job.id)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import NodeError, NodeRefused, UgroError
+from ugro.common.errors import LinkLost, NodeError, NodeRefused, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
 from ugro.common.paths import CODE, RunPaths, run_paths
@@ -30,6 +30,10 @@ OnCode = Callable[[str, int, int], None]
 """Told the node, the bytes of code sent so far, and the bytes to send."""
 
 
+MEET_AGAIN = (5.0, 10.0)
+"""Seconds after which nodes are asked again that get no answer from where the ranks would meet: once is no proof."""
+
+
 class NotStarted(UgroError):
     """A node could not start its part. `job` is the record as it stood, `node` the one that could not, `error` why."""
 
@@ -44,11 +48,12 @@ class NotStarted(UgroError):
 
 @dataclass(frozen=True)
 class Ending:
-    """What came of ending a job: what is in the way of saying that nothing of it is left, and by node, in words, what
-    ran there outside of torchrun's own tree and was ended.
+    """What came of ending a job: what is in the way of saying that nothing of it is left, the nodes that could not be
+    reached, and by node, in words, what ran there outside of torchrun's own tree and was ended.
     """
 
     problems: list[str]
+    unreached: list[str] = field(default_factory=list)
     detached: dict[str, str] = field(default_factory=dict)
 
 
@@ -73,7 +78,7 @@ class Launcher:
         await self._claim(job, owners)
         storages = await self._make_folders(job)
         await self._send_checkpoint(job)
-        _, (job, interfaces) = await _both(self._send_code(job, storages), self.meet(job))
+        _, (job, interfaces) = await _both(self._send_code(job, storages), self.meet(job, MEET_AGAIN))
         job = job.model_copy(update={"launched_at": job.launched_at or time.time()})
         self._store.save(job, "placed", self._meeting_words(job))
         await self.start(job, spec, interfaces)
@@ -92,10 +97,10 @@ class Launcher:
                 told = f"another master runs it: {line.partition(' ')[2]}"
                 raise NotStarted(job, NodeRefused(node, told, "to make this one its master: ugro launch --takeover"))
 
-    async def meet(self, job: Job) -> tuple[Job, dict[str, str | None]]:
+    async def meet(self, job: Job, again: Sequence[float] = ()) -> tuple[Job, dict[str, str | None]]:
         """See that every node can start its part once the code is there, and fill in where the ranks meet.
 
-        Returns the interface that each node uses too.
+        Returns the interface that each node uses too. A node without an answer is asked `again` after so many seconds.
 
         Raises:
             NotStarted: a node cannot.
@@ -103,7 +108,11 @@ class Launcher:
         assert job.placement
         address, port = job.placement.master_addr, job.placement.master_port
         known = (address, port) if address and port else None
-        meeting = await find_meeting(self._pool, job.nodes, _port_range(job), known, job.node_configs)
+        for pause in (*again, None):
+            meeting = await find_meeting(self._pool, job.nodes, _port_range(job), known, job.node_configs)
+            if pause is None or not meeting.unanswered:
+                break
+            await asyncio.sleep(pause)
         try:
             interfaces = meeting.interfaces()
         except NodeError as error:
@@ -172,6 +181,7 @@ class Launcher:
         for node, answer in answers.items():
             if isinstance(answer, NodeError):
                 ending.problems.append(answer.message)
+                ending.unreached.extend([node] if isinstance(answer, (Unreachable, LinkLost)) else [])
                 continue
             if answer.left:
                 ending.problems.append(f"{node}: pid {', '.join(map(str, answer.left))} cannot be ended (state D?)")

@@ -22,6 +22,10 @@ MOST_ADDRESSES = 4
 """So many addresses of rank 0's node are tried: each one that gives no answer takes some seconds."""
 
 
+class NoAnswer(NodeRefused):
+    """A node got no answer from where the ranks would meet: a firewall, or a cable that was out for a moment."""
+
+
 @dataclass(frozen=True)
 class Meeting:
     """The address and the port of rank 0, and how each node gets there, or why it does not.
@@ -37,6 +41,11 @@ class Meeting:
     def found(self) -> bool:
         """Whether every node gets there."""
         return not any(isinstance(way, NodeError) for way in self.ways.values())
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether a node got no answer, so that asking again may help."""
+        return any(isinstance(way, NoAnswer) for way in self.ways.values())
 
     def interfaces(self) -> dict[str, str | None]:
         """The interface that each node uses.
@@ -168,7 +177,7 @@ def _way(config: NodeConfig, said: Prepared, first: str, host: Prepared, place: 
         return NodeRefused(node, f"{where} means {node} itself there", _hint(first))
     if error := said.errors.get(place.address):
         problem = f"no way to {printable(place.address)}, where the ranks would meet on {first}: {printable(error)}"
-        return NodeRefused(node, problem, f"open the ports of {first} to {node}, or {_hint(first)}")
+        return NoAnswer(node, problem, f"open the ports of {first} to {node}, or {_hint(first)}")
     way = next((way for way in said.ways if way.peer == place.address), None)
     if way is None:
         return NodeRefused(node, f"it does not tell its way to {printable(place.address)}")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ugro.common.config import Inventory
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError, Unreachable
 from ugro.common.models import NodeView, Silence
 from ugro.common.text import duration
@@ -26,6 +26,8 @@ class Observation:
     views: dict[str, NodeView | NodeError]
     runs: dict[str, dict[str, RunFiles | NodeError]]
     at: float
+    moved: dict[str, dict[str, NodeConfig]] = field(default_factory=dict)
+    """By job, the nodes that do not answer where its run was started, and have the run where the inventory says now."""
 
     @property
     def clock_offsets(self) -> dict[str, float]:

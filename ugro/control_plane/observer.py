@@ -68,7 +68,7 @@ class Observer:
         """
         asked = _questions(inventory, jobs, names)
         if keep:
-            for place in self._pending.keys() - asked.keys():  # of a node that left the inventory, or is described otherwise
+            for place in self._pending.keys() - asked.keys():  # such a node left, or changed
                 self._pending.pop(place).cancel()
         tasks = {place: self._ask(place, question, keep) for place, question in asked.items()}
         if tasks:
@@ -79,7 +79,12 @@ class Observer:
             if answer := said.get((name, config.model_dump_json())):
                 views[name] = answer if isinstance(answer, NodeError) else answer.view
         runs = {job.id: {node: _of_run(job, node, inventory, said) for node in job.nodes} for job in jobs}
-        return Observation(views, runs, time.time())
+        moved: dict[str, dict[str, NodeConfig]] = {}
+        for job in jobs:
+            for node, found in _moved(job, inventory, said).items():
+                moved.setdefault(job.id, {})[node] = inventory.nodes[node]
+                runs[job.id][node] = found
+        return Observation(views, runs, time.time(), moved)
 
     async def close(self) -> None:
         """Give up what is not answered."""
@@ -123,6 +128,8 @@ def _questions(inventory: Inventory, jobs: Sequence[Job], names: Iterable[str]) 
             config, paths = _config(job, node, inventory), run_paths(inventory, job, node)
             if config and paths:
                 asked.setdefault(_place(config), _Question(config)).runs.append((job, paths))
+                if (now := inventory.nodes.get(node)) and now != config:  # it may have got another address
+                    asked.setdefault(_place(now), _Question(now)).runs.append((job, paths))
     return asked
 
 
@@ -132,6 +139,19 @@ def _place(config: NodeConfig) -> Place:
 
 def _config(job: Job, node: str, inventory: Inventory) -> NodeConfig | None:
     return job.node_configs.get(node) or inventory.nodes.get(node)
+
+
+def _moved(job: Job, inventory: Inventory, said: Mapping[Place, _Answer | NodeError]) -> dict[str, RunFiles]:
+    """The runs on nodes that do not answer where they were started, found by the job's own mark where they are now."""
+    found = {}
+    for node, was in job.node_configs.items():
+        now = inventory.nodes.get(node)
+        there, here = said.get(_place(was)), said.get(_place(now)) if now else None
+        if isinstance(there, Unreachable) and not isinstance(there, AnswerPending) and isinstance(here, _Answer):
+            about, run = here.runs.get(job.id, (None, None))
+            if run and run.uid == job.uid and about == job.last_event:
+                found[node] = run
+    return found
 
 
 def _of_run(

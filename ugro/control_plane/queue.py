@@ -49,7 +49,7 @@ def read_queue(
         spec = _spec(store, job)
         if job.state.on_nodes:
             ends = _expected_end(job, expected_seconds(spec, past) if spec else None, now)
-            running.append(Running(job.id, frozenset(leases([job])), ends))
+            running.append(Running(job.id, frozenset(leases([job], present.nodes)), ends))
         elif spec and not job.wish:
             found = (*blocked, *_obstacles(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])
@@ -62,7 +62,9 @@ def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job],
     present, silences, now = inventory.present(), store.silences(), time.time()
     said = {**views} | {name: _as_told(views[name], silence) for name, silence in silences.items() if name in views}
     since = {name: moment(silence.since // 60 * 60, now) for name, silence in silences.items()}
-    found = offers(present, said, leases(jobs), store.drains(), store.known_gpus(), store.known_master(), since)
+    found = offers(
+        present, said, leases(jobs, present.nodes), store.drains(), store.known_gpus(), store.known_master(), since
+    )
     links = link_rates(Links(store.home).all())
     return {name: replace(offer, links=links.get(name, {})) for name, offer in found.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -75,7 +76,8 @@ class CheckpointStore:
             places = dict.fromkeys(place for folder in folders for place in roots(spec, f"{folder}/{CODE}"))
             return await checkpoints.find(transport, folders[-1], [*places], spec.checkpoints.pattern, since)
 
-        said = await self._pool.each(self._inventory.nodes, one, within, self._inventory.nodes)
+        nodes = self._nodes(job)
+        said = await self._pool.each(nodes, one, within, nodes)
         searches = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
         silent = {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
         found = {
@@ -83,6 +85,10 @@ class CheckpointStore:
         }
         listed = with_copies(job, gather(found, offsets, runs), self.kept(job))
         return Listing(listed, silent, {name: search.passed for name, search in searches.items() if search.passed})
+
+    def _nodes(self, job: Job) -> dict[str, NodeConfig]:
+        """Where checkpoints may be: the nodes of the inventory, and those of a live job as it was started on them."""
+        return {**self._inventory.nodes, **(job.node_configs if job.state.on_nodes else {})}
 
     def _is_code(self, job: Job, one: FoundCheckpoint) -> bool:
         """Whether this came with the job's code, such as pretrained weights, and is as it was there."""
@@ -110,43 +116,46 @@ class CheckpointStore:
         target = self._store.files(job.id).checkpoints / checkpoint.label
         if target.exists():
             return target
-        partial = target.with_name(f".{target.name}.parts")
         with state_errors(target):
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Beside the job's other files, where `ugro gc` looks for what a killed command left. Another process may
+            # bring the same one: the first that has it whole gives it its name.
+            partial = Path(tempfile.mkdtemp(prefix=".tmp-checkpoint-", dir=self._store.files(job.id).folder))
             try:
                 if checkpoint.split:
-                    await self._bring_parts(checkpoint, partial, progress)
+                    await self._bring_parts(job, checkpoint, partial, progress)
                 else:
-                    await self._bring_copy(checkpoint, partial, progress)
+                    await self._bring_copy(job, checkpoint, partial, progress)
                 write_atomic(target.with_name(f"{target.name}.json"), checkpoint.model_dump_json(indent=1))
-                partial.rename(target)
+                _take_name(partial, target)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
         self._prune(job, checkpoint)
         return target
 
-    async def _bring_copy(self, checkpoint: Checkpoint, folder: Path, progress: Progress | None) -> None:
+    async def _bring_copy(self, job: Job, checkpoint: Checkpoint, folder: Path, progress: Progress | None) -> None:
         """From the first node that gives it."""
         problem: NodeError | None = None
         for place in checkpoint.places:
             try:
-                return await self._fetch(place, checkpoint, folder, progress)
+                return await self._fetch(job, place, checkpoint, folder, progress)
             except NodeError as error:
                 problem = error
         assert problem
         raise problem
 
-    async def _bring_parts(self, checkpoint: Checkpoint, folder: Path, progress: Progress | None) -> None:
+    async def _bring_parts(self, job: Job, checkpoint: Checkpoint, folder: Path, progress: Progress | None) -> None:
         """From all nodes into one folder; where several have a file, that of the first counts."""
         for place in reversed(checkpoint.places):
             part = folder / f".part-{place.node}"
             part.mkdir()
-            await self._fetch(place, checkpoint, part, progress)
+            await self._fetch(job, place, checkpoint, part, progress)
             shutil.copytree(part, folder, dirs_exist_ok=True)
             shutil.rmtree(part)
 
-    async def _fetch(self, place: Place, checkpoint: Checkpoint, folder: Path, progress: Progress | None) -> None:
+    async def _fetch(
+        self, job: Job, place: Place, checkpoint: Checkpoint, folder: Path, progress: Progress | None
+    ) -> None:
         """Into a folder that is there: under the checkpoint's own name, or the parts of its ranks under theirs."""
 
         def tell(done: int, total: int) -> None:
@@ -154,7 +163,8 @@ class CheckpointStore:
                 progress(place.node, done, total)
 
         target = folder if checkpoint.of_each_rank else folder / checkpoint.own_name
-        await checkpoints.fetch(self._pool[place.node], place.path, checkpoint.bytes, target, tell, place.files)
+        config = self._nodes(job).get(place.node) or self._inventory.node(place.node)
+        await checkpoints.fetch(self._pool.transport(config), place.path, checkpoint.bytes, target, tell, place.files)
 
     def _prune(self, job: Job, needed: Checkpoint) -> None:
         folder = self._store.files(job.id).checkpoints
@@ -163,6 +173,15 @@ class CheckpointStore:
                 with state_errors(folder / one.label):
                     shutil.rmtree(folder / one.label)
                     (folder / f"{one.label}.json").unlink(missing_ok=True)
+
+
+def _take_name(partial: Path, target: Path) -> None:
+    """Give a checkpoint that is whole its place, unless another process has brought it meanwhile."""
+    try:
+        partial.rename(target)
+    except OSError:
+        if not target.is_dir():
+            raise
 
 
 def copies(folder: Path) -> dict[str, Checkpoint]:

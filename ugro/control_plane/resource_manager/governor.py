@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, Unreachable
-from ugro.common.models import Drain, Gpu, GpuProcess, Job, NodeView, Placement
+from ugro.common.models import Drain, Gpu, GpuProcess, Job, NodeShare, NodeView, Placement
 from ugro.common.text import printable, size
 from ugro.control_plane.resource_manager.twins import REMEDY, shared_gpus, twins
 
@@ -76,13 +76,28 @@ def placement_keys(placement: Placement) -> frozenset[str]:
     return frozenset(key for share in placement.shares for key in share.gpus or (cpu_key(share.node),))
 
 
-def leases(jobs: Iterable[Job]) -> dict[str, str]:
-    """Which job holds what: GPU UUIDs, and `cpu:<node>` for a node's CPU ranks."""
+def leases(jobs: Iterable[Job], nodes: Mapping[str, NodeConfig] = MappingProxyType({})) -> dict[str, str]:
+    """Which job holds what: GPU UUIDs, and `cpu:<node>` for a node's CPU ranks.
+
+    With `nodes`, the inventory as it is now, that is the node which is the job's machine today: it may have been
+    renamed since the job started, or two nodes have changed places.
+    """
     held: dict[str, str] = {}
     for job in jobs:
-        if job.state.on_nodes and job.placement:
-            held |= dict.fromkeys(placement_keys(job.placement), job.id)
+        for share in job.placement.shares if job.state.on_nodes and job.placement else ():
+            held |= dict.fromkeys(share.gpus or _cpu_keys(share, nodes), job.id)
     return held
+
+
+def _cpu_keys(share: NodeShare, nodes: Mapping[str, NodeConfig]) -> list[str]:
+    machine = _machine(share.config) if share.config else None
+    today = [cpu_key(name) for name, config in nodes.items() if _machine(config) == machine]
+    return today or [cpu_key(share.node)]
+
+
+def _machine(config: NodeConfig) -> tuple[str, int | None, bool, str]:
+    """What makes a node the same one under another name."""
+    return config.address, config.port, config.local, config.base_dir
 
 
 def held_gpus(job: Job, offers: Mapping[str, Offer]) -> list[str]:
