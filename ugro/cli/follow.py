@@ -123,7 +123,11 @@ def _why_it_waits(app: App, job_id: str) -> str:
 def _trouble(app: App, job_id: str) -> str:
     """What is wrong with a job that has not ended, and what is proposed about it; nothing while it is well."""
     job, proposal = app.store.job(job_id), app.store.proposals().get(job_id)
-    told = job.alert or (proposal and proposal.ends) or (job.state == JobState.RUNNING and job.reason)
+    told = (
+        job.alert
+        or (proposal and proposal.ends)
+        or (job.state == JobState.RUNNING and job.reason and not job.first_failure)
+    )
     if job.state.ended or not told:
         return ""
     proposed = ""

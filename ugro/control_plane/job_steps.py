@@ -44,7 +44,7 @@ SAMPLE_SECONDS = 10.0
 GPU_FREE_WITHIN = 10.0
 """Seconds that the driver may take to give back the memory of ranks that ended."""
 
-LOGS_WITHIN = 120.0
+LOGS_WITHIN = 30.0
 """Seconds that the logs of a job that ended may take before it counts as ended; `ugro logs` brings what is missing."""
 
 HOW_TO_REACH = ("address", "user", "port", "identity_file", "ssh_config", "local")
