@@ -137,13 +137,12 @@ async def test_slow_ticks_leave_the_lock_to_others_in_between() -> None:
     held: list[tuple[float, float]] = []
 
     class Slow(_Resident):
-        async def _act(self, pool: Any, cluster: Any) -> Any:
+        async def _act(self, controller: Any) -> None:
             began = time.monotonic()
             await asyncio.sleep(0.05)
             held.append((began, time.monotonic()))
             if len(held) == 3:
                 os.kill(os.getpid(), signal.SIGTERM)
-            return cluster
 
     app: Any = SimpleNamespace(
         cluster=SimpleNamespace(nodes={}), store=SimpleNamespace(home="~"), courier=contextlib.AsyncExitStack()

@@ -37,7 +37,7 @@ async def here(home: Path) -> AsyncIterator[LocalTransport]:
 
 
 async def search(here: LocalTransport, root: Path) -> checkpoints.Search:
-    return await checkpoints.find(here, [str(root)], "", 0.0)
+    return await checkpoints.find(here, str(root / "no-job"), [str(root)], "", 0.0)
 
 
 async def found(here: LocalTransport, root: Path) -> dict[str, FoundCheckpoint]:
@@ -300,7 +300,9 @@ async def test_what_is_linked_and_named_too_is_found_once(here: LocalTransport, 
     save(tmp_path / "disk" / "runs" / "step-10.pt")
     (root / "runs").symlink_to("../disk/runs")
     roots = [str(root), str(root / "out"), str(tmp_path / "disk")]
-    assert [one.name for one in (await checkpoints.find(here, roots, "", 0.0)).found] == ["runs/step-10.pt"]
+    assert [one.name for one in (await checkpoints.find(here, f"{roots[0]}/no-job", roots, "", 0.0)).found] == [
+        "runs/step-10.pt"
+    ]
 
 
 async def test_what_is_not_searched_is_named(here: LocalTransport, tmp_path: Path) -> None:
