@@ -79,6 +79,8 @@ CATALOGUE = (
         srun: Terminating|Terminating process \d+|Forcefully terminating all other processes
         Primary job +terminated normally, but \d+ process|one or more processes exited with non-zero status
         BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES|Fatal Python error: Aborted
+        has failed because \d+ .{1,40} replica\(s\) failed|\bReason:? .*(?:JobFailed|BackoffLimitExceeded)\b
+        reached the specified backoff limit
         A worker died or was killed while executing a task|[Tt]he actor is dead because its worker process has died
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
         Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
@@ -135,10 +137,11 @@ CATALOGUE = (
         No space left on device.*/dev/shm|unable to (?:write to|resize) file </torch_\S*>
     """),
     _root("too_many_files", r"""
-        Too many open files|received 0 items of ancdata|\[Errno 24\]|OS file watch limit reached|inotify watch limit
+        Too many open files|received 0 items of ancdata|unable to open shared memory object <\S+ in read-write mode$
+        \[Errno 24\]|OS file watch limit reached|inotify watch limit
     """),
     _root("disk_full", r"""
-        No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
+        (?i:no space left on device|disk quota exceeded|quota exceeded on)|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
         [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk
         inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|\bENOSPC\b|disk (?:is )?full
         unable to write file:? .*space|was low on resource: ephemeral-storage|DiskPressure
@@ -148,7 +151,7 @@ CATALOGUE = (
         ^(?:numpy\.\S*|pyarrow\.\S*)?_?(?:Array|Arrow)?MemoryError\b|std::bad_alloc
         Unable to allocate [\d.]+ [KMGTP]iB for an array|ray\.exceptions\.OutOfMemoryError
         Task was killed due to the node running low on memory|[Kk]illed due to memory pressure \(OOM\)(?!, 0)
-        realloc of size \d+ failed
+        realloc of size \d+ failed|exceeds the memory usage threshold|Ray killed this worker
     """),
     _confirmation("host_oom", r"""
         Out of memory: Kill(?:ed)? process|oom[-_]kill(?::| event|\(s\)| 1\b)|invoked oom-killer
@@ -194,8 +197,10 @@ CATALOGUE = (
         [Ee]xec format error|docker: Error response from daemon|OCI runtime (?:create|exec) failed
         could not select device driver|execve\(\):[ ]|FailedScheduling|Insufficient nvidia\.com/gpu
         srun: error: .*(?:launch failed|Task launch for)
-        nvidia-container-cli: (?:initialization|mount|device) error
+        nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
+        Host key verification failed
     """),
+    _hint("launch_failed", r"(?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute"),
     _root("port_in_use", r"""
         EADDRINUSE|[Aa]ddress already in use|[Pp]ort \d+ is (?:already )?(?:in use|occupied)
         server socket has failed to (?:listen|bind)|port is already allocated|\[Errno 98\]
@@ -240,8 +245,8 @@ CATALOGUE = (
         DP world size .* differ|ZeRO.*checkpoint.*world size
     """),
     _root("permission_denied", r"""
-        ^PermissionError\b|[Pp]ermission denied|\[Errno 13\]|Operation not permitted|[Rr]ead-only file system
-        \[Errno (?:1|30)\]
+        ^PermissionError\b|[Pp]ermission denied|\[Errno 13\]|[Rr]ead-only file system
+        \[Errno (?:1|30)\]|(?:['"’]|/[\w.-]+): Operation not permitted
     """),
     _root("download_failed", r"""
         Max retries exceeded with url|couldn't connect to 'http\S*'|LocalEntryNotFoundError
@@ -339,7 +344,7 @@ CATALOGUE = (
         (?:job|training|run|process|rank)s? (?:appears?|seems?|is|are) (?:to be )?(?:hung|stuck|hanging|frozen)
         [Nn]o (?:progress|output|log\w*|new \w+) (?:for|in|since)(?: the last)? \d+|possible deadlock
         ^Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!|timed out with traceback|not made (?:any )?progress
-        ^Thread (?:0x)?[0-9A-Fa-f]+ \((?:idle|active)[^)]*\)|waiting for remainder of ranks|Stalled ranks?:
+        ^Thread (?:0x)?[0-9A-Fa-f]+ \((?:idle|active)[^)]*\)|waiting for remainder of ranks|Stalled (?:ranks?|ops?):
     """),
     _hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
     _root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
@@ -365,6 +370,7 @@ CATALOGUE = (
         ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt
         (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO (?:PREEMPTION|JOB REQUEUE)|[Pp]reempted
     """),
+    _consequence("unknown", r"terminate called after throwing an instance of"),
     _consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT"),
     _consequence("killed", r"""
         SignalException: Process \d+ got signal: \d+|[Rr]eceived (?:signal )?(?:15|SIGTERM|death signal)

@@ -58,6 +58,8 @@ _CRASHES = {"ABRT", "SEGV", "BUS"}
 _SIGNAL_CAUSES = {"KILL": "killed", "SEGV": "segfault", "BUS": "shm_full", "ILL": "segfault", "FPE": "segfault"}
 # How a process ends that was told to: it says why only where nothing else does.
 _TOLD_TO_END = {"INT": "cancelled", "HUP": "cancelled", "TERM": "killed"}
+# Exit codes of a shell that did not find what it should run, or may not run it.
+_CODE_CAUSES = {126: "launch_failed", 127: "launch_failed"}
 _NUMBERED = re.compile(r"(worker|node|master|rank|trainer)-?(\d+)$")
 
 
@@ -360,7 +362,8 @@ def _from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Evide
 
 def _unknown(followed: Sequence[Sighting], evidence: Evidence) -> Finding:
     message = evidence.ends[0].message if evidence.ends else evidence.last_words
-    cause = next((_TOLD_TO_END[end.signal] for end in evidence.ends if end.signal in _TOLD_TO_END), "unknown")
+    told = (_TOLD_TO_END.get(end.signal or "") or _CODE_CAUSES.get(end.code or 0) for end in evidence.ends)
+    cause = next(filter(None, told), "unknown")
     return Finding(
         cause, message, rank=_launchers_rank(evidence), evidence=_quoted([message]), consequences=_count(followed)
     )
