@@ -76,7 +76,7 @@ CATALOGUE = (
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
         ^Exception: process \d+ terminated with|ExecuteUserScriptError|'kill_cmd' referenced before assignment
-        srun: Terminating|Terminating process \d+|Forcefully terminating all other processes
+        srun: Terminating|Terminating process \d+|Forcefully terminating all other processes|forcefully exiting via
         Primary job +terminated normally, but \d+ process|one or more processes exited with non-zero status
         BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES|Fatal Python error: Aborted
         has failed because \d+ .{1,40} replica\(s\) failed|\bReason:? .*(?:JobFailed|BackoffLimitExceeded)\b
@@ -123,7 +123,7 @@ CATALOGUE = (
         cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|\b(?:torch|cuda|triton)\S*\.OutOfMemoryError
         (?i:resource[_ ]exhausted: .*(?:out of memory|allocat))|OOM when allocating tensor|cuda runtime error \(2\)
         No executable batch size found, reached zero|No available memory for the cache blocks
-        GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
+        Free memory on device .* is less than|GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
     """),
     _root("shm_full", r"""
@@ -141,10 +141,10 @@ CATALOGUE = (
         \[Errno 24\]|OS file watch limit reached|inotify watch limit
     """),
     _root("disk_full", r"""
-        (?i:no space left on device|disk quota exceeded|quota exceeded on)|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
-        [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk
-        inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|\bENOSPC\b|disk (?:is )?full
-        unable to write file:? .*space|was low on resource: ephemeral-storage|DiskPressure
+        (?i:no space left on device|disk quota exceeded)|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
+        [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk|\bENOSPC\b|disk (?:is )?full
+        inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|was low on resource: ephemeral-storage
+        unable to write file:? .*space|DiskPressure
     """),
     _root("host_oom", r"""
         DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory|\[Errno 12\]
@@ -198,7 +198,8 @@ CATALOGUE = (
         could not select device driver|execve\(\):[ ]|FailedScheduling|Insufficient nvidia\.com/gpu
         srun: error: .*(?:launch failed|Task launch for)
         nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
-        Host key verification failed
+        Host key verification failed|executable file not found in|unable to find the specified executable file
+        not enough slots available in the system|failing to pull image
     """),
     _hint("launch_failed", r"(?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute"),
     _root("port_in_use", r"""
@@ -282,6 +283,7 @@ CATALOGUE = (
         omegaconf\.errors\.Config(?:Key|Attribute)Error|hydra\.errors\.\w+|ConfigCompositionException
         ^Error: (?:Missing|Invalid value for|Got unexpected extra)|Could not consume arg:[ ]
         [Mm]issing required (?:argument|option)|invalid choice:[ ]|FLAGS? ERROR|absl\.flags\._exceptions
+        Unknown command line flag|Flags parsing error
     """),
     _root("file_not_found", r"""
         ^(?:FileNotFound|NotADirectory)Error\b|DataFilesNotFoundError
@@ -339,7 +341,9 @@ CATALOGUE = (
         NCCL WARN .*(?:no socket interface|[Gg]ot completion)|Cuda failure (?:\d+ )?'
     """),
     _root("hang", r"""
-        watchdog got stuck for \d+ seconds|[Hh]eartbeat monitor timed out|watchdog hang|dump debug info|WorkerHang
+        watchdog got stuck for \d+ seconds|[Ww]atchdog (?:was |has )?(?:triggered|fired|expired)
+        has not (?:\w+ ){1,3}(?:in|for|since) (?:the )?(?:last |over |more than )*\d+(?:\.\d+)? ?(?:s|m|h)
+        [Hh]eartbeat monitor timed out|watchdog hang|dump debug info|WorkerHang
         soft lockup|hung_task|blocked for more than \d+ seconds|[Hh]ang detected
         (?:job|training|run|process|rank)s? (?:appears?|seems?|is|are) (?:to be )?(?:hung|stuck|hanging|frozen)
         [Nn]o (?:progress|output|log\w*|new \w+) (?:for|in|since)(?: the last)? \d+|possible deadlock
@@ -364,7 +368,8 @@ CATALOGUE = (
     _root("segfault", r"""
         Fatal Python error: (?!Aborted|Bus error)|Segfault encountered|[Ss]egmentation fault|段错误|0xC0000005
         -1073741819|Caught signal 11|SIGSEGV|segfault at [0-9a-f]+|free\(\): invalid|double free or corruption
-        corrupted size vs|malloc\(\):[ ]|munmap_chunk
+        corrupted (?:size vs|double-linked|unsorted)|malloc\(\):[ ]|munmap_chunk|stack smashing detected
+        sysmalloc: Assertion
     """),
     _root("cancelled", r"""
         ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt

@@ -35,6 +35,7 @@ _WORDS = {
     "Aborted": "ABRT",
     "Illegal instruction": "ILL",
     "Floating point exception": "FPE",
+    "Terminated": "TERM",
     "killed": "KILL",
     "segmentation fault": "SEGV",
     "bus error": "BUS",
@@ -60,9 +61,9 @@ ENDS = tuple(
         r"code|returned (?:a )?non-zero (?:exit )?(?:status|code):?|terminated with exit code) {0,4}(?P<code>-?\d+)",
         r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+)",
         r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
-        r"(?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Floating point exception)"
-        r"(?: \(core dumped\)|\s|$)",
-        r"\bline \d+: +\d+ (?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction)\b",
+        r"(?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Floating point exception|"
+        r"Terminated(?=$|  ))(?: \(core dumped\)|\s|$)",
+        r"\bline \d+: +\d+ (?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Terminated)\b",
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
         r"terminated by signal SIG(?P<signal>[A-Z]+)",
         r"trainer process with rank=\[(?P<rank>\d+)",
