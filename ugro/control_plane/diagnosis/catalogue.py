@@ -77,6 +77,7 @@ CATALOGUE = (
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
         ^Exception: process \d+ terminated with|ExecuteUserScriptError|'kill_cmd' referenced before assignment
         srun: Terminating|Terminating process \d+|Forcefully terminating all other processes|forcefully exiting via
+        [Tt]raining has failed even after \d+ attempts
         Primary job +terminated normally, but \d+ process|one or more processes exited with non-zero status
         BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES|Fatal Python error: Aborted
         has failed because \d+ .{1,40} replica\(s\) failed|\bReason:? .*(?:JobFailed|BackoffLimitExceeded)\b
@@ -199,7 +200,7 @@ CATALOGUE = (
         srun: error: .*(?:launch failed|Task launch for)
         nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
         Host key verification failed|executable file not found in|unable to find the specified executable file
-        not enough slots available in the system|failing to pull image
+        not enough slots available in the system|failing to pull image|unable to (?:reliably )?start one or more daemons
     """),
     _hint("launch_failed", r"(?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute"),
     _root("port_in_use", r"""
@@ -327,7 +328,7 @@ CATALOGUE = (
         DEADLINE_EXCEEDED: .*(?:RegisterTask|ClusterRegister|Barrier timed out)|failed to connect to all addresses
         wait timeout after \d+ms, keys:|store based barrier|store->get.*timed? ?out
         [Tt]imeout.{0,40}(?:waiting for (?:all )?(?:ranks|workers|nodes)|placement group)|DistStoreError
-        DistNetworkError|connect\(\) timed out|failed to connect to \S*:\d+
+        DistNetworkError|connect\(\) timed out|failed to connect to \S*:\d+|unable to complete a TCP connection
     """),
     _root("nccl_error", r"""
         Duplicate GPU detected|NCCL.*(?:invalid (?:usage|argument)|[Ii]nternal error)|ncclInvalid\w+

@@ -169,7 +169,7 @@ def _without_crash_at_exit(evidence: Evidence) -> Evidence:
     crashes = [s for s in later if s.cause == "segfault" and not s.block]
     wrong = [s for s in later if s.kind is Kind.ROOT and s not in crashes]
     ends = [end for end in evidence.ends if end.at > done]
-    if done < 0 or wrong or not (ends or crashes) or any(end.signal not in _CRASHES for end in ends):
+    if done < 0 or wrong or not (ends or crashes or later) or any(end.signal not in _CRASHES for end in ends):
         return evidence
     said = [s for s in evidence.sightings if s.last_at <= done or s.kind is Kind.CONFIRMATION]
     return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done], cut_short=False)
