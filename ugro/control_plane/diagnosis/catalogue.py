@@ -77,8 +77,9 @@ CATALOGUE = (
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
         ^Exception: process \d+ terminated with|ExecuteUserScriptError|'kill_cmd' referenced before assignment
         srun: Terminating|Terminating process \d+|Forcefully terminating all other processes|forcefully exiting via
-        [Tt]raining has failed even after \d+ attempts
-        Primary job +terminated normally, but \d+ process|one or more processes exited with non-zero status
+        [Tt]raining has failed even after \d+ attempts|exited with non-zero (?:exit )?(?:status|code)
+        \bEngineDeadError\b|died unexpectedly, shutting down
+        Primary job +terminated normally, but \d+ process
         BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES|Fatal Python error: Aborted
         has failed because \d+ .{1,40} replica\(s\) failed|\bReason:? .*(?:JobFailed|BackoffLimitExceeded)\b
         reached the specified backoff limit
@@ -364,7 +365,8 @@ CATALOGUE = (
         an illegal memory access was encountered|misaligned address|unspecified launch failure
         illegal instruction was|CUDA_ERROR_\w+|Xid \(PCI:\S+\): \d+|AcceleratorError
         cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
-        no CUDA-capable device|DeferredCudaCallError
+        no CUDA-capable device|DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
+        wait for compute device to finish failed|Failed to create session
     """),
     _root("segfault", r"""
         Fatal Python error: (?!Aborted|Bus error)|Segfault encountered|[Ss]egmentation fault|段错误|0xC0000005

@@ -67,7 +67,7 @@ ENDS = tuple(
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
         r"terminated by signal SIG(?P<signal>[A-Z]+)",
         r"trainer process with rank=\[(?P<rank>\d+)",
-        r"\*\*\* SIG(?P<signal>[A-Z]+) \(@0x",
+        r"\*\*\* SIG(?P<signal>[A-Z]+) (?:\(@0x|received by PID )",
         r"^status (?P<code>-?\d+)\.?$",
         r"(?:KILLED BY SIGNAL:|=   EXIT CODE:) (?P<code>\d+)",
         r"Process (?P<rank>\d+) exit with status code (?P<code>\d+)",
