@@ -385,24 +385,3 @@ CATALOGUE = (
         SIGTERM received|got SIGTERM
     """),
 )  # fmt: skip
-
-_SIZE = r"[\d.]+ ?(?:bytes|[KMGT]i?B)"
-
-# What is worth knowing in the message of a failure, by the names that `ugro explain --json` gives it.
-FACTS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"[Tt]ried to allocate (?P<asked>{_SIZE})",
-        rf"(?P<free>{_SIZE}) (?:is )?free",
-        rf"total capacity of (?P<total>{_SIZE})",
-        rf"(?P<total>{_SIZE}) total capacity",
-        r"SeqNum=(?P<seq>\d+), OpType=(?P<op>\w+)",
-        r"send/recv from rank (?P<suspect>\d{1,6})",
-        r"Timeout\(ms\)=(?P<limit_ms>\d+)",
-        r"No module named ['\"]?(?P<module>[\w.]+)",
-        r"cannot import name '?(?P<name>\w+)",
-        r"(?:https?://|host=['\"])(?P<host>[\w.-]+)",
-        r"(?:No such file or directory|Permission denied|Is a directory|open files): ['\"](?P<path>[^'\"]+)",
-        r"(?:port[: ]+|\]:|:)(?P<port>\d{4,5})\b.*(?:in use|EADDRINUSE)",
-    )
-)

@@ -9,11 +9,11 @@ from functools import lru_cache
 
 import ugro.control_plane.diagnosis.lines as lines
 from ugro.common.text import printable
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE, FACTS, Entry, Kind
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE, Entry, Kind
 from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
 from ugro.control_plane.diagnosis.course import LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
-from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, Evidence, Sighting
+from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import Line
 from ugro.control_plane.diagnosis.prefilter import Prefilter
 from ugro.control_plane.diagnosis.silence import Shape, silence
