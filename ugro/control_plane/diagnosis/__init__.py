@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ugro.control_plane.diagnosis.finding import Finding
 from ugro.control_plane.diagnosis.reading import Reader
-from ugro.control_plane.diagnosis.verdict import Finding, explain
+from ugro.control_plane.diagnosis.verdict import explain
 
 __all__ = ["Finding", "Reader", "diagnose", "explain"]
 

@@ -76,9 +76,13 @@ CATALOGUE = (
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
         ^Exception: process \d+ terminated with|ExecuteUserScriptError|'kill_cmd' referenced before assignment
-        srun: Terminating|Terminating process \d+|Forcefully terminating all other processes
-        Primary job +terminated normally, but \d+ process|one or more processes exited with non-zero status
+        srun: Terminating|Terminating process \d+|Forcefully terminating all other processes|forcefully exiting via
+        [Tt]raining has failed even after \d+ attempts|exited with non-zero (?:exit )?(?:status|code)
+        \bEngineDeadError\b|died unexpectedly, shutting down
+        Primary job +terminated normally, but \d+ process
         BAD TERMINATION OF ONE OF YOUR APPLICATION PROCESSES|Fatal Python error: Aborted
+        has failed because \d+ .{1,40} replica\(s\) failed|\bReason:? .*(?:JobFailed|BackoffLimitExceeded)\b
+        reached the specified backoff limit
         A worker died or was killed while executing a task|[Tt]he actor is dead because its worker process has died
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
         Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
@@ -121,7 +125,7 @@ CATALOGUE = (
         cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|\b(?:torch|cuda|triton)\S*\.OutOfMemoryError
         (?i:resource[_ ]exhausted: .*(?:out of memory|allocat))|OOM when allocating tensor|cuda runtime error \(2\)
         No executable batch size found, reached zero|No available memory for the cache blocks
-        GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
+        Free memory on device .* is less than|GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
     """),
     _root("shm_full", r"""
@@ -135,20 +139,21 @@ CATALOGUE = (
         No space left on device.*/dev/shm|unable to (?:write to|resize) file </torch_\S*>
     """),
     _root("too_many_files", r"""
-        Too many open files|received 0 items of ancdata|\[Errno 24\]|OS file watch limit reached|inotify watch limit
+        Too many open files|received 0 items of ancdata|unable to open shared memory object <\S+ in read-write mode$
+        \[Errno 24\]|OS file watch limit reached|inotify watch limit
     """),
     _root("disk_full", r"""
-        No space left on device|Disk quota exceeded|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
-        [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk
-        inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|\bENOSPC\b|disk (?:is )?full
-        unable to write file:? .*space|was low on resource: ephemeral-storage|DiskPressure
+        (?i:no space left on device|disk quota exceeded)|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
+        [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk|\bENOSPC\b|disk (?:is )?full
+        inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|was low on resource: ephemeral-storage
+        unable to write file:? .*space|DiskPressure
     """),
     _root("host_oom", r"""
         DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory|\[Errno 12\]
         ^(?:numpy\.\S*|pyarrow\.\S*)?_?(?:Array|Arrow)?MemoryError\b|std::bad_alloc
         Unable to allocate [\d.]+ [KMGTP]iB for an array|ray\.exceptions\.OutOfMemoryError
         Task was killed due to the node running low on memory|[Kk]illed due to memory pressure \(OOM\)(?!, 0)
-        realloc of size \d+ failed
+        realloc of size \d+ failed|exceeds the memory usage threshold|Ray killed this worker
     """),
     _confirmation("host_oom", r"""
         Out of memory: Kill(?:ed)? process|oom[-_]kill(?::| event|\(s\)| 1\b)|invoked oom-killer
@@ -194,8 +199,11 @@ CATALOGUE = (
         [Ee]xec format error|docker: Error response from daemon|OCI runtime (?:create|exec) failed
         could not select device driver|execve\(\):[ ]|FailedScheduling|Insufficient nvidia\.com/gpu
         srun: error: .*(?:launch failed|Task launch for)
-        nvidia-container-cli: (?:initialization|mount|device) error
+        nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
+        Host key verification failed|executable file not found in|unable to find the specified executable file
+        not enough slots available in the system|failing to pull image|unable to (?:reliably )?start one or more daemons
     """),
+    _hint("launch_failed", r"(?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute"),
     _root("port_in_use", r"""
         EADDRINUSE|[Aa]ddress already in use|[Pp]ort \d+ is (?:already )?(?:in use|occupied)
         server socket has failed to (?:listen|bind)|port is already allocated|\[Errno 98\]
@@ -240,8 +248,8 @@ CATALOGUE = (
         DP world size .* differ|ZeRO.*checkpoint.*world size
     """),
     _root("permission_denied", r"""
-        ^PermissionError\b|[Pp]ermission denied|\[Errno 13\]|Operation not permitted|[Rr]ead-only file system
-        \[Errno (?:1|30)\]
+        ^PermissionError\b|[Pp]ermission denied|\[Errno 13\]|[Rr]ead-only file system
+        \[Errno (?:1|30)\]|(?:['"’]|/[\w.-]+): Operation not permitted
     """),
     _root("download_failed", r"""
         Max retries exceeded with url|couldn't connect to 'http\S*'|LocalEntryNotFoundError
@@ -277,6 +285,7 @@ CATALOGUE = (
         omegaconf\.errors\.Config(?:Key|Attribute)Error|hydra\.errors\.\w+|ConfigCompositionException
         ^Error: (?:Missing|Invalid value for|Got unexpected extra)|Could not consume arg:[ ]
         [Mm]issing required (?:argument|option)|invalid choice:[ ]|FLAGS? ERROR|absl\.flags\._exceptions
+        Unknown command line flag|Flags parsing error
     """),
     _root("file_not_found", r"""
         ^(?:FileNotFound|NotADirectory)Error\b|DataFilesNotFoundError
@@ -320,7 +329,7 @@ CATALOGUE = (
         DEADLINE_EXCEEDED: .*(?:RegisterTask|ClusterRegister|Barrier timed out)|failed to connect to all addresses
         wait timeout after \d+ms, keys:|store based barrier|store->get.*timed? ?out
         [Tt]imeout.{0,40}(?:waiting for (?:all )?(?:ranks|workers|nodes)|placement group)|DistStoreError
-        DistNetworkError|connect\(\) timed out|failed to connect to \S*:\d+
+        DistNetworkError|connect\(\) timed out|failed to connect to \S*:\d+|unable to complete a TCP connection
     """),
     _root("nccl_error", r"""
         Duplicate GPU detected|NCCL.*(?:invalid (?:usage|argument)|[Ii]nternal error)|ncclInvalid\w+
@@ -334,12 +343,14 @@ CATALOGUE = (
         NCCL WARN .*(?:no socket interface|[Gg]ot completion)|Cuda failure (?:\d+ )?'
     """),
     _root("hang", r"""
-        watchdog got stuck for \d+ seconds|[Hh]eartbeat monitor timed out|watchdog hang|dump debug info|WorkerHang
+        watchdog got stuck for \d+ seconds|[Ww]atchdog (?:was |has )?(?:triggered|fired|expired)
+        has not (?:\w+ ){1,3}(?:in|for|since) (?:the )?(?:last |over |more than )*\d+(?:\.\d+)? ?(?:s|m|h)
+        [Hh]eartbeat monitor timed out|watchdog hang|dump debug info|WorkerHang
         soft lockup|hung_task|blocked for more than \d+ seconds|[Hh]ang detected
         (?:job|training|run|process|rank)s? (?:appears?|seems?|is|are) (?:to be )?(?:hung|stuck|hanging|frozen)
         [Nn]o (?:progress|output|log\w*|new \w+) (?:for|in|since)(?: the last)? \d+|possible deadlock
         ^Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!|timed out with traceback|not made (?:any )?progress
-        ^Thread (?:0x)?[0-9A-Fa-f]+ \((?:idle|active)[^)]*\)|waiting for remainder of ranks|Stalled ranks?:
+        ^Thread (?:0x)?[0-9A-Fa-f]+ \((?:idle|active)[^)]*\)|waiting for remainder of ranks|Stalled (?:ranks?|ops?):
     """),
     _hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
     _root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
@@ -354,41 +365,23 @@ CATALOGUE = (
         an illegal memory access was encountered|misaligned address|unspecified launch failure
         illegal instruction was|CUDA_ERROR_\w+|Xid \(PCI:\S+\): \d+|AcceleratorError
         cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
-        no CUDA-capable device|DeferredCudaCallError
+        no CUDA-capable device|DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
+        wait for compute device to finish failed|Failed to create session
     """),
     _root("segfault", r"""
         Fatal Python error: (?!Aborted|Bus error)|Segfault encountered|[Ss]egmentation fault|段错误|0xC0000005
         -1073741819|Caught signal 11|SIGSEGV|segfault at [0-9a-f]+|free\(\): invalid|double free or corruption
-        corrupted size vs|malloc\(\):[ ]|munmap_chunk
+        corrupted (?:size vs|double-linked|unsorted)|malloc\(\):[ ]|munmap_chunk|stack smashing detected
+        sysmalloc: Assertion
     """),
     _root("cancelled", r"""
         ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt
         (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO (?:PREEMPTION|JOB REQUEUE)|[Pp]reempted
     """),
+    _consequence("unknown", r"terminate called after throwing an instance of"),
     _consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT"),
     _consequence("killed", r"""
         SignalException: Process \d+ got signal: \d+|[Rr]eceived (?:signal )?(?:15|SIGTERM|death signal)
         SIGTERM received|got SIGTERM
     """),
 )  # fmt: skip
-
-_SIZE = r"[\d.]+ ?(?:bytes|[KMGT]i?B)"
-
-# What is worth knowing in the message of a failure, by the names that `ugro explain --json` gives it.
-FACTS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"[Tt]ried to allocate (?P<asked>{_SIZE})",
-        rf"(?P<free>{_SIZE}) (?:is )?free",
-        rf"total capacity of (?P<total>{_SIZE})",
-        rf"(?P<total>{_SIZE}) total capacity",
-        r"SeqNum=(?P<seq>\d+), OpType=(?P<op>\w+)",
-        r"send/recv from rank (?P<suspect>\d{1,6})",
-        r"Timeout\(ms\)=(?P<limit_ms>\d+)",
-        r"No module named ['\"]?(?P<module>[\w.]+)",
-        r"cannot import name '?(?P<name>\w+)",
-        r"(?:https?://|host=['\"])(?P<host>[\w.-]+)",
-        r"(?:No such file or directory|Permission denied|Is a directory|open files): ['\"](?P<path>[^'\"]+)",
-        r"(?:port[: ]+|\]:|:)(?P<port>\d{4,5})\b.*(?:in use|EADDRINUSE)",
-    )
-)

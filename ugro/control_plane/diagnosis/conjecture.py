@@ -9,7 +9,8 @@ _SUPPOSED = re.compile(
     r"\b(?:[Tt]his|[Ii]t|[Tt]hat|which) (?:is|may|might|can|could) ?(?:also |sometimes )?"
     r"(?:usually|typically|often|probably|likely|be|been|have been)\b|"
     r"\b(?:usually|typically|commonly) (?:means|indicates|due|caused)|"
-    r"\b(?:[Mm]ay|[Mm]ight|[Cc]ould|[Cc]an) (?:also )?be (?:caused|due|because|a result)|[Tt]his most likely\b"
+    r"\b(?:[Mm]ay|[Mm]ight|[Cc]ould|[Cc]an) (?:also )?be (?:caused|due|because|a result)|[Tt]his most likely\b|"
+    r"\b[Ii]f you (?:see|get|encounter|run into)\b"
 )
 
 HEADING = re.compile(

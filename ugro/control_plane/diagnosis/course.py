@@ -38,7 +38,7 @@ LEFT = re.compile(
 # summary that a logger prints at the end.
 PROGRESS = re.compile(
     rb"(?i)loss|(?:\b|[\d.])(?:it/s|s/it)\b|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|"
-    rb"samples/s|tokens/s|tok/s"
+    rb"samples/s|tokens/s|tok/s|\bbatch[ :=#/\[]*\d"
 )
 LOADING = re.compile(
     rb"(?i)loading|download|fetching|tokeniz|\bmap\b|filter|generating|sanity|Error|Exception|warning|File \"|wandb: "
@@ -54,8 +54,10 @@ RESTARTED = re.compile(
     r"run|job|process(?:es)?|checkpoint|step \d|epoch \d)\b|"
     r"[Aa]ttempting to (?:restore|restart|recover)|"
     r"[Rr]ecover(?:ing|ed) from (?:the )?(?:last |latest )?(?:checkpoint|failure)|"
-    r"(?:[Rr]esum(?:ing|ed)|[Rr]estor(?:ing|ed)) (?:the )?(?:training|run|job|trial|all states|state)?\s?"
-    r"(?:from|at) (?:the )?(?:last |latest )?(?:\w+ )?(?:checkpoint|step|epoch|iteration|snapshot)|"
+    r"(?:[Rr]esum(?:ing|ed)|[Rr]estor(?:ing|ed)) (?:the )?"
+    r"(?:training|run|job|trial|all states|state|(?:epoch|step) \d+)?\s?"
+    r"(?:from|at) (?:the )?(?:last |latest )?(?:[\w-]+ )?(?:checkpoint|step|epoch|iteration|snapshot)|"
+    r"\b[Ff]ailed\W{1,3}(?:re-?try|restart|re-?start|relaunch|resum)ing (?:\d|from\b|training\b|in \d+ ?s\w*$)|"
     r"(?:[Rr]etry|[Rr]elaunch|[Rr]e-?run|[Rr]esubmi)(?:ing|tted|tting|ning)? "
     r"(?:the )?(?:training|job|run|trial|worker group)\b"
 )

@@ -35,6 +35,7 @@ _WORDS = {
     "Aborted": "ABRT",
     "Illegal instruction": "ILL",
     "Floating point exception": "FPE",
+    "Terminated": "TERM",
     "killed": "KILL",
     "segmentation fault": "SEGV",
     "bus error": "BUS",
@@ -57,16 +58,16 @@ ENDS = tuple(
         r"process rank (?P<rank>\d+) with PID \d+ on node \S+ exited on signal (?P<code>\d+)",
         r"srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: (?:Exited with exit code (?P<code>\d+)|(?P<word>[A-Z][\w ]+))",
         r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:[Cc]ode|status)[:=]?|return(?:ed)?(?: with)? "
-        r"code|returned non-zero exit status|terminated with exit code) {0,4}(?P<code>-?\d+)",
+        r"code|returned (?:a )?non-zero (?:exit )?(?:status|code):?|terminated with exit code) {0,4}(?P<code>-?\d+)",
         r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+)",
         r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
-        r"(?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Floating point exception)"
-        r"(?: \(core dumped\)|\s|$)",
-        r"\bline \d+: +\d+ (?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction)\b",
+        r"(?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Floating point exception|"
+        r"Terminated(?=$|  ))(?: \(core dumped\)|\s|$)",
+        r"\bline \d+: +\d+ (?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Terminated)\b",
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
         r"terminated by signal SIG(?P<signal>[A-Z]+)",
         r"trainer process with rank=\[(?P<rank>\d+)",
-        r"\*\*\* SIG(?P<signal>[A-Z]+) \(@0x",
+        r"\*\*\* SIG(?P<signal>[A-Z]+) (?:\(@0x|received by PID )",
         r"^status (?P<code>-?\d+)\.?$",
         r"(?:KILLED BY SIGNAL:|=   EXIT CODE:) (?P<code>\d+)",
         r"Process (?P<rank>\d+) exit with status code (?P<code>\d+)",

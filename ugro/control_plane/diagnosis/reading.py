@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
 
 import ugro.control_plane.diagnosis.lines as lines
 from ugro.common.text import printable
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE, FACTS, Entry, Kind
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE, Entry, Kind
 from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
 from ugro.control_plane.diagnosis.course import LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
+from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import Line
 from ugro.control_plane.diagnosis.prefilter import Prefilter
+from ugro.control_plane.diagnosis.silence import Shape, silence
 from ugro.control_plane.diagnosis.traceback import BEGINNING, EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
 
 MOST_SIGHTINGS = 512
@@ -29,58 +31,6 @@ CONTINUATION = 6
 
 SOON = 40
 """Lines after a failure in which what says that it is over may be a script around it, which does not know."""
-
-ENOUGH_PROGRESS = 50
-"""Lines of a run going on that are counted after a sighting; more say nothing more."""
-
-
-@dataclass
-class Sighting:
-    """Something a log says that may be why the run ended, with the place in the order of lines where it stood."""
-
-    cause: str
-    kind: Kind
-    message: str
-    at: int
-    rank: int | None = None
-    source: str = ""
-    entry: Entry | None = None
-    block: Block | None = None
-    facts: dict[str, str] = field(default_factory=dict)
-    last_at: int = 0
-    progress: int = 0
-    count: int = 1
-    more: list[str] = field(default_factory=list)
-
-    @property
-    def of_one_process(self) -> bool:
-        """Whether all that its source says is surely of one process."""
-        return self.source.startswith(("rank ", "process ")) or "pid=" in self.source
-
-
-@dataclass
-class Evidence:
-    """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
-
-    `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
-    runs that were started anew in the same log, the last time at `started_at`; `masters` tells whether a pod called
-    master, which holds rank 0, wrote beside those called worker; `cut_short` that a log ends in the middle of a
-    traceback.
-    """
-
-    sightings: list[Sighting] = field(default_factory=list)
-    ends: list[End] = field(default_factory=list)
-    ranks: set[int] = field(default_factory=set)
-    lines: int = 0
-    progress: int = 0
-    success_at: int = -1
-    left_at: int = -1
-    started_at: int = 0
-    started_progress: int = 0
-    before: Evidence | None = None
-    last_words: str = ""
-    masters: bool = False
-    cut_short: bool = False
 
 
 _NAN = re.compile(
@@ -97,6 +47,7 @@ _WARNING = re.compile(
 _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
 # What the lines after an exception may say without making its cause clearer.
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
+_ENDED_BY_SOMEBODY = ("cancelled", "killed")
 # An end of a connection that the operating system tells of, whoever was at the other one.
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
@@ -124,7 +75,8 @@ class Reader:
         self.evidence = Evidence()
         self._blocks = Blocks()
         self._kept: dict[tuple[str, ...], Sighting] = {}
-        self._dull: dict[bytes, bool] = {}  # by shape: whether it is one of the first lines
+        self._dull: dict[bytes, Shape] = {}
+        self._end_line = b""
         self._often: dict[bytes, Sighting] = {}
         self._latest: Sighting | None = None
         self._tails: dict[str, tuple[Sighting, int]] = {}
@@ -156,6 +108,9 @@ class Reader:
         self.evidence.cut_short |= self._blocks.end(self.evidence.lines)
         self.evidence.sightings = list(self._kept.values())
         self.evidence.last_words = lines.read(last).text[: lines.QUOTED]
+        if self.evidence.success_at < 0:
+            self.evidence.silence = silence(self._dull.values(), self._end_line) or self.evidence.silence
+        self._end_line = b""
 
     def _take(self, raw: bytes) -> None:
         """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
@@ -163,11 +118,14 @@ class Reader:
         shape = raw.translate(None, _VARYING)
         line = None
         known, banner = self._dull.get(shape), self._banner
-        if known is not False and banner.live:
+        if known is not None:
+            known.count += 1
+            known.last = raw
+        if banner.live and (known is None or known.banner):
             if banner.again(shape, self.evidence.lines, self._failed_at > 0):
                 self._start_anew()
-            elif known:
-                self._dull[shape] = banner.has(shape)
+            elif known is not None:
+                known.banner = banner.has(shape)
         if self._blocks.open or self._tails:
             line = lines.read(raw)
             if self._belongs_to_a_traceback(line):
@@ -181,7 +139,7 @@ class Reader:
             self._again(often)
         elif not self._told(raw, line):
             self._count_progress(raw)
-            self._dismiss(shape)
+            self._dismiss(shape, raw)
         elif self._latest and self._latest.count >= OFTEN and len(self._often) < MOST_SHAPES:
             self._often[shape] = self._latest
 
@@ -192,7 +150,12 @@ class Reader:
             if line.rank is not None and len(self.evidence.ranks) < MOST_RANKS:
                 self.evidence.ranks.add(line.rank)
             self.evidence.masters = self.evidence.masters or "-master-0" in line.source
-        return telling and line is not None and self._understood(line)
+        if not (telling and line is not None and self._understood(line)):
+            return False
+        ended = bool(self.evidence.ends) and self.evidence.ends[-1].at == self.evidence.lines
+        if ended or (self._latest and self._latest.cause in _ENDED_BY_SOMEBODY):
+            self._end_line = raw
+        return True
 
     def _start_anew(self) -> None:
         """Put aside what this log said so far: it is of a run that is over."""
@@ -214,11 +177,11 @@ class Reader:
         self._often.clear()
         self._latest, self._table, self._fresh_progress = None, Table(), 0
 
-    def _dismiss(self, shape: bytes) -> None:
+    def _dismiss(self, shape: bytes, raw: bytes) -> None:
         if len(self._dull) >= MOST_SHAPES:
             self._dull.clear()
         if len(shape) < lines.QUOTED and not _NUMBER_TELLS.search(shape):
-            self._dull[shape] = self._banner.has(shape)
+            self._dull[shape] = Shape(self._banner.has(shape), raw, raw)
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""
@@ -287,7 +250,7 @@ class Reader:
         entry = _entry(text)
         quiet = (line.level in _QUIET or bool(_WARNING.search(text))) and HEADER not in text
         if entry:
-            hint = quiet and entry.kind is Kind.ROOT and not _MEANT.search(text)
+            hint = quiet and entry.kind is Kind.ROOT and entry.cause != "hang" and not _MEANT.search(text)
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
             return True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from ugro.control_plane.diagnosis.catalogue import Kind
 from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 from ugro.control_plane.diagnosis.ends import End
-from ugro.control_plane.diagnosis.reading import ENOUGH_PROGRESS, Evidence, Sighting
+from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, Evidence, Sighting
+from ugro.control_plane.diagnosis.finding import Finding
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
 
 HANDLED_AFTER = 3
@@ -23,6 +24,9 @@ LAST_WORDS = 20
 
 LAST_PAGE = 100
 """The same for an exception that somebody caught and printed, or that has no traceback."""
+
+REQUEUED_FOR = 2
+"""Lines after a scheduler ended a run only to start it anew that show that it runs again."""
 
 QUOTES = 6
 
@@ -58,30 +62,11 @@ _CRASHES = {"ABRT", "SEGV", "BUS"}
 _SIGNAL_CAUSES = {"KILL": "killed", "SEGV": "segfault", "BUS": "shm_full", "ILL": "segfault", "FPE": "segfault"}
 # How a process ends that was told to: it says why only where nothing else does.
 _TOLD_TO_END = {"INT": "cancelled", "HUP": "cancelled", "TERM": "killed"}
+# How a run ends whose silence somebody saw.
+_ENDED_BY_SOMEBODY = {"cancelled", "killed"}
+# Exit codes of a shell that did not find what it should run, or may not run it.
+_CODE_CAUSES = {126: "launch_failed", 127: "launch_failed"}
 _NUMBERED = re.compile(r"(worker|node|master|rank|trainer)-?(\d+)$")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Why a run or a rank ended badly. `rank` and `where` (file:line) are None where the logs do not tell.
-
-    `consequence` tells that another rank's failure did it. `consequences` counts what was seen to follow from this one.
-    """
-
-    cause: str
-    message: str
-    consequence: bool = False
-    rank: int | None = None
-    where: str | None = None
-    evidence: tuple[str, ...] = ()
-    consequences: int = 0
-    facts: dict[str, str] = field(default_factory=dict)
-    own_advice: Advice | None = None
-
-    @property
-    def advice(self) -> Advice:
-        """What to do about it: the catalogue entry's own advice, else that of the cause."""
-        return self.own_advice or CAUSES.get(self.cause, CAUSES["unknown"])
 
 
 def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
@@ -89,11 +74,22 @@ def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
 
     Of a run that was started anew in the same log, the last time counts, unless it says too little by itself.
     """
+    found = _judged(evidence, failed)
+    silence = evidence.silence
+    if silence and (found is None or found.cause in _ENDED_BY_SOMEBODY):
+        message = f"no progress for {round(silence.seconds / 60)} minutes after: {silence.progress}"
+        return Finding("hang", message, evidence=_quoted([silence.progress, silence.last]))
+    return found
+
+
+def _judged(evidence: Evidence, failed: bool) -> Finding | None:
     found = _explained(evidence if failed else _without_crash_at_exit(evidence), failed)
     before = evidence.before
     if before is None or evidence.progress > evidence.started_progress:
         return found
-    if (found is None and evidence.lines - evidence.started_at > LAST_WORDS) or (found and found.cause not in _VAGUE):
+    decided = all(sighting.cause in _ENDED_BY_SOMEBODY for sighting in before.sightings)
+    enough = REQUEUED_FOR if decided else LAST_WORDS
+    if (found is None and evidence.lines - evidence.started_at > enough) or (found and found.cause not in _VAGUE):
         return found
     sightings, ends = [*before.sightings, *evidence.sightings], [*before.ends, *evidence.ends]
     return _explained(replace(evidence, sightings=sightings, ends=ends), failed) or found
@@ -173,7 +169,7 @@ def _without_crash_at_exit(evidence: Evidence) -> Evidence:
     crashes = [s for s in later if s.cause == "segfault" and not s.block]
     wrong = [s for s in later if s.kind is Kind.ROOT and s not in crashes]
     ends = [end for end in evidence.ends if end.at > done]
-    if done < 0 or wrong or not (ends or crashes) or any(end.signal not in _CRASHES for end in ends):
+    if done < 0 or wrong or not (ends or crashes or later) or any(end.signal not in _CRASHES for end in ends):
         return evidence
     said = [s for s in evidence.sightings if s.last_at <= done or s.kind is Kind.CONFIRMATION]
     return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done], cut_short=False)
@@ -360,7 +356,8 @@ def _from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Evide
 
 def _unknown(followed: Sequence[Sighting], evidence: Evidence) -> Finding:
     message = evidence.ends[0].message if evidence.ends else evidence.last_words
-    cause = next((_TOLD_TO_END[end.signal] for end in evidence.ends if end.signal in _TOLD_TO_END), "unknown")
+    told = (_TOLD_TO_END.get(end.signal or "") or _CODE_CAUSES.get(end.code or 0) for end in evidence.ends)
+    cause = next(filter(None, told), "unknown")
     return Finding(
         cause, message, rank=_launchers_rank(evidence), evidence=_quoted([message]), consequences=_count(followed)
     )

@@ -1,0 +1,85 @@
+"""What is kept of a job's logs: things seen that may be why it ended, how processes ended, the course of the run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from ugro.control_plane.diagnosis.catalogue import Entry, Kind
+from ugro.control_plane.diagnosis.ends import End
+from ugro.control_plane.diagnosis.silence import Silence
+from ugro.control_plane.diagnosis.traceback import Block
+
+_SIZE = r"[\d.]+ ?(?:bytes|[KMGT]i?B)"
+
+# What is worth knowing in the message of a failure, by the names that `ugro explain --json` gives it.
+FACTS = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"[Tt]ried to allocate (?P<asked>{_SIZE})",
+        rf"(?P<free>{_SIZE}) (?:is )?free",
+        rf"total capacity of (?P<total>{_SIZE})",
+        rf"(?P<total>{_SIZE}) total capacity",
+        r"SeqNum=(?P<seq>\d+), OpType=(?P<op>\w+)",
+        r"send/recv from rank (?P<suspect>\d{1,6})",
+        r"Timeout\(ms\)=(?P<limit_ms>\d+)",
+        r"No module named ['\"]?(?P<module>[\w.]+)",
+        r"cannot import name '?(?P<name>\w+)",
+        r"(?:https?://|host=['\"])(?P<host>[\w.-]+)",
+        r"(?:No such file or directory|Permission denied|Is a directory|open files): ['\"](?P<path>[^'\"]+)",
+        r"(?:port[: ]+|\]:|:)(?P<port>\d{4,5})\b.*(?:in use|EADDRINUSE)",
+    )
+)
+
+ENOUGH_PROGRESS = 50
+"""Lines of a run going on that are counted after a sighting; more say nothing more."""
+
+
+@dataclass
+class Sighting:
+    """Something a log says that may be why the run ended, with the place in the order of lines where it stood."""
+
+    cause: str
+    kind: Kind
+    message: str
+    at: int
+    rank: int | None = None
+    source: str = ""
+    entry: Entry | None = None
+    block: Block | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+    last_at: int = 0
+    progress: int = 0
+    count: int = 1
+    more: list[str] = field(default_factory=list)
+
+    @property
+    def of_one_process(self) -> bool:
+        """Whether all that its source says is surely of one process."""
+        return self.source.startswith(("rank ", "process ")) or "pid=" in self.source
+
+
+@dataclass
+class Evidence:
+    """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
+
+    `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
+    runs that were started anew in the same log, the last time at `started_at`; `masters` tells whether a pod called
+    master, which holds rank 0, wrote beside those called worker; `cut_short` that a log ends in the middle of a
+    traceback; `silence` that of a run that had made progress, if a log ended in it.
+    """
+
+    sightings: list[Sighting] = field(default_factory=list)
+    ends: list[End] = field(default_factory=list)
+    ranks: set[int] = field(default_factory=set)
+    lines: int = 0
+    progress: int = 0
+    success_at: int = -1
+    left_at: int = -1
+    started_at: int = 0
+    started_progress: int = 0
+    before: Evidence | None = None
+    last_words: str = ""
+    masters: bool = False
+    cut_short: bool = False
+    silence: Silence | None = None

@@ -1,0 +1,111 @@
+"""Tells from the times in a log that a run fell silent: progress stopped, and only what watches it went on to write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from ugro.control_plane.diagnosis.course import LOADING, PROGRESS
+from ugro.control_plane.diagnosis.lines import QUOTED, read
+
+LONGEST_PAUSE = 600
+"""Seconds without progress that are no silence yet: a checkpoint or an evaluation may take so long."""
+
+USUAL = 5
+"""Times the usual time between two lines of progress that are no silence yet."""
+
+AT_ONCE = 60
+"""Seconds after the last progress in which any line may still belong to it."""
+
+DAY = 86_400
+
+_COLOUR = re.compile(rb"\x1b\[[\d;]*m")
+# Times of one format are compared with each other alone: those of another may be of another time zone.
+_TIMES = (
+    re.compile(rb"(?<!\d)(\d{4})[-/](\d\d)[-/](\d\d)[ _](\d\d):(\d\d):(\d\d)"),
+    re.compile(rb"(?<!\d)(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)"),
+    re.compile(rb"^\W{0,2}[IWEF]()(\d\d)(\d\d) (\d\d):(\d\d):(\d\d)"),
+    re.compile(rb"^\W{0,2}()(\d\d)[-/](\d\d) (\d\d):(\d\d):(\d\d)"),
+    re.compile(rb"^\W{0,2}()()()(\d\d):(\d\d):(\d\d)\b"),
+)
+# Words of what watches a run, or waits for it. Whatever else it writes is a sign of life.
+_WATCHES = re.compile(
+    rb"(?i)heart-?beat|watch-?dog|\bwatch(?:ing|er)?\b|\bmonitor|still (?:running|waiting|alive|here)|waiting for|"
+    rb"\balive\b|\bidle\b|utili[sz]ation|\bgpu[_ ]util|keep-?alive|no (?:progress|output|new)|\bpolling\b|\bping\b|"
+    rb"health-?check|(?:elapsed|uptime)[ :=]"
+)
+
+
+@dataclass(slots=True)
+class Shape:
+    """Lines of one shape: whether it is one of the first of the log, the first and the latest of them, their number."""
+
+    banner: bool
+    first: bytes
+    last: bytes
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Silence:
+    """How long a log went on after the last progress, in seconds, with that line and the last one that followed."""
+
+    seconds: float
+    progress: str
+    last: str
+
+
+def silence(shapes: Iterable[Shape], end: bytes) -> Silence | None:
+    """The silence in which a log ended, if it did.
+
+    `end` is the line that tells who ended the run, if one does.
+    """
+    known = list(shapes)
+    steps = [shape for shape in known if _is_progress(shape.last)]
+    for pattern in _TIMES:
+        dated = [(at, shape) for shape in steps if (at := _time(pattern, shape.last)) is not None]
+        if dated:
+            at, step = max(dated, key=lambda pair: pair[0])
+            return _silence(pattern, at, step, known, end)
+    return None
+
+
+def _silence(pattern: re.Pattern[bytes], at: float, step: Shape, known: Iterable[Shape], end: bytes) -> Silence | None:
+    later = {line: gap for line in (shape.last for shape in known) if (gap := _gap(pattern, at, line)) > 0}
+    alive = any(gap > AT_ONCE and not _WATCHES.search(line) for line, gap in later.items())
+    if step.count < 2 or alive:
+        return None
+    usual = -_gap(pattern, at, step.first) / (step.count - 1)
+    last = max((*later, end), key=lambda line: _gap(pattern, at, line))
+    seconds = _gap(pattern, at, last)
+    silent = seconds >= max(LONGEST_PAUSE, USUAL * usual)
+    return Silence(seconds, read(step.last).text[:QUOTED], read(last).text[:QUOTED]) if silent else None
+
+
+def _is_progress(line: bytes) -> bool:
+    return PROGRESS.search(line) is not None and not (LOADING.search(line) or _WATCHES.search(line))
+
+
+def _gap(pattern: re.Pattern[bytes], start: float, line: bytes) -> float:
+    """Seconds from a time to that of a line; 0 where the line has none."""
+    time = _time(pattern, line)
+    gap = 0.0 if time is None else time - start
+    if pattern is _TIMES[-1] and abs(gap) > DAY / 2:  # the clock went past midnight
+        gap -= DAY if gap > 0 else -DAY
+    return gap
+
+
+def _time(pattern: re.Pattern[bytes], line: bytes) -> float | None:
+    match = pattern.search(_COLOUR.sub(b"", line[:200]))
+    if match is None:
+        return None
+    parts = [int(part or default) for part, default in zip(match.groups(), _EARLIEST, strict=True)]
+    try:
+        return (datetime(*parts) - datetime(*_EARLIEST)).total_seconds()  # type: ignore[arg-type]
+    except ValueError:
+        return None
+
+
+_EARLIEST = (2000, 1, 1, 0, 0, 0)
