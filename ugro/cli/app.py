@@ -122,7 +122,7 @@ class App:
 
     def settled(self, job: Job) -> Job:
         """A job's record once it says what its nodes say, as everybody needs it who acts on what became of the job."""
-        if not job.state.on_nodes:
+        if not (job.state.on_nodes or job.id in self.store.undecided()):
             return job
         self.run(lambda controller, _: self.tick(controller, job.id))
         return self.store.job(job.id)

@@ -17,7 +17,7 @@ import click
 
 from ugro.cli.app import App, command, complete_job, json_option
 from ugro.cli.output import print_json
-from ugro.common.errors import InputError
+from ugro.common.errors import InputError, InventoryError
 from ugro.common.models import FirstFailure, Job, JobState
 from ugro.common.text import clock, printable
 from ugro.control_plane.diagnosis import Finding, Reader, diagnose, explain
@@ -56,7 +56,9 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, as_json: bool) -> None
     from ugro.cli.status import as_it_is, tell_unsettled  # here, since they reach nodes, and --log has no need of that
 
     record = app.store.find(what[0])
-    found = as_it_is(app, record)
+    found = record
+    with contextlib.suppress(InventoryError):  # without an inventory the record has to do
+        found = as_it_is(app, record) if record.state.on_nodes else record
     _print(_of_job(app, found), as_json)
     if not as_json:
         tell_unsettled([record], [found])

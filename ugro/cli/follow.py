@@ -108,7 +108,9 @@ async def wait(app: App, controller: Controller, job: Job) -> Job:
         job = app.store.job(job.id)
         if not job.state.ended:
             await asyncio.sleep(TICK_SECONDS)
-    return job
+    if job.id in app.store.undecided():  # so that whoever waited finds what is proposed
+        await app.tick(controller, job.id)
+    return app.store.job(job.id)
 
 
 def _why_it_waits(app: App, job_id: str) -> str:
