@@ -124,6 +124,8 @@ def bed(home: Path) -> Bed:
 
 STARTED = "import os; open(os.environ['HOME'] + '/started', 'a').write(os.environ['RANK'])\n"
 STAY = STARTED + "import time; time.sleep(600)\n"
+# What comes after it happens once the test lets it: a tick goes on until nothing is under way, and would see its end.
+WAITS = "import os, time\nwhile not os.path.exists(os.environ['HOME'] + '/go'): time.sleep(0.02)\n"
 
 
 async def test_a_job_runs_to_its_end(bed: Bed) -> None:
@@ -141,7 +143,8 @@ async def test_one_rank_is_one_rank(bed: Bed) -> None:
 
 
 async def test_a_job_ended_when_its_ranks_did_and_not_when_somebody_looked(bed: Bed) -> None:
-    job = await bed.until(bed.submit(STARTED), JobState.RUNNING)
+    job = await bed.until(bed.submit(WAITS), JobState.RUNNING)
+    (bed.home / "go").touch()
     exits = [bed.home / node / f"jobs/job-001/1/node-{rank}/exit" for rank, node in enumerate(NODES)]
     async with asyncio.timeout(20):
         while not all(path.exists() for path in exits):
@@ -301,8 +304,7 @@ async def test_the_rank_that_failed_is_named_and_the_other_is_ended(bed: Bed) ->
 
 
 async def test_a_failure_keeps_its_reason_while_a_silent_node_delays_the_end(bed: Bed) -> None:
-    text = "import os, time\nif os.environ['RANK'] == '1': raise ValueError('boom')\ntime.sleep(600)\n"
-    job = await bed.until(bed.submit(text), JobState.RUNNING)
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     reason = "rank 1 on b failed first (python_exception): ValueError: boom"
     failing = bed.store.job(job.id).model_copy(
         update={"first_failure": FirstFailure(rank=1, node="b", cause="python_exception", message="ValueError: boom")}
@@ -395,8 +397,9 @@ async def test_a_node_given_up_frees_the_job_and_is_cleared_when_it_is_back(bed:
 
 
 async def test_a_cancel_that_comes_after_the_end_finds_a_success(bed: Bed) -> None:
-    job = bed.submit(STARTED)
+    job = bed.submit(WAITS)
     await bed.until(job, JobState.RUNNING)
+    (bed.home / "go").touch()
     async with asyncio.timeout(30):
         while (await bed.looked_at(job)).state != JobState.SUCCEEDED:
             await asyncio.sleep(0.05)
@@ -442,13 +445,14 @@ async def test_a_history_that_cannot_be_written_is_told_and_stops_nothing(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(monitor, "looks", lambda view, held: [GpuLook(at=view.seen_at, uuid="GPU-1")])
-    job = bed.submit(STARTED)
+    job = bed.submit(WAITS)
     folder = bed.store.home / "history"
     folder.touch()
     (trouble,) = await bed.tick()
     assert str(folder) in trouble.message
     assert bed.store.job(job.id).state == JobState.RUNNING
     folder.unlink()
+    (bed.home / "go").touch()
     await bed.until(job, JobState.SUCCEEDED)
     history = GpuHistory(bed.store.home)
     assert [(node, len(history.read(node, 0.0))) for node in history.nodes()] == [("a", 1), ("b", 1)], "once a minute"
@@ -505,7 +509,8 @@ async def test_a_tick_goes_on_without_what_a_full_disk_does_not_take_and_tells_i
 async def test_a_look_goes_on_without_the_logs_that_a_full_disk_does_not_take(
     bed: Bed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = await bed.until(bed.submit("import sys; print('boom'); sys.exit(3)"), JobState.RUNNING)
+    job = await bed.until(bed.submit(WAITS + "import sys; print('boom'); sys.exit(3)"), JobState.RUNNING)
+    (bed.home / "go").touch()
     controller = Controller(bed.store, bed.inventory, bed.pool)
     full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     monkeypatch.setattr(log_streamer, "append_line", full)

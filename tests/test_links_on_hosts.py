@@ -16,6 +16,12 @@ from testbed.hosts import Host
 
 MEBIBYTE = 2**20
 
+# A python whose torchrun begins once it may.
+LATE = """#!/bin/sh
+[ "$1" != -m ] || while [ ! -e ~/go ]; do sleep 0.1; done
+exec {python} "$@"
+"""
+
 
 def code_of(bed: Testbed, mebibytes: int) -> None:
     """A project with a file that no link compresses."""
@@ -69,9 +75,12 @@ def test_a_cable_that_is_out_while_code_is_sent_costs_no_job(bed: Testbed, ugro:
 
 
 def test_ranks_that_a_firewall_keeps_apart_are_told_of(bed: Testbed, ugro: Ugro) -> None:
-    bed.master.write("inventory.yaml", inventory(MASTER, GPU1).replace("~/python", sys.executable))
-    bed.master.drop_tcp(29500, 30499)
+    bed.master.write("inventory.yaml", inventory(MASTER, GPU1))
+    for host in (bed.master, bed.gpu1):
+        host.write("python", LATE.format(python=sys.executable), 0o755)
     document(ugro("launch", "t.py", "--json"))
+    bed.master.drop_tcp(29500, 30499)  # before it, the launch itself would have been refused
+    let_go(bed)
     reason = until(lambda: ugro("sweep").returncode == 0 and recorded(bed, "job-001")["reason"], 120)
     found = re.fullmatch(
         r"no rank has begun since .+; gpu1 does not reach 10\.213\.7\.1:29\d+ \(no answer within 5 s\); "

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_controller import STAY, Bed
+from test_controller import STAY, WAITS, Bed
 from test_resume import job
 
 from ugro.common.causes import CAUSES
@@ -182,10 +182,11 @@ async def test_a_silent_node_takes_no_checkpoint_along_that_was_brought_here(bed
         "raise", 'if attempt == 2:\n    raise RuntimeError("NCCL error: unhandled system error")\nraise'
     )
     again = FailurePolicy(default="retry", backoff=0.1)
-    submitted = bed.submit(saves_once, nodes=1, on_failure=again)
+    submitted = bed.submit(WAITS + saves_once, nodes=1, on_failure=again)
     await bed.until(submitted, JobState.RUNNING)
     assert bed.store.job(submitted.id).nodes == ("a",)
     bed.store.drain(Drain(node="a", reason="the next attempt goes elsewhere", since=0.0))
+    (bed.home / "go").touch()
     while bed.store.job(submitted.id).nodes != ("b",):
         await bed.tick()
     bed.nodes["a"].silent = True
