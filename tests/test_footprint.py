@@ -324,7 +324,7 @@ def test_a_node_with_a_job_is_not_cleaned(ugro: Ugro, home: Path, monkeypatch: p
     code = CodeVersion(directory=".", files=1, size_bytes=1)
     job = Job(id="job-001", uid="u", name="n", submitted_at=1.0, command=("a",), code=code, state=JobState.UNKNOWN)
     monkeypatch.setattr(Job, "nodes", ("here",))
-    monkeypatch.setattr(MetadataStore, "live", lambda _: [job])
+    monkeypatch.setattr(MetadataStore, "live", lambda *_: [job])
     refused = ugro("node", "clean", "here", "--yes")
     assert isinstance(refused.exception, InputError) and "job-001 is on here" in refused.exception.message
     assert (folder / "code/train.py").exists()

@@ -140,7 +140,7 @@ def test_a_node_that_is_reached_through_another(bed: Testbed, ugro: Ugro, given:
     """Where it is logged in to, no other node reaches it; and nothing there leads to the master's own address."""
     given(bed.gpu1, "10.99.1.2/24", "train0")
     given(bed.gpu2, "10.99.1.3/24", "train0")
-    bed.master.write(".ssh/config", "Host 10.99.1.3\n  ProxyJump ob@10.213.7.2\n", 0o600)
+    bed.master.write(".ssh/config", "Host 10.99.1.3\n  ProxyJump testbed-ob@10.213.7.2\n", 0o600)
     bed.master.path(".ssh/known_hosts").write_text(f"* {bed.gpu1.host_key}\n* {bed.gpu2.host_key}\n")
     behind = GPU2.replace("10.213.7.3", "10.99.1.3")
     for nodes in ((MASTER, GPU1, behind), (MASTER, behind), (MASTER.replace("10.213.7.1", "127.0.0.1"), behind)):

@@ -74,13 +74,13 @@ def test_a_jump_host_of_the_file_is_passed_with_its_own_key(bed: Testbed) -> Non
         f"""
 Host big-one # the node
   HostName={bed.gpu2.address}
-  User ollie
+  User testbed-ollie
   ProxyJump jump # by its name here
   IdentityFile ~/.ssh/for_node # its own
   UserKnownHostsFile ~/known_node
 Host jump
   HostName {bed.gpu1.address}
-  User ob
+  User testbed-ob
   HostKeyAlias the-jump
   UserKnownHostsFile ~/known_jump
   IdentityFile "~/.ssh/for the jump"
@@ -113,7 +113,7 @@ def test_what_else_sshd_wants_is_told_and_how_to_exempt_this_machine(bed: Testbe
     with sshd(bed.gpu1, "AuthenticationMethods publickey,password"):
         error = error_of(bed)
         assert error["code"] == "authentication"
-        assert "ob@10.213.7.2 accepts our key and wants more: password" in error["message"]
+        assert "testbed-ob@10.213.7.2 accepts our key and wants more: password" in error["message"]
         assert "Match Address 10.213.7.1" in error["hint"] and "AuthenticationMethods publickey" in error["hint"]
         assert "ssh-copy-id" not in error["hint"]
     with sshd(bed.gpu1, "AuthenticationMethods publickey,publickey"):
@@ -145,7 +145,7 @@ def test_a_refused_login_is_told_as_exactly_as_can_be_known(bed: Testbed, line: 
     if "accept our key" in REFUSALS[line]:
         assert "AllowUsers" in error["hint"] and "PubkeyAcceptedAlgorithms" in error["hint"]
         command = error["hint"].removeprefix("install it: ").partition(";")[0]
-        assert shlex.split(command)[0] == "ssh-copy-id" and shlex.split(command)[-1] == "ob@10.213.7.2"
+        assert shlex.split(command)[0] == "ssh-copy-id" and shlex.split(command)[-1] == "testbed-ob@10.213.7.2"
     else:
         assert "PubkeyAuthentication yes" in error["hint"]
 
@@ -183,7 +183,7 @@ def test_root_that_may_not_log_in_is_told(bed: Testbed) -> None:
     """sshd knows root's key and refuses all the same: no second factor, and nothing to copy."""
     bed.gpu1.write("root_keys", (bed.root / "id_ed25519.pub").read_text())
     bed.master.write("inventory.yaml", f"nodes:\n  gpu1: {{address: {bed.gpu1.address}, user: root}}\n")
-    with sshd(bed.gpu1, "StrictModes no", "PermitRootLogin no", "AuthorizedKeysFile /home/ob/root_keys"):
+    with sshd(bed.gpu1, "StrictModes no", "PermitRootLogin no", "AuthorizedKeysFile /home/testbed-ob/root_keys"):
         error = error_of(bed)
     assert error["code"] == "authentication", error
     assert "knows our key and still refuses" in error["message"] and "PermitRootLogin" in error["hint"]

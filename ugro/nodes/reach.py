@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ugro.common.errors import NodeRefused
 from ugro.common.text import printable
 from ugro.nodes.process_manager import run_python
@@ -18,7 +20,7 @@ async def obstacle(transport: Transport, address: str, port: int) -> str | None:
         NodeError: the node cannot be asked.
     """
     outcome = await run_python(transport, "reach.py", (address, str(port), f"{CONNECT_SECONDS:g}"), ASK_TIMEOUT)
-    said = printable(outcome.text.strip().splitlines()[-1]) if outcome.text.strip() else ""
-    if outcome.status or not said:
-        raise NodeRefused(transport.name, f"the way to {address}:{port} cannot be tried: {said or outcome.status}")
-    return None if said in ("open", "refused") else said
+    words = re.search(r"^reach (.{1,100})$", outcome.text, re.MULTILINE)
+    if outcome.status or not words:
+        raise NodeRefused(transport.name, f"the way to {address}:{port} cannot be tried there")
+    return None if words[1] in ("open", "refused") else printable(words[1])

@@ -1,4 +1,4 @@
-"""Says whether a TCP connection to an address can be made from here: `open`, `refused`, or why not.
+"""Says whether a TCP connection to an address can be made from here: `reach open`, `reach refused`, or why not.
 
 usage: reach.py ADDRESS PORT SECONDS
 Refused is an answer of that machine, too; what gives none is a firewall or a wrong address.
@@ -15,13 +15,13 @@ def main() -> None:
     address, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     try:
         with socket.create_connection((address, port), timeout=seconds):
-            print("open")
+            print("reach open")
     except ConnectionRefusedError:
-        print("refused")
+        print("reach refused")
     except socket.timeout:  # noqa: UP041 - no TimeoutError before Python 3.10
-        print(f"no answer within {seconds:g} s")
+        print(f"reach no answer within {seconds:g} s")
     except OSError as error:
-        print(os.strerror(error.errno) if error.errno else str(error))
+        print("reach", os.strerror(error.errno) if error.errno else error)
 
 
 if __name__ == "__main__":
