@@ -12,7 +12,7 @@ from test_controller import STARTED, STAY, Bed, Node, cancel
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost, NodeError, StateLocked, Unreachable
-from ugro.common.models import JobState, Wish
+from ugro.common.models import Job, JobState, Wish
 from ugro.control_plane import controller as ticks
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.metadata_store import MetadataStore
@@ -82,6 +82,17 @@ def another_process(bed: Bed) -> Controller:
     return Controller(MetadataStore(bed.store.home), bed.inventory, bed.pool)
 
 
+async def code_on_its_way(bed: Bed) -> tuple[SlowNode, Job, Controller]:
+    """A job for `b` whose code stands still on the way there, sent by a process of its own."""
+    node = slow(bed)
+    node.at, node.gate = "receive_code.py", asyncio.Event()
+    job = bed.submit(STARTED, nodes=("b",))
+    launching = another_process(bed)
+    await launching.tick()
+    await node.reached.wait()
+    return node, job, launching
+
+
 @pytest.mark.parametrize("error", [LinkLost("b", "the connection broke"), Unreachable("b", "does not answer")])
 @pytest.mark.parametrize("script", SCRIPTS)
 async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(bed: Bed, script: str, error: NodeError) -> None:
@@ -101,13 +112,9 @@ async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(bed: Bed, scri
 
 
 async def test_code_on_its_way_over_a_slow_link_holds_up_nobody_else(bed: Bed) -> None:
-    node = slow(bed)
-    node.at, node.gate = "receive_code.py", asyncio.Event()
-    sent = bed.submit(STARTED, nodes=("b",))
-    launching = Controller(bed.store, bed.inventory, bed.pool)
     async with asyncio.timeout(30):
-        await launching.tick()
-        await node.reached.wait()
+        node, sent, launching = await code_on_its_way(bed)
+        assert node.gate
         other = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
         await cancel(bed, other)
         bed.store.update(sent.id, lambda job: job.model_copy(update={"priority": 3}), "priority", "")
@@ -120,13 +127,8 @@ async def test_code_on_its_way_over_a_slow_link_holds_up_nobody_else(bed: Bed) -
 
 
 async def test_a_job_whose_code_is_on_its_way_can_be_cancelled_from_elsewhere(bed: Bed) -> None:
-    node = slow(bed)
-    node.at, node.gate = "receive_code.py", asyncio.Event()
-    job = bed.submit(STARTED, nodes=("b",))
-    launching = another_process(bed)
     async with asyncio.timeout(30):
-        await launching.tick()
-        await node.reached.wait()
+        node, job, launching = await code_on_its_way(bed)
         bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
         await bed.tick()
         assert bed.store.job(job.id).state == JobState.STARTING, "another process is at work on it"
@@ -138,13 +140,8 @@ async def test_a_job_whose_code_is_on_its_way_can_be_cancelled_from_elsewhere(be
 
 
 async def test_a_launch_that_its_process_leaves_behind_is_continued_by_another(bed: Bed) -> None:
-    node = slow(bed)
-    node.at, node.gate = "receive_code.py", asyncio.Event()
-    job = bed.submit(STARTED, nodes=("b",))
-    launching = another_process(bed)
     async with asyncio.timeout(30):
-        await launching.tick()
-        await node.reached.wait()
+        node, job, launching = await code_on_its_way(bed)
         await bed.tick()
         assert bed.store.job(job.id).state == JobState.STARTING
         await launching.close()

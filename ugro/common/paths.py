@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ugro.common.config import Inventory
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.models import Job
 
 JOBS = "jobs"
@@ -35,12 +35,17 @@ class RunPaths:
         return f"{self.job_dir}/{self.attempt}/node-{self.node_rank}"
 
 
+def run_config(inventory: Inventory, job: Job, node: str) -> NodeConfig | None:
+    """A node as a job was placed on it, else as the inventory describes it; None when neither knows it."""
+    return job.node_configs.get(node) or inventory.nodes.get(node)
+
+
 def run_paths(inventory: Inventory, job: Job, node: str) -> RunPaths | None:
     """Where the current attempt of a job lies on a node, or None when it has no part there, or the node is not known.
 
     It lies where it was started, whatever the inventory says of the node by now.
     """
-    config = job.node_configs.get(node) or inventory.nodes.get(node)
+    config = run_config(inventory, job, node)
     if node not in job.nodes or config is None:
         return None
     return RunPaths(config.base_dir, job.id, job.attempt, job.nodes.index(node))

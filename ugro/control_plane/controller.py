@@ -52,10 +52,9 @@ FAILURES = ("failures",)
 
 @dataclass
 class _Task:
-    """Something slow under way. `stamp` is what it was begun for."""
+    """Something slow under way."""
 
     task: asyncio.Task[None]
-    stamp: Hashable
     kind: Kind | None = None
 
 
@@ -193,13 +192,13 @@ class Controller:
     def _begin(
         self, key: Hashable, stamp: Hashable, act: Callable[[], Coroutine[Any, Any, None]], kind: Kind | None = None
     ) -> None:
-        """Do something slow beside the ticks, unless it is under way."""
+        """Do something slow beside the ticks, unless it is under way. `stamp` is what it is about (`complete`)."""
         if key in self._tasks or (self._tried is not None and (key, stamp) in self._tried):
             return
         if self._tried is not None:
             self._tried.add((key, stamp))
         task = asyncio.create_task(self._noting_problems(act()))
-        self._tasks[key] = _Task(task, stamp, kind)
+        self._tasks[key] = _Task(task, kind)
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
     async def _noting_problems(self, act: Coroutine[Any, Any, None]) -> None:

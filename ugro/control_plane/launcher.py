@@ -13,7 +13,7 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import LinkLost, NodeError, NodeRefused, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job
-from ugro.common.paths import CODE, RunPaths, run_paths
+from ugro.common.paths import CODE, RunPaths, run_config, run_paths
 from ugro.common.text import some
 from ugro.control_plane.meeting import find_meeting
 from ugro.control_plane.metadata_store import MetadataStore
@@ -250,11 +250,11 @@ class Launcher:
 
     def _known(self, job: Job, nodes: Sequence[str]) -> list[str]:
         """Those of these nodes of which it is known where they are."""
-        return [node for node in nodes if node in job.node_configs or node in self.inventory.nodes]
+        return [node for node in nodes if run_paths(self.inventory, job, node)]
 
     def _config(self, job: Job, node: str) -> NodeConfig:
         """A node as the job was placed on it; the inventory may say something else by now."""
-        return job.node_configs.get(node) or self.inventory.node(node)
+        return run_config(self.inventory, job, node) or self.inventory.node(node)
 
     @staticmethod
     def _meeting_words(job: Job) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, NodeError, Unreachable
 from ugro.common.models import Event, Job, NodeView
-from ugro.common.paths import RunPaths, run_paths
+from ugro.common.paths import RunPaths, run_config, run_paths
 from ugro.control_plane.observation import Observation
 from ugro.nodes import observer
 from ugro.nodes.pool import Pool
@@ -76,7 +76,7 @@ class Observer:
         said = {place: await self._answer(place, task, within, keep) for place, task in tasks.items()}
         views: dict[str, NodeView | NodeError] = {}
         for name, config in inventory.nodes.items():
-            if answer := said.get((name, config.model_dump_json())):
+            if answer := said.get(_place(config)):
                 views[name] = answer if isinstance(answer, NodeError) else answer.view
         runs = {job.id: {node: _of_run(job, node, inventory, said) for node in job.nodes} for job in jobs}
         moved: dict[str, dict[str, NodeConfig]] = {}
@@ -109,7 +109,8 @@ class Observer:
     async def _answer(
         self, place: Place, task: asyncio.Task[_Answer | NodeError], within: float | None, keep: bool
     ) -> _Answer | NodeError:
-        self._pending.pop(place, None) if keep else None
+        if keep:  # else the pending question is that of a tick
+            self._pending.pop(place, None)
         if task.done():
             return task.result()
         if keep:
@@ -125,7 +126,7 @@ def _questions(inventory: Inventory, jobs: Sequence[Job], names: Iterable[str]) 
     asked = {_place(config): _Question(config) for name, config in inventory.nodes.items() if name in wanted}
     for job in jobs:
         for node in wanted.intersection(job.nodes):
-            config, paths = _config(job, node, inventory), run_paths(inventory, job, node)
+            config, paths = run_config(inventory, job, node), run_paths(inventory, job, node)
             if config and paths:
                 asked.setdefault(_place(config), _Question(config)).runs.append((job, paths))
                 if (now := inventory.nodes.get(node)) and now != config:  # it may have got another address
@@ -137,16 +138,14 @@ def _place(config: NodeConfig) -> Place:
     return config.name, config.model_dump_json()
 
 
-def _config(job: Job, node: str, inventory: Inventory) -> NodeConfig | None:
-    return job.node_configs.get(node) or inventory.nodes.get(node)
-
-
 def _moved(job: Job, inventory: Inventory, said: Mapping[Place, _Answer | NodeError]) -> dict[str, RunFiles]:
     """The runs on nodes that do not answer where they were started, found by the job's own mark where they are now."""
     found = {}
     for node, was in job.node_configs.items():
         now = inventory.nodes.get(node)
-        there, here = said.get(_place(was)), said.get(_place(now)) if now else None
+        if now is None or now == was:
+            continue
+        there, here = said.get(_place(was)), said.get(_place(now))
         if isinstance(there, Unreachable) and not isinstance(there, AnswerPending) and isinstance(here, _Answer):
             about, run = here.runs.get(job.id, (None, None))
             if run and run.uid == job.uid and about == job.last_event:
@@ -157,7 +156,7 @@ def _moved(job: Job, inventory: Inventory, said: Mapping[Place, _Answer | NodeEr
 def _of_run(
     job: Job, node: str, inventory: Inventory, said: Mapping[Place, _Answer | NodeError]
 ) -> RunFiles | NodeError:
-    config = _config(job, node, inventory)
+    config = run_config(inventory, job, node)
     answer = said.get(_place(config)) if config else None
     if answer is None:
         return NodeError(node, "is not in the inventory any more" if config is None else "was not asked")

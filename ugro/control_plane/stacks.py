@@ -43,8 +43,7 @@ async def ask(
             return NodeStacks(ranks=())
         return await stacks(transport, paths, [] if rank is None else [rank], own_py_spy())
 
-    known = {*inventory.nodes, *job.node_configs}
-    names = [name for name in job.nodes if name in known and node in (None, name)]
+    names = [name for name in job.nodes if node in (None, name) and run_paths(inventory, job, name)]
     return await pool.each(names, one, within, job.node_configs)
 
 
