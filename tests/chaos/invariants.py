@@ -15,8 +15,17 @@ FOLLOWS = {
     "submitted": {"starting", "held", "cancelled"},
     "held": {"released", "cancelled"},
     "released": {"starting", "held", "cancelled"},
-    "starting": {"placed", "failing", "cancelled", "unknown"},
-    "placed": {"placed", "running", "failing", "cancelled", "unknown"},  # placed again by the next controller
+    "queued": {"starting", "held", "cancelled"},
+    # Queued again while nothing was started, and tried again ("starting") once a node may have started something
+    "starting": {"placed", "running", "failing", "cancelled", "unknown", "queued", "starting"},
+    "placed": {
+        "placed",
+        "running",
+        "failing",
+        "cancelled",
+        "unknown",
+        "starting",
+    },  # placed again by the next controller
     "running": {"unknown", "failing", "succeeded", "cancelled"},
     "unknown": {"running", "failing", "failed", "succeeded", "cancelled", "unknown"},
     "failing": {"failed", "unknown", "cancelled"},
@@ -27,7 +36,7 @@ FOLLOWS = {
 }
 """Which change of a job's state may follow which."""
 
-BESIDE = {"ranks", "cancel", "proposal", "denied", "recovery"}
+BESIDE = {"ranks", "cancel", "proposal", "denied", "recovery", "unmet", "moved", "leftovers"}
 """Events of a job that do not change its state."""
 
 
