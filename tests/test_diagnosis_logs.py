@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from ugro.cli.main import cli
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
+from ugro.common.models import Attempt, Checkpoint, CodeVersion, FirstFailure, JobState, Rank, RankState
 from ugro.control_plane.diagnosis import Finding, Reader, diagnose, explain
 from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.causes import CAUSES
@@ -476,7 +476,8 @@ def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
         reason="",
         cause="cuda_error",
     )
-    second = {"attempt": 2, "past": (first,), "started_at": 10.0, "ended_at": 70.0}
+    held = Checkpoint(step=100, kind="file", name="100.pt", bytes=1, saved_at=5.0, places=())
+    second = {"attempt": 2, "past": (first,), "started_at": 10.0, "ended_at": 70.0, "resume_from": held}
     store = failed_job(tmp_path, "cuda_error", log, **second)
     before = store.files("job-001").logs(1)
     before.rename(store.files("job-001").logs(2))
@@ -485,17 +486,22 @@ def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
     (before / "rank-2.log").write_text(log)
     document = explained()
     assert (document["step"], document["earlier_failures_here"], document["retry_helps"]) == (5000, 1, False)
-    assert (document["lost_seconds"], document["resume"]) == (60.0, "ugro resume job-001")
-    assert "will not help by itself: this is the second time at step 5000" in ugro("job-001").stdout
+    assert (document["lost_seconds"], document["resume"]) == (60.0, "ugro resume job-001 --from 0")
+    assert "will not help by itself: this is the second time here (step 5000)" in ugro("job-001").stdout
     (before / "rank-2.log").write_text(log.replace("5000", "4000"))
     assert explained()["earlier_failures_here"] == 0
+    store.update("job-001", lambda job: job.model_copy(update={"resume_from": None}), "changed", "")
+    assert explained()["earlier_failures_here"] == 1, "no checkpoint between them: the same way again"
+    mended = CodeVersion(directory="/w", files=1, size_bytes=1, attempt=2)
+    store.update("job-001", lambda job: job.model_copy(update={"code": mended}), "changed", "")
+    assert explained()["earlier_failures_here"] == 0, "the code is another"
 
 
 def test_after_an_oom_the_command_has_the_smaller_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UGRO_HOME", str(tmp_path))
     failed_job(tmp_path, "cuda_oom", "RuntimeError: CUDA out of memory.\n", args=("--batch-size", "8", "--accum=2"))
     document = explained()
-    assert document["resume"] == "ugro resume job-001 --set batch-size=4 --set accum=4"
+    assert document["resume"] == "ugro resume job-001 --from 0 --set batch-size=4 --set accum=4"
     assert document["changes"] == ["--batch-size 8 → 4", "--accum 2 → 4"]
 
 

@@ -39,6 +39,26 @@ def test_all_who_judge_a_job_go_by_what_its_nodes_show(bed: Testbed, ugro: Ugro)
     assert recorded(bed, "job-001")["state"] == "running", "who only looks changes nothing"
 
 
+def test_a_silent_node_beside_ranks_that_failed_is_told_with_them(bed: Testbed, ugro: Ugro) -> None:
+    bed.master.write("inventory.yaml", inventory(GPU1, GPU2))
+    bed.master.write("project/leaves.py", LEAVES)
+    document(ugro("launch", "leaves.py", "--json"))
+    bed["gpu1"].stop_sshd()
+    until(lambda: state(ugro, "job-001") == "unknown")
+    for command in (("status",), ("status", "job-001"), ("explain", "job-001"), ("why", "job-001")):
+        done = ugro(*command)
+        said = " ".join(done.stdout.split())
+        assert "rank 1 on gpu2: exit code 3" in said and "gpu1" in said and done.returncode == 0, (command, done.stdout)
+        assert "job-001: seen just now; the next scheduling pass records it" in done.stderr, command
+    assert recorded(bed, "job-001")["state"] == "running", "who only looks changes nothing"
+    assert ugro("sweep").returncode == 0
+    record = recorded(bed, "job-001")
+    assert record["state"] == "unknown" and "rank 1 on gpu2: exit code 3" in str(record["reason"])
+    bed["gpu1"].start_sshd()
+    assert ugro("sweep").returncode == 0
+    assert REASON in str(recorded(bed, "job-001")["reason"])
+
+
 def test_who_acts_on_a_job_finds_it_as_its_nodes_show_it(bed: Testbed, ugro: Ugro) -> None:
     failed_unseen(bed, ugro)
     done = ugro("resume", "job-001", "--from", "0", "--yes")

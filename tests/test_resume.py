@@ -22,7 +22,6 @@ from ugro.common.models import (
     Change,
     Checkpoint,
     CodeVersion,
-    FirstFailure,
     Job,
     JobState,
     NodeShare,
@@ -32,7 +31,7 @@ from ugro.common.models import (
 )
 from ugro.control_plane.checkpoint_store import CheckpointStore, newest_whole
 from ugro.control_plane.checkpoint_store.store import outdated, roots
-from ugro.control_plane.failure_handler.aftermath import once_mended, resume_command
+from ugro.control_plane.failure_handler.aftermath import resume_command
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt, words_for
 from ugro.control_plane.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
@@ -487,17 +486,14 @@ async def test_a_controller_that_is_killed_anywhere_is_carried_on_to_the_new_cod
 
 
 @pytest.mark.parametrize(
-    ("cause", "command"),
+    ("cause", "anew", "command"),
     [
-        ("python_exception", "ugro resume job-001 --new-code"),
-        ("import_error", "ugro resume job-001 --new-code"),
-        ("bad_arguments", "ugro resume job-001 --new-code"),
-        ("peer_lost", "ugro resume job-001"),
-        (None, "ugro resume job-001"),
+        ("python_exception", False, "ugro resume job-001 --new-code"),
+        ("import_error", True, "ugro resume job-001 --from 0 --new-code"),
+        ("bad_arguments", False, "ugro resume job-001 --new-code"),
+        ("peer_lost", False, "ugro resume job-001"),
+        (None, True, "ugro resume job-001 --from 0"),
     ],
 )
-def test_new_code_is_named_where_the_same_would_fail_again(cause: str | None, command: str) -> None:
-    assert resume_command(job(), (), cause) == command
-    failure = FirstFailure(rank=1, node="a", cause=cause) if cause else None
-    hint = once_mended(job(first_failure=failure))
-    assert hint == (f"; once it is mended: {command}" if "--new-code" in command else "")
+def test_the_command_to_go_on_works_as_it_is_told(cause: str | None, anew: bool, command: str) -> None:
+    assert resume_command(job(), (), cause, anew) == command

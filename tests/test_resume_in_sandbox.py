@@ -69,7 +69,7 @@ def on_nodes(sandbox: Sandbox) -> dict[str, set[str]]:
 def test_a_mended_script_goes_on_from_the_checkpoint(ugro: Ugro, sandbox: Sandbox, project: Path) -> None:
     failed = ugro("launch", "train.py", "--follow")
     assert failed.returncode == 1
-    assert "once it is mended: ugro resume job-001 --new-code" in failed.stderr, failed.stderr
+    assert "next:  why, and how to go on: ugro explain job-001" in failed.stderr, failed.stderr
     explained = document(ugro("explain", "job-001", "--json"))
     assert (explained["cause"], explained["resume"]) == ("python_exception", "ugro resume job-001 --new-code")
     assert "resume: ugro resume job-001 --new-code" in ugro("explain", "job-001").stdout

@@ -20,9 +20,10 @@ from ugro.control_plane.failure_handler.aftermath import (
     lost_seconds,
     reached,
     resume_command,
-    same_before,
+    steps_reached,
 )
 from ugro.control_plane.failure_handler.handler import script_of
+from ugro.control_plane.failure_handler.policy import failed_alike
 from ugro.control_plane.failure_handler.repair import smaller_batch
 from ugro.nodes.pool import Pool
 
@@ -49,23 +50,23 @@ def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
     files = app.store.files(job.id)
     rank = job.first_failure.rank if job.first_failure else None
     at = reached(files.logs(job.attempt), rank)
-    step = at.step if at else None
     last, not_asked, not_searched = _last(app, job)
+    held = last.checkpoint if last else None
     changes = _repair(app, job, cause)
-    before = {past.attempt: reached(files.logs(past.attempt), rank) for past in job.past if past.cause == cause}
-    steps = {attempt: progress.step if progress else None for attempt, progress in before.items()}
+    steps = steps_reached(job, files.logs) if job.past else {}
+    anew = not (last or not_asked or not_searched)
     lost = None if job.state.on_nodes and cause is None else lost_seconds(job, last, time.time())
     return {
-        "step": step,
+        "step": at.step if at else None,
         "steps": at.total if at else None,
         "epoch": at.epoch if at else None,
         "last_checkpoint": _document(last) if last else None,
         "not_asked": not_asked,
         "not_searched": not_searched,
         "lost_seconds": None if lost is None else round(lost, 1),
-        "resume": resume_command(job, changes, cause) if job.state.ended else None,
+        "resume": resume_command(job, changes, cause, anew) if job.state.ended else None,
         "changes": [change.text for change in changes],
-        "earlier_failures_here": same_before(job.past, steps, cause, step) if cause else 0,
+        "earlier_failures_here": failed_alike(job, cause, held, steps) if cause else 0,
     }
 
 

@@ -116,7 +116,8 @@ async def _ask(
     own = app.cluster.model_copy(update={"nodes": {name: nodes[name] for name in places}})
     store = CheckpointStore(app.store, own, pool)
     seen = await controller.observe([job], job.nodes)
-    _require_running(await controller.live(job, seen))
+    now = await controller.live(job, seen)
+    _require_running(job if now.state == JobState.UNKNOWN else now)  # the nodes that answer can be asked all the same
     before = await store.find(job, spec, seen.views)
     asked_at, began = time.time(), time.monotonic()
     request = _Request(pool, own, places, str(stamp(asked_at)))

@@ -136,8 +136,8 @@ def _finding(app: App, job: Job) -> Finding | None:
     if job.alert and not job.state.ended:
         advice = Advice(
             CAUSES["hang"].words,
-            f"see where each rank stands: ugro stacks {job.id}; to end it and go on: ugro cancel {job.id}, then "
-            f"ugro resume {job.id}",
+            f"see where each rank stands: ugro stacks {job.id}; to end it: ugro cancel {job.id}, and ugro explain "
+            f"{job.id} then tells how to go on",
             CAUSES["hang"].retry_helps,
         )
         return Finding("hang", job.alert, evidence=(job.alert,), own_advice=advice)
@@ -236,7 +236,8 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _retry(document: dict[str, Any]) -> str:
     if times := document.get("earlier_failures_here"):
-        return f"will not help by itself: this is the {_ordinal(times + 1)} time at step {document['step']}"
+        step = "" if document["step"] is None else f" (step {document['step']})"
+        return f"will not help by itself: this is the {_ordinal(times + 1)} time here{step}"
     return "may help" if document["retry_helps"] else "will not help as it is"
 
 

@@ -34,7 +34,6 @@ from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked
 from ugro.common.models import Job, JobState, Wish
 from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
-from ugro.control_plane.failure_handler.aftermath import once_mended
 from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.job_steps import CANCEL_GRACE
 from ugro.control_plane.metadata_store.retention import pruned_at
@@ -179,8 +178,7 @@ def wait(app: App, job: str, as_json: bool) -> int:
         print_json(job_document(ended, app.asked(ended)))
     if ended.state != JobState.SUCCEEDED:
         proposed = f"; proposed: ugro approve {ended.id}" if ended.id in app.store.proposals() else ""
-        hint = f"see: ugro status {ended.id}; ugro logs {ended.id}{proposed or once_mended(ended)}"
-        raise JobFailed(end_in_words(ended), hint)
+        raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}{proposed}")
     if not as_json:
         click.echo(f"{ended.id} succeeded")
     return 0

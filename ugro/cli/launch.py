@@ -28,7 +28,6 @@ from ugro.common.models import CodeVersion, Job, JobState
 from ugro.common.text import printable
 from ugro.control_plane.command import interpreter_hint
 from ugro.control_plane.controller import Controller
-from ugro.control_plane.failure_handler.aftermath import once_mended
 from ugro.control_plane.forecast import Forecast
 from ugro.control_plane.memory import expect_memory
 from ugro.control_plane.metadata_store.records import stop_where_held
@@ -133,7 +132,7 @@ def launch(
     else:
         announce(app, job, following)
     if job.state == JobState.FAILED:
-        raise JobFailed(f"{job.id} did not start: {job.reason}", f"see: ugro status {job.id}")
+        raise JobFailed(f"{job.id} did not start: {job.reason}", f"why, and how to go on: ugro explain {job.id}")
     return _follow(app, job) if following else 0
 
 
@@ -242,7 +241,7 @@ def _follow(app: App, job: Job) -> int:
         return 0
     if again := offer(app, ended):
         return _follow(app, again)
-    raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}{once_mended(ended)}")
+    raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}")
 
 
 def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from ugro.common.errors import InputError
 from ugro.common.models import Job, Proposal
 from ugro.common.text import duration, printable
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.failure_handler.aftermath import resume_command
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.nodes.pool import Pool
@@ -68,7 +69,8 @@ def deny(app: App, job: str, as_json: bool) -> None:
     if as_json:
         print_json({"job": proposal.job, "denied": True})
     else:
-        click.echo(f"{proposal.job} stays as it is; to go on with it later: ugro resume {proposal.job}")
+        later = resume_command(app.store.job(proposal.job), proposal.changes, proposal.cause, not proposal.checkpoint)
+        click.echo(f"{proposal.job} stays as it is" + ("" if proposal.ends else f"; to go on with it later: {later}"))
 
 
 def offer(app: App, job: Job) -> Job | None:

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
@@ -110,17 +110,23 @@ def resume(
 
     async def act(controller: Controller, pool: Pool) -> Job:
         views = (await controller.observe([])).views
+        told = not as_json or (sys.stdin.isatty() and not yes)  # what is shown is for whoever is asked
+        if told and found.first_failure:
+            click.echo(f"{title(found)} failed: {printable(found.reason)}", err=True)
         checkpoint = None
         if step != 0:
             listing = await CheckpointStore(app.store, app.cluster, pool).find(found, spec, views)
-            checkpoint = _chosen(found, listing, step)
-        wanted.update(_smaller_batch(found, spec, script, bool(settings) or yes))
+            checkpoint = _chosen(found, listing, step, yes)
+        if told:
+            _tell_where(checkpoint)
+        smaller = _smaller_batch(found, spec, script, bool(settings) or yes)
+        wanted.update(smaller)
         planned = _planned(found, spec, script, checkpoint, wanted, nodes)
         check_request(planned.spec, app.inventory, read_offers(app.store, app.inventory, (), views))
         if code and code.differences:
             await require_room(app.store, pool, app.cluster.nodes, found, code)
-        if not as_json or (sys.stdin.isatty() and not yes):  # what is shown is for whoever is asked
-            _tell(found, checkpoint, planned.changes, code)
+        if told:
+            _tell_changes(found, [change for change in planned.changes if change.name not in smaller], code)
         _agree(yes)
         if checkpoint and any(node not in checkpoint.whole_at for node in found.nodes):
             await CheckpointStore(app.store, app.cluster, pool).bring(found, checkpoint, progress.update)
@@ -139,15 +145,21 @@ def resume(
         announce(app, resumed)
 
 
-def _chosen(job: Job, listing: Listing, step: int | None) -> Checkpoint:
-    """The checkpoint to go on from; where there is none it is told what was not looked at."""
+def _chosen(job: Job, listing: Listing, step: int | None, yes: bool) -> Checkpoint | None:
+    """The checkpoint to go on from; where there is none a person may agree to begin again, and is told what was not
+    looked at.
+    """
     try:
         return newest_whole(listing.checkpoints, step)
     except InputError as error:
         unseen = listing.unseen(job)
-        if not unseen:
-            raise
-        raise InputError(f"{error.message}; not searched: {some(list(map(printable, unseen)))}", error.hint) from None
+        missed = f"; not searched: {some(list(map(printable, unseen)))}" if unseen else ""
+        if step is not None or yes or not sys.stdin.isatty():
+            raise InputError(error.message + missed, error.hint) from None
+        click.echo(error.message + missed, err=True)
+        if not confirm("Begin again, from the beginning?"):
+            raise InputError("nothing was changed", error.hint) from None
+        return None
 
 
 @contextlib.contextmanager
@@ -231,19 +243,22 @@ def _said(checkpoint: Checkpoint | None, code: NewCode | None, changes: tuple[Ch
     return "; ".join([where, *new, *(change.text for change in changes)])
 
 
-def _tell(job: Job, checkpoint: Checkpoint | None, changes: tuple[Change, ...], code: NewCode | None) -> None:
-    if job.first_failure:
-        click.echo(f"{title(job)} failed: {printable(job.reason)}", err=True)
-    if checkpoint:
-        age = duration(time.time() - checkpoint.saved_at)
-        where = ", ".join(place.node for place in checkpoint.places) or "this machine"
-        branch = f", of another branch (attempt {checkpoint.attempt})" if checkpoint.other_branch else ""
-        facts = f"saved {age} ago, {size(checkpoint.bytes / 2**20)}, on {where}{branch}"
-        at = checkpoint.where.removeprefix("step ")
-        last = "Checkpoint" if checkpoint.other_branch else "Last checkpoint"
-        click.echo(f"{last}: {at} ({printable(checkpoint.name)}, {facts})", err=True)
-    else:
+def _tell_where(checkpoint: Checkpoint | None) -> None:
+    """Where the next attempt begins."""
+    if not checkpoint:
         click.echo("From the beginning.", err=True)
+        return
+    age = duration(time.time() - checkpoint.saved_at)
+    where = ", ".join(place.node for place in checkpoint.places) or "this machine"
+    branch = f", of another branch (attempt {checkpoint.attempt})" if checkpoint.other_branch else ""
+    facts = f"saved {age} ago, {size(checkpoint.bytes / 2**20)}, on {where}{branch}"
+    at = checkpoint.where.removeprefix("step ")
+    last = "Checkpoint" if checkpoint.other_branch else "Last checkpoint"
+    click.echo(f"{last}: {at} ({printable(checkpoint.name)}, {facts})", err=True)
+
+
+def _tell_changes(job: Job, changes: Sequence[Change], code: NewCode | None) -> None:
+    """What is new in the next attempt."""
     for line in _code_in_words(job, code.differences) if code else []:
         click.echo(line, err=True)
     for change in changes:

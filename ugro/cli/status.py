@@ -96,12 +96,13 @@ def look(app: App, live: Sequence[Job], nodes: Sequence[str] | None = None) -> t
 
 
 def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
-    """Say of jobs that have ended on their nodes what is still to come, and what brings it."""
+    """Say of jobs that their nodes show ended, or not at all, what is still to come, and what brings it."""
     known = {job.id: job.state for job in records}
-    ended = [job for job in seen if job.state.ended and job.id in known and not known[job.id].ended]
-    failed = any(job.state == JobState.FAILED for job in ended)
-    if ended:
-        names = ", ".join(job.id for job in ended)
+    changed = [job for job in seen if job.state.ended or job.state == JobState.UNKNOWN]
+    changed = [job for job in changed if known.get(job.id, job.state) != job.state]
+    failed = any(job.state == JobState.FAILED for job in changed)
+    if changed:
+        names = ", ".join(job.id for job in changed)
         rest = ", ends the ranks that still run, and proposes what to do" if failed else ""
         click.secho(
             f"{names}: seen just now; the next scheduling pass records it{rest}: ugro sweep", dim=True, err=True

@@ -6,7 +6,7 @@
     │   └── JobSpecError
     ├── NodeError             exit 3   a node is unreachable or not trusted
     │   ├── Unreachable
-    │   │   └── AnswerPending          it is still being asked
+    │   │   └── AnswerPending          it may only be slow
     │   ├── AuthenticationFailed
     │   ├── KeyUnusable           exit 2: the key on this machine is the mistake
     │   ├── HostKeyUnknown
@@ -104,7 +104,7 @@ class TurnedAway(Unreachable):
 
 
 class AnswerPending(Unreachable):
-    """The node has not answered so far, and is still being asked: it may be slow, and counts neither way."""
+    """The node has not answered within the patience of one observation: it may be slow, and counts neither way."""
 
     code = "answer_pending"
 

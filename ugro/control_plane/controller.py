@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory
-from ugro.common.errors import RecordNewer, StateError, StateLocked, UgroError
+from ugro.common.errors import AnswerPending, RecordNewer, StateError, StateLocked, UgroError
 from ugro.common.models import Job, JobState, NodeView, Placement
 from ugro.control_plane import node_watch, reconcile
 from ugro.control_plane.failure_handler.rendezvous import PATIENCE, tell, waits_to_meet
 from ugro.control_plane.job_logs import JobLogs
-from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words, running
+from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words, running, unknown
 from ugro.control_plane.launcher import Launcher, OnCode
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
@@ -249,10 +249,12 @@ class Controller:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
         if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
             return job
-        found = reconcile.assess(job, seen.runs[job.id])
+        runs = seen.runs[job.id]
+        found = reconcile.assess(job, runs)
         job = job.model_copy(update={"ranks": found.ranks})
         if found.phase == Phase.UNKNOWN:
-            return job
+            slow = any(isinstance(run, AnswerPending) for run in runs.values())
+            return job if slow else unknown(job, found.reason, seen.at)
         if found.phase == Phase.SUCCEEDED and (waits := await self._steps.waits_for_leftovers(job, found, seen)):
             return running(job, waits)
         changed: dict[str, object] = {"state": JobState(found.phase.value), "unknown_since": None}

@@ -141,8 +141,7 @@ class JobSteps:
         known, job = job.ranks, job.model_copy(update={"ranks": found.ranks})
         match found.phase:
             case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
-                changed = {"state": JobState.UNKNOWN, "unknown_since": time.time(), "reason": found.reason}
-                self._store.save(job.model_copy(update=changed), "unknown", found.reason)
+                self._store.save(unknown(job, found.reason, time.time()), "unknown", found.reason)
             case Phase.RUNNING if job.state == JobState.UNKNOWN:
                 self._store.save(running(job), "running", "its nodes answer again")
             case Phase.RUNNING if found.ranks != known:
@@ -215,8 +214,7 @@ class JobSteps:
         if ending.problems:
             text = "; ".join(ending.problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
-                changed = {"state": JobState.UNKNOWN, "reason": text, "unknown_since": job.unknown_since or time.time()}
-                self._store.save(job.model_copy(update=changed), "unknown", text)
+                self._store.save(unknown(job, text, time.time()), "unknown", text)
             return
         notes = []
         if given_up:
@@ -317,6 +315,12 @@ def running(job: Job, reason: str = "") -> Job:
         "reason": reason,
         "started_at": job.started_at or time.time(),
     }
+    return job.model_copy(update=changed)
+
+
+def unknown(job: Job, reason: str, now: float) -> Job:
+    """The record of a job whose nodes do not say what became of it, since `now` at the latest."""
+    changed = {"state": JobState.UNKNOWN, "unknown_since": job.unknown_since or now, "reason": reason}
     return job.model_copy(update=changed)
 
 

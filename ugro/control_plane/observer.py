@@ -118,7 +118,8 @@ class Observer:
             return AnswerPending(place[0], f"no answer within {within:g} s so far", "it is still being asked")
         task.cancel()
         await asyncio.wait([task])
-        return Unreachable(place[0], f"no answer within {within:g} s", "it may only be slow: `ugro check` waits longer")
+        hint = "it may only be slow: `ugro check` waits longer"
+        return AnswerPending(place[0], f"no answer within {within:g} s", hint)
 
 
 def _questions(inventory: Inventory, jobs: Sequence[Job], names: Iterable[str]) -> dict[Place, _Question]:

@@ -98,13 +98,13 @@ def _state(files: RankFiles, over: bool) -> RankState:
 
 def _judge(ranks: tuple[Rank, ...], unread: list[str], runs: Runs) -> Assessment:
     read = {node: run for node, run in runs.items() if isinstance(run, RunFiles)}
-    if unread:
-        return Assessment(Phase.UNKNOWN, ranks, "; ".join(unread))
+    bad = [rank for rank in ranks if rank.state in (RankState.FAILED, RankState.LOST)]
+    if unread:  # its node may have failed before the ranks that are seen to have failed
+        return Assessment(Phase.UNKNOWN, ranks, "; ".join([*map(_rank_in_words, bad), *unread]))
     if all(rank.state == RankState.SUCCEEDED for rank in ranks):
         leaving = [node for node, run in read.items() if run.runner_alive and not _settled(run)]
         reason = f"torchrun is leaving on {', '.join(leaving)}" if leaving else ""
         return Assessment(Phase.RUNNING if leaving else Phase.SUCCEEDED, ranks, reason)
-    bad = [rank for rank in ranks if rank.state in (RankState.FAILED, RankState.LOST)]
     if bad or any(run.over for run in read.values() if not _all_done(run)):
         return Assessment(Phase.FAILED, ranks, "; ".join(_rank_in_words(rank) for rank in bad))
     return Assessment(Phase.RUNNING, ranks)

@@ -97,7 +97,7 @@ def choose_new_code(job: Job, spec: JobSpec) -> Selection:
     Raises:
         InputError: as `choose_code` does.
     """
-    same = f"put it back, or go on with the code that the job had: ugro resume {job.id}"
+    same = "put it back, or leave out --new-code to go on with the code that the job had"
     return choose_code(spec.model_copy(update={"workdir": job.code.directory}), same)
 
 

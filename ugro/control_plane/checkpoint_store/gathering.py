@@ -96,7 +96,7 @@ def _none_whole(checkpoints: Sequence[Checkpoint], whole: Sequence[Checkpoint], 
     torn = [f"{one.name} {one.problem}" for one in checkpoints if one.problem and step in (None, one.step)]
     unordered = [f"{one.name} shows no step" for one in checkpoints if one.problem is None and one.position is None]
     steps = ", ".join(dict.fromkeys(str(one.position) for one in in_order(whole)[-8:]))
-    there = f"whole are those of step {steps}" if steps else "none is whole"
+    there = f"whole are those of step {steps}: choose one with --from STEP" if steps else "begin again: --from 0"
     if step is None and whole:
         there = f"other branches have {_branches(whole)}; choose one with --from STEP, or begin again with --from 0"
     if torn:

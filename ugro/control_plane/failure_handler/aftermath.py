@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.errors import InputError
-from ugro.common.models import Attempt, Change, Checkpoint, Job
+from ugro.common.models import Change, Checkpoint, Job
 from ugro.control_plane.checkpoint_store import newest_whole, with_copies
 from ugro.control_plane.evidence import rank_log
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
@@ -29,6 +29,13 @@ class LastCheckpoint:
 
     checkpoint: Checkpoint
     on_master: bool
+
+
+def steps_reached(job: Job, logs: Callable[[int], Path]) -> dict[int, int | None]:
+    """The step at which the logs of each attempt end. `logs` is the folder of an attempt's logs."""
+    rank = job.first_failure.rank if job.first_failure else None
+    found = {number: reached(logs(number), rank) for number in (*(past.attempt for past in job.past), job.attempt)}
+    return {number: progress.step if progress else None for number, progress in found.items()}
 
 
 def reached(folder: Path, rank: int | None) -> Progress | None:
@@ -68,21 +75,12 @@ def lost_seconds(job: Job, last: LastCheckpoint | None, now: float) -> float | N
     return max(0.0, (job.ended_at or now) - since)
 
 
-def same_before(past: Sequence[Attempt], steps: Mapping[int, int | None], cause: str, step: int | None) -> int:
-    """How many earlier attempts failed of the same cause at the same step. `steps`: where each one's logs end."""
-    if step is None:
-        return 0
-    return sum(attempt.cause == cause and steps.get(attempt.attempt) == step for attempt in past)
+def resume_command(job: Job, changes: Sequence[Change], cause: str | None, anew: bool = False) -> str:
+    """What a person would type to go on with a job that ended; with its code mended, where that was the cause.
 
-
-def once_mended(job: Job) -> str:
-    """What is added to the hint after a failure for which the same code fails again; else nothing."""
-    cause = job.first_failure.cause if job.first_failure else None
-    return f"; once it is mended: {resume_command(job, (), cause)}" if cause in OF_THE_CODE else ""
-
-
-def resume_command(job: Job, changes: Sequence[Change], cause: str | None) -> str:
-    """What a person would type to go on with a job that ended; with its code mended, where that was the cause."""
+    `anew`: there is no checkpoint, so that it begins again only when that is said.
+    """
+    again = ["--from", "0"] if anew else []
     settings = [word for change in changes for word in ("--set", f"{change.name.lstrip('-')}={change.after}")]
     mended = ["--new-code"] if cause in OF_THE_CODE else []
-    return shlex.join(["ugro", "resume", job.id, *mended, *settings])
+    return shlex.join(["ugro", "resume", job.id, *again, *mended, *settings])

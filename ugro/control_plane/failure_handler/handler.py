@@ -12,7 +12,7 @@ from ugro.common.models import FirstFailure, Job, JobState, Proposal, Wish
 from ugro.common.text import printable, some
 from ugro.control_plane.checkpoint_store import CheckpointStore
 from ugro.control_plane.command import source_text
-from ugro.control_plane.failure_handler.aftermath import last_checkpoint
+from ugro.control_plane.failure_handler.aftermath import last_checkpoint, steps_reached
 from ugro.control_plane.failure_handler.policy import GRACE_AFTER_ALERT, decide, trouble
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
 from ugro.control_plane.failure_handler.repair import left_out, smaller_batch
@@ -116,7 +116,8 @@ class FailureHandler:
                 return True
             without = {}
         changes = smaller_batch(spec.args, script) if cause == "cuda_oom" else ()
-        decision = decide(job, cause, spec, checkpoint, changes, without, listing.unseen(job))
+        steps = steps_reached(job, self._store.files(job.id).logs) if job.past else {}
+        decision = decide(job, cause, spec, checkpoint, changes, without, listing.unseen(job), steps)
         if decision.action == "leave":
             if spec.on_failure.action(cause) == "retry":
                 self._store.note("", "recovery", f"not tried again: {decision.why}", job.id)

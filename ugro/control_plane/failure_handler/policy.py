@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ugro.common.job_spec import JobSpec
@@ -48,11 +48,13 @@ def decide(
     changes: tuple[Change, ...],
     left_out: Collection[str] = (),
     unseen: Sequence[str] = (),
+    steps: Mapping[int, int | None] | None = None,
 ) -> Decision:
     """What to do about a job's trouble, given the checkpoint it would go on from and what would be changed.
 
     `left_out` are nodes that it would go on without, `unseen` is where a checkpoint may be that was not looked at, in
     words: nobody consents beforehand to go on without a node, or to begin again although there may be a checkpoint.
+    `steps` is where the logs of each attempt end (`failed_alike`).
     """
     action = spec.on_failure.action(cause)
     if action == "fail":
@@ -60,7 +62,7 @@ def decide(
     if not can_help(cause, changes):
         return Decision("leave", f"{cause}: the same would happen again")
     where = f"after {checkpoint.where}" if checkpoint else "from the beginning"
-    same = _failures(job, cause, checkpoint)
+    same = 1 + failed_alike(job, cause, checkpoint, steps or {})
     if same >= SAME_FAILURES and not changes and not left_out:
         return Decision("leave", f"{cause}: it failed {same} times {where}, another time would be no other")
     retries = len(job.past)
@@ -73,15 +75,19 @@ def decide(
     return Decision("retry", f"{cause}: tried again {where} in {duration(wait)}, as the job allows", wait)
 
 
-def _failures(job: Job, cause: str, checkpoint: Checkpoint | None) -> int:
-    """How many attempts with this code failed so, this one too: of one cause, with the same last checkpoint.
+def failed_alike(job: Job, cause: str, checkpoint: Checkpoint | None, steps: Mapping[int, int | None]) -> int:
+    """How many earlier attempts with this code failed of the same cause at the same place: after the same checkpoint,
+    or at the same step.
 
-    An attempt's last checkpoint is where the one after it began.
+    An attempt's last checkpoint is where the one after it began. `steps` is where the logs of each attempt end.
     """
-    began: list[Attempt | Checkpoint | None] = [*job.past, job.resume_from]
-    before = zip(job.past, map(_position, began[1:]), strict=True)
-    now = cause, _position(checkpoint), job.code.attempt
-    return 1 + sum((past.cause, last, past.code.attempt) == now for past, last in before)
+    here, step = _position(checkpoint), steps.get(job.attempt)
+    began: list[Attempt | Checkpoint | None] = [*job.past[1:], job.resume_from]
+    return sum(
+        (past.cause, past.code.attempt) == (cause, job.code.attempt)
+        and (_position(after) == here or (step is not None and steps.get(past.attempt) == step))
+        for past, after in zip(job.past, began, strict=False)
+    )
 
 
 def _position(began: Attempt | Checkpoint | None) -> tuple[int | None, int | None]:
