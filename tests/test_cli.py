@@ -13,7 +13,7 @@ import click
 import pytest
 
 from ugro.cli.app import App
-from ugro.cli.init import draft, hosts_of_ssh_config, parse_host
+from ugro.cli.init import draft, hosts_of_ssh_config, is_sample, parse_host
 from ugro.cli.main import COMMANDS, cli
 from ugro.common.config import load_inventory
 from ugro.common.errors import InputError
@@ -143,6 +143,54 @@ def test_init_writes_an_inventory_that_loads(home: Path) -> None:
     again = ugro("init", cwd=home)
     assert again.returncode == 2 and "is there already" in again.stderr
     assert ugro("init", "--force", cwd=home).returncode == 0
+
+
+def test_init_replaces_the_example_of_the_repository_unless_it_was_edited(home: Path) -> None:
+    example = Path(__file__).parents[1] / "inventory.yaml"
+    assert is_sample(example), "SAMPLE_SHA256 is that of the inventory.yaml at the top"
+    here = home / "inventory.yaml"
+    here.write_bytes(example.read_bytes())
+    done = ugro("init", "gpu1=ob@192.168.1.101", cwd=home)
+    assert done.returncode == 0 and "in place of the example that was there" in done.stdout
+    assert "gpu2" not in load_inventory(here).nodes
+    here.write_bytes(example.read_bytes() + b"# mine\n")
+    assert ugro("init", cwd=home).returncode == 2
+
+
+def test_init_warns_where_this_shell_uses_another_inventory(home: Path) -> None:
+    other = home / "other.yaml"
+    warned = ugro("init", cwd=home, env={"UGRO_INVENTORY": str(other)})
+    assert f"this shell uses {other} ($UGRO_INVENTORY); to use the new one: unset UGRO_INVENTORY" in warned.stderr
+    sandbox = {"UGRO_SANDBOX_DIR": str(home / "box"), "UGRO_INVENTORY": str(home / "box/inventory.yaml")}
+    warned = ugro("init", "--force", cwd=home, env=sandbox)
+    assert 'to use the new one: eval "$(ugro sandbox env --unset)"' in warned.stderr
+    assert "this shell" not in ugro("init", "--force", cwd=home).stderr
+    assert "jobs are recorded in /x ($UGRO_HOME)" in ugro("init", "--force", cwd=home, env={"UGRO_HOME": "/x"}).stderr
+
+
+def test_errors_about_nodes_say_which_inventory_counts_and_why(home: Path) -> None:
+    (home / "inventory.yaml").write_text("nodes:\n  away: {address: 127.0.0.1, port: 1}\n")
+    named = {"UGRO_INVENTORY": str(home / "inventory.yaml")}
+    told = f"inventory: {home}/inventory.yaml (from $UGRO_INVENTORY)"
+    for words in ("status",), ("nodes",), ("drain", "nowhere", "--reason", "x"), ("trust", "away"):
+        assert ugro(*words, cwd=home, env=named).stderr.rstrip().splitlines()[-1] == told, words
+        assert "inventory: inventory.yaml" in ugro(*words, cwd=home).stderr.splitlines(), words
+    lost = ugro("status", cwd=home, env={"UGRO_INVENTORY": "/nowhere.yaml"})
+    assert lost.returncode == 2 and "inventory: /nowhere.yaml (from $UGRO_INVENTORY)" in lost.stderr
+
+
+def test_a_shell_that_points_to_a_sandbox_that_is_stopped_is_told_how_to_leave_it(home: Path) -> None:
+    box = home / "box"
+    box.mkdir()
+    (box / "inventory.yaml").write_text("nodes:\n  away: {address: 127.0.0.1, port: 1}\n")
+    env = {"UGRO_SANDBOX_DIR": str(box), "UGRO_INVENTORY": str(box / "inventory.yaml"), "UGRO_HOME": str(box / "state")}
+    leave = 'eval "$(ugro sandbox env --unset)"'
+    assert (
+        f"the sandbox is stopped: start it with `ugro sandbox up`, or leave it: {leave}"
+        in ugro("nodes", env=env).stderr
+    )
+    assert leave in ugro("sandbox", "down", env=env).stdout
+    assert ugro("sandbox", "env", "--unset", env=env).stdout == "unset UGRO_HOME UGRO_INVENTORY UGRO_SANDBOX_DIR\n"
 
 
 @pytest.mark.parametrize("text", ["", "a b", "gpu1=", "x=$(y)", "=a", "a:port", "../x=h", "n=-oProxyCommand=x", "a=@b"])

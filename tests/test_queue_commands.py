@@ -443,8 +443,8 @@ def test_looking_at_a_job_without_logs_leaves_no_trace(master: Master) -> None:
     assert files() == before
 
 
-def test_that_nobody_looks_by_itself_is_told_where_a_start_is_promised(master: Master) -> None:
-    said = "nobody looks by itself"
+def test_tells_that_no_scheduler_is_running_where_a_start_is_promised(master: Master) -> None:
+    said = "no scheduler is running"
     later = ("t.py", "--not-before", "+2h")
     assert said in master.ugro("launch", *later).stdout
     assert said in master.ugro("why", "job-001").stdout
@@ -462,7 +462,7 @@ def test_that_nobody_looks_by_itself_is_told_where_a_start_is_promised(master: M
 def test_of_held_and_ended_jobs_nobody_promises_a_start(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     for words in ("why", "job-001"), ("status",), ("status", "job-001"):
-        assert "nobody looks" not in master.ugro(*words).stdout
+        assert "no scheduler" not in master.ugro(*words).stdout
 
 
 def test_a_cancel_that_is_under_way_is_told_and_an_asked_for_end_has_a_reason(master: Master) -> None:

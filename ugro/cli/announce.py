@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ugro.cli.app import UNATTENDED, App
+from ugro.cli.app import App
 from ugro.cli.output import console, stamp, title
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models import Job, JobState
@@ -64,8 +64,8 @@ def announce(app: App, job: Job, following: bool = False) -> None:
     """Say what became of a job that was just submitted, and the commands that are useful next."""
     if expected := expected_start(app, job):
         click.echo(f"Job {job.state.value} (ID: {job.id}){_expectation(expected)}")
-        if job.state == JobState.QUEUED and not (expected.never or following or app.attended()):
-            click.echo(f"  {UNATTENDED}")
+        if not (expected.never or following) and (told := app.unattended([job])):
+            click.echo(f"  {told}")
         undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
         click.echo(f"  ugro why {job.id}   ugro logs -f {job.id}   {undo}   ugro cancel {job.id}")
         return
@@ -74,6 +74,8 @@ def announce(app: App, job: Job, following: bool = False) -> None:
     click.echo(f"{title(job)} {job.state.value}{where}{reason}")
     if not job.state.ended:
         click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
+        if not following and (told := app.unattended([job])):
+            click.echo(f"  {told}")
 
 
 def expected_start(app: App, job: Job) -> Forecast | None:

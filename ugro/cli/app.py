@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-UNATTENDED = (
-    "nobody looks by itself (no `ugro serve` runs, no `ugro cron` is installed): start `ugro serve`, "
-    "or `ugro cron install`, or call `ugro sweep` when it may start"
-)
-"""What is said where a start is promised that nothing will bring."""
+NO_SCHEDULER = "no scheduler is running: start `ugro serve`, or `ugro cron install`"
+UNATTENDED = {
+    JobState.QUEUED: f"{NO_SCHEDULER}, or call `ugro sweep` when it may start",
+    JobState.RUNNING: f"{NO_SCHEDULER}; until then only a command that looks notices a failure",
+}
+"""What is said of jobs in a state that nothing attends to, the first of these that there is."""
 
 START_WITHIN, START_POLL = 15.0, 0.3
 """Seconds that a launch waits for another process which brings its job to the nodes, and between two looks."""
@@ -95,6 +96,18 @@ class App:
         from ugro.cli.crontab import installed  # here, since most commands have no use for it
 
         return installed(self.store.home)
+
+    def tell_inventory(self) -> None:
+        """Say, where nodes do not answer, which inventory names them."""
+        from ugro.cli.whence import whence
+
+        click.secho(whence(self._inventory_option), dim=True, err=True)
+
+    def unattended(self, jobs: Iterable[Job]) -> str | None:
+        """What to say of jobs that nothing looks after; None where something does, or nothing has to."""
+        states = {JobState.RUNNING if job.state.on_nodes else job.state for job in jobs if not job.wish}
+        told = next((words for state, words in UNATTENDED.items() if state in states), None)
+        return None if told is None or self.attended() else told
 
     def run(self, act: Callable[[Controller, Pool], Awaitable[T]], on_code: OnCode | None = None) -> T:
         """Run an async command with a controller over a fresh pool, and close every connection after it."""

@@ -52,6 +52,8 @@ def nodes(app: App, as_json: bool) -> None:
     for error in errors.values():
         if error and error.hint and not as_json:
             click.echo(f"{error.node}: {error.hint}", err=True)
+    if any(errors.values()) and not as_json:
+        app.tell_inventory()
 
 
 @command()
@@ -98,7 +100,7 @@ def measure(app: App, names: str | None, as_json: bool) -> int:
 
     Jobs launched afterwards on GPUs that differ get UGRO_BATCH_SHARE and UGRO_GRADIENT_WEIGHT for each rank.
     """
-    from ugro.cli.sandbox import is_sandbox  # here, since only this command of the module has a use for the sandbox
+    from ugro.cli.whence import is_sandbox  # here, since only this command of the module has a use for the sandbox
 
     chosen = [node.name for node in app.inventory.select(names)]
     if is_sandbox(app.inventory.path):

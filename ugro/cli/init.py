@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import socket
 from collections.abc import Sequence
@@ -12,11 +14,15 @@ import click
 import yaml
 
 from ugro.cli.app import App, command
-from ugro.common.config import load_inventory
+from ugro.cli.whence import LEAVE_SANDBOX, is_sandbox
+from ugro.common.config import chosen_inventory, load_inventory
 from ugro.common.errors import InputError, InventoryError
 from ugro.common.fields import NAME
 from ugro.common.files import write_atomic
 from ugro.common.text import printable
+
+SAMPLE_SHA256 = "513b5f82d1945037919e2d938e176569a0fd6015f3959d3ebc7e5b3fe9bdcde9"
+"""Of the inventory.yaml at the top of the repository: an example, which `init` replaces unless it was edited."""
 
 _NODE = re.compile(r"(?:(?P<name>[^=@]+)=)?(?:(?P<user>[^@=]+)@)?(?P<address>\[[^\]]+\]|[^@:=\s]+)(?::(?P<port>\d+))?")
 
@@ -108,7 +114,8 @@ def init(app: App, machines: tuple[str, ...], name: str | None, output: Path, fo
     \b
     Example: ugro init gpu1=ob@192.168.1.101 gpu2=ollie@192.168.1.102
     """
-    if output.exists() and not force:
+    sample = is_sample(output)
+    if output.exists() and not (force or sample):
         raise InputError(f"{output} is there already", "edit it (adding a machine is adding a line), or say --force")
     own = name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip(".-")[:63] or "master"
     if not NAME.fullmatch(own):
@@ -128,6 +135,27 @@ def init(app: App, machines: tuple[str, ...], name: str | None, output: Path, fo
     except InventoryError:
         output.unlink()
         raise
-    click.echo(f"wrote {output} with {', '.join(names)}")
+    click.echo(
+        f"wrote {output} with {', '.join(names)}" + (", in place of the example that was there" if sample else "")
+    )
     first = "; ".join(f"ugro trust {host.name}" for host in hosts) or "add your machines"
     click.echo(f"  look it over, then: {first}; ugro check")
+    _tell_what_counts_instead(output)
+
+
+def is_sample(path: Path) -> bool:
+    """Whether this is the example that UGRO's repository has, as it was."""
+    try:
+        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == SAMPLE_SHA256
+    except OSError:
+        return False
+
+
+def _tell_what_counts_instead(written: Path) -> None:
+    """Warn where the variables of this shell lead commands to another inventory or state directory."""
+    path, source = chosen_inventory(None)
+    if path.resolve() != written.resolve() and source == "$UGRO_INVENTORY":
+        leave = LEAVE_SANDBOX if is_sandbox(path) else "unset UGRO_INVENTORY"
+        click.echo(f"but this shell uses {printable(str(path))} ({source}); to use the new one: {leave}", err=True)
+    elif home := os.environ.get("UGRO_HOME"):
+        click.echo(f"jobs are recorded in {home} ($UGRO_HOME)", err=True)

@@ -95,6 +95,8 @@ def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None
 
     with going_on(found) if following else contextlib.nullcontext():
         status = app.run(show)
+    if not (following or as_json) and (told := app.unattended([found])):
+        click.secho(told, dim=True, err=True)
     if following and offer(app, app.store.job(found.id)):
         click.echo(f"  ugro logs -f {found.id}")
     return status

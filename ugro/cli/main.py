@@ -8,11 +8,20 @@ import io
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
-from ugro.common.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, UgroError
+from ugro.common.errors import (
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    InventoryError,
+    NodeError,
+    NoSuchNode,
+    UgroError,
+)
 
 # name: (module, attribute, help); the order is the order of `ugro --help`
 COMMANDS = {
@@ -92,6 +101,11 @@ class LazyGroup(click.Group):
             # The reader (`| head`) has seen enough; Python would complain once more when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise click.exceptions.Exit(EXIT_OK) from None
+        except (NodeError, NoSuchNode, InventoryError) as error:
+            from ugro.cli.whence import whence  # here, since only errors have a use for it
+
+            error.add_note(whence(ctx.obj))
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -137,7 +151,7 @@ def main() -> NoReturn:
     try:
         sys.exit(cli.main(prog_name="ugro", standalone_mode=False) or EXIT_OK)
     except UgroError as error:
-        _report(error.as_dict(), as_json)
+        _report(error.as_dict(), as_json, getattr(error, "__notes__", ()))
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:  # a group without its subcommand, which is answered by its help
         click.echo(error.format_message(), err=True)
@@ -155,10 +169,12 @@ def main() -> NoReturn:
         sys.exit(EXIT_INPUT)
 
 
-def _report(error: dict[str, Any], as_json: bool) -> None:
+def _report(error: dict[str, Any], as_json: bool, notes: Sequence[str] = ()) -> None:
     if as_json:
         click.echo(json.dumps({"error": error}), err=True)
         return
     click.echo(f"{click.style('error:', fg='red', bold=True)} {error['message']}", err=True)
     if error["hint"]:
         click.echo(f"{click.style('next:', fg='cyan')}  {error['hint']}", err=True)
+    for note in notes:
+        click.secho(note, dim=True, err=True)

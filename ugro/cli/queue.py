@@ -6,7 +6,7 @@ import time
 
 import click
 
-from ugro.cli.app import UNATTENDED, App, Whole, command, complete_job, json_option
+from ugro.cli.app import App, Whole, command, complete_job, json_option
 from ugro.cli.output import job_document, print_json, stamp, state_in_words, title
 from ugro.cli.status import as_it_is, look, tell_unsettled
 from ugro.common.errors import InputError, RecordUnreadable
@@ -98,8 +98,8 @@ def why(app: App, job: str, as_json: bool) -> None:
     for reason in reasons:
         click.echo(f"  - {printable(reason)}")
     tell_unsettled([record], [found])
-    if waits and found.state == JobState.QUEUED and not (expected.never or app.attended()):
-        click.secho(UNATTENDED, dim=True)
+    if waits and not expected.never and (told := app.unattended([found])):
+        click.secho(told, dim=True)
 
 
 def _why_there(app: App, job: Job) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import click
 
 from ugro.cli.app import json_option
 from ugro.cli.output import print_json
+from ugro.cli.whence import LEAVE_SANDBOX, is_sandbox
 from ugro.common.config import ugro_home
 from ugro.sandbox.cluster import Sandbox, SandboxStatus
 
@@ -28,12 +28,6 @@ def sandbox() -> None:
 
     Real SSH, real torchrun, real DDP over gloo; only nvidia-smi is simulated, and follows what really runs.
     """
-
-
-def is_sandbox(inventory: Path) -> bool:
-    """Whether an inventory is that of the sandbox which this shell uses."""
-    directory = os.environ.get("UGRO_SANDBOX_DIR")
-    return directory is not None and inventory.resolve() == Sandbox(Path(directory)).status().inventory
 
 
 def _sandbox(directory: Path | None) -> Sandbox:
@@ -61,6 +55,8 @@ def down(directory: Path | None) -> None:
     running = cluster.status().running
     cluster.down()
     click.echo("the sandbox is stopped" if running else "the sandbox was not running")
+    if is_sandbox(cluster.inventory):
+        click.echo(f"This shell still points to it; to use your own machines again: {LEAVE_SANDBOX}")
 
 
 @sandbox.command()
@@ -77,9 +73,14 @@ def status(directory: Path | None, as_json: bool) -> None:
 
 @sandbox.command()
 @directory_option
-def env(directory: Path | None) -> None:
+@click.option("--unset", is_flag=True, help="Print what makes the shell leave the sandbox.")
+def env(directory: Path | None, unset: bool) -> None:
     """Print the variables that point UGRO to it, for eval."""
-    for key, value in _sandbox(directory).environment().items():
+    variables = _sandbox(directory).environment()
+    if unset:
+        click.echo(f"unset {' '.join(variables)}")
+        return
+    for key, value in variables.items():
         click.echo(f"export {key}={shlex.quote(value)}")
 
 

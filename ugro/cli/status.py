@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ugro.cli.app import LOOK_WITHIN, RECENT, UNATTENDED, App, command, complete_job, json_option, moment_option
+from ugro.cli.app import LOOK_WITHIN, RECENT, App, command, complete_job, json_option, moment_option
 from ugro.cli.output import (
     console,
     job_document,
@@ -65,7 +65,8 @@ def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
     folders = {node: paths.run_dir for node in found.nodes if (paths := run_paths(app.inventory, found, node))}
     print_job(found, app.asked(found), folders)
     tell_unsettled([record], [found])
-    _tell_if_unattended(app, [found])
+    if told := app.unattended([found]):
+        click.secho(told, dim=True)
 
 
 def as_it_is(app: App, job: Job) -> Job:
@@ -161,13 +162,11 @@ def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
     out.print(jobs_table(jobs) if jobs else _no_jobs(app))
     print_unreadable(unreadable)
     print_problems(app.store.problems())
+    if any(errors.values()):
+        app.tell_inventory()
     tell_unsettled(records, jobs)
-    _tell_if_unattended(app, jobs)
-
-
-def _tell_if_unattended(app: App, jobs: Iterable[Job]) -> None:
-    if any(job.state == JobState.QUEUED and not job.wish for job in jobs) and not app.attended():
-        click.secho(UNATTENDED, dim=True)
+    if told := app.unattended(jobs):
+        click.secho(told, dim=True)
 
 
 def _no_jobs(app: App) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ugro.common.errors import InputError, InventoryError
+from ugro.common.errors import InputError, InventoryError, NoSuchNode
 from ugro.common.fields import Address, Config, Env, Line, Mib, Name, RemotePath
 from ugro.common.yaml_files import Location, describe_in_file, read_yaml, shown
 
@@ -88,12 +88,12 @@ class Inventory(Config):
         """The node of that name.
 
         Raises:
-            InputError: there is none.
+            NoSuchNode: there is none.
         """
         try:
             return self.nodes[name]
         except KeyError:
-            raise InputError(
+            raise NoSuchNode(
                 f"no node is called {name!r} in {self.path}", f"the nodes are: {', '.join(self.nodes)}"
             ) from None
 
@@ -115,11 +115,18 @@ class Inventory(Config):
 
 def inventory_path(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
     """Which inventory counts: --inventory, $UGRO_INVENTORY, ./inventory.yaml, then $UGRO_HOME/inventory.yaml."""
-    chosen = option or environ.get("UGRO_INVENTORY")
-    if chosen:
-        return Path(chosen).expanduser()
+    return chosen_inventory(option, environ)[0]
+
+
+def chosen_inventory(option: str | None, environ: Mapping[str, str] = os.environ) -> tuple[Path, str]:
+    """The inventory that counts, and what named it; nothing where it is the usual one of the two usual places."""
+    named = environ.get("UGRO_INVENTORY")
+    if chosen := option or named:
+        return Path(chosen).expanduser(), "--inventory" if option else "$UGRO_INVENTORY"
     here = Path(INVENTORY)
-    return here if here.exists() else ugro_home(environ) / INVENTORY
+    if here.exists():
+        return here, ""
+    return ugro_home(environ) / INVENTORY, "$UGRO_HOME" if environ.get("UGRO_HOME") else ""
 
 
 def ugro_home(environ: Mapping[str, str] = os.environ) -> Path:

@@ -2,6 +2,7 @@
 
     UgroError
     ├── InputError            exit 2   wrong input, inventory or job spec
+    │   ├── NoSuchNode
     │   ├── InventoryError
     │   └── JobSpecError
     ├── NodeError             exit 3   a node is unreachable or not trusted
@@ -61,6 +62,10 @@ class InputError(UgroError):
     """What the person typed cannot be done as it stands."""
 
     code = "input"
+
+
+class NoSuchNode(InputError):
+    """A node is named that the inventory does not have."""
 
 
 class InventoryError(InputError):

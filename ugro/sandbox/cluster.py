@@ -114,6 +114,11 @@ class Sandbox:
             nodes=nodes,
         )
 
+    @property
+    def inventory(self) -> Path:
+        """The inventory that has its nodes."""
+        return self._files.inventory
+
     def environment(self) -> dict[str, str]:
         """What makes every `ugro` command use the sandbox, `ugro sandbox` included."""
         return {

@@ -1,0 +1,43 @@
+"""Say which inventory a command uses, and where its path came from: told beside errors about nodes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ugro.common.config import chosen_inventory
+from ugro.common.errors import UgroError
+from ugro.common.text import printable
+from ugro.sandbox.cluster import Sandbox
+
+LEAVE_SANDBOX = 'eval "$(ugro sandbox env --unset)"'
+"""What to type in a shell that points to the sandbox, and should not any more."""
+
+
+def sandbox_of_shell() -> Sandbox | None:
+    """The sandbox that the variables of this shell point to."""
+    directory = os.environ.get("UGRO_SANDBOX_DIR")
+    return Sandbox(Path(directory)) if directory else None
+
+
+def is_sandbox(inventory: Path) -> bool:
+    """Whether an inventory is that of the sandbox which this shell uses."""
+    cluster = sandbox_of_shell()
+    return cluster is not None and inventory.resolve() == cluster.inventory
+
+
+def whence(option: str | None) -> str:
+    """The inventory in use and what named it; of a sandbox that is stopped how to start or leave it."""
+    path, source = chosen_inventory(option)
+    told = f"inventory: {printable(str(path))}" + (f" (from {source})" if source else "")
+    cluster = sandbox_of_shell()
+    if cluster and is_sandbox(path) and not _runs(cluster):
+        told += f"\nthe sandbox is stopped: start it with `ugro sandbox up`, or leave it: {LEAVE_SANDBOX}"
+    return told
+
+
+def _runs(cluster: Sandbox) -> bool:
+    try:
+        return cluster.status().running
+    except UgroError:  # broken files are told by the sandbox's own commands
+        return False
