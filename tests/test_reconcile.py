@@ -241,6 +241,9 @@ TOLD_TO_END = replace(OVER, exit_at=91.0, ranks=(rank(1, signal="TERM", at=90.0)
         # a rank that ends with any other code before the others miss it
         (done(1, code=7, exit_code=1), {0: PEER_LOST}, (1, "gpu1", 7, None, "unknown")),
         (done(1, code=7, exit_code=1), {0: TIMEOUT}, (1, "gpu1", 7, None, "unknown")),
+        # the same, and its node was rebooted before anybody looked
+        (replace(done(1, code=7, exit_code=1), rebooted=True), {}, (1, "gpu1", 7, None, "unknown")),
+        (replace(done(1, code=7, exit_code=1), rebooted=True), {0: PEER_LOST}, (1, "gpu1", 7, None, "unknown")),
     ],
 )  # fmt: skip
 def test_names_what_left_and_not_whom_it_took_down(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import time
+import zipfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,12 @@ from ugro.control_plane.checkpoint_store.store import outdated, roots
 from ugro.control_plane.failure_handler.aftermath import resume_command
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt, words_for
+from ugro.control_plane.launcher import Launcher, NotStarted
+from ugro.control_plane.meeting import Meeting, NoAnswer
+from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
+from ugro.nodes.pool import Pool
+from ugro.nodes.process_manager import Way
 from ugro.nodes.transport import Outcome
 
 STRIDE = min(3, int(os.environ.get("UGRO_CRASH_STRIDE", "3")))
@@ -160,6 +167,68 @@ async def test_a_checkpoint_that_no_node_gives_is_not_brought(bed: Bed) -> None:
     with pytest.raises(NodeRefused):
         await store.bring(job, checkpoint)
     assert store.kept(job) == {}
+
+
+async def test_two_processes_that_bring_one_checkpoint_leave_one_whole_copy(bed: Bed) -> None:
+    job = await failed(bed)
+    checkpoint = await found(bed, job)
+    stores = [CheckpointStore(MetadataStore(bed.store.home), bed.inventory, bed.pool) for _ in range(3)]
+    first, *others = await asyncio.gather(*(store.bring(job, checkpoint) for store in stores))
+    assert others == [first, first] and zipfile.is_zipfile(first / "checkpoint-70.pt")
+    assert not list(bed.store.files(job.id).folder.glob(".tmp-*")), "nothing half brought is left"
+    assert list(stores[0].kept(job)) == ["70-attempt-1"]
+
+
+async def test_checkpoints_of_a_live_job_are_found_where_it_was_started_after_the_inventory_was_edited(
+    bed: Bed,
+) -> None:
+    stay = SCRIPT.replace("    sys.exit(3)\n", "    import time; time.sleep(600)\n")
+    job = await bed.until(bed.submit(stay), JobState.RUNNING)
+    while not (bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt").exists():
+        await bed.tick()
+    elsewhere = {
+        name: config.model_copy(update={"base_dir": f"{bed.home}/elsewhere"})
+        for name, config in bed.inventory.nodes.items()
+    }
+    edited = bed.inventory.model_copy(update={"nodes": elsewhere})
+    async with Pool(edited, lambda config: Node(config)) as pool:
+        store = CheckpointStore(bed.store, edited, pool)
+        job = bed.store.job(job.id)
+        listing = await store.find(job, bed.store.spec(job.id), {})
+        assert [one.step for one in listing.checkpoints] == [70]
+        assert (await store.bring(job, listing.checkpoints[0]) / "checkpoint-70.pt").exists()
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    await bed.until(job, JobState.CANCELLED)
+
+
+@pytest.mark.parametrize(
+    "answers", [("none", "found"), ("none", "none", "found"), ("none", "none", "none"), ("wrong",)]
+)
+async def test_a_node_without_an_answer_is_asked_again_before_it_counts(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, answers: tuple[str, ...]
+) -> None:
+    """A cable may be out for the moment of the look before a launch; what a node refuses stays refused."""
+    said = {
+        "none": NoAnswer("b", "no answer"),
+        "wrong": NodeRefused("b", "wrong"),
+        "found": Way(peer="x", address="y", interface="e"),
+    }
+    asked = iter(answers)
+
+    async def find(*_: object) -> Meeting:
+        return Meeting({"a": said["found"], "b": said[next(asked)]}, "10.0.0.1", 29500)
+
+    monkeypatch.setattr("ugro.control_plane.launcher.find_meeting", find)
+    share = [NodeShare(node=name, node_rank=rank, first_rank=rank, nproc=1) for rank, name in enumerate(("a", "b"))]
+    job = bed.submit(SCRIPT).model_copy(update={"placement": Placement(shares=tuple(share))})
+    launcher = Launcher(bed.store, bed.inventory, bed.pool, None)
+    if answers[-1] == "found":
+        met, _ = await launcher.meet(job, (0.0, 0.0))
+        assert met.placement and met.placement.master_addr == "10.0.0.1"
+    else:
+        with pytest.raises(NotStarted, match=r"b: (no answer|wrong)"):
+            await launcher.meet(job, (0.0, 0.0))
+    assert list(asked) == [], "no more and no fewer questions"
 
 
 async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one_lives(bed: Bed) -> None:
@@ -422,7 +491,7 @@ async def test_without_the_script_or_its_directory_there_is_no_new_code(bed: Bed
     shutil.rmtree(bed.project) if gone == "." else (bed.project / gone).unlink()
     with pytest.raises(InputError, match=r"is not there|there is no script 't\.py'") as refusal:
         choose_new_code(job, bed.store.spec(job.id))
-    assert f"ugro resume {job.id}" in refusal.value.hint
+    assert "leave out --new-code" in refusal.value.hint
 
 
 async def test_an_ignored_script_is_no_new_code(bed: Bed) -> None:

@@ -21,7 +21,7 @@ from ugro.common.errors import JobSpecError, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.models import CodeVersion, Gpu, Job, JobState, NodeShare, NodeView, Placement, Rank
 from ugro.control_plane.failure_handler.sights import Limits, Memory
-from ugro.control_plane.failure_handler.watch import hang_of, limits_of, watch
+from ugro.control_plane.failure_handler.watch import hang_of, is_due, limits_of, watch
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.observation import Observation
 from ugro.control_plane.stacks import kept
@@ -74,7 +74,8 @@ class Watched:
                 node=f"n{rank}", seen_at=self.at, boot_id="b", clock_offset=0.0, cpu_count=1, gpus=(gpu,)
             )
         seen = Observation(views, {self.id: runs}, self.at)
-        await watch(MetadataStore(self.store.home), self.id, seen, self.sync, self.stand)
+        if is_due(MetadataStore(self.store.home), self.id, seen):
+            await watch(MetadataStore(self.store.home), self.id, seen, self.sync, self.stand)
         return self.store.job(self.id)
 
     def told(self, kind: str) -> list[str]:

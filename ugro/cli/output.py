@@ -202,11 +202,13 @@ def nodes_table(
     for name in inventory.nodes:
         view, error = views[name], errors[name]
         seen = _seen(view, error)
-        if name in same:
-            seen.append(f", {printable(same[name].text(name))}: {REMEDY}", "yellow")
         if name in inventory.departed:
-            seen.append(", departed: it left the inventory, and is watched until its jobs have ended", "yellow")
-        elif drain := drains.get(name):
+            renamed = f" ({same[name].node} is the same machine)" if name in same else ""
+            left = f", departed: it left the inventory{renamed}, and is watched until its jobs have ended"
+            seen.append(left, "yellow")
+        elif name in same:
+            seen.append(f", {printable(same[name].text(name))}: {REMEDY}", "yellow")
+        if name not in inventory.departed and (drain := drains.get(name)):
             seen.append(f", drained: {printable(drain.reason)}", "yellow")
         if view is None:
             made.add_row(name, *["-"] * 9, seen)

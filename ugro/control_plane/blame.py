@@ -152,7 +152,7 @@ class _Inquiry:
             return
         mine = [rank for rank in self._ranks if rank.node == node]
         lost = next((rank for rank in mine if rank.state == RankState.LOST), None)
-        if run.rebooted:
+        if run.rebooted and (lost or run.exit_code is None):  # else all of it had ended before
             yield self._unseen(node, lost, "node_rebooted", "the node was rebooted")
         elif not run.claimed:
             yield self._unseen(node, lost, "unknown", "the job's folder is gone from the node")

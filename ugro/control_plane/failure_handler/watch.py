@@ -49,13 +49,11 @@ def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
 
 
 async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends: SyncEnds, stand: Stand) -> None:
-    """Take a look at a running job into account, where it is time, and tell a hang, its end, and GPUs that idle.
+    """Take a look at a running job into account that is due (`is_due`), and tell a hang, its end, and GPUs that idle.
 
     Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
     Then it is also kept where each rank stands.
     """
-    if not is_due(store, job_id, seen):
-        return
     path, limits = store.files(job_id).watchdog, limits_of(store.spec(job_id))
     with state_errors(path):
         before = _read(path)
