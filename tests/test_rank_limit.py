@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ugro.nodes.scripts import load
+from ugro.nodes.scripts import load, rank
 
 TELL = """
 import os, signal, sys, time
@@ -108,6 +108,21 @@ def test_what_was_done_about_the_limit_before_is_forgotten(tmp_path: Path) -> No
     )
     assert run(tmp_path, script, UGRO_TIME_LIMIT="40", UGRO_TIME_WARNING="1").returncode == 0
     assert not (tmp_path / "rank-3.limit").exists()
+
+
+def test_an_extension_that_comes_with_the_limit_itself_counts(tmp_path: Path) -> None:
+    """Whoever extends writes first and then looks for the note; the rank notes first and then reads."""
+
+    class Late(rank.TimeLimit):
+        def note(self, what: str) -> None:
+            super().note(what)
+            assert left(tmp_path, "limit")[0] == what == "ended"
+            (tmp_path / "time-limit").write_text("600 1")
+
+    with subprocess.Popen(["sleep", "2"]) as process:
+        limit = Late(process, str(tmp_path / "rank-3"), 0.5, None)
+        assert limit.wait() == 0, "it was not ended"
+    assert limit.limit == 600 and not (tmp_path / "rank-3.limit").exists()
 
 
 @pytest.mark.parametrize("text", ["", "soon", "600", "-1 0", "nan nan", "inf 1", "1 2 3", "\0" * 9])

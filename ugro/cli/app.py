@@ -17,7 +17,7 @@ from ugro.common.errors import StateLocked, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job, JobState
 from ugro.common.text import printable
-from ugro.common.units import parse_past
+from ugro.common.units import parse_duration, parse_past
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 
@@ -226,7 +226,19 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
     return decorate
 
 
+attempt_option = click.option(
+    "--attempt", type=Whole(min=1), metavar="N", help="An earlier attempt. Default: the last."
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def duration_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A click callback: a duration as people say it, in seconds."""
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
 
 
 def moment_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

@@ -7,11 +7,10 @@ import time
 
 import click
 
-from ugro.cli.app import LOOK_WITHIN, App, command, complete_job, json_option
+from ugro.cli.app import LOOK_WITHIN, App, command, complete_job, duration_option, json_option
 from ugro.cli.output import console, job_document, print_json, title
 from ugro.common.models import Job, JobState
 from ugro.common.text import duration, moment, printable
-from ugro.common.units import parse_duration
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.time_limits import Told, extend, longer, require_hearing, require_limit, told, too_late
 
@@ -19,17 +18,10 @@ LOOK_AGAIN = 1.0
 """Seconds after which ranks are looked at again that seem to be ended: a rank asks once more before it is."""
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
-
-
 @command(name="extend")
 @click.argument("job", shell_complete=complete_job)
-@click.argument("more", required=False, metavar="[TIME]", callback=_seconds)
-@click.option("--to", "total", metavar="TIME", callback=_seconds, help="So much in all, from its start: 6h.")
+@click.argument("more", required=False, metavar="[TIME]", callback=duration_option)
+@click.option("--to", "total", metavar="TIME", callback=duration_option, help="So much in all, from its start: 6h.")
 @json_option
 def extend_(app: App, job: str, more: float | None, total: float | None, as_json: bool) -> None:
     """Let JOB (id or name) run for TIME longer than its time limit says: 1h, 90m. It may wait, or run.
@@ -59,7 +51,8 @@ def extend_(app: App, job: str, more: float | None, total: float | None, as_json
         with console(stderr=True).status(f"telling the nodes of {found.id}"):
             extended, said, before, limit = app.run(lambda controller, _: on_nodes(controller))
     else:
-        (extended, before, limit), said = extend(app.store, found.id, seconds, add), Told()
+        extended, before, limit = extend(app.store, found.id, seconds, add)
+        said = Told(pending={node: f"{node} is about to start it" for node in extended.nodes})
     if as_json:
         pending = [{"node": node, "reason": why} for node, why in said.pending.items()]
         document = {"time_limit_before": before, "told": said.nodes, "pending": pending}
@@ -69,9 +62,8 @@ def extend_(app: App, job: str, more: float | None, total: float | None, as_json
     until = f", until {moment(start + limit, time.time())} at the latest" if start is not None else ""
     click.echo(f"{title(extended)} may run for {duration(limit)} now, before it was {duration(before)}{until}")
     for why in said.pending.values():
-        words = (
-            f"{printable(why)}: recorded; the next scheduling pass tells it, until then {duration(before)} counts there"
-        )
+        then = f"the next scheduling pass tells it (ugro sweep), until then {duration(before)} counts there"
+        words = f"{printable(why)}: recorded; {then}"
         click.echo(words, err=True)
 
 

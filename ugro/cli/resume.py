@@ -19,7 +19,7 @@ from ugro.cli.app import App, Whole, command, complete_job, json_option
 from ugro.cli.consent import Consent, confirm
 from ugro.cli.output import checkpoint_document, console, job_document, print_json, table, title
 from ugro.common.errors import InputError, JobSpecError
-from ugro.common.job_spec import JobSpec
+from ugro.common.job_spec import OPTIONS, JobSpec
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size, some
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
@@ -188,7 +188,8 @@ def _checked(make: Callable[[], T]) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         told = first["msg"].removeprefix("Value error, ")
-        raise JobSpecError(f"{'.'.join(map(str, first['loc']))}: {told}") from None
+        where = ".".join(map(str, first["loc"]))
+        raise JobSpecError(f"{f'--{OPTIONS[where]}' if where in OPTIONS else where}: {told}") from None
 
 
 async def _listed(

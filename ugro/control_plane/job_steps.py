@@ -56,7 +56,7 @@ START_PATIENCE = 120.0
 
 
 class Kind(Enum):
-    """What a step is about; a launch is broken off for an end that is asked for."""
+    """What a step is about; all but an end are broken off for an end that is asked for."""
 
     LAUNCH = "launch"
     EXTEND = "extend"
@@ -168,7 +168,7 @@ class JobSteps:
     async def _tell_limit(self, job: Job, nodes: Sequence[str]) -> None:
         spec = self._store.spec(job.id)
         for node, answer in (await self._launcher.set_time_limit(job, spec, nodes)).items():
-            told = f"{job.id} may run for {duration(spec.time_limit or 0.0)} there"
+            told = f"{node} lets it run for {duration(spec.time_limit or 0.0)}"
             words = answer.message if isinstance(answer, NodeError) else told
             if all((event.node, event.message) != (node, words) for event in self._store.events(job.id)):
                 self._store.note(node, "extended", words, job.id)

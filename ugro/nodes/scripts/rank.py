@@ -29,7 +29,7 @@ ERROR_LIMIT = 1024 * 1024
 """Bytes of torch's error file that are kept: it holds one traceback, whatever a script may write there."""
 
 LIMIT_LOOK = 5.0
-"""Seconds after which an extended time limit is heard of at the latest. Whoever is to be ended by it is asked first."""
+"""Seconds between two looks whether the time limit was extended; at the limit itself there is one more."""
 
 NEARLY_FULL = 0.1
 """The part of the memory that was free at most where a userspace killer (earlyoom, systemd-oomd) may have struck."""
