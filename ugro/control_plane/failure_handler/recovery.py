@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Attempt, Change, Checkpoint, Job, JobState
+from ugro.common.models import Change, Checkpoint, Job, JobState
 from ugro.common.text import duration
 from ugro.control_plane.failure_handler.repair import options_of, with_changes
 
@@ -112,27 +112,13 @@ def _declared(script: str) -> tuple[str, ...]:
 
 
 def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job:
-    over = Attempt(
-        attempt=job.attempt,
-        state=job.state,
-        started_at=job.started_at,
-        ended_at=job.ended_at,
-        placement=job.placement,
-        code=job.code,
-        reason=job.reason,
-        cause=job.first_failure.cause if job.first_failure else None,
-        step=job.resume_from.step if job.resume_from else None,
-        epoch=job.resume_from.epoch if job.resume_from else None,
-        source=job.resume_from.attempt if job.resume_from else None,
-        launched_at=job.launched_at,
-    )
     return job.model_copy(
         update={
             "state": JobState.QUEUED,
             "reason": "",
             "attempt": job.attempt + 1,
             "command": spec.command,
-            "past": (*job.past, over),
+            "past": (*job.past, job.latest),
             "resume_from": checkpoint,
             "placement": None,
             "ranks": (),
