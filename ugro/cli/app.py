@@ -124,7 +124,7 @@ class App:
         """A job's record once it says what its nodes say, as everybody needs it who acts on what became of the job."""
         if not (job.state.on_nodes or job.id in self.store.undecided()):
             return job
-        self.run(lambda controller, _: self.tick(controller, job.id))
+        self.run(lambda controller, _: self._tick_aloud(controller, job.id))
         return self.store.job(job.id)
 
     async def tick(self, controller: Controller, *jobs: str, patience: float = LOCK_PATIENCE) -> None:
@@ -141,11 +141,26 @@ class App:
         """A job once a tick started it or left it waiting, whichever process does that; a slow start is not awaited."""
         end = time.monotonic() + START_WITHIN
         while True:
-            await self.tick(controller, job_id)
+            await self._tick_aloud(controller, job_id)
             job = self.store.job(job_id)
             if job.state != JobState.STARTING or time.monotonic() > end:
                 return job
             await asyncio.sleep(START_POLL)
+
+    async def _tick_aloud(self, controller: Controller, job_id: str) -> None:
+        """A tick about a job, which says so while it waits for the end of the job's ranks."""
+        from ugro.cli.live import Stops
+
+        stops, tick = Stops(drawn=False), asyncio.ensure_future(self.tick(controller, job_id))
+        try:
+            while not tick.done():
+                await asyncio.wait([tick], timeout=START_POLL)
+                with contextlib.suppress(UgroError):  # the tick tells what is wrong
+                    stops.tell(self.store.job(job_id))
+        finally:
+            tick.cancel()
+            await asyncio.gather(tick, return_exceptions=True)
+        await tick
 
     async def tick_if_free(self, controller: Controller) -> None:
         """One tick, unless another process's is under way, which does the same work. Waits for nothing on nodes."""
@@ -158,7 +173,8 @@ class App:
     async def _rest(self, controller: Controller) -> None:
         """What this command began on nodes for other jobs is not left half done, unless the person wants that."""
         if controller.under_way:
-            jobs = ", ".join(controller.under_way)
+            stopping = {job.id for job in self.store.live(pass_over) if job.stopping}
+            jobs = ", ".join(f"{job} (stopping)" if job in stopping else job for job in controller.under_way)
             click.echo(f"{jobs}: still working on nodes; Ctrl-C leaves it to the next scheduling pass", err=True)
         await controller.rest()
 

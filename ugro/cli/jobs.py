@@ -20,6 +20,7 @@ from ugro.cli.follow import (
     print_torchrun_where_ranks_are_silent,
 )
 from ugro.cli.follow import wait as wait_for
+from ugro.cli.live import Waiting
 from ugro.cli.output import (
     console,
     end_in_words,
@@ -37,7 +38,6 @@ from ugro.control_plane.attempts import in_attempt, missing_logs
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.aftermath import once_mended
 from ugro.control_plane.job_logs import JobLogs
-from ugro.control_plane.job_steps import CANCEL_GRACE
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
@@ -148,7 +148,7 @@ def cancel(app: App, job: str, abandon: bool, as_json: bool) -> None:
             app.store.update(found.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", asked)
     ended = app.store.job(found.id)
     if not already:
-        with console(stderr=True).status(f"ending {found.id}: up to {CANCEL_GRACE:.0f} s of patience, then SIGKILL"):
+        with Waiting(ended, f"ending {found.id}"):
             ended = app.run(lambda controller, _: _carried_out(app, controller, ended))
     if as_json:
         print_json(job_document(ended, app.asked(ended)))
@@ -193,8 +193,8 @@ async def _carried_out(app: App, controller: Controller, job: Job) -> Job:
 def wait(app: App, job: str, as_json: bool) -> int:
     """Wait until JOB (id or name) has ended: exit code 0 if it succeeded, 1 if not."""
     record = app.store.find(job)
-    with console(stderr=True).status(f"waiting for {record.id}"):
-        ended = app.run(lambda controller, _: wait_for(app, controller, record))
+    with Waiting(record, f"waiting for {record.id}") as waiting:
+        ended = app.run(lambda controller, _: wait_for(app, controller, record, waiting.tell))
     if as_json:
         print_json(job_document(ended, app.asked(ended)))
     if ended.state != JobState.SUCCEEDED:
