@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import forked
 import pytest
@@ -149,13 +151,45 @@ def test_cancel_leaves_nothing(ugro: Ugro, sandbox: Sandbox) -> None:
     assert busy["state"] == "queued"
     waiting = document(ugro("status", "next", "--json"))
     assert all(f"{node} is held by {made['id']}" in waiting["reason"] for node in NODES)
-    done = ugro("cancel", made["id"])
-    assert done.returncode == 0 and "nothing of it is left" in done.stdout
+    cancel, env = [sys.executable, "-m", "ugro", "cancel", made["id"]], os.environ | sandbox.environment()
+    with subprocess.Popen(cancel, env=env, stdout=-1, stderr=-1, text=True) as cancelling:
+        until(lambda: document(ugro("status", made["id"], "--json"))["stopping"])
+        reasons = document(ugro("why", "next", "--json"))["reasons"]
+        assert all(f"{node} is held by {made['id']} (stopping)" in reasons for node in NODES)
+        assert f"when {made['id']}, which is stopping, frees " in ugro("why", "next").stdout.splitlines()[0]
+        said, beside = cancelling.communicate(timeout=90)
+    assert cancelling.returncode == 0 and "nothing of it is left" in said
+    assert beside == f"{made['id']} is stopping: cancel was asked for; SIGTERM, after 10 s SIGKILL\n"
     job = document(ugro("status", made["id"], "--json"))
     assert job["state"] == "cancelled" and [rank["signal"] for rank in job["ranks"]] == ["KILL"] * 3
     assert members(sandbox, made["id"]) == []
     assert document(ugro("wait", "next", "--json"))["state"] == "succeeded", "what waited has its turn"
     assert "had ended before: cancelled" in ugro("cancel", made["id"]).stdout
+
+
+def test_a_job_outlives_the_limit_it_was_launched_with(ugro: Ugro, sandbox: Sandbox) -> None:
+    made = document(ugro("launch", "quiet.py", "--time", "40s", "--json"))
+    until(ranks_that_say(ugro, made["id"], "ready"))
+    sandbox.unplug("gpu2")
+    extended = ugro("extend", made["id"], "1h", "--json")
+    job = document(extended)
+    assert (job["time_limit"], job["time_limit_before"], job["told"]) == (3640, 40, list(NODES[:2]))
+    assert [one["node"] for one in job["pending"]] == ["gpu2"] and job["pending"][0]["reason"]
+    sandbox.unplug()
+    told = until(lambda: ugro("sweep") and [one for one in _extended(ugro, made["id"]) if one["node"] == "gpu2"])
+    assert told[0]["message"] == "gpu2 lets it run for 1h 00m"
+    assert document(ugro("extend", made["id"], "--to", "2h", "--json"))["told"] == list(NODES)
+    begun = datetime.fromisoformat(job["started_at"])
+    until(lambda: (datetime.now(UTC) - begun).total_seconds() > 45)
+    job = document(ugro("status", made["id"], "--json"))
+    assert job["state"] == "running" and {rank["limit"] for rank in job["ranks"]} == {None}
+    assert ugro("cancel", made["id"]).returncode == 0
+    over = ugro("extend", made["id"], "1h")
+    assert over.returncode == 2 and f"ugro resume {made['id']} --time 14400s" in over.stderr
+
+
+def _extended(ugro: Ugro, job_id: str) -> list[dict[str, Any]]:
+    return [event for event in document(ugro("events", job_id, "--json")) if event["kind"] == "extended"]
 
 
 def test_killing_the_follower_leaves_the_job_and_logs_go_on(ugro: Ugro, sandbox: Sandbox, project: Path) -> None:

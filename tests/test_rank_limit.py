@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ugro.nodes.scripts import load
+from ugro.nodes.scripts import load, rank
 
 TELL = """
 import os, signal, sys, time
@@ -79,6 +79,58 @@ def test_a_script_that_does_not_end_is_killed(tmp_path: Path) -> None:
     assert run(tmp_path, script, patience="0.3", UGRO_TIME_LIMIT="1").returncode == -9
     assert left(tmp_path, "limit")[0] == "ended"
     assert left(tmp_path, "exit")[:2] == ["signal", "KILL"]
+
+
+def test_a_limit_that_was_extended_counts_and_is_warned_of_again(tmp_path: Path) -> None:
+    """At its first limit the script is not ended: whoever ends it asks once more, however rarely it looks."""
+    script = TELL + (
+        "def extend(number, _):\n"
+        "    tell(number, _)\n"
+        "    open('fresh', 'w').write('4 1.5'); os.rename('fresh', 'time-limit')\n"
+        "signal.signal(signal.SIGUSR2, lambda *_: (extend if not os.path.exists('time-limit') else tell)(*_))\n"
+        "signal.signal(signal.SIGTERM, tell)\n"
+        "while True: time.sleep(60)\n"
+    )
+    begin = time.monotonic()
+    assert run(tmp_path, script, UGRO_TIME_LIMIT="2", UGRO_TIME_WARNING="1").returncode == 7
+    assert 4 <= time.monotonic() - begin < 12
+    assert left(tmp_path, "log") == ["SIGUSR2", "warned", "SIGUSR2", "warned", "SIGTERM", "ended"]
+    assert left(tmp_path, "limit")[0] == "ended"
+
+
+def test_what_was_done_about_the_limit_before_is_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "time-limit").write_text("0.5 0.2")
+    script = (
+        "import os, time\n"
+        "while not os.path.exists('rank-3.limit'): time.sleep(0.01)\n"
+        "open('fresh', 'w').write('600 1'); os.rename('fresh', 'time-limit')\n"
+        "while os.path.exists('rank-3.limit'): time.sleep(0.01)\n"
+    )
+    assert run(tmp_path, script, UGRO_TIME_LIMIT="40", UGRO_TIME_WARNING="1").returncode == 0
+    assert not (tmp_path / "rank-3.limit").exists()
+
+
+def test_an_extension_that_comes_with_the_limit_itself_counts(tmp_path: Path) -> None:
+    """Whoever extends writes first and then looks for the note; the rank notes first and then reads."""
+
+    class Late(rank.TimeLimit):
+        def note(self, what: str) -> None:
+            super().note(what)
+            assert left(tmp_path, "limit")[0] == what == "ended"
+            (tmp_path / "time-limit").write_text("600 1")
+
+    with subprocess.Popen(["sleep", "2"]) as process:
+        limit = Late(process, str(tmp_path / "rank-3"), 0.5, None)
+        assert limit.wait() == 0, "it was not ended"
+    assert limit.limit == 600 and not (tmp_path / "rank-3.limit").exists()
+
+
+@pytest.mark.parametrize("text", ["", "soon", "600", "-1 0", "nan nan", "inf 1", "1 2 3", "\0" * 9])
+def test_an_extension_that_makes_no_sense_counts_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "time-limit").write_text(text)
+    begin = time.monotonic()
+    assert run(tmp_path, "import time; time.sleep(60)", UGRO_TIME_LIMIT="1").returncode == -15
+    assert time.monotonic() - begin < 10
 
 
 def test_a_limit_that_is_no_number_starts_nothing(tmp_path: Path) -> None:

@@ -96,6 +96,15 @@ def test_a_gang_starts_whole_or_not_at_all_and_says_who_holds_what() -> None:
     assert not schedule(case).starts and reasons(case) == {"job-002": "b is held by job-001"}
 
 
+def test_a_job_that_waits_for_one_that_is_stopping_is_told_so() -> None:
+    stopping = Running("job-001", frozenset({"b-0"}), NOON + 20, stopping=True)
+    case = queue(TWO, [waiting(2)], [stopping])
+    assert why(case, "job-002") == ("b is held by job-001 (stopping)",)
+    assert reasons(case) == {"job-002": "b is held by job-001 (stopping)"}
+    told = Forecast(NOON + 20, "starts ~12:01, when job-001, which is stopping, frees b")
+    assert forecast(case, "job-002") == told
+
+
 def test_a_job_with_an_obstacle_is_passed_over() -> None:
     case = queue(TWO, [waiting(1, None, HELD), waiting(2)])
     assert started(schedule(case)) == ["job-002"]

@@ -16,6 +16,10 @@ from ugro.common.text import duration, one_line, printable, size
         ("\x1b[1;31mred\x1b[0m", "red"),
         ("\x1b]0;title\x07after", "after"),
         ("10%\r50%\r100%", "100%"),
+        ("\r 12%|#   | 12/100\r 13", " 13%|#   | 12/100"),  # a redraw that came half
+        ("a long line\rshort\x1b[K", "short"),
+        ("a long line\r\x1b[2K\x1b[1mshort\x1b[0m\r", "short"),
+        ("50%\r\x1b]0;title\x07\x001", "�1%"),
         ("line\r\n", "line"),
         ("a\nb", "a�b"),
         ("\x9b31mC1", "�31mC1"),

@@ -36,7 +36,7 @@ FOLLOWS = {
 }
 """Which change of a job's state may follow which."""
 
-BESIDE = {"ranks", "cancel", "proposal", "denied", "recovery", "unmet", "moved", "leftovers"}
+BESIDE = {"ranks", "cancel", "proposal", "denied", "recovery", "unmet", "moved", "leftovers", "extended"}
 """Events of a job that do not change its state."""
 
 

@@ -10,8 +10,9 @@ import click
 from ugro.cli.app import LOOK_WITHIN, App
 from ugro.cli.output import stamp
 from ugro.common.errors import UgroError
-from ugro.common.models import Change, Job
+from ugro.common.models import Attempt, Change, Job
 from ugro.common.text import duration, printable, size, some
+from ugro.control_plane.attempts import begins
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, copies
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.aftermath import (
@@ -41,6 +42,7 @@ NOTHING: dict[str, Any] = {
     "resume": None,
     "changes": [],
     "earlier_failures_here": 0,
+    "next_attempt": None,
 }
 """The keys of `aftermath`, of a job of which there is nothing to tell."""
 
@@ -67,7 +69,16 @@ def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
         "resume": resume_command(job, changes, cause, anew) if job.state.ended else None,
         "changes": [change.text for change in changes],
         "earlier_failures_here": failed_alike(job, cause, held, steps) if cause else 0,
+        "next_attempt": None,
     }
+
+
+def of_earlier(app: App, job: Job, followed_by: Attempt) -> dict[str, Any]:
+    """The same of an attempt that another one followed: nothing is resumed from its end any more."""
+    at = reached(app.store.files(job.id).logs(job.attempt), job.first_failure.rank if job.first_failure else None)
+    said = {"step": at.step, "steps": at.total, "epoch": at.epoch} if at else {}
+    went_on = followed_by.model_dump(mode="json", include={"attempt", "state", "step", "epoch"})
+    return NOTHING | said | {"next_attempt": went_on | {"from": begins(followed_by)}}
 
 
 def _last(app: App, job: Job) -> tuple[LastCheckpoint | None, list[str], list[str]]:

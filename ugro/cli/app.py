@@ -17,7 +17,7 @@ from ugro.common.errors import StateLocked, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job, JobState
 from ugro.common.text import printable
-from ugro.common.units import parse_past
+from ugro.common.units import parse_duration, parse_past
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 
@@ -137,7 +137,7 @@ class App:
         """A job's record once it says what its nodes say, as everybody needs it who acts on what became of the job."""
         if not (job.state.on_nodes or job.id in self.store.undecided()):
             return job
-        self.run(lambda controller, _: self.tick(controller, job.id))
+        self.run(lambda controller, _: self._tick_aloud(controller, job.id))
         return self.store.job(job.id)
 
     async def tick(self, controller: Controller, *jobs: str, patience: float = LOCK_PATIENCE) -> None:
@@ -154,11 +154,26 @@ class App:
         """A job once a tick started it or left it waiting, whichever process does that; a slow start is not awaited."""
         end = time.monotonic() + START_WITHIN
         while True:
-            await self.tick(controller, job_id)
+            await self._tick_aloud(controller, job_id)
             job = self.store.job(job_id)
             if job.state != JobState.STARTING or time.monotonic() > end:
                 return job
             await asyncio.sleep(START_POLL)
+
+    async def _tick_aloud(self, controller: Controller, job_id: str) -> None:
+        """A tick about a job, which says so while it waits for the end of the job's ranks."""
+        from ugro.cli.live import Stops
+
+        stops, tick = Stops(drawn=False), asyncio.ensure_future(self.tick(controller, job_id))
+        try:
+            while not tick.done():
+                await asyncio.wait([tick], timeout=START_POLL)
+                with contextlib.suppress(UgroError):  # the tick tells what is wrong
+                    stops.tell(self.store.job(job_id))
+        finally:
+            tick.cancel()
+            await asyncio.gather(tick, return_exceptions=True)
+        await tick
 
     async def tick_if_free(self, controller: Controller) -> None:
         """One tick, unless another process's is under way, which does the same work. Waits for nothing on nodes."""
@@ -171,7 +186,8 @@ class App:
     async def _rest(self, controller: Controller) -> None:
         """What this command began on nodes for other jobs is not left half done, unless the person wants that."""
         if controller.under_way:
-            jobs = ", ".join(controller.under_way)
+            stopping = {job.id for job in self.store.live(pass_over) if job.stopping}
+            jobs = ", ".join(f"{job} (stopping)" if job in stopping else job for job in controller.under_way)
             click.echo(f"{jobs}: still working on nodes; Ctrl-C leaves it to the next scheduling pass", err=True)
         await controller.rest()
 
@@ -239,7 +255,19 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
     return decorate
 
 
+attempt_option = click.option(
+    "--attempt", type=Whole(min=1), metavar="N", help="An earlier attempt. Default: the last."
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+def duration_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A click callback: a duration as people say it, in seconds."""
+    try:
+        return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
 
 
 def moment_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

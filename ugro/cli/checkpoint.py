@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ugro.cli.app import App, command, complete_job, json_option
+from ugro.cli.app import App, command, complete_job, duration_option, json_option
 from ugro.cli.output import checkpoint_document, console, print_json, stamp, state_in_words, title
 from ugro.cli.resume import asked_with
 from ugro.common.config import Inventory
@@ -19,7 +19,6 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, Job, JobState
 from ugro.common.paths import RunPaths, run_paths
 from ugro.common.text import count, duration, printable, size
-from ugro.common.units import parse_duration
 from ugro.control_plane.checkpoint_store import CheckpointStore, newest_since
 from ugro.control_plane.controller import Controller
 from ugro.nodes import save_request
@@ -51,16 +50,9 @@ class Outcome:
     ended: JobState | None = None
 
 
-def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
-    try:
-        return parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
-
-
 @command()
 @click.argument("job", shell_complete=complete_job)
-@click.option("--wait", "patience", default="120", show_default=True, metavar="TIME", callback=_seconds,
+@click.option("--wait", "patience", default="120", show_default=True, metavar="TIME", callback=duration_option,
               help="How long to wait for it: 90, 10m.")  # fmt: skip
 @click.option("--checkpoints", "directory", metavar="DIR", help="Where the checkpoints are, if the job did not say.")
 @json_option

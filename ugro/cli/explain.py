@@ -11,18 +11,26 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
 
-from ugro.cli.app import App, command, complete_job, json_option
+from ugro.cli.app import App, attempt_option, command, complete_job, json_option
 from ugro.cli.output import print_json
 from ugro.common.errors import InputError, InventoryError
 from ugro.common.models import FirstFailure, Job, JobState
 from ugro.common.text import clock, printable
+from ugro.control_plane.attempts import in_attempt, next_after
 from ugro.control_plane.diagnosis import Finding, Reader, diagnose, explain
 from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 from ugro.control_plane.evidence import node_log, rank_log
+
+if TYPE_CHECKING:
+    from ugro.control_plane.controller import Controller
+    from ugro.nodes.pool import Pool
+
+LOGS_WITHIN = 10.0
+"""Seconds that a node has to bring the end of an earlier attempt's logs."""
 
 CHUNK = 1024 * 1024
 GZIP = b"\x1f\x8b"
@@ -37,8 +45,9 @@ _RANK_IN_NAME = re.compile(r"(?i:rank)[-_]?(\d{1,6})[^/]*$|attempt_\d+/(\d{1,6})
 @command(name="explain")
 @click.argument("what", nargs=-1, metavar="JOB | --log FILE...", shell_complete=complete_job)
 @click.option("--log", "logs", is_flag=True, help="Explain log files (- is stdin), also of a run UGRO never saw.")
+@attempt_option
 @json_option
-def explain_(app: App, what: tuple[str, ...], logs: bool, as_json: bool) -> None:
+def explain_(app: App, what: tuple[str, ...], logs: bool, attempt: int | None, as_json: bool) -> None:
     """Why JOB (id or name) failed; or, with --log, why the run failed that wrote the FILEs.
 
     Several FILEs are the logs of one run. A rank is taken from a name such as rank-3.log where the lines have none.
@@ -48,6 +57,8 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, as_json: bool) -> None
         raise click.UsageError("--log needs at least one FILE, or - for stdin")
     if not logs and len(what) != 1:
         raise click.UsageError("one JOB is expected, or --log and the FILEs of a run")
+    if logs and attempt is not None:
+        raise click.UsageError("--attempt is one of a JOB, so it does not go with --log")
     if what.count("-") > 1:
         raise click.UsageError("stdin can be read once")
     if logs:
@@ -56,10 +67,13 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, as_json: bool) -> None
     from ugro.cli.status import as_it_is, tell_unsettled  # here, since they reach nodes, and --log has no need of that
 
     record = app.store.find(what[0])
-    found = record
-    with contextlib.suppress(InventoryError):  # without an inventory the record has to do
-        found = as_it_is(app, record) if record.state.on_nodes else record
-    _print(_of_job(app, found), as_json)
+    found = in_attempt(record, attempt)
+    with contextlib.suppress(InventoryError):  # without an inventory what is here has to do
+        if found.attempt != record.attempt:
+            _bring_logs(app, found)
+        elif record.state.on_nodes:
+            found = as_it_is(app, record)
+    _print(_of_job(app, found, record), as_json)
     if not as_json:
         tell_unsettled([record], [found])
 
@@ -107,22 +121,41 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         yield chunk
 
 
-def _of_job(app: App, job: Job) -> dict[str, Any]:
-    """The record says which rank failed first and why; its log says where and in which words."""
-    from ugro.cli.aftermath import NOTHING, aftermath  # here, since it reaches nodes, and --log has no need of that
+def _bring_logs(app: App, job: Job) -> None:
+    """Bring the ends of an earlier attempt's logs, where that of the rank that failed never came here."""
+    rank = job.first_failure.rank if job.first_failure else None
+    if any(app.store.files(job.id).logs(job.attempt).glob("*.log" if rank is None else f"rank-{rank}.log")):
+        return
 
-    found = _finding(app, job)
+    async def bring(controller: Controller, _: Pool) -> None:
+        with app.store.optional():
+            await controller.logs_of(job).bring_ends(LOGS_WITHIN)
+
+    app.run(bring)
+
+
+def _of_job(app: App, job: Job, record: Job) -> dict[str, Any]:
+    """The record says which rank failed first and why; its log says where and in which words."""
+    from ugro.cli.aftermath import NOTHING, aftermath, of_earlier  # here, since they reach nodes, and --log needs none
+
+    followed_by = next_after(record, job.attempt)
+    found = _finding(app, job, f" --attempt {job.attempt}" if followed_by else "")
+    if found and (earlier := next((past for past in record.past if past.attempt == job.attempt), None)):
+        found = dataclasses.replace(found, consequences=earlier.followed)
     failure = job.first_failure if found else None
     document = _document(found) | {
         "job": job.id,
         "state": job.state.value,
-        "node": failure.node if failure else None,
+        "attempt": job.attempt,
+        "node": (failure.node or None) if failure else None,
         "exit_code": failure.exit_code if failure else None,
         "signal": failure.signal if failure else None,
     }
     if found is None and job.state == JobState.UNKNOWN:
         silent = f"{job.reason or 'a node of it does not answer'}, since {clock(job.unknown_since)}"
         document |= {"message": silent, "suggestion": "look at the node: ugro check; what it ran may still go on"}
+    if followed_by:
+        return document | of_earlier(app, job, followed_by)
     told = found is not None or job.state == JobState.UNKNOWN
     after = aftermath(app, job, found.cause if found else None) if told else NOTHING
     if after["earlier_failures_here"]:
@@ -130,8 +163,8 @@ def _of_job(app: App, job: Job) -> dict[str, Any]:
     return document | after
 
 
-def _finding(app: App, job: Job) -> Finding | None:
-    """Why it ended badly, or does not go on; None where nothing shows that."""
+def _finding(app: App, job: Job, which: str) -> Finding | None:
+    """Why it ended badly, or does not go on; None where nothing shows that. `which`: the option for its attempt."""
     failure = job.first_failure
     if job.alert and not job.state.ended:
         advice = Advice(
@@ -147,28 +180,27 @@ def _finding(app: App, job: Job) -> Finding | None:
         return None
     if failure is None:
         return Finding("unknown", job.reason, evidence=(job.reason,) if job.reason else ())
-    others = [rank for rank in job.ranks if rank.rank != failure.rank and (rank.exit_code or rank.signal)]
-    found = _in_its_words(job, failure, app.store.files(job.id).logs(job.attempt))
-    return dataclasses.replace(found, consequences=len(others), rank=failure.rank)
+    found = _in_its_words(job, failure, app.store.files(job.id).logs(job.attempt), which)
+    return dataclasses.replace(found, consequences=job.followed, rank=failure.rank)
 
 
-def _in_its_words(job: Job, failure: FirstFailure, folder: Path) -> Finding:
+def _in_its_words(job: Job, failure: FirstFailure, folder: Path, which: str) -> Finding:
     """What the log of the rank (or of torchrun on the node) shows; where that is something else, the record's words."""
     shares = job.placement.shares if job.placement else ()
     node_rank = next((share.node_rank for share in shares if share.node == failure.node), 0)
     log = node_log(folder, node_rank) if failure.rank is None else rank_log(folder, failure.rank)
     if failure.cause == "unknown":
-        return _last_words(job, failure, log)
+        return _last_words(job, failure, log, which)
     found = diagnose(log, failure.exit_code, failure.signal)
     recorded = Finding(failure.cause, failure.message, evidence=(failure.message,))
     return found if found.cause == failure.cause else recorded
 
 
-def _last_words(job: Job, failure: FirstFailure, log: str) -> Finding:
+def _last_words(job: Job, failure: FirstFailure, log: str, which: str) -> Finding:
     """Where the log does not say why: how the process ended, the last lines of its log, and where to look."""
     said = [line for text in log.splitlines()[-100:] if (line := printable(text).strip())]
     rank = "" if failure.rank is None else f" --rank {failure.rank}"
-    read = f"read what came before: ugro logs {job.id}{rank} --tail 200"
+    read = f"read what came before: ugro logs {job.id}{which}{rank} --tail 200"
     code = f"; look in the script for what exits with {failure.exit_code}" if failure.exit_code else ""
     advice = Advice(CAUSES["unknown"].words, read + code, CAUSES["unknown"].retry_helps)
     return Finding("unknown", failure.message, evidence=tuple(said[-LAST_WORDS:]), own_advice=advice)
@@ -192,7 +224,8 @@ def _document(found: Finding | None) -> dict[str, Any]:
 def _show(document: dict[str, Any]) -> None:
     """One screen: what, where, the lines that show it, what followed, what was lost, and what to do."""
     cause = document["cause"]
-    job = f"{document['job']} ({document['state']}): " if "job" in document else ""
+    which = f", attempt {document['attempt']}" if document.get("next_attempt") else ""
+    job = f"{document['job']}{which} ({document['state']}): " if "job" in document else ""
     if cause is None and not document["message"]:
         well = document.get("state") == JobState.SUCCEEDED
         click.echo(job + ("it ended well" if well else "nothing shows that it ended badly"))
@@ -212,7 +245,9 @@ def _show(document: dict[str, Any]) -> None:
 
         show_aftermath(document)
     click.echo(f"{click.style('next:', fg='cyan')}   {printable(document['suggestion'])}")
-    if cause is not None:
+    if next_attempt := document.get("next_attempt"):
+        click.echo(f"then:   attempt {next_attempt['attempt']} from {next_attempt['from']}: {next_attempt['state']}")
+    elif cause is not None:
         click.echo(f"retry:  {_retry(document)}")
     if document.get("resume"):
         changes = f"   ({printable('; '.join(document['changes']))})" if document["changes"] else ""

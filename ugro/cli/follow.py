@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import click
 from rich.console import Console
@@ -17,9 +17,9 @@ from rich.text import Text
 
 from ugro.cli.announce import queue_as_seen
 from ugro.cli.app import App
-from ugro.cli.output import RANK_COLOURS, STATE_STYLES, console
-from ugro.common.models import Job, JobState, NodeView
-from ugro.common.text import duration, printable, size
+from ugro.cli.live import News, NoLive, NowAndThen, Stops, View, prefix
+from ugro.common.models import Job, JobState
+from ugro.common.text import printable
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.handler import in_words
 from ugro.control_plane.job_logs import JobLogs
@@ -29,14 +29,6 @@ from ugro.nodes.log_streamer import NO_RANK, Line, LogReader
 POLL_SECONDS = 0.5
 TICK_SECONDS = 2.0
 SYNC_WITHIN = 10.0
-
-
-def prefix(line: Line, nodes: tuple[str, ...]) -> tuple[str, str]:
-    """Who says a line, and the colour that goes with it: `[rank 0]`, or the node for torchrun's own words."""
-    if line.rank is not None:
-        return f"[rank {line.rank}]", RANK_COLOURS[line.rank % len(RANK_COLOURS)]
-    name = nodes[line.node_rank] if line.node_rank is not None and line.node_rank < len(nodes) else "?"
-    return f"[{name}]", "dim"
 
 
 def print_lines(out: Console, lines: Iterable[Line], nodes: tuple[str, ...]) -> None:
@@ -76,19 +68,19 @@ async def follow(
 
     `window` is what the reader reads, where that is not the copies of the job's logs.
     """
-    ticked, waits, trouble = 0.0, "", ""
-    with Live(console=out, refresh_per_second=4, transient=True) if out.is_terminal else _NoLive() as live:
+    ticked, waits, waiting, troubled = 0.0, "", News(), News()
+    view, now_and_then, stops = View(job, out.width), NowAndThen(), Stops(out.is_terminal)
+    with Live(view, console=out, refresh_per_second=4, transient=True) if out.is_terminal else NoLive() as live:
         while True:
             if time.monotonic() - ticked >= TICK_SECONDS and not job.state.ended:
                 await app.tick_if_free(controller)
                 ticked = time.monotonic()
-                told, waits = waits, _why_it_waits(app, job.id)
-                if waits not in ("", told) and not out.is_terminal:
+                if waiting.is_new(waits := _why_it_waits(app, job.id)) and not out.is_terminal:
                     click.echo(f"{job.id} waits: {printable(waits)}", err=True)
-                told, trouble = trouble, _trouble(app, job.id)
-                if trouble not in ("", told):
+                if troubled.is_new(trouble := _trouble(app, job.id)):
                     live.console.print(Text(trouble, "yellow"), soft_wrap=True)
             job = app.store.job(job.id)
+            stops.tell(job)
             logs = window.again() if window else controller.logs_of(job)
             until = math.inf if job.state.ended else ticked + TICK_SECONDS
             all_there = await print_rounds(app, out, logs, reader, job.nodes, until)
@@ -96,16 +88,20 @@ async def follow(
                 print_lines(out, reader.lines(final=True), job.nodes)
                 print_torchrun_where_ranks_are_silent(out, job, reader)
                 return job
-            live.update(_status_line(app, job, list(logs.silent), job.reason or waits))
+            begun = reader.unfinished()
+            view.show(app, job, list(logs.silent), job.reason or waits, begun)
+            if not out.is_terminal and (line := now_and_then.due(begun, time.monotonic())):
+                print_lines(out, [line], job.nodes)
             await asyncio.sleep(POLL_SECONDS if all_there else 0.0)
 
 
-async def wait(app: App, controller: Controller, job: Job) -> Job:
-    """Tick until a job has ended; returns its last record."""
+async def wait(app: App, controller: Controller, job: Job, tell: Callable[[Job], None]) -> Job:
+    """Tick until a job has ended; returns its last record. `tell` hears of the job as it is meanwhile."""
     while not job.state.ended:
         await app.tick_if_free(controller)
+        tell(app.store.job(job.id))
         await controller.join(job.id, TICK_SECONDS)
-        job = app.store.job(job.id)
+        tell(job := app.store.job(job.id))
         if not job.state.ended:
             await asyncio.sleep(TICK_SECONDS)
     if job.id in app.store.undecided():  # so that whoever waited finds what is proposed
@@ -117,7 +113,7 @@ def _why_it_waits(app: App, job_id: str) -> str:
     """In short, as things were at the last tick; nothing for a job that does not wait."""
     job = app.store.job(job_id)
     if job.state == JobState.RUNNING:
-        return job.reason  # once its ranks have ended, that names what they left running
+        return "" if job.stopping else job.reason  # once its ranks have ended, that names what they left running
     waiting = job.state in (JobState.QUEUED, JobState.HELD) and not job.wish
     return reasons(queue_as_seen(app))[job_id] if waiting else ""
 
@@ -136,40 +132,3 @@ def _trouble(app: App, job_id: str) -> str:
     if proposal and not proposal.approved:
         proposed = f"; proposed: {in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}"
     return printable(f"{job_id} {job.alert or job.reason}{proposed}")
-
-
-def _status_line(app: App, job: Job, silent: list[str], reason: str) -> Text:
-    since = job.started_at or job.submitted_at
-    line = Text.assemble(
-        (f" {job.id} ", "reverse"), " ", (job.state.value, STATE_STYLES[job.state]), f" {duration(time.time() - since)}"
-    )
-    views = app.store.remembered_nodes()
-    for node in job.nodes:
-        view = views.get(node)
-        line.append(f"  {node} ", "bold")
-        line.append("silent", "red") if node in silent else line.append(_gpus_in_words(view))
-    return line.append(f"  {printable(reason)}" if reason else "")
-
-
-def _gpus_in_words(view: NodeView | None) -> str:
-    gpus = view.gpus if view else ()
-    return " ".join(
-        f"{'-' if gpu.utilization_percent is None else gpu.utilization_percent}% {size(gpu.memory_used_mib or 0)}"
-        for gpu in gpus
-    )
-
-
-class _NoLive:
-    """Stands for the live line where there is no terminal to draw it on; what is said beside it goes to stderr."""
-
-    def __init__(self) -> None:
-        self.console = console(stderr=True)
-
-    def __enter__(self) -> _NoLive:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def update(self, _: Text) -> None:
-        return None

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ugro.cli.announce import going_on
-from ugro.cli.app import App, Whole, command, complete_job, json_option
+from ugro.cli.app import App, Whole, attempt_option, command, complete_job, json_option
 from ugro.cli.follow import (
     SYNC_WITHIN,
     follow,
@@ -20,6 +20,7 @@ from ugro.cli.follow import (
     print_torchrun_where_ranks_are_silent,
 )
 from ugro.cli.follow import wait as wait_for
+from ugro.cli.live import Waiting
 from ugro.cli.output import (
     console,
     end_in_words,
@@ -33,9 +34,9 @@ from ugro.cli.proposals import offer
 from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked
 from ugro.common.models import Job, JobState, Wish
 from ugro.common.text import printable
+from ugro.control_plane.attempts import in_attempt, missing_logs
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.job_logs import JobLogs
-from ugro.control_plane.job_steps import CANCEL_GRACE
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
@@ -52,14 +53,30 @@ TURN_WITHIN = 1.0
 @click.option("--rank", type=Whole(min=0), help="Only this rank.")
 @click.option("--tail", type=Whole(min=0), metavar="N", help="Only the last N lines of what is there now.")
 @click.option("--torchrun", is_flag=True, help="Also what torchrun itself says on each node.")
+@attempt_option
 @json_option
-def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None, torchrun: bool, as_json: bool) -> int:
+def logs(
+    app: App,
+    job: str,
+    following: bool,
+    rank: int | None,
+    tail: int | None,
+    torchrun: bool,
+    attempt: int | None,
+    as_json: bool,
+) -> int:
     """What the ranks of JOB (id or name) print, interleaved, with the rank before each line."""
-    found = app.store.find(job)
-    if rank is not None and found.ranks and rank >= len(found.ranks):
-        raise InputError(f"{found.id} has no rank {rank}", f"its ranks are 0 to {len(found.ranks) - 1}")
+    record = app.store.find(job)
+    found = in_attempt(record, attempt)
+    past = found.attempt != record.attempt
+    ranks = found.placement.world_size if found.placement else len(found.ranks)
+    if rank is not None and ranks and rank >= ranks:
+        raise InputError(f"{found.id} has no rank {rank}", f"its ranks are 0 to {ranks - 1}")
     if as_json and following:
         raise InputError("--json prints one document, so it does not go with --follow")
+    if past and following:
+        over = f"attempt {found.attempt} of {found.id} is over, so there is nothing to follow"
+        raise InputError(over, f"see what it printed: ugro logs {found.id} --attempt {found.attempt}")
     if (removed := pruned_at(app.store, found.id)) and not app.store.files(found.id).all_logs.exists():
         raise InputError(
             f"the logs of {found.id} were removed by `ugro gc` on {removed}", f"see: ugro events {found.id}"
@@ -87,6 +104,9 @@ def logs(app: App, job: str, following: bool, rank: int | None, tail: int | None
                 print_torchrun_where_ranks_are_silent(out, found, reader)
             if found.reason and not (following or found.state.ended):
                 click.echo(f"{title(found)}: {printable(found.reason)}", err=True)
+            if past and not any(copies.folder.glob("*.log")):
+                unknown = [node for node in found.nodes if node not in copies.nodes]
+                click.echo(printable(missing_logs(found, unknown, list(shown.silent))), err=True)
             for error in shown.silent.values():
                 click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
             if following:
@@ -129,7 +149,7 @@ def cancel(app: App, job: str, abandon: bool, as_json: bool) -> None:
             app.store.update(found.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", asked)
     ended = app.store.job(found.id)
     if not already:
-        with console(stderr=True).status(f"ending {found.id}: up to {CANCEL_GRACE:.0f} s of patience, then SIGKILL"):
+        with Waiting(ended, f"ending {found.id}"):
             ended = app.run(lambda controller, _: _carried_out(app, controller, ended))
     if as_json:
         print_json(job_document(ended, app.asked(ended)))
@@ -174,8 +194,8 @@ async def _carried_out(app: App, controller: Controller, job: Job) -> Job:
 def wait(app: App, job: str, as_json: bool) -> int:
     """Wait until JOB (id or name) has ended: exit code 0 if it succeeded, 1 if not."""
     record = app.store.find(job)
-    with console(stderr=True).status(f"waiting for {record.id}"):
-        ended = app.run(lambda controller, _: wait_for(app, controller, record))
+    with Waiting(record, f"waiting for {record.id}") as waiting:
+        ended = app.run(lambda controller, _: wait_for(app, controller, record, waiting.tell))
     if as_json:
         print_json(job_document(ended, app.asked(ended)))
     if ended.state != JobState.SUCCEEDED:

@@ -37,6 +37,7 @@ COMMANDS = {
     "hold": ("ugro.cli.queue", "hold", "Keep a queued job from starting."),
     "release": ("ugro.cli.queue", "release", "Let a held job take its turn again."),
     "reprioritize": ("ugro.cli.queue", "reprioritize", "Give a waiting job another priority."),
+    "extend": ("ugro.cli.extend", "extend_", "Give a job more time than its time limit says."),
     "why": ("ugro.cli.queue", "why", "Every reason why a job waits, or why it runs where it does."),
     "events": ("ugro.cli.timeline", "events", "What happened to a job or in the cluster, and when."),
     "explain": ("ugro.cli.explain", "explain_", "Why a job failed, or any training by its logs."),

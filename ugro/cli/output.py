@@ -20,9 +20,11 @@ from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, Checkpoint, Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, count, duration, printable, size
+from ugro.control_plane.attempts import attempts, begins
 from ugro.control_plane.resource_manager.twins import REMEDY, twins
 
 PIPE_WIDTH = 200
+REASON_WIDTH = 120
 SHORT_UUID = 12
 """As much of a GPU's UUID as tells it apart; nvidia-smi and CUDA take it too."""
 
@@ -36,7 +38,8 @@ _STATE_WORDS = {
 RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bright_cyan", "bright_green")
 STATE_STYLES = {
     "running": "bold blue", "starting": "blue", "queued": "yellow", "held": "yellow", "unknown": "bold yellow",
-    "succeeded": "green", "failed": "bold red", "cancelled": "magenta", "lost": "bold red", "pending": "dim",
+    "stopping": "magenta", "succeeded": "green", "failed": "bold red", "cancelled": "magenta",
+    "lost": "bold red", "pending": "dim",
 }  # fmt: skip
 
 
@@ -65,6 +68,11 @@ def stamp(at: float | None) -> str | None:
     return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
+def phase(job: Job) -> str:
+    """The state of a job for people, who are told too that its ranks are being ended."""
+    return "stopping" if job.stopping else job.state.value
+
+
 def title(job: Job) -> str:
     """The job's id, with its name where it has one."""
     return job.id if job.name == job.id else f"{job.id} ({job.name})"
@@ -74,7 +82,7 @@ def state_in_words(job: Job) -> str:
     """`job-001 (demo) has failed`"""
     if job.wish and not job.state.ended:
         return f"{title(job)} is being cancelled"
-    return f"{title(job)} {_STATE_WORDS.get(job.state, f'is {job.state.value}')}"
+    return f"{title(job)} {_STATE_WORDS.get(job.state, f'is {phase(job)}')}"
 
 
 def end_in_words(job: Job) -> str:
@@ -101,6 +109,8 @@ def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
     for key in ("submitted_at", "launched_at", "started_at", "ended_at", "unknown_since"):
         record[key] = stamp(getattr(job, key))
     record["past"] = [_attempt_document(past) for past in job.past]
+    record["attempts"] = [_attempt_in_short(one) for one in attempts(job)]
+    record["stopping"] = job.stopping
     record["resume_from"] = checkpoint_document(job.resume_from) if job.resume_from else None
     record["ranks"] = [rank_document(rank) for rank in job.ranks]
     record["nodes"] = list(job.nodes)
@@ -115,6 +125,13 @@ def job_document(job: Job, asked: JobSpec | None) -> dict[str, Any]:
 def _attempt_document(past: Attempt) -> dict[str, Any]:
     times = {key: stamp(getattr(past, key)) for key in ("launched_at", "started_at", "ended_at")}
     return past.model_dump(mode="json", exclude=WITHOUT_CONFIGS) | times
+
+
+def _attempt_in_short(attempt: Attempt) -> dict[str, Any]:
+    """An attempt, past or present, without what it ran."""
+    kept = {"attempt", "state", "reason", "first_failure", "step", "epoch", "source"}
+    times = {key: stamp(getattr(attempt, key)) for key in ("launched_at", "started_at", "ended_at")}
+    return attempt.model_dump(mode="json", include=kept) | times | {"nodes": list(attempt.nodes)}
 
 
 def checkpoint_document(checkpoint: Checkpoint, kept: bool | None = None) -> dict[str, Any]:
@@ -280,7 +297,7 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
         made.add_row(
             job.id,
             job.name,
-            state_text(job.state),
+            state_text(phase(job)),
             ", ".join(job.nodes) or "-",
             _ranks_in_words(job),
             _time_in_words(job),
@@ -291,8 +308,8 @@ def jobs_table(jobs: Sequence[Job]) -> Table:
 
 
 def _why(job: Job) -> str:
-    asked = "cancel was asked for; " if job.wish else ""
-    return printable(asked + (job.reason or job.alert or "")) or "-"
+    asked = "cancel was asked for" if job.wish else ""
+    return printable("; ".join(filter(None, (asked, job.reason or job.alert)))) or "-"
 
 
 def _ranks_in_words(job: Job) -> str:
@@ -338,7 +355,7 @@ def print_job(job: Job, asked: JobSpec | None, folders: Mapping[str, str]) -> No
         ("job", Text(f"{title(job)}, attempt {job.attempt}")),
         (
             "state",
-            state_text(job.state) + Text(f"  {printable(job.reason)}" if job.reason and not job.first_failure else ""),
+            state_text(phase(job)) + Text(f"  {printable(job.reason)}" if job.reason and not job.first_failure else ""),
         ),
         ("command", Text(command_line(job))),
         ("code", Text(f"{printable(job.code.directory)} ({git}, {count(job.code.files, 'file')})")),
@@ -387,6 +404,24 @@ def ranks_table(job: Job) -> Table:
             pid,
             state_text(rank.state),
             ended,
+        )
+    return made
+
+
+def attempts_table(job: Job) -> Table:
+    """One row per attempt: when, where, from which checkpoint, and how it ended."""
+    made = table("ATTEMPT", "STATE", "STARTED", "TIME", "NODES", "FROM", "WHY IT ENDED")
+    for one in attempts(job):
+        ended = one.state.ended
+        until = one.ended_at if ended else time.time()
+        made.add_row(
+            str(one.attempt),
+            state_text(one.state),
+            clock(one.started_at),
+            "-" if one.started_at is None or until is None else duration(until - one.started_at),
+            ", ".join(one.nodes) or "-",
+            begins(one),
+            _shortened(printable(one.reason), REASON_WIDTH) if ended and one.reason else "-",
         )
     return made
 

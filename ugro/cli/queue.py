@@ -17,6 +17,9 @@ from ugro.control_plane import scheduler
 from ugro.control_plane.forecast import Forecast, forecast
 from ugro.control_plane.queue import read_queue
 
+QUEUED = ("submitted", "resumed", "queued")
+"""The events after which a job is placed anew."""
+
 
 @command()
 @click.argument("job", shell_complete=complete_job)
@@ -103,7 +106,12 @@ def why(app: App, job: str, as_json: bool) -> None:
 
 
 def _why_there(app: App, job: Job) -> tuple[str, ...]:
-    """What was written down when it was placed, and what became of it."""
-    told = [event.message for event in app.store.events(job.id) if event.kind in ("starting", "placed")]
+    """What was written down when its latest attempt was placed, and what became of it."""
+    told: dict[str, None] = {}
+    for event in app.store.events(job.id):
+        if event.kind in QUEUED:
+            told.clear()
+        elif event.kind in ("starting", "placed"):
+            told[event.message] = None
     asked = "cancel was asked for, and goes on until every node confirms" if job.wish else ""
-    return tuple(told + [words for words in (asked, job.reason, job.alert) if words]) or ("it never started",)
+    return (*told, *(words for words in (asked, job.reason, job.alert) if words)) or ("it never started",)

@@ -19,7 +19,7 @@ from ugro.cli.app import App, Whole, command, complete_job, json_option
 from ugro.cli.consent import Consent, confirm
 from ugro.cli.output import checkpoint_document, console, job_document, print_json, table, title
 from ugro.common.errors import InputError, JobSpecError
-from ugro.common.job_spec import JobSpec
+from ugro.common.job_spec import OPTIONS, JobSpec
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size, some
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
@@ -81,6 +81,7 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: 
 @click.option("--from", "step", type=Whole(min=0), metavar="STEP", help="Not the last whole checkpoint; 0: anew.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Another value for an argument.")
 @click.option("--nodes", metavar="N|NODES", help="Another number of nodes, or their names.")
+@click.option("--time", "time_limit", metavar="TIME", help="Another time limit: 4h, 90m.")
 @click.option("--checkpoints", "directory", metavar="DIR", help="Where the checkpoints are, if the job did not say.")
 @click.option("--resume-with", metavar="WORDS", help="How the script is told: '--resume_from_checkpoint {path}'.")
 @click.option("--new-code", is_flag=True, help="With the files of its working directory as they are now.")
@@ -92,6 +93,7 @@ def resume(
     step: int | None,
     settings: tuple[str, ...],
     nodes: str | None,
+    time_limit: str | None,
     directory: str | None,
     resume_with: str | None,
     new_code: bool,
@@ -121,7 +123,7 @@ def resume(
             _tell_where(checkpoint)
         smaller = _smaller_batch(found, spec, script, bool(settings) or yes)
         wanted.update(smaller)
-        planned = _planned(found, spec, script, checkpoint, wanted, nodes)
+        planned = _checked(lambda: next_attempt(found, spec, script, checkpoint, wanted, nodes, time_limit))
         check_request(planned.spec, app.inventory, read_offers(app.store, app.inventory, (), views))
         if code and code.differences:
             await require_room(app.store, pool, app.cluster.nodes, found, code)
@@ -198,13 +200,8 @@ def _checked(make: Callable[[], T]) -> T:
     except ValidationError as error:
         first = error.errors()[0]
         told = first["msg"].removeprefix("Value error, ")
-        raise JobSpecError(f"{'.'.join(map(str, first['loc']))}: {told}") from None
-
-
-def _planned(
-    job: Job, spec: JobSpec, script: str, checkpoint: Checkpoint | None, wanted: dict[str, str], nodes: str | None
-) -> NextAttempt:
-    return _checked(lambda: next_attempt(job, spec, script, checkpoint, wanted, nodes))
+        where = ".".join(map(str, first["loc"]))
+        raise JobSpecError(f"{f'--{OPTIONS[where]}' if where in OPTIONS else where}: {told}") from None
 
 
 async def _listed(

@@ -12,6 +12,7 @@ import click
 
 from ugro.cli.app import LOOK_WITHIN, RECENT, App, command, complete_job, json_option, moment_option
 from ugro.cli.output import (
+    attempts_table,
     console,
     job_document,
     jobs_table,
@@ -64,6 +65,9 @@ def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
         return
     folders = {node: paths.run_dir for node in found.nodes if (paths := run_paths(app.inventory, found, node))}
     print_job(found, app.asked(found), folders)
+    if found.past:
+        click.echo()
+        console().print(attempts_table(found))
     tell_unsettled([record], [found])
     if told := app.unattended([found]):
         click.secho(told, dim=True)

@@ -105,7 +105,7 @@ class CheckpointRules(Config):
 
 
 class JobSpec(Config):
-    """What to run, frozen at submission as `spec.json`.
+    """What to run, frozen at submission as `spec.json`; only its time limit may be extended since.
 
     `script` is a file inside the working directory; with `module` the name of a module, as for `python -m`; with
     `no_python` a program, looked for on the node as a shell does. In a file, `module: pkg.train` says both.

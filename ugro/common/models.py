@@ -350,6 +350,8 @@ class Attempt(Record):
     """An attempt of a job that is over, as it stands in the record of the next one.
 
     `code` is what it ran, `step` (or `epoch`) what it went on from, and `source` the attempt that had saved that.
+    `first_failure` has what `cause` and `reason` say, and `followed` counts the other ranks that ended badly: earlier
+    versions of UGRO wrote down neither.
     """
 
     attempt: int
@@ -364,6 +366,18 @@ class Attempt(Record):
     epoch: int | None = None
     source: int | None = None
     launched_at: float | None = None
+    first_failure: FirstFailure | None = None
+    followed: int = 0
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """Names of the nodes it was placed on, in the order of their node ranks."""
+        return tuple(share.node for share in self.placement.shares) if self.placement else ()
+
+    @property
+    def in_short(self) -> FirstFailure | None:
+        """Its first failure, where only the cause of that was written down."""
+        return FirstFailure(rank=None, node="", cause=self.cause, message=self.reason) if self.cause else None
 
 
 class Job(Record):
@@ -420,11 +434,48 @@ class Job(Record):
         found = {past.code.attempt: past.code for past in self.past if past.code.attempt != self.code.attempt}
         return tuple(found[attempt] for attempt in sorted(found, reverse=True))
 
+    @property
+    def stopping(self) -> bool:
+        """Whether its ranks are being ended: that is asked for, or one of them failed. No state of its own."""
+        return self.state in (JobState.STARTING, JobState.RUNNING) and bool(self.wish or self.first_failure)
+
+    @property
+    def followed(self) -> int:
+        """How many ranks ended badly besides the one that failed first."""
+        first = self.first_failure.rank if self.first_failure else None
+        return sum(bool(rank.exit_code or rank.signal) for rank in self.ranks if rank.rank != first)
+
+    @property
+    def latest(self) -> Attempt:
+        """Its latest attempt, as the record of the next one would have it."""
+        from_where = self.resume_from
+        return Attempt(
+            attempt=self.attempt,
+            state=self.state,
+            started_at=self.started_at,
+            ended_at=self.ended_at,
+            placement=self.placement,
+            code=self.code,
+            reason=self.reason,
+            cause=self.first_failure.cause if self.first_failure else None,
+            step=from_where.step if from_where else None,
+            epoch=from_where.epoch if from_where else None,
+            source=from_where.attempt if from_where else None,
+            launched_at=self.launched_at,
+            first_failure=self.first_failure,
+            followed=self.followed,
+        )
+
     def as_of(self, attempt: int) -> Job:
-        """The job as it was placed in one of its attempts, and what it ran."""
+        """The job as it stood at the end of one of its attempts, as far as its record still tells."""
         before = next((past for past in self.past if past.attempt == attempt), None)
-        placed = {"attempt": attempt, "placement": before.placement, "code": before.code} if before else {}
-        return self.model_copy(update=placed)
+        if before is None:
+            return self
+        same = ("attempt", "state", "reason", "placement", "code", "launched_at", "started_at", "ended_at")
+        over = dict.fromkeys(("wish", "alert", "unknown_since", "resume_from", "peak_mib"))
+        failure = before.first_failure or before.in_short
+        changed = {"first_failure": failure, "past": self.past[: self.past.index(before)], "ranks": (), "abandoned": ()}
+        return self.model_copy(update={name: getattr(before, name) for name in same} | over | changed)
 
 
 class Summary(Record):

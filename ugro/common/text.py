@@ -13,16 +13,28 @@ SHOWN = 3
 
 # CSI and OSC sequences, other two-byte escapes, then every control character but tab.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+_ERASES = re.compile(r"\x1b\[[02]?[JK]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
     """One line of foreign text without terminal escapes and control characters.
 
-    A progress bar that redraws itself with carriage returns is shown as it last stood.
+    A progress bar that redraws itself with carriage returns is shown as a terminal would show it last.
     """
-    text = _ESCAPES.sub("", text).rstrip("\r\n")
-    return _CONTROLS.sub("�", text.rsplit("\r", 1)[-1])
+    text = text.rstrip("\r\n")
+    return _CONTROLS.sub("�", _overwritten(text) if "\r" in text else _ESCAPES.sub("", text))
+
+
+def _overwritten(text: str) -> str:
+    """What remains of text that goes back to the beginning of its line: of what is longer, the end still shows."""
+    shown = ""
+    for part in reversed(text.split("\r")):
+        words = _ESCAPES.sub("", part)
+        shown += words[len(shown) :]
+        if _ERASES.search(part):  # what was there before is wiped away
+            break
+    return shown
 
 
 def one_line(text: str) -> str:

@@ -70,11 +70,15 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Running:
-    """A job that has slots (by their keys), and when it will probably give them back (None: nobody knows)."""
+    """A job that has slots (by their keys), and when it will probably give them back (None: nobody knows).
+
+    `stopping`: its ranks are being ended.
+    """
 
     id: str
     keys: frozenset[str]
     ends: float | None = None
+    stopping: bool = False
 
     @property
     def ending(self) -> Ending:

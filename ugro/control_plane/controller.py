@@ -270,7 +270,7 @@ class Controller:
     async def _step(self, job: Job, seen: Observation) -> None:
         """The next step for one job: recorded at once, or begun on its nodes by whoever is alone with the job."""
         under_way = self._tasks.get(job.id)
-        if under_way and not (job.wish and under_way.kind == Kind.LAUNCH):
+        if under_way and not (job.wish and under_way.kind != Kind.END):
             return
         if under_way:
             under_way.task.cancel()

@@ -141,7 +141,8 @@ class _Course:
         if ended:
             freed = self._room.nodes_of(ended[-1].keys)
             nodes = [share.node for share in placement.shares if share.node in freed]
-            self.cause = f"when {ended[-1].id} frees {some(nodes)}"
+            stopping = ", which is stopping," if ended[-1].stopping else ""
+            self.cause = f"when {ended[-1].id}{stopping} frees {some(nodes)}"
         run = job.started(placement, self.at)
         self._room.take(run.keys)
         heapq.heappush(self._running, run.ending)

@@ -53,6 +53,11 @@ class JobLogs:
         self._starts = starts or {}
         self._configs = configs
 
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes of which it is known where they are."""
+        return list(self._paths)
+
     def again(self) -> JobLogs:
         """The same, to be brought once more: silent nodes are asked again."""
         return JobLogs(self._pool, self._paths, self.folder, self._starts, self._configs)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -18,8 +18,8 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
 from ugro.common.models import FirstFailure, GpuSample, Job, JobState, NodeView, Wish
 from ugro.common.paths import run_paths
-from ugro.common.text import count, moment
-from ugro.control_plane import reconcile
+from ugro.common.text import count, duration, moment
+from ugro.control_plane import reconcile, time_limits
 from ugro.control_plane.blame import first_failure
 from ugro.control_plane.evidence import node_log, rank_log
 from ugro.control_plane.failure_handler import rendezvous
@@ -31,6 +31,7 @@ from ugro.control_plane.observer import Observer
 from ugro.control_plane.reconcile import Assessment, Phase
 from ugro.control_plane.resource_manager import monitor
 from ugro.nodes.pool import Pool
+from ugro.nodes.run_files import RunFiles
 
 CANCEL_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
@@ -55,9 +56,10 @@ START_PATIENCE = 120.0
 
 
 class Kind(Enum):
-    """What a step is about; a launch is broken off for an end that is asked for."""
+    """What a step is about; all but an end are broken off for an end that is asked for."""
 
     LAUNCH = "launch"
+    EXTEND = "extend"
     END = "end"
 
 
@@ -99,7 +101,7 @@ class JobSteps:
             return self._finish(job, JobState.FAILED, CANCEL_GRACE)
         with self._store.optional():
             self._store.add_samples(job.id, self._due_samples(job, seen))
-        return self._follow(job, reconcile.assess(job, seen.runs[job.id]), seen)
+        return self._follow(job, reconcile.assess(job, seen.runs[job.id]), seen) or self._extend(job, seen)
 
     def moved(self, job: Job, nodes: Mapping[str, NodeConfig]) -> Job:
         """Record that nodes of a job are reached in another way now. What it runs with there stays as it was."""
@@ -151,6 +153,24 @@ class JobSteps:
             case Phase.FAILED:
                 return Step(Kind.END, lambda: self._fail(job, found, seen))
         return None
+
+    def _extend(self, job: Job, seen: Observation) -> Step | None:
+        """Tell nodes of a time limit that was extended since they were told last."""
+        runs = seen.runs[job.id]
+        if not any(isinstance(run, RunFiles) and run.time_limit is not None for run in runs.values()):
+            return None
+        with contextlib.suppress(UgroError):  # a job without a readable spec keeps the limit it has
+            if nodes := time_limits.untold(self._store.spec(job.id), runs):
+                return Step(Kind.EXTEND, lambda: self._tell_limit(job, nodes))
+        return None
+
+    async def _tell_limit(self, job: Job, nodes: Sequence[str]) -> None:
+        spec = self._store.spec(job.id)
+        for node, answer in (await self._launcher.set_time_limit(job, spec, nodes)).items():
+            told = f"{node} lets it run for {duration(spec.time_limit or 0.0)}"
+            words = answer.message if isinstance(answer, NodeError) else told
+            if all((event.node, event.message) != (node, words) for event in self._store.events(job.id)):
+                self._store.note(node, "extended", words, job.id)
 
     async def _succeed(self, job: Job, found: Assessment, seen: Observation) -> None:
         waits = await self.waits_for_leftovers(job, found, seen)

@@ -168,6 +168,16 @@ class Launcher:
             resume_of_each_rank=job.resume_from is not None and job.resume_from.of_each_rank,
         )
 
+    async def set_time_limit(self, job: Job, spec: JobSpec, nodes: Sequence[str]) -> dict[str, NodeError | None]:
+        """Let the ranks on these nodes keep the time limit that the job has by now. Returns what each node said."""
+
+        async def one(transport: Transport) -> None:
+            paths = run_paths(self.inventory, job, transport.name)
+            if paths and spec.time_limit is not None:
+                await process_manager.set_time_limit(transport, paths, spec.time_limit, spec.warning_seconds)
+
+        return await self._pool.each(self._known(job, nodes), one, configs=job.node_configs)
+
     async def stop(self, job: Job, grace: float, nodes: Sequence[str]) -> Ending:
         """End every process of a job on these nodes."""
 

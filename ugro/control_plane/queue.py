@@ -22,6 +22,9 @@ from ugro.control_plane.resource_manager.governor import Offer, leases, offers
 from ugro.control_plane.resource_manager.monitor import Views
 from ugro.control_plane.scheduler import obstacles
 
+STOPS_WITHIN = 20.0
+"""Seconds that a job which is being ended keeps its GPUs: ranks may ignore SIGTERM, and drivers take their time."""
+
 
 def read_queue(
     store: MetadataStore,
@@ -49,7 +52,8 @@ def read_queue(
         spec = _spec(store, job)
         if job.state.on_nodes:
             ends = _expected_end(job, expected_seconds(spec, past) if spec else None, now)
-            running.append(Running(job.id, frozenset(leases([job], present.nodes)), ends))
+            ends = now + STOPS_WITHIN if job.stopping else ends
+            running.append(Running(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping))
         elif spec and not job.wish:
             found = (*blocked, *_obstacles(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])

@@ -138,13 +138,14 @@ def news_of_ranks(before: tuple[Rank, ...], now: tuple[Rank, ...]) -> str:
 
 def _became(old: Rank | None, rank: Rank) -> str:
     if old and old.state == rank.state and old.limit != rank.limit:
-        return _LIMITS.get(rank.limit or "", "reached the time limit")
+        return _LIMITS.get(rank.limit, "reached the time limit")
     if rank.state == RankState.FAILED:
         return f"ended by SIG{rank.signal}" if rank.signal else f"ended with exit {rank.exit_code}"
     return _STATES[rank.state]
 
 
 _LIMITS = {
+    None: "has a later time limit",
     "warned": "got SIGUSR2 before the time limit",
     "unheard": "got no SIGUSR2 before the time limit: none is caught",
 }

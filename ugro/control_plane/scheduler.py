@@ -156,7 +156,7 @@ def _lacks(turn: Round, job: Waiting, times: bool) -> list[Lack]:
     """What keeps the nodes from taking the job now, node by node; with or without times in the text."""
     holders: dict[str, tuple[float, str]] = {}
     for run in turn.running:
-        until = _until(run, turn.queue.now) if times else ""
+        until = " (stopping)" if run.stopping else _until(run, turn.queue.now) if times else ""
         holders |= dict.fromkeys(run.keys, (math.inf if run.ends is None else run.ends, run.id + until))
     names = [name for name in turn.nodes(job) if not turn.room.parts(job.spec, name)]
     return [lack for name in names for lack in lacks(job.spec, name, turn.queue.offers.get(name), holders)]

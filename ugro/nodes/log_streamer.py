@@ -188,6 +188,14 @@ class Line:
     node_rank: int | None = None
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """A line whose end has not come. `number` tells it apart from those before and after it in its log."""
+
+    line: Line
+    number: int
+
+
 @dataclass
 class LogReader:
     """Reads the copies in the order in which their pieces came, from where it stopped the last time.
@@ -203,6 +211,7 @@ class LogReader:
     _read: dict[str, int] = field(default_factory=dict)
     _partial: dict[str, bytes] = field(default_factory=dict)
     _earlier: dict[str, int] = field(default_factory=dict)
+    _ended: dict[str, int] = field(default_factory=dict)
 
     def lines(self, final: bool = False) -> Iterator[Line]:
         """The lines that are new since the last call. A line without its end is kept back, unless `final`."""
@@ -216,6 +225,16 @@ class LogReader:
             for name in rest:
                 if partial := self._partial.pop(name, b""):
                     yield _line(name, partial)
+
+    def unfinished(self) -> Unfinished | None:
+        """What rank 0 (or the one that is read alone) has begun to say since its last line: a progress bar, perhaps.
+
+        As far as it came with the last lines; None where nothing did.
+        """
+        name = f"rank-{self.rank or 0}.log"
+        if not (partial := self._partial.get(name)):
+            return None
+        return Unfinished(_line(name, partial), self._ended.get(name, 0))
 
     def last(self, count: int, final: bool = False) -> Iterator[Line]:
         """The last lines of those that `lines` would give. Only the ends of the copies are read, and those twice."""
@@ -290,6 +309,7 @@ class LogReader:
             whole, partial = (whole, partial[bar:]) if bar else ([*whole, partial], b"")
         if partial:
             self._partial[name] = partial
+        self._ended[name] = self._ended.get(name, 0) + len(whole)
         return [_line(name, line) for line in whole]
 
 

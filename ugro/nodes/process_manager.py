@@ -27,6 +27,9 @@ from ugro.nodes.transport import Outcome, Transport
 PORTS = (29500, 30499)
 """Where the port of a job's rendezvous is looked for: torchrun's default port and the thousand that follow."""
 
+TIME_LIMIT = "time-limit"
+"""The file in a run's folder with the time limit that its ranks keep. Runs of an earlier UGRO have none."""
+
 CHECKPOINT_REQUEST = "checkpoint-request"
 """The file in a run's folder that appears when a checkpoint is asked for; ranks find its path in their environment."""
 
@@ -38,6 +41,7 @@ _STORAGE = re.compile(r"[!-~]{1,100}")
 
 START_TIMEOUT = 30.0
 PREPARE_TIMEOUT = 60.0
+LIMIT_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,7 @@ def rank_environment(launch: Launch) -> dict[str, str]:
     env |= {"UGRO_JOB": launch.paths.job, "UGRO_ATTEMPT": str(launch.paths.attempt), "UGRO_RUN": launch.run}
     for name, seconds in (("UGRO_TIME_LIMIT", launch.time_limit), ("UGRO_TIME_WARNING", launch.time_warning)):
         if seconds is not None:
-            env[name] = f"{seconds:.3f}".rstrip("0").rstrip(".")
+            env[name] = _number(seconds)
     if launch.shares:
         env["UGRO_BATCH_SHARES"] = ",".join(map(str, launch.shares))
     return env
@@ -146,13 +150,18 @@ def launch_script(launch: Launch) -> str:
         exports += f"\nexport UGRO_RESUME_FROM={_path_word(launch.resume_from)}"
         exports += "\nexport UGRO_RESUME_EACH=1" if launch.resume_of_each_rank else ""
     resume = "".join(f" {_resume_word(word)}" for word in launch.resume_words if launch.resume_from is not None)
+    limit = (
+        ""
+        if launch.time_limit is None
+        else f"echo {limit_line(launch.time_limit, launch.time_warning)} > {TIME_LIMIT}\n"
+    )
     return f"""#!/bin/sh
 # {launch.paths.job}, attempt {launch.paths.attempt}, node rank {launch.paths.node_rank} of {launch.nnodes}
 umask 022
 run_dir=$PWD
 mkdir claim 2>/dev/null || exit 0 # a second launch of the same attempt ends here
 echo {shlex.quote(launch.uid)} > claim/uid
-stat=$(cat "/proc/$$/stat"); set -- ${{stat##*) }}; shift 19
+{limit}stat=$(cat "/proc/$$/stat"); set -- ${{stat##*) }}; shift 19
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
 trap : HUP INT TERM # ranks are told to end by their own signals; this stays to write the exit file
@@ -166,6 +175,15 @@ cd ../../code
 code=$?
 cd "$run_dir" && echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit
 """
+
+
+def limit_line(limit: float, warning: float | None) -> str:
+    """The content of a run's `time-limit`, which `rank.py` reads again and again."""
+    return f"{_number(limit)} {_number(warning or 0.0)}"
+
+
+def _number(seconds: float) -> str:
+    return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
 def _path_word(path: str) -> str:
@@ -256,6 +274,16 @@ async def start(transport: Transport, launch: Launch) -> None:
     )  # fmt: skip
     outcome = await transport.run(load("start.sh"), args, timeout=START_TIMEOUT)
     _require(transport, outcome, "the launch failed")
+
+
+async def set_time_limit(transport: Transport, paths: RunPaths, limit: float, warning: float | None) -> None:
+    """Let the ranks of a run that has a time limit keep another one, in seconds since their start.
+
+    Raises:
+        NodeRefused: its ranks cannot hear of it, or the file cannot be written. NodeError: as `Transport.run` does.
+    """
+    outcome = await transport.run(load("limit.sh"), (paths.run_dir, limit_line(limit, warning)), timeout=LIMIT_TIMEOUT)
+    _require(transport, outcome, "the time limit of its ranks cannot be changed")
 
 
 @dataclass(frozen=True)

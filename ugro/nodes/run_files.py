@@ -71,7 +71,7 @@ class RunFiles:
     """What a run's folder says: nothing at all (`claimed` False) when the run never started there.
 
     `exit_code` is torchrun's, as a shell tells it (128 + N for a signal N); `exit_at` is in whole seconds of the node's
-    clock.
+    clock. `time_limit` is what its ranks keep, in seconds: None where they keep none, or one that nobody can change.
     """
 
     node_time: float
@@ -81,6 +81,7 @@ class RunFiles:
     rebooted: bool = False
     exit_code: int | None = None
     exit_at: float | None = None
+    time_limit: float | None = None
     ranks: tuple[RankFiles, ...] = ()
 
     @property
@@ -166,6 +167,7 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
         rebooted=len(runner) > 1 and runner[1] != boot,
         exit_code=_number(fields.get("exit", [])),
         exit_at=_seconds([*fields.get("exit", []), "", ""][1]),
+        time_limit=_seconds([*fields.get("time", []), ""][0]),
         ranks=tuple(ranks),
     )
 

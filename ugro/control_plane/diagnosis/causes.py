@@ -136,7 +136,9 @@ CAUSES = {
     "launch_failed": Advice(
         "the job could not be started", "see what is missing on the node: the command, the image, the resources", False
     ),
-    "time_limit": Advice("the time limit was reached", "resume from the last checkpoint, or ask for more time", False),
+    "time_limit": Advice(
+        "the time limit was reached", "resume from the last checkpoint with more time: ugro resume JOB --time 4h", False
+    ),
     "cancelled": Advice("somebody ended it", "nothing is wrong; resume it when you like", True),
     "hang": Advice(
         "it made no progress any more",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Attempt, Change, Checkpoint, Job, JobState
+from ugro.common.models import Change, Checkpoint, Job, JobState
+from ugro.common.text import duration
 from ugro.control_plane.failure_handler.repair import options_of, with_changes
 
 RESUME_VARIABLE = "UGRO_RESUME_FROM"
@@ -40,15 +41,17 @@ def next_attempt(
     checkpoint: Checkpoint | None,
     wanted: Mapping[str, str],
     nodes: str | None = None,
+    time_limit: str | None = None,
 ) -> NextAttempt:
     """The next attempt: from a checkpoint, or without one from the beginning.
 
-    `script` is the text of the job's script, `wanted` its arguments by name, `nodes` a number or names.
+    `script` is the text of the job's script, `wanted` its arguments by name, `nodes` a number or names, `time_limit` a
+    duration such as 2h.
 
     Raises:
         InputError: the job has not ended, the script has no such argument, or cannot be told of a checkpoint, or each
             rank has a part of its own in that, and there would be more or fewer ranks.
-        ValidationError: `nodes` makes no sense.
+        ValidationError: `nodes` or `time_limit` makes no sense.
     """
     if not job.state.ended:
         raise InputError(f"{job.id} has not ended: it is {job.state.value}", f"end it first: ugro cancel {job.id}")
@@ -57,6 +60,10 @@ def next_attempt(
     if nodes is not None:
         fields["nodes"] = nodes
         changes = (*changes, Change(name="--nodes", before=_shown(spec.nodes), after=nodes))
+    if time_limit is not None:
+        fields["time_limit"] = time_limit
+        was = None if spec.time_limit is None else duration(spec.time_limit)
+        changes = (*changes, Change(name="--time", before=was, after=time_limit))
     asked = JobSpec.model_validate(fields)
     if checkpoint:
         _require_ranks(job, asked, checkpoint)
@@ -105,27 +112,13 @@ def _declared(script: str) -> tuple[str, ...]:
 
 
 def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job:
-    over = Attempt(
-        attempt=job.attempt,
-        state=job.state,
-        started_at=job.started_at,
-        ended_at=job.ended_at,
-        placement=job.placement,
-        code=job.code,
-        reason=job.reason,
-        cause=job.first_failure.cause if job.first_failure else None,
-        step=job.resume_from.step if job.resume_from else None,
-        epoch=job.resume_from.epoch if job.resume_from else None,
-        source=job.resume_from.attempt if job.resume_from else None,
-        launched_at=job.launched_at,
-    )
     return job.model_copy(
         update={
             "state": JobState.QUEUED,
             "reason": "",
             "attempt": job.attempt + 1,
             "command": spec.command,
-            "past": (*job.past, over),
+            "past": (*job.past, job.latest),
             "resume_from": checkpoint,
             "placement": None,
             "ranks": (),

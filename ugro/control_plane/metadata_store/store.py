@@ -217,6 +217,13 @@ class MetadataStore(ClusterRecords, JobFolders):
             self._enter(job.id)
             return self._save(job, "resumed", message)
 
+    def respecify(self, job_id: str, spec: JobSpec, kind: str, message: str) -> Job:
+        """Change what a job was asked for, and add that to its events. The spec first: a lost event is no lost wish."""
+        files = self.files(job_id)
+        with self.lock(), state_errors(files.folder):
+            write_atomic(files.spec, spec.model_dump_json(indent=1))
+            return self._save(self.job(job_id), kind, message)
+
     def _write(self, job: Job, event: Event) -> Job:
         files = self.files(job.id)
         job = job.model_copy(update={"last_event": event})

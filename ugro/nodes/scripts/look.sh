@@ -46,6 +46,7 @@ for dir in "$@"; do
         printf '%s\n' "runner $pid $at_boot $life"
     fi
     [ -s exit ] && printf '%s\n' "exit $(head -c 256 exit)"
+    if [ -s time-limit ]; then said=''; read -r said < time-limit; printf '%s\n' "time $said"; fi
     logs=
     ranks=0
     for file in rank-*.pid; do

@@ -6,7 +6,8 @@ usage: rank.py RUN_DIR [-m | --no-python] SCRIPT [ARG…]; both mean what they m
 
 It also keeps the job's time limit, so that the limit holds while nobody looks and the node's own sleep does not count:
 UGRO_TIME_LIMIT seconds after the script's start it ends the script, and UGRO_TIME_WARNING seconds before that it sends
-SIGUSR2 to a script that catches it. `rank-<r>.limit` says which of this was done last, and when.
+SIGUSR2 to a script that catches it. `rank-<r>.limit` says which of this was done last, and when. What `time-limit` in
+RUN_DIR says, `SECONDS WARNING`, counts instead: it is read again and again, since a limit may be extended.
 
 Where a script was killed, `rank-<r>.oom` says what shows that it was for lack of memory, if anything does.
 """
@@ -26,6 +27,9 @@ PATIENCE = 10.0
 
 ERROR_LIMIT = 1024 * 1024
 """Bytes of torch's error file that are kept: it holds one traceback, whatever a script may write there."""
+
+LIMIT_LOOK = 5.0
+"""Seconds between two looks whether the time limit was extended; at the limit itself there is one more."""
 
 NEARLY_FULL = 0.1
 """The part of the memory that was free at most where a userspace killer (earlyoom, systemd-oomd) may have struck."""
@@ -111,28 +115,61 @@ def ends_by(process: subprocess.Popen[bytes], moment: float) -> bool:
     return process.returncode is not None
 
 
-def wait_within(process: subprocess.Popen[bytes], limit: float, warning: float | None, file: str) -> int:
-    """Wait for the script and end it at its limit, the warning so long before. The file is written before a signal."""
+class TimeLimit:
+    """The time limit of a script that was just started. Its file says what was done about it, before each signal."""
 
-    def note(what: str) -> None:
-        with contextlib.suppress(OSError):  # a full disk is no reason to go on
-            leave(file, f"{what} {time.time():.3f}")
+    def __init__(self, process: subprocess.Popen[bytes], base: str, limit: float, warning: float | None) -> None:
+        self.process, self.file = process, base + ".limit"
+        self.extended = os.path.join(os.path.dirname(base), "time-limit")
+        self.began = time.monotonic()
+        self.limit, self.warning = limit, warning
+        self.warned = False
 
-    end = time.monotonic() + limit
-    if warning is not None:
-        if ends_by(process, end - warning):
-            return process.returncode
-        heard = catches(process.pid, signal.SIGUSR2)
-        note("warned" if heard else "unheard")
+    def wait(self) -> int:
+        """Wait for the script and end it at its limit, the warning so long before."""
+        while self.process.poll() is None:
+            self.look()
+            end = self.began + self.limit
+            warns_at = end if self.warned or self.warning is None else end - self.warning
+            if time.monotonic() < warns_at:
+                ends_by(self.process, min(warns_at, time.monotonic() + LIMIT_LOOK))
+            elif not self.warned and self.warning is not None:
+                self.warn()
+            elif self.is_over():
+                self.process.terminate()
+                if not ends_by(self.process, time.monotonic() + PATIENCE):
+                    self.process.kill()
+                return self.process.wait()
+        return self.process.returncode
+
+    def look(self) -> bool:
+        """Take over another limit. Returns whether there is one; what was done about the one before is forgotten."""
+        try:
+            limit, warning = map(float, content(self.extended).split())
+        except ValueError:  # there is none, or none that makes sense: the last one counts
+            return False
+        if not (0 < limit < float("inf")) or limit == self.limit:
+            return False
+        self.limit, self.warning, self.warned = limit, warning, False
+        with contextlib.suppress(OSError):
+            os.remove(self.file)
+        return True
+
+    def is_over(self) -> bool:
+        """Note that the limit is reached, and whether it is after that: who extends it writes first and looks then."""
+        self.note("ended")
+        return not self.look()
+
+    def warn(self) -> None:
+        heard = catches(self.process.pid, signal.SIGUSR2)
+        self.warned = True
+        self.note("warned" if heard else "unheard")
         if heard:
-            process.send_signal(signal.SIGUSR2)
-    if ends_by(process, end):
-        return process.returncode
-    note("ended")
-    process.terminate()
-    if not ends_by(process, time.monotonic() + PATIENCE):
-        process.kill()
-    return process.wait()
+            self.process.send_signal(signal.SIGUSR2)
+
+    def note(self, what: str) -> None:
+        with contextlib.suppress(OSError):  # a full disk is no reason to go on
+            leave(self.file, f"{what} {time.time():.3f}")
 
 
 def content(path: str) -> str:
@@ -233,7 +270,7 @@ def main() -> None:
             leave(base + ".exit", f"code {status} {time.time():.3f}")
             sys.exit(status)
     leave(base + ".pid", f"{process.pid} {start_time(process.pid)}")
-    status = process.wait() if limit is None else wait_within(process, limit, warning, base + ".limit")
+    status = process.wait() if limit is None else TimeLimit(process, base, limit, warning).wait()
     if status == -signal.SIGKILL and (evidence := out_of_memory.evidence(process.pid)):
         leave(base + ".oom", evidence)
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")

@@ -1,0 +1,131 @@
+"""Time limits that are extended after the launch: recorded at once, and kept by the nodes once a tick has told them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ugro.common.errors import InputError, JobFailed, NodeError
+from ugro.common.job_spec import JobSpec
+from ugro.common.models import Job
+from ugro.common.text import duration
+from ugro.common.units import check_seconds
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.nodes.run_files import RunFiles
+
+Runs = Mapping[str, RunFiles | NodeError]
+
+SAME = 0.002
+"""Seconds by which two limits may differ that are the same: nodes are told whole milliseconds."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the nodes of a running job make of its time limit.
+
+    `nodes` keep it, `pending` are those that do not yet, and why, `deaf` those that keep the one they were started with
+    whatever they are told: an earlier UGRO started them. `late`: ranks are being ended by the limit of before.
+    """
+
+    nodes: list[str] = field(default_factory=list)
+    pending: dict[str, str] = field(default_factory=dict)
+    deaf: list[str] = field(default_factory=list)
+    late: bool = False
+
+
+def told(spec: JobSpec, runs: Runs) -> Told:
+    """Who of a running job's nodes keeps the time limit that its spec has."""
+    ranks = [rank for run in runs.values() if isinstance(run, RunFiles) for rank in run.ranks]
+    found = Told(late=any(rank.limit == "ended" for rank in ranks))
+    behind = untold(spec, runs)
+    for node, run in runs.items():
+        if isinstance(run, NodeError):
+            found.pending[node] = run.message
+        elif run.claimed and run.time_limit is None:
+            found.deaf.append(node)
+        elif node in behind:
+            found.pending[node] = f"{node} has not been told"
+        else:
+            found.nodes.append(node)
+    return found
+
+
+def untold(spec: JobSpec, runs: Runs) -> list[str]:
+    """The nodes whose ranks keep another limit than the spec has, and can be told of it."""
+    limit = spec.time_limit
+    if limit is None:
+        return []
+    kept = {node: run.time_limit for node, run in runs.items() if isinstance(run, RunFiles)}
+    return [node for node, one in kept.items() if one is not None and not math.isclose(one, limit, abs_tol=SAME)]
+
+
+def require_limit(job: Job, spec: JobSpec) -> float:
+    """The time limit of a job that may be extended, in seconds.
+
+    Raises:
+        InputError: it has none, has ended, or is being ended.
+    """
+    if job.state.ended:
+        again = f"to resume it with more time: {_resume(job, 2 * spec.time_limit)}" if spec.time_limit else ""
+        raise InputError(f"{job.id} has ended: it is {job.state.value}", again or f"see: ugro status {job.id}")
+    if job.wish or job.first_failure:
+        raise InputError(f"{job.id} is stopping: its time limit does not matter any more", f"see: ugro status {job.id}")
+    if spec.time_limit is None:
+        raise InputError(f"{job.id} has no time limit: it runs until it ends by itself", f"see: ugro status {job.id}")
+    return spec.time_limit
+
+
+def extend(store: MetadataStore, job_id: str, seconds: float, add: bool) -> tuple[Job, float, float]:
+    """Record a longer time limit: `seconds` more, or so many in all. Returns the job, the limit before and the new one.
+
+    Raises:
+        InputError: the job has no limit or is over, or the new one is not longer, or longer than anybody waits.
+    """
+    with store.lock():
+        job, spec = store.job(job_id), store.spec(job_id)
+        before = require_limit(job, spec)
+        limit = longer(job, before, seconds, add)
+        words = f"time limit {duration(limit)}, before {duration(before)}"
+        changed = spec.model_copy(update={"time_limit": limit})
+        return store.respecify(job_id, changed, "extended", words), before, limit
+
+
+def longer(job: Job, before: float, seconds: float, add: bool) -> float:
+    """The limit that comes of one before: `seconds` more, or so many in all.
+
+    Raises:
+        InputError: it is not longer, or longer than anybody waits.
+    """
+    limit = before + seconds if add else seconds
+    if limit <= before:
+        hint = f"a limit can only be extended; to end it: ugro cancel {job.id}"
+        raise InputError(f"{job.id} may run for {duration(before)} already", hint)
+    try:
+        return check_seconds(limit)
+    except ValueError as error:
+        raise InputError(f"{duration(limit)} in all: {error}") from None
+
+
+def require_hearing(job: Job, found: Told, limit: float) -> None:
+    """See that the nodes of a job can be told of another limit.
+
+    Raises:
+        InputError: an earlier UGRO started it there.
+    """
+    if found.deaf:
+        nodes = ", ".join(found.deaf)
+        told = f"{job.id} was started by an earlier UGRO on {nodes}, where it keeps the time limit it began with"
+        raise InputError(
+            told, f"save, end and resume it: ugro checkpoint {job.id} && ugro cancel {job.id} && {_resume(job, limit)}"
+        )
+
+
+def _resume(job: Job, limit: float) -> str:
+    return f"ugro resume {job.id} --time {math.ceil(limit)}s"
+
+
+def too_late(job: Job, limit: float) -> JobFailed:
+    """The error for an extension that came when the limit of before was just reached."""
+    told = f"{job.id} reached its time limit before it could be extended, and is being ended"
+    return JobFailed(told, f"once it has ended: {_resume(job, limit)}")
