@@ -101,7 +101,7 @@ def _judge(ranks: tuple[Rank, ...], unread: list[str], runs: Runs) -> Assessment
     if unread:
         return Assessment(Phase.UNKNOWN, ranks, "; ".join(unread))
     if all(rank.state == RankState.SUCCEEDED for rank in ranks):
-        leaving = [node for node, run in read.items() if run.runner_alive and not _settled(run)]
+        leaving = [node for node, run in read.items() if run.runner_alive and not run.over and not _settled(run)]
         reason = f"torchrun is leaving on {', '.join(leaving)}" if leaving else ""
         return Assessment(Phase.RUNNING if leaving else Phase.SUCCEEDED, ranks, reason)
     bad = [rank for rank in ranks if rank.state in (RankState.FAILED, RankState.LOST)]
