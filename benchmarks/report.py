@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +30,18 @@ CLOCK, CPU = 0, 1
 
 class Unavailable(Exception):
     """This machine lacks what a part needs; the text says what, and how to get it."""
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program, also of one that only root has in its PATH.
+
+    Raises:
+        Unavailable: it is not installed.
+    """
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+    if found := shutil.which(name, path=path):
+        return found
+    raise Unavailable(f"there is no {name}: install it (Debian, Ubuntu: sudo apt-get install {package})")
 
 
 @dataclass(frozen=True)

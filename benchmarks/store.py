@@ -113,7 +113,7 @@ def _calls(store: MetadataStore) -> Iterator[Row]:
         yield _row(name, times, "the peer: the record written, fsync, rename" if name == PLAIN else "")
     for name, limit in WRITE_LIMITS.items():
         yield Row(GROUP, f"{name} / {PLAIN}", ratio(writes[name], writes[PLAIN]), "×", limit)
-    reads = {
+    reads: dict[str, Callable[[], object]] = {
         "reserve(): a folder and an id": lambda: store.reserve().folder.rmdir(),
         "live()": store.live,
         "recent(10)": lambda: store.recent(10),

@@ -98,7 +98,7 @@ def _pure() -> Iterator[Row]:
         }
         plain = [waiting.spec.model_dump(mode="json") for waiting in queues[1000]]
         acts = {name: clocked(decide) for name, decide in decisions.items()}
-        times = in_turns(acts | {"json": clocked(lambda plain=plain: json.loads(json.dumps(plain)))}, ROUNDS)
+        times = in_turns(acts | {"json": clocked(partial(_through_json, plain))}, ROUNDS)
         for name, decide in decisions.items():
             jobs = "1000 jobs, no two alike" if name == "unlike" else f"{name} jobs"
             what = f"{jobs}, {held:.0%} of the GPUs leased"
@@ -111,6 +111,10 @@ def _pure() -> Iterator[Row]:
         yield Row(
             group, f"2000 / 1000 jobs, {held:.0%} leased", growth, "×", GROWTH_LIMIT, note="of CPU; about linear: 2 ×"
         )
+
+
+def _through_json(plain: object) -> None:
+    json.loads(json.dumps(plain))
 
 
 def _cluster(held: float) -> tuple[dict[str, Offer], tuple[Running, ...]]:
@@ -152,7 +156,11 @@ class AnsweredPool(Pool):
     """A pool whose nodes have answered: all that remains of a tick is the master's own work."""
 
     async def each(
-        self, names: Iterable[str], act: Callable[[Transport], Awaitable[T]], within: float | None = None
+        self,
+        names: Iterable[str],
+        act: Callable[[Transport], Awaitable[T]],
+        within: float | None = None,
+        configs: Mapping[str, NodeConfig] | None = None,
     ) -> dict[str, T | NodeError]:
         return {
             name: (view(name, number, True, time.time()), {})  # type: ignore[misc]
