@@ -33,13 +33,13 @@ T = TypeVar("T")
 NODES, GPUS = 64, 4
 SIZES = (250, 500, 1000, 2000)
 ROUNDS = 9
-JSON_LIMIT, GROWTH_LIMIT = 2.0, 3.0
-"""At most so many times as long as the queue's JSON takes, and as half as many jobs take."""
+JSON_LIMIT, GROWTH_LIMIT = 2.0, 3.5
+"""At most so many times as long as the queue's JSON takes, and as half as many jobs take (2: linear, 4: quadratic)."""
 
 BUSY, FREE = "read_queue + schedule, all GPUs busy", "read_queue + schedule, all GPUs free"
 NEW, TICK = "the same in a new process", "Controller.tick()"
 PEER = "its files read as JSON"
-LIMITS = {BUSY: 2.0, FREE: 2.0, NEW: 5.0, TICK: 4.0}
+LIMITS = {BUSY: 2.0, FREE: 2.0, NEW: 5.0, TICK: 5.0}
 """At most so many times as long as PEER takes."""
 
 OF_CPU = "of CPU"
