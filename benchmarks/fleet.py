@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-import shutil
+import re
 import socket
 import subprocess
 import time
@@ -13,6 +13,7 @@ from types import TracebackType
 
 import asyncssh
 
+from benchmarks.report import Unavailable, program
 from ugro.common.config import Inventory, NodeConfig
 
 ADDRESS = "127.0.0.1"
@@ -63,7 +64,10 @@ esac
 
 @dataclass
 class Fleet:
-    """So many sshd in one folder; `with` starts and ends them. A host key is made once."""
+    """So many sshd in one folder; `with` starts and ends them. A host key is made once.
+
+    Entering it raises `Unavailable` where this machine has no sshd that starts.
+    """
 
     folder: Path
     size: int
@@ -112,7 +116,7 @@ class Fleet:
             known.append(f"[{ADDRESS}]:{port} {host_key.export_public_key().decode().strip()}\n")
         self.known_hosts.write_text("".join(known))
         self.ssh_config.write_text(f"Host *\n    UserKnownHostsFile {self.known_hosts}\n")
-        sshd = shutil.which("sshd", path="/usr/sbin:/sbin:/usr/local/sbin") or "sshd"
+        sshd = _working_sshd(self.folder / "0" / "sshd_config")
         for number in range(self.size):
             with open(self.folder / f"{number}" / "log", "wb") as log:
                 argv = [sshd, "-D", "-e", "-f", str(self.folder / f"{number}" / "sshd_config")]
@@ -162,6 +166,21 @@ class Fleet:
         for process in self._processes:
             process.wait(timeout=10)
         self._processes.clear()
+
+
+def _working_sshd(config: Path) -> str:
+    """The path of sshd, once it has accepted its configuration.
+
+    Raises:
+        Unavailable: it is not there, or does not; the text says what helps.
+    """
+    sshd = program("sshd", "openssh-server")
+    tried = subprocess.run([sshd, "-t", "-f", str(config)], capture_output=True, text=True)
+    if tried.returncode:
+        lacking = re.search(r"Missing privilege separation directory: (\S+)", tried.stderr)
+        helps = f"; make it: sudo mkdir -p {lacking[1]}" if lacking else ""
+        raise Unavailable(f"sshd does not start: {tried.stderr.strip()}{helps}")
+    return sshd
 
 
 def _write_key(key: asyncssh.SSHKey, path: Path) -> None:

@@ -1,5 +1,5 @@
 """Whole jobs on three nodes, with real sshd and real torchrun: the launch next to a loop of `ssh`, and how soon it is
-known that a rank died and that a cancelled job is gone. For cut links see cuts.py.
+known that a rank died and that a cancelled job is gone.
 
 The ranks compute nothing. Each says in a FIFO when its first line ran, and waits until another FIFO lets it go.
 """
@@ -27,9 +27,9 @@ from typing import Any
 
 import psutil
 
-from benchmarks import cuts
+from benchmarks.cuts import event_after
 from benchmarks.fleet import ADDRESS, Fleet
-from benchmarks.report import Row, in_ms, timed
+from benchmarks.report import Row, in_ms, program, timed
 from ugro.common.config import Inventory
 from ugro.common.job_spec import job_spec
 from ugro.common.paths import RunPaths
@@ -176,11 +176,17 @@ class Bench:
         """A submission and a tick in a process that stays and has its connections open, as `ugro serve` has."""
         spec = job_spec(script=SCRIPT, args=(str(stage.folder),), gpus_per_node=1, workdir=str(self.project))
         job = submit(self.store, spec, choose_code(spec))
-        with self.store.lock():
-            self._runner.run(Controller(self.store, self._inventory, self._pool).tick())
+        self._runner.run(self._started(job.id))
         if (state := self.store.job(job.id).state) != "running":
             raise RuntimeError(f"{job.id} is {state.value}: {self.store.job(job.id).reason}")
         return lambda: self.ugro("wait", job.id)
+
+    async def _started(self, job_id: str) -> None:
+        controller = Controller(self.store, self._inventory, self._pool)
+        try:
+            await controller.complete(job_id)
+        finally:
+            await controller.close()
 
     def by_ssh(self, stage: Stage, warm: bool) -> Callable[[], object]:
         """One `ssh` for each node, all at once, that leaves the same torchrun behind."""
@@ -224,7 +230,12 @@ def _blas_settings() -> dict[str, str]:
 
 
 def measure() -> Iterator[Row]:
-    """The launch in turns with its peers, then deaths, cancels and cut links."""
+    """The launch in turns with its peers, then deaths and cancels.
+
+    Raises:
+        Unavailable: there is no ssh or no sshd here.
+    """
+    program("ssh", "openssh-client")
     with (
         tempfile.TemporaryDirectory(prefix="ugro-bench-") as folder,
         Fleet(Path(folder), NODES) as fleet,
@@ -233,7 +244,6 @@ def measure() -> Iterator[Row]:
         yield from _launches(bench)
         yield from _deaths(bench)
         yield from _cancels(bench)
-    yield from cuts.measure()
 
 
 def _launches(bench: Bench) -> Iterator[Row]:
@@ -288,8 +298,8 @@ def _deaths(bench: Bench) -> Iterator[Row]:
                 victim = stage.ranks()[1]
                 os.kill(victim.pid, signal.SIGKILL)
                 died = time.time()
-                verdicts.append(cuts.event_after(bench.store, job, "failing", died) - died)
-                ends.append(cuts.event_after(bench.store, job, "failed", died) - died)
+                verdicts.append(event_after(bench.store, job, "failing", died) - died)
+                ends.append(event_after(bench.store, job, "failed", died) - died)
                 stage.let_go()
                 failure = bench.store.job(job).first_failure
                 if not failure or (failure.rank, failure.signal) != (victim.rank, "KILL"):
@@ -298,7 +308,7 @@ def _deaths(bench: Bench) -> Iterator[Row]:
             serve.terminate()
     group = "a rank is killed, `ugro serve` looks every 2 s"
     yield timed(group, "until the verdict: which rank, and how", verdicts)
-    yield timed(group, "until the job is over: nothing of it is left", ends)
+    yield timed(group, "until the job is over: no processes of it remain", ends)
 
 
 def _cancels(bench: Bench) -> Iterator[Row]:
@@ -320,4 +330,4 @@ def _cancels(bench: Bench) -> Iterator[Row]:
             stage.let_go()
             if status or bench.store.job(job).state != "cancelled":
                 raise RuntimeError(f"ugro cancel {job} ended with {status}")
-        yield timed(group, f"{what}: until it says nothing is left", back, f"the ranks are gone by {in_ms(gone)}")
+        yield timed(group, f"{what}: until it says that none remain", back, f"the ranks are gone by {in_ms(gone)}")

@@ -4,24 +4,42 @@ from __future__ import annotations
 
 import os
 import random
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
-from benchmarks.report import Row, child_seconds
+from benchmarks.report import CLOCK, CPU, Row, Times, child_seconds, clocked, in_turns, median_ms, ratio
 from benchmarks.tick import spec
 from ugro.common.models import CodeVersion, Job, JobState, NodeShare, Placement, Rank, RankState
 from ugro.control_plane.metadata_store import MetadataStore
 
 FINISHED = 10_000
 WRITES = 200
-RUNS = 7
+READS = 15
+RUNS = 9
 GROUP = f"store with {FINISHED:,} ended jobs"
+SUBMIT, CHANGE, END = "submit()", "save(): a change of a job", "save(): the end of a job"
+PLAIN = "one file"
+WRITE_LIMITS = {SUBMIT: 10.0, CHANGE: 5.0, END: 10.0}
+"""At most so many times as long as one file takes."""
+
+BARE, CLICK, SHOWS, ASKS = "python", "import click", "import click, rich …", "import … and asyncssh"
+PEERS = {
+    BARE: "pass",
+    CLICK: "import click",
+    SHOWS: "import click, rich.table, pydantic, yaml",
+    ASKS: "import click, rich.table, pydantic, yaml, asyncssh",
+}
+ALONE = {"ugro --help": (CLICK, 2.0), "ugro status": (ASKS, 1.5), "ugro status --json": (ASKS, 1.5)}
+BESIDE = {"ugro status": (SHOWS, 3.0), "ugro status --json": (SHOWS, 3.0)}
+"""By command its peer, and at most so many times as much CPU as that takes."""
+
 CODE = CodeVersion(directory="/home/anna/project", files=10, size_bytes=10000)
 
 
@@ -71,44 +89,53 @@ def _ended(job_id: str, script: str, args: tuple[str, ...], started: float, stat
 
 
 def _calls(store: MetadataStore) -> Iterator[Row]:
-    wish = spec(random.Random(2))
-    submits: list[float] = []
-    saves: list[float] = []
-    ends: list[float] = []
-    for _ in range(WRITES):
+    wish, home = spec(random.Random(2)), store.home.parent
+    writes: dict[str, list[Times]] = defaultdict(list)
+
+    def write(name: str, act: Callable[[], Job]) -> Job:
+        made: list[Job] = []
+        writes[name].append(clocked(lambda: made.append(act()))())
+        return made[0]
+
+    def life() -> None:
+        """A job from its submission to its end, and the peer after each write."""
         files = store.reserve()
-        begin = time.perf_counter()
-        job = store.submit(files, wish, CODE, time.time())
-        submits.append(time.perf_counter() - begin)
-        running = job.model_copy(update={"state": JobState.RUNNING, "started_at": time.time()})
-        begin = time.perf_counter()
-        store.save(running, "running", "2 ranks started")
-        saves.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
-        store.save(running.model_copy(update={"state": JobState.SUCCEEDED, "ended_at": time.time()}), "succeeded", "")
-        ends.append(time.perf_counter() - begin)
-    yield _row("save(): a change of a job", saves, 5.0)
-    yield _row("save(): the end of a job", ends, 5.0)
-    yield _row("submit()", submits, 5.0)
-    yield _row("reserve(): a folder and an id", _seconds(lambda: store.reserve().folder.rmdir()))
-    yield _row("live()", _seconds(store.live))
-    yield _row("recent(10)", _seconds(lambda: store.recent(10)))
-    yield _row("summaries()", _seconds(store.summaries))
-    yield _row("recent(10), new process", _seconds(lambda: MetadataStore(store.home).recent(10)))
+        job = write(SUBMIT, lambda: store.submit(files, wish, CODE, time.time()))
+        begun = job.model_copy(update={"state": JobState.RUNNING, "started_at": time.time()})
+        begun = write(CHANGE, lambda: store.save(begun, "running", "2 ranks started"))
+        done = begun.model_copy(update={"state": JobState.SUCCEEDED, "ended_at": time.time()})
+        done = write(END, lambda: store.save(done, "succeeded", ""))
+        writes[PLAIN].append(clocked(lambda: _write_plainly(home / "plain", done.model_dump_json(indent=1)))())
+
+    for _ in range(WRITES):
+        life()
+    for name, times in writes.items():
+        yield _row(name, times, "the peer: the record written, fsync, rename" if name == PLAIN else "")
+    for name, limit in WRITE_LIMITS.items():
+        yield Row(GROUP, f"{name} / {PLAIN}", ratio(writes[name], writes[PLAIN]), "×", limit)
+    reads: dict[str, Callable[[], object]] = {
+        "reserve(): a folder and an id": lambda: store.reserve().folder.rmdir(),
+        "live()": store.live,
+        "recent(10)": lambda: store.recent(10),
+        "summaries()": store.summaries,
+        "recent(10), new process": lambda: MetadataStore(store.home).recent(10),
+    }
+    for name, taken in in_turns({name: clocked(act) for name, act in reads.items()}, READS).items():
+        yield _row(name, taken)
 
 
-def _seconds(act: Callable[[], object], repeats: int = 15) -> list[float]:
-    found = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        act()
-        found.append(time.perf_counter() - begin)
-    return found
+def _write_plainly(path: Path, text: str) -> None:
+    """What a file that outlives a power cut costs at least."""
+    with open(path.with_suffix(".tmp"), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(file.name, path)
 
 
-def _row(what: str, seconds: list[float], limit: float | None = None) -> Row:
-    note = f"median of {len(seconds)}; most {max(seconds) * 1000:.1f}"
-    return Row(GROUP, what, statistics.median(seconds) * 1000, limit=limit, note=note)
+def _row(what: str, times: list[Times], note: str = "") -> Row:
+    most = max(taken[CLOCK] for taken in times) * 1000
+    return Row(GROUP, what, median_ms(times), note="; ".join(filter(None, (f"most {most:.1f} of {len(times)}", note))))
 
 
 def _commands(home: Path) -> Iterator[Row]:
@@ -120,29 +147,37 @@ def _commands(home: Path) -> Iterator[Row]:
         "UGRO_INVENTORY": str(inventory),
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
-    for argv, limit in (("--help", None), ("status", 300.0), ("status --json", 300.0)):
-        yield _command(argv, "", home, environment, limit)
+
+    def python(*words: str) -> Callable[[], Times]:
+        return partial(_run, [sys.executable, *words], home, environment)
+
+    def ugro(*words: str) -> Callable[[], Times]:
+        return python("-m", "ugro", *words)
+
+    peers = {name: python("-c", code) for name, code in PEERS.items()}
+    shown = {"ugro status": ugro("status"), "ugro status --json": ugro("status", "--json")}
+    yield from _against(peers | {"ugro --help": ugro("--help")} | shown, ALONE, "")
     with _resident(home, environment):
-        for argv in ("status", "status --json"):
-            yield _command(argv, " beside `ugro serve`", home, environment, 300.0)
-    cpu = []
-    for _ in range(RUNS):
-        before = child_seconds()
-        subprocess.run([sys.executable, "-c", "pass"], env=environment, cwd=home, check=True)
-        cpu.append(child_seconds() - before)
-    yield Row("commands, " + GROUP, "python -c pass", statistics.median(cpu) * 1000, note="for comparison")
+        yield from _against(peers | shown, BESIDE, " beside `ugro serve`")
 
 
-def _command(argv: str, where: str, home: Path, environment: Mapping[str, str], limit: float | None) -> Row:
-    cpu, wall = [], []
-    for _ in range(RUNS + 1):
-        before, begin = child_seconds(), time.perf_counter()
-        command = [sys.executable, "-m", "ugro", *argv.split()]
-        subprocess.run(command, env=environment, cwd=home, check=True, stdout=subprocess.DEVNULL)
-        cpu.append(child_seconds() - before)
-        wall.append(time.perf_counter() - begin)
-    note = f"CPU, with its children; {statistics.median(wall[1:]) * 1000:.0f} ms on the clock"
-    return Row("commands, " + GROUP, f"ugro {argv}{where}", statistics.median(cpu[1:]) * 1000, limit=limit, note=note)
+def _against(
+    acts: Mapping[str, Callable[[], Times]], limits: Mapping[str, tuple[str, float]], where: str
+) -> Iterator[Row]:
+    """The CPU time of commands, and its ratio to a Python that only imports what they are made of."""
+    group = f"commands, {GROUP}"
+    times = in_turns(acts, RUNS)
+    for name, taken in times.items():
+        note = f"CPU, with its children; {median_ms(taken):.0f} ms on the clock"
+        yield Row(group, name + where, median_ms(taken, CPU), note=note)
+    for name, (peer, limit) in limits.items():
+        yield Row(group, f"{name}{where} / {peer}", ratio(times[name], times[peer], CPU), "×", limit, note="of CPU")
+
+
+def _run(command: list[str], home: Path, environment: Mapping[str, str]) -> Times:
+    used, begin = child_seconds(), time.perf_counter()
+    subprocess.run(command, env=environment, cwd=home, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - begin, child_seconds() - used
 
 
 @contextmanager

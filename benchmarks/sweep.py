@@ -17,13 +17,12 @@ from pathlib import Path
 
 from benchmarks.ansible import PROGRAM, Ansible
 from benchmarks.fleet import Fleet
-from benchmarks.report import Row
+from benchmarks.report import CLOCK, CPU, Row, Times, ratio
 
 ROUNDS = {3: 15, 16: 9, 64: 7}
 ANSIBLE_ROUNDS = {3: 3, 16: 2, 64: 1}
 
 Key = tuple[str, str, str]
-Times = tuple[float, float]
 Round = Callable[[str, str], Times]
 
 WAYS: tuple[Key, ...] = (
@@ -42,7 +41,11 @@ WAYS: tuple[Key, ...] = (
 
 
 def measure(sizes: tuple[int, ...] = (3, 16, 64)) -> Iterator[Row]:
-    """The rows of every size; a peer that is not installed has no figures."""
+    """The rows of every size; a peer that is not installed has no figures.
+
+    Raises:
+        Unavailable: there is no sshd here.
+    """
     for size in sizes:
         with tempfile.TemporaryDirectory(prefix="ugro-bench-") as folder, Fleet(Path(folder), size) as fleet:
             yield from _rows(size, _times(fleet))
@@ -112,10 +115,8 @@ def _rows(size: int, times: dict[Key, list[Times]]) -> Iterator[Row]:
         note = f"{min(seconds) * 1000:.0f}–{max(seconds) * 1000:.0f} in {len(found)} rounds; own CPU {cpu * 1000:.0f}"
         yield Row(group, name, statistics.median(seconds) * 1000, note=note)
 
-    def ratio(first: Key, second: Key, which: int = 0) -> float | None:
-        """The median of the rounds' ratios (1: of their CPU): both halves of each were measured within seconds."""
-        pairs = list(zip(times.get(first, ()), times.get(second, ()), strict=False))
-        return statistics.median(a[which] / b[which] for a, b in pairs) if pairs else None
+    def compare(first: Key, second: Key, which: int = CLOCK) -> float | None:
+        return ratio(times.get(first, ()), times.get(second, ()), which)
 
     raw = {how: ("asyncssh", how, "-") for how in ("cold", "warm")}
     peer = {how: ("parallel-ssh", how, "-") for how in ("cold", "warm")}
@@ -123,14 +124,14 @@ def _rows(size: int, times: dict[Key, list[Times]]) -> Iterator[Row]:
     ask, observe = ("ugro", "warm", "ask"), ("ugro", "warm", "observe")
     echo = [(kind, "warm", "echo") for kind in ("asyncssh", "ugro")]
     faster = 3.0 if size == 64 else None
-    yield Row(group, "ugro ask / parallel-ssh, warm", ratio(ask, peer["warm"]), "×", 1.0)
-    yield Row(group, "ugro ask / parallel-ssh, cold", ratio(("ugro", "cold", "ask"), peer["cold"]), "×", 1.0)
-    yield Row(group, "ugro ask / asyncssh, warm", ratio(ask, raw["warm"]), "×", 1.3)
-    yield Row(group, "ugro ask / asyncssh, cold", ratio(("ugro", "cold", "ask"), raw["cold"]), "×")
-    yield Row(group, "asyncssh / ugro ask, warm, a bare echo", ratio(echo[0], echo[1]), "×", faster, True)
-    yield Row(group, "asyncssh / ugro ask, warm", ratio(raw["warm"], ask), "×")
-    yield Row(group, "  the same, master's CPU alone", ratio(raw["warm"], ask, 1), "×")
-    yield Row(group, "ugro run / asyncssh, warm", ratio(run["warm"], raw["warm"]), "×")
-    yield Row(group, "  the same, master's CPU alone", ratio(run["warm"], raw["warm"], 1), "×")
-    yield Row(group, "ugro run / asyncssh, cold", ratio(run["cold"], raw["cold"]), "×")
-    yield Row(group, "asyncssh / ugro observe, warm", ratio(raw["warm"], observe), "×")
+    yield Row(group, "ugro ask / parallel-ssh, warm", compare(ask, peer["warm"]), "×", 1.0)
+    yield Row(group, "ugro ask / parallel-ssh, cold", compare(("ugro", "cold", "ask"), peer["cold"]), "×", 1.0)
+    yield Row(group, "ugro ask / asyncssh, warm", compare(ask, raw["warm"]), "×", 1.3)
+    yield Row(group, "ugro ask / asyncssh, cold", compare(("ugro", "cold", "ask"), raw["cold"]), "×")
+    yield Row(group, "asyncssh / ugro ask, warm, a bare echo", compare(echo[0], echo[1]), "×", faster, True)
+    yield Row(group, "asyncssh / ugro ask, warm", compare(raw["warm"], ask), "×")
+    yield Row(group, "  the same, master's CPU alone", compare(raw["warm"], ask, CPU), "×")
+    yield Row(group, "ugro run / asyncssh, warm", compare(run["warm"], raw["warm"]), "×")
+    yield Row(group, "  the same, master's CPU alone", compare(run["warm"], raw["warm"], CPU), "×")
+    yield Row(group, "ugro run / asyncssh, cold", compare(run["cold"], raw["cold"]), "×")
+    yield Row(group, "asyncssh / ugro observe, warm", compare(raw["warm"], observe), "×")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import statistics
 import tempfile
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.report import Row
+from benchmarks.report import CPU, Row, Times, clocked, in_turns, median_ms, ratio
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError
 from ugro.common.files import write_atomic
@@ -31,8 +32,17 @@ T = TypeVar("T")
 
 NODES, GPUS = 64, 4
 SIZES = (250, 500, 1000, 2000)
-LIMIT = 100.0
-REPEATS = 9
+ROUNDS = 9
+JSON_LIMIT, GROWTH_LIMIT = 2.0, 3.5
+"""At most so many times as long as the queue's JSON takes, and as half as many jobs take (2: linear, 4: quadratic)."""
+
+BUSY, FREE = "read_queue + schedule, all GPUs busy", "read_queue + schedule, all GPUs free"
+NEW, TICK = "the same in a new process", "Controller.tick()"
+PEER = "its files read as JSON"
+LIMITS = {BUSY: 2.0, FREE: 2.0, NEW: 5.0, TICK: 5.0}
+"""At most so many times as long as PEER takes."""
+
+OF_CPU = "of CPU"
 NOW = 1.8e9
 
 
@@ -64,16 +74,6 @@ def spec(dice: random.Random) -> JobSpec:
     return JobSpec.model_validate(wish)
 
 
-def timed(act: Callable[[], object], repeats: int = REPEATS) -> float:
-    """The median of some runs, in ms."""
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        act()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds) * 1000
-
-
 def waiting_jobs(count: int, unlike: bool = False) -> tuple[Waiting, ...]:
     """So many jobs in the queue, always the same ones; unlike ones each want another amount of memory."""
     dice = random.Random(1)
@@ -91,18 +91,30 @@ def _pure() -> Iterator[Row]:
     nodes = inventory()
     for held in (1.0, 0.5):
         offers, running = _cluster(held)
-        figures = {}
-        for size in SIZES:
-            decide = partial(schedule, Queue(waiting_jobs(size), running, offers, nodes, NOW))
-            figures[size] = timed(decide)
-            starts = len(decide().starts)
-            limit = LIMIT if size == 1000 else None
-            what = f"{size} jobs, {held:.0%} of the GPUs leased"
-            yield Row(group, what, figures[size], limit=limit, note=f"{starts} start")
-        growth = figures[2000] / figures[1000]
-        yield Row(group, f"2000 / 1000 jobs, {held:.0%} leased", growth, "×", 2.5, note="about linear: 2 ×")
-        unlike = partial(schedule, Queue(waiting_jobs(1000, unlike=True), running, offers, nodes, NOW))
-        yield Row(group, f"1000 jobs, no two alike, {held:.0%} leased", timed(unlike), limit=LIMIT)
+        queues: dict[object, tuple[Waiting, ...]] = {size: waiting_jobs(size) for size in SIZES}
+        queues["unlike"] = waiting_jobs(1000, unlike=True)
+        decisions = {
+            f"{size}": partial(schedule, Queue(queue, running, offers, nodes, NOW)) for size, queue in queues.items()
+        }
+        plain = [waiting.spec.model_dump(mode="json") for waiting in queues[1000]]
+        acts = {name: clocked(decide) for name, decide in decisions.items()}
+        times = in_turns(acts | {"json": clocked(partial(_through_json, plain))}, ROUNDS)
+        for name, decide in decisions.items():
+            jobs = "1000 jobs, no two alike" if name == "unlike" else f"{name} jobs"
+            what = f"{jobs}, {held:.0%} of the GPUs leased"
+            yield Row(group, what, median_ms(times[name]), note=f"{len(decide().starts)} start")
+        yield Row(group, "1000 specs to JSON and back", median_ms(times["json"]), note="the peer")
+        for name, jobs in (("1000", "1000 jobs"), ("unlike", "1000 unlike jobs")):
+            what = f"{jobs}, {held:.0%} leased / JSON"
+            yield Row(group, what, ratio(times[name], times["json"], CPU), "×", JSON_LIMIT, note=OF_CPU)
+        growth = ratio(times["2000"], times["1000"], CPU)
+        yield Row(
+            group, f"2000 / 1000 jobs, {held:.0%} leased", growth, "×", GROWTH_LIMIT, note="of CPU; about linear: 2 ×"
+        )
+
+
+def _through_json(plain: object) -> None:
+    json.loads(json.dumps(plain))
 
 
 def _cluster(held: float) -> tuple[dict[str, Offer], tuple[Running, ...]]:
@@ -144,7 +156,11 @@ class AnsweredPool(Pool):
     """A pool whose nodes have answered: all that remains of a tick is the master's own work."""
 
     async def each(
-        self, names: Iterable[str], act: Callable[[Transport], Awaitable[T]], within: float | None = None
+        self,
+        names: Iterable[str],
+        act: Callable[[Transport], Awaitable[T]],
+        within: float | None = None,
+        configs: Mapping[str, NodeConfig] | None = None,
     ) -> dict[str, T | NodeError]:
         return {
             name: (view(name, number, True, time.time()), {})  # type: ignore[misc]
@@ -176,34 +192,46 @@ def fill_queue(store: MetadataStore, count: int) -> None:
 
 def _over_a_store() -> Iterator[Row]:
     group = f"tick, {NODES} nodes × {GPUS} GPUs, a store on disk"
-    figures: dict[tuple[str, int], float] = {}
-    for size in SIZES:
+    found: dict[int, dict[str, list[Times]]] = {}
+    for size in SIZES:  # one store at a time: the records of all of them would be work for the garbage collector
         with tempfile.TemporaryDirectory(prefix="ugro-bench-") as folder:
-            for what, milliseconds, note in _ticks(Path(folder), size):
-                figures[what, size] = milliseconds
-                yield Row(group, f"{size} jobs: {what}", milliseconds, limit=LIMIT if size == 1000 else None, note=note)
-    for what in dict.fromkeys(what for what, _ in figures):
-        yield Row(group, f"2000 / 1000 jobs: {what}", figures[what, 2000] / figures[what, 1000], "×", 2.5)
+            steps = list(_steps(Path(folder), size))
+            found[size] = times = in_turns({what: clocked(act) for what, act, _ in steps}, ROUNDS)
+        for what, _, note in steps:
+            yield Row(group, f"{size} jobs: {what}", median_ms(times[what]), note=note)
+    for what, limit in LIMITS.items():
+        one, two = (_by_peer(found[size], what) for size in (1000, 2000))
+        yield Row(group, f"1000 jobs: {what} / {PEER}", one, "×", limit, note=OF_CPU)
+        yield Row(group, f"2000 / 1000 jobs: {what}", 2 * two / one, "×", GROWTH_LIMIT, note="the peer's is 2 ×")
 
 
-def _ticks(home: Path, size: int) -> Iterator[tuple[str, float, str]]:
+def _by_peer(times: Mapping[str, list[Times]], what: str) -> float:
+    return statistics.median(one[CPU] / peer[CPU] for one, peer in zip(times[what], times[PEER], strict=True))
+
+
+def _steps(home: Path, size: int) -> Iterator[tuple[str, Callable[[], object], str]]:
+    """What is measured over so many queued jobs, and what it stands for."""
     nodes = inventory()
     fill_queue(store := MetadataStore(home), size)
 
-    def decide(store: MetadataStore, views: Mapping[str, NodeView]) -> int:
-        return len(schedule(read_queue(store, nodes, store.live(), views, NOW)).starts)
+    views = {
+        busy: {name: view(name, number, busy, NOW) for number, name in enumerate(nodes.nodes)} for busy in (True, False)
+    }
 
-    for busy in (True, False):
-        views = {name: view(name, number, busy, NOW) for number, name in enumerate(nodes.nodes)}
-        starts = decide(store, views)
-        what = f"read_queue + schedule, all GPUs {'busy' if busy else 'free'}"
-        yield what, timed(partial(decide, store, views)), f"{starts} start; records are known (`ugro serve`)"
-    first = timed(lambda: decide(MetadataStore(home), views), 5)
-    yield "the same in a new process", first, "every record and spec is read (`ugro sweep`)"
+    def decide(new: bool, busy: bool) -> None:
+        here = MetadataStore(home) if new else store
+        schedule(read_queue(here, nodes, here.live(), views[busy], NOW))
+
+    def read() -> None:
+        for folder in home.glob("jobs/*"):
+            for path in folder.glob("*.json"):
+                json.loads(path.read_bytes())
+
+    known = "records are known (`ugro serve`)"
+    yield BUSY, partial(decide, False, True), known
+    yield FREE, partial(decide, False, False), known
+    yield NEW, partial(decide, True, False), "every record and spec is read (`ugro sweep`)"
     controller = Controller(store, nodes, AnsweredPool(nodes))
-
-    def tick() -> None:
-        asyncio.run(controller.tick())
-
-    tick()
-    yield "Controller.tick()", timed(tick), "resident, all GPUs busy; the nodes' own time is not in it"
+    tick = "resident, all GPUs busy; the nodes' own time is not in it"
+    yield TICK, lambda: asyncio.run(controller.tick()), tick
+    yield PEER, read, "the peer: json.loads of every record and spec"

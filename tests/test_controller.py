@@ -21,6 +21,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models import Drain, FirstFailure, GpuLook, GpuSample, Job, JobState, Wish
 from ugro.control_plane import reconcile
 from ugro.control_plane.controller import Controller
+from ugro.control_plane.launcher import nothing_runs
 from ugro.control_plane.metadata_store import MetadataStore, gpu_history, job_folders
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.queue import read_queue
@@ -300,7 +301,7 @@ async def test_the_rank_that_failed_is_named_and_the_other_is_ended(bed: Bed) ->
     assert failure and (failure.rank, failure.cause, failure.message) == (1, "python_exception", "ValueError: boom")
     assert [(rank.exit_code, rank.signal) for rank in failed.ranks] == [(None, "TERM"), (1, None)]
     told = [(event.kind, event.message) for event in bed.store.events(failed.id)[-2:]]
-    assert told == [("failing", failed.reason), ("failed", "nothing of it is left on its nodes")], "each says its own"
+    assert told == [("failing", failed.reason), ("failed", "no processes of it remain on a, b")], "each says its own"
 
 
 async def test_a_failure_keeps_its_reason_while_a_silent_node_delays_the_end(bed: Bed) -> None:
@@ -392,8 +393,15 @@ async def test_a_node_given_up_frees_the_job_and_is_cleared_when_it_is_back(bed:
     await bed.tick()
     assert not bed.store.leftovers()
     last = bed.store.events(job.id)[-1]
-    assert (last.kind, last.node, last.message) == ("cleared", "b", f"nothing of {job.id} is left on b")
+    assert (last.kind, last.node, last.message) == ("cleared", "b", f"no processes of {job.id} remain on b")
     assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_what_is_not_proved_of_a_node_is_not_claimed() -> None:
+    assert nothing_runs("it", ["a", "b"], ["b", "a"]) == "no processes of it remain on a, b"
+    assert nothing_runs("job-001", ["a"], []) == "no process of job-001 was found on a"
+    assert nothing_runs("it", ["a", "b"], ["a"]) == "no processes of it remain on a; no process of it was found on b"
+    assert nothing_runs("it", [], []) == ""
 
 
 async def test_a_cancel_that_comes_after_the_end_finds_a_success(bed: Bed) -> None:

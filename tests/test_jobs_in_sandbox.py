@@ -158,7 +158,7 @@ def test_cancel_leaves_nothing(ugro: Ugro, sandbox: Sandbox) -> None:
         assert all(f"{node} is held by {made['id']} (stopping)" in reasons for node in NODES)
         assert f"when {made['id']}, which is stopping, frees " in ugro("why", "next").stdout.splitlines()[0]
         said, beside = cancelling.communicate(timeout=90)
-    assert cancelling.returncode == 0 and "nothing of it is left" in said
+    assert cancelling.returncode == 0 and "no processes of it remain on " in said
     assert beside == f"{made['id']} is stopping: cancel was asked for; SIGTERM, after 10 s SIGKILL\n"
     job = document(ugro("status", made["id"], "--json"))
     assert job["state"] == "cancelled" and [rank["signal"] for rank in job["ranks"]] == ["KILL"] * 3

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from cluster import Ugro, document, until
 from counting import let_go, recorded, start, state
 from testbed.bed import Testbed
+from testbed.machine import Process
 
 # Ends at once, and leaves an upload behind that is detached in every way, and ends when it is let go.
 UPLOADS = """\
@@ -18,10 +21,19 @@ if os.environ["RANK"] == "1":
 sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
 """
 
+# Leaves a daemon behind that hides: orphaned, in a session of its own, without an environment.
+HIDES = """\
+import os, subprocess, sys
+if os.environ["RANK"] == "1":
+    subprocess.run(["setsid", "sh", "-c", "env -i sleep 4711 & exit"], stdin=-3, stdout=-3, stderr=-3)
+sys.exit(int(sys.argv[1]))
+"""
+
 
 @pytest.fixture
 def bed(bed: Testbed) -> Testbed:
     bed.master.write("project/uploads.py", UPLOADS)
+    bed.master.write("project/hides.py", HIDES)
     return bed
 
 
@@ -73,3 +85,39 @@ def test_what_outlasts_its_grace_or_is_not_wanted_is_ended(
     assert ugro("wait", made["id"]).returncode == (1 if end == "fail" else 0)
     assert not uploads(bed) and not bed.gpu1.path("uploaded").exists()
     assert state(ugro, made["id"]) == ("failed" if end == "fail" else "succeeded")
+
+
+def daemons(bed: Testbed) -> list[Process]:
+    return [process for process in bed.gpu1.processes() if process.command == ["sleep", "4711"]]
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_daemon_that_hides_is_ended(bed: Testbed, ugro: Ugro, code: int) -> None:
+    made = document(ugro("launch", "hides.py", "--json", "--", str(code)))
+    assert ugro("wait", made["id"]).returncode == (1 if code else 0)
+    assert not daemons(bed)
+    events = document(ugro("events", made["id"], "--json"))
+    if code:
+        assert events[-1]["message"].startswith("no processes of it remain on ")
+    else:
+        named = [event["message"] for event in events if event["kind"] == "leftovers"]
+        assert len(named) == 1 and named[0].startswith(f"ended what {made['id']} left running: sleep (pid ")
+    assert "gpu1" in document(ugro("status", made["id"], "--json"))["gone_from"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_only_what_is_proved_is_said(bed: Testbed, ugro: Ugro, killed: bool) -> None:
+    made = document(ugro("launch", "hides.py", "--nodes", "gpu2,gpu1", "--grace", "1h", "--json", "--", "0"))
+    waits = until(lambda: (ugro("sweep"), recorded(bed, made["id"])["reason"])[1])
+    assert "it waits for gpu1: sleep (pid " in str(waits)
+    assert [process.environ for process in daemons(bed)] == [{}]
+    if killed:
+        running = [process for process in bed.gpu1.processes() if "reaper.py" in " ".join(process.command[:3])]
+        [reaper] = [process.pid for process in running]
+        bed.gpu1.kill(reaper, signal.SIGCHLD)  # it notes at once whom it adopted
+        until(bed.gpu1.path(".ugro/jobs/job-001/1/node-1/adopted").exists)
+        bed.gpu1.kill(reaper, signal.SIGKILL)
+    assert ugro("cancel", made["id"]).returncode == 0
+    ended = document(ugro("status", made["id"], "--json"))
+    assert ended["gone_from"] == (["gpu2"] if killed else ["gpu2", "gpu1"])
+    assert not daemons(bed), "what was noted before is still known"

@@ -557,7 +557,7 @@ def test_a_record_that_was_put_back_is_told_once(tmp_path: Path) -> None:
 def test_what_a_node_said_of_an_ended_job_is_no_restored_record(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     job = submit(store)
-    store.note("a", "cleared", "nothing of it is left", job.id)
+    store.note("a", "cleared", "no processes of it remain on a", job.id)
     MetadataStore(tmp_path).settle()
     assert [event.kind for event in store.events(job.id)] == ["submitted", "cleared"]
 

@@ -15,15 +15,16 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.nodes import process_manager
-from ugro.nodes.process_manager import Launch, Way, launch_script, program_name
+from ugro.nodes.process_manager import Launch, Stopped, Way, launch_script, program_name
 from ugro.nodes.run_files import RankFiles, RunFiles, look, parse_look
 from ugro.nodes.transport import LocalTransport
 
 GOLDEN = Path(__file__).parent / "golden" / "launch.sh"
 TORCHRUN = """#!/bin/sh
-# Stands for `python -m torch.distributed.run`: starts rank.py as torchrun would, in a session of its own.
-while [ "${1%%rank.py}" = "$1" ]; do shift; done
-RANK=0 setsid --wait %s "$@"
+# The node's python; as torchrun it starts rank.py in a session of its own, as torchrun does.
+[ "$1" = -m ] || exec {python} "$@"
+while [ "${{1%rank.py}}" = "$1" ]; do shift; done
+RANK=0 setsid --wait {python} "$@"
 """
 
 
@@ -44,7 +45,7 @@ def launch(home: Path, **changes: object) -> Launch:
 @pytest.fixture
 def node(home: Path) -> LocalTransport:
     stand_in = home / "torchrun"
-    stand_in.write_text(TORCHRUN % sys.executable)
+    stand_in.write_text(TORCHRUN.format(python=sys.executable))
     stand_in.chmod(0o755)
     code = home / ".ugro/jobs/job-001/code"
     code.mkdir(parents=True)
@@ -171,6 +172,88 @@ async def test_what_a_script_left_behind_is_named(home: Path, node: LocalTranspo
     assert await process_manager.detached(node, plan.paths, plan.uid) == ()
 
 
+# Leaves a daemon behind: orphaned, in a session of its own, without an environment.
+DAEMON = """import os, subprocess, sys
+subprocess.run(['setsid', 'sh', '-c', '%s env -i sleep 600 & echo $! > ../daemon'], stdin=-3, stdout=-3, stderr=-3)
+sys.exit(7)
+"""
+
+
+async def daemon(home: Path, node: LocalTransport, plan: Launch, trap: str = "") -> int:
+    """The pid of a daemon that a script left, which has ended."""
+    script(home, DAEMON % trap)
+    await process_manager.start(node, plan)
+    run = await until(node, plan, "over")
+    assert (run.exit_code, run.ranks[0].exit_code, run.runner_alive) == (7, 7, True), "its runner stays"
+    pid = int((home / ".ugro/jobs/job-001/daemon").read_text())
+    assert not Path(f"/proc/{pid}/environ").read_bytes(), "nothing in it tells of the run"
+    return pid
+
+
+def reaper_of(home: Path) -> int:
+    return int(read(home, "reaper.pid").split()[0])
+
+
+@pytest.mark.parametrize("trap", ["", 'trap "" TERM;'])
+async def test_a_daemon_that_hides_is_named_and_ended(home: Path, node: LocalTransport, trap: str) -> None:
+    plan = launch(home)
+    pid = await daemon(home, node, plan, trap)
+    (left,) = await process_manager.detached(node, plan.paths, plan.uid)
+    assert (left.pid, left.name) == (pid, "sleep")
+    stopped = await process_manager.stop(node, plan.paths, plan.uid, grace=1)
+    assert (stopped.left, stopped.proved) == ((), True)
+    assert not alive(pid) and members(plan.run) == [], "the reaper leaves with the last of them"
+    again = await process_manager.stop(node, plan.paths, plan.uid, grace=1)
+    assert (again.left, again.detached, again.proved) == ((), (), True)
+
+
+async def test_a_daemon_that_hides_ends_by_itself(home: Path, node: LocalTransport) -> None:
+    pid = await daemon(home, node, launch(home))
+    os.kill(pid, signal.SIGTERM)
+    async with asyncio.timeout(10):
+        while (await seen(node, launch(home))).runner_alive:
+            await asyncio.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists(), "no zombie of it stays"
+    assert read(home, "gone")
+
+
+async def test_once_the_reaper_is_killed_nothing_is_proved(home: Path, node: LocalTransport) -> None:
+    """What it had noted before is still known."""
+    plan = launch(home)
+    pid = await daemon(home, node, plan)
+    os.kill(reaper_of(home), signal.SIGCHLD)  # it looks at once, not only after its pause
+    async with asyncio.timeout(10):
+        while not (home / ".ugro/jobs/job-001/1/node-0/adopted").exists():
+            await asyncio.sleep(0.02)
+    os.kill(reaper_of(home), signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while members(plan.run):
+            await asyncio.sleep(0.02)
+    assert alive(pid)
+    assert [left.pid for left in await process_manager.detached(node, plan.paths, plan.uid)] == [pid]
+    stopped = await process_manager.stop(node, plan.paths, plan.uid, grace=1)
+    assert (stopped.left, stopped.proved) == ((), False) and not alive(pid)
+    assert read(home, "exit").startswith("7 "), "how torchrun ended stays as it was"
+
+
+async def test_torchrun_that_is_killed_leaves_its_signal(home: Path, node: LocalTransport) -> None:
+    script(home, "import time; time.sleep(600)")
+    plan = launch(home)
+    await process_manager.start(node, plan)
+    await until(node, plan, "pid")
+    os.kill(int(read(home, "reaper.pid").split()[2]), signal.SIGKILL)
+    run = await until(node, plan, "over")
+    assert (run.exit_code, run.ranks[0].alive) == (137, True)
+    assert (await process_manager.stop(node, plan.paths, plan.uid, grace=3)).proved
+
+
+async def test_a_python_that_is_not_there_leaves_the_code_of_a_shell(home: Path, node: LocalTransport) -> None:
+    plan = launch(home, python="/no/python")
+    await process_manager.start(node, plan)
+    assert (await until(node, plan, "over")).exit_code == 127
+    assert not (await process_manager.stop(node, plan.paths, plan.uid, grace=1)).proved
+
+
 @pytest.mark.parametrize(
     ("words", "name"),
     [
@@ -209,12 +292,13 @@ async def test_a_reboot_is_told_by_the_boot_id(home: Path, node: LocalTransport)
     (folder / "pid").write_text(f"{os.getpid()} 1 another-boot\n")
     run = await seen(node, launch(home))
     assert run.claimed and run.over and run.rebooted
+    assert (await process_manager.stop(node, launch(home).paths, "uid-1", grace=1)).proved, "all of it is gone"
 
 
 async def test_nothing_was_ever_started(home: Path, node: LocalTransport) -> None:
     run = await seen(node, launch(home))
     assert not run.claimed and not run.over and run.ranks == ()
-    assert (await process_manager.stop(node, launch(home).paths, "uid-1", grace=1)).left == ()
+    assert await process_manager.stop(node, launch(home).paths, "uid-1", grace=1) == Stopped((), (), proved=True)
 
 
 async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home: Path, node: LocalTransport) -> None:

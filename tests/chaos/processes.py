@@ -11,7 +11,7 @@ from ugro.sandbox.machines import MARK, NODE_MARK
 
 @dataclass(frozen=True, order=True)
 class Process:
-    """A process on a node. Of a job's it is the `rank`, its `wrapper` (rank.py), `torchrun` or the `launch` script."""
+    """A process on a node. Of a job it is the `rank`, its `wrapper` (rank.py), `torchrun`, `reaper` or `launch`."""
 
     job: str
     attempt: str
@@ -44,6 +44,8 @@ def everything(root: Path) -> list[Process]:
 
 def _role(command: list[str]) -> str:
     names = [os.path.basename(word) for word in command]
+    if "reaper.py" in names:
+        return "reaper"
     if "torch.distributed.run" in names:
         return "torchrun"
     if "rank.py" in names:

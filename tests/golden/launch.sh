@@ -24,8 +24,9 @@ export UGRO_BATCH_SHARES=0.4,0.1
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/checkpoint-request"
 cd ../../code
-"$HOME"/env/bin/python -m torch.distributed.run --nnodes=3 --node-rank=1 --nproc-per-node=2 --master-addr=192.168.1.100 --master-port=29549 --max-restarts=0 --log-dir="$run_dir/torchelastic" \
+"$HOME"/env/bin/python -S "$run_dir/reaper.py" "$run_dir" \
+    "$HOME"/env/bin/python -m torch.distributed.run --nnodes=3 --node-rank=1 --nproc-per-node=2 --master-addr=192.168.1.100 --master-port=29549 --max-restarts=0 --log-dir="$run_dir/torchelastic" \
     "$run_dir/rank.py" "$run_dir" 'train it.py' --lr 1e-4 '$(touch x)' 'it'"'"'s
 '
-code=$?
-cd "$run_dir" && echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit
+code=$? # of a reaper that could not start, or was killed: else it has left torchrun's own
+cd "$run_dir" && { [ -s exit ] || { echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit; }; }

@@ -37,6 +37,7 @@ from ugro.common.text import printable
 from ugro.control_plane.attempts import in_attempt, missing_logs
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.job_logs import JobLogs
+from ugro.control_plane.launcher import nothing_runs
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
@@ -136,8 +137,9 @@ async def _print_as_json(app: App, logs: JobLogs, reader: LogReader, tail: int |
 @click.option("--abandon", is_flag=True, help="End it without the word of nodes that do not answer: they are lost.")
 @json_option
 def cancel(app: App, job: str, abandon: bool, as_json: bool) -> None:
-    """End JOB (id or name) on every node: SIGTERM, ten seconds of patience, SIGKILL; nothing of it is left then.
+    """End JOB (id or name) on every node: SIGTERM, ten seconds of patience, SIGKILL.
 
+    It says on which nodes it is proved that no processes of it remain; on the others none was found.
     With --abandon a silent node does not keep it from ending; should the node come back, what is left there is ended.
     """
     found = app.store.find(job)
@@ -157,10 +159,7 @@ def cancel(app: App, job: str, abandon: bool, as_json: bool) -> None:
         click.echo(f"{ended.id} had ended before: {ended.state.value}")
     elif ended.state == JobState.CANCELLED:
         sure = [node for node in ended.nodes if node not in ended.abandoned]
-        if sure or not ended.abandoned:
-            click.echo(f"{ended.id} is cancelled; nothing of it is left on {', '.join(sure) or 'any node'}")
-        else:
-            click.echo(f"{ended.id} is cancelled")
+        click.echo("; ".join(filter(None, (f"{ended.id} is cancelled", nothing_runs("it", sure, ended.gone_from)))))
         if ended.abandoned:
             click.echo(f"  {', '.join(ended.abandoned)} was given up; what is left there is ended when it answers")
         if ended.abandoned and sure:

@@ -33,7 +33,7 @@ COMMANDS = {
     "status": ("ugro.cli.status", "status", "The cluster and its jobs, or one job in detail."),
     "logs": ("ugro.cli.jobs", "logs", "What the ranks of a job print."),
     "stacks": ("ugro.cli.stacks", "stacks_", "Where each rank of a running job stands."),
-    "cancel": ("ugro.cli.jobs", "cancel", "End a job on every node, and see that nothing of it is left."),
+    "cancel": ("ugro.cli.jobs", "cancel", "End a job on every node, and see that no processes of it remain."),
     "hold": ("ugro.cli.queue", "hold", "Keep a queued job from starting."),
     "release": ("ugro.cli.queue", "release", "Let a held job take its turn again."),
     "reprioritize": ("ugro.cli.queue", "reprioritize", "Give a waiting job another priority."),

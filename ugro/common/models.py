@@ -383,11 +383,12 @@ class Attempt(Record):
 class Job(Record):
     """A job's record, `job.json`. `uid` tells two jobs apart that were both called job-001 by different masters.
 
-    `abandoned` names nodes that a person gave up, so that the job could end without their word. `predicted_mib` is what
-    was expected of each GPU's memory at the launch, `peak_mib` the most that was seen of it. `last_event` is what the
-    timeline ends with once the change that wrote this record is whole. `past` has the attempts before this one, and
-    `resume_from` the checkpoint that this one goes on from. `alert` says that it hangs, while it does. `launched_at` is
-    when its nodes were first told to start: before its first checkpoint, while `started_at` is when it was seen to run.
+    `abandoned` names nodes that a person gave up, so that the job could end without their word, and `gone_from` those
+    that proved that no process of it remains; on the others none was found. `predicted_mib` is what was expected of
+    each GPU's memory at the launch, `peak_mib` the most that was seen of it. `last_event` is what the timeline ends
+    with once the change that wrote this record is whole. `past` has the attempts before this one, and `resume_from`
+    the checkpoint that this one goes on from. `alert` says that it hangs, while it does. `launched_at` is when its
+    nodes were first told to start: before its first checkpoint, while `started_at` is when it was seen to run.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -410,6 +411,7 @@ class Job(Record):
     first_failure: FirstFailure | None = None
     wish: Wish | None = None
     abandoned: tuple[str, ...] = ()
+    gone_from: tuple[str, ...] = ()
     predicted_mib: int | None = None
     peak_mib: int | None = None
     alert: str | None = None

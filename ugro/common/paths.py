@@ -30,7 +30,9 @@ class RunPaths:
     def run_dir(self) -> str:
         """`launch.sh`, `claim/`, `pid`, `log`, `exit`, and `rank-<rank>.{log,pid,exit,error}` of this attempt.
 
-        `time-limit` has the seconds that its ranks may run, where there is a limit.
+        `time-limit` has the seconds that its ranks may run, where there is a limit. `reaper.pid`, `adopted` and `gone`
+        are those of `reaper.py`.
+
         `checkpoint-request` is there from when a checkpoint is asked for until the script takes it.
         """
         return f"{self.job_dir}/{self.attempt}/node-{self.node_rank}"

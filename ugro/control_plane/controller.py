@@ -23,7 +23,7 @@ from ugro.control_plane import node_watch, reconcile
 from ugro.control_plane.failure_handler.rendezvous import PATIENCE, tell, waits_to_meet
 from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words, running, unknown
-from ugro.control_plane.launcher import Launcher, OnCode
+from ugro.control_plane.launcher import Launcher, OnCode, nothing_runs
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
 from ugro.control_plane.observation import Observation
@@ -237,7 +237,7 @@ class Controller:
             return
         self._store.remember_leftovers(job, [node for node in nodes if node not in back])
         for node in back:
-            self._store.note(node, "cleared", f"nothing of {job.id} is left on {node}", job.id)
+            self._store.note(node, "cleared", nothing_runs(job.id, [node], ending.proved), job.id)
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 

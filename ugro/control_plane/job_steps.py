@@ -24,7 +24,7 @@ from ugro.control_plane.blame import first_failure
 from ugro.control_plane.evidence import node_log, rank_log
 from ugro.control_plane.failure_handler import rendezvous
 from ugro.control_plane.job_logs import JobLogs
-from ugro.control_plane.launcher import Launcher, NotStarted
+from ugro.control_plane.launcher import Launcher, NotStarted, nothing_runs
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.observation import Observation
 from ugro.control_plane.observer import Observer
@@ -252,10 +252,12 @@ class JobSteps:
             "ended_at": reconcile.end_of_ranks(ranks, seen.clock_offsets),
             "peak_mib": monitor.peak(self._store.samples(job.id)),
             "abandoned": tuple(given_up),
+            "gone_from": tuple(ending.proved),
         }
         job = job.model_copy(update=changed)
         notes += holders
-        over = ["nothing of it is left on its nodes"] if failure else []
+        asked = [node for node in job.nodes if node not in given_up]
+        over = [nothing_runs("it", asked, ending.proved)] if failure and asked else []
         left = [f"what it left running was ended: {_by_node(ended)}"] if ended else []
         self.end(job, state, "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes]))
 

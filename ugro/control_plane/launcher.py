@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -48,13 +48,15 @@ class NotStarted(UgroError):
 
 @dataclass(frozen=True)
 class Ending:
-    """What came of ending a job: what is in the way of saying that nothing of it is left, the nodes that could not be
-    reached, and by node, in words, what ran there outside of torchrun's own tree and was ended.
+    """What came of ending a job: what is in the way of saying that it is over, the nodes that could not be reached, by
+    node, in words, what ran there outside of torchrun's own tree and was ended, and the nodes that `proved` that no
+    process of it remains. On the others none was found.
     """
 
     problems: list[str]
     unreached: list[str] = field(default_factory=list)
     detached: dict[str, str] = field(default_factory=dict)
+    proved: list[str] = field(default_factory=list)
 
 
 class Launcher:
@@ -197,6 +199,7 @@ class Launcher:
                 ending.problems.append(f"{node}: pid {', '.join(map(str, answer.left))} cannot be ended (state D?)")
             if ended := [process.text for process in answer.detached if process.pid not in answer.left]:
                 ending.detached[node] = ", ".join(ended)
+            ending.proved.extend([node] if answer.proved else [])
         return ending
 
     async def detached(self, job: Job) -> dict[str, str]:
@@ -280,6 +283,14 @@ class Launcher:
                 raise NotStarted(job, answer)
             done[node] = answer
         return done
+
+
+def nothing_runs(what: str, nodes: Sequence[str], proved: Collection[str]) -> str:
+    """Say what is known of nodes where a job was ended: `no processes of it remain on gpu1` only where it is proved."""
+    sure, others = [node for node in nodes if node in proved], [node for node in nodes if node not in proved]
+    said = [f"no processes of {what} remain on {', '.join(sure)}"] if sure else []
+    said += [f"no process of {what} was found on {', '.join(others)}"] if others else []
+    return "; ".join(said)
 
 
 async def _both(first: Awaitable[T], second: Awaitable[U]) -> tuple[T, U]:

@@ -102,7 +102,7 @@ def _judge(ranks: tuple[Rank, ...], unread: list[str], runs: Runs) -> Assessment
     if unread:  # its node may have failed before the ranks that are seen to have failed
         return Assessment(Phase.UNKNOWN, ranks, "; ".join([*map(_rank_in_words, bad), *unread]))
     if all(rank.state == RankState.SUCCEEDED for rank in ranks):
-        leaving = [node for node, run in read.items() if run.runner_alive and not _settled(run)]
+        leaving = [node for node, run in read.items() if run.runner_alive and not run.over and not _settled(run)]
         reason = f"torchrun is leaving on {', '.join(leaving)}" if leaving else ""
         return Assessment(Phase.RUNNING if leaving else Phase.SUCCEEDED, ranks, reason)
     if bad or any(run.over for run in read.values() if not _all_done(run)):

@@ -170,10 +170,11 @@ trap : HUP INT TERM # ranks are told to end by their own signals; this stays to 
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/{CHECKPOINT_REQUEST}"
 cd ../../code
-{_path_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
+{_path_word(python)} -S "$run_dir/reaper.py" "$run_dir" \\
+    {_path_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
     "$run_dir/rank.py" "$run_dir" {shlex.join(launch.command)}{resume}
-code=$?
-cd "$run_dir" && echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit
+code=$? # of a reaper that could not start, or was killed: else it has left torchrun's own
+cd "$run_dir" && {{ [ -s exit ] || {{ echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit; }}; }}
 """
 
 
@@ -270,7 +271,8 @@ async def start(transport: Transport, launch: Launch) -> None:
     """
     paths = launch.paths
     args = (
-        paths.run_dir, paths.job, str(paths.attempt), launch.run, launch.uid, launch_script(launch), load("rank.py")
+        paths.run_dir, paths.job, str(paths.attempt), launch.run, launch.uid, launch_script(launch),
+        load("rank.py"), load("reaper.py"),
     )  # fmt: skip
     outcome = await transport.run(load("start.sh"), args, timeout=START_TIMEOUT)
     _require(transport, outcome, "the launch failed")
@@ -301,10 +303,14 @@ class Process:
 
 @dataclass(frozen=True)
 class Stopped:
-    """What came of ending a run on one node: the pids that remain, and what ran there outside of torchrun's tree."""
+    """What came of ending a run on one node: the pids that remain, and what ran there outside of torchrun's tree.
+
+    `proved`: no process of it remains, not even one that nothing tells to be of the run. Else none was found.
+    """
 
     left: tuple[int, ...]
     detached: tuple[Process, ...]
+    proved: bool = False
 
 
 async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) -> Stopped:
@@ -319,7 +325,9 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) ->
     match = re.search(r"^left((?: [0-9]{1,10})*)$", outcome.text, re.MULTILINE)
     if not match:
         raise NodeRefused(transport.name, f"stopping gave no clear answer: {printable(outcome.text)[:100]}")
-    return Stopped(tuple(int(pid) for pid in match[1].split()), _processes(outcome.text))
+    left = tuple(int(pid) for pid in match[1].split())
+    proved = not left and outcome.text.rstrip().endswith("\nproved")
+    return Stopped(left, _processes(outcome.text), proved)
 
 
 async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[Process, ...]:

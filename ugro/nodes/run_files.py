@@ -86,8 +86,11 @@ class RunFiles:
 
     @property
     def over(self) -> bool:
-        """Whether torchrun is gone from the node, with or without an exit code."""
-        return self.claimed and not self.runner_alive
+        """Whether torchrun is gone from the node, with or without an exit code.
+
+        The runner may outlive it: it stays until what the ranks left running has ended.
+        """
+        return self.claimed and (self.exit_code is not None or not self.runner_alive)
 
 
 async def look(transport: Transport, runs: Sequence[RunPaths]) -> list[RunFiles]:

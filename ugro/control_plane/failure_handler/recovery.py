@@ -123,6 +123,7 @@ def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job
             "placement": None,
             "ranks": (),
             "abandoned": (),
+            "gone_from": (),
         }
         | dict.fromkeys(
             ("launched_at", "started_at", "ended_at", "unknown_since", "first_failure", "wish", "peak_mib", "alert"),

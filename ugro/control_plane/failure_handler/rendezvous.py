@@ -34,7 +34,7 @@ def waits_to_meet(job: Job, runs: Runs, now: float) -> bool:
         and job.started_at is not None
         and now - job.started_at >= PATIENCE
         and never_met(job)
-        and all(isinstance(run, RunFiles) and run.runner_alive and not run.ranks for run in runs.values())
+        and all(isinstance(run, RunFiles) and run.runner_alive and not (run.over or run.ranks) for run in runs.values())
     )
 
 

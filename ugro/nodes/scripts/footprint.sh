@@ -72,6 +72,10 @@ recorded() { # RUN: prints the pids in its files that are alive
         read -r pid started rest < "$file"
         alive "$pid" "$started" "$at_boot" && echo "$pid"
     done
+    plain "$1/adopted" || return 0
+    while read -r pid started; do
+        alive "$pid" "$started" "$at_boot" && echo "$pid"
+    done < "$1/adopted"
 }
 seek() { tokens=$(marked); }
 marked() { # prints the pid and the run of every process that carries UGRO_RUN, but for this script's own

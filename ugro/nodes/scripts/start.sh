@@ -1,10 +1,10 @@
-# usage: RUN_DIR JOB ATTEMPT RUN UID LAUNCH_SH RANK_PY
+# usage: RUN_DIR JOB ATTEMPT RUN UID LAUNCH_SH RANK_PY REAPER_PY
 # Starts launch.sh detached from this connection and prints its pid file. Harmless when it runs already.
 umask 077
 dir=$1; case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
 mkdir -p "$dir" && cd "$dir" || exit 73
 if [ ! -d claim ]; then
-    printf '%s' "$6" > launch.sh && printf '%s' "$7" > rank.py || exit 73
+    printf '%s' "$6" > launch.sh && printf '%s' "$7" > rank.py && printf '%s' "$8" > reaper.py || exit 73
     UGRO_JOB=$2 UGRO_ATTEMPT=$3 UGRO_RUN=$4 nohup setsid sh ./launch.sh < /dev/null >> log 2>&1 &
 fi
 waited=0

@@ -1,17 +1,26 @@
 # usage: RUN_DIR RUN GRACE_SECONDS|look
 # Ends every process of a run: SIGTERM, up to GRACE_SECONDS of patience, SIGKILL. Prints `left PID…`, and before that
 # `found PID WORDS` of each one that was there, outside of torchrun's own tree and no child of another. `look` only tells.
-# Members carry UGRO_RUN in their environment, or are recorded in the pid files (with their start times), or descend
-# from a member, or share a session with one: children that made their own session or wiped their environment too.
+# Members carry UGRO_RUN in their environment, or are recorded (with their start times), or descend from a member, or
+# share a session with one. Below reaper.py are all that ever descended from it; if that was killed, one may be missed
+# that wiped its environment, in a session of its own, since `adopted` was written. `proved` comes last if none can be.
 dir=$1; case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
-members() {
+read -r boot < /proc/sys/kernel/random/boot_id
+at_boot=; [ ! -s "$dir/pid" ] || read -r runner started at_boot < "$dir/pid"
+recorded() { # prints `seed PID STARTED [ROLE]` of each process that is named in a file of this boot
+    [ "$at_boot" = "$boot" ] || return
+    echo "seed $runner $started runner"
+    read -r pid started agent since 2>/dev/null < "$dir/reaper.pid" &&
+        printf '%s\n' "seed $pid $started reaper" "seed $agent $since agent"
+    cat "$dir"/rank-*.pid "$dir/adopted" 2>/dev/null | while read -r pid started rest; do echo "seed $pid $started"; done
+}
+members() { # prints `PID keeps|waits|works inside|below|outside`: runner and reaper keep, ancestors of what is recorded wait
     {
-        cat "$dir/pid" 2>/dev/null | while read -r pid started rest; do echo "seed $pid $started runner"; done
-        cat "$dir"/rank-*.pid 2>/dev/null | while read -r pid started rest; do echo "seed $pid $started"; done
+        recorded
         grep -lzxF "UGRO_RUN=$run" /proc/[0-9]*/environ 2>/dev/null
         cat /proc/[0-9]*/stat 2>/dev/null
     } | awk -v self="$$" '
-        $1 == "seed" { recorded[$2] = $3; if ($4) runner = $2; next }
+        $1 == "seed" { recorded[$2] = $3; if ($4) role[$2] = $4; if ($4 == "agent") known = 1; next }
         /^\/proc\/[0-9]+\/environ$/ { split($0, part, "/"); marked[part[3]] = 1; next }
         /^[0-9]+ \(.*\) [A-Za-z] / {
             pid = $1; sub(/^.*\) /, "")
@@ -20,9 +29,10 @@ members() {
         }
         END {
             own = session[self]
+            for (pid in recorded) if (recorded[pid] != started[pid]) { delete recorded[pid]; delete role[pid] }
             for (pid in parent) {
                 if (session[pid] == own) delete parent[pid]
-                else if (pid in marked || (pid in recorded && recorded[pid] == started[pid])) member[pid] = 1
+                else if (pid in marked || pid in recorded) member[pid] = 1
             }
             for (grown = 1; grown;) {
                 grown = 0
@@ -33,15 +43,18 @@ members() {
             }
             for (pid in member) if (pid in recorded)
                 for (up = parent[pid]; up in member; up = parent[up]) waits[up] = 1
+            for (pid in member) if (role[pid] == "runner" || role[pid] == "reaper") keeper[pid] = 1; else busy = 1
             for (pid in member) {
-                for (up = pid; up in member && up != runner;) up = parent[up]
-                print pid, (pid in waits ? "waits" : "works"), (up == runner ? "inside" : parent[pid] in member ? "below" : "outside")
+                for (up = pid; up in member && !(up in keeper) && role[up] != "agent";) up = parent[up]
+                inside = pid in keeper || role[up] == "agent" || (up in keeper && !known)
+                place = inside ? "inside" : parent[pid] in member && !(parent[pid] in keeper) ? "below" : "outside"
+                print pid, (pid in keeper && busy ? "keeps" : pid in waits ? "waits" : "works"), place
             }
         }'
 }
 send() { # SIGNAL works|all
     members | while read -r pid role place; do
-        if [ "$2" = all ] || [ "$role" = works ]; then kill "-$1" "$pid" 2>/dev/null; fi
+        if [ "$role" = works ] || { [ "$2" = all ] && [ "$role" != keeps ]; }; then kill "-$1" "$pid" 2>/dev/null; fi
     done
 }
 gone_within() { # TENTHS
@@ -62,6 +75,12 @@ send TERM all
 gone_within $(($3 * 10)) || {
     # First those that nobody waits for, so that their parents can still note how they ended.
     send KILL works
-    gone_within 10 || { send KILL all; gone_within 50; }
+    gone_within 10 || { send KILL all; gone_within 30 || { send KILL all; gone_within 20; }; }
 }
-echo left $(members | while read -r pid rest; do echo "$pid"; done)
+left=$(members | while read -r pid role place; do echo "$pid"; done)
+echo left $left
+[ -n "$left" ] && exit
+# The reaper saw the last of them end; or nothing was ever started; or the machine has been down since.
+if [ -e "$dir/gone" ] || [ ! -e "$dir/claim" ] || { [ -n "$at_boot" ] && [ "$at_boot" != "$boot" ]; }; then
+    echo proved
+fi
