@@ -167,13 +167,6 @@ RECENT = 10
 """Ended jobs that `status` and the shell's completion show when nothing more is asked for."""
 
 
-def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Ids and names for the shell's completion, from the records alone."""
-    store = App(None).store
-    jobs = [*store.live(pass_over), *store.recent(RECENT, pass_over)]
-    return [word for job in jobs for word in dict.fromkeys((job.id, job.name)) if word.startswith(incomplete)]
-
-
 class Whole(click.IntRange):
     """A whole number within bounds, both included; what it is not is told without the language of programs."""
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import click
 
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option
+from ugro.cli.complete import complete_drained, complete_node, nodes_option
 from ugro.cli.output import (
     RANK_COLOURS,
     SHORT_UUID,
@@ -55,7 +56,7 @@ def nodes(app: App, as_json: bool) -> None:
 
 
 @command()
-@click.argument("node")
+@click.argument("node", shell_complete=complete_node)
 @click.option("--reason", help="Why; it is shown wherever the node is.")
 @json_option
 def drain(app: App, node: str, reason: str | None, as_json: bool) -> None:
@@ -77,7 +78,7 @@ def drain(app: App, node: str, reason: str | None, as_json: bool) -> None:
 
 
 @command()
-@click.argument("node")
+@click.argument("node", shell_complete=complete_drained)
 @json_option
 def undrain(app: App, node: str, as_json: bool) -> None:
     """Give NODE jobs again."""
@@ -91,7 +92,7 @@ def undrain(app: App, node: str, as_json: bool) -> None:
 
 
 @command()
-@click.option("--on", "names", metavar="NODES", help="Comma-separated. Default: all nodes.")
+@nodes_option
 @json_option
 def measure(app: App, names: str | None, as_json: bool) -> int:
     """Measure how fast each idle GPU trains, so that mixed GPUs can share a batch by speed.
@@ -175,7 +176,7 @@ def news_line(event: Event) -> str:
 
 
 @command(context_settings={"ignore_unknown_options": False})
-@click.option("--on", "names", metavar="NODES", help="Comma-separated. Default: all nodes.")
+@nodes_option
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...")
 @json_option
 def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> int:

@@ -13,6 +13,7 @@ import click
 from rich.text import Text
 
 from ugro.cli.app import App, command, json_option, moment_option
+from ugro.cli.complete import complete_node
 from ugro.cli.output import SHORT_UUID, console, print_json, stamp, table
 from ugro.common.models import GpuLook
 from ugro.common.text import clock, printable, size
@@ -53,7 +54,7 @@ class GpuPast:
 
 
 @command()
-@click.argument("names", nargs=-1, metavar="[NODE]...")
+@click.argument("names", nargs=-1, metavar="[NODE]...", shell_complete=complete_node)
 @click.option(
     "--since",
     default="6h",

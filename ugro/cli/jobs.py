@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from ugro.cli.announce import going_on
-from ugro.cli.app import App, Whole, command, complete_job, json_option
+from ugro.cli.app import App, Whole, command, json_option
+from ugro.cli.complete import complete_job
 from ugro.cli.follow import (
     SYNC_WITHIN,
     follow,

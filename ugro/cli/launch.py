@@ -20,6 +20,7 @@ from ugro.cli.announce import (
     tell_what_stays,
 )
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
+from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
 from ugro.cli.consent import Consent
 from ugro.cli.output import console, end_in_words, print_json, ranks_table
 from ugro.common.errors import InputError, JobFailed
@@ -58,12 +59,17 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
     epilog=EXAMPLES,
     context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
 )
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
 @click.option("-m", "--module", is_flag=True, default=None, help="SCRIPT is a module, as for torchrun: pkg.train.")
 @click.option(
     "--no-python", is_flag=True, default=None, help="SCRIPT is a program: ./train.sh, or one in the nodes' PATH."
 )
-@click.option("--nodes", metavar="N|NAMES", help="How many nodes, or which (comma-separated). Default: all.")
+@click.option(
+    "--nodes",
+    shell_complete=complete_nodes,
+    metavar="N|NAMES",
+    help="How many nodes, or which (comma-separated). Default: all.",
+)
 @click.option("--gpus-per-node", type=Whole(min=0), metavar="N", help="Default: all GPUs of a node; 0: a CPU rank.")
 @click.option("--name", help="What to call the job; works wherever its id does.")
 @click.option(
@@ -74,7 +80,11 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
 @click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner; 0 is usual.")
 @click.option("--hold", is_flag=True, default=None, help="Submit it held: it waits for `ugro release`.")
 @click.option(
-    "--after", multiple=True, metavar="JOB[:any]", help="Start when JOB has succeeded (:failure failed, :any ended)."
+    "--after",
+    multiple=True,
+    shell_complete=complete_jobs_listed,
+    metavar="JOB[:any]",
+    help="Start when JOB has succeeded (:failure failed, :any ended).",
 )
 @click.option("--not-before", metavar="TIME", help="Do not start earlier: +2h, 22:30, 2026-11-24T22:30.")
 @click.option("--time", "time_limit", metavar="TIME", help="End it after so long: 2h, 90m. Lets shorter jobs go ahead.")
@@ -85,7 +95,12 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
 @click.option(
     "--on-failure", multiple=True, metavar="[CAUSE=]ask|retry|fail", help="Propose and wait, try again, or neither."
 )
-@click.option("--checkpoints", metavar="DIR", help="Where the script saves, if not in its own folder.")
+@click.option(
+    "--checkpoints",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where the script saves, if not in its own folder.",
+)
 @click.option("--resume-with", metavar="WORDS", help="How it is told to go on: '--resume_from_checkpoint {path}'.")
 @click.option("--follow", "following", is_flag=True, help="Show its logs until it has ended; exit code 1 if it failed.")
 @click.option("--dry-run", is_flag=True, help="Print exactly what would run on each node, and start nothing.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import io
@@ -60,6 +61,9 @@ COMMANDS = {
     "completion": ("ugro.cli.completion", "completion", "Print the shell completion script."),
 }
 
+COMPLETION = "_UGRO_COMPLETE"
+"""The variable by which the shell's completion script asks."""
+
 EPILOG = """\b
 Exit codes: 0 done; 1 the followed or waited-for job failed, or did not save; 2 wrong input, inventory or job spec;
 3 nodes unreachable or not trusted; 4 state directory unreadable or locked; 130 interrupted."""
@@ -115,6 +119,7 @@ class LazyGroup(click.Group):
 @click.option(
     "--inventory",
     metavar="FILE",
+    type=click.Path(),
     help="The machines. Else $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
 )
 @click.pass_context
@@ -127,6 +132,8 @@ def cli(ctx: click.Context, inventory: str | None) -> None:
 
 def main() -> NoReturn:
     """Run the command line; every error a person can cause ends in one line, a hint and an exit code."""
+    if os.environ.get(COMPLETION, "").endswith("_complete"):
+        _complete()
     as_json = "--json" in sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
     if sys.stdout is None or sys.stderr is None:  # closed by the shell (`>&-`): then we write to nobody
         nobody = open(os.devnull, "w")  # noqa: SIM115
@@ -153,6 +160,14 @@ def main() -> NoReturn:
         where = f"{error.filename}: " if error.filename else ""
         _report({"code": "system", "message": f"{where}{error.strerror or error}", "hint": ""}, as_json)
         sys.exit(EXIT_INPUT)
+
+
+def _complete() -> NoReturn:
+    """Answer the shell that completes a line. Whatever is wrong, nothing is printed over what the person types."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(Exception):
+        importlib.import_module("ugro.cli.completion")  # knows the peculiarities of shells
+        cli.main(prog_name="ugro", complete_var=COMPLETION)
+    sys.exit(EXIT_OK)
 
 
 def _report(error: dict[str, Any], as_json: bool) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from ugro.cli.announce import CodeProgress, announce, gpus_come_free
-from ugro.cli.app import App, command, complete_job, json_option
+from ugro.cli.app import App, command, json_option
+from ugro.cli.complete import complete_job
 from ugro.cli.consent import confirm
 from ugro.cli.output import checkpoint_document, console, job_document, print_json, stamp, table, title
 from ugro.cli.status import look, tell_unsettled

@@ -6,7 +6,8 @@ import time
 
 import click
 
-from ugro.cli.app import UNATTENDED, App, Whole, command, complete_job, json_option
+from ugro.cli.app import UNATTENDED, App, Whole, command, json_option
+from ugro.cli.complete import complete_job
 from ugro.cli.output import job_document, print_json, stamp, state_in_words, title
 from ugro.cli.status import as_it_is, look, tell_unsettled
 from ugro.common.errors import InputError, RecordUnreadable
@@ -14,6 +15,7 @@ from ugro.common.job_spec import PRIORITIES
 from ugro.common.models import Job, JobState
 from ugro.common.text import one_line, printable
 from ugro.control_plane import scheduler
+from ugro.control_plane.accepted import accepts
 from ugro.control_plane.forecast import Forecast, forecast
 from ugro.control_plane.queue import read_queue
 
@@ -25,7 +27,7 @@ from ugro.control_plane.queue import read_queue
 def hold(app: App, job: str, reason: str, as_json: bool) -> None:
     """Keep a queued JOB (id or name) from starting until `ugro release`. What runs is not touched."""
     said = f"held: {one_line(reason)}" if reason else "held"
-    held = _change_waiting(app, job, {"state": JobState.HELD, "reason": said}, "held", said)
+    held = _change_waiting(app, job, {"state": JobState.HELD, "reason": said}, "hold", "held", said)
     _tell(app, held, f"{title(held)} is held; let it go: ugro release {held.id}", as_json)
 
 
@@ -34,7 +36,7 @@ def hold(app: App, job: str, reason: str, as_json: bool) -> None:
 @json_option
 def release(app: App, job: str, as_json: bool) -> None:
     """Let a held JOB (id or name) take its turn again, at its old place in the queue."""
-    released = _change_waiting(app, job, {"state": JobState.QUEUED, "reason": ""}, "released", "")
+    released = _change_waiting(app, job, {"state": JobState.QUEUED, "reason": ""}, "release", "released", "")
     _tell(app, released, f"{title(released)} is queued again; it starts at the next tick that has room for it", as_json)
 
 
@@ -44,11 +46,11 @@ def release(app: App, job: str, as_json: bool) -> None:
 @json_option
 def reprioritize(app: App, job: str, priority: int, as_json: bool) -> None:
     """Give a waiting JOB (id or name) another PRIORITY: higher starts sooner, 0 is usual, -1000 to 1000."""
-    changed = _change_waiting(app, job, {"priority": priority}, "priority", f"priority {priority}")
+    changed = _change_waiting(app, job, {"priority": priority}, "reprioritize", "priority", f"priority {priority}")
     _tell(app, changed, f"{title(changed)} has priority {priority} now", as_json)
 
 
-def _change_waiting(app: App, reference: str, changed: dict[str, object], kind: str, message: str) -> Job:
+def _change_waiting(app: App, reference: str, changed: dict[str, object], request: str, kind: str, message: str) -> Job:
     """Change a job that has not started.
 
     Raises:
@@ -57,12 +59,12 @@ def _change_waiting(app: App, reference: str, changed: dict[str, object], kind: 
     found = app.store.find(reference)
     with app.store.lock():
         job = app.store.job(found.id)
-        if job.state not in (JobState.QUEUED, JobState.HELD) or job.wish:
+        if not (job.wish or any(getattr(job, field) != value for field, value in changed.items())):
+            return job
+        if not accepts(request, job):
             raise InputError(
                 f"{state_in_words(job)}; only a job that waits can be changed", f"see: ugro status {job.id}"
             )
-        if all(getattr(job, field) == value for field, value in changed.items()):
-            return job
         return app.store.update(job.id, lambda job: job.model_copy(update=changed), kind, message)
 
 

@@ -15,13 +15,15 @@ from pydantic import ValidationError
 from rich.text import Text
 
 from ugro.cli.announce import CodeProgress, announce, gpus_come_free, tell_what_stays
-from ugro.cli.app import App, Whole, command, complete_job, json_option
+from ugro.cli.app import App, Whole, command, json_option
+from ugro.cli.complete import complete_folder, complete_job, complete_nodes
 from ugro.cli.consent import Consent, confirm
 from ugro.cli.output import checkpoint_document, console, job_document, print_json, table, title
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size, some
+from ugro.control_plane.accepted import accepts
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.handler import script_of
@@ -45,7 +47,13 @@ DIGEST_SHOWN = 12
 
 @command()
 @click.argument("job", shell_complete=complete_job)
-@click.option("--checkpoints", "directory", metavar="DIR", help="Where they are, if the job did not say.")
+@click.option(
+    "--checkpoints",
+    "directory",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where they are, if the job did not say.",
+)
 @click.option("--pull", is_flag=True, help="Bring the last whole one to this machine.")
 @json_option
 def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: bool) -> None:
@@ -80,8 +88,16 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: 
 @click.argument("job", shell_complete=complete_job)
 @click.option("--from", "step", type=Whole(min=0), metavar="STEP", help="Not the last whole checkpoint; 0: anew.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Another value for an argument.")
-@click.option("--nodes", metavar="N|NODES", help="Another number of nodes, or their names.")
-@click.option("--checkpoints", "directory", metavar="DIR", help="Where the checkpoints are, if the job did not say.")
+@click.option(
+    "--nodes", shell_complete=complete_nodes, metavar="N|NODES", help="Another number of nodes, or their names."
+)
+@click.option(
+    "--checkpoints",
+    "directory",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where the checkpoints are, if the job did not say.",
+)
 @click.option("--resume-with", metavar="WORDS", help="How the script is told: '--resume_from_checkpoint {path}'.")
 @click.option("--new-code", is_flag=True, help="With the files of its working directory as they are now.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -104,7 +120,7 @@ def resume(
     --new-code it is the script as it is now, for instance mended; what the job wrote on the nodes stays there.
     """
     found = app.settled(app.store.find(job))
-    if not found.state.ended:
+    if not accepts("resume", found):
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
     spec, wanted = asked_with(app, found, directory, resume_with), dict(map(_setting, settings))
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ugro.cli.app import LOOK_WITHIN, RECENT, UNATTENDED, App, command, complete_job, json_option, moment_option
+from ugro.cli.app import LOOK_WITHIN, RECENT, UNATTENDED, App, command, json_option, moment_option
+from ugro.cli.complete import complete_job
 from ugro.cli.output import (
     console,
     job_document,

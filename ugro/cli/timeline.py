@@ -6,7 +6,8 @@ import contextlib
 
 import click
 
-from ugro.cli.app import App, command, complete_job, json_option, moment_option
+from ugro.cli.app import App, command, json_option, moment_option
+from ugro.cli.complete import complete_job, complete_node
 from ugro.cli.output import event_document, print_json
 from ugro.cli.status import as_it_is, tell_unsettled
 from ugro.common.errors import InputError
@@ -19,7 +20,7 @@ SHOWN = 50
 @command()
 @click.argument("job", required=False, shell_complete=complete_job)
 @click.option("--since", callback=moment_option, metavar="TIME", help="Only later ones: 2h (ago), 22:30, 2026-11-24.")
-@click.option("--node", help="Only of this node.")
+@click.option("--node", shell_complete=complete_node, help="Only of this node.")
 @click.option("--all", "everything", is_flag=True, help=f"Without a JOB only the last {SHOWN} are shown.")
 @json_option
 def events(app: App, job: str | None, since: float | None, node: str | None, everything: bool, as_json: bool) -> None:

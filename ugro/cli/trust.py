@@ -9,6 +9,7 @@ import asyncssh
 import click
 
 from ugro.cli.app import App, command
+from ugro.cli.complete import complete_node
 from ugro.common.config import NodeConfig
 from ugro.common.errors import HostKeyChanged, HostKeyUnknown, InputError
 from ugro.common.text import printable
@@ -19,7 +20,7 @@ from ugro.nodes.transport.ssh_config import Settings
 
 
 @command()
-@click.argument("node")
+@click.argument("node", shell_complete=complete_node)
 @click.option("--fingerprint", metavar="SHA256:…", help="Agree without being asked, if one of its keys has this one.")
 @click.option("--replace", is_flag=True, help="Replace the key on record, e.g. after the machine was reinstalled.")
 def trust(app: App, node: str, fingerprint: str | None, replace: bool) -> None:
