@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from ugro.cli.output import (
     print_problems,
     table,
 )
+from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, NodeError, StateLocked
 from ugro.common.models import Drain, Event
 from ugro.common.text import one_line, printable
@@ -56,39 +58,43 @@ def nodes(app: App, as_json: bool) -> None:
 
 
 @command()
-@click.argument("node", shell_complete=complete_node)
+@several("NODE", complete_node)
 @click.option("--reason", help="Why; it is shown wherever the node is.")
 @json_option
-def drain(app: App, node: str, reason: str | None, as_json: bool) -> None:
-    """Give NODE no new jobs. What runs there goes on."""
-    name = app.cluster.node(node).name
+def drain(app: App, names: tuple[str, ...], reason: str | None, as_json: bool) -> int:
+    """Give each NODE no new jobs. What runs there goes on."""
     if reason is None and not sys.stdin.isatty():
-        raise InputError("a reason is needed, for whoever wonders later", f"ugro drain {name} --reason 'new fan'")
-    reason = one_line(reason if reason is not None else click.prompt("Reason", err=True))
-    if not reason:
+        again = f"ugro drain {shlex.join(names)} --reason 'new fan'"
+        raise InputError("a reason is needed, for whoever wonders later", again)
+    said = one_line(reason if reason is not None else click.prompt("Reason", err=True))
+    if not said:
         raise InputError("the reason is empty")
-    with app.store.lock():
-        app.store.drain(Drain(node=name, reason=reason, since=time.time()))
-        running = [job.id for job in app.store.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
-    if as_json:
-        print_json({"node": name, "drained": True, "reason": reason, "running": running})
-        return
-    rest = f"; {', '.join(running)} goes on there" if running else ""
-    click.echo(f"{name} gets no new jobs{rest}. Take it back: ugro undrain {name}")
+
+    def one(name: str) -> Did:
+        app.cluster.node(name)
+        with app.store.lock():
+            app.store.drain(Drain(node=name, reason=said, since=time.time()))
+            running = [job.id for job in app.store.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
+        rest = f"; {', '.join(running)} goes on there" if running else ""
+        words = f"{name} gets no new jobs{rest}. Take it back: ugro undrain {name}"
+        return {"node": name, "drained": True, "reason": said, "running": running}, words
+
+    return for_each(names, one, as_json)
 
 
 @command()
-@click.argument("node", shell_complete=complete_drained)
+@several("NODE", complete_drained)
 @json_option
-def undrain(app: App, node: str, as_json: bool) -> None:
-    """Give NODE jobs again."""
-    name = app.cluster.node(node).name
-    with app.store.lock():
-        was = app.store.undrain(name)
-    if as_json:
-        print_json({"node": name, "drained": False})
-    else:
-        click.echo(f"{name} gets jobs again" if was else f"{name} was not drained")
+def undrain(app: App, names: tuple[str, ...], as_json: bool) -> int:
+    """Give each NODE jobs again."""
+
+    def one(name: str) -> Did:
+        app.cluster.node(name)
+        with app.store.lock():
+            was = app.store.undrain(name)
+        return {"node": name, "drained": False}, f"{name} gets jobs again" if was else f"{name} was not drained"
+
+    return for_each(names, one, as_json)
 
 
 @command()

@@ -23,10 +23,11 @@ from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
 from ugro.cli.consent import Consent
 from ugro.cli.output import console, end_in_words, print_json, ranks_table
-from ugro.common.errors import InputError, JobFailed
-from ugro.common.job_spec import PRIORITIES, JobSpec, job_spec, load_job_spec
+from ugro.common.errors import InputError, JobFailed, JobSpecError
+from ugro.common.job_spec import OPTIONS, PRIORITIES, JobSpec, job_spec, load_job_spec
 from ugro.common.models import CodeVersion, Job, JobState
-from ugro.common.text import printable
+from ugro.common.text import exactly, printable
+from ugro.common.units import parse_duration
 from ugro.control_plane.command import interpreter_hint
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.aftermath import once_mended
@@ -83,11 +84,16 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
     "--after",
     multiple=True,
     shell_complete=complete_jobs_listed,
-    metavar="JOB[:any]",
+    metavar="JOB[:any],…",
     help="Start when JOB has succeeded (:failure failed, :any ended).",
 )
 @click.option("--not-before", metavar="TIME", help="Do not start earlier: +2h, 22:30, 2026-11-24T22:30.")
-@click.option("--time", "time_limit", metavar="TIME", help="End it after so long: 2h, 90m. Lets shorter jobs go ahead.")
+@click.option(
+    "--time",
+    "time_limit",
+    metavar="TIME",
+    help="End it after so long: 90m, 1h30m, or as in Slurm: 90 (minutes), 1:30:00, 1-12. Lets shorter jobs go ahead.",
+)
 @click.option(
     "--time-warning", metavar="TIME", help="SIGUSR2 so long before. Default: a tenth of the time, at most 5m."
 )
@@ -126,6 +132,7 @@ def launch(
     script_args = click.get_current_context().meta["ugro.script_args"]
     spec = read_spec(app, words, script_args, options)
     if dry_run:
+        _tell_times(spec)
         _dry_run(app, spec, as_json)
         return 0
     note = _note_on_name(app, spec)
@@ -133,6 +140,7 @@ def launch(
         click.echo(f"note: {note}", err=True)
     selection = choose_code(spec)
     if not as_json:
+        _tell_times(spec)
         tell_what_stays(selection)
     consent = Consent(yes, takeover)
     with CodeProgress() as progress:
@@ -160,8 +168,9 @@ def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], op
     """
     given = {key: value for key, value in options.items() if value not in (None, ())}
     rules = {key: given.pop(name) for name, key in (("checkpoints", "dir"), ("resume_with", "resume")) if name in given}
+    given |= {key: _span(key, given[key]) for key in ("time_limit", "time_warning", "grace") if key in given}
     if "after" in given:
-        given["after"] = tuple(_by_id(app, word) for word in given["after"])
+        given["after"] = tuple(_by_id(app, word.strip()) for words in given["after"] for word in words.split(","))
     if words and not words[0].startswith("-"):
         first, *rest = words
         how = "-m " if given.get("module") else "--no-python " if given.get("no_python") else ""
@@ -192,6 +201,18 @@ def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], op
             "no script is named", f"ugro launch train.py, or set defaults: script: in {app.inventory.path}"
         )
     return job_spec(script=_relative(default), args=(*words, *script_args), checkpoints=rules or None, **given)
+
+
+def _span(key: str, text: str) -> float:
+    """Seconds of a duration on the command line, where a bare number counts minutes, as in Slurm.
+
+    Raises:
+        JobSpecError: it is none.
+    """
+    try:
+        return parse_duration(text, bare="m")
+    except ValueError as error:
+        raise JobSpecError(f"--{OPTIONS.get(key, key).replace('_', '-')}: found {text!r}: {error}") from None
 
 
 def _meant(word: str) -> str:
@@ -226,6 +247,14 @@ async def _submit_and_start(
     job = submit(app.store, spec, selection, predicted)
     with going_on(job):
         return await app.started(controller, job.id)
+
+
+def _tell_times(spec: JobSpec) -> None:
+    """Say beside the output how the durations were understood that somebody gave."""
+    said = {"time limit": spec.time_limit, "warned before": spec.time_warning, "grace": spec.grace}
+    words = [f"{name} {exactly(seconds)}" for name, seconds in said.items() if seconds is not None]
+    if words:
+        click.echo(", ".join(words), err=True)
 
 
 def _note_on_name(app: App, spec: JobSpec) -> str | None:

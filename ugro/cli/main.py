@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ugro.common.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, UgroError
+from ugro.common.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, Declined, UgroError
 
 # name: (module, attribute, help); the order is the order of `ugro --help`
 COMMANDS = {
@@ -66,7 +66,7 @@ COMPLETION = "_UGRO_COMPLETE"
 
 EPILOG = """\b
 Exit codes: 0 done; 1 the followed or waited-for job failed, or did not save; 2 wrong input, inventory or job spec;
-3 nodes unreachable or not trusted; 4 state directory unreadable or locked; 130 interrupted."""
+3 nodes unreachable or not trusted; 4 state directory unreadable or locked; 5 you answered no; 130 interrupted."""
 
 
 class LazyGroup(click.Group):
@@ -143,22 +143,28 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
     try:
         sys.exit(cli.main(prog_name="ugro", standalone_mode=False) or EXIT_OK)
+    except Declined as error:
+        if as_json:
+            report(error.as_dict(), as_json)
+        else:
+            click.echo(error.message, err=True)
+        sys.exit(error.exit_code)
     except UgroError as error:
-        _report(error.as_dict(), as_json)
+        report(error.as_dict(), as_json)
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:  # a group without its subcommand, which is answered by its help
         click.echo(error.format_message(), err=True)
         sys.exit(EXIT_INPUT)
     except click.ClickException as error:
         usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ugro"
-        _report({"code": "usage", "message": error.format_message(), "hint": f"see: {usage} --help"}, as_json)
+        report({"code": "usage", "message": error.format_message(), "hint": f"see: {usage} --help"}, as_json)
         sys.exit(EXIT_INPUT)
     except (KeyboardInterrupt, click.Abort):
-        _report({"code": "interrupted", "message": "interrupted", "hint": ""}, as_json)
+        report({"code": "interrupted", "message": "interrupted", "hint": ""}, as_json)
         sys.exit(EXIT_INTERRUPTED)
     except OSError as error:  # what the disk or the terminal says, where no command knew better
         where = f"{error.filename}: " if error.filename else ""
-        _report({"code": "system", "message": f"{where}{error.strerror or error}", "hint": ""}, as_json)
+        report({"code": "system", "message": f"{where}{error.strerror or error}", "hint": ""}, as_json)
         sys.exit(EXIT_INPUT)
 
 
@@ -170,7 +176,8 @@ def _complete() -> NoReturn:
     sys.exit(EXIT_OK)
 
 
-def _report(error: dict[str, Any], as_json: bool) -> None:
+def report(error: dict[str, Any], as_json: bool) -> None:
+    """Tell of an error on stderr: what happened, and what to do next."""
     if as_json:
         click.echo(json.dumps({"error": error}), err=True)
         return

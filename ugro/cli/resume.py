@@ -19,7 +19,7 @@ from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.complete import complete_folder, complete_job, complete_nodes
 from ugro.cli.consent import Consent, confirm
 from ugro.cli.output import checkpoint_document, console, job_document, print_json, table, title
-from ugro.common.errors import InputError, JobSpecError
+from ugro.common.errors import Declined, InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size, some
@@ -286,7 +286,7 @@ def _agree(yes: bool) -> None:
     if not sys.stdin.isatty():
         raise InputError("nobody is there to agree", "say --yes to resume without a question")
     if not confirm("Resume?", default=True):
-        raise click.Abort
+        raise Declined
 
 
 def _table(found: list[Checkpoint], kept: dict[str, Checkpoint]) -> Any:
