@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).parent / "golden" / "launch.sh"
 TORCHRUN = """#!/bin/sh
 # Stands for `python -m torch.distributed.run`: starts rank.py as torchrun would, in a session of its own.
 while [ "${1%%rank.py}" = "$1" ]; do shift; done
-RANK=0 setsid --wait %s "$@"
+RANK=0 /usr/bin/setsid --wait %s "$@"
 """
 
 
@@ -104,6 +104,14 @@ async def test_a_rank_leaves_its_own_exit_code(home: Path, node: LocalTransport)
     assert [(rank.rank, rank.exit_code, rank.signal, rank.alive) for rank in run.ranks] == [(0, 3, None, False)]
     assert read(home, "rank-0.log") == "hello job-001 ['a b', '$(touch pwned)', '\\'\"', 'new\\nline', '../..']\n"
     assert not list(home.rglob("pwned"))
+
+
+async def test_an_environment_of_the_job_does_not_break_what_notes_its_end(home: Path, node: LocalTransport) -> None:
+    script(home, "import os, sys; print(os.environ['PATH']); sys.exit(5)")
+    plan = launch(home, env=(("PATH", "/nowhere:$PATH"),))
+    await process_manager.start(node, plan)
+    run = await until(node, plan, "over")
+    assert (run.exit_code, read(home, "rank-0.log")) == (5, "/nowhere:$PATH\n"), "a value is taken as it stands"
 
 
 async def test_a_rank_that_dies_of_a_signal(home: Path, node: LocalTransport) -> None:

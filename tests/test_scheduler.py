@@ -96,6 +96,11 @@ def test_a_gang_starts_whole_or_not_at_all_and_says_who_holds_what() -> None:
     assert not schedule(case).starts and reasons(case) == {"job-002": "b is held by job-001"}
 
 
+def test_a_cpu_rank_waits_for_the_cpu_of_a_node_and_not_for_its_gpus() -> None:
+    case = queue(TWO, [waiting(2, nodes=("a",), gpus_per_node=0)], [holds(1, "a-0"), holds(3, "cpu:a")])
+    assert reasons(case) == {"job-002": "the CPU of a is held by job-003"}
+
+
 def test_a_job_with_an_obstacle_is_passed_over() -> None:
     case = queue(TWO, [waiting(1, None, HELD), waiting(2)])
     assert started(schedule(case)) == ["job-002"]

@@ -132,8 +132,11 @@ def _read_script(script: str, args: tuple[str, ...], module: bool, no_python: bo
         spec, directory = JobSpec.model_construct(script=script, args=args, module=module, no_python=no_python), Path()
     else:
         spec = load_job_spec(Path(script))
-        spec, directory = spec.model_copy(update={"args": (*spec.args, *args)}), Path(script).parent / spec.workdir
-    require_source(directory, spec)
+        spec, directory = (
+            spec.model_copy(update={"args": (*spec.args, *args)}),
+            Path(script).parent / Path(spec.workdir).expanduser(),
+        )
+    require_source(directory, spec, start=("ugro", "estimate"))
     return spec
 
 

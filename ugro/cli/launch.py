@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import shlex
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -22,13 +20,13 @@ from ugro.cli.announce import (
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
 from ugro.cli.consent import Consent
+from ugro.cli.launch_spec import line_so_far, read_spec
 from ugro.cli.output import console, end_in_words, print_json, ranks_table
-from ugro.common.errors import InputError, JobFailed, JobSpecError
-from ugro.common.job_spec import OPTIONS, PRIORITIES, JobSpec, job_spec, load_job_spec
+from ugro.common.errors import InputError, JobFailed
+from ugro.common.fields import without_effect
+from ugro.common.job_spec import PRIORITIES, JobSpec
 from ugro.common.models import CodeVersion, Job, JobState
 from ugro.common.text import exactly, printable
-from ugro.common.units import parse_duration
-from ugro.control_plane.command import interpreter_hint
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.aftermath import once_mended
 from ugro.control_plane.forecast import Forecast
@@ -40,9 +38,6 @@ from ugro.control_plane.scheduler import check_request, placement_of, placement_
 from ugro.control_plane.submission import choose_code, namesake, submit
 from ugro.nodes.code_sync import Selection
 from ugro.nodes.pool import Pool
-
-ALIKE = 0.7
-"""How alike a word and an option are, of 1, for the option to be what was meant."""
 
 EXAMPLES = """\b
 Examples:
@@ -71,7 +66,8 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
     metavar="N|NAMES",
     help="How many nodes, or which (comma-separated). Default: all.",
 )
-@click.option("--gpus-per-node", type=Whole(min=0), metavar="N", help="Default: all GPUs of a node; 0: a CPU rank.")
+@click.option("--gpus-per-node", type=Whole(min=0), metavar="N", help="Default: all GPUs of a node; 0: one CPU rank.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable of every rank's environment.")
 @click.option("--name", help="What to call the job; works wherever its id does.")
 @click.option(
     "--vram",
@@ -130,17 +126,19 @@ def launch(
     if as_json and following:
         raise InputError("--json prints one document, so it does not go with --follow", "use: ugro wait JOB --json")
     script_args = click.get_current_context().meta["ugro.script_args"]
-    spec = read_spec(app, words, script_args, options)
+    start = line_so_far(click.get_current_context())
+    spec = read_spec(app, words, script_args, options, start)
     if dry_run:
         _tell_times(spec)
-        _dry_run(app, spec, as_json)
+        _dry_run(app, spec, as_json, start)
         return 0
     note = _note_on_name(app, spec)
     if note and not as_json:
         click.echo(f"note: {note}", err=True)
-    selection = choose_code(spec)
+    selection = choose_code(spec, start=start)
     if not as_json:
         _tell_times(spec)
+        _tell_of_env(app, spec)
         tell_what_stays(selection)
     consent = Consent(yes, takeover)
     with CodeProgress() as progress:
@@ -158,80 +156,6 @@ def launch(
     if job.state == JobState.FAILED:
         raise JobFailed(f"{job.id} did not start: {job.reason}", f"see: ugro status {job.id}")
     return _follow(app, job) if following else 0
-
-
-def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], options: dict[str, Any]) -> JobSpec:
-    """The job spec of any of the three forms; options on the command line win over the file.
-
-    Raises:
-        InputError, JobSpecError: with what is wrong and what is expected.
-    """
-    given = {key: value for key, value in options.items() if value not in (None, ())}
-    rules = {key: given.pop(name) for name, key in (("checkpoints", "dir"), ("resume_with", "resume")) if name in given}
-    given |= {key: _span(key, given[key]) for key in ("time_limit", "time_warning", "grace") if key in given}
-    if "after" in given:
-        given["after"] = tuple(_by_id(app, word.strip()) for words in given["after"] for word in words.split(","))
-    if words and not words[0].startswith("-"):
-        first, *rest = words
-        how = "-m " if given.get("module") else "--no-python " if given.get("no_python") else ""
-        if rest:
-            hint = "" if how else interpreter_hint(Path(), (*words, *script_args))
-            raise InputError(
-                f"{printable(rest[0])!r} is not an option of `ugro launch`",
-                hint
-                or f"{_meant(rest[0])}what the script should get stands after --: "
-                f"ugro launch {how}{shlex.quote(first)} -- {shlex.join(rest)}",
-            )
-        if Path(first).suffix in (".yaml", ".yml") and not how:
-            spec = load_job_spec(Path(first))
-            given = {"after": tuple(_by_id(app, word) for word in spec.after)} | given
-            workdir = str(Path(first).parent / spec.workdir)  # as the file says it, from where the file is
-            if rules:
-                given["checkpoints"] = spec.checkpoints.model_dump() | rules
-            return job_spec(**(spec.model_dump() | given | {"args": (*spec.args, *script_args), "workdir": workdir}))
-        script = first if given.get("module") else _relative(first)
-        if given.get("no_python") and script != first:
-            script = f"./{script}"  # a name alone would be looked for in PATH
-        return job_spec(script=script, args=script_args, checkpoints=rules or None, **given)
-    if "module" in given or "no_python" in given:
-        raise InputError("no module or program is named", "name it: ugro launch -m pkg.train")
-    default = app.inventory.script
-    if not default:
-        raise InputError(
-            "no script is named", f"ugro launch train.py, or set defaults: script: in {app.inventory.path}"
-        )
-    return job_spec(script=_relative(default), args=(*words, *script_args), checkpoints=rules or None, **given)
-
-
-def _span(key: str, text: str) -> float:
-    """Seconds of a duration on the command line, where a bare number counts minutes, as in Slurm.
-
-    Raises:
-        JobSpecError: it is none.
-    """
-    try:
-        return parse_duration(text, bare="m")
-    except ValueError as error:
-        raise JobSpecError(f"--{OPTIONS.get(key, key).replace('_', '-')}: found {text!r}: {error}") from None
-
-
-def _meant(word: str) -> str:
-    """The option of `ugro launch` that somebody mistyped, as a question; nothing where none is like it."""
-    options = [name for param in launch.params for name in param.opts if name.startswith("--")]
-    near = difflib.get_close_matches(word.partition("=")[0], options, 1, ALIKE) if word.startswith("--") else []
-    return f"did you mean {near[0]}? Else " if near else ""
-
-
-def _relative(script: str) -> str:
-    """A script inside the working directory as a path from there; others are left for the spec to refuse."""
-    path = Path(script)
-    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else script
-
-
-def _by_id(app: App, dependency: str) -> str:
-    """A dependency with the id of its job, which stays the same when another job gets the name."""
-    name, colon, when = dependency.partition(":")
-    return f"{app.store.find(name).id}{colon}{when}"
 
 
 async def _submit_and_start(
@@ -255,6 +179,13 @@ def _tell_times(spec: JobSpec) -> None:
     words = [f"{name} {exactly(seconds)}" for name, seconds in said.items() if seconds is not None]
     if words:
         click.echo(", ".join(words), err=True)
+
+
+def _tell_of_env(app: App, spec: JobSpec) -> None:
+    """Say which variables of the inventory a rank will not find as they stand there."""
+    for name in candidates(spec, app.inventory):
+        for variable, reason in without_effect(app.inventory.nodes[name].env, spec.gpus_per_node != 0).items():
+            click.echo(f"note: {variable} in the env of {name} ({app.inventory.path}): {reason}", err=True)
 
 
 def _note_on_name(app: App, spec: JobSpec) -> str | None:
@@ -289,8 +220,8 @@ def _follow(app: App, job: Job) -> int:
     raise JobFailed(end_in_words(ended), f"see: ugro status {ended.id}{once_mended(ended)}")
 
 
-def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
-    tell_what_stays(choose_code(spec))
+def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> None:
+    tell_what_stays(choose_code(spec, start=start))
     draft = Job(
         id=app.store.next_id(),
         uid="dry-run",
