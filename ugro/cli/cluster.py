@@ -11,16 +11,17 @@ import click
 
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option
 from ugro.cli.complete import complete_drained, complete_node, nodes_option
+from ugro.cli.listings import nodes_grid
 from ugro.cli.output import (
     RANK_COLOURS,
     SHORT_UUID,
     console,
     event_document,
     node_documents,
-    nodes_table,
     print_json,
     print_problems,
     table,
+    wide_option,
 )
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, NodeError, StateLocked
@@ -42,8 +43,9 @@ QUIET_KINDS = ("ranks", "placed")
 
 
 @command()
+@wide_option
 @json_option
-def nodes(app: App, as_json: bool) -> None:
+def nodes(app: App, wide: bool, as_json: bool) -> None:
     """The machines and their GPUs. What is not fresh is shown with its age."""
     seen = app.run(lambda controller, _: controller.observe([], within=LOOK_WITHIN))
     views, errors = fresh_or_remembered(app.store, seen)
@@ -51,7 +53,7 @@ def nodes(app: App, as_json: bool) -> None:
     if as_json:
         print_json(node_documents(cluster, views, errors, drains))
     else:
-        console().print(nodes_table(cluster, views, errors, drains))
+        nodes_grid(cluster, views, errors, drains).print(wide)
     for error in errors.values():
         if error and error.hint and not as_json:
             click.echo(f"{error.node}: {error.hint}", err=True)

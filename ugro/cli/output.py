@@ -18,11 +18,13 @@ from rich.text import Text
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Attempt, Checkpoint, Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
+from ugro.common.models import Attempt, Checkpoint, Drain, Event, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, count, duration, printable, size
-from ugro.control_plane.resource_manager.twins import REMEDY, twins
+from ugro.control_plane.resource_manager.twins import twins
 
-PIPE_WIDTH = 200
+PIPE_WIDTH = 10_000
+"""Characters of a line that is read by a program: nothing is wrapped."""
+
 SHORT_UUID = 12
 """As much of a GPU's UUID as tells it apart; nvidia-smi and CUDA take it too."""
 
@@ -37,11 +39,20 @@ RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bri
 STATE_STYLES = {
     "running": "bold blue", "starting": "blue", "queued": "yellow", "held": "yellow", "unknown": "bold yellow",
     "succeeded": "green", "failed": "bold red", "cancelled": "magenta", "lost": "bold red", "pending": "dim",
+    "stopped": "magenta",
 }  # fmt: skip
 
 
+def terminal_width() -> int | None:
+    """How many cells a line of the output has; None: it is no terminal, and a line has any length."""
+    return console().width if sys.stdout.isatty() else None
+
+
+wide_option = click.option("--wide", is_flag=True, help="Cut nothing and leave out nothing, however wide it gets.")
+
+
 def console(stderr: bool = False) -> Console:
-    """A console that does not wrap tables at 80 columns when it is not a terminal."""
+    """A console that does not wrap what is no terminal's."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, markup=False)
 
@@ -190,74 +201,6 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
-def nodes_table(
-    inventory: Inventory,
-    views: Mapping[str, NodeView | None],
-    errors: Mapping[str, NodeError | None],
-    drains: Mapping[str, Drain],
-) -> Table:
-    """One row per GPU, one for a node without GPUs, with the age of what is not fresh and why a node gets no job."""
-    made = table("NODE", "GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "PROCESSES", "LOAD", "DISK FREE", "SEEN")
-    same = twins(inventory.nodes, views)
-    for name in inventory.nodes:
-        view, error = views[name], errors[name]
-        seen = _seen(view, error)
-        if name in same:
-            seen.append(f", {printable(same[name].text(name))}: {REMEDY}", "yellow")
-        if name in inventory.departed:
-            seen.append(", departed: it left the inventory, and is watched until its jobs have ended", "yellow")
-        elif drain := drains.get(name):
-            seen.append(f", drained: {printable(drain.reason)}", "yellow")
-        if view is None:
-            made.add_row(name, *["-"] * 9, seen)
-            continue
-        rows = [_gpu_cells(gpu) for gpu in view.gpus] or [["-", view.gpu_problem or "no GPU", *["-"] * 5]]
-        if view.gpu_problem and view.gpus:
-            rows.append(["-", printable(view.gpu_problem), *["-"] * 5])
-        load = "-" if view.load_1m is None else f"{view.load_1m:.1f}/{view.cpu_count}"
-        disk = "-" if view.disk_free_mib is None else size(view.disk_free_mib)
-        for number, cells in enumerate(rows):
-            first = number == 0
-            made.add_row(
-                name if first else "",
-                *[printable(cell) for cell in cells],
-                load if first else "",
-                disk if first else "",
-                seen if first else Text(""),
-            )
-    return made
-
-
-def _seen(view: NodeView | None, error: NodeError | None) -> Text:
-    if error is None:
-        return Text("now", "green")
-    message = error.message.removeprefix(f"{error.node}: ")
-    age = f"{duration(time.time() - view.seen_at)} ago, " if view else "never, "
-    return Text(printable(age + message), "red")
-
-
-def _gpu_cells(gpu: Gpu) -> list[str]:
-    used, total = gpu.memory_used_mib, gpu.memory_total_mib
-    memory = f"{'-' if used is None else size(used)} / {'-' if total is None else size(total)}"
-    processes = ", ".join(
-        f"{process.pid} {process.user or '?'}" + ("" if process.memory_mib is None else f" {size(process.memory_mib)}")
-        for process in gpu.processes
-    )
-    return [
-        "-" if gpu.index is None else str(gpu.index),
-        gpu.name + (f" ({gpu.problem})" if gpu.problem else " (MIG)" if gpu.mig else ""),
-        memory,
-        _unit(gpu.utilization_percent, "%"),
-        _unit(gpu.temperature_c, "°C"),
-        _unit(None if gpu.power_w is None else round(gpu.power_w), " W"),
-        processes or "-",
-    ]
-
-
-def _unit(value: int | None, unit: str) -> str:
-    return "-" if value is None else f"{value}{unit}"
-
-
 def print_unreadable(errors: Sequence[RecordUnreadable]) -> None:
     """One line for each record that a list had to leave out, with the way back."""
     for error in errors:
@@ -271,41 +214,11 @@ def print_problems(problems: Sequence[UgroError], err: bool = False) -> None:
         click.secho(printable(f"{problem.message} ({problem.hint})"), fg="red", err=err)
 
 
-def jobs_table(jobs: Sequence[Job]) -> Table:
-    """One row per job."""
-    made = table("ID", "NAME", "STATE", "NODES", "RANKS", "TIME", "COMMAND", "WHY")
-    for job in jobs:
-        made.add_row(
-            job.id,
-            job.name,
-            state_text(job.state),
-            ", ".join(job.nodes) or "-",
-            _ranks_in_words(job),
-            _time_in_words(job),
-            _shortened(command_line(job), 60),
-            _why(job),
-        )
-    return made
-
-
-def _why(job: Job) -> str:
-    asked = "cancel was asked for; " if job.wish else ""
-    return printable(asked + (job.reason or job.alert or "")) or "-"
-
-
-def _ranks_in_words(job: Job) -> str:
-    counts = {state: sum(rank.state == state for rank in job.ranks) for state in RankState}
-    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "-"
-
-
-def _time_in_words(job: Job) -> str:
+def time_in_words(job: Job) -> str:
+    """How long a job waits, or runs, or ran."""
     if job.started_at is None:
         return f"waiting {duration(time.time() - job.submitted_at)}" if not job.state.ended else "-"
     return duration((job.ended_at or time.time()) - job.started_at)
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _asked_in_words(job: Job, asked: JobSpec | None) -> list[tuple[str, Text]]:
@@ -345,7 +258,7 @@ def print_job(job: Job, asked: JobSpec | None, folders: Mapping[str, str]) -> No
         ("started", Text(clock(job.started_at))),
         (
             "ended",
-            Text(clock(job.ended_at) + (f" after {_time_in_words(job)}" if job.ended_at and job.started_at else "")),
+            Text(clock(job.ended_at) + (f" after {time_in_words(job)}" if job.ended_at and job.started_at else "")),
         ),
     ]
     if job.alert:
@@ -371,6 +284,12 @@ def print_job(job: Job, asked: JobSpec | None, folders: Mapping[str, str]) -> No
         out.print(Text(f"first failure: {where}: {cause}{printable(failure.message)}", "bold red"))
 
 
+def rank_state(job: Job, rank: Rank) -> str:
+    """What became of a rank, in a word: those of a job that somebody ended did not fail, they were stopped."""
+    ended_by_us = job.state == JobState.CANCELLED and rank.state in (RankState.FAILED, RankState.LOST)
+    return "stopped" if ended_by_us else rank.state.value
+
+
 def ranks_table(job: Job) -> Table:
     """One row per rank."""
     made = table("RANK", "NODE", "LOCAL", "GPU", "PID", "STATE", "EXIT")
@@ -383,7 +302,7 @@ def ranks_table(job: Job) -> Table:
             str(rank.local_rank),
             (rank.gpu or "cpu")[:SHORT_UUID],
             pid,
-            state_text(rank.state),
+            state_text(rank_state(job, rank)),
             ended,
         )
     return made

@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import click
 from pydantic import ValidationError
@@ -18,7 +19,8 @@ from ugro.cli.announce import CodeProgress, announce, gpus_come_free, tell_what_
 from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.complete import complete_folder, complete_job, complete_nodes
 from ugro.cli.consent import Consent, confirm
-from ugro.cli.output import checkpoint_document, console, job_document, print_json, table, title
+from ugro.cli.grid import Column, Grid, Names
+from ugro.cli.output import checkpoint_document, job_document, print_json, title, wide_option
 from ugro.common.errors import Declined, InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Checkpoint, Job
@@ -55,28 +57,39 @@ DIGEST_SHOWN = 12
     help="Where they are, if the job did not say.",
 )
 @click.option("--pull", is_flag=True, help="Bring the last whole one to this machine.")
+@wide_option
 @json_option
-def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: bool) -> None:
+def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: bool, as_json: bool) -> None:
     """The checkpoints of JOB (id or name) on whichever node has them: step, size, whole or torn."""
     found = app.store.find(job)
     spec = asked_with(app, found, directory, None)
 
-    async def act(controller: Controller, pool: Pool) -> tuple[Listing, dict[str, Checkpoint]]:
+    async def act(controller: Controller, pool: Pool) -> tuple[Listing, dict[str, Checkpoint], Path | None]:
+        brought = None
         listing, kept = await _listed(app, controller, pool, found, spec)
         if pull:
             store = CheckpointStore(app.store, app.cluster, pool)
-            await store.bring(found, newest_whole(listing.checkpoints), progress.update)
+            newest = newest_whole(listing.checkpoints)
+            brought = _held(await store.bring(found, newest, progress.update), newest)
             kept = store.kept(found)
-        return listing, kept
+        return listing, kept, brought
 
     with CodeProgress() as progress:
-        listing, kept = app.run(act, progress.update)
+        listing, kept, brought = app.run(act, progress.update)
     if as_json:
-        print_json([checkpoint_document(one, one.label in kept) for one in listing.checkpoints])
+        folder = app.store.files(found.id).checkpoints
+        kept_at = {label: str(_held(folder / label, one)) for label, one in kept.items()}
+        documents = [
+            checkpoint_document(one, one.label in kept) | {"kept_at": kept_at.get(one.label)}
+            for one in listing.checkpoints
+        ]
+        print_json(documents)
     elif listing.checkpoints:
-        console().print(_table(listing.checkpoints, kept))
+        _table(listing.checkpoints, kept).print(wide)
     else:
         click.echo("no checkpoints were found")
+    if brought and not as_json:
+        click.echo(f"it is on this machine: {printable(str(brought))}")
     for error in listing.silent.values():
         click.echo(f"{printable(error.message)}: what it has is missing here", err=True)
     for node, places in listing.passed.items():
@@ -289,20 +302,33 @@ def _agree(yes: bool) -> None:
         raise Declined
 
 
-def _table(found: list[Checkpoint], kept: dict[str, Checkpoint]) -> Any:
-    made = table("STEP", "SAVED", "SIZE", "KIND", "NAME", "ON", "")
+def _held(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Where a checkpoint is in the folder that holds the master's copy; the parts of many ranks are the folder."""
+    return folder if checkpoint.of_each_rank else folder / checkpoint.own_name
+
+
+def _table(found: list[Checkpoint], kept: dict[str, Checkpoint]) -> Grid:
+    made = Grid(
+        Column("STEP"),
+        Column("SAVED", leaves=2),
+        Column("SIZE", leaves=3),
+        Column("KIND", leaves=4),
+        Column("NAME", 16),
+        Column("ON", 10, leaves=1),
+        Column("", 16),
+    )
     for one in found:
         places = [*(place.node for place in one.places), *(["this machine"] if one.label in kept else [])]
         state = Text(printable(one.problem), "bold red") if one.problem else Text("whole", "green")
         if one.other_branch:
             state.append(f", of another branch (attempt {one.attempt})", "yellow")
-        made.add_row(
+        made.add(
             "-" if one.position is None else one.where.removeprefix("step "),
             f"{duration(time.time() - one.saved_at)} ago",
             size(one.bytes / 2**20),
             one.kind,
             printable(one.name),
-            (" + " if one.split else ", ").join(places),
+            Names(places, " + " if one.split else ", "),
             state,
         )
     return made

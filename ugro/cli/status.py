@@ -12,17 +12,16 @@ import click
 
 from ugro.cli.app import LOOK_WITHIN, RECENT, UNATTENDED, App, command, json_option, moment_option
 from ugro.cli.complete import complete_job
+from ugro.cli.listings import jobs_grid, nodes_grid
 from ugro.cli.output import (
-    console,
     job_document,
-    jobs_table,
     node_documents,
-    nodes_table,
     print_job,
     print_json,
     print_problems,
     print_unreadable,
     unreadable_document,
+    wide_option,
 )
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models import Job, JobState, Summary
@@ -49,14 +48,15 @@ REASONS = 3
 @click.option("--since", callback=moment_option, metavar="TIME", help="Jobs submitted since: 2h (ago), 22:30, a date.")
 @click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]))
 @click.option("--name", "pattern", metavar="PATTERN", help="Jobs whose name is like it: 'test-*'.")
+@wide_option
 @json_option
-def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
+def status(app: App, job: str | None, wide: bool, as_json: bool, **wanted: Any) -> None:
     """The cluster and its jobs, or one JOB (id or name) in detail.
 
     It looks and changes nothing; a node that does not answer is shown as it was last seen.
     """
     if job is None:
-        _cluster_status(app, Wanted(**wanted), as_json)
+        _cluster_status(app, Wanted(**wanted), wide, as_json)
         return
     record = app.store.find(job)
     found = as_it_is(app, record)
@@ -135,13 +135,14 @@ class Wanted:
         )
 
 
-def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
+def _cluster_status(app: App, wanted: Wanted, wide: bool, as_json: bool) -> None:
     unreadable: list[RecordUnreadable] = []
 
     live = records = app.store.live(unreadable.append)
     jobs = wanted.jobs(app.store, live, unreadable.append)
     seen, live = look(app, live)
-    said = reasons(read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable))
+    queue = read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable)
+    said, turns = reasons(queue), _turns(queue, live)
     looked_at = {job.id: job for job in live}
     jobs = [with_reason(looked_at.get(job.id, job), said.get(job.id)) for job in jobs]
     views, errors = fresh_or_remembered(app.store, seen)
@@ -149,20 +150,28 @@ def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
     cluster = app.cluster
     if as_json:
         nodes = node_documents(cluster, views, errors, drains)
-        documents = [job_document(job, app.asked(job)) for job in jobs]
+        documents = [job_document(job, app.asked(job)) | {"position": turns.get(job.id)} for job in jobs]
         broken = [unreadable_document(error) for error in unreadable]
         document = {"schema_version": 1, "nodes": nodes, "jobs": documents, "unreadable": broken}
         problems = [problem.as_dict() for problem in app.store.problems()]
         print_json(document | {"attended": app.attended(), "problems": problems})
         return
-    out = console()
-    out.print(nodes_table(cluster, views, errors, drains))
-    out.print()
-    out.print(jobs_table(jobs) if jobs else _no_jobs(app))
+    nodes_grid(cluster, views, errors, drains).print(wide)
+    click.echo()
+    if jobs:
+        jobs_grid(jobs, turns).print(wide)
+    else:
+        click.echo(_no_jobs(app))
     print_unreadable(unreadable)
     print_problems(app.store.problems())
     tell_unsettled(records, jobs)
     _tell_if_unattended(app, jobs)
+
+
+def _turns(queue: Queue, live: Iterable[Job]) -> dict[str, int]:
+    """Which queued job is how far from its turn, from 1; a held one has none."""
+    queued = {job.id for job in live if job.state == JobState.QUEUED}
+    return {job_id: turn for turn, job_id in enumerate((one for one in queue.in_turn() if one in queued), 1)}
 
 
 def _tell_if_unattended(app: App, jobs: Iterable[Job]) -> None:

@@ -8,10 +8,10 @@ import click
 
 from ugro.cli.app import App, command, json_option, moment_option
 from ugro.cli.complete import complete_job, complete_node
+from ugro.cli.grid import print_hanging
 from ugro.cli.output import event_document, print_json
 from ugro.cli.status import as_it_is, tell_unsettled
 from ugro.common.errors import InputError
-from ugro.common.models import Event
 from ugro.common.text import clock, printable
 
 SHOWN = 50
@@ -35,7 +35,7 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
         print_json([event_document(event) for event in found])
         return
     for event in found:
-        click.echo(f"{clock(event.at)}  {_line(event)}")
+        print_hanging(f"{clock(event.at)}  {event.job or event.node:<12} {event.kind:<10} ", event.message)
     if not found:
         click.echo("nothing happened yet", err=True)
     if job:
@@ -56,7 +56,3 @@ def _require_known(app: App, node: str) -> None:
         names = ", ".join(printable(name) for name in known if name)
         hint = f"the nodes known are: {names}" if names else "nothing is known of any node yet"
         raise InputError(f"no node is called {printable(node)!r}", hint)
-
-
-def _line(event: Event) -> str:
-    return printable(f"{event.job or event.node:<12} {event.kind:<10} {event.message}".rstrip())

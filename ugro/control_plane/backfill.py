@@ -93,11 +93,19 @@ class Queue:
     inventory: Inventory
     now: float
 
+    def in_turn(self) -> tuple[str, ...]:
+        """The jobs that wait, in the order of their turn; some may start before it, and some have obstacles."""
+        return tuple(job.id for job in _in_turn(self.waiting))
+
     def with_draft(self, job: Job, spec: JobSpec) -> Queue:
         """As it would be with one more job at its end."""
         order = 1 + max((other.order for other in self.waiting), default=0)
         draft = Waiting(job.id, spec, spec.priority, order, spec.time_limit)
         return replace(self, waiting=(*self.waiting, draft))
+
+
+def _in_turn(jobs: Iterable[Waiting]) -> list[Waiting]:
+    return sorted(jobs, key=lambda job: (-job.priority, job.order))
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ class Round:
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
-        self.jobs = sorted(queue.waiting, key=lambda job: (-job.priority, job.order))
+        self.jobs = _in_turn(queue.waiting)
         self.running = list(queue.running)
         self.room = self._spare = Room(queue.offers, [key for run in self.running for key in run.keys])
         self.starts: dict[str, Start] = {}
