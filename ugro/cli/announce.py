@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from ugro.control_plane.controller import Controller
     from ugro.nodes.code_sync import Bulk, Selection
 
+SOON = 30.0
+"""Seconds within which a start is told as what it waits for, and not as a time."""
+
 SLOW_SEND_SECONDS = 1.0
 FREE_WITHIN, FREE_EVERY = 15.0, 0.5
 """Seconds that GPUs may take to come free before a job goes on, and between two looks at them."""
@@ -99,7 +102,8 @@ def expectation_document(expected: Forecast) -> dict[str, Any]:
 def _expectation(expected: Forecast) -> str:
     if expected.at is None:
         return f": {printable(expected.text)}"
-    return f". Starting in ~{rough(expected.at - time.time())}: {expected.text}"
+    seconds = expected.at - time.time()
+    return f". Starting in ~{rough(seconds)}: {expected.text}" if seconds > SOON else f": {expected.text}"
 
 
 @contextlib.contextmanager
