@@ -69,8 +69,24 @@ Exit codes: 0 done; 1 the followed or waited-for job failed, or did not save; 2 
 3 nodes unreachable or not trusted; 4 state directory unreadable or locked; 5 you answered no; 130 interrupted."""
 
 
+def _json_behind_command(args: list[str]) -> list[str]:
+    """The same words with a `--json` that stands before the command where the command looks for it."""
+    at = 0
+    while at < len(args) and args[at].startswith("-"):
+        at += 2 if args[at] == "--inventory" else 1
+    before, after = args[:at], args[at:]
+    if "--json" not in before:
+        return args
+    before = [word for word in before if word != "--json"]
+    end = after.index("--") if "--" in after else len(after)
+    return [*before, *after[:end], *(["--json"] if after else []), *after[end:]]
+
+
 class LazyGroup(click.Group):
     """Knows the names and one-line helps of all commands, and imports a command only to run it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _json_behind_command(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
