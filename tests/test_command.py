@@ -158,6 +158,8 @@ def test_the_command_line(project: Path) -> None:
     assert "RANK: torchrun sets it for each rank" in error("train.py", "--env", "RANK=1").message
     assert "--env CUDA_VISIBLE_DEVICES: UGRO sets it" in error("train.py", "--env", "CUDA_VISIBLE_DEVICES=1").message
     assert "$PATH is not expanded here" in error("train.py", "--env", "PATH=/opt/bin:$PATH").message
+    (project / "job.yaml").write_text("script: train.py\nworkdir: ~/none\n")
+    assert error("job.yaml").message == f"the working directory {Path.home()}/none is not there"
     assert error("-m").message == "no module or program is named"
     assert "--no-python: found True: Python runs a module" in error("-m", "--no-python", "pkg.train").message
 

@@ -127,6 +127,16 @@ def test_a_job_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7200", 7200), ("'7200'", 7200), ("1h30m", 5400), ("1:30:00", 5400), ("'01:30:00'", 5400), ("1-12", 129600)],
+)
+def test_the_time_limit_of_a_job_yaml(tmp_path: Path, text: str, seconds: float) -> None:
+    """A bare number counts seconds in a file, as it always did."""
+    (tmp_path / "job.yaml").write_text(f"script: train.py\ntime_limit: {text}\n")
+    assert load_job_spec(tmp_path / "job.yaml").time_limit == seconds
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("script: train.py\nnodes: 0\n", "job.yaml:2: nodes: found 0"),

@@ -19,11 +19,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from ugro.cli.grid import Column, Grid, Names, fit, hanging
+from ugro.cli.grid import Column, Grid, Names, fit
+from ugro.cli.history import BLOCKS, GpuPast, history_grid
 from ugro.cli.listings import jobs_grid, nodes_grid
+from ugro.cli.output import hanging
+from ugro.cli.resume import checkpoints_grid
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
-from ugro.common.models import CodeVersion, Drain, Gpu, Job, JobState, NodeShare, NodeView, Placement, Rank, RankState
+from ugro.common.models import (
+    Checkpoint,
+    CodeVersion,
+    Drain,
+    Gpu,
+    GpuLook,
+    Job,
+    JobState,
+    NodeShare,
+    NodeView,
+    Place,
+    Placement,
+    Rank,
+    RankState,
+)
 
 WIDTHS = (60, 80, 100, 120)
 OOM = (
@@ -119,6 +136,34 @@ def test_nothing_is_cut_where_nobody_looks() -> None:
     lines = shown(jobs_grid(JOBS, TURNS), None)
     assert OOM in lines[1] and "/very/long/path" * 9 in lines[1] and ", ".join(NODES) in lines[1]
     assert "x" * 63 in shown(cluster(), None)[-1]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_history_of_a_gpu_is_one_line(width: int) -> None:
+    looks = tuple(
+        GpuLook(
+            uuid="GPU-1", at=at * 60.0, utilization_percent=at, memory_used_mib=8000, memory_total_mib=8192,
+            temperature_c=40 + at, program="/very/long/python train.py" * 4,
+        )
+        for at in range(30)
+    )  # fmt: skip
+    past = [GpuPast(node, "GPU-1", 0, "NVIDIA GeForce RTX 4070 Ti SUPER", looks) for node in NODES]
+    title, head, *lines = shown(history_grid(past, 0.0, 1800.0, width), width)
+    assert len(lines) == 3 and all(cell_len(line) <= width for line in (title, head, *lines))
+    assert (
+        lines[0].startswith(NODES[0][: width // 4]) and BLOCKS[0] in lines[0] and "UTIL" in head and "USED BY" in head
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_checkpoint_is_one_line(width: int) -> None:
+    places = tuple(Place(node=node, path="/x") for node in NODES)
+    one = Checkpoint(
+        kind="file", name="out/of/the/way/" * 4 + "checkpoint-200.pt", step=200, bytes=2**31, saved_at=time.time(),
+        places=places, problem="the file is shorter than its index says, which a full disk may have done",
+    )  # fmt: skip
+    head, line = shown(checkpoints_grid([one], {}), width)
+    assert max(cell_len(head), cell_len(line)) <= width and line.startswith("200 ") and " the file is" in line
 
 
 def test_columns_leave_in_their_order_and_empty_ones_first() -> None:

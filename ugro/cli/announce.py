@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ugro.cli.app import UNATTENDED, App
-from ugro.cli.output import console, stamp, title
+from ugro.cli.output import console, print_hanging, stamp, title
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models import Job, JobState
 from ugro.common.text import count, duration, printable, rough, size, some
@@ -66,15 +66,15 @@ def selection_document(selection: Selection) -> dict[str, Any]:
 def announce(app: App, job: Job, following: bool = False) -> None:
     """Say what became of a job that was just submitted, and the commands that are useful next."""
     if expected := expected_start(app, job):
-        click.echo(f"Job {job.state.value} (ID: {job.id}){_expectation(expected)}")
+        print_hanging("", f"Job {job.state.value} (ID: {job.id}){_expectation(expected)}")
         if job.state == JobState.QUEUED and not (expected.never or following or app.attended()):
-            click.echo(f"  {UNATTENDED}")
+            print_hanging("  ", UNATTENDED)
         undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
         click.echo(f"  ugro why {job.id}   ugro logs -f {job.id}   {undo}   ugro cancel {job.id}")
         return
     where = f" on {', '.join(job.nodes)}" if job.nodes else ""
     reason = f": {printable(job.reason)}" if job.reason else ""
-    click.echo(f"{title(job)} {job.state.value}{where}{reason}")
+    print_hanging("", f"{title(job)} {job.state.value}{where}{reason}")
     if not job.state.ended:
         click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import click
 from rich.cells import cell_len
 from rich.text import Text
 
 from ugro.cli.output import console, terminal_width
-from ugro.common.text import printable
 
 GAP = 2
 """Cells between two columns."""
@@ -20,9 +18,6 @@ LONG_NAME = 28
 
 NARROW = 12
 """Cells that are left of what may be cut in a terminal that is too narrow even for the columns that stay."""
-
-INDENT, READABLE = 4, 40
-"""Cells before a line that goes on, where less than so many would be left beside what stands before the text."""
 
 
 @dataclass(frozen=True)
@@ -162,25 +157,3 @@ def _line(cells: Sequence[Cell], shown: dict[int, int]) -> Text:
         at += width + GAP
     line.rstrip()
     return line
-
-
-def hanging(before: str, text: str, width: int | None) -> list[str]:
-    """A text behind what stands before it, broken between words at `width` cells and indented where it goes on."""
-    if width is None:
-        return [before + text]
-    begins = cell_len(before)
-    indent = " " * (begins if width - begins >= READABLE else INDENT)
-    lines = [before]
-    for word in text.split(" "):
-        space = "" if lines[-1] in (before, indent) else " "
-        if cell_len(lines[-1] + space + word) <= width or lines[-1] == indent:
-            lines[-1] += space + word
-        else:
-            lines.append(indent + word)
-    return [line.rstrip() for line in lines]
-
-
-def print_hanging(before: str, text: str) -> None:
-    """Print such a text, of foreign words, as the terminal is wide."""
-    for line in hanging(printable(before), printable(text), terminal_width()):
-        click.echo(line)

@@ -79,7 +79,8 @@ def history(app: App, names: tuple[str, ...], since: float, wide: bool, as_json:
     if not past:
         click.echo("no tick (ugro serve, ugro sweep) has seen a GPU since then", err=True)
         return
-    _print(past, since, now, wide)
+    screen = None if wide else terminal_width()
+    history_grid(past, since, now, screen or PIPE_WIDTH).print(wide)
 
 
 def _past(app: App, names: Iterable[str], since: float) -> Iterator[GpuPast]:
@@ -102,13 +103,13 @@ def _document(gpu: GpuPast) -> dict[str, Any]:
     return {"node": gpu.node, "uuid": gpu.uuid, "index": gpu.index, "name": gpu.name, "samples": samples}
 
 
-def _print(past: Sequence[GpuPast], since: float, now: float, wide: bool) -> None:
-    """One line for each GPU; the sparklines get what the other columns leave of the terminal's width."""
+def history_grid(past: Sequence[GpuPast], since: float, now: float, screen: int) -> Grid:
+    """One line for each GPU; the sparklines get what the other columns leave of the screen's width."""
     columns = ("NODE", "GPU", "UTIL", "", "MEMORY", "", "TEMP", "USED BY")
     rows = [_cells(gpu) for gpu in past]
     widest = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     taken = sum(min(cell, OTHER_WIDTH) for cell in widest) + 2 * (len(columns) - 1)
-    width = min(max(((terminal_width() or PIPE_WIDTH) - taken) // 2, WIDTHS.start), WIDTHS.stop - 1)
+    width = min(max((screen - taken) // 2, WIDTHS.start), WIDTHS.stop - 1)
     count = max(1, min(width, int((now - since) // EVERY_SECONDS)))
     made = Grid(
         Column("NODE", 24),
@@ -129,7 +130,7 @@ def _print(past: Sequence[GpuPast], since: float, now: float, wide: bool) -> Non
         node = gpu.node if gpu.node != shown else ""
         made.add(node, cells[1], Text(used, "cyan"), cells[3], Text(memory, "green"), *cells[5:])
         shown = gpu.node
-    made.print(wide)
+    return made
 
 
 def _cells(gpu: GpuPast) -> list[str]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -35,6 +36,9 @@ _STATE_WORDS = {
     JobState.CANCELLED: "was cancelled",
 }
 
+INDENT, READABLE = 4, 40
+"""Cells before a line that goes on, where less than so many would be left beside what stands before the text."""
+
 RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bright_cyan", "bright_green")
 STATE_STYLES = {
     "running": "bold blue", "starting": "blue", "queued": "yellow", "held": "yellow", "unknown": "bold yellow",
@@ -43,9 +47,9 @@ STATE_STYLES = {
 }  # fmt: skip
 
 
-def terminal_width() -> int | None:
+def terminal_width(err: bool = False) -> int | None:
     """How many cells a line of the output has; None: it is no terminal, and a line has any length."""
-    return console().width if sys.stdout.isatty() else None
+    return console(err).width if (sys.stderr if err else sys.stdout).isatty() else None
 
 
 wide_option = click.option("--wide", is_flag=True, help="Cut nothing and leave out nothing, however wide it gets.")
@@ -55,6 +59,28 @@ def console(stderr: bool = False) -> Console:
     """A console that does not wrap what is no terminal's."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+
+
+def hanging(before: str, text: str, width: int | None) -> list[str]:
+    """A text behind what stands before it, broken between words at `width` cells and indented where it goes on."""
+    if width is None:
+        return [before + text]
+    begins = cell_len(before)
+    indent = " " * (begins if width - begins >= READABLE else INDENT)
+    lines = [before]
+    for word in text.split(" "):
+        space = "" if lines[-1] in (before, indent) else " "
+        if cell_len(lines[-1] + space + word) <= width or lines[-1] == indent:
+            lines[-1] += space + word
+        else:
+            lines.append(indent + word)
+    return [line.rstrip() for line in lines]
+
+
+def print_hanging(before: str, text: str, err: bool = False, **style: Any) -> None:
+    """Print such a text, of foreign words, as the terminal is wide; the style is click's."""
+    for line in hanging(printable(before), printable(text), terminal_width(err)):
+        click.secho(line, err=err, **style)
 
 
 def print_json(document: Any) -> None:
@@ -205,13 +231,13 @@ def print_unreadable(errors: Sequence[RecordUnreadable]) -> None:
     """One line for each record that a list had to leave out, with the way back."""
     for error in errors:
         text = f"{error.path.parent.name} is unreadable: {error.message}" + (f"; {error.hint}" if error.hint else "")
-        click.secho(printable(text), fg="red")
+        print_hanging("", text, fg="red")
 
 
 def print_problems(problems: Sequence[UgroError], err: bool = False) -> None:
     """One line for each thing that is wrong and stopped nothing, with what to do about it."""
     for problem in problems:
-        click.secho(printable(f"{problem.message} ({problem.hint})"), fg="red", err=err)
+        print_hanging("", f"{problem.message} ({problem.hint})", err, fg="red")
 
 
 def time_in_words(job: Job) -> str:

@@ -12,8 +12,7 @@ from ugro.cli.announce import CodeProgress, announce, gpus_come_free
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_job
 from ugro.cli.consent import confirm
-from ugro.cli.grid import print_hanging
-from ugro.cli.output import checkpoint_document, job_document, print_json, stamp, title
+from ugro.cli.output import checkpoint_document, job_document, print_hanging, print_json, stamp, title
 from ugro.cli.status import look, tell_unsettled
 from ugro.common.errors import InputError
 from ugro.common.models import Job, Proposal

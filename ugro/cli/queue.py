@@ -8,13 +8,13 @@ import click
 
 from ugro.cli.app import UNATTENDED, App, Whole, command, json_option
 from ugro.cli.complete import complete_job
-from ugro.cli.output import job_document, print_json, stamp, state_in_words, title
+from ugro.cli.output import job_document, print_hanging, print_json, stamp, state_in_words, title
 from ugro.cli.several import Did, for_each, several
 from ugro.cli.status import as_it_is, look, tell_unsettled
 from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.job_spec import PRIORITIES
 from ugro.common.models import Job, JobState
-from ugro.common.text import one_line, printable
+from ugro.common.text import one_line
 from ugro.control_plane import scheduler
 from ugro.control_plane.accepted import accepts
 from ugro.control_plane.forecast import Forecast, forecast
@@ -104,12 +104,12 @@ def why(app: App, job: str, as_json: bool) -> None:
         print_json(document | {"starts_at": stamp(expected.at), "never_starts": expected.never})
         return
     said = "" if expected.never else expected.text  # the first reason tells it
-    click.echo(state_in_words(found) + (f": {said}" if said else ""))
+    print_hanging("", state_in_words(found) + (f": {said}" if said else ""))
     for reason in reasons:
-        click.echo(f"  - {printable(reason)}")
+        print_hanging("  - ", reason)
     tell_unsettled([record], [found])
     if waits and found.state == JobState.QUEUED and not (expected.never or app.attended()):
-        click.secho(UNATTENDED, dim=True)
+        print_hanging("", UNATTENDED, dim=True)
 
 
 def _why_there(app: App, job: Job) -> tuple[str, ...]:

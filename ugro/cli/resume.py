@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TypeVar
@@ -85,7 +85,7 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: boo
         ]
         print_json(documents)
     elif listing.checkpoints:
-        _table(listing.checkpoints, kept).print(wide)
+        checkpoints_grid(listing.checkpoints, kept).print(wide)
     else:
         click.echo("no checkpoints were found")
     if brought and not as_json:
@@ -307,7 +307,8 @@ def _held(folder: Path, checkpoint: Checkpoint) -> Path:
     return folder if checkpoint.of_each_rank else folder / checkpoint.own_name
 
 
-def _table(found: list[Checkpoint], kept: dict[str, Checkpoint]) -> Grid:
+def checkpoints_grid(found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]) -> Grid:
+    """One row per checkpoint; `kept` are those with a copy on this machine, by label."""
     made = Grid(
         Column("STEP"),
         Column("SAVED", leaves=2),

@@ -16,6 +16,7 @@ from ugro.cli.listings import jobs_grid, nodes_grid
 from ugro.cli.output import (
     job_document,
     node_documents,
+    print_hanging,
     print_job,
     print_json,
     print_problems,
@@ -104,9 +105,8 @@ def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
     if ended:
         names = ", ".join(job.id for job in ended)
         rest = ", ends the ranks that still run, and proposes what to do" if failed else ""
-        click.secho(
-            f"{names}: seen just now; the next scheduling pass records it{rest}: ugro sweep", dim=True, err=True
-        )
+        words = f"seen just now; the next scheduling pass records it{rest}: ugro sweep"
+        print_hanging(f"{names}: ", words, err=True, dim=True)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def _turns(queue: Queue, live: Iterable[Job]) -> dict[str, int]:
 
 def _tell_if_unattended(app: App, jobs: Iterable[Job]) -> None:
     if any(job.state == JobState.QUEUED and not job.wish for job in jobs) and not app.attended():
-        click.secho(UNATTENDED, dim=True)
+        print_hanging("", UNATTENDED, dim=True)
 
 
 def _no_jobs(app: App) -> str:

@@ -8,8 +8,7 @@ import click
 
 from ugro.cli.app import App, command, json_option, moment_option
 from ugro.cli.complete import complete_job, complete_node
-from ugro.cli.grid import print_hanging
-from ugro.cli.output import event_document, print_json
+from ugro.cli.output import event_document, print_hanging, print_json
 from ugro.cli.status import as_it_is, tell_unsettled
 from ugro.common.errors import InputError
 from ugro.common.text import clock, printable
