@@ -113,6 +113,15 @@ def test_an_option_without_its_argument_is_hinted_at_its_own_help(home: Path) ->
     assert "see: ugro launch --help" in done.stderr
 
 
+def test_json_may_stand_before_the_command(home: Path) -> None:
+    (home / "inventory.yaml").write_text("nodes:\n  here: {address: 127.0.0.1, local: true}\n")
+    done = ugro("--json", "--inventory", "inventory.yaml", "run", "--", "echo", "--json", cwd=home)
+    assert json.loads(done.stdout)[0]["stdout"] == "--json\n", done.stderr
+    assert json.loads(ugro("--json", "state", "rebuild", cwd=home).stdout)["live"] == 0
+    assert "No such option '--json'" in json.loads(ugro("--json", "init", cwd=home).stderr)["error"]["message"]
+    assert ugro("--json").stdout.startswith("Usage: ugro")
+
+
 def test_errors_as_json(home: Path) -> None:
     done = ugro("status", "--json", cwd=home)
     error = json.loads(done.stderr)["error"]

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ugro.cli.launch import launch
+from ugro.cli.main import cli
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec, job_spec, load_job_spec
-from ugro.control_plane.command import interpreter_hint, require_source, source_text
+from ugro.control_plane.command import require_source, source_text
 from ugro.control_plane.history import run_of
+from ugro.control_plane.launch_line import Foreign, translated
 from ugro.control_plane.submission import choose_code
 from ugro.nodes import scripts
 
@@ -32,6 +33,8 @@ def project(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, mode in (("run.sh", 0o755), ("plain.sh", 0o644), ("tool", 0o755)):
         (work / name).write_text("#!/bin/sh\necho runs $1\n")
         (work / name).chmod(mode)
+    (work / "binary").write_bytes(b"\x7fELF\0\0")
+    (work / "binary").chmod(0o755)
     return work
 
 
@@ -55,7 +58,7 @@ def test_a_file_names_a_module_or_a_program(project: Path) -> None:
     assert read("script: /usr/bin/env\nno_python: true\nargs: [ls]\n").command[:2] == ("--no-python", "/usr/bin/env")
     for text, said in (
         ("module: pkg.train\nscript: a.py\n", "either a 'script' or a 'module' is expected"),
-        ("module: pkg.train\nno_python: true\n", "no_python: found True: python runs a module"),
+        ("module: pkg.train\nno_python: true\n", "no_python: found True: Python runs a module"),
         ("module: pkg/train.py\n", "the name of a module is expected, as in pkg.train"),
         ("module: train.py\n", "the name of a module is expected"),
         ("script: ../run.sh\nno_python: true\n", "a path inside the working directory is expected"),
@@ -89,6 +92,12 @@ def test_what_runs_is_found(project: Path, spec: dict[str, object], source: str 
     [
         ({"script": "run.sh"}, "run.sh is no Python script", "ugro launch --no-python ./run.sh"),
         ({"script": "tool"}, "tool is no Python script", "ugro launch --no-python ./tool"),
+        ({"script": "binary"}, "binary is no Python script", "ugro launch --no-python ./binary"),
+        (
+            {"script": "plain.sh", "args": ("3",)},
+            "no Python script",
+            "chmod +x plain.sh && ugro launch --no-python ./plain",
+        ),
         ({"script": "pkg.train"}, "there is no script 'pkg.train'", "ugro launch -m pkg.train"),
         ({"script": "pkg.trian", "module": True}, "there is no module 'pkg.trian'", "misspelt"),
         ({"script": "./plain.sh", "no_python": True}, "./plain.sh is not executable", "chmod +x plain.sh"),
@@ -107,12 +116,24 @@ def test_what_cannot_run_is_refused_with_the_command_that_can(
 
 
 def test_how_to_launch_what_is_written_for_a_terminal(project: Path) -> None:
-    def hint(*words: str) -> str:
-        return interpreter_hint(project, words).partition("ugro launch ")[2]
+    def hint(*words: str, **said: bool) -> str:
+        start = ("ugro", "launch", "--name", "x")
+        return translated(project, words, Foreign("", **said), start).partition("ugro launch --name x ")[2]
 
     assert hint("python", "train.py") == "train.py"
     assert hint("python3.11", "train.py", "--epochs", "3") == "train.py -- --epochs 3"
-    assert hint("torchrun", "--nproc-per-node", "4", "train.py", "--", "x") == "train.py -- x"
+    assert hint("torchrun", "--nproc-per-node", "4", "train.py", "--", "x") == "--gpus-per-node 4 train.py -- x"
+    assert hint("torchrun", "--nproc_per_node=gpu", "--nnodes=2", "train.py") == "--nodes 2 train.py"
+    assert hint("torchrun", "--standalone", "--rdzv-id", "1", "pkg.train", "--lr", "1", module=True) == (
+        "-m pkg.train -- --lr 1"
+    )
+    assert hint("torchrun", "run.sh", no_python=True) == "--no-python ./run.sh"
+    assert hint("python", "torch.distributed.run", "--nproc-per-node", "2", "train.py", module=True) == (
+        "--gpus-per-node 2 train.py"
+    )
+    assert hint("accelerate", "launch", "--num_processes", "2", "train.py", "--lr", "1") == "train.py -- --lr 1"
+    assert hint("deepspeed", "--num_gpus=2", "train.py") == "--gpus-per-node 2 train.py"
+    assert hint("python", "-c", "print(1)") == hint("accelerate", "config") == hint("torchrun") == ""
     assert hint("python", "-m", "pkg.train", "--lr", "1") == "-m pkg.train -- --lr 1"
     assert hint("sh", "run.sh") == "--no-python sh -- run.sh"
     assert hint("train.py", "--lr", "1") == "" and hint("no-such-program", "x") == ""
@@ -122,14 +143,25 @@ def test_the_command_line(project: Path) -> None:
     (project / "inventory.yaml").write_text("nodes: {a: {address: 127.0.0.1, local: true}}\n")
 
     def error(*args: str) -> InputError:
-        done = CliRunner().invoke(launch, [*args, "--dry-run"])
+        done = CliRunner().invoke(cli, ["launch", *args], prog_name="ugro")
         assert isinstance(done.exception, InputError), done.exception
         return done.exception
 
     assert error("python", "train.py").hint.endswith("ugro launch train.py")
     assert error("-m", "pkg.train", "x").hint.endswith("ugro launch -m pkg.train -- x")
+    assert error("train.py", "--name", "x", "extra").hint.endswith(" ugro launch --name x train.py -- extra")
+    shell = error("run.sh", "--priority", "3", "--", "a b").hint
+    assert shell.startswith("ugro launch --priority 3 --no-python ./run.sh -- 'a b' (in a job.yaml: ")
+    assert error("torchrun", "-m", "pkg.train", "--env", "A=1").hint.endswith("ugro launch --env A=1 -m pkg.train")
+    assert error("--epochs", "3", "train.py").hint.endswith("ugro launch train.py -- --epochs 3")
+    assert error("train.py", "--env", "A").hint.endswith("ugro launch train.py -- --env …")
+    assert "RANK: torchrun sets it for each rank" in error("train.py", "--env", "RANK=1").message
+    assert "--env CUDA_VISIBLE_DEVICES: UGRO sets it" in error("train.py", "--env", "CUDA_VISIBLE_DEVICES=1").message
+    assert "$PATH is not expanded here" in error("train.py", "--env", "PATH=/opt/bin:$PATH").message
+    (project / "job.yaml").write_text("script: train.py\nworkdir: ~/none\n")
+    assert error("job.yaml").message == f"the working directory {Path.home()}/none is not there"
     assert error("-m").message == "no module or program is named"
-    assert "--no-python: found True: python runs a module" in error("-m", "--no-python", "pkg.train").message
+    assert "--no-python: found True: Python runs a module" in error("-m", "--no-python", "pkg.train").message
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_the_repositorys_own_inventory() -> None:
         ("nodes:\n  a: {address: h, local: true}\n  b: {address: h, local: true}\n", "only this machine can be"),
         ("defaults:\n  port: x\nnodes:\n  a: {address: h}\n", "inventory.yaml:2: nodes.a.port: found 'x'"),
         ("nodes:\n  a: {address: h, env: {'A B': x}}\n", "is not a variable name"),
-        ("nodes:\n  a: {address: h, env: {UGRO_JOB: x}}\n", "set by UGRO itself"),
+        ("nodes:\n  a: {address: h, env: {UGRO_JOB: x}}\n", ": UGRO_JOB is set by UGRO itself"),
     ],
 )
 def test_a_mistake_names_file_line_field_and_what_is_expected(tmp_path: Path, text: str, said: str) -> None:
@@ -127,6 +127,16 @@ def test_a_job_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7200", 7200), ("'7200'", 7200), ("1h30m", 5400), ("1:30:00", 5400), ("'01:30:00'", 5400), ("1-12", 129600)],
+)
+def test_the_time_limit_of_a_job_yaml(tmp_path: Path, text: str, seconds: float) -> None:
+    """A bare number counts seconds in a file, as it always did."""
+    (tmp_path / "job.yaml").write_text(f"script: train.py\ntime_limit: {text}\n")
+    assert load_job_spec(tmp_path / "job.yaml").time_limit == seconds
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("script: train.py\nnodes: 0\n", "job.yaml:2: nodes: found 0"),
@@ -148,6 +158,12 @@ def test_a_job_yaml(tmp_path: Path) -> None:
         ("script: train.py\nvram: 99999999999999\n", "vram: found 99999999999999: a size of at most 512T"),
         ("script: train.py\nnot_before: 1.0e+300\n", "not_before: found 1e+300: a time from 1970 to 2099"),
         ("script: train.py\non_failure: []\n", "job.yaml:2: on_failure: found []: keys with values are expected"),
+        (
+            "script: train.py\nenv:\n  A: 1\n  LOCAL_RANK: 0\n",
+            "job.yaml:4: env.LOCAL_RANK: torchrun sets it for each rank",
+        ),
+        ("script: train.py\nenv: {CUDA_VISIBLE_DEVICES: 1}\n", "env.CUDA_VISIBLE_DEVICES: UGRO sets it to the GPUs"),
+        ("script: train.py\nenv: {PATH: '/x:${PATH}'}\n", "env.PATH: $PATH is not expanded here"),
         ("script: train.py\nhang_after: 5m\n", "job.yaml:2: hang_after: found '5m': keys with values are expected"),
     ],
 )
@@ -157,6 +173,11 @@ def test_a_mistake_in_a_job_yaml(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(JobSpecError) as caught:
         load_job_spec(path)
     assert said in str(caught.value)
+
+
+def test_variables_that_count_are_no_mistake(tmp_path: Path) -> None:
+    assert job_spec(script="t.py", gpus_per_node=0, env={"CUDA_VISIBLE_DEVICES": ""}).env
+    assert job_spec(script="t.py", env={"A": "$PATH", "TOKEN": "a$b", "PATH": "/x:$PATHS"}).env["TOKEN"] == "a$b"
 
 
 def test_arguments_are_kept_literally() -> None:

@@ -337,7 +337,7 @@ def test_a_node_of_that_name_is_needed(ugro: Ugro) -> None:
 def test_a_person_who_does_not_agree_keeps_it(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = leave(home)
     monkeypatch.setattr("ugro.cli.footprint.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
-    assert "did not agree" in str(ugro("node", "clean", "here", typed="n\n").exception)
+    assert "nothing was removed" in str(ugro("node", "clean", "here", typed="n\n").exception)
     assert (folder / "code/train.py").exists()
     assert ugro("node", "clean", "here", typed="y\n").return_value == 0
     assert not folder.exists()

@@ -24,7 +24,7 @@ TORCHRUN = """#!/bin/sh
 # The node's python; as torchrun it starts rank.py in a session of its own, as torchrun does.
 [ "$1" = -m ] || exec {python} "$@"
 while [ "${{1%rank.py}}" = "$1" ]; do shift; done
-RANK=0 setsid --wait {python} "$@"
+RANK=0 /usr/bin/setsid --wait {python} "$@"
 """
 
 
@@ -105,6 +105,14 @@ async def test_a_rank_leaves_its_own_exit_code(home: Path, node: LocalTransport)
     assert [(rank.rank, rank.exit_code, rank.signal, rank.alive) for rank in run.ranks] == [(0, 3, None, False)]
     assert read(home, "rank-0.log") == "hello job-001 ['a b', '$(touch pwned)', '\\'\"', 'new\\nline', '../..']\n"
     assert not list(home.rglob("pwned"))
+
+
+async def test_an_environment_of_the_job_does_not_break_what_notes_its_end(home: Path, node: LocalTransport) -> None:
+    script(home, "import os, sys; print(os.environ['PATH']); sys.exit(5)")
+    plan = launch(home, env=(("PATH", "/nowhere:$PATH"),))
+    await process_manager.start(node, plan)
+    run = await until(node, plan, "over")
+    assert (run.exit_code, read(home, "rank-0.log")) == (5, "/nowhere:$PATH\n"), "a value is taken as it stands"
 
 
 async def test_a_rank_that_dies_of_a_signal(home: Path, node: LocalTransport) -> None:

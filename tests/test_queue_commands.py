@@ -514,3 +514,31 @@ def test_a_reason_over_several_lines_is_told_in_one(master: Master) -> None:
     assert master.json("drain", "here", "--reason", "new fan\nand dust")["reason"] == "new fan and dust"
     master.ugro("launch", "t.py", "--hold")
     assert master.json("hold", "job-001", "--reason", "a\nb")["reason"] == "held: a b"
+
+
+def test_several_are_taken_and_the_failure_of_one_stops_no_other(master: Master) -> None:
+    for name in "abc":
+        master.ugro("launch", "t.py", "--hold", "--name", name)
+    held = master.ugro("hold", "a", "nosuch", "b", "--reason", "for Ada", code=2)
+    assert held.stdout.count("is held") == 2 and "there is no job 'nosuch'" in held.stderr
+    said = json.loads(master.ugro("release", "a", "nosuch", "b", "--json", code=2).stdout)
+    assert [one.get("state") for one in said] == ["queued", None, "queued"]
+    assert said[1]["name"] == "nosuch" and said[1]["error"]["code"] == "input"
+    assert "is not held: it waits for its turn" in master.ugro("release", "a").stdout
+    assert master.json("launch", "t.py", "--hold", "--name", "d", "--after", "a,b:any")["id"] == "job-004"
+    assert master.json("status", "d")["after"] == ["job-001", "job-002:any"]
+    ended = master.ugro("cancel", "c", "d", "nosuch", code=2)
+    assert [line.split(";")[0] for line in ended.stdout.splitlines()] == [
+        "job-003 is cancelled",
+        "job-004 is cancelled",
+    ]
+    assert [one["state"] for one in json.loads(master.ugro("cancel", "c", "a", "--json").stdout)] == ["cancelled"] * 2
+
+
+def test_several_nodes_are_drained_and_come_back(master: Master) -> None:
+    drained = master.ugro("drain", "here", "nowhere", "--reason", "new fan", code=2)
+    assert "here gets no new jobs" in drained.stdout and "no node is called 'nowhere'" in drained.stderr
+    assert "ugro drain here nowhere --reason" in master.ugro("drain", "here", "nowhere", code=2).stderr
+    back = json.loads(master.ugro("undrain", "nowhere", "here", "--json", code=2).stdout)
+    assert back[1] == {"node": "here", "drained": False} and back[0]["error"]["code"] == "input"
+    assert master.json("undrain", "here") == {"node": "here", "drained": False}

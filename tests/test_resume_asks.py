@@ -16,6 +16,7 @@ import pytest
 from cluster import Ugro, document, until
 from code_folders import plant
 
+from ugro.common.errors import EXIT_DECLINED
 from ugro.sandbox.cluster import Sandbox
 from ugro.sandbox.simulation import MARK, NODE_MARK
 
@@ -97,6 +98,13 @@ def test_ctrl_c_at_a_question_ends_it_and_changes_nothing(
     answers = {"batch size?": "n\n"} | {question: "\x03"}
     code, shown = on_terminal(sandbox, project, answers, "resume", job, "--from", "0")
     assert code == 128 + signal.SIGINT, shown
+    assert attempt(ugro, job) == 1
+
+
+def test_no_is_an_answer_and_changes_nothing(ugro: Ugro, sandbox: Sandbox, project: Path, job: str) -> None:
+    answers = {"batch size?": "n\n", "Resume?": "n\n"}
+    code, shown = on_terminal(sandbox, project, answers, "resume", job, "--from", "0")
+    assert code == EXIT_DECLINED and shown.rstrip().endswith("nothing was changed") and "error" not in shown
     assert attempt(ugro, job) == 1
 
 

@@ -105,6 +105,26 @@ def test_a_job_that_waits_for_one_that_is_stopping_is_told_so() -> None:
     assert forecast(case, "job-002") == told
 
 
+def test_a_cpu_rank_waits_for_the_cpu_of_a_node_and_not_for_its_gpus() -> None:
+    case = queue(TWO, [waiting(2, nodes=("a",), gpus_per_node=0)], [holds(1, "a-0"), holds(3, "cpu:a")])
+    assert reasons(case) == {"job-002": "the CPU of a is held by job-003"}
+
+
+def test_a_job_is_told_to_be_behind_one_only_if_that_wants_what_it_could_get() -> None:
+    running = [holds(1, "a-0"), holds(2, "b-0")]
+    jobs = [waiting(3, nodes=("a",)), waiting(4, nodes=("b",)), waiting(5, nodes=("a",)), waiting(6)]
+    case = queue(TWO, jobs, running)
+    said = reasons(case)
+    assert (said["job-003"], said["job-004"]) == ("a is held by job-001", "b is held by job-002")
+    assert said["job-005"] == said["job-006"] == "behind job-003"
+    assert why(case, "job-004") == ("b is held by job-002",)
+    assert why(case, "job-005") == ("a is held by job-001", "behind job-003")
+    cpu = queue(
+        TWO, [waiting(3, nodes=("a",)), waiting(4, nodes=("a",), gpus_per_node=0)], [*running, holds(9, "cpu:a")]
+    )
+    assert reasons(cpu)["job-004"] == "the CPU of a is held by job-009"
+
+
 def test_a_job_with_an_obstacle_is_passed_over() -> None:
     case = queue(TWO, [waiting(1, None, HELD), waiting(2)])
     assert started(schedule(case)) == ["job-002"]
@@ -349,7 +369,7 @@ def test_a_forecast_lets_the_jobs_ahead_go_first() -> None:
         (NOON + 1800, "starts ~12:30, when job-002 frees a"),
         (NOON + 1860, "starts ~12:31, when job-003 frees a"),
     ]
-    assert forecast(queue(TWO, [waiting(5, nodes=1)], running), "job-005").text == "now"
+    assert forecast(queue(TWO, [waiting(5, nodes=1)], running), "job-005").text == "starts at the next tick"
 
 
 def later(seconds: float) -> Obstacle:

@@ -212,6 +212,8 @@ async def test_the_inventory_comes_before_the_file(write: Write) -> None:
     [found] = await find_route(write("Host gpu\n  User a\n  Port 1\n", user="b", port=2))
     assert (found.user, found.port) == ("b", 2)
     assert found.by_hand.endswith("-p 2 -l b gpu")
+    [found] = await find_route(write("Host gpu\n  IdentityFile ~/a\n", user="b", identity_file="~/my key"))
+    assert found.by_hand.endswith(f"-l b -i '{Path('~/my key').expanduser()}' gpu")
 
 
 async def test_a_mistake_is_told_with_its_line(write: Write) -> None:
@@ -540,7 +542,8 @@ Host last
         assert (jump.forwards, last.forwards) == ([("127.0.0.1", last.port)], [("127.0.0.1", server.port)])
         error = await refused(write(config, server.known()), HostKeyUnknown)
         assert f"the host key of the jump host last:{last.port}" in error.message
-        assert f"ssh -F {tmp_path}/config -p {last.port} last" in error.hint
+        by_hand = error.hint.partition(": ")[2]
+        assert by_hand.startswith(f"ssh -F {tmp_path}/config -p {last.port} -J ") and by_hand.endswith(" last")
         last.allowed.clear()
         error = await refused(write(config, server.known() + last.known()), AuthenticationFailed)
         assert "the jump host second@127.0.0.1 does not accept our key" in error.message

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import pytest
 
+from ugro.common.text import exactly
 from ugro.common.units import parse_duration, parse_mib, parse_moment, parse_past
 
 NOON = datetime(2026, 11, 24, 12, 0).timestamp()
@@ -18,6 +19,31 @@ NOON = datetime(2026, 11, 24, 12, 0).timestamp()
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("10", 600), ("0:30", 30), ("10:00", 600), ("90:05", 5405), ("1:30:00", 5400), ("48:00:00", 172800),
+        ("1-0", 86400), ("1-12", 129600), ("1-12:30", 131400), ("1-12:30:05", 131405), ("1h30m", 5400),
+    ],
+)  # fmt: skip
+def test_durations_as_in_slurm(text: str, seconds: float) -> None:
+    assert parse_duration(text, bare="m") == seconds
+    assert text == "10" or parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["1:60", "1:2:60", "1:60:00", "1-", "-1", "1-2:3:4:5", "1:2:3:4", "2026-11-24", "1h:30"]
+)
+def test_what_is_no_duration_of_slurms_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="1h30m or 1:30:00 is expected"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["45s", "10m", "1h30m", "1d12h", "1h30m5s", "0.5s"])
+def test_a_duration_is_told_as_it_may_be_typed(text: str) -> None:
+    assert exactly(parse_duration(text)) == text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ugro.cli.app import App
-from ugro.cli.output import console, stamp, title
+from ugro.cli.output import console, print_hanging, stamp, title
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models import Job, JobState
 from ugro.common.text import count, duration, printable, rough, size, some
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
     from ugro.control_plane.controller import Controller
     from ugro.nodes.code_sync import Bulk, Selection
+
+SOON = 30.0
+"""Seconds within which a start is told as what it waits for, and not as a time."""
 
 SLOW_SEND_SECONDS = 1.0
 FREE_WITHIN, FREE_EVERY = 15.0, 0.5
@@ -63,19 +66,19 @@ def selection_document(selection: Selection) -> dict[str, Any]:
 def announce(app: App, job: Job, following: bool = False) -> None:
     """Say what became of a job that was just submitted, and the commands that are useful next."""
     if expected := expected_start(app, job):
-        click.echo(f"Job {job.state.value} (ID: {job.id}){_expectation(expected)}")
+        print_hanging("", f"Job {job.state.value} (ID: {job.id}){_expectation(expected)}")
         if not (expected.never or following) and (told := app.unattended([job])):
-            click.echo(f"  {told}")
+            print_hanging("  ", told)
         undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
         click.echo(f"  ugro why {job.id}   ugro logs -f {job.id}   {undo}   ugro cancel {job.id}")
         return
     where = f" on {', '.join(job.nodes)}" if job.nodes else ""
     reason = f": {printable(job.reason)}" if job.reason else ""
-    click.echo(f"{title(job)} {job.state.value}{where}{reason}")
+    print_hanging("", f"{title(job)} {job.state.value}{where}{reason}")
     if not job.state.ended:
         click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
         if not following and (told := app.unattended([job])):
-            click.echo(f"  {told}")
+            print_hanging("  ", told)
 
 
 def expected_start(app: App, job: Job) -> Forecast | None:
@@ -101,7 +104,8 @@ def expectation_document(expected: Forecast) -> dict[str, Any]:
 def _expectation(expected: Forecast) -> str:
     if expected.at is None:
         return f": {printable(expected.text)}"
-    return f". Starting in ~{rough(expected.at - time.time())}: {expected.text}"
+    seconds = expected.at - time.time()
+    return f". Starting in ~{rough(seconds)}: {expected.text}" if seconds > SOON else f": {expected.text}"
 
 
 @contextlib.contextmanager

@@ -196,13 +196,6 @@ RECENT = 10
 """Ended jobs that `status` and the shell's completion show when nothing more is asked for."""
 
 
-def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Ids and names for the shell's completion, from the records alone."""
-    store = App(None).store
-    jobs = [*store.live(pass_over), *store.recent(RECENT, pass_over)]
-    return [word for job in jobs for word in dict.fromkeys((job.id, job.name)) if word.startswith(incomplete)]
-
-
 class Whole(click.IntRange):
     """A whole number within bounds, both included; what it is not is told without the language of programs."""
 
@@ -266,6 +259,14 @@ def duration_option(ctx: click.Context, param: click.Parameter, value: str | Non
     """A click callback: a duration as people say it, in seconds."""
     try:
         return None if value is None else parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
+
+
+def span_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """A click callback: how long a job may take, in seconds; a bare number counts minutes, as in Slurm."""
+    try:
+        return None if value is None else parse_duration(value, bare="m")
     except ValueError as error:
         raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
 

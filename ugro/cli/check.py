@@ -13,6 +13,7 @@ import click
 from rich.text import Text
 
 from ugro.cli.app import App, command, json_option
+from ugro.cli.complete import nodes_option
 from ugro.cli.output import console, print_json, table
 from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_JOB_FAILED, EXIT_NODES, EXIT_OK, InputError, NodeError, StateError
@@ -43,7 +44,7 @@ PROGRESS_AFTER = 1.0
 
 
 @command()
-@click.option("--on", "names", metavar="NODES", help="Comma-separated. Default: all nodes.")
+@nodes_option
 @click.option("--network", is_flag=True, help="Measure the network too: every link, and an all-reduce over all nodes.")
 @json_option
 def check(app: App, names: str | None, network: bool, as_json: bool) -> int:

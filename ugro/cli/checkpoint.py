@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from ugro.cli.app import App, command, complete_job, duration_option, json_option
+from ugro.cli.app import App, command, duration_option, json_option
+from ugro.cli.complete import complete_folder, complete_job
 from ugro.cli.output import checkpoint_document, console, print_json, stamp, state_in_words, title
 from ugro.cli.resume import asked_with
 from ugro.common.config import Inventory
@@ -19,6 +20,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, Job, JobState
 from ugro.common.paths import RunPaths, run_paths
 from ugro.common.text import count, duration, printable, size
+from ugro.control_plane.accepted import accepts
 from ugro.control_plane.checkpoint_store import CheckpointStore, newest_since
 from ugro.control_plane.controller import Controller
 from ugro.nodes import save_request
@@ -54,7 +56,13 @@ class Outcome:
 @click.argument("job", shell_complete=complete_job)
 @click.option("--wait", "patience", default="120", show_default=True, metavar="TIME", callback=duration_option,
               help="How long to wait for it: 90, 10m.")  # fmt: skip
-@click.option("--checkpoints", "directory", metavar="DIR", help="Where the checkpoints are, if the job did not say.")
+@click.option(
+    "--checkpoints",
+    "directory",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where the checkpoints are, if the job did not say.",
+)
 @json_option
 def checkpoint(app: App, job: str, patience: float, directory: str | None, as_json: bool) -> None:
     """Ask the running JOB (id or name) to save a checkpoint now, and wait until there is a new one that is whole.
@@ -83,7 +91,7 @@ def checkpoint(app: App, job: str, patience: float, directory: str | None, as_js
 
 
 def _require_running(job: Job) -> None:
-    if job.state == JobState.RUNNING and not job.wish:
+    if accepts("checkpoint", job):
         return
     hint = f"see: ugro status {job.id}"
     if job.state.ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -9,17 +10,20 @@ from collections.abc import Sequence
 import click
 
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option
+from ugro.cli.complete import complete_drained, complete_node, nodes_option
+from ugro.cli.listings import nodes_grid
 from ugro.cli.output import (
     RANK_COLOURS,
     SHORT_UUID,
     console,
     event_document,
     node_documents,
-    nodes_table,
     print_json,
     print_problems,
     table,
+    wide_option,
 )
+from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, NodeError, StateLocked
 from ugro.common.models import Drain, Event
 from ugro.common.text import one_line, printable
@@ -39,8 +43,9 @@ QUIET_KINDS = ("ranks", "placed")
 
 
 @command()
+@wide_option
 @json_option
-def nodes(app: App, as_json: bool) -> None:
+def nodes(app: App, wide: bool, as_json: bool) -> None:
     """The machines and their GPUs. What is not fresh is shown with its age."""
     seen = app.run(lambda controller, _: controller.observe([], within=LOOK_WITHIN))
     views, errors = fresh_or_remembered(app.store, seen)
@@ -48,7 +53,7 @@ def nodes(app: App, as_json: bool) -> None:
     if as_json:
         print_json(node_documents(cluster, views, errors, drains))
     else:
-        console().print(nodes_table(cluster, views, errors, drains))
+        nodes_grid(cluster, views, errors, drains).print(wide)
     for error in errors.values():
         if error and error.hint and not as_json:
             click.echo(f"{error.node}: {error.hint}", err=True)
@@ -57,43 +62,47 @@ def nodes(app: App, as_json: bool) -> None:
 
 
 @command()
-@click.argument("node")
+@several("NODE", complete_node)
 @click.option("--reason", help="Why; it is shown wherever the node is.")
 @json_option
-def drain(app: App, node: str, reason: str | None, as_json: bool) -> None:
-    """Give NODE no new jobs. What runs there goes on."""
-    name = app.cluster.node(node).name
+def drain(app: App, names: tuple[str, ...], reason: str | None, as_json: bool) -> int:
+    """Give each NODE no new jobs. What runs there goes on."""
     if reason is None and not sys.stdin.isatty():
-        raise InputError("a reason is needed, for whoever wonders later", f"ugro drain {name} --reason 'new fan'")
-    reason = one_line(reason if reason is not None else click.prompt("Reason", err=True))
-    if not reason:
+        again = f"ugro drain {shlex.join(names)} --reason 'new fan'"
+        raise InputError("a reason is needed, for whoever wonders later", again)
+    said = one_line(reason if reason is not None else click.prompt("Reason", err=True))
+    if not said:
         raise InputError("the reason is empty")
-    with app.store.lock():
-        app.store.drain(Drain(node=name, reason=reason, since=time.time()))
-        running = [job.id for job in app.store.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
-    if as_json:
-        print_json({"node": name, "drained": True, "reason": reason, "running": running})
-        return
-    rest = f"; {', '.join(running)} goes on there" if running else ""
-    click.echo(f"{name} gets no new jobs{rest}. Take it back: ugro undrain {name}")
+
+    def one(name: str) -> Did:
+        app.cluster.node(name)
+        with app.store.lock():
+            app.store.drain(Drain(node=name, reason=said, since=time.time()))
+            running = [job.id for job in app.store.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
+        rest = f"; {', '.join(running)} goes on there" if running else ""
+        words = f"{name} gets no new jobs{rest}. Take it back: ugro undrain {name}"
+        return {"node": name, "drained": True, "reason": said, "running": running}, words
+
+    return for_each(names, one, as_json)
 
 
 @command()
-@click.argument("node")
+@several("NODE", complete_drained)
 @json_option
-def undrain(app: App, node: str, as_json: bool) -> None:
-    """Give NODE jobs again."""
-    name = app.cluster.node(node).name
-    with app.store.lock():
-        was = app.store.undrain(name)
-    if as_json:
-        print_json({"node": name, "drained": False})
-    else:
-        click.echo(f"{name} gets jobs again" if was else f"{name} was not drained")
+def undrain(app: App, names: tuple[str, ...], as_json: bool) -> int:
+    """Give each NODE jobs again."""
+
+    def one(name: str) -> Did:
+        app.cluster.node(name)
+        with app.store.lock():
+            was = app.store.undrain(name)
+        return {"node": name, "drained": False}, f"{name} gets jobs again" if was else f"{name} was not drained"
+
+    return for_each(names, one, as_json)
 
 
 @command()
-@click.option("--on", "names", metavar="NODES", help="Comma-separated. Default: all nodes.")
+@nodes_option
 @json_option
 def measure(app: App, names: str | None, as_json: bool) -> int:
     """Measure how fast each idle GPU trains, so that mixed GPUs can share a batch by speed.
@@ -177,7 +186,7 @@ def news_line(event: Event) -> str:
 
 
 @command(context_settings={"ignore_unknown_options": False})
-@click.option("--on", "names", metavar="NODES", help="Comma-separated. Default: all nodes.")
+@nodes_option
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...")
 @json_option
 def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> int:

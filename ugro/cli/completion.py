@@ -1,9 +1,31 @@
-"""`ugro completion`: the script that teaches a shell to complete `ugro`."""
+"""`ugro completion`: the script that teaches a shell to complete `ugro`, and what it is answered."""
 
 from __future__ import annotations
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import BashComplete, FishComplete, add_completion_class, get_completion_class
+
+from ugro.cli.main import COMPLETION
+
+
+class _Bash(BashComplete):
+    """Knows that bash takes the `=` of `--nodes=gpu1` for a word of its own."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        args, incomplete = super().get_completion_args()
+        if args and incomplete == "=":
+            return args, ""
+        return (args[:-1] if len(args) > 1 and args[-1] == "=" else args), incomplete
+
+
+class _Fish(FishComplete):
+    """Leaves a comma-separated list whole."""
+
+    source_template = FishComplete.source_template.replace('split ","', 'split --max 1 ","')
+
+
+add_completion_class(_Bash)
+add_completion_class(_Fish)
 
 
 @click.command()
@@ -13,4 +35,4 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print the completion script for SHELL, e.g. eval "$(ugro completion bash)" in ~/.bashrc."""
     kind = get_completion_class(shell)
     assert kind
-    click.echo(kind(ctx.find_root().command, {}, "ugro", "_UGRO_COMPLETE").source())
+    click.echo(kind(ctx.find_root().command, {}, "ugro", COMPLETION).source())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from ugro.common.errors import InputError, NodeError
+from ugro.common.errors import Declined, InputError, NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import NodeView
 from ugro.common.text import printable, size
@@ -30,7 +30,7 @@ class Consent:
         """Much code goes to every node only when somebody agrees.
 
         Raises:
-            InputError: nobody is there to ask.
+            InputError: nobody is there to ask. Declined: the answer is no.
         """
         if selection.size_bytes <= LARGE_BYTES or self.yes:
             return
@@ -44,7 +44,7 @@ class Consent:
         """A job that may not fit the GPUs' memory starts only when somebody agrees. Returns the formulas' MiB.
 
         Raises:
-            InputError: nobody is there to ask.
+            InputError: nobody is there to ask. Declined: the answer is no.
         """
         if expected is None:
             return None
@@ -58,7 +58,7 @@ class Consent:
         """Nodes that another master runs are taken over only when somebody agrees.
 
         Raises:
-            InputError: nobody is there to ask.
+            InputError: nobody is there to ask. Declined: the answer is no.
             NodeError: a node cannot be claimed.
         """
         others = {
@@ -83,7 +83,7 @@ def to_clean(node: str, line: str, master: str, takeover: bool) -> None:
     """What another master has on a node, results that it did not fetch yet among it, goes only when somebody agrees.
 
     Raises:
-        InputError: nobody is there to ask.
+        InputError: nobody is there to ask. Declined: the answer is no.
     """
     if not line or owner.is_same_master(line, master) or takeover:
         return
@@ -101,7 +101,7 @@ def _ask(question: str, refusal: str, hint: str) -> None:
     if not sys.stdin.isatty():
         raise InputError(refusal, hint)
     if not confirm(question):
-        raise click.Abort
+        raise Declined
 
 
 def confirm(question: str, default: bool = False) -> bool:

@@ -11,6 +11,7 @@ import click
 from rich.text import Text
 
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
+from ugro.cli.complete import complete_file
 from ugro.cli.output import console, print_json, table
 from ugro.common.config import inventory_path
 from ugro.common.errors import InputError
@@ -60,7 +61,7 @@ class Card:
 
 
 @command(cls=ScriptCommand, epilog=EXAMPLES)
-@click.argument("script", required=False)
+@click.argument("script", required=False, shell_complete=complete_file)
 @click.option("-m", "--module", is_flag=True, help="SCRIPT is a module, as for `ugro launch`.")
 @click.option("--no-python", is_flag=True, help="SCRIPT is a program, likewise.")
 @click.option("--model", metavar="NAME|SIZE", help="A model's name or size: llama-7b, gpt2-xl, resnet50, 1.3b.")
@@ -131,8 +132,11 @@ def _read_script(script: str, args: tuple[str, ...], module: bool, no_python: bo
         spec, directory = JobSpec.model_construct(script=script, args=args, module=module, no_python=no_python), Path()
     else:
         spec = load_job_spec(Path(script))
-        spec, directory = spec.model_copy(update={"args": (*spec.args, *args)}), Path(script).parent / spec.workdir
-    require_source(directory, spec)
+        spec, directory = (
+            spec.model_copy(update={"args": (*spec.args, *args)}),
+            Path(script).parent / Path(spec.workdir).expanduser(),
+        )
+    require_source(directory, spec, start=("ugro", "estimate"))
     return spec
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import click
+from click.shell_completion import CompletionItem
 
-from ugro.cli.app import App, attempt_option, command, complete_job, json_option
+from ugro.cli.app import App, attempt_option, command, json_option
+from ugro.cli.complete import complete_file, complete_job
 from ugro.cli.output import print_json
 from ugro.common.errors import InputError, InventoryError
 from ugro.common.models import FirstFailure, Job, JobState
@@ -42,8 +44,12 @@ LAST_WORDS = 5
 _RANK_IN_NAME = re.compile(r"(?i:rank)[-_]?(\d{1,6})[^/]*$|attempt_\d+/(\d{1,6})/std(?:out|err)\.log$")
 
 
+def _complete_what(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    return (complete_file if ctx.params.get("logs") else complete_job)(ctx, param, incomplete)
+
+
 @command(name="explain")
-@click.argument("what", nargs=-1, metavar="JOB | --log FILE...", shell_complete=complete_job)
+@click.argument("what", nargs=-1, metavar="JOB | --log FILE...", shell_complete=_complete_what)
 @click.option("--log", "logs", is_flag=True, help="Explain log files (- is stdin), also of a run UGRO never saw.")
 @attempt_option
 @json_option

@@ -7,7 +7,8 @@ import time
 
 import click
 
-from ugro.cli.app import LOOK_WITHIN, App, command, complete_job, duration_option, json_option
+from ugro.cli.app import LOOK_WITHIN, App, command, json_option, span_option
+from ugro.cli.complete import complete_job
 from ugro.cli.output import console, job_document, print_json, title
 from ugro.common.models import Job, JobState
 from ugro.common.text import duration, moment, printable
@@ -20,11 +21,12 @@ LOOK_AGAIN = 1.0
 
 @command(name="extend")
 @click.argument("job", shell_complete=complete_job)
-@click.argument("more", required=False, metavar="[TIME]", callback=duration_option)
-@click.option("--to", "total", metavar="TIME", callback=duration_option, help="So much in all, from its start: 6h.")
+@click.argument("more", required=False, metavar="[TIME]", callback=span_option)
+@click.option("--to", "total", metavar="TIME", callback=span_option, help="So much in all, from its start: 6h.")
 @json_option
 def extend_(app: App, job: str, more: float | None, total: float | None, as_json: bool) -> None:
-    """Let JOB (id or name) run for TIME longer than its time limit says: 1h, 90m. It may wait, or run.
+    """Let JOB (id or name) run for TIME longer than its time limit says: 1h, 90 (minutes), 1:30:00. It may
+    wait, or run.
 
     Its nodes keep the limit themselves. One that cannot be reached just now is told by the next scheduling pass.
     """

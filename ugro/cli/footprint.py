@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ugro.cli.app import App, command, json_option
+from ugro.cli.complete import complete_node, nodes_option
 from ugro.cli.consent import to_clean
 from ugro.cli.output import console, print_json, table
-from ugro.common.errors import EXIT_NODES, EXIT_OK, InputError, NodeError, NodeRefused
+from ugro.common.errors import EXIT_NODES, EXIT_OK, Declined, InputError, NodeError, NodeRefused
 from ugro.common.text import count, printable, size
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.nodes.footprint import Footprint, Process, clean
@@ -28,7 +29,7 @@ SHOWN_FOREIGN = 10
 
 
 @command()
-@click.option("--on", "names", metavar="NODES", help="Comma-separated. Default: all nodes.")
+@nodes_option
 @json_option
 def footprint(app: App, names: str | None, as_json: bool) -> int:
     """What UGRO has on the nodes: folders of jobs, their size, and processes. Changes nothing."""
@@ -97,7 +98,7 @@ def node() -> None:
 
 
 @command(name="clean")
-@click.argument("name", metavar="NODE")
+@click.argument("name", metavar="NODE", shell_complete=complete_node)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--takeover", is_flag=True, help="Also what another master has there.")
 @json_option
@@ -188,7 +189,7 @@ def _agree(name: str, yes: bool, as_json: bool) -> None:
     if as_json or not sys.stdin.isatty():
         raise InputError("nobody is there to agree", f"if it shall be removed: ugro node clean {name} --yes")
     if not click.confirm("Remove it?"):
-        raise InputError("you did not agree; nothing was removed")
+        raise Declined("nothing was removed")
 
 
 def _tell(name: str, found: Footprint) -> None:

@@ -13,7 +13,10 @@ import click
 from rich.text import Text
 
 from ugro.cli.app import App, command, json_option, moment_option
-from ugro.cli.output import SHORT_UUID, console, print_json, stamp, table
+from ugro.cli.complete import complete_node
+from ugro.cli.grid import Column, Grid
+from ugro.cli.listings import short_name
+from ugro.cli.output import PIPE_WIDTH, SHORT_UUID, print_json, stamp, terminal_width, wide_option
 from ugro.common.models import GpuLook
 from ugro.common.text import clock, printable, size
 from ugro.control_plane.metadata_store.gpu_history import EVERY_SECONDS, GpuHistory
@@ -48,12 +51,12 @@ class GpuPast:
     @property
     def title(self) -> str:
         """As it is called in a narrow column."""
-        name = printable(self.name).removeprefix("NVIDIA ").removeprefix("GeForce ")
+        name = short_name(printable(self.name))
         return f"{self.uuid[:SHORT_UUID] if self.index is None else self.index} {name}".strip()
 
 
 @command()
-@click.argument("names", nargs=-1, metavar="[NODE]...")
+@click.argument("names", nargs=-1, metavar="[NODE]...", shell_complete=complete_node)
 @click.option(
     "--since",
     default="6h",
@@ -62,8 +65,9 @@ class GpuPast:
     metavar="TIME",
     help="2h (ago), 22:30, 2026-11-24.",
 )
+@wide_option
 @json_option
-def history(app: App, names: tuple[str, ...], since: float, as_json: bool) -> None:
+def history(app: App, names: tuple[str, ...], since: float, wide: bool, as_json: bool) -> None:
     """What each GPU did: utilization, memory, temperature, and the jobs or programs that had it. Default: every node.
 
     Ticks (serve, sweep, a command that follows a job) record it once a minute, for idle GPUs too.
@@ -75,7 +79,8 @@ def history(app: App, names: tuple[str, ...], since: float, as_json: bool) -> No
     if not past:
         click.echo("no tick (ugro serve, ugro sweep) has seen a GPU since then", err=True)
         return
-    _print(past, since, now)
+    screen = None if wide else terminal_width()
+    history_grid(past, since, now, screen or PIPE_WIDTH).print(wide)
 
 
 def _past(app: App, names: Iterable[str], since: float) -> Iterator[GpuPast]:
@@ -98,27 +103,34 @@ def _document(gpu: GpuPast) -> dict[str, Any]:
     return {"node": gpu.node, "uuid": gpu.uuid, "index": gpu.index, "name": gpu.name, "samples": samples}
 
 
-def _print(past: Sequence[GpuPast], since: float, now: float) -> None:
-    """One line for each GPU; the sparklines get what the other columns leave of the terminal's width."""
-    out = console()
+def history_grid(past: Sequence[GpuPast], since: float, now: float, screen: int) -> Grid:
+    """One line for each GPU; the sparklines get what the other columns leave of the screen's width."""
     columns = ("NODE", "GPU", "UTIL", "", "MEMORY", "", "TEMP", "USED BY")
     rows = [_cells(gpu) for gpu in past]
     widest = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     taken = sum(min(cell, OTHER_WIDTH) for cell in widest) + 2 * (len(columns) - 1)
-    width = min(max((out.width - taken) // 2, WIDTHS.start), WIDTHS.stop - 1)
+    width = min(max((screen - taken) // 2, WIDTHS.start), WIDTHS.stop - 1)
     count = max(1, min(width, int((now - since) // EVERY_SECONDS)))
-    made = table(*columns, title=f"{clock(since)} to {clock(now)}")
-    for column in made.columns[:-1]:
-        column.no_wrap = True
+    made = Grid(
+        Column("NODE", 24),
+        Column("GPU", 10),
+        Column("UTIL"),
+        Column(""),
+        Column("MEMORY", leaves=3),
+        Column("", leaves=1),
+        Column("TEMP", leaves=2),
+        Column("USED BY", 12),
+        title=f"{clock(since)} to {clock(now)}",
+    )
     shown = ""
     for gpu, cells in zip(past, rows, strict=True):
         used = sparkline(buckets(gpu.looks, lambda look: look.utilization_percent, since, now, count), 100)
         most = max(look.memory_total_mib or look.memory_used_mib or 0 for look in gpu.looks)
         memory = sparkline(buckets(gpu.looks, lambda look: look.memory_used_mib, since, now, count), most)
         node = gpu.node if gpu.node != shown else ""
-        made.add_row(node, cells[1], Text(used, "cyan"), cells[3], Text(memory, "green"), *cells[5:])
+        made.add(node, cells[1], Text(used, "cyan"), cells[3], Text(memory, "green"), *cells[5:])
         shown = gpu.node
-    out.print(made)
+    return made
 
 
 def _cells(gpu: GpuPast) -> list[str]:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from ugro.cli.announce import going_on
-from ugro.cli.app import App, Whole, attempt_option, command, complete_job, json_option
+from ugro.cli.app import App, Whole, attempt_option, command, json_option
+from ugro.cli.complete import complete_job
 from ugro.cli.follow import (
     SYNC_WITHIN,
     follow,
@@ -26,14 +28,17 @@ from ugro.cli.output import (
     end_in_words,
     exit_code_of,
     job_document,
+    print_hanging,
     print_json,
     print_json_list,
     title,
 )
 from ugro.cli.proposals import offer
-from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked
+from ugro.cli.several import Did, for_each, several
+from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked, UgroError
 from ugro.common.models import Job, JobState, Wish
 from ugro.common.text import printable
+from ugro.control_plane.accepted import accepts
 from ugro.control_plane.attempts import in_attempt, missing_logs
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.job_logs import JobLogs
@@ -117,7 +122,7 @@ def logs(
     with going_on(found) if following else contextlib.nullcontext():
         status = app.run(show)
     if not (following or as_json) and (told := app.unattended([found])):
-        click.secho(told, dim=True, err=True)
+        print_hanging("", told, err=True, dim=True)
     if following and offer(app, app.store.job(found.id)):
         click.echo(f"  ugro logs -f {found.id}")
     return status
@@ -133,58 +138,95 @@ async def _print_as_json(app: App, logs: JobLogs, reader: LogReader, tail: int |
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@several("JOB")
 @click.option("--abandon", is_flag=True, help="End it without the word of nodes that do not answer: they are lost.")
 @json_option
-def cancel(app: App, job: str, abandon: bool, as_json: bool) -> None:
-    """End JOB (id or name) on every node: SIGTERM, ten seconds of patience, SIGKILL.
+def cancel(app: App, names: tuple[str, ...], abandon: bool, as_json: bool) -> int:
+    """End each JOB (id or name) on every node: SIGTERM, ten seconds of patience, SIGKILL.
 
     It says on which nodes it is proved that no processes of it remain; on the others none was found.
     With --abandon a silent node does not keep it from ending; should the node come back, what is left there is ended.
     """
-    found = app.store.find(job)
+    asked: dict[str, Job | UgroError] = {name: _ask_to_end(app, name, abandon) for name in dict.fromkeys(names)}
+    ending = list(dict.fromkeys(job.id for job in asked.values() if isinstance(job, Job) and not job.state.ended))
+    if ending:
+        told = f"ending {', '.join(ending)}"
+        with Waiting(app.store.job(ending[0]), told) if len(ending) == 1 else console(stderr=True).status(told):
+            app.run(lambda controller, _: _carry_out(app, controller, ending))
+
+    def one(name: str) -> Did:
+        job = asked[name]
+        if isinstance(job, UgroError):
+            raise job
+        ended = app.store.job(job.id)
+        if as_json and len(asked) == 1 and not ended.state.ended:
+            print_json(job_document(ended, app.asked(ended)))  # how far it came, beside the error
+        return _end_of(app, ended, already=job.state.ended)
+
+    return for_each(names, one, as_json)
+
+
+def _ask_to_end(app: App, name: str, abandon: bool) -> Job | UgroError:
+    """Record that a job shall end. Returns the job as it was asked, or why that cannot be."""
+    words = "cancel was asked for" + (", without the word of silent nodes" if abandon else "")
     wish = Wish.ABANDON if abandon else Wish.CANCEL
-    asked = "cancel was asked for" + (", without the word of silent nodes" if abandon else "")
-    with app.store.lock():
-        already = app.store.job(found.id).state.ended
-        if not already:
-            app.store.update(found.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", asked)
-    ended = app.store.job(found.id)
-    if not already:
-        with Waiting(ended, f"ending {found.id}"):
-            ended = app.run(lambda controller, _: _carried_out(app, controller, ended))
-    if as_json:
-        print_json(job_document(ended, app.asked(ended)))
-    elif already:
-        click.echo(f"{ended.id} had ended before: {ended.state.value}")
-    elif ended.state == JobState.CANCELLED:
-        sure = [node for node in ended.nodes if node not in ended.abandoned]
-        click.echo("; ".join(filter(None, (f"{ended.id} is cancelled", nothing_runs("it", sure, ended.gone_from)))))
-        if ended.abandoned:
-            click.echo(f"  {', '.join(ended.abandoned)} was given up; what is left there is ended when it answers")
-        if ended.abandoned and sure:
-            click.echo(f"  to go on without it: ugro resume {ended.id} --nodes {','.join(sure)}")
-    elif ended.state.ended:
-        click.echo(f"{ended.id} ended by itself meanwhile: {ended.state.value}")
-    if not ended.state.ended:
+    try:
+        found = app.store.find(name)
+        with app.store.lock():
+            job = app.store.job(found.id)
+            if not accepts("cancel", job):
+                return job
+            return app.store.update(job.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", words)
+    except UgroError as error:
+        return error
+
+
+def _end_of(app: App, job: Job, already: bool) -> Did:
+    """What came of a cancel.
+
+    Raises:
+        NodeError: not all of the job is ended, so the next tick tries again.
+    """
+    if not job.state.ended:
         raise NodeError(
-            ended.id,
-            f"not all of it could be ended yet: {ended.reason}",
+            job.id,
+            f"not all of it could be ended yet: {job.reason}",
             "the next `ugro sweep` tries again; a node that is gone for good is given up with --abandon",
         )
+    return job_document(job, app.asked(job)), "\n".join(_end_in_lines(job, already))
 
 
-async def _carried_out(app: App, controller: Controller, job: Job) -> Job:
-    """End a job whose end was asked for, or wait for the process that is at work on it and finds that just as well."""
+def _end_in_lines(job: Job, already: bool) -> list[str]:
+    if already:
+        return [f"{job.id} had ended before: {job.state.value}"]
+    if job.state != JobState.CANCELLED:
+        return [f"{job.id} ended by itself meanwhile: {job.state.value}"]
+    sure = [node for node in job.nodes if node not in job.abandoned]
+    lines = ["; ".join(filter(None, (f"{job.id} is cancelled", nothing_runs("it", sure, job.gone_from))))]
+    if job.abandoned:
+        lines.append(f"  {', '.join(job.abandoned)} was given up; what is left there is ended when it answers")
+        if sure:
+            lines.append(f"  to go on without it: ugro resume {job.id} --nodes {','.join(sure)}")
+    return lines
+
+
+async def _carry_out(app: App, controller: Controller, jobs: Sequence[str]) -> None:
+    """End jobs whose end was asked for, or wait for the process that is at work on one and finds that just as well."""
     end = time.monotonic() + CANCEL_WITHIN
-    while True:
+    while jobs:
         with contextlib.suppress(StateLocked):  # its tick does the same
-            await app.tick(controller, job.id, patience=TURN_WITHIN)
-        with app.store.alone_with(job.id) as nobody_else:
-            job = app.store.job(job.id)
-        if job.state.ended or nobody_else or time.monotonic() > end:
-            return job
-        await asyncio.sleep(TURN_WITHIN)
+            await app.tick(controller, *jobs, patience=TURN_WITHIN)
+        jobs = [job_id for job_id in jobs if not _is_done(app, job_id)]
+        if time.monotonic() > end:
+            return
+        if jobs:
+            await asyncio.sleep(TURN_WITHIN)
+
+
+def _is_done(app: App, job_id: str) -> bool:
+    """Whether a job has ended, or nobody else is at work on it who could still end it."""
+    with app.store.alone_with(job_id) as nobody_else:
+        return nobody_else or app.store.job(job_id).state.ended
 
 
 @command()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
-import shlex
 import time
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -20,13 +18,15 @@ from ugro.cli.announce import (
     tell_what_stays,
 )
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
+from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
 from ugro.cli.consent import Consent
+from ugro.cli.launch_spec import line_so_far, read_spec
 from ugro.cli.output import console, end_in_words, print_json, ranks_table
 from ugro.common.errors import InputError, JobFailed
-from ugro.common.job_spec import PRIORITIES, JobSpec, job_spec, load_job_spec
+from ugro.common.fields import without_effect
+from ugro.common.job_spec import PRIORITIES, JobSpec
 from ugro.common.models import CodeVersion, Job, JobState
-from ugro.common.text import printable
-from ugro.control_plane.command import interpreter_hint
+from ugro.common.text import exactly, printable
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.forecast import Forecast
 from ugro.control_plane.memory import expect_memory
@@ -37,9 +37,6 @@ from ugro.control_plane.scheduler import check_request, placement_of, placement_
 from ugro.control_plane.submission import choose_code, namesake, submit
 from ugro.nodes.code_sync import Selection
 from ugro.nodes.pool import Pool
-
-ALIKE = 0.7
-"""How alike a word and an option are, of 1, for the option to be what was meant."""
 
 EXAMPLES = """\b
 Examples:
@@ -57,13 +54,19 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
     epilog=EXAMPLES,
     context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
 )
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
 @click.option("-m", "--module", is_flag=True, default=None, help="SCRIPT is a module, as for torchrun: pkg.train.")
 @click.option(
     "--no-python", is_flag=True, default=None, help="SCRIPT is a program: ./train.sh, or one in the nodes' PATH."
 )
-@click.option("--nodes", metavar="N|NAMES", help="How many nodes, or which (comma-separated). Default: all.")
-@click.option("--gpus-per-node", type=Whole(min=0), metavar="N", help="Default: all GPUs of a node; 0: a CPU rank.")
+@click.option(
+    "--nodes",
+    shell_complete=complete_nodes,
+    metavar="N|NAMES",
+    help="How many nodes, or which (comma-separated). Default: all.",
+)
+@click.option("--gpus-per-node", type=Whole(min=0), metavar="N", help="Default: all GPUs of a node; 0: one CPU rank.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable of every rank's environment.")
 @click.option("--name", help="What to call the job; works wherever its id does.")
 @click.option(
     "--vram",
@@ -73,10 +76,19 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
 @click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner; 0 is usual.")
 @click.option("--hold", is_flag=True, default=None, help="Submit it held: it waits for `ugro release`.")
 @click.option(
-    "--after", multiple=True, metavar="JOB[:any]", help="Start when JOB has succeeded (:failure failed, :any ended)."
+    "--after",
+    multiple=True,
+    shell_complete=complete_jobs_listed,
+    metavar="JOB[:any],…",
+    help="Start when JOB has succeeded (:failure failed, :any ended).",
 )
 @click.option("--not-before", metavar="TIME", help="Do not start earlier: +2h, 22:30, 2026-11-24T22:30.")
-@click.option("--time", "time_limit", metavar="TIME", help="End it after so long: 2h, 90m. Lets shorter jobs go ahead.")
+@click.option(
+    "--time",
+    "time_limit",
+    metavar="TIME",
+    help="End it after so long: 90m, 1h30m, or as in Slurm: 90 (minutes), 1:30:00, 1-12. Lets shorter jobs go ahead.",
+)
 @click.option(
     "--time-warning", metavar="TIME", help="SIGUSR2 so long before. Default: a tenth of the time, at most 5m."
 )
@@ -84,7 +96,12 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
 @click.option(
     "--on-failure", multiple=True, metavar="[CAUSE=]ask|retry|fail", help="Propose and wait, try again, or neither."
 )
-@click.option("--checkpoints", metavar="DIR", help="Where the script saves, if not in its own folder.")
+@click.option(
+    "--checkpoints",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where the script saves, if not in its own folder.",
+)
 @click.option("--resume-with", metavar="WORDS", help="How it is told to go on: '--resume_from_checkpoint {path}'.")
 @click.option("--follow", "following", is_flag=True, help="Show its logs until it has ended; exit code 1 if it failed.")
 @click.option("--dry-run", is_flag=True, help="Print exactly what would run on each node, and start nothing.")
@@ -108,15 +125,19 @@ def launch(
     if as_json and following:
         raise InputError("--json prints one document, so it does not go with --follow", "use: ugro wait JOB --json")
     script_args = click.get_current_context().meta["ugro.script_args"]
-    spec = read_spec(app, words, script_args, options)
+    start = line_so_far(click.get_current_context())
+    spec = read_spec(app, words, script_args, options, start)
     if dry_run:
-        _dry_run(app, spec, as_json)
+        _tell_times(spec)
+        _dry_run(app, spec, as_json, start)
         return 0
     note = _note_on_name(app, spec)
     if note and not as_json:
         click.echo(f"note: {note}", err=True)
-    selection = choose_code(spec)
+    selection = choose_code(spec, start=start)
     if not as_json:
+        _tell_times(spec)
+        _tell_of_env(app, spec)
         tell_what_stays(selection)
     consent = Consent(yes, takeover)
     with CodeProgress() as progress:
@@ -136,67 +157,6 @@ def launch(
     return _follow(app, job) if following else 0
 
 
-def read_spec(app: App, words: tuple[str, ...], script_args: tuple[str, ...], options: dict[str, Any]) -> JobSpec:
-    """The job spec of any of the three forms; options on the command line win over the file.
-
-    Raises:
-        InputError, JobSpecError: with what is wrong and what is expected.
-    """
-    given = {key: value for key, value in options.items() if value not in (None, ())}
-    rules = {key: given.pop(name) for name, key in (("checkpoints", "dir"), ("resume_with", "resume")) if name in given}
-    if "after" in given:
-        given["after"] = tuple(_by_id(app, word) for word in given["after"])
-    if words and not words[0].startswith("-"):
-        first, *rest = words
-        how = "-m " if given.get("module") else "--no-python " if given.get("no_python") else ""
-        if rest:
-            hint = "" if how else interpreter_hint(Path(), (*words, *script_args))
-            raise InputError(
-                f"{printable(rest[0])!r} is not an option of `ugro launch`",
-                hint
-                or f"{_meant(rest[0])}what the script should get stands after --: "
-                f"ugro launch {how}{shlex.quote(first)} -- {shlex.join(rest)}",
-            )
-        if Path(first).suffix in (".yaml", ".yml") and not how:
-            spec = load_job_spec(Path(first))
-            given = {"after": tuple(_by_id(app, word) for word in spec.after)} | given
-            workdir = str(Path(first).parent / spec.workdir)  # as the file says it, from where the file is
-            if rules:
-                given["checkpoints"] = spec.checkpoints.model_dump() | rules
-            return job_spec(**(spec.model_dump() | given | {"args": (*spec.args, *script_args), "workdir": workdir}))
-        script = first if given.get("module") else _relative(first)
-        if given.get("no_python") and script != first:
-            script = f"./{script}"  # a name alone would be looked for in PATH
-        return job_spec(script=script, args=script_args, checkpoints=rules or None, **given)
-    if "module" in given or "no_python" in given:
-        raise InputError("no module or program is named", "name it: ugro launch -m pkg.train")
-    default = app.inventory.script
-    if not default:
-        raise InputError(
-            "no script is named", f"ugro launch train.py, or set defaults: script: in {app.inventory.path}"
-        )
-    return job_spec(script=_relative(default), args=(*words, *script_args), checkpoints=rules or None, **given)
-
-
-def _meant(word: str) -> str:
-    """The option of `ugro launch` that somebody mistyped, as a question; nothing where none is like it."""
-    options = [name for param in launch.params for name in param.opts if name.startswith("--")]
-    near = difflib.get_close_matches(word.partition("=")[0], options, 1, ALIKE) if word.startswith("--") else []
-    return f"did you mean {near[0]}? Else " if near else ""
-
-
-def _relative(script: str) -> str:
-    """A script inside the working directory as a path from there; others are left for the spec to refuse."""
-    path = Path(script)
-    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else script
-
-
-def _by_id(app: App, dependency: str) -> str:
-    """A dependency with the id of its job, which stays the same when another job gets the name."""
-    name, colon, when = dependency.partition(":")
-    return f"{app.store.find(name).id}{colon}{when}"
-
-
 async def _submit_and_start(
     app: App, controller: Controller, pool: Pool, spec: JobSpec, selection: Selection, consent: Consent
 ) -> Job:
@@ -210,6 +170,21 @@ async def _submit_and_start(
     job = submit(app.store, spec, selection, predicted)
     with going_on(job):
         return await app.started(controller, job.id)
+
+
+def _tell_times(spec: JobSpec) -> None:
+    """Say beside the output how the durations were understood that somebody gave."""
+    said = {"time limit": spec.time_limit, "warned before": spec.time_warning, "grace": spec.grace}
+    words = [f"{name} {exactly(seconds)}" for name, seconds in said.items() if seconds is not None]
+    if words:
+        click.echo(", ".join(words), err=True)
+
+
+def _tell_of_env(app: App, spec: JobSpec) -> None:
+    """Say which variables of the inventory a rank will not find as they stand there."""
+    for name in candidates(spec, app.inventory):
+        for variable, reason in without_effect(app.inventory.nodes[name].env, spec.gpus_per_node != 0).items():
+            click.echo(f"note: {variable} in the env of {name} ({app.inventory.path}): {reason}", err=True)
 
 
 def _note_on_name(app: App, spec: JobSpec) -> str | None:
@@ -244,8 +219,8 @@ def _follow(app: App, job: Job) -> int:
     raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}")
 
 
-def _dry_run(app: App, spec: JobSpec, as_json: bool) -> None:
-    tell_what_stays(choose_code(spec))
+def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> None:
+    tell_what_stays(choose_code(spec, start=start))
     draft = Job(
         id=app.store.next_id(),
         uid="dry-run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import io
@@ -17,6 +18,7 @@ from ugro.common.errors import (
     EXIT_INPUT,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    Declined,
     InventoryError,
     NodeError,
     NoSuchNode,
@@ -70,13 +72,32 @@ COMMANDS = {
     "completion": ("ugro.cli.completion", "completion", "Print the shell completion script."),
 }
 
+COMPLETION = "_UGRO_COMPLETE"
+"""The variable by which the shell's completion script asks."""
+
 EPILOG = """\b
 Exit codes: 0 done; 1 the followed or waited-for job failed, or did not save; 2 wrong input, inventory or job spec;
-3 nodes unreachable or not trusted; 4 state directory unreadable or locked; 130 interrupted."""
+3 nodes unreachable or not trusted; 4 state directory unreadable or locked; 5 you answered no; 130 interrupted."""
+
+
+def _json_behind_command(args: list[str]) -> list[str]:
+    """The same words with a `--json` that stands before the command where the command looks for it."""
+    at = 0
+    while at < len(args) and args[at].startswith("-"):
+        at += 2 if args[at] == "--inventory" else 1
+    before, after = args[:at], args[at:]
+    if "--json" not in before:
+        return args
+    before = [word for word in before if word != "--json"]
+    end = after.index("--") if "--" in after else len(after)
+    return [*before, *after[:end], *(["--json"] if after else []), *after[end:]]
 
 
 class LazyGroup(click.Group):
     """Knows the names and one-line helps of all commands, and imports a command only to run it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _json_behind_command(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -130,6 +151,7 @@ class LazyGroup(click.Group):
 @click.option(
     "--inventory",
     metavar="FILE",
+    type=click.Path(),
     help="The machines. Else $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
 )
 @click.pass_context
@@ -142,6 +164,8 @@ def cli(ctx: click.Context, inventory: str | None) -> None:
 
 def main() -> NoReturn:
     """Run the command line; every error a person can cause ends in one line, a hint and an exit code."""
+    if os.environ.get(COMPLETION, "").endswith("_complete"):
+        _complete()
     as_json = "--json" in sys.argv[1 : sys.argv.index("--") if "--" in sys.argv else None]
     if sys.stdout is None or sys.stderr is None:  # closed by the shell (`>&-`): then we write to nobody
         nobody = open(os.devnull, "w")  # noqa: SIM115
@@ -151,26 +175,41 @@ def main() -> NoReturn:
             stream.reconfigure(errors="replace")
     try:
         sys.exit(cli.main(prog_name="ugro", standalone_mode=False) or EXIT_OK)
+    except Declined as error:
+        if as_json:
+            report(error.as_dict(), as_json)
+        else:
+            click.echo(error.message, err=True)
+        sys.exit(error.exit_code)
     except UgroError as error:
-        _report(error.as_dict(), as_json, getattr(error, "__notes__", ()))
+        report(error.as_dict(), as_json, getattr(error, "__notes__", ()))
         sys.exit(error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:  # a group without its subcommand, which is answered by its help
         click.echo(error.format_message(), err=True)
         sys.exit(EXIT_INPUT)
     except click.ClickException as error:
         usage = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "ugro"
-        _report({"code": "usage", "message": error.format_message(), "hint": f"see: {usage} --help"}, as_json)
+        report({"code": "usage", "message": error.format_message(), "hint": f"see: {usage} --help"}, as_json)
         sys.exit(EXIT_INPUT)
     except (KeyboardInterrupt, click.Abort):
-        _report({"code": "interrupted", "message": "interrupted", "hint": ""}, as_json)
+        report({"code": "interrupted", "message": "interrupted", "hint": ""}, as_json)
         sys.exit(EXIT_INTERRUPTED)
     except OSError as error:  # what the disk or the terminal says, where no command knew better
         where = f"{error.filename}: " if error.filename else ""
-        _report({"code": "system", "message": f"{where}{error.strerror or error}", "hint": ""}, as_json)
+        report({"code": "system", "message": f"{where}{error.strerror or error}", "hint": ""}, as_json)
         sys.exit(EXIT_INPUT)
 
 
-def _report(error: dict[str, Any], as_json: bool, notes: Sequence[str] = ()) -> None:
+def _complete() -> NoReturn:
+    """Answer the shell that completes a line. Whatever is wrong, nothing is printed over what the person types."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(Exception):
+        importlib.import_module("ugro.cli.completion")  # knows the peculiarities of shells
+        cli.main(prog_name="ugro", complete_var=COMPLETION)
+    sys.exit(EXIT_OK)
+
+
+def report(error: dict[str, Any], as_json: bool, notes: Sequence[str] = ()) -> None:
+    """Tell of an error on stderr: what happened, and what to do next."""
     if as_json:
         click.echo(json.dumps({"error": error}), err=True)
         return

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,13 +19,14 @@ from rich.text import Text
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Attempt, Checkpoint, Drain, Event, Gpu, Job, JobState, NodeView, Rank, RankState
+from ugro.common.models import Attempt, Checkpoint, Drain, Event, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, count, duration, printable, size
-from ugro.control_plane.attempts import attempts, begins
-from ugro.control_plane.resource_manager.twins import REMEDY, twins
+from ugro.control_plane.attempts import attempts
+from ugro.control_plane.resource_manager.twins import twins
 
-PIPE_WIDTH = 200
-REASON_WIDTH = 120
+PIPE_WIDTH = 10_000
+"""Characters of a line that is read by a program: nothing is wrapped."""
+
 SHORT_UUID = 12
 """As much of a GPU's UUID as tells it apart; nvidia-smi and CUDA take it too."""
 
@@ -35,18 +37,51 @@ _STATE_WORDS = {
     JobState.CANCELLED: "was cancelled",
 }
 
+INDENT, READABLE = 4, 40
+"""Cells before a line that goes on, where less than so many would be left beside what stands before the text."""
+
 RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bright_cyan", "bright_green")
 STATE_STYLES = {
     "running": "bold blue", "starting": "blue", "queued": "yellow", "held": "yellow", "unknown": "bold yellow",
     "stopping": "magenta", "succeeded": "green", "failed": "bold red", "cancelled": "magenta",
-    "lost": "bold red", "pending": "dim",
+    "lost": "bold red", "pending": "dim", "stopped": "magenta",
 }  # fmt: skip
 
 
+def terminal_width(err: bool = False) -> int | None:
+    """How many cells a line of the output has; None: it is no terminal, and a line has any length."""
+    return console(err).width if (sys.stderr if err else sys.stdout).isatty() else None
+
+
+wide_option = click.option("--wide", is_flag=True, help="Cut nothing and leave out nothing, however wide it gets.")
+
+
 def console(stderr: bool = False) -> Console:
-    """A console that does not wrap tables at 80 columns when it is not a terminal."""
+    """A console that does not wrap what is no terminal's."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+
+
+def hanging(before: str, text: str, width: int | None) -> list[str]:
+    """A text behind what stands before it, broken between words at `width` cells and indented where it goes on."""
+    if width is None:
+        return [before + text]
+    begins = cell_len(before)
+    indent = " " * (begins if width - begins >= READABLE else INDENT)
+    lines = [before]
+    for word in text.split(" "):
+        space = "" if lines[-1] in (before, indent) else " "
+        if cell_len(lines[-1] + space + word) <= width or lines[-1] == indent:
+            lines[-1] += space + word
+        else:
+            lines.append(indent + word)
+    return [line.rstrip() for line in lines]
+
+
+def print_hanging(before: str, text: str, err: bool = False, **style: Any) -> None:
+    """Print such a text, of foreign words, as the terminal is wide; the style is click's."""
+    for line in hanging(printable(before), printable(text), terminal_width(err)):
+        click.secho(line, err=err, **style)
 
 
 def print_json(document: Any) -> None:
@@ -207,124 +242,24 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
-def nodes_table(
-    inventory: Inventory,
-    views: Mapping[str, NodeView | None],
-    errors: Mapping[str, NodeError | None],
-    drains: Mapping[str, Drain],
-) -> Table:
-    """One row per GPU, one for a node without GPUs, with the age of what is not fresh and why a node gets no job."""
-    made = table("NODE", "GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "PROCESSES", "LOAD", "DISK FREE", "SEEN")
-    same = twins(inventory.nodes, views)
-    for name in inventory.nodes:
-        view, error = views[name], errors[name]
-        seen = _seen(view, error)
-        if name in inventory.departed:
-            renamed = f" ({same[name].node} is the same machine)" if name in same else ""
-            left = f", departed: it left the inventory{renamed}, and is watched until its jobs have ended"
-            seen.append(left, "yellow")
-        elif name in same:
-            seen.append(f", {printable(same[name].text(name))}: {REMEDY}", "yellow")
-        if name not in inventory.departed and (drain := drains.get(name)):
-            seen.append(f", drained: {printable(drain.reason)}", "yellow")
-        if view is None:
-            made.add_row(name, *["-"] * 9, seen)
-            continue
-        rows = [_gpu_cells(gpu) for gpu in view.gpus] or [["-", view.gpu_problem or "no GPU", *["-"] * 5]]
-        if view.gpu_problem and view.gpus:
-            rows.append(["-", printable(view.gpu_problem), *["-"] * 5])
-        load = "-" if view.load_1m is None else f"{view.load_1m:.1f}/{view.cpu_count}"
-        disk = "-" if view.disk_free_mib is None else size(view.disk_free_mib)
-        for number, cells in enumerate(rows):
-            first = number == 0
-            made.add_row(
-                name if first else "",
-                *[printable(cell) for cell in cells],
-                load if first else "",
-                disk if first else "",
-                seen if first else Text(""),
-            )
-    return made
-
-
-def _seen(view: NodeView | None, error: NodeError | None) -> Text:
-    if error is None:
-        return Text("now", "green")
-    message = error.message.removeprefix(f"{error.node}: ")
-    age = f"{duration(time.time() - view.seen_at)} ago, " if view else "never, "
-    return Text(printable(age + message), "red")
-
-
-def _gpu_cells(gpu: Gpu) -> list[str]:
-    used, total = gpu.memory_used_mib, gpu.memory_total_mib
-    memory = f"{'-' if used is None else size(used)} / {'-' if total is None else size(total)}"
-    processes = ", ".join(
-        f"{process.pid} {process.user or '?'}" + ("" if process.memory_mib is None else f" {size(process.memory_mib)}")
-        for process in gpu.processes
-    )
-    return [
-        "-" if gpu.index is None else str(gpu.index),
-        gpu.name + (f" ({gpu.problem})" if gpu.problem else " (MIG)" if gpu.mig else ""),
-        memory,
-        _unit(gpu.utilization_percent, "%"),
-        _unit(gpu.temperature_c, "°C"),
-        _unit(None if gpu.power_w is None else round(gpu.power_w), " W"),
-        processes or "-",
-    ]
-
-
-def _unit(value: int | None, unit: str) -> str:
-    return "-" if value is None else f"{value}{unit}"
-
-
 def print_unreadable(errors: Sequence[RecordUnreadable]) -> None:
     """One line for each record that a list had to leave out, with the way back."""
     for error in errors:
         text = f"{error.path.parent.name} is unreadable: {error.message}" + (f"; {error.hint}" if error.hint else "")
-        click.secho(printable(text), fg="red")
+        print_hanging("", text, fg="red")
 
 
 def print_problems(problems: Sequence[UgroError], err: bool = False) -> None:
     """One line for each thing that is wrong and stopped nothing, with what to do about it."""
     for problem in problems:
-        click.secho(printable(f"{problem.message} ({problem.hint})"), fg="red", err=err)
+        print_hanging("", f"{problem.message} ({problem.hint})", err, fg="red")
 
 
-def jobs_table(jobs: Sequence[Job]) -> Table:
-    """One row per job."""
-    made = table("ID", "NAME", "STATE", "NODES", "RANKS", "TIME", "COMMAND", "WHY")
-    for job in jobs:
-        made.add_row(
-            job.id,
-            job.name,
-            state_text(phase(job)),
-            ", ".join(job.nodes) or "-",
-            _ranks_in_words(job),
-            _time_in_words(job),
-            _shortened(command_line(job), 60),
-            _why(job),
-        )
-    return made
-
-
-def _why(job: Job) -> str:
-    asked = "cancel was asked for" if job.wish else ""
-    return printable("; ".join(filter(None, (asked, job.reason or job.alert)))) or "-"
-
-
-def _ranks_in_words(job: Job) -> str:
-    counts = {state: sum(rank.state == state for rank in job.ranks) for state in RankState}
-    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "-"
-
-
-def _time_in_words(job: Job) -> str:
+def time_in_words(job: Job) -> str:
+    """How long a job waits, or runs, or ran."""
     if job.started_at is None:
         return f"waiting {duration(time.time() - job.submitted_at)}" if not job.state.ended else "-"
     return duration((job.ended_at or time.time()) - job.started_at)
-
-
-def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _asked_in_words(job: Job, asked: JobSpec | None) -> list[tuple[str, Text]]:
@@ -364,7 +299,7 @@ def print_job(job: Job, asked: JobSpec | None, folders: Mapping[str, str]) -> No
         ("started", Text(clock(job.started_at))),
         (
             "ended",
-            Text(clock(job.ended_at) + (f" after {_time_in_words(job)}" if job.ended_at and job.started_at else "")),
+            Text(clock(job.ended_at) + (f" after {time_in_words(job)}" if job.ended_at and job.started_at else "")),
         ),
     ]
     if job.alert:
@@ -390,6 +325,12 @@ def print_job(job: Job, asked: JobSpec | None, folders: Mapping[str, str]) -> No
         out.print(Text(f"first failure: {where}: {cause}{printable(failure.message)}", "bold red"))
 
 
+def rank_state(job: Job, rank: Rank) -> str:
+    """What became of a rank, in a word: those of a job that somebody ended did not fail, they were stopped."""
+    ended_by_us = job.state == JobState.CANCELLED and rank.state in (RankState.FAILED, RankState.LOST)
+    return "stopped" if ended_by_us else rank.state.value
+
+
 def ranks_table(job: Job) -> Table:
     """One row per rank."""
     made = table("RANK", "NODE", "LOCAL", "GPU", "PID", "STATE", "EXIT")
@@ -402,26 +343,8 @@ def ranks_table(job: Job) -> Table:
             str(rank.local_rank),
             (rank.gpu or "cpu")[:SHORT_UUID],
             pid,
-            state_text(rank.state),
+            state_text(rank_state(job, rank)),
             ended,
-        )
-    return made
-
-
-def attempts_table(job: Job) -> Table:
-    """One row per attempt: when, where, from which checkpoint, and how it ended."""
-    made = table("ATTEMPT", "STATE", "STARTED", "TIME", "NODES", "FROM", "WHY IT ENDED")
-    for one in attempts(job):
-        ended = one.state.ended
-        until = one.ended_at if ended else time.time()
-        made.add_row(
-            str(one.attempt),
-            state_text(one.state),
-            clock(one.started_at),
-            "-" if one.started_at is None or until is None else duration(until - one.started_at),
-            ", ".join(one.nodes) or "-",
-            begins(one),
-            _shortened(printable(one.reason), REASON_WIDTH) if ended and one.reason else "-",
         )
     return made
 

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from ugro.cli.announce import CodeProgress, announce, gpus_come_free
-from ugro.cli.app import App, command, complete_job, json_option
+from ugro.cli.app import App, command, json_option
+from ugro.cli.complete import complete_job
 from ugro.cli.consent import confirm
-from ugro.cli.output import checkpoint_document, console, job_document, print_json, stamp, table, title
+from ugro.cli.output import checkpoint_document, job_document, print_hanging, print_json, stamp, title
 from ugro.cli.status import look, tell_unsettled
 from ugro.common.errors import InputError
 from ugro.common.models import Job, Proposal
@@ -33,11 +34,12 @@ def proposals(app: App, as_json: bool) -> None:
     if as_json:
         print_json([_document(proposal) for proposal in found])
         return
-    made = table("JOB", "SINCE", "WHY", "WHAT", "ANSWER")
     for one in found:
-        answer = f"ugro approve {one.job}   ugro deny {one.job}"
-        made.add_row(one.job, f"{duration(time.time() - one.at)} ago", printable(one.text), in_words(one), answer)
-    console().print(made if found else "nothing is proposed")
+        print_hanging(f"{one.job}  {duration(time.time() - one.at)} ago  ", one.text)
+        print_hanging("    ", in_words(one))
+        click.echo(f"    ugro approve {one.job}   ugro deny {one.job}")
+    if not found:
+        click.echo("nothing is proposed")
     tell_unsettled(running, seen)
 
 

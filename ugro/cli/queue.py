@@ -6,14 +6,17 @@ import time
 
 import click
 
-from ugro.cli.app import App, Whole, command, complete_job, json_option
-from ugro.cli.output import job_document, print_json, stamp, state_in_words, title
+from ugro.cli.app import App, Whole, command, json_option
+from ugro.cli.complete import complete_job
+from ugro.cli.output import job_document, print_hanging, print_json, stamp, state_in_words, title
+from ugro.cli.several import Did, for_each, several
 from ugro.cli.status import as_it_is, look, tell_unsettled
 from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.job_spec import PRIORITIES
 from ugro.common.models import Job, JobState
-from ugro.common.text import one_line, printable
+from ugro.common.text import one_line
 from ugro.control_plane import scheduler
+from ugro.control_plane.accepted import accepts
 from ugro.control_plane.forecast import Forecast, forecast
 from ugro.control_plane.queue import read_queue
 
@@ -22,23 +25,35 @@ QUEUED = ("submitted", "resumed", "queued")
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@several("JOB")
 @click.option("--reason", default="", help="Shown wherever the job is.")
 @json_option
-def hold(app: App, job: str, reason: str, as_json: bool) -> None:
-    """Keep a queued JOB (id or name) from starting until `ugro release`. What runs is not touched."""
+def hold(app: App, names: tuple[str, ...], reason: str, as_json: bool) -> int:
+    """Keep each queued JOB (id or name) from starting until `ugro release`. What runs is not touched."""
     said = f"held: {one_line(reason)}" if reason else "held"
-    held = _change_waiting(app, job, {"state": JobState.HELD, "reason": said}, "held", said)
-    _tell(app, held, f"{title(held)} is held; let it go: ugro release {held.id}", as_json)
+
+    def one(name: str) -> Did:
+        held = _change_waiting(app, name, {"state": JobState.HELD, "reason": said}, "hold", "held", said)
+        return job_document(held, app.asked(held)), f"{title(held)} is held; let it go: ugro release {held.id}"
+
+    return for_each(names, one, as_json)
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@several("JOB")
 @json_option
-def release(app: App, job: str, as_json: bool) -> None:
-    """Let a held JOB (id or name) take its turn again, at its old place in the queue."""
-    released = _change_waiting(app, job, {"state": JobState.QUEUED, "reason": ""}, "released", "")
-    _tell(app, released, f"{title(released)} is queued again; it starts at the next tick that has room for it", as_json)
+def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
+    """Let each held JOB (id or name) take its turn again, at its old place in the queue."""
+
+    def one(name: str) -> Did:
+        was = app.store.find(name)
+        if was.state == JobState.QUEUED and not was.wish:
+            return job_document(was, app.asked(was)), f"{title(was)} is not held: it waits for its turn"
+        job = _change_waiting(app, name, {"state": JobState.QUEUED, "reason": ""}, "release", "released", "")
+        words = f"{title(job)} is queued again; it starts at the next tick that has room for it"
+        return job_document(job, app.asked(job)), words
+
+    return for_each(names, one, as_json)
 
 
 @command(context_settings={"ignore_unknown_options": True})
@@ -47,11 +62,14 @@ def release(app: App, job: str, as_json: bool) -> None:
 @json_option
 def reprioritize(app: App, job: str, priority: int, as_json: bool) -> None:
     """Give a waiting JOB (id or name) another PRIORITY: higher starts sooner, 0 is usual, -1000 to 1000."""
-    changed = _change_waiting(app, job, {"priority": priority}, "priority", f"priority {priority}")
-    _tell(app, changed, f"{title(changed)} has priority {priority} now", as_json)
+    changed = _change_waiting(app, job, {"priority": priority}, "reprioritize", "priority", f"priority {priority}")
+    if as_json:
+        print_json(job_document(changed, app.asked(changed)))
+    else:
+        click.echo(f"{title(changed)} has priority {priority} now")
 
 
-def _change_waiting(app: App, reference: str, changed: dict[str, object], kind: str, message: str) -> Job:
+def _change_waiting(app: App, reference: str, changed: dict[str, object], request: str, kind: str, message: str) -> Job:
     """Change a job that has not started.
 
     Raises:
@@ -60,20 +78,12 @@ def _change_waiting(app: App, reference: str, changed: dict[str, object], kind: 
     found = app.store.find(reference)
     with app.store.lock():
         job = app.store.job(found.id)
-        if job.state not in (JobState.QUEUED, JobState.HELD) or job.wish:
-            raise InputError(
-                f"{state_in_words(job)}; only a job that waits can be changed", f"see: ugro status {job.id}"
-            )
+        if not accepts(request, job):
+            needed = "a held job can be released" if request == "release" else "a job that waits can be changed"
+            raise InputError(f"{state_in_words(job)}; only {needed}", f"see: ugro status {job.id}")
         if all(getattr(job, field) == value for field, value in changed.items()):
             return job
         return app.store.update(job.id, lambda job: job.model_copy(update=changed), kind, message)
-
-
-def _tell(app: App, job: Job, words: str, as_json: bool) -> None:
-    if as_json:
-        print_json(job_document(job, app.asked(job)))
-    else:
-        click.echo(words)
 
 
 @command()
@@ -97,12 +107,12 @@ def why(app: App, job: str, as_json: bool) -> None:
         print_json(document | {"starts_at": stamp(expected.at), "never_starts": expected.never})
         return
     said = "" if expected.never else expected.text  # the first reason tells it
-    click.echo(state_in_words(found) + (f": {said}" if said else ""))
+    print_hanging("", state_in_words(found) + (f": {said}" if said else ""))
     for reason in reasons:
-        click.echo(f"  - {printable(reason)}")
+        print_hanging("  - ", reason)
     tell_unsettled([record], [found])
     if waits and not expected.never and (told := app.unattended([found])):
-        click.secho(told, dim=True)
+        print_hanging("", told, dim=True)
 
 
 def _why_there(app: App, job: Job) -> tuple[str, ...]:

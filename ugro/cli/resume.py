@@ -6,22 +6,26 @@ import contextlib
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
 import click
 from pydantic import ValidationError
 from rich.text import Text
 
 from ugro.cli.announce import CodeProgress, announce, gpus_come_free, tell_what_stays
-from ugro.cli.app import App, Whole, command, complete_job, json_option
+from ugro.cli.app import App, Whole, command, json_option, span_option
+from ugro.cli.complete import complete_folder, complete_job, complete_nodes
 from ugro.cli.consent import Consent, confirm
-from ugro.cli.output import checkpoint_document, console, job_document, print_json, table, title
-from ugro.common.errors import InputError, JobSpecError
+from ugro.cli.grid import Column, Grid, Names
+from ugro.cli.output import checkpoint_document, job_document, print_json, title, wide_option
+from ugro.common.errors import Declined, InputError, JobSpecError
 from ugro.common.job_spec import OPTIONS, JobSpec
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size, some
+from ugro.control_plane.accepted import accepts
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.failure_handler.handler import script_of
@@ -45,30 +49,47 @@ DIGEST_SHOWN = 12
 
 @command()
 @click.argument("job", shell_complete=complete_job)
-@click.option("--checkpoints", "directory", metavar="DIR", help="Where they are, if the job did not say.")
+@click.option(
+    "--checkpoints",
+    "directory",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where they are, if the job did not say.",
+)
 @click.option("--pull", is_flag=True, help="Bring the last whole one to this machine.")
+@wide_option
 @json_option
-def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: bool) -> None:
+def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: bool, as_json: bool) -> None:
     """The checkpoints of JOB (id or name) on whichever node has them: step, size, whole or torn."""
     found = app.store.find(job)
     spec = asked_with(app, found, directory, None)
 
-    async def act(controller: Controller, pool: Pool) -> tuple[Listing, dict[str, Checkpoint]]:
+    async def act(controller: Controller, pool: Pool) -> tuple[Listing, dict[str, Checkpoint], Path | None]:
+        brought = None
         listing, kept = await _listed(app, controller, pool, found, spec)
         if pull:
             store = CheckpointStore(app.store, app.cluster, pool)
-            await store.bring(found, newest_whole(listing.checkpoints), progress.update)
+            newest = newest_whole(listing.checkpoints)
+            brought = _held(await store.bring(found, newest, progress.update), newest)
             kept = store.kept(found)
-        return listing, kept
+        return listing, kept, brought
 
     with CodeProgress() as progress:
-        listing, kept = app.run(act, progress.update)
+        listing, kept, brought = app.run(act, progress.update)
     if as_json:
-        print_json([checkpoint_document(one, one.label in kept) for one in listing.checkpoints])
+        folder = app.store.files(found.id).checkpoints
+        kept_at = {label: str(_held(folder / label, one)) for label, one in kept.items()}
+        documents = [
+            checkpoint_document(one, one.label in kept) | {"kept_at": kept_at.get(one.label)}
+            for one in listing.checkpoints
+        ]
+        print_json(documents)
     elif listing.checkpoints:
-        console().print(_table(listing.checkpoints, kept))
+        checkpoints_grid(listing.checkpoints, kept).print(wide)
     else:
         click.echo("no checkpoints were found")
+    if brought and not as_json:
+        click.echo(f"it is on this machine: {printable(str(brought))}")
     for error in listing.silent.values():
         click.echo(f"{printable(error.message)}: what it has is missing here", err=True)
     for node, places in listing.passed.items():
@@ -80,9 +101,19 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, as_json: 
 @click.argument("job", shell_complete=complete_job)
 @click.option("--from", "step", type=Whole(min=0), metavar="STEP", help="Not the last whole checkpoint; 0: anew.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Another value for an argument.")
-@click.option("--nodes", metavar="N|NODES", help="Another number of nodes, or their names.")
-@click.option("--time", "time_limit", metavar="TIME", help="Another time limit: 4h, 90m.")
-@click.option("--checkpoints", "directory", metavar="DIR", help="Where the checkpoints are, if the job did not say.")
+@click.option(
+    "--nodes", shell_complete=complete_nodes, metavar="N|NODES", help="Another number of nodes, or their names."
+)
+@click.option(
+    "--time", "time_limit", metavar="TIME", callback=span_option, help="Another time limit: 4h, 90 (minutes), 1:30:00."
+)
+@click.option(
+    "--checkpoints",
+    "directory",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where the checkpoints are, if the job did not say.",
+)
 @click.option("--resume-with", metavar="WORDS", help="How the script is told: '--resume_from_checkpoint {path}'.")
 @click.option("--new-code", is_flag=True, help="With the files of its working directory as they are now.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -93,7 +124,7 @@ def resume(
     step: int | None,
     settings: tuple[str, ...],
     nodes: str | None,
-    time_limit: str | None,
+    time_limit: float | None,
     directory: str | None,
     resume_with: str | None,
     new_code: bool,
@@ -106,7 +137,7 @@ def resume(
     --new-code it is the script as it is now, for instance mended; what the job wrote on the nodes stays there.
     """
     found = app.settled(app.store.find(job))
-    if not found.state.ended:
+    if not accepts("resume", found):
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
     spec, wanted = asked_with(app, found, directory, resume_with), dict(map(_setting, settings))
 
@@ -282,23 +313,37 @@ def _agree(yes: bool) -> None:
     if not sys.stdin.isatty():
         raise InputError("nobody is there to agree", "say --yes to resume without a question")
     if not confirm("Resume?", default=True):
-        raise click.Abort
+        raise Declined
 
 
-def _table(found: list[Checkpoint], kept: dict[str, Checkpoint]) -> Any:
-    made = table("STEP", "SAVED", "SIZE", "KIND", "NAME", "ON", "")
+def _held(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Where a checkpoint is in the folder that holds the master's copy; the parts of many ranks are the folder."""
+    return folder if checkpoint.of_each_rank else folder / checkpoint.own_name
+
+
+def checkpoints_grid(found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]) -> Grid:
+    """One row per checkpoint; `kept` are those with a copy on this machine, by label."""
+    made = Grid(
+        Column("STEP"),
+        Column("SAVED", leaves=2),
+        Column("SIZE", leaves=3),
+        Column("KIND", leaves=4),
+        Column("NAME", 16),
+        Column("ON", 10, leaves=1),
+        Column("", 16),
+    )
     for one in found:
         places = [*(place.node for place in one.places), *(["this machine"] if one.label in kept else [])]
         state = Text(printable(one.problem), "bold red") if one.problem else Text("whole", "green")
         if one.other_branch:
             state.append(f", of another branch (attempt {one.attempt})", "yellow")
-        made.add_row(
+        made.add(
             "-" if one.position is None else one.where.removeprefix("step "),
             f"{duration(time.time() - one.saved_at)} ago",
             size(one.bytes / 2**20),
             one.kind,
             printable(one.name),
-            (" + " if one.split else ", ").join(places),
+            Names(places, " + " if one.split else ", "),
             state,
         )
     return made

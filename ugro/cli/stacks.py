@@ -6,11 +6,13 @@ from collections import Counter
 
 import click
 
-from ugro.cli.app import App, Whole, command, complete_job, json_option
+from ugro.cli.app import App, Whole, command, json_option
+from ugro.cli.complete import complete_job
 from ugro.cli.output import print_json, stamp, state_in_words
 from ugro.common.errors import InputError, NodeError
-from ugro.common.models import Job, JobState
+from ugro.common.models import Job
 from ugro.common.text import clock, printable
+from ugro.control_plane.accepted import accepts
 from ugro.control_plane.stacks import Said, ask, kept, report_of_nccl
 from ugro.nodes.stacks import STATES, RankStack, Thread
 
@@ -30,7 +32,7 @@ def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
     """
     found = app.store.find(job)
     node = None if rank is None else _node_of(found, rank)
-    if found.state in (JobState.RUNNING, JobState.UNKNOWN):
+    if accepts("stacks", found):
         at, said = None, app.run(lambda _, pool: ask(app.cluster, pool, found, node, rank))
     else:
         at, said = _before_the_end(app, found, rank)

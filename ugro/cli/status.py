@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ugro.cli.app import LOOK_WITHIN, RECENT, App, command, complete_job, json_option, moment_option
+from ugro.cli.app import LOOK_WITHIN, RECENT, App, command, json_option, moment_option
+from ugro.cli.complete import complete_job
+from ugro.cli.listings import attempts_grid, jobs_grid, nodes_grid
 from ugro.cli.output import (
-    attempts_table,
-    console,
     job_document,
-    jobs_table,
     node_documents,
-    nodes_table,
+    print_hanging,
     print_job,
     print_json,
     print_problems,
     print_unreadable,
     unreadable_document,
+    wide_option,
 )
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models import Job, JobState, Summary
@@ -49,14 +49,15 @@ REASONS = 3
 @click.option("--since", callback=moment_option, metavar="TIME", help="Jobs submitted since: 2h (ago), 22:30, a date.")
 @click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]))
 @click.option("--name", "pattern", metavar="PATTERN", help="Jobs whose name is like it: 'test-*'.")
+@wide_option
 @json_option
-def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
+def status(app: App, job: str | None, wide: bool, as_json: bool, **wanted: Any) -> None:
     """The cluster and its jobs, or one JOB (id or name) in detail.
 
     It looks and changes nothing; a node that does not answer is shown as it was last seen.
     """
     if job is None:
-        _cluster_status(app, Wanted(**wanted), as_json)
+        _cluster_status(app, Wanted(**wanted), wide, as_json)
         return
     record = app.store.find(job)
     found = as_it_is(app, record)
@@ -67,10 +68,10 @@ def status(app: App, job: str | None, as_json: bool, **wanted: Any) -> None:
     print_job(found, app.asked(found), folders)
     if found.past:
         click.echo()
-        console().print(attempts_table(found))
+        attempts_grid(found).print()
     tell_unsettled([record], [found])
     if told := app.unattended([found]):
-        click.secho(told, dim=True)
+        print_hanging("", told, dim=True)
 
 
 def as_it_is(app: App, job: Job) -> Job:
@@ -109,9 +110,8 @@ def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
     if changed:
         names = ", ".join(job.id for job in changed)
         rest = ", ends the ranks that still run, and proposes what to do" if failed else ""
-        click.secho(
-            f"{names}: seen just now; the next scheduling pass records it{rest}: ugro sweep", dim=True, err=True
-        )
+        words = f"seen just now; the next scheduling pass records it{rest}: ugro sweep"
+        print_hanging(f"{names}: ", words, err=True, dim=True)
 
 
 @dataclass(frozen=True)
@@ -140,13 +140,14 @@ class Wanted:
         )
 
 
-def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
+def _cluster_status(app: App, wanted: Wanted, wide: bool, as_json: bool) -> None:
     unreadable: list[RecordUnreadable] = []
 
     live = records = app.store.live(unreadable.append)
     jobs = wanted.jobs(app.store, live, unreadable.append)
     seen, live = look(app, live)
-    said = reasons(read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable))
+    queue = read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable)
+    said, turns = reasons(queue), _turns(queue, live)
     looked_at = {job.id: job for job in live}
     jobs = [with_reason(looked_at.get(job.id, job), said.get(job.id)) for job in jobs]
     views, errors = fresh_or_remembered(app.store, seen)
@@ -154,23 +155,31 @@ def _cluster_status(app: App, wanted: Wanted, as_json: bool) -> None:
     cluster = app.cluster
     if as_json:
         nodes = node_documents(cluster, views, errors, drains)
-        documents = [job_document(job, app.asked(job)) for job in jobs]
+        documents = [job_document(job, app.asked(job)) | {"position": turns.get(job.id)} for job in jobs]
         broken = [unreadable_document(error) for error in unreadable]
         document = {"schema_version": 1, "nodes": nodes, "jobs": documents, "unreadable": broken}
         problems = [problem.as_dict() for problem in app.store.problems()]
         print_json(document | {"attended": app.attended(), "problems": problems})
         return
-    out = console()
-    out.print(nodes_table(cluster, views, errors, drains))
-    out.print()
-    out.print(jobs_table(jobs) if jobs else _no_jobs(app))
+    nodes_grid(cluster, views, errors, drains).print(wide)
+    click.echo()
+    if jobs:
+        jobs_grid(jobs, turns).print(wide)
+    else:
+        click.echo(_no_jobs(app))
     print_unreadable(unreadable)
     print_problems(app.store.problems())
     if any(errors.values()):
         app.tell_inventory()
     tell_unsettled(records, jobs)
     if told := app.unattended(jobs):
-        click.secho(told, dim=True)
+        print_hanging("", told, dim=True)
+
+
+def _turns(queue: Queue, live: Iterable[Job]) -> dict[str, int]:
+    """Which queued job is how far from its turn, from 1; a held one has none."""
+    queued = {job.id for job in live if job.state == JobState.QUEUED}
+    return {job_id: turn for turn, job_id in enumerate((one for one in queue.in_turn() if one in queued), 1)}
 
 
 def _no_jobs(app: App) -> str:

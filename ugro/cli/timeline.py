@@ -6,11 +6,11 @@ import contextlib
 
 import click
 
-from ugro.cli.app import App, command, complete_job, json_option, moment_option
-from ugro.cli.output import event_document, print_json
+from ugro.cli.app import App, command, json_option, moment_option
+from ugro.cli.complete import complete_job, complete_node
+from ugro.cli.output import event_document, print_hanging, print_json
 from ugro.cli.status import as_it_is, tell_unsettled
 from ugro.common.errors import InputError
-from ugro.common.models import Event
 from ugro.common.text import clock, printable
 
 SHOWN = 50
@@ -19,7 +19,7 @@ SHOWN = 50
 @command()
 @click.argument("job", required=False, shell_complete=complete_job)
 @click.option("--since", callback=moment_option, metavar="TIME", help="Only later ones: 2h (ago), 22:30, 2026-11-24.")
-@click.option("--node", help="Only of this node.")
+@click.option("--node", shell_complete=complete_node, help="Only of this node.")
 @click.option("--all", "everything", is_flag=True, help=f"Without a JOB only the last {SHOWN} are shown.")
 @json_option
 def events(app: App, job: str | None, since: float | None, node: str | None, everything: bool, as_json: bool) -> None:
@@ -34,7 +34,7 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
         print_json([event_document(event) for event in found])
         return
     for event in found:
-        click.echo(f"{clock(event.at)}  {_line(event)}")
+        print_hanging(f"{clock(event.at)}  {event.job or event.node:<12} {event.kind:<10} ", event.message)
     if not found:
         click.echo("nothing happened yet", err=True)
     if job:
@@ -55,7 +55,3 @@ def _require_known(app: App, node: str) -> None:
         names = ", ".join(printable(name) for name in known if name)
         hint = f"the nodes known are: {names}" if names else "nothing is known of any node yet"
         raise InputError(f"no node is called {printable(node)!r}", hint)
-
-
-def _line(event: Event) -> str:
-    return printable(f"{event.job or event.node:<12} {event.kind:<10} {event.message}".rstrip())

@@ -9,8 +9,9 @@ import asyncssh
 import click
 
 from ugro.cli.app import App, command
+from ugro.cli.complete import complete_node
 from ugro.common.config import NodeConfig
-from ugro.common.errors import HostKeyChanged, HostKeyUnknown, InputError
+from ugro.common.errors import Declined, HostKeyChanged, InputError
 from ugro.common.text import printable
 from ugro.nodes.transport.host_keys import HostKeyCheck, record_host_keys, writable_known_hosts
 from ugro.nodes.transport.link import open_link
@@ -19,7 +20,7 @@ from ugro.nodes.transport.ssh_config import Settings
 
 
 @command()
-@click.argument("node")
+@click.argument("node", shell_complete=complete_node)
 @click.option("--fingerprint", metavar="SHA256:…", help="Agree without being asked, if one of its keys has this one.")
 @click.option("--replace", is_flag=True, help="Replace the key on record, e.g. after the machine was reinstalled.")
 def trust(app: App, node: str, fingerprint: str | None, replace: bool) -> None:
@@ -68,4 +69,4 @@ def _agree(node: str, offered: set[str], fingerprint: str | None) -> None:
             "nobody is there to agree", f"say which key is right: ugro trust {node} --fingerprint SHA256:…"
         )
     if not click.confirm("Is this what the machine itself says, and shall it be trusted?"):
-        raise HostKeyUnknown(node, "it is not trusted; nothing was recorded")
+        raise Declined(f"{node} is not trusted; nothing was recorded")

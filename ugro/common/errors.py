@@ -21,7 +21,8 @@
     │   │   └── RecordNewer            … or of a newer UGRO, and left as it is
     │   └── StateLocked                somebody else has been acting for too long
     ├── JobFailed             exit 1   the followed or waited-for job failed
-    └── NotSaved              exit 1   a running job left no checkpoint when it was asked for one
+    ├── NotSaved              exit 1   a running job left no checkpoint when it was asked for one
+    └── Declined              exit 5   a person answered a question with no
 
 A message says what happened and where; the hint says what to do next.
 """
@@ -36,6 +37,7 @@ EXIT_JOB_FAILED = 1
 EXIT_INPUT = 2
 EXIT_NODES = 3
 EXIT_STATE = 4
+EXIT_DECLINED = 5
 EXIT_INTERRUPTED = 130
 
 
@@ -227,3 +229,13 @@ class NotSaved(UgroError):
 
     code = "not_saved"
     exit_code = EXIT_JOB_FAILED
+
+
+class Declined(UgroError):
+    """A person was asked and said no: a decision, and no mistake."""
+
+    code = "declined"
+    exit_code = EXIT_DECLINED
+
+    def __init__(self, untouched: str = "nothing was changed") -> None:
+        super().__init__(untouched)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -72,6 +72,30 @@ def _env(value: dict[str, str]) -> dict[str, str]:
 
 
 Env = Annotated[dict[str, Text], AfterValidator(_env)]
+
+
+_TORCHRUN = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE"),
+    *("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID"),
+    *("TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_ERROR_FILE"),
+)
+"""What torchrun sets for each rank, whatever was there before (torch/distributed/elastic, 2.1 to 2.9)."""
+_GPUS = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
+
+
+def without_effect(env: Mapping[str, str], gpus: bool = True) -> dict[str, str]:
+    """By variable, why a rank would not find what is meant; `gpus`: whether it gets GPUs of its own.
+
+    No rule of `Env`: what was once written down stays readable.
+    """
+    found = {name: "torchrun sets it for each rank" for name in _TORCHRUN if name in env}
+    if gpus:
+        found |= {name: "UGRO sets it to the GPUs that each rank gets" for name in _GPUS if name in env}
+    for name, value in env.items():
+        if re.search(rf"\$({name}\b|\{{{name}\}})", value):
+            found[name] = f"${name} is not expanded here, a value is taken as it stands"
+    return found
 
 
 class Config(BaseModel):

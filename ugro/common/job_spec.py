@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, fie
 
 from ugro.common.causes import CAUSES
 from ugro.common.errors import JobSpecError
-from ugro.common.fields import NAME, Config, Env, Line, Mib, Moment, Name, Seconds, Text
+from ugro.common.fields import NAME, Config, Env, Line, Mib, Moment, Name, Seconds, Text, without_effect
 from ugro.common.units import check_vram
 from ugro.common.yaml_files import Location, describe_in_file, first_mistake, mistake_in_words, read_yaml
 
@@ -263,10 +263,13 @@ def load_job_spec(path: Path) -> JobSpec:
     """
     document, lines = read_yaml(path, JobSpecError)
     try:
-        return JobSpec.model_validate(document)
+        spec = JobSpec.model_validate(document)
     except ValidationError as error:
         keys = {word: key for key in JobSpec.model_fields for word in (key, OPTIONS.get(key, key))}
         raise JobSpecError(describe_in_file(error, path, lines, keys)) from None
+    for name, reason in _without_effect(spec).items():
+        raise JobSpecError(f"{path}:{lines.get(('env', name), 1)}: env.{name}: {reason}", _ENV_HINT)
+    return spec
 
 
 def job_spec(**fields: Any) -> JobSpec:
@@ -284,7 +287,16 @@ def job_spec(**fields: Any) -> JobSpec:
         check_vram(spec.vram or 0)  # not a rule of the record: what was once submitted stays readable
     except ValueError as error:
         raise JobSpecError(f"--vram: {error}") from None
+    for name, reason in _without_effect(spec).items():
+        raise JobSpecError(f"--env {name}: {reason}", _ENV_HINT)
     return spec
+
+
+_ENV_HINT = "leave it out; GPUs and nodes are chosen by --gpus-per-node and --nodes"
+
+
+def _without_effect(spec: JobSpec) -> dict[str, str]:
+    return without_effect(spec.env, gpus=spec.gpus_per_node != 0)
 
 
 def _option(where: Location) -> str:

@@ -66,6 +66,15 @@ def duration(seconds: float) -> str:
     return f"{seconds // 86400}d {seconds % 86400 // 3600}h"
 
 
+def exactly(seconds: float) -> str:
+    """A time span to the second, as a person may type it again: `45s`, `10m`, `1h30m`, `1d12h`."""
+    left, parts = round(seconds), []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        number, left = divmod(left, length)
+        parts += [f"{number}{unit}"] if number else []
+    return "".join(parts) or f"{seconds:g}s"
+
+
 def clock(at: float | None) -> str:
     """A moment in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "-"

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime
+from typing import Literal
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MIB = {"m": 1.0, "g": 1024.0, "t": 1024.0**2}
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?[smhd])+")
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd])")
+_SLURM = re.compile(
+    r"(?P<minutes>[0-9]+):(?P<seconds>[0-5]?[0-9])"
+    r"|(?P<hours>[0-9]+):(?P<minutes_>[0-5]?[0-9]):(?P<seconds_>[0-5]?[0-9])"
+    r"|(?P<days>[0-9]+)-(?P<hours_>[0-9]+)(?::(?P<minutes__>[0-5]?[0-9])(?::(?P<seconds__>[0-5]?[0-9]))?)?"
+)
+"""M:SS, H:MM:SS, and D-H, D-HH:MM, D-HH:MM:SS; the parts are named by their unit."""
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([mgt])?i?b?")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _FAR_YEAR = re.compile(r"[0-9]{5,}-")
@@ -67,19 +74,24 @@ def check_moment(at: float) -> float:
     return at
 
 
-def parse_duration(text: str) -> float:
-    """Seconds in `90s`, `45m`, `2h`, `1h30m`, `2d`; a bare number counts seconds.
+def parse_duration(text: str, bare: Literal["s", "m"] = "s") -> float:
+    """Seconds in `90s`, `45m`, `2h`, `1h30m`, `2d`, and in Slurm's `M:SS`, `H:MM:SS`, `D-H`, `D-HH:MM`, `D-HH:MM:SS`.
+
+    A `bare` number counts seconds, or minutes as Slurm's does.
 
     Raises:
         ValueError: it is none of these, not longer than nothing, or too long.
     """
     word = text.strip().lower()
     if word.isdecimal():
-        seconds = float(word)
+        seconds = float(word) * _SECONDS[bare]
+    elif match := _SLURM.fullmatch(word):
+        parts = {name.rstrip("_"): float(number) for name, number in match.groupdict(0).items() if float(number)}
+        seconds = sum(number * _SECONDS[unit[0]] for unit, number in parts.items())
     elif _DURATION.fullmatch(word):
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(word))
     else:
-        raise ValueError("a duration like 90s, 45m, 2h or 1h30m is expected")
+        raise ValueError("a duration like 90s, 45m, 2h, 1h30m or 1:30:00 is expected")
     return check_seconds(seconds)
 
 

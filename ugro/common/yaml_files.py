@@ -102,7 +102,9 @@ def mistake_in_words(mistake: Any) -> str:
     message = _OWN_WORDS.get(mistake["type"]) or mistake["msg"].removeprefix("Value error, ")
     if mistake["type"] == "missing":
         return "is missing"
-    return f"found {shown(mistake['input'])}: {message[0].lower()}{message[1:]}" if mistake["loc"] else message
+    if mistake["type"] != "value_error":  # pydantic's own words begin with a capital letter; ours may with a name
+        message = message[0].lower() + message[1:]
+    return f"found {shown(mistake['input'])}: {message}" if mistake["loc"] else message
 
 
 def _is_union_tag(part: str | int) -> bool:

@@ -17,7 +17,7 @@ from ugro.common.config import Inventory
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Job, Placement
-from ugro.control_plane.resource_manager.balancer import Room, Shape, choose
+from ugro.control_plane.resource_manager.balancer import Room, Shape, choose, suited
 from ugro.control_plane.resource_manager.governor import Offer, placement_keys
 
 SLACK = 90.0
@@ -97,11 +97,19 @@ class Queue:
     inventory: Inventory
     now: float
 
+    def in_turn(self) -> tuple[str, ...]:
+        """The jobs that wait, in the order of their turn; some may start before it, and some have obstacles."""
+        return tuple(job.id for job in _in_turn(self.waiting))
+
     def with_draft(self, job: Job, spec: JobSpec) -> Queue:
         """As it would be with one more job at its end."""
         order = 1 + max((other.order for other in self.waiting), default=0)
         draft = Waiting(job.id, spec, spec.priority, order, spec.time_limit)
         return replace(self, waiting=(*self.waiting, draft))
+
+
+def _in_turn(jobs: Iterable[Waiting]) -> list[Waiting]:
+    return sorted(jobs, key=lambda job: (-job.priority, job.order))
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ class Round:
 
     def __init__(self, queue: Queue) -> None:
         self.queue = queue
-        self.jobs = sorted(queue.waiting, key=lambda job: (-job.priority, job.order))
+        self.jobs = _in_turn(queue.waiting)
         self.running = list(queue.running)
         self.room = self._spare = Room(queue.offers, [key for run in self.running for key in run.keys])
         self.starts: dict[str, Start] = {}
@@ -130,6 +138,8 @@ class Round:
         self._nodes = list(queue.inventory.nodes)
         self._empty = Room(queue.offers)
         self._fits_alone: dict[Shape, bool] = {}
+        self._reserved = frozenset[str]()
+        self._suited: dict[Shape, frozenset[str]] = {}
         # Requests that failed (in the whole room or not): nothing gets free in a round, so they fail again.
         self._failed: set[tuple[bool, Shape]] = set()
         for job in self.jobs:
@@ -153,6 +163,18 @@ class Round:
         if shape not in self._fits_alone:
             self._fits_alone[shape] = self._choose(job, self._empty) is not None
         return self._fits_alone[shape]
+
+    def competes(self, one: Waiting, other: Waiting) -> bool:
+        """Whether two jobs may want the same slot; of the head only what is kept for it counts."""
+        wanted = self._reserved if one is self.head else self._slots(one)
+        return not wanted.isdisjoint(self._slots(other))
+
+    def _slots(self, job: Waiting) -> frozenset[str]:
+        shape = self._empty.shape(job.spec)
+        if shape not in self._suited:
+            offers = [self.queue.offers[name] for name in self.nodes(job) if name in self.queue.offers]
+            self._suited[shape] = frozenset(slot.key for offer in offers for slot in suited(job.spec, offer))
+        return self._suited[shape]
 
     def ahead_of(self, job: Waiting) -> list[Waiting]:
         """The jobs that go first: those still waiting after this round that can start some time."""
@@ -207,7 +229,8 @@ class Round:
         placement, ended = self.fit_later(job, self.room.without(()), self.endings())
         ends = ended[-1].ends
         self.head, self.head_starts_at = job, None if ends is None else max(self.queue.now, ends)
-        self._spare = self.room.without(placement_keys(placement))
+        self._reserved = placement_keys(placement)
+        self._spare = self.room.without(self._reserved)
 
     def _choose_now(self, job: Waiting, room: Room) -> Placement | None:
         key = (room is self.room, self._empty.shape(job.spec))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.text import printable
+from ugro.control_plane.launch_line import START, Foreign, line, translated
 
 NAME_ONE = "name one of the working directory, or none: then the inventory's 'script' counts"
-
-PYTHON = re.compile(r"(python|pypy)[0-9.]*|torchrun")
 
 
 def source_text(directory: Path, spec: JobSpec) -> str:
@@ -26,10 +25,10 @@ def source_text(directory: Path, spec: JobSpec) -> str:
         return ""
 
 
-def require_source(directory: Path, spec: JobSpec, otherwise: str = "") -> str | None:
+def require_source(directory: Path, spec: JobSpec, otherwise: str = "", start: Sequence[str] = START) -> str | None:
     """See that what a job runs is there, and can be run in that way; `otherwise` says what to do where it is not.
 
-    Returns its path in the folder; None: it is the nodes' own.
+    A command that would do begins with `start`. Returns its path in the folder; None: it is the nodes' own.
 
     Raises:
         InputError: it is not, or it cannot.
@@ -45,20 +44,27 @@ def require_source(directory: Path, spec: JobSpec, otherwise: str = "") -> str |
     if spec.no_python:
         return _program(directory, spec, source, otherwise)
     if source is None:
-        raise InputError(f"there is no script {name!r} in {where}", otherwise or _meant(directory, spec))
-    if _is_shell_script(directory / source):
-        hint = f"ugro launch --no-python {shlex.quote('./' + source)}, or in a job.yaml: no_python: true"
-        raise InputError(f"{name} is no Python script", printable(hint))
+        raise InputError(f"there is no script {name!r} in {where}", otherwise or _meant(directory, spec, start))
+    if _is_program(directory / source):
+        raise InputError(f"{name} is no Python script", _as_program(directory, source, spec, start))
     return source
 
 
-def _is_shell_script(path: Path) -> bool:
-    """Whether a file is meant for another interpreter than Python."""
+def _is_program(path: Path) -> bool:
+    """Whether a file is meant for another interpreter than Python, or is none's text at all."""
     if path.suffix in (".sh", ".bash", ".zsh", ".fish"):
         return True
     with open(path, "rb") as file:
         first = file.readline(200)
-    return path.suffix != ".py" and first.startswith(b"#!") and b"python" not in first
+    return path.suffix != ".py" and ((first.startswith(b"#!") and b"python" not in first) or b"\0" in first)
+
+
+def _as_program(directory: Path, source: str, spec: JobSpec, start: Sequence[str]) -> str:
+    path = source if "/" in source else f"./{source}"
+    command = line(directory, Foreign(path, spec.args, no_python=True), start)
+    if not os.access(directory / source, os.X_OK):
+        command = f"chmod +x {shlex.quote(str(directory / source))} && {command}"
+    return printable(f"{command} (in a job.yaml: script: {path}, no_python: true)")
 
 
 def _program(directory: Path, spec: JobSpec, source: str | None, otherwise: str) -> str | None:
@@ -74,32 +80,10 @@ def _program(directory: Path, spec: JobSpec, source: str | None, otherwise: str)
     return source
 
 
-def _meant(directory: Path, spec: JobSpec) -> str:
+def _meant(directory: Path, spec: JobSpec, start: Sequence[str]) -> str:
     """What was meant by a script that is not there, as the next command."""
     if all(part.isidentifier() for part in spec.script.split(".")):
         module = spec.model_copy(update={"module": True})
         if module.source(directory):
-            return f"a module is run with -m: ugro launch -m {spec.script}"
-    return interpreter_hint(directory, (spec.script, *spec.args)) or NAME_ONE
-
-
-def interpreter_hint(directory: Path, words: tuple[str, ...]) -> str:
-    """How to launch what is written as in `python train.py …` or `bash run.sh …`; nothing where it is not."""
-    program, *rest = words
-    if (directory / program).is_file():
-        return ""
-    if PYTHON.fullmatch(Path(program).name):
-        for number, word in enumerate(rest):
-            if word == "-m" and number + 1 < len(rest):
-                return _launch("-m", rest[number + 1], rest[number + 2 :])
-            if word.endswith(".py"):
-                return _launch("", word, rest[number + 1 :])
-        return "name the script alone: UGRO runs it with torchrun and the python of each node"
-    return _launch("--no-python", program, rest) if shutil.which(program) else ""
-
-
-def _launch(how: str, what: str, args: list[str]) -> str:
-    options = [word for word in args if word != "--"]
-    words = [*filter(None, [how]), what, *(["--", *options] if options else [])]
-    runs = "" if how == "--no-python" else "UGRO runs it with torchrun and the python of each node: "
-    return printable(f"{runs}ugro launch {shlex.join(words)}")
+            return f"a module is run with -m: {line(directory, Foreign(spec.script, spec.args, module=True), start)}"
+    return translated(directory, (spec.script, *spec.args), Foreign(""), start) or NAME_ONE

@@ -72,7 +72,9 @@ def reasons(queue: Queue) -> dict[str, str]:
             return job.obstacles[0].text
         if not turn.fits_alone(job):
             return f"{defects(turn, job)} (others go first meanwhile)"
-        return f"behind {turn.head.id}" if turn.head and turn.head is not job else shortly(_lacks(turn, job, False))
+        if turn.head and turn.head is not job and turn.competes(turn.head, job):
+            return f"behind {turn.head.id}"
+        return shortly(_lacks(turn, job, False))
 
     return {job.id: reason(job) for job in turn.jobs}
 
@@ -91,7 +93,8 @@ def why(queue: Queue, job_id: str) -> tuple[str, ...]:
         return ()
     lacking = sorted(_lacks(turn, job, times=True), key=lambda lack: (lack.kind, lack.ends))
     held = [lack.text for lack in lacking if lack.kind == Kind.HELD]
-    ahead = [f"behind {some([other.id for other in others])}"] if (others := turn.ahead_of(job)) else []
+    others = [other.id for other in turn.ahead_of(job) if turn.competes(other, job)]
+    ahead = [f"behind {some(others)}"] if others else []
     found = [one.text for one in job.obstacles] + held + ahead + [one.text for one in lacking if one.kind != Kind.HELD]
     if (never := hopeless(turn).get(job_id)) is None:
         return tuple(found)

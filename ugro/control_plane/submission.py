@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ugro.common.models import CodeVersion, Job
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.control_plane.command import require_source, source_text
+from ugro.control_plane.launch_line import START
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.nodes.code_sync import (
@@ -45,8 +46,10 @@ class NewCode:
     script: str
 
 
-def choose_code(spec: JobSpec, otherwise: str = "") -> Selection:
+def choose_code(spec: JobSpec, otherwise: str = "", start: Sequence[str] = START) -> Selection:
     """The files of the job's working directory that go with it; `otherwise` says what to do where it is not there.
+
+    A command that would do begins with `start`.
 
     Raises:
         InputError: the directory or the script is not there, or the script is among what is ignored.
@@ -58,7 +61,7 @@ def choose_code(spec: JobSpec, otherwise: str = "") -> Selection:
         there = False
     if not there:
         raise InputError(f"the working directory {printable(spec.workdir)} is not there", otherwise)
-    source = require_source(directory, spec, otherwise)
+    source = require_source(directory, spec, otherwise, start)
     selection = select_files(directory)
     if source is not None and source not in selection.files:
         raise InputError(

@@ -166,13 +166,15 @@ read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
 trap : HUP INT TERM # ranks are told to end by their own signals; this stays to write the exit file
 
+( # the job's environment is not this script's: a PATH of its own may not lead to mv and date
 {exports}
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/{CHECKPOINT_REQUEST}"
 cd ../../code
-{_path_word(python)} -S "$run_dir/reaper.py" "$run_dir" \\
+exec {_path_word(python)} -S "$run_dir/reaper.py" "$run_dir" \\
     {_path_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
     "$run_dir/rank.py" "$run_dir" {shlex.join(launch.command)}{resume}
+)
 code=$? # of a reaper that could not start, or was killed: else it has left torchrun's own
 cd "$run_dir" && {{ [ -s exit ] || {{ echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit; }}; }}
 """

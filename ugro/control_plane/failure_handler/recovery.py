@@ -41,12 +41,12 @@ def next_attempt(
     checkpoint: Checkpoint | None,
     wanted: Mapping[str, str],
     nodes: str | None = None,
-    time_limit: str | None = None,
+    time_limit: float | None = None,
 ) -> NextAttempt:
     """The next attempt: from a checkpoint, or without one from the beginning.
 
-    `script` is the text of the job's script, `wanted` its arguments by name, `nodes` a number or names, `time_limit` a
-    duration such as 2h.
+    `script` is the text of the job's script, `wanted` its arguments by name, `nodes` a number or names, `time_limit`
+    seconds.
 
     Raises:
         InputError: the job has not ended, the script has no such argument, or cannot be told of a checkpoint, or each
@@ -63,7 +63,7 @@ def next_attempt(
     if time_limit is not None:
         fields["time_limit"] = time_limit
         was = None if spec.time_limit is None else duration(spec.time_limit)
-        changes = (*changes, Change(name="--time", before=was, after=time_limit))
+        changes = (*changes, Change(name="--time", before=was, after=duration(time_limit)))
     asked = JobSpec.model_validate(fields)
     if checkpoint:
         _require_ranks(job, asked, checkpoint)

@@ -180,7 +180,9 @@ def lacks(spec: JobSpec, node: str, offer: Offer | None, holders: Mapping[str, t
     asked = suited(spec, offer)
     found = []
     if held := sorted({holders[slot.key] for slot in asked if slot.key in holders}):
-        found.append(Lack(Kind.HELD, node, f"{node} is held by {', '.join(who for _, who in held)}", held[-1][0]))
+        # A CPU rank takes all cores as a rule, and nothing says how many: so there is one a node at a time.
+        what = f"the CPU of {node}" if offer.gpus and asked[0].key == cpu_key(node) else node
+        found.append(Lack(Kind.HELD, node, f"{what} is held by {', '.join(who for _, who in held)}", held[-1][0]))
     busy = [offer.busy[slot.key] for slot in asked if slot.key in offer.busy]
     found += [Lack(Kind.BUSY, node, f"{node}: {reason}") for reason in busy]
     if len(asked) < (spec.gpus_per_node or 1):

@@ -43,18 +43,23 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 class Settings:
     """How one host is reached. `values` are by lower-case name, one for each line of `ssh -G`.
 
-    `label` is how a person calls it, `arguments` are ssh's before the host that was asked for.
+    `label` is how a person calls it, `arguments` are ssh's before the host that was asked for. `identity_file` is the
+    inventory's, and `jumps` are passed before a jump host that is not the first.
     """
 
     label: str
     asked: str
     values: Mapping[str, tuple[str, ...]]
     arguments: tuple[str, ...] = ()
+    identity_file: str | None = None
+    jumps: tuple[str, ...] = ()
 
     @property
     def by_hand(self) -> str:
         """The command with which a person reaches the same host."""
-        return shlex.join(["ssh", *self.arguments, self.asked])
+        key = ("-i", self.path(self.identity_file)) if self.identity_file else ()
+        jumps = ("-J", ",".join(self.jumps)) if self.jumps else ()
+        return printable(shlex.join(["ssh", *self.arguments, *key, *jumps, self.asked]))
 
     @property
     def resolve_by_hand(self) -> str:
@@ -164,7 +169,7 @@ async def find_route(node: NodeConfig) -> tuple[Settings, ...]:
             node.name, f"ssh_config {os.path.expanduser(node.ssh_config)} does not exist", "correct 'ssh_config'"
         )
     last = await _resolve(node, node.address, node.user, node.port, node.address)
-    route = [last]
+    route = [replace(last, identity_file=node.identity_file)]
     jumps = _jumps(last)
     while jumps:
         if len(route) > MOST_JUMPS:
@@ -180,7 +185,7 @@ async def find_route(node: NodeConfig) -> tuple[Settings, ...]:
         hop = await _resolve(node, host, match["user"], port, label)
         # As `ssh -J a,b`: what b says of its own way counts only where it is the first.
         jumps = before or _jumps(hop)
-        route.insert(0, hop if not before else _without_proxy(hop))
+        route.insert(0, hop if not before else replace(_without_proxy(hop), jumps=tuple(before)))
     return tuple(route)
 
 

@@ -1,0 +1,34 @@
+"""In which states a job accepts which request: what commands check before they act, and what completion offers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ugro.common.models import Job, JobState
+
+_LIVE = frozenset(state for state in JobState if not state.ended)
+_WAITING = frozenset({JobState.QUEUED, JobState.HELD})
+
+STATES: Mapping[str, frozenset[JobState]] = {
+    "hold": _WAITING,  # a held job may get another reason
+    "release": frozenset({JobState.HELD}),
+    "reprioritize": _WAITING,
+    "stacks": frozenset({JobState.RUNNING, JobState.UNKNOWN}),
+    "checkpoint": frozenset({JobState.RUNNING}),
+    "extend": _LIVE,
+    "cancel": _LIVE,
+    "wait": _LIVE,
+    "resume": frozenset(JobState) - _LIVE,
+}
+"""By request. Every other command takes a job in any state."""
+
+_DESPITE_CANCEL = frozenset({"cancel", "wait", "stacks"})
+"""Requests that a job accepts while its cancel is under way."""
+
+
+def accepts(request: str, job: Job) -> bool:
+    """Whether a request can be made of a job as it is now."""
+    if request not in STATES:
+        return True
+    ending = job.wish is not None and not job.state.ended
+    return job.state in STATES[request] and not (ending and request not in _DESPITE_CANCEL)

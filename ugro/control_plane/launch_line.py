@@ -1,0 +1,106 @@
+"""What to type for `ugro launch` where somebody wrote what stands in a terminal: `torchrun --nnodes 2 train.py`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ugro.common.text import printable
+
+START = ("ugro", "launch")
+"""How the line begins, unless the person gave options, which stay."""
+
+_PYTHON = re.compile(r"(python|pypy)[0-9.]*")
+_TORCHRUN = frozenset({"torchrun", "torch.distributed.run", "torch.distributed.launch"})
+_LAUNCHERS = _TORCHRUN | {"accelerate", "deepspeed"}
+# fmt: off
+_WITH_VALUE = frozenset((
+    "W", "X",
+    "nnodes", "nproc-per-node", "node-rank", "master-addr", "master-port", "local-addr", "rdzv-backend",
+    "rdzv-endpoint", "rdzv-id", "rdzv-conf", "max-restarts", "monitor-interval", "start-method", "role", "log-dir",
+    "r", "redirects", "t", "tee", "local-ranks-filter", "logs-specs",
+    "num-processes", "num-machines", "machine-rank", "main-process-ip", "main-process-port", "mixed-precision",
+    "config-file", "gpu-ids", "dynamo-backend", "num-cpu-threads-per-process",
+    "num-gpus", "num-nodes", "hostfile", "H", "include", "i", "exclude", "e",
+))
+# fmt: on
+"""Options of these programs whose value is the next word, without their dashes."""
+_OURS = {
+    "nnodes": "--nodes", "num-machines": "--nodes", "num-nodes": "--nodes",
+    "nproc-per-node": "--gpus-per-node", "num-gpus": "--gpus-per-node",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A command line of a launcher, taken apart: what it runs, how, with which arguments and options of its own."""
+
+    what: str
+    args: tuple[str, ...] = ()
+    module: bool = False
+    no_python: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def line(directory: Path, foreign: Foreign, start: Sequence[str] = START) -> str:
+    """The words to type in that directory; `start` has those that begin it, with the options that somebody gave."""
+    how = ["-m"] if foreign.module else ["--no-python"] if foreign.no_python else []
+    in_place = foreign.no_python and "/" not in foreign.what and (directory / foreign.what).is_file()
+    what = f"./{foreign.what}" if in_place else foreign.what
+    own = [
+        word
+        for name, value in foreign.options.items()
+        if name in _OURS and _OURS[name] not in start and re.fullmatch("[1-9][0-9]*", value)
+        for word in (_OURS[name], value)
+    ]
+    args = [word for word in foreign.args if word != "--"]
+    return printable(shlex.join([*start, *own, *how, what, *(["--", *args] if args else [])]))
+
+
+def translated(directory: Path, words: Sequence[str], said: Foreign, start: Sequence[str] = START) -> str:
+    """What to type instead of words that begin with an interpreter, a launcher or another program; nothing otherwise.
+
+    `said` has what `ugro launch` took for its own of them: -m and --no-python.
+    """
+    program, *rest = words
+    name = Path(program).name
+    if (directory / program).is_file():
+        return ""
+    if _PYTHON.fullmatch(name) or name in _LAUNCHERS:
+        if foreign := _taken_apart(name, rest, said):
+            return f"UGRO runs it with torchrun and the python of each node: {line(directory, foreign, start)}"
+        return "name the script alone: UGRO runs it with torchrun and the python of each node"
+    if said.module or said.no_python or not shutil.which(program):
+        return ""
+    return line(directory, Foreign(program, tuple(rest), no_python=True), start)
+
+
+def _taken_apart(program: str, words: Sequence[str], said: Foreign) -> Foreign | None:
+    """What such a program runs; None where that cannot be told, as with `python -c`."""
+    found, left = said, list(words)
+    if program == "accelerate":
+        if left[:1] != ["launch"]:
+            return None
+        del left[0]
+    while left and left[0].startswith("-"):
+        name, equals, value = left.pop(0).lstrip("-").replace("_", "-").partition("=")
+        if name == "c" and _PYTHON.fullmatch(program):
+            return None
+        if not equals and name in _WITH_VALUE and left:
+            value = left.pop(0)
+        found = replace(
+            found,
+            module=found.module or name in ("m", "module"),
+            no_python=found.no_python or name == "no-python",
+            options=found.options | {name: value},
+        )
+    if not left:
+        return None
+    what, *args = left
+    if found.module and what in _TORCHRUN:
+        return _taken_apart(what, args, replace(found, module=False))
+    return replace(found, what=what, args=tuple(args))
