@@ -59,7 +59,7 @@ def twice_failed(master: Master) -> MetadataStore:
     store = MetadataStore(master.home)
     first = failed(store, placed(store, store.job("job-001"), "on here: its turn"))
     script = "UGRO_RESUME_FROM"
-    planned = next_attempt(first, store.spec(first.id), script, CHECKPOINT, {}, time_limit="4h")
+    planned = next_attempt(first, store.spec(first.id), script, CHECKPOINT, {}, time_limit=4 * 3600.0)
     again = store.reopen(planned.job, planned.spec, "from c-20.pt (step 20)")
     failed(store, placed(store, again, "on here: its turn"))
     return store
