@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ugro.common.errors import RecordUnreadable
-from ugro.common.files import append_line
+from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models import Event, GpuSample, Job
 from ugro.common.paths import JOBS, JobFiles
@@ -29,6 +30,11 @@ from ugro.control_plane.metadata_store.records import (
 
 TAIL = 4096
 """Bytes in which the last line of a job's metrics is surely found."""
+
+SNAPSHOTS = "snapshots"
+"""The folder of the state directory that says of each working directory where its last snapshot is."""
+
+SNAPSHOT = re.compile(rf"{JOB_ID.pattern}/snapshot(-\d+)?")
 
 _Seen = tuple[int, int, int]
 
@@ -134,6 +140,26 @@ class JobFolders:
         with state_errors(files.folder):
             told = (event.kind for event in read_lines(files.events, Event))
             return copy_before(files.record).exists() or any(kind != "submitted" for kind in told)
+
+    # --- code --------------------------------------------------------------------------------------------------------
+
+    def last_snapshot(self, directory: Path) -> Path | None:
+        """The last snapshot of a working directory, which the next one shares files with; None: none is known."""
+        with contextlib.suppress(OSError):
+            noted = SNAPSHOT.fullmatch(self._note_of(directory).read_text(errors="replace").strip())
+            return self._jobs / noted.group() if noted else None
+        return None
+
+    def note_snapshot(self, directory: Path, snapshot: Path) -> None:
+        """Keep which one it is. It only saves work and space, so that nothing is lost where it cannot be written."""
+        note = self._note_of(directory)
+        with contextlib.suppress(OSError):
+            note.parent.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(note, f"{snapshot.relative_to(self._jobs)}\n")
+
+    def _note_of(self, directory: Path) -> Path:
+        name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
+        return self._jobs.parent / SNAPSHOTS / name
 
     # --- metrics -----------------------------------------------------------------------------------------------------
 
