@@ -112,6 +112,16 @@ class JobFiles:
         """When its logs were removed; absent while they are there."""
         return self.folder / "logs-removed"
 
+    @property
+    def snapshot_pruned(self) -> Path:
+        """When its snapshots were removed; absent while they are there."""
+        return self.folder / "snapshot-removed"
+
+    @property
+    def removal(self) -> Path:
+        """Locked (flock) by whoever removes what the job left; it cannot be resumed meanwhile."""
+        return self.folder / "removal.lock"
+
     def logs(self, attempt: int) -> Path:
         """Copies of an attempt's logs: as many bytes of each file as were read from its node so far."""
         return self.all_logs / str(attempt)

@@ -120,7 +120,9 @@ def new_code(store: MetadataStore, job: Job, spec: JobSpec, selection: Selection
         directory = Path(job.code.directory)
         version = take_snapshot(directory, selection, snapshot, job.attempt + 1, store.last_snapshot(directory))
         with state_errors(files.folder):
-            found = differences(read_manifest(files.snapshot(job.code.attempt)), read_manifest(snapshot))
+            earlier = files.snapshot(job.code.attempt)
+            before = [] if files.snapshot_pruned.exists() and not earlier.exists() else read_manifest(earlier)
+            found = differences(before, read_manifest(snapshot))
             script = source_text(snapshot, spec)
         yield NewCode(snapshot, version, found, script)
     finally:

@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ugro.common.errors import RecordUnreadable
+from ugro.common.errors import RecordUnreadable, StateError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models import Event, GpuSample, Job
 from ugro.common.paths import JOBS, JobFiles
 from ugro.common.text import printable
+from ugro.control_plane.metadata_store import locks
 from ugro.control_plane.metadata_store.records import (
     OnUnreadable,
     broken,
@@ -30,6 +31,9 @@ from ugro.control_plane.metadata_store.records import (
 
 TAIL = 4096
 """Bytes in which the last line of a job's metrics is surely found."""
+
+REMOVED = ".removed"
+"""The file beside the jobs' folders with the highest number of a job that was removed."""
 
 SNAPSHOTS = "snapshots"
 """The folder of the state directory that says of each working directory where its last snapshot is."""
@@ -78,10 +82,29 @@ class JobFolders:
 
     def _next_number(self) -> int:
         names = self._listed()
+        removed = int((self._jobs / REMOVED).read_text()) if REMOVED in names else 0
+        return max(self._after(names), removed + 1)
+
+    def _after(self, names: list[str]) -> int:
         for length in sorted(set(map(len, names)), reverse=True):  # so that ten thousand ids need not be parsed
             if ids := [name for name in names if len(name) == length and JOB_ID.fullmatch(name)]:
                 return number_of(max(ids)) + 1
         return 1
+
+    def cut_short(self) -> list[str]:
+        """The folders of submissions that were cut short before their record, and that nobody is at any more."""
+        found = []
+        for name in self._folders():
+            if not self.files(name).record.exists() and not self._had_record(name):
+                with contextlib.suppress(StateError), locks.alone_on(self.files(name).folder) as alone:
+                    found += [name] if alone else []
+        return found
+
+    def _keep_number(self, job_id: str) -> None:
+        """See that the number of a job that is removed is not given again: its folders on nodes may outlive it."""
+        path = self._jobs / REMOVED
+        known = int(path.read_text()) if path.exists() else 0
+        write_atomic(path, f"{max(known, number_of(job_id))}\n")
 
     def _folders(self) -> list[str]:
         return list(filter(JOB_ID.fullmatch, self._listed()))
