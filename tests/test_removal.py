@@ -475,7 +475,7 @@ def test_gc_shows_what_goes_and_does_it_when_told(ugro: Ugro, home: Path) -> Non
     assert shown.return_value == 0, shown.exception
     assert f"{plain.id}  logs 0 KiB, code 0 KiB, here 1 MiB\n" in shown.stdout
     assert (
-        f"{saved.id}  logs 0 MiB; its code and node folders stay: it has complete checkpoints (step 20" in shown.stdout
+        f"{saved.id}  logs 0 KiB; its code and node folders stay: it has complete checkpoints (step 20" in shown.stdout
     )
     assert "1 MiB on here would go: ugro gc --older-than 30d --keep 1 --delete" in shown.stdout
     assert last.id not in shown.stdout

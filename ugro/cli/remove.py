@@ -59,7 +59,7 @@ def checkpoints_in_words(found: Sequence[Checkpoint]) -> str:
     words = []
     for one in found:
         where = ", ".join(place.node for place in one.places) or "this machine"
-        words.append(f"{one.where}, {size(one.bytes / 2**20)} on {where}")
+        words.append(f"{one.name if one.position is None else one.where}, {size(one.bytes / 2**20)} on {where}")
     return some(words, "; ")
 
 
@@ -72,6 +72,8 @@ def _show(use: removal.Use) -> None:
         click.echo(f"  {count(found.files, 'file')}, {size(found.bytes / 2**20)} on {part.node.name}", err=True)
     for node in use.silent:
         click.echo(f"  {node.name} is unreachable: what it has goes once it answers", err=True)
+    if use.parts:
+        click.echo("  with all that it wrote into its code folders", err=True)
     if use.checkpoints:
         click.echo(f"  complete checkpoints: {printable(checkpoints_in_words(use.checkpoints))}", err=True)
     if use.unseen:

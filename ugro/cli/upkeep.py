@@ -172,6 +172,8 @@ def _tell(done: Collected, temporary: list[Path], older_than: str, do_it: str | 
     total = f"{_size(done.log_bytes)} of logs, {_size(done.code_bytes)} of code"
     for node, count in done.node_bytes.items():
         total += f", {_size(count)} on {node}"
+    if done.node_bytes:
+        click.echo("what the jobs wrote into their code folders on nodes is part of it")
     click.echo(f"{total} would go: {do_it}" if do_it else f"{total} are gone")
 
 
