@@ -261,6 +261,14 @@ def test_a_removed_job_is_gone_and_its_number_with_it(tmp_path: Path) -> None:
     assert [event.kind for event in store.events()][-2:] == ["removed", "submitted"]
 
 
+@pytest.mark.parametrize("text", ["", "x", "-1", "9" * 5000, "\0"])
+def test_a_broken_number_stops_no_launch(tmp_path: Path, text: str) -> None:
+    store = MetadataStore(tmp_path)
+    submitted(store)
+    (tmp_path / "jobs/.removed").write_text(text)
+    assert store.next_id() == "job-002"
+
+
 @pytest.mark.parametrize("at", ["replace", "rename", "rmtree"])
 def test_a_removal_that_is_cut_short_leaves_a_readable_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
@@ -378,13 +386,58 @@ async def test_collects_what_cannot_be_resumed(home: Path, node: LocalTransport,
         assert snapshots_of(store, plain.id) == [] and len(snapshots_of(store, saved.id)) == 1
         assert not store.files(saved.id).all_logs.exists() and store.job(plain.id) == plain
         with pytest.raises(InputError, match="was removed by `ugro gc`"):
-            require_code(store, plain.id)
-        require_code(store, saved.id)
+            require_code(store, plain)
+        require_code(store, saved)
+        plant(store.files(plain.id).snapshot(2), {"t.py": "newer"})
+        require_code(store, plain.model_copy(update={"code": CODE.model_copy(update={"attempt": 2})}))
+        shutil.rmtree(store.files(plain.id).snapshot(2))
         assert [removal.has_more(store, job.id) for job in (plain, saved)] == [False, True]
         store.rebuild()
         [use] = await surveyed(store, pool, inventory, saved)
         await removal.collect(store, pool, decide(use, (), (), True))
     assert os.listdir(jobs) == []
+
+
+@pytest.mark.parametrize("at", ["prune", "remove_jobs", "prune_snapshots", "rmtree"])
+async def test_a_collection_that_is_cut_short_is_done_again(
+    home: Path, node: LocalTransport, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    store, inventory = MetadataStore(tmp_path / "state"), Inventory(nodes={"here": NODE})
+    job = ended(store, placement=on(NODE))
+    await populate(node, jobs, job.id, job.uid)
+    snapshot, rmtree = store.files(job.id).snapshot(1), shutil.rmtree
+
+    def die(*_: object) -> None:
+        raise asyncio.CancelledError
+
+    def die_inside(path: Path, **options: bool) -> None:
+        if path.name != ".tmp-gone-snapshot" or not path.exists():
+            return rmtree(path, **options)
+        raise asyncio.CancelledError
+
+    async with Pool(inventory) as pool:
+        [use] = await surveyed(store, pool, inventory, job)
+        with monkeypatch.context() as patched, pytest.raises(asyncio.CancelledError):
+            if at == "rmtree":
+                patched.setattr(shutil, at, die_inside)
+            else:
+                patched.setattr(removal, at, die)
+            await removal.collect(store, pool, decide(use, (), (), False))
+        assert store.job(job.id) == job and removal.has_more(store, job.id) == snapshot.exists() == (at != "rmtree")
+        if at == "rmtree":
+            with pytest.raises(InputError, match="was removed"):
+                require_code(store, job)
+            assert strays(store, time.time() + 10) == [store.files(job.id).folder / ".tmp-gone-snapshot"]
+        else:
+            require_code(store, job)
+            assert (snapshot / "t.py").exists()
+        fresh = MetadataStore(tmp_path / "state")
+        before = fresh.summaries()
+        fresh.rebuild()
+        assert fresh.summaries() == before
+        [use] = await surveyed(fresh, pool, inventory, job)
+        await removal.collect(fresh, pool, decide(use, (), (), False))
+    assert os.listdir(jobs) == [] and not removal.has_more(store, job.id)
 
 
 async def test_a_job_of_an_unreachable_node_stays(

@@ -116,7 +116,7 @@ def _document(use: removal.Use, said: Said) -> dict[str, Any]:
         "bytes": use.logs + use.snapshots + use.record,
         "node_bytes": sum(part.found.bytes for part in use.parts),
         "nodes": nodes,
-        "checkpoints": [checkpoint_document(found, False) for found in use.checkpoints],
+        "checkpoints": [checkpoint_document(found, found.label in use.copies) for found in use.checkpoints],
     }
 
 

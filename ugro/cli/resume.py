@@ -108,7 +108,7 @@ def resume(
     if not found.state.ended:
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
     if not new_code:
-        require_code(app.store, found.id)
+        require_code(app.store, found)
     spec, wanted = asked_with(app, found, directory, resume_with), dict(map(_setting, settings))
 
     async def act(controller: Controller, pool: Pool) -> Job:

@@ -154,7 +154,7 @@ def _job_document(one: removal.Going) -> dict[str, Any]:
         "code_bytes": use.snapshots if one.code else 0,
         "nodes": [{"node": part.node.name, "bytes": part.found.bytes} for part in parts],
         "kept": one.kept.name.lower() if one.kept else None,
-        "checkpoints": [checkpoint_document(found, False) for found in use.checkpoints],
+        "checkpoints": [checkpoint_document(found, found.label in use.copies) for found in use.checkpoints],
         "unseen": list(map(printable, use.unseen)),
     }
 

@@ -93,7 +93,7 @@ class JobFiles:
     def snapshot(self, attempt: int) -> Path:
         """The code that came with an attempt (`CodeVersion.attempt`): that of the submission, or newer one.
 
-        All are kept: by that of before nodes know which of their files were code.
+        All are kept as long as the job may be resumed: by that of before nodes know which of their files were code.
         """
         return self.folder / ("snapshot" if attempt == 1 else f"snapshot-{attempt}")
 
@@ -116,11 +116,6 @@ class JobFiles:
     def snapshot_pruned(self) -> Path:
         """When its snapshots were removed; absent while they are there."""
         return self.folder / "snapshot-removed"
-
-    @property
-    def removal(self) -> Path:
-        """Locked (flock) by whoever removes what the job left; it cannot be resumed meanwhile."""
-        return self.folder / "removal.lock"
 
     def logs(self, attempt: int) -> Path:
         """Copies of an attempt's logs: as many bytes of each file as were read from its node so far."""

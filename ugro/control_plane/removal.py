@@ -64,7 +64,7 @@ class Use:
     """What a job takes up. Bytes are those of files; of snapshots, what no other job's shares.
 
     `checkpoints` are the complete ones, wherever they are. `unseen` says what was not searched; `silent` are the nodes
-    it ran on that could not be asked.
+    it ran on that could not be asked, `copies` the labels of checkpoints that the master has.
     """
 
     job: Job
@@ -75,6 +75,7 @@ class Use:
     checkpoints: tuple[Checkpoint, ...] = ()
     unseen: tuple[str, ...] = ()
     silent: tuple[NodeConfig, ...] = ()
+    copies: frozenset[str] = frozenset()
 
     @property
     def resumable(self) -> Kept | None:
@@ -213,9 +214,9 @@ async def survey(store: MetadataStore, inventory: Inventory, pool: Pool, jobs: S
             parts = _parts(job, [(configs[key], found) for key, found in said.items() if isinstance(found, Footprint)])
             mute = tuple(configs[key] for key, found in said.items() if isinstance(found, NodeError))
             nodes = {config.name: config for config in where[job.id] if config not in mute}
-            found, unseen = await _checkpoints(store, inventory, pool, job, nodes)
+            found, unseen, copies = await _checkpoints(store, inventory, pool, job, nodes)
             unseen += tuple(f"{config.name} is unreachable" for config in mute)
-            return Use(job, use.logs, use.snapshots, use.record, parts, found, unseen, mute)
+            return Use(job, use.logs, use.snapshots, use.record, parts, found, unseen, mute, copies)
 
     return Survey(tuple(await asyncio.gather(*map(one, jobs))), silent)
 
@@ -238,17 +239,20 @@ def _parts(job: Job, said: Sequence[tuple[NodeConfig, Footprint]]) -> tuple[Part
 
 async def _checkpoints(
     store: MetadataStore, inventory: Inventory, pool: Pool, job: Job, nodes: Mapping[str, NodeConfig]
-) -> tuple[tuple[Checkpoint, ...], tuple[str, ...]]:
-    """The complete checkpoints of a job on these nodes and on the master, and what was not searched."""
+) -> tuple[tuple[Checkpoint, ...], tuple[str, ...], frozenset[str]]:
+    """The complete checkpoints of a job on these nodes and on the master, what was not searched, and which copies the
+    master has.
+    """
     if not nodes and not store.files(job.id).checkpoints.exists():
-        return (), ()
+        return (), (), frozenset()
     try:
         spec = store.spec(job.id)
     except UgroError as error:
-        return (), (error.message,)
+        return (), (error.message,), frozenset()
     checkpoints = CheckpointStore(store, inventory.model_copy(update={"nodes": nodes}), pool)
     listing = await checkpoints.find(job, spec, {}, SEARCH_WITHIN)
-    return tuple(one for one in listing.checkpoints if one.problem is None), tuple(listing.unseen(job))
+    complete = tuple(one for one in listing.checkpoints if one.problem is None)
+    return complete, tuple(listing.unseen(job)), frozenset(checkpoints.kept(job))
 
 
 # --- doing ------------------------------------------------------------------------------------------------------------

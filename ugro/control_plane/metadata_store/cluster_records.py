@@ -239,9 +239,11 @@ class ClusterRecords:
         """Let go of what was removed."""
         gone = [(one.uid, one.config.name, one.config.base_dir) for one in done]
         with self._change() as db:
-            db.table("removals").remove(
-                lambda row: (row["uid"], row["config"]["name"], row["config"]["base_dir"]) in gone
-            )
+            table = db.table("removals")
+            known = [known_part(Owed, dict(row)) for row in table.all()]
+            left = [one for one in known if (one.uid, one.config.name, one.config.base_dir) not in gone]
+            table.truncate()
+            table.insert_multiple(one.model_dump(mode="json") for one in left)
 
     def speeds(self) -> dict[str, tuple[str, float]]:
         """The measured speed of GPUs: name and steps a second by UUID."""
@@ -276,6 +278,7 @@ _ROWS: tuple[tuple[str, str, type[Record]], ...] = (
     ("nodes", "silence", Silence),
     ("drains", "", Drain),
     ("proposals", "", Proposal),
+    ("removals", "", Owed),
 )
 """Table, column (none: the whole row), and what stands there."""
 

@@ -82,8 +82,7 @@ class JobFolders:
 
     def _next_number(self) -> int:
         names = self._listed()
-        removed = int((self._jobs / REMOVED).read_text()) if REMOVED in names else 0
-        return max(self._after(names), removed + 1)
+        return max(self._after(names), self._removed_up_to() + 1 if REMOVED in names else 1)
 
     def _after(self, names: list[str]) -> int:
         for length in sorted(set(map(len, names)), reverse=True):  # so that ten thousand ids need not be parsed
@@ -102,9 +101,13 @@ class JobFolders:
 
     def _keep_number(self, job_id: str) -> None:
         """See that the number of a job that is removed is not given again: its folders on nodes may outlive it."""
+        write_atomic(self._jobs / REMOVED, f"{max(self._removed_up_to(), number_of(job_id))}\n")
+
+    def _removed_up_to(self) -> int:
         path = self._jobs / REMOVED
-        known = int(path.read_text()) if path.exists() else 0
-        write_atomic(path, f"{max(known, number_of(job_id))}\n")
+        with state_errors(path):
+            text = path.read_text(errors="replace").strip() if path.exists() else ""
+        return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
 
     def _folders(self) -> list[str]:
         return list(filter(JOB_ID.fullmatch, self._listed()))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ugro.common.errors import InputError
 from ugro.common.files import FULL, file_skew, write_atomic
+from ugro.common.models import Job
 from ugro.common.paths import JOBS
 from ugro.common.text import clock, printable
 from ugro.control_plane.metadata_store.job_folders import SNAPSHOTS
@@ -90,7 +91,11 @@ def _remove_noted(note: Path, folders: Sequence[Path]) -> None:
             if error.errno not in FULL:
                 raise
         for folder in folders:
-            shutil.rmtree(folder)
+            # Under another name first: half of it must not be taken for the whole. `strays` knows that name.
+            gone = folder.with_name(f".tmp-gone-{folder.name}")
+            shutil.rmtree(gone, ignore_errors=True)
+            folder.rename(gone)
+            shutil.rmtree(gone)
         if not note.exists():
             write_atomic(note, text)
 
@@ -101,19 +106,20 @@ def pruned_at(store: MetadataStore, job_id: str) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
-def require_code(store: MetadataStore, job_id: str) -> None:
+def require_code(store: MetadataStore, job: Job) -> None:
     """See that a job's own code is still there to be run again.
 
     Raises:
         InputError: `ugro gc` removed it.
     """
-    note = store.files(job_id).snapshot_pruned
-    if note.exists():
+    files = store.files(job.id)
+    note = files.snapshot_pruned
+    if note.exists() and not files.snapshot(job.code.attempt).exists():
         with state_errors(note):
             when = printable(note.read_text().strip())
         raise InputError(
-            f"the code of {job_id} was removed by `ugro gc` ({when})",
-            f"with its working directory as it is now: ugro resume {job_id} --new-code",
+            f"the code of {job.id} was removed by `ugro gc` ({when})",
+            f"with its working directory as it is now: ugro resume {job.id} --new-code",
         )
 
 

@@ -208,7 +208,7 @@ class MetadataStore(ClusterRecords, JobFolders):
         files = self.files(job.id)
         with self.lock(), state_errors(files.folder):
             now = self.job(job.id)
-            if locks.is_held(files.removal):
+            if locks.is_held(files.events):
                 raise InputError(f"what {job.id} left is being removed just now", f"see: ugro status {job.id}")
             if now.attempt != job.attempt - 1 or not now.state.ended:
                 raise InputError(
@@ -225,16 +225,18 @@ class MetadataStore(ClusterRecords, JobFolders):
     def removing(self, job: Job) -> Iterator[bool]:
         """Be the one who removes what an ended job left; False: another is at it, or the job is as it was no more.
 
-        It cannot be resumed meanwhile. Slow work on nodes may be done inside.
+        It cannot be resumed meanwhile. Slow work on nodes may be done inside. What is locked is its timeline, which is
+        never replaced, so that nothing has to be written on a full disk.
         """
-        files = self.files(job.id)
+        events = self.files(job.id).events
         with contextlib.ExitStack() as stack:
-            with self.lock(), state_errors(files.removal):
+            with self.lock(), state_errors(events):
                 now = self._job_if_any(job.id)
                 free = now is not None and now.state.ended and now.last_event == job.last_event
                 if free:
-                    files.removal.touch(mode=0o600)
-                    free = stack.enter_context(locks.alone_on(files.removal))
+                    if not events.exists():
+                        events.touch(mode=0o600)
+                    free = stack.enter_context(locks.alone_on(events))
             yield free
 
     def forget(self, job: Job) -> None:
