@@ -34,7 +34,9 @@ each_run() { # JOB DO: calls DO with every run's folder
     done
 }
 each_own() { # JOB DO: calls DO with everything the node side made; what says that it is complete or ours is at the ends
-    if plain "$1/code.sha256"; then "$2" "$1/code.sha256"; fi
+    for file in "$1/code.sha256" "$1/code.json"; do
+        if plain "$file"; then "$2" "$file"; fi
+    done
     for tree in "$1/code" "$1"/code.tmp-* "$1"/code.next-* "$1"/resume-*; do
         if is_tree "$tree"; then "$2" "$tree"; fi
     done
@@ -53,7 +55,7 @@ is_tree() { # whether this entry of a job's folder is code, as it is, comes or i
 }
 is_own() { # whether this entry of a job's folder is the node side's; an attempt's folder is as far as runs are in it
     case ${1##*/} in
-        uid | .uid.* | code.sha256) plain "$1" ;;
+        uid | .uid.* | code.sha256 | code.json) plain "$1" ;;
         code* | resume-*) is_tree "$1" ;;
         *) number "${1##*/}" && folder "$1" ;;
     esac

@@ -3,7 +3,8 @@
 usage: receive_code.py begin|finish JOB_DIR TOKEN DIGEST [EARLIER]
 
 begin   reads the manifest (a JSON list of files), copies what recent jobs' code has already, says what is missing,
-        and publishes if nothing is
+        and publishes if nothing is. Reads nothing where a recent job had the same code: its manifest is here, as
+        `code.json`, or else `unknown`
 finish  reads a tar of missing files, each named by its number in the manifest, checks what came, and publishes
 
 What is copied from another job's code shares nothing with it that either could change: a job may write into its own
@@ -93,7 +94,9 @@ def wire(text: str) -> str:
 
 def begin(delivery: Delivery) -> dict[str, Any]:
     """Make the new tree as far as this node can by itself."""
-    manifest = sys.stdin.buffer.read()
+    manifest = sys.stdin.buffer.read() or known_manifest(delivery)
+    if not manifest:
+        return {"present": False, "unknown": True}
     if hashlib.sha256(manifest).hexdigest() != delivery.digest:
         raise Refused("the list of files did not arrive whole")
     if delivery.unfinished():
@@ -130,6 +133,21 @@ def lacking(place: Callable[[dict[str, Any]], bool], entries: list[dict[str, Any
     """Place entries of a manifest; the numbers of those that could not be."""
     with ThreadPoolExecutor(THREADS) as pool:
         return [number for number, done in enumerate(pool.map(place, entries)) if not done]
+
+
+def known_manifest(delivery: Delivery) -> bytes:
+    """The manifest that another job with the same code got; empty: none did. A job may change it, so it is checked."""
+    jobs = os.path.dirname(delivery.job_dir)
+    for name in os.listdir(jobs) if os.path.isdir(jobs) else ():
+        with contextlib.suppress(OSError):
+            with open(os.path.join(jobs, name, "code.sha256")) as marker:
+                if marker.read().strip() != delivery.digest:
+                    continue
+            with open(os.path.join(jobs, name, "code.json"), "rb") as file:
+                manifest = file.read()
+            if hashlib.sha256(manifest).hexdigest() == delivery.digest:
+                return manifest
+    return b""
 
 
 def recent_code(delivery: Delivery) -> list[str]:
@@ -234,6 +252,7 @@ def published(delivery: Delivery, received: list[dict[str, Any]]) -> str:
         marker.write(delivery.digest + "\n")
         marker.flush()
         os.fsync(marker.fileno())
+    os.replace(delivery.manifest, os.path.join(delivery.job_dir, "code.json"))
     os.replace(marker.name, delivery.marker)
     os.rename(delivery.tree, delivery.code)
     return "published"
