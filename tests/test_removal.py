@@ -41,7 +41,7 @@ JOB = Job(id="job-001", uid="u", name="job-001", state=JobState.FAILED, submitte
 SAVED = Checkpoint(step=20, kind="torch", name="step-20.pt", bytes=10, saved_at=1.0, places=())
 NODE = NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable)
 PART = Part(NODE, JobFootprint("job-001", "u", 100, 3, False, ()))
-USE = Use(JOB, logs=5, snapshots=7, record=1, parts=(PART,))
+USE = Use(JOB, logs=5, has_code=True, snapshots=7, record=1, parts=(PART,))
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------
@@ -67,7 +67,10 @@ def test_chooses_by_age_and_keeps_the_last_ones() -> None:
         (USE, False, (True, True, None)),
         (replace(USE, checkpoints=(SAVED,)), False, (True, False, Kept.CHECKPOINTS)),
         (replace(USE, checkpoints=(SAVED,)), True, (True, True, None)),
-        (replace(USE, unseen=("gpu1 is unreachable",)), False, (True, False, Kept.UNSEEN)),
+        (replace(USE, unseen=("gpu1: too many files",)), False, (True, False, Kept.UNSEEN)),
+        (replace(USE, unseen=("gpu1: too many files",)), True, (True, True, None)),
+        (replace(USE, silent=(NODE,)), True, (True, False, Kept.SILENT)),
+        (Use(JOB, has_code=True), False, (False, True, None)),  # all of its files are shared with other jobs
         (replace(USE, parts=(replace(PART, found=replace(PART.found, running=True)),)), True,
          (True, False, Kept.RUNNING)),
         (Use(JOB, logs=5), False, (True, False, None)),
@@ -449,7 +452,7 @@ async def test_a_job_of_an_unreachable_node_stays(
     async with Pool(inventory) as pool:
         found = await removal.survey(store, inventory, pool, [job])
         [going] = removal.decide_all(store, found, False)
-        assert (going.kept, [*found.silent]) == (Kept.UNSEEN, ["gone"])
+        assert (going.kept, [*found.silent]) == (Kept.SILENT, ["gone"])
         assert (await removal.collect(store, pool, going)).going.code is False
         assert (jobs / job.id / "code/t.py").exists() and snapshots_of(store, job.id)
 

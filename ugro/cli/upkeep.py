@@ -67,7 +67,8 @@ def gc(app: App, older_than: str, keep: int, with_checkpoints: bool, delete: boo
     left half written.
 
     Records, specs, events and checkpoints that were brought here stay. A job that has complete checkpoints keeps its
-    code and its folders on nodes, with the checkpoints in them, and so does one of which that is not known.
+    code and its folders on nodes, with the checkpoints in them, and so does one of which that is not known, or that ran
+    on a node that is unreachable.
     """
     try:
         before = time.time() - parse_duration(older_than)
@@ -181,7 +182,7 @@ def _in_words(one: removal.Going) -> str:
     use = one.use
     goes = [f"logs {_size(use.logs)}"] if one.logs else []
     if one.code:
-        goes += [f"code {_size(use.snapshots)}"] if use.snapshots else []
+        goes += [f"code {_size(use.snapshots)}"] if use.has_code else []
         goes += [f"{part.node.name} {_size(part.found.bytes)}" for part in use.parts]
     stays = f"its code and node folders stay: {one.kept.value}" if one.kept else ""
     if one.kept in (removal.Kept.CHECKPOINTS, removal.Kept.UNSEEN):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from ugro.common.config import Inventory, NodeConfig
@@ -45,6 +45,7 @@ class Kept(StrEnum):
 
     CHECKPOINTS = "it has complete checkpoints"
     UNSEEN = "it is not known whether it has checkpoints"
+    SILENT = "a node that it ran on is unreachable"
     UNDECIDED = "it is still to be decided whether it is tried again"
     OWED = "a node did not say yet that nothing of it runs there"
     RUNNING = "processes of it are running"
@@ -61,7 +62,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Use:
-    """What a job takes up. Bytes are those of files; of snapshots, what no other job's shares.
+    """What a job takes up. Bytes are those of files; of snapshots (`has_code`), what no other job's shares.
 
     `checkpoints` are the complete ones, wherever they are. `unseen` says what was not searched; `silent` are the nodes
     it ran on that could not be asked, `copies` the labels of checkpoints that the master has.
@@ -69,6 +70,7 @@ class Use:
 
     job: Job
     logs: int = 0
+    has_code: bool = False
     snapshots: int = 0
     record: int = 0
     parts: tuple[Part, ...] = ()
@@ -124,10 +126,12 @@ def decide(use: Use, undecided: Collection[str], owing: Collection[str], with_ch
         kept = Kept.OWED
     elif use.running:
         kept = Kept.RUNNING
+    elif use.silent:  # its folder there would be forgotten
+        kept = Kept.SILENT
     elif not with_checkpoints:
         kept = use.resumable
-    code = bool(kept is None and (use.snapshots or use.parts))
-    return Going(use, use.logs > 0, code, kept if use.snapshots or use.parts else None)
+    there = bool(use.has_code or use.parts)
+    return Going(use, use.logs > 0, there and kept is None, kept if there else None)
 
 
 def decide_all(store: MetadataStore, found: Survey, with_checkpoints: bool) -> list[Going]:
@@ -192,7 +196,7 @@ def master_use(store: MetadataStore, job: Job) -> Use:
     taken = logs.bytes if logs else 0
     own = freed_bytes(snapshots)
     rest = bytes_below(store.files(job.id).folder) - taken - sum(map(bytes_below, snapshots))
-    return Use(job, taken, own, rest)
+    return Use(job, taken, bool(snapshots), own, rest)
 
 
 async def survey(store: MetadataStore, inventory: Inventory, pool: Pool, jobs: Sequence[Job]) -> Survey:
@@ -216,7 +220,7 @@ async def survey(store: MetadataStore, inventory: Inventory, pool: Pool, jobs: S
             nodes = {config.name: config for config in where[job.id] if config not in mute}
             found, unseen, copies = await _checkpoints(store, inventory, pool, job, nodes)
             unseen += tuple(f"{config.name} is unreachable" for config in mute)
-            return Use(job, use.logs, use.snapshots, use.record, parts, found, unseen, mute, copies)
+            return replace(use, parts=parts, checkpoints=found, unseen=unseen, silent=mute, copies=copies)
 
     return Survey(tuple(await asyncio.gather(*map(one, jobs))), silent)
 
@@ -281,7 +285,7 @@ async def collect(store: MetadataStore, pool: Pool, going: Going) -> Done:
             failed = {part.node.name: said[_key(part.node)] for part in going.use.parts}
             broken = {node: answer for node, answer in failed.items() if isinstance(answer, NodeError)}
             if broken or Removal.RUNNING in failed.values():
-                return Done(Going(going.use, going.logs, False, Kept.UNSEEN if broken else Kept.RUNNING), broken)
+                return Done(Going(going.use, going.logs, False, Kept.SILENT if broken else Kept.RUNNING), broken)
             if snapshots_of(store, going.use.job.id):
                 await asyncio.to_thread(prune_snapshots, store, going.use.job.id)
     return Done(going)
