@@ -12,7 +12,7 @@ import pytest
 from code_folders import ODD_NAMES, plant, snapshot, tree
 
 from ugro.common.errors import InputError, StateError
-from ugro.nodes.code_sync import LARGE_BYTES, Bulk, select_files, take_snapshot
+from ugro.nodes.code_sync import LARGE_BYTES, Bulk, frozen, select_files, take_snapshot
 from ugro.nodes.code_sync import snapshot as snapshot_module
 
 
@@ -249,7 +249,7 @@ def test_a_snapshot_is_the_code_as_it_was(work: Path) -> None:
         file.write("v2")
     (work / "pkg/a.py").write_text("v2")
     assert tree(target) == before
-    assert sorted(os.listdir(work.parent)) == ["snapshot", "work"]
+    assert sorted(os.listdir(work.parent)) == ["snapshot", "snapshot.json", "work"]
 
 
 def test_a_snapshot_knows_its_commit(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_a_snapshot_is_whole_or_absent(work: Path, monkeypatch: pytest.MonkeyPat
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shutil, "copy2", full)
+    monkeypatch.setattr(frozen, "_copy", full)
     with pytest.raises(StateError, match="No space left"):
         snapshot(work, "second")
-    assert sorted(os.listdir(work.parent)) == ["snapshot", "work"]
+    assert sorted(os.listdir(work.parent)) == ["snapshot", "snapshot.json", "work"]

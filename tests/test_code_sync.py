@@ -78,7 +78,7 @@ async def test_the_code_arrives_as_it_was(work: Path, home: Path, node: LocalTra
     assert tree(job(home, 1) / "code") == tree(source)
     assert (report.method, report.files_sent, report.bytes_sent, report.note) == ("tar", files, size, "")
     assert seen[-1] == (size, size) and len(seen) > 1 and seen == sorted(seen)
-    assert sorted(os.listdir(job(home, 1))) == ["code", "code.sha256"]
+    assert sorted(os.listdir(job(home, 1))) == ["code", "code.json", "code.sha256"]
 
     again = await push_code(node, source, JOB.format(1), lambda sent, total: seen.append((-1, -1)))
     assert (again.method, again.files_sent, again.bytes_sent) == ("present", 0, 0)
@@ -110,6 +110,38 @@ async def test_the_next_job_gets_only_what_changed(work: Path, home: Path, node:
     assert (job(home, 1) / "code/blob").read_bytes().startswith(b"written by the job")
 
 
+class Counting(LocalTransport):
+    """Notes how many bytes of data each script gets."""
+
+    def __init__(self, node: NodeConfig) -> None:
+        super().__init__(node)
+        self.sent: list[int] = []
+
+    async def run(self, script: str, args: Any = (), *, data: Any = b"", **options: Any) -> Outcome:
+        self.sent.append(len(data) if isinstance(data, bytes) else -1)
+        return await super().run(script, args, data=data, **options)
+
+
+@pytest.mark.parametrize("spoil", [None, "code.json", "code.sha256", "code/blob"])
+async def test_an_unchanged_folder_is_not_sent_again_nor_its_list(
+    work: Path, home: Path, node: LocalTransport, monkeypatch: pytest.MonkeyPatch, spoil: str | None
+) -> None:
+    monkeypatch.setattr("ugro.nodes.code_sync.push.SHORT_LIST", 0)
+    source = mixed(work)
+    counting = Counting(node.node)
+    assert (await push_code(counting, source, JOB.format(1))).method == "tar"
+    assert counting.sent[0] == 0 and counting.sent[1] > 1000 and counting.sent[2] == -1
+    if spoil:
+        with (job(home, 1) / spoil).open("r+", encoding="latin-1") as file:
+            file.write("spoilt")
+    counting.sent.clear()
+    report = await push_code(counting, source, JOB.format(2))
+    expected = {None: [0], "code/blob": [0, -1]}.get(spoil)
+    assert counting.sent == expected if expected else counting.sent[1] > 1000
+    assert (report.files_sent, report.method) == ((1, "tar") if spoil == "code/blob" else (0, "present"))
+    assert tree(job(home, 2) / "code") == tree(source)
+
+
 async def test_an_interrupted_push_leaves_no_code(work: Path, home: Path, node: LocalTransport) -> None:
     source = snapshot(plant(work, {"big": os.urandom(8_000_000), "small": "x"}))
     plant(job(home, 1) / "code.tmp-0123abcd/code", {"left": "by a push whose node lost its power"})
@@ -122,7 +154,7 @@ async def test_an_interrupted_push_leaves_no_code(work: Path, home: Path, node: 
     assert not (job(home, 1) / "code").exists()
     await push_code(node, source, JOB.format(1))
     assert tree(job(home, 1) / "code") == tree(source)
-    assert sorted(os.listdir(job(home, 1))) == ["code", "code.sha256"]
+    assert sorted(os.listdir(job(home, 1))) == ["code", "code.json", "code.sha256"]
 
 
 async def test_pushes_at_the_same_time_make_one_code(work: Path, home: Path, node: LocalTransport) -> None:
@@ -130,7 +162,7 @@ async def test_pushes_at_the_same_time_make_one_code(work: Path, home: Path, nod
     reports = await asyncio.gather(*(push_code(node, source, JOB.format(1)) for _ in range(4)))
     assert "tar" in [report.method for report in reports]
     assert tree(job(home, 1) / "code") == tree(source)
-    assert sorted(os.listdir(job(home, 1))) == ["code", "code.sha256"]
+    assert sorted(os.listdir(job(home, 1))) == ["code", "code.json", "code.sha256"]
 
 
 async def test_an_old_leftover_goes_at_once(work: Path, home: Path, node: LocalTransport) -> None:
@@ -297,7 +329,7 @@ async def test_rsyncs_at_the_same_time_make_one_code(work: Path, home: Path, rem
     source = mixed(work)
     await asyncio.gather(*(push_code(remote, source, str(job(home, 1))) for _ in range(3)))
     assert tree(job(home, 1) / "code") == tree(source)
-    assert sorted(os.listdir(job(home, 1))) == ["code", "code.sha256"]
+    assert sorted(os.listdir(job(home, 1))) == ["code", "code.json", "code.sha256"]
 
 
 @needs_rsync
@@ -325,7 +357,7 @@ async def test_rsync_delivers_what_replaces_earlier_code(work: Path, home: Path,
     assert (report.method, report.files_sent, report.note) == ("rsync", 2, ""), "the rest is there in the earlier code"
     now = tree(job(home, 1) / "code")
     assert now.pop("out/checkpoint-70.pt")[0] == b"weights" and now == tree(second)
-    assert sorted(os.listdir(job(home, 1))) == ["code", "code.sha256"]
+    assert sorted(os.listdir(job(home, 1))) == ["code", "code.json", "code.sha256"]
 
 
 async def test_tar_takes_over_when_rsync_fails(

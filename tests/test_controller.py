@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from code_folders import plant
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeRefused, RecordUnreadable, StateError, Unreachable
@@ -23,6 +24,7 @@ from ugro.control_plane import reconcile
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.launcher import nothing_runs
 from ugro.control_plane.metadata_store import MetadataStore, gpu_history, job_folders
+from ugro.control_plane.metadata_store.cluster_records import Owed
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.queue import read_queue
 from ugro.control_plane.resource_manager import monitor
@@ -402,6 +404,20 @@ def test_what_is_not_proved_of_a_node_is_not_claimed() -> None:
     assert nothing_runs("job-001", ["a"], []) == "no process of job-001 was found on a"
     assert nothing_runs("it", ["a", "b"], ["a"]) == "no processes of it remain on a; no process of it was found on b"
     assert nothing_runs("it", [], []) == ""
+
+
+async def test_what_a_removed_job_left_goes_once_its_node_answers(bed: Bed) -> None:
+    folder = plant(bed.home / "a/jobs/job-009", {"uid": "u\n", "code/t.py": ""})
+    bed.store.remember_removals([Owed(job="job-009", uid="u", config=bed.inventory.nodes["a"])])
+    bed.nodes["a"].silent = True
+    await bed.tick()
+    assert folder.exists() and [owed.job for owed in bed.store.removals()] == ["job-009"]
+    bed.nodes["a"].silent = False
+    await bed.tick()
+    assert not folder.exists() and bed.store.removals() == []
+    assert [event.message for event in bed.store.events() if event.kind == "cleared"] == [
+        "what job-009 left on a was removed"
+    ]
 
 
 async def test_a_cancel_that_comes_after_the_end_finds_a_success(bed: Bed) -> None:

@@ -87,7 +87,7 @@ async def test_new_code_comes_old_code_goes_and_what_the_job_wrote_stays(
     }
     assert contents(job / "code") == contents(now) | wrote
     assert not (job / "code/lib").exists(), "nothing but bytecode was left in it"
-    assert sorted(os.listdir(job)) == ["code", "code.sha256"]
+    assert sorted(os.listdir(job)) == ["code", "code.json", "code.sha256"]
     assert (job / "code.sha256").read_text().strip() == digest_of(read_manifest(now))
     assert (await push_code(node, now, JOB, before=[before])).method == "present"
 
@@ -166,7 +166,7 @@ async def test_a_file_that_the_job_writes_while_code_is_sent_is_not_lost(
     with pytest.raises(NodeRefused, match=r"the job wrote files where the new code has others: 'results\.csv'"):
         await push_code(busy, now, JOB, before=[before])
     assert contents(job / "code") == contents(before) | {"results.csv": b"of the job"}
-    assert sorted(os.listdir(job)) == ["code", "code.sha256"]
+    assert sorted(os.listdir(job)) == ["code", "code.json", "code.sha256"]
 
 
 async def test_nothing_is_written_through_a_link_of_the_job(work: Path, job: Path, node: LocalTransport) -> None:
@@ -255,7 +255,7 @@ async def test_pushes_at_the_same_time_replace_it_once(work: Path, job: Path, no
     now = other(work, {f"pkg/{n}.py": "new" for n in range(50)}, "old.py")
     await asyncio.gather(*(push_code(node, now, JOB, before=[before]) for _ in range(4)))
     assert contents(job / "code") == contents(now) | {"ckpt/a.pt": b"weights"}
-    assert sorted(os.listdir(job)) == ["code", "code.sha256"]
+    assert sorted(os.listdir(job)) == ["code", "code.json", "code.sha256"]
 
 
 # Cut short
@@ -325,7 +325,7 @@ async def test_a_replacement_that_is_cut_short_anywhere_is_carried_on(
             assert begun or untouched, f"{at}: nothing is touched before all of it is there"
         await push_code(node, now, number, before=[before])
         assert contents(job / "code") == contents(now) | wrote, at
-        assert sorted(os.listdir(job)) == ["code", "code.sha256"], at
+        assert sorted(os.listdir(job)) == ["code", "code.json", "code.sha256"], at
         if whole:
             assert done.count("rename") > 5, "of all that there is to do"
             return
@@ -348,4 +348,4 @@ async def test_what_was_cut_short_is_finished_before_newer_code_comes(
     third = other(work, {"t.py": "3"}, "second.py", name="third")
     await push_code(node, third, JOB, before=[second, first])
     assert contents(job / "code") == {"t.py": b"3"}
-    assert sorted(os.listdir(job)) == ["code", "code.sha256"]
+    assert sorted(os.listdir(job)) == ["code", "code.json", "code.sha256"]

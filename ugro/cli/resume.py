@@ -32,6 +32,7 @@ from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
 from ugro.control_plane.failure_handler.repair import smaller_batch
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.retention import require_code
 from ugro.control_plane.queue import read_offers
 from ugro.control_plane.scheduler import check_request
 from ugro.control_plane.submission import NewCode, adopt, choose_new_code, require_room
@@ -139,6 +140,8 @@ def resume(
     found = app.settled(app.store.find(job))
     if not accepts("resume", found):
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
+    if not new_code:
+        require_code(app.store, found)
     spec, wanted = asked_with(app, found, directory, resume_with), dict(map(_setting, settings))
 
     async def act(controller: Controller, pool: Pool) -> Job:

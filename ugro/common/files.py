@@ -12,7 +12,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 """What is said of a full disk, or of a full share of it."""
 
 FULL_HINT = (
-    "free some space (`ugro gc` shows which logs could go), or set UGRO_HOME to a directory on another disk; "
+    "free some space (`ugro gc` shows what could go), or set UGRO_HOME to a directory on another disk; "
     "what was recorded before is intact"
 )
 """What to do where the state directory's disk is full."""

@@ -96,7 +96,7 @@ class JobFiles:
     def snapshot(self, attempt: int) -> Path:
         """The code that came with an attempt (`CodeVersion.attempt`): that of the submission, or newer one.
 
-        All are kept: by that of before nodes know which of their files were code.
+        All are kept as long as the job may be resumed: by that of before nodes know which of their files were code.
         """
         return self.folder / ("snapshot" if attempt == 1 else f"snapshot-{attempt}")
 
@@ -114,6 +114,11 @@ class JobFiles:
     def pruned(self) -> Path:
         """When its logs were removed; absent while they are there."""
         return self.folder / "logs-removed"
+
+    @property
+    def snapshot_pruned(self) -> Path:
+        """When its snapshots were removed; absent while they are there."""
+        return self.folder / "snapshot-removed"
 
     def logs(self, attempt: int) -> Path:
         """Copies of an attempt's logs: as many bytes of each file as were read from its node so far."""

@@ -19,6 +19,7 @@ STATES: Mapping[str, frozenset[JobState]] = {
     "cancel": _LIVE,
     "wait": _LIVE,
     "resume": frozenset(JobState) - _LIVE,
+    "rm": frozenset(JobState) - _LIVE,
 }
 """By request. Every other command takes a job in any state."""
 

@@ -25,6 +25,7 @@ from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words, running, unknown
 from ugro.control_plane.launcher import Launcher, OnCode, nothing_runs
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
+from ugro.control_plane.metadata_store.cluster_records import Owed
 from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
 from ugro.control_plane.observation import Observation
 from ugro.control_plane.observer import Observer
@@ -111,6 +112,7 @@ class Controller:
             with self._store.optional():
                 node_watch.remember(self._store, self._inventory, seen, live)
             self._end_leftovers(seen)
+            self._remove_owed(seen)
             now = {job.id: job for job in self._store.live(pass_over)}
             for job in live:
                 same = job.id in now and now[job.id].last_event == job.last_event
@@ -179,7 +181,8 @@ class Controller:
         self._inventory = self.launcher.inventory = inventory
         owing = self._store.jobs({job_id for job_id, _ in self._store.leftovers()}, pass_over)
         jobs = [*self._store.live(pass_over), *owing]
-        await self._pool.adopt(inventory, [config for job in jobs for config in job.node_configs.values()])
+        kept = [config for job in jobs for config in job.node_configs.values()]
+        await self._pool.adopt(inventory, [*kept, *(one.config for one in self._store.removals())])
 
     async def close(self) -> None:
         """Break off what is under way; the next tick of any process continues it."""
@@ -238,6 +241,18 @@ class Controller:
         self._store.remember_leftovers(job, [node for node in nodes if node not in back])
         for node in back:
             self._store.note(node, "cleared", nothing_runs(job.id, [node], ending.proved), job.id)
+
+    def _remove_owed(self, seen: Observation) -> None:
+        """Remove what jobs that were removed left on nodes that did not answer then."""
+        by_node: dict[str, list[Owed]] = {}
+        for one in self._store.removals():
+            by_node.setdefault(one.config.model_dump_json(), []).append(one)
+        for key, owed in by_node.items():
+            node = owed[0].config
+            if self._inventory.nodes.get(node.name) != node or isinstance(seen.views.get(node.name), NodeView):
+                from ugro.control_plane.removal import remove_owed  # here, since a node hardly ever owes anything
+
+                self._begin(("owed", key), len(owed), functools.partial(remove_owed, self._store, self._pool, owed))
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 

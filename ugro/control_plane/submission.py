@@ -26,6 +26,7 @@ from ugro.nodes.code_sync import (
     conflict_in_words,
     conflicts,
     differences,
+    list_beside,
     read_manifest,
     select_files,
     take_snapshot,
@@ -87,8 +88,11 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_
     """
     files = store.reserve()
     try:
-        code = take_snapshot(Path(spec.workdir), selection, files.snapshot(1))
-        return store.submit(files, spec, code, time.time(), predicted_mib)
+        with store.alone_with(files.folder.name):  # so that `ugro gc` does not take it for one that was cut short
+            directory, target = Path(spec.workdir), files.snapshot(1)
+            code = take_snapshot(directory, selection, target, before=store.last_snapshot(directory))
+            store.note_snapshot(directory, target)
+            return store.submit(files, spec, code, time.time(), predicted_mib)
     except BaseException:
         shutil.rmtree(files.folder, ignore_errors=True)
         raise
@@ -116,9 +120,12 @@ def new_code(store: MetadataStore, job: Job, spec: JobSpec, selection: Selection
         folder = Path(tempfile.mkdtemp(prefix=".tmp-code-", dir=files.folder))
     try:
         snapshot = folder / "snapshot"
-        version = take_snapshot(Path(job.code.directory), selection, snapshot, job.attempt + 1)
+        directory = Path(job.code.directory)
+        version = take_snapshot(directory, selection, snapshot, job.attempt + 1, store.last_snapshot(directory))
         with state_errors(files.folder):
-            found = differences(read_manifest(files.snapshot(job.code.attempt)), read_manifest(snapshot))
+            earlier = files.snapshot(job.code.attempt)
+            before = [] if files.snapshot_pruned.exists() and not earlier.exists() else read_manifest(earlier)
+            found = differences(before, read_manifest(snapshot))
             script = source_text(snapshot, spec)
         yield NewCode(snapshot, version, found, script)
     finally:
@@ -153,4 +160,6 @@ def adopt(store: MetadataStore, job: Job, code: NewCode) -> Job:
         if target.exists():
             shutil.rmtree(target)
         code.snapshot.rename(target)
+        list_beside(code.snapshot).replace(list_beside(target))
+        store.note_snapshot(Path(code.version.directory), target)
     return job.model_copy(update={"code": code.version})

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
 
 from ugro.common.errors import NodeRefused
 from ugro.common.text import printable
 from ugro.nodes.scripts import load
 from ugro.nodes.transport import Outcome, Transport
 
+T = TypeVar("T")
+
 LOOK_TIMEOUT = 120.0
 CLEAN_TIMEOUT = 900.0
-FIELDS = {"base": 2, "storage": 1, "owner": 1, "job": 4, "other": 2, "foreign": 1, "process": 4, "end": 0}
+FIELDS = {"base": 2, "storage": 1, "owner": 1, "job": 4, "other": 2, "foreign": 1, "process": 4, "removal": 2, "end": 0}
 """How many fields follow the first word of each record that `footprint.sh` prints."""
+
+MOST = 2**60
+"""Bytes or files that are on no node's disk; who says so is not believed."""
 
 Process = tuple[int, str]
 """A pid and its command line, cut short."""
@@ -77,19 +84,55 @@ async def clean(transport: Transport) -> list[str]:
     Raises:
         NodeRefused: a job runs there, which the message names. NodeError: what was removed is unknown.
     """
-    script = load("footprint.sh") + load("clean.sh")
+    script = load("footprint.sh") + load("remove.sh") + load("clean.sh")
     outcome = await transport.run(script, (transport.node.base_dir,), timeout=CLEAN_TIMEOUT)
     return _footprint(transport, outcome).own
 
 
+class Removal(StrEnum):
+    """What became of a job's folder on a node that was to be removed."""
+
+    GONE = "gone"
+    ABSENT = "absent"
+    REST = "rest"
+    """UGRO's part is gone; what somebody else put there stays."""
+    OTHER = "other"
+    """The folder is marked as that of another job, or of none."""
+    RUNNING = "running"
+    LEFT = "left"
+    """Something of it could not be removed."""
+
+
+async def remove_jobs(transport: Transport, jobs: Sequence[tuple[str, str]]) -> dict[str, Removal]:
+    """Remove what UGRO's node side made of ended jobs (id and uid), also what they wrote into their code.
+
+    Only a folder that carries the job's uid is touched, and nothing that runs. Links are removed, never followed. It
+    may be repeated at any time.
+
+    Raises:
+        NodeRefused: the base directory cannot be entered. NodeError: what was removed is unknown.
+    """
+    script = load("footprint.sh") + load("remove.sh") + load("remove_jobs.sh")
+    args = (transport.node.base_dir, *(word for job in jobs for word in job))
+    outcome = await transport.run(script, args, timeout=CLEAN_TIMEOUT)
+    told = _told(transport, outcome, lambda records: {name: Removal(word) for kind, name, word in records[:-1]})
+    if told.keys() != {job_id for job_id, _ in jobs}:
+        raise NodeRefused(transport.name, f"{transport.node.base_dir}: it did not say what became of all jobs there")
+    return told
+
+
 def _footprint(transport: Transport, outcome: Outcome) -> Footprint:
+    return _told(transport, outcome, _assembled)
+
+
+def _told(transport: Transport, outcome: Outcome, understand: Callable[[list[list[str]]], T]) -> T:
     if outcome.status != 0:
         detail = printable(outcome.error_text) or f"exit {outcome.status}"
         raise NodeRefused(transport.name, f"{transport.node.base_dir}: {detail}")
     try:
         records = list(_records(outcome.stdout.decode("utf-8", "surrogateescape")))
         if not outcome.truncated and records and records[-1][0] == "end":
-            return _assembled(records)
+            return understand(records)
     except ValueError:
         pass  # something else spoke, or not to its end
     raise NodeRefused(transport.name, f"{transport.node.base_dir}: it did not say all that is in there")
@@ -118,10 +161,10 @@ def _assembled(records: list[list[str]]) -> Footprint:
     runs = [(run, (int(pid), _line(command))) for pid, run, _, command in told]
     jobs = []
     for job_id, uid, counted, pids in of("job"):
-        total, files = map(int, counted.split())
+        total, files = map(_counted, counted.split())
         own = tuple(process for run, process in runs if uid and run.startswith(f"{uid}/"))
         jobs.append(JobFootprint(job_id, uid, total, files, bool(pids.split()), own))
-    other = tuple((name, int(counted.partition(" ")[0])) for name, counted in of("other"))
+    other = tuple((name, _counted(counted.partition(" ")[0])) for name, counted in of("other"))
     [[base_dir, exists]] = of("base")
     return Footprint(
         base_dir=base_dir,
@@ -134,6 +177,18 @@ def _assembled(records: list[list[str]]) -> Footprint:
         storage_id="".join(line.strip() for [line] in of("storage")),
         owner="".join(_line(text) for [text] in of("owner")),
     )
+
+
+def _counted(text: str) -> int:
+    """A number of bytes or files.
+
+    Raises:
+        ValueError: no disk has so many, or fewer than none.
+    """
+    number = int(text)
+    if not 0 <= number < MOST:
+        raise ValueError(f"{number} bytes or files")
+    return number
 
 
 def _line(text: str) -> str:

@@ -11,11 +11,15 @@
       events.jsonl        every change of every job and node (the older half in events.1.jsonl)
       links.jsonl         how fast the way from each node to each other was measured to be
       alerts.yaml         channels and rules of a person (docs/alerts.md); alerts.json: what was told, and what waits
+      snapshots/          where the last snapshot of each working directory is, for the next one to share files with
       history/NODE/       looks.jsonl: what its GPUs showed, one look a minute (the older half in looks.1.jsonl)
       jobs/job-001/       job.json (job.json.before: the copy before the last change), spec.json, events.jsonl,
                           metrics.jsonl, watchdog.json (what the watchdog remembers), snapshot/ (the code; snapshot-N/:
-                          that of attempt N and those after it, where it is other code), logs/<attempt>/ (prefixes of
+                          that of attempt N and those after it, where it is other code; unchanged files are hard links
+                          to those of other snapshots; snapshot.json: its list of files), logs/<attempt>/ (prefixes of
                           the nodes' logs; ends/: the ends of long ones)
+
+Of jobs that were removed, jobs/.removed keeps the highest number, and cluster.json (removals) what nodes still owe.
 
 A job's folder is its truth; both indexes are rebuilt from the folders (`ugro state rebuild`). The order of writes: a
 new job enters the index before its record is written, an ended one leaves it after its record and its summary are. So

@@ -23,6 +23,14 @@ from ugro.control_plane.metadata_store.records import keys_in_words, known_part,
 from ugro.control_plane.metadata_store.timeline import Timeline
 
 
+class Owed(Record):
+    """A job's folder on a node that is to be removed once the node answers, as the node was reached then."""
+
+    job: str
+    uid: str
+    config: NodeConfig
+
+
 class ClusterRecords:
     """The tables of `cluster.json` that are not about live jobs. Complete by itself; `MetadataStore` adds the jobs.
 
@@ -215,6 +223,28 @@ class ClusterRecords:
             if nodes:
                 table.insert({"job": job.id, "attempt": job.attempt, "nodes": list(nodes)})
 
+    def removals(self) -> list[Owed]:
+        """What is to be removed from nodes that did not answer when jobs were removed."""
+        with self._cluster.look() as db:
+            return [known_part(Owed, dict(row)) for row in db.table("removals").all()]
+
+    def remember_removals(self, owed: Iterable[Owed]) -> None:
+        """Keep what is still to be removed from nodes, until `forget_removals`."""
+        with self._change() as db:
+            table = db.table("removals")
+            known = [known_part(Owed, dict(row)) for row in table.all()]
+            table.insert_multiple(one.model_dump(mode="json") for one in owed if one not in known)
+
+    def forget_removals(self, done: Iterable[Owed]) -> None:
+        """Let go of what was removed."""
+        gone = [(one.uid, one.config.name, one.config.base_dir) for one in done]
+        with self._change() as db:
+            table = db.table("removals")
+            known = [known_part(Owed, dict(row)) for row in table.all()]
+            left = [one for one in known if (one.uid, one.config.name, one.config.base_dir) not in gone]
+            table.truncate()
+            table.insert_multiple(one.model_dump(mode="json") for one in left)
+
     def speeds(self) -> dict[str, tuple[str, float]]:
         """The measured speed of GPUs: name and steps a second by UUID."""
         with self._cluster.look() as db:
@@ -248,6 +278,7 @@ _ROWS: tuple[tuple[str, str, type[Record]], ...] = (
     ("nodes", "silence", Silence),
     ("drains", "", Drain),
     ("proposals", "", Proposal),
+    ("removals", "", Owed),
 )
 """Table, column (none: the whole row), and what stands there."""
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ugro.common.errors import RecordUnreadable
-from ugro.common.files import append_line
+from ugro.common.errors import RecordUnreadable, StateError
+from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models import Event, GpuSample, Job
 from ugro.common.paths import JOBS, JobFiles
 from ugro.common.text import printable
+from ugro.control_plane.metadata_store import locks
 from ugro.control_plane.metadata_store.records import (
     OnUnreadable,
     broken,
@@ -29,6 +31,14 @@ from ugro.control_plane.metadata_store.records import (
 
 TAIL = 4096
 """Bytes in which the last line of a job's metrics is surely found."""
+
+REMOVED = ".removed"
+"""The file beside the jobs' folders with the highest number of a job that was removed."""
+
+SNAPSHOTS = "snapshots"
+"""The folder of the state directory that says of each working directory where its last snapshot is."""
+
+SNAPSHOT = re.compile(rf"{JOB_ID.pattern}/snapshot(-\d+)?")
 
 _Seen = tuple[int, int, int]
 
@@ -72,10 +82,32 @@ class JobFolders:
 
     def _next_number(self) -> int:
         names = self._listed()
+        return max(self._after(names), self._removed_up_to() + 1 if REMOVED in names else 1)
+
+    def _after(self, names: list[str]) -> int:
         for length in sorted(set(map(len, names)), reverse=True):  # so that ten thousand ids need not be parsed
             if ids := [name for name in names if len(name) == length and JOB_ID.fullmatch(name)]:
                 return number_of(max(ids)) + 1
         return 1
+
+    def cut_short(self) -> list[str]:
+        """The folders of submissions that were cut short before their record, and that nobody is at any more."""
+        found = []
+        for name in self._folders():
+            if not self.files(name).record.exists() and not self._had_record(name):
+                with contextlib.suppress(StateError), locks.alone_on(self.files(name).folder) as alone:
+                    found += [name] if alone else []
+        return found
+
+    def _keep_number(self, job_id: str) -> None:
+        """See that the number of a job that is removed is not given again: its folders on nodes may outlive it."""
+        write_atomic(self._jobs / REMOVED, f"{max(self._removed_up_to(), number_of(job_id))}\n")
+
+    def _removed_up_to(self) -> int:
+        path = self._jobs / REMOVED
+        with state_errors(path):
+            text = path.read_text(errors="replace").strip() if path.exists() else ""
+        return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
 
     def _folders(self) -> list[str]:
         return list(filter(JOB_ID.fullmatch, self._listed()))
@@ -134,6 +166,26 @@ class JobFolders:
         with state_errors(files.folder):
             told = (event.kind for event in read_lines(files.events, Event))
             return copy_before(files.record).exists() or any(kind != "submitted" for kind in told)
+
+    # --- code --------------------------------------------------------------------------------------------------------
+
+    def last_snapshot(self, directory: Path) -> Path | None:
+        """The last snapshot of a working directory, which the next one shares files with; None: none is known."""
+        with contextlib.suppress(OSError):
+            noted = SNAPSHOT.fullmatch(self._note_of(directory).read_text(errors="replace").strip())
+            return self._jobs / noted.group() if noted else None
+        return None
+
+    def note_snapshot(self, directory: Path, snapshot: Path) -> None:
+        """Keep which one it is. It only saves work and space, so that nothing is lost where it cannot be written."""
+        note = self._note_of(directory)
+        with contextlib.suppress(OSError):
+            note.parent.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(note, f"{snapshot.relative_to(self._jobs)}\n")
+
+    def _note_of(self, directory: Path) -> Path:
+        name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
+        return self._jobs.parent / SNAPSHOTS / name
 
     # --- metrics -----------------------------------------------------------------------------------------------------
 

@@ -67,13 +67,13 @@ async def held_in_turn(path: Path, patience: float) -> AsyncIterator[None]:
 
 
 @contextlib.contextmanager
-def alone_on(folder: Path) -> Iterator[bool]:
-    """Be the only one, among all processes, who acts on what a folder stands for; False: another one does.
+def alone_on(path: Path) -> Iterator[bool]:
+    """Be the only one, among all processes, who acts on what a folder or file stands for; False: another one does.
 
-    The folder itself is locked, so that nothing has to be written on a full disk.
+    It is itself locked, so that nothing has to be written on a full disk.
     """
-    with state_errors(folder):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    with state_errors(path):
+        descriptor = os.open(path, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

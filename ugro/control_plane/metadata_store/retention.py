@@ -1,18 +1,31 @@
-"""Logs are kept for their own time: what can go, and a word left where it was. What killed commands left goes, too."""
+"""What the master keeps of ended jobs: how much it is, and its removal, with a note left where it was.
+
+What killed commands left goes, too.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import re
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ugro.common.errors import InputError
 from ugro.common.files import FULL, file_skew, write_atomic
+from ugro.common.models import Job
 from ugro.common.paths import JOBS
-from ugro.common.text import clock
+from ugro.common.text import clock, printable
+from ugro.control_plane.metadata_store.job_folders import SNAPSHOTS
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.metadata_store.store import MetadataStore
+from ugro.nodes.code_sync.manifest import list_beside
+
+SNAPSHOT_NAME = re.compile(r"snapshot(-\d+)?")
 
 STRAY_AFTER = 3600.0
 """Seconds after which nobody is still writing a temporary file."""
@@ -29,27 +42,62 @@ class OldLogs:
 
 def prunable(store: MetadataStore, before: float) -> list[OldLogs]:
     """The logs of jobs that ended before that moment."""
-    found = []
-    for row in store.summaries():
-        folder = store.files(row.id).all_logs
-        if row.ended_at < before and folder.is_dir():
-            count = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-            found.append(OldLogs(row.id, folder, count))
+    return [logs for row in store.summaries() if row.ended_at < before and (logs := logs_of(store, row.id))]
+
+
+def logs_of(store: MetadataStore, job_id: str) -> OldLogs | None:
+    """The logs of a job; None: there are none."""
+    folder = store.files(job_id).all_logs
+    return OldLogs(job_id, folder, bytes_below(folder)) if folder.is_dir() else None
+
+
+def bytes_below(folder: Path) -> int:
+    """The bytes of all files in a folder; links are not followed."""
+    found = 0
+    for place, _, files in os.walk(folder):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                found += os.lstat(os.path.join(place, name)).st_size
     return found
 
 
 def prune(store: MetadataStore, logs: OldLogs) -> None:
     """Remove a job's logs and note when. The note comes first, so that logs never just miss, but on a full disk."""
-    pruned, note = store.files(logs.id).pruned, f"{clock(time.time())}\n"
-    with state_errors(pruned):
+    _remove_noted(store.files(logs.id).pruned, [logs.folder])
+
+
+def snapshots_of(store: MetadataStore, job_id: str) -> list[Path]:
+    """The snapshots of a job's code."""
+    folder = store.files(job_id).folder
+    with state_errors(folder):
+        return sorted(path for path in folder.glob("snapshot*") if path.is_dir() and SNAPSHOT_NAME.fullmatch(path.name))
+
+
+def prune_snapshots(store: MetadataStore, job_id: str) -> None:
+    """Remove a job's code and note when, so that whoever wants to resume it is told."""
+    snapshots = snapshots_of(store, job_id)
+    with state_errors(store.files(job_id).folder):
+        for snapshot in snapshots:
+            list_beside(snapshot).unlink(missing_ok=True)
+    _remove_noted(store.files(job_id).snapshot_pruned, snapshots)
+
+
+def _remove_noted(note: Path, folders: Sequence[Path]) -> None:
+    text = f"{clock(time.time())}\n"
+    with state_errors(note):
         try:
-            write_atomic(pruned, note)
+            write_atomic(note, text)
         except OSError as error:
             if error.errno not in FULL:
                 raise
-        shutil.rmtree(logs.folder)
-        if not pruned.exists():
-            write_atomic(pruned, note)
+        for folder in folders:
+            # Under another name first: half of it must not be taken for the whole. `strays` knows that name.
+            gone = folder.with_name(f".tmp-gone-{folder.name}")
+            shutil.rmtree(gone, ignore_errors=True)
+            folder.rename(gone)
+            shutil.rmtree(gone)
+        if not note.exists():
+            write_atomic(note, text)
 
 
 def pruned_at(store: MetadataStore, job_id: str) -> str | None:
@@ -58,14 +106,33 @@ def pruned_at(store: MetadataStore, job_id: str) -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
+def require_code(store: MetadataStore, job: Job) -> None:
+    """See that a job's own code is still there to be run again.
+
+    Raises:
+        InputError: `ugro gc` removed it.
+    """
+    files = store.files(job.id)
+    note = files.snapshot_pruned
+    if note.exists() and not files.snapshot(job.code.attempt).exists():
+        with state_errors(note):
+            when = printable(note.read_text().strip())
+        raise InputError(
+            f"the code of {job.id} was removed by `ugro gc` ({when})",
+            f"with its working directory as it is now: ugro resume {job.id} --new-code",
+        )
+
+
 def strays(store: MetadataStore, before: float) -> list[Path]:
-    """Temporary files and folders that were made before that moment, whose writers were killed.
+    """Temporary files and folders that were made before that moment, and launches cut short, whose writers were killed.
 
     By the change time of the inode: a link to an older record has that record's modification time.
     """
     with state_errors(store.home):
         before += file_skew(store.home)
-        made = [*store.home.glob(".tmp-*"), *store.home.glob(".master-*"), *store.home.glob(f"{JOBS}/*/.tmp-*")]
+        patterns = (".tmp-*", ".master-*", f"{SNAPSHOTS}/.tmp-*", f"{JOBS}/.tmp-*", f"{JOBS}/*/.tmp-*")
+        made = [path for pattern in patterns for path in store.home.glob(pattern)]
+        made += [store.files(name).folder for name in store.cut_short()]
         return [path for path in made if _changed_at(path) < before]
 
 

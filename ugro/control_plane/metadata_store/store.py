@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -206,6 +208,8 @@ class MetadataStore(ClusterRecords, JobFolders):
         files = self.files(job.id)
         with self.lock(), state_errors(files.folder):
             now = self.job(job.id)
+            if locks.is_held(files.events):
+                raise InputError(f"what {job.id} left is being removed just now", f"see: ugro status {job.id}")
             if now.attempt != job.attempt - 1 or not now.state.ended:
                 raise InputError(
                     f"{job.id} was resumed meanwhile: it is {now.state.value}", f"see: ugro status {job.id}"
@@ -223,6 +227,44 @@ class MetadataStore(ClusterRecords, JobFolders):
         with self.lock(), state_errors(files.folder):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
             return self._save(self.job(job_id), kind, message)
+
+    @contextlib.contextmanager
+    def removing(self, job: Job) -> Iterator[bool]:
+        """Be the one who removes what an ended job left; False: another is at it, or the job is as it was no more.
+
+        It cannot be resumed meanwhile. Slow work on nodes may be done inside. What is locked is its timeline, which is
+        never replaced, so that nothing has to be written on a full disk.
+        """
+        events = self.files(job.id).events
+        with contextlib.ExitStack() as stack:
+            with self.lock(), state_errors(events):
+                now = self._job_if_any(job.id)
+                free = now is not None and now.state.ended and now.last_event == job.last_event
+                if free:
+                    if not events.exists():
+                        events.touch(mode=0o600)
+                    free = stack.enter_context(locks.alone_on(events))
+            yield free
+
+    def forget(self, job: Job) -> None:
+        """Remove the record of an ended job and all that is beside it. The caller is `removing` it.
+
+        Killed half-way the job is there as before, or only its folder is, under a name that `ugro gc` knows.
+        """
+        files = self.files(job.id)
+        gone = files.folder.with_name(f".tmp-{job.id}-{job.uid}")
+        with self.lock(), state_errors(files.folder):
+            self._keep_number(job.id)
+            self.note("", "removed", job.name, job.id)
+            with self._change() as db:
+                db.table("jobs").remove(lambda row: row.get("id") == job.id)
+                whole = not self._archive_damage(db)
+                self._archive.replace([row for row in self._archive.all() if row.id != job.id])
+                if whole:
+                    _seal(db, self._archive)
+            os.rename(files.folder, gone)
+        with state_errors(gone):
+            shutil.rmtree(gone)
 
     def _write(self, job: Job, event: Event) -> Job:
         files = self.files(job.id)

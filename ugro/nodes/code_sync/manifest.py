@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import stat
@@ -42,13 +43,47 @@ def differences(before: Sequence[Entry], now: Sequence[Entry]) -> Differences:
     )
 
 
+def list_beside(snapshot: Path) -> Path:
+    """Where the list of a snapshot's files stands; those that an earlier UGRO took have none."""
+    return snapshot.with_name(f"{snapshot.name}.json")
+
+
 def read_manifest(snapshot: Path) -> list[Entry]:
-    """Every file of a snapshot.
+    """Every file of a snapshot, by the list beside it where that still fits what is there; else each file is read.
 
     Raises:
         OSError: one cannot be read.
     """
-    return [_entry(snapshot / path, path) for path in walk(snapshot)]
+    paths = list(walk(snapshot))
+    try:
+        told = json.loads(list_beside(snapshot).read_bytes())
+        entries: list[Entry] = told["entries"]
+        same = digest_of(entries) == told["digest"] and [entry["name"] for entry in entries] == list(map(wire, paths))
+        if same and all(_looks_listed(snapshot / path, entry) for path, entry in zip(paths, entries, strict=True)):
+            return entries
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        pass  # an earlier UGRO took it, or the list is broken
+    return [_entry(snapshot / path, path) for path in paths]
+
+
+def _looks_listed(path: Path, entry: Entry) -> bool:
+    """Whether a file of a snapshot looks as its list says, without reading it."""
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        return bool(wire(os.readlink(path)) == entry.get("link"))
+    return is_listed(status, entry)
+
+
+def is_listed(status: os.stat_result, entry: Entry) -> bool:
+    """Whether a regular file has the size, mode and time of its entry."""
+    told = (entry.get("size"), entry.get("mode"), entry.get("mtime"))
+    return stat.S_ISREG(status.st_mode) and (status.st_size, status.st_mode & 0o777, status.st_mtime_ns) == told
+
+
+def hash_of(file: io.BufferedReader) -> str:
+    """The SHA-256 of a file, from its beginning."""
+    file.seek(0)
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def encoded(entries: Sequence[Entry]) -> bytes:
@@ -84,6 +119,6 @@ def _entry(path: Path, name: str) -> Entry:
     if stat.S_ISLNK(status.st_mode):
         return {"name": wire(name), "link": wire(os.readlink(path))}
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hash_of(file)
     mode, mtime = status.st_mode & 0o777, status.st_mtime_ns
     return {"name": wire(name), "size": status.st_size, "mode": mode, "mtime": mtime, "sha256": digest}

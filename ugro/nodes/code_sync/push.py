@@ -43,6 +43,9 @@ SLOWEST_LINK = 50_000
 CARRY_ONS = 10
 """How often an unfinished push of another controller is carried on: it can be begun again only by one that lives."""
 
+SHORT_LIST = 64 * 1024
+"""Bytes of a list of files below which the node is not asked first whether it has it: that takes longer."""
+
 SENSELESS = "what the node says of it cannot be understood"
 
 PYTHON_SCRIPT = """
@@ -80,6 +83,7 @@ class _Place(Record):
     present: bool
     staged: bool = False
     unfinished: bool = False
+    unknown: bool = False
     holds: str = ""
     missing: tuple[int, ...] | None = None
     rsync: bool = False
@@ -213,13 +217,21 @@ class _Push:
 
     async def _first_step(self) -> _Place:
         """The first step, once nothing is unfinished: what a controller that was killed began may even be going on."""
-        place = await self._receive("begin", self._manifest)
+        place = await self._listed()
         for _ in range(CARRY_ONS):
             if not place.unfinished:
                 return place
             await self._replace("carry_on")
-            place = await self._receive("begin", self._manifest)
+            place = await self._listed()
         raise self._refusal("what was begun there before does not come to its end")
+
+    async def _listed(self) -> _Place:
+        """Begin, with the list of files where the node has none of the same code."""
+        if len(self._manifest) > SHORT_LIST:
+            place = await self._receive("begin", b"")
+            if not place.unknown:
+                return place
+        return await self._receive("begin", self._manifest)
 
     def _manifest_of(self, digest: str) -> bytes:
         """That of the snapshot before which is this code, empty: none is."""

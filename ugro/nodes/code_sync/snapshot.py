@@ -15,8 +15,9 @@ from ugro.common.config import ugro_home
 from ugro.common.errors import InputError, StateError
 from ugro.common.files import FULL, FULL_HINT
 from ugro.common.models import CodeVersion
+from ugro.nodes.code_sync.frozen import freeze
 from ugro.nodes.code_sync.ignore import IgnoreFiles, literal, read_lines
-from ugro.nodes.code_sync.manifest import digest_of, read_manifest, walk
+from ugro.nodes.code_sync.manifest import digest_of, list_beside, walk
 
 LARGE_BYTES = 200 * 1024 * 1024
 """Above this a person is asked before a selection is sent: data or checkpoints probably got in."""
@@ -193,11 +194,13 @@ def _beginning(path: Path, count: int) -> bytes:
         return b""
 
 
-def take_snapshot(directory: Path, selection: Selection, target: Path, attempt: int = 1) -> CodeVersion:
-    """Copy the selected files to `target`, which appears whole or not at all. Files that are gone by now are skipped.
+def take_snapshot(
+    directory: Path, selection: Selection, target: Path, attempt: int = 1, before: Path | None = None
+) -> CodeVersion:
+    """Freeze the selected files in `target`, which appears whole or not at all. Files that are gone by now are skipped.
 
-    Modes and modification times are kept; symlinks stay symlinks; nothing is shared with the working directory.
-    `attempt` is the first one that will run it.
+    Modes and modification times are kept; symlinks stay symlinks. Nothing is shared with the working directory, and
+    what is the same with the snapshot `before` of it (see `frozen`). `attempt` is the first one that will run it.
 
     Raises:
         StateError: the copy could not be made, or `target` exists already.
@@ -208,21 +211,23 @@ def take_snapshot(directory: Path, selection: Selection, target: Path, attempt: 
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        sizes = [size for path in selection.files if (size := _copy(root / path, temporary / path)) is not None]
-        digest = digest_of(read_manifest(temporary))
+        entries = freeze(root, selection.files, temporary, before)
         temporary.rename(target)
+        list_beside(temporary).replace(list_beside(target))
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            list_beside(temporary).unlink()
         hint = FULL_HINT if error.errno in FULL else ""
         raise StateError(f"the snapshot of {directory} could not be taken: {error}", hint) from None
     return CodeVersion(
         directory=str(root),
-        files=len(sizes),
-        size_bytes=sum(sizes),
+        files=len(entries),
+        size_bytes=sum(entry.get("size", 0) for entry in entries),
         git_commit=commit,
         git_dirty=dirty,
         attempt=attempt,
-        digest=digest,
+        digest=digest_of(entries),
     )
 
 
@@ -271,17 +276,6 @@ def _stays_inside(root: Path, path: str) -> bool:
     lexical = os.path.normpath(os.path.join(os.path.dirname(path), target))
     outside = os.path.isabs(target) or lexical == ".." or lexical.startswith("../")
     return not outside and Path(os.path.realpath(root / path)).is_relative_to(root)
-
-
-def _copy(source: Path, target: Path) -> int | None:
-    """Copy one file or symlink; its size in bytes, or None when it is gone."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        shutil.copy2(source, target, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
-        target.unlink(missing_ok=True)
-        return None
-    return 0 if target.is_symlink() else target.stat().st_size
 
 
 def _git_files(root: Path) -> dict[str, bool] | None:

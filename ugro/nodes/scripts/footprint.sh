@@ -1,4 +1,4 @@
-# usage: BASE_DIR; footprint.py adds `report` to it, or clean.sh, which uses the same eyes.
+# usage: BASE_DIR; footprint.py adds `report` to it, or remove.sh and what uses the same eyes.
 # Records of NUL-ended fields, because names may hold anything else. A thing is UGRO's if its name and its type are what
 # the other scripts make: a link is never one of them, and never followed below BASE_DIR.
 base=$1; case $base in "~/"*) base=$HOME/${base#"~/"} ;; esac
@@ -34,9 +34,11 @@ each_run() { # JOB DO: calls DO with every run's folder
     done
 }
 each_own() { # JOB DO: calls DO with everything the node side made; what says that it is complete or ours is at the ends
-    if plain "$1/code.sha256"; then "$2" "$1/code.sha256"; fi
-    for tree in "$1/code" "$1"/code.tmp-*; do
-        if folder "$tree"; then "$2" "$tree"; fi
+    for file in "$1/code.sha256" "$1/code.json"; do
+        if plain "$file"; then "$2" "$file"; fi
+    done
+    for tree in "$1/code" "$1"/code.tmp-* "$1"/code.next-* "$1"/resume-*; do
+        if is_tree "$tree"; then "$2" "$tree"; fi
     done
     each_run "$1" "$2"
     for file in "$1"/.uid.* "$1/uid"; do
@@ -44,10 +46,17 @@ each_own() { # JOB DO: calls DO with everything the node side made; what says th
     done
 }
 is_run() { number "${1##*/node-}" && folder "$1"; }
+is_tree() { # whether this entry of a job's folder is code, as it is, comes or is replaced, or a checkpoint that was sent
+    case ${1##*/} in
+        code | code.tmp-* | code.next-*) folder "$1" ;;
+        resume-*) number "${1##*/resume-}" && folder "$1" ;;
+        *) return 1 ;;
+    esac
+}
 is_own() { # whether this entry of a job's folder is the node side's; an attempt's folder is as far as runs are in it
     case ${1##*/} in
-        uid | .uid.* | code.sha256) plain "$1" ;;
-        code | code.tmp-*) folder "$1" ;;
+        uid | .uid.* | code.sha256 | code.json) plain "$1" ;;
+        code* | resume-*) is_tree "$1" ;;
         *) number "${1##*/}" && folder "$1" ;;
     esac
 }

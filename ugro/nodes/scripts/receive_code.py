@@ -3,8 +3,13 @@
 usage: receive_code.py begin|finish JOB_DIR TOKEN DIGEST [EARLIER]
 
 begin   reads the manifest (a JSON list of files), copies what recent jobs' code has already, says what is missing,
-        and publishes if nothing is
-finish  reads a tar of missing files, each named by its number in the manifest, checks every file, and publishes
+        and publishes if nothing is. Reads nothing where a recent job had the same code: its manifest is here, as
+        `code.json`, or else `unknown`
+finish  reads a tar of missing files, each named by its number in the manifest, checks what came, and publishes
+
+What is copied from another job's code shares nothing with it that either could change: a job may write into its own
+files, also while they are read here. So it is the copy that is checked. It takes no space where the file system can
+share blocks (XFS, Btrfs).
 
 Where other code is there already, `begin` says its digest. Called again with that as EARLIER, the new tree is made all
 the same and left, `staged`, for replace_code.py. What that left unfinished has to be finished before anything else.
@@ -51,6 +56,7 @@ class Delivery:
         self.marker = os.path.join(self.job_dir, "code.sha256")
         self.staging = os.path.join(self.job_dir, "code.tmp-" + token)
         self.manifest = os.path.join(self.staging, "manifest.json")
+        self.missing = os.path.join(self.staging, "missing.json")
         self.tree = os.path.join(self.staging, "code")
 
     def held(self) -> str:
@@ -88,7 +94,9 @@ def wire(text: str) -> str:
 
 def begin(delivery: Delivery) -> dict[str, Any]:
     """Make the new tree as far as this node can by itself."""
-    manifest = sys.stdin.buffer.read()
+    manifest = sys.stdin.buffer.read() or known_manifest(delivery)
+    if not manifest:
+        return {"present": False, "unknown": True}
     if hashlib.sha256(manifest).hexdigest() != delivery.digest:
         raise Refused("the list of files did not arrive whole")
     if delivery.unfinished():
@@ -105,9 +113,13 @@ def begin(delivery: Delivery) -> dict[str, Any]:
         file.write(manifest)
     sources = recent_code(delivery)
     entries = json.loads(manifest)
-    missing = [number for number, entry in enumerate(entries) if not placed(delivery, entry, sources)]
+    for folder in {os.path.dirname(delivery.path(entry)) for entry in entries}:
+        os.makedirs(folder, exist_ok=True)
+    missing = lacking(lambda entry: placed(delivery, entry, sources), entries)
     if not missing:
-        return {"present": True, "staged": conclude(delivery, lambda: entries) == "staged"}
+        return {"present": True, "staged": conclude(delivery, list) == "staged"}
+    with open(delivery.missing, "w") as numbers:
+        json.dump(missing, numbers)
     return {
         "present": False,
         "missing": missing,
@@ -115,6 +127,27 @@ def begin(delivery: Delivery) -> dict[str, Any]:
         "sources": [wire(source) for source in sources],
         "rsync": shutil.which("rsync") is not None,
     }
+
+
+def lacking(place: Callable[[dict[str, Any]], bool], entries: list[dict[str, Any]]) -> list[int]:
+    """Place entries of a manifest; the numbers of those that could not be."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [number for number, done in enumerate(pool.map(place, entries)) if not done]
+
+
+def known_manifest(delivery: Delivery) -> bytes:
+    """The manifest that another job with the same code got; empty: none did. A job may change it, so it is checked."""
+    jobs = os.path.dirname(delivery.job_dir)
+    for name in os.listdir(jobs) if os.path.isdir(jobs) else ():
+        with contextlib.suppress(OSError):
+            with open(os.path.join(jobs, name, "code.sha256")) as marker:
+                if marker.read().strip() != delivery.digest:
+                    continue
+            with open(os.path.join(jobs, name, "code.json"), "rb") as file:
+                manifest = file.read()
+            if hashlib.sha256(manifest).hexdigest() == delivery.digest:
+                return manifest
+    return b""
 
 
 def recent_code(delivery: Delivery) -> list[str]:
@@ -131,9 +164,8 @@ def recent_code(delivery: Delivery) -> list[str]:
 
 
 def placed(delivery: Delivery, entry: dict[str, Any], sources: list[str]) -> bool:
-    """Put an entry into the new tree without the master's help, if that is possible."""
+    """Put an entry into the new tree for good without the master's help, if that is possible."""
     target = delivery.path(entry)
-    os.makedirs(os.path.dirname(target), exist_ok=True)
     if "link" in entry:
         os.symlink(local(entry["link"]), target)
         return True
@@ -141,19 +173,27 @@ def placed(delivery: Delivery, entry: dict[str, Any], sources: list[str]) -> boo
 
 
 def copied(source: str, target: str, entry: dict[str, Any]) -> bool:
-    """Copy a file if it is the wanted one: jobs may write into their code, even while it is read here."""
+    """Copy a file, if the copy is the wanted one."""
     original = opened(source, entry["size"])
     if original is None:
         return False
-    digest = hashlib.sha256()
-    with original, open(target, "wb") as copy:
-        for chunk in iter(lambda: original.read(CHUNK), b""):
-            digest.update(chunk)
-            copy.write(chunk)
-    if digest.hexdigest() == entry["sha256"]:
+    with original, open(target, "wb", buffering=0) as copy:
+        duplicate(original, copy, entry["size"])
+    if settled(target, entry):
         return True
     os.unlink(target)
     return False
+
+
+def duplicate(original: BinaryIO, copy: BinaryIO, size: int) -> None:
+    """Copy `size` bytes; the kernel does it, and shares the blocks where the file system can."""
+    with contextlib.suppress(AttributeError, OSError):  # Python before 3.8, another file system, an old kernel
+        while size and (count := os.copy_file_range(original.fileno(), copy.fileno(), size)):
+            size -= count
+    if size:
+        original.seek(0)
+        copy.seek(0)
+        shutil.copyfileobj(original, copy, CHUNK)
 
 
 def opened(path: str, size: int) -> BinaryIO | None:
@@ -188,19 +228,19 @@ def conclude(delivery: Delivery, filled: Callable[[], list[dict[str, Any]]]) -> 
 
 
 def fill(delivery: Delivery) -> list[dict[str, Any]]:
-    """Take what was missing. Returns every entry of the manifest."""
-    with open(delivery.manifest, "rb") as file:
-        entries = json.load(file)
+    """Take what was missing. Returns its entries of the manifest."""
+    with open(delivery.manifest, "rb") as file, open(delivery.missing) as numbers:
+        entries, missing = json.load(file), json.load(numbers)
     with tarfile.open(fileobj=sys.stdin.buffer, mode="r|", bufsize=CHUNK) as archive:
         for member in archive:
             receive(archive, member, delivery.path(entries[int(member.name)]))
-    return list(entries)
+    return [entries[number] for number in missing]
 
 
-def published(delivery: Delivery, entries: list[dict[str, Any]]) -> str:
-    """Check the whole of the new tree and give it its name, unless the code is there already, or an earlier one."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(lambda entry: settle(delivery, entry), entries))
+def published(delivery: Delivery, received: list[dict[str, Any]]) -> str:
+    """Check what was received and give the new tree its name, unless the code is there already, or an earlier one."""
+    for number in lacking(lambda entry: settled(delivery.path(entry), entry), received):
+        raise Refused(f"{received[number]['name']!r} did not arrive whole")
     held = delivery.held()
     if held == delivery.digest:
         return "present"
@@ -212,6 +252,7 @@ def published(delivery: Delivery, entries: list[dict[str, Any]]) -> str:
         marker.write(delivery.digest + "\n")
         marker.flush()
         os.fsync(marker.fileno())
+    os.replace(delivery.manifest, os.path.join(delivery.job_dir, "code.json"))
     os.replace(marker.name, delivery.marker)
     os.rename(delivery.tree, delivery.code)
     return "published"
@@ -227,19 +268,18 @@ def receive(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> N
         shutil.copyfileobj(content, file, CHUNK)
 
 
-def settle(delivery: Delivery, entry: dict[str, Any]) -> None:
+def settled(path: str, entry: dict[str, Any]) -> bool:
     """See that a file is what the manifest says, give it its mode and time, and put it on the disk for good."""
-    if "link" in entry:
-        return
     digest = hashlib.sha256()
-    with open(delivery.path(entry), "rb") as file:
+    with open(path, "rb") as file:
         for chunk in iter(lambda: file.read(CHUNK), b""):
             digest.update(chunk)
         if digest.hexdigest() != entry["sha256"]:
-            raise Refused(f"{entry['name']!r} did not arrive whole")
+            return False
         os.fchmod(file.fileno(), entry["mode"])
         os.utime(file.fileno(), ns=(entry["mtime"], entry["mtime"]))
         os.fsync(file.fileno())
+    return True
 
 
 def remove_leftovers(delivery: Delivery, age: float) -> None:
