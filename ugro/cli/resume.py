@@ -20,6 +20,7 @@ from ugro.cli.consent import Consent, confirm
 from ugro.cli.output import checkpoint_document, console, job_document, print_json, table, title
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
+from ugro.common.mistakes import first_mistake
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size, some
 from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
@@ -184,9 +185,7 @@ def _checked(make: Callable[[], T]) -> T:
     try:
         return make()
     except ValidationError as error:
-        first = error.errors()[0]
-        told = first["msg"].removeprefix("Value error, ")
-        raise JobSpecError(f"{'.'.join(map(str, first['loc']))}: {told}") from None
+        raise JobSpecError(str(first_mistake(error))) from None
 
 
 def _planned(
