@@ -179,6 +179,8 @@ def test_arguments_are_kept_literally() -> None:
     assert job_spec(script="t.py", args=hostile).args == hostile
     with pytest.raises(JobSpecError, match="NUL"):
         job_spec(script="t.py", args=("a\0b",))
+    with pytest.raises(JobSpecError, match=r"^argument 1 of the script: found .*: text in UTF-8 is expected"):
+        job_spec(script="t.py", args=("\udcff",))
 
 
 @pytest.mark.parametrize(

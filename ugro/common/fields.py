@@ -33,6 +33,14 @@ def is_given(value: object) -> bool:
     return not (isinstance(value, Plain) and value in _NOTHING)
 
 
+def _unicode(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a byte of the command line that is no character could not be recorded
+        raise ValueError("text in UTF-8 is expected") from None
+    return value
+
+
 def _no_nul(value: str) -> str:
     if "\0" in value:
         raise ValueError("a NUL byte cannot be passed to a program")
@@ -105,8 +113,8 @@ def _mib(text: str) -> float:
     return int(text) if WHOLE.fullmatch(text) else parse_mib(text)
 
 
-Text = Annotated[str, AfterValidator(_no_nul)]
-Line = Annotated[str, AfterValidator(_one_line)]
+Text = Annotated[str, AfterValidator(_unicode), AfterValidator(_no_nul)]
+Line = Annotated[str, AfterValidator(_unicode), AfterValidator(_one_line)]
 Name = Annotated[str, AfterValidator(_name)]
 NodeName = Annotated[Name, AfterValidator(_node_name)]
 Whole = Annotated[int, BeforeValidator(whole)]

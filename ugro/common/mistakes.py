@@ -60,7 +60,7 @@ def dotted(where: Location) -> str:
 
 def shown(value: object) -> str:
     """A value for a message, in quotes where it is text."""
-    text = repr(value)
+    text = "nothing" if value is None else repr(value)
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "…"
 
 

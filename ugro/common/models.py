@@ -20,7 +20,7 @@ SCHEMA_VERSION = 3
 class Record(BaseModel):
     """Base of all records: immutable, and strict about unknown fields so that a hand-broken file is noticed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
 
 class GpuProcess(Record):
