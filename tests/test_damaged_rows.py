@@ -155,6 +155,17 @@ def test_a_row_without_a_key_is_named_put_aside_and_taken_back_once_it_is_correc
     assert not aside.exists() and MetadataStore(tmp_path).problems() == []
 
 
+@pytest.mark.parametrize("row", [None, 7, "x", [], {}, {"node": "gpu1"}, {"node": 7, "reason": "", "since": 1}])
+def test_a_row_that_is_none_is_named(tmp_path: Path, row: Any) -> None:
+    store = filled(tmp_path)
+    tables = tables_of(tmp_path)
+    tables["drains"]["1"] = row
+    (tmp_path / "cluster.json").write_text(json.dumps(tables))
+    for reader in (store, MetadataStore(tmp_path)):  # one that knew the row before, and one that did not
+        assert set(reader.drains()) == {"gpu1", "gpu2"}
+        assert any("row '1' of the table 'drains' is damaged" in problem.message for problem in reader.problems())
+
+
 def test_of_a_node_only_what_is_damaged_is_lost(tmp_path: Path) -> None:
     filled(tmp_path)
     damage(tmp_path, "nodes", lambda row: row["view"].pop("boot_id"))

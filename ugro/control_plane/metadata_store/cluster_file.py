@@ -31,8 +31,10 @@ CLUSTER_VERSION = 1
 """The schema of the tables, which `meta` names. One without a number is of this version, too."""
 
 
-def read_tables(path: Path) -> tuple[Tables | None, list[Damaged]]:
+def read_tables(path: Path, sound: Tables | None = None) -> tuple[Tables | None, list[Damaged]]:
     """What the file says, and which rows are damaged and left out; None: there is none, and never was.
+
+    `sound` is what it said, or was made to say, before.
 
     Raises:
         RecordUnreadable: it is torn, no object of tables, or gone, and only its copy is there.
@@ -43,7 +45,7 @@ def read_tables(path: Path) -> tuple[Tables | None, list[Damaged]]:
         _refuse_newer(path, tables)
         if not isinstance(tables, dict):
             raise ValueError("an object of tables is expected")
-        return sift(tables)
+        return sift(tables, sound or {})
     except FileNotFoundError:
         if copy_before(path).exists():
             raise lost(path) from None
@@ -61,9 +63,9 @@ def _refuse_newer(path: Path, tables: Any) -> None:
 class TransactionStorage(Storage):
     """The file as it was when the transaction began; `commit` replaces it. Without a commit nothing happened."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, sound: Tables | None = None) -> None:
         self._path = Path(path)
-        self._tables, self.damaged = read_tables(self._path)
+        self._tables, self.damaged = read_tables(self._path, sound)
         self._dirty = False
 
     def read(self) -> Tables | None:
@@ -104,12 +106,14 @@ class ClusterFile:
         self.aside = Aside(self.path)
         self._lock = home / "cluster.lock"
         self._read: tuple[tuple[int, int, int] | None, TinyDB] | None = None
+        self._sound: Tables | None = None
 
     @contextlib.contextmanager
     def change(self, on_aside: Callable[[Damaged], None]) -> Iterator[TinyDB]:
         """A transaction that is written when the block ends well. Each row that this puts aside is told."""
-        with state_errors(self.path), FileLock(self._lock), TinyDB(str(self.path), storage=TransactionStorage) as db:
+        with state_errors(self.path), FileLock(self._lock), self._opened() as db:
             yield db
+            self._sound = storage_of(db).read()
             if storage_of(db).commit():
                 for row in storage_of(db).damaged:
                     on_aside(row)
@@ -121,8 +125,13 @@ class ClusterFile:
             found = self.path.stat() if self.path.exists() else None
             seen = found and (found.st_mtime_ns, found.st_ino, found.st_size)
             if self._read is None or self._read[0] != seen:
-                self._read = (seen, TinyDB(str(self.path), storage=TransactionStorage))
+                self._read = (seen, self._opened())
             yield self._read[1]
+
+    def _opened(self) -> TinyDB:
+        db = TinyDB(str(self.path), storage=TransactionStorage, sound=self._sound)
+        self._sound = storage_of(db).read()
+        return db
 
     def take_back(self, db: TinyDB) -> list[str]:
         """Put damaged rows aside, and take back those that somebody corrected since. Returns which, in words."""

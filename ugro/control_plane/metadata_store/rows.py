@@ -158,20 +158,23 @@ class Damaged:
         return json.dumps({"table": self.table, "id": self.id, "row": self.row, "why": self.why})
 
 
-def sift(tables: Tables) -> tuple[Tables, list[Damaged]]:
-    """The tables without their damaged rows, and those. What tables only a newer UGRO has stays as it is."""
+def sift(tables: Tables, sound: Tables) -> tuple[Tables, list[Damaged]]:
+    """The tables without their damaged rows, and those. What tables only a newer UGRO has stays as it is.
+
+    `sound` are tables that were sifted before: a row that is the same as there is not judged again.
+    """
     damaged: list[Damaged] = []
-    whole = {name: table if name not in ROWS else _sifted(name, table, damaged) for name, table in tables.items()}
-    return whole, damaged
+    sifted = {name: _sifted(name, tables[name], sound.get(name, {}), damaged) for name in ROWS if name in tables}
+    return {**tables, **sifted}, damaged
 
 
-def _sifted(name: str, table: Any, damaged: list[Damaged]) -> Any:
+def _sifted(name: str, table: Any, sound: Tables, damaged: list[Damaged]) -> Any:
     if not isinstance(table, dict):
         damaged.append(Damaged(name, None, table, "numbered rows are expected"))
         return {}
     rows = {}
     for key, row in table.items():
-        fit, why = fitting(name, key, row)
+        fit, why = (row, "") if key in sound and sound[key] == row else fitting(name, key, row)
         if why:
             damaged.append(Damaged(name, key, row, why))
         if fit is not None:
