@@ -19,12 +19,11 @@ from code_folders import plant
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeRefused, RecordUnreadable, StateError, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Drain, FirstFailure, GpuLook, GpuSample, Job, JobState, Wish
+from ugro.common.models import Drain, FirstFailure, GpuLook, GpuSample, Job, JobState, Owed, Wish
 from ugro.control_plane import reconcile
 from ugro.control_plane.controller import Controller
 from ugro.control_plane.launcher import nothing_runs
 from ugro.control_plane.metadata_store import MetadataStore, gpu_history, job_folders
-from ugro.control_plane.metadata_store.cluster_records import Owed
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.queue import read_queue
 from ugro.control_plane.resource_manager import monitor

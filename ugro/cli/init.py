@@ -15,9 +15,9 @@ import yaml
 
 from ugro.cli.app import App, command
 from ugro.cli.whence import LEAVE_SANDBOX, is_sandbox
-from ugro.common.config import chosen_inventory, load_inventory
-from ugro.common.errors import InputError, InventoryError
-from ugro.common.fields import NAME
+from ugro.common.config import chosen_inventory, parse_inventory
+from ugro.common.errors import InputError
+from ugro.common.fields import is_node_name
 from ugro.common.files import write_atomic
 from ugro.common.text import printable
 
@@ -40,9 +40,16 @@ class Host:
     def line(self) -> str:
         """The node's line in the inventory."""
         fields: dict[str, str | int | None] = {"address": self.address, "user": self.user, "port": self.port}
-        given = {key: value for key, value in fields.items() if value is not None}
-        flow = yaml.safe_dump(given, default_flow_style=True, sort_keys=False, width=1000).strip()
-        return f"  {self.name}: {flow}"
+        return _line(self.name, {key: value for key, value in fields.items() if value is not None})
+
+
+def _line(name: str, fields: dict[str, str | int]) -> str:
+    """A node's line, which every reader of YAML takes for the same text: a name like `no` stands in quotes."""
+    key, flow = (
+        yaml.safe_dump(part, default_flow_style=True, sort_keys=False, width=1000).removesuffix("...\n").strip()
+        for part in (name, fields)
+    )
+    return f"  {key}: {flow}"
 
 
 def parse_host(text: str) -> Host:
@@ -53,10 +60,11 @@ def parse_host(text: str) -> Host:
     """
     match = _NODE.fullmatch(text)
     name = match and (match["name"] or match["address"].strip("[]").replace(":", "-"))
-    if not match or not name or not NAME.fullmatch(name):
+    if not match or not name or not is_node_name(name):
         raise InputError(
             f"{printable(text)!r} names no machine",
-            "write NAME=USER@ADDRESS:PORT, or any part of it: gpu1=ob@192.168.1.101",
+            "write NAME=USER@ADDRESS:PORT, or any part of it: gpu1=ob@192.168.1.101; "
+            "a name is neither a number nor 'all'",
         )
     return Host(name, match["address"].strip("[]"), match["user"], int(match["port"]) if match["port"] else None)
 
@@ -69,7 +77,7 @@ def hosts_of_ssh_config(path: Path) -> list[Host]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         key, *values = line.replace("=", " ", 1).split() or [""]
         if key.lower() == "host":
-            names += [value for value in values if NAME.fullmatch(value)]
+            names += [value for value in values if is_node_name(value)]
     return [Host(name, name) for name in dict.fromkeys(names)]
 
 
@@ -86,6 +94,7 @@ def own_address() -> str:
 
 def draft(own_name: str, address: str, hosts: Sequence[Host], suggested: Sequence[Host]) -> str:
     """The text of the inventory; `suggested` hosts stand in it as comments."""
+    own = _line(own_name, {"address": address, "local": True})
     listed = "\n".join(host.line for host in hosts)
     comments = "\n".join(f"  # {host.line.strip()}" for host in suggested)
     known = f"  # In your ssh configuration there are also:\n{comments}\n" if suggested else ""
@@ -99,8 +108,14 @@ defaults:  # any key of a node may stand here
 # Other keys of a node: port, identity_file, ssh_config, interface (which network to train over), train_address (where
 # the other nodes reach it, if not `address`), gpus (what is expected there), reserve_memory (MiB left to others).
 nodes:  # the first one holds rank 0
-  {own_name}: {{address: {address}, local: true}}
+{own}
 {listed}{chr(10) if listed else ""}{known}"""
+
+
+def _own_name() -> str:
+    """This machine's host name, as far as it can be a node's."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip(".-")[:63]
+    return name if is_node_name(name) else "master"
 
 
 @command()
@@ -117,24 +132,21 @@ def init(app: App, machines: tuple[str, ...], name: str | None, output: Path, fo
     sample = is_sample(output)
     if output.exists() and not (force or sample):
         raise InputError(f"{output} is there already", "edit it (adding a machine is adding a line), or say --force")
-    own = name or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip(".-")[:63] or "master"
-    if not NAME.fullmatch(own):
-        raise InputError(f"{printable(own)!r} is no name for a machine", "letters, digits, '.', '_' and '-'")
+    own = name or _own_name()
+    if not is_node_name(own):
+        hint = "letters, digits, '.', '_' and '-'; neither a number alone nor 'all'"
+        raise InputError(f"{printable(own)!r} is no name for a machine", hint)
     hosts = [parse_host(text) for text in machines]
     names = [own, *(host.name for host in hosts)]
     if twice := {n for n in names if names.count(n) > 1}:
         raise InputError(f"{twice.pop()} is named twice", "give one of them another name: NAME=USER@ADDRESS")
     known = hosts_of_ssh_config(Path("~/.ssh/config").expanduser())
     text = draft(own, own_address(), hosts, [host for host in known if host.name not in names])
+    parse_inventory(text, output)
     try:
         write_atomic(output, text)
     except OSError as error:
         raise InputError(f"{output} cannot be written: {error.strerror}") from None
-    try:
-        load_inventory(output)
-    except InventoryError:
-        output.unlink()
-        raise
     click.echo(
         f"wrote {output} with {', '.join(names)}" + (", in place of the example that was there" if sample else "")
     )

@@ -100,7 +100,10 @@ def print_json_list(items: Iterable[Any]) -> None:
 
 def stamp(at: float | None) -> str | None:
     """A time as ISO 8601 in UTC."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    try:
+        return None if at is None else datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def phase(job: Job) -> str:

@@ -22,7 +22,8 @@ from ugro.cli.consent import Consent, confirm
 from ugro.cli.grid import Column, Grid, Names
 from ugro.cli.output import checkpoint_document, job_document, print_json, title, wide_option
 from ugro.common.errors import Declined, InputError, JobSpecError
-from ugro.common.job_spec import OPTIONS, JobSpec
+from ugro.common.job_spec import JobSpec
+from ugro.common.mistakes import first_mistake
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size, some
 from ugro.control_plane.accepted import accepts
@@ -232,10 +233,7 @@ def _checked(make: Callable[[], T]) -> T:
     try:
         return make()
     except ValidationError as error:
-        first = error.errors()[0]
-        told = first["msg"].removeprefix("Value error, ")
-        where = ".".join(map(str, first["loc"]))
-        raise JobSpecError(f"{f'--{OPTIONS[where]}' if where in OPTIONS else where}: {told}") from None
+        raise JobSpecError(str(first_mistake(error))) from None
 
 
 async def _listed(

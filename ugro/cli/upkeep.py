@@ -36,7 +36,8 @@ def rebuild(app: App, as_json: bool) -> int:
     """Make the indexes of jobs anew from the jobs' folders, which are their truth.
 
     Jobs whose record cannot be read are named, and exit code 4 tells of them once the others are indexed. A broken
-    cluster.json is kept, and its copy of before its last change is taken.
+    cluster.json is kept, and its copy of before its last change is taken. Damaged rows of it are put aside in
+    cluster.json.aside; those that you corrected there are taken back.
     """
     with app.store.lock():
         live, ended, unreadable, mended = app.store.rebuild()

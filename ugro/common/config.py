@@ -11,8 +11,21 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ugro.common.errors import InputError, InventoryError, NoSuchNode
-from ugro.common.fields import Address, Config, Env, Line, Mib, Name, RemotePath
-from ugro.common.yaml_files import Location, describe_in_file, read_yaml, shown
+from ugro.common.fields import (
+    Address,
+    Config,
+    Env,
+    Flag,
+    Line,
+    Mib,
+    Name,
+    NodeName,
+    RemotePath,
+    Whole,
+    is_given,
+)
+from ugro.common.mistakes import MAPPING, Location, Misplaced, dotted, shown
+from ugro.common.yaml_files import Keys, describe_in_file, line_of, parse_yaml, read_yaml, stands
 
 INVENTORY = "inventory.yaml"
 
@@ -23,10 +36,10 @@ class NodeConfig(Config):
     name: Name
     address: Address
     user: Line | None = None
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    port: Annotated[Whole, Field(ge=1, le=65535)] | None = None
     identity_file: Line | None = None
     ssh_config: Line = "~/.ssh/config"
-    local: bool = False
+    local: Flag = False
     python: Line = "python3"
     base_dir: RemotePath = "~/.ugro"
     interface: Line | None = None
@@ -34,7 +47,7 @@ class NodeConfig(Config):
     env: Env = Field(default_factory=dict)
     gpus: tuple[Line, ...] = ()
     reserve_memory: Mib = Field(default=0, description="MiB of each GPU's memory left to others")
-    max_temperature: Annotated[int, Field(ge=30, le=150)] = Field(
+    max_temperature: Annotated[Whole, Field(ge=30, le=150)] = Field(
         default=90, description="°C; a hotter GPU gets no new job"
     )
     min_disk: Mib = Field(default=1024, description="MiB free under base_dir; with less the node gets no new job")
@@ -60,7 +73,7 @@ class Inventory(Config):
     `departed` names nodes that left the file while a job of theirs runs: they are still watched, and get no new one.
     """
 
-    nodes: dict[str, NodeConfig]
+    nodes: dict[NodeName, NodeConfig]
     script: Line | None = None
     path: Path = Path(INVENTORY)
     departed: tuple[str, ...] = ()
@@ -68,10 +81,12 @@ class Inventory(Config):
     @model_validator(mode="after")
     def _one_local_node(self) -> Inventory:
         if not self.nodes:
-            raise ValueError("at least one node is expected under 'nodes:'")
+            raise Misplaced(("nodes",), "at least one node is expected under 'nodes:'")
         local = [name for name, node in self.nodes.items() if node.local]
         if len(local) > 1:
-            raise ValueError(f"only this machine can be 'local: true', not {' and '.join(local)}")
+            raise Misplaced(
+                ("nodes", local[1], "local"), f"only this machine can be 'local: true', not {' and '.join(local)}"
+            )
         return self
 
     def with_departed(self, configs: Mapping[str, NodeConfig], needed: Iterable[str]) -> Inventory:
@@ -146,44 +161,59 @@ def load_inventory(path: Path) -> Inventory:
         raise InventoryError(
             f"there is no inventory at {places}", "write one with `ugro init`, or name it: --inventory FILE"
         )
-    document, lines = read_yaml(path, InventoryError)
-    unknown = [key for key in document if key not in ("defaults", "nodes")]
-    if unknown:
-        raise InventoryError(
-            f"{path}:{lines.get((unknown[0],), 1)}: {unknown[0]}: unknown; 'defaults' or 'nodes' is expected"
-        )
-    defaults = _mapping(document, ("defaults",), path, lines)
-    nodes = _mapping(document, ("nodes",), path, lines)
-    script = defaults.pop("script", None)
-    merged = {}
-    for name in nodes:
-        own = _mapping(nodes, (name,), path, lines, under=("nodes",))
-        env = (
-            {**(defaults.get("env") or {}), **(own.get("env") or {})}
-            if _envs_are_maps(defaults, own)
-            else own.get("env")
-        )
-        merged[str(name)] = {**defaults, **own, "name": str(name)} | ({"env": env} if env else {})
+    return _inventory(path, read_yaml(path, InventoryError))
+
+
+def parse_inventory(text: str, path: Path) -> Inventory:
+    """An inventory from the text that will be in its file.
+
+    Raises:
+        InventoryError: as `load_inventory` does.
+    """
+    return _inventory(path, parse_yaml(text, path, InventoryError))
+
+
+def _inventory(path: Path, document: Keys) -> Inventory:
+    if unknown := [key for key in document if key not in ("defaults", "nodes")]:
+        line = document.lines[unknown[0]]
+        raise InventoryError(f"{path}:{line}: {unknown[0]}: unknown key; 'defaults' or 'nodes' is expected")
+    defaults = _node_keys(path, document, "defaults")
+    script = {"script": defaults.pop("script")} if "script" in defaults else {}
+    nodes: dict[str, Any] = {}
+    for name in _mapping(path, document, "nodes"):
+        own = _node_keys(path, document, "nodes", name)
+        nodes[name] = {**defaults, **own, "env": {**defaults["env"], **own["env"]}, "name": str(name)}
+
+    def place(where: Location) -> Location:
+        """What nodes inherit stands under `defaults:`, and a node's name is its key."""
+        if where[:1] != ("nodes",):
+            return ("defaults", *where)
+        inherited = ("defaults", *where[2:])
+        if len(where) > 2 and not stands(document, where) and stands(document, inherited):
+            return inherited
+        return where[:2] if where[2:] == ("name",) else where
+
     try:
-        return Inventory.model_validate({"nodes": merged, "script": script, "path": path})
+        return Inventory.model_validate({"nodes": nodes, "path": path} | script)
     except ValidationError as error:
         raise InventoryError(
-            describe_in_file(error, path, lines, {key: key for key in NodeConfig.model_fields})
+            describe_in_file(error, path, document, {key: key for key in NodeConfig.model_fields}, place)
         ) from None
 
 
-def _mapping(
-    parent: dict[str, Any], key: Location, path: Path, lines: dict[Location, int], under: Location = ()
-) -> dict[str, Any]:
-    value = parent.get(key[0])  # type: ignore[arg-type]
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        field = ".".join(str(part) for part in (*under, *key))
-        line = lines.get((*under, *(str(part) for part in key)), 1)
-        raise InventoryError(f"{path}:{line}: {field}: found {shown(value)}, a mapping is expected")
-    return dict(value)
+def _node_keys(path: Path, document: Keys, *where: str) -> dict[str, Any]:
+    keys = dict(_mapping(path, document, *where))
+    if "name" in keys:
+        at = (*where, "name")
+        raise InventoryError(f"{path}:{line_of(document, at)}: {dotted(at)}: unknown key; a node's name is its own key")
+    return {**keys, "env": _mapping(path, document, *where, "env")}
 
 
-def _envs_are_maps(*parts: dict[str, Any]) -> bool:
-    return all(isinstance(part.get("env") or {}, dict) for part in parts)
+def _mapping(path: Path, document: Keys, *where: str) -> dict[str, Any]:
+    """What stands there; nothing where there is no such place."""
+    value: Any = document
+    for key in where:
+        value = value.get(key, {}) if isinstance(value, dict) else {}
+    if isinstance(value, dict) or not is_given(value):
+        return value if isinstance(value, dict) else {}
+    raise InventoryError(f"{path}:{line_of(document, where)}: {dotted(where)}: found {shown(value)}: {MAPPING}")

@@ -1,17 +1,44 @@
-"""Kinds of values that people write into the inventory and into jobs, each with what is wrong about another value."""
+"""Kinds of values that people write into the inventory and into jobs, each with what is wrong about another value.
+
+A file has nothing but text (`yaml_files`), and here it becomes what a key is for. In arguments, environments and names
+it stays as it is, whatever YAML would make of it. A key of UGRO itself with nothing or `null` after it is not given.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from ugro.common.mistakes import Misplaced
 from ugro.common.units import check_mib, check_moment, check_seconds, parse_duration, parse_mib, parse_moment
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+WHOLE = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
+"""A whole number that everybody reads alike: without a leading zero, which may mean octal, an underscore or a plus."""
+
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NOTHING = ("", "null", "Null", "NULL")
+
+
+class Plain(str):
+    """Text that stands in a file without quotes."""
+
+
+def is_given(value: object) -> bool:
+    """Whether a key of UGRO's own has a value: not where nothing, or an unquoted `null`, stands after it."""
+    return not (isinstance(value, Plain) and value in _NOTHING)
+
+
+def _unicode(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a byte of the command line that is no character could not be recorded
+        raise ValueError("text in UTF-8 is expected") from None
+    return value
 
 
 def _no_nul(value: str) -> str:
@@ -21,6 +48,8 @@ def _no_nul(value: str) -> str:
 
 
 def _one_line(value: str) -> str:
+    if value == "~":  # nothing for some who know YAML, the home directory for others
+        raise ValueError("a path that goes on is expected, as in ~/data; leave it empty where nothing is meant")
     if any(ord(c) < 32 or ord(c) == 127 for c in value):
         raise ValueError("control characters and newlines are not allowed here")
     return value
@@ -39,15 +68,57 @@ def _name(value: str) -> str:
     return value
 
 
+def is_node_name(text: str) -> bool:
+    """Whether a node can be called so: `--nodes 2` asks for two nodes, and `all` for every one."""
+    return bool(NAME.fullmatch(text)) and not text.isdecimal() and text.casefold() != "all"
+
+
+def _node_name(value: str) -> str:
+    if not is_node_name(value):
+        raise ValueError("a name that is neither a number nor 'all' is expected, since --nodes 2 asks for two nodes")
+    return value
+
+
 def _remote_path(value: str) -> str:
     if not value.startswith(("/", "~/")):
         raise ValueError("an absolute path or one starting with ~/ is expected")
     return value
 
 
-Text = Annotated[str, AfterValidator(_no_nul)]
-Line = Annotated[str, AfterValidator(_one_line)]
+def whole(value: object) -> int:
+    """A whole number, or the text of one.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, str) and WHOLE.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError("a whole number is expected")
+
+
+def is_flag(value: object) -> bool:
+    """Whether a value is read as true or false."""
+    return isinstance(value, bool) or (isinstance(value, str) and value.lower() in _FLAGS)
+
+
+def _flag(value: object) -> bool:
+    if not is_flag(value):
+        raise ValueError("true or false is expected")
+    return _FLAGS[value.lower()] if isinstance(value, str) else bool(value)
+
+
+def _mib(text: str) -> float:
+    return int(text) if WHOLE.fullmatch(text) else parse_mib(text)
+
+
+Text = Annotated[str, AfterValidator(_unicode), AfterValidator(_no_nul)]
+Line = Annotated[str, AfterValidator(_unicode), AfterValidator(_one_line)]
 Name = Annotated[str, AfterValidator(_name)]
+NodeName = Annotated[Name, AfterValidator(_node_name)]
+Whole = Annotated[int, BeforeValidator(whole)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
 Address = Annotated[str, AfterValidator(_address)]
 RemotePath = Annotated[str, AfterValidator(_one_line), AfterValidator(_remote_path)]
 
@@ -59,15 +130,15 @@ def _said_as(parse: Callable[[str], float]) -> BeforeValidator:
 
 Seconds = Annotated[float, _said_as(parse_duration), AfterValidator(check_seconds)]
 Moment = Annotated[float, _said_as(parse_moment), AfterValidator(check_moment)]
-Mib = Annotated[int, _said_as(parse_mib), Field(ge=0), AfterValidator(check_mib)]
+Mib = Annotated[int, _said_as(_mib), Field(ge=0), AfterValidator(check_mib)]
 
 
 def _env(value: dict[str, str]) -> dict[str, str]:
     for key in value:
         if not ENV_NAME.fullmatch(key):
-            raise ValueError(f"{key!r} is not a variable name")
+            raise Misplaced((key,), f"{key!r} is not a variable name")
         if key.startswith("UGRO_"):
-            raise ValueError(f"{key} is set by UGRO itself")
+            raise Misplaced((key,), f"{key} is set by UGRO itself")
     return value
 
 
@@ -99,4 +170,13 @@ def without_effect(env: Mapping[str, str], gpus: bool = True) -> dict[str, str]:
 
 
 class Config(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, defer_build=True)
+    """Base of what people write into files: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_is_given(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or all(map(is_given, fields.values())):
+            return fields
+        return {key: value for key, value in fields.items() if is_given(value)}

@@ -9,13 +9,38 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from ugro.common.causes import CAUSES
 from ugro.common.errors import JobSpecError
-from ugro.common.fields import NAME, Config, Env, Line, Mib, Moment, Name, Seconds, Text, without_effect
+from ugro.common.fields import (
+    NAME,
+    WHOLE,
+    Config,
+    Env,
+    Flag,
+    Line,
+    Mib,
+    Moment,
+    Name,
+    Seconds,
+    Text,
+    Whole,
+    is_flag,
+    whole,
+    without_effect,
+)
+from ugro.common.mistakes import Location, Misplaced, and_more, mistakes
 from ugro.common.units import check_vram
-from ugro.common.yaml_files import Location, describe_in_file, first_mistake, mistake_in_words, read_yaml
+from ugro.common.yaml_files import describe_in_file, line_of, read_yaml, stands
 
 JOB_ID = re.compile(r"job-[0-9]+")
 PRIORITIES = (-1000, 1000)
@@ -81,7 +106,7 @@ class FailurePolicy(Config):
 
     default: Action = "ask"
     causes: dict[Cause, Action] = Field(default_factory=dict)
-    max_retries: Annotated[int, Field(ge=0, le=1000)] = 3
+    max_retries: Annotated[Whole, Field(ge=0, le=1000)] = 3
     backoff: Seconds = 30.0
 
     def action(self, cause: str) -> str:
@@ -100,8 +125,8 @@ class CheckpointRules(Config):
     dir: Line = ""
     pattern: Line = ""
     resume: Annotated[Text, AfterValidator(_resume_template)] = ""
-    keep_last: Annotated[int, Field(ge=1)] = 3
-    keep_every: Annotated[int, Field(ge=1)] | None = None
+    keep_last: Annotated[Whole, Field(ge=1)] = 3
+    keep_every: Annotated[Whole, Field(ge=1)] | None = None
 
 
 class JobSpec(Config):
@@ -116,17 +141,17 @@ class JobSpec(Config):
     watchdog's patience.
     """
 
-    module: bool = False
-    no_python: bool = False
+    module: Flag = False
+    no_python: Flag = False
     script: Line
     args: tuple[Text, ...] = ()
     name: Name | None = None
-    nodes: Annotated[int, Field(ge=1)] | tuple[Name, ...] | None = None
-    gpus_per_node: Annotated[int, Field(ge=0)] | None = None
+    nodes: int | tuple[Name, ...] | None = None
+    gpus_per_node: Annotated[Whole, Field(ge=0)] | None = None
     env: Env = Field(default_factory=dict)
     workdir: Line = "."
-    priority: Annotated[int, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = 0
-    hold: bool = False
+    priority: Annotated[Whole, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = 0
+    hold: Flag = False
     after: tuple[Dependency, ...] = ()
     not_before: Moment | None = None
     time_limit: Seconds | None = None
@@ -136,14 +161,14 @@ class JobSpec(Config):
     hang_after: HangAfter | None = None
     checkpoints: CheckpointRules = Field(default_factory=CheckpointRules)
     on_failure: FailurePolicy = Field(default_factory=FailurePolicy)
-    schema_version: Literal[1] = 1
+    schema_version: Annotated[Literal[1], BeforeValidator(whole)] = 1
 
     @model_validator(mode="before")
     @classmethod
     def _module_by_name(cls, fields: object) -> object:
-        if isinstance(fields, dict) and isinstance(fields.get("module"), str):
+        if isinstance(fields, dict) and isinstance(fields.get("module"), str) and not is_flag(fields["module"]):
             if fields.get("script") is not None:
-                raise ValueError("either a 'script' or a 'module' is expected, not both")
+                raise Misplaced(("module",), "either a 'script' or a 'module' is expected, not both")
             return fields | {"script": fields["module"], "module": True}
         return fields
 
@@ -165,25 +190,28 @@ class JobSpec(Config):
     @classmethod
     def _nodes_from_text(cls, value: object) -> object:
         if isinstance(value, str):
-            value = int(value) if value.strip().isdecimal() else [name.strip() for name in value.split(",")]
-        if isinstance(value, (list, tuple)):
-            if not value or not all(isinstance(name, str) and NAME.fullmatch(name) for name in value):
-                raise ValueError("a number of nodes, or their names, is expected")
-            if len(set(value)) < len(value):
-                raise ValueError("a node is named twice")
-            return tuple(value)
-        return value
+            value = int(value) if WHOLE.fullmatch(value.strip()) else [name.strip() for name in value.split(",")]
+        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+            return value
+        names = value if isinstance(value, (list, tuple)) else ()
+        if not names or not all(isinstance(name, str) and NAME.fullmatch(name) for name in names):
+            raise ValueError("a number of nodes, or their names, is expected")
+        if len(set(names)) < len(names):
+            raise ValueError("a node is named twice")
+        return tuple(names)
 
     @field_validator("on_failure", mode="before")
     @classmethod
     def _policy_from_words(cls, value: object) -> object:
         """`retry`; or words such as `ask` and `peer_lost=retry`, as the command line has them."""
         words = [value] if isinstance(value, str) else value
-        if not isinstance(words, (list, tuple)) or not words:
+        if not isinstance(words, (list, tuple)):
             return value
+        if not words or not all(isinstance(word, str) for word in words):
+            raise ValueError("keys with values, or words such as ask and oom=fail, are expected")
         policy: dict[str, Any] = {"causes": {}}
         for word in words:
-            cause, equals, action = str(word).partition("=")
+            cause, equals, action = word.partition("=")
             if equals:
                 policy["causes"][cause] = action
             else:
@@ -261,14 +289,20 @@ def load_job_spec(path: Path) -> JobSpec:
     Raises:
         JobSpecError: with file, line, field, what was found and what is expected.
     """
-    document, lines = read_yaml(path, JobSpecError)
+    document = read_yaml(path, JobSpecError)
+
+    def place(where: Location) -> Location:
+        """The script may be the name of a module."""
+        named = where == ("script",) and not stands(document, where) and stands(document, ("module",))
+        return ("module",) if named else where
+
     try:
         spec = JobSpec.model_validate(document)
     except ValidationError as error:
         keys = {word: key for key in JobSpec.model_fields for word in (key, OPTIONS.get(key, key))}
-        raise JobSpecError(describe_in_file(error, path, lines, keys)) from None
+        raise JobSpecError(describe_in_file(error, path, document, keys, place)) from None
     for name, reason in _without_effect(spec).items():
-        raise JobSpecError(f"{path}:{lines.get(('env', name), 1)}: env.{name}: {reason}", _ENV_HINT)
+        raise JobSpecError(f"{path}:{line_of(document, ('env', name)) or 1}: env.{name}: {reason}", _ENV_HINT)
     return spec
 
 
@@ -281,8 +315,8 @@ def job_spec(**fields: Any) -> JobSpec:
     try:
         spec = JobSpec.model_validate({key: value for key, value in fields.items() if value is not None})
     except ValidationError as error:
-        first, more = first_mistake(error)
-        raise JobSpecError(f"{_option(first['loc'])}: {mistake_in_words(first)}{more}") from None
+        found = mistakes(error)
+        raise JobSpecError(f"{_option(found[0].where)}: {found[0].text}{and_more(found)}") from None
     try:
         check_vram(spec.vram or 0)  # not a rule of the record: what was once submitted stays readable
     except ValueError as error:
@@ -304,6 +338,6 @@ def _option(where: Location) -> str:
     field = str(where[0])
     if field in ("script", "workdir"):
         return field
-    if field == "args":
+    if field == "args" and len(where) > 1:
         return f"argument {int(where[1]) + 1} of the script"
     return "--" + OPTIONS.get(field, field).replace("_", "-")

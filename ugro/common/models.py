@@ -20,7 +20,7 @@ SCHEMA_VERSION = 3
 class Record(BaseModel):
     """Base of all records: immutable, and strict about unknown fields so that a hand-broken file is noticed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
 
 
 class GpuProcess(Record):
@@ -503,6 +503,14 @@ class Drain(Record):
     node: str
     reason: str
     since: float
+
+
+class Owed(Record):
+    """A job's folder on a node that is to be removed once the node answers, as the node was reached then."""
+
+    job: str
+    uid: str
+    config: NodeConfig
 
 
 class Silence(Record):

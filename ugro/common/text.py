@@ -76,13 +76,19 @@ def exactly(seconds: float) -> str:
 
 
 def clock(at: float | None) -> str:
-    """A moment in local time."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "-"
+    """A moment in local time; `?` where no calendar has it."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "-"
+    except (OverflowError, ValueError, OSError):
+        return "?"
 
 
 def moment(at: float, now: float) -> str:
-    """A moment in local time, rounded up to the minute, with the date unless it is today's."""
-    local = datetime.fromtimestamp(math.ceil(at / 60) * 60)
+    """A moment in local time, rounded up to the minute, with the date unless it is today's; `?` as for `clock`."""
+    try:
+        local = datetime.fromtimestamp(math.ceil(at / 60) * 60)
+    except (OverflowError, ValueError, OSError):
+        return "?"
     return local.strftime("%H:%M" if local.date() == datetime.fromtimestamp(now).date() else "%Y-%m-%d %H:%M")
 
 

@@ -19,6 +19,8 @@ _SLURM = re.compile(
 """M:SS, H:MM:SS, and D-H, D-HH:MM, D-HH:MM:SS; the parts are named by their unit."""
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([mgt])?i?b?")
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_EPOCH = re.compile(r"[0-9]{9,10}(?:\.[0-9]+)?")
 _FAR_YEAR = re.compile(r"[0-9]{5,}-")
 
 LONGEST_DAYS = 10_000
@@ -83,7 +85,7 @@ def parse_duration(text: str, bare: Literal["s", "m"] = "s") -> float:
         ValueError: it is none of these, not longer than nothing, or too long.
     """
     word = text.strip().lower()
-    if word.isdecimal():
+    if _NUMBER.fullmatch(word):
         seconds = float(word) * _SECONDS[bare]
     elif match := _SLURM.fullmatch(word):
         parts = {name.rstrip("_"): float(number) for name, number in match.groupdict(0).items() if float(number)}
@@ -129,6 +131,8 @@ def parse_past(text: str, now: float | None = None) -> float:
 def parse_moment(text: str, now: float | None = None) -> float:
     """Seconds since the epoch of `+2h`, `22:30` (the next time the local clock shows it), or an ISO 8601 time.
 
+    Such seconds themselves, as a frozen job spec has them, are that moment, too.
+
     Raises:
         ValueError: it is none of these.
     """
@@ -139,6 +143,8 @@ def parse_moment(text: str, now: float | None = None) -> float:
     if match := _CLOCK.fullmatch(word):
         today = datetime.fromtimestamp(now).replace(hour=int(match[1]), minute=int(match[2]), second=0, microsecond=0)
         return today.timestamp() if today.timestamp() > now else today.timestamp() + 86400
+    if _EPOCH.fullmatch(word):
+        return check_moment(float(word))
     try:
         at = END_OF_TIME if _FAR_YEAR.match(word) else datetime.fromisoformat(word).timestamp()
     except (ValueError, OverflowError):

@@ -1,118 +1,283 @@
-"""YAML that people write: read so that a mistake is told with its file, line and field."""
+"""YAML that people write: all values are text as it stands there, and each key knows its line.
+
+Whether `007` or `no` is text, a number or a flag is a matter of the key that it is for (`fields`), so nothing is turned
+into anything else here. Of YAML's own there are anchors, aliases and `<<`; a tag other than `!!str` is refused.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 from pydantic import ValidationError
+from yaml.reader import Reader
 
 from ugro.common.errors import InputError
-
-Location = tuple[str | int, ...]
+from ugro.common.fields import Plain
+from ugro.common.mistakes import MAPPING, Location, Mistake, and_more, dotted, mistakes, shown
 
 LARGEST = 1024 * 1024
-"""Bytes of a file that are read: a list of some thousand nodes has fewer."""
+"""Bytes of a file that are read: a list of ten thousand nodes has fewer."""
+
+DEEPEST = 32
+"""Levels of lists and mappings; what people write has five."""
+
+MOST_VALUES = 500_000
+"""Keys and values of a file with every alias written out: enough for ten thousand nodes that share an environment."""
+
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml's where PyYAML was built with it, which is ten times as fast. It takes tabs between words, too."""
+
+_MERGE = "<<"
+_TEXT_TAGS = (None, "!", "tag:yaml.org,2002:str")
 
 
-def read_yaml(path: Path, kind: type[InputError]) -> tuple[dict[str, Any], dict[Location, int]]:
+class Keys(dict[str, Any]):
+    """A mapping, with the line of each key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[str, int] = {}
+
+    def put(self, key: str, value: Any, line: int) -> None:
+        """Add a key."""
+        self[key], self.lines[key] = value, line
+
+
+class Items(list[Any]):
+    """A list, with the line of each of its values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[int] = []
+
+
+class _Anchored(NamedTuple):
+    """What an alias stands for: how many keys and values, on how many levels."""
+
+    value: Any
+    values: int
+    levels: int
+
+
+class _Refused(Exception):
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def read_yaml(path: Path, kind: type[InputError]) -> Keys:
+    """What a file says.
+
+    Raises:
+        InputError, of that kind: it cannot be read, or not in the bounds above, or is no mapping.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise kind(f"{path}: larger than {LARGEST // 1024} KiB", "is it the file you mean?")
-        node = yaml.compose(text := content.decode(), Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise kind(f"{path}:{line}: not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise kind(f"{path}: cannot be read: {error.strerror}") from None
+    return parse_yaml(text, path, kind)
+
+
+def parse_yaml(text: str, path: Path, kind: type[InputError], loader: Any = LOADER) -> Keys:
+    """The same for text that is, or will be, in a file."""
+    try:
+        if odd := Reader.NON_PRINTABLE.search(text):
+            line = text.count("\n", 0, odd.start()) + 1
+            raise _Refused(line, f"not valid YAML: a control character (U+{ord(odd[0]):04X})")
+        return _Document(yaml.parse(text, Loader=loader)).read()
+    except _Refused as error:
+        raise kind(f"{path}:{error.line}: {error}") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise kind(f"{path}:{line}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise kind(f"{path}: not valid YAML: {error}") from None
-    except UnicodeDecodeError as error:
-        raise kind(f"{path}: not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise kind(f"{path}: cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise kind(f"{path}: nested too deeply to be meant") from None
-    if not isinstance(document, dict):
-        raise kind(f"{path}:1: a mapping is expected, found {shown(document)}")
-    lines: dict[Location, int] = {}
-    if node is not None:
-        try:
-            _index_lines(node, (), lines, path, kind)
-        except RecursionError:
-            raise kind(f"{path}: something in it contains itself") from None
-    return document, lines
 
 
-def _index_lines(
-    node: yaml.Node, where: Location, lines: dict[Location, int], path: Path, kind: type[InputError]
-) -> None:
-    """Remember the line of every key, and refuse a key that stands twice (YAML would silently keep the last)."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            at = (*where, str(key.value))
-            line = key.start_mark.line + 1
-            if at in lines and key.value != "<<":
-                raise kind(f"{path}:{line}: {'.'.join(map(str, at))}: stands twice (first on line {lines[at]})")
-            lines[at] = line
-            _index_lines(value, at, lines, path, kind)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[(*where, index)] = value.start_mark.line + 1
-            _index_lines(value, (*where, index), lines, path, kind)
+class _Document:
+    """Builds a document from the events of a parser, one at a time, so that neither depth nor aliases run away."""
+
+    def __init__(self, events: Iterator[yaml.Event]) -> None:
+        self._events: Iterator[Any] = events
+        self._where: list[str | int] = []
+        self._open: set[str] = set()
+        self._anchors: dict[str, _Anchored] = {}
+        self._values = 0
+        self._depth = 0
+
+    def read(self) -> Keys:
+        next(self._events)  # the stream begins
+        if isinstance(next(self._events), yaml.StreamEndEvent):
+            raise _Refused(1, f"it is empty: {MAPPING}")
+        document = self._value(next(self._events))
+        if not isinstance(document, Keys):
+            raise _Refused(1, f"found {shown(document)}: {MAPPING}")
+        next(self._events)  # the document ends
+        if not isinstance(after := next(self._events), yaml.StreamEndEvent):
+            raise _Refused(after.start_mark.line + 1, "a second document begins here; one is expected")
+        return document
+
+    def _value(self, event: Any) -> Any:
+        if isinstance(event, yaml.AliasEvent):
+            return self._again(event)
+        self._refuse_tag(event)
+        return self._anchored(event) if event.anchor else self._new(event)
+
+    def _anchored(self, event: Any) -> Any:
+        values, depth, self._depth = self._values, self._depth, len(self._where)
+        self._open.add(event.anchor)
+        value = self._new(event)
+        self._open.discard(event.anchor)
+        self._anchors[event.anchor] = _Anchored(value, self._values - values, self._depth - len(self._where))
+        self._depth = max(depth, self._depth)
+        return value
+
+    def _new(self, event: Any) -> Any:
+        self._count(1, event)
+        if isinstance(event, yaml.ScalarEvent):
+            return _scalar(event)
+        self._deepen(1, event)
+        return self._mapping() if isinstance(event, yaml.MappingStartEvent) else self._sequence()
+
+    def _deepen(self, levels: int, event: Any) -> None:
+        self._depth = max(self._depth, len(self._where) + levels)
+        if self._depth > DEEPEST:
+            self._refuse(event, f"nested too deeply to be meant (more than {DEEPEST} levels)", place=False)
+
+    def _mapping(self) -> Keys:
+        own, merged = Keys(), Keys()
+        seen: dict[str, int] = {}
+        while not isinstance(event := next(self._events), yaml.MappingEndEvent):
+            line, key = event.start_mark.line + 1, self._key(event)
+            self._where.append(key)
+            if key in seen:
+                self._refuse(event, f"stands twice (first on line {seen[key]})")
+            seen[key] = line
+            value = self._value(following := next(self._events))
+            if key == _MERGE and isinstance(key, Plain):
+                self._merge(merged, value, following)
+            else:
+                own.put(key, value, line)
+            self._where.pop()
+        if not merged:
+            return own
+        for key, value in own.items():
+            merged.put(key, value, own.lines[key])
+        return merged
+
+    def _key(self, event: Any) -> str:
+        self._count(1, event)
+        self._refuse_tag(event)
+        if not isinstance(event, yaml.ScalarEvent):
+            self._refuse(event, "text is expected as a key")
+        key = _scalar(event)
+        if event.anchor:
+            self._anchors[event.anchor] = _Anchored(key, 1, 0)
+        return key
+
+    def _merge(self, into: Keys, value: Any, event: Any) -> None:
+        """Add what `<<` names. The first of several wins, and the mapping's own keys win over all."""
+        parts = value if isinstance(value, Items) else [value]
+        if not parts or not all(isinstance(part, Keys) for part in parts):
+            self._refuse(event, f"found {shown(value)}: another mapping is expected, as in <<: *name")
+        for part in parts:
+            for key in [key for key in part if key not in into]:
+                into.put(key, part[key], part.lines[key])
+
+    def _sequence(self) -> Items:
+        items = Items()
+        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
+            self._where.append(len(items))
+            items.append(self._value(event))
+            items.lines.append(event.start_mark.line + 1)
+            self._where.pop()
+        return items
+
+    def _again(self, event: Any) -> Any:
+        if event.anchor in self._open:
+            self._refuse(event, f"*{event.anchor} contains itself")
+        if event.anchor not in self._anchors:
+            self._refuse(event, f"nothing is called &{event.anchor} before this line")
+        found = self._anchors[event.anchor]
+        self._count(found.values, event)
+        self._deepen(found.levels, event)
+        return found.value
+
+    def _count(self, values: int, event: Any) -> None:
+        self._values += values
+        if self._values > MOST_VALUES:
+            self._refuse(event, f"more than {MOST_VALUES} values with all aliases written out", place=False)
+
+    def _refuse_tag(self, event: Any) -> None:
+        tag = getattr(event, "tag", None)
+        if tag not in _TEXT_TAGS or (tag and not isinstance(event, yaml.ScalarEvent)):
+            self._refuse(event, f"the tag {shown(tag)} is not known here; the value alone is expected")
+
+    def _refuse(self, event: Any, message: str, place: bool = True) -> NoReturn:
+        where = dotted(tuple(self._where)) if place else ""
+        raise _Refused(event.start_mark.line + 1, f"{where}: {message}" if where else message)
 
 
-def describe_in_file(error: ValidationError, path: Path, lines: dict[Location, int], keys: Mapping[str, str]) -> str:
-    """The first mistake in one line: `file:line: field: found X, expected Y`, and how many more there are.
+def _scalar(event: Any) -> str:
+    return str(event.value) if event.style or event.tag else Plain(event.value)
 
-    `keys` has what is known there, by every word that a person may use for it.
+
+def line_of(document: Keys, where: Location) -> int | None:
+    """The line of a place, or of as much of the way there as there is: what is missing has its parent's."""
+    return next(reversed(_lines_to(document, where)), None)
+
+
+def stands(document: Keys, where: Location) -> bool:
+    """Whether there is such a place."""
+    return len(_lines_to(document, where)) == len(where)
+
+
+def _lines_to(document: Keys, where: Location) -> list[int]:
+    """The lines of as many parts of a place as there are."""
+    lines: list[int] = []
+    here: Any = document
+    for part in where:
+        if isinstance(here, Keys) and part in here.lines:
+            lines.append(here.lines[str(part)])
+        elif isinstance(here, Items) and isinstance(part, int) and part < len(here):
+            lines.append(here.lines[part])
+        else:
+            break
+        here = here[part]
+    return lines
+
+
+def as_it_stands(where: Location) -> Location:
+    """A place in a model that is the same in the file."""
+    return where
+
+
+def describe_in_file(
+    error: ValidationError,
+    path: Path,
+    document: Keys,
+    keys: Mapping[str, str],
+    place: Callable[[Location], Location] = as_it_stands,
+) -> str:
+    """The first mistake in one line: `file:line: field: found X: Y is expected`, and how many more there are.
+
+    `keys` has what is known there, by every word that a person may use for it. `place` says where in the file stands
+    what has that place in the model.
     """
-    first, more = first_mistake(error)
-    where = first["loc"]
-    field = ".".join(str(part) for part in where)
-    # A field that every node inherits is written under `defaults:`, and an absent one has its parent's line.
-    inherited = ("defaults", *where[2:]) if where[:1] == ("nodes",) and len(where) > 2 else where
-    line = next((lines[at] for at in (where, inherited, where[:-1], where[:-2]) if at in lines), None)
-    said = mistake_in_words(first)
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(where[-1]).replace("-", "_"), keys, 1)
-        said = f"unknown key; did you mean {keys[near[0]]!r}?" if near else "unknown key"
-    prefix = f"{path}:{line}: " if line else f"{path}: "
-    return f"{prefix}{field}: {said}{more}" if field else f"{prefix}{said}{more}"
-
-
-def first_mistake(error: ValidationError) -> tuple[Any, str]:
-    """The mistake to tell, with its place as a person knows it, and how many more there are, in words."""
-    # A misspelt key is also a missing one: the spelling is what the person can mend.
-    first, *rest = sorted(error.errors(include_url=False), key=lambda found: found["type"] != "extra_forbidden")
-    where: Location = tuple(part for part in first["loc"] if not _is_union_tag(part))
-    more = f" (and {len(rest)} more)" if len({e["loc"][:3] for e in rest}) > 1 else ""
-    return {**first, "loc": where}, more
-
-
-_OWN_WORDS = dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "keys with values are expected")
-"""Of mistakes that pydantic tells with the name of a class."""
-
-
-def mistake_in_words(mistake: Any) -> str:
-    message = _OWN_WORDS.get(mistake["type"]) or mistake["msg"].removeprefix("Value error, ")
-    if mistake["type"] == "missing":
-        return "is missing"
-    if mistake["type"] != "value_error":  # pydantic's own words begin with a capital letter; ours may with a name
-        message = message[0].lower() + message[1:]
-    return f"found {shown(mistake['input'])}: {message}" if mistake["loc"] else message
-
-
-def _is_union_tag(part: str | int) -> bool:
-    return isinstance(part, str) and (
-        part == "int" or part.startswith(("constrained", "tuple[", "function-", "lax-or"))
-    )
-
-
-def shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    found = [Mistake(place(one.where), one.text, one.unknown) for one in mistakes(error)]
+    first = found[0]
+    line = line_of(document, first.where)
+    said = str(first)
+    if first.unknown:
+        near = difflib.get_close_matches(str(first.where[-1]).replace("-", "_"), keys, 1)
+        said += f"; did you mean {keys[near[0]]!r}?" if near else ""
+    return f"{path}:{line}: {said}{and_more(found)}" if line else f"{path}: {said}{and_more(found)}"

@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, RecordNewer, StateError, StateLocked, UgroError
-from ugro.common.models import Job, JobState, NodeView, Placement
+from ugro.common.models import Job, JobState, NodeView, Owed, Placement
 from ugro.control_plane import node_watch, reconcile
 from ugro.control_plane.failure_handler.rendezvous import PATIENCE, tell, waits_to_meet
 from ugro.control_plane.job_logs import JobLogs
 from ugro.control_plane.job_steps import LEFTOVER_GRACE, JobSteps, Kind, Step, failure_in_words, running, unknown
 from ugro.control_plane.launcher import Launcher, OnCode, nothing_runs
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
-from ugro.control_plane.metadata_store.cluster_records import Owed
 from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
 from ugro.control_plane.observation import Observation
 from ugro.control_plane.observer import Observer

@@ -62,5 +62,5 @@ def kept(path: Path) -> Kept | None:
     """What was kept; None: nothing, or nothing that can be read."""
     try:
         return known_part(Kept, json.loads(path.read_bytes()))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None

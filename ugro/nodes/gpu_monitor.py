@@ -7,6 +7,7 @@ is no row is taken for a complaint. `tests/probes` shows its texts and exit code
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import time
@@ -341,7 +342,7 @@ def _word(value: str | None) -> str | None:
 
 def _number(value: str | None) -> float | None:
     match = _NUMBER.fullmatch((value or "").strip())
-    return float(match[0]) if match else None
+    return number if match and math.isfinite(number := float(match[0])) else None
 
 
 def _moment(value: str | None) -> float | None:

@@ -18,7 +18,7 @@ from ugro.control_plane.alerts.rules import Memory, Seen
 from ugro.control_plane.alerts.sender import Outcome, Sender
 from ugro.control_plane.alerts.settings import Settings, load_settings
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.records import read_record, state_errors
+from ugro.control_plane.metadata_store.records import put_aside, read_record, state_errors
 from ugro.control_plane.metadata_store.timeline import Mark, Timeline
 
 
@@ -29,7 +29,7 @@ async def send_due(store: MetadataStore, sender: Sender) -> None:
         StateError: the memory or the timeline cannot be read or written.
     """
     with contextlib.suppress(StateLocked), store.exclusive("alerts.lock", patience=0):
-        memory = _recall(store.home)
+        memory = _recall(store)
         try:
             settings = load_settings(store.home / FILE)
         except UgroError as error:
@@ -73,18 +73,21 @@ def _look(store: MetadataStore, mark: Mark, now: float) -> tuple[Seen, Mark]:
     return seen, mark
 
 
-def _recall(home: Path) -> Memory:
-    """The memory. Where it cannot be understood, what happened before it was last written counts as told."""
-    path = home / "alerts.json"
+def _recall(store: MetadataStore) -> Memory:
+    """The memory. A damaged one is put aside, and what happened before it was last written counts as told."""
+    path = store.home / "alerts.json"
     with state_errors(path):
         try:
             return read_record(Memory, path)
         except InputError:
-            return Memory(mark=Mark(at=_written_at(home / FILE)))
+            return Memory(mark=Mark(at=_written_at(store.home / FILE)))
         except RecordNewer:  # what it knows to be told, a newer UGRO tells
             raise
-        except RecordUnreadable:
-            return Memory(mark=Mark(at=_written_at(path)))
+        except RecordUnreadable as error:
+            memory = Memory(mark=Mark(at=_written_at(path)))
+            hint = f"which alerts wait is not known any more; to restore it, correct it and put it back: mv {{}} {path}"
+            store.note("", "damaged", f"{error.message}; {hint.format(put_aside(path))}")
+            return memory
 
 
 def _written_at(path: Path) -> float:

@@ -13,12 +13,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic import model_validator as validator
 
 from ugro.common.errors import InputError
-from ugro.common.fields import ENV_NAME, NAME, Line, Name, Seconds
-from ugro.common.yaml_files import describe_in_file, read_yaml
+from ugro.common.fields import ENV_NAME, NAME, Config, Line, Name, Seconds, is_given
+from ugro.common.mistakes import Misplaced
+from ugro.common.yaml_files import describe_in_file, line_of, read_yaml
 
 QUIET = 600.0
 """Seconds in which a channel is not told the same thing again, unless its rule says otherwise."""
@@ -48,11 +49,7 @@ class Kind(StrEnum):
     DONE = "done"
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Channel(_Settings):
+class Channel(Config):
     """A way to a person: an apprise URL, written here or in an environment variable."""
 
     url: SecretStr | None = None
@@ -63,7 +60,7 @@ class Channel(_Settings):
         if (self.url is None) == (self.url_env is None):
             raise ValueError("either 'url' or 'url_env' is expected")
         if self.url_env is not None and not ENV_NAME.fullmatch(self.url_env):
-            raise ValueError("the name of an environment variable is expected as 'url_env'")
+            raise Misplaced(("url_env",), "the name of an environment variable is expected")
         return self
 
     def address(self, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -77,7 +74,7 @@ class Channel(_Settings):
         return found[0].lower() if found else None
 
 
-class Rule(_Settings):
+class Rule(Config):
     """Which kinds of alerts go to which channels. With `jobs`, a pattern of names or ids, it is about jobs alone."""
 
     when: Annotated[tuple[Kind, ...], Field(min_length=1)]
@@ -105,7 +102,7 @@ class Rule(_Settings):
         return kind in self.when
 
 
-class Settings(_Settings):
+class Settings(Config):
     """All of alerts.yaml."""
 
     channels: dict[Name, Channel] = Field(default_factory=dict)
@@ -135,17 +132,17 @@ def load_settings(path: Path) -> Settings:
         AlertsError: with file, line and field; or others may read the addresses that are in it.
     """
     try:
-        document, lines = read_yaml(path, AlertsError)
+        document = read_yaml(path, AlertsError)
         channels = document.get("channels")
         for name in channels if isinstance(channels, dict) else ():
-            if not NAME.fullmatch(str(name)):  # it may be the address itself, in the wrong place
-                line = lines.get(("channels", str(name)), 1)
+            if not NAME.fullmatch(name):  # it may be the address itself, in the wrong place
+                line = line_of(document, ("channels", name))
                 raise AlertsError(f"{path}:{line}: channels: a short name is expected: 'phone: {{url: …}}'")
-        given = {key: value for key, value in (document | {"channels": _hidden(channels)}).items() if value is not None}
-        settings = Settings.model_validate(given)
+        hidden = {"channels": _hidden(channels)} if channels else {}
+        settings = Settings.model_validate(document | hidden)
     except ValidationError as error:
         keys = {key: key for model in (Settings, Channel, Rule) for key in model.model_fields}
-        raise AlertsError(_ADDRESS.sub("(hidden)", describe_in_file(error, path, lines, keys))) from None
+        raise AlertsError(_ADDRESS.sub("(hidden)", describe_in_file(error, path, document, keys))) from None
     except AlertsError as error:
         raise AlertsError(_ADDRESS.sub("(hidden)", error.message), error.hint) from None
     mode = path.stat().st_mode & 0o777
@@ -162,7 +159,7 @@ def _hidden(value: Any) -> Any:
         return {key: _hidden(each) for key, each in value.items()}
     if isinstance(value, list):
         return [_hidden(each) for each in value]
-    return _Hidden(value) if isinstance(value, str) else value
+    return _Hidden(value) if isinstance(value, str) and is_given(value) else value
 
 
 EXAMPLE = """\

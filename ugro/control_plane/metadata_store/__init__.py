@@ -6,7 +6,8 @@
                           locked (flock)
       master              this master's id
       cluster.json        TinyDB: nodes (last view of each), jobs (index of the live ones), drains, meta (with the seal
-                          of finished.jsonl); cluster.json.before: the copy before the last change
+                          of finished.jsonl), leftovers, speeds, proposals and what is undecided; cluster.json.before:
+                          the copy before the last change; cluster.json.aside: its damaged rows, one JSON line each
       finished.jsonl      index of the jobs that ended, one Summary a line
       events.jsonl        every change of every job and node (the older half in events.1.jsonl)
       links.jsonl         how fast the way from each node to each other was measured to be
@@ -33,9 +34,10 @@ folder that never had a record is passed over in silence: a submission that was 
 A record with a later schema version, or with keys that are not known, is one of a newer UGRO: it is named so and left
 as it is, nothing older is put in its place, and it stops nobody unless the job may hold something.
 
-Where `cluster.json` is broken or gone, a rebuild takes its copy, and the drains from the timeline. An archive that says
-less than when it was sealed is told by `status` and `sweep`. On a full disk, who looks goes on with what is there, and
-a tick without what it can do without (`MetadataStore.optional`).
+A damaged row of `cluster.json` counts as not there and stops nobody (`rows`); the drains are then taken from the
+timeline, and the live jobs from their folders. Where all of it is broken or gone, a rebuild takes its copy, and the
+drains from the timeline. An archive that says less than when it was sealed is told by `status` and `sweep`. On a full
+disk, who looks goes on with what is there, and a tick without what it can do without (`MetadataStore.optional`).
 """
 
 from ugro.control_plane.metadata_store.store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore

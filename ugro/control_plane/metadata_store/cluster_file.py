@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +19,39 @@ from ugro.control_plane.metadata_store.records import (
     broken,
     copy_before,
     lost,
+    put_aside,
     refuse_newer,
     replace_record,
     state_errors,
+    unparsed,
 )
-
-Tables = dict[str, dict[str, Any]]
+from ugro.control_plane.metadata_store.rows import Aside, Damaged, Tables, sift
 
 CLUSTER_VERSION = 1
 """The schema of the tables, which `meta` names. One without a number is of this version, too."""
 
 
-def read_tables(path: Path) -> Tables | None:
-    """What the file says; None: there is none, and never was.
+def read_tables(path: Path, sound: Tables | None = None) -> tuple[Tables | None, list[Damaged]]:
+    """What the file says, and which rows are damaged and left out; None: there is none, and never was.
+
+    `sound` is what it said, or was made to say, before.
 
     Raises:
-        RecordUnreadable: it is torn, not of TinyDB's form, or gone, and only its copy is there.
+        RecordUnreadable: it is torn, no object of tables, or gone, and only its copy is there.
         RecordNewer: it is of a newer UGRO.
     """
     try:
         tables = json.loads(path.read_bytes())
         _refuse_newer(path, tables)
-        _check_form(tables)
+        if not isinstance(tables, dict):
+            raise ValueError("an object of tables is expected")
+        return sift(tables, sound or {})
     except FileNotFoundError:
         if copy_before(path).exists():
             raise lost(path) from None
-        return None
+        return None, []
     except (ValueError, RecursionError) as error:
-        raise broken(path, str(error)) from None
-    return tables  # type: ignore[no-any-return]
+        raise broken(path, unparsed(path, error)) from None
 
 
 def _refuse_newer(path: Path, tables: Any) -> None:
@@ -58,20 +60,12 @@ def _refuse_newer(path: Path, tables: Any) -> None:
         refuse_newer(path, tables["meta"]["1"], CLUSTER_VERSION)
 
 
-def _check_form(tables: Any) -> None:
-    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()):
-        raise ValueError("an object of tables is expected")
-    for name, table in tables.items():
-        if not all(key.isdecimal() and isinstance(row, dict) for key, row in table.items()):
-            raise ValueError(f"numbered rows are expected in {name!r}")
-
-
 class TransactionStorage(Storage):
     """The file as it was when the transaction began; `commit` replaces it. Without a commit nothing happened."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, sound: Tables | None = None) -> None:
         self._path = Path(path)
-        self._tables = read_tables(self._path)
+        self._tables, self.damaged = read_tables(self._path, sound)
         self._dirty = False
 
     def read(self) -> Tables | None:
@@ -80,14 +74,28 @@ class TransactionStorage(Storage):
     def write(self, data: Tables) -> None:
         self._tables, self._dirty = data, True
 
-    def commit(self) -> None:
-        """Replace the file if anything changed.
+    def commit(self) -> bool:
+        """Replace the file if anything changed; damaged rows are put aside before. Returns whether any were.
 
         Raises:
             OSError: the disk is full or not writable; the old content stays.
         """
-        if self._dirty:
-            replace_record(self._path, json.dumps(self._tables))
+        if not self._dirty:
+            return False
+        Aside(self._path).add(self.damaged)
+        replace_record(self._path, json.dumps(self._tables))
+        return bool(self.damaged)
+
+
+def storage_of(db: TinyDB) -> TransactionStorage:
+    """What a transaction was read from."""
+    assert isinstance(db.storage, TransactionStorage)
+    return db.storage
+
+
+def is_damaged(db: TinyDB, table: str) -> bool:
+    """Whether rows of a table are left out."""
+    return any(row.table == table for row in storage_of(db).damaged)
 
 
 class ClusterFile:
@@ -95,17 +103,20 @@ class ClusterFile:
 
     def __init__(self, home: Path) -> None:
         self.path = home / "cluster.json"
+        self.aside = Aside(self.path)
         self._lock = home / "cluster.lock"
         self._read: tuple[tuple[int, int, int] | None, TinyDB] | None = None
+        self._sound: Tables | None = None
 
     @contextlib.contextmanager
-    def change(self) -> Iterator[TinyDB]:
-        """A transaction that is written when the block ends well."""
-        with state_errors(self.path), FileLock(self._lock), TinyDB(str(self.path), storage=TransactionStorage) as db:
+    def change(self, on_aside: Callable[[Damaged], None]) -> Iterator[TinyDB]:
+        """A transaction that is written when the block ends well. Each row that this puts aside is told."""
+        with state_errors(self.path), FileLock(self._lock), self._opened() as db:
             yield db
-            storage = db.storage
-            assert isinstance(storage, TransactionStorage)
-            storage.commit()
+            self._sound = storage_of(db).read()
+            if storage_of(db).commit():
+                for row in storage_of(db).damaged:
+                    on_aside(row)
 
     @contextlib.contextmanager
     def look(self) -> Iterator[TinyDB]:
@@ -114,8 +125,18 @@ class ClusterFile:
             found = self.path.stat() if self.path.exists() else None
             seen = found and (found.st_mtime_ns, found.st_ino, found.st_size)
             if self._read is None or self._read[0] != seen:
-                self._read = (seen, TinyDB(str(self.path), storage=TransactionStorage))
+                self._read = (seen, self._opened())
             yield self._read[1]
+
+    def _opened(self) -> TinyDB:
+        db = TinyDB(str(self.path), storage=TransactionStorage, sound=self._sound)
+        self._sound = storage_of(db).read()
+        return db
+
+    def take_back(self, db: TinyDB) -> list[str]:
+        """Put damaged rows aside, and take back those that somebody corrected since. Returns which, in words."""
+        self.aside.add(storage_of(db).damaged)
+        return self.aside.take_back(db)
 
     def mend(self) -> list[str]:
         """Take the copy of before its last change where the file cannot be used; a broken one is put aside.
@@ -134,14 +155,12 @@ class ClusterFile:
     def _put_aside(self) -> list[str]:
         if not self.path.exists():
             return []
-        aside = self.path.with_name(f"{self.path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
-        os.replace(self.path, aside)
-        return [f"the broken file is kept: {aside}"]
+        return [f"the broken file is kept: {put_aside(self.path)}"]
 
     def _take_copy(self) -> str:
         spare = copy_before(self.path)
         with contextlib.suppress(RecordUnreadable):
-            if read_tables(spare) is not None:
+            if read_tables(spare)[0] is not None:
                 write_atomic(self.path, spare.read_text(encoding="utf-8"))
                 return f"nodes, speeds and what ended jobs left are those of {clock(spare.stat().st_mtime)}: {spare}"
         spare.unlink(missing_ok=True)

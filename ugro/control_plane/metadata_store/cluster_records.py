@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationError
 from tinydb import TinyDB
 
 from ugro.common.config import NodeConfig
+from ugro.common.errors import RecordUnreadable
 from ugro.common.files import write_atomic
-from ugro.common.models import Drain, Event, Job, NodeView, Proposal, Record, Silence
+from ugro.common.models import Drain, Event, Job, NodeView, Owed, Proposal, Silence
 from ugro.common.paths import JOBS
-from ugro.control_plane.metadata_store.cluster_file import ClusterFile
-from ugro.control_plane.metadata_store.records import keys_in_words, known_part, state_errors, unknown_keys
+from ugro.control_plane.metadata_store.cluster_file import ClusterFile, is_damaged, storage_of
+from ugro.control_plane.metadata_store.records import keys_in_words, known_part, state_errors
+from ugro.control_plane.metadata_store.rows import Damaged, NodeRow, newer_keys
 from ugro.control_plane.metadata_store.timeline import Timeline
 
-
-class Owed(Record):
-    """A job's folder on a node that is to be removed once the node answers, as the node was reached then."""
-
-    job: str
-    uid: str
-    config: NodeConfig
+_MASTER_ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
 class ClusterRecords:
@@ -52,8 +47,13 @@ class ClusterRecords:
     def _change(self) -> Iterator[TinyDB]:
         """A transaction on cluster.json."""
         self._make_home()
-        with self._cluster.change() as db:
+        with self._cluster.change(self._note_aside) as db:
+            if is_damaged(db, "drains"):
+                self._drains_as_told(db)
             yield db
+
+    def _note_aside(self, row: Damaged) -> None:
+        self.note("", "damaged", f"{self._cluster.path}: {row}; it is kept in {self._cluster.aside.path}")
 
     def note(self, node: str, kind: str, message: str, job: str = "") -> None:
         """Add an event about a node, or of a job there that is no change of its record."""
@@ -75,13 +75,13 @@ class ClusterRecords:
                     os.link(fresh, path)
                 fresh.unlink()
             since = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(path.stat().st_mtime))
-            return f"{path.read_text().split()[0]} {psutil.Process().username()}@{socket.gethostname()} since {since}"
+            return f"{_id_in(path)} {psutil.Process().username()}@{socket.gethostname()} since {since}"
 
     def known_master(self) -> str:
         """This master's id, or nothing when it has none yet; nothing is written."""
         path = self.home / "master"
         with state_errors(path):
-            return path.read_text().split()[0] if path.exists() else ""
+            return _id_in(path) if path.exists() else ""
 
     # --- nodes -------------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class ClusterRecords:
         """
         with self._change() as db:
             table = db.table("nodes")
-            rows = {str(row["name"]): dict(row) for row in table.all() if "name" in row}
+            rows = {str(row["name"]): dict(row) for row in table.all()}
             for config in configs:
                 rows.setdefault(config.name, {"name": config.name})["config"] = config.model_dump(mode="json")
             for view in views:
@@ -110,17 +110,14 @@ class ClusterRecords:
             table.truncate()
             table.insert_multiple(rows.values())
 
-    def _node_rows(self) -> dict[str, Any]:
+    def _node_rows(self) -> dict[str, NodeRow]:
         with self._cluster.look() as db:
-            return {str(row.get("name")): dict(row) for row in db.table("nodes").all()}
+            rows = [known_part(NodeRow, dict(row)) for row in db.table("nodes").all()]
+        return {row.name: row for row in rows}
 
     def remembered_nodes(self) -> dict[str, NodeView]:
         """What each node said last."""
-        views = {}
-        for name, row in self._node_rows().items():
-            with contextlib.suppress(ValidationError):
-                views[name] = known_part(NodeView, row.get("view"))
-        return views
+        return {name: row.view for name, row in self._node_rows().items() if row.view}
 
     def remembered_node(self, name: str) -> NodeView | None:
         """What a node said last, or None."""
@@ -128,20 +125,15 @@ class ClusterRecords:
 
     def remembered_configs(self) -> dict[str, NodeConfig]:
         """How each node was reached last, also those that left the inventory since."""
-        configs = {}
-        for name, row in self._node_rows().items():
-            with contextlib.suppress(ValidationError):
-                configs[name] = known_part(NodeConfig, row.get("config"))
-        return configs
+        return {name: row.config for name, row in self._node_rows().items() if row.config}
 
     def known_gpus(self) -> dict[str, dict[str, str]]:
         """The GPUs each node ever showed: UUID and name."""
-        return {name: dict(row.get("gpus", {})) for name, row in self._node_rows().items()}
+        return {name: row.gpus for name, row in self._node_rows().items()}
 
     def silences(self) -> dict[str, Silence]:
         """The nodes that did not answer at the last look."""
-        rows = self._node_rows().items()
-        return {name: known_part(Silence, row["silence"]) for name, row in rows if row.get("silence")}
+        return {name: row.silence for name, row in self._node_rows().items() if row.silence}
 
     # --- drains ------------------------------------------------------------------------------------------------------
 
@@ -164,14 +156,16 @@ class ClusterRecords:
     def drains(self) -> dict[str, Drain]:
         """The nodes that get no new jobs."""
         with self._cluster.look() as db:
-            drains = _drains(db)
-            return drains if has_index(db) else drains_told(drains, self._timeline.of_cluster())
+            drains, certain = _drains(db), has_index(db) and not is_damaged(db, "drains")
+        return drains if certain else drains_told(drains, self._timeline.of_cluster())
 
     def _drains_as_told(self, db: TinyDB) -> None:
         """Take the drains from the timeline, where `cluster.json` is new or an older copy."""
-        drains = drains_told(_drains(db), self._timeline.of_cluster())
-        db.table("drains").truncate()
-        db.table("drains").insert_multiple(drain.model_dump() for drain in drains.values())
+        known = _drains(db)
+        told = drains_told(known, self._timeline.of_cluster())
+        changed = {node for node in {*known, *told} if known.get(node) != told.get(node)}
+        db.table("drains").remove(lambda row: row.get("node") in changed)
+        db.table("drains").insert_multiple(told[node].model_dump() for node in told if node in changed)
 
     # --- failures to decide about ------------------------------------------------------------------------------------
 
@@ -258,29 +252,18 @@ class ClusterRecords:
             table.insert({"uuid": uuid, "name": name, "speed": speed})
 
 
+def _id_in(path: Path) -> str:
+    words = path.read_text(encoding="utf-8", errors="replace").split()
+    if not words or not _MASTER_ID.fullmatch(words[0]):
+        hint = f"put its line back, or let this be a new master (`ugro launch --takeover` takes its nodes): rm {path}"
+        raise RecordUnreadable(path, f"{path} is not a valid record: the id of this master is expected", hint)
+    return words[0]
+
+
 def newer_rows(db: TinyDB) -> list[str]:
     """The tables in which a newer UGRO keeps what is not known here, with the keys, in words."""
-    found = []
-    for table, column, model in _ROWS:
-        unknown: dict[tuple[str | int, ...], None] = {}
-        for row in db.table(table).all():
-            try:
-                model.model_validate((row.get(column) or None) if column else dict(row))
-            except ValidationError as error:
-                unknown |= dict.fromkeys(unknown_keys(error))
-        if unknown:
-            found.append(f"{column or table}: {keys_in_words(unknown)}")
-    return found
-
-
-_ROWS: tuple[tuple[str, str, type[Record]], ...] = (
-    ("nodes", "view", NodeView),
-    ("nodes", "silence", Silence),
-    ("drains", "", Drain),
-    ("proposals", "", Proposal),
-    ("removals", "", Owed),
-)
-"""Table, column (none: the whole row), and what stands there."""
+    tables = storage_of(db).read() or {}
+    return [f"{table}: {keys_in_words(keys)}" for table, keys in newer_keys(tables).items()]
 
 
 def has_index(db: TinyDB) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError
 from ugro.common.files import FULL, FULL_HINT, write_atomic
+from ugro.common.mistakes import first_mistake
 from ugro.common.models import SCHEMA_VERSION, Job
 from ugro.common.text import clock, printable, some
 
@@ -79,6 +81,13 @@ def replace_record(path: Path, text: str) -> None:
     write_atomic(path, text)
 
 
+def put_aside(path: Path) -> Path:
+    """Rename a file that cannot be used, so that it is kept. Returns where it is now. Raises OSError."""
+    aside = path.with_name(f"{path.name}.broken-{time.strftime('%Y%m%d-%H%M%S')}")
+    os.replace(path, aside)
+    return aside
+
+
 def read_record(model: type[Model], path: Path) -> Model:
     """A record from its file.
 
@@ -95,6 +104,7 @@ def read_record(model: type[Model], path: Path) -> Model:
             if not isinstance(record, Job) or record.schema_version == SCHEMA_VERSION:
                 return record
         fields = json.loads(text)
+        json.dumps(fields, ensure_ascii=False).encode()  # half a character that is escaped could not be written again
         refuse_newer(path, fields, own_version(model))
         return model.model_validate(migrated(fields) if model is Job else fields)
     except FileNotFoundError:
@@ -104,10 +114,9 @@ def read_record(model: type[Model], path: Path) -> Model:
     except ValidationError as error:
         if _is_known_but_for_keys(model, fields):
             raise RecordNewer(path, keys_in_words(unknown_keys(error)), fields) from None
-        first = error.errors()[0]
-        raise broken(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")) from None
+        raise broken(path, str(first_mistake(error))) from None
     except (ValueError, RecursionError) as error:
-        raise broken(path, str(error) if text_is_there(path) else "it is empty") from None
+        raise broken(path, unparsed(path, error)) from None
 
 
 def own_version(model: type[BaseModel]) -> int:
@@ -169,9 +178,21 @@ def _remove(fields: Any, place: Sequence[str | int]) -> None:
         del fields[key]
 
 
-def text_is_there(path: Path) -> bool:
-    """Whether a file has any content."""
-    return path.stat().st_size > 0
+def unparsed(path: Path, error: ValueError | RecursionError) -> str:
+    """Why a file's text could not be parsed, in words."""
+    if path.stat().st_size == 0:
+        return "it is empty"
+    match error:
+        case json.JSONDecodeError():
+            return f"no JSON at line {error.lineno}, column {error.colno}"
+        case UnicodeDecodeError():
+            return f"no UTF-8 text at byte {error.start}"
+        case UnicodeEncodeError():
+            return "text that is no Unicode"
+        case RecursionError():
+            return "it is nested too deeply"
+        case _:
+            return str(error)
 
 
 def migrated(fields: Any) -> Any:
@@ -241,7 +262,11 @@ def _of_line(line: bytes, model: type[Model]) -> Model | None:
     try:
         return model.model_validate_json(line)
     except ValidationError as error:
-        return known_part(model, json.loads(line)) if unknown_keys(error) else None
+        if not unknown_keys(error):
+            return None
+    with contextlib.suppress(ValueError, RecursionError):  # a number of thousands of digits, say
+        return known_part(model, json.loads(line))
+    return None
 
 
 def rewritten(path: Path, records: Iterable[BaseModel], model: type[BaseModel]) -> str:

@@ -103,7 +103,7 @@ def _remove_noted(note: Path, folders: Sequence[Path]) -> None:
 def pruned_at(store: MetadataStore, job_id: str) -> str | None:
     """When a job's logs were removed, in words; None: they were not."""
     path = store.files(job_id).pruned
-    return path.read_text().strip() if path.exists() else None
+    return path.read_text(errors="replace").strip() if path.exists() else None
 
 
 def require_code(store: MetadataStore, job: Job) -> None:

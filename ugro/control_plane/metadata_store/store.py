@@ -24,7 +24,7 @@ from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable
 from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store.archive import Archive
-from ugro.control_plane.metadata_store.cluster_file import CLUSTER_VERSION
+from ugro.control_plane.metadata_store.cluster_file import CLUSTER_VERSION, is_damaged, storage_of
 from ugro.control_plane.metadata_store.cluster_records import ClusterRecords, has_index, newer_rows
 from ugro.control_plane.metadata_store.job_folders import JobFolders, number_of
 from ugro.control_plane.metadata_store.records import (
@@ -342,8 +342,8 @@ class MetadataStore(ClusterRecords, JobFolders):
     def _index(self) -> set[str] | None:
         """The ids in the index of the live jobs; None: this state directory has none yet."""
         with self._cluster.look() as db:
-            names = [str(row.get("id")) for row in db.table("jobs").all()] if has_index(db) else None
-        return None if names is None else set(filter(JOB_ID.fullmatch, names))
+            certain = has_index(db) and not is_damaged(db, "jobs")
+            return {str(row["id"]) for row in db.table("jobs").all()} if certain else None
 
     def _known_job(self, job_id: str) -> Job | None:
         found = super()._known_job(job_id)
@@ -394,10 +394,11 @@ class MetadataStore(ClusterRecords, JobFolders):
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[TinyDB]:
-        """A transaction on cluster.json; a state directory without an index gets it first."""
+        """A transaction on cluster.json; a state directory without an index, or with a damaged one, gets it first."""
         with super()._change() as db:
             if not has_index(db):
                 self._drains_as_told(db)
+            if not has_index(db) or is_damaged(db, "jobs"):
                 self._index_anew(db)
             yield db
 
@@ -417,12 +418,13 @@ class MetadataStore(ClusterRecords, JobFolders):
         """What is wrong with the indexes and stops nobody: lists of ended jobs may lack some."""
         with self._cluster.look() as db:
             newer = [RecordNewer(self._cluster.path, words, {}) for words in newer_rows(db)]
-            return [*self._archive_damage(db), *newer]
+            with state_errors(self._cluster.path):
+                damaged = self._cluster.aside.problems(storage_of(db).damaged)
+            return [*self._archive_damage(db), *newer, *damaged]
 
     def _archive_damage(self, db: TinyDB) -> list[StateError]:
         meta = db.table("meta").get(doc_id=1)
-        seal = meta.get("archive") if isinstance(meta, dict) else None
-        return self._archive.damage(seal) if seal else []
+        return self._archive.damage(meta["archive"]) if isinstance(meta, dict) and meta.get("archive") else []
 
     def _index_anew(self, db: TinyDB) -> Indexed:
         unreadable: list[RecordUnreadable] = []
@@ -454,16 +456,21 @@ class MetadataStore(ClusterRecords, JobFolders):
         """Make both indexes anew from the jobs' folders.
 
         A `cluster.json` that cannot be read is put aside first, and its copy of before its last change is taken; which
-        nodes are drained is taken from the timeline, which knows that change, too.
+        nodes are drained is taken from the timeline, which knows that change, too. Damaged rows are put aside, and of
+        those that were, the ones that somebody corrected since are taken back.
         """
         self._make_home()
         mended = self._cluster.mend()
         with super()._change() as db:
+            mended += self._cluster.take_back(db)
             if mended or not has_index(db):
                 self._drains_as_told(db)
             drained = ", ".join(f"{row['node']} ({row['reason']})" for row in db.table("drains").all()) or "no node"
             mended += [f"drained, as the timeline says: {drained}"] if mended else []
-            return self._index_anew(db)._replace(mended=mended)
+            indexed = self._index_anew(db)._replace(mended=mended)
+        with state_errors(self._cluster.path):
+            self._cluster.aside.keep_damaged()
+        return indexed
 
 
 def with_requests(job: Job, before: Job) -> Job:

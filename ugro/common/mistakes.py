@@ -1,0 +1,107 @@
+"""Validation errors in UGRO's own words: nothing of what pydantic says of them reaches people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+Location = tuple[str | int, ...]
+"""The keys and indexes that lead to a value."""
+
+MAPPING = "keys with values are expected"
+LONGEST = 60
+"""Characters of a value that a message shows."""
+
+
+class Misplaced(ValueError):
+    """A mistake that only a whole mapping shows, and that is mended at one of the places in it."""
+
+    def __init__(self, where: Location, message: str) -> None:
+        super().__init__(message)
+        self.where = where
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One mistake: its place, and what was found and is expected there."""
+
+    where: Location
+    text: str
+    unknown: bool = False
+
+    def __str__(self) -> str:
+        return f"{field}: {self.text}" if (field := dotted(self.where)) else self.text
+
+
+def mistakes(error: ValidationError) -> list[Mistake]:
+    """All mistakes, unknown keys first: a misspelt key is also a missing one, and the spelling is to be mended."""
+    found = [_mistake(one) for one in error.errors(include_url=False)]
+    return sorted(found, key=lambda mistake: not mistake.unknown)
+
+
+def first_mistake(error: ValidationError) -> Mistake:
+    """The mistake to report where one is enough."""
+    return mistakes(error)[0]
+
+
+def and_more(found: list[Mistake]) -> str:
+    """How many other places than the first one have a mistake, for the end of a message."""
+    others = {mistake.where[:3] for mistake in found} - {found[0].where[:3]}
+    return f" (and {len(others)} more)" if others else ""
+
+
+def dotted(where: Location) -> str:
+    """A place as people write it: `nodes.gpu1.port`."""
+    return ".".join(map(str, where))
+
+
+def shown(value: object) -> str:
+    """A value for a message, in quotes where it is text."""
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "…"
+
+
+def _mistake(one: Any) -> Mistake:
+    where: Location = tuple(part for part in one["loc"] if part != "[key]")
+    kind, details = one["type"], one.get("ctx", {})
+    if kind == "missing":
+        return Mistake(where, "is missing")
+    if kind == "extra_forbidden":
+        return Mistake(where, "unknown key", unknown=True)
+    cause = details.get("error")
+    if isinstance(cause, Misplaced):
+        return Mistake((*where, *cause.where), str(cause))
+    expected = str(cause) if kind == "value_error" else _expected(kind, details)
+    return Mistake(where, f"found {shown(one['input'])}: {expected}" if where else expected)
+
+
+_KINDS = {
+    "int": "a whole number is expected",
+    "float": "a number is expected",
+    "finite": "a number is expected",
+    "bool": "true or false is expected",
+    "string": "text is expected",
+    "tuple": "a list is expected, such as [a, b]",
+    "list": "a list is expected, such as [a, b]",
+    "dict": MAPPING,
+    "model": MAPPING,
+    "json": "JSON is expected",
+}
+"""By the first word of pydantic's name of a mistake."""
+
+
+def _expected(kind: str, details: Mapping[str, Any]) -> str:
+    match kind:
+        case "greater_than_equal":
+            return f"at least {details['ge']} is expected"
+        case "less_than_equal":
+            return f"at most {details['le']} is expected"
+        case "too_short":
+            return f"at least {details['min_length']} is expected"
+        case "literal_error" | "enum":
+            return f"{details['expected']} is expected"
+        case _:
+            return _KINDS.get(kind.partition("_")[0], "another kind of value is expected")
