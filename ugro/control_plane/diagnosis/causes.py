@@ -137,7 +137,7 @@ CAUSES = {
         "the job could not be started", "see what is missing on the node: the command, the image, the resources", False
     ),
     "time_limit": Advice(
-        "the time limit was reached", "resume from the last checkpoint with more time: ugro resume JOB --time 4h", False
+        "the time limit was reached", "resume from the last checkpoint with more time: add --time 4h, say", False
     ),
     "cancelled": Advice("somebody ended it", "nothing is wrong; resume it when you like", True),
     "hang": Advice(
