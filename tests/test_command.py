@@ -58,7 +58,7 @@ def test_a_file_names_a_module_or_a_program(project: Path) -> None:
     assert read("script: /usr/bin/env\nno_python: true\nargs: [ls]\n").command[:2] == ("--no-python", "/usr/bin/env")
     for text, said in (
         ("module: pkg.train\nscript: a.py\n", "either a 'script' or a 'module' is expected"),
-        ("module: pkg.train\nno_python: true\n", "no_python: found True: Python runs a module"),
+        ("module: pkg.train\nno_python: true\n", "no_python: found .true.: Python runs a module"),
         ("module: pkg/train.py\n", "the name of a module is expected, as in pkg.train"),
         ("module: train.py\n", "the name of a module is expected"),
         ("script: ../run.sh\nno_python: true\n", "a path inside the working directory is expected"),

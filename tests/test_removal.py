@@ -15,14 +15,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 from code_folders import plant
 
 from ugro.cli.main import cli
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import InputError, NodeRefused
+from ugro.common.errors import Declined, InputError, NodeRefused
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, CodeVersion, Job, JobState, NodeShare, Placement, Summary
 from ugro.control_plane import removal
@@ -565,7 +564,7 @@ def test_rm_asks_and_names_what_could_be_resumed(ugro: Ugro, home: Path, monkeyp
     assert "complete checkpoints: step 20" in refused.stderr
     assert (home / ".ugro/jobs" / saved.id / "code/checkpoint-20.pt").exists()
     monkeypatch.setattr("ugro.cli.remove.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
-    assert isinstance(ugro("rm", saved.id, typed="y\nn\n").exception, click.Abort)
+    assert isinstance(ugro("rm", saved.id, typed="y\nn\n").exception, Declined)
     assert MetadataStore(home / "state").job(saved.id) == saved
     told = ugro("rm", saved.id, "--yes", "--with-checkpoints", "--json")
     [document] = json.loads(told.stdout)["removed"]
