@@ -33,9 +33,9 @@ from benchmarks.report import Row, in_ms, program, timed
 from ugro.common.config import Inventory
 from ugro.common.job_spec import job_spec
 from ugro.common.paths import RunPaths
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.submission import choose_code, submit
+from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.nodes.process_manager import Launch, torchrun_command
 from ugro.nodes.scripts.prepare import free_port

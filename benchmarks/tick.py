@@ -19,12 +19,12 @@ from ugro.common.errors import NodeError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, JobState, NodeView
-from ugro.control_plane.backfill import Queue, Running, Waiting
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.queue import read_queue
 from ugro.control_plane.resource_manager.governor import Offer, Slot
-from ugro.control_plane.scheduler import schedule
+from ugro.control_plane.scheduler.backfill import Queue, Running, Waiting
+from ugro.control_plane.scheduler.queue import read_queue
+from ugro.control_plane.scheduler.scheduling import schedule
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
 

@@ -24,12 +24,29 @@ from click.testing import CliRunner
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.models import CodeVersion, Event, Gpu, Job, NodeView, Silence
-from ugro.control_plane.alerts import rules, sender
-from ugro.control_plane.alerts.courier import Courier
-from ugro.control_plane.alerts.rounds import send_due
-from ugro.control_plane.alerts.rules import Memory, Message, Notification, Seen, decide, due, failed, notification, sent
-from ugro.control_plane.alerts.sender import Sender
-from ugro.control_plane.alerts.settings import EXAMPLE, AlertsError, Channel, Kind, Settings, load_settings
+from ugro.control_plane.failure_handler.alerts import rules, sender
+from ugro.control_plane.failure_handler.alerts.courier import Courier
+from ugro.control_plane.failure_handler.alerts.rounds import send_due
+from ugro.control_plane.failure_handler.alerts.rules import (
+    Memory,
+    Message,
+    Notification,
+    Seen,
+    decide,
+    due,
+    failed,
+    notification,
+    sent,
+)
+from ugro.control_plane.failure_handler.alerts.sender import Sender
+from ugro.control_plane.failure_handler.alerts.settings import (
+    EXAMPLE,
+    AlertsError,
+    Channel,
+    Kind,
+    Settings,
+    load_settings,
+)
 from ugro.control_plane.metadata_store import MetadataStore, timeline
 from ugro.control_plane.metadata_store.timeline import Mark, Timeline
 
@@ -452,9 +469,9 @@ async def test_a_channel_that_hangs_gets_no_second_thread(mute: str) -> None:
 def test_a_server_that_answers_for_ever_keeps_no_command_from_ending(tmp_path: Path) -> None:
     code = """
 import asyncio, sys
-from ugro.control_plane.alerts.rules import Notification
-from ugro.control_plane.alerts.sender import Sender
-from ugro.control_plane.alerts.settings import Channel
+from ugro.control_plane.failure_handler.alerts.rules import Notification
+from ugro.control_plane.failure_handler.alerts.sender import Sender
+from ugro.control_plane.failure_handler.alerts.settings import Channel
 channels = {"a": Channel(url=sys.argv[1])}
 print(asyncio.run(Sender().send(channels, {"a": Notification("t", "b", True)}, within=0.5)))
 """
@@ -598,13 +615,13 @@ def test_without_alerts_yaml_nothing_is_imported_or_written(home: Path) -> None:
     code = """
 import asyncio, sys
 from pathlib import Path
-from ugro.control_plane.alerts.courier import Courier
+from ugro.control_plane.failure_handler.alerts.courier import Courier
 from ugro.control_plane.metadata_store import MetadataStore
 async def main():
     async with Courier(MetadataStore(Path(sys.argv[1]))) as courier:
         courier.begin()
 asyncio.run(main())
-print([name for name in sys.modules if name in ("apprise", "ugro.control_plane.alerts.rules")])
+print([name for name in sys.modules if name in ("apprise", "ugro.control_plane.failure_handler.alerts.rules")])
 """
     done = subprocess.run([sys.executable, "-c", code, str(home)], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n" and list(home.iterdir()) == []

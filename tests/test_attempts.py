@@ -15,9 +15,9 @@ from test_queue_commands import Master
 
 from ugro.common.errors import InputError
 from ugro.common.models import Attempt, Checkpoint, FirstFailure, Job, JobState, NodeShare, Place, Placement, Rank
-from ugro.control_plane.attempts import attempts, begins, in_attempt, missing_logs, next_after
-from ugro.control_plane.failure_handler.recovery import next_attempt
+from ugro.control_plane.failure_handler.recovery.next_attempt import next_attempt
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.scheduler.attempts import attempts, begins, in_attempt, missing_logs, next_after
 
 FAILURE = FirstFailure(rank=1, node="here", exit_code=1, cause="python_exception", message="ValueError: no batch")
 CHECKPOINT = Checkpoint(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import MeasuredLink, Placement
-from ugro.control_plane.resource_manager.balancer import FASTER, Room, choose, link_rates
 from ugro.control_plane.resource_manager.governor import Offer, Slot, placement_keys
+from ugro.control_plane.scheduler.allocator import FASTER, Room, choose, link_rates
 
 
 def spec(**fields: object) -> JobSpec:

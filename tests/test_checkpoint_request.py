@@ -23,8 +23,8 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_INPUT, EXIT_JOB_FAILED, InputError, NodeRefused
 from ugro.common.models import Checkpoint, CodeVersion, Job, JobState, Place, Wish
 from ugro.common.paths import RunPaths
-from ugro.control_plane.checkpoint_store import newest_since
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.checkpoint_store import newest_since
 from ugro.nodes.save_request import AskedRank, ask, withdraw
 from ugro.nodes.transport import LocalTransport
 from ugro.nodes.transport import Outcome as Ran

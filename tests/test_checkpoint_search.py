@@ -18,9 +18,9 @@ from code_folders import plant
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.models import Checkpoint, FoundCheckpoint
-from ugro.control_plane.checkpoint_store.gathering import gather, newest_whole
-from ugro.control_plane.checkpoint_store.lineage import Run
-from ugro.control_plane.checkpoint_store.parts import lacking, ranks_in
+from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
+from ugro.control_plane.metadata_store.checkpoint_store.lineage import Run
+from ugro.control_plane.metadata_store.checkpoint_store.parts import lacking, ranks_in
 from ugro.nodes import checkpoints
 from ugro.nodes.scripts.rank import own_checkpoint
 from ugro.nodes.transport import LocalTransport

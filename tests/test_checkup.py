@@ -11,9 +11,9 @@ import pytest
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused, Unreachable
 from ugro.common.models import Gpu, GpuProcess, NodeView
-from ugro.control_plane.checkup import Finding, Level, Report, judge, judge_state
-from ugro.control_plane.checkup.software import compare_gpus, fits
-from ugro.control_plane.network_report import Facts, hung, idle_gpus, last_words, slow_links
+from ugro.control_plane.preflight import Finding, Level, Report, judge, judge_state
+from ugro.control_plane.preflight.network_report import Facts, hung, idle_gpus, last_words, slow_links
+from ugro.control_plane.preflight.software import compare_gpus, fits
 from ugro.nodes.checkup import Clock, NodeReport, PythonFacts, Way, clock_sample
 from ugro.nodes.machine import Machine, Power, parse_machine
 

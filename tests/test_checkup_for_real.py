@@ -17,12 +17,11 @@ import psutil
 import pytest
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.control_plane import network_check
-from ugro.control_plane.checkup import Level
-from ugro.control_plane.launcher import Launcher
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.network_check import check_network
-from ugro.control_plane.network_report import NetworkReport
+from ugro.control_plane.preflight import Level, network_trial
+from ugro.control_plane.preflight.network_report import NetworkReport
+from ugro.control_plane.preflight.network_trial import check_network
+from ugro.control_plane.scheduler.launcher import Launcher
 from ugro.nodes.checkup import NodeReport, examine, sample_clock
 from ugro.nodes.machine import ask_machine, parse_machine
 from ugro.nodes.pool import Pool
@@ -237,7 +236,7 @@ async def trial(inventory: Inventory, home: Path) -> NetworkReport:
 
 
 def replace_program(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    monkeypatch.setattr(network_check, "load", lambda _: text)
+    monkeypatch.setattr(network_trial, "load", lambda _: text)
 
 
 async def test_two_nodes(pair: Inventory, home: Path) -> None:
@@ -266,7 +265,7 @@ async def test_a_rank_that_fails(pair: Inventory, home: Path, monkeypatch: pytes
 
 
 async def test_a_rank_that_hangs(pair: Inventory, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network_check, "LIMIT", 12.0)
+    monkeypatch.setattr(network_trial, "LIMIT", 12.0)
     replace_program(
         monkeypatch,
         "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 from ugro.cli.main import cli
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec, job_spec, load_job_spec
-from ugro.control_plane.command import require_source, source_text
-from ugro.control_plane.history import run_of
-from ugro.control_plane.launch_line import Foreign, translated
-from ugro.control_plane.submission import choose_code
+from ugro.control_plane.metadata_store.history import run_of
+from ugro.control_plane.scheduler.command import require_source, source_text
+from ugro.control_plane.scheduler.launch_line import Foreign, translated
+from ugro.control_plane.scheduler.submission import choose_code
 from ugro.nodes import scripts
 
 RANK = Path(scripts.__file__).parent / "rank.py"

@@ -16,8 +16,8 @@ import pytest
 
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Drain, JobState, Wish
-from ugro.control_plane.accepted import STATES
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.scheduler.accepted import STATES
 
 BIN = Path(sys.executable).parent
 INVENTORY = """\

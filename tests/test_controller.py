@@ -20,15 +20,15 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeRefused, RecordUnreadable, StateError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Drain, FirstFailure, GpuLook, GpuSample, Job, JobState, Owed, Wish
-from ugro.control_plane import reconcile
-from ugro.control_plane.controller import Controller
-from ugro.control_plane.launcher import nothing_runs
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore, gpu_history, job_folders
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
-from ugro.control_plane.queue import read_queue
 from ugro.control_plane.resource_manager import monitor
-from ugro.control_plane.scheduler import why
-from ugro.control_plane.submission import choose_code, submit
+from ugro.control_plane.scheduler import tracker
+from ugro.control_plane.scheduler.launcher import nothing_runs
+from ugro.control_plane.scheduler.queue import read_queue
+from ugro.control_plane.scheduler.scheduling import why
+from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes import log_streamer
 from ugro.nodes.pool import Pool
 from ugro.nodes.scripts import load
@@ -174,7 +174,7 @@ async def test_a_job_never_ends_before_it_began_whatever_the_clocks_say(
 ) -> None:
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     started = bed.store.job(job.id).started_at
-    monkeypatch.setattr(reconcile, "end_of_ranks", lambda ranks, clock_offsets: 1000.0)
+    monkeypatch.setattr(tracker, "end_of_ranks", lambda ranks, clock_offsets: 1000.0)
     ended = await cancel(bed, job)
     assert ended.ended_at == ended.started_at == started
 

@@ -38,16 +38,16 @@ from ugro.common.models import (
     Silence,
 )
 from ugro.common.text import clock, moment
-from ugro.control_plane.alerts.rounds import send_due
-from ugro.control_plane.alerts.sender import Sender
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.failure_handler.alerts.rounds import send_due
+from ugro.control_plane.failure_handler.alerts.sender import Sender
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.metadata_store.links import Links
 from ugro.control_plane.metadata_store.rows import ROWS
-from ugro.control_plane.observation import last_look
-from ugro.control_plane.queue import read_queue
-from ugro.control_plane.scheduler import placement_when_idle, why
+from ugro.control_plane.resource_manager.observation import last_look
+from ugro.control_plane.scheduler.queue import read_queue
+from ugro.control_plane.scheduler.scheduling import placement_when_idle, why
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import LocalTransport, Outcome
 

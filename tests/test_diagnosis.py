@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ugro.control_plane.diagnosis import diagnose
-from ugro.control_plane.evidence import TAIL_BYTES, node_log, rank_log
+from ugro.control_plane.metadata_store.log_ends import TAIL_BYTES, node_log, rank_log
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "t.py", line 3, in <module>\n    main()\n'
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from ugro.cli.estimate import estimate
 from ugro.common.errors import InputError
 from ugro.common.models import Gpu, NodeView
-from ugro.control_plane.history import run_key
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.resource_manager.predictor import PastRun
+from ugro.control_plane.metadata_store.history import run_key
+from ugro.control_plane.resource_manager.predictor.fit import PastRun
 
 
 @pytest.fixture(autouse=True)

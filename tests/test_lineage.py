@@ -19,9 +19,9 @@ from ugro.common.models import (
     NodeShare,
     Placement,
 )
-from ugro.control_plane.checkpoint_store import copies, newest_since, newest_whole, with_copies
-from ugro.control_plane.checkpoint_store.gathering import gather
-from ugro.control_plane.checkpoint_store.lineage import Position, lineage, runs_of, writer
+from ugro.control_plane.metadata_store.checkpoint_store import copies, newest_since, newest_whole, with_copies
+from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather
+from ugro.control_plane.metadata_store.checkpoint_store.lineage import Position, lineage, runs_of, writer
 
 CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
 Began = tuple[int, int] | None

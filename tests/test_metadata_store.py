@@ -23,9 +23,9 @@ from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateE
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeView
-from ugro.control_plane.failure_handler import watch
 from ugro.control_plane.failure_handler.handler import FailureHandler
-from ugro.control_plane.failure_handler.sights import Memory
+from ugro.control_plane.failure_handler.watchdog import watch
+from ugro.control_plane.failure_handler.watchdog.sights import Memory
 from ugro.control_plane.metadata_store import MetadataStore, cluster_file, retention, timeline
 from ugro.control_plane.metadata_store import store as store_module
 from ugro.control_plane.metadata_store.records import pass_over, replace_record, stop_where_held

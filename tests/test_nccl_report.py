@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ugro.common.models import Rank
-from ugro.control_plane.failure_handler.nccl_report import Difference, difference
+from ugro.control_plane.failure_handler.watchdog.nccl_report import Difference, difference
 
 HEAD = """\
 NCCL version 2.28.9 compiled with CUDA 13.0

@@ -10,9 +10,14 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyChanged, NodeError, Unreachable
 from ugro.common.models import NodeView, Silence
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
-from ugro.control_plane.observation import FRESH_SECONDS, fresh_or_remembered, last_look, seen_by_resident
-from ugro.control_plane.queue import read_offers
 from ugro.control_plane.resource_manager.monitor import silences
+from ugro.control_plane.resource_manager.observation import (
+    FRESH_SECONDS,
+    fresh_or_remembered,
+    last_look,
+    seen_by_resident,
+)
+from ugro.control_plane.scheduler.queue import read_offers
 
 NOW = 1000.0
 NODES = {name: NodeConfig(name=name, address=f"10.0.0.{number}") for number, name in enumerate(("gpu1", "gpu2"))}

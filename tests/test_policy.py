@@ -15,8 +15,8 @@ from ugro.common.job_spec import FailurePolicy, JobSpec
 from ugro.common.models import Attempt, Change, Checkpoint, CodeVersion, Drain, FirstFailure, Job, JobState, Wish
 from ugro.control_plane.diagnosis import causes
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
-from ugro.control_plane.failure_handler.policy import decide, trouble
-from ugro.control_plane.failure_handler.sights import Memory
+from ugro.control_plane.failure_handler.retry import decide, trouble
+from ugro.control_plane.failure_handler.watchdog.sights import Memory
 
 SMALLER = (Change(name="--batch", before="2", after="1"),)
 

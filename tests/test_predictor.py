@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ugro.control_plane.resource_manager.known_models import Architecture, architecture, parameter_count
-from ugro.control_plane.resource_manager.predictor import (
+from ugro.control_plane.resource_manager.predictor.fit import (
     Estimate,
     Fit,
     PastRun,
@@ -24,7 +23,8 @@ from ugro.control_plane.resource_manager.predictor import (
     predict,
     read_workload,
 )
-from ugro.control_plane.resource_manager.workload import METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
+from ugro.control_plane.resource_manager.predictor.known_models import Architecture, architecture, parameter_count
+from ugro.control_plane.resource_manager.predictor.workload import METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
 
 GIB = 1024
 BILLION = Workload(parameters=2**30, batch=1, sequence=512)

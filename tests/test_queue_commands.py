@@ -23,7 +23,7 @@ from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeShare, Placement, Wish
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 
 INVENTORY = "nodes:\n  here: {address: 127.0.0.1, local: true, base_dir: BASE}\n"

@@ -8,8 +8,8 @@ import pytest
 
 from ugro.common.errors import NodeError, Unreachable
 from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, JobState, NodeShare, NodeView, Placement, RankState
-from ugro.control_plane.blame import first_failure
-from ugro.control_plane.reconcile import (
+from ugro.control_plane.failure_handler.blame import first_failure
+from ugro.control_plane.scheduler.tracker import (
     Phase,
     Runs,
     assess,

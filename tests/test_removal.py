@@ -24,10 +24,9 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Declined, InputError, NodeRefused
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, CodeVersion, Job, JobState, NodeShare, Placement, Summary
-from ugro.control_plane import removal
-from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store import MetadataStore, removal
+from ugro.control_plane.metadata_store.removal import Going, Kept, Part, Use, chosen, decide
 from ugro.control_plane.metadata_store.retention import require_code, snapshots_of, strays
-from ugro.control_plane.removal import Going, Kept, Part, Use, chosen, decide
 from ugro.nodes import footprint as footprints
 from ugro.nodes.code_sync import list_beside
 from ugro.nodes.footprint import JobFootprint, Removal, footprint, remove_jobs

@@ -12,7 +12,7 @@ from test_reconcile import UNREAD, UP, job, rank, runs
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.models import FirstFailure, Job
-from ugro.control_plane.failure_handler.rendezvous import blamed, in_words, obstacles, waits_to_meet
+from ugro.control_plane.failure_handler.watchdog.rendezvous import blamed, in_words, obstacles, waits_to_meet
 from ugro.nodes.pool import Pool
 
 PLACED = {"master_addr": "10.0.0.1", "master_port": 29500}

@@ -10,7 +10,7 @@ from test_resume import job
 from ugro.common.errors import InputError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Change, Job, NodeShare, Placement
-from ugro.control_plane.failure_handler.repair import left_out, options_of, smaller_batch, with_changes
+from ugro.control_plane.failure_handler.recovery.repair import left_out, options_of, smaller_batch, with_changes
 from ugro.control_plane.resource_manager.governor import Offer, Slot
 
 ADDS = "parser.add_argument(%s, type=int, default=%s)"

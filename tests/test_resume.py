@@ -31,15 +31,15 @@ from ugro.common.models import (
     Placement,
     Wish,
 )
-from ugro.control_plane.checkpoint_store import CheckpointStore, newest_whole
-from ugro.control_plane.checkpoint_store.store import outdated, roots
-from ugro.control_plane.failure_handler.aftermath import resume_command
 from ugro.control_plane.failure_handler.handler import script_of
-from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt, words_for
-from ugro.control_plane.launcher import Launcher, NotStarted
-from ugro.control_plane.meeting import Meeting, NoAnswer
+from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
+from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt, words_for
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, newest_whole
+from ugro.control_plane.metadata_store.checkpoint_store.store import outdated, roots
+from ugro.control_plane.scheduler.launcher import Launcher, NotStarted
+from ugro.control_plane.scheduler.meeting import Meeting, NoAnswer
+from ugro.control_plane.scheduler.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
 from ugro.nodes.pool import Pool
 from ugro.nodes.process_manager import Way
 from ugro.nodes.transport import Outcome
@@ -218,7 +218,7 @@ async def test_a_node_without_an_answer_is_asked_again_before_it_counts(
     async def find(*_: object) -> Meeting:
         return Meeting({"a": said["found"], "b": said[next(asked)]}, "10.0.0.1", 29500)
 
-    monkeypatch.setattr("ugro.control_plane.launcher.find_meeting", find)
+    monkeypatch.setattr("ugro.control_plane.scheduler.launcher.find_meeting", find)
     share = [NodeShare(node=name, node_rank=rank, first_rank=rank, nproc=1) for rank, name in enumerate(("a", "b"))]
     job = bed.submit(SCRIPT).model_copy(update={"placement": Placement(shares=tuple(share))})
     launcher = Launcher(bed.store, bed.inventory, bed.pool, None)

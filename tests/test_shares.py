@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
-from ugro.control_plane.resource_manager.shares import batch_shares, ddp_loss, in_words
+from ugro.control_plane.resource_manager.balancer import batch_shares, ddp_loss, in_words
 from ugro.nodes import speed
 from ugro.nodes.transport import LocalTransport
 

@@ -13,8 +13,8 @@ from test_controller import STARTED, STAY, Bed, Node, cancel
 from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost, NodeError, StateLocked, Unreachable
 from ugro.common.models import Job, JobState, Wish
-from ugro.control_plane import controller as ticks
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller import tick as ticks
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.pool import Pool
 from ugro.nodes.scripts import load

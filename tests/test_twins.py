@@ -10,11 +10,11 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Gpu, NodeView
-from ugro.control_plane.checkup.across import judge_names
-from ugro.control_plane.resource_manager.balancer import Room, choose
+from ugro.control_plane.preflight.across import judge_names
 from ugro.control_plane.resource_manager.governor import Offer, offers, placement_keys
 from ugro.control_plane.resource_manager.twins import twins
-from ugro.control_plane.scheduler import check_request
+from ugro.control_plane.scheduler.allocator import Room, choose
+from ugro.control_plane.scheduler.scheduling import check_request
 
 NAMES = ("a", "b", "c", "d")
 

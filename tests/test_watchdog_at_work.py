@@ -20,11 +20,11 @@ from ugro.cli.main import cli
 from ugro.common.errors import JobSpecError, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.models import CodeVersion, Gpu, Job, JobState, NodeShare, NodeView, Placement, Rank
-from ugro.control_plane.failure_handler.sights import Limits, Memory
-from ugro.control_plane.failure_handler.watch import hang_of, is_due, limits_of, watch
+from ugro.control_plane.failure_handler.stacks import kept
+from ugro.control_plane.failure_handler.watchdog.sights import Limits, Memory
+from ugro.control_plane.failure_handler.watchdog.watch import hang_of, is_due, limits_of, watch
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.observation import Observation
-from ugro.control_plane.stacks import kept
+from ugro.control_plane.resource_manager.observation import Observation
 from ugro.nodes.run_files import Effort, RankFiles, RunFiles
 from ugro.nodes.stacks import NodeStacks, RankStack
 from ugro.sandbox.cluster import Sandbox

@@ -18,7 +18,7 @@ from ugro.common.errors import InputError, InventoryError, JobSpecError, UgroErr
 from ugro.common.fields import NAME, is_node_name
 from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.yaml_files import LOADER, MOST_VALUES, Keys, line_of, parse_yaml
-from ugro.control_plane.alerts.settings import EXAMPLE, load_settings
+from ugro.control_plane.failure_handler.alerts.settings import EXAMPLE, load_settings
 
 ROOT = Path(__file__).parent.parent
 FILE = Path("f.yaml")

@@ -12,10 +12,9 @@ from ugro.cli.output import stamp
 from ugro.common.errors import UgroError
 from ugro.common.models import Attempt, Change, Job
 from ugro.common.text import duration, printable, size, some
-from ugro.control_plane.attempts import begins
-from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, copies
-from ugro.control_plane.controller import Controller
-from ugro.control_plane.failure_handler.aftermath import (
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.failure_handler.handler import script_of
+from ugro.control_plane.failure_handler.recovery.lost_work import (
     LastCheckpoint,
     last_checkpoint,
     lost_seconds,
@@ -23,9 +22,10 @@ from ugro.control_plane.failure_handler.aftermath import (
     resume_command,
     steps_reached,
 )
-from ugro.control_plane.failure_handler.handler import script_of
-from ugro.control_plane.failure_handler.policy import failed_alike
-from ugro.control_plane.failure_handler.repair import smaller_batch
+from ugro.control_plane.failure_handler.recovery.repair import smaller_batch
+from ugro.control_plane.failure_handler.retry import failed_alike
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, Listing, copies
+from ugro.control_plane.scheduler.attempts import begins
 from ugro.nodes.pool import Pool
 
 CHECKPOINTS_WITHIN = 3.0

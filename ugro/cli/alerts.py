@@ -11,8 +11,8 @@ from ugro.cli.app import App, command, json_option
 from ugro.cli.output import console, print_json, table
 from ugro.common.errors import EXIT_NODES, EXIT_OK, InputError
 from ugro.common.text import duration, printable
-from ugro.control_plane.alerts import FILE
-from ugro.control_plane.alerts.settings import EXAMPLE, AlertsError, Channel, Settings, load_settings
+from ugro.control_plane.failure_handler.alerts import FILE
+from ugro.control_plane.failure_handler.alerts.settings import EXAMPLE, AlertsError, Channel, Settings, load_settings
 
 
 @click.group()
@@ -50,8 +50,8 @@ def _channel_document(channel: Channel) -> dict[str, str | None]:
 @json_option
 def test(app: App, channels: tuple[str, ...], as_json: bool) -> int:
     """Send a test message through each CHANNEL (default: all). Exit code 3 when one fails."""
-    from ugro.control_plane.alerts.rules import Notification
-    from ugro.control_plane.alerts.sender import Sender
+    from ugro.control_plane.failure_handler.alerts.rules import Notification
+    from ugro.control_plane.failure_handler.alerts.sender import Sender
 
     settings = _settings(app)
     if unknown := [name for name in channels if name not in settings.channels]:

@@ -17,17 +17,17 @@ from ugro.cli.output import console, print_hanging, stamp, title
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models import Job, JobState
 from ugro.common.text import count, duration, printable, rough, size, some
-from ugro.control_plane.backfill import Queue
-from ugro.control_plane.forecast import Forecast, forecast
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.control_plane.observation import last_look
-from ugro.control_plane.queue import read_offers, read_queue
 from ugro.control_plane.resource_manager.governor import held_gpus
+from ugro.control_plane.resource_manager.observation import last_look
+from ugro.control_plane.scheduler.backfill import Queue
+from ugro.control_plane.scheduler.forecast import Forecast, forecast
+from ugro.control_plane.scheduler.queue import read_offers, read_queue
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from ugro.control_plane.controller import Controller
+    from ugro.control_plane.controller.tick import Controller
     from ugro.nodes.code_sync import Bulk, Selection
 
 SOON = 30.0

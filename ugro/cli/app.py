@@ -22,9 +22,9 @@ from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, Meta
 from ugro.control_plane.metadata_store.records import pass_over
 
 if TYPE_CHECKING:
-    from ugro.control_plane.alerts.courier import Courier
-    from ugro.control_plane.controller import Controller
-    from ugro.control_plane.launcher import OnCode
+    from ugro.control_plane.controller.tick import Controller
+    from ugro.control_plane.failure_handler.alerts.courier import Courier
+    from ugro.control_plane.scheduler.launcher import OnCode
     from ugro.nodes.pool import Pool
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ class App:
     @cached_property
     def courier(self) -> Courier:
         """Who sends alerts beside what a command does."""
-        from ugro.control_plane.alerts.courier import Courier
+        from ugro.control_plane.failure_handler.alerts.courier import Courier
 
         return Courier(self.store)
 
@@ -113,7 +113,7 @@ class App:
         """Run an async command with a controller over a fresh pool, and close every connection after it."""
         # Here, since much of a command's start is the import of what reaches nodes, and not every command does.
         from ugro.cli.output import print_problems
-        from ugro.control_plane.controller import Controller
+        from ugro.control_plane.controller.tick import Controller
         from ugro.nodes.pool import Pool
 
         cluster = self.cluster

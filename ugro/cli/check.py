@@ -18,16 +18,16 @@ from ugro.cli.output import console, print_json, table
 from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_JOB_FAILED, EXIT_NODES, EXIT_OK, InputError, NodeError, StateError
 from ugro.common.text import printable
-from ugro.control_plane.checkup import Finding, Level, Report, judge, judge_state
-from ugro.control_plane.checkup.findings import info, warning
-from ugro.control_plane.launcher import Launcher
-from ugro.control_plane.meeting import find_meeting
 from ugro.control_plane.metadata_store.links import Links
 from ugro.control_plane.metadata_store.records import stop_where_held
-from ugro.control_plane.network_check import check_network
-from ugro.control_plane.network_report import Link, NetworkReport, idle_gpus
+from ugro.control_plane.preflight import Finding, Level, Report, judge, judge_state
+from ugro.control_plane.preflight.findings import info, warning
+from ugro.control_plane.preflight.network_report import Link, NetworkReport, idle_gpus
+from ugro.control_plane.preflight.network_trial import check_network
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.twins import twins
+from ugro.control_plane.scheduler.launcher import Launcher
+from ugro.control_plane.scheduler.meeting import find_meeting
 from ugro.nodes.checkup import NodeReport, examine, file_system
 from ugro.nodes.pool import Pool
 from ugro.nodes.process_manager import PORTS

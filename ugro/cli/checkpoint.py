@@ -20,9 +20,9 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models import Checkpoint, Job, JobState
 from ugro.common.paths import RunPaths, run_paths
 from ugro.common.text import count, duration, printable, size
-from ugro.control_plane.accepted import accepts
-from ugro.control_plane.checkpoint_store import CheckpointStore, newest_since
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, newest_since
+from ugro.control_plane.scheduler.accepted import accepts
 from ugro.nodes import save_request
 from ugro.nodes.pool import Pool
 from ugro.nodes.save_request import AskedRank

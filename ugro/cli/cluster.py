@@ -27,12 +27,12 @@ from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, NodeError, StateLocked
 from ugro.common.models import Drain, Event
 from ugro.common.text import one_line, printable
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import stop_where_held
-from ugro.control_plane.observation import fresh_or_remembered
-from ugro.control_plane.queue import read_offers
 from ugro.control_plane.resource_manager.governor import leases
+from ugro.control_plane.resource_manager.observation import fresh_or_remembered
+from ugro.control_plane.scheduler.queue import read_offers
 from ugro.nodes import speed
 from ugro.nodes.pool import Pool
 from ugro.nodes.speed import MeasuredSpeed

@@ -13,7 +13,7 @@ from ugro.common.errors import Declined, InputError, NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import NodeView
 from ugro.common.text import printable, size
-from ugro.control_plane.memory import Expectation
+from ugro.control_plane.resource_manager.predictor.expectation import Expectation
 from ugro.nodes import owner
 from ugro.nodes.code_sync import LARGE_BYTES, Selection
 from ugro.nodes.pool import Pool

@@ -18,11 +18,9 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.text import printable, size
 from ugro.common.units import check_vram, parse_mib
-from ugro.control_plane.command import require_source
-from ugro.control_plane.history import run_of
-from ugro.control_plane.memory import past_runs
-from ugro.control_plane.resource_manager.known_models import parameter_count
-from ugro.control_plane.resource_manager.predictor import (
+from ugro.control_plane.metadata_store.history import run_of
+from ugro.control_plane.resource_manager.predictor.expectation import past_runs
+from ugro.control_plane.resource_manager.predictor.fit import (
     Estimate,
     Fit,
     PastRun,
@@ -33,7 +31,9 @@ from ugro.control_plane.resource_manager.predictor import (
     predict,
     read_workload,
 )
-from ugro.control_plane.resource_manager.workload import LARGEST, METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
+from ugro.control_plane.resource_manager.predictor.known_models import parameter_count
+from ugro.control_plane.resource_manager.predictor.workload import LARGEST, METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
+from ugro.control_plane.scheduler.command import require_source
 
 USUAL_GIB = (8, 12, 16, 24, 80)
 """Sizes of GPUs that are shown where no GPU of the cluster is known yet."""

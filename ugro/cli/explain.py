@@ -22,13 +22,13 @@ from ugro.cli.output import print_json
 from ugro.common.errors import InputError, InventoryError
 from ugro.common.models import FirstFailure, Job, JobState
 from ugro.common.text import clock, printable
-from ugro.control_plane.attempts import in_attempt, next_after
 from ugro.control_plane.diagnosis import Finding, Reader, diagnose, explain
 from ugro.control_plane.diagnosis.causes import CAUSES, Advice
-from ugro.control_plane.evidence import node_log, rank_log
+from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
+from ugro.control_plane.scheduler.attempts import in_attempt, next_after
 
 if TYPE_CHECKING:
-    from ugro.control_plane.controller import Controller
+    from ugro.control_plane.controller.tick import Controller
     from ugro.nodes.pool import Pool
 
 LOGS_WITHIN = 10.0

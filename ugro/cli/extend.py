@@ -12,8 +12,16 @@ from ugro.cli.complete import complete_job
 from ugro.cli.output import console, job_document, print_json, title
 from ugro.common.models import Job, JobState
 from ugro.common.text import duration, moment, printable
-from ugro.control_plane.controller import Controller
-from ugro.control_plane.time_limits import Told, extend, longer, require_hearing, require_limit, told, too_late
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.scheduler.time_limits import (
+    Told,
+    extend,
+    longer,
+    require_hearing,
+    require_limit,
+    told,
+    too_late,
+)
 
 LOOK_AGAIN = 1.0
 """Seconds after which ranks are looked at again that seem to be ended: a rank asks once more before it is."""

@@ -20,10 +20,10 @@ from ugro.cli.app import App
 from ugro.cli.live import News, NoLive, NowAndThen, Stops, View, prefix
 from ugro.common.models import Job, JobState
 from ugro.common.text import printable
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import in_words
-from ugro.control_plane.job_logs import JobLogs
-from ugro.control_plane.scheduler import reasons
+from ugro.control_plane.metadata_store.job_logs import JobLogs
+from ugro.control_plane.scheduler.scheduling import reasons
 from ugro.nodes.log_streamer import NO_RANK, Line, LogReader
 
 POLL_SECONDS = 0.5

@@ -38,12 +38,12 @@ from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked, UgroError
 from ugro.common.models import Job, JobState, Wish
 from ugro.common.text import printable
-from ugro.control_plane.accepted import accepts
-from ugro.control_plane.attempts import in_attempt, missing_logs
-from ugro.control_plane.controller import Controller
-from ugro.control_plane.job_logs import JobLogs
-from ugro.control_plane.launcher import nothing_runs
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
+from ugro.control_plane.scheduler.accepted import accepts
+from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
+from ugro.control_plane.scheduler.launcher import nothing_runs
 from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
 

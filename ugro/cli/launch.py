@@ -27,14 +27,14 @@ from ugro.common.fields import without_effect
 from ugro.common.job_spec import PRIORITIES, JobSpec
 from ugro.common.models import CodeVersion, Job, JobState
 from ugro.common.text import exactly, printable
-from ugro.control_plane.controller import Controller
-from ugro.control_plane.forecast import Forecast
-from ugro.control_plane.memory import expect_memory
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store.records import stop_where_held
-from ugro.control_plane.queue import read_offers, read_queue
-from ugro.control_plane.resource_manager.balancer import candidates
-from ugro.control_plane.scheduler import check_request, placement_of, placement_when_idle, why
-from ugro.control_plane.submission import choose_code, namesake, submit
+from ugro.control_plane.resource_manager.predictor.expectation import expect_memory
+from ugro.control_plane.scheduler.allocator import candidates
+from ugro.control_plane.scheduler.forecast import Forecast
+from ugro.control_plane.scheduler.queue import read_offers, read_queue
+from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
+from ugro.control_plane.scheduler.submission import choose_code, namesake, submit
 from ugro.nodes.code_sync import Selection
 from ugro.nodes.pool import Pool
 

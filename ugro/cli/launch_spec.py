@@ -14,7 +14,7 @@ from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import OPTIONS, JobSpec, job_spec, load_job_spec
 from ugro.common.text import printable
 from ugro.common.units import parse_duration
-from ugro.control_plane.launch_line import START, Foreign, line, translated
+from ugro.control_plane.scheduler.launch_line import START, Foreign, line, translated
 
 ALIKE = 0.7
 """How alike a word and an option are, of 1, for the option to be what was meant."""

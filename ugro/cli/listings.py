@@ -13,8 +13,8 @@ from ugro.common.config import Inventory
 from ugro.common.errors import NodeError
 from ugro.common.models import Drain, Gpu, Job, JobState, NodeView
 from ugro.common.text import clock, duration, printable, size
-from ugro.control_plane.attempts import attempts, begins
 from ugro.control_plane.resource_manager.twins import REMEDY, twins
+from ugro.control_plane.scheduler.attempts import attempts, begins
 
 LEAST_NAME = 24
 """Cells that a name gets before columns are left out for it."""

@@ -21,8 +21,8 @@ from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import Attempt, Checkpoint, Drain, Event, Job, JobState, NodeView, Rank, RankState
 from ugro.common.text import clock, count, duration, printable, size
-from ugro.control_plane.attempts import attempts
 from ugro.control_plane.resource_manager.twins import twins
+from ugro.control_plane.scheduler.attempts import attempts
 
 PIPE_WIDTH = 10_000
 """Characters of a line that is read by a program: nothing is wrapped."""

@@ -17,9 +17,9 @@ from ugro.cli.status import look, tell_unsettled
 from ugro.common.errors import InputError
 from ugro.common.models import Job, Proposal
 from ugro.common.text import duration, printable
-from ugro.control_plane.controller import Controller
-from ugro.control_plane.failure_handler.aftermath import resume_command
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
+from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.nodes.pool import Pool
 

@@ -15,10 +15,10 @@ from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.job_spec import PRIORITIES
 from ugro.common.models import Job, JobState
 from ugro.common.text import one_line
-from ugro.control_plane import scheduler
-from ugro.control_plane.accepted import accepts
-from ugro.control_plane.forecast import Forecast, forecast
-from ugro.control_plane.queue import read_queue
+from ugro.control_plane.scheduler import scheduling
+from ugro.control_plane.scheduler.accepted import accepts
+from ugro.control_plane.scheduler.forecast import Forecast, forecast
+from ugro.control_plane.scheduler.queue import read_queue
 
 QUEUED = ("submitted", "resumed", "queued")
 """The events after which a job is placed anew."""
@@ -101,7 +101,7 @@ def why(app: App, job: str, as_json: bool) -> None:
         seen, live = look(app, app.store.live(unreadable.append))
         queue = read_queue(app.store, app.cluster, live, seen.views, time.time(), unreadable)
         expected = forecast(queue, found.id)
-        reasons = scheduler.why(queue, found.id)
+        reasons = scheduling.why(queue, found.id)
     if as_json:
         document = {"id": found.id, "state": found.state.value, "reasons": list(reasons), "attended": app.attended()}
         print_json(document | {"starts_at": stamp(expected.at), "never_starts": expected.never})

@@ -15,8 +15,8 @@ from ugro.cli.output import checkpoint_document, print_json, title
 from ugro.common.errors import EXIT_NODES, EXIT_OK, Declined, InputError, NodeError
 from ugro.common.models import Checkpoint, Job
 from ugro.common.text import count, printable, size, some
-from ugro.control_plane import removal
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.metadata_store import removal
 from ugro.nodes.footprint import Removal
 from ugro.nodes.pool import Pool
 

@@ -26,18 +26,18 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.mistakes import first_mistake
 from ugro.common.models import Change, Checkpoint, Job
 from ugro.common.text import duration, printable, size, some
-from ugro.control_plane.accepted import accepts
-from ugro.control_plane.checkpoint_store import CheckpointStore, Listing, newest_whole
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import script_of
-from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
-from ugro.control_plane.failure_handler.repair import smaller_batch
+from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt
+from ugro.control_plane.failure_handler.recovery.repair import smaller_batch
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, Listing, newest_whole
 from ugro.control_plane.metadata_store.retention import require_code
-from ugro.control_plane.queue import read_offers
-from ugro.control_plane.scheduler import check_request
-from ugro.control_plane.submission import NewCode, adopt, choose_new_code, require_room
-from ugro.control_plane.submission import new_code as fresh_code
+from ugro.control_plane.scheduler.accepted import accepts
+from ugro.control_plane.scheduler.queue import read_offers
+from ugro.control_plane.scheduler.scheduling import check_request
+from ugro.control_plane.scheduler.submission import NewCode, adopt, choose_new_code, require_room
+from ugro.control_plane.scheduler.submission import new_code as fresh_code
 from ugro.nodes.code_sync import Differences
 from ugro.nodes.pool import Pool
 

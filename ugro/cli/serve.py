@@ -17,7 +17,7 @@ from ugro.cli.output import print_json
 from ugro.common.errors import InputError, StateError, StateLocked, UgroError
 from ugro.common.models import Event
 from ugro.common.text import clock
-from ugro.control_plane.controller import Controller
+from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.nodes.pool import Pool
 

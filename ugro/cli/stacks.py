@@ -12,8 +12,8 @@ from ugro.cli.output import print_json, stamp, state_in_words
 from ugro.common.errors import InputError, NodeError
 from ugro.common.models import Job
 from ugro.common.text import clock, printable
-from ugro.control_plane.accepted import accepts
-from ugro.control_plane.stacks import Said, ask, kept, report_of_nccl
+from ugro.control_plane.failure_handler.stacks import Said, ask, kept, report_of_nccl
+from ugro.control_plane.scheduler.accepted import accepts
 from ugro.nodes.stacks import STATES, RankStack, Thread
 
 SHOWN_FRAMES = 12

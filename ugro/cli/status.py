@@ -27,16 +27,16 @@ from ugro.cli.output import (
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models import Job, JobState, Summary
 from ugro.common.paths import run_paths
-from ugro.control_plane.backfill import Queue
-from ugro.control_plane.forecast import forecast
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import OnUnreadable
-from ugro.control_plane.observation import Observation, fresh_or_remembered, seen_by_resident
-from ugro.control_plane.queue import read_queue
-from ugro.control_plane.scheduler import reasons, why
+from ugro.control_plane.resource_manager.observation import Observation, fresh_or_remembered, seen_by_resident
+from ugro.control_plane.scheduler.backfill import Queue
+from ugro.control_plane.scheduler.forecast import forecast
+from ugro.control_plane.scheduler.queue import read_queue
+from ugro.control_plane.scheduler.scheduling import reasons, why
 
 if TYPE_CHECKING:
-    from ugro.control_plane.controller import Controller
+    from ugro.control_plane.controller.tick import Controller
     from ugro.nodes.pool import Pool
 
 REASONS = 3

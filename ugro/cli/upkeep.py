@@ -20,7 +20,7 @@ from ugro.common.errors import EXIT_NODES, EXIT_OK, EXIT_STATE, InputError, Node
 from ugro.common.models import Job
 from ugro.common.text import printable, size, some
 from ugro.common.units import parse_duration
-from ugro.control_plane import removal
+from ugro.control_plane.metadata_store import removal
 from ugro.control_plane.metadata_store.retention import STRAY_AFTER, remove_stray, strays
 from ugro.nodes.pool import Pool
 

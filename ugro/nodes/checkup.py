@@ -1,7 +1,7 @@
 """A thorough look at one node: what could keep a training from starting, or from running for days.
 
 The machine itself is asked in `machine.py`, the Python that trains by `scripts/checkup.py`; what they say is only read
-here, and judged in `ugro.control_plane.checkup`.
+here, and judged in `ugro.control_plane.preflight`.
 """
 
 from __future__ import annotations

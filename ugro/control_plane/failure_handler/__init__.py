@@ -1,1 +1,1 @@
-"""What happens when a training does not go on as it should: the watchdog, and how far a log got."""
+"""What happens when a training does not go on as it should: watchdog, blame, retry, recovery, alerts."""

@@ -10,16 +10,16 @@ from ugro.common.errors import InputError, RecordNewer, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models import FirstFailure, Job, JobState, Proposal, Wish
 from ugro.common.text import printable, some
-from ugro.control_plane.checkpoint_store import CheckpointStore
-from ugro.control_plane.command import source_text
-from ugro.control_plane.failure_handler.aftermath import last_checkpoint, steps_reached
-from ugro.control_plane.failure_handler.policy import GRACE_AFTER_ALERT, decide, trouble
-from ugro.control_plane.failure_handler.recovery import NextAttempt, next_attempt
-from ugro.control_plane.failure_handler.repair import left_out, smaller_batch
-from ugro.control_plane.failure_handler.watch import HANGS, Hang, hang_of, limits_of
+from ugro.control_plane.failure_handler.recovery.lost_work import last_checkpoint, steps_reached
+from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt
+from ugro.control_plane.failure_handler.recovery.repair import left_out, smaller_batch
+from ugro.control_plane.failure_handler.retry import GRACE_AFTER_ALERT, decide, trouble
+from ugro.control_plane.failure_handler.watchdog.watch import HANGS, Hang, hang_of, limits_of
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.queue import read_offers
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE, Views
+from ugro.control_plane.scheduler.command import source_text
+from ugro.control_plane.scheduler.queue import read_offers
 from ugro.nodes.pool import Pool
 
 LOOK_WITHIN = 20.0

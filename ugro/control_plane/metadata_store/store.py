@@ -22,10 +22,10 @@ from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models import CodeVersion, Event, Job, JobState, Summary
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable
-from ugro.control_plane.history import run_of
 from ugro.control_plane.metadata_store.archive import Archive
 from ugro.control_plane.metadata_store.cluster_file import CLUSTER_VERSION, is_damaged, storage_of
 from ugro.control_plane.metadata_store.cluster_records import ClusterRecords, has_index, newer_rows
+from ugro.control_plane.metadata_store.history import run_of
 from ugro.control_plane.metadata_store.job_folders import JobFolders, number_of
 from ugro.control_plane.metadata_store.records import (
     OnUnreadable,

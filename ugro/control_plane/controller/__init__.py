@@ -1,0 +1,1 @@
+"""A level-triggered tick: observe every node, take the next step for every job, start what fits."""

@@ -1,0 +1,359 @@
+"""What is done for one job after an observation: brought to its nodes, followed, ended.
+
+Whoever takes a step on nodes is alone with the job (`MetadataStore.alone_with`) and holds no other lock meanwhile. Each
+step may be cut short anywhere: the next one, of whichever process, continues from the record and the nodes' files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from ugro.common.config import Inventory, NodeConfig
+from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
+from ugro.common.models import FirstFailure, GpuSample, Job, JobState, NodeView, Wish
+from ugro.common.paths import run_paths
+from ugro.common.text import count, duration, moment
+from ugro.control_plane.controller.observer import Observer
+from ugro.control_plane.failure_handler.blame import first_failure
+from ugro.control_plane.failure_handler.watchdog import rendezvous
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.job_logs import JobLogs
+from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
+from ugro.control_plane.resource_manager import monitor
+from ugro.control_plane.resource_manager.observation import Observation
+from ugro.control_plane.scheduler import time_limits, tracker
+from ugro.control_plane.scheduler.launcher import Launcher, NotStarted, nothing_runs
+from ugro.control_plane.scheduler.tracker import Assessment, Phase
+from ugro.nodes.pool import Pool
+from ugro.nodes.run_files import RunFiles
+
+CANCEL_GRACE = 10.0
+"""Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
+
+LEFTOVER_GRACE = 3.0
+"""The same for what a job that succeeded left running, once its `grace` is over."""
+
+SAMPLE_SECONDS = 10.0
+"""How often what a job's GPUs show is kept."""
+
+GPU_FREE_WITHIN = 10.0
+"""Seconds that the driver may take to give back the memory of ranks that ended."""
+
+LOGS_WITHIN = 30.0
+"""Seconds that the logs of a job that ended may take before it counts as ended; `ugro logs` brings what is missing."""
+
+HOW_TO_REACH = ("address", "user", "port", "identity_file", "ssh_config", "local")
+"""What of a node's description may change under a run, once the node does not answer where the run was started."""
+
+START_PATIENCE = 120.0
+"""Seconds in which a node that broke off while its ranks were started may come back and start them."""
+
+
+class Kind(Enum):
+    """What a step is about; all but an end are broken off for an end that is asked for."""
+
+    LAUNCH = "launch"
+    EXTEND = "extend"
+    END = "end"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do on the nodes of a job, which may take long."""
+
+    kind: Kind
+    act: Callable[[], Coroutine[Any, Any, None]]
+
+
+class JobSteps:
+    """Decides and takes the steps of jobs."""
+
+    def __init__(self, store: MetadataStore, pool: Pool, observer: Observer, launcher: Launcher) -> None:
+        self._store = store
+        self._pool = pool
+        self._observer = observer
+        self._launcher = launcher
+
+    @property
+    def _inventory(self) -> Inventory:
+        return self._launcher.inventory
+
+    def next_step(self, job: Job, seen: Observation) -> Step | None:
+        """Record what the nodes say of a job. Returns what has to be done on them, if anything."""
+        if not job.state.on_nodes:
+            self.end(job, JobState.CANCELLED, "cancelled before it started")
+            return None
+        if job.state == JobState.STARTING and not (job.wish or job.first_failure):
+            return self.launch(job, seen)
+        if any(isinstance(run, AnswerPending) for run in seen.runs[job.id].values()):
+            return self._finish(job, JobState.CANCELLED, CANCEL_GRACE) if job.wish else None
+        if job.wish:
+            phase = tracker.assess(job, seen.runs[job.id]).phase
+            over = job.state != JobState.STARTING and phase == Phase.SUCCEEDED  # before anybody carried the wish out
+            return self._finish(job, JobState.SUCCEEDED if over else JobState.CANCELLED, CANCEL_GRACE)
+        if job.first_failure:
+            return self._finish(job, JobState.FAILED, CANCEL_GRACE)
+        with self._store.optional():
+            self._store.add_samples(job.id, self._due_samples(job, seen))
+        return self._follow(job, tracker.assess(job, seen.runs[job.id]), seen) or self._extend(job, seen)
+
+    def moved(self, job: Job, nodes: Mapping[str, NodeConfig]) -> Job:
+        """Record that nodes of a job are reached in another way now. What it runs with there stays as it was."""
+        assert job.placement
+        shares = []
+        for share in job.placement.shares:
+            now, was = nodes.get(share.node), share.config
+            if now and was:
+                reached = {field: getattr(now, field) for field in HOW_TO_REACH}
+                share = share.model_copy(update={"config": was.model_copy(update=reached)})
+            shares.append(share)
+        placement = job.placement.model_copy(update={"shares": tuple(shares)})
+        words = "; ".join(f"{name} is reached at {config.address} now" for name, config in nodes.items())
+        return self._store.save(job.model_copy(update={"placement": placement}), "moved", words)
+
+    def launch(self, job: Job, seen: Observation) -> Step:
+        """The step that brings a placed job to its nodes."""
+        return Step(Kind.LAUNCH, lambda: self._launch(job, seen))
+
+    def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
+        """Record the end of a job. `news` is what the timeline says where it has told the reason already."""
+        ended_at = max(job.ended_at or time.time(), job.started_at or 0.0)  # a clock may have jumped between
+        over = {"unknown_since": None, "wish": None, "alert": None}
+        changed = {"state": state, "reason": reason, "ended_at": ended_at, **over}
+        if state == JobState.FAILED:
+            self._store.remember_undecided(job.id)
+        self._store.save(job.model_copy(update=changed), state.value, reason if news is None else news)
+
+    # --- following -------------------------------------------------------------------------------------------------
+
+    def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
+        """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
+        last, now = self._store.last_sample(job.id), time.time()
+        recent = last is not None and 0 <= now - last.at < SAMPLE_SECONDS
+        return [] if recent else monitor.samples(job, seen.views, now)
+
+    def _follow(self, job: Job, found: Assessment, seen: Observation) -> Step | None:
+        """Take over what the nodes say of a running job."""
+        known, job = job.ranks, job.model_copy(update={"ranks": found.ranks})
+        match found.phase:
+            case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
+                self._store.save(unknown(job, found.reason, time.time()), "unknown", found.reason)
+            case Phase.RUNNING if job.state == JobState.UNKNOWN:
+                self._store.save(running(job), "running", "its nodes answer again")
+            case Phase.RUNNING if found.ranks != known:
+                self._store.save(running(job), "ranks", tracker.news_of_ranks(known, found.ranks))
+            case Phase.SUCCEEDED:
+                return Step(Kind.END, lambda: self._succeed(job, found, seen))
+            case Phase.FAILED:
+                return Step(Kind.END, lambda: self._fail(job, found, seen))
+        return None
+
+    def _extend(self, job: Job, seen: Observation) -> Step | None:
+        """Tell nodes of a time limit that was extended since they were told last."""
+        runs = seen.runs[job.id]
+        if not any(isinstance(run, RunFiles) and run.time_limit is not None for run in runs.values()):
+            return None
+        with contextlib.suppress(UgroError):  # a job without a readable spec keeps the limit it has
+            if nodes := time_limits.untold(self._store.spec(job.id), runs):
+                return Step(Kind.EXTEND, lambda: self._tell_limit(job, nodes))
+        return None
+
+    async def _tell_limit(self, job: Job, nodes: Sequence[str]) -> None:
+        spec = self._store.spec(job.id)
+        for node, answer in (await self._launcher.set_time_limit(job, spec, nodes)).items():
+            told = f"{node} lets it run for {duration(spec.time_limit or 0.0)}"
+            words = answer.message if isinstance(answer, NodeError) else told
+            if all((event.node, event.message) != (node, words) for event in self._store.events(job.id)):
+                self._store.note(node, "extended", words, job.id)
+
+    async def _succeed(self, job: Job, found: Assessment, seen: Observation) -> None:
+        waits = await self.waits_for_leftovers(job, found, seen)
+        if not waits:
+            await self._end_on_nodes(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
+        elif (job.state, job.reason) != (JobState.RUNNING, waits):
+            self._store.save(running(job, waits), "leftovers", waits)
+
+    async def waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
+        """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
+        with contextlib.suppress(UgroError):
+            grace, ended = self._store.spec(job.id).grace, tracker.end_of_ranks(found.ranks, seen.clock_offsets)
+            if grace and ended is not None and time.time() < ended + grace:
+                left = await self._launcher.detached(job)
+                until = moment(ended + grace, ended)
+                return f"its ranks ended; until {until} at most, it waits for {_by_node(left)}" if left else ""
+        return ""
+
+    async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
+        await self.logs_of(job).bring_ends()
+        failure = self.first_failure(job, found, seen)
+        if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
+            failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
+        reason = failure_in_words(failure)
+        job = job.model_copy(update={"first_failure": failure, "reason": reason})
+        job = self._store.save(job, "failing", reason)
+        await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
+
+    def first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
+        """Who failed first, by the nodes' files and the logs that are here."""
+        folder = self._store.files(job.id).logs(job.attempt)
+        node_ranks = {node: rank for rank, node in enumerate(job.nodes)}
+        return first_failure(
+            found.ranks,
+            seen.runs[job.id],
+            seen.clock_offsets,
+            lambda rank: rank_log(folder, rank),
+            lambda node: node_log(folder, node_ranks[node]),
+        )
+
+    def logs_of(self, job: Job) -> JobLogs:
+        """The copies of a job's logs, and how they are brought up to date."""
+        paths = {node: where for node in job.nodes if (where := run_paths(self._inventory, job, node))}
+        return JobLogs(self._pool, paths, self._store.files(job.id).logs(job.attempt), configs=job.node_configs)
+
+    # --- ending ----------------------------------------------------------------------------------------------------
+
+    def _finish(self, job: Job, state: JobState, grace: float) -> Step:
+        return Step(Kind.END, lambda: self._end_on_nodes(job, state, grace))
+
+    async def _end_on_nodes(self, job: Job, state: JobState, grace: float) -> None:
+        """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
+        given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
+        ending = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
+        if job.wish == Wish.ABANDON and len(ending.problems) == len(ending.unreached):
+            given_up += ending.unreached  # silent for long or not: the person gave up whatever cannot be reached
+            ending.problems.clear()
+        ended = ending.detached if state == JobState.SUCCEEDED else {}  # elsewhere that is what was asked for
+        for node, processes in ended.items():
+            self._store.note(node, "leftovers", f"ended what {job.id} left running: {processes}", job.id)
+        if ending.problems:
+            text = "; ".join(ending.problems)
+            if job.state != JobState.UNKNOWN or text != job.reason:
+                self._store.save(unknown(job, text, time.time()), "unknown", text)
+            return
+        notes = []
+        if given_up:
+            self._store.remember_leftovers(job, given_up)
+            notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
+        await self.logs_of(job).bring_all(LOGS_WITHIN)
+        seen, holders = await self._see_gpus_free(job)
+        found = tracker.assess(job, seen.runs[job.id])
+        if job.first_failure and job.first_failure.cause == "unknown":  # a node may have kept its logs from us till now
+            job = job.model_copy(update={"first_failure": self._better_known(job.first_failure, job, found, seen)})
+        failure = [failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
+        ranks = tracker.without_word_of(given_up, found.ranks)
+        changed = {
+            "ranks": ranks,
+            "ended_at": tracker.end_of_ranks(ranks, seen.clock_offsets),
+            "peak_mib": monitor.peak(self._store.samples(job.id)),
+            "abandoned": tuple(given_up),
+            "gone_from": tuple(ending.proved),
+        }
+        job = job.model_copy(update=changed)
+        notes += holders
+        asked = [node for node in job.nodes if node not in given_up]
+        over = [nothing_runs("it", asked, ending.proved)] if failure and asked else []
+        left = [f"what it left running was ended: {_by_node(ended)}"] if ended else []
+        self.end(job, state, "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes]))
+
+    def _better_known(self, failure: FirstFailure, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
+        """The same failure by all the logs there are. Whom we ended meanwhile cannot have been the first."""
+        now = self.first_failure(job, found, seen)
+        return now if (now.rank, now.node) == (failure.rank, failure.node) else failure
+
+    async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
+        """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
+
+        Returns the last look, and what still holds a GPU after `GPU_FREE_WITHIN` seconds.
+        """
+        end = time.monotonic() + GPU_FREE_WITHIN
+        while True:
+            seen = await self._observer.observe(self._inventory, [job], job.nodes)
+            holders = tracker.gpu_holders(job, seen.views)
+            if not holders or time.monotonic() > end:
+                return seen, holders
+            await asyncio.sleep(0.5)
+
+    # --- starting --------------------------------------------------------------------------------------------------
+
+    async def _launch(self, job: Job, seen: Observation) -> None:
+        owners = {name: view.owner for name, view in seen.views.items() if isinstance(view, NodeView) and view.owner}
+        try:
+            job = await self._launcher.launch(job, owners)
+        except RecordNewer:
+            raise
+        except UgroError as error:
+            self._take_back(error.job if isinstance(error, NotStarted) else self._store.job(job.id), error)
+            return
+        ranks = job.placement.world_size if job.placement else 0
+        self._store.save(running(job), "running", f"{count(ranks, 'rank')} started")
+
+    def _take_back(self, job: Job, error: UgroError) -> None:
+        """A launch did not come about: queue the job again, try the rest again, or let it fail.
+
+        Before the ranks' meeting point is recorded no node was told to start anything, so a node that cannot be reached
+        proves nothing about the job. After it some may have: a node that comes back soon can still start its part.
+        """
+        lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
+        told_to_start = bool(job.placement and job.placement.master_port)
+        if lost and not told_to_start:
+            queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": ""}
+            words = f"{error.message}, before anything was started: it waits for its turn again"
+            self._store.save(job.model_copy(update=queued), "queued", words)
+        elif lost and self._seconds_since_placed(job) < START_PATIENCE:
+            if job.reason != error.message:
+                again = {"reason": error.message}
+                self._store.save(job.model_copy(update=again), "starting", f"{error.message}; it is tried again")
+        else:
+            self._give_up(job, error, lost, told_to_start)
+
+    def _seconds_since_placed(self, job: Job) -> float:
+        """How long ago nodes were first told to start this attempt."""
+        placed = [event.at for event in self._store.events(job.id) if event.kind == "placed"]
+        return time.time() - placed[-1] if placed else 0.0
+
+    def _give_up(self, job: Job, error: UgroError, lost: bool, told_to_start: bool) -> None:
+        """Let a job fail that did not start; the next tick ends what did start of it."""
+        node = error.node if isinstance(error, (NotStarted, NodeError)) else job.nodes[0]
+        cause = "node_lost" if lost else "launch_failed"
+        words = "; ".join(filter(None, (error.message, error.hint)))  # what to set is in the hint
+        failure = FirstFailure(rank=None, node=node, cause=cause, message=words)
+        job = job.model_copy(update={"first_failure": failure, "reason": words})
+        job = self._store.save(job, "failing", words)
+        if not told_to_start:
+            self.end(job, JobState.FAILED, words, "no node was told to start")
+
+
+def running(job: Job, reason: str = "") -> Job:
+    """The record of a job whose ranks run, or what they left running."""
+    changed = {
+        "state": JobState.RUNNING,
+        "unknown_since": None,
+        "reason": reason,
+        "started_at": job.started_at or time.time(),
+    }
+    return job.model_copy(update=changed)
+
+
+def unknown(job: Job, reason: str, now: float) -> Job:
+    """The record of a job whose nodes do not say what became of it, since `now` at the latest."""
+    changed = {"state": JobState.UNKNOWN, "unknown_since": job.unknown_since or now, "reason": reason}
+    return job.model_copy(update=changed)
+
+
+def _by_node(words: Mapping[str, str]) -> str:
+    return "; ".join(f"{node}: {said}" for node, said in words.items())
+
+
+def failure_in_words(failure: FirstFailure) -> str:
+    """Who failed first, and how, in one line."""
+    if failure.cause in ("launch_failed", "node_lost"):
+        return failure.message
+    where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
+    cause = "" if failure.cause == "unknown" else f" ({failure.cause})"
+    return f"{where} failed first{cause}: {failure.message}"

@@ -1,0 +1,397 @@
+"""One tick: observe every node, take the next step for every job, start what fits.
+
+Idempotent: an intent is written to the job's record before its act, the act is observed, and the difference is acted
+on again. A node that cannot be read never decides anything. A tick waits for no node's link: what takes long on nodes
+(code, logs, ranks that are ended) goes on beside it, one step a job at a time, and the next ticks find what came of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ugro.common.config import Inventory
+from ugro.common.errors import AnswerPending, RecordNewer, StateError, StateLocked, UgroError
+from ugro.common.models import Job, JobState, NodeView, Owed, Placement
+from ugro.control_plane.controller import node_watch
+from ugro.control_plane.controller.job_steps import (
+    LEFTOVER_GRACE,
+    JobSteps,
+    Kind,
+    Step,
+    failure_in_words,
+    running,
+    unknown,
+)
+from ugro.control_plane.controller.observer import Observer
+from ugro.control_plane.failure_handler.watchdog.rendezvous import PATIENCE, tell, waits_to_meet
+from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
+from ugro.control_plane.metadata_store.job_logs import JobLogs
+from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
+from ugro.control_plane.resource_manager.balancer import with_batch_shares
+from ugro.control_plane.resource_manager.observation import Observation
+from ugro.control_plane.scheduler import tracker
+from ugro.control_plane.scheduler.launcher import Launcher, OnCode, nothing_runs
+from ugro.control_plane.scheduler.queue import read_queue
+from ugro.control_plane.scheduler.scheduling import schedule
+from ugro.control_plane.scheduler.tracker import Phase
+from ugro.nodes.pool import Pool
+
+if TYPE_CHECKING:
+    from ugro.control_plane.failure_handler.stacks import Said
+
+STAND_WITHIN = 30.0
+"""Seconds that the nodes have to show where the ranks of a job stand that hangs."""
+
+OBSERVE_WITHIN = 2.5
+"""Seconds that a tick waits for the slowest node. A later answer counts at the next tick."""
+
+TICK_SECONDS = 2.0
+"""Between two ticks of whoever waits for something on nodes."""
+
+FAILURES = ("failures",)
+"""What is done about failures goes on under this key, for all jobs together."""
+
+
+@dataclass
+class _Task:
+    """Something slow under way."""
+
+    task: asyncio.Task[None]
+    kind: Kind | None = None
+
+
+class Controller:
+    """Acts for the cluster of one inventory and one state directory, as long as it is kept; `close` ends it."""
+
+    def __init__(
+        self,
+        store: MetadataStore,
+        inventory: Inventory,
+        pool: Pool,
+        on_code: OnCode | None = None,
+    ) -> None:
+        self._store = store
+        self._inventory = inventory
+        self._pool = pool
+        self.launcher = Launcher(store, inventory, pool, on_code)
+        self._observer = Observer(pool)
+        self._steps = JobSteps(store, pool, self._observer, self.launcher)
+        self._tasks: dict[Hashable, _Task] = {}
+        self._problems: list[Exception] = []
+        self._asked_to_meet: dict[str, float] = {}
+        self._tried: set[tuple[Hashable, Hashable]] | None = None
+
+    async def observe(
+        self, jobs: Sequence[Job], names: Iterable[str] | None = None, within: float | None = None, keep: bool = False
+    ) -> Observation:
+        """Ask the nodes (all by default) at the same time. Changes nothing.
+
+        `within` bounds the wait in seconds; a node that did not answer by then is an error in the result.
+        """
+        on_nodes = [job for job in jobs if job.state.on_nodes]
+        everywhere = {*self._inventory.nodes, *(node for job in on_nodes for node in job.nodes)}
+        return await self._observer.observe(
+            self._inventory, on_nodes, everywhere if names is None else names, within, keep
+        )
+
+    # --- ticks -----------------------------------------------------------------------------------------------------
+
+    async def tick(self, patience: float = LOCK_PATIENCE) -> None:
+        """Bring the cluster one step nearer to what the records ask for. Every change of a job is an event of it.
+
+        Waits up to `patience` seconds for another process's tick. What takes long on nodes is only begun.
+
+        Raises:
+            StateLocked: another process's tick takes longer.
+            UgroError: what stopped a step since the last tick; the others were taken.
+        """
+        async with self._store.turn(patience):
+            self._store.settle()
+            node_watch.drain_departed(self._store, self._inventory)
+            live = self._store.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
+            seen = await self.observe(live, within=OBSERVE_WITHIN, keep=True)
+            with self._store.optional():
+                node_watch.remember(self._store, self._inventory, seen, live)
+            self._end_leftovers(seen)
+            self._remove_owed(seen)
+            now = {job.id: job for job in self._store.live(pass_over)}
+            for job in live:
+                same = job.id in now and now[job.id].last_event == job.last_event
+                if same and (job.state.on_nodes or job.wish):  # else what was seen is about an older record
+                    await self._noting_problems(self._step(job, seen))
+            node_watch.keep_looks(self._store, seen, live)
+            self._handle_failures(seen)
+            await self._noting_problems(self._schedule(seen))
+        await asyncio.sleep(0)  # so that what was just begun is under way when a caller looks
+        self._raise_problems()
+
+    async def complete(self, *job_ids: str, patience: float = LOCK_PATIENCE) -> None:
+        """Tick until nothing that this controller began is under way: about these jobs, or at all.
+
+        Each step is tried once for what it is about: a node that stays unreachable keeps nobody here.
+
+        Raises:
+            StateLocked, UgroError: as `tick` does.
+        """
+        self._tried = set()
+        problems: list[UgroError] = []
+        try:
+            await self._tick_among_others(problems, patience)
+            while tasks := self._waited_for(job_ids):
+                await asyncio.wait(tasks, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                if job_ids and not self._waited_for(job_ids) and not {*job_ids} & {*self._store.undecided()}:
+                    break
+                with contextlib.suppress(StateLocked):  # whose tick does the same
+                    await self._tick_among_others(problems, 0)
+        finally:
+            self._tried = None
+            self._problems[:0] = problems
+        self._raise_problems()
+
+    async def _tick_among_others(self, problems: list[UgroError], patience: float) -> None:
+        """A tick whose problems with one job do not break off what is done for the others."""
+        try:
+            await self.tick(patience)
+        except StateLocked:
+            raise
+        except UgroError as error:
+            problems.append(error)
+
+    def _waited_for(self, job_ids: Sequence[str]) -> list[asyncio.Task[Any]]:
+        if not job_ids:
+            return [*(one.task for one in self._tasks.values()), *self._observer.pending]
+        return [self._tasks[key].task for key in (*job_ids, FAILURES) if key in self._tasks]
+
+    async def join(self, job_id: str, within: float) -> None:
+        """Wait for what this controller does for a job on its nodes just now, up to so many seconds."""
+        if tasks := self._waited_for([job_id]):
+            await asyncio.wait(tasks, timeout=within)
+
+    async def rest(self) -> None:
+        """Wait for what is under way on nodes, and begin nothing more."""
+        while tasks := [one.task for one in self._tasks.values()]:
+            await asyncio.wait(tasks)
+
+    @property
+    def under_way(self) -> list[str]:
+        """The jobs of which something is done on nodes just now."""
+        return [key for key in self._tasks if isinstance(key, str)]
+
+    async def adopt(self, inventory: Inventory) -> None:
+        """Use an edited inventory from now on. What runs keeps what it was started with."""
+        self._inventory = self.launcher.inventory = inventory
+        owing = self._store.jobs({job_id for job_id, _ in self._store.leftovers()}, pass_over)
+        jobs = [*self._store.live(pass_over), *owing]
+        kept = [config for job in jobs for config in job.node_configs.values()]
+        await self._pool.adopt(inventory, [*kept, *(one.config for one in self._store.removals())])
+
+    async def close(self) -> None:
+        """Break off what is under way; the next tick of any process continues it."""
+        tasks = [one.task for one in self._tasks.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._observer.close()
+
+    def _begin(
+        self, key: Hashable, stamp: Hashable, act: Callable[[], Coroutine[Any, Any, None]], kind: Kind | None = None
+    ) -> None:
+        """Do something slow beside the ticks, unless it is under way. `stamp` is what it is about (`complete`)."""
+        if key in self._tasks or (self._tried is not None and (key, stamp) in self._tried):
+            return
+        if self._tried is not None:
+            self._tried.add((key, stamp))
+        task = asyncio.create_task(self._noting_problems(act()))
+        self._tasks[key] = _Task(task, kind)
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+
+    async def _noting_problems(self, act: Coroutine[Any, Any, None]) -> None:
+        try:
+            await act
+        except Exception as error:  # raised at the end: one job whose files fail must not keep the others waiting
+            self._problems.append(error)
+
+    def _raise_problems(self) -> None:
+        problems, self._problems = self._problems, []
+        for problem in problems[1:]:
+            if isinstance(problem, StateError):
+                self._store.tell(problem)
+        if problems:
+            raise problems[0]
+
+    # --- nodes -----------------------------------------------------------------------------------------------------
+
+    def _end_leftovers(self, seen: Observation) -> None:
+        """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
+        leftovers = self._store.leftovers()
+        jobs = {job.id: job for job in self._store.jobs({job_id for job_id, _ in leftovers}, pass_over)}
+        for (job_id, attempt), nodes in leftovers.items():
+            if job_id not in jobs:
+                continue
+            job = jobs[job_id].as_of(attempt)
+            elsewhere = [node for node, was in job.node_configs.items() if self._inventory.nodes.get(node) != was]
+            back = [node for node in nodes if node in elsewhere or isinstance(seen.views.get(node), NodeView)]
+            if back:
+                clear = functools.partial(self._clear, job, nodes, back)
+                self._begin(("leftovers", job_id, attempt), tuple(back), clear)
+
+    async def _clear(self, job: Job, nodes: Sequence[str], back: Sequence[str]) -> None:
+        ending = await self.launcher.stop(job, LEFTOVER_GRACE, back)
+        if ending.problems:
+            return
+        self._store.remember_leftovers(job, [node for node in nodes if node not in back])
+        for node in back:
+            self._store.note(node, "cleared", nothing_runs(job.id, [node], ending.proved), job.id)
+
+    def _remove_owed(self, seen: Observation) -> None:
+        """Remove what jobs that were removed left on nodes that did not answer then."""
+        by_node: dict[str, list[Owed]] = {}
+        for one in self._store.removals():
+            by_node.setdefault(one.config.model_dump_json(), []).append(one)
+        for key, owed in by_node.items():
+            node = owed[0].config
+            if self._inventory.nodes.get(node.name) != node or isinstance(seen.views.get(node.name), NodeView):
+                from ugro.control_plane.metadata_store.removal import (
+                    remove_owed,  # here, since a node hardly ever owes anything
+                )
+
+                self._begin(("owed", key), len(owed), functools.partial(remove_owed, self._store, self._pool, owed))
+
+    # --- jobs ------------------------------------------------------------------------------------------------------
+
+    def logs_of(self, job: Job) -> JobLogs:
+        """The copies of a job's logs, and how they are brought up to date."""
+        return self._steps.logs_of(job)
+
+    async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
+        """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
+        if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
+            return job
+        runs = seen.runs[job.id]
+        found = tracker.assess(job, runs)
+        job = job.model_copy(update={"ranks": found.ranks})
+        if found.phase == Phase.UNKNOWN:
+            slow = any(isinstance(run, AnswerPending) for run in runs.values())
+            return job if slow else unknown(job, found.reason, seen.at)
+        if found.phase == Phase.SUCCEEDED and (waits := await self._steps.waits_for_leftovers(job, found, seen)):
+            return running(job, waits)
+        changed: dict[str, object] = {"state": JobState(found.phase.value), "unknown_since": None}
+        if found.phase != Phase.RUNNING:
+            changed["ended_at"] = tracker.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
+        if found.phase == Phase.FAILED:
+            with self._store.optional():  # on a full disk the copies that are there have to do
+                await self.logs_of(job).bring_ends(within)
+            failure = self._steps.first_failure(job, found, seen)
+            changed |= {"first_failure": failure, "reason": failure_in_words(failure)}
+        return job.model_copy(update=changed)
+
+    async def _step(self, job: Job, seen: Observation) -> None:
+        """The next step for one job: recorded at once, or begun on its nodes by whoever is alone with the job."""
+        under_way = self._tasks.get(job.id)
+        if under_way and not (job.wish and under_way.kind != Kind.END):
+            return
+        if under_way:
+            under_way.task.cancel()
+            await asyncio.wait([under_way.task])
+        with self._store.alone_with(job.id) as alone:
+            if alone and job.id in seen.moved:
+                job = self._steps.moved(job, seen.moved[job.id])
+            step = self._steps.next_step(job, seen) if alone else None
+        if step:
+            self._begin(job.id, job.last_event, lambda: self._alone(job, step), step.kind)
+        elif alone and job.state in (JobState.RUNNING, JobState.UNKNOWN):
+            self._watch(job, seen)
+
+    async def _alone(self, job: Job, step: Step) -> None:
+        with self._store.alone_with(job.id) as alone:
+            if alone and self._store.job(job.id).last_event == job.last_event:
+                await step.act()
+
+    def _watch(self, job: Job, seen: Observation) -> None:
+        """See whether a running job hangs, or its ranks never meet."""
+        if tracker.assess(job, seen.runs[job.id]).phase != Phase.RUNNING:
+            return
+        from ugro.control_plane.failure_handler.watchdog.watch import is_due, watch  # here, too
+
+        if waits_to_meet(job, seen.runs[job.id], seen.at):
+            asked = self._asked_to_meet.get(job.id, -math.inf)
+            if time.monotonic() - asked >= PATIENCE:
+                self._asked_to_meet[job.id] = time.monotonic()
+                self._begin(("meeting", job.id), job.last_event, lambda: tell(self._store, self._pool, job))
+        if not is_due(self._store, job.id, seen):
+            return
+
+        async def act() -> None:
+            with self._store.optional():
+                await watch(self._store, job.id, seen, self._sync_ends, self._stand)
+
+        self._begin(("watch", job.id), job.last_event, act)
+
+    async def _sync_ends(self, job: Job) -> object:
+        return await self.logs_of(job).bring_ends()
+
+    async def _stand(self, job: Job) -> Said:
+        from ugro.control_plane.failure_handler import stacks  # here, since few jobs hang
+
+        return await stacks.ask(self._inventory, self._pool, job, within=STAND_WITHIN)
+
+    def _handle_failures(self, seen: Observation) -> None:
+        undecided, proposals = self._store.undecided(), self._store.proposals()
+        if not (undecided or proposals):
+            return
+        # Here, since its import takes longer than a look at the nodes, and most ticks find nothing wrong.
+        from ugro.control_plane.failure_handler.handler import FailureHandler
+
+        handler = FailureHandler(self._store, self._inventory, self._pool)
+        about = {*undecided, *proposals}
+        records = tuple((job.id, job.last_event) for job in self._store.jobs(about, pass_over))
+        approved = tuple(name for name, proposal in proposals.items() if proposal.approved)
+        self._begin(FAILURES, (records, tuple(undecided), approved), lambda: handler.handle(seen.views))
+
+    async def _schedule(self, seen: Observation) -> None:
+        """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
+        try:
+            with self._store.lock():
+                placed = self._place_what_fits(seen)
+        except RecordNewer as error:  # of what it holds UGRO knows nothing; who follows another job goes on
+            self._store.tell(error)
+            return
+        for job in placed:
+            await self._step(job, seen)
+
+    def _place_what_fits(self, seen: Observation) -> list[Job]:
+        jobs = self._store.live(stop_where_held)
+        broken = [(job, why) for job in jobs if job.state == JobState.QUEUED and (why := self._broken_spec(job))]
+        for job, why in broken:  # one broken job must not keep the others waiting
+            self._steps.end(job, JobState.FAILED, why)
+        jobs = self._store.live(stop_where_held) if broken else jobs
+        waiting = {job.id: job for job in jobs if job.state == JobState.QUEUED}
+        if not waiting:
+            return []
+        placed = []
+        for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, time.time())).starts:
+            placement, words = with_batch_shares(start.placement, self._store.speeds())
+            why = "; ".join(filter(None, [start.why, placement.why, words]))
+            placed.append(self._place(waiting[start.id], placement, why))
+        return placed
+
+    def _broken_spec(self, job: Job) -> str | None:
+        try:
+            self._store.spec(job.id)
+        except UgroError as error:
+            return error.message
+        return None
+
+    def _place(self, job: Job, placement: Placement, why: str) -> Job:
+        shares = [share.model_copy(update={"config": self._inventory.node(share.node)}) for share in placement.shares]
+        placement = placement.model_copy(update={"shares": tuple(shares)})
+        placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
+        placed = placed.model_copy(update={"ranks": tracker.expected_ranks(placed)})
+        return self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))

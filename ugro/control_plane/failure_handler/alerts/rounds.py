@@ -1,0 +1,101 @@
+"""One round of alerts: reads what happened, asks the rules, sends, and remembers in `$UGRO_HOME/alerts.json`.
+
+The memory is written after the sending: who is killed in between sends again, rather than never. `alerts.lock` lets one
+process send at a time; the lock of those who act is not needed, so a slow mail server keeps nobody from acting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateLocked, UgroError
+from ugro.common.files import file_skew, write_atomic
+from ugro.common.models import Job
+from ugro.control_plane.failure_handler.alerts import FILE, rules
+from ugro.control_plane.failure_handler.alerts.rules import Memory, Seen
+from ugro.control_plane.failure_handler.alerts.sender import Outcome, Sender
+from ugro.control_plane.failure_handler.alerts.settings import Settings, load_settings
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.records import put_aside, read_record, state_errors
+from ugro.control_plane.metadata_store.timeline import Mark, Timeline
+
+
+async def send_due(store: MetadataStore, sender: Sender) -> None:
+    """Send what is new since the last round, and what failed then and is due again.
+
+    Raises:
+        StateError: the memory or the timeline cannot be read or written.
+    """
+    with contextlib.suppress(StateLocked), store.exclusive("alerts.lock", patience=0):
+        memory = _recall(store)
+        try:
+            settings = load_settings(store.home / FILE)
+        except UgroError as error:
+            if error.message != memory.complaint:
+                store.note("", "alert", f"no alerts are sent: {error.message}")
+                _keep(store.home, memory, memory.model_copy(update={"complaint": error.message}))
+            return
+        after = await _round(store, sender, settings, memory.model_copy(update={"complaint": ""}))
+        _keep(store.home, memory, after)
+
+
+async def _round(store: MetadataStore, sender: Sender, settings: Settings, memory: Memory) -> Memory:
+    now = time.time()
+    seen, mark = _look(store, memory.mark, now)
+    decided = rules.decide(settings, memory, seen, now).model_copy(update={"mark": mark})
+    notifications = rules.due(decided, now)
+    if not notifications:
+        return decided
+    outcomes = await sender.send(settings.channels, notifications)
+    for channel, outcome in outcomes.items():
+        if news := _news_of(channel, outcome, decided.waiting[channel].failures):
+            store.note("", "alert", news)
+        decided = rules.failed(decided, channel, time.time()) if outcome else rules.sent(decided, channel)
+    return decided
+
+
+def _news_of(channel: str, outcome: Outcome, failures: int) -> str:
+    """What the timeline is told of a channel: when it begins to fail, and when it works again."""
+    if outcome and not failures:
+        return f"channel {channel} failed: {outcome}; it is tried again. See: ugro alerts test {channel}"
+    return f"channel {channel} works again" if failures and not outcome else ""
+
+
+def _look(store: MetadataStore, mark: Mark, now: float) -> tuple[Seen, Mark]:
+    events, mark = Timeline(store.home).since(mark, now)
+    jobs: dict[str, Job] = {}
+    for job in {event.job for event in events if event.job}:
+        with contextlib.suppress(UgroError):
+            jobs[job] = store.job(job)
+    seen = Seen(events, jobs, store.remembered_nodes(), store.remembered_configs(), store.silences())
+    return seen, mark
+
+
+def _recall(store: MetadataStore) -> Memory:
+    """The memory. A damaged one is put aside, and what happened before it was last written counts as told."""
+    path = store.home / "alerts.json"
+    with state_errors(path):
+        try:
+            return read_record(Memory, path)
+        except InputError:
+            return Memory(mark=Mark(at=_written_at(store.home / FILE)))
+        except RecordNewer:  # what it knows to be told, a newer UGRO tells
+            raise
+        except RecordUnreadable as error:
+            memory = Memory(mark=Mark(at=_written_at(path)))
+            hint = f"which alerts wait is not known any more; to restore it, correct it and put it back: mv {{}} {path}"
+            store.note("", "damaged", f"{error.message}; {hint.format(put_aside(path))}")
+            return memory
+
+
+def _written_at(path: Path) -> float:
+    """When a file was written, by this machine's clock, as the events are."""
+    return path.stat().st_mtime - file_skew(path.parent)
+
+
+def _keep(home: Path, before: Memory, after: Memory) -> None:
+    if after != before:
+        with state_errors(path := home / "alerts.json"):
+            write_atomic(path, after.model_dump_json())

@@ -1,0 +1,322 @@
+"""What is told to whom: events, what the nodes show, the rules, and a memory of what was told already. Pure.
+
+Events of jobs are told once. What stands for a while – a silent node, a hot GPU, a full disk – is told when it begins
+and when it is over, and with a margin between both, so that a value at its limit does not tell again and again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from ugro.common.config import NodeConfig
+from ugro.common.models import Event, Job, NodeView, Record, Silence
+from ugro.common.text import clock, count, duration, printable, size
+from ugro.control_plane.failure_handler.alerts.settings import Kind, Rule, Settings
+from ugro.control_plane.metadata_store.timeline import Mark
+
+KEEP_SECONDS = 86400.0
+"""How long a message waits for a channel that fails, and what was told is remembered."""
+
+KEEP_MESSAGES = 100
+"""So many messages, the newest, wait for a channel that fails."""
+
+SHOWN = 10
+"""So many messages stand in one notification, the newest; of the others their number."""
+
+TEXT_LENGTH = 180
+RETRY_SECONDS = (60.0, 3600.0)
+"""The wait after a channel's first failure, doubled with each one more, and the longest."""
+
+COOLER = 5
+"""°C under its limit at which a hot GPU counts as cooled down."""
+
+ROOMIER = 1.1
+"""Times its limit of free disk at which a node counts as having room again."""
+
+OF_JOBS = {
+    "failed": Kind.FAILURE,
+    "succeeded": Kind.DONE,
+    "hang": Kind.HANG,
+    "proposal": Kind.PROPOSAL,
+    "idle": Kind.GPU_IDLE,
+}
+OF_NODES = {
+    "gpu_gone": Kind.GPU_LOST,
+    "gpu_problem": Kind.GPU_LOST,
+    "gpu_well": Kind.RECOVERY,
+    "proposal": Kind.PROPOSAL,
+}
+WORDS = {
+    "failed": "failed",
+    "succeeded": "succeeded",
+    "hang": "hangs",
+    "proposal": "asks",
+    "idle": "leaves GPUs idle",
+    "running": "runs again",
+}
+TROUBLE = ("failing", "hang")
+"""Events of a job after which its running again is a recovery."""
+
+GOOD = (Kind.RECOVERY, Kind.DONE)
+
+_MENTION = re.compile(r"@(?=(?:everyone|here|channel|all)\b)|<(?=[!@#&])")
+
+
+class Message(Record):
+    """One thing to tell. `about` is what it is about, the words with which it begins."""
+
+    at: float
+    kind: Kind
+    about: str
+    text: str
+
+
+class Waiting(Record):
+    """The messages for one channel that are not sent yet, how often it failed with them, and when it is tried again."""
+
+    messages: tuple[Message, ...] = ()
+    failures: int = 0
+    retry_at: float = 0.0
+
+
+class Memory(Record):
+    """What is known from before, `alerts.json`.
+
+    `troubled` are jobs that failed or hung and did not go on yet. `standing` has since when a state stands, by
+    subject; `told` when each channel was told what, `believed` the standing states that each channel knows of.
+    """
+
+    mark: Mark
+    troubled: tuple[str, ...] = ()
+    standing: dict[str, float] = Field(default_factory=dict)
+    believed: dict[str, frozenset[str]] = Field(default_factory=dict)
+    told: dict[str, dict[str, float]] = Field(default_factory=dict)
+    waiting: dict[str, Waiting] = Field(default_factory=dict)
+    complaint: str = ""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The new events, the records of their jobs, and what was last known of the nodes."""
+
+    events: Sequence[Event] = ()
+    jobs: Mapping[str, Job] = field(default_factory=dict)
+    views: Mapping[str, NodeView] = field(default_factory=dict)
+    configs: Mapping[str, NodeConfig] = field(default_factory=dict)
+    silences: Mapping[str, Silence] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _News:
+    """A message, what it is known by when it comes again, and the job that it is about."""
+
+    message: Message
+    key: str
+    job: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class _State:
+    """Something that stands or is over: `stands` is None where nothing says which."""
+
+    subject: str
+    kind: Kind
+    stands: bool | None
+    begun: tuple[str, str]
+    over: tuple[str, str]
+
+
+def decide(settings: Settings, memory: Memory, seen: Seen, now: float) -> Memory:
+    """The memory with the messages that are due now waiting for their channels, and without what is past."""
+    memory = _forget(settings, memory, now)
+    news, troubled = _news(memory, seen)
+    states = list(_states(memory, seen))
+    for channel in settings.channels:
+        rules = [rule for rule in settings.rules if channel in rule.to]
+        told = memory.told.setdefault(channel, {})
+        due = [each.message for each in news if _tell(rules, told, each)]
+        changed, memory.believed[channel] = _changed(
+            rules, told, memory.believed.get(channel, frozenset()), states, now
+        )
+        if due or changed:
+            before = memory.waiting.get(channel, Waiting())
+            messages = (*before.messages, *due, *changed)[-KEEP_MESSAGES:]
+            memory.waiting[channel] = before.model_copy(update={"messages": messages})
+    since = {state.subject: memory.standing.get(state.subject, now) for state in states if _stands(memory, state)}
+    return memory.model_copy(update={"troubled": troubled, "standing": since})
+
+
+def _stands(memory: Memory, state: _State) -> bool:
+    return state.subject in memory.standing if state.stands is None else state.stands
+
+
+def _news(memory: Memory, seen: Seen) -> tuple[list[_News], tuple[str, ...]]:
+    """What the events have to tell, and the jobs that are in trouble after them."""
+    news: list[_News] = []
+    troubled = list(memory.troubled)
+    for event in seen.events:
+        news += _of_event(event, seen.jobs.get(event.job), event.job in troubled)
+        if event.job and event.kind in TROUBLE and event.job not in troubled:
+            troubled.append(event.job)
+        if event.job in troubled and event.kind in ("running", "succeeded", "cancelled"):
+            troubled.remove(event.job)
+    return news, tuple(troubled[-KEEP_MESSAGES:])
+
+
+def _changed(
+    rules: Sequence[Rule], told: dict[str, float], believed: frozenset[str], states: Sequence[_State], now: float
+) -> tuple[list[Message], frozenset[str]]:
+    """What a channel is told of states that are not as it believes, and what it believes then.
+
+    What was told not long ago waits: if it still stands after its quiet time, it is told then.
+    """
+    messages = []
+    believed = believed & {state.subject for state in states}
+    for state in states:
+        if state.stands is None or state.stands == (state.subject in believed):
+            continue
+        kind = state.kind if state.stands else Kind.RECOVERY
+        about, text = state.begun if state.stands else state.over
+        news = _News(Message(at=now, kind=kind, about=about, text=text), about)
+        wanted = any(rule.wants(kind, "", "") for rule in rules)
+        tell = _tell(rules, told, news)
+        messages += [news.message] if tell else []
+        if tell or not wanted:
+            believed = believed ^ {state.subject}
+    return messages, believed
+
+
+def _forget(settings: Settings, memory: Memory, now: float) -> Memory:
+    """Without channels that are gone and without what is too old to matter; clocks that were set back count too."""
+    longest = max((KEEP_SECONDS, *(rule.quiet for rule in settings.rules)))
+    told = {
+        channel: {key: at for key, at in memory.told[channel].items() if abs(now - at) < longest}
+        for channel in settings.channels.keys() & memory.told.keys()
+    }
+    waiting = {}
+    for channel in settings.channels.keys() & memory.waiting.keys():
+        left = memory.waiting[channel]
+        young = tuple(message for message in left.messages if now - message.at < KEEP_SECONDS)
+        waiting[channel] = left.model_copy(update={"messages": young})
+    believed = {channel: memory.believed[channel] for channel in settings.channels.keys() & memory.believed.keys()}
+    return memory.model_copy(update={"told": told, "waiting": waiting, "believed": believed})
+
+
+def _tell(rules: Sequence[Rule], told: dict[str, float], news: _News) -> bool:
+    """Whether a channel with these rules is told now; the first rule that wants the message says how often."""
+    rule = next((rule for rule in rules if rule.wants(news.message.kind, news.job, news.name)), None)
+    if rule is None or 0 <= news.message.at - told.get(news.key, -rule.quiet) < rule.quiet:
+        return False
+    told[news.key] = news.message.at
+    return True
+
+
+def _of_event(event: Event, job: Job | None, troubled: bool) -> Iterator[_News]:
+    kind = OF_JOBS.get(event.kind) if event.job else OF_NODES.get(event.kind)
+    if event.kind == "running" and troubled:
+        kind = Kind.RECOVERY
+    if kind is None:
+        return
+    name, about, text, see = "", event.node, event.message, ""
+    if event.job:
+        name = job.name if job else event.job
+        title = event.job if name == event.job else f"{event.job} ({name})"
+        about = f"{title} {WORDS[event.kind]}"
+    if kind == Kind.FAILURE:  # the reason is in the record: the timeline told it at another event
+        text, see = job.reason if job and job.reason else event.message, f" – see: ugro explain {event.job}"
+    if kind == Kind.DONE and job and job.started_at and job.ended_at:
+        text = f"after {duration(job.ended_at - job.started_at)}"
+    message = Message(at=event.at, kind=kind, about=about, text=_text(text, see))
+    yield _News(message, f"{kind} {about}: {message.text}", event.job, name)
+
+
+def _states(memory: Memory, seen: Seen) -> Iterator[_State]:
+    """What may stand at each node. What was seen before a node fell silent says that it goes on as it was."""
+    for name, config in seen.configs.items():
+        view, silence = seen.views.get(name), seen.silences.get(name)
+        since = memory.standing.get(f"down {name}")
+        # A node that left the inventory is not silent any more, and has not answered either.
+        back = since is None or (view is not None and view.seen_at > since)
+        stands = True if silence else False if back else None
+        last = f"seen last at {clock(view.seen_at)}" if view else "it was never seen"
+        yield _State(f"down {name}", Kind.NODE_DOWN, stands, (f"{name} does not answer", last), (f"{name} answers", ""))
+        if view:
+            yield _disk(memory, config, view)
+            yield from _heat(memory, config, view)
+
+
+def _disk(memory: Memory, config: NodeConfig, view: NodeView) -> _State:
+    subject, free, least = f"disk {config.name}", view.disk_free_mib, config.min_disk
+    enough = least * ROOMIER if subject in memory.standing else least
+    words = "" if free is None else f"{size(free)} free, its min_disk is {size(least)}"
+    begun, over = f"{config.name} has little disk space", f"{config.name} has disk space again"
+    return _State(subject, Kind.DISK_LOW, None if free is None else free < enough, (begun, words), (over, words))
+
+
+def _heat(memory: Memory, config: NodeConfig, view: NodeView) -> Iterator[_State]:
+    for gpu in view.gpus:
+        if gpu.uuid:
+            subject, heat, most = f"hot {config.name} {gpu.uuid}", gpu.temperature_c, config.max_temperature
+            bound = most - COOLER if subject in memory.standing else most
+            title = f"GPU {gpu.index if gpu.index is not None else gpu.uuid} ({printable(gpu.name)}) on {config.name}"
+            words = f"{heat} °C, its max_temperature is {most} °C"
+            begun, over = f"{title} is too hot", f"{title} has cooled down"
+            yield _State(subject, Kind.GPU_HOT, None if heat is None else heat > bound, (begun, words), (over, words))
+
+
+def _text(words: str, see: str = "") -> str:
+    """Foreign words in one line, short, and calling nobody by name; `see`, which is ours, stays whole after them."""
+    words, room = printable(words.replace("\n", " ")), TEXT_LENGTH - len(see)
+    words = words if len(words) <= room else words[: room - 1] + "…"
+    return _MENTION.sub(lambda found: found[0] + "\u200b", words) + see
+
+
+# --- sending ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Notification:
+    """What is sent to one channel at one time. `bad` where something of it is no good news."""
+
+    title: str
+    body: str
+    bad: bool
+
+
+def due(memory: Memory, now: float) -> dict[str, Notification]:
+    """What to send now: all that waits for a channel in one notification."""
+    return {
+        channel: notification(waiting.messages)
+        for channel, waiting in memory.waiting.items()
+        if waiting.messages and not 0 < waiting.retry_at - now <= RETRY_SECONDS[1]
+    }
+
+
+def notification(messages: Sequence[Message]) -> Notification:
+    """Messages as a person gets them, the newest if they are many."""
+    lines = [f"{message.about}: {message.text}" if message.text else message.about for message in messages]
+    bad = any(message.kind not in GOOD for message in messages)
+    if len(messages) == 1:
+        return Notification(f"UGRO: {messages[0].about}", lines[0], bad)
+    left = len(lines) - SHOWN
+    more = [f"… and {count(left, 'earlier one')}: ugro events"] if left > 0 else []
+    return Notification(f"UGRO: {len(lines)} alerts", "\n".join(lines[-SHOWN:] + more), bad)
+
+
+def sent(memory: Memory, channel: str) -> Memory:
+    """The memory once a channel has taken what waited for it."""
+    return memory.model_copy(update={"waiting": {k: v for k, v in memory.waiting.items() if k != channel}})
+
+
+def failed(memory: Memory, channel: str, now: float) -> Memory:
+    """The memory once a channel has failed."""
+    left = memory.waiting[channel]
+    first, longest = RETRY_SECONDS
+    wait = min(longest, first * 2 ** min(left.failures, 10))
+    left = left.model_copy(update={"failures": left.failures + 1, "retry_at": now + wait})
+    return memory.model_copy(update={"waiting": memory.waiting | {channel: left}})

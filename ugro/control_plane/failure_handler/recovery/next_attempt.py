@@ -1,0 +1,135 @@
+"""The next attempt of a job that ended: from which checkpoint, with which changes, told to the script how. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ugro.common.errors import InputError
+from ugro.common.job_spec import JobSpec
+from ugro.common.models import Change, Checkpoint, Job, JobState
+from ugro.common.text import duration
+from ugro.control_plane.failure_handler.recovery.repair import options_of, with_changes
+
+RESUME_VARIABLE = "UGRO_RESUME_FROM"
+RESUME_OPTIONS = (
+    "--resume_from_checkpoint",
+    "--resume-from-checkpoint",
+    "--resume_from",
+    "--resume-from",
+    "--ckpt_path",
+)
+"""Options that take a checkpoint's path in the scripts of the usual libraries, and nothing else."""
+
+TRAINER_PARSERS = ("HfArgumentParser", "TrainingArguments", "LightningCLI")
+"""What reads the first of these options (or the last) without the script's own text naming it."""
+
+
+@dataclass(frozen=True)
+class NextAttempt:
+    """A job as it would be queued again, what it would be asked, and what of that is new."""
+
+    job: Job
+    spec: JobSpec
+    changes: tuple[Change, ...]
+
+
+def next_attempt(
+    job: Job,
+    spec: JobSpec,
+    script: str,
+    checkpoint: Checkpoint | None,
+    wanted: Mapping[str, str],
+    nodes: str | None = None,
+    time_limit: float | None = None,
+) -> NextAttempt:
+    """The next attempt: from a checkpoint, or without one from the beginning.
+
+    `script` is the text of the job's script, `wanted` its arguments by name, `nodes` a number or names, `time_limit`
+    seconds.
+
+    Raises:
+        InputError: the job has not ended, the script has no such argument, or cannot be told of a checkpoint, or each
+            rank has a part of its own in that, and there would be more or fewer ranks.
+        ValidationError: `nodes` or `time_limit` makes no sense.
+    """
+    if not job.state.ended:
+        raise InputError(f"{job.id} has not ended: it is {job.state.value}", f"end it first: ugro cancel {job.id}")
+    args, changes = with_changes(spec.args, wanted, _declared(script))
+    fields = spec.model_dump() | {"args": args, "hold": False, "after": (), "not_before": None}
+    if nodes is not None:
+        fields["nodes"] = nodes
+        changes = (*changes, Change(name="--nodes", before=_shown(spec.nodes), after=nodes))
+    if time_limit is not None:
+        fields["time_limit"] = time_limit
+        was = None if spec.time_limit is None else duration(spec.time_limit)
+        changes = (*changes, Change(name="--time", before=was, after=duration(time_limit)))
+    asked = JobSpec.model_validate(fields)
+    if checkpoint:
+        _require_ranks(job, asked, checkpoint)
+        rules = asked.checkpoints.model_copy(update={"resume": words_for(asked, script)})
+        asked = asked.model_copy(update={"checkpoints": rules})
+    return NextAttempt(_queued_again(job, asked, checkpoint), asked, changes)
+
+
+def _require_ranks(job: Job, spec: JobSpec, checkpoint: Checkpoint) -> None:
+    """Of nodes that had no part in the job before, only the launch shows how many ranks they run."""
+    before = {share.node: share.nproc for share in job.placement.shares} if job.placement else {}
+    ranks: int | None = None
+    if isinstance(spec.nodes, tuple) and set(spec.nodes) <= set(before):
+        ranks = sum(before[node] for node in spec.nodes)
+    elif isinstance(spec.nodes, int) and len(set(before.values())) == 1:
+        ranks = spec.nodes * next(iter(before.values()))
+    if checkpoint.ranks and ranks and ranks != checkpoint.ranks:
+        told = f"{checkpoint.name} has the parts of {checkpoint.ranks} ranks, and there would be {ranks}"
+        raise InputError(told, f"resume on nodes with {checkpoint.ranks} ranks, or begin again: --from 0")
+
+
+def words_for(spec: JobSpec, script: str) -> str:
+    """The words that tell a script where to go on from, with {path}; none where it reads UGRO_RESUME_FROM itself.
+
+    Raises:
+        InputError: nothing shows how this script is told.
+    """
+    if spec.checkpoints.resume or RESUME_VARIABLE in script:
+        return spec.checkpoints.resume
+    declared = options_of(script)
+    option = next((option for option in RESUME_OPTIONS if option in declared), None)
+    if option is None and any(parser in script for parser in TRAINER_PARSERS):
+        option = RESUME_OPTIONS[-1] if "LightningCLI" in script else RESUME_OPTIONS[0]
+    if option is None:
+        raise InputError(
+            f"{spec.script} does not show how it is told to go on from a checkpoint",
+            "say it once: --resume-with '--resume {path}', or `checkpoints: {resume: …}` in the job.yaml; or let the "
+            f"script read the path from ${RESUME_VARIABLE}",
+        )
+    return f"{option} {{path}}"
+
+
+def _declared(script: str) -> tuple[str, ...]:
+    """The options of a script that may be added; none when a library declares them, so that all may be meant."""
+    return () if any(parser in script for parser in TRAINER_PARSERS) else options_of(script)
+
+
+def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job:
+    return job.model_copy(
+        update={
+            "state": JobState.QUEUED,
+            "reason": "",
+            "attempt": job.attempt + 1,
+            "command": spec.command,
+            "past": (*job.past, job.latest),
+            "resume_from": checkpoint,
+            "placement": None,
+            "ranks": (),
+            "abandoned": (),
+            "gone_from": (),
+        }
+        | dict.fromkeys(
+            ("launched_at", "started_at", "ended_at", "unknown_since", "first_failure", "wish", "peak_mib", "alert"),
+        )
+    )
+
+
+def _shown(nodes: int | tuple[str, ...] | None) -> str | None:
+    return ",".join(nodes) if isinstance(nodes, tuple) else None if nodes is None else str(nodes)

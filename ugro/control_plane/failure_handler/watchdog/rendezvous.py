@@ -1,0 +1,93 @@
+"""Ranks that never meet: torchrun waits on every node, and no rank begins.
+
+torchrun itself says nothing for ten minutes and more. So once none has begun for `PATIENCE` seconds, each node is asked
+whether it reaches the meeting point, and what stands in the way is told as the reason of the job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ugro.common.errors import NodeError
+from ugro.common.models import FirstFailure, Job, JobState, RankState
+from ugro.common.text import clock, some
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.scheduler.tracker import Runs
+from ugro.nodes.pool import Pool
+from ugro.nodes.reach import obstacle
+from ugro.nodes.run_files import RunFiles
+from ugro.nodes.transport import Transport
+
+PATIENCE = 60.0
+"""Seconds after the start in which a rank should have begun, and between two times that nodes are asked."""
+
+CHECK = "see: ugro check --network"
+
+Obstacles = Sequence[tuple[str, str]]
+"""Nodes that do not reach the meeting point, and why not."""
+
+
+def waits_to_meet(job: Job, runs: Runs, now: float) -> bool:
+    """Whether torchrun runs on all nodes of a job for long, and no rank has begun on any."""
+    return (
+        len(job.nodes) > 1
+        and job.started_at is not None
+        and now - job.started_at >= PATIENCE
+        and never_met(job)
+        and all(isinstance(run, RunFiles) and run.runner_alive and not (run.over or run.ranks) for run in runs.values())
+    )
+
+
+def never_met(job: Job) -> bool:
+    """Whether no rank of a job of several nodes was ever seen to begin."""
+    began = (RankState.RUNNING, RankState.SUCCEEDED, RankState.FAILED)
+    return len(job.nodes) > 1 and not any(rank.pid or rank.state in began for rank in job.ranks)
+
+
+def in_words(job: Job, obstacles: Obstacles) -> str:
+    """Why the ranks of a job do not begin, as far as that can be seen from outside."""
+    since = f"no rank has begun since {clock(job.started_at)}" if job.started_at else "no rank has begun"
+    meets_at = _meeting_point(job)
+    if not obstacles:
+        return f"{since}; every node reaches {meets_at}: torchrun itself may be slow there ({CHECK})"
+    return f"{since}; {_obstacles_in_words(obstacles, meets_at)}; {CHECK}"
+
+
+def blamed(failure: FirstFailure, job: Job, obstacles: Obstacles) -> FirstFailure:
+    """The failure of a job whose ranks never met: it is that of the nodes which do not reach the others."""
+    if not obstacles:
+        return failure
+    words = f"{_obstacles_in_words(obstacles, _meeting_point(job))}: a firewall, or another network? {CHECK}"
+    return failure.model_copy(update={"rank": None, "node": obstacles[0][0], "message": words})
+
+
+def _meeting_point(job: Job) -> str:
+    placement = job.placement
+    return f"{placement.master_addr}:{placement.master_port}" if placement else "the meeting point"
+
+
+def _obstacles_in_words(obstacles: Obstacles, meets_at: str) -> str:
+    return some([f"{node} does not reach {meets_at} ({why})" for node, why in obstacles], "; ")
+
+
+async def obstacles(pool: Pool, job: Job) -> Obstacles:
+    """Ask the nodes of a job whether they reach where its ranks meet. One that cannot be asked proves nothing."""
+    placement = job.placement
+    if placement is None or placement.master_addr is None or placement.master_port is None:
+        return ()
+    address, port = placement.master_addr, placement.master_port
+
+    async def one(transport: Transport) -> str | None:
+        return await obstacle(transport, address, port)
+
+    said = await pool.each(job.nodes[1:], one, configs=job.node_configs)
+    return [(node, why) for node, why in said.items() if why is not None and not isinstance(why, NodeError)]
+
+
+async def tell(store: MetadataStore, pool: Pool, job: Job) -> None:
+    """Record why the ranks of a job do not begin, unless they began meanwhile, or it is known."""
+    words = in_words(job, await obstacles(pool, job))
+    with store.lock():
+        now = store.job(job.id)
+        if now.attempt == job.attempt and now.state == JobState.RUNNING and never_met(now) and now.reason != words:
+            store.save(now.model_copy(update={"reason": words}), "unmet", words)

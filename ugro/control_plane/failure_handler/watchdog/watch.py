@@ -1,0 +1,175 @@
+"""The watchdog at work: from a tick's look to what is remembered (`watchdog.json`) and told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
+from ugro.common.files import write_atomic
+from ugro.common.job_spec import JobSpec
+from ugro.common.models import Gpu, Job, NodeView
+from ugro.common.text import count, duration
+from ugro.control_plane.failure_handler.steps import Progress, last_progress
+from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, judge, needs_steps
+from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, Limits, Memory, Sight, look
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.log_ends import rank_log
+from ugro.control_plane.metadata_store.records import read_record, state_errors
+from ugro.control_plane.resource_manager.observation import Observation
+from ugro.nodes.run_files import RankFiles, RunFiles
+
+if TYPE_CHECKING:
+    from ugro.control_plane.failure_handler.stacks import Said
+
+HANGS = "hangs: "
+"""How the alert of a job begins that hangs."""
+
+SyncEnds = Callable[[Job], Awaitable[object]]
+Stand = Callable[[Job], Awaitable["Said"]]
+
+
+@dataclass(frozen=True)
+class Hang:
+    """For how many watched seconds it has gone on since it was told, and the rank that does not take part."""
+
+    seconds: float
+    rank: int | None
+
+
+def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
+    """Whether it is time for the next look at a running job."""
+    path = store.files(job_id).watchdog
+    with state_errors(path):
+        before = _read(path)
+    return before is None or not 0 <= seen.at - before.looked_at < limits_of(store.spec(job_id)).look_seconds
+
+
+async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends: SyncEnds, stand: Stand) -> None:
+    """Take a look at a running job into account that is due (`is_due`), and tell a hang, its end, and GPUs that idle.
+
+    Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
+    Then it is also kept where each rank stands.
+    """
+    path, limits = store.files(job_id).watchdog, limits_of(store.spec(job_id))
+    with state_errors(path):
+        before = _read(path)
+    job = store.job(job_id)
+    memory = look(before, job.attempt, sights(job, seen), seen.at, limits)
+    if before is None and job.alert:  # the memory is lost, and a hang is over only with a sign of life
+        memory = memory.model_copy(update={"hung_at": memory.watched})
+    steps: Mapping[int, Progress | None] = {}
+    if needs_steps(memory, limits):
+        await sync_ends(job)
+        steps = _steps(store, job)
+        memory = memory.model_copy(update={"stepped": any(steps.values())})
+    verdict = judge(memory, limits, steps)
+    if verdict.state == State.HUNG and job.alert is None:
+        verdict = await _confirmed(store, job, verdict, stand)
+    idle = memory.idle >= IDLE_SECONDS and not memory.idle_told
+    changed: dict[str, object] = {"hung_at": None, "culprit": None, "idle_told": memory.idle_told or idle}
+    if verdict.state == State.HUNG:
+        since = memory.watched if memory.hung_at is None else memory.hung_at
+        changed |= {"hung_at": since, "culprit": memory.culprit if verdict.rank is None else verdict.rank}
+    with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
+        write_atomic(path, memory.model_copy(update=changed).model_dump_json())
+    with store.lock():
+        now = store.job(job_id)  # logs and stacks may have taken their time
+        if now.attempt != job.attempt or now.state != job.state:
+            return
+        _tell(store, now, memory if idle else None, verdict)
+
+
+def _tell(store: MetadataStore, job: Job, idle: Memory | None, verdict: Verdict) -> None:
+    """Record what is new about a job that still runs."""
+    if idle:
+        gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
+        job = store.save(job, "idle", f"its {gpus} did nothing for {duration(idle.idle)}")
+    if verdict.state == State.HUNG and job.alert is None:
+        store.remember_undecided(job.id)
+        store.save(job.model_copy(update={"alert": HANGS + verdict.reason}), "hang", verdict.reason)
+    elif verdict.state != State.HUNG and job.alert is not None:
+        store.save(job.model_copy(update={"alert": None}), "running", "it goes on: there are signs of life again")
+
+
+async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: Stand) -> Verdict:
+    """Keep where the ranks stand, which nobody can see once they were ended, and hear what NCCL knows of them."""
+    # Here, since every command that looks has the watchdog, and few of them find a hang.
+    from ugro.control_plane.failure_handler.stacks import keep, report_of_nccl
+    from ugro.control_plane.failure_handler.watchdog.nccl_report import difference
+    from ugro.nodes.stacks import NodeStacks
+
+    said = await stand(job)
+    with store.optional(), state_errors(path := store.files(job.id).hang(job.attempt)):
+        keep(path, said, time.time())
+    report = report_of_nccl([one for one in said.values() if isinstance(one, NodeStacks)])
+    found = difference(report, job.ranks)
+    if found is None:
+        return verdict
+    rank = verdict.rank if found.rank is None else found.rank
+    return replace(verdict, rank=rank, reason=f"{verdict.reason}; {found.text}")
+
+
+def hang_of(store: MetadataStore, job: Job) -> Hang:
+    """What is remembered of the hang that a job's alert tells of."""
+    memory = _read(store.files(job.id).watchdog)
+    if memory is None or memory.attempt != job.attempt or memory.hung_at is None:
+        return Hang(0.0, None)
+    return Hang(memory.watched - memory.hung_at, memory.culprit)
+
+
+def limits_of(spec: JobSpec) -> Limits:
+    """The floor and the ceiling that a job asks for, or the usual ones."""
+    asked = spec.hang_after
+    return Limits(asked.min, asked.max) if asked else Limits()
+
+
+def sights(job: Job, seen: Observation) -> list[Sight]:
+    """What the nodes show of the living ranks of a job."""
+    found = []
+    for rank in job.ranks:
+        run, view = seen.runs[job.id].get(rank.node), seen.views.get(rank.node)
+        files = next((one for one in run.ranks if one.rank == rank.rank), None) if isinstance(run, RunFiles) else None
+        if files is None or not files.alive:
+            continue
+        gpus = view.gpus if isinstance(view, NodeView) else ()
+        gpu = next((gpu for gpu in gpus if gpu.uuid == rank.gpu), None)
+        found.append(_sight(rank.node, files, rank.gpu is not None, gpu))
+    return found
+
+
+def _sight(node: str, files: RankFiles, has_gpu: bool, gpu: Gpu | None) -> Sight:
+    effort = files.effort
+    return Sight(
+        rank=files.rank,
+        node=node,
+        log_bytes=files.log_bytes,
+        traffic_bytes=effort.read_bytes + effort.written_bytes if effort else None,
+        cpu_seconds=effort.cpu_seconds if effort else None,
+        state=effort.state if effort else None,
+        has_gpu=has_gpu,
+        utilization_percent=gpu.utilization_percent if gpu else None,
+        power_w=gpu.power_w if gpu else None,
+    )
+
+
+def _read(path: Path) -> Memory | None:
+    """What is remembered. A file that cannot be understood is no loss: watching begins anew.
+
+    Raises:
+        RecordNewer: a newer UGRO watches here, whose memory is not to be written over.
+    """
+    try:
+        return read_record(Memory, path)
+    except RecordNewer:
+        raise
+    except (InputError, RecordUnreadable):
+        return None
+
+
+def _steps(store: MetadataStore, job: Job) -> dict[int, Progress | None]:
+    folder = store.files(job.id).logs(job.attempt)
+    return {rank.rank: last_progress(rank_log(folder, rank.rank)) for rank in job.ranks}

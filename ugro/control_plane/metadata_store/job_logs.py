@@ -1,0 +1,169 @@
+"""Brings the logs of one attempt of a job here: all that there is, round by round, or only the ends of long ones.
+
+The copies on the master are prefixes. Where they lag far behind, whoever wants the end of a log does not wait for all
+that lies between: it is brought as a window, into a folder of its own for lines that are shown, into `ends/` beside the
+copies for a diagnosis.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from ugro.common.errors import NodeError
+from ugro.common.paths import RunPaths
+from ugro.control_plane.metadata_store.log_ends import TAIL_BYTES, keep_end
+from ugro.control_plane.metadata_store.records import state_errors
+from ugro.nodes import log_streamer
+from ugro.nodes.log_streamer import LONGEST_LINE, TOTAL, Brought, End
+from ugro.nodes.pool import Configs, Pool
+from ugro.nodes.transport import Transport
+
+CLOSE = 4 * 1024 * 1024
+"""Bytes by which the copies of a node's logs may lag behind and are brought up to date before their ends are read."""
+
+MOST_LINES = 10**9
+"""More lines than any log has, and few enough for a shell to count with."""
+
+
+class JobLogs:
+    """The logs of one attempt, on its nodes and in a folder here.
+
+    `starts` says at which offset each copy in the folder begins, where it is a window of its log and no prefix.
+    `silent` are the nodes that could not be read when they were asked last, and why.
+
+    Raises (from any method):
+        StateError: the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        paths: Mapping[str, RunPaths],
+        folder: Path,
+        starts: Mapping[str, int] | None = None,
+        configs: Configs | None = None,
+    ) -> None:
+        self.folder = folder
+        self.silent: dict[str, NodeError] = {}
+        self._pool = pool
+        self._paths = paths
+        self._starts = starts or {}
+        self._configs = configs
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes of which it is known where they are."""
+        return list(self._paths)
+
+    def again(self) -> JobLogs:
+        """The same, to be brought once more: silent nodes are asked again."""
+        return JobLogs(self._pool, self._paths, self.folder, self._starts, self._configs)
+
+    async def round(self, within: float | None = None, total: int = TOTAL) -> Brought:
+        """Bring what is new, at most `total` bytes. Nodes that were silent before are not asked again."""
+        at = time.time()
+        names = [node for node in self._paths if node not in self.silent]
+        each = total // max(1, len(names))
+
+        async def one(transport: Transport) -> Brought:
+            with state_errors(self.folder):
+                paths = self._paths[transport.name]
+                return await log_streamer.fetch(transport, paths, self.folder, at, self._starts, each)
+
+        said = await self._pool.each(names, one, within, self._configs)
+        self.silent |= {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
+        brought = [answer for answer in said.values() if isinstance(answer, Brought)]
+        return Brought(sum(one.bytes for one in brought), sum(one.left for one in brought))
+
+    async def rounds(self, within: float | None = None) -> AsyncIterator[Brought]:
+        """Bring what there is now, round after round; a log that grows on ends them, too. `within` bounds each."""
+        total = CLOSE // 4  # the first rounds are small: somebody may be waiting for them over a slow link
+        brought = await self.round(within, total)
+        left = brought.left
+        yield brought
+        while left > 0 and brought.bytes:
+            total = min(4 * total, TOTAL)
+            brought = await self.round(within, total)
+            left -= brought.bytes
+            yield brought
+
+    async def bring_all(self, within: float | None = None) -> dict[str, NodeError]:
+        """Bring what there is now; returns the nodes that could not be read, and why."""
+        at = time.time()
+
+        async def one(transport: Transport) -> None:
+            with state_errors(self.folder):
+                paths, total = self._paths[transport.name], TOTAL // len(self._paths)
+                await log_streamer.fetch_all(transport, paths, self.folder, at, self._starts, total)
+
+        said = await self._pool.each(self._paths, one, within, self._configs)
+        return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
+
+    async def bring_ends(self, within: float | None = None) -> dict[str, NodeError]:
+        """See to it that the ends of the logs are here, for `evidence`; of long ones that is all that is brought.
+
+        Returns the nodes that could not be read, and why.
+        """
+
+        async def one(transport: Transport) -> None:
+            paths, at = self._paths[transport.name], time.time()
+            with state_errors(self.folder):
+                brought = await log_streamer.fetch(transport, paths, self.folder, at, total=CLOSE)
+                if 0 < brought.left <= CLOSE:
+                    await log_streamer.fetch_all(transport, paths, self.folder, at)
+                elif brought.left:
+                    await self._bring_ends(transport, paths)
+
+        said = await self._pool.each(self._paths, one, within, self._configs)
+        return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
+
+    async def _bring_ends(self, transport: Transport, paths: RunPaths) -> None:
+        found = await log_streamer.ends(transport, paths, 0, TAIL_BYTES)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".ends-", dir=self.folder) as name:
+            starts = {copy: end.start for copy, end in found.items()}
+            await log_streamer.fetch(transport, paths, fresh := Path(name), time.time(), starts, CLOSE)
+            for copy, start in starts.items():
+                if (fresh / copy).exists():
+                    keep_end(self.folder, fresh / copy, start)
+
+    async def window(self, lines: int, folder: Path, within: float | None = None) -> JobLogs | None:
+        """The last lines of each log and what comes after them, in another folder; what there is now is brought there.
+
+        None: the copies are not far behind, and were brought up to date.
+        """
+        brought = await self.round(within, CLOSE // 4)
+        if brought.left <= CLOSE:
+            if brought.left:
+                await self.round(within)
+            return None
+        lines = min(lines, MOST_LINES)
+
+        async def one(transport: Transport) -> Mapping[str, End]:
+            return await log_streamer.ends(transport, self._paths[transport.name], lines, lines * LONGEST_LINE)
+
+        said = await self._pool.each(
+            [node for node in self._paths if node not in self.silent], one, within, self._configs
+        )
+        answers = [answer for answer in said.values() if not isinstance(answer, NodeError)]
+        starts = {copy: end.start for answer in answers for copy, end in answer.items()}
+        for copy in self.folder.glob("*.log"):
+            if copy.name not in starts:  # of a node that does not answer
+                starts[copy.name] = _copy_end(copy, log_streamer.last_lines(copy, lines), folder)
+        found = JobLogs(self._pool, self._paths, folder, starts, self._configs)
+        found.silent = self.silent | {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
+        async for _ in found.rounds(within):
+            pass
+        return found
+
+
+def _copy_end(copy: Path, start: int, folder: Path) -> int:
+    """Copy a file from an offset on; returns the offset."""
+    with open(copy, "rb") as source, open(folder / copy.name, "wb") as target:
+        source.seek(start)
+        while block := source.read(log_streamer.SLAB):
+            target.write(block)
+    return start

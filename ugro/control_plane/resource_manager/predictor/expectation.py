@@ -1,0 +1,56 @@
+"""What a job is expected to need of each GPU's memory, before it is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ugro.common.job_spec import JobSpec
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.history import run_of
+from ugro.control_plane.resource_manager.governor import Offer, Slot
+from ugro.control_plane.resource_manager.predictor.fit import PastRun, explain, formula_mib, predict
+from ugro.control_plane.resource_manager.predictor.workload import read_workload
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What the formulas alone say, in MiB of each GPU, and what to tell where the smallest GPU may not do."""
+
+    formula_mib: int | None
+    warning: str | None
+
+
+def past_runs(store: MetadataStore) -> list[PastRun]:
+    """What the jobs that have ended took of a GPU's memory, as far as it was watched."""
+    return [PastRun(row.run, row.peak_mib, row.predicted_mib) for row in store.summaries() if row.peak_mib is not None]
+
+
+def expect_memory(store: MetadataStore, spec: JobSpec, offers: Mapping[str, Offer]) -> Expectation | None:
+    """The expectation for a job, or None when nothing is known of it or of the GPUs."""
+    smallest, count = _smallest_gpu(spec, offers)
+    if smallest is None or smallest.memory_mib is None:
+        return None
+    history, workload = past_runs(store), read_workload(spec.args, count)
+    estimate = predict(spec.vram, run_of(spec), history, workload)
+    if estimate is None:
+        return None
+    return Expectation(
+        formula_mib(estimate), explain(estimate, workload, smallest.name, smallest.memory_mib, count, history)
+    )
+
+
+def _smallest_gpu(spec: JobSpec, offers: Mapping[str, Offer]) -> tuple[Slot | None, int]:
+    """The smallest GPU that the job would get on an idle cluster, and how many GPUs it would get."""
+    got: list[list[Slot]] = []
+    for offer in offers.values():
+        slots = sorted((slot for slot in offer.gpus if slot.memory_mib is not None), key=_memory, reverse=True)
+        if spec.gpus_per_node != 0 and slots:
+            got.append(slots[: spec.gpus_per_node])
+    got.sort(key=lambda slots: _memory(slots[-1]), reverse=True)
+    chosen = [slot for slots in (got[: spec.nodes] if isinstance(spec.nodes, int) else got) for slot in slots]
+    return min(chosen, key=_memory, default=None), max(1, len(chosen))
+
+
+def _memory(slot: Slot) -> int:
+    return slot.memory_mib or 0

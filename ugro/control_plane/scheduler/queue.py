@@ -1,0 +1,121 @@
+"""Reads the queue for the scheduler: what waits, what runs and until when, and what each node can give."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ugro.common.config import Inventory
+from ugro.common.errors import NodeError, RecordUnreadable, UgroError
+from ugro.common.job_spec import JobSpec
+from ugro.common.models import Job, JobState, NodeView, Silence, Summary
+from ugro.common.text import moment
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.history import run_of
+from ugro.control_plane.metadata_store.links import Links
+from ugro.control_plane.metadata_store.records import may_hold
+from ugro.control_plane.resource_manager.governor import Offer, leases, offers
+from ugro.control_plane.resource_manager.monitor import Views
+from ugro.control_plane.scheduler.allocator import link_rates
+from ugro.control_plane.scheduler.backfill import Obstacle, Queue, Running, Waiting
+from ugro.control_plane.scheduler.scheduling import obstacles
+
+STOPS_WITHIN = 20.0
+"""Seconds that a job which is being ended keeps its GPUs: ranks may ignore SIGTERM, and drivers take their time."""
+
+
+def read_queue(
+    store: MetadataStore,
+    inventory: Inventory,
+    jobs: Sequence[Job],
+    views: Views,
+    now: float,
+    unreadable: Sequence[RecordUnreadable] = (),
+) -> Queue:
+    """The queue of these live jobs, over what the nodes said. Jobs without a readable spec are left out.
+
+    A job that a look shows as ended holds nothing any more. `unreadable` live jobs may hold anything, so nothing starts
+    beside them, unless a newer UGRO says of one that it holds nothing.
+    """
+    present = inventory.present()
+    feared = filter(may_hold, unreadable)
+    blocked = tuple(Obstacle(f"nothing starts while {error.path} cannot be read") for error in feared)
+    past = typical_seconds(store.summaries() if jobs else ())
+    states = {job.id: job.state for job in jobs}
+    waiting: list[Waiting] = []
+    running: list[Running] = []
+    for job in jobs:
+        if job.state.ended:
+            continue
+        spec = _spec(store, job)
+        if job.state.on_nodes:
+            ends = _expected_end(job, expected_seconds(spec, past) if spec else None, now)
+            ends = now + STOPS_WITHIN if job.stopping else ends
+            running.append(Running(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping))
+        elif spec and not job.wish:
+            found = (*blocked, *_obstacles(store, job, spec, states, now))
+            order = int(job.id.rpartition("-")[2])
+            waiting.append(Waiting(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
+    return Queue(tuple(waiting), tuple(running), read_offers(store, inventory, jobs, views), present, now)
+
+
+def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views) -> dict[str, Offer]:
+    """What each node of the inventory can give while these jobs hold what they hold."""
+    present, silences, now = inventory.present(), store.silences(), time.time()
+    said = {**views} | {name: _as_told(views[name], silence) for name, silence in silences.items() if name in views}
+    since = {name: moment(silence.since // 60 * 60, now) for name, silence in silences.items()}
+    found = offers(
+        present, said, leases(jobs, present.nodes), store.drains(), store.known_gpus(), store.known_master(), since
+    )
+    links = link_rates(Links(store.home).all())
+    return {name: replace(offer, links=links.get(name, {})) for name, offer in found.items()}
+
+
+def _as_told(view: NodeView | NodeError, silence: Silence) -> NodeView | NodeError:
+    """A node's silence with the words of the tick that noted it, which had more patience than a look."""
+    if isinstance(view, NodeError) and view.code == silence.code:
+        return type(view)(view.node, silence.problem, silence.hint)
+    return view
+
+
+def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:
+    """How long equal runs took that succeeded: the median, in seconds, by `run_key`."""
+    seen: dict[str, list[float]] = {}
+    for row in past:
+        if row.state == JobState.SUCCEEDED and row.started_at is not None:
+            seen.setdefault(row.run, []).append(row.ended_at - row.started_at)
+    return {run: statistics.median(seconds) for run, seconds in seen.items()}
+
+
+def expected_seconds(spec: JobSpec, past: Mapping[str, float]) -> float | None:
+    """How long a job is expected to run: as long as its like did, at most its time limit; None: nobody can say."""
+    like = past.get(run_of(spec))
+    known = [seconds for seconds in (like, spec.time_limit) if seconds is not None]
+    return min(known, default=None)
+
+
+def _expected_end(job: Job, seconds: float | None, now: float) -> float | None:
+    return None if seconds is None else max(now, (job.started_at or now) + seconds)
+
+
+def _spec(store: MetadataStore, job: Job) -> JobSpec | None:
+    try:
+        return store.spec(job.id)
+    except UgroError:
+        return None
+
+
+def _obstacles(
+    store: MetadataStore, job: Job, spec: JobSpec, live: Mapping[str, JobState], now: float
+) -> tuple[Obstacle, ...]:
+    if not spec.after:
+        return obstacles(job, spec, {}, now)
+    unreadable: list[RecordUnreadable] = []
+    names = {dependency.partition(":")[0] for dependency in spec.after}
+    others = {name: live[name] for name in names & live.keys()}
+    others |= {other.id: other.state for other in store.jobs(names - live.keys(), unreadable.append)}
+    others |= {error.path.parent.name: JobState.UNKNOWN for error in unreadable}
+    unread = (Obstacle(f"{error.path} cannot be read") for error in unreadable)
+    return (*unread, *obstacles(job, spec, others, now))

@@ -1,0 +1,165 @@
+"""Takes a job in: the code as it is now, the frozen spec, the first record. Or other code for one that ended."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ugro.common.errors import InputError, NodeError
+from ugro.common.job_spec import JobSpec
+from ugro.common.models import CodeVersion, Job
+from ugro.common.paths import RunPaths
+from ugro.common.text import printable
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.scheduler.command import require_source, source_text
+from ugro.control_plane.scheduler.launch_line import START
+from ugro.nodes.code_sync import (
+    CONFLICT_HINT,
+    Differences,
+    Selection,
+    conflict_in_words,
+    conflicts,
+    differences,
+    list_beside,
+    read_manifest,
+    select_files,
+    take_snapshot,
+)
+from ugro.nodes.pool import Pool
+from ugro.nodes.transport import Transport
+
+
+@dataclass(frozen=True)
+class NewCode:
+    """A copy of the working directory for a job's next attempt, how it differs from what the last one ran, and the
+    text of the script in it.
+    """
+
+    snapshot: Path
+    version: CodeVersion
+    differences: Differences
+    script: str
+
+
+def choose_code(spec: JobSpec, otherwise: str = "", start: Sequence[str] = START) -> Selection:
+    """The files of the job's working directory that go with it; `otherwise` says what to do where it is not there.
+
+    A command that would do begins with `start`.
+
+    Raises:
+        InputError: the directory or the script is not there, or the script is among what is ignored.
+    """
+    directory = Path(spec.workdir)
+    try:
+        there = directory.is_dir() and directory.resolve().is_dir()
+    except OSError:  # the shell's own directory was removed under it
+        there = False
+    if not there:
+        raise InputError(f"the working directory {printable(spec.workdir)} is not there", otherwise)
+    source = require_source(directory, spec, otherwise, start)
+    selection = select_files(directory)
+    if source is not None and source not in selection.files:
+        raise InputError(
+            f"{printable(source)} is ignored (.gitignore, .ugroignore or the built-in list), so nodes would not get it",
+            f"add a line !/{printable(source)} to .ugroignore",
+        )
+    return selection
+
+
+def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:
+    """The job that the name of one to be submitted stands for until then."""
+    try:
+        return None if spec.name is None else store.find(spec.name)
+    except InputError:
+        return None
+
+
+def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_mib: int | None = None) -> Job:
+    """Record a job, queued or held, with its own copy of the code and what it is expected to need of each GPU.
+
+    Raises:
+        StateError: the state directory cannot be written; nothing of the job remains.
+    """
+    files = store.reserve()
+    try:
+        with store.alone_with(files.folder.name):  # so that `ugro gc` does not take it for one that was cut short
+            directory, target = Path(spec.workdir), files.snapshot(1)
+            code = take_snapshot(directory, selection, target, before=store.last_snapshot(directory))
+            store.note_snapshot(directory, target)
+            return store.submit(files, spec, code, time.time(), predicted_mib)
+    except BaseException:
+        shutil.rmtree(files.folder, ignore_errors=True)
+        raise
+
+
+def choose_new_code(job: Job, spec: JobSpec) -> Selection:
+    """The same, of the directory that the job's code came from, wherever somebody stands now.
+
+    Raises:
+        InputError: as `choose_code` does.
+    """
+    same = "put it back, or leave out --new-code to go on with the code that the job had"
+    return choose_code(spec.model_copy(update={"workdir": job.code.directory}), same)
+
+
+@contextlib.contextmanager
+def new_code(store: MetadataStore, job: Job, spec: JobSpec, selection: Selection) -> Iterator[NewCode]:
+    """A copy of the working directory as it is now, which is gone again unless it is adopted meanwhile.
+
+    Raises:
+        StateError: it cannot be made, or what the job ran cannot be read.
+    """
+    files = store.files(job.id)
+    with state_errors(files.folder):
+        folder = Path(tempfile.mkdtemp(prefix=".tmp-code-", dir=files.folder))
+    try:
+        snapshot = folder / "snapshot"
+        directory = Path(job.code.directory)
+        version = take_snapshot(directory, selection, snapshot, job.attempt + 1, store.last_snapshot(directory))
+        with state_errors(files.folder):
+            earlier = files.snapshot(job.code.attempt)
+            before = [] if files.snapshot_pruned.exists() and not earlier.exists() else read_manifest(earlier)
+            found = differences(before, read_manifest(snapshot))
+            script = source_text(snapshot, spec)
+        yield NewCode(snapshot, version, found, script)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def require_room(store: MetadataStore, pool: Pool, nodes: Iterable[str], job: Job, code: NewCode) -> None:
+    """See that new code is in no conflict with what the job wrote on those nodes that can be asked. Changes nothing.
+
+    Raises:
+        InputError: it is.
+    """
+    files = store.files(job.id)
+    before = [files.snapshot(version.attempt) for version in (job.code, *job.earlier_code)]
+
+    async def one(transport: Transport) -> list[str]:
+        job_dir = RunPaths(transport.node.base_dir, job.id, job.attempt, 0).job_dir
+        return await conflicts(transport, code.snapshot, job_dir, before)
+
+    for node, found in (await pool.each(nodes, one)).items():
+        if found and not isinstance(found, NodeError):
+            raise InputError(f"{node}: {conflict_in_words(found)}", CONFLICT_HINT)
+
+
+def adopt(store: MetadataStore, job: Job, code: NewCode) -> Job:
+    """Make new code that of a job's next attempt; it counts once the record does, which the caller writes.
+
+    The caller holds the lock. What a command that was killed in between had put there is replaced.
+    """
+    target = store.files(job.id).snapshot(code.version.attempt)
+    with state_errors(target):
+        if target.exists():
+            shutil.rmtree(target)
+        code.snapshot.rename(target)
+        list_beside(code.snapshot).replace(list_beside(target))
+        store.note_snapshot(Path(code.version.directory), target)
+    return job.model_copy(update={"code": code.version})
