@@ -23,7 +23,9 @@ from click.testing import CliRunner
 
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
-from ugro.common.models import CodeVersion, Event, Gpu, Job, NodeView, Silence
+from ugro.common.models.event import Event
+from ugro.common.models.job import CodeVersion, Job
+from ugro.common.models.node import Gpu, NodeView, Silence
 from ugro.control_plane.failure_handler.alerts import rules, sender
 from ugro.control_plane.failure_handler.alerts.courier import Courier
 from ugro.control_plane.failure_handler.alerts.rounds import send_due

@@ -14,7 +14,8 @@ from cluster import Ugro
 from test_queue_commands import Master
 
 from ugro.common.errors import InputError
-from ugro.common.models import Attempt, Checkpoint, FirstFailure, Job, JobState, NodeShare, Place, Placement, Rank
+from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.job import Attempt, FirstFailure, Job, JobState, NodeShare, Placement, Rank
 from ugro.control_plane.failure_handler.recovery.next_attempt import next_attempt
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.attempts import attempts, begins, in_attempt, missing_logs, next_after

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import MeasuredLink, Placement
+from ugro.common.models.job import Placement
+from ugro.common.models.metrics import MeasuredLink
 from ugro.control_plane.resource_manager.governor import Offer, Slot, placement_keys
 from ugro.control_plane.scheduler.allocator import FASTER, Room, choose, link_rates
 

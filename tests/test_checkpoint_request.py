@@ -21,7 +21,8 @@ from ugro.cli.checkpoint import HOW_TO_ANSWER, Outcome, not_saved, silence_in_wo
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_INPUT, EXIT_JOB_FAILED, InputError, NodeRefused
-from ugro.common.models import Checkpoint, CodeVersion, Job, JobState, Place, Wish
+from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.job import CodeVersion, Job, JobState, Wish
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import newest_since

@@ -17,7 +17,7 @@ import torch.distributed.checkpoint as dcp
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, NodeRefused, StateError
-from ugro.common.models import Checkpoint, FoundCheckpoint
+from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import Run
 from ugro.nodes import checkpoints

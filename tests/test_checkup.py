@@ -10,7 +10,7 @@ import pytest
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused, Unreachable
-from ugro.common.models import Gpu, GpuProcess, NodeView
+from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.control_plane.preflight import Finding, Level, Report, judge, judge_state
 from ugro.control_plane.preflight.network_report import Facts, hung, idle_gpus, last_words, slow_links
 from ugro.control_plane.preflight.software import compare_gpus, fits

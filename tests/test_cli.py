@@ -18,7 +18,7 @@ from ugro.cli.main import COMMANDS, cli
 from ugro.common.config import load_inventory
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import CodeVersion, JobState
+from ugro.common.models.job import CodeVersion, JobState
 from ugro.control_plane.metadata_store import MetadataStore
 
 

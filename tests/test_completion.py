@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import CodeVersion, Drain, JobState, Wish
+from ugro.common.models.job import CodeVersion, JobState, Wish
+from ugro.common.models.node import Drain
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.accepted import STATES
 

@@ -19,7 +19,9 @@ from code_folders import plant
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeRefused, RecordUnreadable, StateError, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Drain, FirstFailure, GpuLook, GpuSample, Job, JobState, Owed, Wish
+from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.metrics import GpuLook, GpuSample
+from ugro.common.models.node import Drain, Owed
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore, gpu_history, job_folders
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory

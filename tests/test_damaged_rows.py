@@ -23,20 +23,10 @@ from ugro.cli.output import stamp
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import RecordNewer, RecordUnreadable, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import (
-    Change,
-    Checkpoint,
-    Drain,
-    Gpu,
-    GpuLook,
-    GpuSample,
-    MeasuredLink,
-    NodeView,
-    Owed,
-    Place,
-    Proposal,
-    Silence,
-)
+from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.metrics import GpuLook, GpuSample, MeasuredLink
+from ugro.common.models.node import Drain, Gpu, NodeView, Owed, Silence
+from ugro.common.models.proposal import Change, Proposal
 from ugro.common.text import clock, moment
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.alerts.rounds import send_due

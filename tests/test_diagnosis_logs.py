@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from ugro.cli.main import cli
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Attempt, Checkpoint, CodeVersion, FirstFailure, JobState, Rank, RankState
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
 from ugro.control_plane.diagnosis import Finding, Reader, diagnose, explain
 from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.causes import CAUSES

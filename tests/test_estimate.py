@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from ugro.cli.estimate import estimate
 from ugro.common.errors import InputError
-from ugro.common.models import Gpu, NodeView
+from ugro.common.models.node import Gpu, NodeView
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.history import run_key
 from ugro.control_plane.resource_manager.predictor.fit import PastRun

@@ -317,7 +317,7 @@ def test_cleaning_says_that_nothing_is_left(ugro: Ugro, home: Path) -> None:
 
 
 def test_a_node_with_a_job_is_not_cleaned(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ugro.common.models import CodeVersion, Job, JobState
+    from ugro.common.models.job import CodeVersion, Job, JobState
     from ugro.control_plane.metadata_store import MetadataStore
 
     folder = leave(home)

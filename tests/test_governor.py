@@ -9,7 +9,8 @@ import pytest
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyUnknown, NodeError, Unreachable
-from ugro.common.models import CodeVersion, Drain, Gpu, GpuProcess, Job, JobState, NodeShare, NodeView, Placement
+from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement
+from ugro.common.models.node import Drain, Gpu, GpuProcess, NodeView
 from ugro.control_plane.resource_manager.governor import Offer, Slot, leases, offers
 
 

@@ -26,21 +26,10 @@ from ugro.cli.output import hanging
 from ugro.cli.resume import checkpoints_grid
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
-from ugro.common.models import (
-    Checkpoint,
-    CodeVersion,
-    Drain,
-    Gpu,
-    GpuLook,
-    Job,
-    JobState,
-    NodeShare,
-    NodeView,
-    Place,
-    Placement,
-    Rank,
-    RankState,
-)
+from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank, RankState
+from ugro.common.models.metrics import GpuLook
+from ugro.common.models.node import Drain, Gpu, NodeView
 
 WIDTHS = (60, 80, 100, 120)
 OOM = (

@@ -16,7 +16,7 @@ import forked
 import pytest
 from cluster import SCRIPTS, Ugro, document, exits, ranks_that_say, until
 
-from ugro.common.models import MeasuredLink
+from ugro.common.models.metrics import MeasuredLink
 from ugro.control_plane.metadata_store.links import Links
 from ugro.sandbox.cluster import Sandbox
 

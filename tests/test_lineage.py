@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 
 from ugro.common.errors import InputError
-from ugro.common.models import (
-    Attempt,
-    Checkpoint,
-    CodeVersion,
-    FoundCheckpoint,
-    Job,
-    JobState,
-    NodeShare,
-    Placement,
-)
+from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
+from ugro.common.models.job import Attempt, CodeVersion, Job, JobState, NodeShare, Placement
 from ugro.control_plane.metadata_store.checkpoint_store import copies, newest_since, newest_whole, with_copies
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import Position, lineage, runs_of, writer

@@ -16,7 +16,8 @@ from test_attempts import BAR, Master, leave, master, placed, ugro
 
 from ugro.cli.app import App
 from ugro.cli.live import UNFINISHED_SECONDS, UNFINISHED_WIDTH, NowAndThen, Stops, View, stopping_in_words
-from ugro.common.models import CodeVersion, Event, FirstFailure, Job, JobState, Wish
+from ugro.common.models.event import Event
+from ugro.common.models.job import CodeVersion, FirstFailure, Job, JobState, Wish
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.log_streamer import LONGEST_LINE, Line, LogReader, Unfinished
 

@@ -22,7 +22,8 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeView
+from ugro.common.models.job import CodeVersion, Job, JobState
+from ugro.common.models.node import Drain, NodeView
 from ugro.control_plane.failure_handler.handler import FailureHandler
 from ugro.control_plane.failure_handler.watchdog import watch
 from ugro.control_plane.failure_handler.watchdog.sights import Memory

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, NodeView, Rank
+from ugro.common.models.job import CodeVersion, Job, Rank
+from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.control_plane.resource_manager.monitor import news, peak, samples
 
 MINE = "m-1 me@master since 2026-11-24T10:00:00+00:00"

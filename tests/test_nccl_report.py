@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ugro.common.models import Rank
+from ugro.common.models.job import Rank
 from ugro.control_plane.failure_handler.watchdog.nccl_report import Difference, difference
 
 HEAD = """\

@@ -8,7 +8,7 @@ import pytest
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyChanged, NodeError, Unreachable
-from ugro.common.models import NodeView, Silence
+from ugro.common.models.node import NodeView, Silence
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.resource_manager.monitor import silences
 from ugro.control_plane.resource_manager.observation import (

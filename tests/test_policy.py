@@ -12,7 +12,10 @@ from test_resume import job
 from ugro.common.causes import CAUSES
 from ugro.common.errors import InputError
 from ugro.common.job_spec import FailurePolicy, JobSpec
-from ugro.common.models import Attempt, Change, Checkpoint, CodeVersion, Drain, FirstFailure, Job, JobState, Wish
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Attempt, CodeVersion, FirstFailure, Job, JobState, Wish
+from ugro.common.models.node import Drain
+from ugro.common.models.proposal import Change
 from ugro.control_plane.diagnosis import causes
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
 from ugro.control_plane.failure_handler.retry import decide, trouble

@@ -22,7 +22,8 @@ from cluster import Ugro, until
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import CodeVersion, Drain, Job, JobState, NodeShare, Placement, Wish
+from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Wish
+from ugro.common.models.node import Drain
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 

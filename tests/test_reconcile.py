@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from ugro.common.errors import NodeError, Unreachable
-from ugro.common.models import CodeVersion, Gpu, GpuProcess, Job, JobState, NodeShare, NodeView, Placement, RankState
+from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, RankState
+from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.control_plane.failure_handler.blame import first_failure
 from ugro.control_plane.scheduler.tracker import (
     Phase,

@@ -23,7 +23,8 @@ from ugro.cli.main import cli
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Declined, InputError, NodeRefused
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Checkpoint, CodeVersion, Job, JobState, NodeShare, Placement, Summary
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Summary
 from ugro.control_plane.metadata_store import MetadataStore, removal
 from ugro.control_plane.metadata_store.removal import Going, Kept, Part, Use, chosen, decide
 from ugro.control_plane.metadata_store.retention import require_code, snapshots_of, strays

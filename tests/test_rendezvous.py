@@ -11,7 +11,7 @@ import pytest
 from test_reconcile import UNREAD, UP, job, rank, runs
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.models import FirstFailure, Job
+from ugro.common.models.job import FirstFailure, Job
 from ugro.control_plane.failure_handler.watchdog.rendezvous import blamed, in_words, obstacles, waits_to_meet
 from ugro.nodes.pool import Pool
 

@@ -9,7 +9,8 @@ from test_resume import job
 
 from ugro.common.errors import InputError, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Change, Job, NodeShare, Placement
+from ugro.common.models.job import Job, NodeShare, Placement
+from ugro.common.models.proposal import Change
 from ugro.control_plane.failure_handler.recovery.repair import left_out, options_of, smaller_batch, with_changes
 from ugro.control_plane.resource_manager.governor import Offer, Slot
 

@@ -19,18 +19,9 @@ from test_controller import Bed, Node
 
 from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
-from ugro.common.models import (
-    Attempt,
-    Change,
-    Checkpoint,
-    CodeVersion,
-    Job,
-    JobState,
-    NodeShare,
-    Place,
-    Placement,
-    Wish,
-)
+from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.job import Attempt, CodeVersion, Job, JobState, NodeShare, Placement, Wish
+from ugro.common.models.proposal import Change
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt, words_for

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyChanged, InputError, KeyUnusable, NodeError, NodeRefused, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import CodeVersion, Drain, Gpu, Job, JobState, NodeView
+from ugro.common.models.job import CodeVersion, Job, JobState
+from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.control_plane.resource_manager.governor import Offer, Slot, offers, placement_keys
 from ugro.control_plane.scheduler.backfill import SLACK, Obstacle, Queue, Running, Start, Waiting
 from ugro.control_plane.scheduler.forecast import CHAIN, Forecast, forecast

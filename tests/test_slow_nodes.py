@@ -12,7 +12,7 @@ from test_controller import STARTED, STAY, Bed, Node, cancel
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost, NodeError, StateLocked, Unreachable
-from ugro.common.models import Job, JobState, Wish
+from ugro.common.models.job import Job, JobState, Wish
 from ugro.control_plane.controller import tick as ticks
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore

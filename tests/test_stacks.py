@@ -19,7 +19,7 @@ from cluster import until
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_INPUT, InputError, NodeRefused
-from ugro.common.models import CodeVersion, Job, JobState, NodeShare, Placement, Rank
+from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.stacks import RankStack, Thread, own_py_spy, stacks, waits_in

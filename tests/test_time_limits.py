@@ -14,7 +14,7 @@ from test_controller import STAY, WAITS, Bed
 from test_queue_commands import Master
 
 from ugro.common.errors import InputError, JobFailed
-from ugro.common.models import FirstFailure, Job, JobState, Wish
+from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.scheduler.time_limits import Told, extend, longer, require_hearing, told, too_late
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Gpu, NodeView
+from ugro.common.models.node import Gpu, NodeView
 from ugro.control_plane.preflight.across import judge_names
 from ugro.control_plane.resource_manager.governor import Offer, offers, placement_keys
 from ugro.control_plane.resource_manager.twins import twins

@@ -19,7 +19,8 @@ from cluster import MEET, Ugro, document, until
 from ugro.cli.main import cli
 from ugro.common.errors import JobSpecError, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec, load_job_spec
-from ugro.common.models import CodeVersion, Gpu, Job, JobState, NodeShare, NodeView, Placement, Rank
+from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank
+from ugro.common.models.node import Gpu, NodeView
 from ugro.control_plane.failure_handler.stacks import kept
 from ugro.control_plane.failure_handler.watchdog.sights import Limits, Memory
 from ugro.control_plane.failure_handler.watchdog.watch import hang_of, is_due, limits_of, watch

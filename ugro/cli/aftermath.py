@@ -10,7 +10,8 @@ import click
 from ugro.cli.app import LOOK_WITHIN, App
 from ugro.cli.output import stamp
 from ugro.common.errors import UgroError
-from ugro.common.models import Attempt, Change, Job
+from ugro.common.models.job import Attempt, Job
+from ugro.common.models.proposal import Change
 from ugro.common.text import duration, printable, size, some
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import script_of

@@ -15,7 +15,7 @@ import click
 from ugro.cli.app import App
 from ugro.cli.output import console, print_hanging, stamp, title
 from ugro.common.errors import RecordUnreadable
-from ugro.common.models import Job, JobState
+from ugro.common.models.job import Job, JobState
 from ugro.common.text import count, duration, printable, rough, size, some
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.resource_manager.governor import held_gpus

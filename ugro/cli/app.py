@@ -15,7 +15,7 @@ import click
 from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
 from ugro.common.errors import StateLocked, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Job, JobState
+from ugro.common.models.job import Job, JobState
 from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore

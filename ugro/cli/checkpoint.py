@@ -17,7 +17,8 @@ from ugro.cli.resume import asked_with
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, NodeError, NotSaved
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Checkpoint, Job, JobState
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Job, JobState
 from ugro.common.paths import RunPaths, run_paths
 from ugro.common.text import count, duration, printable, size
 from ugro.control_plane.controller.tick import Controller

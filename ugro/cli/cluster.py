@@ -25,7 +25,8 @@ from ugro.cli.output import (
 )
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, NodeError, StateLocked
-from ugro.common.models import Drain, Event
+from ugro.common.models.event import Event
+from ugro.common.models.node import Drain
 from ugro.common.text import one_line, printable
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore

@@ -11,7 +11,7 @@ import click
 
 from ugro.common.errors import Declined, InputError, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import NodeView
+from ugro.common.models.node import NodeView
 from ugro.common.text import printable, size
 from ugro.control_plane.resource_manager.predictor.expectation import Expectation
 from ugro.nodes import owner

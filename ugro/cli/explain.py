@@ -20,7 +20,7 @@ from ugro.cli.app import App, attempt_option, command, json_option
 from ugro.cli.complete import complete_file, complete_job
 from ugro.cli.output import print_json
 from ugro.common.errors import InputError, InventoryError
-from ugro.common.models import FirstFailure, Job, JobState
+from ugro.common.models.job import FirstFailure, Job, JobState
 from ugro.common.text import clock, printable
 from ugro.control_plane.diagnosis import Finding, Reader, diagnose, explain
 from ugro.control_plane.diagnosis.causes import CAUSES, Advice

@@ -10,7 +10,7 @@ import click
 from ugro.cli.app import LOOK_WITHIN, App, command, json_option, span_option
 from ugro.cli.complete import complete_job
 from ugro.cli.output import console, job_document, print_json, title
-from ugro.common.models import Job, JobState
+from ugro.common.models.job import Job, JobState
 from ugro.common.text import duration, moment, printable
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.scheduler.time_limits import (

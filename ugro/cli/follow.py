@@ -18,7 +18,7 @@ from rich.text import Text
 from ugro.cli.announce import queue_as_seen
 from ugro.cli.app import App
 from ugro.cli.live import News, NoLive, NowAndThen, Stops, View, prefix
-from ugro.common.models import Job, JobState
+from ugro.common.models.job import Job, JobState
 from ugro.common.text import printable
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import in_words

@@ -17,7 +17,7 @@ from ugro.cli.complete import complete_node
 from ugro.cli.grid import Column, Grid
 from ugro.cli.listings import short_name
 from ugro.cli.output import PIPE_WIDTH, SHORT_UUID, print_json, stamp, terminal_width, wide_option
-from ugro.common.models import GpuLook
+from ugro.common.models.metrics import GpuLook
 from ugro.common.text import clock, printable, size
 from ugro.control_plane.metadata_store.gpu_history import EVERY_SECONDS, GpuHistory
 

@@ -36,7 +36,7 @@ from ugro.cli.output import (
 from ugro.cli.proposals import offer
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked, UgroError
-from ugro.common.models import Job, JobState, Wish
+from ugro.common.models.job import Job, JobState, Wish
 from ugro.common.text import printable
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store.job_logs import JobLogs

@@ -25,7 +25,7 @@ from ugro.cli.output import console, end_in_words, print_json, ranks_table
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.fields import without_effect
 from ugro.common.job_spec import PRIORITIES, JobSpec
-from ugro.common.models import CodeVersion, Job, JobState
+from ugro.common.models.job import CodeVersion, Job, JobState
 from ugro.common.text import exactly, printable
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store.records import stop_where_held

@@ -11,7 +11,8 @@ from ugro.cli.grid import Column, Grid, Names
 from ugro.cli.output import command_line, phase, rank_state, state_text, time_in_words
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError
-from ugro.common.models import Drain, Gpu, Job, JobState, NodeView
+from ugro.common.models.job import Job, JobState
+from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.common.text import clock, duration, printable, size
 from ugro.control_plane.resource_manager.twins import REMEDY, twins
 from ugro.control_plane.scheduler.attempts import attempts, begins

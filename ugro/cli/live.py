@@ -11,7 +11,8 @@ from rich.text import Text
 
 from ugro.cli.app import App
 from ugro.cli.output import RANK_COLOURS, STATE_STYLES, console, phase
-from ugro.common.models import Job, NodeView
+from ugro.common.models.job import Job
+from ugro.common.models.node import NodeView
 from ugro.common.text import duration, printable, size
 from ugro.control_plane.controller.job_steps import CANCEL_GRACE
 from ugro.nodes.log_streamer import Line, Unfinished

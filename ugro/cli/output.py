@@ -19,7 +19,10 @@ from rich.text import Text
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Attempt, Checkpoint, Drain, Event, Job, JobState, NodeView, Rank, RankState
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.event import Event
+from ugro.common.models.job import Attempt, Job, JobState, Rank, RankState
+from ugro.common.models.node import Drain, NodeView
 from ugro.common.text import clock, count, duration, printable, size
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.attempts import attempts

@@ -15,7 +15,8 @@ from ugro.cli.consent import confirm
 from ugro.cli.output import checkpoint_document, job_document, print_hanging, print_json, stamp, title
 from ugro.cli.status import look, tell_unsettled
 from ugro.common.errors import InputError
-from ugro.common.models import Job, Proposal
+from ugro.common.models.job import Job
+from ugro.common.models.proposal import Proposal
 from ugro.common.text import duration, printable
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words

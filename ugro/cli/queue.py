@@ -13,7 +13,7 @@ from ugro.cli.several import Did, for_each, several
 from ugro.cli.status import as_it_is, look, tell_unsettled
 from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.job_spec import PRIORITIES
-from ugro.common.models import Job, JobState
+from ugro.common.models.job import Job, JobState
 from ugro.common.text import one_line
 from ugro.control_plane.scheduler import scheduling
 from ugro.control_plane.scheduler.accepted import accepts

@@ -13,7 +13,8 @@ from ugro.cli.complete import complete_job
 from ugro.cli.consent import confirm
 from ugro.cli.output import checkpoint_document, print_json, title
 from ugro.common.errors import EXIT_NODES, EXIT_OK, Declined, InputError, NodeError
-from ugro.common.models import Checkpoint, Job
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Job
 from ugro.common.text import count, printable, size, some
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import removal

@@ -24,7 +24,9 @@ from ugro.cli.output import checkpoint_document, job_document, print_json, title
 from ugro.common.errors import Declined, InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.mistakes import first_mistake
-from ugro.common.models import Change, Checkpoint, Job
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Job
+from ugro.common.models.proposal import Change
 from ugro.common.text import duration, printable, size, some
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import script_of

@@ -15,7 +15,7 @@ from ugro.cli.app import App, command, json_option
 from ugro.cli.cluster import changes_document, news_line, news_of
 from ugro.cli.output import print_json
 from ugro.common.errors import InputError, StateError, StateLocked, UgroError
-from ugro.common.models import Event
+from ugro.common.models.event import Event
 from ugro.common.text import clock
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import RESIDENT_LOCK

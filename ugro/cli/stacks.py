@@ -10,7 +10,7 @@ from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.complete import complete_job
 from ugro.cli.output import print_json, stamp, state_in_words
 from ugro.common.errors import InputError, NodeError
-from ugro.common.models import Job
+from ugro.common.models.job import Job
 from ugro.common.text import clock, printable
 from ugro.control_plane.failure_handler.stacks import Said, ask, kept, report_of_nccl
 from ugro.control_plane.scheduler.accepted import accepts

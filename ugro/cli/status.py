@@ -25,7 +25,7 @@ from ugro.cli.output import (
     wide_option,
 )
 from ugro.common.errors import RecordUnreadable
-from ugro.common.models import Job, JobState, Summary
+from ugro.common.models.job import Job, JobState, Summary
 from ugro.common.paths import run_paths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import OnUnreadable

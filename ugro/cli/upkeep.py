@@ -17,7 +17,7 @@ from ugro.cli.output import checkpoint_document, print_json, print_unreadable, u
 from ugro.cli.remove import checkpoints_in_words
 from ugro.common.config import Inventory
 from ugro.common.errors import EXIT_NODES, EXIT_OK, EXIT_STATE, InputError, NodeError
-from ugro.common.models import Job
+from ugro.common.models.job import Job
 from ugro.common.text import printable, size, some
 from ugro.common.units import parse_duration
 from ugro.control_plane.metadata_store import removal

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.models import Job
+from ugro.common.models.job import Job
 
 JOBS = "jobs"
 CODE = "code"

@@ -13,7 +13,8 @@ from typing import BinaryIO
 from pydantic import TypeAdapter, ValidationError
 
 from ugro.common.errors import NodeRefused, StateError
-from ugro.common.models import FoundCheckpoint, Record
+from ugro.common.models.checkpoint import FoundCheckpoint
+from ugro.common.models.record import Record
 from ugro.common.text import printable
 from ugro.nodes.process_manager import RUN_PYTHON, run_python
 from ugro.nodes.scripts import load

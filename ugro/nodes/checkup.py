@@ -17,7 +17,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ugro.common.errors import NodeError, NodeRefused
-from ugro.common.models import NodeView, Record
+from ugro.common.models.node import NodeView
+from ugro.common.models.record import Record
 from ugro.common.text import printable
 from ugro.nodes import gpu_monitor
 from ugro.nodes.machine import Machine, ask_machine

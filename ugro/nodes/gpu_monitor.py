@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ugro.common.errors import CommandTimedOut, NodeRefused
-from ugro.common.models import Gpu, GpuProcess, NodeView
+from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.common.text import printable
 from ugro.nodes.scripts import load
 from ugro.nodes.transport.base import OUTPUT_LIMIT, Transport

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused
-from ugro.common.models import Record
+from ugro.common.models.record import Record
 from ugro.nodes.scripts import load
 from ugro.nodes.transport import Transport
 from ugro.nodes.transport.base import OUTPUT_LIMIT

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from weakref import WeakKeyDictionary
 
-from ugro.common.models import Gpu, NodeView
+from ugro.common.models.node import Gpu, NodeView
 from ugro.common.paths import RunPaths
 from ugro.nodes.gpu_monitor import NO_ANSWER, PROBE_SCRIPT, hear, parse_probe
 from ugro.nodes.run_files import RunFiles, parse_look, require_all

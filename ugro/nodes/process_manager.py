@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from ugro.common.errors import NodeRefused
 from ugro.common.fields import Line
-from ugro.common.models import Record
+from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.nodes.scripts import load

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from ugro.common.errors import NodeRefused
-from ugro.common.models import Record
+from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.nodes.process_manager import CHECKPOINT_REQUEST, run_python

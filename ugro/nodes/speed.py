@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import Field, TypeAdapter, ValidationError
 
 from ugro.common.errors import NodeRefused
-from ugro.common.models import Record
+from ugro.common.models.record import Record
 from ugro.common.text import printable
 from ugro.nodes.process_manager import run_python
 from ugro.nodes.transport import Transport

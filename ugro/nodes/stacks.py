@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from ugro.common.errors import NodeRefused
-from ugro.common.models import Record
+from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.nodes.process_manager import RUN_PYTHON, run_python

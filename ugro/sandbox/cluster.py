@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from ugro.common.errors import InputError, StateError
-from ugro.common.models import Record
+from ugro.common.models.record import Record
 from ugro.sandbox import processes
 from ugro.sandbox.files import PACKAGE_ROOT, Files, check_root, prepare, write
 from ugro.sandbox.machines import MACHINES, MARK

@@ -16,7 +16,9 @@ from typing import Any
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
-from ugro.common.models import FirstFailure, GpuSample, Job, JobState, NodeView, Wish
+from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.metrics import GpuSample
+from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
 from ugro.common.text import count, duration, moment
 from ugro.control_plane.controller.observer import Observer

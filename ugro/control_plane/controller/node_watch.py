@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, NodeError
-from ugro.common.models import Drain, Job, JobState, NodeView, Silence
+from ugro.common.models.job import Job, JobState
+from ugro.common.models.node import Drain, NodeView, Silence
 from ugro.common.text import duration
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, NodeError, Unreachable
-from ugro.common.models import Event, Job, NodeView
+from ugro.common.models.event import Event
+from ugro.common.models.job import Job
+from ugro.common.models.node import NodeView
 from ugro.common.paths import RunPaths, run_config, run_paths
 from ugro.control_plane.resource_manager.observation import Observation
 from ugro.nodes import observer

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, RecordNewer, StateError, StateLocked, UgroError
-from ugro.common.models import Job, JobState, NodeView, Owed, Placement
+from ugro.common.models.job import Job, JobState, Placement
+from ugro.common.models.node import NodeView, Owed
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.job_steps import (
     LEFTOVER_GRACE,

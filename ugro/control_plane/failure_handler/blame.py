@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ugro.common.models import FirstFailure, Rank, RankState
+from ugro.common.models.job import FirstFailure, Rank, RankState
 from ugro.common.text import some
 from ugro.control_plane.scheduler.tracker import Runs
 from ugro.nodes.run_files import RunFiles

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import FirstFailure, Job, JobState, Proposal, Wish
+from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.proposal import Proposal
 from ugro.common.text import printable, some
 from ugro.control_plane.failure_handler.recovery.lost_work import last_checkpoint, steps_reached
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt

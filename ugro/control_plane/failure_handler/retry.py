@@ -6,7 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Attempt, Change, Checkpoint, Job, JobState
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Attempt, Job, JobState
+from ugro.common.models.proposal import Change
 from ugro.common.text import duration, some
 from ugro.control_plane.diagnosis.causes import CAUSES
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError
 from ugro.common.files import write_atomic
-from ugro.common.models import Job, Record
+from ugro.common.models.job import Job
+from ugro.common.models.record import Record
 from ugro.common.paths import run_paths
 from ugro.control_plane.metadata_store.records import known_part
 from ugro.nodes.pool import Pool

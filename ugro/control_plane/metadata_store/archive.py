@@ -9,7 +9,7 @@ from typing import Any
 
 from ugro.common.errors import StateError
 from ugro.common.files import append_line, write_atomic
-from ugro.common.models import Summary
+from ugro.common.models.job import Summary
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, rewritten, state_errors
 
 LINE_BYTES = 1024

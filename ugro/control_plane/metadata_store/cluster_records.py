@@ -16,7 +16,10 @@ from tinydb import TinyDB
 from ugro.common.config import NodeConfig
 from ugro.common.errors import RecordUnreadable
 from ugro.common.files import write_atomic
-from ugro.common.models import Drain, Event, Job, NodeView, Owed, Proposal, Silence
+from ugro.common.models.event import Event
+from ugro.common.models.job import Job
+from ugro.common.models.node import Drain, NodeView, Owed, Silence
+from ugro.common.models.proposal import Proposal
 from ugro.common.paths import JOBS
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile, is_damaged, storage_of
 from ugro.control_plane.metadata_store.records import keys_in_words, known_part, state_errors

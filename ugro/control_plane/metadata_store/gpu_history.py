@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ugro.common.fields import NAME
 from ugro.common.files import append_line
-from ugro.common.models import GpuLook
+from ugro.common.models.metrics import GpuLook
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors
 
 EVERY_SECONDS = 60.0

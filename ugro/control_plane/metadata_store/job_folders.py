@@ -13,7 +13,9 @@ from pathlib import Path
 from ugro.common.errors import RecordUnreadable, StateError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
-from ugro.common.models import Event, GpuSample, Job
+from ugro.common.models.event import Event
+from ugro.common.models.job import Job
+from ugro.common.models.metrics import GpuSample
 from ugro.common.paths import JOBS, JobFiles
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import locks

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ugro.common.files import write_atomic
-from ugro.common.models import MeasuredLink
+from ugro.common.models.metrics import MeasuredLink
 from ugro.control_plane.metadata_store.records import read_lines, rewritten, state_errors
 
 

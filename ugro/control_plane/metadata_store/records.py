@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError
 from ugro.common.files import FULL, FULL_HINT, write_atomic
 from ugro.common.mistakes import first_mistake
-from ugro.common.models import SCHEMA_VERSION, Job
+from ugro.common.models.job import SCHEMA_VERSION, Job
 from ugro.common.text import clock, printable, some
 
 Model = TypeVar("Model", bound=BaseModel)

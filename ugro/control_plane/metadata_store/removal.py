@@ -16,7 +16,9 @@ from enum import StrEnum
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, NodeError, RecordUnreadable, StateError, UgroError
-from ugro.common.models import Checkpoint, Job, Owed, Summary
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Job, Summary
+from ugro.common.models.node import Owed
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore
 from ugro.control_plane.metadata_store.records import pass_over

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ugro.common.errors import InputError
 from ugro.common.files import FULL, file_skew, write_atomic
-from ugro.common.models import Job
+from ugro.common.models.job import Job
 from ugro.common.paths import JOBS
 from ugro.common.text import clock, printable
 from ugro.control_plane.metadata_store.job_folders import SNAPSHOTS

@@ -19,7 +19,8 @@ import ugro.control_plane.metadata_store.locks as locks
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError, UgroError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
-from ugro.common.models import CodeVersion, Event, Job, JobState, Summary
+from ugro.common.models.event import Event
+from ugro.common.models.job import CodeVersion, Job, JobState, Summary
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable
 from ugro.control_plane.metadata_store.archive import Archive

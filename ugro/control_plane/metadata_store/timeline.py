@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 
 from ugro.common.files import append_line
-from ugro.common.models import Event, Record
+from ugro.common.models.event import Event
+from ugro.common.models.record import Record
 from ugro.common.paths import JOBS, JobFiles
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors, whole_lines
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ugro.common.models import NodeView
+from ugro.common.models.node import NodeView
 from ugro.control_plane.preflight.findings import Finding, Level, Remark, ok, problem
 from ugro.control_plane.resource_manager.twins import REMEDY, shared_gpus, twins
 from ugro.nodes.checkup import NodeReport, PythonFacts

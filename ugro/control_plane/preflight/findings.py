@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ugro.common.models import Record
+from ugro.common.models.record import Record
 
 
 class Level(StrEnum):

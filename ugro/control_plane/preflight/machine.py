@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ugro.common.config import NodeConfig
-from ugro.common.models import NodeView
+from ugro.common.models.node import NodeView
 from ugro.common.text import duration, size
 from ugro.control_plane.preflight.findings import Remark, info, ok, problem, warning
 from ugro.nodes.checkup import Clock

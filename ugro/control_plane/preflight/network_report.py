@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ugro.common.models import MeasuredLink, Record
+from ugro.common.models.metrics import MeasuredLink
+from ugro.common.models.record import Record
 from ugro.common.text import printable
 from ugro.control_plane.preflight import Finding, Report
 from ugro.control_plane.preflight.findings import Remark, problem, warning

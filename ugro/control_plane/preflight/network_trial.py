@@ -17,7 +17,7 @@ from pathlib import Path
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, NodeRefused
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import CodeVersion, Job, NodeShare, Placement
+from ugro.common.models.job import CodeVersion, Job, NodeShare, Placement
 from ugro.common.paths import RunPaths, run_paths
 from ugro.control_plane.failure_handler.blame import first_failure
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ugro.common.models import Placement
+from ugro.common.models.job import Placement
 
 Speed = float
 """Samples per second of a GPU, in any unit that is the same for all GPUs compared."""

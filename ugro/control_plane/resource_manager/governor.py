@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, Unreachable
-from ugro.common.models import Drain, Gpu, GpuProcess, Job, NodeShare, NodeView, Placement
+from ugro.common.models.job import Job, NodeShare, Placement
+from ugro.common.models.node import Drain, Gpu, GpuProcess, NodeView
 from ugro.common.text import printable, size
 from ugro.control_plane.resource_manager.twins import REMEDY, shared_gpus, twins
 

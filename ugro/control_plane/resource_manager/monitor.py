@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ugro.common.errors import NodeError
-from ugro.common.models import Gpu, GpuLook, GpuSample, Job, NodeView, Rank, Silence
+from ugro.common.models.job import Job, Rank
+from ugro.common.models.metrics import GpuLook, GpuSample
+from ugro.common.models.node import Gpu, NodeView, Silence
 from ugro.control_plane.resource_manager.governor import foreign_processes, has_display_at_most, program
 from ugro.nodes.owner import is_same_master
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError, Unreachable
-from ugro.common.models import NodeView, Silence
+from ugro.common.models.node import NodeView, Silence
 from ugro.common.text import duration
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ugro.common.models import NodeView
+from ugro.common.models.node import NodeView
 
 REMEDY = "remove one of the two from the inventory"
 

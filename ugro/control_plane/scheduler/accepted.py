@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ugro.common.models import Job, JobState
+from ugro.common.models.job import Job, JobState
 
 _LIVE = frozenset(state for state in JobState if not state.ended)
 _WAITING = frozenset({JobState.QUEUED, JobState.HELD})

@@ -10,7 +10,8 @@ from enum import IntEnum
 
 from ugro.common.config import Inventory
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import MeasuredLink, NodeShare, Placement
+from ugro.common.models.job import NodeShare, Placement
+from ugro.common.models.metrics import MeasuredLink
 from ugro.common.text import count, size
 from ugro.control_plane.resource_manager.governor import Offer, Slot, cpu_key
 

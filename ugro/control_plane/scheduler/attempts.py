@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ugro.common.errors import InputError
-from ugro.common.models import Attempt, Job
+from ugro.common.models.job import Attempt, Job
 
 
 def in_attempt(job: Job, attempt: int | None) -> Job:

@@ -16,7 +16,7 @@ from itertools import takewhile
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Job, Placement
+from ugro.common.models.job import Job, Placement
 from ugro.control_plane.resource_manager.governor import Offer, placement_keys
 from ugro.control_plane.scheduler.allocator import Room, Shape, choose, suited
 

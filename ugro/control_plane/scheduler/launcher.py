@@ -12,7 +12,7 @@ from typing import TypeVar
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import LinkLost, NodeError, NodeRefused, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Job
+from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths, run_config, run_paths
 from ugro.common.text import some
 from ugro.control_plane.metadata_store import MetadataStore

@@ -10,7 +10,8 @@ from dataclasses import replace
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Job, JobState, NodeView, Silence, Summary
+from ugro.common.models.job import Job, JobState, Summary
+from ugro.common.models.node import NodeView, Silence
 from ugro.common.text import moment
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.history import run_of

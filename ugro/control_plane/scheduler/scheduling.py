@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Job, JobState, Placement
+from ugro.common.models.job import Job, JobState, Placement
 from ugro.common.text import count, moment, size, some
 from ugro.control_plane.resource_manager.governor import Offer
 from ugro.control_plane.resource_manager.twins import REMEDY

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ugro.common.errors import InputError, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import CodeVersion, Job
+from ugro.common.models.job import CodeVersion, Job
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ugro.common.errors import InputError, JobFailed, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Job
+from ugro.common.models.job import Job
 from ugro.common.text import duration
 from ugro.common.units import check_seconds
 from ugro.control_plane.metadata_store import MetadataStore

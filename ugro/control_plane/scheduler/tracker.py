@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ugro.common.errors import NodeError
-from ugro.common.models import Job, NodeShare, NodeView, Rank, RankState
+from ugro.common.models.job import Job, NodeShare, Rank, RankState
+from ugro.common.models.node import NodeView
 from ugro.common.text import count
 from ugro.nodes.run_files import RankFiles, RunFiles
 

@@ -24,7 +24,7 @@ from pydantic import InstanceOf
 
 import ugro.nodes.code_sync.rsync as rsync
 from ugro.common.errors import NodeRefused, StateError
-from ugro.common.models import Record
+from ugro.common.models.record import Record
 from ugro.common.text import printable, some
 from ugro.nodes.code_sync.manifest import Entry, encoded, read_manifest
 from ugro.nodes.scripts import load

@@ -14,7 +14,7 @@ from pathlib import Path
 from ugro.common.config import ugro_home
 from ugro.common.errors import InputError, StateError
 from ugro.common.files import FULL, FULL_HINT
-from ugro.common.models import CodeVersion
+from ugro.common.models.job import CodeVersion
 from ugro.nodes.code_sync.frozen import freeze
 from ugro.nodes.code_sync.ignore import IgnoreFiles, literal, read_lines
 from ugro.nodes.code_sync.manifest import digest_of, list_beside, walk

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pydantic import Field
 
 from ugro.common.config import NodeConfig
-from ugro.common.models import Event, Job, NodeView, Record, Silence
+from ugro.common.models.event import Event
+from ugro.common.models.job import Job
+from ugro.common.models.node import NodeView, Silence
+from ugro.common.models.record import Record
 from ugro.common.text import clock, count, duration, printable, size
 from ugro.control_plane.failure_handler.alerts.settings import Kind, Rule, Settings
 from ugro.control_plane.metadata_store.timeline import Mark

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.errors import InputError
-from ugro.common.models import Change, Checkpoint, Job
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Job
+from ugro.common.models.proposal import Change
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.metadata_store.checkpoint_store import newest_whole, with_copies
 from ugro.control_plane.metadata_store.log_ends import rank_log

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Change, Checkpoint, Job, JobState
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Job, JobState
+from ugro.common.models.proposal import Change
 from ugro.common.text import duration
 from ugro.control_plane.failure_handler.recovery.repair import options_of, with_changes
 

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Change, Job, NodeShare
+from ugro.common.models.job import Job, NodeShare
+from ugro.common.models.proposal import Change
 from ugro.control_plane.resource_manager.governor import Offer
 
 BATCH = (

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ugro.common.models import Rank
+from ugro.common.models.job import Rank
 from ugro.common.text import count, some
 
 _MANY = re.compile(r"\s*(\d+) ranks have launched up to operation (\d+)\s*$")

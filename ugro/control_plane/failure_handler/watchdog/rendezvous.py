@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ugro.common.errors import NodeError
-from ugro.common.models import FirstFailure, Job, JobState, RankState
+from ugro.common.models.job import FirstFailure, Job, JobState, RankState
 from ugro.common.text import clock, some
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.tracker import Runs

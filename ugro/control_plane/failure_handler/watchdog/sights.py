@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ugro.common.models import Record
+from ugro.common.models.record import Record
 
 WATCH_GAP = 60.0
 LONGEST_WATCH_GAP = 4000.0

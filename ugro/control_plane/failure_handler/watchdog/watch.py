@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
-from ugro.common.models import Gpu, Job, NodeView
+from ugro.common.models.job import Job
+from ugro.common.models.node import Gpu, NodeView
 from ugro.common.text import count, duration
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, judge, needs_steps

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from ugro.common.models import Attempt, Checkpoint, Job
+from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.job import Attempt, Job
 
 CLOCK_SLACK = 2.0
 """Seconds that a node's clock may differ from what was measured."""

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from itertools import product
 from typing import Any
 
-from ugro.common.models import FoundCheckpoint
+from ugro.common.models.checkpoint import FoundCheckpoint
 from ugro.common.text import count
 
 _RANK = re.compile(

@@ -1,0 +1,91 @@
+"""A node and its GPUs as they were seen, and what a person or a tick decided about the node."""
+
+from __future__ import annotations
+
+from ugro.common.config import NodeConfig
+from ugro.common.models.record import Record
+
+
+class GpuProcess(Record):
+    """A compute process on a GPU, as `nvidia-smi --query-compute-apps` and /proc tell."""
+
+    pid: int
+    name: str
+    user: str | None = None
+    memory_mib: int | None = None
+
+
+class Gpu(Record):
+    """One GPU row of nvidia-smi. `problem` names what is wrong with a GPU that cannot be used (lost …).
+
+    `uuid` is empty where only the index of a lost GPU is known; such a GPU is never placed on.
+    """
+
+    index: int | None
+    uuid: str
+    name: str
+    memory_total_mib: int | None = None
+    memory_used_mib: int | None = None
+    memory_free_mib: int | None = None
+    utilization_percent: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    driver: str | None = None
+    mig: bool = False
+    problem: str | None = None
+    processes: tuple[GpuProcess, ...] = ()
+
+
+class NodeView(Record):
+    """What one node said of itself in one round trip.
+
+    `clock_offset` is the node's clock minus the master's, in seconds, good to about half of the round trip.
+    `gpu_problem` is nvidia-smi's complaint in words; a node without GPUs has neither GPUs nor a problem.
+    `owner` is what the node's owner file says of the master that runs it. `pid_namespace` names its process table, and
+    `folder` the place of its `base_dir` there: they tell nodes apart that have one boot id.
+    """
+
+    node: str
+    seen_at: float
+    boot_id: str
+    pid_namespace: str | None = None
+    folder: str | None = None
+    clock_offset: float
+    cpu_count: int
+    load_1m: float | None = None
+    memory_total_mib: int | None = None
+    memory_available_mib: int | None = None
+    disk_free_mib: int | None = None
+    gpus: tuple[Gpu, ...] = ()
+    gpu_problem: str | None = None
+    owner: str | None = None
+
+
+class Drain(Record):
+    """A node that gets no new jobs, why, and since when. What runs there goes on."""
+
+    node: str
+    reason: str
+    since: float
+
+
+class Owed(Record):
+    """A job's folder on a node that is to be removed once the node answers, as the node was reached then."""
+
+    job: str
+    uid: str
+    config: NodeConfig
+
+
+class Silence(Record):
+    """A node that does not answer. `watched` counts only seconds in which somebody looked again and again.
+
+    The rest is what the last look ended with, as a `NodeError` has it.
+    """
+
+    since: float
+    seen_at: float
+    watched: float = 0.0
+    code: str = ""
+    problem: str = ""
+    hint: str = ""

@@ -1,0 +1,11 @@
+"""What all records share."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, and strict about unknown fields so that a hand-broken file is noticed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)
