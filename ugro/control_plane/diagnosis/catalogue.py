@@ -5,73 +5,27 @@ Wordings span torch 1.13 to 2.13, NCCL 2.14 and later, and the launchers and sch
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from enum import StrEnum
-
-
-class Kind(StrEnum):
-    """What a match means: why a run ended, what followed from that, or proof that makes a vague cause a sure one.
-
-    A hint is a root in the words of a warning: it counts where a run failed and nothing else says why.
-    """
-
-    ROOT = "root"
-    CONSEQUENCE = "consequence"
-    CONFIRMATION = "confirmation"
-    HINT = "hint"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of the catalogue; its own suggestion, where it has one, goes before that of its cause (causes.py)."""
-
-    cause: str
-    kind: Kind
-    pattern: re.Pattern[str]
-    suggestion: str | None = None
-    retry_helps: bool | None = None
-
-
-def _any(patterns: str) -> re.Pattern[str]:
-    """One pattern for all that stand in the lines of a text."""
-    return re.compile("|".join(line.strip() for line in patterns.strip().splitlines()))
-
-
-def _root(cause: str, patterns: str, suggestion: str | None = None, retry_helps: bool | None = None) -> Entry:
-    return Entry(cause, Kind.ROOT, _any(patterns), suggestion, retry_helps)
-
-
-def _consequence(cause: str, patterns: str) -> Entry:
-    return Entry(cause, Kind.CONSEQUENCE, _any(patterns))
-
-
-def _confirmation(cause: str, patterns: str) -> Entry:
-    return Entry(cause, Kind.CONFIRMATION, _any(patterns))
-
-
-def _hint(cause: str, patterns: str) -> Entry:
-    return Entry(cause, Kind.HINT, _any(patterns))
-
+from ugro.control_plane.diagnosis import codes
+from ugro.control_plane.diagnosis.entry import confirmation, consequence, hint, root
 
 # Searched in single lines, and in the words that end a traceback. The first entry that matches wins, so what is more
 # telling stands first.
 CATALOGUE = (
-    _root("collective_timeout", r"""
+    root("collective_timeout", r"""
         Watchdog caught collective operation timeout|Timeout at NCCL work
         Timed out waiting \d+ms for (?:recv|send) operation|Application timeout caused pair closure
         [Cc]ollective operation (?:has )?timed? ?out|Work ran time out after|[Mm]onitoredBarrier.*timed out
         Rank \d+ (?:timed out|failed to pass) .{0,20}monitoredBarrier
         NCCL (?:operation )?time(?:d )?out|dump debug info, due to collective timeout
     """),
-    _root("cancelled", r"""
+    root("cancelled", r"""
         \^C\[\d|\^CTraceback|\^CException|\^CWARNING|\^CW\d|\^CE\d|\^CProcess|\^Csrun
         [Cc]losing signal SIGINT|[Rr]eceived SIGINT|Received (?:2|Signals\.SIGINT) death signal
     """),
     # --- what only follows from another failure ---------------------------------------------------------------------
-    _consequence("unknown", r"""
+    consequence("unknown", r"""
         \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?Process(?:Raised|Exited)Exception\b
-        CalledProcessError: Command[ ]
+        ^(?:subprocess\.)?CalledProcessError: Command[ ]
         ^ray\.exceptions\.(?:RayTaskError|RayActorError|ActorDiedError|ActorUnavailableError)
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
@@ -87,18 +41,18 @@ CATALOGUE = (
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
         Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
     """),
-    _consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
-    _root("download_failed", r"""
+    consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
+    root("download_failed", r"""
         RepositoryNotFoundError|RevisionNotFoundError|(?<!Local)EntryNotFoundError|GatedRepoError|OfflineModeIsEnabled
         \b40[134] Client Error|HTTP Error 40[134]|Access to model .* is restricted|access a gated repo
         is not a local folder and is not a valid model identifier|Incorrect path_or_model_id|DatasetNotFoundError
     """, "check the name, and with `huggingface-cli whoami` who asks for it: a gated or private repository needs its "
          "terms accepted and HF_TOKEN on every node", retry_helps=False),
-    _root("download_failed", r"""
+    root("download_failed", r"""
         ^(?:requests|urllib3|httpx|httpcore|aiohttp|botocore|huggingface_hub|urllib)\.\S*(?:Error|Timeout|Exception)\b
         Max retries exceeded with url
     """),
-    _consequence("peer_lost", r"""
+    consequence("peer_lost", r"""
         ncclRemoteError|remote process exited or there was a network error|socketProgress.*Connection closed
         [Cc]onnection closed by (?:remote )?peer|Connection reset by (?:remote )?peer|ConnectionResetError
         BrokenPipeError|(?i:tcpstore|c10d|nccl|gloo|sendbytes|recvbytes|socket|rank \d).*Broken pipe
@@ -114,21 +68,25 @@ CATALOGUE = (
         tasks? (?:are|is) unhealthy|stopped sending heartbeats|\btask:\d+ heartbeat timeout
         JAX distributed service detected fatal errors|Polled an error from coordination service
         Failed to send RPC to coordination service|set to ERROR in coordination service
-        Collective ops is aborted by|UnavailableError: .*(?:Socket closed|Connection reset|keepalive)
+        Collective ops is aborted by
         Observed exception from another rank|remote rank\W.*(?:failed|exited)|failed to shutdown the rendezvous
     """),
+    consequence("rendezvous_timeout", r"(?i:unavailable: failed to connect to all addresses)"),
+    consequence("rendezvous_timeout", rf"(?:{codes.status('DEADLINE_EXCEEDED')}).*(?i:regist|barrier|connect|initial)"),
+    consequence("peer_lost", "\n".join(map(codes.status, ("UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED")))),
     # --- memory, disk, handles, machines ----------------------------------------------------------------------------
-    _root("cuda_oom", r"""
+    root("cuda_oom", r"""
         (?:CUDA|HIP|XPU|NPU|MPS backend) out of memory
         CUDA (?:runtime |driver )?error(?: ?\(\d+\))?: (?:2, )?out of memory
-        [Cc]uda failure (?:\d+ )?'out of memory'|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED
-        cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|\b(?:torch|cuda|triton)\S*\.OutOfMemoryError
+        [Cc]uda failure (?:\d+ )?'out of memory'
+        \b(?:torch|cuda|triton)\S*\.OutOfMemoryError
         (?i:resource[_ ]exhausted: .*(?:out of memory|allocat))|OOM when allocating tensor|cuda runtime error \(2\)
         No executable batch size found, reached zero|No available memory for the cache blocks
         Free memory on device .* is less than|GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
-    """),
-    _root("shm_full", r"""
+        RESOURCE_EXHAUSTED: (?!.*(?:message larger|quota|rate limit|inotify|Too many requests))
+    """ + codes.cuda("cuda_oom")),
+    root("shm_full", r"""
         insufficient shared memory|Unexpected bus error encountered in worker
         killed by signal: Bus error|out of shared memory\. Please
         unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
@@ -138,60 +96,60 @@ CATALOGUE = (
         /dev/shm.*(?:No space left|full|size (?:is )?(?:too small|insufficient|only))
         No space left on device.*/dev/shm|unable to (?:write to|resize) file </torch_\S*>
     """),
-    _root("too_many_files", r"""
+    root("too_many_files", r"""
         Too many open files|received 0 items of ancdata|unable to open shared memory object <\S+ in read-write mode$
-        \[Errno 24\]|OS file watch limit reached|inotify watch limit
-    """),
-    _root("disk_full", r"""
-        (?i:no space left on device|disk quota exceeded)|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
+        OS file watch limit reached|inotify watch limit
+    """ + codes.errno("too_many_files")),
+    root("disk_full", r"""
+        (?i:no space left on device|disk quota exceeded)|PytorchStreamWriter failed writing
         [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk|\bENOSPC\b|disk (?:is )?full
         inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|was low on resource: ephemeral-storage
         unable to write file:? .*space|DiskPressure
-    """),
-    _root("host_oom", r"""
-        DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory|\[Errno 12\]
+    """ + codes.errno("disk_full")),
+    root("host_oom", r"""
+        DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory
         ^(?:numpy\.\S*|pyarrow\.\S*)?_?(?:Array|Arrow)?MemoryError\b|std::bad_alloc
         Unable to allocate [\d.]+ [KMGTP]iB for an array|ray\.exceptions\.OutOfMemoryError
         Task was killed due to the node running low on memory|[Kk]illed due to memory pressure \(OOM\)(?!, 0)
         realloc of size \d+ failed|exceeds the memory usage threshold|Ray killed this worker
-    """),
-    _confirmation("host_oom", r"""
+    """ + codes.errno("host_oom")),
+    confirmation("host_oom", r"""
         Out of memory: Kill(?:ed)? process|oom[-_]kill(?::| event|\(s\)| 1\b)|invoked oom-killer
         Memory cgroup out of memory|oom_reaper: reaped process|\bOOMKilled\b|OOM [Kk]illed
         killed by the cgroup out-of-memory handler|step tasks have been OOM Killed
         srun: error: \S+: tasks? [\d,-]+: Out Of Memory|[Ee]xceeded (?:job |step )?memory limit|oom-killer
         was low on resource: memory|MemoryPressure
-        crashed after using all available RAM|TERM_MEMLIMIT|job killed: mem \S+ exceeded limit|OUT_OF_MEMORY|OUT_OF_ME\+
-    """),
-    _root("gpu_lost", r"""
+        crashed after using all available RAM
+    """ + codes.scheduler("host_oom")),
+    root("gpu_lost", r"""
         [Gg][Pp][Uu] (?:has fallen|is) off the bus|GPU is lost|fallen off the bus
-        Xid \(PCI:\S+\): (?:48|63|64|74|79|92|94|95|119|120|140|154)\b|Unable to determine the device handle for
+        Unable to determine the device handle for
         NVML: .*GPU is lost
         uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC|nvmlDeviceGetHandle\w+\(\) failed
-        NVML_ERROR_GPU_IS_LOST|NVMLError_GpuIsLost|Unable to get device handle|ROCm.*GPU reset|GPU reset begin
-    """),
-    _root("node_rebooted", r"""
+        Unable to get device handle|ROCm.*GPU reset|GPU reset begin
+    """ + f"{codes.xid_of_hardware()}\n{codes.cuda('gpu_lost')}"),
+    root("node_rebooted", r"""
         reboot: Restarting system|The system (?:is going down for|will) reboot|System is rebooting
         [Nn]ode .{0,60}(?:was|has been|unexpectedly) rebooted|Reason=.*reboot|-- (?:Boot [0-9a-f]{32}|Reboot) --
         systemd-shutdown\[|System is powering down|Linux version \d+\.\d+\.\d+\S* \(
     """),
-    _root("time_limit", r"""
-        DUE TO TIME LIMIT|walltime \S+ exceeded limit|TERM_RUNLIMIT|DeadlineExceeded
+    root("time_limit", r"""
+        DUE TO TIME LIMIT|walltime \S+ exceeded limit
         [Jj]ob (?:was )?(?:killed|cancelled|terminated).{0,40}(?:time ?limit|wall ?time)
         exceeded (?:its |the )?wall ?time|Job was active longer than specified deadline
         reached LSF run time limit
-    """),
-    _root("node_lost", r"""
+    """ + codes.scheduler("time_limit")),
+    root("node_lost", r"""
         DUE TO NODE FAILURE|NodeDiedError|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
         [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|srun: error: Node failure on
         ssh: connect to host \S+ port \d+:[ ]|[Hh]ost is (?:down|unreachable)
-    """),
-    _consequence("node_lost", r"""
-        Connection to \S+ closed by remote host|ORTE has lost communication with a remote daemon
+    """ + codes.scheduler("node_lost")),
+    consequence("node_lost", r"""
+        Connection to \S+ closed by remote host|has lost communication with (?:a|its) (?:remote )?daemon
         Lost (?:connection|contact) (?:to|with) (?:node|host|worker)|client_loop: send disconnect: Broken pipe
     """),
     # --- what a run can never get past ------------------------------------------------------------------------------
-    _root("launch_failed", r"""
+    root("launch_failed", r"""
         (?:torchrun|accelerate|deepspeed|python3?|srun|mpirun)\S*: (?:command )?not found|ErrImagePull
         ImagePullBackOff|CreateContainer(?:Config)?Error|RunContainerError|InvalidImageName
         Batch job submission failed|Unable to create step for job
@@ -202,19 +160,20 @@ CATALOGUE = (
         nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
         Host key verification failed|executable file not found in|unable to find the specified executable file
         not enough slots available in the system|failing to pull image|unable to (?:reliably )?start one or more daemons
-    """),
-    _hint("launch_failed", r"(?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute"),
-    _root("port_in_use", r"""
+        [Ss]hell has not been properly configured to use|slurm_script: No such file
+    """ + codes.scheduler("launch_failed")),
+    hint("launch_failed", r"(?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute"),
+    root("port_in_use", r"""
         EADDRINUSE|[Aa]ddress already in use|[Pp]ort \d+ is (?:already )?(?:in use|occupied)
-        server socket has failed to (?:listen|bind)|port is already allocated|\[Errno 98\]
+        server socket has failed to (?:listen|bind)|port is already allocated
         Tried to launch distributed communication on port `?\d+`?|Only one usage of each socket address
-    """),
-    _root("nccl_error", r"""
+    """ + codes.errno("port_in_use")),
+    root("nccl_error", r"""
         (?:NCCL|nccl|include/socket\.h:\d+) .*[Cc]onnect\S* .*(?:failed|refused|timed out|No route)
         (?:NCCL|nccl|include/socket\.h:\d+) .*[Ss]ocket\w* .*failed
         [Cc]all to (?:connect|bind|ibv_\w+) (?:returned|failed)|NCCL failure \S+:\d+
     """),
-    _root("cuda_mismatch", r"""
+    root("cuda_mismatch", r"""
         driver on your system is too old|no kernel image is available|Error 80[34]:[ ]
         CUDA driver version is insufficient|forward compatibility was attempted|Driver/library version mismatch
         not compatible with the current PyTorch|(?:[Tt]orch|PyTorch) (?:was )?not compiled with CUDA
@@ -222,14 +181,13 @@ CATALOGUE = (
         compiled with different CUDA (?:major )?versions|Found no NVIDIA driver|CUDA (?:is|was) not available
         CUDA Setup failed|version incompatibility: PyTorch|CUDAMismatchException
         Installed CUDA version \S+ does not match|unsupported toolchain|device kernel image is invalid
-        PTX was compiled with|named symbol not found|CUDNN_STATUS_(?:ARCH|VERSION)_MISMATCH
-        CUBLAS_STATUS_ARCH_MISMATCH|FlashAttention only supports
+        PTX was compiled with|named symbol not found|FlashAttention only supports
         requires (?:a )?(?:GPU|device)s? with (?:compute )?capability
         Attempting to deserialize object on a CUDA device but torch\.cuda\.is_available\(\) is False
         Your setup doesn't support bf16/gpu|bf16 (?:mixed precision )?requires .*(?:PyTorch|GPU)
         ptxas fatal.*sm_|Internal Triton PTX codegen error|nvcc fatal\s*: Unsupported gpu architecture
-    """),
-    _root("checkpoint_mismatch", r"""
+    """ + codes.cuda("cuda_mismatch")),
+    root("checkpoint_mismatch", r"""
         Error\(s\) in loading state_dict|PytorchStreamReader failed|[Ss]ize mismatch for \S+
         [Mm]issing key(?:\(s\)|s|) in (?:checkpoint )?state_dict|loaded state dict do not match
         [Uu]nexpected key(?:\(s\)|s) in state_dict|invalid header or archive is corrupted
@@ -247,11 +205,11 @@ CATALOGUE = (
         The expanded size of the tensor .* checkpoint|[Ll]oading a checkpoint for .* different
         DP world size .* differ|ZeRO.*checkpoint.*world size
     """),
-    _root("permission_denied", r"""
-        ^PermissionError\b|[Pp]ermission denied|\[Errno 13\]|[Rr]ead-only file system
-        \[Errno (?:1|30)\]|(?:['"’]|/[\w.-]+): Operation not permitted
-    """),
-    _root("download_failed", r"""
+    root("permission_denied", r"""
+        ^PermissionError\b|[Pp]ermission denied|[Rr]ead-only file system|(?:['"’]|/[\w.-]+): Operation not permitted
+    """ + codes.errno("permission_denied")),
+    root("permission_denied", "\n".join(map(codes.status, ("PERMISSION_DENIED", "UNAUTHENTICATED")))),
+    root("download_failed", r"""
         Max retries exceeded with url|couldn't connect to 'http\S*'|LocalEntryNotFoundError
         HfHubHTTPError|HFHubHTTPError|HTTP(?:S?ConnectionPool|Error)\b
         [Cc]onnection error, and we cannot find the requested files|URLError|<urlopen error|[Nn]ame resolution
@@ -266,7 +224,7 @@ CATALOGUE = (
         SSLError|Read timed out|FSTimeoutError|CAS service error|IncompleteRead|ContentTooShortError
         Consistency check failed
     """),
-    _root("import_error", r"""
+    root("import_error", r"""
         ^(?:\w+\.)*(?:ModuleNotFoundError|ImportError)\b|No module named[ ]|cannot import name '?\w+
         DLL load failed|Failed to import \S+|undefined symbol:[ ]|PackageNotFoundError|DistributionNotFound
         VersionConflict|requires the .{1,60} (?:library|package) but it was not found
@@ -276,7 +234,7 @@ CATALOGUE = (
         GLIBC(?:XX)?_\S+' not found|is required (?:for|to|but).{0,60}(?:not installed|pip install)
         (?:is|are) not installed\b
     """),
-    _root("bad_arguments", r"""
+    root("bad_arguments", r"""
         ^\S+\.py(?: \w+)?: error:[ ]|^usage: .*error:[ ]
         \berror: (?:the following arguments are required|argument \S+|ambiguous option|unknown option|No such option)
         unrecognized arguments:|^(?:click\.\S*)?UsageError
@@ -287,17 +245,17 @@ CATALOGUE = (
         [Mm]issing required (?:argument|option)|invalid choice:[ ]|FLAGS? ERROR|absl\.flags\._exceptions
         Unknown command line flag|Flags parsing error
     """),
-    _root("file_not_found", r"""
+    root("file_not_found", r"""
         ^(?:FileNotFound|NotADirectory)Error\b|DataFilesNotFoundError
-        can't open file .*No such file|No such file or directory|\[Errno 2\]
+        can't open file .*No such file|No such file or directory
         [Ff]ile \S{1,200} not found\b|[Ff]ile .{1,200} does(?:n't| not) exist
         [Cc]ould not find (?:a )?(?:file|checkpoint|directory)
         Unable to find '|[Nn]o (?:checkpoint|file)s? found (?:in|at|under)|no file named .* found in directory
         does not appear to have a file named|Can't find a valid checkpoint at
         (?:directory|folder|path) .{1,200} (?:does not exist|is not found|not found)
-    """),
+    """ + codes.errno("file_not_found")),
     # --- while it runs ----------------------------------------------------------------------------------------------
-    _root("nan_loss", r"""
+    root("nan_loss", r"""
         [Ll]oss (?:is|became|was|has become|went) (?:nan|NaN|inf|infinite|NAN)
         [Ff]unction '\w+' returned nan values
         (?:NaN|nan|inf)\w* (?:\S+ ){0,4}(?:loss|grad)\w*.*(?:[Ss]topping|exit|abort|[Tt]erminat)
@@ -314,14 +272,14 @@ CATALOGUE = (
         total norm .* is non-finite|[Nn]an loss|NaN [Ll]oss|tensor\(nan.*\) (?:loss|encountered)
         (?:nan|inf|NaN)\b.{0,20}overflow.*(?:exit|abort|stop)
     """),
-    _root("dataloader_worker_died", r"""
+    root("dataloader_worker_died", r"""
         DataLoader worker \(pid(?:\(s\))? ?[\d, ]+\)? ?(?:is killed by signal|exited unexpectedly|died)
         DataLoader worker .*(?:killed by signal|exited unexpectedly)|BrokenProcessPool
         One of the subprocesses has abruptly died during map operation
         [Bb]ackground workers are no longer alive
         worker process .*(?:died|exited) unexpectedly|[Pp]in memory thread exited unexpectedly
     """),
-    _consequence("rendezvous_timeout", r"""
+    consequence("rendezvous_timeout", r"""
         waiting for clients\. \d+/\d+|Rendezvous(?:Timeout|Connection)Error|No route to host
         [Ss]ocket [Tt]imeout
         [Tt]imed? ?out.{0,60}(?:initializ|rendezvous|store-based barrier|TCPStore)
@@ -331,18 +289,19 @@ CATALOGUE = (
         [Tt]imeout.{0,40}(?:waiting for (?:all )?(?:ranks|workers|nodes)|placement group)|DistStoreError
         DistNetworkError|connect\(\) timed out|failed to connect to \S*:\d+|unable to complete a TCP connection
     """),
-    _root("nccl_error", r"""
+    root("nccl_error", r"""
         Duplicate GPU detected|NCCL.*(?:invalid (?:usage|argument)|[Ii]nternal error)|ncclInvalid\w+
         ncclInternalError
     """, "run it once with NCCL_DEBUG=WARN; each rank needs a GPU of its own (set_device(LOCAL_RANK)), and every node "
          "the same NCCL", retry_helps=False),
-    _root("nccl_error", r"""
+    root("nccl_error", r"""
         NCCL (?:error|failure|Error)\b|ncclSystemError|ncclInternalError|ncclUnhandledCudaError|ncclInvalidUsage
         ncclInvalidArgument|NCCL.*(?:unhandled (?:system|cuda) error|internal error|invalid usage)
-        NCCL WARN .*(?:[Ff]ailed|[Ee]rror|no usable|[Cc]all to \w+ returned|[Mm]issing)|HCCL|RCCL error
+        NCCL WARN .*(?:[Ff]ailed|[Ee]rror|no usable|[Cc]all to \w+ returned|[Mm]issing)
+        HCCL.{0,40}(?i:error|fail|timed? ?out)|RCCL error
         NCCL WARN .*(?:no socket interface|[Gg]ot completion)|Cuda failure (?:\d+ )?'
     """),
-    _root("hang", r"""
+    root("hang", r"""
         watchdog got stuck for \d+ seconds|[Ww]atchdog (?:was |has )?(?:triggered|fired|expired)
         has not (?:\w+ ){1,3}(?:in|for|since) (?:the )?(?:last |over |more than )*\d+(?:\.\d+)? ?(?:s|m|h)
         [Hh]eartbeat monitor timed out|watchdog hang|dump debug info|WorkerHang
@@ -352,35 +311,40 @@ CATALOGUE = (
         ^Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!|timed out with traceback|not made (?:any )?progress
         ^Thread (?:0x)?[0-9A-Fa-f]+ \((?:idle|active)[^)]*\)|waiting for remainder of ranks|Stalled (?:ranks?|ops?):
     """),
-    _hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
-    _root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
+    hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
+    root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
           "see (CUDA_VISIBLE_DEVICES)", retry_helps=False),
-    _root("cuda_error", r"""
+    root("cuda_error", r"""
         device-side assert|\bblock: \[\d+,\d+,\d+\], thread: \[\d+,\d+,\d+\],? Assertion
     """, "an index is out of range (labels, token ids, vocabulary): run it once with CUDA_LAUNCH_BLOCKING=1, or on the "
          "CPU, to see which", retry_helps=False),
-    _root("cuda_error", r"""
+    root("cuda_error", r"""
         CUDA (?:runtime |driver |unknown )?error\b(?: ?\(\d+\))?:?[ ]|cuda runtime error \(\d+\)
-        CU(?:BLAS|DNN|SPARSE|FFT|RAND|SOLVER)_STATUS_\w+|cudaError\w+|HIP error:[ ]
+        CU(?:BLAS|DNN|SPARSE|FFT|RAND|SOLVER)_STATUS_\w+|HIP error:[ ]
         an illegal memory access was encountered|misaligned address|unspecified launch failure
-        illegal instruction was|CUDA_ERROR_\w+|Xid \(PCI:\S+\): \d+|AcceleratorError
+        illegal instruction was|Xid \(PCI:\S+\): \d+|AcceleratorError|cudaSuccess \(\d+ vs\. 0\)
         cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
         no CUDA-capable device|DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
-        wait for compute device to finish failed|Failed to create session
-    """),
-    _root("segfault", r"""
+        wait for compute device to finish failed|Failed to create session|cudaError_t \d+
+    """ + codes.cuda("cuda_error")),
+    root("segfault", r"""
         Fatal Python error: (?!Aborted|Bus error)|Segfault encountered|[Ss]egmentation fault|段错误|0xC0000005
         -1073741819|Caught signal 11|SIGSEGV|segfault at [0-9a-f]+|free\(\): invalid|double free or corruption
         corrupted (?:size vs|double-linked|unsorted)|malloc\(\):[ ]|munmap_chunk|stack smashing detected
         sysmalloc: Assertion
     """),
-    _root("cancelled", r"""
+    root("cancelled", r"""
         ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt
-        (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO (?:PREEMPTION|JOB REQUEUE)|[Pp]reempted
+        (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO (?:PREEMPTION|JOB REQUEUE)|\b[Pp]reempted\b
+    """ + codes.scheduler("cancelled")),
+    consequence("unknown", r"""
+        terminate called after throwing an instance of
+        (?:[Ss]topping|[Aa]borting|[Tt]erminating) (?:the )?(?:training|run|job) (?:due to|because of) (?!early|max)
     """),
-    _consequence("unknown", r"terminate called after throwing an instance of"),
-    _consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT"),
-    _consequence("killed", r"""
+    consequence("peer_lost", codes.errno("peer_lost")),
+    consequence("rendezvous_timeout", codes.errno("rendezvous_timeout")),
+    consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT"),
+    consequence("killed", r"""
         SignalException: Process \d+ got signal: \d+|[Rr]eceived (?:signal )?(?:15|SIGTERM|death signal)
         SIGTERM received|got SIGTERM
     """),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ugro.control_plane.diagnosis.codes import SIGNALS
 from ugro.control_plane.diagnosis.lines import quote
 
 
@@ -25,17 +26,10 @@ class End:
     progress: int = 0
 
 
-_SIGNALS = {1: "HUP", 2: "INT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 15: "TERM"}
 # What Windows calls a signal is an exit code; some print it with a sign, some without.
 _WINDOWS = {0xC0000005: "SEGV", 0xC0000374: "SEGV", 0xC00000FD: "SEGV", 0xC000001D: "ILL", 0xC000013A: "INT"}
 _WORDS = {
-    "Killed": "KILL",
-    "Segmentation fault": "SEGV",
-    "Bus error": "BUS",
-    "Aborted": "ABRT",
-    "Illegal instruction": "ILL",
-    "Floating point exception": "FPE",
-    "Terminated": "TERM",
+    **{words: name for name, words in SIGNALS.values()},
     "killed": "KILL",
     "segmentation fault": "SEGV",
     "bus error": "BUS",
@@ -43,6 +37,8 @@ _WORDS = {
     "段错误": "SEGV",
     "总线错误": "BUS",
 }
+# Of those that a program prints by itself, too, only after the number of a process.
+_SAID = "|".join(words for _, words in SIGNALS.values() if words not in ("Interrupt", "Broken pipe", "Quit", "Hangup"))
 # How a process ended, in the words of who watched it. `code` is an exit code, minus a signal, or 128 plus a signal.
 ENDS = tuple(
     re.compile(pattern)
@@ -61,9 +57,8 @@ ENDS = tuple(
         r"code|returned (?:a )?non-zero (?:exit )?(?:status|code):?|terminated with exit code) {0,4}(?P<code>-?\d+)",
         r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+)",
         r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
-        r"(?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Floating point exception|"
-        r"Terminated(?=$|  ))(?: \(core dumped\)|\s|$)",
-        r"\bline \d+: +\d+ (?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Terminated)\b",
+        rf"(?P<word>(?!Terminated(?!$|  ))(?:{_SAID}))(?: \(core dumped\)|\s|$)",
+        rf"\bline \d+: +\d+ (?P<word>{'|'.join(words for _, words in SIGNALS.values())})\b",
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
         r"terminated by signal SIG(?P<signal>[A-Z]+)",
         r"trainer process with rank=\[(?P<rank>\d+)",
@@ -127,4 +122,4 @@ def _signal(code: int | None, text: str) -> str | None:
     if code is None:
         return None
     number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text.lower() else 0
-    return _SIGNALS.get(number) or _WINDOWS.get(code & 0xFFFFFFFF)
+    return SIGNALS[number][0] if number in SIGNALS else _WINDOWS.get(code & 0xFFFFFFFF)

@@ -9,10 +9,20 @@ from functools import lru_cache
 
 import ugro.control_plane.diagnosis.lines as lines
 from ugro.common.text import printable
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE, Entry, Kind
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
-from ugro.control_plane.diagnosis.course import LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
+from ugro.control_plane.diagnosis.course import (
+    COMPLAINT,
+    LEFT,
+    LOADING,
+    PROGRESS,
+    RESTARTED,
+    SUCCESS,
+    Banner,
+    got_to_its_end,
+)
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
+from ugro.control_plane.diagnosis.entry import Entry, Kind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import Line
 from ugro.control_plane.diagnosis.prefilter import Prefilter
@@ -38,6 +48,7 @@ _NAN = re.compile(
     r"(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
 )
 _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
+_LOUD = ("ERROR", "CRITICAL", "FATAL")
 _QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
 _WARNING = re.compile(
     r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
@@ -90,6 +101,7 @@ class Reader:
         self._failed_at = -1
         self._failed_progress = -1
         self._heading_at = -1
+        self._done_at: int | None = None
 
     def read(self, chunks: Iterable[bytes], rank: int | None = None, one_process: bool = False) -> None:
         """Read a log; `rank` is whose it is, for lines that do not say."""
@@ -105,9 +117,13 @@ class Reader:
                 self._take(raw)
                 last = raw if raw and not raw.isspace() else last
         self._tails.clear()
+        if self._done_at is not None and self.evidence.progress - self._done_at >= ENOUGH_PROGRESS:
+            self.evidence.success_at = -1  # what was over was not the training
         self.evidence.cut_short |= self._blocks.end(self.evidence.lines)
         self.evidence.sightings = list(self._kept.values())
-        self.evidence.last_words = lines.read(last).text[: lines.QUOTED]
+        end = lines.read(last)
+        self.evidence.last_words = end.text[: lines.QUOTED]
+        self.evidence.complained = end.level in _LOUD or COMPLAINT.match(end.text) is not None
         if self.evidence.success_at < 0:
             self.evidence.silence = silence(self._dull.values(), self._end_line) or self.evidence.silence
         self._end_line = b""
@@ -284,6 +300,7 @@ class Reader:
         since = evidence.lines - self._failed_at if self._failed_at > 0 else SOON
         if match["sure"] or since >= SOON or evidence.progress > self._failed_progress:
             evidence.success_at = evidence.lines
+            self._fresh_progress, self._done_at = (ENOUGH_PROGRESS, None) if match["sure"] else (0, evidence.progress)
         return True
 
     def _fails(self) -> None:
