@@ -17,7 +17,7 @@ CATALOGUE = (
         [Cc]ollective operation (?:has )?timed? ?out|Work ran time out after|[Mm]onitoredBarrier.*timed out
         Rank \d+ (?:timed out|failed to pass) .{0,20}monitoredBarrier
         NCCL (?:operation )?time(?:d )?out|dump debug info, due to collective timeout
-    """),
+    """ + codes.accelerator("collective_timeout")),
     root("cancelled", r"""
         \^C\[\d|\^CTraceback|\^CException|\^CWARNING|\^CW\d|\^CE\d|\^CProcess|\^Csrun
         [Cc]losing signal SIGINT|[Rr]eceived SIGINT|Received (?:2|Signals\.SIGINT) death signal
@@ -26,7 +26,6 @@ CATALOGUE = (
     consequence("unknown", r"""
         \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?Process(?:Raised|Exited)Exception\b
         ^(?:subprocess\.)?CalledProcessError: Command[ ]
-        ^ray\.exceptions\.(?:RayTaskError|RayActorError|ActorDiedError|ActorUnavailableError)
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
         [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
         ^Exception: process \d+ terminated with|ExecuteUserScriptError|'kill_cmd' referenced before assignment
@@ -40,7 +39,8 @@ CATALOGUE = (
         A worker died or was killed while executing a task|[Tt]he actor is dead because its worker process has died
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
         Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
-    """),
+        Job step aborted: |\bCancelledError\b|CrashLoopBackOff|Back-off restarting failed
+    """ + codes.ray("unknown")),
     consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
     root("download_failed", r"""
         RepositoryNotFoundError|RevisionNotFoundError|(?<!Local)EntryNotFoundError|GatedRepoError|OfflineModeIsEnabled
@@ -51,6 +51,8 @@ CATALOGUE = (
     root("download_failed", r"""
         ^(?:requests|urllib3|httpx|httpcore|aiohttp|botocore|huggingface_hub|urllib)\.\S*(?:Error|Timeout|Exception)\b
         Max retries exceeded with url
+        ^(?:google\.(?:api_core|auth|cloud|resumable_media)|azure|gcsfs|s3fs|minio|oss2|gdown|modelscope)\.\S*[Ee](?:rror|xcept)
+        ^fatal: unable to access 'http|^curl: \(\d+\) |^wget: unable to|^RPC failed; 
     """),
     consequence("peer_lost", r"""
         ncclRemoteError|remote process exited or there was a network error|socketProgress.*Connection closed
@@ -71,6 +73,7 @@ CATALOGUE = (
         Collective ops is aborted by
         Observed exception from another rank|remote rank\W.*(?:failed|exited)|failed to shutdown the rendezvous
     """),
+    consequence("peer_lost", codes.ray("peer_lost")),
     consequence("rendezvous_timeout", r"(?i:unavailable: failed to connect to all addresses)"),
     consequence("rendezvous_timeout", rf"(?:{codes.status('DEADLINE_EXCEEDED')}).*(?i:regist|barrier|connect|initial)"),
     consequence("peer_lost", "\n".join(map(codes.status, ("UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED")))),
@@ -85,7 +88,7 @@ CATALOGUE = (
         Free memory on device .* is less than|GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
         RESOURCE_EXHAUSTED: (?!.*(?:message larger|quota|rate limit|inotify|Too many requests))
-    """ + codes.cuda("cuda_oom")),
+    """ + f"{codes.cuda('cuda_oom')}\n{codes.accelerator('cuda_oom')}"),
     root("shm_full", r"""
         insufficient shared memory|Unexpected bus error encountered in worker
         killed by signal: Bus error|out of shared memory\. Please
@@ -105,14 +108,15 @@ CATALOGUE = (
         [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk|\bENOSPC\b|disk (?:is )?full
         inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|was low on resource: ephemeral-storage
         unable to write file:? .*space|DiskPressure
-    """ + codes.errno("disk_full")),
+    """ + f"{codes.errno('disk_full')}\n{codes.ray('disk_full')}"),
+    hint("disk_full", r"is over 9\d(?:\.\d+)?% full, available space"),
     root("host_oom", r"""
         DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory
         ^(?:numpy\.\S*|pyarrow\.\S*)?_?(?:Array|Arrow)?MemoryError\b|std::bad_alloc
-        Unable to allocate [\d.]+ [KMGTP]iB for an array|ray\.exceptions\.OutOfMemoryError
+        Unable to allocate [\d.]+ [KMGTP]iB for an array
         Task was killed due to the node running low on memory|[Kk]illed due to memory pressure \(OOM\)(?!, 0)
         realloc of size \d+ failed|exceeds the memory usage threshold|Ray killed this worker
-    """ + codes.errno("host_oom")),
+    """ + f"{codes.errno('host_oom')}\n{codes.ray('host_oom')}"),
     confirmation("host_oom", r"""
         Out of memory: Kill(?:ed)? process|oom[-_]kill(?::| event|\(s\)| 1\b)|invoked oom-killer
         Memory cgroup out of memory|oom_reaper: reaped process|\bOOMKilled\b|OOM [Kk]illed
@@ -127,7 +131,7 @@ CATALOGUE = (
         NVML: .*GPU is lost
         uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC|nvmlDeviceGetHandle\w+\(\) failed
         Unable to get device handle|ROCm.*GPU reset|GPU reset begin
-    """ + f"{codes.xid_of_hardware()}\n{codes.cuda('gpu_lost')}"),
+    """ + f"{codes.xid_of_hardware()}\n{codes.cuda('gpu_lost')}\n{codes.accelerator('gpu_lost')}"),
     root("node_rebooted", r"""
         reboot: Restarting system|The system (?:is going down for|will) reboot|System is rebooting
         [Nn]ode .{0,60}(?:was|has been|unexpectedly) rebooted|Reason=.*reboot|-- (?:Boot [0-9a-f]{32}|Reboot) --
@@ -140,10 +144,10 @@ CATALOGUE = (
         reached LSF run time limit
     """ + codes.scheduler("time_limit")),
     root("node_lost", r"""
-        DUE TO NODE FAILURE|NodeDiedError|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
+        DUE TO NODE FAILURE|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
         [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|srun: error: Node failure on
         ssh: connect to host \S+ port \d+:[ ]|[Hh]ost is (?:down|unreachable)
-    """ + codes.scheduler("node_lost")),
+    """ + f"{codes.scheduler('node_lost')}\n{codes.ray('node_lost')}"),
     consequence("node_lost", r"""
         Connection to \S+ closed by remote host|has lost communication with (?:a|its) (?:remote )?daemon
         Lost (?:connection|contact) (?:to|with) (?:node|host|worker)|client_loop: send disconnect: Broken pipe
@@ -160,9 +164,15 @@ CATALOGUE = (
         nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
         Host key verification failed|executable file not found in|unable to find the specified executable file
         not enough slots available in the system|failing to pull image|unable to (?:reliably )?start one or more daemons
-        [Ss]hell has not been properly configured to use|slurm_script: No such file
-    """ + codes.scheduler("launch_failed")),
-    hint("launch_failed", r"(?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute"),
+        [Ss]hell has not been properly configured to use|slurm_script: No such file|: bad interpreter: 
+        ssh: Could not resolve hostname|[Pp]rolog (?:error|failed|hung)|\d+/\d+ nodes are available:
+        EnvironmentNameNotFound|EnvironmentLocationNotFound|mpirun was unable to (?:launch|find)
+        syntax error near unexpected token|unexpected EOF while looking for matching
+    """ + f"{codes.scheduler('launch_failed')}\n{codes.ray('launch_failed')}"),
+    hint("launch_failed", r"""
+        (?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute
+        Unable to locate a modulefile|module\(s\) are unknown
+    """),
     root("port_in_use", r"""
         EADDRINUSE|[Aa]ddress already in use|[Pp]ort \d+ is (?:already )?(?:in use|occupied)
         server socket has failed to (?:listen|bind)|port is already allocated
@@ -204,6 +214,10 @@ CATALOGUE = (
         KeyError: '(?:state_dict|model_state_dict|optimizer_states?|pytorch-lightning_version)'
         The expanded size of the tensor .* checkpoint|[Ll]oading a checkpoint for .* different
         DP world size .* differ|ZeRO.*checkpoint.*world size
+        value from checkpoint \(.*\) is not equal to|[Kk]ey \S+ not found in checkpoint|not an sstable
+        Tensor name "\S+" not found in checkpoint|Restoring from checkpoint failed|not compatible with the stored shape
+        tree structures do not match|Layer count mismatch when loading weights|[Tt]runcated file: eof
+        file signature not found
     """),
     root("permission_denied", r"""
         ^PermissionError\b|[Pp]ermission denied|[Rr]ead-only file system|(?:['"’]|/[\w.-]+): Operation not permitted
@@ -310,6 +324,8 @@ CATALOGUE = (
         [Nn]o (?:progress|output|log\w*|new \w+) (?:for|in|since)(?: the last)? \d+|possible deadlock
         ^Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!|timed out with traceback|not made (?:any )?progress
         ^Thread (?:0x)?[0-9A-Fa-f]+ \((?:idle|active)[^)]*\)|waiting for remainder of ranks|Stalled (?:ranks?|ops?):
+        This thread has been waiting for .* and may be stuck|\d+ threads to join the rendezvous, but
+        Termination timeout for .* exceeded\. Exiting
     """),
     hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
     root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
@@ -324,9 +340,13 @@ CATALOGUE = (
         an illegal memory access was encountered|misaligned address|unspecified launch failure
         illegal instruction was|Xid \(PCI:\S+\): \d+|AcceleratorError|cudaSuccess \(\d+ vs\. 0\)
         cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
-        no CUDA-capable device|DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
+        no CUDA-capable device|(?i:you requested gpus?: .* but your machine only has)|Invalid CUDA 'device=
+        No supported gpu backend found|(?:CUDA|GPUs?) (?:is |are )?(?:unavailable|not (?:found|detected))
+        ^\w*(?:Error|Exception): .*\b[Nn]o (?:CUDA |NVIDIA )?GPUs? (?:was |were |is |are )?(?:found|detected|available)
+        ^\w*(?:Error|Exception): .*(?:can only be used|only works?|only runs|only supported) on (?:a )?(?:CUDA|GPU)
+        DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
         wait for compute device to finish failed|Failed to create session|cudaError_t \d+
-    """ + codes.cuda("cuda_error")),
+    """ + f"{codes.cuda('cuda_error')}\n{codes.accelerator('cuda_error')}"),
     root("segfault", r"""
         Fatal Python error: (?!Aborted|Bus error)|Segfault encountered|[Ss]egmentation fault|段错误|0xC0000005
         -1073741819|Caught signal 11|SIGSEGV|segfault at [0-9a-f]+|free\(\): invalid|double free or corruption
@@ -336,13 +356,16 @@ CATALOGUE = (
     root("cancelled", r"""
         ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt
         (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO (?:PREEMPTION|JOB REQUEUE)|\b[Pp]reempted\b
-    """ + codes.scheduler("cancelled")),
+    """ + f"{codes.scheduler('cancelled')}\n{codes.ray('cancelled')}"),
     consequence("unknown", r"""
-        terminate called after throwing an instance of
+        terminate called after throwing an instance of|: Assertion [`'].{1,400}' failed|INTERNAL ASSERT FAILED
+        ^(?![\w.]+(?:Error|Exception)\b).*\bCheck failed: |^thread '.*' panicked at|^panic: |^fatal error: 
+        ^Exception in thread "main"|MPI_ERRORS_ARE_FATAL|Fatal error in (?:P?MPI_|internal_)\w+
         (?:[Ss]topping|[Aa]borting|[Tt]erminating) (?:the )?(?:training|run|job) (?:due to|because of) (?!early|max)
     """),
-    consequence("peer_lost", codes.errno("peer_lost")),
-    consequence("rendezvous_timeout", codes.errno("rendezvous_timeout")),
+    consequence("peer_lost", rf"{codes.errno('peer_lost')}|SLICE_FAILURE_\w+"),
+    consequence("peer_lost", r"[Dd]estination is unreachable|resolve UCX endpoint|UCX +ERROR .*(?:timed out|reset)"),
+    consequence("rendezvous_timeout", f"{codes.errno('rendezvous_timeout')}|{codes.accelerator('rendezvous_timeout')}"),
     consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT"),
     consequence("killed", r"""
         SignalException: Process \d+ got signal: \d+|[Rr]eceived (?:signal )?(?:15|SIGTERM|death signal)

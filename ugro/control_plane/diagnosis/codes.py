@@ -32,6 +32,34 @@ _CUDA = {
     "cuda_error": ("cudaError\\w+|CUDA_ERROR_\\w+|hipError\\w+|HSA_STATUS_ERROR\\w*|NVML_ERROR_\\w+",),
 }
 
+# Names and numbers of other accelerators: AMD, Intel, Ascend, Neuron, TPU. Cause by cause, the telling ones first.
+_ACCELERATORS = {
+    "cuda_oom": ("UR_RESULT_ERROR_OUT_OF_(?:DEVICE_MEMORY|RESOURCES)|PI_ERROR_OUT_OF_RESOURCES|NRT_RESOURCE\\b",),
+    "gpu_lost": (
+        "UR_RESULT_ERROR_DEVICE_LOST|NRT_(?:EXEC_)?HW_\\w+",
+        "SLICE_FAILURE_(?:CHIP|ICI|HARDWARE|HW)\\w*|TPU session error",
+        "(?i:error ?code\\W{1,3}(?:is )?)5070(?:5[3-7])\\b",
+    ),
+    "cuda_error": (
+        "Memory access fault by GPU|UR_RESULT_ERROR_\\w+|PI_ERROR_\\w+|ZE_RESULT_ERROR_\\w+",
+        "NRT_(?:FAILURE|INVALID|TIMEOUT)\\w*",
+        "(?i:error ?code\\W{1,3}(?:is )?)(?:1070|507)\\d{2,3}\\b|TPU is already in use by",
+    ),
+    "collective_timeout": ("\\bEI0002\\b",),
+    "rendezvous_timeout": ("\\bEI000[46]\\b|\\bEI0015\\b",),
+}
+
+# What Ray raises for a task or an actor, by the name of the exception.
+_RAY = {
+    "unknown": "RayTaskError|RayActorError|ActorDiedError|ActorUnavailableError|WorkerCrashedError|RaySystemError",
+    "node_lost": "NodeDiedError|LocalRayletDiedError",
+    "host_oom": "OutOfMemoryError|ObjectStoreFullError",
+    "disk_full": "OutOfDiskError",
+    "peer_lost": "Object(?:Lost|FreedByOwner|Reconstruction\\w*|FetchTimedOut)Error|OwnerDiedError",
+    "launch_failed": "RuntimeEnvSetupError|(?:Actor|Task)(?:Unschedulable|PlacementGroupRemoved)\\w*",
+    "cancelled": "TaskCancelledError",
+}
+
 # Xids after which a GPU can do nothing more, or not be trusted. The others are of the program.
 _XIDS_OF_HARDWARE = (
     "46|48|54|61|62|63|64|74|78|79|81|92|94|95|110|119|120|121|122|123|140|143|14[5-9]|15[0-8]|16[0-9]|17[0-3]"
@@ -94,6 +122,16 @@ _STATUS = {
 def cuda(cause: str) -> str:
     """Error names and texts of CUDA, HIP, their libraries and NVML that mean this."""
     return "\n".join(_CUDA[cause])
+
+
+def accelerator(cause: str) -> str:
+    """Error names and numbers of accelerators other than NVIDIA's that mean this."""
+    return "\n".join(_ACCELERATORS[cause])
+
+
+def ray(cause: str) -> str:
+    """Exceptions of Ray that mean this."""
+    return rf"\bray\.exceptions\.(?:{_RAY[cause]})\b"
 
 
 def xid_of_hardware() -> str:

@@ -112,8 +112,10 @@ def read(raw: bytes) -> Line:
         match = _PREFIX.match(text, at)
         if not match or match.end() == at:
             break
-        at = match.end()
         found = match.groupdict()
+        if level and (found["rank_c"] or found["rank_d"]):
+            break  # after its level, a line says what it has to say
+        at = match.end()
         level = level or found["level"] or _GLOG_LEVELS.get(found["glog"] or "", "")
         number = next((value for name, value in found.items() if name.startswith("rank_") and value), None)
         rank = int(number) if number and rank is None else rank

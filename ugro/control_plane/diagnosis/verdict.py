@@ -55,6 +55,8 @@ _PROBED = {"permission_denied", "file_not_found"}
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
 # Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
 _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
+# Python's word of a script that is not there.
+_CANNOT_OPEN = "can't open file"
 # How a process ends that falls over its own feet.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
 # How a run ends whose silence somebody saw.
@@ -252,14 +254,15 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
         alone = last is not None and (last.of_one_process or not _several_wrote(mine, evidence))
         for sighting in mine:
             uncaught = last is None or sighting is last or _outlives(sighting)
+            uncaught = uncaught or (last is not None and not last.block and sighting.at > last.at)
             if uncaught or (not alone and (sighting in fatal or sighting.cause in _HARD)):
                 kept.append(sighting)
     return kept
 
 
 def _ends_its_process(sighting: Sighting) -> bool:
-    """Whether no process says more after it: an exception that nobody caught, or arguments that were refused."""
-    refused = sighting.cause == "bad_arguments" and " error: " in sighting.message
+    """Whether no process says more after it: an exception that nobody caught, arguments or a script refused."""
+    refused = (sighting.cause == "bad_arguments" and " error: " in sighting.message) or _CANNOT_OPEN in sighting.message
     return refused or bool(sighting.block and sighting.block.fatal and sighting.cause != "unknown")
 
 
@@ -275,7 +278,7 @@ def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
 
 def _is_probe(sighting: Sighting) -> bool:
     """Whether it is what a tool says that was only tried: where an exception ended the run, that is no reason."""
-    return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and "can't open file" not in sighting.message
+    return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and _CANNOT_OPEN not in sighting.message
 
 
 def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bool:
