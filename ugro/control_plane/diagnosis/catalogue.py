@@ -17,17 +17,20 @@ CATALOGUE = (
         [Cc]ollective operation (?:has )?timed? ?out|Work ran time out after|[Mm]onitoredBarrier.*timed out
         Rank \d+ (?:timed out|failed to pass) .{0,20}monitoredBarrier
         NCCL (?:operation )?time(?:d )?out|dump debug info, due to collective timeout
+        error code\W{1,3}(?:is )?1070(?:19|20)\b
     """ + codes.accelerator("collective_timeout")),
     root("cancelled", r"""
         \^C\[\d|\^CTraceback|\^CException|\^CWARNING|\^CW\d|\^CE\d|\^CProcess|\^Csrun
-        [Cc]losing signal SIGINT|[Rr]eceived SIGINT|Received (?:2|Signals\.SIGINT) death signal
+        [Cc]losing signal SIG(?:INT|HUP|QUIT)|[Rr]eceived SIGINT
+        Received (?:[123]|Signals\.SIG(?:HUP|INT|QUIT)) death signal
     """),
     # --- what only follows from another failure ---------------------------------------------------------------------
     consequence("unknown", r"""
+        ^(?:\w+\.)*\w+: Caught \w+ in (?:replica|DataLoader worker|pin memory)
         \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?Process(?:Raised|Exited)Exception\b
         ^(?:subprocess\.)?CalledProcessError: Command[ ]
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
-        [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
+        [Ss]ending process \d+ closing signal SIG\w+|Killing subprocess \d+
         ^Exception: process \d+ terminated with|ExecuteUserScriptError|'kill_cmd' referenced before assignment
         srun: Terminating|Terminating process \d+|Forcefully terminating all other processes|forcefully exiting via
         [Tt]raining has failed even after \d+ attempts|exited with non-zero (?:exit )?(?:status|code)
@@ -87,6 +90,7 @@ CATALOGUE = (
         No executable batch size found, reached zero|No available memory for the cache blocks
         Free memory on device .* is less than|GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
+        (?i:cuda_?success).*\(2 vs\. 0\)|Check failed: CUDA_SUCCESS.*\(0 vs\. 2\)
         RESOURCE_EXHAUSTED: (?!.*(?:message larger|quota|rate limit|inotify|Too many requests))
     """ + f"{codes.cuda('cuda_oom')}\n{codes.accelerator('cuda_oom')}"),
     root("shm_full", r"""
@@ -135,7 +139,7 @@ CATALOGUE = (
     root("node_rebooted", r"""
         reboot: Restarting system|The system (?:is going down for|will) reboot|System is rebooting
         [Nn]ode .{0,60}(?:was|has been|unexpectedly) rebooted|Reason=.*reboot|-- (?:Boot [0-9a-f]{32}|Reboot) --
-        systemd-shutdown\[|System is powering down|Linux version \d+\.\d+\.\d+\S* \(
+        systemd-shutdown\[|System is powering down|Power key pressed|Linux version \d+\.\d+\.\d+\S* \(
     """),
     root("time_limit", r"""
         DUE TO TIME LIMIT|walltime \S+ exceeded limit
@@ -164,13 +168,15 @@ CATALOGUE = (
         nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
         Host key verification failed|executable file not found in|unable to find the specified executable file
         not enough slots available in the system|failing to pull image|unable to (?:reliably )?start one or more daemons
+        (?:torchrun|accelerate|deepspeed|python3?|srun|mpirun)[:：] ?(?:""" + codes.COMMAND_NOT_FOUND + r""")
         [Ss]hell has not been properly configured to use|slurm_script: No such file|: bad interpreter: 
         ssh: Could not resolve hostname|[Pp]rolog (?:error|failed|hung)|\d+/\d+ nodes are available:
         EnvironmentNameNotFound|EnvironmentLocationNotFound|mpirun was unable to (?:launch|find)
         syntax error near unexpected token|unexpected EOF while looking for matching
     """ + f"{codes.scheduler('launch_failed')}\n{codes.ray('launch_failed')}"),
     hint("launch_failed", r"""
-        (?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute
+        (?:sh|line \d+|行 ?\d+)[:：] ?\S+[:：] ?(?:(?:command )?not found|""" + codes.COMMAND_NOT_FOUND + r""")
+        (?:sh|line \d+): \S+: cannot execute
         Unable to locate a modulefile|module\(s\) are unknown
     """),
     root("port_in_use", r"""
@@ -217,7 +223,9 @@ CATALOGUE = (
         value from checkpoint \(.*\) is not equal to|[Kk]ey \S+ not found in checkpoint|not an sstable
         Tensor name "\S+" not found in checkpoint|Restoring from checkpoint failed|not compatible with the stored shape
         tree structures do not match|Layer count mismatch when loading weights|[Tt]runcated file: eof
-        file signature not found
+        file signature not found|\[deepspeed\] failed to resume
+        (?:[Ff]ailed|[Ff]ailure|[Uu]nable) to (?:load|resum|restor)\w*\b.{0,40}(?:checkpoint|ckpt)\b(?!.*\b[Nn]ot? )
+        (?:[Cc]ould ?n[o']t|[Cc]annot|[Ee]rror) (?:load|resum|restor)\w*\b.{0,40}(?:checkpoint|ckpt)\b(?!.*\b[Nn]ot? )
     """),
     root("permission_denied", r"""
         ^PermissionError\b|[Pp]ermission denied|[Rr]ead-only file system|(?:['"’]|/[\w.-]+): Operation not permitted
@@ -312,7 +320,7 @@ CATALOGUE = (
         NCCL (?:error|failure|Error)\b|ncclSystemError|ncclInternalError|ncclUnhandledCudaError|ncclInvalidUsage
         ncclInvalidArgument|NCCL.*(?:unhandled (?:system|cuda) error|internal error|invalid usage)
         NCCL WARN .*(?:[Ff]ailed|[Ee]rror|no usable|[Cc]all to \w+ returned|[Mm]issing)
-        HCCL.{0,40}(?i:error|fail|timed? ?out)|RCCL error
+        HCCL.{0,40}(?i:error|fail|timed? ?out)|RCCL error|\bERR02\d{3}\b|Check failed: .*nccl\w*Success
         NCCL WARN .*(?:no socket interface|[Gg]ot completion)|Cuda failure (?:\d+ )?'
     """),
     root("hang", r"""
@@ -342,6 +350,8 @@ CATALOGUE = (
         cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
         no CUDA-capable device|(?i:you requested gpus?: .* but your machine only has)|Invalid CUDA 'device=
         No supported gpu backend found|(?:CUDA|GPUs?) (?:is |are )?(?:unavailable|not (?:found|detected))
+        Check failed: .*(?i:(?:cuda|cudnn|cublas|miopen|hip)\w*success)|could not synchronize on CUDA context
+        failed to record completion event|call aclnn\w+ failed|\bE[A-Z]9999: |\bERR(?:0[013]|99)\d{3}\b
         ^\w*(?:Error|Exception): .*\b[Nn]o (?:CUDA |NVIDIA )?GPUs? (?:was |were |is |are )?(?:found|detected|available)
         ^\w*(?:Error|Exception): .*(?:can only be used|only works?|only runs|only supported) on (?:a )?(?:CUDA|GPU)
         DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
@@ -357,12 +367,6 @@ CATALOGUE = (
         ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt
         (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO (?:PREEMPTION|JOB REQUEUE)|\b[Pp]reempted\b
     """ + f"{codes.scheduler('cancelled')}\n{codes.ray('cancelled')}"),
-    consequence("unknown", r"""
-        terminate called after throwing an instance of|: Assertion [`'].{1,400}' failed|INTERNAL ASSERT FAILED
-        ^(?![\w.]+(?:Error|Exception)\b).*\bCheck failed: |^thread '.*' panicked at|^panic: |^fatal error: 
-        ^Exception in thread "main"|MPI_ERRORS_ARE_FATAL|Fatal error in (?:P?MPI_|internal_)\w+
-        (?:[Ss]topping|[Aa]borting|[Tt]erminating) (?:the )?(?:training|run|job) (?:due to|because of) (?!early|max)
-    """),
     consequence("peer_lost", rf"{codes.errno('peer_lost')}|SLICE_FAILURE_\w+"),
     consequence("peer_lost", r"[Dd]estination is unreachable|resolve UCX endpoint|UCX +ERROR .*(?:timed out|reset)"),
     consequence("rendezvous_timeout", f"{codes.errno('rendezvous_timeout')}|{codes.accelerator('rendezvous_timeout')}"),
@@ -370,5 +374,11 @@ CATALOGUE = (
     consequence("killed", r"""
         SignalException: Process \d+ got signal: \d+|[Rr]eceived (?:signal )?(?:15|SIGTERM|death signal)
         SIGTERM received|got SIGTERM
+    """),
+    consequence("unknown", r"""
+        terminate called after throwing an instance of|: Assertion [`'].{1,400}' failed|INTERNAL ASSERT FAILED
+        ^(?![\w.]+(?:Error|Exception)\b).*\bCheck failed: |^thread '.*' panicked at|^panic: |^fatal error: 
+        ^Exception in thread "main"|MPI_ERRORS_ARE_FATAL|Fatal error in (?:P?MPI_|internal_)\w+
+        (?:[Ss]topping|[Aa]borting|[Tt]erminating) (?:the )?(?:training|run|job) (?:due to|because of) (?!early|max)
     """),
 )  # fmt: skip

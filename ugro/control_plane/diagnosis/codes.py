@@ -29,7 +29,13 @@ _CUDA = {
         "cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|hipErrorOutOfMemory|HSA_STATUS_ERROR_OUT_OF_RESOURCES",
         "CU(?:BLAS|DNN|SPARSE|FFT|RAND|SOLVER)_STATUS_(?:INTERNAL_ERROR_DEVICE_)?ALLOC(?:ATION)?_FAILED",
     ),
-    "cuda_error": ("cudaError\\w+|CUDA_ERROR_\\w+|hipError\\w+|HSA_STATUS_ERROR\\w*|NVML_ERROR_\\w+",),
+    "cuda_error": (
+        "cudaError\\w+|CUDA_ERROR_\\w+|hipError\\w+|HSA_STATUS_ERROR\\w*|NVML_ERROR_\\w+",
+        "invalid resource handle|too many resources requested for launch|invalid configuration argument",
+        "launch timed out and was terminated|invalid program counter|CUDA-capable device\\S* (?:is|are) busy",
+        "invalid device context|context is destroyed|operation not supported on (?:global|shared)",
+        "out of range shared or local address|an exception occurred on the device",
+    ),
 }
 
 # Names and numbers of other accelerators: AMD, Intel, Ascend, Neuron, TPU. Cause by cause, the telling ones first.
@@ -77,7 +83,10 @@ _ERRNO = {
     "host_oom": (("12",), "无法分配内存|Nicht genügend Hauptspeicher"),
     "port_in_use": (("98",), "地址已在使用|Adresse wird bereits verwendet"),
     "peer_lost": (("32", "103", "104"), "Software caused connection abort"),
-    "rendezvous_timeout": (("99", "101", "110", "111", "113"), "Cannot assign requested address"),
+    "rendezvous_timeout": (
+        ("99", "101", "110", "111", "113"),
+        "Cannot assign requested address|Connection refused|Connection timed out|Network is unreachable",
+    ),
 }
 
 # Why a scheduler ended a job, or says that it is over.
@@ -88,11 +97,14 @@ _SCHEDULERS = {
         "exceeded [hs]_(?:rt|cpu)\\b",
         "(?:State|STATE|state|Reason)[=: ]{1,2}(?:TIMEOUT|TimeLimit|DEADLINE|InactiveLimit)\\b",
         "CPU time limit exceeded|PREEMPTED_BY_TIMEOUT",
+        "(?i:exceed\\w* (?:\\w+ ){0,3}(?:wall.?clock|wall.?time|run.?time|cpu.?time) ?limit)",
     ),
     "cancelled": (
         "TERM_(?:FORCE_|REQUEUE_)?(?:OWNER|ADMIN)\\b|TERM_(?:PREEMPT|BUCKET_KILL|REQUEUE_RC)\\b",
         "(?:State|STATE|state)[=: ]{1,2}(?:CANCELLED|PREEMPTED|REVOKED)\\b|DUE TO PREEMPTION|PreemptionByScheduler",
         "[Jj]ob (?:was )?evicted|DeletionByTaintManager|TaintManagerEviction|has been deleted by user",
+        "(?i:termination is imminent|instance (?:is |was |has been )?(?:being )?preempted)",
+        "(?i:spot (?:instance )?(?:interruption|termination|reclaim))",
     ),
     "node_lost": (
         "TERM_ZOMBIE|(?:State|STATE|state|Reason)[=: ]{1,2}(?:NODE_FAIL|BOOT_FAIL|NodeDown|NodeFailure)\\b",
@@ -181,3 +193,9 @@ SIGNALS = {
     25: ("XFSZ", "File size limit exceeded"),
     31: ("SYS", "Bad system call"),
 }
+
+# What shells say of a command that is not there.
+COMMAND_NOT_FOUND = (
+    "未找到命令|找不到命令|コマンドが見つかりません|команда не найдена|commande introuvable|Kommando nicht gefunden|"
+    "Befehl nicht gefunden|orden no encontrada|comando não encontrado"
+)

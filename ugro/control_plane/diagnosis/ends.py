@@ -58,19 +58,22 @@ ENDS = tuple(
         r"srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: (?:Exited with exit code (?P<code>\d+)|(?P<word>[A-Z][\w ]+))",
         r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:[Cc]ode|status)[:=]?|return(?:ed)?(?: with)? "
         r"code|returned (?:a )?non-zero (?:exit )?(?:status|code):?|terminated with exit code) {0,4}(?P<code>-?\d+)",
-        r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+)",
+        r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+[12]?)",
         r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
         rf"(?P<word>(?!Terminated(?!$|  ))(?:{_SAID}))(?: \(core dumped\)|\s|$)",
         rf"\bline \d+: +\d+ (?P<word>{'|'.join(words for _, words in SIGNALS.values())})\b",
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
-        r"terminated by signal SIG(?P<signal>[A-Z]+)",
+        r"terminated by signal SIG(?P<signal>[A-Z]+[12]?)",
         r"trainer process with rank=\[(?P<rank>\d+)",
-        r"\*\*\* SIG(?P<signal>[A-Z]+) (?:\(@0x|received (?:by PID|at time=) ?)",
+        r"\*\*\* SIG(?P<signal>[A-Z]+[12]?) (?:\(@0x|received (?:by PID|at time=) ?)",
         r"^status (?P<code>-?\d+)\.?$",
         r"(?:KILLED BY SIGNAL:|=   EXIT CODE:) (?P<code>\d+)",
         r"Process (?P<rank>\d+) exit with status code (?P<code>\d+)",
         r"(?:[\])]|it/s|s/it|\d) ?(?P<word>Killed)$",
         r"^(?:.*\s)?(?P<word>已杀死|段错误|总线错误)(?:\s|$|（)",
+        # whatever a launcher is: it names a process, how it ended, and its code
+        r"\b(?:[Rr]ank|[Ww]orker|[Pp]rocess|[Tt]ask|[Tt]rainer|[Cc]ontainer|[Pp]od)\b.{0,100}"
+        r"\b(?:failed|exited|crashed|terminated|died|aborted)\b.{0,300}\bcode[:= ]{1,2}(?P<code>-?[1-9]\d*)",
     )
 )
 

@@ -59,6 +59,7 @@ _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[
 # What the lines after an exception may say without making its cause clearer.
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
 _ENDED_BY_SOMEBODY = ("cancelled", "killed")
+_SAID_AS_WARNING = ("hang", "cancelled")
 # An end of a connection that the operating system tells of, whoever was at the other one.
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
@@ -266,7 +267,7 @@ class Reader:
         entry = _entry(text)
         quiet = (line.level in _QUIET or bool(_WARNING.search(text))) and HEADER not in text
         if entry:
-            hint = quiet and entry.kind is Kind.ROOT and entry.cause != "hang" and not _MEANT.search(text)
+            hint = quiet and entry.kind is Kind.ROOT and entry.cause not in _SAID_AS_WARNING and not _MEANT.search(text)
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
             return True

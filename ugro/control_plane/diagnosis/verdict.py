@@ -236,7 +236,7 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Finding:
     lost = [sighting for sighting in alive if sighting.kind is Kind.HINT and sighting.cause == "gpu_lost"]
     root = next((s for s in (*confirmed, *roots, *lost) if _raises(s, root)), root)
     root = root or (None if _another_aborted(consequences, evidence) else _second_hand(alive))
-    if root is None:
+    if root is None or _was_cancelled_for_it(root, evidence):
         return from_ends(consequences, evidence)
     return from_sighting(root, consequences, evidence)
 
@@ -286,6 +286,13 @@ def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bo
     first = min(evidence.ends, key=end_order, default=None)
     aborted = first is not None and first.signal == "ABRT" and first.rank is not None
     return first is not None and aborted and first.rank not in {s.rank for s in consequences}
+
+
+def _was_cancelled_for_it(root: Sighting, evidence: Evidence) -> bool:
+    """Whether a scheduler cancelled the others only since one had ended by itself."""
+    first = min(evidence.ends, key=end_order, default=None)
+    itself = first is not None and first.signal is None and first.at < root.at
+    return itself and root.cause == "cancelled" and root.kind is Kind.CONSEQUENCE
 
 
 def _weight(sighting: Sighting) -> int:
