@@ -6,6 +6,7 @@ import pytest
 
 from ugro.control_plane.diagnosis import Reader, explain
 from ugro.control_plane.diagnosis.codes import SIGNALS
+from ugro.control_plane.diagnosis.parting import complains
 from ugro.control_plane.diagnosis.wording import SIGNAL_CAUSES
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "/w/t.py", line 7, in <module>\n'
@@ -98,3 +99,17 @@ def test_a_signal_is_known_by_its_number_its_name_and_its_words(number: int) -> 
     assert len(causes) == 1
     assert None not in causes
     assert name not in SIGNAL_CAUSES or causes == {SIGNAL_CAUSES[name]}
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("train job failed! train_ret: 1", True), ("sbatch: fatal: no configuration", True), ("任务失败", True),
+        ("MOAB_INFO:  job exceeded wallclock limit", True), ("launcher: cannot reach the node", True),
+        ("val error: 0.31", False), ("mean absolute error 0.2", False), ("0 errors, 3 warnings", False),
+        ("failed: 0 of 12", False), ("I cannot answer that", False), ('{"text": "the attempt failed"}', False),
+        ("Job terminated of its own accord", False), ("early stopping: no better error", False),
+    ],
+)  # fmt: skip
+def test_what_a_tool_says_that_gives_up(line: str, complaint: bool) -> None:
+    assert complains(line) is complaint

@@ -42,6 +42,7 @@ CATALOGUE = (
         A worker died or was killed while executing a task|[Tt]he actor is dead because its worker process has died
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
         Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
+        DUE TO TASK FAILURE|^\w+\.pl: .*failed, log is in
         Job step aborted: |\bCancelledError\b|CrashLoopBackOff|Back-off restarting failed
     """ + codes.ray("unknown")),
     consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
@@ -169,6 +170,7 @@ CATALOGUE = (
         Host key verification failed|executable file not found in|unable to find the specified executable file
         not enough slots available in the system|failing to pull image|unable to (?:reliably )?start one or more daemons
         (?:torchrun|accelerate|deepspeed|python3?|srun|mpirun)[:：] ?(?:""" + codes.COMMAND_NOT_FOUND + r""")
+        ^(?:sbatch|salloc): (?:fatal|error): |^srun: fatal: |^[qb]sub: [ ]*(?:\w+ )?error
         [Ss]hell has not been properly configured to use|slurm_script: No such file|: bad interpreter: 
         ssh: Could not resolve hostname|[Pp]rolog (?:error|failed|hung)|\d+/\d+ nodes are available:
         EnvironmentNameNotFound|EnvironmentLocationNotFound|mpirun was unable to (?:launch|find)
@@ -267,6 +269,7 @@ CATALOGUE = (
         [Mm]issing required (?:argument|option)|invalid choice:[ ]|FLAGS? ERROR|absl\.flags\._exceptions
         Unknown command line flag|Flags parsing error
     """),
+    hint("bad_arguments", r"^[Uu]sage: \S+"),
     root("file_not_found", r"""
         ^(?:FileNotFound|NotADirectory)Error\b|DataFilesNotFoundError
         can't open file .*No such file|No such file or directory
@@ -370,7 +373,7 @@ CATALOGUE = (
     consequence("peer_lost", rf"{codes.errno('peer_lost')}|SLICE_FAILURE_\w+"),
     consequence("peer_lost", r"[Dd]estination is unreachable|resolve UCX endpoint|UCX +ERROR .*(?:timed out|reset)"),
     consequence("rendezvous_timeout", f"{codes.errno('rendezvous_timeout')}|{codes.accelerator('rendezvous_timeout')}"),
-    consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT"),
+    consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT(?!.*DUE TO TASK FAILURE)"),
     consequence("killed", r"""
         SignalException: Process \d+ got signal: \d+|[Rr]eceived (?:signal )?(?:15|SIGTERM|death signal)
         SIGTERM received|got SIGTERM

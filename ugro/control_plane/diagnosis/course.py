@@ -38,13 +38,10 @@ LEFT = re.compile(
 )
 """What a Python process says when it leaves, be it with a traceback or at the end of its script."""
 
-COMPLAINT = re.compile(r"\s*(?:fatal|(?i:error)(?: \w+)?): ")
-"""How last words begin that are those of an error, whatever it is."""
-
 # Words of a run that goes on. Loading, mapping and downloading show bars too, and say nothing of training; nor does the
 # summary that a logger prints at the end.
 PROGRESS = re.compile(
-    rb"(?i)loss|(?:\b|[\d.])(?:it/s|s/it)\b|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|"
+    rb"(?i)(?<!co)loss|(?:\b|[\d.])(?:it/s|s/it)\b|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|"
     rb"samples/s|tokens/s|tok/s|\bbatch[ :=#/\[]*\d"
 )
 LOADING = re.compile(

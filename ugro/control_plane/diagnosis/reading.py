@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -12,7 +13,6 @@ from ugro.common.text import printable
 from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
 from ugro.control_plane.diagnosis.course import (
-    COMPLAINT,
     LEFT,
     LOADING,
     PROGRESS,
@@ -25,6 +25,7 @@ from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
 from ugro.control_plane.diagnosis.entry import Entry, Kind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import Line
+from ugro.control_plane.diagnosis.parting import LAST_LINES, STOPPED_BY_HAND, last_complaint
 from ugro.control_plane.diagnosis.prefilter import Prefilter
 from ugro.control_plane.diagnosis.silence import Shape, silence
 from ugro.control_plane.diagnosis.traceback import BEGINNING, EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
@@ -48,13 +49,7 @@ _NAN = re.compile(
     r"(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
 )
 _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
-_LOUD = ("ERROR", "CRITICAL", "FATAL")
-_QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
-_WARNING = re.compile(
-    r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
-    r"(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
-)
-# Warnings that are more than that: NCCL has no word for an error, and a script may say that it ends itself.
+# Warnings that are more: NCCL has no word for an error, and a script may say that it ends itself.
 _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
 # What the lines after an exception may say without making its cause clearer.
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
@@ -112,22 +107,29 @@ class Reader:
         self._stream = f"{kind} {self._file if rank is None else rank}"
         self._file_at = self.evidence.lines
         self._banner, self._failed_at = Banner(), -1
-        last = b""
+        last: deque[bytes] = deque([b""], maxlen=LAST_LINES)
         for raws in lines.split(chunks):
             for raw in raws:
                 self._take(raw)
-                last = raw if raw and not raw.isspace() else last
+                if raw and not raw.isspace():
+                    last.append(raw)
         self._tails.clear()
         if self._done_at is not None and self.evidence.progress - self._done_at >= ENOUGH_PROGRESS:
             self.evidence.success_at = -1  # what was over was not the training
         self.evidence.cut_short |= self._blocks.end(self.evidence.lines)
+        self._take_leave(last)
         self.evidence.sightings = list(self._kept.values())
-        end = lines.read(last)
-        self.evidence.last_words = end.text[: lines.QUOTED]
-        self.evidence.complained = end.level in _LOUD or COMPLAINT.match(end.text) is not None
         if self.evidence.success_at < 0:
             self.evidence.silence = silence(self._dull.values(), self._end_line) or self.evidence.silence
         self._end_line = b""
+
+    def _take_leave(self, last: Sequence[bytes]) -> None:
+        """Look again at a log's last lines, which may say that it ended badly in words that nothing knows."""
+        end, complaint = lines.read(last[-1]).text, last_complaint(last)
+        self.evidence.complained = complaint is not None
+        self.evidence.last_words = (complaint or end)[: lines.QUOTED]
+        if STOPPED_BY_HAND.search(end):
+            self._keep("cancelled", Kind.ROOT, end.strip(), None, self._stream, None)
 
     def _take(self, raw: bytes) -> None:
         """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
@@ -265,7 +267,7 @@ class Reader:
     def _loose(self, line: Line, rank: int | None, stream: str) -> bool:
         text = line.text.strip()
         entry = _entry(text)
-        quiet = (line.level in _QUIET or bool(_WARNING.search(text))) and HEADER not in text
+        quiet = line.quiet and HEADER not in text
         if entry:
             hint = quiet and entry.kind is Kind.ROOT and entry.cause not in _SAID_AS_WARNING and not _MEANT.search(text)
             inner = lines.inner_rank(text) if rank is None else rank

@@ -99,7 +99,9 @@ def _explained(evidence: Evidence, failed: bool) -> Finding | None:
         return _verdict(alive if explained else recent, evidence)
     if _is_failure(alive, evidence):
         return _verdict(alive, evidence)
-    return from_ends([], evidence) if evidence.complained and evidence.success_at < 0 else None
+    if evidence.complained and evidence.success_at < 0:
+        return _verdict([s for s in alive if evidence.lines - s.last_at <= LAST_WORDS], evidence)
+    return None
 
 
 # --- did it fail, and what was handled -------------------------------------------------------------------------------
