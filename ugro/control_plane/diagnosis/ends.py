@@ -49,6 +49,7 @@ ENDS = tuple(
         r"MPI_ABORT was invoked on rank (?P<rank>\d+)",
         r"application called MPI_Abort\(.{1,60}, (?P<code>-?\d+)\) - process (?P<rank>\d+)",
         r"^Abort\((?P<code>\d+)\) on node \d+ \(rank (?P<rank>\d+) in comm",
+        rf"(?:^|\] )Signal: (?P<word>{'|'.join(words for _, words in SIGNALS.values())}) \(\d+\)$",
         r"^make(?:\[\d+\])?: \*\*\* .*Error (?P<code>\d+)",
         r"exitcode\s*: (?P<code>-?\d+)\s+\(pid: \d+\)",
         r"traceback\s*: Signal (?P<code>\d+) \(SIG(?P<signal>\w+)\)",
