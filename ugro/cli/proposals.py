@@ -25,7 +25,6 @@ from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.nodes.pool import Pool
 
-
 ENDS_WITHIN, LOOK_EVERY = 60.0, 1.0
 """Seconds that a job may take to be ended for its next attempt, and between two looks at that."""
 
@@ -140,10 +139,11 @@ async def _queued_again(app: App, controller: Controller, before: Job) -> None:
     while True:
         with contextlib.suppress(StateLocked):  # its tick does the same
             await app.tick(controller, before.id, patience=LOOK_EVERY)
+        waits = before.id in app.store.proposals()  # looked at first: the next attempt is recorded before it goes
         job = app.store.job(before.id)
         if job.attempt != before.attempt:
             return
-        if job.id not in app.store.proposals():
+        if not waits:
             raise InputError(f"{job.id} has {job.state.value} and could not go on", f"see why: ugro events {job.id}")
         if time.monotonic() > end:
             hint = f"it goes on as approved once it has ended: ugro events {job.id}"
