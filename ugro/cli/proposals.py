@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sys
 import time
 from typing import Any
@@ -14,7 +16,7 @@ from ugro.cli.complete import complete_job
 from ugro.cli.consent import confirm
 from ugro.cli.output import checkpoint_document, job_document, print_hanging, print_json, stamp, title
 from ugro.cli.status import look, tell_unsettled
-from ugro.common.errors import InputError
+from ugro.common.errors import InputError, StateLocked
 from ugro.common.models.job import Job
 from ugro.common.models.proposal import Proposal
 from ugro.common.text import duration, printable
@@ -23,6 +25,9 @@ from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.nodes.pool import Pool
+
+ENDS_WITHIN, LOOK_EVERY = 60.0, 1.0
+"""Seconds that a job may take to be ended for its next attempt, and between two looks at that."""
 
 
 @command()
@@ -114,8 +119,7 @@ def carry_out(app: App, proposal: Proposal) -> Job:
         before = app.store.job(proposal.job)
         if proposal.ends:
             handler.end(proposal)
-            await app.tick(controller)
-            _require_next(app.store.job(proposal.job), before)
+            await _queued_again(app, controller, before)
         else:
             await handler.approve(proposal, progress.update)
         await gpus_come_free(app, controller, before, proposal.nodes or before.nodes)
@@ -126,9 +130,26 @@ def carry_out(app: App, proposal: Proposal) -> Job:
     return app.store.job(proposal.job)
 
 
-def _require_next(job: Job, before: Job) -> None:
-    if job.attempt == before.attempt:
-        raise InputError(f"{job.id} is {job.state.value} yet", "it goes on as approved once it has ended: ugro events")
+async def _queued_again(app: App, controller: Controller, before: Job) -> None:
+    """Wait until a job that is to be ended has its next attempt, whichever process takes the steps to it.
+
+    Raises:
+        InputError: it cannot go on, or takes long to end.
+    """
+    end = time.monotonic() + ENDS_WITHIN
+    while True:
+        with contextlib.suppress(StateLocked):  # its tick does the same
+            await app.tick(controller, before.id, patience=LOOK_EVERY)
+        waits = before.id in app.store.proposals()  # looked at first: the next attempt is recorded before it goes
+        job = app.store.job(before.id)
+        if job.attempt != before.attempt:
+            return
+        if not waits:
+            raise InputError(f"{job.id} has {job.state.value} and could not go on", f"see why: ugro events {job.id}")
+        if time.monotonic() > end:
+            hint = f"it goes on as approved once it has ended: ugro events {job.id}"
+            raise InputError(f"{job.id} is still {job.state.value}", hint)
+        await asyncio.sleep(LOOK_EVERY)
 
 
 def _proposal(app: App, reference: str) -> Proposal:

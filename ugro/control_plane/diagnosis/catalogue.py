@@ -5,76 +5,32 @@ Wordings span torch 1.13 to 2.13, NCCL 2.14 and later, and the launchers and sch
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from enum import StrEnum
-
-
-class Kind(StrEnum):
-    """What a match means: why a run ended, what followed from that, or proof that makes a vague cause a sure one.
-
-    A hint is a root in the words of a warning: it counts where a run failed and nothing else says why.
-    """
-
-    ROOT = "root"
-    CONSEQUENCE = "consequence"
-    CONFIRMATION = "confirmation"
-    HINT = "hint"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One line of the catalogue; its own suggestion, where it has one, goes before that of its cause (causes.py)."""
-
-    cause: str
-    kind: Kind
-    pattern: re.Pattern[str]
-    suggestion: str | None = None
-    retry_helps: bool | None = None
-
-
-def _any(patterns: str) -> re.Pattern[str]:
-    """One pattern for all that stand in the lines of a text."""
-    return re.compile("|".join(line.strip() for line in patterns.strip().splitlines()))
-
-
-def _root(cause: str, patterns: str, suggestion: str | None = None, retry_helps: bool | None = None) -> Entry:
-    return Entry(cause, Kind.ROOT, _any(patterns), suggestion, retry_helps)
-
-
-def _consequence(cause: str, patterns: str) -> Entry:
-    return Entry(cause, Kind.CONSEQUENCE, _any(patterns))
-
-
-def _confirmation(cause: str, patterns: str) -> Entry:
-    return Entry(cause, Kind.CONFIRMATION, _any(patterns))
-
-
-def _hint(cause: str, patterns: str) -> Entry:
-    return Entry(cause, Kind.HINT, _any(patterns))
-
+from ugro.control_plane.diagnosis import codes
+from ugro.control_plane.diagnosis.entry import confirmation, consequence, hint, root
 
 # Searched in single lines, and in the words that end a traceback. The first entry that matches wins, so what is more
 # telling stands first.
 CATALOGUE = (
-    _root("collective_timeout", r"""
+    root("collective_timeout", r"""
         Watchdog caught collective operation timeout|Timeout at NCCL work
         Timed out waiting \d+ms for (?:recv|send) operation|Application timeout caused pair closure
         [Cc]ollective operation (?:has )?timed? ?out|Work ran time out after|[Mm]onitoredBarrier.*timed out
         Rank \d+ (?:timed out|failed to pass) .{0,20}monitoredBarrier
         NCCL (?:operation )?time(?:d )?out|dump debug info, due to collective timeout
-    """),
-    _root("cancelled", r"""
+        error code\W{1,3}(?:is )?1070(?:19|20)\b
+    """ + codes.accelerator("collective_timeout")),
+    root("cancelled", r"""
         \^C\[\d|\^CTraceback|\^CException|\^CWARNING|\^CW\d|\^CE\d|\^CProcess|\^Csrun
-        [Cc]losing signal SIGINT|[Rr]eceived SIGINT|Received (?:2|Signals\.SIGINT) death signal
+        [Cc]losing signal SIG(?:INT|HUP|QUIT)|[Rr]eceived SIGINT
+        Received (?:[123]|Signals\.SIG(?:HUP|INT|QUIT)) death signal
     """),
     # --- what only follows from another failure ---------------------------------------------------------------------
-    _consequence("unknown", r"""
+    consequence("unknown", r"""
+        ^(?:\w+\.)*\w+: Caught \w+ in (?:replica|DataLoader worker|pin memory)
         \bChildFailedError\b|^(?:torch\.multiprocessing\.spawn\.)?Process(?:Raised|Exited)Exception\b
-        CalledProcessError: Command[ ]
-        ^ray\.exceptions\.(?:RayTaskError|RayActorError|ActorDiedError|ActorUnavailableError)
+        ^(?:subprocess\.)?CalledProcessError: Command[ ]
         ^(?:ray\.train\.\S+\.)?TrainingFailedError|^(?:ray\.tune\.error\.)?TuneError
-        [Ss]ending process \d+ closing signal SIG(?:TERM|INT)|Killing subprocess \d+
+        [Ss]ending process \d+ closing signal SIG\w+|Killing subprocess \d+
         ^Exception: process \d+ terminated with|ExecuteUserScriptError|'kill_cmd' referenced before assignment
         srun: Terminating|Terminating process \d+|Forcefully terminating all other processes|forcefully exiting via
         [Tt]raining has failed even after \d+ attempts|exited with non-zero (?:exit )?(?:status|code)
@@ -86,19 +42,23 @@ CATALOGUE = (
         A worker died or was killed while executing a task|[Tt]he actor is dead because its worker process has died
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
         Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
-    """),
-    _consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
-    _root("download_failed", r"""
+        DUE TO TASK FAILURE|^\w+\.pl: .*failed, log is in
+        Job step aborted: |\bCancelledError\b|CrashLoopBackOff|Back-off restarting failed
+    """ + codes.ray("unknown")),
+    consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
+    root("download_failed", r"""
         RepositoryNotFoundError|RevisionNotFoundError|(?<!Local)EntryNotFoundError|GatedRepoError|OfflineModeIsEnabled
         \b40[134] Client Error|HTTP Error 40[134]|Access to model .* is restricted|access a gated repo
         is not a local folder and is not a valid model identifier|Incorrect path_or_model_id|DatasetNotFoundError
     """, "check the name, and with `huggingface-cli whoami` who asks for it: a gated or private repository needs its "
          "terms accepted and HF_TOKEN on every node", retry_helps=False),
-    _root("download_failed", r"""
+    root("download_failed", r"""
         ^(?:requests|urllib3|httpx|httpcore|aiohttp|botocore|huggingface_hub|urllib)\.\S*(?:Error|Timeout|Exception)\b
         Max retries exceeded with url
+        ^(?:google\.(?:api_core|auth|cloud|resumable_media)|azure|gcsfs|s3fs|minio|oss2|gdown|modelscope)\.\S*[Ee](?:rror|xcept)
+        ^fatal: unable to access 'http|^curl: \(\d+\) |^wget: unable to|^RPC failed; 
     """),
-    _consequence("peer_lost", r"""
+    consequence("peer_lost", r"""
         ncclRemoteError|remote process exited or there was a network error|socketProgress.*Connection closed
         [Cc]onnection closed by (?:remote )?peer|Connection reset by (?:remote )?peer|ConnectionResetError
         BrokenPipeError|(?i:tcpstore|c10d|nccl|gloo|sendbytes|recvbytes|socket|rank \d).*Broken pipe
@@ -114,21 +74,27 @@ CATALOGUE = (
         tasks? (?:are|is) unhealthy|stopped sending heartbeats|\btask:\d+ heartbeat timeout
         JAX distributed service detected fatal errors|Polled an error from coordination service
         Failed to send RPC to coordination service|set to ERROR in coordination service
-        Collective ops is aborted by|UnavailableError: .*(?:Socket closed|Connection reset|keepalive)
+        Collective ops is aborted by
         Observed exception from another rank|remote rank\W.*(?:failed|exited)|failed to shutdown the rendezvous
     """),
+    consequence("peer_lost", codes.ray("peer_lost")),
+    consequence("rendezvous_timeout", r"(?i:unavailable: failed to connect to all addresses)"),
+    consequence("rendezvous_timeout", rf"(?:{codes.status('DEADLINE_EXCEEDED')}).*(?i:regist|barrier|connect|initial)"),
+    consequence("peer_lost", "\n".join(map(codes.status, ("UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED")))),
     # --- memory, disk, handles, machines ----------------------------------------------------------------------------
-    _root("cuda_oom", r"""
+    root("cuda_oom", r"""
         (?:CUDA|HIP|XPU|NPU|MPS backend) out of memory
         CUDA (?:runtime |driver )?error(?: ?\(\d+\))?: (?:2, )?out of memory
-        [Cc]uda failure (?:\d+ )?'out of memory'|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED
-        cudaErrorMemoryAllocation|CUDA_ERROR_OUT_OF_MEMORY|\b(?:torch|cuda|triton)\S*\.OutOfMemoryError
+        [Cc]uda failure (?:\d+ )?'out of memory'
+        \b(?:torch|cuda|triton)\S*\.OutOfMemoryError
         (?i:resource[_ ]exhausted: .*(?:out of memory|allocat))|OOM when allocating tensor|cuda runtime error \(2\)
         No executable batch size found, reached zero|No available memory for the cache blocks
         Free memory on device .* is less than|GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
-    """),
-    _root("shm_full", r"""
+        (?i:cuda_?success).*\(2 vs\. 0\)|Check failed: CUDA_SUCCESS.*\(0 vs\. 2\)
+        RESOURCE_EXHAUSTED: (?!.*(?:message larger|quota|rate limit|inotify|Too many requests))
+    """ + f"{codes.cuda('cuda_oom')}\n{codes.accelerator('cuda_oom')}"),
+    root("shm_full", r"""
         insufficient shared memory|Unexpected bus error encountered in worker
         killed by signal: Bus error|out of shared memory\. Please
         unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
@@ -138,60 +104,61 @@ CATALOGUE = (
         /dev/shm.*(?:No space left|full|size (?:is )?(?:too small|insufficient|only))
         No space left on device.*/dev/shm|unable to (?:write to|resize) file </torch_\S*>
     """),
-    _root("too_many_files", r"""
+    root("too_many_files", r"""
         Too many open files|received 0 items of ancdata|unable to open shared memory object <\S+ in read-write mode$
-        \[Errno 24\]|OS file watch limit reached|inotify watch limit
-    """),
-    _root("disk_full", r"""
-        (?i:no space left on device|disk quota exceeded)|\[Errno (?:28|122)\]|PytorchStreamWriter failed writing
+        OS file watch limit reached|inotify watch limit
+    """ + codes.errno("too_many_files")),
+    root("disk_full", r"""
+        (?i:no space left on device|disk quota exceeded)|PytorchStreamWriter failed writing
         [Nn]ot enough (?:free )?(?:disk )?space|There is not enough space on the disk|\bENOSPC\b|disk (?:is )?full
         inline_container\.cc:\d+\] ?\.? unexpected pos \d+ vs \d+|was low on resource: ephemeral-storage
         unable to write file:? .*space|DiskPressure
-    """),
-    _root("host_oom", r"""
-        DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory|\[Errno 12\]
+    """ + f"{codes.errno('disk_full')}\n{codes.ray('disk_full')}"),
+    hint("disk_full", r"is over 9\d(?:\.\d+)?% full, available space"),
+    root("host_oom", r"""
+        DefaultCPUAllocator: (?:can't allocate memory|not enough memory)|[Cc]annot allocate memory
         ^(?:numpy\.\S*|pyarrow\.\S*)?_?(?:Array|Arrow)?MemoryError\b|std::bad_alloc
-        Unable to allocate [\d.]+ [KMGTP]iB for an array|ray\.exceptions\.OutOfMemoryError
+        Unable to allocate [\d.]+ [KMGTP]iB for an array
         Task was killed due to the node running low on memory|[Kk]illed due to memory pressure \(OOM\)(?!, 0)
         realloc of size \d+ failed|exceeds the memory usage threshold|Ray killed this worker
-    """),
-    _confirmation("host_oom", r"""
+    """ + f"{codes.errno('host_oom')}\n{codes.ray('host_oom')}"),
+    confirmation("host_oom", r"""
         Out of memory: Kill(?:ed)? process|oom[-_]kill(?::| event|\(s\)| 1\b)|invoked oom-killer
         Memory cgroup out of memory|oom_reaper: reaped process|\bOOMKilled\b|OOM [Kk]illed
         killed by the cgroup out-of-memory handler|step tasks have been OOM Killed
         srun: error: \S+: tasks? [\d,-]+: Out Of Memory|[Ee]xceeded (?:job |step )?memory limit|oom-killer
         was low on resource: memory|MemoryPressure
-        crashed after using all available RAM|TERM_MEMLIMIT|job killed: mem \S+ exceeded limit|OUT_OF_MEMORY|OUT_OF_ME\+
-    """),
-    _root("gpu_lost", r"""
+        crashed after using all available RAM
+    """ + codes.scheduler("host_oom")),
+    root("gpu_lost", r"""
         [Gg][Pp][Uu] (?:has fallen|is) off the bus|GPU is lost|fallen off the bus
-        Xid \(PCI:\S+\): (?:48|63|64|74|79|92|94|95|119|120|140|154)\b|Unable to determine the device handle for
+        Unable to determine the device handle for
         NVML: .*GPU is lost
         uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC|nvmlDeviceGetHandle\w+\(\) failed
-        NVML_ERROR_GPU_IS_LOST|NVMLError_GpuIsLost|Unable to get device handle|ROCm.*GPU reset|GPU reset begin
-    """),
-    _root("node_rebooted", r"""
+        Unable to get device handle|ROCm.*GPU reset|GPU reset begin
+    """ + f"{codes.xid_of_hardware()}\n{codes.cuda('gpu_lost')}\n{codes.accelerator('gpu_lost')}"),
+    root("node_rebooted", r"""
         reboot: Restarting system|The system (?:is going down for|will) reboot|System is rebooting
         [Nn]ode .{0,60}(?:was|has been|unexpectedly) rebooted|Reason=.*reboot|-- (?:Boot [0-9a-f]{32}|Reboot) --
-        systemd-shutdown\[|System is powering down|Linux version \d+\.\d+\.\d+\S* \(
+        systemd-shutdown\[|System is powering down|Power key pressed|Linux version \d+\.\d+\.\d+\S* \(
     """),
-    _root("time_limit", r"""
-        DUE TO TIME LIMIT|walltime \S+ exceeded limit|TERM_RUNLIMIT|DeadlineExceeded
+    root("time_limit", r"""
+        DUE TO TIME LIMIT|walltime \S+ exceeded limit
         [Jj]ob (?:was )?(?:killed|cancelled|terminated).{0,40}(?:time ?limit|wall ?time)
         exceeded (?:its |the )?wall ?time|Job was active longer than specified deadline
         reached LSF run time limit
-    """),
-    _root("node_lost", r"""
-        DUE TO NODE FAILURE|NodeDiedError|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
+    """ + codes.scheduler("time_limit")),
+    root("node_lost", r"""
+        DUE TO NODE FAILURE|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
         [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|srun: error: Node failure on
         ssh: connect to host \S+ port \d+:[ ]|[Hh]ost is (?:down|unreachable)
-    """),
-    _consequence("node_lost", r"""
-        Connection to \S+ closed by remote host|ORTE has lost communication with a remote daemon
+    """ + f"{codes.scheduler('node_lost')}\n{codes.ray('node_lost')}"),
+    consequence("node_lost", r"""
+        Connection to \S+ closed by remote host|has lost communication with (?:a|its) (?:remote )?daemon
         Lost (?:connection|contact) (?:to|with) (?:node|host|worker)|client_loop: send disconnect: Broken pipe
     """),
     # --- what a run can never get past ------------------------------------------------------------------------------
-    _root("launch_failed", r"""
+    root("launch_failed", r"""
         (?:torchrun|accelerate|deepspeed|python3?|srun|mpirun)\S*: (?:command )?not found|ErrImagePull
         ImagePullBackOff|CreateContainer(?:Config)?Error|RunContainerError|InvalidImageName
         Batch job submission failed|Unable to create step for job
@@ -202,19 +169,29 @@ CATALOGUE = (
         nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
         Host key verification failed|executable file not found in|unable to find the specified executable file
         not enough slots available in the system|failing to pull image|unable to (?:reliably )?start one or more daemons
+        (?:torchrun|accelerate|deepspeed|python3?|srun|mpirun)[:：] ?(?:""" + codes.COMMAND_NOT_FOUND + r""")
+        ^(?:sbatch|salloc): (?:fatal|error): |^srun: fatal: |^[qb]sub: [ ]*(?:\w+ )?error
+        [Ss]hell has not been properly configured to use|slurm_script: No such file|: bad interpreter: 
+        ssh: Could not resolve hostname|[Pp]rolog (?:error|failed|hung)|\d+/\d+ nodes are available:
+        EnvironmentNameNotFound|EnvironmentLocationNotFound|mpirun was unable to (?:launch|find)
+        syntax error near unexpected token|unexpected EOF while looking for matching
+    """ + f"{codes.scheduler('launch_failed')}\n{codes.ray('launch_failed')}"),
+    hint("launch_failed", r"""
+        (?:sh|line \d+|行 ?\d+)[:：] ?\S+[:：] ?(?:(?:command )?not found|""" + codes.COMMAND_NOT_FOUND + r""")
+        (?:sh|line \d+): \S+: cannot execute
+        Unable to locate a modulefile|module\(s\) are unknown
     """),
-    _hint("launch_failed", r"(?:sh|line \d+): \S+: (?:command )?not found|(?:sh|line \d+): \S+: cannot execute"),
-    _root("port_in_use", r"""
+    root("port_in_use", r"""
         EADDRINUSE|[Aa]ddress already in use|[Pp]ort \d+ is (?:already )?(?:in use|occupied)
-        server socket has failed to (?:listen|bind)|port is already allocated|\[Errno 98\]
+        server socket has failed to (?:listen|bind)|port is already allocated
         Tried to launch distributed communication on port `?\d+`?|Only one usage of each socket address
-    """),
-    _root("nccl_error", r"""
+    """ + codes.errno("port_in_use")),
+    root("nccl_error", r"""
         (?:NCCL|nccl|include/socket\.h:\d+) .*[Cc]onnect\S* .*(?:failed|refused|timed out|No route)
         (?:NCCL|nccl|include/socket\.h:\d+) .*[Ss]ocket\w* .*failed
         [Cc]all to (?:connect|bind|ibv_\w+) (?:returned|failed)|NCCL failure \S+:\d+
     """),
-    _root("cuda_mismatch", r"""
+    root("cuda_mismatch", r"""
         driver on your system is too old|no kernel image is available|Error 80[34]:[ ]
         CUDA driver version is insufficient|forward compatibility was attempted|Driver/library version mismatch
         not compatible with the current PyTorch|(?:[Tt]orch|PyTorch) (?:was )?not compiled with CUDA
@@ -222,14 +199,13 @@ CATALOGUE = (
         compiled with different CUDA (?:major )?versions|Found no NVIDIA driver|CUDA (?:is|was) not available
         CUDA Setup failed|version incompatibility: PyTorch|CUDAMismatchException
         Installed CUDA version \S+ does not match|unsupported toolchain|device kernel image is invalid
-        PTX was compiled with|named symbol not found|CUDNN_STATUS_(?:ARCH|VERSION)_MISMATCH
-        CUBLAS_STATUS_ARCH_MISMATCH|FlashAttention only supports
+        PTX was compiled with|named symbol not found|FlashAttention only supports
         requires (?:a )?(?:GPU|device)s? with (?:compute )?capability
         Attempting to deserialize object on a CUDA device but torch\.cuda\.is_available\(\) is False
         Your setup doesn't support bf16/gpu|bf16 (?:mixed precision )?requires .*(?:PyTorch|GPU)
         ptxas fatal.*sm_|Internal Triton PTX codegen error|nvcc fatal\s*: Unsupported gpu architecture
-    """),
-    _root("checkpoint_mismatch", r"""
+    """ + codes.cuda("cuda_mismatch")),
+    root("checkpoint_mismatch", r"""
         Error\(s\) in loading state_dict|PytorchStreamReader failed|[Ss]ize mismatch for \S+
         [Mm]issing key(?:\(s\)|s|) in (?:checkpoint )?state_dict|loaded state dict do not match
         [Uu]nexpected key(?:\(s\)|s) in state_dict|invalid header or archive is corrupted
@@ -246,12 +222,18 @@ CATALOGUE = (
         KeyError: '(?:state_dict|model_state_dict|optimizer_states?|pytorch-lightning_version)'
         The expanded size of the tensor .* checkpoint|[Ll]oading a checkpoint for .* different
         DP world size .* differ|ZeRO.*checkpoint.*world size
+        value from checkpoint \(.*\) is not equal to|[Kk]ey \S+ not found in checkpoint|not an sstable
+        Tensor name "\S+" not found in checkpoint|Restoring from checkpoint failed|not compatible with the stored shape
+        tree structures do not match|Layer count mismatch when loading weights|[Tt]runcated file: eof
+        file signature not found|\[deepspeed\] failed to resume
+        (?:[Ff]ailed|[Ff]ailure|[Uu]nable) to (?:load|resum|restor)\w*\b.{0,40}(?:checkpoint|ckpt)\b(?!.*\b[Nn]ot? )
+        (?:[Cc]ould ?n[o']t|[Cc]annot|[Ee]rror) (?:load|resum|restor)\w*\b.{0,40}(?:checkpoint|ckpt)\b(?!.*\b[Nn]ot? )
     """),
-    _root("permission_denied", r"""
-        ^PermissionError\b|[Pp]ermission denied|\[Errno 13\]|[Rr]ead-only file system
-        \[Errno (?:1|30)\]|(?:['"’]|/[\w.-]+): Operation not permitted
-    """),
-    _root("download_failed", r"""
+    root("permission_denied", r"""
+        ^PermissionError\b|[Pp]ermission denied|[Rr]ead-only file system|(?:['"’]|/[\w.-]+): Operation not permitted
+    """ + codes.errno("permission_denied")),
+    root("permission_denied", "\n".join(map(codes.status, ("PERMISSION_DENIED", "UNAUTHENTICATED")))),
+    root("download_failed", r"""
         Max retries exceeded with url|couldn't connect to 'http\S*'|LocalEntryNotFoundError
         HfHubHTTPError|HFHubHTTPError|HTTP(?:S?ConnectionPool|Error)\b
         [Cc]onnection error, and we cannot find the requested files|URLError|<urlopen error|[Nn]ame resolution
@@ -266,7 +248,7 @@ CATALOGUE = (
         SSLError|Read timed out|FSTimeoutError|CAS service error|IncompleteRead|ContentTooShortError
         Consistency check failed
     """),
-    _root("import_error", r"""
+    root("import_error", r"""
         ^(?:\w+\.)*(?:ModuleNotFoundError|ImportError)\b|No module named[ ]|cannot import name '?\w+
         DLL load failed|Failed to import \S+|undefined symbol:[ ]|PackageNotFoundError|DistributionNotFound
         VersionConflict|requires the .{1,60} (?:library|package) but it was not found
@@ -276,7 +258,7 @@ CATALOGUE = (
         GLIBC(?:XX)?_\S+' not found|is required (?:for|to|but).{0,60}(?:not installed|pip install)
         (?:is|are) not installed\b
     """),
-    _root("bad_arguments", r"""
+    root("bad_arguments", r"""
         ^\S+\.py(?: \w+)?: error:[ ]|^usage: .*error:[ ]
         \berror: (?:the following arguments are required|argument \S+|ambiguous option|unknown option|No such option)
         unrecognized arguments:|^(?:click\.\S*)?UsageError
@@ -287,17 +269,18 @@ CATALOGUE = (
         [Mm]issing required (?:argument|option)|invalid choice:[ ]|FLAGS? ERROR|absl\.flags\._exceptions
         Unknown command line flag|Flags parsing error
     """),
-    _root("file_not_found", r"""
+    hint("bad_arguments", r"^[Uu]sage: \S+"),
+    root("file_not_found", r"""
         ^(?:FileNotFound|NotADirectory)Error\b|DataFilesNotFoundError
-        can't open file .*No such file|No such file or directory|\[Errno 2\]
+        can't open file .*No such file|No such file or directory
         [Ff]ile \S{1,200} not found\b|[Ff]ile .{1,200} does(?:n't| not) exist
         [Cc]ould not find (?:a )?(?:file|checkpoint|directory)
         Unable to find '|[Nn]o (?:checkpoint|file)s? found (?:in|at|under)|no file named .* found in directory
         does not appear to have a file named|Can't find a valid checkpoint at
         (?:directory|folder|path) .{1,200} (?:does not exist|is not found|not found)
-    """),
+    """ + codes.errno("file_not_found")),
     # --- while it runs ----------------------------------------------------------------------------------------------
-    _root("nan_loss", r"""
+    root("nan_loss", r"""
         [Ll]oss (?:is|became|was|has become|went) (?:nan|NaN|inf|infinite|NAN)
         [Ff]unction '\w+' returned nan values
         (?:NaN|nan|inf)\w* (?:\S+ ){0,4}(?:loss|grad)\w*.*(?:[Ss]topping|exit|abort|[Tt]erminat)
@@ -314,14 +297,14 @@ CATALOGUE = (
         total norm .* is non-finite|[Nn]an loss|NaN [Ll]oss|tensor\(nan.*\) (?:loss|encountered)
         (?:nan|inf|NaN)\b.{0,20}overflow.*(?:exit|abort|stop)
     """),
-    _root("dataloader_worker_died", r"""
+    root("dataloader_worker_died", r"""
         DataLoader worker \(pid(?:\(s\))? ?[\d, ]+\)? ?(?:is killed by signal|exited unexpectedly|died)
         DataLoader worker .*(?:killed by signal|exited unexpectedly)|BrokenProcessPool
         One of the subprocesses has abruptly died during map operation
         [Bb]ackground workers are no longer alive
         worker process .*(?:died|exited) unexpectedly|[Pp]in memory thread exited unexpectedly
     """),
-    _consequence("rendezvous_timeout", r"""
+    consequence("rendezvous_timeout", r"""
         waiting for clients\. \d+/\d+|Rendezvous(?:Timeout|Connection)Error|No route to host
         [Ss]ocket [Tt]imeout
         [Tt]imed? ?out.{0,60}(?:initializ|rendezvous|store-based barrier|TCPStore)
@@ -331,18 +314,19 @@ CATALOGUE = (
         [Tt]imeout.{0,40}(?:waiting for (?:all )?(?:ranks|workers|nodes)|placement group)|DistStoreError
         DistNetworkError|connect\(\) timed out|failed to connect to \S*:\d+|unable to complete a TCP connection
     """),
-    _root("nccl_error", r"""
+    root("nccl_error", r"""
         Duplicate GPU detected|NCCL.*(?:invalid (?:usage|argument)|[Ii]nternal error)|ncclInvalid\w+
         ncclInternalError
     """, "run it once with NCCL_DEBUG=WARN; each rank needs a GPU of its own (set_device(LOCAL_RANK)), and every node "
          "the same NCCL", retry_helps=False),
-    _root("nccl_error", r"""
+    root("nccl_error", r"""
         NCCL (?:error|failure|Error)\b|ncclSystemError|ncclInternalError|ncclUnhandledCudaError|ncclInvalidUsage
         ncclInvalidArgument|NCCL.*(?:unhandled (?:system|cuda) error|internal error|invalid usage)
-        NCCL WARN .*(?:[Ff]ailed|[Ee]rror|no usable|[Cc]all to \w+ returned|[Mm]issing)|HCCL|RCCL error
+        NCCL WARN .*(?:[Ff]ailed|[Ee]rror|no usable|[Cc]all to \w+ returned|[Mm]issing)
+        HCCL.{0,40}(?i:error|fail|timed? ?out)|RCCL error|\bERR02\d{3}\b|Check failed: .*nccl\w*Success
         NCCL WARN .*(?:no socket interface|[Gg]ot completion)|Cuda failure (?:\d+ )?'
     """),
-    _root("hang", r"""
+    root("hang", r"""
         watchdog got stuck for \d+ seconds|[Ww]atchdog (?:was |has )?(?:triggered|fired|expired)
         has not (?:\w+ ){1,3}(?:in|for|since) (?:the )?(?:last |over |more than )*\d+(?:\.\d+)? ?(?:s|m|h)
         [Hh]eartbeat monitor timed out|watchdog hang|dump debug info|WorkerHang
@@ -351,37 +335,53 @@ CATALOGUE = (
         [Nn]o (?:progress|output|log\w*|new \w+) (?:for|in|since)(?: the last)? \d+|possible deadlock
         ^Timeout \(\d+:\d\d:\d\d(?:\.\d+)?\)!|timed out with traceback|not made (?:any )?progress
         ^Thread (?:0x)?[0-9A-Fa-f]+ \((?:idle|active)[^)]*\)|waiting for remainder of ranks|Stalled (?:ranks?|ops?):
+        This thread has been waiting for .* and may be stuck|\d+ threads to join the rendezvous, but
+        Termination timeout for .* exceeded\. Exiting
     """),
-    _hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
-    _root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
+    hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
+    root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
           "see (CUDA_VISIBLE_DEVICES)", retry_helps=False),
-    _root("cuda_error", r"""
+    root("cuda_error", r"""
         device-side assert|\bblock: \[\d+,\d+,\d+\], thread: \[\d+,\d+,\d+\],? Assertion
     """, "an index is out of range (labels, token ids, vocabulary): run it once with CUDA_LAUNCH_BLOCKING=1, or on the "
          "CPU, to see which", retry_helps=False),
-    _root("cuda_error", r"""
+    root("cuda_error", r"""
         CUDA (?:runtime |driver |unknown )?error\b(?: ?\(\d+\))?:?[ ]|cuda runtime error \(\d+\)
-        CU(?:BLAS|DNN|SPARSE|FFT|RAND|SOLVER)_STATUS_\w+|cudaError\w+|HIP error:[ ]
+        CU(?:BLAS|DNN|SPARSE|FFT|RAND|SOLVER)_STATUS_\w+|HIP error:[ ]
         an illegal memory access was encountered|misaligned address|unspecified launch failure
-        illegal instruction was|CUDA_ERROR_\w+|Xid \(PCI:\S+\): \d+|AcceleratorError
+        illegal instruction was|Xid \(PCI:\S+\): \d+|AcceleratorError|cudaSuccess \(\d+ vs\. 0\)
         cuDNN error|cuBLAS error|Unexpected error from cudaGetDeviceCount|No CUDA GPUs are available
-        no CUDA-capable device|DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
-        wait for compute device to finish failed|Failed to create session
-    """),
-    _root("segfault", r"""
+        no CUDA-capable device|(?i:you requested gpus?: .* but your machine only has)|Invalid CUDA 'device=
+        No supported gpu backend found|(?:CUDA|GPUs?) (?:is |are )?(?:unavailable|not (?:found|detected))
+        Check failed: .*(?i:(?:cuda|cudnn|cublas|miopen|hip)\w*success)|could not synchronize on CUDA context
+        failed to record completion event|call aclnn\w+ failed|\bE[A-Z]9999: |\bERR(?:0[013]|99)\d{3}\b
+        ^\w*(?:Error|Exception): .*\b[Nn]o (?:CUDA |NVIDIA )?GPUs? (?:was |were |is |are )?(?:found|detected|available)
+        ^\w*(?:Error|Exception): .*(?:can only be used|only works?|only runs|only supported) on (?:a )?(?:CUDA|GPU)
+        DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
+        wait for compute device to finish failed|Failed to create session|cudaError_t \d+
+    """ + f"{codes.cuda('cuda_error')}\n{codes.accelerator('cuda_error')}"),
+    root("segfault", r"""
         Fatal Python error: (?!Aborted|Bus error)|Segfault encountered|[Ss]egmentation fault|段错误|0xC0000005
         -1073741819|Caught signal 11|SIGSEGV|segfault at [0-9a-f]+|free\(\): invalid|double free or corruption
         corrupted (?:size vs|double-linked|unsorted)|malloc\(\):[ ]|munmap_chunk|stack smashing detected
         sysmalloc: Assertion
     """),
-    _root("cancelled", r"""
+    root("cancelled", r"""
         ^KeyboardInterrupt\b|\bgot signal: [12]\b|Detected KeyboardInterrupt
-        (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO (?:PREEMPTION|JOB REQUEUE)|[Pp]reempted
-    """),
-    _consequence("unknown", r"terminate called after throwing an instance of"),
-    _consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT"),
-    _consequence("killed", r"""
+        (?:scancel|cancelled by user|canceled by user|Job was cancel)|DUE TO (?:PREEMPTION|JOB REQUEUE)|\b[Pp]reempted\b
+    """ + f"{codes.scheduler('cancelled')}\n{codes.ray('cancelled')}"),
+    consequence("peer_lost", rf"{codes.errno('peer_lost')}|SLICE_FAILURE_\w+"),
+    consequence("peer_lost", r"[Dd]estination is unreachable|resolve UCX endpoint|UCX +ERROR .*(?:timed out|reset)"),
+    consequence("rendezvous_timeout", f"{codes.errno('rendezvous_timeout')}|{codes.accelerator('rendezvous_timeout')}"),
+    consequence("cancelled", r"\*\*\* (?:JOB|STEP) \S+ ON \S+ CANCELLED AT(?!.*DUE TO TASK FAILURE)"),
+    consequence("killed", r"""
         SignalException: Process \d+ got signal: \d+|[Rr]eceived (?:signal )?(?:15|SIGTERM|death signal)
         SIGTERM received|got SIGTERM
+    """),
+    consequence("unknown", r"""
+        terminate called after throwing an instance of|: Assertion [`'].{1,400}' failed|INTERNAL ASSERT FAILED
+        ^(?![\w.]+(?:Error|Exception)\b).*\bCheck failed: |^thread '.*' panicked at|^panic: |^fatal error: 
+        ^Exception in thread "main"|MPI_ERRORS_ARE_FATAL|Fatal error in (?:P?MPI_|internal_)\w+
+        (?:[Ss]topping|[Aa]borting|[Tt]erminating) (?:the )?(?:training|run|job) (?:due to|because of) (?!early|max)
     """),
 )  # fmt: skip

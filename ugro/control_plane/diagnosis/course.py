@@ -20,10 +20,14 @@ SUCCESS = re.compile(
 )
 _NOT_YET = re.compile(r"(?i)\b(?:not|never|until|unless|if|when|once|before|will|would|should|must|waiting|\w+n't)\b")
 _NOT_WELL = re.compile(r"(?i)error|fail|abort|unexpected|interrupt|prematur|killed|crash|(?:code|status)\W*[1-9-]")
+# A scheduler's word of a job, beside the exit code 0 of its script.
+_STATE = re.compile(r"\bState: (?!COMPLETED)[A-Z_]{4,}")
 
 
 def got_to_its_end(text: str, match: re.Match[str]) -> bool:
     """Whether the words of success that were found in a line mean that, with what stands around them."""
+    if _STATE.search(text):
+        return False
     rest = text[match.end() : match.end() + 40].split(". ")[0]
     return not (_NOT_YET.search(text[max(0, match.start() - 25) : match.end()]) or _NOT_WELL.search(match[0] + rest))
 
@@ -37,7 +41,7 @@ LEFT = re.compile(
 # Words of a run that goes on. Loading, mapping and downloading show bars too, and say nothing of training; nor does the
 # summary that a logger prints at the end.
 PROGRESS = re.compile(
-    rb"(?i)loss|(?:\b|[\d.])(?:it/s|s/it)\b|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|"
+    rb"(?i)(?<!co)loss|(?:\b|[\d.])(?:it/s|s/it)\b|\bepoch\b|\b(?:global_?)?step[ =:\[/]|\biter(?:ation)?\b|"
     rb"samples/s|tokens/s|tok/s|\bbatch[ :=#/\[]*\d"
 )
 LOADING = re.compile(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ugro.control_plane.diagnosis.codes import SIGNALS
 from ugro.control_plane.diagnosis.lines import quote
 
 
@@ -25,17 +26,10 @@ class End:
     progress: int = 0
 
 
-_SIGNALS = {1: "HUP", 2: "INT", 4: "ILL", 6: "ABRT", 7: "BUS", 8: "FPE", 9: "KILL", 11: "SEGV", 15: "TERM"}
 # What Windows calls a signal is an exit code; some print it with a sign, some without.
 _WINDOWS = {0xC0000005: "SEGV", 0xC0000374: "SEGV", 0xC00000FD: "SEGV", 0xC000001D: "ILL", 0xC000013A: "INT"}
 _WORDS = {
-    "Killed": "KILL",
-    "Segmentation fault": "SEGV",
-    "Bus error": "BUS",
-    "Aborted": "ABRT",
-    "Illegal instruction": "ILL",
-    "Floating point exception": "FPE",
-    "Terminated": "TERM",
+    **{words: name for name, words in SIGNALS.values()},
     "killed": "KILL",
     "segmentation fault": "SEGV",
     "bus error": "BUS",
@@ -43,6 +37,8 @@ _WORDS = {
     "段错误": "SEGV",
     "总线错误": "BUS",
 }
+# Of those that a program prints by itself, too, only after the number of a process.
+_SAID = "|".join(words for _, words in SIGNALS.values() if words not in ("Interrupt", "Broken pipe", "Quit", "Hangup"))
 # How a process ended, in the words of who watched it. `code` is an exit code, minus a signal, or 128 plus a signal.
 ENDS = tuple(
     re.compile(pattern)
@@ -51,6 +47,10 @@ ENDS = tuple(
         r"\(local_rank (?P<rank>\d+)\) FAILED \(exitcode (?P<code>-?\d+)\)",
         r"\bRank (?P<rank>\d+) crashed with exit code (?P<code>-?\d+)",
         r"MPI_ABORT was invoked on rank (?P<rank>\d+)",
+        r"application called MPI_Abort\(.{1,60}, (?P<code>-?\d+)\) - process (?P<rank>\d+)",
+        r"^Abort\((?P<code>\d+)\) on node \d+ \(rank (?P<rank>\d+) in comm",
+        rf"(?:^|\] )Signal: (?P<word>{'|'.join(words for _, words in SIGNALS.values())}) \(\d+\)$",
+        r"^make(?:\[\d+\])?: \*\*\* .*Error (?P<code>\d+)",
         r"exitcode\s*: (?P<code>-?\d+)\s+\(pid: \d+\)",
         r"traceback\s*: Signal (?P<code>\d+) \(SIG(?P<signal>\w+)\)",
         r"[Pp]rocess(?:es)? (?P<rank>\d+) terminated with (?:exit code (?P<code>-?\d+)|signal SIG(?P<signal>\w+))",
@@ -59,20 +59,22 @@ ENDS = tuple(
         r"srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: (?:Exited with exit code (?P<code>\d+)|(?P<word>[A-Z][\w ]+))",
         r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:[Cc]ode|status)[:=]?|return(?:ed)?(?: with)? "
         r"code|returned (?:a )?non-zero (?:exit )?(?:status|code):?|terminated with exit code) {0,4}(?P<code>-?\d+)",
-        r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+)",
+        r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+[12]?)",
         r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
-        r"(?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Floating point exception|"
-        r"Terminated(?=$|  ))(?: \(core dumped\)|\s|$)",
-        r"\bline \d+: +\d+ (?P<word>Killed|Segmentation fault|Bus error|Aborted|Illegal instruction|Terminated)\b",
+        rf"(?P<word>(?!Terminated(?!$|  ))(?:{_SAID}))(?: \(core dumped\)|\s|$)",
+        rf"\bline \d+: +\d+ (?P<word>{'|'.join(words for _, words in SIGNALS.values())})\b",
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
-        r"terminated by signal SIG(?P<signal>[A-Z]+)",
+        r"terminated by signal SIG(?P<signal>[A-Z]+[12]?)",
         r"trainer process with rank=\[(?P<rank>\d+)",
-        r"\*\*\* SIG(?P<signal>[A-Z]+) (?:\(@0x|received by PID )",
+        r"\*\*\* SIG(?P<signal>[A-Z]+[12]?) (?:\(@0x|received (?:by PID|at time=) ?)",
         r"^status (?P<code>-?\d+)\.?$",
         r"(?:KILLED BY SIGNAL:|=   EXIT CODE:) (?P<code>\d+)",
         r"Process (?P<rank>\d+) exit with status code (?P<code>\d+)",
         r"(?:[\])]|it/s|s/it|\d) ?(?P<word>Killed)$",
         r"^(?:.*\s)?(?P<word>已杀死|段错误|总线错误)(?:\s|$|（)",
+        # whatever a launcher is: it names a process, how it ended, and its code
+        r"\b(?:[Rr]ank|[Ww]orker|[Pp]rocess|[Tt]ask|[Tt]rainer|[Cc]ontainer|[Pp]od)\b.{0,100}"
+        r"\b(?:failed|exited|crashed|terminated|died|aborted)\b.{0,300}\bcode[:= ]{1,2}(?P<code>-?[1-9]\d*)",
     )
 )
 
@@ -127,4 +129,4 @@ def _signal(code: int | None, text: str) -> str | None:
     if code is None:
         return None
     number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text.lower() else 0
-    return _SIGNALS.get(number) or _WINDOWS.get(code & 0xFFFFFFFF)
+    return SIGNALS[number][0] if number in SIGNALS else _WINDOWS.get(code & 0xFFFFFFFF)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from ugro.control_plane.diagnosis.catalogue import Entry, Kind
 from ugro.control_plane.diagnosis.ends import End
+from ugro.control_plane.diagnosis.entry import Entry, Kind
 from ugro.control_plane.diagnosis.silence import Silence
 from ugro.control_plane.diagnosis.traceback import Block
 
@@ -66,7 +66,8 @@ class Evidence:
     `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
     runs that were started anew in the same log, the last time at `started_at`; `masters` tells whether a pod called
     master, which holds rank 0, wrote beside those called worker; `cut_short` that a log ends in the middle of a
-    traceback; `silence` that of a run that had made progress, if a log ended in it.
+    traceback; `complained` that its last words are those of an error; `silence` that of a run that had made
+    progress, if a log ended in it.
     """
 
     sightings: list[Sighting] = field(default_factory=list)
@@ -82,4 +83,5 @@ class Evidence:
     last_words: str = ""
     masters: bool = False
     cut_short: bool = False
+    complained: bool = False
     silence: Silence | None = None

@@ -30,6 +30,16 @@ class Line:
     source: str = ""
     level: str = ""
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it is a warning or less, by its level or by its words."""
+        return self.level in _QUIET or _WARNING.search(self.text) is not None
+
+    @property
+    def loud(self) -> bool:
+        """Whether its level is that of an error."""
+        return self.level in _LOUD
+
 
 def split(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
     """The raw lines of a log, as one list for each chunk; a progress bar is one line for each time it was drawn."""
@@ -77,8 +87,11 @@ _PREFIX = re.compile(
             r"(?:\]:?[ ]?|\s*\|[ ]?|: )",
             r"(?P<address>\d{1,3}(?:\.\d{1,3}){3}|[a-z][\w.-]{0,60}\d[\w.-]{0,60}): "
             r"(?=\[|Traceback |[ ]{2}|[A-Za-z_.]{0,60}(?:Error|Exception)\b)",
+            r"<[\w.-]{0,60}>[ ]+(?=\[)",
+            r"[0-9a-f]{8}[ ](?=\[rank=)",
             # when
-            rf"\[?\d{{4}}[-/]\d\d[-/]\d\d[T _]{_TIME}(?:[.,]\d+)?(?:Z|[ ]?[+-]\d\d:?\d\d)?\]?(?:\s*[-|]|:)?[ ]?",
+            rf"\[?(?:task )?\d{{4}}[-/]\d\d[-/]\d\d[T _]{_TIME}(?:[.,]\d+)?"
+            r"(?:Z|[ ]?[+-]\d\d:?\d\d)?\]?(?:\s*[-|]|:)?[ ]?",
             rf"\[?\d\d[-/]\d\d(?:[-/]\d{{2,4}})?[ T]{_TIME}\]?(?:\s*[-|]|:)?[ ]?",
             rf"\[?{_TIME}\]?(?:\s*[-|]|:)?[ ]",
             rf"\[?(?:[A-Z][a-z]{{2}} )?[A-Z][a-z]{{2}} [ \d]?\d {_TIME}(?: \d{{4}}\])?[ ]"
@@ -91,7 +104,7 @@ _PREFIX = re.compile(
             r"\[[\w./-]+\.(?:py|cpp|cc|cu):\d+(?::\w+)?\][ ]?",
             rf"[\w.]{{1,80}}(?: -|:| \|)[ ](?={_LEVEL}\b)",
             rf"[\w.]{{3,80}}: (?=\[{_LEVEL}\])",
-            r"[ ]{0,8}\| ",
+            r"[ ]{0,8}\|{1,2} ",
             r"kernel: ",
             r"std(?:out|err) [FP] ",
             r'\{"log":"',
@@ -112,8 +125,10 @@ def read(raw: bytes) -> Line:
         match = _PREFIX.match(text, at)
         if not match or match.end() == at:
             break
-        at = match.end()
         found = match.groupdict()
+        if level and (found["rank_c"] or found["rank_d"]):
+            break  # after its level, a line says what it has to say
+        at = match.end()
         level = level or found["level"] or _GLOG_LEVELS.get(found["glog"] or "", "")
         number = next((value for name, value in found.items() if name.startswith("rank_") and value), None)
         rank = int(number) if number and rank is None else rank
@@ -123,6 +138,12 @@ def read(raw: bytes) -> Line:
     return Line(text[at:], rank, f"rank {rank}" if rank is not None else source, level)
 
 
+_LOUD = ("ERROR", "CRITICAL", "FATAL")
+_QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
+_WARNING = re.compile(
+    r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
+    r"(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
+)
 _GLOG_LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
 
 

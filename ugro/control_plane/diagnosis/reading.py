@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 import ugro.control_plane.diagnosis.lines as lines
 from ugro.common.text import printable
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE, Entry, Kind
+from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
-from ugro.control_plane.diagnosis.course import LEFT, LOADING, PROGRESS, RESTARTED, SUCCESS, Banner, got_to_its_end
+from ugro.control_plane.diagnosis.course import (
+    LEFT,
+    LOADING,
+    PROGRESS,
+    RESTARTED,
+    SUCCESS,
+    Banner,
+    got_to_its_end,
+)
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
+from ugro.control_plane.diagnosis.entry import Entry, Kind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import Line
+from ugro.control_plane.diagnosis.parting import LAST_LINES, STOPPED_BY_HAND, last_complaint
 from ugro.control_plane.diagnosis.prefilter import Prefilter
 from ugro.control_plane.diagnosis.silence import Shape, silence
 from ugro.control_plane.diagnosis.traceback import BEGINNING, EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
@@ -38,16 +49,12 @@ _NAN = re.compile(
     r"(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
 )
 _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
-_QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
-_WARNING = re.compile(
-    r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
-    r"(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
-)
-# Warnings that are more than that: NCCL has no word for an error, and a script may say that it ends itself.
+# Warnings that are more: NCCL has no word for an error, and a script may say that it ends itself.
 _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
 # What the lines after an exception may say without making its cause clearer.
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
 _ENDED_BY_SOMEBODY = ("cancelled", "killed")
+_SAID_AS_WARNING = ("hang", "cancelled")
 # An end of a connection that the operating system tells of, whoever was at the other one.
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
@@ -90,6 +97,7 @@ class Reader:
         self._failed_at = -1
         self._failed_progress = -1
         self._heading_at = -1
+        self._done_at: int | None = None
 
     def read(self, chunks: Iterable[bytes], rank: int | None = None, one_process: bool = False) -> None:
         """Read a log; `rank` is whose it is, for lines that do not say."""
@@ -99,18 +107,29 @@ class Reader:
         self._stream = f"{kind} {self._file if rank is None else rank}"
         self._file_at = self.evidence.lines
         self._banner, self._failed_at = Banner(), -1
-        last = b""
+        last: deque[bytes] = deque([b""], maxlen=LAST_LINES)
         for raws in lines.split(chunks):
             for raw in raws:
                 self._take(raw)
-                last = raw if raw and not raw.isspace() else last
+                if raw and not raw.isspace():
+                    last.append(raw)
         self._tails.clear()
+        if self._done_at is not None and self.evidence.progress - self._done_at >= ENOUGH_PROGRESS:
+            self.evidence.success_at = -1  # what was over was not the training
         self.evidence.cut_short |= self._blocks.end(self.evidence.lines)
+        self._take_leave(last)
         self.evidence.sightings = list(self._kept.values())
-        self.evidence.last_words = lines.read(last).text[: lines.QUOTED]
         if self.evidence.success_at < 0:
             self.evidence.silence = silence(self._dull.values(), self._end_line) or self.evidence.silence
         self._end_line = b""
+
+    def _take_leave(self, last: Sequence[bytes]) -> None:
+        """Look again at a log's last lines, which may say that it ended badly in words that nothing knows."""
+        end, complaint = lines.read(last[-1]).text, last_complaint(last)
+        self.evidence.complained = complaint is not None
+        self.evidence.last_words = (complaint or end)[: lines.QUOTED]
+        if STOPPED_BY_HAND.search(end):
+            self._keep("cancelled", Kind.ROOT, end.strip(), None, self._stream, None)
 
     def _take(self, raw: bytes) -> None:
         """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
@@ -248,9 +267,9 @@ class Reader:
     def _loose(self, line: Line, rank: int | None, stream: str) -> bool:
         text = line.text.strip()
         entry = _entry(text)
-        quiet = (line.level in _QUIET or bool(_WARNING.search(text))) and HEADER not in text
+        quiet = line.quiet and HEADER not in text
         if entry:
-            hint = quiet and entry.kind is Kind.ROOT and entry.cause != "hang" and not _MEANT.search(text)
+            hint = quiet and entry.kind is Kind.ROOT and entry.cause not in _SAID_AS_WARNING and not _MEANT.search(text)
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
             return True
@@ -284,6 +303,7 @@ class Reader:
         since = evidence.lines - self._failed_at if self._failed_at > 0 else SOON
         if match["sure"] or since >= SOON or evidence.progress > self._failed_progress:
             evidence.success_at = evidence.lines
+            self._fresh_progress, self._done_at = (ENOUGH_PROGRESS, None) if match["sure"] else (0, evidence.progress)
         return True
 
     def _fails(self) -> None:

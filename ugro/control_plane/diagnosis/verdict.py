@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ugro.control_plane.diagnosis.catalogue import Kind
-from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 from ugro.control_plane.diagnosis.ends import End
+from ugro.control_plane.diagnosis.entry import Kind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, Evidence, Sighting
 from ugro.control_plane.diagnosis.finding import Finding
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
+from ugro.control_plane.diagnosis.wording import SIGNAL_CAUSES, end_order, from_death, from_ends, from_sighting, quoted
 
 HANDLED_AFTER = 3
 """Lines of training going on after an exception that show that it was handled, where nothing else shows a bad end."""
@@ -28,8 +28,6 @@ LAST_PAGE = 100
 REQUEUED_FOR = 2
 """Lines after a scheduler ended a run only to start it anew that show that it runs again."""
 
-QUOTES = 6
-
 # Causes that no script handles and goes on as if nothing had been.
 _HARD = {
     "cuda_oom", "host_oom", "disk_full", "shm_full", "too_many_files", "gpu_lost", "cuda_error", "cuda_mismatch",
@@ -43,7 +41,7 @@ _DECIDED = {"time_limit"}
 
 # What comes first as the root. What another rank's failure brings about comes after a process that a signal ended, even
 # where its words are those of a reason.
-_SURE, _BARE_EXCEPTION, _COMPLAINT, _BROUGHT_ABOUT, _STUCK, _ASKED_FOR = range(6)
+_SURE, _CAUGHT, _BARE_EXCEPTION, _COMPLAINT, _BROUGHT_ABOUT, _STUCK, _ASKED_FOR = range(7)
 _LATE = {"nccl_error": _BROUGHT_ABOUT, "collective_timeout": _BROUGHT_ABOUT, "hang": _STUCK, "cancelled": _ASKED_FOR}
 
 # What a confirmation or a lost GPU makes clear.
@@ -57,16 +55,12 @@ _PROBED = {"permission_denied", "file_not_found"}
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
 # Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
 _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
+# Python's word of a script that is not there.
+_CANNOT_OPEN = "can't open file"
 # How a process ends that falls over its own feet.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
-_SIGNAL_CAUSES = {"KILL": "killed", "SEGV": "segfault", "BUS": "shm_full", "ILL": "segfault", "FPE": "segfault"}
-# How a process ends that was told to: it says why only where nothing else does.
-_TOLD_TO_END = {"INT": "cancelled", "HUP": "cancelled", "TERM": "killed"}
 # How a run ends whose silence somebody saw.
 _ENDED_BY_SOMEBODY = {"cancelled", "killed"}
-# Exit codes of a shell that did not find what it should run, or may not run it.
-_CODE_CAUSES = {126: "launch_failed", 127: "launch_failed"}
-_NUMBERED = re.compile(r"(worker|node|master|rank|trainer)-?(\d+)$")
 
 
 def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
@@ -78,7 +72,7 @@ def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
     silence = evidence.silence
     if silence and (found is None or found.cause in _ENDED_BY_SOMEBODY):
         message = f"no progress for {round(silence.seconds / 60)} minutes after: {silence.progress}"
-        return Finding("hang", message, evidence=_quoted([silence.progress, silence.last]))
+        return Finding("hang", message, evidence=quoted([silence.progress, silence.last]))
     return found
 
 
@@ -101,8 +95,13 @@ def _explained(evidence: Evidence, failed: bool) -> Finding | None:
     alive = [sighting for sighting in seen if not _was_handled(sighting, evidence, bad_end)]
     if bad_end:
         explained = any(sighting.kind is Kind.ROOT for sighting in alive) or _deaths(evidence)
-        return _verdict(alive if explained else [s for s in seen if not _is_noise(s)], evidence)
-    return _verdict(alive, evidence) if _is_failure(alive, evidence) else None
+        recent = [s for s in seen if not _is_noise(s) and evidence.progress - s.progress < ENOUGH_PROGRESS]
+        return _verdict(alive if explained else recent, evidence)
+    if _is_failure(alive, evidence):
+        return _verdict(alive, evidence)
+    if evidence.complained and evidence.success_at < 0:
+        return _verdict([s for s in alive if evidence.lines - s.last_at <= LAST_WORDS], evidence)
+    return None
 
 
 # --- did it fail, and what was handled -------------------------------------------------------------------------------
@@ -156,7 +155,7 @@ def _deaths(evidence: Evidence) -> list[End]:
     return [
         end
         for end in evidence.ends
-        if end.signal in _SIGNAL_CAUSES
+        if end.signal in SIGNAL_CAUSES
         and end.at > evidence.success_at
         and evidence.progress - end.progress < _patience(end.message)
     ]
@@ -232,13 +231,16 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Finding:
         root = None
     deaths = _deaths(evidence)
     if deaths and (root is None or _weight(root) >= _COMPLAINT):
-        return _from_death(min(deaths, key=_end_order), confirmed, consequences, evidence)
+        first = min(deaths, key=end_order)
+        means = SIGNAL_CAUSES[first.signal or ""]
+        proof = next((sighting for sighting in confirmed if means in _RAISED_BY.get(sighting.cause, ())), None)
+        return from_death(first, proof, consequences, evidence)
     lost = [sighting for sighting in alive if sighting.kind is Kind.HINT and sighting.cause == "gpu_lost"]
     root = next((s for s in (*confirmed, *roots, *lost) if _raises(s, root)), root)
     root = root or (None if _another_aborted(consequences, evidence) else _second_hand(alive))
-    if root is None:
-        return _unknown(consequences, evidence)
-    return _from_sighting(root, consequences, evidence)
+    if root is None or _was_cancelled_for_it(root, evidence):
+        return from_ends(consequences, evidence)
+    return from_sighting(root, consequences, evidence)
 
 
 def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[Sighting]:
@@ -249,14 +251,26 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
     kept: list[Sighting] = []
     for source in dict.fromkeys(sighting.source for sighting in raised):
         mine = [sighting for sighting in raised if sighting.source == source]
-        fatal = [s for s in mine if s.block and s.block.fatal and s.cause != "unknown"]
+        fatal = [s for s in mine if _ends_its_process(s)]
         last = max(fatal, key=lambda sighting: sighting.last_at, default=None)
         alone = last is not None and (last.of_one_process or not _several_wrote(mine, evidence))
         for sighting in mine:
-            uncaught = sighting.block is None or last is None or sighting is last or sighting.block.child
+            uncaught = last is None or sighting is last or _outlives(sighting)
+            uncaught = uncaught or (last is not None and not last.block and sighting.at > last.at)
             if uncaught or (not alone and (sighting in fatal or sighting.cause in _HARD)):
                 kept.append(sighting)
     return kept
+
+
+def _ends_its_process(sighting: Sighting) -> bool:
+    """Whether no process says more after it: an exception that nobody caught, arguments or a script refused."""
+    refused = (sighting.cause == "bad_arguments" and " error: " in sighting.message) or _CANNOT_OPEN in sighting.message
+    return refused or bool(sighting.block and sighting.block.fatal and sighting.cause != "unknown")
+
+
+def _outlives(sighting: Sighting) -> bool:
+    """Whether what was seen is not over with a later exception of its process."""
+    return sighting.block.child if sighting.block else not _ends_its_process(sighting)
 
 
 def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
@@ -266,34 +280,38 @@ def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
 
 def _is_probe(sighting: Sighting) -> bool:
     """Whether it is what a tool says that was only tried: where an exception ended the run, that is no reason."""
-    return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and "can't open file" not in sighting.message
+    return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and _CANNOT_OPEN not in sighting.message
 
 
 def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bool:
     """Whether a launcher saw a rank abort first that is none of those who only say that they lost one."""
-    first = min(evidence.ends, key=_end_order, default=None)
+    first = min(evidence.ends, key=end_order, default=None)
     aborted = first is not None and first.signal == "ABRT" and first.rank is not None
     return first is not None and aborted and first.rank not in {s.rank for s in consequences}
+
+
+def _was_cancelled_for_it(root: Sighting, evidence: Evidence) -> bool:
+    """Whether a scheduler cancelled the others only since one had ended by itself."""
+    first = min(evidence.ends, key=end_order, default=None)
+    itself = first is not None and first.signal is None and first.at < root.at
+    return itself and root.cause == "cancelled" and root.kind is Kind.CONSEQUENCE
 
 
 def _weight(sighting: Sighting) -> int:
     if sighting.cause in _LATE:
         return _LATE[sighting.cause]
-    if sighting.block or sighting.cause in _HARD - _SAID_IN_PASSING:
+    if sighting.block:
+        return _SURE if sighting.block.fatal or sighting.block.child else _CAUGHT
+    if sighting.cause in _HARD - _SAID_IN_PASSING:
         return _SURE
     return _BARE_EXCEPTION if EXCEPTION.match(sighting.message) or sighting.cause in _HARD else _COMPLAINT
 
 
 def _order(sighting: Sighting, evidence: Evidence) -> tuple[int, bool, int]:
     """What is more likely the root comes first: by what it is, by the rank that a launcher names, by its place."""
-    first = min((end for end in evidence.ends if end.root), key=_end_order, default=None)
+    first = min((end for end in evidence.ends if end.root), key=end_order, default=None)
     others = first is not None and None not in (first.rank, sighting.rank) and first.rank != sighting.rank
     return _weight(sighting), others, sighting.at
-
-
-def _end_order(end: End) -> tuple[bool, str, int]:
-    """Each node's launcher names a root cause: the earliest is that of the run."""
-    return not end.root, end.time, end.at
 
 
 def _raises(telling: Sighting, root: Sighting | None) -> bool:
@@ -309,86 +327,3 @@ def _second_hand(alive: Iterable[Sighting]) -> Sighting | None:
     told = [s for s in alive if s.kind in (Kind.CONSEQUENCE, Kind.HINT) and s.cause != "unknown"]
     telling = [s for s in told if s.kind is Kind.CONSEQUENCE or s.cause not in _PROBED]
     return min(telling, key=lambda s: (s.kind is Kind.HINT, not (s.block and s.block.fatal), s.at), default=None)
-
-
-# --- in words --------------------------------------------------------------------------------------------------------
-
-
-def _from_death(end: End, confirmed: Sequence[Sighting], followed: Sequence[Sighting], evidence: Evidence) -> Finding:
-    cause = _SIGNAL_CAUSES[end.signal or ""]
-    proof = next((sighting.message for sighting in confirmed if cause in _RAISED_BY.get(sighting.cause, ())), None)
-    quotes = [end.message, *([proof] if proof else []), *(other.message for other in evidence.ends[:3])]
-    rank = end.rank if end.rank is not None else _launchers_rank(evidence)
-    return Finding(
-        "host_oom" if proof else cause, end.message, rank=rank, evidence=_quoted(quotes), consequences=_count(followed)
-    )
-
-
-def _from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Evidence) -> Finding:
-    alike = [s for s in evidence.sightings if s.cause == root.cause and s.kind is not Kind.HINT]
-    told = {s.rank for s in alike if s.rank is not None}
-    known = (
-        _named_rank(root, evidence),
-        root.rank,
-        _launchers_rank(evidence),
-        _place(root.source, evidence),
-        told.pop() if len(told) == 1 else None,
-    )
-    same = [s.message for s in alike]
-    entry = root.entry
-    own = (
-        Advice(CAUSES[root.cause].words, entry.suggestion, bool(entry.retry_helps))
-        if entry and entry.suggestion
-        else None
-    )
-    return Finding(
-        root.cause,
-        root.message,
-        consequence=root.kind is Kind.CONSEQUENCE,
-        rank=next((rank for rank in known if rank is not None), None),
-        where=root.block.where if root.block else None,
-        evidence=_quoted([root.message, *root.more, *same[:3], *(end.message for end in evidence.ends[:2])]),
-        consequences=_count(sighting for sighting in followed if sighting is not root),
-        facts=root.facts,
-        own_advice=own,
-    )
-
-
-def _unknown(followed: Sequence[Sighting], evidence: Evidence) -> Finding:
-    message = evidence.ends[0].message if evidence.ends else evidence.last_words
-    told = (_TOLD_TO_END.get(end.signal or "") or _CODE_CAUSES.get(end.code or 0) for end in evidence.ends)
-    cause = next(filter(None, told), "unknown")
-    return Finding(
-        cause, message, rank=_launchers_rank(evidence), evidence=_quoted([message]), consequences=_count(followed)
-    )
-
-
-def _quoted(lines: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(line for line in lines if line))[:QUOTES]
-
-
-def _count(followed: Iterable[Sighting]) -> int:
-    return sum(sighting.count for sighting in followed)
-
-
-def _launchers_rank(evidence: Evidence) -> int | None:
-    first = min((end for end in evidence.ends if end.rank is not None), key=_end_order, default=None)
-    return first.rank if first else None
-
-
-def _named_rank(root: Sighting, evidence: Evidence) -> int | None:
-    """The rank that others complain of: who did not wait with them in the collective, or waited in an earlier one."""
-    if root.cause != "collective_timeout":
-        return int(root.facts["suspect"]) if "suspect" in root.facts else None
-    timeouts = [s for s in evidence.sightings if s.cause == root.cause and s.rank is not None]
-    waited = {sighting.rank: int(sighting.facts.get("seq", 0)) for sighting in timeouts}
-    absent = evidence.ranks - waited.keys()
-    behind = [rank for rank, seq in waited.items() if 0 < seq < max(waited.values())]
-    suspects = [*absent] or behind
-    return suspects[0] if len(suspects) == 1 and len(waited) > 1 else None
-
-
-def _place(source: str, evidence: Evidence) -> int | None:
-    """The rank that a pod's or node's name stands for where each of them holds one."""
-    match = _NUMBERED.search(source)
-    return int(match[2]) + (evidence.masters and match[1] == "worker") if match else None

@@ -1,0 +1,55 @@
+"""What an entry of the catalogue is, and how one is written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a match means: why a run ended, what followed from that, or proof that makes a vague cause a sure one.
+
+    A hint is a root in the words of a warning: it counts where a run failed and nothing else says why.
+    """
+
+    ROOT = "root"
+    CONSEQUENCE = "consequence"
+    CONFIRMATION = "confirmation"
+    HINT = "hint"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the catalogue; its own suggestion, where it has one, goes before that of its cause (causes.py)."""
+
+    cause: str
+    kind: Kind
+    pattern: re.Pattern[str]
+    suggestion: str | None = None
+    retry_helps: bool | None = None
+
+
+def _any(patterns: str) -> re.Pattern[str]:
+    """One pattern for all that stand in the lines of a text."""
+    return re.compile("|".join(line.strip() for line in patterns.strip().splitlines()))
+
+
+def root(cause: str, patterns: str, suggestion: str | None = None, retry_helps: bool | None = None) -> Entry:
+    """A reason why a run ended."""
+    return Entry(cause, Kind.ROOT, _any(patterns), suggestion, retry_helps)
+
+
+def consequence(cause: str, patterns: str) -> Entry:
+    """What is said when something else took the run down."""
+    return Entry(cause, Kind.CONSEQUENCE, _any(patterns))
+
+
+def confirmation(cause: str, patterns: str) -> Entry:
+    """Proof that makes a vague cause a sure one."""
+    return Entry(cause, Kind.CONFIRMATION, _any(patterns))
+
+
+def hint(cause: str, patterns: str) -> Entry:
+    """A reason in the words of a warning."""
+    return Entry(cause, Kind.HINT, _any(patterns))
