@@ -33,24 +33,32 @@ INVENTORY = "inventory.yaml"
 class NodeConfig(Config):
     """One machine of the inventory."""
 
-    name: Name
-    address: Address
-    user: Line | None = None
-    port: Annotated[Whole, Field(ge=1, le=65535)] | None = None
-    identity_file: Line | None = None
-    ssh_config: Line = "~/.ssh/config"
-    local: Flag = False
-    python: Line = "python3"
-    base_dir: RemotePath = "~/.ugro"
-    interface: Line | None = None
-    train_address: Address | None = None
-    env: Env = Field(default_factory=dict)
-    gpus: tuple[Line, ...] = ()
-    reserve_memory: Mib = Field(default=0, description="MiB of each GPU's memory left to others")
+    name: Name = Field(description="The node's name: its key under `nodes:`")
+    address: Address = Field(description="Host name or IP address that SSH connects to; a `Host` of ssh_config works")
+    user: Line | None = Field(default=None, description="Login name; default: what ssh_config says, else yours")
+    port: Annotated[Whole, Field(ge=1, le=65535)] | None = Field(
+        default=None, description="Port of sshd; default: what ssh_config says, else 22"
+    )
+    identity_file: Line | None = Field(
+        default=None, description="Private key on the master; default: what ssh_config says, else ssh's usual keys"
+    )
+    ssh_config: Line = Field(default="~/.ssh/config", description="The ssh_config(5) file that counts for this node")
+    local: Flag = Field(default=False, description="This node is the master itself; no SSH is used. One node at most")
+    python: Line = Field(default="python3", description="Interpreter on the node that has PyTorch")
+    base_dir: RemotePath = Field(default="~/.ugro", description="Folder on the node for everything of UGRO")
+    interface: Line | None = Field(
+        default=None, description="Network interface of the ranks; default: the one whose route leads to rank 0"
+    )
+    train_address: Address | None = Field(
+        default=None, description="Address of the node at which the other nodes' ranks reach it; default: found"
+    )
+    env: Env = Field(default_factory=dict, description="Environment of every rank here; added to that of `defaults:`")
+    gpus: tuple[Line, ...] = Field(default=(), description="Names of the expected GPUs; `ugro check` compares them")
+    reserve_memory: Mib = Field(default=0, description="Memory of each GPU that is left to others")
     max_temperature: Annotated[Whole, Field(ge=30, le=150)] = Field(
         default=90, description="°C; a hotter GPU gets no new job"
     )
-    min_disk: Mib = Field(default=1024, description="MiB free under base_dir; with less the node gets no new job")
+    min_disk: Mib = Field(default=1024, description="Free space under `base_dir`; with less the node gets no new job")
 
     @field_validator("user")
     @classmethod
@@ -73,8 +81,8 @@ class Inventory(Config):
     `departed` names nodes that left the file while a job of theirs runs: they are still watched, and get no new one.
     """
 
-    nodes: dict[NodeName, NodeConfig]
-    script: Line | None = None
+    nodes: dict[NodeName, NodeConfig] = Field(description="The nodes by name; the first one holds rank 0")
+    script: Line | None = Field(default=None, description="Script that `ugro launch` runs where none is named")
     path: Path = Path(INVENTORY)
     departed: tuple[str, ...] = ()
 

@@ -72,8 +72,8 @@ Cause = Annotated[str, AfterValidator(_cause)]
 class HangAfter(Config):
     """How long a job may show no sign of life, in seconds, before it can be called hung: at least and at most."""
 
-    min: Seconds = 600.0
-    max: Seconds = Field(default=7200.0, validate_default=True)
+    min: Seconds = Field(default=600.0, description="Shortest silence that can be a hang, and time without any work")
+    max: Seconds = Field(default=7200.0, validate_default=True, description="Longest silence that is waited for")
 
     @field_validator("max")
     @classmethod
@@ -104,10 +104,12 @@ class FailurePolicy(Config):
     and each one after twice as long as the one before.
     """
 
-    default: Action = "ask"
-    causes: dict[Cause, Action] = Field(default_factory=dict)
-    max_retries: Annotated[Whole, Field(ge=0, le=1000)] = 3
-    backoff: Seconds = 30.0
+    default: Action = Field(default="ask", description="For every cause that `causes` does not name")
+    causes: dict[Cause, Action] = Field(default_factory=dict, description="For single [causes](causes.md)")
+    max_retries: Annotated[Whole, Field(ge=0, le=1000)] = Field(
+        default=3, description="Retries without a question; after them UGRO asks"
+    )
+    backoff: Seconds = Field(default=30.0, description="Wait before the first retry; doubled with each one more")
 
     def action(self, cause: str) -> str:
         """What is done about a failure of this cause."""
@@ -122,46 +124,67 @@ class CheckpointRules(Config):
     brought to the master the last `keep_last` stay, and those of every `keep_every` steps.
     """
 
-    dir: Line = ""
-    pattern: Line = ""
-    resume: Annotated[Text, AfterValidator(_resume_template)] = ""
-    keep_last: Annotated[Whole, Field(ge=1)] = 3
-    keep_every: Annotated[Whole, Field(ge=1)] | None = None
+    dir: Line = Field(default="", description="Where the script saves: absolute, `~/…`, or relative to the code")
+    pattern: Line = Field(default="", description="Glob of paths below `dir`; default: what the usual tools write")
+    resume: Annotated[Text, AfterValidator(_resume_template)] = Field(
+        default="", description="Words for a resumed script, with `{path}` once: `--resume_from_checkpoint {path}`"
+    )
+    keep_last: Annotated[Whole, Field(ge=1)] = Field(default=3, description="Newest copies that the master keeps")
+    keep_every: Annotated[Whole, Field(ge=1)] | None = Field(
+        default=None, description="Also keep the copies of every so many steps"
+    )
 
 
 class JobSpec(Config):
     """What to run, frozen at submission as `spec.json`; only its time limit may be extended since.
 
-    `script` is a file inside the working directory; with `module` the name of a module, as for `python -m`; with
-    `no_python` a program, looked for on the node as a shell does. In a file, `module: pkg.train` says both.
-    `nodes` is a number of nodes, or their names; None means every node. `gpus_per_node` None means every GPU of a node.
-    `not_before` is in seconds since the epoch. `time_limit` is in seconds of running, and `time_warning` so many
-    seconds before it the ranks get SIGUSR2. `grace`: so many seconds what a job that succeeded left running may go on
-    before it is ended; None: it is ended at once. `vram` is in MiB for each GPU. `hang_after` bounds the
-    watchdog's patience.
+    Durations are in seconds, `not_before` in seconds since the epoch, `vram` in MiB.
     """
 
-    module: Flag = False
-    no_python: Flag = False
-    script: Line
-    args: tuple[Text, ...] = ()
-    name: Name | None = None
-    nodes: int | tuple[Name, ...] | None = None
-    gpus_per_node: Annotated[Whole, Field(ge=0)] | None = None
-    env: Env = Field(default_factory=dict)
-    workdir: Line = "."
-    priority: Annotated[Whole, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = 0
-    hold: Flag = False
-    after: tuple[Dependency, ...] = ()
-    not_before: Moment | None = None
-    time_limit: Seconds | None = None
-    time_warning: Seconds | None = None
-    grace: Seconds | None = None
-    vram: Mib | None = None
-    hang_after: HangAfter | None = None
-    checkpoints: CheckpointRules = Field(default_factory=CheckpointRules)
-    on_failure: FailurePolicy = Field(default_factory=FailurePolicy)
-    schema_version: Annotated[Literal[1], BeforeValidator(whole)] = 1
+    module: Flag = Field(
+        default=False, description="`script` is a module, as for `python -m`; a file may say `module: pkg.train` alone"
+    )
+    no_python: Flag = Field(default=False, description="`script` is a program: `./train.sh`, or one in the nodes' PATH")
+    script: Line = Field(description="What runs: a file inside `workdir`, a module or a program")
+    args: tuple[Text, ...] = Field(default=(), description="Arguments of the script")
+    name: Name | None = Field(default=None, description="What to call the job; default: its id")
+    nodes: int | tuple[Name, ...] | None = Field(
+        default=None, description="How many nodes, or which; default: all of them"
+    )
+    gpus_per_node: Annotated[Whole, Field(ge=0)] | None = Field(
+        default=None, description="GPUs of each node; 0: one CPU rank; default: all GPUs of a node"
+    )
+    env: Env = Field(default_factory=dict, description="Environment of every rank; wins over that of the inventory")
+    workdir: Line = Field(default=".", description="Folder that is sent to the nodes, relative to the job file's")
+    priority: Annotated[Whole, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = Field(
+        default=0, description="Higher starts sooner"
+    )
+    hold: Flag = Field(default=False, description="Submit it held: it waits for `ugro release`")
+    after: tuple[Dependency, ...] = Field(
+        default=(), description="Start once these jobs ended: `JOB` (succeeded), `JOB:failure`, `JOB:any`"
+    )
+    not_before: Moment | None = Field(default=None, description="Do not start earlier")
+    time_limit: Seconds | None = Field(
+        default=None, description="End it after so long of running; `--time` on the command line"
+    )
+    time_warning: Seconds | None = Field(
+        default=None,
+        description="SIGUSR2 to the ranks so long before the limit; default: a tenth of it, at most 5m",
+    )
+    grace: Seconds | None = Field(
+        default=None, description="How long what a succeeded job leaves running may go on; default: ended at once"
+    )
+    vram: Mib | None = Field(default=None, description="Memory that each of its GPUs has to give")
+    hang_after: HangAfter | None = Field(default=None, description="Bounds of the watchdog's patience")
+    checkpoints: CheckpointRules = Field(
+        default_factory=CheckpointRules, description="Where checkpoints are and which are kept; text alone is `dir`"
+    )
+    on_failure: FailurePolicy = Field(
+        default_factory=FailurePolicy, description="What is done when it fails; a word alone is `default`"
+    )
+    schema_version: Annotated[Literal[1], BeforeValidator(whole)] = Field(
+        default=1, description="Version of this format"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -28,7 +28,7 @@ class RunPaths:
 
     @property
     def run_dir(self) -> str:
-        """`launch.sh`, `claim/`, `pid`, `log`, `exit`, and `rank-<rank>.{log,pid,exit,error}` of this attempt.
+        """`launch.sh`, `claim/`, `pid`, `log`, `exit`, `rank-<rank>.{log,pid,exit,error,limit,oom}` of this attempt.
 
         `time-limit` has the seconds that its ranks may run, where there is a limit. `reaper.pid`, `adopted` and `gone`
         are those of `reaper.py`.
