@@ -45,7 +45,7 @@ def _node_files(run: RunPaths) -> dict[str, str]:
         f"{run.job_dir}/uid": "The job's own id: a folder with another one is never touched",
         f"{run.job_dir}/code": "The code as of the submission or of `--new-code`, and what the job wrote into it",
         f"{run.job_dir}/code.sha256": "Digest of the code; with `code.json`, its list of files",
-        f"{run.job_dir}/resume-STEP": "A checkpoint that was sent to this node",
+        f"{run.job_dir}/resume-ATTEMPT": "A checkpoint that was sent to this node for that attempt",
         run.run_dir.replace("/1/node-0", "/ATTEMPT/node-RANK"): "One attempt on one node, by its node rank",
     }
 
