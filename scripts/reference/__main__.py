@@ -13,8 +13,26 @@ from reference.causes import causes_page
 from reference.commands import commands_page
 from reference.events import events_page
 from reference.files import files_page
-from reference.markdown import Incomplete
+from reference.markdown import Incomplete, page, table
 from reference.settings import inventory_page, job_page
+
+INDEX = {
+    "commands.md": "every command, its arguments, options and exit codes",
+    "inventory.md": "keys of `inventory.yaml`",
+    "job.md": "keys of `job.yaml`",
+    "causes.md": "causes of failure and what to do about them",
+    "events.md": "kinds of events in the timeline",
+    "files.md": "the state directory and the folder on nodes",
+}
+
+
+def index_page() -> str:
+    """Return the page that links the others."""
+    more = "JSON documents: [scripting.md](../scripting.md). How things work: [architecture.md](../architecture.md)."
+    return page(
+        "Reference", table(("page", "content"), ((f"[{name}]({name})", text) for name, text in INDEX.items())), more
+    )
+
 
 FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
@@ -25,6 +43,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "causes.md": causes_page,
     "events.md": events_page,
     "files.md": files_page,
+    "README.md": index_page,
 }
 
 

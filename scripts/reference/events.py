@@ -26,7 +26,7 @@ OF_JOBS = {
     "checkpoint": "A checkpoint was saved because `ugro checkpoint` asked for one.",
     "hang": "The job seems to hang. The message names the rank that takes no part, if one differs.",
     "idle": "All GPUs of the job did nothing for an hour of watching. Once an attempt.",
-    "cancel": "The end of the job was requested. It goes on until its nodes confirm.",
+    "cancel": "The end of the job was requested. It takes until its nodes confirm.",
     "failing": "The job failed and its other ranks are being ended. The message names what failed first.",
     "leftovers": "A job that succeeded left processes running: they are waited for, or were ended.",
     "cleared": "No process of an ended job remains on a node that was unreachable, or its folder there was removed.",

@@ -7,6 +7,7 @@
     │   └── JobSpecError
     ├── NodeError             exit 3   a node is unreachable or not trusted
     │   ├── Unreachable
+    │   │   ├── TurnedAway             sshd closes the connection before it greets
     │   │   └── AnswerPending          it may only be slow
     │   ├── AuthenticationFailed
     │   ├── KeyUnusable           exit 2: the key on this machine is the mistake
