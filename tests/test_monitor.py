@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ugro.common.errors import Unreachable
 from ugro.common.models.job import CodeVersion, Job, Rank
-from ugro.common.models.node import Gpu, GpuProcess, NodeView
-from ugro.control_plane.resource_manager.monitor import news, peak, samples
+from ugro.common.models.node import Gpu, GpuProcess, NodeView, Silence
+from ugro.control_plane.resource_manager.monitor import news, peak, samples, silences
 
 MINE = "m-1 me@master since 2026-11-24T10:00:00+00:00"
 THEIRS = "m-2 you@other since 2026-11-24T11:00:00+00:00"
@@ -56,3 +57,20 @@ def test_a_peak_is_of_the_jobs_own_memory(used: int | None, processes: tuple[Gpu
     job = Job(id="job-001", uid="u", name="n", submitted_at=1.0, command=("a",), code=code, ranks=(rank,))
     seen = samples(job, {"n": view(gpu=gpu)}, 1.0)
     assert [sample.memory_mib for sample in seen] == [own] and peak(seen) == own
+
+
+@pytest.mark.parametrize(
+    ("looks", "watched"),
+    [
+        ([0, 2, 4, 6], 6),
+        ([0, 60.4, 119.8, 181], 181),  # cron, every minute or so
+        ([0, 1800, 3601, 5400], 3600),  # every half an hour: the second such gap is usual
+        ([0, 2, 4, 30000, 30002], 6),  # the master slept
+        ([0, 2, 1, 3], 4),  # its clock was set back
+    ],
+)
+def test_silence_counts_while_somebody_looks_as_often_as_before(looks: list[float], watched: float) -> None:
+    known: dict[str, Silence] = {}
+    for at in looks:
+        known = silences(known, {"n": Unreachable("n", "does not answer")}, at)
+    assert known["n"].watched == pytest.approx(watched)

@@ -168,5 +168,7 @@ def test_mistakes_about_more_time_are_told(master: Master) -> None:
     assert over.endswith("ugro resume job-001 --time 7200s\n")
     refused = master.ugro("resume", "job-001", "--from", "0", "--yes", "--time", "soon", code=2).stderr
     assert refused.startswith("error: Invalid value for '--time': 'soon': a duration like 90s")
-    assert "--time 1h 00m → 7200s" in master.ugro("resume", "job-001", "--from", "0", "--yes", "--time", "7200s").stderr
+    assert (
+        "--time 1h 00m → 2h 00m" in master.ugro("resume", "job-001", "--from", "0", "--yes", "--time", "7200s").stderr
+    )
     assert master.json("status", "job-001")["time_limit"] == 7200

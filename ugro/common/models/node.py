@@ -80,12 +80,14 @@ class Owed(Record):
 class Silence(Record):
     """A node that does not answer. `watched` counts only seconds in which somebody looked again and again.
 
-    The rest is what the last look ended with, as a `NodeError` has it.
+    `gap` is how many seconds lay between the last two looks. The rest is what the last look ended with, as a
+    `NodeError` has it.
     """
 
     since: float
     seen_at: float
     watched: float = 0.0
+    gap: float = 0.0
     code: str = ""
     problem: str = ""
     hint: str = ""

@@ -12,7 +12,13 @@ from ugro.control_plane.resource_manager.governor import foreign_processes, has_
 from ugro.nodes.owner import is_same_master
 
 WATCH_GAP = 60.0
-"""Seconds between two looks that count as watching. A master that slept or was not run did not watch."""
+LONGEST_WATCH_GAP = 4000.0
+"""Seconds between two looks that count as watching: so many, or as many as between the two before (cron may sweep once
+an hour), with `GAP_LEEWAY`. A master that slept or was not run did not watch.
+"""
+
+GAP_LEEWAY = 1.5
+"""Times the usual gap that one may last: a sweep takes its time, and cron starts it late."""
 
 PROGRAM_LENGTH = 60
 """Characters of a foreign program's name that are kept: a node may call its programs what it likes."""
@@ -69,12 +75,18 @@ def silences(before: Mapping[str, Silence], views: Views, now: float) -> dict[st
         found[name] = Silence(
             since=old.since,
             seen_at=now,
-            watched=old.watched + (gap if 0 <= gap <= WATCH_GAP else 0.0),
+            watched=old.watched + (gap if _is_watched(gap, old.gap) else 0.0),
+            gap=max(0.0, gap),
             code=view.code,
             problem=view.problem,
             hint=view.hint,
         )
     return found
+
+
+def _is_watched(gap: float, before: float) -> bool:
+    usual = min(max(before, WATCH_GAP), LONGEST_WATCH_GAP)
+    return 0 <= gap <= usual * GAP_LEEWAY
 
 
 def samples(job: Job, views: Views, now: float) -> list[GpuSample]:
