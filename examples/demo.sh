@@ -5,7 +5,7 @@ ugro="$BIN/ugro"
 say() { printf '\n\033[1m$ ugro %s\033[0m\n' "$*"; }
 
 "$ugro" sandbox up --dir "$SANDBOX"
-trap '"$ugro" sandbox down --dir "$SANDBOX"' EXIT
+trap 'unset UGRO_HOME UGRO_INVENTORY UGRO_SANDBOX_DIR; "$ugro" sandbox down --dir "$SANDBOX"' EXIT
 trap 'exit 130' INT TERM
 eval "$("$ugro" sandbox env --dir "$SANDBOX")"
 cd examples
