@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import AsyncIterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -17,7 +18,7 @@ import pytest
 from code_folders import plant
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import NodeRefused, RecordUnreadable, StateError, Unreachable
+from ugro.common.errors import AnswerPending, NodeRefused, RecordUnreadable, StateError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuLook, GpuSample
@@ -432,6 +433,55 @@ async def test_a_cancel_that_comes_after_the_end_finds_a_success(bed: Bed) -> No
     bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.tick()
     assert bed.store.job(job.id).state == JobState.SUCCEEDED
+
+
+async def test_a_cancel_that_comes_after_a_failure_finds_it_and_what_ends_for_it_is_no_failure(bed: Bed) -> None:
+    job = bed.submit(WAITS + "raise SystemExit(3 if os.environ['RANK'] == '1' else time.sleep(600))\n")
+    await bed.until(job, JobState.RUNNING)
+    (bed.home / "go").touch()
+    async with asyncio.timeout(30):
+        while (await bed.looked_at(job)).state != JobState.FAILED:
+            await asyncio.sleep(0.05)
+    assert bed.store.job(job.id).state == JobState.RUNNING, "nobody has acted since"
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    assert (await bed.looked_at(job)).state == JobState.RUNNING, "what ends from now on, ends for the cancel"
+    await bed.tick()
+    failed = bed.store.job(job.id)
+    assert failed.state == JobState.FAILED and failed.wish is None
+    assert failed.first_failure and (failed.first_failure.rank, failed.first_failure.exit_code) == (1, 3)
+    assert failed.id in bed.store.undecided() or bed.kinds(job)[-1] == "failed"
+
+
+async def test_what_was_unknown_and_answers_again_is_shown_without_the_reason_of_before(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    bed.nodes["a"].silent = True
+    await bed.tick()
+    assert "a: does not answer" in bed.store.job(job.id).reason
+    assert (await bed.looked_at(job)).state == JobState.UNKNOWN
+    bed.nodes["a"].silent = False
+    shown = await bed.looked_at(job)
+    assert (shown.state, shown.reason, shown.unknown_since) == (JobState.RUNNING, "", None)
+    assert bed.store.job(job.id).state == JobState.UNKNOWN, "who only looks changes nothing"
+    await cancel(bed, job)
+
+
+async def test_a_node_that_is_only_slow_to_answer_is_named_beside_what_is_known(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    controller = Controller(bed.store, bed.inventory, bed.pool)
+    seen = await controller.observe([job])
+    slow = AnswerPending("a", "no answer within 1.7 s")
+    shown = await controller.live(job, replace(seen, runs={job.id: {**seen.runs[job.id], "a": slow}}))
+    assert (shown.state, shown.reason) == (JobState.RUNNING, "a: no answer within 1.7 s: shown as it was last seen")
+    await controller.close()
+    await cancel(bed, job)
+
+
+async def test_a_job_with_another_home_runs_with_the_nodes_python(bed: Bed) -> None:
+    nodes = {name: config.model_copy(update={"python": "~/python"}) for name, config in bed.inventory.nodes.items()}
+    bed.inventory = bed.inventory.model_copy(update={"nodes": nodes})
+    bed.nodes = {name: Node(config) for name, config in nodes.items()}
+    job = bed.submit("", env={"HOME": "/nowhere"})
+    assert (await bed.until(job, JobState.SUCCEEDED, JobState.FAILED)).state == JobState.SUCCEEDED
 
 
 async def test_a_node_of_another_master_gets_nothing(bed: Bed) -> None:

@@ -10,6 +10,7 @@ read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
 trap : HUP INT TERM # ranks are told to end by their own signals; this stays to write the exit file
 
+python="$HOME"/env/bin/python # before the job's environment, which may have another HOME
 ( # the job's environment is not this script's: a PATH of its own may not lead to mv and date
 export NCCL_SOCKET_IFNAME==enp5s0
 export GLOO_SOCKET_IFNAME=enp5s0
@@ -25,8 +26,8 @@ export UGRO_BATCH_SHARES=0.4,0.1
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/checkpoint-request"
 cd ../../code
-exec "$HOME"/env/bin/python -S "$run_dir/reaper.py" "$run_dir" \
-    "$HOME"/env/bin/python -m torch.distributed.run --nnodes=3 --node-rank=1 --nproc-per-node=2 --master-addr=192.168.1.100 --master-port=29549 --max-restarts=0 --log-dir="$run_dir/torchelastic" \
+exec "$python" -S "$run_dir/reaper.py" "$run_dir" \
+    "$python" -m torch.distributed.run --nnodes=3 --node-rank=1 --nproc-per-node=2 --master-addr=192.168.1.100 --master-port=29549 --max-restarts=0 --log-dir="$run_dir/torchelastic" \
     "$run_dir/rank.py" "$run_dir" 'train it.py' --lr 1e-4 '$(touch x)' 'it'"'"'s
 '
 )

@@ -118,7 +118,7 @@ async def _ask(
     store = CheckpointStore(app.store, own, pool)
     seen = await controller.observe([job], job.nodes)
     now = await controller.live(job, seen)
-    _require_running(job if now.state == JobState.UNKNOWN else now)  # the nodes that answer can be asked all the same
+    _require_running(now)
     before = await store.find(job, spec, seen.views)
     asked_at, began = time.time(), time.monotonic()
     request = _Request(pool, own, places, str(stamp(asked_at)))

@@ -271,6 +271,8 @@ def _facts(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "ended", f"by SIG{printable(document['signal'])}"
     elif document["cause"] == "unknown" and document.get("exit_code") is not None:
         yield "ended", f"with exit code {document['exit_code']}"
+    elif document["cause"] == "unknown" and "job" in document and document["message"]:
+        yield "ended", printable(document["message"])
     if document["where"]:
         yield "at", printable(document["where"])
 

@@ -102,9 +102,10 @@ def look(app: App, live: Sequence[Job], nodes: Sequence[str] | None = None) -> t
 
 
 def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
-    """Say of jobs that their nodes show ended, or not at all, what is still to come, and what brings it."""
+    """Say of jobs that their nodes show otherwise than their records what is still to come, and what brings it."""
     known = {job.id: job.state for job in records}
-    changed = [job for job in seen if job.state.ended or job.state == JobState.UNKNOWN]
+    shown = {JobState.RUNNING, JobState.UNKNOWN}
+    changed = [job for job in seen if job.state.ended or job.state in shown]
     changed = [job for job in changed if known.get(job.id, job.state) != job.state]
     failed = any(job.state == JobState.FAILED for job in changed)
     if changed:

@@ -146,8 +146,10 @@ def launch_script(launch: Launch) -> str:
     """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
     python, *options = torchrun_command(launch)
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
+    own = f"python={_path_word(python)}"
     if launch.resume_from is not None:
-        exports += f"\nexport UGRO_RESUME_FROM={_path_word(launch.resume_from)}"
+        own += f"; resume_from={_path_word(launch.resume_from)}"
+        exports += '\nexport UGRO_RESUME_FROM="$resume_from"'
         exports += "\nexport UGRO_RESUME_EACH=1" if launch.resume_of_each_rank else ""
     resume = "".join(f" {_resume_word(word)}" for word in launch.resume_words if launch.resume_from is not None)
     limit = (
@@ -166,13 +168,14 @@ read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
 trap : HUP INT TERM # ranks are told to end by their own signals; this stays to write the exit file
 
+{own} # before the job's environment, which may have another HOME
 ( # the job's environment is not this script's: a PATH of its own may not lead to mv and date
 {exports}
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/{CHECKPOINT_REQUEST}"
 cd ../../code
-exec {_path_word(python)} -S "$run_dir/reaper.py" "$run_dir" \\
-    {_path_word(python)} {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
+exec "$python" -S "$run_dir/reaper.py" "$run_dir" \\
+    "$python" {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
     "$run_dir/rank.py" "$run_dir" {shlex.join(launch.command)}{resume}
 )
 code=$? # of a reaper that could not start, or was killed: else it has left torchrun's own

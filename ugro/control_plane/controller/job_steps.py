@@ -95,15 +95,23 @@ class JobSteps:
             return self.launch(job, seen)
         if any(isinstance(run, AnswerPending) for run in seen.runs[job.id].values()):
             return self._finish(job, JobState.CANCELLED, CANCEL_GRACE) if job.wish else None
-        if job.wish:
-            phase = tracker.assess(job, seen.runs[job.id]).phase
-            over = job.state != JobState.STARTING and phase == Phase.SUCCEEDED  # before anybody carried the wish out
-            return self._finish(job, JobState.SUCCEEDED if over else JobState.CANCELLED, CANCEL_GRACE)
-        if job.first_failure:
+        if job.first_failure:  # also where its end was asked for afterwards
             return self._finish(job, JobState.FAILED, CANCEL_GRACE)
+        if job.wish:
+            return self._end_as_asked(job, seen)
         with self._store.optional():
             self._store.add_samples(job.id, self._due_samples(job, seen))
         return self._follow(job, tracker.assess(job, seen.runs[job.id]), seen) or self._extend(job, seen)
+
+    def _end_as_asked(self, job: Job, seen: Observation) -> Step:
+        """The step that carries out a cancel. What had ended before it was asked for counts as it ended."""
+        found = tracker.assess(job, seen.runs[job.id])
+        if job.state != JobState.STARTING and found.phase == Phase.SUCCEEDED:
+            return self._finish(job, JobState.SUCCEEDED, CANCEL_GRACE)
+        asked = [event.at for event in self._store.events(job.id) if event.kind == "cancel"]
+        if asked and found.phase == Phase.FAILED and tracker.failed_before(found.ranks, asked[-1], seen.clock_offsets):
+            return Step(Kind.END, lambda: self._fail(job, found, seen))
+        return self._finish(job, JobState.CANCELLED, CANCEL_GRACE)
 
     def moved(self, job: Job, nodes: Mapping[str, NodeConfig]) -> Job:
         """Record that nodes of a job are reached in another way now. What it runs with there stays as it was."""

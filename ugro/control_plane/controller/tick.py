@@ -278,12 +278,17 @@ class Controller:
         runs = seen.runs[job.id]
         found = tracker.assess(job, runs)
         job = job.model_copy(update={"ranks": found.ranks})
+        if job.wish:  # what ends now, ends for that
+            return job
         if found.phase == Phase.UNKNOWN:
-            slow = any(isinstance(run, AnswerPending) for run in runs.values())
-            return job if slow else unknown(job, found.reason, seen.at)
+            slow = [run.message for run in runs.values() if isinstance(run, AnswerPending)]
+            late = job.model_copy(update={"reason": f"{'; '.join(slow)}: shown as it was last seen"})
+            return late if slow else unknown(job, found.reason, seen.at)
         if found.phase == Phase.SUCCEEDED and (waits := await self._steps.waits_for_leftovers(job, found, seen)):
             return running(job, waits)
         changed: dict[str, object] = {"state": JobState(found.phase.value), "unknown_since": None}
+        if job.state == JobState.UNKNOWN:
+            changed["reason"] = ""  # which was that nodes did not answer
         if found.phase != Phase.RUNNING:
             changed["ended_at"] = tracker.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
         if found.phase == Phase.FAILED:

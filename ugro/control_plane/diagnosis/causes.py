@@ -55,7 +55,7 @@ CAUSES = {
     ),
     "port_in_use": Advice(
         "the port was taken by another process",
-        "end what is left of an earlier run, or choose another --master-port",
+        "end what is left of an earlier run there (ugro footprint shows it), or let it use another port",
         True,
     ),
     "python_exception": Advice(

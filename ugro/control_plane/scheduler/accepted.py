@@ -14,7 +14,7 @@ STATES: Mapping[str, frozenset[JobState]] = {
     "release": frozenset({JobState.HELD}),
     "reprioritize": _WAITING,
     "stacks": frozenset({JobState.RUNNING, JobState.UNKNOWN}),
-    "checkpoint": frozenset({JobState.RUNNING}),
+    "checkpoint": frozenset({JobState.RUNNING, JobState.UNKNOWN}),  # the nodes that answer can be asked all the same
     "extend": _LIVE,
     "cancel": _LIVE,
     "wait": _LIVE,

@@ -112,7 +112,8 @@ def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Offe
     names = candidates(spec, inventory)
     wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
     if wanted > len(names):
-        raise InputError(f"{wanted} nodes are asked for and the inventory has {len(names)}")
+        hint = f"ask for fewer: --nodes {len(names)}" if names else ""
+        raise InputError(f"{wanted} nodes are asked for and the inventory has {len(names)}", hint)
     doubled = {name: offers[name].twin for name in names if offers[name].twin}
     if wanted > len(names) - len(doubled):
         others = ",".join(name for name in names if name not in doubled)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ugro.common.errors import InputError, JobFailed, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job
+from ugro.common.models.job import Job, JobState
 from ugro.common.text import duration
 from ugro.common.units import check_seconds
 from ugro.control_plane.metadata_store import MetadataStore
@@ -67,7 +67,8 @@ def require_limit(job: Job, spec: JobSpec) -> float:
         InputError: it has none, has ended, or is being ended.
     """
     if job.state.ended:
-        again = f"to resume it with more time: {_resume(job, 2 * spec.time_limit)}" if spec.time_limit else ""
+        more = spec.time_limit and job.state != JobState.SUCCEEDED
+        again = f"to resume it with more time: {_resume(job, 2 * (spec.time_limit or 0))}" if more else ""
         raise InputError(f"{job.id} has ended: it is {job.state.value}", again or f"see: ugro status {job.id}")
     if job.wish or job.first_failure:
         raise InputError(f"{job.id} is stopping: its time limit does not matter any more", f"see: ugro status {job.id}")

@@ -174,6 +174,16 @@ def end_of_ranks(ranks: Iterable[Rank], clock_offsets: Mapping[str, float]) -> f
     )
 
 
+def failed_before(ranks: Iterable[Rank], moment: float, clock_offsets: Mapping[str, float]) -> bool:
+    """Whether a rank had failed by a moment of the master's clock, and so not because of what was done from then on."""
+    return any(
+        rank.state == RankState.FAILED
+        and rank.ended_at is not None
+        and rank.ended_at - clock_offsets.get(rank.node, 0.0) < moment
+        for rank in ranks
+    )
+
+
 def gpu_holders(job: Job, views: Mapping[str, NodeView | NodeError]) -> list[str]:
     """Which GPUs of a job the driver still shows as used by one of its ranks, in words."""
     pids = {(rank.node, rank.pid) for rank in job.ranks}
