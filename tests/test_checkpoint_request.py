@@ -228,7 +228,6 @@ def test_the_two_ways_are_those_of_the_page() -> None:
         (job(JobState.QUEUED), "is queued", "ugro why job-001"),
         (job(JobState.HELD), "is held", "ugro why job-001"),
         (job(JobState.STARTING), "is starting", "ugro status job-001"),
-        (job(JobState.UNKNOWN), "is on a node that does not answer", "ugro status job-001"),
         (job(JobState.SUCCEEDED), "has succeeded", "ugro checkpoints job-001"),
         (job(wish=Wish.CANCEL), "is being cancelled", "ugro status job-001"),
     ],
