@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ugro.cli.app import App
-from ugro.cli.output import console, print_hanging, stamp, title
+from ugro.cli.output import console, print_commands, print_hanging, stamp, title
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models.job import Job, JobState
 from ugro.common.text import count, duration, printable, rough, size, some
@@ -70,13 +70,13 @@ def announce(app: App, job: Job, following: bool = False) -> None:
         if not (expected.never or following) and (told := app.unattended([job])):
             print_hanging("  ", told)
         undo = f"ugro release {job.id}" if job.state == JobState.HELD else f"ugro hold {job.id}"
-        click.echo(f"  ugro why {job.id}   ugro logs -f {job.id}   {undo}   ugro cancel {job.id}")
+        print_commands(f"ugro why {job.id}", f"ugro logs -f {job.id}", undo, f"ugro cancel {job.id}")
         return
     where = f" on {', '.join(job.nodes)}" if job.nodes else ""
     reason = f": {printable(job.reason)}" if job.reason else ""
     print_hanging("", f"{title(job)} {job.state.value}{where}{reason}")
     if not job.state.ended:
-        click.echo(f"  ugro logs -f {job.id}   ugro status {job.id}   ugro cancel {job.id}")
+        print_commands(f"ugro logs -f {job.id}", f"ugro status {job.id}", f"ugro cancel {job.id}")
         if not following and (told := app.unattended([job])):
             print_hanging("  ", told)
 
@@ -114,10 +114,17 @@ def going_on(job: Job) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo(
-            f"\n{job.id} goes on. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", err=True
-        )
+        tell_going_on(job)
         raise
+
+
+def tell_going_on(job: Job) -> None:
+    """Say to a person who interrupts us that the job does not end with us."""
+    goes_on = "goes on" if job.state.on_nodes else f"is {job.state.value}"
+    click.echo(err=True)
+    print_hanging(
+        "", f"{job.id} {goes_on}. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", True
+    )
 
 
 async def gpus_come_free(app: App, controller: Controller, before: Job, nodes: Sequence[str]) -> None:

@@ -70,7 +70,11 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, attempt: int | None, a
     if logs:
         _print(_of_logs(what), as_json)
         return
-    from ugro.cli.status import as_it_is, tell_unsettled  # here, since they reach nodes, and --log has no need of that
+    from ugro.cli.status import (  # here, since they reach nodes, and --log has no need of that
+        as_it_is,
+        tell_proposals,
+        tell_unsettled,
+    )
 
     record = app.store.find(what[0])
     found = in_attempt(record, attempt)
@@ -80,8 +84,9 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, attempt: int | None, a
         elif record.state.on_nodes:
             found = as_it_is(app, record)
     _print(_of_job(app, found, record), as_json)
-    if not as_json:
+    if not as_json and found.attempt == record.attempt:
         tell_unsettled([record], [found])
+        tell_proposals(app, [found])
 
 
 def _print(document: dict[str, Any], as_json: bool) -> None:

@@ -151,8 +151,13 @@ def cancel(app: App, names: tuple[str, ...], abandon: bool, as_json: bool) -> in
     ending = list(dict.fromkeys(job.id for job in asked.values() if isinstance(job, Job) and not job.state.ended))
     if ending:
         told = f"ending {', '.join(ending)}"
-        with Waiting(app.store.job(ending[0]), told) if len(ending) == 1 else console(stderr=True).status(told):
-            app.run(lambda controller, _: _carry_out(app, controller, ending))
+        try:
+            with Waiting(app.store.job(ending[0]), told) if len(ending) == 1 else console(stderr=True).status(told):
+                app.run(lambda controller, _: _carry_out(app, controller, ending))
+        except KeyboardInterrupt:
+            words = "the cancel is recorded; the next scheduling pass carries it out: ugro sweep"
+            print_hanging(f"{', '.join(ending)}: ", words, True)
+            raise
 
     def one(name: str) -> Did:
         job = asked[name]

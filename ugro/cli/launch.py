@@ -15,6 +15,7 @@ from ugro.cli.announce import (
     expected_start,
     going_on,
     selection_document,
+    tell_going_on,
     tell_what_stays,
 )
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
@@ -143,9 +144,17 @@ def launch(
     with CodeProgress() as progress:
 
         async def act(controller: Controller, pool: Pool) -> Job:
-            return await _submit_and_start(app, controller, pool, spec, selection, consent)
+            job = await _submit_and_start(app, controller, pool, spec, selection, consent)
+            submitted.append(job)
+            return job
 
-        job = app.run(act, progress.update)
+        submitted: list[Job] = []
+        try:
+            job = app.run(act, progress.update)
+        except KeyboardInterrupt:  # while other jobs are waited for
+            for job in submitted:
+                tell_going_on(job)
+            raise
     if as_json:
         expected = expected_start(app, job) or Forecast(None, "")
         document = {"id": job.id, "name": job.name, "state": job.state.value, "note": note, "attended": app.attended()}

@@ -214,8 +214,13 @@ def report(error: dict[str, Any], as_json: bool, notes: Sequence[str] = ()) -> N
     if as_json:
         click.echo(json.dumps({"error": error}), err=True)
         return
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {error['message']}", err=True)
+    from ugro.cli.output import hanging, terminal_width  # here, since only errors have a use for it in this module
+
+    width = terminal_width(True)
+    first, *rest = hanging("error: ", error["message"], width)
+    click.echo("\n".join([click.style("error:", fg="red", bold=True) + first.removeprefix("error:"), *rest]), err=True)
     if error["hint"]:
-        click.echo(f"{click.style('next:', fg='cyan')}  {error['hint']}", err=True)
-    for note in notes:
-        click.secho(note, dim=True, err=True)
+        first, *rest = hanging("next:  ", error["hint"], width)
+        click.echo("\n".join([click.style("next:", fg="cyan") + first.removeprefix("next:"), *rest]), err=True)
+    for line in (line for note in notes for part in note.split("\n") for line in hanging("", part, width)):
+        click.secho(line, dim=True, err=True)

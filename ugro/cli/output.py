@@ -87,6 +87,17 @@ def print_hanging(before: str, text: str, err: bool = False, **style: Any) -> No
         click.secho(line, err=err, **style)
 
 
+def print_commands(*commands: str) -> None:
+    """Print commands that are useful next, none of them broken, as many a line as the terminal has room for."""
+    width, line = terminal_width(), ""
+    for command in commands:
+        if line and width is not None and cell_len(f"{line}   {command}") > width:
+            click.echo(line)
+            line = ""
+        line = f"{line}   {command}" if line else f"  {command}"
+    click.echo(line)
+
+
 def print_json(document: Any) -> None:
     """One JSON document on stdout, and nothing else."""
     click.echo(json.dumps(document, ensure_ascii=True))

@@ -51,6 +51,8 @@ def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
             return job_document(was, app.asked(was)), f"{title(was)} is not held: it waits for its turn"
         job = _change_waiting(app, name, {"state": JobState.QUEUED, "reason": ""}, "release", "released", "")
         words = f"{title(job)} is queued again; it starts at the next tick that has room for it"
+        if told := app.unattended([job]):
+            words += f"\n  {told}"
         return job_document(job, app.asked(job)), words
 
     return for_each(names, one, as_json)

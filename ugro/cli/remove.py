@@ -11,8 +11,9 @@ import click
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_job
 from ugro.cli.consent import confirm
+from ugro.cli.main import report
 from ugro.cli.output import checkpoint_document, print_json, title
-from ugro.common.errors import EXIT_NODES, EXIT_OK, Declined, InputError, NodeError
+from ugro.common.errors import EXIT_NODES, EXIT_OK, Declined, InputError, NodeError, UgroError
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
 from ugro.common.text import count, printable, size, some
@@ -35,9 +36,7 @@ def rm(app: App, jobs: tuple[str, ...], yes: bool, with_checkpoints: bool, as_js
     What they wrote into their code folders on the nodes goes too; what they saved elsewhere stays. From a node that is
     unreachable a job's folder goes once it answers.
     """
-    found = list({job.id: job for job in map(app.settled, map(app.store.find, jobs))}.values())
-    for job in found:
-        removal.require_removable(app.store, job)
+    found, refused = _removable(app, jobs)
 
     async def act(_: Controller, pool: Pool) -> list[tuple[removal.Use, Said]]:
         uses = (await removal.survey(app.store, app.cluster, pool, found)).uses
@@ -47,13 +46,34 @@ def rm(app: App, jobs: tuple[str, ...], yes: bool, with_checkpoints: bool, as_js
         _agree(uses, yes, with_checkpoints, as_json)
         return [(use, await removal.remove(app.store, pool, use)) for use in uses]
 
-    done = app.run(act)
+    done = app.run(act) if found else []
     if as_json:
-        print_json({"schema_version": 1, "removed": [_document(use, said) for use, said in done]})
+        removed = [_document(use, said) for use, said in done]
+        failed = [{"name": name, "error": error.as_dict()} for name, error in refused.items()]
+        print_json({"schema_version": 1, "removed": removed, "failed": failed})
     else:
         for use, said in done:
             _tell(use.job, said)
-    return EXIT_NODES if any(isinstance(answer, NodeError) for _, said in done for answer in said.values()) else EXIT_OK
+        for error in refused.values():
+            report(error.as_dict(), as_json=False)
+    unreached = any(isinstance(answer, NodeError) for _, said in done for answer in said.values())
+    return max([EXIT_NODES if unreached else EXIT_OK, *(error.exit_code for error in refused.values())])
+
+
+def _removable(app: App, names: Sequence[str]) -> tuple[list[Job], dict[str, UgroError]]:
+    """The jobs that may go, and by name why others may not: of several, the failure of one stops no other."""
+    found: dict[str, Job] = {}
+    refused: dict[str, UgroError] = {}
+    for name in dict.fromkeys(names):
+        try:
+            job = app.settled(app.store.find(name))
+            removal.require_removable(app.store, job)
+            found[job.id] = job
+        except UgroError as error:
+            if len(names) == 1:
+                raise
+            refused[name] = error
+    return list(found.values()), refused
 
 
 def checkpoints_in_words(found: Sequence[Checkpoint]) -> str:

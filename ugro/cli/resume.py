@@ -197,7 +197,7 @@ def _chosen(job: Job, listing: Listing, step: int | None, yes: bool) -> Checkpoi
             raise InputError(error.message + missed, error.hint) from None
         click.echo(error.message + missed, err=True)
         if not confirm("Begin again, from the beginning?"):
-            raise InputError("nothing was changed", error.hint) from None
+            raise Declined from None
         return None
 
 

@@ -70,6 +70,7 @@ def status(app: App, job: str | None, wide: bool, as_json: bool, **wanted: Any) 
         click.echo()
         attempts_grid(found).print()
     tell_unsettled([record], [found])
+    tell_proposals(app, [found])
     if told := app.unattended([found]):
         print_hanging("", told, dim=True)
 
@@ -113,6 +114,18 @@ def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
         rest = ", ends the ranks that still run, and proposes what to do" if failed else ""
         words = f"seen just now; the next scheduling pass records it{rest}: ugro sweep"
         print_hanging(f"{names}: ", words, err=True, dim=True)
+
+
+def tell_proposals(app: App, jobs: Iterable[Job]) -> None:
+    """Say of jobs what is proposed about them and waits for an answer."""
+    shown = {job.id for job in jobs}
+    waiting = [one for one in app.store.proposals().values() if one.job in shown and not one.approved]
+    if waiting:
+        from ugro.control_plane.failure_handler.handler import in_words  # here, since its import takes long
+
+        for proposal in waiting:
+            print_hanging(f"{proposal.job}: ", f"proposed: {in_words(proposal)}", err=True)
+            print_hanging("  ", f"ugro approve {proposal.job}   ugro deny {proposal.job}", err=True)
 
 
 @dataclass(frozen=True)
@@ -173,6 +186,7 @@ def _cluster_status(app: App, wanted: Wanted, wide: bool, as_json: bool) -> None
     if any(errors.values()):
         app.tell_inventory()
     tell_unsettled(records, jobs)
+    tell_proposals(app, jobs)
     if told := app.unattended(jobs):
         print_hanging("", told, dim=True)
 
