@@ -22,7 +22,8 @@ from rich.cells import cell_len
 from ugro.cli.grid import Column, Grid, Names, fit
 from ugro.cli.history import BLOCKS, GpuPast, history_grid
 from ugro.cli.listings import jobs_grid, nodes_grid
-from ugro.cli.output import hanging
+from ugro.cli.main import report
+from ugro.cli.output import hanging, print_commands
 from ugro.cli.resume import checkpoints_grid
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
@@ -213,3 +214,18 @@ def test_a_real_terminal_shows_it_so(home: Path, width: int) -> None:
     plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
     assert plain[0].startswith("NODE") and all(len(line) <= width for line in plain)
     assert plain[1].startswith("gpu-of-a-long-name ") and plain[-1].startswith("no jobs yet")
+
+
+def test_commands_are_never_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = ("ugro why job-004", "ugro logs -f job-004", "ugro hold job-004", "ugro cancel job-004")
+    for width in (None, 100, 80, 30):
+        monkeypatch.setattr("ugro.cli.output.terminal_width", lambda err=False, width=width: width)
+        print_commands(*commands)
+        lines = capsys.readouterr().out.splitlines()
+        assert [one for line in lines for one in line.strip().split("   ")] == [*commands]
+        assert width is None or all(len(line) <= width for line in lines)
+    monkeypatch.setattr("ugro.cli.output.terminal_width", lambda err=False: 40)
+    report({"code": "x", "message": "word " * 20, "hint": "why, and how to go on: ugro explain job-002"}, as_json=False)
+    told = capsys.readouterr().err.splitlines()
+    assert all(len(line) <= 40 for line in told) and len(told) > 4
+    assert " ".join(line.strip() for line in told).endswith("next:  why, and how to go on: ugro explain job-002")

@@ -549,6 +549,13 @@ def test_gc_shows_what_goes_and_does_it_when_told(ugro: Ugro, home: Path) -> Non
         raise ugro("resume", saved.id, "--yes").exception or AssertionError
 
 
+def test_rm_of_several_goes_on_past_one_that_is_none(ugro: Ugro, home: Path) -> None:
+    one, other = placed(home), placed(home)
+    done = ugro("rm", one.id, "nosuch", other.id, "--yes")
+    assert done.return_value == 2 and "there is no job 'nosuch'" in done.stderr
+    assert f"{one.id} was removed" in done.stdout and f"{other.id} was removed" in done.stdout
+
+
 def test_rm_asks_and_names_what_could_be_resumed(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, saved = placed(home), placed(home, checkpoint=True)
     for words in ((), ("--json",)):
