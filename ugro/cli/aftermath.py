@@ -58,6 +58,7 @@ def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
     changes = _repair(app, job, cause)
     steps = steps_reached(job, files.logs) if job.past else {}
     anew = not (last or not_asked or not_searched)
+    code_gone = files.snapshot_pruned.exists() and not files.snapshot(job.code.attempt).exists()
     lost = None if job.state.on_nodes and cause is None else lost_seconds(job, last, time.time())
     return {
         "step": at.step if at else None,
@@ -67,7 +68,7 @@ def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
         "not_asked": not_asked,
         "not_searched": not_searched,
         "lost_seconds": None if lost is None else round(lost, 1),
-        "resume": resume_command(job, changes, cause, anew) if job.state.ended else None,
+        "resume": resume_command(job, changes, cause, anew, code_gone) if job.state.ended else None,
         "changes": [change.text for change in changes],
         "earlier_failures_here": failed_alike(job, cause, held, steps) if cause else 0,
         "next_attempt": None,

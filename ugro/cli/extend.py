@@ -42,7 +42,7 @@ def extend_(app: App, job: str, more: float | None, total: float | None, as_json
     if seconds is None or (more is not None and total is not None):
         raise click.UsageError("one TIME is expected: `ugro extend JOB 1h`, or `ugro extend JOB --to 6h`")
     add, found = total is None, app.settled(app.store.find(job))
-    wanted = longer(found, require_limit(found, app.store.spec(found.id)), seconds, add)
+    wanted = longer(found, require_limit(found, app.store.spec(found.id), seconds, add), seconds, add)
 
     async def on_nodes(controller: Controller) -> tuple[Job, Told, float, float]:
         require_hearing(found, await _look(app, controller, found), wanted)

@@ -60,15 +60,16 @@ def untold(spec: JobSpec, runs: Runs) -> list[str]:
     return [node for node, one in kept.items() if one is not None and not math.isclose(one, limit, abs_tol=SAME)]
 
 
-def require_limit(job: Job, spec: JobSpec) -> float:
-    """The time limit of a job that may be extended, in seconds.
+def require_limit(job: Job, spec: JobSpec, seconds: float, add: bool) -> float:
+    """The time limit of a job that may be extended (by `seconds`, or to so many), in seconds.
 
     Raises:
         InputError: it has none, has ended, or is being ended.
     """
     if job.state.ended:
+        wanted = (spec.time_limit or 0.0) + seconds if add else seconds
         more = spec.time_limit and job.state != JobState.SUCCEEDED
-        again = f"to resume it with more time: {_resume(job, 2 * (spec.time_limit or 0))}" if more else ""
+        again = f"to resume it with that: {_resume(job, wanted)}" if more else ""
         raise InputError(f"{job.id} has ended: it is {job.state.value}", again or f"see: ugro status {job.id}")
     if job.wish or job.first_failure:
         raise InputError(f"{job.id} is stopping: its time limit does not matter any more", f"see: ugro status {job.id}")
@@ -85,7 +86,7 @@ def extend(store: MetadataStore, job_id: str, seconds: float, add: bool) -> tupl
     """
     with store.lock():
         job, spec = store.job(job_id), store.spec(job_id)
-        before = require_limit(job, spec)
+        before = require_limit(job, spec, seconds, add)
         limit = longer(job, before, seconds, add)
         words = f"time limit {duration(limit)}, before {duration(before)}"
         changed = spec.model_copy(update={"time_limit": limit})

@@ -77,12 +77,15 @@ def lost_seconds(job: Job, last: LastCheckpoint | None, now: float) -> float | N
     return max(0.0, (job.ended_at or now) - since)
 
 
-def resume_command(job: Job, changes: Sequence[Change], cause: str | None, anew: bool = False) -> str:
+def resume_command(
+    job: Job, changes: Sequence[Change], cause: str | None, anew: bool = False, code_gone: bool = False
+) -> str:
     """What a person would type to go on with a job that ended; with its code mended, where that was the cause.
 
-    `anew`: there is no checkpoint, so that it begins again only when that is said.
+    `anew`: there is no checkpoint, so that it begins again only when that is said. `code_gone`: its snapshot was
+    removed.
     """
     again = ["--from", "0"] if anew else []
     settings = [word for change in changes for word in ("--set", f"{change.name.lstrip('-')}={change.after}")]
-    mended = ["--new-code"] if cause in OF_THE_CODE else []
+    mended = ["--new-code"] if cause in OF_THE_CODE or code_gone else []
     return shlex.join(["ugro", "resume", job.id, *again, *mended, *settings])
