@@ -124,7 +124,7 @@ def test_what_cannot_be_extended_is_refused(bed: Bed) -> None:
     bed.store.update(limited.id, lambda job: job.model_copy(update={"state": JobState.FAILED}), "failed", "")
     with pytest.raises(InputError, match="has ended") as refused:
         extend(bed.store, limited.id, 60, add=True)
-    assert refused.value.hint.endswith(f"ugro resume {limited.id} --time 7200s")
+    assert refused.value.hint.endswith(f"ugro resume {limited.id} --time 3660s")
 
 
 @pytest.fixture(scope="module")
