@@ -263,6 +263,12 @@ def test_names_what_left_and_not_whom_it_took_down(
     assert (found.rank, found.node, found.exit_code, found.signal, found.cause) == named
 
 
+def test_a_reaper_that_was_killed_is_named_itself() -> None:
+    found = failure(runs(running(0), replace(KILLED_AGENT, reaper_died=True, ranks=(rank(1, alive=True),)), running(2)))
+    said = "reaper.py, which watches torchrun, was ended by SIGKILL (exit 137) while rank 1 still ran"
+    assert (found.node, found.cause, found.message) == ("gpu1", "killed", said)
+
+
 def test_a_rank_with_an_error_of_its_own_goes_before_a_launcher_that_is_killed_later() -> None:
     own = "Traceback (most recent call last):\n  x\nValueError: boom\n"
     seen = runs(
@@ -383,7 +389,7 @@ def test_who_may_be_missed_gets_a_little_time_to_end_by_itself() -> None:
     assert awaited(running(1), running(2), {0: lost_to("10.0.0.3")}) == [2]
     assert awaited(victim(1), replace(UP, ranks=(rank(2),)), lost) == [2], "its exit code may be on its way"
     assert awaited(victim(1), running(2), lost, now=90.0 + LATE_LEAVER_PATIENCE) == []
-    assert awaited(victim(1), running(2), {**lost, 2: OWN}) == [], "its log tells already"
+    assert awaited(victim(1), running(2), {**lost, 2: OWN}) == [2], "its log tells, and it may be saving something yet"
     assert awaited(running(1), ended(2, 1), {**lost, 2: OWN}) == [], "another one failed by itself"
     assert awaited(running(1), ended(2, 0, at=89.0), lost) == [], "another one left before"
     assert awaited(victim(1), victim(2), {**lost, 2: PEER_LOST}) == []

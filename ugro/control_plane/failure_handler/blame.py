@@ -100,8 +100,7 @@ class Inquiry:
         if any(True for _ in (*self._early_leavers(failed), *self._absent(failed))):
             return ()
         there = [rank for rank in self._still_there(missed, failed) if rank.state == RankState.RUNNING]
-        told = any(self._own_words(rank) for rank in there)
-        return () if told else tuple(rank for rank in there if not self._is_over(rank.node))
+        return tuple(rank for rank in there if not self._is_over(rank.node))
 
     def _suspects(self) -> tuple[list[_Suspect], list[_Suspect]]:
         """All that left badly, and the ranks among them."""
@@ -292,13 +291,14 @@ class Inquiry:
             yield self._unseen(node, lost[0] if lost and not alive else None, "killed", words)
         elif run.exit_code > SIGNALLED:
             ended_by = _signal_name(run.exit_code - SIGNALLED)
+            what = "reaper.py, which watches torchrun," if run.reaper_died else "torchrun"
             failure = FirstFailure(
                 rank=None,
                 node=node,
                 exit_code=run.exit_code,
                 signal=ended_by,
                 cause="killed",
-                message=f"torchrun was ended by SIG{ended_by} (exit {run.exit_code}){with_ranks}",
+                message=f"{what} was ended by SIG{ended_by} (exit {run.exit_code}){with_ranks}",
             )
             yield _Suspect(ITSELF, self._at(run.exit_at, node), failure)
         elif alive or lost:
