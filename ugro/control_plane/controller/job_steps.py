@@ -21,7 +21,7 @@ from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuSample
 from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
-from ugro.common.text import count, duration, moment
+from ugro.common.text import count, duration, moment, some
 from ugro.control_plane.controller.observer import Observer
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.failure_handler.watchdog import rendezvous
@@ -194,20 +194,24 @@ class JobSteps:
 
     async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
         await self.logs_of(job).bring_ends()
-        inquiry = self._inquiry(job, found, seen)
-        if awaited := inquiry.awaited(seen.at):
-            names = ", ".join(f"rank {rank.rank} on {rank.node}" for rank in awaited)
-            words = f"{found.reason}; up to {LATE_LEAVER_PATIENCE:.0f} s for {names} to end, who may be missed"
-            if (job.state, job.reason) != (JobState.RUNNING, words):
-                self._store.save(running(job, words), "ranks", words)
+        if waits := self.waits_for_leavers(job, found, seen):
+            if (job.state, job.reason) != (JobState.RUNNING, waits):
+                self._store.save(running(job, waits), "ranks", waits)
             return
-        failure = inquiry.first()
+        failure = self.first_failure(job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
             failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
         reason = failure_in_words(failure)
         job = job.model_copy(update={"first_failure": failure, "reason": reason})
         job = self._store.save(job, "failing", reason)
         await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
+
+    def waits_for_leavers(self, job: Job, found: Assessment, seen: Observation) -> str:
+        """Which ranks may end by themselves before the job is ended, as whom the others miss; empty if none may."""
+        awaited = self._inquiry(job, found, seen).awaited(seen.at)
+        names = some([f"rank {rank.rank} on {rank.node}" for rank in awaited])
+        who = f"up to {LATE_LEAVER_PATIENCE:.0f} s for {names} to end, which may be missed"
+        return f"{found.reason}; {who}" if awaited else ""
 
     def first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         """Who failed first, by the nodes' files and the logs that are here."""
