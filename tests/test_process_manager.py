@@ -274,7 +274,7 @@ async def test_room_for_the_end_is_there_before_the_script_starts(home: Path, no
     await until(node, plan, "pid")
     folder = home / ".ugro/jobs/job-001/1/node-0"
     names = ("rank-0.exit", "exit", "gone")
-    reserved = {name: (folder / f"{name}.tmp").stat() for name in names}
+    reserved = {name: (folder / f"{name}.room").stat() for name in names}
     assert all(room.st_size >= 40 for room in reserved.values())
     (folder / "rank-0.error").mkdir()
     (folder / "agent.error").write_text("{}")

@@ -31,4 +31,4 @@ exec "$HOME"/env/bin/python -S "$run_dir/reaper.py" "$run_dir" \
 '
 )
 code=$? # of a reaper that could not start, or was killed: else it has left torchrun's own
-cd "$run_dir" && { [ -s exit ] || { echo "$code $(date +%s) reaper" 1<> exit.tmp && mv exit.tmp exit; }; }
+cd "$run_dir" && { [ -s exit ] || { echo "$code $(date +%s) reaper" 1<> exit.room && mv exit.room exit; }; }

@@ -176,7 +176,7 @@ exec {_path_word(python)} -S "$run_dir/reaper.py" "$run_dir" \\
     "$run_dir/rank.py" "$run_dir" {shlex.join(launch.command)}{resume}
 )
 code=$? # of a reaper that could not start, or was killed: else it has left torchrun's own
-cd "$run_dir" && {{ [ -s exit ] || {{ echo "$code $(date +%s) reaper" 1<> exit.tmp && mv exit.tmp exit; }}; }}
+cd "$run_dir" && {{ [ -s exit ] || {{ echo "$code $(date +%s) reaper" 1<> exit.room && mv exit.room exit; }}; }}
 """
 
 

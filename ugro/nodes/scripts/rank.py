@@ -46,16 +46,16 @@ LIMITS = ("memory.max", "memory.limit_in_bytes")
 
 def reserve(path: str) -> None:
     """Make room for what `leave` is to write, which then gets there on a disk that is full by that time as well."""
-    with open(path + ".tmp", "w") as file:
+    with open(path + ".room", "w") as file:
         file.write(" " * ROOM)
 
 
 def leave(path: str, text: str) -> None:
     """Write a file whole or not at all, in the room that was reserved for it, if any was."""
-    with open(os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT, 0o666), "w") as file:  # not truncated before
+    with open(os.open(path + ".room", os.O_WRONLY | os.O_CREAT, 0o666), "w") as file:  # not truncated before
         file.write(text + "\n")
         file.truncate()
-    os.replace(path + ".tmp", path)
+    os.replace(path + ".room", path)
 
 
 def start_time(pid: int) -> str:

@@ -31,7 +31,7 @@ PR_SET_CHILD_SUBREAPER = 36
 
 def reserve(path: str) -> None:
     """Make room for what `leave` is to write, which then gets there on a disk that is full by that time as well."""
-    with contextlib.suppress(OSError), open(path + ".tmp", "w") as file:
+    with contextlib.suppress(OSError), open(path + ".room", "w") as file:
         file.write(" " * ROOM)
 
 
@@ -41,10 +41,10 @@ def leave(path: str, text: str) -> None:
     A full disk is no reason to leave the processes alone.
     """
     with contextlib.suppress(OSError):
-        with open(os.open(path + ".tmp", os.O_WRONLY | os.O_CREAT, 0o666), "w") as file:  # not truncated before
+        with open(os.open(path + ".room", os.O_WRONLY | os.O_CREAT, 0o666), "w") as file:  # not truncated before
             file.write(text + "\n")
             file.truncate()
-        os.replace(path + ".tmp", path)
+        os.replace(path + ".room", path)
 
 
 def identity(pid: int) -> str:
