@@ -17,6 +17,7 @@ from ugro.control_plane.scheduler.tracker import (
     assess,
     expected_ranks,
     gpu_holders,
+    lost_first,
     news_of_ranks,
 )
 from ugro.nodes.run_files import Effort, RankFiles, RunFiles
@@ -366,6 +367,14 @@ def test_names_who_left_its_group_and_was_still_there(
     assert (found.rank, found.cause) == named[:2]
     assert found.message.startswith(named[2])
     assert is_symptom(found) == (found.rank == 0)
+
+
+def test_a_rank_whose_process_is_gone_is_lost_once_it_is_known_as_the_first() -> None:
+    seen = runs(victim(0), replace(UP, ranks=(rank(1),)), running(2))
+    ranks = assess(job(), seen).ranks
+    states = [one.state for one in lost_first(ranks, seen, 1)]
+    assert states == [RankState.FAILED, RankState.LOST, RankState.RUNNING]
+    assert all(lost_first(ranks, seen, first) == ranks for first in (0, 2, None))
 
 
 def test_the_verdict_is_the_same_after_the_end_of_all() -> None:

@@ -202,7 +202,8 @@ class JobSteps:
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
             failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
         reason = failure_in_words(failure)
-        job = job.model_copy(update={"first_failure": failure, "reason": reason})
+        ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
+        job = job.model_copy(update={"first_failure": failure, "reason": reason, "ranks": ranks})
         job = self._store.save(job, "failing", reason)
         await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
 
