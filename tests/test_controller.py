@@ -24,6 +24,7 @@ from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Drain, Owed
 from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.failure_handler import blame
 from ugro.control_plane.metadata_store import MetadataStore, gpu_history, job_folders
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.resource_manager import monitor
@@ -180,6 +181,49 @@ async def test_a_job_never_ends_before_it_began_whatever_the_clocks_say(
     monkeypatch.setattr(tracker, "end_of_ranks", lambda ranks, clock_offsets: 1000.0)
     ended = await cancel(bed, job)
     assert ended.ended_at == ended.started_at == started
+
+
+MISSES = (
+    "import os, sys, time\n"
+    "if os.environ['RANK'] == '0': sys.exit('RuntimeError: Connection closed by peer [10.0.0.2]:1')\n"
+    + WAITS
+    + "raise ValueError('bad batch')\n"
+)
+
+
+@pytest.mark.parametrize("patient", [True, False])
+async def test_who_is_missed_may_end_by_itself_for_a_while(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, patient: bool
+) -> None:
+    monkeypatch.setattr(blame, "LATE_LEAVER_PATIENCE", 600.0 if patient else 0.0)
+    job = bed.submit(MISSES)
+    async with asyncio.timeout(30):
+        while not any(word in bed.store.job(job.id).reason for word in ("to end", "failed first")):
+            await bed.tick()
+    now = bed.store.job(job.id)
+    assert now.state == (JobState.RUNNING if patient else JobState.FAILED)
+    if patient:
+        assert now.reason.startswith("rank 0 on a: exit code 1; ") and "rank 1 on b to end" in now.reason
+        told = len(bed.store.events(job.id))
+        await bed.tick()
+        live = await bed.looked_at(job)
+        assert (live.state, live.first_failure, live.reason) == (JobState.RUNNING, None, now.reason)
+        assert len(bed.store.events(job.id)) == told
+        (bed.home / "go").touch()
+    ended = await bed.until(job, JobState.FAILED)
+    first = ended.first_failure
+    assert first and (first.rank, first.node) == (1, "b")
+    said = ("python_exception", "ValueError: bad batch") if patient else ("peer_lost", "left its process group while")
+    assert first.cause == said[0] and first.message.startswith(said[1])
+
+
+async def test_a_run_whose_folder_is_gone_is_not_proved_to_have_never_begun(bed: Bed) -> None:
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+        await bed.tick()
+    shutil.rmtree(bed.home / "b/jobs/job-001")
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    assert (await bed.until(job, JobState.CANCELLED)).gone_from == ("a",)
 
 
 async def test_an_unreadable_job_keeps_its_gpus_and_the_others_are_followed(bed: Bed) -> None:

@@ -56,6 +56,15 @@ with open(os.path.expanduser("~/out/result.bin"), "wb") as file:
         file.write(bytes(100_000))
 """
 
+FILLS_UGROS_DISK = """\
+import contextlib, os, sys
+if os.environ["RANK"] == "1":
+    with contextlib.suppress(OSError), open(os.path.expanduser("~/.ugro/fill"), "wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    sys.exit(int(sys.argv[1]))
+"""
+
 EATS = """\
 import os
 eaten = [bytearray(2 ** 24) for _ in range(0 if os.path.exists("enough") else 2 ** 10)]
@@ -310,6 +319,17 @@ def test_a_full_disk_under_the_output(bed: Testbed, ugro: Ugro, project: Callabl
     assert ugro("resume", job, "--yes").returncode == 0
     assert ugro("wait", job).returncode == 0
     assert said_last(ugro, job) == {"goes on from checkpoint-10.pt True"}
+
+
+@pytest.mark.parametrize("code", [3, 0])
+def test_a_full_disk_under_the_runs_takes_no_exit_code(bed: Testbed, ugro: Ugro, code: int) -> None:
+    bed.master.write("inventory.yaml", inventory(GPU1, GPU2))
+    bed.master.write("project/ends.py", FILLS_UGROS_DISK)
+    with small_disk(bed.gpu2, ".ugro", 500):
+        job = launched(ugro, "ends.py", "--", str(code))
+        assert ugro("wait", job).returncode == (1 if code else 0)
+        ranks = document(ugro("status", job, "--json"))["ranks"]
+        assert [rank["exit_code"] for rank in ranks if rank["node"] == "gpu2"] == [code]
 
 
 def test_what_the_scripts_say_of_themselves(bed: Testbed, ugro: Ugro) -> None:

@@ -255,6 +255,38 @@ async def test_torchrun_that_is_killed_leaves_its_signal(home: Path, node: Local
     assert (await process_manager.stop(node, plan.paths, plan.uid, grace=3)).proved
 
 
+async def test_a_reaper_that_is_killed_is_told_from_torchrun(home: Path, node: LocalTransport) -> None:
+    script(home, "import time; time.sleep(600)")
+    plan = launch(home)
+    await process_manager.start(node, plan)
+    await until(node, plan, "pid")
+    os.kill(reaper_of(home), signal.SIGKILL)
+    run = await until(node, plan, "over")
+    assert (run.exit_code, run.reaper_died, run.ranks[0].alive) == (137, True, True)
+    await process_manager.stop(node, plan.paths, plan.uid, grace=3)
+
+
+async def test_room_for_the_end_is_there_before_the_script_starts(home: Path, node: LocalTransport) -> None:
+    """A disk that is full by then has no more; what else tells of the end may not fit."""
+    script(home, "import os, sys, time\nwhile not os.path.exists('go'): time.sleep(0.02)\nsys.exit(3)")
+    plan = launch(home)
+    await process_manager.start(node, plan)
+    await until(node, plan, "pid")
+    folder = home / ".ugro/jobs/job-001/1/node-0"
+    names = ("rank-0.exit", "exit", "gone")
+    reserved = {name: (folder / f"{name}.room").stat() for name in names}
+    assert all(room.st_size >= 40 for room in reserved.values())
+    (folder / "rank-0.error").mkdir()
+    (folder / "agent.error").write_text("{}")
+    (home / ".ugro/jobs/job-001/code/go").touch()
+    async with asyncio.timeout(10):
+        while not (folder / "gone").exists():
+            await asyncio.sleep(0.02)
+    assert {name: (folder / name).stat().st_ino for name in names} == {n: s.st_ino for n, s in reserved.items()}
+    assert read(home, "rank-0.exit").startswith("code 3 ") and read(home, "exit").startswith("3 ")
+    assert all(read(home, name).count("\n") == 1 and read(home, name).endswith("\n") for name in names)
+
+
 async def test_a_python_that_is_not_there_leaves_the_code_of_a_shell(home: Path, node: LocalTransport) -> None:
     plan = launch(home, python="/no/python")
     await process_manager.start(node, plan)
@@ -307,6 +339,11 @@ async def test_nothing_was_ever_started(home: Path, node: LocalTransport) -> Non
     run = await seen(node, launch(home))
     assert not run.claimed and not run.over and run.ranks == ()
     assert await process_manager.stop(node, launch(home).paths, "uid-1", grace=1) == Stopped((), (), proved=True)
+
+
+async def test_a_run_that_was_seen_and_left_no_trace_proves_nothing(home: Path, node: LocalTransport) -> None:
+    stopped = await process_manager.stop(node, launch(home).paths, "uid-1", grace=1, began=True)
+    assert stopped == Stopped((), (), proved=False)
 
 
 async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home: Path, node: LocalTransport) -> None:

@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import pytest
 
+from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, Unreachable
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, RankState
+from ugro.common.models.job import CodeVersion, FirstFailure, Job, JobState, NodeShare, Placement, RankState
 from ugro.common.models.node import Gpu, GpuProcess, NodeView
-from ugro.control_plane.failure_handler.blame import first_failure
+from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.scheduler.tracker import (
     Phase,
     Runs,
     assess,
     expected_ranks,
     gpu_holders,
+    lost_first,
     news_of_ranks,
 )
 from ugro.nodes.run_files import Effort, RankFiles, RunFiles
@@ -120,9 +122,16 @@ def test_a_silent_node_whose_ranks_had_ended_well_does_not_matter() -> None:
     assert assess(later, runs(done(0), done(1), Unreachable("gpu2", "gone"))).phase == Phase.SUCCEEDED
 
 
-def failure(seen: Runs, logs: dict[int, str] | None = None, offsets: dict[str, float] | None = None, node: str = ""):  # type: ignore[no-untyped-def]
+def inquiry(seen: Runs, logs: dict[int, str] | None = None, **known: object) -> Inquiry:
     ranks = assess(job(), seen).ranks
-    return first_failure(ranks, seen, offsets or {}, lambda r: (logs or {}).get(r, ""), lambda _: node)
+    plain = Inquiry(ranks, seen, {}, lambda r: (logs or {}).get(r, ""), lambda _: "")
+    return replace(plain, **known)  # type: ignore[arg-type]
+
+
+def failure(
+    seen: Runs, logs: dict[int, str] | None = None, offsets: dict[str, float] | None = None, node: str = ""
+) -> FirstFailure:
+    return inquiry(seen, logs, clock_offsets=offsets or {}, node_log=lambda _: node).first()
 
 
 def test_the_first_failure_is_not_a_rank_that_was_taken_down() -> None:
@@ -255,6 +264,12 @@ def test_names_what_left_and_not_whom_it_took_down(
     assert (found.rank, found.node, found.exit_code, found.signal, found.cause) == named
 
 
+def test_a_reaper_that_was_killed_is_named_itself() -> None:
+    found = failure(runs(running(0), replace(KILLED_AGENT, reaper_died=True, ranks=(rank(1, alive=True),)), running(2)))
+    said = "reaper.py, which watches torchrun, was ended by SIGKILL (exit 137) while rank 1 still ran"
+    assert (found.node, found.cause, found.message) == ("gpu1", "killed", said)
+
+
 def test_a_rank_with_an_error_of_its_own_goes_before_a_launcher_that_is_killed_later() -> None:
     own = "Traceback (most recent call last):\n  x\nValueError: boom\n"
     seen = runs(
@@ -277,7 +292,7 @@ def test_a_node_that_could_not_begin_goes_before_one_that_only_waited_for_it() -
         "gpu2": "",
     }
     seen = runs(replace(OVER, exit_at=700.0), replace(OVER, exit_at=95.0), UP)
-    found = first_failure(assess(job(), seen).ranks, seen, {}, lambda _: "", lambda node: logs[node])
+    found = Inquiry(assess(job(), seen).ranks, seen, {}, lambda _: "", lambda node: logs[node]).first()
     assert (found.node, found.cause) == ("gpu1", "import_error")
 
 
@@ -300,3 +315,118 @@ def test_the_rank_that_the_others_waited_for_is_named_if_it_can_be_told(
     absent = replace(UP, ranks=(replace(rank(1, alive=True), effort=state),))
     found = failure(runs(waiting, absent, third), {0: TIMEOUT, 2: TIMEOUT})
     assert (found.rank, found.node) == named and found.cause == "collective_timeout"
+
+
+# --- who left late ---------------------------------------------------------------------------------------------------
+
+ADDRESSES = {"10.0.0.1": "gpu-master", "10.0.0.2": "gpu1", "10.0.0.3": "gpu2"}
+OWN = "Traceback (most recent call last):\n  x\nValueError: bad batch\n"
+
+
+def lost_to(address: str) -> str:
+    return f"RuntimeError: [pair.cc:553] Connection closed by peer [{address}]:11926. This is typically caused by\n"
+
+
+def victim(number: int, at: float = 90.0) -> RunFiles:
+    return replace(OVER, exit_at=at + 1, ranks=(rank(number, 1, at=at),))
+
+
+def ended(number: int, code: int | None = None, signal: str | None = None, at: float = 98.0) -> RunFiles:
+    return replace(OVER, exit_at=at, exit_code=code or 0, ranks=(rank(number, code, signal, at=at),))
+
+
+LEFT = "left its process group while rank 0"
+
+
+@pytest.mark.parametrize(
+    ("second", "third", "logs", "named"),
+    [
+        # one still runs
+        (victim(1), running(2), {0: PEER_LOST, 1: PEER_LOST}, (2, "peer_lost", f"{LEFT}, 1 still needed it; ")),
+        # two do, and an address, or the log of one of them, tells
+        (running(1), running(2), {0: lost_to("10.0.0.3")}, (2, "peer_lost", f"{LEFT} still needed it; ")),
+        (running(1), running(2), {0: PEER_LOST, 2: OWN}, (2, "python_exception", "ValueError: bad batch")),
+        (running(1), running(2), {0: PEER_LOST}, (0, "peer_lost", "RuntimeError")),
+        (running(1), running(2), {0: lost_to("10.0.0.33")}, (0, "peer_lost", "RuntimeError")),
+        # it ended well, or badly, long after the others had missed it
+        (victim(1), ended(2, 0), {0: PEER_LOST, 1: PEER_LOST}, (2, "peer_lost", f"{LEFT}, 1 still needed it and")),
+        (running(1), ended(2, 0), {0: lost_to("10.0.0.3")}, (2, "peer_lost", f"{LEFT} still needed it and ended")),
+        (victim(1), ended(2, 1), {0: PEER_LOST, 1: PEER_LOST, 2: OWN}, (2, "python_exception", "ValueError: bad")),
+        # its torchrun ended it
+        (victim(1), ended(2, signal="TERM"), {0: PEER_LOST, 1: PEER_LOST}, (2, "peer_lost", f"{LEFT}, 1 still")),
+        # its process is gone, and what runs it is stopped
+        (victim(1), replace(UP, ranks=(rank(2),)), {0: PEER_LOST, 1: PEER_LOST}, (2, "killed", "its process is gone")),
+        # the first to miss somebody names one that was a victim itself: the third only waits
+        (victim(1, at=95.0), running(2), {0: lost_to("10.0.0.2"), 1: PEER_LOST}, (0, "peer_lost", "RuntimeError")),
+    ],
+)  # fmt: skip
+def test_names_who_left_its_group_and_was_still_there(
+    second: RunFiles, third: RunFiles, logs: dict[int, str], named: tuple[int, str, str]
+) -> None:
+    found = inquiry(runs(victim(0), second, third), logs, addresses=ADDRESSES).first()
+    assert (found.rank, found.cause) == named[:2]
+    assert found.message.startswith(named[2])
+    assert is_symptom(found) == (found.rank == 0)
+
+
+def test_a_rank_whose_process_is_gone_is_lost_once_it_is_known_as_the_first() -> None:
+    seen = runs(victim(0), replace(UP, ranks=(rank(1),)), running(2))
+    ranks = assess(job(), seen).ranks
+    states = [one.state for one in lost_first(ranks, seen, 1)]
+    assert states == [RankState.FAILED, RankState.LOST, RankState.RUNNING]
+    assert all(lost_first(ranks, seen, first) == ranks for first in (0, 2, None))
+
+
+def test_the_verdict_is_the_same_after_the_end_of_all() -> None:
+    """Of what we ended ourselves, since 95, none counts as having failed, and neither does its torchrun."""
+    logs = {0: lost_to("10.0.0.3")}
+    ended_by_us = replace(OVER, exit_at=96.0, exit_code=143, ranks=(rank(2, signal="KILL", at=96.0),))
+    lost = replace(OVER, exit_code=None, ranks=(rank(1),))
+    before = inquiry(runs(victim(0), running(1), running(2)), logs, addresses=ADDRESSES).first()
+    after = inquiry(runs(victim(0), lost, ended_by_us), logs, addresses=ADDRESSES, until=95.0).first()
+    assert after == before and before.rank == 2
+
+
+def test_who_may_be_missed_gets_a_little_time_to_end_by_itself() -> None:
+    def awaited(second: RunFiles, third: RunFiles, logs: dict[int, str], now: float = 92.0) -> list[int]:
+        seen = inquiry(runs(victim(0), second, third), logs, addresses=ADDRESSES)
+        return [one.rank for one in seen.awaited(now)]
+
+    lost = {0: PEER_LOST, 1: PEER_LOST}
+    assert awaited(running(1), running(2), lost) == [1, 2]
+    assert awaited(victim(1), running(2), lost) == [2]
+    assert awaited(running(1), running(2), {0: lost_to("10.0.0.3")}) == [2]
+    assert awaited(victim(1), replace(UP, ranks=(rank(2),)), lost) == [2], "its exit code may be on its way"
+    assert awaited(victim(1), running(2), lost, now=90.0 + LATE_LEAVER_PATIENCE) == []
+    assert awaited(victim(1), running(2), {**lost, 2: OWN}) == [2], "its log tells, and it may be saving something yet"
+    assert awaited(running(1), ended(2, 1), {**lost, 2: OWN}) == [], "another one failed by itself"
+    assert awaited(running(1), ended(2, 0, at=89.0), lost) == [], "another one left before"
+    assert awaited(victim(1), victim(2), {**lost, 2: PEER_LOST}) == []
+    assert awaited(running(1), running(2), {0: OWN}) == []
+
+
+def test_addresses_that_several_nodes_share_tell_none() -> None:
+    def share(number: int, address: str, train: str | None = None) -> NodeShare:
+        config = NodeConfig(name=NODES[number], address=address, train_address=train)
+        return NodeShare(node=NODES[number], node_rank=number, first_rank=number, nproc=1, config=config)
+
+    shares = (share(0, "127.0.0.1"), share(1, "10.0.0.2", "10.1.0.2"), share(2, "10.0.0.2", "10.1.0.3"))
+    found = node_addresses(Placement(shares=shares, master_addr="10.1.0.1"))
+    assert found == {"10.1.0.1": "gpu-master", "10.1.0.2": "gpu1", "10.1.0.3": "gpu2"}
+
+
+@pytest.mark.parametrize("offset", [-0.002, 0.0, 0.002])
+def test_ends_on_two_nodes_closer_than_clocks_can_tell_count_as_one_moment(offset: float) -> None:
+    seen = runs(running(0), ended(1, 7, at=90.001), ended(2, 7, at=90.0))
+    assert failure(seen, offsets={"gpu2": offset}).rank == 1
+    apart = runs(running(0), ended(1, 7, at=90.2), ended(2, 7, at=90.0))
+    assert failure(apart, offsets={"gpu2": offset}).rank == 2
+    early = runs(victim(0), ended(1, 0, at=90.001), running(2))
+    assert failure(early, {0: PEER_LOST}, offsets={"gpu1": offset}).message.startswith("ended with exit code 0 while")
+
+
+def test_ends_on_one_node_count_exactly() -> None:
+    shares = (NodeShare(node="gpu1", node_rank=0, first_rank=0, nproc=2),)
+    both = job().model_copy(update={"placement": Placement(shares=shares), "ranks": ()})
+    seen = {"gpu1": replace(OVER, ranks=(rank(0, 7, at=90.001), rank(1, 7, at=90.0)))}
+    assert Inquiry(assess(both, seen).ranks, seen, {}, lambda _: "", lambda _: "").first().rank == 1

@@ -32,4 +32,4 @@ exec "$python" -S "$run_dir/reaper.py" "$run_dir" \
 '
 )
 code=$? # of a reaper that could not start, or was killed: else it has left torchrun's own
-cd "$run_dir" && { [ -s exit ] || { echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit; }; }
+cd "$run_dir" && { [ -s exit ] || { echo "$code $(date +%s) reaper" 1<> exit.room && mv exit.room exit; }; }

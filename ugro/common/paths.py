@@ -31,7 +31,7 @@ class RunPaths:
         """`launch.sh`, `claim/`, `pid`, `log`, `exit`, `rank-<rank>.{log,pid,exit,error,limit,oom}` of this attempt.
 
         `time-limit` has the seconds that its ranks may run, where there is a limit. `reaper.pid`, `adopted` and `gone`
-        are those of `reaper.py`.
+        are those of `reaper.py`. `exit.room` and the like are room on the disk for files that are still to come.
 
         `checkpoint-request` is there from when a checkpoint is asked for until the script takes it.
         """

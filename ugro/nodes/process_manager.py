@@ -179,7 +179,7 @@ exec "$python" -S "$run_dir/reaper.py" "$run_dir" \\
     "$run_dir/rank.py" "$run_dir" {shlex.join(launch.command)}{resume}
 )
 code=$? # of a reaper that could not start, or was killed: else it has left torchrun's own
-cd "$run_dir" && {{ [ -s exit ] || {{ echo "$code $(date +%s)" > exit.tmp && mv exit.tmp exit; }}; }}
+cd "$run_dir" && {{ [ -s exit ] || {{ echo "$code $(date +%s) reaper" 1<> exit.room && mv exit.room exit; }}; }}
 """
 
 
@@ -318,13 +318,15 @@ class Stopped:
     proved: bool = False
 
 
-async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float) -> Stopped:
+async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float, *, began: bool = False) -> Stopped:
     """End every process of a run: SIGTERM, `grace` seconds of patience, SIGKILL.
+
+    `began` says that it was seen there: where nothing tells of it any more, that does not prove that it never started.
 
     Raises:
         NodeError: the node cannot be reached; what happened there is unknown.
     """
-    args = (paths.run_dir, run_token(uid, paths), f"{grace:.0f}")
+    args = (paths.run_dir, run_token(uid, paths), f"{grace:.0f}", *(["began"] if began else []))
     outcome = await transport.run(load("stop.sh"), args, timeout=grace + 20)
     _require(transport, outcome, "its processes could not be ended")
     match = re.search(r"^left((?: [0-9]{1,10})*)$", outcome.text, re.MULTILINE)

@@ -71,7 +71,8 @@ class RunFiles:
     """What a run's folder says: nothing at all (`claimed` False) when the run never started there.
 
     `exit_code` is torchrun's, as a shell tells it (128 + N for a signal N); `exit_at` is in whole seconds of the node's
-    clock. `time_limit` is what its ranks keep, in seconds: None where they keep none, or one that nobody can change.
+    clock; `reaper_died` tells that both are those of `reaper.py`, which ended before torchrun did.
+    `time_limit` is what its ranks keep, in seconds: None where they keep none, or one that nobody can change.
     """
 
     node_time: float
@@ -81,6 +82,7 @@ class RunFiles:
     rebooted: bool = False
     exit_code: int | None = None
     exit_at: float | None = None
+    reaper_died: bool = False
     time_limit: float | None = None
     ranks: tuple[RankFiles, ...] = ()
 
@@ -170,6 +172,7 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
         rebooted=len(runner) > 1 and runner[1] != boot,
         exit_code=_number(fields.get("exit", [])),
         exit_at=_seconds([*fields.get("exit", []), "", ""][1]),
+        reaper_died=fields.get("exit", [])[2:] == ["reaper"],
         time_limit=_seconds([*fields.get("time", []), ""][0]),
         ranks=tuple(ranks),
     )

@@ -235,6 +235,10 @@ class Job(Record):
         first = self.first_failure.rank if self.first_failure else None
         return sum(bool(rank.exit_code or rank.signal) for rank in self.ranks if rank.rank != first)
 
+    def began_on(self, node: str) -> bool:
+        """Whether this attempt is known to have started there: all its nodes said so, or a rank was seen."""
+        return self.started_at is not None or any(rank.node == node and rank.pid is not None for rank in self.ranks)
+
     @property
     def latest(self) -> Attempt:
         """Its latest attempt, as the record of the next one would have it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,9 @@ from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuSample
 from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
-from ugro.common.text import count, duration, moment
+from ugro.common.text import count, duration, moment, some
 from ugro.control_plane.controller.observer import Observer
-from ugro.control_plane.failure_handler.blame import first_failure
+from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.failure_handler.watchdog import rendezvous
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_logs import JobLogs
@@ -201,24 +202,41 @@ class JobSteps:
 
     async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
         await self.logs_of(job).bring_ends()
+        if waits := self.waits_for_leavers(job, found, seen):
+            if (job.state, job.reason) != (JobState.RUNNING, waits):
+                self._store.save(running(job, waits), "ranks", waits)
+            return
         failure = self.first_failure(job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
             failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
         reason = failure_in_words(failure)
-        job = job.model_copy(update={"first_failure": failure, "reason": reason})
+        ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
+        job = job.model_copy(update={"first_failure": failure, "reason": reason, "ranks": ranks})
         job = self._store.save(job, "failing", reason)
         await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
 
+    def waits_for_leavers(self, job: Job, found: Assessment, seen: Observation) -> str:
+        """Which ranks may end by themselves before the job is ended, as whom the others miss; empty if none may."""
+        awaited = self._inquiry(job, found, seen).awaited(seen.at)
+        names = some([f"rank {rank.rank} on {rank.node}" for rank in awaited])
+        who = f"up to {LATE_LEAVER_PATIENCE:.0f} s for {names} to end, which may be missed"
+        return f"{found.reason}; {who}" if awaited else ""
+
     def first_failure(self, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         """Who failed first, by the nodes' files and the logs that are here."""
+        return self._inquiry(job, found, seen).first()
+
+    def _inquiry(self, job: Job, found: Assessment, seen: Observation, until: float = math.inf) -> Inquiry:
         folder = self._store.files(job.id).logs(job.attempt)
         node_ranks = {node: rank for rank, node in enumerate(job.nodes)}
-        return first_failure(
+        return Inquiry(
             found.ranks,
             seen.runs[job.id],
             seen.clock_offsets,
             lambda rank: rank_log(folder, rank),
             lambda node: node_log(folder, node_ranks[node]),
+            node_addresses(job.placement) if job.placement else {},
+            until,
         )
 
     def logs_of(self, job: Job) -> JobLogs:
@@ -253,8 +271,10 @@ class JobSteps:
         await self.logs_of(job).bring_all(LOGS_WITHIN)
         seen, holders = await self._see_gpus_free(job)
         found = tracker.assess(job, seen.runs[job.id])
-        if job.first_failure and job.first_failure.cause == "unknown":  # a node may have kept its logs from us till now
-            job = job.model_copy(update={"first_failure": self._better_known(job.first_failure, job, found, seen)})
+        if (first := job.first_failure) and (
+            first.cause == "unknown" or is_symptom(first)
+        ):  # now all the logs are here
+            job = job.model_copy(update={"first_failure": self._better_known(first, job, found, seen)})
         failure = [failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
         ranks = tracker.without_word_of(given_up, found.ranks)
         changed = {
@@ -272,9 +292,11 @@ class JobSteps:
         self.end(job, state, "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes]))
 
     def _better_known(self, failure: FirstFailure, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
-        """The same failure by all the logs there are. Whom we ended meanwhile cannot have been the first."""
-        now = self.first_failure(job, found, seen)
-        return now if (now.rank, now.node) == (failure.rank, failure.node) else failure
+        """The same failure by all the logs there are. Whom we ended meanwhile counts as if it were still there."""
+        began = [event.at for event in self._store.events(job.id) if event.kind == "failing"]
+        now = self._inquiry(job, found, seen, began[-1] if began else math.inf).first()
+        same = (now.rank, now.node) == (failure.rank, failure.node)
+        return now if same or (began and now.cause != "unknown") else failure
 
     async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
         """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.

@@ -294,8 +294,11 @@ class Controller:
         if found.phase == Phase.FAILED:
             with self._store.optional():  # on a full disk the copies that are there have to do
                 await self.logs_of(job).bring_ends(within)
+            if waits := self._steps.waits_for_leavers(job, found, seen):
+                return running(job, waits)
             failure = self._steps.first_failure(job, found, seen)
-            changed |= {"first_failure": failure, "reason": failure_in_words(failure)}
+            ranks = tracker.lost_first(found.ranks, runs, failure.rank)
+            changed |= {"first_failure": failure, "reason": failure_in_words(failure), "ranks": ranks}
         return job.model_copy(update=changed)
 
     async def _step(self, job: Job, seen: Observation) -> None:

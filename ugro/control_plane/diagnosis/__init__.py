@@ -6,7 +6,7 @@ from ugro.control_plane.diagnosis.finding import Finding
 from ugro.control_plane.diagnosis.reading import Reader
 from ugro.control_plane.diagnosis.verdict import explain
 
-__all__ = ["Finding", "Reader", "diagnose", "explain"]
+__all__ = ["Finding", "Reader", "diagnose", "diagnose_so_far", "explain"]
 
 # SIGTERM is how torchrun and UGRO end the ranks that were still well.
 _TOLD_TO_END = ("TERM", "INT", "HUP")
@@ -26,3 +26,10 @@ def diagnose(log: str, exit_code: int | None, signal: str | None) -> Finding:
         last = reader.evidence.last_words
         return Finding("unknown", f"{ended}, last words: {last}" if last else ended)
     return found
+
+
+def diagnose_so_far(log: str) -> Finding | None:
+    """The failure that the end of a log speaks for, of a rank that may still run; None if it speaks for none."""
+    reader = Reader()
+    reader.read([log.encode("utf-8", "replace")], one_process=True)
+    return explain(reader.evidence)

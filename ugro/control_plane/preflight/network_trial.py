@@ -19,7 +19,7 @@ from ugro.common.errors import NodeError, NodeRefused
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import CodeVersion, Job, NodeShare, Placement
 from ugro.common.paths import RunPaths, run_paths
-from ugro.control_plane.failure_handler.blame import first_failure
+from ugro.control_plane.failure_handler.blame import Inquiry
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
 from ugro.control_plane.preflight import Finding
 from ugro.control_plane.preflight.findings import problem, warning
@@ -187,13 +187,13 @@ class _Trial:
             node: node_log(folder, number) + rank_log(folder, number) for number, node in enumerate(self._job.nodes)
         }
         if phase == Phase.FAILED:
-            first = first_failure(
+            first = Inquiry(
                 self._job.ranks,
                 self._runs,
                 {},
                 lambda rank: rank_log(folder, rank),
                 lambda node: node_log(folder, self._job.nodes.index(node)),
-            )
+            ).first()
             words = last_words({first.node: logs[first.node]})
             hint = "\n".join([FIREWALL, *words] if first.cause == "rendezvous_timeout" else words)
             yield problem("network", f"the trial failed on {first.node}: {first.message}", hint).about(first.node)

@@ -185,7 +185,9 @@ class Launcher:
 
         async def one(transport: Transport) -> Stopped:
             paths = run_paths(self.inventory, job, transport.name)
-            return await process_manager.stop(transport, paths, job.uid, grace) if paths else Stopped((), ())
+            if not paths:
+                return Stopped((), ())
+            return await process_manager.stop(transport, paths, job.uid, grace, began=job.began_on(transport.name))
 
         known = self._known(job, nodes)
         ending = Ending([f"{node} is not in the inventory any more" for node in nodes if node not in known])

@@ -167,6 +167,17 @@ def without_word_of(given_up: Collection[str], ranks: tuple[Rank, ...]) -> tuple
     )
 
 
+def lost_first(ranks: tuple[Rank, ...], runs: Runs, first: int | None) -> tuple[Rank, ...]:
+    """The ranks, with the one that failed first counted as lost where its process is gone and left no exit code."""
+    gone = {
+        files.rank
+        for run in runs.values()
+        for files in (run.ranks if isinstance(run, RunFiles) else ())
+        if files.rank == first and not (files.alive or files.ended)
+    }
+    return tuple(rank.model_copy(update={"state": RankState.LOST}) if rank.rank in gone else rank for rank in ranks)
+
+
 def end_of_ranks(ranks: Iterable[Rank], clock_offsets: Mapping[str, float]) -> float | None:
     """When the last rank ended, in the master's clock; None when none left a time."""
     return max(

@@ -31,6 +31,9 @@ ERROR_LIMIT = 1024 * 1024
 LIMIT_LOOK = 5.0
 """Seconds between two looks whether the time limit was extended; at the limit itself there is one more."""
 
+ROOM = 64
+"""Bytes that are enough for a pid or an exit code with its time."""
+
 NEARLY_FULL = 0.1
 """The part of the memory that was free at most where a userspace killer (earlyoom, systemd-oomd) may have struck."""
 
@@ -41,11 +44,18 @@ LIMITS = ("memory.max", "memory.limit_in_bytes")
 """The files of a cgroup's limit, of version 2 and 1."""
 
 
+def reserve(path: str) -> None:
+    """Make room for what `leave` is to write, which then gets there on a disk that is full by that time as well."""
+    with open(path + ".room", "w") as file:
+        file.write(" " * ROOM)
+
+
 def leave(path: str, text: str) -> None:
-    """Write a file whole or not at all."""
-    with open(path + ".tmp", "w") as file:
+    """Write a file whole or not at all, in the room that was reserved for it, if any was."""
+    with open(os.open(path + ".room", os.O_WRONLY | os.O_CREAT, 0o666), "w") as file:  # not truncated before
         file.write(text + "\n")
-    os.replace(path + ".tmp", path)
+        file.truncate()
+    os.replace(path + ".room", path)
 
 
 def start_time(pid: int) -> str:
@@ -247,6 +257,16 @@ def started_as(command: list[str]) -> list[str]:
     return command[1:] if command[0] == "--no-python" else [sys.executable, "-u", *command]
 
 
+def leave_evidence(base: str, pid: int, status: int, out_of_memory: OutOfMemory) -> None:
+    """Leave what tells more of a bad end than its exit code."""
+    if status == -signal.SIGKILL and (evidence := out_of_memory.evidence(pid)):
+        leave(base + ".oom", evidence)
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
+    if status and os.path.isfile(error_file):
+        with open(error_file, "rb") as source, open(base + ".error", "wb") as target:
+            target.write(source.read(ERROR_LIMIT))
+
+
 def main() -> None:
     run_dir, command = sys.argv[1], sys.argv[2:]
     base = os.path.join(run_dir, "rank-" + os.environ["RANK"])
@@ -258,6 +278,8 @@ def main() -> None:
     env = dict(os.environ, **shared_batch(), **resume)
     env.pop("UGRO_RESUME_EACH", None)
     out_of_memory = OutOfMemory()
+    reserve(base + ".pid")
+    reserve(base + ".exit")
     with open(base + ".log", "ab", buffering=0) as log:
         try:
             process = subprocess.Popen(
@@ -271,12 +293,8 @@ def main() -> None:
             sys.exit(status)
     leave(base + ".pid", f"{process.pid} {start_time(process.pid)}")
     status = process.wait() if limit is None else TimeLimit(process, base, limit, warning).wait()
-    if status == -signal.SIGKILL and (evidence := out_of_memory.evidence(process.pid)):
-        leave(base + ".oom", evidence)
-    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE", "")
-    if status and os.path.isfile(error_file):
-        with open(error_file, "rb") as source, open(base + ".error", "wb") as target:
-            target.write(source.read(ERROR_LIMIT))
+    with contextlib.suppress(OSError):  # on a full disk the exit code still gets its place
+        leave_evidence(base, process.pid, status, out_of_memory)
     ended = f"code {status}" if status >= 0 else f"signal {signal.Signals(-status).name[3:]}"
     leave(base + ".exit", f"{ended} {time.time():.3f}")
     end_like(status)

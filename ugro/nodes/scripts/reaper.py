@@ -19,6 +19,9 @@ import signal
 import sys
 import time
 
+ROOM = 64
+"""Bytes that are enough for an exit code with its time."""
+
 LOOK_SECONDS = 10.0
 """How often orphans are noted in `adopted`: the kernel does not tell of a new one."""
 
@@ -26,12 +29,22 @@ PR_SET_CHILD_SUBREAPER = 36
 """From linux/prctl.h; Linux 3.4 and later."""
 
 
+def reserve(path: str) -> None:
+    """Make room for what `leave` is to write, which then gets there on a disk that is full by that time as well."""
+    with contextlib.suppress(OSError), open(path + ".room", "w") as file:
+        file.write(" " * ROOM)
+
+
 def leave(path: str, text: str) -> None:
-    """Write a file whole or not at all; a full disk is no reason to leave the processes alone."""
+    """Write a file whole or not at all, in the room that was reserved for it, if any was.
+
+    A full disk is no reason to leave the processes alone.
+    """
     with contextlib.suppress(OSError):
-        with open(path + ".tmp", "w") as file:
+        with open(os.open(path + ".room", os.O_WRONLY | os.O_CREAT, 0o666), "w") as file:  # not truncated before
             file.write(text + "\n")
-        os.replace(path + ".tmp", path)
+            file.truncate()
+        os.replace(path + ".room", path)
 
 
 def identity(pid: int) -> str:
@@ -84,6 +97,8 @@ def start(command: list[str]) -> int:
 def main() -> None:
     run_dir, command = sys.argv[1], sys.argv[2:]
     adopts = become_subreaper()
+    reserve(run_dir + "/exit")
+    reserve(run_dir + "/gone")
     agent = start(command)
     leave(run_dir + "/reaper.pid", f"{identity(os.getpid())} {identity(agent)}")
     code, noted = 0, ""

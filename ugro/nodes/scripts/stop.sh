@@ -1,9 +1,10 @@
-# usage: RUN_DIR RUN GRACE_SECONDS|look
+# usage: RUN_DIR RUN GRACE_SECONDS|look [began]
 # Ends every process of a run: SIGTERM, up to GRACE_SECONDS of patience, SIGKILL. Prints `left PID…`, and before that
 # `found PID WORDS` of each one that was there, outside of torchrun's own tree and no child of another. `look` only tells.
 # Members carry UGRO_RUN in their environment, or are recorded (with their start times), or descend from a member, or
 # share a session with one. Below reaper.py are all that ever descended from it; if that was killed, one may be missed
 # that wiped its environment, in a session of its own, since `adopted` was written. `proved` comes last if none can be.
+# `began` says that the run is known to have started: a folder without its files proves nothing then.
 dir=$1; case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
 read -r boot < /proc/sys/kernel/random/boot_id
 at_boot=; [ ! -s "$dir/pid" ] || read -r runner started at_boot < "$dir/pid"
@@ -80,7 +81,7 @@ gone_within $(($3 * 10)) || {
 left=$(members | while read -r pid role place; do echo "$pid"; done)
 echo left $left
 [ -n "$left" ] && exit
-# The reaper saw the last of them end; or nothing was ever started; or the machine has been down since.
-if [ -e "$dir/gone" ] || [ ! -e "$dir/claim" ] || { [ -n "$at_boot" ] && [ "$at_boot" != "$boot" ]; }; then
+# The reaper saw the last of them end; or nothing was ever started, as far as anybody knows; or the machine has been down since.
+if [ -e "$dir/gone" ] || { [ ! -e "$dir/claim" ] && [ "$4" != began ]; } || { [ -n "$at_boot" ] && [ "$at_boot" != "$boot" ]; }; then
     echo proved
 fi
