@@ -529,9 +529,7 @@ def test_gc_shows_what_goes_and_does_it_when_told(ugro: Ugro, home: Path) -> Non
     shown = ugro("gc", "--keep", "1")
     assert shown.return_value == 0, shown.exception
     assert f"{plain.id}  logs 0 KiB, code 0 KiB, here 1 MiB\n" in shown.stdout
-    assert (
-        f"{saved.id}  logs 0 KiB; its code and node folders stay: it has complete checkpoints (step 20" in shown.stdout
-    )
+    assert f"{saved.id}  logs 0 KiB; its code and node folders stay: it has checkpoints (step 20" in shown.stdout
     assert "1 MiB on here would go: ugro gc --older-than 30d --keep 1 --delete" in shown.stdout
     assert last.id not in shown.stdout
     told = json.loads(ugro("gc", "--keep", "1", "--json").stdout)
@@ -549,6 +547,18 @@ def test_gc_shows_what_goes_and_does_it_when_told(ugro: Ugro, home: Path) -> Non
         raise ugro("resume", saved.id, "--yes").exception or AssertionError
 
 
+def test_what_is_torn_goes_only_with_consent_too(ugro: Ugro, home: Path) -> None:
+    torn, last = placed(home, checkpoint=True), placed(home)
+    saved = home / ".ugro/jobs" / torn.id / "code/checkpoint-20.pt"
+    saved.write_bytes(saved.read_bytes()[:-5])
+    shown = ugro("gc", "--keep", "1", "--delete").stdout
+    assert f"{torn.id}  logs 0 KiB; its code and node folders stay: it has checkpoints (step 20" in shown
+    assert "on here (checkpoint-20.pt was cut short" in shown and last.id not in shown
+    refused = ugro("rm", torn.id, "--yes")
+    assert isinstance(refused.exception, InputError) and "it has checkpoints" in refused.exception.message
+    assert saved.exists()
+
+
 def test_rm_asks_and_names_what_could_be_resumed(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, saved = placed(home), placed(home, checkpoint=True)
     for words in ((), ("--json",)):
@@ -560,8 +570,8 @@ def test_rm_asks_and_names_what_could_be_resumed(ugro: Ugro, home: Path, monkeyp
     assert f"{plain.id} was removed" in done.stdout and "on here" in done.stderr
     refused = ugro("rm", saved.id, "--yes")
     assert isinstance(refused.exception, InputError)
-    assert "complete checkpoints; nothing was removed" in refused.exception.message
-    assert "complete checkpoints: step 20" in refused.stderr
+    assert "it has checkpoints; nothing was removed" in refused.exception.message
+    assert "checkpoints: step 20" in refused.stderr
     assert (home / ".ugro/jobs" / saved.id / "code/checkpoint-20.pt").exists()
     monkeypatch.setattr("ugro.cli.remove.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert isinstance(ugro("rm", saved.id, typed="y\nn\n").exception, Declined)

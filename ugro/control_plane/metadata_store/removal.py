@@ -1,7 +1,8 @@
 """What ended jobs left on the master and on nodes: how much it is, what of it can go, and its removal.
 
-Whatever a job could be resumed from goes only with consent: its complete checkpoints, with the code that reads them.
-Where it is not known whether there are any, because a node is unreachable, that counts as if there were.
+Whatever looks like a checkpoint goes only with consent, with the code that reads it: also one that cannot be shown to
+be whole, which may still be all that is left of days of work. Where it is not known whether there are any, because a
+node is unreachable, that counts as if there were.
 
 Nothing here holds the store's lock over work on nodes (docs/adr/0001). Each job's removal may be cut short at any point
 and repeated: node folders keep their mark to the end, and what is still owed by unreachable nodes is noted first.
@@ -44,7 +45,7 @@ SEARCH_WITHIN = 120.0
 class Kept(StrEnum):
     """Why something of a job stays."""
 
-    CHECKPOINTS = "it has complete checkpoints"
+    CHECKPOINTS = "it has checkpoints"
     UNSEEN = "it is not known whether it has checkpoints"
     SILENT = "a node that it ran on is unreachable"
     UNDECIDED = "it is still to be decided whether it is tried again"
@@ -65,8 +66,8 @@ class Part:
 class Use:
     """What a job takes up. Bytes are those of files; of snapshots (`has_code`), what no other job's shares.
 
-    `checkpoints` are the complete ones, wherever they are. `unseen` says what was not searched; `silent` are the nodes
-    it ran on that could not be asked, `copies` the labels of checkpoints that the master has.
+    `checkpoints` are all of them, whole or not, wherever they are. `unseen` says what was not searched; `silent` are
+    the nodes it ran on that could not be asked, `copies` the labels of checkpoints that the master has.
     """
 
     job: Job
@@ -82,7 +83,7 @@ class Use:
 
     @property
     def resumable(self) -> Kept | None:
-        """Why it has to be taken for one that can be resumed from where it was; None: it cannot."""
+        """Why it has to be taken for one that somebody may go on from; None: nobody can."""
         if self.checkpoints:
             return Kept.CHECKPOINTS
         return Kept.UNSEEN if self.unseen else None
@@ -245,8 +246,8 @@ def _parts(job: Job, said: Sequence[tuple[NodeConfig, Footprint]]) -> tuple[Part
 async def _checkpoints(
     store: MetadataStore, inventory: Inventory, pool: Pool, job: Job, nodes: Mapping[str, NodeConfig]
 ) -> tuple[tuple[Checkpoint, ...], tuple[str, ...], frozenset[str]]:
-    """The complete checkpoints of a job on these nodes and on the master, what was not searched, and which copies the
-    master has.
+    """The checkpoints of a job on these nodes and on the master, what was not searched, and which copies the master
+    has.
     """
     if not nodes and not store.files(job.id).checkpoints.exists():
         return (), (), frozenset()
@@ -256,8 +257,7 @@ async def _checkpoints(
         return (), (error.message,), frozenset()
     checkpoints = CheckpointStore(store, inventory.model_copy(update={"nodes": nodes}), pool)
     listing = await checkpoints.find(job, spec, {}, SEARCH_WITHIN)
-    complete = tuple(one for one in listing.checkpoints if one.problem is None)
-    return complete, tuple(listing.unseen(job)), frozenset(checkpoints.kept(job))
+    return tuple(listing.checkpoints), tuple(listing.unseen(job)), frozenset(checkpoints.kept(job))
 
 
 # --- doing ------------------------------------------------------------------------------------------------------------

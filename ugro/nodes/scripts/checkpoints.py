@@ -60,9 +60,12 @@ PARALLEL_KEYS = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
 OPTIMIZER = re.compile(rb"optim|exp_avg|momentum_buffer|param_groups", re.IGNORECASE)
 """What a pickle, or the header of safetensors, has in it where the state of an optimizer is."""
 SHARD = re.compile(r"^__\d+_\d+\.distcp$")
-RANK = re.compile(r"(?<![a-z])rank[-_=]?\d+", re.IGNORECASE)
 DEEPSPEED = re.compile(r"^(?:bf16_|fp16_)?(?:zero_pp_rank_\d+_)?mp_rank_\d+\w*_states\.pt$")
 MODEL_RANK = re.compile(r"^mp_rank_\d+")
+TRAINER = ("trainer_state.json", "training_args.bin")
+"""What Hugging Face's Trainer alone leaves in a checkpoint; others (accelerate, diffusers) name their folders alike."""
+RANDOM_STATE = re.compile(r"^rng_state_\d+\.pth$")
+"""All that the Trainer leaves at the top of a checkpoint's folder on the nodes of other ranks."""
 STATES = (".metadata", "trainer_state.json")
 """Small files that are as much of a checkpoint as its weights."""
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -148,6 +151,16 @@ def trainer(folder: str, files: list[str]) -> dict[str, Any]:
     except Torn as torn:
         found["problem"] = str(torn)
     return found
+
+
+def is_trainers(folder: str, names: set[str]) -> bool:
+    """Whether a checkpoint-N is the Trainer's: by its own marks, or, where a save got to none of them, by those of one
+    that lies beside it."""
+    own = [name for name in names if name.endswith(WEIGHTS)]
+    if any(name in TRAINER for name in names) or (own and all(RANDOM_STATE.match(name) for name in own)):
+        return True
+    beside = glob.iglob(os.path.join(glob.escape(os.path.dirname(folder)), "checkpoint-*", TRAINER[0]))
+    return bool(own) and any(True for _ in beside)
 
 
 def trainer_state(folder: str, files: list[str]) -> None:
@@ -393,9 +406,7 @@ class Search:
         name = os.path.basename(folder)
         if self.pattern and not fnmatch.fnmatch(os.path.relpath(folder, root), self.pattern):
             return None
-        if re.match(r"^checkpoint-\d+$", name) and (
-            "trainer_state.json" in names or any(name.endswith(WEIGHTS) and not RANK.search(name) for name in names)
-        ):
+        if re.match(r"^checkpoint-\d+$", name) and is_trainers(folder, names):
             return "transformers", trainer
         if ".metadata" in names or any(SHARD.match(name) for name in names):
             return "distributed", distributed
