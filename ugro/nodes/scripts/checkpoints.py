@@ -47,13 +47,23 @@ SKIPPED = {".git", "__pycache__", "node_modules", "site-packages", ".venv", "ven
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".distcp")
 FOLDER = re.compile(r"^(?:checkpoint|ckpt|step|iter|epoch|global_step)[-_=]?\d+$")
 FILE = re.compile(r"checkpoint|ckpt|snapshot|last|best|latest|epoch|step|iter|model|rank|optim|\d", re.IGNORECASE)
+MOMENT = (
+    r"(?:19|20)\d\d(?P<mark>[-_]?)(?:0[1-9]|1[0-2])(?P=mark)(?:0[1-9]|[12]\d|3[01])(?:\d{4}|\d{6})?(?!\d)"
+    r"|(?:0?[1-9]|[12]\d|3[01])[-_](?:0?[1-9]|1[0-2])[-_]20\d\d(?!\d)"
+    r"|1\d{9}(?:\d{3})?(?!\d)"
+)
+"""A date, or seconds or milliseconds since the epoch: when something was saved, and no step."""
 STEP = re.compile(
-    r"(?<![a-z])(?:(?:global[-_]?)?steps?|iter(?:ation)?s?|updates?|checkpoint|ckpt|snapshot|(?<!\d)ba)[-_=]?(\d+)"
-    r"(?![\d.]*\d|[a-z])",
+    r"(?<![a-z])(?:(?:global[-_]?)?steps?|iter(?:ation)?s?|updates?|(?<!\d)ba)[-_=]?(?P<step>\d+)(?![\d.]*\d|[a-z])",
     re.IGNORECASE,
 )
 """A word, and the number that it makes a step; `0.93` and `10k` are none, and a checksum has no words."""
-EPOCH = re.compile(r"(?<![a-z\d])ep(?:och)?s?[-_=]?(\d+)(?![\d.]*\d|[a-z])", re.IGNORECASE)
+SAVED = re.compile(
+    rf"(?<![a-z])(?:checkpoint|ckpt|snapshot)[-_=]?(?!{MOMENT})(?P<step>\d+)(?![\d.]*\d|[a-z]|[-_]?of[-_]?\d)",
+    re.IGNORECASE,
+)
+"""The number behind one of these is a step where no word says so of another, and it is no moment and no part."""
+EPOCH = re.compile(r"(?<![a-z\d])ep(?:och)?s?[-_=]?(?P<step>\d+)(?![\d.]*\d|[a-z])", re.IGNORECASE)
 STEP_KEYS = ("global_step", "step", "iteration", "iter", "steps", "num_steps", "num_updates")
 EPOCH_KEYS = ("epoch", "current_epoch", "epochs_run", "epochs")
 PARALLEL_KEYS = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
@@ -316,11 +326,12 @@ def numbers(pickled: bytes) -> dict[str, int]:
 
 def step_of(path: str) -> int | None:
     """The step that a name tells: the last number that a word makes one."""
-    return named(STEP, path)
+    step = named(STEP, path)
+    return named(SAVED, path) if step is None else step
 
 
 def named(words: Any, path: str) -> int | None:
-    told = words.findall(os.path.basename(path))
+    told = [match["step"] for match in words.finditer(os.path.basename(path))]
     return int(told[-1]) if told and len(told[-1]) < 16 else None
 
 
@@ -452,7 +463,7 @@ def is_one(folder: str) -> bool:
     found, seen = False, 0
     for _, folders, names in os.walk(folder):
         own = [name for name in names if name.endswith(WEIGHTS)]
-        if any(STEP.search(name) for name in [*folders, *own]):
+        if any(step_of(name) is not None for name in [*folders, *own]):
             return False
         found, seen = found or bool(own), seen + len(folders) + len(names)
         if seen > ENTRIES:
