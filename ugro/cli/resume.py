@@ -194,7 +194,8 @@ def _chosen(job: Job, listing: Listing, step: int | None, yes: bool) -> Checkpoi
         unseen = listing.unseen(job)
         missed = f"; not searched: {some(list(map(printable, unseen)))}" if unseen else ""
         if step is not None or yes or not sys.stdin.isatty():
-            raise InputError(error.message + missed, error.hint) from None
+            hint = f"look again once it can be searched: ugro checkpoints {job.id}" if unseen else error.hint
+            raise InputError(error.message + missed, hint) from None
         click.echo(error.message + missed, err=True)
         if not confirm("Begin again, from the beginning?"):
             raise InputError("nothing was changed", error.hint) from None

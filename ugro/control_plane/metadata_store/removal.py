@@ -21,7 +21,7 @@ from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job, Summary
 from ugro.common.models.node import Owed
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, ran_at
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.metadata_store.retention import (
     bytes_below,
@@ -219,7 +219,12 @@ async def survey(store: MetadataStore, inventory: Inventory, pool: Pool, jobs: S
             said = {key: answers[key] for key in map(_key, where[job.id])}
             parts = _parts(job, [(configs[key], found) for key, found in said.items() if isinstance(found, Footprint)])
             mute = tuple(configs[key] for key, found in said.items() if isinstance(found, NodeError))
-            nodes = {config.name: config for config in where[job.id] if config not in mute}
+            dumb = {(config.name, config.address, config.user) for config in mute}
+            nodes = {
+                name: config
+                for name, config in ran_at(inventory, job).items()
+                if (config.name, config.address, config.user) not in dumb
+            }
             found, unseen, copies = await _checkpoints(store, inventory, pool, job, nodes)
             unseen += tuple(f"{config.name} is unreachable" for config in mute)
             return replace(use, parts=parts, checkpoints=found, unseen=unseen, silent=mute, copies=copies)
@@ -255,8 +260,8 @@ async def _checkpoints(
         spec = store.spec(job.id)
     except UgroError as error:
         return (), (error.message,), frozenset()
-    checkpoints = CheckpointStore(store, inventory.model_copy(update={"nodes": nodes}), pool)
-    listing = await checkpoints.find(job, spec, {}, SEARCH_WITHIN)
+    checkpoints = CheckpointStore(store, inventory, pool)
+    listing = await checkpoints.find(job, spec, {}, SEARCH_WITHIN, nodes)
     return tuple(listing.checkpoints), tuple(listing.unseen(job)), frozenset(checkpoints.kept(job))
 
 
