@@ -73,6 +73,8 @@ def test_chooses_by_age_and_keeps_the_last_ones() -> None:
         (replace(USE, parts=(replace(PART, found=replace(PART.found, running=True)),)), True,
          (True, False, Kept.RUNNING)),
         (Use(JOB, logs=5), False, (True, False, None)),
+        (replace(USE, parts=(replace(PART, found=replace(PART.found, links=("jobs/job-001",))),)), True,
+         (True, False, Kept.LINKED)),
         (Use(JOB), False, (False, False, None)),
         (Use(JOB, checkpoints=(SAVED,)), False, (False, False, None)),
     ],
@@ -165,15 +167,16 @@ async def test_follows_no_link(node: LocalTransport, jobs: Path, tmp_path: Path)
     shutil.rmtree(folder / "1/node-0")
     (folder / "1/node-0").symlink_to(outside)
     (folder / "notes").symlink_to(outside)
-    assert await remove_jobs(node, [("job-001", "u")]) == {"job-001": Removal.REST}
+    assert await remove_jobs(node, [("job-001", "u")]) == {"job-001": Removal.LINK}
     assert sorted(os.listdir(folder)) == ["1", "notes"], "what is not UGRO's stays"
     (jobs / "job-002").symlink_to(outside)
-    assert await remove_jobs(node, [("job-002", "u")]) == {"job-002": Removal.OTHER}
+    assert await remove_jobs(node, [("job-002", "u"), ("job-002", "v")]) == {"job-002": Removal.OTHER}
+    assert await remove_jobs(node, [("job-002", "u")]) == {"job-002": Removal.LINK}
     shutil.move(jobs, tmp_path / "elsewhere")
     plant(tmp_path / "elsewhere/job-003", {"uid": "u\n", "code/t.py": "x"})
     jobs.symlink_to(tmp_path / "elsewhere")
-    assert await remove_jobs(node, [("job-003", "u")]) == {"job-003": Removal.ABSENT}
-    assert (tmp_path / "elsewhere/job-003/code/t.py").exists()
+    assert await remove_jobs(node, [("job-003", "u")]) == {"job-003": Removal.GONE}, "its owner linked it to a disk"
+    assert not (tmp_path / "elsewhere/job-003").exists() and jobs.is_symlink()
     assert sorted(os.listdir(outside)) == ["code", "data", "uid"] and (outside / "data/keep").exists()
 
 

@@ -131,5 +131,7 @@ def _tell(job: Job, said: Said) -> None:
             click.echo(f"  {node}: {printable(answer.message)}; its folder goes once the node answers", err=True)
         elif answer == Removal.LEFT:
             click.echo(f"  {node}: part of its folder cannot be removed; see: ugro footprint --on {node}", err=True)
+        elif answer == Removal.LINK:
+            click.echo(f"  {node}: a folder of it is a link; what that leads to stays", err=True)
         elif answer == Removal.REST:
             click.echo(f"  {node}: files that are not UGRO's stay in its folder", err=True)

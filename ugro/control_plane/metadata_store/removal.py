@@ -51,6 +51,7 @@ class Kept(StrEnum):
     UNDECIDED = "it is still to be decided whether it is tried again"
     OWED = "a node did not say yet that nothing of it runs there"
     RUNNING = "processes of it are running"
+    LINKED = "a folder of it on a node is a link, which is not followed"
     CHANGED = "it was resumed, or another command is removing it"
 
 
@@ -128,6 +129,8 @@ def decide(use: Use, undecided: Collection[str], owing: Collection[str], with_ch
         kept = Kept.OWED
     elif use.running:
         kept = Kept.RUNNING
+    elif any(part.found.links for part in use.parts):  # what they lead to would be forgotten
+        kept = Kept.LINKED
     elif use.silent:  # its folder there would be forgotten
         kept = Kept.SILENT
     elif not with_checkpoints:
