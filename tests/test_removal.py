@@ -478,6 +478,16 @@ async def test_what_an_unreachable_node_owes_is_remembered_and_done_when_it_answ
     assert store.removals() == [] and not (jobs / job.id).exists()
 
 
+async def test_the_masters_own_record_is_no_file_of_others(home: Path, node: LocalTransport, jobs: Path) -> None:
+    store, inventory = MetadataStore(home / ".ugro"), Inventory(nodes={"here": NODE})
+    job = ended(store, placement=on(NODE))
+    await populate(node, jobs, job.id, job.uid)
+    async with Pool(inventory) as pool:
+        [use] = await surveyed(store, pool, inventory, job)
+        assert await removal.remove(store, pool, use) == {"here": Removal.GONE}
+    assert not (jobs / job.id).exists() and store.removals() == []
+
+
 async def test_a_removal_that_is_cut_short_on_a_node_is_remembered(
     home: Path, node: LocalTransport, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -322,6 +322,10 @@ async def remove(store: MetadataStore, pool: Pool, use: Use) -> dict[str, Remova
             store.forget_removals(owed.values())
             raise InputError(f"{job.id}: {Kept.RUNNING.value}; its record stays", "see which: ugro footprint")
         await asyncio.to_thread(store.forget, job)
+        # Where the master is a node, its record of the job was what stayed there.
+        rest = [owed[key].config for key, answer in answers.items() if answer == Removal.REST]
+        again = await _remove_parts(pool, job, rest)
+        answers |= {key: Removal.GONE for key, answer in again.items() if answer == Removal.ABSENT}
     return {owed[key].config.name: answer for key, answer in answers.items()}
 
 
