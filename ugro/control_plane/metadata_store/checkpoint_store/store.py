@@ -237,7 +237,8 @@ def _bare_copy(folder: Path) -> Checkpoint:
 
 
 def with_copies(job: Job, found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]) -> list[Checkpoint]:
-    """What the nodes have, by step, and this machine's copies of what is whole on none of them.
+    """What the nodes have, by step, and this machine's copies of what is whole on none of them: each in the place of
+    what they have of it.
 
     When a bare copy was saved is known if the job went on from it; else it was before the copy was made.
     """
@@ -252,7 +253,12 @@ def with_copies(job: Job, found: Sequence[Checkpoint], kept: Mapping[str, Checkp
         attempt = held.attempt or writer(runs, held.saved_at, ())
         other = of_other_branch(held, attempt, known)
         only_here.append(held.model_copy(update={"places": (), "split": False, "other_branch": other}))
-    return in_order([*found, *only_here])
+    held_here = {_identity(one) for one in only_here}
+    return in_order([*(one for one in found if one.problem is None or _identity(one) not in held_here), *only_here])
+
+
+def _identity(one: Checkpoint) -> tuple[str, str, str]:
+    return one.label, one.kind, one.name
 
 
 def outdated(kept: Sequence[Checkpoint], spec: JobSpec) -> list[Checkpoint]:
