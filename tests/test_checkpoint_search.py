@@ -77,6 +77,23 @@ def save(path: Path, content: Any = FULL) -> Path:
         ("checkpoint_epoch_3.pt", {"model": WEIGHTS, "epoch": 3, "global_step": 60}, 60, 3),
         ("ep1-ba20.pt", WEIGHTS, 20, 1),
         ("iter_0000020.pt", WEIGHTS, 20, None),
+        ("snapshot_20261127.pt", WEIGHTS, None, None),  # when it was saved is no step
+        ("snapshot_20261127.pt", FULL | {"global_step": 30}, 30, None),
+        ("snapshot_20261127-153000.pt", WEIGHTS, None, None),
+        ("ckpt_20261127153000.pt", WEIGHTS, None, None),
+        ("ckpt_2026-11-27.pt", WEIGHTS, None, None),
+        ("ckpt_27-11-2026.pt", WEIGHTS, None, None),
+        ("ckpt_2026_11_27_step_40.pt", WEIGHTS, 40, None),
+        ("checkpoint-1764268800.pt", WEIGHTS, None, None),
+        ("checkpoint-1764268800123.pt", WEIGHTS, None, None),
+        ("checkpoint-20260000.pt", WEIGHTS, 20260000, None),  # there is no such day
+        ("ckpt-2026.pt", WEIGHTS, 2026, None),
+        ("step100_ckpt2.pt", WEIGHTS, 100, None),
+        ("model_epoch3_step200_ckpt2.pt", WEIGHTS, 200, 3),
+        ("ckpt2_iter_300.pt", WEIGHTS, 300, None),
+        ("step-20261127.pt", WEIGHTS, 20261127, None),  # the word says so
+        ("checkpoint-2-of-3.pt", WEIGHTS, None, None),
+        ("ckpt_2_of_3_step_40.pt", WEIGHTS, 40, None),
         ("ckpt-40.pt", WEIGHTS, 40, None),
         ("model_steps_50.pt", WEIGHTS, 50, None),
         ("global_step60.pt", WEIGHTS, 60, None),
@@ -111,6 +128,13 @@ async def test_the_metadata_of_safetensors_may_tell_of_a_step(here: LocalTranspo
     assert {name: one.step for name, one in seen.items()} == {
         "last.safetensors": 70, "best.safetensors": None, "model.safetensors": None,
     }  # fmt: skip
+
+
+async def test_the_folder_tells_of_a_file_that_has_only_a_date(here: LocalTransport, tmp_path: Path) -> None:
+    save(tmp_path / "step-500" / "snapshot_20261127.pt")
+    save(tmp_path / "checkpoint-1764268800" / "model.pt", WEIGHTS)
+    seen = await found(here, tmp_path)
+    assert {name: one.step for name, one in seen.items()} == {"step-500": 500, "checkpoint-1764268800": None}
 
 
 async def test_a_folder_that_has_several_checkpoints_is_none(here: LocalTransport, tmp_path: Path) -> None:

@@ -127,6 +127,32 @@ async def test_what_the_trainer_leaves(here: LocalTransport, tmp_path: Path) -> 
     assert "model-00001-of-00002.safetensors is not there" in str(seen["checkpoint-500"].problem)
 
 
+async def test_a_folder_is_the_trainers_by_its_own_marks_alone(here: LocalTransport, tmp_path: Path) -> None:
+    """Diffusers, accelerate and people name their folders as the Trainer does, and leave no trainer_state.json."""
+
+    def save(folder: str, *names: str) -> Path:
+        (tmp_path / folder).mkdir(parents=True)
+        for name in names:
+            torch.save(STATE, tmp_path / folder / name)
+        return tmp_path / folder
+
+    safetensors(save("a/checkpoint-500", "optimizer.bin", "scheduler.bin") / "model.safetensors")
+    safetensors(save("b/checkpoint-70", "model.pt", "optimizer.pt") / "more.safetensors", missing=1)
+    save("c/checkpoint-70", "model.pt", "optimizer.pt")
+    save("d/checkpoint-10", "model.pt", "training_args.bin")
+    save("e/checkpoint-10", "rng_state_1.pth")  # of a rank whose node has no more of it
+    save("f/checkpoint-20", "model.pt")  # cut short before any mark
+    trainer_folder(tmp_path / "f/checkpoint-10", 10)
+    seen = await found(here, tmp_path)
+    kinds = {name: (one.kind, one.step, one.problem) for name, one in seen.items()}
+    assert kinds["a/checkpoint-500"] == ("folder", 500, None) and kinds["c/checkpoint-70"] == ("folder", 70, None)
+    assert kinds["b/checkpoint-70"][0] == "folder" and "more.safetensors has" in str(kinds["b/checkpoint-70"][2])
+    missing = ("transformers", "trainer_state.json is not there")
+    for name in ("d/checkpoint-10", "e/checkpoint-10", "f/checkpoint-20"):
+        assert (kinds[name][0], kinds[name][2]) == missing
+    assert not seen["a/checkpoint-500"].weights_only and kinds["f/checkpoint-10"] == ("transformers", 10, None)
+
+
 async def test_the_trainers_other_ranks_leave_parts_that_are_whole_or_nothing(
     here: LocalTransport, tmp_path: Path
 ) -> None:

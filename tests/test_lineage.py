@@ -68,6 +68,17 @@ FIRST = [sighting(10, 1110), sighting(20, 1220), sighting(30, 1330)]
 SECOND = [sighting(12, 2120), sighting(14, 2140)]
 
 
+def test_a_copy_stands_in_for_what_is_left_of_the_same_checkpoint() -> None:
+    """Of a split one whose other node does not answer there is one row: it is whole here."""
+    of = job(None)
+    whole = saved(20, 1).model_copy(update={"kind": "ranks", "name": "step-20/rank{rank}.pt"})
+    torn = whole.model_copy(update={"problem": "lacks the parts of rank 1 of 2 ranks", "saved_at": 1100.0})
+    other = torn.model_copy(update={"name": "best/rank{rank}.pt"})
+    assert with_copies(of, [torn], {whole.label: whole}) == [whole]
+    assert with_copies(of, [other], {whole.label: whole}) == [whole, other], "of another name it is another one"
+    assert with_copies(of, [torn], {}) == [torn]
+
+
 def test_what_the_latest_attempt_did_not_come_from_does_not_count() -> None:
     seen = listed(job(None, (10, 1)), [*FIRST, *SECOND])
     assert [(one.step, one.attempt, one.other_branch) for one in seen] == [

@@ -73,6 +73,8 @@ def test_chooses_by_age_and_keeps_the_last_ones() -> None:
         (replace(USE, parts=(replace(PART, found=replace(PART.found, running=True)),)), True,
          (True, False, Kept.RUNNING)),
         (Use(JOB, logs=5), False, (True, False, None)),
+        (replace(USE, parts=(replace(PART, found=replace(PART.found, links=("jobs/job-001",))),)), True,
+         (True, False, Kept.LINKED)),
         (Use(JOB), False, (False, False, None)),
         (Use(JOB, checkpoints=(SAVED,)), False, (False, False, None)),
     ],
@@ -165,15 +167,16 @@ async def test_follows_no_link(node: LocalTransport, jobs: Path, tmp_path: Path)
     shutil.rmtree(folder / "1/node-0")
     (folder / "1/node-0").symlink_to(outside)
     (folder / "notes").symlink_to(outside)
-    assert await remove_jobs(node, [("job-001", "u")]) == {"job-001": Removal.REST}
+    assert await remove_jobs(node, [("job-001", "u")]) == {"job-001": Removal.LINK}
     assert sorted(os.listdir(folder)) == ["1", "notes"], "what is not UGRO's stays"
     (jobs / "job-002").symlink_to(outside)
-    assert await remove_jobs(node, [("job-002", "u")]) == {"job-002": Removal.OTHER}
+    assert await remove_jobs(node, [("job-002", "u"), ("job-002", "v")]) == {"job-002": Removal.OTHER}
+    assert await remove_jobs(node, [("job-002", "u")]) == {"job-002": Removal.LINK}
     shutil.move(jobs, tmp_path / "elsewhere")
     plant(tmp_path / "elsewhere/job-003", {"uid": "u\n", "code/t.py": "x"})
     jobs.symlink_to(tmp_path / "elsewhere")
-    assert await remove_jobs(node, [("job-003", "u")]) == {"job-003": Removal.ABSENT}
-    assert (tmp_path / "elsewhere/job-003/code/t.py").exists()
+    assert await remove_jobs(node, [("job-003", "u")]) == {"job-003": Removal.GONE}, "its owner linked it to a disk"
+    assert not (tmp_path / "elsewhere/job-003").exists() and jobs.is_symlink()
     assert sorted(os.listdir(outside)) == ["code", "data", "uid"] and (outside / "data/keep").exists()
 
 
@@ -475,6 +478,16 @@ async def test_what_an_unreachable_node_owes_is_remembered_and_done_when_it_answ
     assert store.removals() == [] and not (jobs / job.id).exists()
 
 
+async def test_the_masters_own_record_is_no_file_of_others(home: Path, node: LocalTransport, jobs: Path) -> None:
+    store, inventory = MetadataStore(home / ".ugro"), Inventory(nodes={"here": NODE})
+    job = ended(store, placement=on(NODE))
+    await populate(node, jobs, job.id, job.uid)
+    async with Pool(inventory) as pool:
+        [use] = await surveyed(store, pool, inventory, job)
+        assert await removal.remove(store, pool, use) == {"here": Removal.GONE}
+    assert not (jobs / job.id).exists() and store.removals() == []
+
+
 async def test_a_removal_that_is_cut_short_on_a_node_is_remembered(
     home: Path, node: LocalTransport, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -529,9 +542,7 @@ def test_gc_shows_what_goes_and_does_it_when_told(ugro: Ugro, home: Path) -> Non
     shown = ugro("gc", "--keep", "1")
     assert shown.return_value == 0, shown.exception
     assert f"{plain.id}  logs 0 KiB, code 0 KiB, here 1 MiB\n" in shown.stdout
-    assert (
-        f"{saved.id}  logs 0 KiB; its code and node folders stay: it has complete checkpoints (step 20" in shown.stdout
-    )
+    assert f"{saved.id}  logs 0 KiB; its code and node folders stay: it has checkpoints (step 20" in shown.stdout
     assert "1 MiB on here would go: ugro gc --older-than 30d --keep 1 --delete" in shown.stdout
     assert last.id not in shown.stdout
     told = json.loads(ugro("gc", "--keep", "1", "--json").stdout)
@@ -556,6 +567,18 @@ def test_rm_of_several_goes_on_past_one_that_is_none(ugro: Ugro, home: Path) -> 
     assert f"{one.id} was removed" in done.stdout and f"{other.id} was removed" in done.stdout
 
 
+def test_what_is_torn_goes_only_with_consent_too(ugro: Ugro, home: Path) -> None:
+    torn, last = placed(home, checkpoint=True), placed(home)
+    saved = home / ".ugro/jobs" / torn.id / "code/checkpoint-20.pt"
+    saved.write_bytes(saved.read_bytes()[:-5])
+    shown = ugro("gc", "--keep", "1", "--delete").stdout
+    assert f"{torn.id}  logs 0 KiB; its code and node folders stay: it has checkpoints (step 20" in shown
+    assert "on here (checkpoint-20.pt was cut short" in shown and last.id not in shown
+    refused = ugro("rm", torn.id, "--yes")
+    assert isinstance(refused.exception, InputError) and "it has checkpoints" in refused.exception.message
+    assert saved.exists()
+
+
 def test_rm_asks_and_names_what_could_be_resumed(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, saved = placed(home), placed(home, checkpoint=True)
     for words in ((), ("--json",)):
@@ -567,8 +590,8 @@ def test_rm_asks_and_names_what_could_be_resumed(ugro: Ugro, home: Path, monkeyp
     assert f"{plain.id} was removed" in done.stdout and "on here" in done.stderr
     refused = ugro("rm", saved.id, "--yes")
     assert isinstance(refused.exception, InputError)
-    assert "complete checkpoints; nothing was removed" in refused.exception.message
-    assert "complete checkpoints: step 20" in refused.stderr
+    assert "it has checkpoints; nothing was removed" in refused.exception.message
+    assert "checkpoints: step 20" in refused.stderr
     assert (home / ".ugro/jobs" / saved.id / "code/checkpoint-20.pt").exists()
     monkeypatch.setattr("ugro.cli.remove.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert isinstance(ugro("rm", saved.id, typed="y\nn\n").exception, Declined)

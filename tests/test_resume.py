@@ -17,6 +17,7 @@ import pytest
 from code_folders import plant, tree
 from test_controller import Bed, Node
 
+from ugro.common.config import Inventory
 from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
 from ugro.common.models.checkpoint import Checkpoint, Place
@@ -25,8 +26,8 @@ from ugro.common.models.proposal import Change
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt, words_for
-from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, newest_whole
+from ugro.control_plane.metadata_store import MetadataStore, removal
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, Listing, newest_whole, ran_at
 from ugro.control_plane.metadata_store.checkpoint_store.store import outdated, roots
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted
 from ugro.control_plane.scheduler.meeting import Meeting, NoAnswer
@@ -138,6 +139,54 @@ async def test_a_silent_node_of_any_attempt_is_named_where_checkpoints_are_looke
     bed.nodes["a"].silent = True
     listing = await CheckpointStore(bed.store, bed.inventory, bed.pool).find(job, bed.store.spec(job.id), {})
     assert listing.unseen(job) == ["a did not say what it has"]
+
+
+async def listed(bed: Bed, job: Job, inventory: Inventory) -> tuple[CheckpointStore, Listing]:
+    """What is found with an inventory that was edited after the job ended."""
+    store = CheckpointStore(bed.store, inventory, bed.pool)
+    return store, await store.find(job, bed.store.spec(job.id), {})
+
+
+async def test_checkpoints_on_a_node_that_left_the_inventory_are_found_and_sent_from_there(bed: Bed) -> None:
+    job = await failed(bed, nodes=("a",))
+    bed.inventory = Inventory(nodes={"b": bed.inventory.nodes["b"]})
+    _, listing = await listed(bed, job, bed.inventory)
+    [one] = listing.checkpoints
+    assert (one.step, list(one.whole_at), listing.unseen(job)) == (70, ["a"], [])
+    async with bed.pool as pool:
+        survey = await removal.survey(bed.store, bed.inventory, pool, [job])
+    assert survey.uses[0].checkpoints == (one,), "those who remove see the same"
+    planned = next_attempt(job, bed.store.spec(job.id), SCRIPT, one, {}, "b")
+    bed.store.reopen(planned.job, planned.spec, "from the test")
+    await bed.until(job, JobState.SUCCEEDED)
+    assert said(bed, 0)[:2] == [str(bed.home / "b/jobs/job-001/resume-2/code/checkpoint-70.pt"), "True"]
+
+
+async def test_a_node_that_left_the_inventory_and_cannot_be_asked_is_named(bed: Bed) -> None:
+    job = await failed(bed, nodes=("a",))
+    rest = Inventory(nodes={"b": bed.inventory.nodes["b"]})
+    bed.nodes["a"].silent = True
+    _, listing = await listed(bed, job, rest)
+    assert (listing.checkpoints, listing.unseen(job)) == ([], ["a did not say what it has"])
+    share = job.placement.shares[0].model_copy(update={"config": None}) if job.placement else None
+    assert share
+    told = job.model_copy(update={"placement": Placement(shares=(share,))})  # as an earlier UGRO noted it
+    _, listing = await listed(bed, told, rest)
+    assert listing.unseen(told) == ["a: its folder (it is not in the inventory any more)"]
+
+
+async def test_an_entry_that_was_edited_means_another_place(bed: Bed) -> None:
+    job = await failed(bed, nodes=("a",))
+    a, b = bed.inventory.nodes.values()
+    moved = Inventory(nodes={"a": a.model_copy(update={"address": "127.0.0.9"}), "b": b})
+    store, listing = await listed(bed, job, moved)
+    [one] = listing.checkpoints
+    assert set(one.whole_at) == {"a", "a (127.0.0.1)"}, "here both addresses are those of one machine"
+    only_there = one.model_copy(update={"places": one.places[-1:]})
+    assert [place.node for place in only_there.places] == ["a (127.0.0.1)"]
+    assert (await store.bring(job, only_there) / "checkpoint-70.pt").exists()
+    python = Inventory(nodes={"a": a.model_copy(update={"max_temperature": 80}), "b": b})
+    assert list(ran_at(python, job).values()) == [python.nodes["a"]], "other details are as they are now"
 
 
 async def test_a_checkpoint_that_is_gone_when_it_is_needed_is_a_launch_that_failed(bed: Bed) -> None:

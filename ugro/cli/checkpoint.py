@@ -119,7 +119,7 @@ async def _ask(
     seen = await controller.observe([job], job.nodes)
     now = await controller.live(job, seen)
     _require_running(now)
-    before = await store.find(job, spec, seen.views)
+    before = await store.find(job, spec, seen.views, nodes=own.nodes)
     asked_at, began = time.time(), time.monotonic()
     request = _Request(pool, own, places, str(stamp(asked_at)))
     made: Checkpoint | None = None
@@ -131,7 +131,7 @@ async def _ask(
         heard = count(sum(rank.answer == "signalled" for _, rank in ranks), "rank")
         while True:
             now = await controller.live(job, await controller.observe([job], job.nodes))
-            listing = await store.find(job, spec, seen.views)
+            listing = await store.find(job, spec, seen.views, nodes=own.nodes)
             made = newest_since(since, before.checkpoints, listing.checkpoints, not before.silent)
             seconds = time.monotonic() - began
             if made or now.state.ended or seconds > patience:

@@ -79,6 +79,7 @@ def _lines(found: Footprint) -> list[str]:
         state = ", running" if job.running else ""
         pids = f", pid {' '.join(str(pid) for pid, _ in job.processes)}" if job.processes else ""
         lines.append(f"jobs/{_shown(job.id)}  {count(job.files, 'file')}, {_size(job.bytes)}{state}{pids}")
+    lines += [f"{_shown(name)}  a link: what it leads to is not looked at" for name in found.links]
     lines += [f"{_shown(name)}  {_size(count)}" for name, count in found.other]
     return lines + [f"process {pid}  {line}" for pid, line in found.processes]
 

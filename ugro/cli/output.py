@@ -187,10 +187,13 @@ def _attempt_in_short(attempt: Attempt) -> dict[str, Any]:
 
 
 def checkpoint_document(checkpoint: Checkpoint, kept: bool | None = None) -> dict[str, Any]:
-    """The stable JSON form of a checkpoint; `kept`: whether a copy of it is on this machine, if that was looked for."""
+    """The stable JSON form of a checkpoint; `kept`: whether its label is on this machine, if that was looked for.
+
+    What is torn has no copy: only what is whole is brought here.
+    """
     record = checkpoint.model_dump(mode="json")
     record |= {"saved_at": stamp(checkpoint.saved_at), "whole": checkpoint.problem is None}
-    return record if kept is None else record | {"on_master": kept}
+    return record if kept is None else record | {"on_master": kept and checkpoint.problem is None}
 
 
 def event_document(event: Event) -> dict[str, Any]:

@@ -28,7 +28,7 @@ Said = dict[str, Removal | NodeError]
 @command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_job)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--with-checkpoints", is_flag=True, help="Also jobs that have complete checkpoints, or may have some.")
+@click.option("--with-checkpoints", is_flag=True, help="Also jobs that have checkpoints, or may have some.")
 @json_option
 def rm(app: App, jobs: tuple[str, ...], yes: bool, with_checkpoints: bool, as_json: bool) -> int:
     """Remove ended jobs (ids or names) wholly: record, logs, code, copies of checkpoints, and their folders on nodes.
@@ -81,7 +81,9 @@ def checkpoints_in_words(found: Sequence[Checkpoint]) -> str:
     words = []
     for one in found:
         where = ", ".join(place.node for place in one.places) or "this machine"
-        words.append(f"{one.name if one.position is None else one.where}, {size(one.bytes / 2**20)} on {where}")
+        torn = f" ({one.name} {one.problem})" if one.problem else ""
+        step = one.name if one.position is None else one.where
+        words.append(f"{step}, {size(one.bytes / 2**20)} on {where}{torn}")
     return some(words, "; ")
 
 
@@ -97,7 +99,7 @@ def _show(use: removal.Use) -> None:
     if use.parts:
         click.echo("  with all that it wrote into its code folders", err=True)
     if use.checkpoints:
-        click.echo(f"  complete checkpoints: {printable(checkpoints_in_words(use.checkpoints))}", err=True)
+        click.echo(f"  checkpoints: {printable(checkpoints_in_words(use.checkpoints))}", err=True)
     if use.unseen:
         click.echo(f"  not searched for checkpoints: {some([printable(words) for words in use.unseen])}", err=True)
 
@@ -149,5 +151,7 @@ def _tell(job: Job, said: Said) -> None:
             click.echo(f"  {node}: {printable(answer.message)}; its folder goes once the node answers", err=True)
         elif answer == Removal.LEFT:
             click.echo(f"  {node}: part of its folder cannot be removed; see: ugro footprint --on {node}", err=True)
+        elif answer == Removal.LINK:
+            click.echo(f"  {node}: a folder of it is a link; what that leads to stays", err=True)
         elif answer == Removal.REST:
             click.echo(f"  {node}: files that are not UGRO's stay in its folder", err=True)

@@ -84,7 +84,7 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: boo
         folder = app.store.files(found.id).checkpoints
         kept_at = {label: str(_held(folder / label, one)) for label, one in kept.items()}
         documents = [
-            checkpoint_document(one, one.label in kept) | {"kept_at": kept_at.get(one.label)}
+            checkpoint_document(one, one.label in kept) | {"kept_at": None if one.problem else kept_at.get(one.label)}
             for one in listing.checkpoints
         ]
         print_json(documents)
@@ -194,7 +194,8 @@ def _chosen(job: Job, listing: Listing, step: int | None, yes: bool) -> Checkpoi
         unseen = listing.unseen(job)
         missed = f"; not searched: {some(list(map(printable, unseen)))}" if unseen else ""
         if step is not None or yes or not sys.stdin.isatty():
-            raise InputError(error.message + missed, error.hint) from None
+            hint = f"look again once it can be searched: ugro checkpoints {job.id}" if unseen else error.hint
+            raise InputError(error.message + missed, hint) from None
         click.echo(error.message + missed, err=True)
         if not confirm("Begin again, from the beginning?"):
             raise Declined from None
@@ -336,7 +337,8 @@ def checkpoints_grid(found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]
         Column("", 16),
     )
     for one in found:
-        places = [*(place.node for place in one.places), *(["this machine"] if one.label in kept else [])]
+        here = one.label in kept and not one.problem  # what is torn has no copy, though another one may have its label
+        places = [*(place.node for place in one.places), *(["this machine"] if here else [])]
         state = Text(printable(one.problem), "bold red") if one.problem else Text("whole", "green")
         if one.other_branch:
             state.append(f", of another branch (attempt {one.attempt})", "yellow")

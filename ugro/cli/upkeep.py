@@ -60,14 +60,14 @@ state.add_command(rebuild)
     "--older-than", default="30d", show_default=True, metavar="TIME", help="Only jobs that ended before that."
 )
 @click.option("--keep", type=Whole(min=0), default=0, metavar="N", help="Not the N jobs that ended last.")
-@click.option("--with-checkpoints", is_flag=True, help="Also code and node folders of jobs with complete checkpoints.")
+@click.option("--with-checkpoints", is_flag=True, help="Also code and node folders of jobs with checkpoints.")
 @click.option("--delete", is_flag=True, help="Do it. Without this, only what would go is shown.")
 @json_option
 def gc(app: App, older_than: str, keep: int, with_checkpoints: bool, delete: bool, as_json: bool) -> int:
     """Remove what old jobs left: logs and code on this machine, their folders on the nodes, and what killed commands
     left half written.
 
-    Records, specs, events and checkpoints that were brought here stay. A job that has complete checkpoints keeps its
+    Records, specs, events and checkpoints that were brought here stay. A job that has checkpoints keeps its
     code and its folders on nodes, with the checkpoints in them, and so does one of which that is not known, or that ran
     on a node that is unreachable.
     """

@@ -1,4 +1,4 @@
-"""What UGRO left on a node: looked at without following links, and removed where nothing runs."""
+"""What UGRO left on a node: looked at without following links below `jobs`, and removed where nothing runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 LOOK_TIMEOUT = 120.0
 CLEAN_TIMEOUT = 900.0
-FIELDS = {"base": 2, "storage": 1, "owner": 1, "job": 4, "other": 2, "foreign": 1, "process": 4, "removal": 2, "end": 0}
+FIELDS = {
+    "base": 2, "storage": 1, "owner": 1, "job": 4, "other": 2, "foreign": 1, "linked": 1, "process": 4, "removal": 2,
+    "end": 0,
+}  # fmt: skip
 """How many fields follow the first word of each record that `footprint.sh` prints."""
 
 MOST = 2**60
@@ -28,7 +31,10 @@ Process = tuple[int, str]
 
 @dataclass(frozen=True)
 class JobFootprint:
-    """What the node side has of one job. `files` counts everything but folders; `processes` carry its UGRO_RUN."""
+    """What the node side has of one job. `files` counts everything but folders; `processes` carry its UGRO_RUN.
+
+    `links` are in the place of its folder, or of folders in it: what they lead to is not looked at, and stays.
+    """
 
     id: str
     uid: str
@@ -36,6 +42,7 @@ class JobFootprint:
     files: int
     running: bool
     processes: tuple[Process, ...]
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -43,7 +50,8 @@ class Footprint:
     """What is in a node's base directory, with names relative to it (bytes that are not UTF-8 are surrogates).
 
     `other` is UGRO's own but belongs to no job. `foreign` stays: it was not made by UGRO's node side (such as the state
-    of a master that is a node itself), or it is a link. `bytes` is the sum of what `clean` would remove.
+    of a master that is a node itself), or it is a link. `links` are those that lie where a job's folders would: `clean`
+    leaves them, and what they lead to. `bytes` is the sum of what `clean` would remove.
     `processes` are those that carry UGRO_RUN, may be seen, and are of a run in this directory or work below it; those
     of another installation on the same machine are not.
     """
@@ -57,11 +65,13 @@ class Footprint:
     processes: tuple[Process, ...] = ()
     storage_id: str = ""
     owner: str = ""
+    links: tuple[str, ...] = ()
 
     @property
     def own(self) -> list[str]:
-        """What `clean` would remove, in names for people."""
-        return [f"jobs/{job.id}" for job in self.jobs] + [name for name, _ in self.other]
+        """What `clean` would remove, and links that it would have to follow for that, in names for people."""
+        names = [*(f"jobs/{job.id}" for job in self.jobs), *(name for name, _ in self.other), *self.links]
+        return list(dict.fromkeys(names))
 
 
 async def footprint(transport: Transport) -> Footprint:
@@ -101,12 +111,14 @@ class Removal(StrEnum):
     RUNNING = "running"
     LEFT = "left"
     """Something of it could not be removed."""
+    LINK = "link"
+    """A link is in the place of a folder of it; what it leads to stays."""
 
 
 async def remove_jobs(transport: Transport, jobs: Sequence[tuple[str, str]]) -> dict[str, Removal]:
     """Remove what UGRO's node side made of ended jobs (id and uid), also what they wrote into their code.
 
-    Only a folder that carries the job's uid is touched, and nothing that runs. Links are removed, never followed. It
+    Only a folder that carries the job's uid is touched, and nothing that runs. Links in it are never followed. It
     may be repeated at any time.
 
     Raises:
@@ -159,11 +171,13 @@ def _assembled(records: list[list[str]]) -> Footprint:
     of_jobs = {pid for *_, pids in of("job") for pid in pids.split()}
     told = [record for record in of("process") if record[2] == "here" or record[0] in of_jobs]
     runs = [(run, (int(pid), _line(command))) for pid, run, _, command in told]
+    links = tuple(path for [path] in of("linked"))
     jobs = []
     for job_id, uid, counted, pids in of("job"):
         total, files = map(_counted, counted.split())
         own = tuple(process for run, process in runs if uid and run.startswith(f"{uid}/"))
-        jobs.append(JobFootprint(job_id, uid, total, files, bool(pids.split()), own))
+        its = tuple(path for path in links if f"{path}/".startswith(f"jobs/{job_id}/"))
+        jobs.append(JobFootprint(job_id, uid, total, files, bool(pids.split()), own, its))
     other = tuple((name, _counted(counted.partition(" ")[0])) for name, counted in of("other"))
     [[base_dir, exists]] = of("base")
     return Footprint(
@@ -176,6 +190,7 @@ def _assembled(records: list[list[str]]) -> Footprint:
         processes=tuple(process for _, process in runs),
         storage_id="".join(line.strip() for [line] in of("storage")),
         owner="".join(_line(text) for [text] in of("owner")),
+        links=links,
     )
 
 

@@ -1,7 +1,8 @@
 """What ended jobs left on the master and on nodes: how much it is, what of it can go, and its removal.
 
-Whatever a job could be resumed from goes only with consent: its complete checkpoints, with the code that reads them.
-Where it is not known whether there are any, because a node is unreachable, that counts as if there were.
+Whatever looks like a checkpoint goes only with consent, with the code that reads it: also one that cannot be shown to
+be whole, which may still be all that is left of days of work. Where it is not known whether there are any, because a
+node is unreachable, that counts as if there were.
 
 Nothing here holds the store's lock over work on nodes (docs/adr/0001). Each job's removal may be cut short at any point
 and repeated: node folders keep their mark to the end, and what is still owed by unreachable nodes is noted first.
@@ -20,7 +21,7 @@ from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job, Summary
 from ugro.common.models.node import Owed
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, ran_at
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.metadata_store.retention import (
     bytes_below,
@@ -44,12 +45,13 @@ SEARCH_WITHIN = 120.0
 class Kept(StrEnum):
     """Why something of a job stays."""
 
-    CHECKPOINTS = "it has complete checkpoints"
+    CHECKPOINTS = "it has checkpoints"
     UNSEEN = "it is not known whether it has checkpoints"
     SILENT = "a node that it ran on is unreachable"
     UNDECIDED = "it is still to be decided whether it is tried again"
     OWED = "a node did not say yet that nothing of it runs there"
     RUNNING = "processes of it are running"
+    LINKED = "a folder of it on a node is a link, which is not followed"
     CHANGED = "it was resumed, or another command is removing it"
 
 
@@ -65,8 +67,8 @@ class Part:
 class Use:
     """What a job takes up. Bytes are those of files; of snapshots (`has_code`), what no other job's shares.
 
-    `checkpoints` are the complete ones, wherever they are. `unseen` says what was not searched; `silent` are the nodes
-    it ran on that could not be asked, `copies` the labels of checkpoints that the master has.
+    `checkpoints` are all of them, whole or not, wherever they are. `unseen` says what was not searched; `silent` are
+    the nodes it ran on that could not be asked, `copies` the labels of checkpoints that the master has.
     """
 
     job: Job
@@ -82,7 +84,7 @@ class Use:
 
     @property
     def resumable(self) -> Kept | None:
-        """Why it has to be taken for one that can be resumed from where it was; None: it cannot."""
+        """Why it has to be taken for one that somebody may go on from; None: nobody can."""
         if self.checkpoints:
             return Kept.CHECKPOINTS
         return Kept.UNSEEN if self.unseen else None
@@ -127,6 +129,8 @@ def decide(use: Use, undecided: Collection[str], owing: Collection[str], with_ch
         kept = Kept.OWED
     elif use.running:
         kept = Kept.RUNNING
+    elif any(part.found.links for part in use.parts):  # what they lead to would be forgotten
+        kept = Kept.LINKED
     elif use.silent:  # its folder there would be forgotten
         kept = Kept.SILENT
     elif not with_checkpoints:
@@ -218,7 +222,12 @@ async def survey(store: MetadataStore, inventory: Inventory, pool: Pool, jobs: S
             said = {key: answers[key] for key in map(_key, where[job.id])}
             parts = _parts(job, [(configs[key], found) for key, found in said.items() if isinstance(found, Footprint)])
             mute = tuple(configs[key] for key, found in said.items() if isinstance(found, NodeError))
-            nodes = {config.name: config for config in where[job.id] if config not in mute}
+            dumb = {(config.name, config.address, config.user) for config in mute}
+            nodes = {
+                name: config
+                for name, config in ran_at(inventory, job).items()
+                if (config.name, config.address, config.user) not in dumb
+            }
             found, unseen, copies = await _checkpoints(store, inventory, pool, job, nodes)
             unseen += tuple(f"{config.name} is unreachable" for config in mute)
             return replace(use, parts=parts, checkpoints=found, unseen=unseen, silent=mute, copies=copies)
@@ -245,8 +254,8 @@ def _parts(job: Job, said: Sequence[tuple[NodeConfig, Footprint]]) -> tuple[Part
 async def _checkpoints(
     store: MetadataStore, inventory: Inventory, pool: Pool, job: Job, nodes: Mapping[str, NodeConfig]
 ) -> tuple[tuple[Checkpoint, ...], tuple[str, ...], frozenset[str]]:
-    """The complete checkpoints of a job on these nodes and on the master, what was not searched, and which copies the
-    master has.
+    """The checkpoints of a job on these nodes and on the master, what was not searched, and which copies the master
+    has.
     """
     if not nodes and not store.files(job.id).checkpoints.exists():
         return (), (), frozenset()
@@ -254,10 +263,9 @@ async def _checkpoints(
         spec = store.spec(job.id)
     except UgroError as error:
         return (), (error.message,), frozenset()
-    checkpoints = CheckpointStore(store, inventory.model_copy(update={"nodes": nodes}), pool)
-    listing = await checkpoints.find(job, spec, {}, SEARCH_WITHIN)
-    complete = tuple(one for one in listing.checkpoints if one.problem is None)
-    return complete, tuple(listing.unseen(job)), frozenset(checkpoints.kept(job))
+    checkpoints = CheckpointStore(store, inventory, pool)
+    listing = await checkpoints.find(job, spec, {}, SEARCH_WITHIN, nodes)
+    return tuple(listing.checkpoints), tuple(listing.unseen(job)), frozenset(checkpoints.kept(job))
 
 
 # --- doing ------------------------------------------------------------------------------------------------------------
@@ -314,6 +322,10 @@ async def remove(store: MetadataStore, pool: Pool, use: Use) -> dict[str, Remova
             store.forget_removals(owed.values())
             raise InputError(f"{job.id}: {Kept.RUNNING.value}; its record stays", "see which: ugro footprint")
         await asyncio.to_thread(store.forget, job)
+        # Where the master is a node, its record of the job was what stayed there.
+        rest = [owed[key].config for key, answer in answers.items() if answer == Removal.REST]
+        again = await _remove_parts(pool, job, rest)
+        answers |= {key: Removal.GONE for key, answer in again.items() if answer == Removal.ABSENT}
     return {owed[key].config.name: answer for key, answer in answers.items()}
 
 

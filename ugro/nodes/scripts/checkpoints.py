@@ -47,22 +47,35 @@ SKIPPED = {".git", "__pycache__", "node_modules", "site-packages", ".venv", "ven
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".distcp")
 FOLDER = re.compile(r"^(?:checkpoint|ckpt|step|iter|epoch|global_step)[-_=]?\d+$")
 FILE = re.compile(r"checkpoint|ckpt|snapshot|last|best|latest|epoch|step|iter|model|rank|optim|\d", re.IGNORECASE)
+MOMENT = (
+    r"(?:19|20)\d\d(?P<mark>[-_]?)(?:0[1-9]|1[0-2])(?P=mark)(?:0[1-9]|[12]\d|3[01])(?:\d{4}|\d{6})?(?!\d)"
+    r"|(?:0?[1-9]|[12]\d|3[01])[-_](?:0?[1-9]|1[0-2])[-_]20\d\d(?!\d)"
+    r"|1\d{9}(?:\d{3})?(?!\d)"
+)
+"""A date, or seconds or milliseconds since the epoch: when something was saved, and no step."""
 STEP = re.compile(
-    r"(?<![a-z])(?:(?:global[-_]?)?steps?|iter(?:ation)?s?|updates?|checkpoint|ckpt|snapshot|(?<!\d)ba)[-_=]?(\d+)"
-    r"(?![\d.]*\d|[a-z])",
+    r"(?<![a-z])(?:(?:global[-_]?)?steps?|iter(?:ation)?s?|updates?|(?<!\d)ba)[-_=]?(?P<step>\d+)(?![\d.]*\d|[a-z])",
     re.IGNORECASE,
 )
 """A word, and the number that it makes a step; `0.93` and `10k` are none, and a checksum has no words."""
-EPOCH = re.compile(r"(?<![a-z\d])ep(?:och)?s?[-_=]?(\d+)(?![\d.]*\d|[a-z])", re.IGNORECASE)
+SAVED = re.compile(
+    rf"(?<![a-z])(?:checkpoint|ckpt|snapshot)[-_=]?(?!{MOMENT})(?P<step>\d+)(?![\d.]*\d|[a-z]|[-_]?of[-_]?\d)",
+    re.IGNORECASE,
+)
+"""The number behind one of these is a step where no word says so of another, and it is no moment and no part."""
+EPOCH = re.compile(r"(?<![a-z\d])ep(?:och)?s?[-_=]?(?P<step>\d+)(?![\d.]*\d|[a-z])", re.IGNORECASE)
 STEP_KEYS = ("global_step", "step", "iteration", "iter", "steps", "num_steps", "num_updates")
 EPOCH_KEYS = ("epoch", "current_epoch", "epochs_run", "epochs")
 PARALLEL_KEYS = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
 OPTIMIZER = re.compile(rb"optim|exp_avg|momentum_buffer|param_groups", re.IGNORECASE)
 """What a pickle, or the header of safetensors, has in it where the state of an optimizer is."""
 SHARD = re.compile(r"^__\d+_\d+\.distcp$")
-RANK = re.compile(r"(?<![a-z])rank[-_=]?\d+", re.IGNORECASE)
 DEEPSPEED = re.compile(r"^(?:bf16_|fp16_)?(?:zero_pp_rank_\d+_)?mp_rank_\d+\w*_states\.pt$")
 MODEL_RANK = re.compile(r"^mp_rank_\d+")
+TRAINER = ("trainer_state.json", "training_args.bin")
+"""What Hugging Face's Trainer alone leaves in a checkpoint; others (accelerate, diffusers) name their folders alike."""
+RANDOM_STATE = re.compile(r"^rng_state_\d+\.pth$")
+"""All that the Trainer leaves at the top of a checkpoint's folder on the nodes of other ranks."""
 STATES = (".metadata", "trainer_state.json")
 """Small files that are as much of a checkpoint as its weights."""
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -148,6 +161,16 @@ def trainer(folder: str, files: list[str]) -> dict[str, Any]:
     except Torn as torn:
         found["problem"] = str(torn)
     return found
+
+
+def is_trainers(folder: str, names: set[str]) -> bool:
+    """Whether a checkpoint-N is the Trainer's: by its own marks, or, where a save got to none of them, by those of one
+    that lies beside it."""
+    own = [name for name in names if name.endswith(WEIGHTS)]
+    if any(name in TRAINER for name in names) or (own and all(RANDOM_STATE.match(name) for name in own)):
+        return True
+    beside = glob.iglob(os.path.join(glob.escape(os.path.dirname(folder)), "checkpoint-*", TRAINER[0]))
+    return bool(own) and any(True for _ in beside)
 
 
 def trainer_state(folder: str, files: list[str]) -> None:
@@ -303,11 +326,12 @@ def numbers(pickled: bytes) -> dict[str, int]:
 
 def step_of(path: str) -> int | None:
     """The step that a name tells: the last number that a word makes one."""
-    return named(STEP, path)
+    step = named(STEP, path)
+    return named(SAVED, path) if step is None else step
 
 
 def named(words: Any, path: str) -> int | None:
-    told = words.findall(os.path.basename(path))
+    told = [match["step"] for match in words.finditer(os.path.basename(path))]
     return int(told[-1]) if told and len(told[-1]) < 16 else None
 
 
@@ -393,9 +417,7 @@ class Search:
         name = os.path.basename(folder)
         if self.pattern and not fnmatch.fnmatch(os.path.relpath(folder, root), self.pattern):
             return None
-        if re.match(r"^checkpoint-\d+$", name) and (
-            "trainer_state.json" in names or any(name.endswith(WEIGHTS) and not RANK.search(name) for name in names)
-        ):
+        if re.match(r"^checkpoint-\d+$", name) and is_trainers(folder, names):
             return "transformers", trainer
         if ".metadata" in names or any(SHARD.match(name) for name in names):
             return "distributed", distributed
@@ -441,7 +463,7 @@ def is_one(folder: str) -> bool:
     found, seen = False, 0
     for _, folders, names in os.walk(folder):
         own = [name for name in names if name.endswith(WEIGHTS)]
-        if any(STEP.search(name) for name in [*folders, *own]):
+        if any(step_of(name) is not None for name in [*folders, *own]):
             return False
         found, seen = found or bool(own), seen + len(folders) + len(names)
         if seen > ENTRIES:

@@ -1,8 +1,10 @@
 # usage: BASE_DIR; footprint.py adds `report` to it, or remove.sh and what uses the same eyes.
 # Records of NUL-ended fields, because names may hold anything else. A thing is UGRO's if its name and its type are what
-# the other scripts make: a link is never one of them, and never followed below BASE_DIR.
+# the other scripts make: a link is never one of them, and never followed below BASE_DIR. Only `jobs` itself may be a link
+# that whoever owns the node made to a larger disk: jobs run behind it, so it is followed like one at BASE_DIR.
 base=$1; case $base in "~/"*) base=$HOME/${base#"~/"} ;; esac
 here=$base # without links, once it was entered
+jobs_at=$base/jobs # the same
 read -r boot < /proc/sys/kernel/random/boot_id
 say() { printf '%s\0' "$@"; }
 number() { case $1 in '' | *[!0-9]*) return 1 ;; esac; }
@@ -11,7 +13,8 @@ folder() { [ -d "$1" ] && [ ! -L "$1" ]; }
 enter() { # false: there is no base directory
     [ -e "$base" ] || return 1
     cd -P "$base" || exit 73
-    here=$PWD
+    here=$PWD jobs_at=$PWD/jobs
+    if [ -L jobs ] && [ -d jobs ]; then jobs_at=$(cd -P jobs && pwd -P) || exit 73; fi
 }
 each() { # FOLDER DO [WORD]…: calls DO [WORD]… ENTRY for everything in a folder
     in=$1; shift
@@ -20,7 +23,7 @@ each() { # FOLDER DO [WORD]…: calls DO [WORD]… ENTRY for everything in a fol
     done
 }
 each_job() { # DO: calls DO with every folder that is named as a job's, or as one that was put aside
-    folder jobs || return 0
+    [ -d jobs ] || return 0
     for job in jobs/job-*; do
         if is_job "$job"; then "$1" "$job"; fi
     done
@@ -98,9 +101,10 @@ marked() { # prints the pid and the run of every process that carries UGRO_RUN, 
 }
 session() { echo "$4"; }
 uid_of() { if plain "$1/uid"; then head -n 1 "$1/uid" | head -c 200 | tr -d '\0'; fi; }
-below() { # PID FOLDER: whether a process works in a folder, or was told of something in it
-    case "$(readlink "/proc/$1/cwd" 2>/dev/null)/" in "$here/$2/"*) return 0 ;; esac
-    cat "/proc/$1/cmdline" "/proc/$1/environ" 2>/dev/null | grep -qaF -e "$here/$2/" -e "$base/$2/"
+below() { # PID FOLDER: whether a process works in jobs/ or a folder of it, or was told of something in it
+    real=$jobs_at${2#jobs}/
+    case "$(readlink "/proc/$1/cwd" 2>/dev/null)/" in "$real"*) return 0 ;; esac
+    cat "/proc/$1/cmdline" "/proc/$1/environ" 2>/dev/null | grep -qaF -e "$real" -e "$here/$2/" -e "$base/$2/"
 }
 is_of() { # JOB UID PID TOKEN: whether a process is of a run of this job that is here; a machine may be several nodes
     case $4 in "$2"/*) [ -n "$2" ] || return 1 ;; *) return 1 ;; esac
@@ -123,6 +127,22 @@ tell_job() {
     [ -n "$(each_own "$1" echo)" ] || return 0
     say job "${1#jobs/}" "$(uid_of "$1")" "$(each_own "$1" sizes | sum)" "$(running "$1" | tr '\n' ' ')"
 }
+each_link() { # JOB DO: calls DO with every link that lies where the node side has a folder
+    if [ -L "$1" ]; then "$2" "$1"; return; fi
+    for entry in "$1"/code "$1"/code.tmp-* "$1"/code.next-* "$1"/resume-* "$1"/[0-9]* "$1"/[0-9]*/node-[0-9]*; do
+        if [ -L "$entry" ]; then "$2" "$entry"; fi
+    done
+}
+tell_link() { say linked "$1"; }
+tell_links() { # ENTRY of jobs/: of a folder that is a link itself no more than that it is there
+    if is_job "$1"; then
+        each_link "$1" tell_link
+    elif is_linked_job "$1"; then
+        say linked "$1"
+        say job "${1#jobs/}" "$(uid_of "$1")" "0 0" "$(running "$1" | tr '\n' ' ')"
+    fi
+}
+is_linked_job() { [ -L "$1" ] && named_as_job "$1" && plain "$1/uid"; }
 tell_strange() { # ENTRY of a job's folder
     if ! is_own "$1"; then
         say foreign "$1"
@@ -132,12 +152,17 @@ tell_strange() { # ENTRY of a job's folder
 }
 tell_unless() { "$1" "$2" || say foreign "$2"; }
 is_job() {
+    named_as_job "$1" && folder "$1"
+}
+named_as_job() {
     number_of=${1#jobs/job-}
-    [ "$number_of" != "$1" ] && number "${number_of%%.before-*}" && folder "$1"
+    [ "$number_of" != "$1" ] && number "${number_of%%.before-*}"
 }
 tell_rest() { # ENTRY of the base directory
     entry_of_base=${1#./}
-    if [ "$entry_of_base" = jobs ] && folder jobs; then
+    if [ "$entry_of_base" = jobs ] && [ -d jobs ]; then
+        if [ -L jobs ]; then say foreign jobs; fi
+        each jobs tell_links
         each jobs tell_unless is_job
         each_job tell_strange_in
     elif is_mine "$1"; then

@@ -37,6 +37,10 @@ Progress = Callable[[str, int, int], None]
 """Called with the node, and the bytes received so far and in all."""
 
 
+UNKNOWN = "its folder (it is not in the inventory any more)"
+"""What a node did not search that nobody knows how to reach."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """The checkpoints of a job by step, the nodes that could not be asked, and what others did not search, and why."""
@@ -47,7 +51,7 @@ class Listing:
 
     def unseen(self, job: Job) -> list[str]:
         """Where checkpoints of a job may be that are not listed, in words."""
-        ran_on = {node for run in runs_of(job) for node in run.nodes}
+        ran_on = {node for run in runs_of(job) for node in run.nodes} | set(map(_as_it_was, _configs(job)))
         silent = [f"{node} did not say what it has" for node in self.silent if node in ran_on]
         return silent + [f"{node}: {place}" for node, places in self.passed.items() for place in places]
 
@@ -61,12 +65,17 @@ class CheckpointStore:
         self._pool = pool
 
     async def find(
-        self, job: Job, spec: JobSpec, views: Mapping[str, NodeView | NodeError], within: float | None = None
+        self,
+        job: Job,
+        spec: JobSpec,
+        views: Mapping[str, NodeView | NodeError],
+        within: float | None = None,
+        nodes: Mapping[str, NodeConfig] | None = None,
     ) -> Listing:
         """Ask every node that can be reached, for `within` seconds. What is there is checked, and nothing is changed.
 
-        Copies on the master stand in for what no node has, or says.
-        `views` are the nodes' own words of just before, for their clocks.
+        Copies on the master stand in for what no node has, or says. `views` are the nodes' own words of just before,
+        for their clocks. `nodes` are those to ask: where nothing is said all of the inventory, and where the job ran.
         """
         offsets = {name: view.clock_offset for name, view in views.items() if isinstance(view, NodeView)}
 
@@ -78,7 +87,7 @@ class CheckpointStore:
             places = dict.fromkeys(place for folder in folders for place in roots(spec, f"{folder}/{CODE}"))
             return await checkpoints.find(transport, folders[-1], [*places], spec.checkpoints.pattern, since)
 
-        nodes = self._nodes(job)
+        nodes = self._nodes(job) if nodes is None else nodes
         said = await self._pool.each(nodes, one, within, nodes)
         searches = {name: answer for name, answer in said.items() if not isinstance(answer, NodeError)}
         silent = {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
@@ -86,11 +95,17 @@ class CheckpointStore:
             name: [one for one in search.found if not self._is_code(job, one)] for name, search in searches.items()
         }
         listed = with_copies(job, gather(found, offsets, runs), self.kept(job))
-        return Listing(listed, silent, {name: search.passed for name, search in searches.items() if search.passed})
+        passed = {name: search.passed for name, search in searches.items() if search.passed}
+        return Listing(listed, silent, passed | dict.fromkeys(self._unknown(job), (UNKNOWN,)))
 
     def _nodes(self, job: Job) -> dict[str, NodeConfig]:
-        """Where checkpoints may be: the nodes of the inventory, and those of a live job as it was started on them."""
-        return {**self._inventory.nodes, **(job.node_configs if job.state.on_nodes else {})}
+        """Where checkpoints may be: the nodes of the inventory, and those that the job ran on."""
+        return {**self._inventory.nodes, **ran_at(self._inventory, job)}
+
+    def _unknown(self, job: Job) -> list[str]:
+        """Nodes it ran on of which nothing tells how they are reached; an earlier UGRO did not note it."""
+        names = {node for run in runs_of(job) for node in run.nodes}
+        return sorted(names - set(self._inventory.nodes) - {config.name for config in _configs(job)})
 
     def _is_code(self, job: Job, one: FoundCheckpoint) -> bool:
         """Whether this came with the job's code, such as pretrained weights, and is as it was there."""
@@ -222,7 +237,8 @@ def _bare_copy(folder: Path) -> Checkpoint:
 
 
 def with_copies(job: Job, found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]) -> list[Checkpoint]:
-    """What the nodes have, by step, and this machine's copies of what is whole on none of them.
+    """What the nodes have, by step, and this machine's copies of what is whole on none of them: each in the place of
+    what they have of it.
 
     When a bare copy was saved is known if the job went on from it; else it was before the copy was made.
     """
@@ -237,7 +253,12 @@ def with_copies(job: Job, found: Sequence[Checkpoint], kept: Mapping[str, Checkp
         attempt = held.attempt or writer(runs, held.saved_at, ())
         other = of_other_branch(held, attempt, known)
         only_here.append(held.model_copy(update={"places": (), "split": False, "other_branch": other}))
-    return in_order([*found, *only_here])
+    held_here = {_identity(one) for one in only_here}
+    return in_order([*(one for one in found if one.problem is None or _identity(one) not in held_here), *only_here])
+
+
+def _identity(one: Checkpoint) -> tuple[str, str, str]:
+    return one.label, one.kind, one.name
 
 
 def outdated(kept: Sequence[Checkpoint], spec: JobSpec) -> list[Checkpoint]:
@@ -254,15 +275,40 @@ def _newest(path: Path) -> float | None:
     return max((file.stat().st_mtime for file in files), default=None)
 
 
+def ran_at(inventory: Inventory, job: Job) -> dict[str, NodeConfig]:
+    """Where a job ran, in any of its attempts: a node as the inventory describes it now if it is the same machine, and
+    else as it was then, also where the inventory has no such node any more.
+
+    A node that has another address or account by now is another place, so it has these in its name here: what lies
+    there is not on the node that has its plain name.
+    """
+    found = job.node_configs if job.state.on_nodes else {}
+    for was in _configs(job):
+        now = found.get(was.name) or inventory.nodes.get(was.name)
+        if now is None or (now.address, now.user) == (was.address, was.user):
+            found.setdefault(was.name, now or was)
+        else:
+            found.setdefault(_as_it_was(was), was)
+    return found
+
+
+def _configs(job: Job) -> list[NodeConfig]:
+    """The nodes that a job ran on as they were described then, those of the latest attempt first."""
+    placements = [job.placement, *(past.placement for past in reversed(job.past))]
+    return [share.config for placement in placements if placement for share in placement.shares if share.config]
+
+
+def _as_it_was(node: NodeConfig) -> str:
+    return f"{node.name} ({f'{node.user}@' if node.user else ''}{node.address})"
+
+
 def _job_dirs(job: Job, node: NodeConfig) -> list[str]:
     """Where a job's folder is on a node, and where it was for earlier attempts, the first one last.
 
     `base_dir` may have been edited since; with another address or account it would be another place.
     """
-    placements = [job.placement, *(past.placement for past in reversed(job.past))]
-    shares = [share for placement in placements if placement for share in placement.shares if share.node == node.name]
-    before = [share.config for share in shares if share.config]
-    same = [config for config in before if (config.address, config.user) == (node.address, node.user)]
+    place = (node.name, node.address, node.user)
+    same = [config for config in _configs(job) if (config.name, config.address, config.user) == place]
     return list(dict.fromkeys(RunPaths(one.base_dir, job.id, job.attempt, 0).job_dir for one in (node, *same)))
 
 
