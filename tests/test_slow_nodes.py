@@ -13,6 +13,7 @@ from test_controller import STARTED, STAY, Bed, Node, cancel
 from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost, NodeError, StateLocked, Unreachable
 from ugro.common.models.job import Job, JobState, Wish
+from ugro.control_plane.controller import job_steps
 from ugro.control_plane.controller import tick as ticks
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
@@ -257,3 +258,28 @@ async def test_a_node_that_got_another_address_is_found_there_by_its_run(bed: Sl
     assert "b is reached at 127.0.0.2 now" in [event.message for event in bed.store.events(job.id)]
     ended = await cancel(bed, job)
     assert {rank.signal for rank in ended.ranks} == {"TERM"}
+
+
+FAILS_ON_B = STARTED + "import sys, time\nsys.exit(3) if os.environ['RANK'] == '1' else time.sleep(600)\n"
+
+
+async def test_ranks_are_ended_though_the_logs_of_the_one_that_failed_do_not_come(
+    bed: SlowBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_steps, "ENDS_WITHIN", 0.2)
+    monkeypatch.setattr(job_steps, "LOGS_WITHIN", 0.2)
+    node = slow(bed)
+    node.at, node.gate = "read.sh", asyncio.Event()
+    ended = await bed.until(bed.submit(FAILS_ON_B), JobState.FAILED)
+    assert node.reached.is_set()
+    assert ended.first_failure and (ended.first_failure.rank, ended.first_failure.exit_code) == (1, 3)
+
+
+async def test_a_cancelled_job_is_over_before_its_logs_are_here(bed: SlowBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_steps, "CANCELLED_LOGS_WITHIN", 0.2)
+    node = slow(bed)
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    node.at, node.gate = "read.sh", asyncio.Event()
+    async with asyncio.timeout(job_steps.LOGS_WITHIN - 5):
+        await cancel(bed, job)
+    assert node.reached.is_set()

@@ -50,6 +50,13 @@ GPU_FREE_WITHIN = 10.0
 LOGS_WITHIN = 30.0
 """Seconds that the logs of a job that ended may take before it counts as ended; `ugro logs` brings what is missing."""
 
+CANCELLED_LOGS_WITHIN = 3.0
+"""The same for a job that somebody cancelled, who waits for its end and hardly for its logs."""
+
+ENDS_WITHIN = 3.0
+"""Seconds that the ends of the logs may take before the ranks of a job are ended of which one failed: the others hold
+their GPUs meanwhile. What comes later still refines who failed first."""
+
 HOW_TO_REACH = ("address", "user", "port", "identity_file", "ssh_config", "local")
 """What of a node's description may change under a run, once the node does not answer where the run was started."""
 
@@ -192,7 +199,7 @@ class JobSteps:
         return ""
 
     async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
-        await self.logs_of(job).bring_ends()
+        await self.logs_of(job).bring_ends(ENDS_WITHIN)
         failure = self.first_failure(job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
             failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
@@ -242,7 +249,7 @@ class JobSteps:
         if given_up:
             self._store.remember_leftovers(job, given_up)
             notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
-        await self.logs_of(job).bring_all(LOGS_WITHIN)
+        await self.logs_of(job).bring_all(CANCELLED_LOGS_WITHIN if state == JobState.CANCELLED else LOGS_WITHIN)
         seen, holders = await self._see_gpus_free(job)
         found = tracker.assess(job, seen.runs[job.id])
         if job.first_failure and job.first_failure.cause == "unknown":  # a node may have kept its logs from us till now
