@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from test_controller import STARTED, STAY, Bed, Node, cancel
 
+from ugro.cli import jobs
 from ugro.common.config import NodeConfig
-from ugro.common.errors import LinkLost, NodeError, StateLocked, Unreachable
+from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, StateLocked, Unreachable
 from ugro.common.models.job import Job, JobState, Wish
 from ugro.control_plane.controller import job_steps
 from ugro.control_plane.controller import tick as ticks
@@ -283,3 +284,52 @@ async def test_a_cancelled_job_is_over_before_its_logs_are_here(bed: SlowBed, mo
     async with asyncio.timeout(job_steps.LOGS_WITHIN - 5):
         await cancel(bed, job)
     assert node.reached.is_set()
+
+
+@pytest.mark.parametrize("error", [CommandTimedOut("b", "a command did not end within 30 s and was ended"), None])
+async def test_a_node_that_hangs_is_given_up_when_a_person_says_so(
+    bed: SlowBed, monkeypatch: pytest.MonkeyPatch, error: NodeError | None
+) -> None:
+    monkeypatch.setattr(job_steps, "CANCEL_GRACE", 0.5)
+    monkeypatch.setattr(job_steps, "ABANDON_WITHIN", 1.5)
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    node = slow(bed)
+    node.at, node.error, node.gate = "stop.sh", error, asyncio.Event()
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    controller = another_process(bed)
+    async with asyncio.timeout(15):
+        await controller.complete(job.id)
+    await controller.close()
+    ended = bed.store.job(job.id)
+    assert (ended.state, ended.abandoned) == (JobState.CANCELLED, ("b",))
+    node.at = ""
+    await bed.tick()
+    assert not bed.store.leftovers(), "it answers again"
+
+
+async def test_a_command_rests_for_its_own_jobs_and_hardly_for_others(bed: SlowBed) -> None:
+    node, job, launching = await code_on_its_way(bed)
+    assert node.gate
+    async with asyncio.timeout(10):
+        await launching.rest([], within=0.2)
+    assert launching.under_way == [job.id]
+    waiting = asyncio.create_task(launching.rest([job.id], within=0.2))
+    done, _ = await asyncio.wait([waiting], timeout=0.5)
+    assert not done, "its own is waited for"
+    node.gate.set()
+    await waiting
+    assert not launching.under_way and bed.store.job(job.id).state == JobState.RUNNING
+    await launching.close()
+    await cancel(bed, job)
+
+
+async def test_a_cancel_says_who_is_in_its_way(bed: SlowBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UGRO_HOME", str(bed.store.home))
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    app = jobs.App(None)
+    assert not jobs._is_done(app, job.id, tried=False), "another process's tick went on, so nothing was tried"
+    with pytest.raises(NodeError, match="a, b did not confirm it so far"):
+        jobs._end_of(app, job, already=False)
+    with bed.store.alone_with(job.id), pytest.raises(NodeError, match="another UGRO process is at work on it"):
+        jobs._end_of(app, job, already=False)
+    await cancel(bed, job)

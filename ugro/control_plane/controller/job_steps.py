@@ -44,6 +44,12 @@ LEFTOVER_GRACE = 3.0
 SAMPLE_SECONDS = 10.0
 """How often what a job's GPUs show is kept."""
 
+ABANDON_WITHIN = 5.0
+"""Seconds beyond the grace that a node has to end a job which a person ends without the word of silent nodes."""
+
+LOOK_AGAIN_WITHIN = 15.0
+"""Seconds that a look may take at the nodes on which a job was just ended."""
+
 GPU_FREE_WITHIN = 10.0
 """Seconds that the driver may take to give back the memory of ranks that ended."""
 
@@ -220,9 +226,10 @@ class JobSteps:
             lambda node: node_log(folder, node_ranks[node]),
         )
 
-    def logs_of(self, job: Job) -> JobLogs:
-        """The copies of a job's logs, and how they are brought up to date."""
-        paths = {node: where for node in job.nodes if (where := run_paths(self._inventory, job, node))}
+    def logs_of(self, job: Job, nodes: Sequence[str] | None = None) -> JobLogs:
+        """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
+        nodes = job.nodes if nodes is None else nodes
+        paths = {node: where for node in nodes if (where := run_paths(self._inventory, job, node))}
         return JobLogs(self._pool, paths, self._store.files(job.id).logs(job.attempt), configs=job.node_configs)
 
     # --- ending ----------------------------------------------------------------------------------------------------
@@ -233,7 +240,8 @@ class JobSteps:
     async def _end_on_nodes(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
         given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
-        ending = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
+        within = grace + ABANDON_WITHIN if job.wish == Wish.ABANDON else None
+        ending = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up], within)
         if job.wish == Wish.ABANDON and len(ending.problems) == len(ending.unreached):
             given_up += ending.unreached  # silent for long or not: the person gave up whatever cannot be reached
             ending.problems.clear()
@@ -249,8 +257,10 @@ class JobSteps:
         if given_up:
             self._store.remember_leftovers(job, given_up)
             notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
-        await self.logs_of(job).bring_all(CANCELLED_LOGS_WITHIN if state == JobState.CANCELLED else LOGS_WITHIN)
-        seen, holders = await self._see_gpus_free(job)
+        asked = [node for node in job.nodes if node not in given_up]
+        logs_within = CANCELLED_LOGS_WITHIN if state == JobState.CANCELLED else LOGS_WITHIN
+        await self.logs_of(job, asked).bring_all(logs_within)
+        seen, holders = await self._see_gpus_free(job, asked)
         found = tracker.assess(job, seen.runs[job.id])
         if job.first_failure and job.first_failure.cause == "unknown":  # a node may have kept its logs from us till now
             job = job.model_copy(update={"first_failure": self._better_known(job.first_failure, job, found, seen)})
@@ -265,7 +275,6 @@ class JobSteps:
         }
         job = job.model_copy(update=changed)
         notes += holders
-        asked = [node for node in job.nodes if node not in given_up]
         over = [nothing_runs("it", asked, ending.proved)] if failure and asked else []
         left = [f"what it left running was ended: {_by_node(ended)}"] if ended else []
         self.end(job, state, "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes]))
@@ -275,14 +284,15 @@ class JobSteps:
         now = self.first_failure(job, found, seen)
         return now if (now.rank, now.node) == (failure.rank, failure.node) else failure
 
-    async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
-        """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
+    async def _see_gpus_free(self, job: Job, nodes: Sequence[str]) -> tuple[Observation, list[str]]:
+        """Look at these nodes until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after
+        the end.
 
         Returns the last look, and what still holds a GPU after `GPU_FREE_WITHIN` seconds.
         """
         end = time.monotonic() + GPU_FREE_WITHIN
         while True:
-            seen = await self._observer.observe(self._inventory, [job], job.nodes)
+            seen = await self._observer.observe(self._inventory, [job], nodes, LOOK_AGAIN_WITHIN)
             holders = tracker.gpu_holders(job, seen.views)
             if not holders or time.monotonic() > end:
                 return seen, holders
