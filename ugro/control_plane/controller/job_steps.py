@@ -285,8 +285,7 @@ class JobSteps:
         return now if (now.rank, now.node) == (failure.rank, failure.node) else failure
 
     async def _see_gpus_free(self, job: Job, nodes: Sequence[str]) -> tuple[Observation, list[str]]:
-        """Look at these nodes until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after
-        the end.
+        """Look at these nodes until the driver shows no rank of the job on its GPUs: memory comes back a moment later.
 
         Returns the last look, and what still holds a GPU after `GPU_FREE_WITHIN` seconds.
         """
