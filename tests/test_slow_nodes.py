@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ugro.control_plane.controller import job_steps
 from ugro.control_plane.controller import tick as ticks
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.scheduler.forecast import forecast
+from ugro.control_plane.scheduler.queue import read_queue
 from ugro.nodes.pool import Pool
 from ugro.nodes.scripts import load
 from ugro.nodes.transport import Outcome
@@ -97,7 +100,10 @@ async def code_on_its_way(bed: Bed) -> tuple[SlowNode, Job, Controller]:
 
 @pytest.mark.parametrize("error", [LinkLost("b", "the connection broke"), Unreachable("b", "does not answer")])
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(bed: Bed, script: str, error: NodeError) -> None:
+async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, script: str, error: NodeError
+) -> None:
+    monkeypatch.setattr(job_steps, "TRY_AGAIN_AFTER", 0.2)
     node = slow(bed)
     node.at, node.error = script, error
     job = bed.submit(STARTED)
@@ -333,3 +339,29 @@ async def test_a_cancel_says_who_is_in_its_way(bed: SlowBed, monkeypatch: pytest
     with bed.store.alone_with(job.id), pytest.raises(NodeError, match="another UGRO process is at work on it"):
         jobs._end_of(app, job, already=False)
     await cancel(bed, job)
+
+
+async def test_a_job_whose_launch_is_cut_off_again_and_again_says_so_and_waits_longer_each_time(
+    bed: SlowBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_steps, "TRY_AGAIN_AFTER", 100.0)
+    node = slow(bed)
+    job, before = bed.submit(STARTED, nodes=("b",)), 0.0
+    for times in (1, 2, 3):
+        node.at, node.error = "folder.sh", LinkLost("b", "a command gave no answer within 30 s")
+        for _ in range(2):  # the second tick does not try
+            await bed.tick()
+        now = bed.store.job(job.id)
+        assert now.state == JobState.QUEUED and now.taken_back and now.taken_back.times == times
+        said = " ".join(bed.why(job))
+        assert "a command gave no answer within 30 s" in said and ("3 times in a row" in said) == (times == 3)
+        queue = read_queue(bed.store, bed.inventory, [now], bed.store.remembered_nodes(), time.time())
+        expected = forecast(queue, job.id)
+        assert expected.at and "a command gave no answer within 30 s" in expected.text, "so says `ugro launch`"
+        pause = now.taken_back.until - time.time()
+        assert pause > 1.5 * before
+        before = pause
+        over = now.taken_back.model_copy(update={"until": time.time()})
+        bed.store.update(job.id, lambda job, over=over: job.model_copy(update={"taken_back": over}), "queued", "")
+    ended = await bed.until(job, JobState.SUCCEEDED)
+    assert ended.taken_back is None

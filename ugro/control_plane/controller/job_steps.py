@@ -16,7 +16,7 @@ from typing import Any
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
-from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
 from ugro.common.models.metrics import GpuSample
 from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
@@ -68,6 +68,11 @@ HOW_TO_REACH = ("address", "user", "port", "identity_file", "ssh_config", "local
 
 START_PATIENCE = 120.0
 """Seconds in which a node that broke off while its ranks were started may come back and start them."""
+
+
+TRY_AGAIN_AFTER, TRY_AGAIN_LIMIT = 10.0, 600.0
+"""Seconds until a launch that was cut off before anything was started is tried again: twice as long each time, and the
+most of it."""
 
 
 class Kind(Enum):
@@ -320,7 +325,8 @@ class JobSteps:
         lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
         told_to_start = bool(job.placement and job.placement.master_port)
         if lost and not told_to_start:
-            queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": ""}
+            back = taken_back(job.taken_back, error.message, time.time())
+            queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": "", "taken_back": back}
             words = f"{error.message}, before anything was started: it waits for its turn again"
             self._store.save(job.model_copy(update=queued), "queued", words)
         elif lost and self._seconds_since_placed(job) < START_PATIENCE:
@@ -347,12 +353,20 @@ class JobSteps:
             self.end(job, JobState.FAILED, words, "no node was told to start")
 
 
+def taken_back(before: TakenBack | None, reason: str, now: float) -> TakenBack:
+    """What the record of a job says whose launch was cut off once more."""
+    times = before.times + 1 if before else 1
+    pause = min(TRY_AGAIN_LIMIT, TRY_AGAIN_AFTER * 2.0 ** min(times - 1, 10))
+    return TakenBack(reason=reason, times=times, until=now + pause)
+
+
 def running(job: Job, reason: str = "") -> Job:
     """The record of a job whose ranks run, or what they left running."""
     changed = {
         "state": JobState.RUNNING,
         "unknown_since": None,
         "reason": reason,
+        "taken_back": None,
         "started_at": job.started_at or time.time(),
     }
     return job.model_copy(update=changed)
