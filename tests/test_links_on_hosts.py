@@ -140,7 +140,7 @@ def test_a_long_log_over_a_slow_link_holds_up_neither_its_last_lines_nor_a_cance
     bed.master.write("project/talks.py", TALKS)
     document(ugro("launch", "talks.py", "--nodes", "gpu1", "--json"))
     until(bed.gpu1.path("talked").exists)
-    bed.gpu1.limit_rate(2)
+    bed.master.limit_rate(2)
     begun = time.monotonic()
     said = ugro("logs", "job-001", "--tail", "2").stdout.splitlines()
     assert said == ["[rank 0] the last but one", "[rank 0] the last"]

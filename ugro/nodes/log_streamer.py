@@ -32,7 +32,7 @@ CHUNK = 8 * 1024 * 1024
 TOTAL = 16 * 1024 * 1024
 """Most bytes of all files of a job that are brought in one round trip to each of its nodes."""
 
-FIRST = 256 * 1024
+FIRST = 64 * 1024
 """The same for the first round trip; each one after it may bring `GROWTH` times as much. So whoever breaks off on a
 slow link leaves little on its way, which the next question to the node would have to wait for."""
 

@@ -23,7 +23,7 @@ from ugro.nodes.transport import Transport
 
 CLOSE = FIRST
 """Bytes by which the copies of a node's logs may lag behind and are brought up to date before their ends are read: a
-second over a link of 2 Mbit/s. Beyond that the ends come first."""
+quarter of a second over 2 Mbit/s. Beyond that the ends come first."""
 
 MOST_LINES = 10**9
 """More lines than any log has, and few enough for a shell to count with."""
