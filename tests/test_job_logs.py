@@ -84,7 +84,7 @@ async def test_the_last_lines_of_a_long_log_come_without_the_rest(
     fill(run_dir / "rank-1.log", 1, b"so says the other\n")
     with bounded(40):
         window = await logs.window(2, tmp_path / "window")
-    assert window and node.said < 3 * MIB
+    assert window and node.said < MIB
     assert [line.text for line in LogReader(window.folder, rank=0).last(2, final=True)] == [
         "the last but one", "the last",
     ]  # fmt: skip
@@ -100,7 +100,7 @@ async def test_the_last_lines_of_a_long_log_come_without_the_rest(
 
 
 async def test_where_the_copies_are_close_they_serve(logs: JobLogs, run_dir: Path, tmp_path: Path) -> None:
-    fill(run_dir / "rank-0.log", 2, b"the last\n")
+    (run_dir / "rank-0.log").write_bytes(LINE * 1000 + b"the last\n")
     assert await logs.window(1, tmp_path / "window") is None
     assert [line.text for line in LogReader(logs.folder).last(1)] == ["the last"]
     assert not (tmp_path / "window").exists()
@@ -123,7 +123,7 @@ async def test_what_ends_a_log_is_evidence_before_the_log_is_here(logs: JobLogs,
     fill(run_dir / "rank-0.log", 32, b"RuntimeError: CUDA out of memory.\n")
     (run_dir / "rank-0.error").write_bytes(b"\0" * (8 * MIB))  # and no end of it
     assert await logs.bring_ends() == {}
-    assert node.said < 10 * MIB
+    assert node.said < MIB, "over 2 Mbit/s that is four seconds"
     assert rank_log(logs.folder, 0).endswith("RuntimeError: CUDA out of memory.\n")
     assert len(rank_log(logs.folder, 0)) <= TAIL_BYTES
     await logs.bring_all()

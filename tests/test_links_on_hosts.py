@@ -124,3 +124,27 @@ def test_a_launcher_that_is_killed_is_named(
     failure: dict[str, Any] = document(ugro("status", "job-001", "--json"))["first_failure"]
     assert (failure["node"], failure["rank"], failure["exit_code"]) == ("gpu2", rank, exit_code), failure
     assert words in failure["message"]
+
+
+TALKS = """
+import os, time
+for _ in range(40):
+    print("\\n".join(os.urandom(64).hex() for _ in range(8000)))
+print("the last but one\\nthe last", flush=True)
+open(os.path.expanduser("~/talked"), "w").close()
+time.sleep(600)
+"""
+
+
+def test_a_long_log_over_a_slow_link_holds_up_neither_its_last_lines_nor_a_cancel(bed: Testbed, ugro: Ugro) -> None:
+    bed.master.write("project/talks.py", TALKS)
+    document(ugro("launch", "talks.py", "--nodes", "gpu1", "--json"))
+    until(bed.gpu1.path("talked").exists)
+    bed.master.limit_rate(2)
+    begun = time.monotonic()
+    said = ugro("logs", "job-001", "--tail", "2").stdout.splitlines()
+    assert said == ["[rank 0] the last but one", "[rank 0] the last"]
+    assert time.monotonic() - begun < 6, "all of it would take minutes"
+    begun = time.monotonic()
+    assert ugro("cancel", "job-001").returncode == 0
+    assert time.monotonic() - begun < 15

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import HostKeyChanged, NodeError, Unreachable
+from ugro.common.errors import AnswerPending, HostKeyChanged, NodeError, Unreachable
 from ugro.common.models.node import NodeView, Silence
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.resource_manager.monitor import silences
 from ugro.control_plane.resource_manager.observation import (
     FRESH_SECONDS,
+    Observation,
     fresh_or_remembered,
     last_look,
     seen_by_resident,
@@ -91,3 +92,17 @@ def test_why_a_node_is_silent_is_kept_with_what_would_help(store: MetadataStore)
     offer = read_offers(store, INVENTORY, [], kept)["gpu2"]
     assert offer.refusal == told.message, "as it was told at first"
     assert read_offers(store, INVENTORY, [], {"gpu2": Unreachable("gpu2", "slow")})["gpu2"].silent
+
+
+def test_a_look_that_was_too_short_shows_what_the_last_tick_found(store: MetadataStore) -> None:
+    told = HostKeyChanged("gpu2", "THE HOST KEY HAS CHANGED", "ugro trust gpu2 --replace")
+    store.remember_nodes([view("gpu1")], (), silences({}, {"gpu2": told}, NOW))
+    slow = AnswerPending("gpu2", "no answer within 1.7 s", "it may only be slow: `ugro check` waits longer")
+    seen = Observation({"gpu1": AnswerPending("gpu1", "no answer within 1.7 s"), "gpu2": slow}, {}, NOW)
+    views, errors = fresh_or_remembered(store, seen)
+    known = errors["gpu2"]
+    assert isinstance(known, HostKeyChanged) and (known.message, known.hint) == (told.message, told.hint)
+    assert views["gpu1"] == view("gpu1") and errors["gpu1"] == seen.views["gpu1"], "of it nothing bad is known"
+    assert read_offers(store, INVENTORY, [], seen.views)["gpu2"].refusal == told.message
+    refused = Unreachable("gpu2", "refuses connections")
+    assert fresh_or_remembered(store, Observation({"gpu2": refused}, {}, NOW))[1]["gpu2"] == refused, "the newer word"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 import pytest
 from test_controller import STARTED, STAY, Bed, Node, cancel
 
+from ugro.cli import jobs
 from ugro.common.config import NodeConfig
-from ugro.common.errors import LinkLost, NodeError, StateLocked, Unreachable
+from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, StateLocked, Unreachable
 from ugro.common.models.job import Job, JobState, Wish
+from ugro.control_plane.controller import job_steps
 from ugro.control_plane.controller import tick as ticks
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.scheduler.forecast import forecast
+from ugro.control_plane.scheduler.queue import read_queue
 from ugro.nodes.pool import Pool
 from ugro.nodes.scripts import load
 from ugro.nodes.transport import Outcome
@@ -95,7 +100,10 @@ async def code_on_its_way(bed: Bed) -> tuple[SlowNode, Job, Controller]:
 
 @pytest.mark.parametrize("error", [LinkLost("b", "the connection broke"), Unreachable("b", "does not answer")])
 @pytest.mark.parametrize("script", SCRIPTS)
-async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(bed: Bed, script: str, error: NodeError) -> None:
+async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, script: str, error: NodeError
+) -> None:
+    monkeypatch.setattr(job_steps, "TRY_AGAIN_AFTER", 0.2)
     node = slow(bed)
     node.at, node.error = script, error
     job = bed.submit(STARTED)
@@ -257,3 +265,103 @@ async def test_a_node_that_got_another_address_is_found_there_by_its_run(bed: Sl
     assert "b is reached at 127.0.0.2 now" in [event.message for event in bed.store.events(job.id)]
     ended = await cancel(bed, job)
     assert {rank.signal for rank in ended.ranks} == {"TERM"}
+
+
+FAILS_ON_B = STARTED + "import sys, time\nsys.exit(3) if os.environ['RANK'] == '1' else time.sleep(600)\n"
+
+
+async def test_ranks_are_ended_though_the_logs_of_the_one_that_failed_do_not_come(
+    bed: SlowBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_steps, "ENDS_WITHIN", 0.2)
+    monkeypatch.setattr(job_steps, "LOGS_WITHIN", 0.2)
+    node = slow(bed)
+    node.at, node.gate = "read.sh", asyncio.Event()
+    ended = await bed.until(bed.submit(FAILS_ON_B), JobState.FAILED)
+    assert node.reached.is_set()
+    assert ended.first_failure and (ended.first_failure.rank, ended.first_failure.exit_code) == (1, 3)
+
+
+async def test_a_cancelled_job_is_over_before_its_logs_are_here(bed: SlowBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_steps, "CANCELLED_LOGS_WITHIN", 0.2)
+    node = slow(bed)
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    node.at, node.gate = "read.sh", asyncio.Event()
+    async with asyncio.timeout(job_steps.LOGS_WITHIN - 5):
+        await cancel(bed, job)
+    assert node.reached.is_set()
+
+
+@pytest.mark.parametrize("error", [CommandTimedOut("b", "a command did not end within 30 s and was ended"), None])
+async def test_a_node_that_hangs_is_given_up_when_a_person_says_so(
+    bed: SlowBed, monkeypatch: pytest.MonkeyPatch, error: NodeError | None
+) -> None:
+    monkeypatch.setattr(job_steps, "CANCEL_GRACE", 0.5)
+    monkeypatch.setattr(job_steps, "ABANDON_WITHIN", 1.5)
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    node = slow(bed)
+    node.at, node.error, node.gate = "stop.sh", error, asyncio.Event()
+    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    controller = another_process(bed)
+    async with asyncio.timeout(15):
+        await controller.complete(job.id)
+    await controller.close()
+    ended = bed.store.job(job.id)
+    assert (ended.state, ended.abandoned) == (JobState.CANCELLED, ("b",))
+    node.at = ""
+    await bed.tick()
+    assert not bed.store.leftovers(), "it answers again"
+
+
+async def test_a_command_rests_for_its_own_jobs_and_hardly_for_others(bed: SlowBed) -> None:
+    node, job, launching = await code_on_its_way(bed)
+    assert node.gate
+    async with asyncio.timeout(10):
+        await launching.rest([], within=0.2)
+    assert launching.under_way == [job.id]
+    waiting = asyncio.create_task(launching.rest([job.id], within=0.2))
+    done, _ = await asyncio.wait([waiting], timeout=0.5)
+    assert not done, "its own is waited for"
+    node.gate.set()
+    await waiting
+    assert not launching.under_way and bed.store.job(job.id).state == JobState.RUNNING
+    await launching.close()
+    await cancel(bed, job)
+
+
+async def test_a_cancel_says_who_is_in_its_way(bed: SlowBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UGRO_HOME", str(bed.store.home))
+    job = await bed.until(bed.submit(STAY), JobState.RUNNING)
+    app = jobs.App(None)
+    assert not jobs._is_done(app, job.id, tried=False), "another process's tick went on, so nothing was tried"
+    with pytest.raises(NodeError, match="a, b did not confirm it so far"):
+        jobs._end_of(app, job, already=False)
+    with bed.store.alone_with(job.id), pytest.raises(NodeError, match="another UGRO process is at work on it"):
+        jobs._end_of(app, job, already=False)
+    await cancel(bed, job)
+
+
+async def test_a_job_whose_launch_is_cut_off_again_and_again_says_so_and_waits_longer_each_time(
+    bed: SlowBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_steps, "TRY_AGAIN_AFTER", 100.0)
+    node = slow(bed)
+    job, before = bed.submit(STARTED, nodes=("b",)), 0.0
+    for times in (1, 2, 3):
+        node.at, node.error = "folder.sh", LinkLost("b", "a command gave no answer within 30 s")
+        for _ in range(2):  # the second tick does not try
+            await bed.tick()
+        now = bed.store.job(job.id)
+        assert now.state == JobState.QUEUED and now.taken_back and now.taken_back.times == times
+        said = " ".join(bed.why(job))
+        assert "a command gave no answer within 30 s" in said and ("3 times in a row" in said) == (times == 3)
+        queue = read_queue(bed.store, bed.inventory, [now], bed.store.remembered_nodes(), time.time())
+        expected = forecast(queue, job.id)
+        assert expected.at and "a command gave no answer within 30 s" in expected.text, "so says `ugro launch`"
+        pause = now.taken_back.until - time.time()
+        assert pause > 1.5 * before
+        before = pause
+        over = now.taken_back.model_copy(update={"until": time.time()})
+        bed.store.update(job.id, lambda job, over=over: job.model_copy(update={"taken_back": over}), "queued", "")
+    ended = await bed.until(job, JobState.SUCCEEDED)
+    assert ended.taken_back is None

@@ -39,6 +39,9 @@ UNATTENDED = {
 START_WITHIN, START_POLL = 15.0, 0.3
 """Seconds that a launch waits for another process which brings its job to the nodes, and between two looks."""
 
+REST_WITHIN = 3.0
+"""Seconds that a command waits at its end for what its ticks began on nodes for other jobs than its own."""
+
 LOOK_WITHIN = 1.7
 """Seconds that `status` and `nodes` wait for a node; what is not fresh by then is shown with its age."""
 
@@ -49,6 +52,8 @@ class App:
     def __init__(self, inventory: str | None) -> None:
         self._inventory_option = inventory
         self.store = MetadataStore(ugro_home())
+        self._own: set[str] | None = set()
+        """The jobs that this command takes steps for; None: for all of them."""
 
     def reread(self) -> None:
         """Let go of the inventory, so that the next use sees what it says now."""
@@ -145,6 +150,7 @@ class App:
 
         Waits `patience` seconds for another process's tick.
         """
+        self._own = self._own | {*jobs} if jobs and self._own is not None else None
         try:
             await controller.complete(*jobs, patience=patience)
         finally:
@@ -184,12 +190,18 @@ class App:
             self.courier.begin()
 
     async def _rest(self, controller: Controller) -> None:
-        """What this command began on nodes for other jobs is not left half done, unless the person wants that."""
-        if controller.under_way:
+        """What this command began on nodes for its own jobs is not left half done, unless the person wants that.
+
+        For others the next scheduling pass goes on with it: their nodes may hang, and nobody here waits for them.
+        """
+        own = [job for job in controller.under_way if self._own is None or job in self._own]
+        if own:
             stopping = {job.id for job in self.store.live(pass_over) if job.stopping}
-            jobs = ", ".join(f"{job} (stopping)" if job in stopping else job for job in controller.under_way)
+            jobs = ", ".join(f"{job} (stopping)" if job in stopping else job for job in own)
             click.echo(f"{jobs}: still working on nodes; Ctrl-C leaves it to the next scheduling pass", err=True)
-        await controller.rest()
+        await controller.rest(own, REST_WITHIN)
+        if left := controller.under_way:
+            click.echo(f"{', '.join(left)}: still working on nodes; the next scheduling pass goes on with it", err=True)
 
 
 RECENT = 10

@@ -37,7 +37,7 @@ from ugro.cli.proposals import offer
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked, UgroError
 from ugro.common.models.job import Job, JobState, Wish
-from ugro.common.text import printable
+from ugro.common.text import printable, some
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
@@ -195,10 +195,19 @@ def _end_of(app: App, job: Job, already: bool) -> Did:
     if not job.state.ended:
         raise NodeError(
             job.id,
-            f"not all of it could be ended yet: {job.reason}",
+            f"not all of it could be ended yet: {_in_the_way(app, job)}",
             "the next `ugro sweep` tries again; a node that is gone for good is given up with --abandon",
         )
     return job_document(job, app.asked(job)), "\n".join(_end_in_lines(job, already))
+
+
+def _in_the_way(app: App, job: Job) -> str:
+    """Why a job has not ended that shall: who is at work on it, what was recorded of it, or who has not confirmed."""
+    with app.store.alone_with(job.id) as nobody_else:
+        if not nobody_else:
+            busy = "another UGRO process is at work on it"
+            return f"{busy}; {job.reason}" if job.reason else busy
+    return job.reason or f"{some(job.nodes)} did not confirm it so far"
 
 
 def _end_in_lines(job: Job, already: bool) -> list[str]:
@@ -219,19 +228,21 @@ async def _carry_out(app: App, controller: Controller, jobs: Sequence[str]) -> N
     """End jobs whose end was asked for, or wait for the process that is at work on one and finds that just as well."""
     end = time.monotonic() + CANCEL_WITHIN
     while jobs:
+        tried = False
         with contextlib.suppress(StateLocked):  # its tick does the same
             await app.tick(controller, *jobs, patience=TURN_WITHIN)
-        jobs = [job_id for job_id in jobs if not _is_done(app, job_id)]
+            tried = True
+        jobs = [job_id for job_id in jobs if not _is_done(app, job_id, tried)]
         if time.monotonic() > end:
             return
         if jobs:
             await asyncio.sleep(TURN_WITHIN)
 
 
-def _is_done(app: App, job_id: str) -> bool:
-    """Whether a job has ended, or nobody else is at work on it who could still end it."""
+def _is_done(app: App, job_id: str, tried: bool) -> bool:
+    """Whether a job has ended, or it was tried to end it and nobody else is at work on it who could still do so."""
     with app.store.alone_with(job_id) as nobody_else:
-        return nobody_else or app.store.job(job_id).state.ended
+        return (tried and nobody_else) or app.store.job(job_id).state.ended
 
 
 @command()

@@ -150,7 +150,7 @@ def command_line(job: Job) -> str:
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
-LEFT_OUT = dict.fromkeys(("schema_version", "uid", "wish", "last_event"), True)
+LEFT_OUT = dict.fromkeys(("schema_version", "uid", "wish", "taken_back", "last_event"), True)
 WITHOUT_CONFIGS: dict[str, Any] = {"placement": {"shares": {"__all__": {"config"}}}}
 
 

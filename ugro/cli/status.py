@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import time
 from collections.abc import Iterable, Sequence
@@ -38,6 +39,9 @@ from ugro.control_plane.scheduler.scheduling import reasons, why
 if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
     from ugro.nodes.pool import Pool
+
+LOGS_LEAST = 0.8
+"""Seconds that the logs of a job that failed unseen may take in any case, after a look that used up LOOK_WITHIN."""
 
 REASONS = 3
 """Reasons why a job waits that `status` shows; `ugro why` tells all."""
@@ -96,8 +100,10 @@ def look(app: App, live: Sequence[Job], nodes: Sequence[str] | None = None) -> t
         return seen, list(live)
 
     async def ask(controller: Controller, _: Pool) -> tuple[Observation, list[Job]]:
+        end = time.monotonic() + LOOK_WITHIN
         seen = await controller.observe(live, nodes, LOOK_WITHIN)
-        return seen, [await controller.live(job, seen, LOOK_WITHIN) for job in live]
+        left = max(LOGS_LEAST, end - time.monotonic())
+        return seen, await asyncio.gather(*(controller.live(job, seen, left) for job in live))
 
     return app.run(ask)
 

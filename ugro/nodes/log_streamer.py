@@ -32,6 +32,12 @@ CHUNK = 8 * 1024 * 1024
 TOTAL = 16 * 1024 * 1024
 """Most bytes of all files of a job that are brought in one round trip to each of its nodes."""
 
+FIRST = 64 * 1024
+"""The same for the first round trip; each one after it may bring `GROWTH` times as much. So whoever breaks off on a
+slow link leaves little on its way, which the next question to the node would have to wait for."""
+
+GROWTH = 4
+
 ERROR_LIMIT = 1024 * 1024
 """Bytes at the beginning of an error file that are brought: it is one JSON document with a traceback."""
 
@@ -124,10 +130,12 @@ async def fetch_all(
     Raises:
         NodeError: the node cannot be read now; the copies have what came before.
     """
-    brought = await fetch(transport, paths, folder, at, starts, total)
+    most = min(FIRST, total)
+    brought = await fetch(transport, paths, folder, at, starts, most)
     left = brought.left
     while left > 0 and brought.bytes:
-        brought = await fetch(transport, paths, folder, at, starts, total)
+        most = min(GROWTH * most, total)
+        brought = await fetch(transport, paths, folder, at, starts, most)
         left -= brought.bytes
 
 

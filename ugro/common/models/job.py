@@ -134,6 +134,16 @@ class Wish(StrEnum):
     ABANDON = "cancel without the word of silent nodes"
 
 
+class TakenBack(Record):
+    """A launch that a broken link cut off before anything was started: why, how many `times` in a row by now, and
+    until when (seconds since the epoch) it is not tried again.
+    """
+
+    reason: str
+    times: int
+    until: float
+
+
 class Attempt(Record):
     """An attempt of a job that is over, as it stands in the record of the next one.
 
@@ -177,6 +187,7 @@ class Job(Record):
     with once the change that wrote this record is whole. `past` has the attempts before this one, and `resume_from`
     the checkpoint that this one goes on from. `alert` says that it hangs, while it does. `launched_at` is when its
     nodes were first told to start: before its first checkpoint, while `started_at` is when it was seen to run.
+    `taken_back` is how its launches were cut off, until one of them comes about.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -205,6 +216,7 @@ class Job(Record):
     alert: str | None = None
     past: tuple[Attempt, ...] = ()
     resume_from: Checkpoint | None = None
+    taken_back: TakenBack | None = None
     last_event: Event | None = None
 
     @property

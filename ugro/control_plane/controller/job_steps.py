@@ -17,7 +17,7 @@ from typing import Any
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
-from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
 from ugro.common.models.metrics import GpuSample
 from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
@@ -45,17 +45,35 @@ LEFTOVER_GRACE = 3.0
 SAMPLE_SECONDS = 10.0
 """How often what a job's GPUs show is kept."""
 
+ABANDON_WITHIN = 5.0
+"""Seconds beyond the grace that a node has to end a job which a person ends without the word of silent nodes."""
+
+LOOK_AGAIN_WITHIN = 15.0
+"""Seconds that a look may take at the nodes on which a job was just ended."""
+
 GPU_FREE_WITHIN = 10.0
 """Seconds that the driver may take to give back the memory of ranks that ended."""
 
 LOGS_WITHIN = 30.0
 """Seconds that the logs of a job that ended may take before it counts as ended; `ugro logs` brings what is missing."""
 
+CANCELLED_LOGS_WITHIN = 3.0
+"""The same for a job that somebody cancelled, who waits for its end and hardly for its logs."""
+
+ENDS_WITHIN = 3.0
+"""Seconds that the ends of the logs may take before the ranks of a job are ended of which one failed: the others hold
+their GPUs meanwhile. What comes later still refines who failed first."""
+
 HOW_TO_REACH = ("address", "user", "port", "identity_file", "ssh_config", "local")
 """What of a node's description may change under a run, once the node does not answer where the run was started."""
 
 START_PATIENCE = 120.0
 """Seconds in which a node that broke off while its ranks were started may come back and start them."""
+
+
+TRY_AGAIN_AFTER, TRY_AGAIN_LIMIT = 10.0, 600.0
+"""Seconds until a launch that was cut off before anything was started is tried again: twice as long each time, and the
+most of it."""
 
 
 class Kind(Enum):
@@ -201,8 +219,8 @@ class JobSteps:
         return ""
 
     async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
-        await self.logs_of(job).bring_ends()
-        if waits := self.waits_for_leavers(job, found, seen):
+        await self.logs_of(job).bring_ends(ENDS_WITHIN)
+        if not job.wish and (waits := self.waits_for_leavers(job, found, seen)):
             if (job.state, job.reason) != (JobState.RUNNING, waits):
                 self._store.save(running(job, waits), "ranks", waits)
             return
@@ -239,9 +257,10 @@ class JobSteps:
             until,
         )
 
-    def logs_of(self, job: Job) -> JobLogs:
-        """The copies of a job's logs, and how they are brought up to date."""
-        paths = {node: where for node in job.nodes if (where := run_paths(self._inventory, job, node))}
+    def logs_of(self, job: Job, nodes: Sequence[str] | None = None) -> JobLogs:
+        """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
+        nodes = job.nodes if nodes is None else nodes
+        paths = {node: where for node in nodes if (where := run_paths(self._inventory, job, node))}
         return JobLogs(self._pool, paths, self._store.files(job.id).logs(job.attempt), configs=job.node_configs)
 
     # --- ending ----------------------------------------------------------------------------------------------------
@@ -252,7 +271,8 @@ class JobSteps:
     async def _end_on_nodes(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
         given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
-        ending = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up])
+        within = grace + ABANDON_WITHIN if job.wish == Wish.ABANDON else None
+        ending = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up], within)
         if job.wish == Wish.ABANDON and len(ending.problems) == len(ending.unreached):
             given_up += ending.unreached  # silent for long or not: the person gave up whatever cannot be reached
             ending.problems.clear()
@@ -268,8 +288,10 @@ class JobSteps:
         if given_up:
             self._store.remember_leftovers(job, given_up)
             notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
-        await self.logs_of(job).bring_all(LOGS_WITHIN)
-        seen, holders = await self._see_gpus_free(job)
+        asked = [node for node in job.nodes if node not in given_up]
+        logs_within = CANCELLED_LOGS_WITHIN if state == JobState.CANCELLED else LOGS_WITHIN
+        await self.logs_of(job, asked).bring_all(logs_within)
+        seen, holders = await self._see_gpus_free(job, asked)
         found = tracker.assess(job, seen.runs[job.id])
         if (first := job.first_failure) and (
             first.cause == "unknown" or is_symptom(first)
@@ -286,7 +308,6 @@ class JobSteps:
         }
         job = job.model_copy(update=changed)
         notes += holders
-        asked = [node for node in job.nodes if node not in given_up]
         over = [nothing_runs("it", asked, ending.proved)] if failure and asked else []
         left = [f"what it left running was ended: {_by_node(ended)}"] if ended else []
         self.end(job, state, "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes]))
@@ -298,14 +319,14 @@ class JobSteps:
         same = (now.rank, now.node) == (failure.rank, failure.node)
         return now if same or (began and now.cause != "unknown") else failure
 
-    async def _see_gpus_free(self, job: Job) -> tuple[Observation, list[str]]:
-        """Look until the driver shows none of the job's ranks on its GPUs: memory comes back a moment after the end.
+    async def _see_gpus_free(self, job: Job, nodes: Sequence[str]) -> tuple[Observation, list[str]]:
+        """Look at these nodes until the driver shows no rank of the job on its GPUs: memory comes back a moment later.
 
         Returns the last look, and what still holds a GPU after `GPU_FREE_WITHIN` seconds.
         """
         end = time.monotonic() + GPU_FREE_WITHIN
         while True:
-            seen = await self._observer.observe(self._inventory, [job], job.nodes)
+            seen = await self._observer.observe(self._inventory, [job], nodes, LOOK_AGAIN_WITHIN)
             holders = tracker.gpu_holders(job, seen.views)
             if not holders or time.monotonic() > end:
                 return seen, holders
@@ -334,7 +355,8 @@ class JobSteps:
         lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
         told_to_start = bool(job.placement and job.placement.master_port)
         if lost and not told_to_start:
-            queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": ""}
+            back = taken_back(job.taken_back, error.message, time.time())
+            queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": "", "taken_back": back}
             words = f"{error.message}, before anything was started: it waits for its turn again"
             self._store.save(job.model_copy(update=queued), "queued", words)
         elif lost and self._seconds_since_placed(job) < START_PATIENCE:
@@ -361,12 +383,20 @@ class JobSteps:
             self.end(job, JobState.FAILED, words, "no node was told to start")
 
 
+def taken_back(before: TakenBack | None, reason: str, now: float) -> TakenBack:
+    """What the record of a job says whose launch was cut off once more."""
+    times = before.times + 1 if before else 1
+    pause = min(TRY_AGAIN_LIMIT, TRY_AGAIN_AFTER * 2.0 ** min(times - 1, 10))
+    return TakenBack(reason=reason, times=times, until=now + pause)
+
+
 def running(job: Job, reason: str = "") -> Job:
     """The record of a job whose ranks run, or what they left running."""
     changed = {
         "state": JobState.RUNNING,
         "unknown_since": None,
         "reason": reason,
+        "taken_back": None,
         "started_at": job.started_at or time.time(),
     }
     return job.model_copy(update=changed)

@@ -175,10 +175,19 @@ class Controller:
         if tasks := self._waited_for([job_id]):
             await asyncio.wait(tasks, timeout=within)
 
-    async def rest(self) -> None:
-        """Wait for what is under way on nodes, and begin nothing more."""
-        while tasks := [one.task for one in self._tasks.values()]:
-            await asyncio.wait(tasks)
+    async def rest(self, job_ids: Iterable[str] | None = None, within: float = math.inf) -> None:
+        """Wait for what is under way on nodes, and begin nothing more: for these jobs without an end, for others and
+        what is done about nodes up to `within` seconds.
+        """
+        own, end = None if job_ids is None else {*job_ids}, time.monotonic() + within
+        while tasks := {key: one.task for key, one in self._tasks.items()}:
+            left = end - time.monotonic()
+            if left <= 0:
+                tasks = {key: task for key, task in tasks.items() if own is None or key in own}
+            if not tasks:
+                return
+            timeout = left if 0 < left < math.inf else None
+            await asyncio.wait(tasks.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
     @property
     def under_way(self) -> list[str]:

@@ -17,12 +17,13 @@ from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store.log_ends import TAIL_BYTES, keep_end
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.nodes import log_streamer
-from ugro.nodes.log_streamer import LONGEST_LINE, TOTAL, Brought, End
+from ugro.nodes.log_streamer import FIRST, GROWTH, LONGEST_LINE, TOTAL, Brought, End
 from ugro.nodes.pool import Configs, Pool
 from ugro.nodes.transport import Transport
 
-CLOSE = 4 * 1024 * 1024
-"""Bytes by which the copies of a node's logs may lag behind and are brought up to date before their ends are read."""
+CLOSE = FIRST
+"""Bytes by which the copies of a node's logs may lag behind and are brought up to date before their ends are read: a
+quarter of a second over 2 Mbit/s. Beyond that the ends come first."""
 
 MOST_LINES = 10**9
 """More lines than any log has, and few enough for a shell to count with."""
@@ -80,12 +81,12 @@ class JobLogs:
 
     async def rounds(self, within: float | None = None) -> AsyncIterator[Brought]:
         """Bring what there is now, round after round; a log that grows on ends them, too. `within` bounds each."""
-        total = CLOSE // 4  # the first rounds are small: somebody may be waiting for them over a slow link
+        total = FIRST  # the first rounds are small: somebody may be waiting for them over a slow link
         brought = await self.round(within, total)
         left = brought.left
         yield brought
         while left > 0 and brought.bytes:
-            total = min(4 * total, TOTAL)
+            total = min(GROWTH * total, TOTAL)
             brought = await self.round(within, total)
             left -= brought.bytes
             yield brought
@@ -122,10 +123,11 @@ class JobLogs:
 
     async def _bring_ends(self, transport: Transport, paths: RunPaths) -> None:
         found = await log_streamer.ends(transport, paths, 0, TAIL_BYTES)
+        wanted = 2 * TAIL_BYTES * max(1, len(found))  # a rank has an error file beside its log
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".ends-", dir=self.folder) as name:
             starts = {copy: end.start for copy, end in found.items()}
-            await log_streamer.fetch(transport, paths, fresh := Path(name), time.time(), starts, CLOSE)
+            await log_streamer.fetch(transport, paths, fresh := Path(name), time.time(), starts, wanted)
             for copy, start in starts.items():
                 if (fresh / copy).exists():
                     keep_end(self.folder, fresh / copy, start)
@@ -135,7 +137,7 @@ class JobLogs:
 
         None: the copies are not far behind, and were brought up to date.
         """
-        brought = await self.round(within, CLOSE // 4)
+        brought = await self.round(within, CLOSE)
         if brought.left <= CLOSE:
             if brought.left:
                 await self.round(within)

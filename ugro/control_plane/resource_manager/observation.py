@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import NodeError, Unreachable
+from ugro.common.errors import AnswerPending, NodeError, Unreachable
 from ugro.common.models.node import NodeView, Silence
 from ugro.common.text import duration
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
@@ -57,17 +57,37 @@ def last_look(store: MetadataStore, inventory: Inventory, now: float) -> dict[st
     return {name: said[name] for name in inventory.nodes if name in said}
 
 
+def as_told(view: NodeView | NodeError, silence: Silence | None) -> NodeView | NodeError:
+    """What a look got from a node, with the words of the tick that noted its silence, which had more patience.
+
+    A look that is only over too early says nothing: what the tick found still holds.
+    """
+    if silence is None or not silence.problem or isinstance(view, NodeView):
+        return view
+    if isinstance(view, AnswerPending) or view.code == silence.code:
+        return _kind(silence)(view.node, silence.problem, silence.hint)
+    return view
+
+
+def _kind(silence: Silence) -> type[NodeError]:
+    return {kind.code: kind for kind in NodeError.__subclasses__()}.get(silence.code, Unreachable)
+
+
 def _error(name: str, silence: Silence, now: float) -> NodeError:
-    kind = {kind.code: kind for kind in NodeError.__subclasses__()}.get(silence.code, Unreachable)
     because = f": {silence.problem}" if silence.problem else ""
-    return kind(name, f"has not answered for {duration(now - silence.since)}{because}", silence.hint)
+    return _kind(silence)(name, f"has not answered for {duration(now - silence.since)}{because}", silence.hint)
 
 
 def fresh_or_remembered(
     store: MetadataStore, seen: Observation
 ) -> tuple[dict[str, NodeView | None], dict[str, NodeError | None]]:
-    """Each node's view, fresh or as it was last seen, and why it is not fresh."""
-    errors = {name: view if isinstance(view, NodeError) else None for name, view in seen.views.items()}
+    """Each node's view, fresh or as it was last seen, and why it is not fresh.
+
+    Where a look was only too short for a node that a tick found silent, that is what the tick found.
+    """
+    silences = store.silences() if any(isinstance(view, AnswerPending) for view in seen.views.values()) else {}
+    said = {name: as_told(view, silences.get(name)) for name, view in seen.views.items()}
+    errors = {name: view if isinstance(view, NodeError) else None for name, view in said.items()}
     remembered: Mapping[str, NodeView] = store.remembered_nodes() if any(errors.values()) else {}
     views = {name: remembered.get(name) if isinstance(view, NodeError) else view for name, view in seen.views.items()}
     return views, errors

@@ -31,12 +31,14 @@ Ending = tuple[float, int, str, "Running"]
 class Obstacle:
     """A reason to wait that is no resource.
 
-    It is over at the moment `until`, or when the job `job` has ended; with neither, when a person says so. `proviso` is
-    how that job has to end (`job-001 succeeds`), nothing if any end will do. A `final` one is never over.
+    It is over at the moment `until`, which is so late for that `cause`, or when the job `job` has ended; with neither,
+    when a person says so. `proviso` is how that job has to end (`job-001 succeeds`), nothing if any end will do. A
+    `final` one is never over.
     """
 
     text: str
     until: float | None = None
+    cause: str = "as asked for"
     job: str = ""
     proviso: str = ""
     final: bool = False

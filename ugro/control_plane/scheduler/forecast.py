@@ -151,7 +151,7 @@ class _Course:
 def _cause(obstacle: Obstacle) -> str:
     """Why a job starts when an obstacle is over; a proviso says it already."""
     if obstacle.until is not None:
-        return "as asked for"
+        return obstacle.cause
     return "" if obstacle.proviso else f"when {obstacle.job} ends"
 
 

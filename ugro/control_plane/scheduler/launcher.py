@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import LinkLost, NodeError, NodeRefused, UgroError, Unreachable
+from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, NodeRefused, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths, run_config, run_paths
@@ -34,6 +34,10 @@ MEET_AGAIN = (5.0, 10.0)
 """Seconds after which nodes are asked again that get no answer from where the ranks would meet: once is no proof."""
 
 
+NO_ANSWER = (Unreachable, LinkLost, CommandTimedOut)
+"""Errors of a node that says nothing of what became of a job: it is gone, cut off, or hangs (a home that is dead)."""
+
+
 class NotStarted(UgroError):
     """A node could not start its part. `job` is the record as it stood, `node` the one that could not, `error` why."""
 
@@ -48,9 +52,9 @@ class NotStarted(UgroError):
 
 @dataclass(frozen=True)
 class Ending:
-    """What came of ending a job: what is in the way of saying that it is over, the nodes that could not be reached, by
-    node, in words, what ran there outside of torchrun's own tree and was ended, and the nodes that `proved` that no
-    process of it remains. On the others none was found.
+    """What came of ending a job: what is in the way of saying that it is over, the nodes that could not be reached or
+    gave no answer, by node, in words, what ran there outside of torchrun's own tree and was ended, and the nodes that
+    `proved` that no process of it remains. On the others none was found.
     """
 
     problems: list[str]
@@ -180,8 +184,8 @@ class Launcher:
 
         return await self._pool.each(self._known(job, nodes), one, configs=job.node_configs)
 
-    async def stop(self, job: Job, grace: float, nodes: Sequence[str]) -> Ending:
-        """End every process of a job on these nodes."""
+    async def stop(self, job: Job, grace: float, nodes: Sequence[str], within: float | None = None) -> Ending:
+        """End every process of a job on these nodes. A node has `within` seconds to say that it did."""
 
         async def one(transport: Transport) -> Stopped:
             paths = run_paths(self.inventory, job, transport.name)
@@ -191,11 +195,11 @@ class Launcher:
 
         known = self._known(job, nodes)
         ending = Ending([f"{node} is not in the inventory any more" for node in nodes if node not in known])
-        answers = await self._pool.each(known, one, configs=job.node_configs)
+        answers = await self._pool.each(known, one, within, job.node_configs)
         for node, answer in answers.items():
             if isinstance(answer, NodeError):
                 ending.problems.append(answer.message)
-                ending.unreached.extend([node] if isinstance(answer, (Unreachable, LinkLost)) else [])
+                ending.unreached.extend([node] if isinstance(answer, NO_ANSWER) else [])
                 continue
             if answer.left:
                 ending.problems.append(f"{node}: pid {', '.join(map(str, answer.left))} cannot be ended (state D?)")

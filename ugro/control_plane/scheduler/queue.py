@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ugro.common.config import Inventory
-from ugro.common.errors import NodeError, RecordUnreadable, UgroError
+from ugro.common.errors import RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState, Summary
-from ugro.common.models.node import NodeView, Silence
 from ugro.common.text import moment
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.history import run_of
@@ -19,6 +18,7 @@ from ugro.control_plane.metadata_store.links import Links
 from ugro.control_plane.metadata_store.records import may_hold
 from ugro.control_plane.resource_manager.governor import Offer, leases, offers
 from ugro.control_plane.resource_manager.monitor import Views
+from ugro.control_plane.resource_manager.observation import as_told
 from ugro.control_plane.scheduler.allocator import link_rates
 from ugro.control_plane.scheduler.backfill import Obstacle, Queue, Running, Waiting
 from ugro.control_plane.scheduler.scheduling import obstacles
@@ -65,20 +65,13 @@ def read_queue(
 def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views) -> dict[str, Offer]:
     """What each node of the inventory can give while these jobs hold what they hold."""
     present, silences, now = inventory.present(), store.silences(), time.time()
-    said = {**views} | {name: _as_told(views[name], silence) for name, silence in silences.items() if name in views}
+    said = {**views} | {name: as_told(views[name], silence) for name, silence in silences.items() if name in views}
     since = {name: moment(silence.since // 60 * 60, now) for name, silence in silences.items()}
     found = offers(
         present, said, leases(jobs, present.nodes), store.drains(), store.known_gpus(), store.known_master(), since
     )
     links = link_rates(Links(store.home).all())
     return {name: replace(offer, links=links.get(name, {})) for name, offer in found.items()}
-
-
-def _as_told(view: NodeView | NodeError, silence: Silence) -> NodeView | NodeError:
-    """A node's silence with the words of the tick that noted it, which had more patience than a look."""
-    if isinstance(view, NodeError) and view.code == silence.code:
-        return type(view)(view.node, silence.problem, silence.hint)
-    return view
 
 
 def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:

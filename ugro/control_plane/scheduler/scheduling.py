@@ -41,7 +41,8 @@ class Schedule:
 
 
 def obstacles(job: Job, spec: JobSpec, others: Mapping[str, JobState], now: float) -> tuple[Obstacle, ...]:
-    """Why a job may not start yet even on an idle cluster: it is held, depends on others, or is for later.
+    """Why a job may not start yet even on an idle cluster: it is held, depends on others, is for later, or its launch
+    was just cut off.
 
     `others` has the states of the jobs it depends on by id, as far as they are known.
     """
@@ -49,6 +50,10 @@ def obstacles(job: Job, spec: JobSpec, others: Mapping[str, JobState], now: floa
     found += [obstacle for entry in spec.after if (obstacle := _dependency(entry, others))]
     if spec.not_before is not None and spec.not_before > now:
         found.append(Obstacle(f"not before {moment(spec.not_before, now)}", until=spec.not_before))
+    if (back := job.taken_back) and now < back.until:
+        times = f"{back.times} times in a row, " if back.times > 1 else ""
+        text = f"its launch was cut off {times}before anything was started: {back.reason}"
+        found.append(Obstacle(text, until=back.until, cause=f"since {text}"))
     return tuple(found)
 
 

@@ -141,16 +141,17 @@ class SshTransport(Transport):
 
         async def read() -> None:
             await asyncio.gather(collector.drain("stdout", process.stdout), collector.drain("stderr", process.stderr))
-            await process.wait_closed()
+            if collector.status is None:
+                await process.wait_closed()
 
         feeding, reading = asyncio.create_task(feed()), asyncio.create_task(read())
         try:
-            await asyncio.wait({feeding, reading}, return_when=asyncio.FIRST_EXCEPTION)
+            await asyncio.wait({feeding, reading}, return_when=asyncio.FIRST_COMPLETED)
             if feeding.done():
                 feeding.result()
             with contextlib.suppress(asyncssh.ConnectionLost, asyncssh.DisconnectError, OSError):
                 await reading
-                return process.returncode
+                return process.returncode if collector.status is None else collector.status
             return None
         finally:
             feeding.cancel()
