@@ -171,16 +171,15 @@ class Frame:
     def head(self) -> bytes:
         """The script with its arguments, as the first bytes of stdin."""
         marker = f"UGRO-{self.nonce}"
-        end = f"printf '\\n%s %s\\n' {marker}{END} $ugro"
+        end = f'printf "\\n%s %s\\n" {marker}{END} $ugro'
         leader = "$PPID" if self.timeout else "$$"
         lines = [
             guard(marker),
             f"unset ugro UGRO; echo; echo {marker} {leader}; echo >&2; echo {marker} >&2",
+            # A trap, and no shell around the script's own: that would outlive the end of a command whose time is up.
+            f"trap 'ugro=$?; {end}; {end} >&2; exit $ugro' EXIT",
             f"set -- {shlex.join(self.args)}",
-            "(",
             self.script,
-            ")",
-            f"ugro=$?; {end}; {end} >&2; exit $ugro",
         ]
         return "\n".join(lines).encode("utf-8", "surrogateescape") + b"\n"
 
