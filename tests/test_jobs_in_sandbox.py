@@ -185,7 +185,7 @@ def test_a_job_outlives_the_limit_it_was_launched_with(ugro: Ugro, sandbox: Sand
     assert job["state"] == "running" and {rank["limit"] for rank in job["ranks"]} == {None}
     assert ugro("cancel", made["id"]).returncode == 0
     over = ugro("extend", made["id"], "1h")
-    assert over.returncode == 2 and f"ugro resume {made['id']} --time 14400s" in over.stderr
+    assert over.returncode == 2 and f"ugro resume {made['id']} --time 10800s" in over.stderr
 
 
 def _extended(ugro: Ugro, job_id: str) -> list[dict[str, Any]]:

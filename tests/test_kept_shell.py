@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from testbed import Testbed
 from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused
 from ugro.nodes.transport import LocalTransport, local, shell
-from ugro.nodes.transport.base import OUTPUT_LIMIT, Collector
+from ugro.nodes.transport.base import OUTPUT_LIMIT
 
 PID = "echo $$"
 
@@ -427,25 +426,3 @@ tell(free=node._sessions._value)
         after, sessions = map(json.loads, out.splitlines())
         assert (after["text"], sessions["free"]) == ("after\n", 7)
         assert (process.returncode, err) == (0, "")
-
-
-# The same of `run`
-
-
-async def test_a_script_is_over_though_something_holds_its_streams(here: LocalTransport) -> None:
-    async with asyncio.timeout(10):
-        outcome = await here.run("sleep 1234567 & echo $!; echo said >&2; printf 'no end'; exit 7")
-    pid, _, rest = outcome.text.partition("\n")
-    os.kill(int(pid), signal.SIGKILL)
-    assert (outcome.status, rest, outcome.stderr) == (7, "no end", b"said\n")
-
-
-@pytest.mark.parametrize("size", [1, 7, 4096])
-def test_the_end_of_a_script_is_found_however_its_output_comes(size: int) -> None:
-    said, nearly = bytearray(), b"\n\nUGRO-12\n\nUGRO-1-en\n\x00\n"
-    collector = Collector("1", lambda stream, data: said.extend(data if stream == "stdout" else b""))
-    collector.feed("stderr", b"\nUGRO-1\n\nUGRO-1-end 3\n")
-    stream = b"chatter\nUGRO-1 77\n" + nearly + b"\nUGRO-1-end 3\nof somebody else"
-    for start in range(0, len(stream), size):
-        collector.feed("stdout", stream[start : start + size])
-    assert (bytes(said), collector.status, collector.leader) == (nearly, 3, 77)

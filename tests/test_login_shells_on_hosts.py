@@ -120,12 +120,3 @@ def test_a_forced_command_is_a_refusal_in_both_ways(bed: Testbed, command: str) 
     bed.gpu1.write(".ssh/authorized_keys", f'command="{command}" {key}', 0o600)
     for answer in both(bed):
         assert answer.get("code") == "node_refused", answer
-
-
-@pytest.mark.parametrize("rc", ["sleep 1000 & disown", "while :; do echo e >&2; sleep 0.1; done &"])
-def test_what_a_start_up_file_leaves_in_the_background_holds_up_nothing(bed: Testbed, rc: str) -> None:
-    bed.gpu1.write(".bashrc", rc + "\n")
-    run, ask = both(bed)
-    assert (run["status"], run["text"]) == (0, "1:a b\ndata"), run
-    assert (ask["status"], ask["text"]) == (0, "1:a b\n"), ask
-    assert run["seconds"] < 8 and ask["seconds"] < 8, (run, ask)

@@ -3,9 +3,7 @@
 The command line sshd hands to the login shell is a constant without single quotes inside, backslashes or newlines, so
 bash, zsh, fish and tcsh all read it alike. The script itself, with its arguments quoted by `shlex`, follows on stdin
 and is read by /bin/sh alone. Before the script runs, a line with a nonce is printed: what comes before it is the
-chatter of a `.bashrc` and is thrown away; the pid on that line is what ends the command when its time is up. After the
-script another such line with its exit code ends each stream: what a `.bashrc` left in the background may hold them open
-for ever.
+chatter of a `.bashrc` and is thrown away; the pid on that line is what ends the command when its time is up.
 
 A start-up file may `exec` another shell, which then reads our stdin as its own commands. Only the /bin/sh that we asked
 for has the argument OURS, so the first line of every script is a `guard`: any other shell names itself there and ends.
@@ -39,9 +37,6 @@ END_WAIT = 3.0
 """Seconds for ending a command on the node that nobody waits for any more."""
 
 READ_SIZE = 64 * 1024
-
-END = "-end"
-"""What the marker of a framed script ends with on the line after the script."""
 
 OURS = "ugro"
 """The first argument of the /bin/sh that we ask for; a shell that a start-up file puts in its place has none."""
@@ -171,13 +166,10 @@ class Frame:
     def head(self) -> bytes:
         """The script with its arguments, as the first bytes of stdin."""
         marker = f"UGRO-{self.nonce}"
-        end = f'printf "\\n%s %s\\n" {marker}{END} $ugro'
         leader = "$PPID" if self.timeout else "$$"
         lines = [
             guard(marker),
             f"unset ugro UGRO; echo; echo {marker} {leader}; echo >&2; echo {marker} >&2",
-            # A trap, and no shell around the script's own: that would outlive the end of a command whose time is up.
-            f"trap 'ugro=$?; {end}; {end} >&2; exit $ugro' EXIT",
             f"set -- {shlex.join(self.args)}",
             self.script,
         ]
@@ -185,22 +177,17 @@ class Frame:
 
 
 class Collector:
-    """Takes the output streams of a framed script apart: chatter, the marker with the pid, what is wanted, the end."""
+    """Takes the two output streams of a framed script apart: chatter, the marker with the pid, what is wanted."""
 
     def __init__(self, nonce: str, on_output: Output | None) -> None:
         self._marker = f"\nUGRO-{nonce}".encode()
-        self._end = self._marker + f"{END} ".encode()
         self._on_output = on_output
-        self._held = {"stdout": bytearray(), "stderr": bytearray()}
-        self._over = {"stdout": False, "stderr": False}
         self._before = {"stdout": bytearray(), "stderr": bytearray()}
         self._started = {"stdout": False, "stderr": False}
         self.kept = {"stdout": bytearray(), "stderr": bytearray()}
         self.truncated = False
         self.leader: int | None = None
         self.foreign: str | None = None
-        self.status: int | None = None
-        """The script's exit code, once both streams came to its end."""
 
     def feed(self, stream: str, chunk: bytes) -> None:
         """Take the next bytes of one stream."""
@@ -221,25 +208,6 @@ class Collector:
                 self.leader = int(said[0])
             self._started[stream] = True
             chunk = bytes(before[end + 1 :])
-        self._hear(stream, chunk)
-
-    def _hear(self, stream: str, chunk: bytes) -> None:
-        """Pass on what is not the end; what may turn out to be its beginning is held back."""
-        if self._over[stream]:
-            return
-        held = self._held[stream]
-        held += chunk
-        start = held.find(self._end)
-        if start >= 0 and (line := held[start + len(self._end) :].partition(b"\n"))[1] and line[0].isdigit():
-            self._over[stream] = True
-            self.status = int(line[0]) if all(self._over.values()) else None
-        elif start < 0:
-            start = held.rfind(b"\n")
-            start = start if start >= 0 and self._end.startswith(held[start:]) else len(held)
-        self._pass_on(stream, bytes(held[:start]))
-        del held[: len(held) if self._over[stream] else start]
-
-    def _pass_on(self, stream: str, chunk: bytes) -> None:
         if chunk and self._on_output:
             self._on_output(stream, chunk)
         elif chunk:
@@ -258,11 +226,9 @@ class Collector:
         return self._started["stdout"]
 
     async def drain(self, stream: str, reader: Reader) -> None:
-        """Feed everything a reader has until the script's end, or its own."""
-        while not self._over[stream] and (chunk := await reader.read(READ_SIZE)):
+        """Feed everything a reader has until its end."""
+        while chunk := await reader.read(READ_SIZE):
             self.feed(stream, chunk)
-        self._pass_on(stream, bytes(self._held[stream]))
-        self._held[stream].clear()
 
 
 def conclude(node: str, status: int | None, collector: Collector, frame: Frame, elapsed: float) -> Outcome:

@@ -61,7 +61,7 @@ class LocalTransport(Transport):
                     collector.drain("stdout", process.stdout),
                     collector.drain("stderr", process.stderr),
                 )
-                status = await (process.wait() if collector.status is None else _exited(process))
+                status = await process.wait()
         except TimeoutError:
             raise LinkLost(self.name, f"a command gave no answer within {timeout:.0f} s") from None
         finally:
@@ -189,13 +189,6 @@ async def _begun(command: str) -> asyncio.subprocess.Process:
         await _end(process)
         process._transport.close()  # type: ignore[attr-defined]
         raise
-
-
-async def _exited(process: asyncio.subprocess.Process) -> int:
-    """The exit code of a process that is about to end. asyncio's own wait is for the end of its pipes, too."""
-    while process.returncode is None:
-        await asyncio.sleep(0.005)
-    return process.returncode
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

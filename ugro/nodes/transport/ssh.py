@@ -141,17 +141,16 @@ class SshTransport(Transport):
 
         async def read() -> None:
             await asyncio.gather(collector.drain("stdout", process.stdout), collector.drain("stderr", process.stderr))
-            if collector.status is None:
-                await process.wait_closed()
+            await process.wait_closed()
 
         feeding, reading = asyncio.create_task(feed()), asyncio.create_task(read())
         try:
-            await asyncio.wait({feeding, reading}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({feeding, reading}, return_when=asyncio.FIRST_EXCEPTION)
             if feeding.done():
                 feeding.result()
             with contextlib.suppress(asyncssh.ConnectionLost, asyncssh.DisconnectError, OSError):
                 await reading
-                return process.returncode if collector.status is None else collector.status
+                return process.returncode
             return None
         finally:
             feeding.cancel()
