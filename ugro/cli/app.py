@@ -267,25 +267,23 @@ attempt_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
-def duration_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """A click callback: a duration as people say it, in seconds."""
-    try:
-        return None if value is None else parse_duration(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
+def _read_by(parse: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, str | None], float | None]:
+    """A click callback that reads an option so; what cannot be read is a mistake in the option."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+        try:
+            return None if value is None else parse(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
+
+    return read
 
 
-def span_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """A click callback: how long a job may take, in seconds; a bare number counts minutes, as in Slurm."""
-    try:
-        return None if value is None else parse_duration(value, bare="m")
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
+duration_option = _read_by(parse_duration)
+"""A click callback: a duration as people say it, in seconds."""
 
+span_option = _read_by(functools.partial(parse_duration, bare="m"))
+"""A click callback: how long a job may take, in seconds; a bare number counts minutes, as in Slurm."""
 
-def moment_option(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """A click callback: a time in the past as people say it, in seconds since the epoch."""
-    try:
-        return None if value is None else parse_past(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r}: {error}", ctx, param) from None
+moment_option = _read_by(parse_past)
+"""A click callback: a time in the past as people say it, in seconds since the epoch."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console, Group
 from rich.text import Text
 
-from ugro.cli.app import App
 from ugro.cli.output import RANK_COLOURS, STATE_STYLES, console, phase
 from ugro.common.models.job import Job
 from ugro.common.models.node import NodeView
 from ugro.common.text import duration, printable, size
 from ugro.control_plane.controller.job_steps import CANCEL_GRACE
 from ugro.nodes.log_streamer import Line, Unfinished
+
+if TYPE_CHECKING:
+    from ugro.cli.app import App
 
 UNFINISHED_SECONDS = 5.0
 """Between two states of a line without its end in a pipe; so long it has to have none before the first of them."""
