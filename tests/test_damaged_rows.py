@@ -388,6 +388,19 @@ def test_no_damage_to_a_row_costs_more_than_that_row(
     shutil.rmtree(home)
 
 
+async def test_a_row_about_a_node_that_left_and_is_gone_fails_no_tick(tmp_path: Path, sound: MetadataStore) -> None:
+    home = tmp_path / "state"
+    shutil.copytree(sound.home, home)
+    tables = tables_of(home)
+    for row in tables["removals"].values():
+        row["config"]["name"] = "left"
+    (home / "cluster.json").write_text(json.dumps(tables))
+    owed = MetadataStore(home).removals()
+    assert owed and all(one.config.name == "left" for one in owed)
+    await tick(MetadataStore(home), Inventory(nodes={"here": HERE}))
+    assert MetadataStore(home).removals() == owed
+
+
 @given(mutations())
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_commands_show_no_traceback_whatever_row_is_damaged(

@@ -472,6 +472,9 @@ async def test_what_an_unreachable_node_owes_is_remembered_and_done_when_it_answ
     assert not jobs.joinpath(job.id).exists() and not store.files(job.id).folder.exists()
     [owed] = MetadataStore(tmp_path / "state").removals()
     assert (owed.job, owed.uid, owed.config) == (job.id, job.uid, gone)
+    async with Pool(inventory) as pool:
+        await removal.remove_owed(store, pool, [owed])  # still unreachable: no error for what a command was asked to do
+    assert store.removals() == [owed]
     await populate(node, jobs, job.id, job.uid)
     async with Pool(inventory, lambda _: LocalTransport(NODE)) as pool:
         await removal.remove_owed(store, pool, [owed])
