@@ -6,20 +6,25 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
+from ugro.cli.output import print_problems
+from ugro.cli.render.notices import Notices
+from ugro.common.config import Inventory, inventory_path, load_inventory
 from ugro.common.errors import StateLocked, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
-from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
+from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK
 from ugro.control_plane.metadata_store.records import pass_over
+from ugro.service.backend import Answer, Local
+from ugro.service.context import Context
+from ugro.service.schemas.base import Request, Stream
 
 if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
@@ -51,9 +56,38 @@ class App:
 
     def __init__(self, inventory: str | None) -> None:
         self._inventory_option = inventory
-        self.store = MetadataStore(ugro_home())
+        self._context = Context(inventory)
+        self.backend = Local(self._context)
+        self._notices = Notices()
+        self.store = self._context.store
         self._own: set[str] | None = set()
         """The jobs that this command takes steps for; None: for all of them."""
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._notices:
+            try:
+                self.backend.close(rest=kind is None)
+            finally:
+                print_problems(self.backend.troubles, err=True)
+
+    def call(self, request: Request[Answer]) -> Answer:
+        """Return the answer to a request; what is reported meanwhile is printed on stderr.
+
+        Raises:
+            UgroError: what the service function raises.
+        """
+        return self.backend.call(request, self._notices.tell)
+
+    def stream(self, request: Stream[Answer]) -> Iterator[Answer]:
+        """Yield the answers to a request as they come.
+
+        Raises:
+            UgroError: what the service function raises.
+        """
+        return self.backend.stream(request, self._notices.tell)
 
     def reread(self) -> None:
         """Let go of the inventory, so that the next use sees what it says now."""
@@ -98,7 +132,7 @@ class App:
         """Whether waiting jobs are looked after by themselves: by a resident controller, or from the crontab."""
         if self.store.is_locked(RESIDENT_LOCK):
             return True
-        from ugro.cli.crontab import installed  # here, since most commands have no use for it
+        from ugro.service.crontab import installed  # here, since most commands have no use for it
 
         return installed(self.store.home)
 
@@ -117,7 +151,6 @@ class App:
     def run(self, act: Callable[[Controller, Pool], Awaitable[T]], on_code: OnCode | None = None) -> T:
         """Run an async command with a controller over a fresh pool, and close every connection after it."""
         # Here, since much of a command's start is the import of what reaches nodes, and not every command does.
-        from ugro.cli.output import print_problems
         from ugro.control_plane.controller.tick import Controller
         from ugro.nodes.pool import Pool
 
@@ -133,10 +166,7 @@ class App:
                 finally:
                     await controller.close()
 
-        try:
-            return asyncio.run(main())
-        finally:
-            print_problems(self.store.troubles, err=True)
+        return asyncio.run(main())
 
     def settled(self, job: Job) -> Job:
         """A job's record once it says what its nodes say, as everybody needs it who acts on what became of the job."""
@@ -252,7 +282,8 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
         @click.pass_context
         @functools.wraps(function)
         def call(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
-            return function(App(ctx.find_root().obj), *args, **kwargs)
+            with App(ctx.find_root().obj) as app:
+                return function(app, *args, **kwargs)
 
         made: click.Command = click.command(**{"cls": Command, **settings})(call)
         return made

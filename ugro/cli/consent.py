@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import click
 
+from ugro.cli.prompts import confirm
 from ugro.common.errors import Declined, InputError, NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.node import NodeView
@@ -102,16 +102,3 @@ def _ask(question: str, refusal: str, hint: str) -> None:
         raise InputError(refusal, hint)
     if not confirm(question):
         raise Declined
-
-
-def confirm(question: str, default: bool = False) -> bool:
-    """Ask on stderr. Ctrl-C ends the question also inside a coroutine, where asyncio would only take note of it.
-
-    Raises:
-        click.Abort: Ctrl-C, or the end of the input.
-    """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return click.confirm(question, default=default, err=True)
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -10,9 +10,9 @@ import click
 
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_job
-from ugro.cli.consent import confirm
 from ugro.cli.main import report
 from ugro.cli.output import checkpoint_document, print_json, title
+from ugro.cli.prompts import confirm
 from ugro.common.errors import EXIT_NODES, EXIT_OK, Declined, InputError, NodeError, UgroError
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job

@@ -1,0 +1,73 @@
+"""Prints on stderr what service functions report while they work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ugro.cli.output import console
+from ugro.service.schemas.base import Notice
+from ugro.service.schemas.notices import CodeSent, JobStopping, LeftToNextPass, StillWorking
+from ugro.service.words import stopping_in_words
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+SLOW_SEND_SECONDS = 1.0
+
+
+class Notices:
+    """Prints notices; draws a progress bar per node for what takes more than a second to send, on a terminal."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._tasks: dict[str, Any] = {}
+        self._began = time.monotonic()
+        self._stopping = ""
+
+    def __enter__(self) -> Notices:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def tell(self, notice: Notice) -> None:
+        """Print a notice."""
+        match notice:
+            case CodeSent():
+                self._draw(notice)
+            case JobStopping():
+                if (words := stopping_in_words(notice.asked, notice.grace)) != self._stopping:
+                    self._stopping = words
+                    click.echo(f"{notice.job} is stopping: {words}", err=True)
+            case StillWorking():
+                jobs = ", ".join(f"{job} (stopping)" if job in notice.stopping else job for job in notice.jobs)
+                click.echo(f"{jobs}: still working on nodes; Ctrl-C leaves it to the next scheduling pass", err=True)
+            case LeftToNextPass():
+                jobs = ", ".join(notice.jobs)
+                click.echo(f"{jobs}: still working on nodes; the next scheduling pass goes on with it", err=True)
+
+    def _draw(self, sent: CodeSent) -> None:
+        if not self._progress:
+            if not sys.stderr.isatty() or time.monotonic() - self._began < SLOW_SEND_SECONDS:
+                return
+            self._progress = _bars()
+            self._progress.start()
+        if sent.node not in self._tasks:
+            self._tasks[sent.node] = self._progress.add_task(f"files of {sent.node}", total=sent.total)
+        self._progress.update(self._tasks[sent.node], completed=sent.done, total=sent.total)
+
+
+def _bars() -> Progress:
+    # Here, since most launches send their few files at once.
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, console=console(stderr=True), transient=True)

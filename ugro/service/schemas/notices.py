@@ -1,0 +1,35 @@
+"""What functions report while they work."""
+
+from __future__ import annotations
+
+from ugro.service.schemas.base import Moment, Notice
+
+
+class CodeSent(Notice):
+    """Bytes of code or of a checkpoint that went to a node, or came from it, so far."""
+
+    node: str
+    done: int
+    total: int
+
+
+class JobStopping(Notice):
+    """The ranks of a job are being ended: SIGTERM, SIGKILL after `grace` seconds. `asked`: the job was cancelled."""
+
+    job: str
+    asked: bool
+    grace: float
+    since: Moment
+
+
+class StillWorking(Notice):
+    """What was asked for is done but for work on nodes for these jobs; some of them are `stopping`."""
+
+    jobs: tuple[str, ...]
+    stopping: tuple[str, ...]
+
+
+class LeftToNextPass(Notice):
+    """Work on nodes for these jobs is under way that the next scheduling pass continues."""
+
+    jobs: tuple[str, ...]
