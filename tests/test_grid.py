@@ -19,18 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from ugro.cli.grid import Column, Grid, Names, fit
-from ugro.cli.history import BLOCKS, GpuPast, history_grid
-from ugro.cli.listings import jobs_grid, nodes_grid
 from ugro.cli.main import report
 from ugro.cli.output import hanging, print_commands
+from ugro.cli.render.grid import Column, Grid, Names, fit
+from ugro.cli.render.history import BLOCKS, history_grid
+from ugro.cli.render.listings import jobs_grid, nodes_grid
 from ugro.cli.resume import checkpoints_grid
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
 from ugro.common.models.checkpoint import Checkpoint, Place
 from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank, RankState
-from ugro.common.models.metrics import GpuLook
 from ugro.common.models.node import Drain, Gpu, NodeView
+from ugro.service.documents import job_document, node_documents
+from ugro.service.schemas.queries import GpuHistoryDocument, GpuSampleDocument, ListedJob
 
 WIDTHS = (60, 80, 100, 120)
 OOM = (
@@ -48,6 +49,11 @@ def job(number: int, state: JobState, **fields: Any) -> Job:
     }
     code = CodeVersion(directory="/x", files=1, size_bytes=1)
     return Job(id=f"job-{number:03}", state=state, code=code, **known | fields)
+
+
+def listed(*jobs: Job) -> list[ListedJob]:
+    documents = [job_document(one, None) for one in jobs]
+    return [ListedJob.model_validate(one.model_dump() | {"position": TURNS.get(one.id)}) for one in documents]
 
 
 def placed(*nodes: str) -> Placement:
@@ -92,7 +98,8 @@ def cluster() -> Grid:
     }
     views["x" * 63] = None
     errors = {name: None for name in NODES} | {"x" * 63: Unreachable("x" * 63, "10.0.0.1 does not answer " * 5)}
-    return nodes_grid(inventory, views, errors, {"gpu2": Drain(node="gpu2", reason="风扇 " * 30, since=1.0)})
+    drains = {"gpu2": Drain(node="gpu2", reason="风扇 " * 30, since=1.0)}
+    return nodes_grid(node_documents(inventory, views, errors, drains), {})
 
 
 def shown(grid: Grid, width: int | None) -> list[str]:
@@ -101,7 +108,7 @@ def shown(grid: Grid, width: int | None) -> list[str]:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_job_is_one_line_in_any_terminal(width: int) -> None:
-    head, *lines = shown(jobs_grid(JOBS, TURNS), width)
+    head, *lines = shown(jobs_grid(listed(*JOBS)), width)
     assert len(lines) == len(JOBS) and all(cell_len(line) <= width for line in (head, *lines))
     assert [line.split()[0] for line in lines] == ["job-001", "job-002", "job-005", "job-007", "job-006"]
     assert "WHY" in head and "failed" in lines[0] and "queued #1" in lines[2] and "queued #2" in lines[3]
@@ -123,7 +130,7 @@ def test_a_gpu_is_one_line_in_any_terminal(width: int) -> None:
 
 
 def test_nothing_is_cut_where_nobody_looks() -> None:
-    lines = shown(jobs_grid(JOBS, TURNS), None)
+    lines = shown(jobs_grid(listed(*JOBS)), None)
     assert OOM in lines[1] and "/very/long/path" * 9 in lines[1] and ", ".join(NODES) in lines[1]
     assert "x" * 63 in shown(cluster(), None)[-1]
 
@@ -131,13 +138,17 @@ def test_nothing_is_cut_where_nobody_looks() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_history_of_a_gpu_is_one_line(width: int) -> None:
     looks = tuple(
-        GpuLook(
-            uuid="GPU-1", at=at * 60.0, utilization_percent=at, memory_used_mib=8000, memory_total_mib=8192,
-            temperature_c=40 + at, program="/very/long/python train.py" * 4,
+        GpuSampleDocument(
+            at=at * 60.0, utilization_percent=at, memory_used_mib=8000, memory_total_mib=8192,
+            temperature_c=40 + at, power_w=None, job=None,
+            program="/very/long/python train.py" * 4,
         )
         for at in range(30)
     )  # fmt: skip
-    past = [GpuPast(node, "GPU-1", 0, "NVIDIA GeForce RTX 4070 Ti SUPER", looks) for node in NODES]
+    past = [
+        GpuHistoryDocument(node=node, uuid="GPU-1", index=0, name="NVIDIA GeForce RTX 4070 Ti SUPER", samples=looks)
+        for node in NODES
+    ]
     title, head, *lines = shown(history_grid(past, 0.0, 1800.0, width), width)
     assert len(lines) == 3 and all(cell_len(line) <= width for line in (title, head, *lines))
     assert (
@@ -194,9 +205,9 @@ def test_ranks_that_were_ended_with_their_job_have_not_failed() -> None:
     states = (RankState.LOST, RankState.FAILED, RankState.SUCCEEDED)
     ranks = tuple(Rank(rank=n, local_rank=0, node="gpu1", state=state) for n, state in enumerate(states))
     ended = job(1, JobState.CANCELLED, ranks=ranks, placement=placed("gpu1"))
-    assert "2 stopped, 1 succeeded" in shown(jobs_grid([ended], {}), None)[1]
+    assert "2 stopped, 1 succeeded" in shown(jobs_grid(listed(ended)), None)[1]
     failed = ended.model_copy(update={"state": JobState.FAILED})
-    assert "1 failed, 1 lost, 1 succeeded" in shown(jobs_grid([failed], {}), None)[1]
+    assert "1 failed, 1 lost, 1 succeeded" in shown(jobs_grid(listed(failed)), None)[1]
 
 
 @pytest.mark.parametrize("width", [60, 80])

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from ugro.cli.history import BLOCKS, GAP, buckets, sparkline, used_by
+from ugro.cli.render.history import BLOCKS, GAP, buckets, sparkline, used_by
 from ugro.common.errors import StateError
-from ugro.common.models.metrics import GpuLook
+from ugro.common.models.metrics import EVERY_SECONDS, GpuLook
 from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.control_plane.metadata_store import gpu_history
-from ugro.control_plane.metadata_store.gpu_history import EVERY_SECONDS, GpuHistory
+from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.resource_manager.monitor import PROGRAM_LENGTH, looks
 
 UUIDS = [f"GPU-{number:08d}" for number in range(4)]

@@ -9,19 +9,16 @@ from collections.abc import Sequence
 
 import click
 
-from ugro.cli.app import LOOK_WITHIN, App, command, json_option
+from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_drained, complete_node, nodes_option
-from ugro.cli.listings import nodes_grid
 from ugro.cli.output import (
     RANK_COLOURS,
     SHORT_UUID,
     console,
     event_document,
-    node_documents,
     print_json,
     print_problems,
     table,
-    wide_option,
 )
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, NodeError, StateLocked
@@ -32,7 +29,6 @@ from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.governor import leases
-from ugro.control_plane.resource_manager.observation import fresh_or_remembered
 from ugro.control_plane.scheduler.queue import read_offers
 from ugro.nodes import speed
 from ugro.nodes.pool import Pool
@@ -41,25 +37,6 @@ from ugro.nodes.transport import Outcome, Transport
 
 QUIET_KINDS = ("ranks", "placed")
 """Events that are told in a job's timeline and are no news of their own."""
-
-
-@command()
-@wide_option
-@json_option
-def nodes(app: App, wide: bool, as_json: bool) -> None:
-    """The machines and their GPUs. What is not fresh is shown with its age."""
-    seen = app.run(lambda controller, _: controller.observe([], within=LOOK_WITHIN))
-    views, errors = fresh_or_remembered(app.store, seen)
-    drains, cluster = app.store.drains(), app.cluster
-    if as_json:
-        print_json(node_documents(cluster, views, errors, drains))
-    else:
-        nodes_grid(cluster, views, errors, drains).print(wide)
-    for error in errors.values():
-        if error and error.hint and not as_json:
-            click.echo(f"{error.node}: {error.hint}", err=True)
-    if any(errors.values()) and not as_json:
-        app.tell_inventory()
 
 
 @command()

@@ -70,7 +70,7 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, attempt: int | None, a
     if logs:
         _print(_of_logs(what), as_json)
         return
-    from ugro.cli.status import (  # here, since they reach nodes, and --log has no need of that
+    from ugro.cli.looking import (  # here, since they reach nodes, and --log has no need of that
         as_it_is,
         tell_proposals,
         tell_unsettled,

@@ -13,9 +13,9 @@ import click
 from ugro.cli.announce import CodeProgress, announce, gpus_come_free
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_job
+from ugro.cli.looking import look, tell_unsettled
 from ugro.cli.output import checkpoint_document, job_document, print_hanging, print_json, stamp, title
 from ugro.cli.prompts import confirm
-from ugro.cli.status import look, tell_unsettled
 from ugro.common.errors import InputError, StateLocked
 from ugro.common.models.job import Job
 from ugro.common.models.proposal import Proposal

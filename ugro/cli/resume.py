@@ -19,9 +19,9 @@ from ugro.cli.announce import CodeProgress, announce, gpus_come_free, tell_what_
 from ugro.cli.app import App, Whole, command, json_option, span_option
 from ugro.cli.complete import complete_folder, complete_job, complete_nodes
 from ugro.cli.consent import Consent
-from ugro.cli.grid import Column, Grid, Names
 from ugro.cli.output import checkpoint_document, job_document, print_json, title, wide_option
 from ugro.cli.prompts import confirm
+from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.errors import Declined, InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.mistakes import first_mistake
