@@ -136,6 +136,11 @@ class Context:
             self._reach = None
             await self._open.aclose()
 
+    async def rest(self) -> None:
+        """Finish what was begun on nodes for own jobs, without closing connections."""
+        if self._reach is not None:
+            await self._rest(self._reach.controller)
+
     async def _rest(self, controller: Controller) -> None:
         """Finish what was begun for own jobs. For others the next scheduling pass continues: their nodes may hang."""
         own = [job for job in controller.under_way if self._own is None or job in self._own]
