@@ -34,9 +34,9 @@ from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.observation import fresh_or_remembered
 from ugro.control_plane.scheduler.queue import read_offers
-from ugro.nodes import speed
 from ugro.nodes.pool import Pool
-from ugro.nodes.speed import MeasuredSpeed
+from ugro.nodes.remote.speed import speed
+from ugro.nodes.remote.speed.speed import MeasuredSpeed
 from ugro.nodes.transport import Outcome, Transport
 
 QUIET_KINDS = ("ranks", "placed")
