@@ -37,8 +37,8 @@ from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import Launch, torchrun_command
-from ugro.nodes.scripts.prepare import free_port
+from ugro.nodes.remote.run.on_node.prepare import free_port
+from ugro.nodes.remote.run.process_manager import Launch, torchrun_command
 
 NODES = 3
 ROUNDS = 7

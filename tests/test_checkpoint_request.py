@@ -26,7 +26,7 @@ from ugro.common.models.job import CodeVersion, Job, JobState, Wish
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import newest_since
-from ugro.nodes.save_request import AskedRank, ask, withdraw
+from ugro.nodes.remote.checkpoints.save_request import AskedRank, ask, withdraw
 from ugro.nodes.transport import LocalTransport
 from ugro.nodes.transport import Outcome as Ran
 from ugro.sandbox.cluster import Sandbox

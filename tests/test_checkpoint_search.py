@@ -21,8 +21,8 @@ from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import Run
 from ugro.control_plane.metadata_store.checkpoint_store.parts import lacking, ranks_in
-from ugro.nodes import checkpoints
-from ugro.nodes.scripts.rank import own_checkpoint
+from ugro.nodes.remote.checkpoints import checkpoints
+from ugro.nodes.remote.run.on_node.rank import own_checkpoint
 from ugro.nodes.transport import LocalTransport
 
 WEIGHTS = {"weight": torch.zeros(4)}
@@ -354,7 +354,7 @@ async def test_a_node_whose_names_lead_elsewhere_is_refused(
 ) -> None:
     told = {"path": "/c", "name": names[0], "kind": "torch", "step": 1, "bytes": 1, "files": 1, "saved_at": 1.0}
     program = f'print({json.dumps(told | {"shards": names[1:]})!r}); print(\'{{"end": 1, "passed": []}}\')'
-    monkeypatch.setattr("ugro.nodes.process_manager.load", lambda name: program)
+    monkeypatch.setattr("ugro.nodes.remote.run.process_manager.load", lambda name: program)
     with pytest.raises(NodeRefused, match="cannot be understood"):
         await search(here, Path("/c"))
 

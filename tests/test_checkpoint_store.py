@@ -20,7 +20,7 @@ from ugro.common.errors import InputError, NodeRefused, StateError
 from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import Run
-from ugro.nodes import checkpoints
+from ugro.nodes.remote.checkpoints import checkpoints
 from ugro.nodes.transport import LocalTransport
 
 STATE = {"weight": torch.zeros(64, 64)}

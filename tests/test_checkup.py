@@ -14,8 +14,8 @@ from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.control_plane.preflight import Finding, Level, Report, judge, judge_state
 from ugro.control_plane.preflight.network_report import Facts, hung, idle_gpus, last_words, slow_links
 from ugro.control_plane.preflight.software import compare_gpus, fits
-from ugro.nodes.checkup import Clock, NodeReport, PythonFacts, Way, clock_sample
-from ugro.nodes.machine import Machine, Power, parse_machine
+from ugro.nodes.remote.checkup.checkup import Clock, NodeReport, PythonFacts, Way, clock_sample
+from ugro.nodes.remote.checkup.machine import Machine, Power, parse_machine
 
 UUID = "GPU-5c1e0a7e-1111-2222-3333-444455556666"
 GPU = Gpu(index=0, uuid=UUID, name="NVIDIA GeForce RTX 4090", memory_total_mib=24564, driver="550.54.15")

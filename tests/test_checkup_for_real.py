@@ -22,10 +22,10 @@ from ugro.control_plane.preflight import Level, network_trial
 from ugro.control_plane.preflight.network_report import NetworkReport
 from ugro.control_plane.preflight.network_trial import check_network
 from ugro.control_plane.scheduler.launcher import Launcher
-from ugro.nodes.checkup import NodeReport, examine, sample_clock
-from ugro.nodes.machine import ask_machine, parse_machine
 from ugro.nodes.pool import Pool
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
+from ugro.nodes.remote.checkup.checkup import NodeReport, examine, sample_clock
+from ugro.nodes.remote.checkup.machine import ask_machine, parse_machine
 from ugro.nodes.transport import LocalTransport
 
 UUID = "GPU-5c1e0a7e-1111-2222-3333-444455556666"
@@ -112,7 +112,7 @@ async def test_no_clock_at_all(here: LocalTransport, programs: Path) -> None:
 async def test_a_clock_that_hangs_does_not(
     here: LocalTransport, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ugro.nodes.checkup.REPLY_TIMEOUT", 0.2)
+    monkeypatch.setattr("ugro.nodes.remote.checkup.checkup.REPLY_TIMEOUT", 0.2)
     program(programs, "date", "exec sleep 1.5")
     assert await sample_clock(here) is None
 
@@ -136,7 +136,7 @@ async def test_what_logind_nvidia_smi_and_hostile_programs_say(here: LocalTransp
 async def test_what_was_said_before_something_hung_counts(
     here: LocalTransport, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ugro.nodes.machine.TIMEOUT", 1.0)
+    monkeypatch.setattr("ugro.nodes.remote.checkup.machine.TIMEOUT", 1.0)
     program(programs, "nvidia-smi", "exec sleep 2")
     seen = await ask_machine(here, with_gpus=True)
     assert not seen.complete and seen.interfaces
@@ -146,7 +146,9 @@ async def test_what_was_said_before_something_hung_counts(
 def test_the_script_in_other_shells(shell: list[str]) -> None:
     if not shutil.which(shell[0]):
         pytest.skip(f"no {shell[0]} here")
-    done = subprocess.run([*shell, "-c", load("checkup.sh"), "sh", "N"], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [*shell, "-c", load("checkup/checkup.sh"), "sh", "N"], capture_output=True, text=True, timeout=30
+    )
     parsed = parse_machine(done.stdout, "N")
     assert parsed and parsed.complete and parsed.shm_mib is not None and "lo" in parsed.interfaces
 
@@ -300,7 +302,7 @@ async def test_an_interrupt_leaves_nothing(pair: Inventory, home: Path, monkeypa
 
 
 def test_ranks_of_a_dead_master_end_by_themselves() -> None:
-    code = load("network.py").replace("dist.init_process_group", "time.sleep(60); dist.init_process_group")
+    code = load("network/network.py").replace("dist.init_process_group", "time.sleep(60); dist.init_process_group")
     done = subprocess.run(
         [sys.executable, "-c", code, "gloo", "30", "1"], env={**os.environ, "RANK": "0", "WORLD_SIZE": "1"}, timeout=30
     )

@@ -23,7 +23,7 @@ from testbed.mounts import show_etc
 from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost, NodeRefused, StateError
 from ugro.nodes.code_sync import push_code, rsync
-from ugro.nodes.scripts import receive_code
+from ugro.nodes.remote.code.on_node import receive_code
 from ugro.nodes.transport import LocalTransport, Outcome, Transport
 from ugro.nodes.transport.ssh import SshTransport
 

@@ -18,9 +18,9 @@ from ugro.control_plane.metadata_store.history import run_of
 from ugro.control_plane.scheduler.command import require_source, source_text
 from ugro.control_plane.scheduler.launch_line import Foreign, translated
 from ugro.control_plane.scheduler.submission import choose_code
-from ugro.nodes import scripts
+from ugro.nodes.remote.run.on_node import rank
 
-RANK = Path(scripts.__file__).parent / "rank.py"
+RANK = Path(rank.__file__)
 
 
 @pytest.fixture

@@ -33,9 +33,9 @@ from ugro.control_plane.scheduler.launcher import nothing_runs
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import why
 from ugro.control_plane.scheduler.submission import choose_code, submit
-from ugro.nodes import log_streamer
 from ugro.nodes.pool import Pool
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
+from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.transport import LocalTransport, Outcome
 
 NODES = ("a", "b")
@@ -652,10 +652,10 @@ async def test_a_node_that_cannot_start_its_part_ends_the_launch_once_the_code_i
     run, real_save, refused = Node.run, MetadataStore.save, asyncio.Event()
 
     async def watched(node: Node, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
-        if options.get("data") == load("prepare.py").encode():
+        if options.get("data") == load("run/prepare.py").encode():
             refused.set()
             raise NodeRefused(node.name, "it cannot")
-        receives = load("receive_code.py") in args
+        receives = load("code/receive_code.py") in args
         if receives:
             await refused.wait()  # so they are under way together, or this waits for ever
         outcome = await run(node, script, args, **options)

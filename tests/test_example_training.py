@@ -20,7 +20,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_production.py"
-RANK = Path(__file__).parents[1] / "ugro" / "nodes" / "scripts" / "rank.py"
+RANK = Path(__file__).parents[1] / "ugro" / "nodes" / "remote" / "run" / "on_node" / "rank.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 TWO_RANKS = [*TORCHRUN, "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
 SIZES = ["--epochs=2", "--steps-per-epoch=20", "--seq-len=32"]

@@ -17,8 +17,8 @@ from ugro.cli.main import COMMANDS, cli
 from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, NodeError, NodeRefused
 from ugro.nodes.code_sync.push import push_code
-from ugro.nodes.footprint import Footprint, clean, footprint
-from ugro.nodes.process_manager import make_folder
+from ugro.nodes.remote.footprint.footprint import Footprint, clean, footprint
+from ugro.nodes.remote.run.process_manager import make_folder
 from ugro.nodes.transport import LocalTransport
 
 NASTY = 'it\'s \n a "name" $(touch pwned) *'

@@ -11,22 +11,18 @@ import pytest
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, UgroError
 from ugro.common.paths import RunPaths
-from ugro.nodes import (
-    checkpoints,
-    checkup,
-    footprint,
-    gpu_monitor,
-    log_streamer,
-    owner,
-    process_manager,
-    reach,
-    run_files,
-    save_request,
-    speed,
-    stacks,
-)
 from ugro.nodes.code_sync import push, snapshot
-from ugro.nodes.machine import ask_machine
+from ugro.nodes.remote.checkpoints import checkpoints, save_request
+from ugro.nodes.remote.checkup import checkup
+from ugro.nodes.remote.checkup.machine import ask_machine
+from ugro.nodes.remote.footprint import footprint
+from ugro.nodes.remote.gpus import gpu_monitor
+from ugro.nodes.remote.logs import log_streamer
+from ugro.nodes.remote.network import reach
+from ugro.nodes.remote.owner import owner
+from ugro.nodes.remote.run import process_manager, run_files
+from ugro.nodes.remote.speed import speed
+from ugro.nodes.remote.stacks import stacks
 from ugro.nodes.transport import Outcome, Output, Transport
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, NodeRefused
 from ugro.common.models.node import GpuProcess, NodeView
-from ugro.nodes.gpu_monitor import NO_ANSWER, PROBE_SCRIPT, look, parse_probe
+from ugro.nodes.remote.gpus.gpu_monitor import NO_ANSWER, PROBE_SCRIPT, look, parse_probe
 from ugro.nodes.transport import LocalTransport
 
 PROBES = sorted((Path(__file__).parent / "probes").glob("*.json"))

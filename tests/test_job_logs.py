@@ -15,8 +15,8 @@ from ugro.common.paths import RunPaths
 from ugro.control_plane.diagnosis import Reader
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import ERROR_BYTES, TAIL_BYTES, rank_log
-from ugro.nodes.log_streamer import ERROR_LIMIT, LONGEST_LINE, SLAB, LogReader, last_lines
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.logs.log_streamer import ERROR_LIMIT, LONGEST_LINE, SLAB, LogReader, last_lines
 from ugro.nodes.transport import LocalTransport, Outcome
 
 MIB = 2**20

@@ -19,7 +19,7 @@ from ugro.cli.live import UNFINISHED_SECONDS, UNFINISHED_WIDTH, NowAndThen, Stop
 from ugro.common.models.event import Event
 from ugro.common.models.job import CodeVersion, FirstFailure, Job, JobState, Wish
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.nodes.log_streamer import LONGEST_LINE, Line, LogReader, Unfinished
+from ugro.nodes.remote.logs.log_streamer import LONGEST_LINE, Line, LogReader, Unfinished
 
 __all__ = ["master", "ugro"]
 

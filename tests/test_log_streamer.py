@@ -11,8 +11,8 @@ import pytest
 
 from ugro.common.config import NodeConfig
 from ugro.common.paths import RunPaths
-from ugro.nodes import log_streamer
-from ugro.nodes.log_streamer import LogReader, fetch, parse_pieces
+from ugro.nodes.remote.logs import log_streamer
+from ugro.nodes.remote.logs.log_streamer import LogReader, fetch, parse_pieces
 from ugro.nodes.transport import LocalTransport, Outcome
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)

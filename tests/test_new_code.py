@@ -18,7 +18,7 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.nodes.code_sync import Differences, conflicts, differences, push_code, read_manifest
 from ugro.nodes.code_sync.manifest import digest_of, encoded
-from ugro.nodes.scripts import replace_code
+from ugro.nodes.remote.code.on_node import replace_code
 from ugro.nodes.transport import LocalTransport, Outcome
 
 JOB = "~/jobs/job-001"

@@ -13,10 +13,11 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
-from ugro.nodes import gpu_monitor, observer
-from ugro.nodes.gpu_monitor import NO_ANSWER
-from ugro.nodes.observer import observe
-from ugro.nodes.run_files import RankFiles, look
+from ugro.nodes.remote import observer
+from ugro.nodes.remote.gpus import gpu_monitor
+from ugro.nodes.remote.gpus.gpu_monitor import NO_ANSWER
+from ugro.nodes.remote.observer import observe
+from ugro.nodes.remote.run.run_files import RankFiles, look
 from ugro.nodes.transport import LocalTransport, Outcome
 
 GPU = "GPU-5c1e0a7e-1111-2222-3333-444455556666"

@@ -9,7 +9,7 @@ import pytest
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, NodeRefused
-from ugro.nodes.owner import claim, is_same_master
+from ugro.nodes.remote.owner.owner import claim, is_same_master
 from ugro.nodes.transport import LocalTransport
 
 MINE = "m-1 me@master since 2026-11-24T10:00:00+00:00"

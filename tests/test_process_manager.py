@@ -14,9 +14,9 @@ import pytest
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
-from ugro.nodes import process_manager
-from ugro.nodes.process_manager import Launch, Stopped, Way, launch_script, program_name
-from ugro.nodes.run_files import RankFiles, RunFiles, look, parse_look
+from ugro.nodes.remote.run import process_manager
+from ugro.nodes.remote.run.process_manager import Launch, Stopped, Way, launch_script, program_name
+from ugro.nodes.remote.run.run_files import RankFiles, RunFiles, look, parse_look
 from ugro.nodes.transport import LocalTransport
 
 GOLDEN = Path(__file__).parent / "golden" / "launch.sh"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ugro.nodes.scripts import load, rank
+from ugro.nodes.remote.bundle import load
+from ugro.nodes.remote.run.on_node import rank
 
 TELL = """
 import os, signal, sys, time
@@ -23,7 +24,7 @@ def tell(number, _):
 
 def run(folder: Path, script: str, patience: str = "10.0", **env: str) -> subprocess.CompletedProcess[str]:
     """Run a script as rank 3 in a folder, with so much patience after SIGTERM."""
-    (folder / "rank.py").write_text(load("rank.py").replace("PATIENCE = 10.0", f"PATIENCE = {patience}"))
+    (folder / "rank.py").write_text(load("run/rank.py").replace("PATIENCE = 10.0", f"PATIENCE = {patience}"))
     (folder / "script.py").write_text(script)
     command = [sys.executable, "rank.py", ".", "script.py"]
     return subprocess.run(command, cwd=folder, env=os.environ | {"RANK": "3"} | env, text=True, timeout=60)

@@ -12,8 +12,8 @@ import pytest
 from test_rank_limit import left, run
 from test_reconcile import OVER, done, failure, rank, runs
 
-from ugro.nodes.run_files import RankFiles, parse_look
-from ugro.nodes.scripts import rank as script
+from ugro.nodes.remote.run.on_node import rank as script
+from ugro.nodes.remote.run.run_files import RankFiles, parse_look
 
 V1, V2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
 MEMINFO = "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: {} kB\n"

@@ -20,7 +20,7 @@ from ugro.control_plane.scheduler.tracker import (
     lost_first,
     news_of_ranks,
 )
-from ugro.nodes.run_files import Effort, RankFiles, RunFiles
+from ugro.nodes.remote.run.run_files import Effort, RankFiles, RunFiles
 
 NODES = ("gpu-master", "gpu1", "gpu2")
 UP = RunFiles(node_time=100.0, claimed=True, uid="u", runner_alive=True)

@@ -28,11 +28,11 @@ from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placem
 from ugro.control_plane.metadata_store import MetadataStore, removal
 from ugro.control_plane.metadata_store.removal import Going, Kept, Part, Use, chosen, decide
 from ugro.control_plane.metadata_store.retention import require_code, snapshots_of, strays
-from ugro.nodes import footprint as footprints
 from ugro.nodes.code_sync import list_beside
-from ugro.nodes.footprint import JobFootprint, Removal, footprint, remove_jobs
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import make_folder
+from ugro.nodes.remote.footprint import footprint as footprints
+from ugro.nodes.remote.footprint.footprint import JobFootprint, Removal, footprint, remove_jobs
+from ugro.nodes.remote.run.process_manager import make_folder
 from ugro.nodes.transport import LocalTransport, Outcome
 
 CODE = CodeVersion(directory="/", files=0, size_bytes=0)

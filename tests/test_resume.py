@@ -33,7 +33,7 @@ from ugro.control_plane.scheduler.launcher import Launcher, NotStarted
 from ugro.control_plane.scheduler.meeting import Meeting, NoAnswer
 from ugro.control_plane.scheduler.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import Way
+from ugro.nodes.remote.run.process_manager import Way
 from ugro.nodes.transport import Outcome
 
 STRIDE = min(3, int(os.environ.get("UGRO_CRASH_STRIDE", "3")))

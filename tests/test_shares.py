@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.control_plane.resource_manager.balancer import batch_shares, ddp_loss, in_words
-from ugro.nodes import speed
+from ugro.nodes.remote.speed import speed
 from ugro.nodes.transport import LocalTransport
 
 SPEEDS = st.lists(st.floats(0.01, 1000), min_size=1, max_size=8)

@@ -22,10 +22,10 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.forecast import forecast
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.nodes.pool import Pool
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Outcome
 
-SCRIPTS = ("owner.sh", "folder.sh", "receive_code.py", "prepare.py", "start.sh")
+SCRIPTS = ("owner/owner.sh", "run/folder.sh", "code/receive_code.py", "run/prepare.py", "run/start.sh")
 
 
 class SlowNode(Node):
@@ -90,7 +90,7 @@ def another_process(bed: Bed) -> Controller:
 async def code_on_its_way(bed: Bed) -> tuple[SlowNode, Job, Controller]:
     """A job for `b` whose code stands still on the way there, sent by a process of its own."""
     node = slow(bed)
-    node.at, node.gate = "receive_code.py", asyncio.Event()
+    node.at, node.gate = "code/receive_code.py", asyncio.Event()
     job = bed.submit(STARTED, nodes=("b",))
     launching = another_process(bed)
     await launching.tick()
@@ -112,10 +112,10 @@ async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(
     assert sorted((bed.home / "started").read_text()) == ["0", "1"], "each rank started once"
     kinds = bed.kinds(ended)
     told = [event.message for event in bed.store.events(job.id) if error.message in event.message]
-    if script == "prepare.py":  # the second question about the way to the meeting point is answered
+    if script == "run/prepare.py":  # the second question about the way to the meeting point is answered
         assert not told
         return
-    assert ("queued" in kinds) == (script != "start.sh"), "before the start, it waits for its turn again"
+    assert ("queued" in kinds) == (script != "run/start.sh"), "before the start, it waits for its turn again"
     assert told, "and its timeline says why"
 
 
@@ -276,7 +276,7 @@ async def test_ranks_are_ended_though_the_logs_of_the_one_that_failed_do_not_com
     monkeypatch.setattr(job_steps, "ENDS_WITHIN", 0.2)
     monkeypatch.setattr(job_steps, "LOGS_WITHIN", 0.2)
     node = slow(bed)
-    node.at, node.gate = "read.sh", asyncio.Event()
+    node.at, node.gate = "logs/read.sh", asyncio.Event()
     ended = await bed.until(bed.submit(FAILS_ON_B), JobState.FAILED)
     assert node.reached.is_set()
     assert ended.first_failure and (ended.first_failure.rank, ended.first_failure.exit_code) == (1, 3)
@@ -286,7 +286,7 @@ async def test_a_cancelled_job_is_over_before_its_logs_are_here(bed: SlowBed, mo
     monkeypatch.setattr(job_steps, "CANCELLED_LOGS_WITHIN", 0.2)
     node = slow(bed)
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
-    node.at, node.gate = "read.sh", asyncio.Event()
+    node.at, node.gate = "logs/read.sh", asyncio.Event()
     async with asyncio.timeout(job_steps.LOGS_WITHIN - 5):
         await cancel(bed, job)
     assert node.reached.is_set()
@@ -300,7 +300,7 @@ async def test_a_node_that_hangs_is_given_up_when_a_person_says_so(
     monkeypatch.setattr(job_steps, "ABANDON_WITHIN", 1.5)
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     node = slow(bed)
-    node.at, node.error, node.gate = "stop.sh", error, asyncio.Event()
+    node.at, node.error, node.gate = "run/stop.sh", error, asyncio.Event()
     bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
     controller = another_process(bed)
     async with asyncio.timeout(15):
@@ -348,7 +348,7 @@ async def test_a_job_whose_launch_is_cut_off_again_and_again_says_so_and_waits_l
     node = slow(bed)
     job, before = bed.submit(STARTED, nodes=("b",)), 0.0
     for times in (1, 2, 3):
-        node.at, node.error = "folder.sh", LinkLost("b", "a command gave no answer within 30 s")
+        node.at, node.error = "run/folder.sh", LinkLost("b", "a command gave no answer within 30 s")
         for _ in range(2):  # the second tick does not try
             await bed.tick()
         now = bed.store.job(job.id)

@@ -26,8 +26,8 @@ from ugro.control_plane.failure_handler.watchdog.sights import Limits, Memory
 from ugro.control_plane.failure_handler.watchdog.watch import hang_of, is_due, limits_of, watch
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.observation import Observation
-from ugro.nodes.run_files import Effort, RankFiles, RunFiles
-from ugro.nodes.stacks import NodeStacks, RankStack
+from ugro.nodes.remote.run.run_files import Effort, RankFiles, RunFiles
+from ugro.nodes.remote.stacks.stacks import NodeStacks, RankStack
 from ugro.sandbox.cluster import Sandbox
 
 

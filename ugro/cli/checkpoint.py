@@ -24,9 +24,9 @@ from ugro.common.text import count, duration, printable, size
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, newest_since
 from ugro.control_plane.scheduler.accepted import accepts
-from ugro.nodes import save_request
 from ugro.nodes.pool import Pool
-from ugro.nodes.save_request import AskedRank
+from ugro.nodes.remote.checkpoints import save_request
+from ugro.nodes.remote.checkpoints.save_request import AskedRank
 from ugro.nodes.transport import Transport
 
 POLL_SECONDS = 1.0

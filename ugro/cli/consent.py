@@ -14,9 +14,9 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.node import NodeView
 from ugro.common.text import printable, size
 from ugro.control_plane.resource_manager.predictor.expectation import Expectation
-from ugro.nodes import owner
 from ugro.nodes.code_sync import LARGE_BYTES, Selection
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.owner import owner
 
 
 @dataclass(frozen=True)

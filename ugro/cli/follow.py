@@ -24,7 +24,7 @@ from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import in_words
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.scheduler.scheduling import reasons
-from ugro.nodes.log_streamer import NO_RANK, Line, LogReader
+from ugro.nodes.remote.logs.log_streamer import NO_RANK, Line, LogReader
 
 POLL_SECONDS = 0.5
 TICK_SECONDS = 2.0

@@ -16,8 +16,8 @@ from ugro.cli.output import console, print_json, table
 from ugro.common.errors import EXIT_NODES, EXIT_OK, Declined, InputError, NodeError, NodeRefused
 from ugro.common.text import count, printable, size
 from ugro.control_plane.metadata_store.records import stop_where_held
-from ugro.nodes.footprint import Footprint, Process, clean
-from ugro.nodes.footprint import footprint as look
+from ugro.nodes.remote.footprint.footprint import Footprint, Process, clean
+from ugro.nodes.remote.footprint.footprint import footprint as look
 
 if TYPE_CHECKING:
     from ugro.nodes.pool import Pool

@@ -44,8 +44,8 @@ from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
 from ugro.control_plane.scheduler.launcher import nothing_runs
-from ugro.nodes.log_streamer import LogReader
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.logs.log_streamer import LogReader
 
 CANCEL_WITHIN = 60.0
 """Seconds that `cancel` waits for another process that is at work on the job. The request is recorded before."""

@@ -208,7 +208,7 @@ def _follow(app: App, job: Job) -> int:
     # Here, so that a launch without it starts sooner.
     from ugro.cli.follow import follow
     from ugro.cli.proposals import offer
-    from ugro.nodes.log_streamer import LogReader
+    from ugro.nodes.remote.logs.log_streamer import LogReader
 
     out = console()
 

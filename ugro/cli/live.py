@@ -15,7 +15,7 @@ from ugro.common.models.job import Job
 from ugro.common.models.node import NodeView
 from ugro.common.text import duration, printable, size
 from ugro.control_plane.controller.job_steps import CANCEL_GRACE
-from ugro.nodes.log_streamer import Line, Unfinished
+from ugro.nodes.remote.logs.log_streamer import Line, Unfinished
 
 if TYPE_CHECKING:
     from ugro.cli.app import App

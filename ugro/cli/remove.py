@@ -19,8 +19,8 @@ from ugro.common.models.job import Job
 from ugro.common.text import count, printable, size, some
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import removal
-from ugro.nodes.footprint import Removal
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.footprint.footprint import Removal
 
 Said = dict[str, Removal | NodeError]
 

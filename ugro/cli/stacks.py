@@ -14,7 +14,7 @@ from ugro.common.models.job import Job
 from ugro.common.text import clock, printable
 from ugro.control_plane.failure_handler.stacks import Said, ask, kept, report_of_nccl
 from ugro.control_plane.scheduler.accepted import accepts
-from ugro.nodes.stacks import STATES, RankStack, Thread
+from ugro.nodes.remote.stacks.stacks import STATES, RankStack, Thread
 
 SHOWN_FRAMES = 12
 """Frames of a thread that are shown, the innermost; --json has all."""

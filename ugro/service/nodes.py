@@ -12,8 +12,8 @@ from ugro.common.text import one_line
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.scheduler.queue import read_offers
-from ugro.nodes import speed
-from ugro.nodes.speed import MeasuredSpeed
+from ugro.nodes.remote.speed import speed
+from ugro.nodes.remote.speed.speed import MeasuredSpeed
 from ugro.nodes.transport import Outcome, Transport
 from ugro.service.context import Context
 from ugro.service.documents import error_document

@@ -34,7 +34,7 @@ from ugro.control_plane.scheduler import time_limits, tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted, nothing_runs
 from ugro.control_plane.scheduler.tracker import Assessment, Phase
 from ugro.nodes.pool import Pool
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote.run.run_files import RunFiles
 
 CANCEL_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""

@@ -31,8 +31,8 @@ from ugro.control_plane.metadata_store.retention import (
     snapshots_of,
 )
 from ugro.nodes.code_sync import freed_bytes
-from ugro.nodes.footprint import Footprint, JobFootprint, Removal, footprint, remove_jobs
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.footprint.footprint import Footprint, JobFootprint, Removal, footprint, remove_jobs
 from ugro.nodes.transport import Transport
 
 SEARCHES = 4

@@ -17,10 +17,10 @@ from ugro.common.paths import CODE, RunPaths, run_config, run_paths
 from ugro.common.text import some
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.meeting import find_meeting
-from ugro.nodes import process_manager
-from ugro.nodes.owner import claim, is_same_master
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import PORTS, Launch, Stopped
+from ugro.nodes.remote.owner.owner import claim, is_same_master
+from ugro.nodes.remote.run import process_manager
+from ugro.nodes.remote.run.process_manager import PORTS, Launch, Stopped
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")

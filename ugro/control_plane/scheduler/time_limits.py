@@ -12,7 +12,7 @@ from ugro.common.models.job import Job, JobState
 from ugro.common.text import duration
 from ugro.common.units import check_seconds
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote.run.run_files import RunFiles
 
 Runs = Mapping[str, RunFiles | NodeError]
 

@@ -14,8 +14,8 @@ from ugro.common.text import clock, some
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.tracker import Runs
 from ugro.nodes.pool import Pool
-from ugro.nodes.reach import obstacle
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote.network.reach import obstacle
+from ugro.nodes.remote.run.run_files import RunFiles
 from ugro.nodes.transport import Transport
 
 PATIENCE = 60.0

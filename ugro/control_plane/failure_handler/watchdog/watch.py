@@ -21,7 +21,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
 from ugro.control_plane.resource_manager.observation import Observation
-from ugro.nodes.run_files import RankFiles, RunFiles
+from ugro.nodes.remote.run.run_files import RankFiles, RunFiles
 
 if TYPE_CHECKING:
     from ugro.control_plane.failure_handler.stacks import Said
@@ -101,7 +101,7 @@ async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: St
     # Here, since every command that looks has the watchdog, and few of them find a hang.
     from ugro.control_plane.failure_handler.stacks import keep, report_of_nccl
     from ugro.control_plane.failure_handler.watchdog.nccl_report import difference
-    from ugro.nodes.stacks import NodeStacks
+    from ugro.nodes.remote.stacks.stacks import NodeStacks
 
     said = await stand(job)
     with store.optional(), state_errors(path := store.files(job.id).hang(job.attempt)):

@@ -21,9 +21,9 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, in_order
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import lineage, of_other_branch, runs_of, writer
 from ugro.control_plane.metadata_store.records import state_errors
-from ugro.nodes import checkpoints
-from ugro.nodes.checkpoints import Search
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.checkpoints import checkpoints
+from ugro.nodes.remote.checkpoints.checkpoints import Search
 from ugro.nodes.transport import Transport
 
 OUTPUT_OPTION = re.compile(

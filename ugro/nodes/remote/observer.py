@@ -11,9 +11,9 @@ from weakref import WeakKeyDictionary
 
 from ugro.common.models.node import Gpu, NodeView
 from ugro.common.paths import RunPaths
-from ugro.nodes.gpu_monitor import NO_ANSWER, PROBE_SCRIPT, hear, parse_probe
-from ugro.nodes.run_files import RunFiles, parse_look, require_all
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
+from ugro.nodes.remote.gpus.gpu_monitor import NO_ANSWER, PROBE_SCRIPT, hear, parse_probe
+from ugro.nodes.remote.run.run_files import RunFiles, parse_look, require_all
 from ugro.nodes.transport import Transport
 
 HANG_PAUSE = 60.0
@@ -67,7 +67,7 @@ def _script() -> str:
 shift 4
 (
 set -- "$nonce" "$@"
-{load("look.sh")}
+{load("run/look.sh")}
 )
 set -- "$base" "$nonce" "$seconds" "$skip"
 {PROBE_SCRIPT}

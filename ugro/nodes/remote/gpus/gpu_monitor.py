@@ -1,6 +1,6 @@
 """What a node says of itself in one round trip: its clock, load, memory, disk, GPUs and who computes on them.
 
-`scripts/probe.sh` collects, `parse_probe` understands; nothing here trusts a value. nvidia-smi's output is no stable
+`on_node/probe.sh` collects, `parse_probe` understands; nothing here trusts a value. nvidia-smi's output is no stable
 interface, so rows are read by the names in the CSV header, anything that is not a number is None, and every line that
 is no row is taken for a complaint. `tests/probes` shows its texts and exit codes (those of `nvmlReturn_t`).
 """
@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from ugro.common.errors import CommandTimedOut, NodeRefused
 from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.common.text import printable
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport.base import OUTPUT_LIMIT, Transport
 
-PROBE_SCRIPT = load("probe.sh")
+PROBE_SCRIPT = load("gpus/probe.sh")
 
 NO_ANSWER = "nvidia-smi does not answer: a GPU hangs, or the driver is slow to start without persistence mode"
 NAMELESS = "unknown GPU"

@@ -6,9 +6,10 @@ from importlib.resources import files
 
 @cache
 def load(name: str) -> str:
-    """The text of a script in this folder, e.g. `load("probe.sh")`.
+    """The text of a script by its capability and name, e.g. `load("gpus/probe.sh")`.
 
     Raises:
         FileNotFoundError: there is no such script.
     """
-    return files(__name__).joinpath(name).read_text(encoding="utf-8")
+    capability, _, script = name.partition("/")
+    return files("ugro.nodes.remote").joinpath(capability, "on_node", script).read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ugro.common.errors import NodeRefused
 from ugro.common.text import printable
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Outcome, Transport
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ async def footprint(transport: Transport) -> Footprint:
     Raises:
         NodeError: the node cannot be reached; NodeRefused: its base directory cannot be read.
     """
-    script = load("footprint.sh") + "report\n"
+    script = load("footprint/footprint.sh") + "report\n"
     outcome = await transport.run(script, (transport.node.base_dir,), timeout=LOOK_TIMEOUT)
     return _footprint(transport, outcome)
 
@@ -94,7 +94,7 @@ async def clean(transport: Transport) -> list[str]:
     Raises:
         NodeRefused: a job runs there, which the message names. NodeError: what was removed is unknown.
     """
-    script = load("footprint.sh") + load("remove.sh") + load("clean.sh")
+    script = load("footprint/footprint.sh") + load("footprint/remove.sh") + load("footprint/clean.sh")
     outcome = await transport.run(script, (transport.node.base_dir,), timeout=CLEAN_TIMEOUT)
     return _footprint(transport, outcome).own
 
@@ -124,7 +124,7 @@ async def remove_jobs(transport: Transport, jobs: Sequence[tuple[str, str]]) -> 
     Raises:
         NodeRefused: the base directory cannot be entered. NodeError: what was removed is unknown.
     """
-    script = load("footprint.sh") + load("remove.sh") + load("remove_jobs.sh")
+    script = load("footprint/footprint.sh") + load("footprint/remove.sh") + load("footprint/remove_jobs.sh")
     args = (transport.node.base_dir, *(word for job in jobs for word in job))
     outcome = await transport.run(script, args, timeout=CLEAN_TIMEOUT)
     told = _told(transport, outcome, lambda records: {name: Removal(word) for kind, name, word in records[:-1]})

@@ -16,8 +16,8 @@ from ugro.common.errors import NodeRefused, StateError
 from ugro.common.models.checkpoint import FoundCheckpoint
 from ugro.common.models.record import Record
 from ugro.common.text import printable
-from ugro.nodes.process_manager import RUN_PYTHON, run_python
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
+from ugro.nodes.remote.run.process_manager import RUN_PYTHON, run_python
 from ugro.nodes.transport import Transport
 
 LOOK_TIMEOUT = 120.0
@@ -54,7 +54,9 @@ async def find(transport: Transport, job_dir: str, roots: Sequence[str], pattern
     Raises:
         NodeRefused: the look did not come to its end. NodeError: as `Transport.run` does.
     """
-    outcome = await run_python(transport, "checkpoints.py", (f"{since:.3f}", pattern, job_dir, *roots), LOOK_TIMEOUT)
+    outcome = await run_python(
+        transport, "checkpoints/checkpoints.py", (f"{since:.3f}", pattern, job_dir, *roots), LOOK_TIMEOUT
+    )
     lines = outcome.text.splitlines()
     if outcome.status != 0 or not lines or not lines[-1].startswith('{"end"'):
         detail = printable(outcome.error_text) or f"exit {outcome.status}"
@@ -93,7 +95,11 @@ async def fetch(
     try:
         with receiver:
             outcome = await transport.run(
-                RUN_PYTHON, args, data=load("send_files.py").encode(), timeout=timeout, on_output=receiver.take
+                RUN_PYTHON,
+                args,
+                data=load("checkpoints/send_files.py").encode(),
+                timeout=timeout,
+                on_output=receiver.take,
             )
         if receiver.failure:
             raise StateError(f"the checkpoint cannot be written to {target}: {receiver.failure}")

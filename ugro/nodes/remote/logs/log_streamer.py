@@ -23,7 +23,7 @@ from filelock import AsyncFileLock
 
 from ugro.common.files import append_line
 from ugro.common.paths import RunPaths
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
 
 CHUNK = 8 * 1024 * 1024
@@ -104,7 +104,9 @@ async def fetch(
             output.extend(data)
 
     try:
-        await transport.run(load("read.sh"), (paths.run_dir, *limits, *words), timeout=READ_TIMEOUT, on_output=take)
+        await transport.run(
+            load("logs/read.sh"), (paths.run_dir, *limits, *words), timeout=READ_TIMEOUT, on_output=take
+        )
     finally:  # what came before a link broke, or became too slow, counts, too
         pieces = [piece for piece in parse_pieces(bytes(output)) if piece[1] == asked.get(piece[0], 0)]
         if pieces:  # where nothing came nothing is made: to look at a job without logs must leave no trace
@@ -146,7 +148,7 @@ async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) ->
     Raises:
         NodeError: the node cannot be read now.
     """
-    outcome = await transport.run(load("ends.sh"), (paths.run_dir, str(lines), str(limit)), timeout=READ_TIMEOUT)
+    outcome = await transport.run(load("logs/ends.sh"), (paths.run_dir, str(lines), str(limit)), timeout=READ_TIMEOUT)
     found = filter(None, map(_END.fullmatch, outcome.text.splitlines()))
     return {copy_name(one[1], paths.node_rank): End(int(one[2]), int(one[3])) for one in found}
 

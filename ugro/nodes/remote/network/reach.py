@@ -6,7 +6,7 @@ import re
 
 from ugro.common.errors import NodeRefused
 from ugro.common.text import printable
-from ugro.nodes.process_manager import run_python
+from ugro.nodes.remote.run.process_manager import run_python
 from ugro.nodes.transport import Transport
 
 CONNECT_SECONDS = 5.0
@@ -19,7 +19,7 @@ async def obstacle(transport: Transport, address: str, port: int) -> str | None:
     Raises:
         NodeError: the node cannot be asked.
     """
-    outcome = await run_python(transport, "reach.py", (address, str(port), f"{CONNECT_SECONDS:g}"), ASK_TIMEOUT)
+    outcome = await run_python(transport, "network/reach.py", (address, str(port), f"{CONNECT_SECONDS:g}"), ASK_TIMEOUT)
     words = re.search(r"^reach (.{1,100})$", outcome.text, re.MULTILINE)
     if outcome.status or not words:
         raise NodeRefused(transport.name, f"the way to {address}:{port} cannot be tried there")

@@ -1,6 +1,6 @@
 """A thorough look at one node: what could keep a training from starting, or from running for days.
 
-The machine itself is asked in `machine.py`, the Python that trains by `scripts/checkup.py`; what they say is only read
+The machine itself is asked in `machine.py`, the Python that trains by `on_node/checkup.py`; what they say is only read
 here, and judged in `ugro.control_plane.preflight`.
 """
 
@@ -20,9 +20,9 @@ from ugro.common.errors import NodeError, NodeRefused
 from ugro.common.models.node import NodeView
 from ugro.common.models.record import Record
 from ugro.common.text import printable
-from ugro.nodes import gpu_monitor
-from ugro.nodes.machine import Machine, ask_machine
-from ugro.nodes.process_manager import Way, run_python
+from ugro.nodes.remote.checkup.machine import Machine, ask_machine
+from ugro.nodes.remote.gpus import gpu_monitor
+from ugro.nodes.remote.run.process_manager import Way, run_python
 from ugro.nodes.transport import Outcome, Transport
 
 T = TypeVar("T")
@@ -150,7 +150,7 @@ async def ask_python(transport: Transport, *, with_cuda: bool) -> PythonFacts:
     Raises:
         NodeRefused: it cannot be run, or broke; NodeError as `Transport.run` does.
     """
-    outcome = await run_python(transport, "checkup.py", ["cuda"] if with_cuda else [], PYTHON_TIMEOUT)
+    outcome = await run_python(transport, "checkup/checkup.py", ["cuda"] if with_cuda else [], PYTHON_TIMEOUT)
     try:
         return PythonFacts.model_validate_json(_last_line(outcome))
     except ValidationError:

@@ -1,4 +1,4 @@
-"""How fast a node's GPUs train: `scripts/speed.py` measures, this asks for it and reads the answer."""
+"""How fast a node's GPUs train: `on_node/speed.py` measures, this asks for it and reads the answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ugro.common.errors import NodeRefused
 from ugro.common.models.record import Record
 from ugro.common.text import printable
-from ugro.nodes.process_manager import run_python
+from ugro.nodes.remote.run.process_manager import run_python
 from ugro.nodes.transport import Transport
 
 TIMEOUT = 120.0
@@ -34,7 +34,7 @@ async def measure(transport: Transport, gpus: Sequence[str] = ()) -> list[Measur
     Raises:
         NodeRefused: they cannot be measured, with the reason. NodeError: as `Transport.run` does.
     """
-    outcome = await run_python(transport, "speed.py", gpus, TIMEOUT)
+    outcome = await run_python(transport, "speed/speed.py", gpus, TIMEOUT)
     if outcome.status != 0:
         last = (outcome.error_text.splitlines() or [f"exit {outcome.status}"])[-1]
         raise NodeRefused(transport.name, f"its speed cannot be measured: {printable(last)}")

@@ -21,7 +21,7 @@ from ugro.common.fields import Line
 from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Outcome, Transport
 
 PORTS = (29500, 30499)
@@ -216,7 +216,7 @@ async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -
     Raises:
         NodeError: the node is unreachable; NodeRefused: no folder can be made, or another job of that id runs there.
     """
-    outcome = await transport.run(load("folder.sh"), (base_dir, job, uid))
+    outcome = await transport.run(load("run/folder.sh"), (base_dir, job, uid))
     _require(transport, outcome, f"cannot make a folder for {job} in {base_dir}")
     storage = outcome.text.strip()
     if not _STORAGE.fullmatch(storage):
@@ -225,7 +225,7 @@ async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -
 
 
 async def run_python(transport: Transport, program: str, args: Sequence[str], timeout: float) -> Outcome:
-    """Run a Python program of `scripts/` with the node's own python and its `env`, as a rank would run.
+    """Run a Python script with the node's own python and its `env`, as a rank would run.
 
     Raises:
         NodeRefused: that python is not there.
@@ -253,7 +253,7 @@ async def prepare(
         NodeRefused: it cannot, with the reason in words.
     """
     request = {"peers": list(peers), "knock": knock, "own": transport.node.train_address, "ports": ports}
-    outcome = await run_python(transport, "prepare.py", (json.dumps(request),), PREPARE_TIMEOUT)
+    outcome = await run_python(transport, "run/prepare.py", (json.dumps(request),), PREPARE_TIMEOUT)
     _require(transport, outcome, "the look before the launch failed")
     name, python = transport.name, transport.node.python
     try:
@@ -277,9 +277,9 @@ async def start(transport: Transport, launch: Launch) -> None:
     paths = launch.paths
     args = (
         paths.run_dir, paths.job, str(paths.attempt), launch.run, launch.uid, launch_script(launch),
-        load("rank.py"), load("reaper.py"),
+        load("run/rank.py"), load("run/reaper.py"),
     )  # fmt: skip
-    outcome = await transport.run(load("start.sh"), args, timeout=START_TIMEOUT)
+    outcome = await transport.run(load("run/start.sh"), args, timeout=START_TIMEOUT)
     _require(transport, outcome, "the launch failed")
 
 
@@ -289,7 +289,9 @@ async def set_time_limit(transport: Transport, paths: RunPaths, limit: float, wa
     Raises:
         NodeRefused: its ranks cannot hear of it, or the file cannot be written. NodeError: as `Transport.run` does.
     """
-    outcome = await transport.run(load("limit.sh"), (paths.run_dir, limit_line(limit, warning)), timeout=LIMIT_TIMEOUT)
+    outcome = await transport.run(
+        load("run/limit.sh"), (paths.run_dir, limit_line(limit, warning)), timeout=LIMIT_TIMEOUT
+    )
     _require(transport, outcome, "the time limit of its ranks cannot be changed")
 
 
@@ -327,7 +329,7 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float, *,
         NodeError: the node cannot be reached; what happened there is unknown.
     """
     args = (paths.run_dir, run_token(uid, paths), f"{grace:.0f}", *(["began"] if began else []))
-    outcome = await transport.run(load("stop.sh"), args, timeout=grace + 20)
+    outcome = await transport.run(load("run/stop.sh"), args, timeout=grace + 20)
     _require(transport, outcome, "its processes could not be ended")
     match = re.search(r"^left((?: [0-9]{1,10})*)$", outcome.text, re.MULTILINE)
     if not match:
@@ -343,7 +345,7 @@ async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[Pro
     Raises:
         NodeError: the node cannot be read.
     """
-    outcome = await transport.ask(load("stop.sh"), (paths.run_dir, run_token(uid, paths), "look"))
+    outcome = await transport.ask(load("run/stop.sh"), (paths.run_dir, run_token(uid, paths), "look"))
     _require(transport, outcome, "its processes cannot be seen")
     return _processes(outcome.text)
 

@@ -20,8 +20,8 @@ from ugro.common.errors import NodeRefused
 from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
-from ugro.nodes.process_manager import RUN_PYTHON, run_python
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
+from ugro.nodes.remote.run.process_manager import RUN_PYTHON, run_python
 from ugro.nodes.transport import Outcome, Transport
 
 TIMEOUT = 120.0
@@ -101,7 +101,9 @@ async def stacks(
         NodeRefused: the node's answer cannot be understood. NodeError: as `Transport.run` does.
     """
     words = [str(rank) for rank in ranks]
-    answer = _understood(transport, await run_python(transport, "stacks.py", (paths.run_dir, "", *words), TIMEOUT))
+    answer = _understood(
+        transport, await run_python(transport, "stacks/stacks.py", (paths.run_dir, "", *words), TIMEOUT)
+    )
     living = any(rank.state for rank in answer.ranks)
     if py_spy and living and not answer.py_spy and answer.machine == platform.machine():
         answer = _understood(transport, await _with_py_spy(transport, paths, words, py_spy))
@@ -113,7 +115,9 @@ async def _with_py_spy(transport: Transport, paths: RunPaths, ranks: Sequence[st
     program, file = py_spy.read_bytes(), f"{paths.run_dir}/.py-spy-{secrets.token_hex(8)}"
     exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in transport.node.env.items())
     args = (str(len(program)), file, transport.node.python, paths.run_dir, file, *ranks)
-    return await transport.run(exports + _WITH_PY_SPY, args, data=program + load("stacks.py").encode(), timeout=TIMEOUT)
+    return await transport.run(
+        exports + _WITH_PY_SPY, args, data=program + load("stacks/stacks.py").encode(), timeout=TIMEOUT
+    )
 
 
 def _understood(transport: Transport, outcome: Outcome) -> _Answer:

@@ -1,4 +1,4 @@
-"""What a machine says of power, sleep, logout, interfaces and limits: `scripts/checkup.sh` collects, this reads."""
+"""What a machine says of power, sleep, logout, interfaces and limits: `on_node/checkup.sh` collects, this reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused
 from ugro.common.models.record import Record
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
 from ugro.nodes.transport.base import OUTPUT_LIMIT
 
@@ -83,7 +83,7 @@ async def ask_machine(transport: Transport, *, with_gpus: bool) -> Machine:
 
     args = (nonce, "gpus") if with_gpus else (nonce,)
     try:
-        await transport.run(load("checkup.sh"), args, timeout=TIMEOUT, on_output=keep)
+        await transport.run(load("checkup/checkup.sh"), args, timeout=TIMEOUT, on_output=keep)
     except (CommandTimedOut, LinkLost):
         if not heard:
             raise

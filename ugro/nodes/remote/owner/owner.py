@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ugro.common.errors import InputError, NodeRefused
 from ugro.common.text import printable
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
 
 LONGEST = 200
@@ -24,7 +24,7 @@ async def claim(transport: Transport, owner_line: str, takeover: bool) -> str:
     if not owner_line.isprintable() or not 0 < len(owner_line) <= LONGEST or owner_line.strip() != owner_line:
         raise InputError(f"{printable(owner_line)[:LONGEST]!r} cannot name the owner of a node", "use plain text")
     args = (transport.node.base_dir, owner_line, "takeover" if takeover else "respect")
-    outcome = await transport.run(load("owner.sh"), args)
+    outcome = await transport.run(load("owner/owner.sh"), args)
     if outcome.status != 0:
         detail = printable(outcome.error_text) or f"exit {outcome.status}"
         raise NodeRefused(transport.name, f"its owner cannot be noted in {transport.node.base_dir}: {detail}")

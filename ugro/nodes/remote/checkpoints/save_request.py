@@ -10,7 +10,7 @@ from ugro.common.errors import NodeRefused
 from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
-from ugro.nodes.process_manager import CHECKPOINT_REQUEST, run_python
+from ugro.nodes.remote.run.process_manager import CHECKPOINT_REQUEST, run_python
 from ugro.nodes.transport import Outcome, Transport
 
 TIMEOUT = 30.0
@@ -66,7 +66,7 @@ async def withdraw(transport: Transport, paths: RunPaths, when: str) -> bool:
 
 async def _run(transport: Transport, what: str, paths: RunPaths, when: str) -> Outcome:
     args = (what, f"{paths.run_dir}/{CHECKPOINT_REQUEST}", when)
-    outcome = await run_python(transport, "save_request.py", args, TIMEOUT)
+    outcome = await run_python(transport, "checkpoints/save_request.py", args, TIMEOUT)
     if outcome.status != 0:
         detail = printable(outcome.error_text) or f"exit {outcome.status}"
         raise NodeRefused(transport.name, f"its ranks cannot be asked to save: {detail}")

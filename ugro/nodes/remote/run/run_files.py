@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.common.text import size
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
 
 LOOK_TIMEOUT = 20.0
@@ -103,7 +103,7 @@ async def look(transport: Transport, runs: Sequence[RunPaths]) -> list[RunFiles]
     """
     nonce = secrets.token_hex(8)
     args = (nonce, *(paths.run_dir for paths in runs))
-    outcome = await transport.ask(load("look.sh"), args, timeout=LOOK_TIMEOUT)
+    outcome = await transport.ask(load("run/look.sh"), args, timeout=LOOK_TIMEOUT)
     return require_all(transport, parse_look(outcome.text, nonce), runs)
 
 
