@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.unit.control_plane.scheduler.test_tracker import OVER, done, failure, rank, runs
-from tests.unit.nodes.scripts.test_rank_limit import left, run
+from tests.unit.nodes.remote.run.test_rank_limit import left, run
 from ugro.nodes.remote.run.on_node import rank as script
 from ugro.nodes.remote.run.run_files import RankFiles, parse_look
 
