@@ -280,8 +280,8 @@ Ugro = Callable[..., Result]
 
 @pytest.fixture
 def ugro(home: Path, monkeypatch: pytest.MonkeyPatch) -> Ugro:
-    monkeypatch.setitem(COMMANDS, "footprint", ("ugro.cli.footprint", "footprint", ""))
-    monkeypatch.setitem(COMMANDS, "node", ("ugro.cli.footprint", "node", ""))
+    monkeypatch.setitem(COMMANDS, "footprint", ("ugro.cli.commands.footprint", "footprint", ""))
+    monkeypatch.setitem(COMMANDS, "node", ("ugro.cli.commands.footprint", "node", ""))
     inventory = home / "inventory.yaml"
     inventory.write_text("nodes:\n  here: {address: 127.0.0.1, local: true, base_dir: ~/place}\n")
 
@@ -312,7 +312,7 @@ def test_cleaning_needs_somebody_who_agrees(ugro: Ugro, home: Path) -> None:
     folder = leave(home)
     asked = ugro("node", "clean", "here")
     assert isinstance(asked.exception, InputError) and "--yes" in asked.exception.hint
-    assert "jobs/job-001" in asked.stdout and (folder / "code/train.py").exists()
+    assert "jobs/job-001" in asked.stderr and (folder / "code/train.py").exists()
     assert isinstance(ugro("node", "clean", "here", "--json").exception, InputError)
 
 
@@ -325,7 +325,7 @@ def test_cleaning_says_that_nothing_is_left(ugro: Ugro, home: Path) -> None:
     assert done.exception is None and done.return_value == 0
     assert "nothing of UGRO is left on here" in done.stdout and "left alone" in done.stdout
     said = json.loads(ugro("node", "clean", "here", "--json").stdout)
-    assert (said["removed"], said["left"], said["foreign"]) == ([], [], ["mine", "\udcff\x1b[2J"])
+    assert (said["removed"], said["left"], said["foreign"]) == ([], [], ["mine", "\ufffd\x1b[2J"])
 
 
 def test_a_node_with_a_job_is_not_cleaned(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,7 +348,7 @@ def test_a_node_of_that_name_is_needed(ugro: Ugro) -> None:
 
 def test_a_person_who_does_not_agree_keeps_it(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = leave(home)
-    monkeypatch.setattr("ugro.cli.footprint.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("ugro.cli.prompts.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert "nothing was removed" in str(ugro("node", "clean", "here", typed="n\n").exception)
     assert (folder / "code/train.py").exists()
     assert ugro("node", "clean", "here", typed="y\n").return_value == 0
@@ -360,7 +360,7 @@ def footprint_of(**changes: object) -> Footprint:
 
 
 def test_a_home_that_a_busy_node_shares_is_not_cleaned() -> None:
-    from ugro.cli.footprint import _refuse_if_shared
+    from ugro.service.footprint import _refuse_if_shared
 
     _refuse_if_shared("here", footprint_of(), "there", footprint_of(storage_id="s-2"))
     _refuse_if_shared("here", footprint_of(storage_id=""), "there", footprint_of(storage_id=""))
