@@ -50,7 +50,7 @@ def nodes(app: App, wide: bool, as_json: bool) -> None:
     """The machines and their GPUs. What is not fresh is shown with its age."""
     seen = app.run(lambda controller, _: controller.observe([], within=LOOK_WITHIN))
     views, errors = fresh_or_remembered(app.store, seen)
-    drains, cluster = app.store.drains(), app.cluster
+    drains, cluster = app.store.config.drains(), app.cluster
     if as_json:
         print_json(node_documents(cluster, views, errors, drains))
     else:
@@ -78,8 +78,10 @@ def drain(app: App, names: tuple[str, ...], reason: str | None, as_json: bool) -
     def one(name: str) -> Did:
         app.cluster.node(name)
         with app.store.lock():
-            app.store.drain(Drain(node=name, reason=said, since=time.time()))
-            running = [job.id for job in app.store.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
+            app.store.config.drain(Drain(node=name, reason=said, since=time.time()))
+            running = [
+                job.id for job in app.store.jobs.live(stop_where_held) if name in job.nodes and job.state.on_nodes
+            ]
         rest = f"; {', '.join(running)} goes on there" if running else ""
         words = f"{name} gets no new jobs{rest}. Take it back: ugro undrain {name}"
         return {"node": name, "drained": True, "reason": said, "running": running}, words
@@ -96,7 +98,7 @@ def undrain(app: App, names: tuple[str, ...], as_json: bool) -> int:
     def one(name: str) -> Did:
         app.cluster.node(name)
         with app.store.lock():
-            was = app.store.undrain(name)
+            was = app.store.config.undrain(name)
         return {"node": name, "drained": False}, f"{name} gets jobs again" if was else f"{name} was not drained"
 
     return for_each(names, one, as_json)
@@ -118,8 +120,8 @@ def measure(app: App, names: str | None, as_json: bool) -> int:
 
     async def act(controller: Controller, pool: Pool) -> dict[str, list[MeasuredSpeed] | NodeError]:
         views = (await controller.observe([], chosen)).views
-        idle = read_offers(app.store, app.inventory, app.store.live(stop_where_held), views)
-        held = leases(app.store.live(stop_where_held))
+        idle = read_offers(app.store, app.inventory, app.store.jobs.live(stop_where_held), views)
+        held = leases(app.store.jobs.live(stop_where_held))
 
         async def one(transport: Transport) -> list[MeasuredSpeed]:
             offer = idle[transport.name]
@@ -134,7 +136,7 @@ def measure(app: App, names: str | None, as_json: bool) -> int:
     with app.store.lock():
         for _, each in speeds:
             if each.uuid:
-                app.store.remember_speed(each.uuid, each.name, each.steps_per_second)
+                app.store.metrics.remember_speed(each.uuid, each.name, each.steps_per_second)
     errors = [answer for answer in found.values() if isinstance(answer, NodeError)]
     if as_json:
         print_json([{"node": node, **each.model_dump()} for node, each in speeds])
@@ -172,7 +174,7 @@ def sweep(app: App, as_json: bool) -> None:
 
 def news_of(store: MetadataStore) -> list[Event]:
     """What this process changed that is worth telling."""
-    return [event for event in store.changes if event.kind not in QUIET_KINDS]
+    return [event for event in store.timeline.added if event.kind not in QUIET_KINDS]
 
 
 def changes_document(news: Sequence[Event]) -> dict[str, object]:

@@ -111,7 +111,7 @@ def clean_node(app: App, name: str, yes: bool, takeover: bool, as_json: bool) ->
     app.inventory.node(name)
     after = before = _idle(app, name)
     if before.own:
-        to_clean(name, before.owner, app.store.known_master(), takeover)
+        to_clean(name, before.owner, app.store.config.known_master(), takeover)
         if not as_json:
             _show(name, before)
         _agree(name, yes, as_json)
@@ -149,7 +149,7 @@ async def _look_if_idle(app: App, pool: Pool, name: str) -> Footprint:
     Raises:
         InputError: a job of this master is there. NodeRefused: something runs there, or may run in the same folder.
     """
-    live = [job for job in app.store.live(stop_where_held) if job.state.on_nodes]
+    live = [job for job in app.store.jobs.live(stop_where_held) if job.state.on_nodes]
     for job in live:
         if name in job.nodes:
             raise InputError(f"{job.id} is on {name}", f"wait for it, or end it: ugro cancel {job.id}")

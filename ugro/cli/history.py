@@ -19,7 +19,7 @@ from ugro.cli.listings import short_name
 from ugro.cli.output import PIPE_WIDTH, SHORT_UUID, print_json, stamp, terminal_width, wide_option
 from ugro.common.models.metrics import GpuLook
 from ugro.common.text import clock, printable, size
-from ugro.control_plane.metadata_store.gpu_history import EVERY_SECONDS, GpuHistory
+from ugro.control_plane.metadata_store.gpu_history import EVERY_SECONDS
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -84,10 +84,10 @@ def history(app: App, names: tuple[str, ...], since: float, wide: bool, as_json:
 
 
 def _past(app: App, names: Iterable[str], since: float) -> Iterator[GpuPast]:
-    kept = GpuHistory(app.store.home)
+    kept = app.store.metrics.history
     recorded, cluster = kept.nodes(), app.cluster
     asked = [name if name in recorded else cluster.node(name).name for name in names]
-    views, known = app.store.remembered_nodes(), app.store.known_gpus()
+    views, known = app.store.config.remembered_nodes(), app.store.config.known_gpus()
     for node in dict.fromkeys(asked or [*cluster.nodes, *recorded]):
         indexes = {gpu.uuid: gpu.index for gpu in views[node].gpus} if node in views else {}
         by_gpu: dict[str, list[GpuLook]] = {}

@@ -46,7 +46,7 @@ def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
     """Let each held JOB (id or name) take its turn again, at its old place in the queue."""
 
     def one(name: str) -> Did:
-        was = app.store.find(name)
+        was = app.store.jobs.find(name)
         if was.state == JobState.QUEUED and not was.wish:
             return job_document(was, app.asked(was)), f"{title(was)} is not held: it waits for its turn"
         job = _change_waiting(app, name, {"state": JobState.QUEUED, "reason": ""}, "release", "released", "")
@@ -77,15 +77,15 @@ def _change_waiting(app: App, reference: str, changed: dict[str, object], reques
     Raises:
         InputError: it has.
     """
-    found = app.store.find(reference)
+    found = app.store.jobs.find(reference)
     with app.store.lock():
-        job = app.store.job(found.id)
+        job = app.store.jobs.job(found.id)
         if not accepts(request, job):
             needed = "a held job can be released" if request == "release" else "a job that waits can be changed"
             raise InputError(f"{state_in_words(job)}; only {needed}", f"see: ugro status {job.id}")
         if all(getattr(job, field) == value for field, value in changed.items()):
             return job
-        return app.store.update(job.id, lambda job: job.model_copy(update=changed), kind, message)
+        return app.store.jobs.update(job.id, lambda job: job.model_copy(update=changed), kind, message)
 
 
 @command()
@@ -93,14 +93,14 @@ def _change_waiting(app: App, reference: str, changed: dict[str, object], reques
 @json_option
 def why(app: App, job: str, as_json: bool) -> None:
     """Every reason why JOB (id or name) waits, nearest first, or why it runs where it does."""
-    record = found = app.store.find(job)
+    record = found = app.store.jobs.find(job)
     waits = found.state in (JobState.QUEUED, JobState.HELD) and not found.wish
     if not waits:
         found = as_it_is(app, found)
         reasons, expected = _why_there(app, found), Forecast(None, "")
     else:
         unreadable: list[RecordUnreadable] = []
-        seen, live = look(app, app.store.live(unreadable.append))
+        seen, live = look(app, app.store.jobs.live(unreadable.append))
         queue = read_queue(app.store, app.cluster, live, seen.views, time.time(), unreadable)
         expected = forecast(queue, found.id)
         reasons = scheduling.why(queue, found.id)
@@ -120,7 +120,7 @@ def why(app: App, job: str, as_json: bool) -> None:
 def _why_there(app: App, job: Job) -> tuple[str, ...]:
     """What was written down when its latest attempt was placed, and what became of it."""
     told: dict[str, None] = {}
-    for event in app.store.events(job.id):
+    for event in app.store.timeline.of_job(job.id):
         if event.kind in QUEUED:
             told.clear()
         elif event.kind in ("starting", "placed"):

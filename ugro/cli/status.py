@@ -63,7 +63,7 @@ def status(app: App, job: str | None, wide: bool, as_json: bool, **wanted: Any) 
     if job is None:
         _cluster_status(app, Wanted(**wanted), wide, as_json)
         return
-    record = app.store.find(job)
+    record = app.store.jobs.find(job)
     found = as_it_is(app, record)
     if as_json:
         print_json(job_document(found, app.asked(found)))
@@ -86,7 +86,7 @@ def as_it_is(app: App, job: Job) -> Job:
     """
     if job.state == JobState.QUEUED:
         unreadable: list[RecordUnreadable] = []
-        seen, live = look(app, app.store.live(unreadable.append))
+        seen, live = look(app, app.store.jobs.live(unreadable.append))
         return with_prospects(job, read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable))
     return look(app, [job], job.nodes)[1][0] if job.state.on_nodes else job
 
@@ -125,7 +125,7 @@ def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
 def tell_proposals(app: App, jobs: Iterable[Job]) -> None:
     """Say of jobs what is proposed about them and waits for an answer."""
     shown = {job.id for job in jobs}
-    waiting = [one for one in app.store.proposals().values() if one.job in shown and not one.approved]
+    waiting = [one for one in app.store.decisions.proposals().values() if one.job in shown and not one.approved]
     if waiting:
         from ugro.control_plane.failure_handler.handler import in_words  # here, since its import takes long
 
@@ -147,9 +147,9 @@ class Wanted:
         """Them, in the order of their ids; of the ended ones only those asked for are opened."""
         live = [job for job in live if self._fits(job)]
         if not (self.everything or self.since is not None or self.states or self.pattern):
-            ended = store.recent(RECENT, on_unreadable)
+            ended = store.jobs.recent(RECENT, on_unreadable)
         else:
-            ended = store.jobs((row.id for row in store.summaries() if self._fits(row)), on_unreadable)
+            ended = store.jobs.all((row.id for row in store.jobs.summaries() if self._fits(row)), on_unreadable)
         return sorted({job.id: job for job in (*ended, *live)}.values(), key=lambda job: (len(job.id), job.id))
 
     def _fits(self, job: Job | Summary) -> bool:
@@ -163,7 +163,7 @@ class Wanted:
 def _cluster_status(app: App, wanted: Wanted, wide: bool, as_json: bool) -> None:
     unreadable: list[RecordUnreadable] = []
 
-    live = records = app.store.live(unreadable.append)
+    live = records = app.store.jobs.live(unreadable.append)
     jobs = wanted.jobs(app.store, live, unreadable.append)
     seen, live = look(app, live)
     queue = read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable)
@@ -171,7 +171,7 @@ def _cluster_status(app: App, wanted: Wanted, wide: bool, as_json: bool) -> None
     looked_at = {job.id: job for job in live}
     jobs = [with_reason(looked_at.get(job.id, job), said.get(job.id)) for job in jobs]
     views, errors = fresh_or_remembered(app.store, seen)
-    drains = app.store.drains()
+    drains = app.store.config.drains()
     cluster = app.cluster
     if as_json:
         nodes = node_documents(cluster, views, errors, drains)
@@ -204,7 +204,7 @@ def _turns(queue: Queue, live: Iterable[Job]) -> dict[str, int]:
 
 
 def _no_jobs(app: App) -> str:
-    return "no such jobs" if app.store.next_id() != "job-001" else "no jobs yet: `ugro launch` submits one"
+    return "no such jobs" if app.store.jobs.next_id() != "job-001" else "no jobs yet: `ugro launch` submits one"
 
 
 def with_reason(job: Job, reason: str | None) -> Job:

@@ -26,7 +26,8 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
     """The timeline of JOB (id or name), or of the whole cluster: every change, its reason and time."""
     if node is not None:
         _require_known(app, node)
-    found = app.store.events(app.store.find(job).id if job else None)
+    timeline = app.store.timeline
+    found = timeline.of_job(app.store.jobs.find(job).id) if job else timeline.of_cluster()
     found = [event for event in found if event.at >= (since or 0.0) and (node is None or event.node == node)]
     if not (job or everything or since):
         found = found[-SHOWN:]
@@ -38,7 +39,7 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
     if not found:
         click.echo("nothing happened yet", err=True)
     if job:
-        record = app.store.find(job)
+        record = app.store.jobs.find(job)
         tell_unsettled([record], [as_it_is(app, record)] if record.state.on_nodes else [])
 
 
@@ -48,7 +49,9 @@ def _require_known(app: App, node: str) -> None:
     Raises:
         InputError: it is neither.
     """
-    known = dict.fromkeys([*app.store.remembered_configs(), *(event.node for event in app.store.events())])
+    known = dict.fromkeys(
+        [*app.store.config.remembered_configs(), *(event.node for event in app.store.timeline.of_cluster())]
+    )
     with contextlib.suppress(InputError):  # the timeline can be read without an inventory
         known = {**app.inventory.nodes, **known}
     if node not in known:
