@@ -25,7 +25,7 @@ from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Drain, Owed
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler import blame
-from ugro.control_plane.metadata_store import MetadataStore, gpu_history, job_folders
+from ugro.control_plane.metadata_store import MetadataStore, gpu_history, metrics_store
 from ugro.control_plane.metadata_store.config_store import ConfigStore
 from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.control_plane.resource_manager import monitor
@@ -615,7 +615,7 @@ async def test_a_tick_goes_on_without_what_a_full_disk_does_not_take_and_tells_i
     with monkeypatch.context() as patched:
         views = Mock(side_effect=StateError("cluster.json: No space left on device"))
         patched.setattr(ConfigStore, "remember_nodes", views)
-        for module in (gpu_history, job_folders):
+        for module in (gpu_history, metrics_store):
             patched.setattr(module, "append_line", Mock(side_effect=full))
         told = [trouble.message for trouble in await bed.tick()]
     assert bed.store.jobs.job(other.id).state == JobState.CANCELLED, "what the disk took was done"

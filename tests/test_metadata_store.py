@@ -683,7 +683,11 @@ def test_the_record_of_another_job_is_not_believed(tmp_path: Path) -> None:
     store.jobs.update(job.id, lambda job: job.model_copy(update={"priority": 4}), "priority", "")
     record = store.jobs.files(job.id).record
     shutil.copy(store.jobs.files(other.id).record, record)
-    for read in (lambda fresh: fresh.jobs.live(), lambda fresh: fresh.jobs.job(job.id), lambda fresh: fresh.jobs.find(job.id)):
+    for read in (
+        lambda fresh: fresh.jobs.live(),
+        lambda fresh: fresh.jobs.job(job.id),
+        lambda fresh: fresh.jobs.find(job.id),
+    ):
         with pytest.raises(RecordUnreadable, match=r"job-001/job\.json .* it is that of job-002") as caught:
             read(MetadataStore(tmp_path))
     restore(tmp_path, caught.value)
