@@ -54,24 +54,24 @@ def filled(home: Path) -> MetadataStore:
     """A state directory with two rows or more in every table."""
     store = MetadataStore(home)
     done, queued, other = ended(store, submit(store)), submit(store), submit(store)
-    store.remember_nodes(
+    store.config.remember_nodes(
         [view("here"), view("gpu1")],
         [HERE, NodeConfig(name="gpu1", address="10.0.0.1")],
         {"gpu1": Silence(since=NOW, seen_at=NOW, code="unreachable", problem="does not answer")},
     )
     for node in ("gpu1", "gpu2"):
-        store.drain(Drain(node=node, reason="fan", since=NOW))
+        store.config.drain(Drain(node=node, reason="fan", since=NOW))
     for job in (queued, other):
-        store.remember_undecided(job.id)
+        store.decisions.remember_undecided(job.id)
         checkpoint = Checkpoint(step=1, kind="k", name="n", bytes=1, saved_at=NOW, places=(Place(node="a", path="/c"),))
         changes = (Change(name="--bs", before="8", after="4"),)
-        store.propose(
+        store.decisions.propose(
             Proposal(job=job.id, attempt=1, at=NOW, cause="hang", text="t", checkpoint=checkpoint, changes=changes)
         )
-        store.remember_leftovers(job, ["gpu1"])
-        store.remember_removals([Owed(job=job.id, uid=job.uid, config=HERE)])
-        store.remember_speed(f"GPU-{job.id}", "RTX", 3.5)
-    store.remember_leftovers(done, ["gpu1", "gpu2"])
+        store.cleanup.remember_leftovers(job, ["gpu1"])
+        store.cleanup.remember_removals([Owed(job=job.id, uid=job.uid, config=HERE)])
+        store.metrics.remember_speed(f"GPU-{job.id}", "RTX", 3.5)
+    store.cleanup.remember_leftovers(done, ["gpu1", "gpu2"])
     return store
 
 
@@ -92,17 +92,17 @@ def damage(home: Path, table: str, change: Callable[[dict[str, Any]], None]) -> 
 def facts(store: MetadataStore) -> dict[str, dict[Any, Any]]:
     """All that the tables say, by table and by what it is about."""
     return {
-        "live": {job.id: job for job in store.live()},
-        "nodes": {**store.remembered_nodes()},
-        "configs": {**store.remembered_configs()},
-        "gpus": {**store.known_gpus()},
-        "silences": {**store.silences()},
-        "drains": {node: drain.reason for node, drain in store.drains().items()},
-        "undecided": dict.fromkeys(store.undecided()),
-        "proposals": {**store.proposals()},
-        "leftovers": {**store.leftovers()},
-        "removals": {(one.job, one.config.name): one for one in store.removals()},
-        "speeds": {**store.speeds()},
+        "live": {job.id: job for job in store.jobs.live()},
+        "nodes": {**store.config.remembered_nodes()},
+        "configs": {**store.config.remembered_configs()},
+        "gpus": {**store.config.known_gpus()},
+        "silences": {**store.config.silences()},
+        "drains": {node: drain.reason for node, drain in store.config.drains().items()},
+        "undecided": dict.fromkeys(store.decisions.undecided()),
+        "proposals": {**store.decisions.proposals()},
+        "leftovers": {**store.cleanup.leftovers()},
+        "removals": {(one.job, one.config.name): one for one in store.cleanup.removals()},
+        "speeds": {**store.metrics.speeds()},
     }
 
 
@@ -131,10 +131,10 @@ def test_a_row_without_a_key_is_named_put_aside_and_taken_back_once_it_is_correc
     assert "ugro state rebuild" in problem.hint
     assert (tmp_path / "cluster.json").read_bytes() == content and not aside.exists(), "looking changes nothing"
 
-    store.remember_speed("GPU-new", "RTX", 1.0)
+    store.metrics.remember_speed("GPU-new", "RTX", 1.0)
     (line,) = aside.read_text().splitlines()
     assert json.loads(line)["row"] == row and json.loads(line)["table"] == table
-    assert [event.kind for event in store.events()][-1] == "damaged"
+    assert [event.kind for event in store.timeline.of_cluster()][-1] == "damaged"
     (problem,) = MetadataStore(tmp_path).problems()
     assert f"{aside} has 1 damaged row ({table})" in problem.message and "ugro state rebuild" in problem.hint
     assert MetadataStore(tmp_path).rebuild().mended == [], "not corrected so far"
@@ -155,7 +155,7 @@ def test_a_row_that_is_none_is_named(tmp_path: Path, row: Any) -> None:
     tables["drains"]["1"] = row
     (tmp_path / "cluster.json").write_text(json.dumps(tables))
     for reader in (store, MetadataStore(tmp_path)):  # one that knew the row before, and one that did not
-        assert set(reader.drains()) == {"gpu1", "gpu2"}
+        assert set(reader.config.drains()) == {"gpu1", "gpu2"}
         assert any("row '1' of the table 'drains' is damaged" in problem.message for problem in reader.problems())
 
 
@@ -163,9 +163,12 @@ def test_of_a_node_only_what_is_damaged_is_lost(tmp_path: Path) -> None:
     filled(tmp_path)
     damage(tmp_path, "nodes", lambda row: row["view"].pop("boot_id"))
     store = MetadataStore(tmp_path)
-    assert set(store.remembered_nodes()) == {"gpu1"} and set(store.remembered_configs()) == {"here", "gpu1"}
-    store.remember_nodes([view("here")])
-    assert set(MetadataStore(tmp_path).remembered_nodes()) == {"here", "gpu1"}
+    assert set(store.config.remembered_nodes()) == {"gpu1"} and set(store.config.remembered_configs()) == {
+        "here",
+        "gpu1",
+    }
+    store.config.remember_nodes([view("here")])
+    assert set(MetadataStore(tmp_path).config.remembered_nodes()) == {"here", "gpu1"}
     assert "view.boot_id: is missing" in (tmp_path / "cluster.json.aside").read_text()
     MetadataStore(tmp_path).rebuild()
     assert MetadataStore(tmp_path).problems(), "until it is corrected, or let go of"
@@ -184,7 +187,7 @@ def test_a_table_that_is_none_costs_only_itself(tmp_path: Path, table: str, cont
     assert rest["live"] == before["live"] and rest["drains"].keys() == before["drains"].keys()
     assert any(f"the table {table!r} is damaged" in problem.message for problem in store.problems())
     job = submit(store)
-    assert job.id in {live.id for live in MetadataStore(tmp_path).live()} >= before["live"].keys()
+    assert job.id in {live.id for live in MetadataStore(tmp_path).jobs.live()} >= before["live"].keys()
     assert json.loads((tmp_path / "cluster.json.aside").read_text())["row"] == content
 
 
@@ -194,7 +197,7 @@ def test_the_rows_of_a_table_that_is_a_list_are_taken_back(tmp_path: Path) -> No
     tables["speeds"] = [*tables["speeds"].values(), {"uuid": 7}]
     (tmp_path / "cluster.json").write_text(json.dumps(tables))
     MetadataStore(tmp_path).rebuild()
-    assert MetadataStore(tmp_path).speeds() == before["speeds"]
+    assert MetadataStore(tmp_path).metrics.speeds() == before["speeds"]
     assert json.loads((tmp_path / "cluster.json.aside").read_text())["row"] == {"uuid": 7}
 
 
@@ -205,7 +208,7 @@ def test_a_file_that_is_no_object_of_tables_is_named_with_the_way_back(tmp_path:
     before = facts(filled(tmp_path))
     (tmp_path / "cluster.json").write_text(top)
     with pytest.raises(RecordUnreadable, match=r"cluster\.json is not a valid record") as caught:
-        MetadataStore(tmp_path).live()
+        MetadataStore(tmp_path).jobs.live()
     assert "ugro state rebuild" in caught.value.hint
     MetadataStore(tmp_path).rebuild()
     assert facts(MetadataStore(tmp_path))["live"] == before["live"]
@@ -220,13 +223,17 @@ def test_rows_of_a_newer_ugro_are_no_damage_and_stay(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     assert facts(store) == before
     assert all(isinstance(problem, RecordNewer) for problem in store.problems()) and len(store.problems()) == len(ROWS)
-    store.remember_speed("GPU-new", "RTX", 1.0)
+    store.metrics.remember_speed("GPU-new", "RTX", 1.0)
     assert not (tmp_path / "cluster.json.aside").exists()
     after = tables_of(tmp_path)
     assert all(next(iter(after[table].values()))["colour"] == "red" for table in after)
     tables["meta"]["1"]["schema_version"] = 99
     (tmp_path / "cluster.json").write_text(json.dumps(tables))
-    for act in (MetadataStore(tmp_path).live, MetadataStore(tmp_path).rebuild, lambda: submit(MetadataStore(tmp_path))):
+    for act in (
+        MetadataStore(tmp_path).jobs.live,
+        MetadataStore(tmp_path).rebuild,
+        lambda: submit(MetadataStore(tmp_path)),
+    ):
         with pytest.raises(RecordNewer):
             act()
 
@@ -234,7 +241,7 @@ def test_rows_of_a_newer_ugro_are_no_damage_and_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", " \n", "\x00\x01"])
 def test_a_masters_id_that_is_broken_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "master").write_text(content)
-    for ask in (MetadataStore(tmp_path).master, MetadataStore(tmp_path).known_master):
+    for ask in (MetadataStore(tmp_path).config.master, MetadataStore(tmp_path).config.known_master):
         with pytest.raises(RecordUnreadable, match="the id of this master is expected") as caught:
             ask()
         assert f"rm {tmp_path / 'master'}" in caught.value.hint
@@ -253,7 +260,7 @@ def test_commands_go_on_beside_damaged_rows_and_name_them(tmp_path: Path) -> Non
         assert done.returncode in (0, 3) and "Traceback" not in done.stderr, (words, done.stderr)
         if words in ("status", "sweep", "status --json"):
             assert "damaged" in done.stdout + done.stderr, words
-    assert set(MetadataStore(tmp_path).drains()) == {"gpu1", "gpu2"}
+    assert set(MetadataStore(tmp_path).config.drains()) == {"gpu1", "gpu2"}
 
 
 # Any damage to any row
@@ -326,8 +333,8 @@ async def tick(store: MetadataStore, inventory: Inventory) -> None:
 
 
 def look_at_everything(store: MetadataStore) -> dict[str, dict[Any, Any]]:
-    inventory = Inventory(nodes={"here": HERE}).with_departed(store.remembered_configs(), ["gpu1"])
-    live = store.live()
+    inventory = Inventory(nodes={"here": HERE}).with_departed(store.config.remembered_configs(), ["gpu1"])
+    live = store.jobs.live()
     views = last_look(store, inventory, NOW)
     queue = read_queue(store, inventory, live, views, NOW)
     for job in live:
@@ -371,7 +378,7 @@ def test_no_damage_to_a_row_costs_more_than_that_row(
         survived(before, look_at_everything(store), table, row)
         pending = [problem for problem in store.problems() if "counts as not there" in problem.message]
         asyncio.run(tick(MetadataStore(home), Inventory(nodes={"here": HERE})))
-        MetadataStore(home).remember_speed("GPU-new", "RTX", 1.0)
+        MetadataStore(home).metrics.remember_speed("GPU-new", "RTX", 1.0)
         if pending:
             now = [json.dumps(each) for each in [*tables[table].values()]]
             assert raw(home) and set(raw(home)) <= set(now), "as it was"
@@ -395,10 +402,10 @@ async def test_a_row_about_a_node_that_left_and_is_gone_fails_no_tick(tmp_path: 
     for row in tables["removals"].values():
         row["config"]["name"] = "left"
     (home / "cluster.json").write_text(json.dumps(tables))
-    owed = MetadataStore(home).removals()
+    owed = MetadataStore(home).cleanup.removals()
     assert owed and all(one.config.name == "left" for one in owed)
     await tick(MetadataStore(home), Inventory(nodes={"here": HERE}))
-    assert MetadataStore(home).removals() == owed
+    assert MetadataStore(home).cleanup.removals() == owed
 
 
 @given(mutations())
@@ -433,15 +440,27 @@ JUNK_LINES = (
 
 def test_damaged_lines_cost_only_themselves(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    store.add_samples("job-002", [GpuSample(at=NOW, rank=0)])
+    store.metrics.add_samples("job-002", [GpuSample(at=NOW, rank=0)])
     history, links = GpuHistory(tmp_path), Links(tmp_path)
     history.add("here", [GpuLook(at=NOW, uuid="GPU-here")])
     links.remember([MeasuredLink(source="a", target="b", backend="gloo", latency_ms=1, gbit_per_s=1, measured_at=NOW)])
 
     def said() -> list[Any]:
         fresh = MetadataStore(tmp_path)
-        lines = fresh.events(), fresh.events("job-002"), list(fresh.samples("job-002")), fresh.last_sample("job-002")
-        return [*lines, fresh.summaries(), fresh.recent(9), history.read("here", 0), links.all(), facts(fresh)]
+        lines = (
+            fresh.timeline.of_cluster(),
+            fresh.timeline.of_job("job-002"),
+            list(fresh.metrics.samples("job-002")),
+            fresh.metrics.last_sample("job-002"),
+        )
+        return [
+            *lines,
+            fresh.jobs.summaries(),
+            fresh.jobs.recent(9),
+            history.read("here", 0),
+            links.all(),
+            facts(fresh),
+        ]
 
     before = said()
     files = [*tmp_path.rglob("*.jsonl")]
@@ -463,10 +482,10 @@ def test_times_that_no_calendar_has_are_shown(tmp_path: Path) -> None:
     for at in (1e17, -1e17, 1e300, 2.6e11):
         assert clock(at) and moment(at, NOW) and stamp(at) in (None, stamp(at))
     store = filled(tmp_path)
-    store.note("here", "note", "x")
+    store.timeline.note("here", "note", "x")
     path = tmp_path / "events.jsonl"
-    path.write_text(path.read_text().replace(f'"at":{store.events()[-1].at}', '"at":1e300'))
-    assert MetadataStore(tmp_path).events()[-1].at == 1e300
+    path.write_text(path.read_text().replace(f'"at":{store.timeline.of_cluster()[-1].at}', '"at":1e300'))
+    assert MetadataStore(tmp_path).timeline.of_cluster()[-1].at == 1e300
     for words in (["events"], ["events", "--json"], ["status"]):
         environ = {"UGRO_HOME": str(tmp_path), "UGRO_INVENTORY": str(tmp_path / "none.yaml")}
         done = CliRunner().invoke(cli, words, env=environ)
@@ -481,6 +500,6 @@ async def test_a_broken_memory_of_alerts_is_put_aside(tmp_path: Path, content: s
     (tmp_path / "alerts.json").write_text(content)
     await send_due(store, Sender())
     (aside,) = tmp_path.glob("alerts.json.broken-*")
-    assert aside.read_text() == content and str(aside) in store.events()[-1].message
+    assert aside.read_text() == content and str(aside) in store.timeline.of_cluster()[-1].message
     await send_due(store, Sender())
-    assert [event.kind for event in store.events()] == ["submitted", "damaged"]
+    assert [event.kind for event in store.timeline.of_cluster()] == ["submitted", "damaged"]

@@ -234,7 +234,7 @@ def test_the_two_ways_are_those_of_the_page() -> None:
     ],
 )
 def test_only_a_running_job_is_asked(home: Path, record: Job, said: str, hint: str) -> None:
-    path = MetadataStore(home / ".ugro").files(record.id).record
+    path = MetadataStore(home / ".ugro").jobs.files(record.id).record
     path.parent.mkdir(parents=True)
     path.write_text(record.model_dump_json())
     error = CliRunner().invoke(cli, ["checkpoint", "job-001"]).exception

@@ -36,12 +36,12 @@ class Watched:
 
     def __init__(self, home: Path) -> None:
         self.store = MetadataStore(home / "state")
-        files, code = self.store.reserve(), CodeVersion(directory="/", files=1, size_bytes=1)
-        job = self.store.submit(files, JobSpec(script="t.py"), code, time.time())
+        files, code = self.store.jobs.reserve(), CodeVersion(directory="/", files=1, size_bytes=1)
+        job = self.store.jobs.submit(files, JobSpec(script="t.py"), code, time.time())
         ranks = tuple(Rank(rank=n, local_rank=0, node=f"n{n}", gpu=f"GPU-{n}") for n in range(2))
         shares = tuple(NodeShare(node=f"n{n}", node_rank=n, first_rank=n, nproc=1) for n in range(2))
         placed = {"state": JobState.RUNNING, "ranks": ranks, "placement": Placement(shares=shares)}
-        self.id = self.store.save(job.model_copy(update=placed), "running", "").id
+        self.id = self.store.jobs.save(job.model_copy(update=placed), "running", "").id
         self.at = time.time()
         self.log = 0
         self.synced = 0
@@ -53,7 +53,7 @@ class Watched:
     async def sync(self, job: Job) -> None:
         self.synced += 1
         for rank in job.ranks:
-            path = self.store.files(job.id).logs(1) / f"rank-{rank.rank}.log"
+            path = self.store.jobs.files(job.id).logs(1) / f"rank-{rank.rank}.log"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"step {100 + rank.rank}\n")
 
@@ -77,10 +77,10 @@ class Watched:
         seen = Observation(views, {self.id: runs}, self.at)
         if is_due(MetadataStore(self.store.home), self.id, seen):
             await watch(MetadataStore(self.store.home), self.id, seen, self.sync, self.stand)
-        return self.store.job(self.id)
+        return self.store.jobs.job(self.id)
 
     def told(self, kind: str) -> list[str]:
-        return [event.message for event in self.store.events(self.id) if event.kind == kind]
+        return [event.message for event in self.store.timeline.of_job(self.id) if event.kind == kind]
 
 
 async def test_idle_gpus_and_a_hang_are_told_once_each_by_whoever_looks(home: Path) -> None:
@@ -108,20 +108,20 @@ async def test_what_nccl_says_of_a_hang_is_told_and_where_the_ranks_stand_is_kep
         "  Rank 0 has launched up to operation 5 -- [process information not found]\n"
         "  Rank 1 has launched up to operation 4 -- GPU 0 managed by process 8 on node 10.0.0.2\n"
     )
-    record = job.store.job(job.id)
+    record = job.store.jobs.job(job.id)
     ranks = tuple(rank.model_copy(update={"pid": 7 + rank.rank}) for rank in record.ranks)
-    job.store.save(record.model_copy(update={"ranks": ranks}), "ranks", "")
+    job.store.jobs.save(record.model_copy(update={"ranks": ranks}), "ranks", "")
     job.log += 1
     await job.look()
     for _ in range(70):
         await job.look()
     [reason] = job.told("hang")
     assert reason.endswith("; rank 1 is at operation 4 of NCCL, others at 5") and job.stood == 1
-    assert hang_of(job.store, job.store.job(job.id)).rank == 1
-    found = kept(job.store.files(job.id).hang(1))
+    assert hang_of(job.store, job.store.jobs.job(job.id)).rank == 1
+    found = kept(job.store.jobs.files(job.id).hang(1))
     assert found and list(found.nodes) == ["n0"] and found.nodes["n0"].nccl == job.nccl
-    again = job.store.job(job.id).model_copy(update={"state": JobState.QUEUED, "attempt": 2, "alert": None})
-    job.store.save(again, "resumed", "")
+    again = job.store.jobs.job(job.id).model_copy(update={"state": JobState.QUEUED, "attempt": 2, "alert": None})
+    job.store.jobs.save(again, "resumed", "")
     shown = CliRunner(env={"UGRO_HOME": str(job.store.home)}).invoke(cli, ["stacks", job.id]).output
     assert "is queued; so it stood at" in shown and "rank 0 on n0" in shown, "whatever came after it"
 
@@ -131,11 +131,11 @@ async def test_a_crash_before_the_record_loses_no_alert_and_a_torn_memory_is_no_
     for _ in range(70):
         found = await job.look()
     assert found.alert and "ranks 2 wait" in found.alert
-    job.store.save(found.model_copy(update={"alert": None}), "ranks", "as if the record had not been written")
+    job.store.jobs.save(found.model_copy(update={"alert": None}), "ranks", "as if the record had not been written")
     assert (await job.look()).alert, "it is in the watchdog's memory"
-    job.store.files(job.id).watchdog.write_text('{"attempt": 1, "looked_at"')
+    job.store.jobs.files(job.id).watchdog.write_text('{"attempt": 1, "looked_at"')
     assert (await job.look()).alert, "a lost memory is no sign of life"
-    assert Memory.model_validate_json(job.store.files(job.id).watchdog.read_text()).watched == 0
+    assert Memory.model_validate_json(job.store.jobs.files(job.id).watchdog.read_text()).watched == 0
     job.log += 1
     assert (await job.look()).alert is None and len(job.told("hang")) == 2
 
@@ -143,10 +143,10 @@ async def test_a_crash_before_the_record_loses_no_alert_and_a_torn_memory_is_no_
 async def test_looks_that_follow_closely_are_passed_over(home: Path) -> None:
     job = Watched(home)
     await job.look()
-    before = job.store.files(job.id).watchdog.read_bytes()
-    os.utime(job.store.files(job.id).watchdog, (0, 0))  # by a file server's clock
+    before = job.store.jobs.files(job.id).watchdog.read_bytes()
+    os.utime(job.store.jobs.files(job.id).watchdog, (0, 0))  # by a file server's clock
     await job.look(1)
-    assert job.store.files(job.id).watchdog.read_bytes() == before
+    assert job.store.jobs.files(job.id).watchdog.read_bytes() == before
 
 
 def test_records_of_before_the_watchdog_load() -> None:

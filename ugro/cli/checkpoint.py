@@ -70,7 +70,7 @@ def checkpoint(app: App, job: str, patience: float, directory: str | None, as_js
 
     Its ranks get SIGUSR2 if they catch it, and a file that UGRO_CHECKPOINT_REQUEST names. It goes on in any case.
     """
-    found = app.store.find(job)
+    found = app.store.jobs.find(job)
     _require_running(found)
     spec = asked_with(app, found, directory, None)
     with console(stderr=True).status(f"asking {title(found)} to save") as shown:
@@ -88,7 +88,7 @@ def checkpoint(app: App, job: str, patience: float, directory: str | None, as_js
     if made is None:
         raise not_saved(found, outcome)
     with app.store.lock():
-        app.store.note(made.places[0].node, "checkpoint", _in_words(made, outcome.seconds), found.id)
+        app.store.timeline.note(made.places[0].node, "checkpoint", _in_words(made, outcome.seconds), found.id)
 
 
 def _require_running(job: Job) -> None:

@@ -79,7 +79,7 @@ async def follow(
                     click.echo(f"{job.id} waits: {printable(waits)}", err=True)
                 if troubled.is_new(trouble := _trouble(app, job.id)):
                     live.console.print(Text(trouble, "yellow"), soft_wrap=True)
-            job = app.store.job(job.id)
+            job = app.store.jobs.job(job.id)
             stops.tell(job)
             logs = window.again() if window else controller.logs_of(job)
             until = math.inf if job.state.ended else ticked + TICK_SECONDS
@@ -99,19 +99,19 @@ async def wait(app: App, controller: Controller, job: Job, tell: Callable[[Job],
     """Tick until a job has ended; returns its last record. `tell` hears of the job as it is meanwhile."""
     while not job.state.ended:
         await app.tick_if_free(controller)
-        tell(app.store.job(job.id))
+        tell(app.store.jobs.job(job.id))
         await controller.join(job.id, TICK_SECONDS)
-        tell(job := app.store.job(job.id))
+        tell(job := app.store.jobs.job(job.id))
         if not job.state.ended:
             await asyncio.sleep(TICK_SECONDS)
-    if job.id in app.store.undecided():  # so that whoever waited finds what is proposed
+    if job.id in app.store.decisions.undecided():  # so that whoever waited finds what is proposed
         await app.tick(controller, job.id)
-    return app.store.job(job.id)
+    return app.store.jobs.job(job.id)
 
 
 def _why_it_waits(app: App, job_id: str) -> str:
     """In short, as things were at the last tick; nothing for a job that does not wait."""
-    job = app.store.job(job_id)
+    job = app.store.jobs.job(job_id)
     if job.state == JobState.RUNNING:
         return "" if job.stopping else job.reason  # once its ranks have ended, that names what they left running
     waiting = job.state in (JobState.QUEUED, JobState.HELD) and not job.wish
@@ -120,7 +120,7 @@ def _why_it_waits(app: App, job_id: str) -> str:
 
 def _trouble(app: App, job_id: str) -> str:
     """What is wrong with a job that has not ended, and what is proposed about it; nothing while it is well."""
-    job, proposal = app.store.job(job_id), app.store.proposals().get(job_id)
+    job, proposal = app.store.jobs.job(job_id), app.store.decisions.proposals().get(job_id)
     told = (
         job.alert
         or (proposal and proposal.ends)

@@ -72,7 +72,7 @@ def logs(
     as_json: bool,
 ) -> int:
     """What the ranks of JOB (id or name) print, interleaved, with the rank before each line."""
-    record = app.store.find(job)
+    record = app.store.jobs.find(job)
     found = in_attempt(record, attempt)
     past = found.attempt != record.attempt
     ranks = found.placement.world_size if found.placement else len(found.ranks)
@@ -83,7 +83,7 @@ def logs(
     if past and following:
         over = f"attempt {found.attempt} of {found.id} is over, so there is nothing to follow"
         raise InputError(over, f"see what it printed: ugro logs {found.id} --attempt {found.attempt}")
-    if (removed := pruned_at(app.store, found.id)) and not app.store.files(found.id).all_logs.exists():
+    if (removed := pruned_at(app.store, found.id)) and not app.store.jobs.files(found.id).all_logs.exists():
         raise InputError(
             f"the logs of {found.id} were removed by `ugro gc` on {removed}", f"see: ugro events {found.id}"
         )
@@ -123,7 +123,7 @@ def logs(
         status = app.run(show)
     if not (following or as_json) and (told := app.unattended([found])):
         print_hanging("", told, err=True, dim=True)
-    if following and offer(app, app.store.job(found.id)):
+    if following and offer(app, app.store.jobs.job(found.id)):
         click.echo(f"  ugro logs -f {found.id}")
     return status
 
@@ -152,7 +152,9 @@ def cancel(app: App, names: tuple[str, ...], abandon: bool, as_json: bool) -> in
     if ending:
         told = f"ending {', '.join(ending)}"
         try:
-            with Waiting(app.store.job(ending[0]), told) if len(ending) == 1 else console(stderr=True).status(told):
+            with (
+                Waiting(app.store.jobs.job(ending[0]), told) if len(ending) == 1 else console(stderr=True).status(told)
+            ):
                 app.run(lambda controller, _: _carry_out(app, controller, ending))
         except KeyboardInterrupt:
             words = "the cancel is recorded; the next scheduling pass carries it out: ugro sweep"
@@ -163,7 +165,7 @@ def cancel(app: App, names: tuple[str, ...], abandon: bool, as_json: bool) -> in
         job = asked[name]
         if isinstance(job, UgroError):
             raise job
-        ended = app.store.job(job.id)
+        ended = app.store.jobs.job(job.id)
         if as_json and len(asked) == 1 and not ended.state.ended:
             print_json(job_document(ended, app.asked(ended)))  # how far it came, beside the error
         return _end_of(app, ended, already=job.state.ended)
@@ -176,12 +178,12 @@ def _ask_to_end(app: App, name: str, abandon: bool) -> Job | UgroError:
     words = "cancel was asked for" + (", without the word of silent nodes" if abandon else "")
     wish = Wish.ABANDON if abandon else Wish.CANCEL
     try:
-        found = app.store.find(name)
+        found = app.store.jobs.find(name)
         with app.store.lock():
-            job = app.store.job(found.id)
+            job = app.store.jobs.job(found.id)
             if not accepts("cancel", job):
                 return job
-            return app.store.update(job.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", words)
+            return app.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", words)
     except UgroError as error:
         return error
 
@@ -242,7 +244,7 @@ async def _carry_out(app: App, controller: Controller, jobs: Sequence[str]) -> N
 def _is_done(app: App, job_id: str, tried: bool) -> bool:
     """Whether a job has ended, or it was tried to end it and nobody else is at work on it who could still do so."""
     with app.store.alone_with(job_id) as nobody_else:
-        return (tried and nobody_else) or app.store.job(job_id).state.ended
+        return (tried and nobody_else) or app.store.jobs.job(job_id).state.ended
 
 
 @command()
@@ -250,13 +252,13 @@ def _is_done(app: App, job_id: str, tried: bool) -> bool:
 @json_option
 def wait(app: App, job: str, as_json: bool) -> int:
     """Wait until JOB (id or name) has ended: exit code 0 if it succeeded, 1 if not."""
-    record = app.store.find(job)
+    record = app.store.jobs.find(job)
     with Waiting(record, f"waiting for {record.id}") as waiting:
         ended = app.run(lambda controller, _: wait_for(app, controller, record, waiting.tell))
     if as_json:
         print_json(job_document(ended, app.asked(ended)))
     if ended.state != JobState.SUCCEEDED:
-        proposed = f"; proposed: ugro approve {ended.id}" if ended.id in app.store.proposals() else ""
+        proposed = f"; proposed: ugro approve {ended.id}" if ended.id in app.store.decisions.proposals() else ""
         raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}{proposed}")
     if not as_json:
         click.echo(f"{ended.id} succeeded")

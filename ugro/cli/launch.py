@@ -171,8 +171,8 @@ async def _submit_and_start(
 ) -> Job:
     """Submit a job that the cluster can run and the person agrees to; the tick after it starts what fits."""
     views = (await controller.observe([], candidates(spec, app.inventory))).views
-    await consent.to_own(app.store.master(), pool, views)
-    found = read_offers(app.store, app.inventory, app.store.live(stop_where_held), views)
+    await consent.to_own(app.store.config.master(), pool, views)
+    found = read_offers(app.store, app.inventory, app.store.jobs.live(stop_where_held), views)
     check_request(spec, app.inventory, found)
     consent.to_send(selection)
     predicted = consent.to_fit(spec, expect_memory(app.store, spec, found))
@@ -213,7 +213,7 @@ def _follow(app: App, job: Job) -> int:
     out = console()
 
     async def act(controller: Controller, _: Pool) -> Job:
-        reader = LogReader(app.store.files(job.id).logs(job.attempt))
+        reader = LogReader(app.store.jobs.files(job.id).logs(job.attempt))
         return await follow(app, controller, job, reader, out)
 
     with going_on(job):
@@ -231,7 +231,7 @@ def _follow(app: App, job: Job) -> int:
 def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> None:
     tell_what_stays(choose_code(spec, start=start))
     draft = Job(
-        id=app.store.next_id(),
+        id=app.store.jobs.next_id(),
         uid="dry-run",
         name=spec.name or "dry-run",
         submitted_at=time.time(),
@@ -240,7 +240,7 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> No
     )
 
     async def rehearse(controller: Controller, _: Pool) -> dict[str, str]:
-        jobs = app.store.live(stop_where_held)
+        jobs = app.store.jobs.live(stop_where_held)
         seen = await controller.observe(jobs)
         live = [await controller.live(job, seen) for job in jobs]
         check_request(spec, app.inventory, read_offers(app.store, app.inventory, live, seen.views))

@@ -148,4 +148,4 @@ def _relative(script: str) -> str:
 def _by_id(app: App, dependency: str) -> str:
     """A dependency with the id of its job, which stays the same when another job gets the name."""
     name, colon, when = dependency.partition(":")
-    return f"{app.store.find(name).id}{colon}{when}"
+    return f"{app.store.jobs.find(name).id}{colon}{when}"

@@ -60,7 +60,7 @@ class View:
 
     def show(self, app: App, job: Job, silent: list[str], reason: str, begun: Unfinished | None) -> None:
         """What is drawn from now on."""
-        views, nodes = app.store.remembered_nodes(), Text()
+        views, nodes = app.store.config.remembered_nodes(), Text()
         for node in job.nodes:
             nodes.append(f"  {node} ", "bold")
             nodes.append("silent", "red") if node in silent else nodes.append(_gpus_in_words(views.get(node)))

@@ -37,7 +37,7 @@ def as_it_is(app: App, job: Job) -> Job:
     """
     if job.state == JobState.QUEUED:
         unreadable: list[RecordUnreadable] = []
-        seen, live = look(app, app.store.live(unreadable.append))
+        seen, live = look(app, app.store.jobs.live(unreadable.append))
         return with_prospects(job, read_queue(app.store, app.cluster, live, seen.views, seen.at, unreadable))
     return look(app, [job], job.nodes)[1][0] if job.state.on_nodes else job
 
@@ -76,7 +76,7 @@ def tell_unsettled(records: Iterable[Job], seen: Iterable[Job]) -> None:
 def tell_proposals(app: App, jobs: Iterable[Job]) -> None:
     """Say of jobs what is proposed about them and waits for an answer."""
     shown = {job.id for job in jobs}
-    waiting = [one for one in app.store.proposals().values() if one.job in shown and not one.approved]
+    waiting = [one for one in app.store.decisions.proposals().values() if one.job in shown and not one.approved]
     if waiting:
         from ugro.control_plane.failure_handler.handler import in_words  # here, since its import takes long
 

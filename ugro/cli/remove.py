@@ -66,7 +66,7 @@ def _removable(app: App, names: Sequence[str]) -> tuple[list[Job], dict[str, Ugr
     refused: dict[str, UgroError] = {}
     for name in dict.fromkeys(names):
         try:
-            job = app.settled(app.store.find(name))
+            job = app.settled(app.store.jobs.find(name))
             removal.require_removable(app.store, job)
             found[job.id] = job
         except UgroError as error:

@@ -90,7 +90,7 @@ class _Resident:
         for trouble in self._app.store.troubles:
             self._complain(trouble)
         self._tell(news_of(self._app.store))
-        self._app.store.changes.clear()
+        self._app.store.timeline.added.clear()
         self._app.store.troubles.clear()
 
     def _complain(self, error: UgroError) -> None:

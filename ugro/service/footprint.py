@@ -94,7 +94,7 @@ async def plan_clean(context: Context, request: PlanClean) -> CleanPlan:
     """
     context.inventory.node(request.node)
     found = await _idle(context, request.node)
-    master = context.store.known_master()
+    master = context.store.config.known_master()
     return CleanPlan(
         node=request.node,
         found=_document(request.node, found),
@@ -185,7 +185,7 @@ async def _idle(context: Context, name: str) -> on_node.Footprint:
     Raises:
         InputError: a job of this master is there. NodeRefused: something runs there, or may run in the same folder.
     """
-    live = [job for job in context.store.live(stop_where_held) if job.state.on_nodes]
+    live = [job for job in context.store.jobs.live(stop_where_held) if job.state.on_nodes]
     for job in live:
         if name in job.nodes:
             raise InputError(f"{job.id} is on {name}", f"wait for it, or end it: ugro cancel {job.id}")

@@ -11,4 +11,4 @@ QUIET_KINDS = ("ranks", "placed")
 
 def news_of(store: MetadataStore) -> list[Event]:
     """Return what this process changed that is worth telling."""
-    return [event for event in store.changes if event.kind not in QUIET_KINDS]
+    return [event for event in store.timeline.added if event.kind not in QUIET_KINDS]

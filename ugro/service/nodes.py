@@ -60,8 +60,8 @@ async def drain(context: Context, request: DrainNode) -> Drained:
         raise InputError("the reason is empty")
     store, name = context.store, request.node
     with store.lock():
-        store.drain(Drain(node=name, reason=said, since=time.time()))
-        running = [job.id for job in store.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
+        store.config.drain(Drain(node=name, reason=said, since=time.time()))
+        running = [job.id for job in store.jobs.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
     return Drained(node=name, reason=said, running=tuple(running))
 
 
@@ -73,7 +73,7 @@ async def undrain(context: Context, request: UndrainNode) -> Undrained:
     """
     context.cluster.node(request.node)
     with context.store.lock():
-        was = context.store.undrain(request.node)
+        was = context.store.config.undrain(request.node)
     return Undrained(answer=UndrainedDocument(node=request.node), was_drained=was)
 
 
@@ -91,8 +91,8 @@ async def measure(context: Context, request: Measure) -> Measured:
         raise InputError("the sandbox's GPUs are simulated: there is no speed to measure", "use your own inventory")
     controller, pool = await context.reach()
     views = (await controller.observe([], chosen)).views
-    idle = read_offers(store, inventory, store.live(stop_where_held), views)
-    held = leases(store.live(stop_where_held))
+    idle = read_offers(store, inventory, store.jobs.live(stop_where_held), views)
+    held = leases(store.jobs.live(stop_where_held))
 
     async def one(transport: Transport) -> list[MeasuredSpeed]:
         offer = idle[transport.name]
@@ -104,7 +104,7 @@ async def measure(context: Context, request: Measure) -> Measured:
     with store.lock():
         for _, each in speeds:
             if each.uuid:
-                store.remember_speed(each.uuid, each.name, each.steps_per_second)
+                store.metrics.remember_speed(each.uuid, each.name, each.steps_per_second)
     errors = [answer for answer in found.values() if isinstance(answer, NodeError)]
     return Measured(
         answer=tuple(SpeedDocument(node=node, **each.model_dump()) for node, each in speeds),

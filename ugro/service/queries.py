@@ -15,7 +15,6 @@ from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.metadata_store.records import OnUnreadable
 from ugro.control_plane.resource_manager.observation import fresh_or_remembered
 from ugro.control_plane.resource_manager.twins import REMEDY, twins
@@ -64,7 +63,7 @@ async def status(context: Context, request: Status) -> ClusterStatus:
         StateError: the state directory cannot be read.
     """
     store, unreadable = context.store, list[RecordUnreadable]()
-    records = store.live(unreadable.append)
+    records = store.jobs.live(unreadable.append)
     jobs = _wanted(request, store, records, unreadable.append)
     seen, live = await observe(context, records)
     queue = read_queue(store, context.cluster, live, seen.views, seen.at, unreadable)
@@ -72,7 +71,7 @@ async def status(context: Context, request: Status) -> ClusterStatus:
     jobs = [with_reason(now.get(job.id, job), said.get(job.id)) for job in jobs]
     views, errors = fresh_or_remembered(store, seen)
     answer = StatusDocument(
-        nodes=node_documents(context.cluster, views, errors, store.drains()),
+        nodes=node_documents(context.cluster, views, errors, store.config.drains()),
         jobs=tuple(_listed(context, job, turns.get(job.id)) for job in jobs),
         unreadable=tuple(map(unreadable_document, unreadable)),
         attended=context.attended(),
@@ -83,7 +82,7 @@ async def status(context: Context, request: Status) -> ClusterStatus:
         recorded={job.id: job.state for job in records},
         proposed=_proposed(store, {job.id for job in jobs}),
         twins=_twins(context.cluster, views),
-        ever=bool(jobs) or store.next_id() != "job-001",
+        ever=bool(jobs) or store.jobs.next_id() != "job-001",
     )
 
 
@@ -99,9 +98,9 @@ def _wanted(request: Status, store: MetadataStore, live: Iterable[Job], on_unrea
 
     live = [job for job in live if fits(job)]
     if not (request.everything or request.since is not None or request.states or request.pattern):
-        ended = store.recent(RECENT, on_unreadable)
+        ended = store.jobs.recent(RECENT, on_unreadable)
     else:
-        ended = store.jobs((row.id for row in store.summaries() if fits(row)), on_unreadable)
+        ended = store.jobs.all((row.id for row in store.jobs.summaries() if fits(row)), on_unreadable)
     return sorted({job.id: job for job in (*ended, *live)}.values(), key=lambda job: (len(job.id), job.id))
 
 
@@ -119,7 +118,7 @@ def _listed(context: Context, job: Job, position: int | None) -> ListedJob:
 
 
 def _proposed(store: MetadataStore, jobs: set[str]) -> tuple[Proposed, ...]:
-    waiting = [one for one in store.proposals().values() if one.job in jobs and not one.approved]
+    waiting = [one for one in store.decisions.proposals().values() if one.job in jobs and not one.approved]
     if not waiting:
         return ()
     from ugro.control_plane.failure_handler.handler import in_words  # here, since its import takes long
@@ -137,7 +136,7 @@ async def job(context: Context, request: ShowJob) -> JobStatus:
     Raises:
         InputError: there is no such job.
     """
-    record = context.store.find(request.job)
+    record = context.store.jobs.find(request.job)
     found = await observed(context, record)
     return JobStatus(
         answer=job_document(found, context.asked(found)),
@@ -159,7 +158,7 @@ async def nodes(context: Context, _: Nodes) -> NodesAnswer:
     """
     seen = await (await context.reach()).controller.observe([], within=OBSERVE_WITHIN)
     views, errors = fresh_or_remembered(context.store, seen)
-    documents = node_documents(context.cluster, views, errors, context.store.drains())
+    documents = node_documents(context.cluster, views, errors, context.store.config.drains())
     return NodesAnswer(answer=documents, twins=_twins(context.cluster, views))
 
 
@@ -172,8 +171,8 @@ async def events(context: Context, request: Events) -> EventsAnswer:
     store = context.store
     if request.node is not None:
         _require_known(context, request.node)
-    record = store.find(request.job) if request.job else None
-    found = store.events(record.id if record else None)
+    record = store.jobs.find(request.job) if request.job else None
+    found = store.timeline.of_job(record.id) if record else store.timeline.of_cluster()
     since, node = request.since or 0.0, request.node
     found = [event for event in found if event.at >= since and (node is None or event.node == node)]
     if not (record or request.everything or request.since):
@@ -193,7 +192,7 @@ def _require_known(context: Context, node: str) -> None:
         InputError: it is neither.
     """
     store = context.store
-    known = dict.fromkeys([*store.remembered_configs(), *(event.node for event in store.events())])
+    known = dict.fromkeys([*store.config.remembered_configs(), *(event.node for event in store.timeline.of_cluster())])
     with contextlib.suppress(InputError):  # the timeline can be read without an inventory
         known = {**dict.fromkeys(context.inventory.nodes), **known}
     if node not in known:
@@ -212,10 +211,10 @@ async def history(context: Context, request: History) -> HistoryAnswer:
 
 
 def _history(context: Context, request: History) -> Iterator[GpuHistoryDocument]:
-    kept = GpuHistory(context.store.home)
+    kept = context.store.metrics.history
     recorded, cluster = kept.nodes(), context.cluster
     asked = [name if name in recorded else cluster.node(name).name for name in request.nodes]
-    views, known = context.store.remembered_nodes(), context.store.known_gpus()
+    views, known = context.store.config.remembered_nodes(), context.store.config.known_gpus()
     for node in dict.fromkeys(asked or [*cluster.nodes, *recorded]):
         indexes = {gpu.uuid: gpu.index for gpu in views[node].gpus} if node in views else {}
         by_gpu: dict[str, list[GpuLook]] = {}

@@ -41,27 +41,29 @@ def master(tmp_path: Path, ugro: Ugro) -> Master:
 def placed(store: MetadataStore, job: Job, why: str) -> Job:
     """The job as it runs with two ranks on the node, and the events of that."""
     placement = Placement(shares=(NodeShare(node="here", node_rank=0, first_rank=0, nproc=2),))
-    job = store.save(
+    job = store.jobs.save(
         job.model_copy(update={"placement": placement, "state": JobState.STARTING, "reason": ""}), "starting", why
     )
-    job = store.save(job, "placed", "ranks meet at 127.0.0.1:29500 on here")
-    return store.save(job.model_copy(update={"state": JobState.RUNNING, "started_at": time.time()}), "running", "")
+    job = store.jobs.save(job, "placed", "ranks meet at 127.0.0.1:29500 on here")
+    return store.jobs.save(job.model_copy(update={"state": JobState.RUNNING, "started_at": time.time()}), "running", "")
 
 
 def failed(store: MetadataStore, job: Job) -> Job:
     ranks = tuple(Rank(rank=rank, local_rank=rank, node="here", exit_code=1) for rank in range(2))
     over = {"state": JobState.FAILED, "ended_at": time.time(), "first_failure": FAILURE, "ranks": ranks}
-    return store.save(job.model_copy(update=over | {"reason": "rank 1 on here failed first"}), "failed", "it failed")
+    return store.jobs.save(
+        job.model_copy(update=over | {"reason": "rank 1 on here failed first"}), "failed", "it failed"
+    )
 
 
 def twice_failed(master: Master) -> MetadataStore:
     """job-001, whose first attempt failed, and whose second, from step 20, failed just so."""
     master.ugro("launch", "t.py", "--hold")
     store = MetadataStore(master.home)
-    first = failed(store, placed(store, store.job("job-001"), "on here: its turn"))
+    first = failed(store, placed(store, store.jobs.job("job-001"), "on here: its turn"))
     script = "UGRO_RESUME_FROM"
-    planned = next_attempt(first, store.spec(first.id), script, CHECKPOINT, {}, time_limit=4 * 3600.0)
-    again = store.reopen(planned.job, planned.spec, "from c-20.pt (step 20)")
+    planned = next_attempt(first, store.jobs.spec(first.id), script, CHECKPOINT, {}, time_limit=4 * 3600.0)
+    again = store.jobs.reopen(planned.job, planned.spec, "from c-20.pt (step 20)")
     failed(store, placed(store, again, "on here: its turn"))
     return store
 
@@ -90,7 +92,7 @@ def test_the_logs_of_an_earlier_attempt_come_from_where_they_are_still(master: M
     assert master.json("logs", "job-001", "--attempt", "1", "--rank", "1") == [
         {"rank": 1, "node_rank": None, "text": "ValueError: no batch"}
     ]
-    shutil.rmtree(store.files("job-001").logs(1))
+    shutil.rmtree(store.jobs.files("job-001").logs(1))
     gone = master.ugro("logs", "job-001", "--attempt", "1")
     assert (gone.stdout, gone.stderr) == (
         "", "this machine has no logs of attempt 1 of job-001; here has none\n",
@@ -152,9 +154,9 @@ def test_why_tells_of_the_latest_attempt_alone(master: Master) -> None:
 def test_an_attempt_that_an_earlier_ugro_wrote_down_has_its_cause(master: Master) -> None:
     """Of what failed it kept the cause and the words."""
     store = twice_failed(master)
-    job = store.job("job-001")
+    job = store.jobs.job("job-001")
     old = job.past[0].model_copy(update={"first_failure": None, "followed": 0})
-    job = store.save(job.model_copy(update={"past": (old,)}), "test", "")
+    job = store.jobs.save(job.model_copy(update={"past": (old,)}), "test", "")
     assert in_attempt(job, 1).first_failure == FirstFailure(
         rank=None, node="", cause="python_exception", message="rank 1 on here failed first"
     )
@@ -164,7 +166,7 @@ def test_an_attempt_that_an_earlier_ugro_wrote_down_has_its_cause(master: Master
 
 
 def test_attempts_in_order(master: Master) -> None:
-    job = twice_failed(master).job("job-001")
+    job = twice_failed(master).jobs.job("job-001")
     assert [one.attempt for one in attempts(job)] == [1, 2] and attempts(job)[1] == job.latest
     assert in_attempt(job, None) == in_attempt(job, 2) == job
     first = in_attempt(job, 1)
@@ -179,7 +181,7 @@ def test_attempts_in_order(master: Master) -> None:
 
 
 def test_why_there_are_no_logs_is_told(master: Master) -> None:
-    job = twice_failed(master).job("job-001")
+    job = twice_failed(master).jobs.job("job-001")
     never = job.model_copy(update={"placement": None})
     assert missing_logs(never, [], []) == "attempt 2 of job-001 never ran, so it printed nothing"
     assert missing_logs(job, ["here"], []).endswith("; here is in the inventory no more")

@@ -21,6 +21,7 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import CodeVersion, JobState
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.job_registry import JobRegistry
 
 
 def ugro(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -257,7 +258,7 @@ def test_ugro_alone_shows_its_help() -> None:
 def test_a_command_computes_its_cluster_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "inventory.yaml").write_text("nodes:\n  one: {address: 127.0.0.1}\n")
     looks: list[MetadataStore] = []
-    monkeypatch.setattr(MetadataStore, "live", lambda store, *_: looks.append(store) or [])
+    monkeypatch.setattr(JobRegistry, "live", lambda store, *_: looks.append(store) or [])
     app = App(str(home / "inventory.yaml"))
     assert [list(app.cluster.nodes) for _ in range(3)] == [["one"]] * 3 and len(looks) == 1
     (home / "inventory.yaml").write_text("nodes:\n  two: {address: 127.0.0.1}\n")
@@ -286,9 +287,11 @@ def test_a_terminal_that_knows_only_ascii_gets_question_marks(home: Path) -> Non
 
 def test_what_gc_suggests_does_what_it_showed(home: Path) -> None:
     store = MetadataStore(home / "state")
-    job = store.submit(store.reserve(), JobSpec(script="t.py"), CodeVersion(directory="/", files=0, size_bytes=0), 1.0)
-    store.save(job.model_copy(update={"state": JobState.CANCELLED, "ended_at": 5.0}), "cancelled", "")
-    log = store.files(job.id).logs(1) / "node-0" / "rank-0.log"
+    job = store.jobs.submit(
+        store.jobs.reserve(), JobSpec(script="t.py"), CodeVersion(directory="/", files=0, size_bytes=0), 1.0
+    )
+    store.jobs.save(job.model_copy(update={"state": JobState.CANCELLED, "ended_at": 5.0}), "cancelled", "")
+    log = store.jobs.files(job.id).logs(1) / "node-0" / "rank-0.log"
     log.parent.mkdir(parents=True)
     log.write_text("x" * 4096)
     done = ugro("gc", "--older-than", "1m", cwd=home, env={"UGRO_HOME": str(store.home)})

@@ -89,7 +89,7 @@ def surroundings(**env: str) -> dict[str, str]:
 def test_files_and_nodes_are_completed(project: Path, line: str, offered: list[str]) -> None:
     store = MetadataStore(Path(os.environ["UGRO_HOME"]))
     with store.lock():
-        store.drain(Drain(node="gpu2", reason="new fan", since=time.time()))
+        store.config.drain(Drain(node="gpu2", reason="new fan", since=time.time()))
     assert completed(line) == offered
 
 
@@ -105,9 +105,9 @@ def job_in(state: JobState, name: str | None = None, wish: Wish | None = None) -
     """The id of a new job that has come to a state."""
     store = MetadataStore(Path(os.environ["UGRO_HOME"]))
     spec = JobSpec(script="train.py", name=name)
-    job = store.submit(store.reserve(), spec, CodeVersion(directory="/", files=0, size_bytes=0), 1.0)
+    job = store.jobs.submit(store.jobs.reserve(), spec, CodeVersion(directory="/", files=0, size_bytes=0), 1.0)
     ended = 5.0 if state.ended else None
-    store.save(job.model_copy(update={"state": state, "wish": wish, "ended_at": ended}), state.value, "")
+    store.jobs.save(job.model_copy(update={"state": state, "wish": wish, "ended_at": ended}), state.value, "")
     return job.id
 
 

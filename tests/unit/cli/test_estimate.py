@@ -13,8 +13,9 @@ from click.testing import CliRunner, Result
 from ugro.cli.estimate import estimate
 from ugro.common.errors import InputError
 from ugro.common.models.node import Gpu, NodeView
-from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.config_store import ConfigStore
 from ugro.control_plane.metadata_store.history import run_key
+from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.control_plane.resource_manager.predictor.fit import PastRun
 
 
@@ -54,13 +55,13 @@ def cluster(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         name: NodeView(node=name, seen_at=0, boot_id="b", clock_offset=0, cpu_count=1, gpus=gpus)
         for name, gpus in seen.items()
     }
-    monkeypatch.setattr(MetadataStore, "remembered_nodes", lambda _: views)
+    monkeypatch.setattr(ConfigStore, "remembered_nodes", lambda _: views)
 
 
 def remember(monkeypatch: pytest.MonkeyPatch, *runs: PastRun) -> None:
     rows = [SimpleNamespace(run=past.run, peak_mib=past.peak_mib, predicted_mib=past.predicted_mib) for past in runs]
     rows.append(SimpleNamespace(run="unwatched", peak_mib=None, predicted_mib=1))
-    monkeypatch.setattr(MetadataStore, "summaries", lambda _: rows, raising=False)
+    monkeypatch.setattr(JobRegistry, "summaries", lambda _: rows, raising=False)
 
 
 def test_without_a_cluster_usual_sizes_are_shown() -> None:

@@ -126,13 +126,13 @@ async def test_who_waits_for_a_tick_hears_that_it_ends_the_job(
     monkeypatch.setenv("UGRO_HOME", str(master.home))
     master.ugro("launch", "t.py", "--hold")
     app = App(None)
-    placed(app.store, app.store.job("job-001"), "")
+    placed(app.store, app.store.jobs.job("job-001"), "")
     said = ""
 
     async def tick(*_: object) -> None:
         nonlocal said
         await asyncio.sleep(0)
-        app.store.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+        app.store.jobs.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
         while not said:
             await asyncio.sleep(0.01)
             said = capsys.readouterr().err
@@ -145,7 +145,7 @@ async def test_who_waits_for_a_tick_hears_that_it_ends_the_job(
 def test_what_a_rank_has_begun_to_say_is_shown_without_following_too(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     store = MetadataStore(master.home)
-    placed(store, store.job("job-001"), "")
+    placed(store, store.jobs.job("job-001"), "")
     leave(master, 1, 0, b"begins\n" + BAR)
     assert master.ugro("logs", "job-001").stdout == "[rank 0] begins\n[rank 0]  12%|#    | 11/100\n"
     assert master.ugro("logs", "job-001", "--tail", "1").stdout == "[rank 0]  12%|#    | 11/100\n"
@@ -154,10 +154,10 @@ def test_what_a_rank_has_begun_to_say_is_shown_without_following_too(master: Mas
 def test_a_bar_in_a_pipe_moves_on(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     store = MetadataStore(master.home)
-    placed(store, store.job("job-001"), "")
+    placed(store, store.jobs.job("job-001"), "")
     folder = leave(master, 1, 0, b"begins\n\r 1%")
     (folder / "claim").mkdir()
-    (folder / "claim/uid").write_text(store.job("job-001").uid)
+    (folder / "claim/uid").write_text(store.jobs.job("job-001").uid)
     command = [sys.executable, "-m", "ugro", "logs", "-f", "job-001"]
     # In a session of its own, as a run is: should it be ended, that is what is ended.
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as rank:
@@ -170,6 +170,6 @@ def test_a_bar_in_a_pipe_moves_on(master: Master) -> None:
             assert [following.stdout.readline() for _ in range(2)] == ["[rank 0] begins\n", "[rank 0]  1%\n"]
             leave(master, 1, 0, b"begins\n\r 1%\r 2%")
             assert following.stdout.readline() == "[rank 0]  2%\n"
-            assert store.job("job-001").state == JobState.RUNNING
+            assert store.jobs.job("job-001").state == JobState.RUNNING
             following.kill()
         rank.kill()

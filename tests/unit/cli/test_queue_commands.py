@@ -195,9 +195,11 @@ def test_status_shows_what_matters_and_the_rest_when_asked(master: Master) -> No
     store, now = MetadataStore(master.home), time.time()
     for number in range(12):
         wish = JobSpec(script="t.py", name=f"n{number}", hold=True)
-        job = store.submit(store.reserve(), wish, CodeVersion(directory="/", files=0, size_bytes=0), now)
+        job = store.jobs.submit(store.jobs.reserve(), wish, CodeVersion(directory="/", files=0, size_bytes=0), now)
         if number < 11:
-            store.save(job.model_copy(update={"state": JobState.CANCELLED, "ended_at": now + number}), "cancelled", "")
+            store.jobs.save(
+                job.model_copy(update={"state": JobState.CANCELLED, "ended_at": now + number}), "cancelled", ""
+            )
     names = [job["name"] for job in master.json("status")["jobs"]]
     assert names == [f"n{number}" for number in range(1, 12)], "the last ten that ended, and what waits"
     assert len(master.json("status", "--all")["jobs"]) == 12
@@ -373,12 +375,12 @@ def test_events_of_a_node_nobody_knows_are_refused(master: Master) -> None:
 def test_a_node_that_left_the_inventory_is_shown_as_departed(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     store = MetadataStore(master.home)
-    store.remember_nodes([], [NodeConfig(name="gone", address="127.0.0.1", port=1)])
+    store.config.remember_nodes([], [NodeConfig(name="gone", address="127.0.0.1", port=1)])
     share = NodeShare(node="gone", node_rank=0, first_rank=0, nproc=1)
     moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
-    store.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
+    store.jobs.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
     assert [(node["name"], node["departed"]) for node in master.json("nodes")] == [("here", False), ("gone", True)]
-    store.drain(Drain(node="gone", reason="it is not in the inventory any more", since=1.0))
+    store.config.drain(Drain(node="gone", reason="it is not in the inventory any more", since=1.0))
     here, gone = master.ugro("nodes").stdout.splitlines()[1:3]
     assert "departed" in gone and "drained" not in gone and "departed" not in here
 
@@ -432,7 +434,7 @@ def test_looking_at_a_job_without_logs_leaves_no_trace(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     share = NodeShare(node="here", node_rank=0, first_rank=0, nproc=1)
     moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
-    MetadataStore(master.home).update("job-001", lambda job: job.model_copy(update=moved), "running", "")
+    MetadataStore(master.home).jobs.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
     inventory = master.root / "inventory.yaml"
     inventory.write_text("nodes:\n  here: {address: 127.0.0.1, port: 1}\n")
 
@@ -469,13 +471,13 @@ def test_of_held_and_ended_jobs_nobody_promises_a_start(master: Master) -> None:
 def test_a_cancel_that_is_under_way_is_told_and_an_asked_for_end_has_a_reason(master: Master) -> None:
     master.ugro("launch", "t.py", "--not-before", "+2h")
     store = MetadataStore(master.home)
-    store.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    store.jobs.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     told = master.ugro("why", "job-001").stdout
     assert told.startswith("job-001 is being cancelled") and "cancel was asked for" in told
     assert "is being cancelled" in master.ugro("hold", "job-001", code=2).stderr
     ended = master.ugro("wait", "job-001", code=1).stderr
     assert "job-001 cancelled: cancelled before it started" in ended
-    store.update("job-001", lambda job: job.model_copy(update={"reason": ""}), "cancelled", "")
+    store.jobs.update("job-001", lambda job: job.model_copy(update={"reason": ""}), "cancelled", "")
     assert "job-001 cancelled: as was asked for\n" in master.ugro("wait", "job-001", code=1).stderr
 
 
@@ -486,10 +488,10 @@ def test_a_job_that_the_look_shows_as_ended_holds_nothing(home: Path, monkeypatc
     store = MetadataStore(home / "state")
     code = CodeVersion(directory="/", files=0, size_bytes=0)
     for wish in (JobSpec(script="t.py"), JobSpec(script="t.py"), JobSpec(script="t.py", after=("job-001:failure",))):
-        store.submit(store.reserve(), wish, code, time.time())
+        store.jobs.submit(store.jobs.reserve(), wish, code, time.time())
     share = NodeShare(node="here", node_rank=0, first_rank=0, nproc=1)
     moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
-    store.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
+    store.jobs.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
 
     def shown() -> list[tuple[str, str]]:
         words = ["--inventory", str(home / "inventory.yaml"), "status", "--json"]

@@ -330,13 +330,13 @@ def test_cleaning_says_that_nothing_is_left(ugro: Ugro, home: Path) -> None:
 
 def test_a_node_with_a_job_is_not_cleaned(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ugro.common.models.job import CodeVersion, Job, JobState
-    from ugro.control_plane.metadata_store import MetadataStore
+    from ugro.control_plane.metadata_store.job_registry import JobRegistry
 
     folder = leave(home)
     code = CodeVersion(directory=".", files=1, size_bytes=1)
     job = Job(id="job-001", uid="u", name="n", submitted_at=1.0, command=("a",), code=code, state=JobState.UNKNOWN)
     monkeypatch.setattr(Job, "nodes", ("here",))
-    monkeypatch.setattr(MetadataStore, "live", lambda *_: [job])
+    monkeypatch.setattr(JobRegistry, "live", lambda *_: [job])
     refused = ugro("node", "clean", "here", "--yes")
     assert isinstance(refused.exception, InputError) and "job-001 is on here" in refused.exception.message
     assert (folder / "code/train.py").exists()
@@ -415,5 +415,5 @@ def test_what_this_master_has_goes_without_that(ugro: Ugro, home: Path) -> None:
     from ugro.cli.app import App
 
     leave(home)
-    (home / "place/owner").write_text(App(None).store.master() + "\n")
+    (home / "place/owner").write_text(App(None).store.config.master() + "\n")
     assert ugro("node", "clean", "here", "--yes").return_value == 0

@@ -239,7 +239,7 @@ def running(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 def keep(job: Job) -> Path:
-    path = MetadataStore(Path(os.environ["UGRO_HOME"])).files(job.id).record
+    path = MetadataStore(Path(os.environ["UGRO_HOME"])).jobs.files(job.id).record
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(job.model_dump_json())
     return path

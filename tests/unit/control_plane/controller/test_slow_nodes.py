@@ -111,7 +111,7 @@ async def test_a_link_that_breaks_before_ranks_exist_costs_no_job(
     assert ended.state == JobState.SUCCEEDED, ended.reason
     assert sorted((bed.home / "started").read_text()) == ["0", "1"], "each rank started once"
     kinds = bed.kinds(ended)
-    told = [event.message for event in bed.store.events(job.id) if error.message in event.message]
+    told = [event.message for event in bed.store.timeline.of_job(job.id) if error.message in event.message]
     if script == "run/prepare.py":  # the second question about the way to the meeting point is answered
         assert not told
         return
@@ -125,8 +125,8 @@ async def test_code_on_its_way_over_a_slow_link_holds_up_nobody_else(bed: Bed) -
         assert node.gate
         other = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
         await cancel(bed, other)
-        bed.store.update(sent.id, lambda job: job.model_copy(update={"priority": 3}), "priority", "")
-        assert bed.store.job(sent.id).state == JobState.STARTING
+        bed.store.jobs.update(sent.id, lambda job: job.model_copy(update={"priority": 3}), "priority", "")
+        assert bed.store.jobs.job(sent.id).state == JobState.STARTING
         node.gate.set()
         await launching.complete(sent.id)
         ended = await bed.until(sent, JobState.SUCCEEDED)
@@ -137,12 +137,12 @@ async def test_code_on_its_way_over_a_slow_link_holds_up_nobody_else(bed: Bed) -
 async def test_a_job_whose_code_is_on_its_way_can_be_cancelled_from_elsewhere(bed: Bed) -> None:
     async with asyncio.timeout(30):
         node, job, launching = await code_on_its_way(bed)
-        bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+        bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
         await bed.tick()
-        assert bed.store.job(job.id).state == JobState.STARTING, "another process is at work on it"
+        assert bed.store.jobs.job(job.id).state == JobState.STARTING, "another process is at work on it"
         node.at = ""
         await launching.complete(job.id)
-    assert bed.store.job(job.id).state == JobState.CANCELLED
+    assert bed.store.jobs.job(job.id).state == JobState.CANCELLED
     assert not (bed.home / "started").exists()
     await launching.close()
 
@@ -151,7 +151,7 @@ async def test_a_launch_that_its_process_leaves_behind_is_continued_by_another(b
     async with asyncio.timeout(30):
         node, job, launching = await code_on_its_way(bed)
         await bed.tick()
-        assert bed.store.job(job.id).state == JobState.STARTING
+        assert bed.store.jobs.job(job.id).state == JobState.STARTING
         await launching.close()
         node.at = ""
         await bed.until(job, JobState.SUCCEEDED)
@@ -161,7 +161,7 @@ async def test_a_launch_that_its_process_leaves_behind_is_continued_by_another(b
 async def test_a_node_that_answers_late_delays_only_its_own_jobs(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ticks, "OBSERVE_WITHIN", 0.2)
     on_b = await bed.until(bed.submit(STAY, nodes=("b",)), JobState.RUNNING)
-    while not all(rank.pid for rank in bed.store.job(on_b.id).ranks):
+    while not all(rank.pid for rank in bed.store.jobs.job(on_b.id).ranks):
         await bed.tick()
     gate, ask = asyncio.Event(), Node.ask
 
@@ -174,15 +174,15 @@ async def test_a_node_that_answers_late_delays_only_its_own_jobs(bed: Bed, monke
     controller = Controller(bed.store, bed.inventory, bed.pool)
     job = bed.submit(STARTED, nodes=("a",))
     async with asyncio.timeout(30):
-        while bed.store.job(job.id).state != JobState.SUCCEEDED:
+        while bed.store.jobs.job(job.id).state != JobState.SUCCEEDED:
             await controller.tick()
             await controller.rest()
-    assert bed.store.job(on_b.id).state == JobState.RUNNING, "late is not silent"
-    assert "b" not in bed.store.silences()
+    assert bed.store.jobs.job(on_b.id).state == JobState.RUNNING, "late is not silent"
+    assert "b" not in bed.store.config.silences()
     gate.set()
-    bed.store.update(on_b.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    bed.store.jobs.update(on_b.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await controller.complete()
-    assert bed.store.job(on_b.id).state == JobState.CANCELLED
+    assert bed.store.jobs.job(on_b.id).state == JobState.CANCELLED
     await controller.close()
 
 
@@ -208,7 +208,7 @@ async def test_a_run_keeps_the_node_as_it_was_described_when_it_started(bed: Bed
     bed.inventory = bed.inventory.model_copy(update={"nodes": {"a": bed.inventory.nodes["a"], "b": edited}})
     for _ in range(2):
         await bed.tick()
-    now = bed.store.job(job.id)
+    now = bed.store.jobs.job(job.id)
     assert now.state == JobState.RUNNING, now.reason
     assert now.node_configs["b"] == before
     other = bed.submit(STARTED, nodes=("b",)) if field == "base_dir" else None
@@ -222,47 +222,47 @@ async def test_a_run_keeps_the_node_as_it_was_described_when_it_started(bed: Bed
 async def test_a_node_that_cannot_be_reached_is_given_up_at_once_when_a_person_says_so(bed: Bed) -> None:
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     bed.nodes["b"].silent = True
-    assert "b" not in bed.store.silences(), "nobody has looked since"
-    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    assert "b" not in bed.store.config.silences(), "nobody has looked since"
+    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
     controller = another_process(bed)
     await controller.complete(job.id)
     await controller.close()
-    ended = bed.store.job(job.id)
+    ended = bed.store.jobs.job(job.id)
     assert (ended.state, ended.abandoned) == (JobState.CANCELLED, ("b",))
 
 
 @pytest.mark.parametrize("edit", ["renamed", "removed"])
 async def test_what_was_given_up_is_ended_where_it_was_started(bed: SlowBed, edit: str) -> None:
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
-    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+    while not all(rank.pid for rank in bed.store.jobs.job(job.id).ranks):
         await bed.tick()
-    pid = bed.store.job(job.id).ranks[1].pid
+    pid = bed.store.jobs.job(job.id).ranks[1].pid
     bed.nodes["b"].silent = True
-    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
     await bed.until(job, JobState.CANCELLED)
     a, b = bed.inventory.nodes["a"], bed.inventory.nodes["b"]
     other = {"alpha": b.model_copy(update={"name": "alpha"})} if edit == "renamed" else {}
     bed.inventory = bed.inventory.model_copy(update={"nodes": {"a": a, **other}})
     await bed.tick()
-    assert bed.store.leftovers() and Path(f"/proc/{pid}").exists()
+    assert bed.store.cleanup.leftovers() and Path(f"/proc/{pid}").exists()
     bed.nodes["b"].silent = False
     await bed.tick()
-    assert not bed.store.leftovers()
+    assert not bed.store.cleanup.leftovers()
     assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
 async def test_a_node_that_got_another_address_is_found_there_by_its_run(bed: SlowBed) -> None:
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
-    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+    while not all(rank.pid for rank in bed.store.jobs.job(job.id).ranks):
         await bed.tick()
     moved = bed.inventory.nodes["b"].model_copy(update={"address": "127.0.0.2", "python": "/elsewhere"})
     bed.inventory = bed.inventory.model_copy(update={"nodes": {"a": bed.inventory.nodes["a"], "b": moved}})
     bed.nodes["b"].silent = True
     await bed.tick()
-    now = bed.store.job(job.id)
+    now = bed.store.jobs.job(job.id)
     assert (now.state, now.node_configs["b"].address) == (JobState.RUNNING, "127.0.0.2"), now.reason
     assert now.node_configs["b"].python == job.node_configs["b"].python, "what runs there stays as it was"
-    assert "b is reached at 127.0.0.2 now" in [event.message for event in bed.store.events(job.id)]
+    assert "b is reached at 127.0.0.2 now" in [event.message for event in bed.store.timeline.of_job(job.id)]
     ended = await cancel(bed, job)
     assert {rank.signal for rank in ended.ranks} == {"TERM"}
 
@@ -301,16 +301,16 @@ async def test_a_node_that_hangs_is_given_up_when_a_person_says_so(
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     node = slow(bed)
     node.at, node.error, node.gate = "run/stop.sh", error, asyncio.Event()
-    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
     controller = another_process(bed)
     async with asyncio.timeout(15):
         await controller.complete(job.id)
     await controller.close()
-    ended = bed.store.job(job.id)
+    ended = bed.store.jobs.job(job.id)
     assert (ended.state, ended.abandoned) == (JobState.CANCELLED, ("b",))
     node.at = ""
     await bed.tick()
-    assert not bed.store.leftovers(), "it answers again"
+    assert not bed.store.cleanup.leftovers(), "it answers again"
 
 
 async def test_a_command_rests_for_its_own_jobs_and_hardly_for_others(bed: SlowBed) -> None:
@@ -324,7 +324,7 @@ async def test_a_command_rests_for_its_own_jobs_and_hardly_for_others(bed: SlowB
     assert not done, "its own is waited for"
     node.gate.set()
     await waiting
-    assert not launching.under_way and bed.store.job(job.id).state == JobState.RUNNING
+    assert not launching.under_way and bed.store.jobs.job(job.id).state == JobState.RUNNING
     await launching.close()
     await cancel(bed, job)
 
@@ -351,17 +351,17 @@ async def test_a_job_whose_launch_is_cut_off_again_and_again_says_so_and_waits_l
         node.at, node.error = "run/folder.sh", LinkLost("b", "a command gave no answer within 30 s")
         for _ in range(2):  # the second tick does not try
             await bed.tick()
-        now = bed.store.job(job.id)
+        now = bed.store.jobs.job(job.id)
         assert now.state == JobState.QUEUED and now.taken_back and now.taken_back.times == times
         said = " ".join(bed.why(job))
         assert "a command gave no answer within 30 s" in said and ("3 times in a row" in said) == (times == 3)
-        queue = read_queue(bed.store, bed.inventory, [now], bed.store.remembered_nodes(), time.time())
+        queue = read_queue(bed.store, bed.inventory, [now], bed.store.config.remembered_nodes(), time.time())
         expected = forecast(queue, job.id)
         assert expected.at and "a command gave no answer within 30 s" in expected.text, "so says `ugro launch`"
         pause = now.taken_back.until - time.time()
         assert pause > 1.5 * before
         before = pause
         over = now.taken_back.model_copy(update={"until": time.time()})
-        bed.store.update(job.id, lambda job, over=over: job.model_copy(update={"taken_back": over}), "queued", "")
+        bed.store.jobs.update(job.id, lambda job, over=over: job.model_copy(update={"taken_back": over}), "queued", "")
     ended = await bed.until(job, JobState.SUCCEEDED)
     assert ended.taken_back is None

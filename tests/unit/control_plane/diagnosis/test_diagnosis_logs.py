@@ -418,12 +418,12 @@ def test_explain_fits_one_screen_and_shows_foreign_text_as_it_is() -> None:
 def failed_job(home: Path, cause: str, log: str, args: tuple[str, ...] = (), **fields: object) -> MetadataStore:
     store = MetadataStore(home)
     spec = JobSpec(script="t.py", args=args)
-    job = store.submit(store.reserve(), spec, CodeVersion(directory="/w", files=1, size_bytes=1), 1.0)
+    job = store.jobs.submit(store.jobs.reserve(), spec, CodeVersion(directory="/w", files=1, size_bytes=1), 1.0)
     ranks = tuple(Rank(rank=n, local_rank=0, node=f"gpu{n}", state=RankState.FAILED, exit_code=1) for n in range(3))
     failure = FirstFailure(rank=2, node="gpu2", exit_code=1, cause=cause, message="what the record says")
     ended = {"state": JobState.FAILED, "ranks": ranks, "first_failure": failure, **fields}
-    store.update(job.id, lambda job: job.model_copy(update=ended), "failed", "rank 2")
-    folder = store.files(job.id).logs(job.attempt)
+    store.jobs.update(job.id, lambda job: job.model_copy(update=ended), "failed", "rank 2")
+    folder = store.jobs.files(job.id).logs(job.attempt)
     folder.mkdir(parents=True)
     (folder / "rank-2.log").write_text(log)
     return store
@@ -481,8 +481,8 @@ def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
     held = Checkpoint(step=100, kind="file", name="100.pt", bytes=1, saved_at=5.0, places=())
     second = {"attempt": 2, "past": (first,), "started_at": 10.0, "ended_at": 70.0, "resume_from": held}
     store = failed_job(tmp_path, "cuda_error", log, **second)
-    before = store.files("job-001").logs(1)
-    before.rename(store.files("job-001").logs(2))
+    before = store.jobs.files("job-001").logs(1)
+    before.rename(store.jobs.files("job-001").logs(2))
     assert explained()["retry_helps"] is True and explained()["earlier_failures_here"] == 0
     before.mkdir(parents=True, exist_ok=True)
     (before / "rank-2.log").write_text(log)
@@ -492,10 +492,10 @@ def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
     assert "will not help by itself: this is the second time here (step 5000)" in ugro("job-001").stdout
     (before / "rank-2.log").write_text(log.replace("5000", "4000"))
     assert explained()["earlier_failures_here"] == 0
-    store.update("job-001", lambda job: job.model_copy(update={"resume_from": None}), "changed", "")
+    store.jobs.update("job-001", lambda job: job.model_copy(update={"resume_from": None}), "changed", "")
     assert explained()["earlier_failures_here"] == 1, "no checkpoint between them: the same way again"
     mended = CodeVersion(directory="/w", files=1, size_bytes=1, attempt=2)
-    store.update("job-001", lambda job: job.model_copy(update={"code": mended}), "changed", "")
+    store.jobs.update("job-001", lambda job: job.model_copy(update={"code": mended}), "changed", "")
     assert explained()["earlier_failures_here"] == 0, "the code is another"
 
 
@@ -511,7 +511,7 @@ def test_without_nodes_the_copies_on_the_master_are_told(tmp_path: Path, monkeyp
     monkeypatch.setenv("UGRO_HOME", str(tmp_path))
     monkeypatch.setenv("UGRO_INVENTORY", str(tmp_path / "none.yaml"))
     store = failed_job(tmp_path, "unknown", "", started_at=1000.0, ended_at=2000.0)
-    folder = store.files("job-001").checkpoints / "70"
+    folder = store.jobs.files("job-001").checkpoints / "70"
     folder.mkdir(parents=True)
     (folder / "checkpoint-70.pt").write_bytes(b"x" * 10)
     os.utime(folder, (1600, 1600))
@@ -552,7 +552,7 @@ def test_what_the_nodes_showed_goes_before_what_the_log_says(tmp_path: Path, mon
     assert (document["cause"], document["message"]) == ("node_rebooted", "what the record says")
     assert document["retry_helps"] is True
     cancelled = {"state": JobState.CANCELLED, "first_failure": None}
-    store.update("job-001", lambda job: job.model_copy(update=cancelled), "cancelled", "asked for")
+    store.jobs.update("job-001", lambda job: job.model_copy(update=cancelled), "cancelled", "asked for")
     assert json.loads(ugro("job-001", "--json").stdout)["cause"] == "cancelled"
 
 

@@ -177,7 +177,7 @@ async def test_standing_consent_needs_no_further_word(bed: Bed) -> None:
     ended = await bed.until(submitted, JobState.SUCCEEDED)
     assert ended.attempt == 3 and ended.resume_from and ended.resume_from.step == 20
     assert [(past.cause, past.step) for past in ended.past] == [("peer_lost", None), ("peer_lost", 10)]
-    assert not bed.store.proposals() and not bed.store.undecided()
+    assert not bed.store.decisions.proposals() and not bed.store.decisions.undecided()
 
 
 async def test_a_silent_node_takes_no_checkpoint_along_that_was_brought_here(bed: Bed) -> None:
@@ -187,10 +187,10 @@ async def test_a_silent_node_takes_no_checkpoint_along_that_was_brought_here(bed
     again = FailurePolicy(default="retry", backoff=0.1)
     submitted = bed.submit(WAITS + saves_once, nodes=1, on_failure=again)
     await bed.until(submitted, JobState.RUNNING)
-    assert bed.store.job(submitted.id).nodes == ("a",)
-    bed.store.drain(Drain(node="a", reason="the next attempt goes elsewhere", since=0.0))
+    assert bed.store.jobs.job(submitted.id).nodes == ("a",)
+    bed.store.config.drain(Drain(node="a", reason="the next attempt goes elsewhere", since=0.0))
     (bed.home / "go").touch()
-    while bed.store.job(submitted.id).nodes != ("b",):
+    while bed.store.jobs.job(submitted.id).nodes != ("b",):
         await bed.tick()
     bed.nodes["a"].silent = True
     ended = await bed.until(submitted, JobState.SUCCEEDED)
@@ -200,36 +200,38 @@ async def test_a_silent_node_takes_no_checkpoint_along_that_was_brought_here(bed
 async def test_a_proposal_waits_and_is_carried_out_when_approved(bed: Bed) -> None:
     submitted = bed.submit(LOSES_ITS_PEER)
     await bed.until(submitted, JobState.FAILED)
-    [proposal] = bed.store.proposals().values()
+    [proposal] = bed.store.decisions.proposals().values()
     assert in_words(proposal) == "go on from step 10 (checkpoint-10.pt)"
     for _ in range(3):
         await bed.tick()
-    assert bed.store.job(submitted.id).state == JobState.FAILED, "nothing happens without a word"
+    assert bed.store.jobs.job(submitted.id).state == JobState.FAILED, "nothing happens without a word"
     assert bed.kinds(submitted).count("proposal") == 1
     handler = FailureHandler(bed.store, bed.inventory, bed.pool)
     resumed = await handler.approve(proposal)
-    assert (resumed.state, resumed.attempt) == (JobState.QUEUED, 2) and not bed.store.proposals()
+    assert (resumed.state, resumed.attempt) == (JobState.QUEUED, 2) and not bed.store.decisions.proposals()
     with pytest.raises(InputError, match="was resumed already"):
         await handler.approve(proposal)
     await bed.until(submitted, JobState.FAILED)
-    assert [one.attempt for one in bed.store.proposals().values()] == [2]
+    assert [one.attempt for one in bed.store.decisions.proposals().values()] == [2]
 
 
 async def test_a_node_that_is_gone_is_left_out_if_a_person_says_so(bed: Bed) -> None:
     submitted = bed.submit(LOSES_ITS_PEER, on_failure=FailurePolicy(default="retry", causes={"peer_lost": "ask"}))
     await bed.until(submitted, JobState.FAILED)
-    bed.store.withdraw(submitted.id)
-    bed.store.remember_undecided(submitted.id)
+    bed.store.decisions.withdraw(submitted.id)
+    bed.store.decisions.remember_undecided(submitted.id)
     bed.nodes["b"].silent = True
     await bed.tick()
-    [proposal] = bed.store.proposals().values()
+    [proposal] = bed.store.decisions.proposals().values()
     assert in_words(proposal) == "go on from step 10 (checkpoint-10.pt); on a only"
     assert proposal.text.endswith("without b: does not answer")
     await FailureHandler(bed.store, bed.inventory, bed.pool).approve(proposal)
     await bed.until(submitted, JobState.FAILED)
-    again = bed.store.job(submitted.id)
-    assert (again.attempt, again.nodes) == (2, ("a",)) and bed.store.spec(submitted.id).nodes == ("a",)
-    assert "on a only" in str([event.message for event in bed.store.events(submitted.id) if event.kind == "resumed"])
+    again = bed.store.jobs.job(submitted.id)
+    assert (again.attempt, again.nodes) == (2, ("a",)) and bed.store.jobs.spec(submitted.id).nodes == ("a",)
+    assert "on a only" in str(
+        [event.message for event in bed.store.timeline.of_job(submitted.id) if event.kind == "resumed"]
+    )
 
 
 async def silent_for_long(bed: Bed, node: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,21 +249,21 @@ async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(
     submitted = bed.submit(STAY, on_failure=FailurePolicy(default="retry"))
     await bed.until(submitted, JobState.RUNNING)
     await silent_for_long(bed, "b", monkeypatch)
-    [proposal] = bed.store.proposals().values()
+    [proposal] = bed.store.decisions.proposals().values()
     assert (proposal.cause, proposal.ends, proposal.nodes) == ("node_lost", True, ("a",))
     assert in_words(proposal) == "end it; begin again; on a only"
-    assert bed.store.job(submitted.id).state == JobState.UNKNOWN, "which is not dead by UGRO's own word"
+    assert bed.store.jobs.job(submitted.id).state == JobState.UNKNOWN, "which is not dead by UGRO's own word"
     handler = FailureHandler(bed.store, bed.inventory, bed.pool)
     handler.end(proposal)
-    assert bed.store.proposals()[submitted.id].approved, "which survives whoever was told"
+    assert bed.store.decisions.proposals()[submitted.id].approved, "which survives whoever was told"
     await bed.tick()
-    resumed = bed.store.job(submitted.id)
+    resumed = bed.store.jobs.job(submitted.id)
     assert (resumed.attempt, resumed.past[0].state) == (2, JobState.CANCELLED)
-    assert (await bed.until(submitted, JobState.RUNNING)).nodes == ("a",) and not bed.store.proposals()
+    assert (await bed.until(submitted, JobState.RUNNING)).nodes == ("a",) and not bed.store.decisions.proposals()
     bed.nodes["b"].silent = False
     await bed.tick()
-    assert not bed.store.leftovers(), "what the first attempt left on b is ended"
-    bed.store.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    assert not bed.store.cleanup.leftovers(), "what the first attempt left on b is ended"
+    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(submitted, JobState.CANCELLED)
 
 
@@ -269,20 +271,20 @@ async def test_a_node_that_answers_again_needs_no_answer(bed: Bed, monkeypatch: 
     submitted = bed.submit(STAY)
     await bed.until(submitted, JobState.RUNNING)
     await silent_for_long(bed, "b", monkeypatch)
-    [proposal] = bed.store.proposals().values()
+    [proposal] = bed.store.decisions.proposals().values()
     bed.nodes["b"].silent = False
     await bed.tick()
-    assert not bed.store.proposals() and bed.kinds(submitted)[-2:] == ["running", "withdrawn"]
+    assert not bed.store.decisions.proposals() and bed.kinds(submitted)[-2:] == ["running", "withdrawn"]
     with pytest.raises(InputError, match="goes on: it is running"):
         FailureHandler(bed.store, bed.inventory, bed.pool).end(proposal)
-    bed.store.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(submitted, JobState.CANCELLED)
 
 
 async def hangs_for(bed: Bed, submitted: Job, seconds: float) -> None:
     """Let a job look as the watchdog leaves one that it has called hung."""
     memory = Memory(attempt=1, looked_at=time.time(), watched=1000.0 + seconds, hung_at=1000.0, culprit=1)
-    bed.store.files(submitted.id).watchdog.write_text(memory.model_dump_json())
+    bed.store.jobs.files(submitted.id).watchdog.write_text(memory.model_dump_json())
     await bed.tick()
 
 
@@ -290,56 +292,56 @@ async def test_a_hang_is_ended_by_consent_once_it_was_told_for_long(bed: Bed) ->
     again = FailurePolicy(causes={"hang": "retry"}, backoff=0.1)
     submitted = bed.submit(STAY, on_failure=again, hang_after={"min": 300, "max": 600})
     running = await bed.until(submitted, JobState.RUNNING)
-    bed.store.remember_undecided(submitted.id)
-    bed.store.save(running.model_copy(update={"alert": "hangs: rank 1 on b waits"}), "hang", "rank 1 on b waits")
+    bed.store.decisions.remember_undecided(submitted.id)
+    bed.store.jobs.save(running.model_copy(update={"alert": "hangs: rank 1 on b waits"}), "hang", "rank 1 on b waits")
     await hangs_for(bed, submitted, 290.0)
-    assert bed.store.job(submitted.id).first_failure is None and bed.store.undecided() == [submitted.id]
+    assert bed.store.jobs.job(submitted.id).first_failure is None and bed.store.decisions.undecided() == [submitted.id]
     await hangs_for(bed, submitted, 300.0)
-    told = [event.message for event in bed.store.events(submitted.id) if event.kind == "failing"]
+    told = [event.message for event in bed.store.timeline.of_job(submitted.id) if event.kind == "failing"]
     assert told == ["hangs: rank 1 on b waits; ended, as the job allows"]
-    while bed.store.job(submitted.id).attempt == 1:
+    while bed.store.jobs.job(submitted.id).attempt == 1:
         await bed.tick()
     [past] = (await bed.until(submitted, JobState.RUNNING)).past
     assert (past.state, past.cause) == (JobState.FAILED, "hang")
-    assert bed.store.job(submitted.id).alert is None and not bed.store.undecided()
-    bed.store.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    assert bed.store.jobs.job(submitted.id).alert is None and not bed.store.decisions.undecided()
+    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(submitted, JobState.CANCELLED)
 
 
 async def test_a_hang_waits_for_a_word_where_nobody_consented(bed: Bed) -> None:
     submitted = bed.submit(STAY)
     running = await bed.until(submitted, JobState.RUNNING)
-    bed.store.remember_undecided(submitted.id)
-    bed.store.save(running.model_copy(update={"alert": "hangs: rank 1 on b waits"}), "hang", "rank 1 on b waits")
+    bed.store.decisions.remember_undecided(submitted.id)
+    bed.store.jobs.save(running.model_copy(update={"alert": "hangs: rank 1 on b waits"}), "hang", "rank 1 on b waits")
     await hangs_for(bed, submitted, 1e6)
-    [proposal] = bed.store.proposals().values()
-    assert in_words(proposal) == "end it; begin again" and not bed.store.undecided()
+    [proposal] = bed.store.decisions.proposals().values()
+    assert in_words(proposal) == "end it; begin again" and not bed.store.decisions.undecided()
     await hangs_for(bed, submitted, 2e6)
     assert "restored" not in bed.kinds(submitted), "a note is no change of the record"
-    assert bed.store.job(submitted.id).state == JobState.RUNNING and bed.kinds(submitted).count("proposal") == 1
+    assert bed.store.jobs.job(submitted.id).state == JobState.RUNNING and bed.kinds(submitted).count("proposal") == 1
     handler = FailureHandler(bed.store, bed.inventory, bed.pool)
     handler.end(proposal)
     await bed.tick()
-    assert bed.store.job(submitted.id).past[0].cause == "hang" and not bed.store.proposals()
+    assert bed.store.jobs.job(submitted.id).past[0].cause == "hang" and not bed.store.decisions.proposals()
     assert bed.kinds(submitted).count("proposal") == 1, "nothing is asked again"
     await bed.until(submitted, JobState.RUNNING)
-    bed.store.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(submitted, JobState.CANCELLED)
 
 
 async def test_a_job_that_says_so_is_left_alone(bed: Bed) -> None:
     submitted = bed.submit(LOSES_ITS_PEER, on_failure=FailurePolicy(default="fail"))
     await bed.until(submitted, JobState.FAILED)
-    assert not bed.store.proposals() and "proposal" not in bed.kinds(submitted)
+    assert not bed.store.decisions.proposals() and "proposal" not in bed.kinds(submitted)
 
 
 async def test_a_controller_killed_before_it_decides_decides_at_the_next_tick(bed: Bed) -> None:
     submitted = bed.submit(LOSES_ITS_PEER)
     await bed.until(submitted, JobState.FAILED)
-    bed.store.withdraw(submitted.id)
-    bed.store.remember_undecided(submitted.id)
+    bed.store.decisions.withdraw(submitted.id)
+    bed.store.decisions.remember_undecided(submitted.id)
     await bed.tick()
-    assert list(bed.store.proposals()) == [submitted.id] and not bed.store.undecided()
+    assert list(bed.store.decisions.proposals()) == [submitted.id] and not bed.store.decisions.undecided()
 
 
 async def test_a_script_that_cannot_be_told_is_no_proposal(bed: Bed) -> None:
@@ -347,5 +349,5 @@ async def test_a_script_that_cannot_be_told_is_no_proposal(bed: Bed) -> None:
         LOSES_ITS_PEER.replace('print("UGRO_RESUME_FROM is", os.environ.get("UGRO_RESUME_FROM"))', "")
     )
     await bed.until(submitted, JobState.FAILED)
-    assert not bed.store.proposals()
-    assert [event.message for event in bed.store.events(submitted.id) if event.kind == "recovery"]
+    assert not bed.store.decisions.proposals()
+    assert [event.message for event in bed.store.timeline.of_job(submitted.id) if event.kind == "recovery"]

@@ -230,17 +230,17 @@ async def test_believes_no_senseless_answer(said: str) -> None:
 
 
 def submitted(store: MetadataStore, **spec: object) -> Job:
-    files = store.reserve()
+    files = store.jobs.reserve()
     plant(files.snapshot(1), {"t.py": "print(1)"})
     list_beside(files.snapshot(1)).write_text("{}")
-    return store.submit(files, JobSpec.model_validate({"script": "t.py"} | spec), CODE, time.time())
+    return store.jobs.submit(files, JobSpec.model_validate({"script": "t.py"} | spec), CODE, time.time())
 
 
 def ended(store: MetadataStore, **fields: object) -> Job:
     job = submitted(store)
-    plant(store.files(job.id).logs(1), {"rank-0.log": "said"})
+    plant(store.jobs.files(job.id).logs(1), {"rank-0.log": "said"})
     changes = {"state": JobState.FAILED, "ended_at": 5.0, **fields}
-    return store.save(job.model_copy(update=changes), "failed", "")
+    return store.jobs.save(job.model_copy(update=changes), "failed", "")
 
 
 def on(*nodes: NodeConfig) -> Placement:
@@ -253,17 +253,17 @@ def on(*nodes: NodeConfig) -> Placement:
 def test_a_removed_job_is_gone_and_its_number_with_it(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     first, second = ended(store), ended(store)
-    with store.removing(second) as free:
+    with store.jobs.removing(second) as free:
         assert free
-        store.forget(second)
+        store.jobs.forget(second)
     for fresh in (MetadataStore(tmp_path), MetadataStore(tmp_path)):
-        assert [row.id for row in fresh.summaries()] == [first.id] and not fresh.problems()
-        assert not fresh.files(second.id).folder.exists()
+        assert [row.id for row in fresh.jobs.summaries()] == [first.id] and not fresh.problems()
+        assert not fresh.jobs.files(second.id).folder.exists()
         with pytest.raises(InputError, match="there is no job"):
-            fresh.find(second.id)
+            fresh.jobs.find(second.id)
         fresh.rebuild()
-    assert MetadataStore(tmp_path).next_id() == "job-003" == submitted(store).id
-    assert [event.kind for event in store.events()][-2:] == ["removed", "submitted"]
+    assert MetadataStore(tmp_path).jobs.next_id() == "job-003" == submitted(store).id
+    assert [event.kind for event in store.timeline.of_cluster()][-2:] == ["removed", "submitted"]
 
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "9" * 5000, "\0"])
@@ -271,7 +271,7 @@ def test_a_broken_number_stops_no_launch(tmp_path: Path, text: str) -> None:
     store = MetadataStore(tmp_path)
     submitted(store)
     (tmp_path / "jobs/.removed").write_text(text)
-    assert store.next_id() == "job-002"
+    assert store.jobs.next_id() == "job-002"
 
 
 @pytest.mark.parametrize("at", ["replace", "rename", "rmtree"])
@@ -284,37 +284,37 @@ def test_a_removal_that_is_cut_short_leaves_a_readable_state(
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), store.removing(job):
-        where = {"replace": store._archive, "rename": os, "rmtree": shutil}[at]
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), store.jobs.removing(job):
+        where = {"replace": store.jobs._index._archive, "rename": os, "rmtree": shutil}[at]
         patched.setattr(where, at, die)
-        store.forget(job)
+        store.jobs.forget(job)
     fresh = MetadataStore(tmp_path)
-    assert not fresh.problems() and fresh.find(other.id) == other
-    fresh.settle()
-    known = {row.id for row in fresh.summaries()}
+    assert not fresh.problems() and fresh.jobs.find(other.id) == other
+    fresh.jobs.settle()
+    known = {row.id for row in fresh.jobs.summaries()}
     fresh.rebuild()
-    rebuilt = {row.id for row in fresh.summaries()}
+    rebuilt = {row.id for row in fresh.jobs.summaries()}
     assert known <= rebuilt == ({other.id} if at == "rmtree" else {other.id, job.id})
-    assert fresh.next_id() == "job-003"
+    assert fresh.jobs.next_id() == "job-003"
     if at == "rmtree":
         assert [path.name for path in strays(fresh, time.time() + 10)] == [f".tmp-{job.id}-{job.uid}"]
     else:
-        with fresh.removing(fresh.job(job.id)) as free:
+        with fresh.jobs.removing(fresh.jobs.job(job.id)) as free:
             assert free
-            fresh.forget(job)
-        assert [row.id for row in fresh.summaries()] == [other.id]
+            fresh.jobs.forget(job)
+        assert [row.id for row in fresh.jobs.summaries()] == [other.id]
 
 
 def test_what_is_being_removed_cannot_be_resumed(tmp_path: Path) -> None:
     store, another = MetadataStore(tmp_path), MetadataStore(tmp_path)
     job = ended(store)
     again = job.model_copy(update={"attempt": 2, "state": JobState.QUEUED, "ended_at": None})
-    with store.removing(job) as free, another.removing(job) as second:
+    with store.jobs.removing(job) as free, another.jobs.removing(job) as second:
         assert free and not second
         with pytest.raises(InputError, match="being removed"):
-            another.reopen(again, another.spec(job.id), "")
-    another.reopen(again, another.spec(job.id), "")
-    with store.removing(job) as free:
+            another.jobs.reopen(again, another.jobs.spec(job.id), "")
+    another.jobs.reopen(again, another.jobs.spec(job.id), "")
+    with store.jobs.removing(job) as free:
         assert not free, "it is a queued one now"
 
 
@@ -324,14 +324,14 @@ def test_what_is_needed_is_not_removed(tmp_path: Path) -> None:
     removal.require_removable(store, job)
     with pytest.raises(InputError, match="has not ended: it is queued"):
         removal.require_removable(store, live)
-    store.remember_undecided(job.id)
+    store.decisions.remember_undecided(job.id)
     with pytest.raises(InputError, match="still to be decided"):
         removal.require_removable(store, job)
-    store.remember_undecided(job.id, False)
-    store.remember_leftovers(job, ["gpu1"])
+    store.decisions.remember_undecided(job.id, False)
+    store.cleanup.remember_leftovers(job, ["gpu1"])
     with pytest.raises(InputError, match="did not say yet"):
         removal.require_removable(store, job)
-    store.remember_leftovers(job, [])
+    store.cleanup.remember_leftovers(job, [])
     waits = submitted(store, after=[job.id])
     with pytest.raises(InputError, match=f"{waits.id} waits for {job.id}"):
         removal.require_removable(store, job)
@@ -340,7 +340,7 @@ def test_what_is_needed_is_not_removed(tmp_path: Path) -> None:
 def test_launches_that_were_cut_short_go_once_nobody_is_at_them(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     submitted(store)
-    cut, busy = store.reserve(), store.reserve()
+    cut, busy = store.jobs.reserve(), store.jobs.reserve()
     plant(cut.folder / "snapshot.tmp", {"big": "x"})
     with store.alone_with(busy.folder.name):
         assert strays(store, time.time() + 10) == [cut.folder]
@@ -350,11 +350,11 @@ def test_launches_that_were_cut_short_go_once_nobody_is_at_them(tmp_path: Path) 
 @pytest.mark.parametrize("text", ["", "../../etc", "job-001/snapshot/../..", "job-001/logs", "\0", "job-1/snapshot-x"])
 def test_a_broken_note_of_the_last_snapshot_is_none(tmp_path: Path, text: str) -> None:
     store = MetadataStore(tmp_path)
-    store.note_snapshot(tmp_path, store.files("job-001").snapshot(2))
-    assert store.last_snapshot(tmp_path) == tmp_path / "jobs/job-001/snapshot-2"
+    store.jobs.note_snapshot(tmp_path, store.jobs.files("job-001").snapshot(2))
+    assert store.jobs.last_snapshot(tmp_path) == tmp_path / "jobs/job-001/snapshot-2"
     [note] = (tmp_path / "snapshots").iterdir()
     note.write_text(text)
-    assert store.last_snapshot(tmp_path) is None and store.last_snapshot(tmp_path / "other") is None
+    assert store.jobs.last_snapshot(tmp_path) is None and store.jobs.last_snapshot(tmp_path / "other") is None
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
@@ -389,13 +389,13 @@ async def test_collects_what_cannot_be_resumed(home: Path, node: LocalTransport,
             assert (await removal.collect(store, pool, one)).going == one
         assert os.listdir(jobs) == [saved.id]
         assert snapshots_of(store, plain.id) == [] and len(snapshots_of(store, saved.id)) == 1
-        assert not store.files(saved.id).all_logs.exists() and store.job(plain.id) == plain
+        assert not store.jobs.files(saved.id).all_logs.exists() and store.jobs.job(plain.id) == plain
         with pytest.raises(InputError, match="was removed by `ugro gc`"):
             require_code(store, plain)
         require_code(store, saved)
-        plant(store.files(plain.id).snapshot(2), {"t.py": "newer"})
+        plant(store.jobs.files(plain.id).snapshot(2), {"t.py": "newer"})
         require_code(store, plain.model_copy(update={"code": CODE.model_copy(update={"attempt": 2})}))
-        shutil.rmtree(store.files(plain.id).snapshot(2))
+        shutil.rmtree(store.jobs.files(plain.id).snapshot(2))
         assert [removal.has_more(store, job.id) for job in (plain, saved)] == [False, True]
         store.rebuild()
         [use] = await surveyed(store, pool, inventory, saved)
@@ -410,7 +410,7 @@ async def test_a_collection_that_is_cut_short_is_done_again(
     store, inventory = MetadataStore(tmp_path / "state"), Inventory(nodes={"here": NODE})
     job = ended(store, placement=on(NODE))
     await populate(node, jobs, job.id, job.uid)
-    snapshot, rmtree = store.files(job.id).snapshot(1), shutil.rmtree
+    snapshot, rmtree = store.jobs.files(job.id).snapshot(1), shutil.rmtree
 
     def die(*_: object) -> None:
         raise asyncio.CancelledError
@@ -428,18 +428,20 @@ async def test_a_collection_that_is_cut_short_is_done_again(
             else:
                 patched.setattr(removal, at, die)
             await removal.collect(store, pool, decide(use, (), (), False))
-        assert store.job(job.id) == job and removal.has_more(store, job.id) == snapshot.exists() == (at != "rmtree")
+        assert store.jobs.job(job.id) == job and removal.has_more(store, job.id) == snapshot.exists() == (
+            at != "rmtree"
+        )
         if at == "rmtree":
             with pytest.raises(InputError, match="was removed"):
                 require_code(store, job)
-            assert strays(store, time.time() + 10) == [store.files(job.id).folder / ".tmp-gone-snapshot"]
+            assert strays(store, time.time() + 10) == [store.jobs.files(job.id).folder / ".tmp-gone-snapshot"]
         else:
             require_code(store, job)
             assert (snapshot / "t.py").exists()
         fresh = MetadataStore(tmp_path / "state")
-        before = fresh.summaries()
+        before = fresh.jobs.summaries()
         fresh.rebuild()
-        assert fresh.summaries() == before
+        assert fresh.jobs.summaries() == before
         [use] = await surveyed(fresh, pool, inventory, job)
         await removal.collect(fresh, pool, decide(use, (), (), False))
     assert os.listdir(jobs) == [] and not removal.has_more(store, job.id)
@@ -469,16 +471,16 @@ async def test_what_an_unreachable_node_owes_is_remembered_and_done_when_it_answ
         [use] = await surveyed(store, pool, inventory, job)
         said = await removal.remove(store, pool, use)
         assert said["here"] == Removal.GONE and isinstance(said["gone"], Exception)
-    assert not jobs.joinpath(job.id).exists() and not store.files(job.id).folder.exists()
-    [owed] = MetadataStore(tmp_path / "state").removals()
+    assert not jobs.joinpath(job.id).exists() and not store.jobs.files(job.id).folder.exists()
+    [owed] = MetadataStore(tmp_path / "state").cleanup.removals()
     assert (owed.job, owed.uid, owed.config) == (job.id, job.uid, gone)
     async with Pool(inventory) as pool:
         await removal.remove_owed(store, pool, [owed])  # still unreachable: no error for what a command was asked to do
-    assert store.removals() == [owed]
+    assert store.cleanup.removals() == [owed]
     await populate(node, jobs, job.id, job.uid)
     async with Pool(inventory, lambda _: LocalTransport(NODE)) as pool:
         await removal.remove_owed(store, pool, [owed])
-    assert store.removals() == [] and not (jobs / job.id).exists()
+    assert store.cleanup.removals() == [] and not (jobs / job.id).exists()
 
 
 async def test_the_masters_own_record_is_no_file_of_others(home: Path, node: LocalTransport, jobs: Path) -> None:
@@ -488,7 +490,7 @@ async def test_the_masters_own_record_is_no_file_of_others(home: Path, node: Loc
     async with Pool(inventory) as pool:
         [use] = await surveyed(store, pool, inventory, job)
         assert await removal.remove(store, pool, use) == {"here": Removal.GONE}
-    assert not (jobs / job.id).exists() and store.removals() == []
+    assert not (jobs / job.id).exists() and store.cleanup.removals() == []
 
 
 async def test_a_removal_that_is_cut_short_on_a_node_is_remembered(
@@ -506,10 +508,10 @@ async def test_a_removal_that_is_cut_short_on_a_node_is_remembered(
         monkeypatch.setattr(removal, "remove_jobs", broken_off)
         with pytest.raises(asyncio.CancelledError):
             await removal.remove(store, pool, use)
-        assert store.job(job.id) == job and [one.job for one in store.removals()] == [job.id]
+        assert store.jobs.job(job.id) == job and [one.job for one in store.cleanup.removals()] == [job.id]
         monkeypatch.setattr(removal, "remove_jobs", footprints.remove_jobs)
         await removal.remove(store, pool, use)
-    assert store.removals() == [] and not (jobs / job.id).exists()
+    assert store.cleanup.removals() == [] and not (jobs / job.id).exists()
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -598,7 +600,7 @@ def test_rm_asks_and_names_what_could_be_resumed(ugro: Ugro, home: Path, monkeyp
     assert (home / ".ugro/jobs" / saved.id / "code/checkpoint-20.pt").exists()
     monkeypatch.setattr("ugro.cli.remove.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert isinstance(ugro("rm", saved.id, typed="y\nn\n").exception, Declined)
-    assert MetadataStore(home / "state").job(saved.id) == saved
+    assert MetadataStore(home / "state").jobs.job(saved.id) == saved
     told = ugro("rm", saved.id, "--yes", "--with-checkpoints", "--json")
     [document] = json.loads(told.stdout)["removed"]
     assert document["nodes"] == [{"node": "here", "state": "gone", "error": None}]

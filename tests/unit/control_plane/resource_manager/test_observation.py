@@ -32,7 +32,7 @@ def view(node: str, seen_at: float = NOW - 1) -> NodeView:
 @pytest.fixture
 def store(tmp_path: Path) -> MetadataStore:
     store = MetadataStore(tmp_path)
-    store.remember_nodes([view("gpu1"), view("gpu2")], NODES.values(), {})
+    store.config.remember_nodes([view("gpu1"), view("gpu2")], NODES.values(), {})
     return store
 
 
@@ -58,7 +58,7 @@ def test_asking_who_is_there_keeps_nobody_away(store: MetadataStore) -> None:
 
 @pytest.mark.parametrize("age", [FRESH_SECONDS + 0.1, -0.1])
 def test_an_old_look_or_one_of_the_future_does_not_do(store: MetadataStore, age: float) -> None:
-    store.remember_nodes([view("gpu2", NOW - age)], (), {})
+    store.config.remember_nodes([view("gpu2", NOW - age)], (), {})
     with store.exclusive(RESIDENT_LOCK, 0):
         assert seen_by_resident(store, INVENTORY, NOW) is None
 
@@ -72,7 +72,7 @@ def test_an_edited_inventory_is_looked_at(store: MetadataStore) -> None:
 
 
 def test_a_node_that_the_resident_finds_silent_is_silent(store: MetadataStore) -> None:
-    store.remember_nodes([view("gpu1")], (), {"gpu2": Silence(since=NOW - 90, seen_at=NOW - 1)})
+    store.config.remember_nodes([view("gpu1")], (), {"gpu2": Silence(since=NOW - 90, seen_at=NOW - 1)})
     with store.exclusive(RESIDENT_LOCK, 0):
         seen = seen_by_resident(store, INVENTORY, NOW)
     assert seen and isinstance(seen.views["gpu2"], NodeError) and "for 1m 30s" in seen.views["gpu2"].message
@@ -84,7 +84,7 @@ def test_a_node_that_the_resident_finds_silent_is_silent(store: MetadataStore) -
 def test_why_a_node_is_silent_is_kept_with_what_would_help(store: MetadataStore) -> None:
     told = HostKeyChanged("gpu2", "THE HOST KEY HAS CHANGED", "ugro trust gpu2 --replace")
     quiet = silences({}, {"gpu1": view("gpu1"), "gpu2": told}, NOW)
-    store.remember_nodes([view("gpu1")], (), quiet)
+    store.config.remember_nodes([view("gpu1")], (), quiet)
     kept = last_look(store, INVENTORY, NOW + 60)
     error = kept["gpu2"]
     assert kept["gpu1"] == view("gpu1") and isinstance(error, HostKeyChanged) and error.hint == told.hint
@@ -96,7 +96,7 @@ def test_why_a_node_is_silent_is_kept_with_what_would_help(store: MetadataStore)
 
 def test_a_look_that_was_too_short_shows_what_the_last_tick_found(store: MetadataStore) -> None:
     told = HostKeyChanged("gpu2", "THE HOST KEY HAS CHANGED", "ugro trust gpu2 --replace")
-    store.remember_nodes([view("gpu1")], (), silences({}, {"gpu2": told}, NOW))
+    store.config.remember_nodes([view("gpu1")], (), silences({}, {"gpu2": told}, NOW))
     slow = AnswerPending("gpu2", "no answer within 1.7 s", "it may only be slow: `ugro check` waits longer")
     seen = Observation({"gpu1": AnswerPending("gpu1", "no answer within 1.7 s"), "gpu2": slow}, {}, NOW)
     views, errors = fresh_or_remembered(store, seen)

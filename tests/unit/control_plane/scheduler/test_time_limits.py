@@ -36,24 +36,24 @@ async def look(bed: Bed, job: Job) -> Told:
         seen = await controller.observe([job])
     finally:
         await controller.close()
-    return told(bed.store.spec(job.id), seen.runs[job.id])
+    return told(bed.store.jobs.spec(job.id), seen.runs[job.id])
 
 
 async def test_a_running_job_outlives_the_limit_it_was_started_with(bed: Bed) -> None:
     job = await bed.until(bed.submit(WAITS, time_limit=4.0, time_warning=0.5), JobState.RUNNING)
     _, before, limit = extend(bed.store, job.id, 600, add=True)
-    assert (before, limit) == (4.0, 604.0) and bed.store.spec(job.id).time_limit == 604.0
+    assert (before, limit) == (4.0, 604.0) and bed.store.jobs.spec(job.id).time_limit == 604.0
     assert sorted((await look(bed, job)).pending) == ["a", "b"]
     await bed.tick()
     assert await look(bed, job) == Told(nodes=["a", "b"])
     assert kept(bed, job, "a") == kept(bed, job, "b") == ["604", "0.5"]
-    events = [(event.node, event.message) for event in bed.store.events(job.id) if event.kind == "extended"]
+    events = [(event.node, event.message) for event in bed.store.timeline.of_job(job.id) if event.kind == "extended"]
     assert events == [
         ("", "time limit 10m 04s, before 4s"),
         ("a", "a lets it run for 10m 04s"),
         ("b", "b lets it run for 10m 04s"),
     ]
-    begun = bed.store.job(job.id).launched_at or 0.0
+    begun = bed.store.jobs.job(job.id).launched_at or 0.0
     while (now := await bed.looked_at(job)).state == JobState.RUNNING and now.ranks and time.time() < begun + 6:
         await bed.tick()
     assert now.state == JobState.RUNNING, "the limit it was started with is over"
@@ -72,10 +72,10 @@ async def test_a_node_that_cannot_be_reached_is_told_by_a_later_tick(bed: Bed) -
     bed.nodes["b"].silent = False
     await bed.tick()
     assert kept(bed, job, "b") == ["1200", "120"] and (await look(bed, job)).nodes == ["a", "b"]
-    before = bed.store.events(job.id)
+    before = bed.store.timeline.of_job(job.id)
     await bed.tick()
-    assert bed.store.events(job.id) == before, "what every node keeps is told once"
-    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    assert bed.store.timeline.of_job(job.id) == before, "what every node keeps is told once"
+    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(job, JobState.CANCELLED)
 
 
@@ -85,7 +85,7 @@ async def test_a_run_of_an_earlier_ugro_keeps_its_limit_and_that_is_told(bed: Be
     with pytest.raises(InputError, match="was started by an earlier UGRO on b") as refused:
         require_hearing(job, await look(bed, job), 1200.5)
     assert refused.value.hint.endswith(f"ugro cancel {job.id} && ugro resume {job.id} --time 1201s")
-    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(job, JobState.CANCELLED)
 
 
@@ -103,8 +103,8 @@ def test_a_job_that_waits_needs_no_node(bed: Bed) -> None:
     job = bed.submit(STAY, time_limit="1h", hold=True)
     extend(bed.store, job.id, 3600, add=True)
     extend(bed.store, job.id, 6 * 3600, add=False)
-    assert bed.store.spec(job.id).time_limit == 6 * 3600
-    assert bed.store.spec(job.id).warning_seconds == 300
+    assert bed.store.jobs.spec(job.id).time_limit == 6 * 3600
+    assert bed.store.jobs.spec(job.id).warning_seconds == 300
 
 
 def test_what_cannot_be_extended_is_refused(bed: Bed) -> None:
@@ -118,10 +118,10 @@ def test_what_cannot_be_extended_is_refused(bed: Bed) -> None:
         extend(bed.store, limited.id, 10_000 * 86400, add=True)
     failing = FirstFailure(rank=0, node="a")
     for changed in ({"wish": Wish.CANCEL}, {"first_failure": failing}):
-        stopping = bed.store.update(limited.id, lambda job, to=changed: job.model_copy(update=to), "test", "")
+        stopping = bed.store.jobs.update(limited.id, lambda job, to=changed: job.model_copy(update=to), "test", "")
         with pytest.raises(InputError, match="is stopping"):
             extend(bed.store, stopping.id, 60, add=True)
-    bed.store.update(limited.id, lambda job: job.model_copy(update={"state": JobState.FAILED}), "failed", "")
+    bed.store.jobs.update(limited.id, lambda job: job.model_copy(update={"state": JobState.FAILED}), "failed", "")
     with pytest.raises(InputError, match="has ended") as refused:
         extend(bed.store, limited.id, 60, add=True)
     assert refused.value.hint.endswith(f"ugro resume {limited.id} --time 3660s")

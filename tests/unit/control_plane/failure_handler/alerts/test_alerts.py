@@ -501,7 +501,7 @@ print(asyncio.run(Sender().send(channels, {"a": Notification("t", "b", True)}, w
 
 async def test_who_interrupts_a_command_does_not_wait_for_its_alerts(home: Path, mute: str) -> None:
     store = at_home(home, {"a": mute}, ALL)
-    store.note("n", "gpu_gone", "words")
+    store.timeline.note("n", "gpu_gone", "words")
     sender._load()
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -541,24 +541,26 @@ async def test_a_failure_is_told_once_and_a_failed_channel_later(
 ) -> None:
     inbox.answer = 500
     store = at_home(home, {"a": inbox.url}, ALL)
-    store.note("n", "gpu_gone", "RTX has disappeared")
+    store.timeline.note("n", "gpu_gone", "RTX has disappeared")
     await send_due(store, Sender())
     await send_due(store, Sender())
     assert len(inbox.got) == 1, "not again before its time"
-    [told] = [event for event in store.events() if event.kind == "alert"]
+    [told] = [event for event in store.timeline.of_cluster() if event.kind == "alert"]
     assert told.message.startswith("channel a failed: it did not take the message: HTTP status 500;")
     inbox.answer = 200
     monkeypatch.setattr(rules, "RETRY_SECONDS", (0.0, 0.0))
     await send_due(store, Sender())
     await send_due(store, Sender())
     assert [got["message"] for got in inbox.got] == ["n: RTX has disappeared"] * 2
-    assert [event.message for event in store.events() if event.kind == "alert"][1:] == ["channel a works again"]
+    assert [event.message for event in store.timeline.of_cluster() if event.kind == "alert"][1:] == [
+        "channel a works again"
+    ]
     assert SECRET not in everywhere(home)
 
 
 async def test_what_was_before_the_file_is_not_told(home: Path, inbox: Inbox) -> None:
     store = at_home(home, {"a": inbox.url}, ALL)
-    store.note("n", "gpu_gone", "before")
+    store.timeline.note("n", "gpu_gone", "before")
     os.utime(home / ".ugro/alerts.yaml", (time.time() + 1,) * 2)
     await send_due(store, Sender())
     assert inbox.got == []
@@ -566,11 +568,11 @@ async def test_what_was_before_the_file_is_not_told(home: Path, inbox: Inbox) ->
 
 async def test_a_memory_that_cannot_be_read_repeats_nothing(home: Path, inbox: Inbox) -> None:
     store = at_home(home, {"a": inbox.url}, ALL)
-    store.note("n", "gpu_gone", "first")
+    store.timeline.note("n", "gpu_gone", "first")
     await send_due(store, Sender())
     (home / ".ugro/alerts.json").write_text("{")
-    store.note("n", "gpu_gone", "second")
-    os.utime(home / ".ugro/alerts.json", (store.events()[0].at + 0.0001,) * 2)
+    store.timeline.note("n", "gpu_gone", "second")
+    os.utime(home / ".ugro/alerts.json", (store.timeline.of_cluster()[0].at + 0.0001,) * 2)
     await send_due(store, Sender())
     assert [got["message"] for got in inbox.got] == ["n: first", "n: second"]
 
@@ -579,7 +581,7 @@ async def test_a_mistake_in_the_file_is_told_once(home: Path) -> None:
     store = at_home(home, {"a": f"json://{SECRET}"}, {"when": ["failure"], "to": ["b"]})
     for _ in range(3):
         await send_due(store, Sender())
-    [told] = store.events()
+    [told] = store.timeline.of_cluster()
     assert told.kind == "alert" and "no channel is called 'b'" in told.message
     assert SECRET not in everywhere(home)
 
@@ -591,7 +593,7 @@ async def test_who_is_killed_while_sending_sends_again(home: Path, inbox: Inbox)
             raise asyncio.CancelledError
 
     store = at_home(home, {"a": inbox.url}, ALL)
-    store.note("n", "gpu_gone", "words")
+    store.timeline.note("n", "gpu_gone", "words")
     with pytest.raises(asyncio.CancelledError):
         await send_due(store, Killed())
     for _ in range(2):
@@ -601,7 +603,7 @@ async def test_who_is_killed_while_sending_sends_again(home: Path, inbox: Inbox)
 
 async def test_nobody_who_acts_waits_for_a_channel_that_hangs(home: Path, mute: str) -> None:
     store = at_home(home, {"a": mute}, ALL)
-    store.note("n", "gpu_gone", "words")
+    store.timeline.note("n", "gpu_gone", "words")
     async with Courier(store) as courier:
         courier.begin()
         while not (home / ".ugro/alerts.lock").exists():
@@ -610,7 +612,7 @@ async def test_nobody_who_acts_waits_for_a_channel_that_hangs(home: Path, mute: 
         with store.lock(patience=0):
             courier.begin()
         assert time.monotonic() - began < 1.0
-    assert [event.kind for event in store.events()] == ["gpu_gone", "alert"]
+    assert [event.kind for event in store.timeline.of_cluster()] == ["gpu_gone", "alert"]
 
 
 def test_without_alerts_yaml_nothing_is_imported_or_written(home: Path) -> None:

@@ -67,12 +67,12 @@ async def failed(bed: Bed, **fields: object) -> Job:
 
 async def found(bed: Bed, job: Job, step: int | None = None) -> Checkpoint:
     store = CheckpointStore(bed.store, bed.inventory, bed.pool)
-    return newest_whole((await store.find(job, bed.store.spec(job.id), {})).checkpoints, step)
+    return newest_whole((await store.find(job, bed.store.jobs.spec(job.id), {})).checkpoints, step)
 
 
 def reopened(bed: Bed, job: Job, checkpoint: Checkpoint | None, **wanted: str) -> NextAttempt:
-    planned = next_attempt(job, bed.store.spec(job.id), SCRIPT, checkpoint, wanted)
-    bed.store.reopen(planned.job, planned.spec, "from the test")
+    planned = next_attempt(job, bed.store.jobs.spec(job.id), SCRIPT, checkpoint, wanted)
+    bed.store.jobs.reopen(planned.job, planned.spec, "from the test")
     return planned
 
 
@@ -96,8 +96,8 @@ async def test_every_rank_goes_on_from_the_checkpoint_of_the_node_that_has_it(be
     assert (ended.attempt, ended.command) == (2, ("t.py", "--batch-size", "1"))
     [first] = ended.past
     assert (first.attempt, first.state, first.cause) == (1, JobState.FAILED, "unknown")
-    assert bed.store.spec(job.id).args == ("--batch-size", "1")
-    assert '"8"' in bed.store.files(job.id).spec_of(1).read_text()
+    assert bed.store.jobs.spec(job.id).args == ("--batch-size", "1")
+    assert '"8"' in bed.store.jobs.files(job.id).spec_of(1).read_text()
     assert bed.kinds(job)[5:] == ["failed", "resumed", "starting", "placed", "running", "succeeded"]
 
 
@@ -123,7 +123,7 @@ async def test_a_checkpoint_behind_a_link_of_the_job_is_found_and_weights_of_its
     checkpoint = await found(bed, job)
     assert (checkpoint.step, checkpoint.name) == (70, "out/checkpoint-70.pt")
     (bed.home / "a/jobs/job-001/code/gone").symlink_to("nowhere")
-    listing = await CheckpointStore(bed.store, bed.inventory, bed.pool).find(job, bed.store.spec(job.id), {})
+    listing = await CheckpointStore(bed.store, bed.inventory, bed.pool).find(job, bed.store.jobs.spec(job.id), {})
     assert [one.step for one in listing.checkpoints] == [70], "what came with the code is on both nodes, and none"
     assert listing.unseen(job) == [f"a: {bed.home}/a/jobs/job-001/code/gone: a link to nothing"]
     reopened(bed, job, checkpoint)
@@ -133,18 +133,18 @@ async def test_a_checkpoint_behind_a_link_of_the_job_is_found_and_weights_of_its
 
 async def test_a_silent_node_of_any_attempt_is_named_where_checkpoints_are_looked_for(bed: Bed) -> None:
     job = await failed(bed, nodes=("a",))
-    planned = next_attempt(job, bed.store.spec(job.id), SCRIPT, await found(bed, job), {}, "b")
-    bed.store.reopen(planned.job, planned.spec, "from the test")
+    planned = next_attempt(job, bed.store.jobs.spec(job.id), SCRIPT, await found(bed, job), {}, "b")
+    bed.store.jobs.reopen(planned.job, planned.spec, "from the test")
     job = await bed.until(job, JobState.SUCCEEDED)
     bed.nodes["a"].silent = True
-    listing = await CheckpointStore(bed.store, bed.inventory, bed.pool).find(job, bed.store.spec(job.id), {})
+    listing = await CheckpointStore(bed.store, bed.inventory, bed.pool).find(job, bed.store.jobs.spec(job.id), {})
     assert listing.unseen(job) == ["a did not say what it has"]
 
 
 async def listed(bed: Bed, job: Job, inventory: Inventory) -> tuple[CheckpointStore, Listing]:
     """What is found with an inventory that was edited after the job ended."""
     store = CheckpointStore(bed.store, inventory, bed.pool)
-    return store, await store.find(job, bed.store.spec(job.id), {})
+    return store, await store.find(job, bed.store.jobs.spec(job.id), {})
 
 
 async def test_checkpoints_on_a_node_that_left_the_inventory_are_found_and_sent_from_there(bed: Bed) -> None:
@@ -156,8 +156,8 @@ async def test_checkpoints_on_a_node_that_left_the_inventory_are_found_and_sent_
     async with bed.pool as pool:
         survey = await removal.survey(bed.store, bed.inventory, pool, [job])
     assert survey.uses[0].checkpoints == (one,), "those who remove see the same"
-    planned = next_attempt(job, bed.store.spec(job.id), SCRIPT, one, {}, "b")
-    bed.store.reopen(planned.job, planned.spec, "from the test")
+    planned = next_attempt(job, bed.store.jobs.spec(job.id), SCRIPT, one, {}, "b")
+    bed.store.jobs.reopen(planned.job, planned.spec, "from the test")
     await bed.until(job, JobState.SUCCEEDED)
     assert said(bed, 0)[:2] == [str(bed.home / "b/jobs/job-001/resume-2/code/checkpoint-70.pt"), "True"]
 
@@ -215,7 +215,7 @@ async def test_two_processes_that_bring_one_checkpoint_leave_one_whole_copy(bed:
     stores = [CheckpointStore(MetadataStore(bed.store.home), bed.inventory, bed.pool) for _ in range(3)]
     first, *others = await asyncio.gather(*(store.bring(job, checkpoint) for store in stores))
     assert others == [first, first] and zipfile.is_zipfile(first / "checkpoint-70.pt")
-    assert not list(bed.store.files(job.id).folder.glob(".tmp-*")), "nothing half brought is left"
+    assert not list(bed.store.jobs.files(job.id).folder.glob(".tmp-*")), "nothing half brought is left"
     assert list(stores[0].kept(job)) == ["70-attempt-1"]
 
 
@@ -233,11 +233,11 @@ async def test_checkpoints_of_a_live_job_are_found_where_it_was_started_after_th
     edited = bed.inventory.model_copy(update={"nodes": elsewhere})
     async with Pool(edited, lambda config: Node(config)) as pool:
         store = CheckpointStore(bed.store, edited, pool)
-        job = bed.store.job(job.id)
-        listing = await store.find(job, bed.store.spec(job.id), {})
+        job = bed.store.jobs.job(job.id)
+        listing = await store.find(job, bed.store.jobs.spec(job.id), {})
         assert [one.step for one in listing.checkpoints] == [70]
         assert (await store.bring(job, listing.checkpoints[0]) / "checkpoint-70.pt").exists()
-    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(job, JobState.CANCELLED)
 
 
@@ -274,22 +274,22 @@ async def test_a_node_without_an_answer_is_asked_again_before_it_counts(
 async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one_lives(bed: Bed) -> None:
     stay = SCRIPT.replace("    sys.exit(3)\n", "    import time; time.sleep(600)\n")
     job = await bed.until(bed.submit(stay), JobState.RUNNING)
-    while not all(rank.pid for rank in bed.store.job(job.id).ranks):
+    while not all(rank.pid for rank in bed.store.jobs.job(job.id).ranks):
         await bed.tick()
-    pid = bed.store.job(job.id).ranks[1].pid
+    pid = bed.store.jobs.job(job.id).ranks[1].pid
     bed.nodes["b"].silent = True
     await bed.until(job, JobState.UNKNOWN)
-    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
     ended = await bed.until(job, JobState.CANCELLED)
-    planned = next_attempt(ended, bed.store.spec(job.id), SCRIPT, None, {}, "a")
-    bed.store.reopen(planned.job, planned.spec, "")
-    assert bed.store.leftovers() == {(job.id, 1): ("b",)}
+    planned = next_attempt(ended, bed.store.jobs.spec(job.id), SCRIPT, None, {}, "a")
+    bed.store.jobs.reopen(planned.job, planned.spec, "")
+    assert bed.store.cleanup.leftovers() == {(job.id, 1): ("b",)}
     bed.nodes["b"].silent = False
     resumed = await bed.until(job, JobState.RUNNING)
-    assert resumed.nodes == ("a",) and not bed.store.leftovers()
+    assert resumed.nodes == ("a",) and not bed.store.cleanup.leftovers()
     assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
-    assert bed.store.job(job.id).state == JobState.RUNNING
-    bed.store.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    assert bed.store.jobs.job(job.id).state == JobState.RUNNING
+    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(job, JobState.CANCELLED)
 
 
@@ -389,7 +389,7 @@ async def test_copies_that_the_rules_do_not_keep_go_when_another_comes(bed: Bed)
     for step in (60, 70, 50):
         await store.bring(job, checkpoint.model_copy(update={"step": step}))
     assert list(store.kept(job)) == ["50-attempt-1", "70-attempt-1"], "the one that was just asked for stays"
-    names = [path.name for path in bed.store.files(job.id).checkpoints.iterdir()]
+    names = [path.name for path in bed.store.jobs.files(job.id).checkpoints.iterdir()]
     assert sorted(names) == ["50-attempt-1", "50-attempt-1.json", "70-attempt-1", "70-attempt-1.json"]
 
 
@@ -424,11 +424,11 @@ async def broken(bed: Bed, **fields: object) -> Job:
 
 
 def reopened_with_new_code(bed: Bed, job: Job, checkpoint: Checkpoint | None) -> Job:
-    spec = bed.store.spec(job.id)
+    spec = bed.store.jobs.spec(job.id)
     with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
         assert code.script == (bed.project / "t.py").read_text()
         planned = next_attempt(job, spec, code.script, checkpoint, {})
-        return bed.store.reopen(adopt(bed.store, planned.job, code), planned.spec, "new code")
+        return bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "new code")
 
 
 def on_node(bed: Bed, node: str, job: str = "job-001") -> dict[str, bytes]:
@@ -460,8 +460,8 @@ async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_ot
     reopened_with_new_code(bed, job, None)
     job = await bed.until(job, JobState.FAILED)
     (bed.project / "new.py").write_text("WORD = 'at last'")
-    planned = next_attempt(job, bed.store.spec(job.id), MENDED, None, {})
-    bed.store.reopen(planned.job, planned.spec, "")
+    planned = next_attempt(job, bed.store.jobs.spec(job.id), MENDED, None, {})
+    bed.store.jobs.reopen(planned.job, planned.spec, "")
     job = await bed.until(job, JobState.FAILED)
     assert [past.code.attempt for past in job.past] == [1, 2] and job.code.attempt == 2
     with pytest.raises(InputError, match="no checkpoint is of the latest attempt") as refusal:
@@ -477,17 +477,17 @@ async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_ot
 async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_new_one_just_has_it(bed: Bed) -> None:
     job = await broken(bed, nodes=("a",))
     (bed.project / "new.py").write_text("raise RuntimeError('not mended yet')")
-    spec = bed.store.spec(job.id)
+    spec = bed.store.jobs.spec(job.id)
     with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
         planned = next_attempt(job, spec, code.script, None, {}, "b")
-        bed.store.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
+        bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
     job = await bed.until(job, JobState.FAILED)
     assert job.nodes == ("b",) and "old.py" in on_node(bed, "a") and set(on_node(bed, "b")) == {"t.py", "new.py"}
     (bed.project / "new.py").write_text("WORD = 'at last'")
-    spec = bed.store.spec(job.id)
+    spec = bed.store.jobs.spec(job.id)
     with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
         planned = next_attempt(job, spec, code.script, await found(bed, job, 70), {}, "a,b")
-        bed.store.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
+        bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
     job = await bed.until(job, JobState.SUCCEEDED)
     assert set(on_node(bed, "a")) == {"t.py", "new.py", "out/checkpoint-70.pt"}
     assert said(bed, 0, 3)[1:] == said(bed, 1, 3)[1:] == ["True", "at last", "False"]
@@ -499,10 +499,10 @@ async def test_a_resumption_with_new_code_that_is_killed_before_its_record_chang
     job = await broken(bed)
     checkpoint = await found(bed, job)
     with monkeypatch.context() as patched, pytest.raises(RuntimeError):
-        patched.setattr(bed.store, "reopen", Mock(side_effect=RuntimeError))
+        patched.setattr(bed.store.jobs, "reopen", Mock(side_effect=RuntimeError))
         reopened_with_new_code(bed, job, checkpoint)
-    assert bed.store.job(job.id) == job and "mistake" in script_of(bed.store, job)
-    assert not list(bed.store.files(job.id).folder.glob(".tmp-*"))
+    assert bed.store.jobs.job(job.id) == job and "mistake" in script_of(bed.store, job)
+    assert not list(bed.store.jobs.files(job.id).folder.glob(".tmp-*"))
     (bed.project / "new.py").write_text("WORD = 'mended once more'")
     reopened_with_new_code(bed, job, checkpoint)
     await bed.until(job, JobState.SUCCEEDED)
@@ -512,7 +512,7 @@ async def test_a_resumption_with_new_code_that_is_killed_before_its_record_chang
 async def test_a_conflict_is_refused_before_anything_changes_and_at_the_launch_too(bed: Bed) -> None:
     job = await broken(bed)
     plant(bed.project, {"out/checkpoint-70.pt": "of the person"})
-    spec, there = bed.store.spec(job.id), on_node(bed, "a")
+    spec, there = bed.store.jobs.spec(job.id), on_node(bed, "a")
     with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
         with pytest.raises(InputError, match=r"^a: the job wrote files .*: out/checkpoint-70\.pt$"):
             await require_room(bed.store, bed.pool, bed.inventory.nodes, job, code)
@@ -530,7 +530,7 @@ async def test_without_the_script_or_its_directory_there_is_no_new_code(bed: Bed
     job = await broken(bed)
     shutil.rmtree(bed.project) if gone == "." else (bed.project / gone).unlink()
     with pytest.raises(InputError, match=r"is not there|there is no script 't\.py'") as refusal:
-        choose_new_code(job, bed.store.spec(job.id))
+        choose_new_code(job, bed.store.jobs.spec(job.id))
     assert "leave out --new-code" in refusal.value.hint
 
 
@@ -538,7 +538,7 @@ async def test_an_ignored_script_is_no_new_code(bed: Bed) -> None:
     job = await broken(bed)
     (bed.project / ".ugroignore").write_text("t.py\n")
     with pytest.raises(InputError, match=r"t\.py is ignored"):
-        choose_new_code(job, bed.store.spec(job.id))
+        choose_new_code(job, bed.store.jobs.spec(job.id))
 
 
 async def test_new_code_is_of_the_jobs_directory_wherever_somebody_stands(
@@ -549,7 +549,7 @@ async def test_new_code_is_of_the_jobs_directory_wherever_somebody_stands(
     spec = JobSpec(script="t.py")
     job = submit(bed.store, spec, choose_code(spec))
     monkeypatch.chdir(tmp_path)
-    assert list(choose_new_code(job, bed.store.spec(job.id)).files) == ["t.py"]
+    assert list(choose_new_code(job, bed.store.jobs.spec(job.id)).files) == ["t.py"]
 
 
 class Killed(BaseException):
