@@ -25,7 +25,7 @@ from ugro.cli.output import (
 )
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, NodeError, StateLocked
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.node import Drain
 from ugro.common.text import one_line, printable
 from ugro.control_plane.controller.tick import Controller
@@ -39,7 +39,7 @@ from ugro.nodes.pool import Pool
 from ugro.nodes.speed import MeasuredSpeed
 from ugro.nodes.transport import Outcome, Transport
 
-QUIET_KINDS = ("ranks", "placed")
+QUIET_KINDS = (EventKind.RANKS, EventKind.PLACED)
 """Events that are told in a job's timeline and are no news of their own."""
 
 

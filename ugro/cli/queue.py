@@ -13,6 +13,7 @@ from ugro.cli.several import Did, for_each, several
 from ugro.cli.status import as_it_is, look, tell_unsettled
 from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.job_spec import PRIORITIES
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.text import one_line
 from ugro.control_plane.scheduler import scheduling
@@ -20,7 +21,7 @@ from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.forecast import Forecast, forecast
 from ugro.control_plane.scheduler.queue import read_queue
 
-QUEUED = ("submitted", "resumed", "queued")
+QUEUED = (EventKind.SUBMITTED, EventKind.RESUMED, EventKind.QUEUED)
 """The events after which a job is placed anew."""
 
 
@@ -33,7 +34,7 @@ def hold(app: App, names: tuple[str, ...], reason: str, as_json: bool) -> int:
     said = f"held: {one_line(reason)}" if reason else "held"
 
     def one(name: str) -> Did:
-        held = _change_waiting(app, name, {"state": JobState.HELD, "reason": said}, "hold", "held", said)
+        held = _change_waiting(app, name, {"state": JobState.HELD, "reason": said}, "hold", EventKind.HELD, said)
         return job_document(held, app.asked(held)), f"{title(held)} is held; let it go: ugro release {held.id}"
 
     return for_each(names, one, as_json)
@@ -49,7 +50,7 @@ def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
         was = app.store.find(name)
         if was.state == JobState.QUEUED and not was.wish:
             return job_document(was, app.asked(was)), f"{title(was)} is not held: it waits for its turn"
-        job = _change_waiting(app, name, {"state": JobState.QUEUED, "reason": ""}, "release", "released", "")
+        job = _change_waiting(app, name, {"state": JobState.QUEUED, "reason": ""}, "release", EventKind.RELEASED, "")
         words = f"{title(job)} is queued again; it starts at the next tick that has room for it"
         if told := app.unattended([job]):
             words += f"\n  {told}"
@@ -64,14 +65,18 @@ def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
 @json_option
 def reprioritize(app: App, job: str, priority: int, as_json: bool) -> None:
     """Give a waiting JOB (id or name) another PRIORITY: higher starts sooner, 0 is usual, -1000 to 1000."""
-    changed = _change_waiting(app, job, {"priority": priority}, "reprioritize", "priority", f"priority {priority}")
+    changed = _change_waiting(
+        app, job, {"priority": priority}, "reprioritize", EventKind.PRIORITY, f"priority {priority}"
+    )
     if as_json:
         print_json(job_document(changed, app.asked(changed)))
     else:
         click.echo(f"{title(changed)} has priority {priority} now")
 
 
-def _change_waiting(app: App, reference: str, changed: dict[str, object], request: str, kind: str, message: str) -> Job:
+def _change_waiting(
+    app: App, reference: str, changed: dict[str, object], request: str, kind: EventKind, message: str
+) -> Job:
     """Change a job that has not started.
 
     Raises:
@@ -123,7 +128,7 @@ def _why_there(app: App, job: Job) -> tuple[str, ...]:
     for event in app.store.events(job.id):
         if event.kind in QUEUED:
             told.clear()
-        elif event.kind in ("starting", "placed"):
+        elif event.kind in (EventKind.STARTING, EventKind.PLACED):
             told[event.message] = None
     asked = "cancel was asked for, and goes on until every node confirms" if job.wish else ""
     return (*told, *(words for words in (asked, job.reason, job.alert) if words)) or ("it never started",)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, UgroError
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.proposal import Proposal
 from ugro.common.text import printable, some
@@ -88,7 +89,7 @@ class FailureHandler:
                     continue
                 except UgroError as error:
                     self._store.withdraw(job.id)
-                    self._store.note("", "recovery", f"cannot be resumed: {error.message}", job.id)
+                    self._store.note("", EventKind.RECOVERY, f"cannot be resumed: {error.message}", job.id)
                 self._store.remember_undecided(job.id, False)
 
     def _withdraw_what_is_over(self) -> None:
@@ -97,7 +98,9 @@ class FailureHandler:
             job = self._readable(proposal.job) if proposal.ends and not proposal.approved else None
             if job and (job.state.ended or job.attempt != proposal.attempt or trouble(job) is None):
                 self._store.withdraw(job.id)
-                self._store.note("", "withdrawn", f"nothing is proposed any more: it is {job.state.value}", job.id)
+                self._store.note(
+                    "", EventKind.WITHDRAWN, f"nothing is proposed any more: it is {job.state.value}", job.id
+                )
 
     async def _decide(self, job: Job, views: Views) -> bool:
         """Returns whether it is decided; a hang whose end was consented to gets a last time to show signs of life."""
@@ -121,7 +124,7 @@ class FailureHandler:
         decision = decide(job, cause, spec, checkpoint, changes, without, listing.unseen(job), steps)
         if decision.action == "leave":
             if spec.on_failure.action(cause) == "retry":
-                self._store.note("", "recovery", f"not tried again: {decision.why}", job.id)
+                self._store.note("", EventKind.RECOVERY, f"not tried again: {decision.why}", job.id)
             return True
         why = [decision.why, *(f"without {node}: {reason}" for node, reason in without.items())]
         proposal = Proposal(
@@ -138,7 +141,7 @@ class FailureHandler:
         try:
             planned = _planned(job, spec, script, proposal)
         except InputError as error:
-            self._store.note("", "recovery", f"cannot be resumed: {error.message}", job.id)
+            self._store.note("", EventKind.RECOVERY, f"cannot be resumed: {error.message}", job.id)
             return True
         if decision.action == "ask" or job.state == JobState.UNKNOWN:  # which is never dead by UGRO's own word
             self._propose(proposal)
@@ -152,13 +155,13 @@ class FailureHandler:
     def _propose(self, proposal: Proposal) -> None:
         told = f"{in_words(proposal)}: ugro approve {proposal.job}, or ugro deny {proposal.job}"
         self._store.propose(proposal)
-        self._store.note("", "proposal", told, proposal.job)
+        self._store.note("", EventKind.PROPOSAL, told, proposal.job)
 
     def _end_hang(self, job: Job, spec: JobSpec) -> bool:
         """Let a hang count as a failure once it went on for long enough after the alert. The next tick ends it."""
         hang = hang_of(self._store, job)
         if hang.seconds >= GRACE_AFTER_ALERT * limits_of(spec).floor:
-            self._store.save(_failed(job, hang), "failing", f"{job.alert}; ended, as the job allows")
+            self._store.save(_failed(job, hang), EventKind.FAILING, f"{job.alert}; ended, as the job allows")
         return False
 
     def end(self, proposal: Proposal) -> None:
@@ -177,10 +180,10 @@ class FailureHandler:
         self._store.propose(proposal.model_copy(update={"approved": True}))
         if cause == "hang":
             failed = _failed(job, hang_of(self._store, job))
-            self._store.save(failed, "failing", f"{job.alert}; ended, as approved")
+            self._store.save(failed, EventKind.FAILING, f"{job.alert}; ended, as approved")
         else:
             abandoned = job.model_copy(update={"wish": Wish.ABANDON})
-            self._store.save(abandoned, "cancel", "without the word of silent nodes, as approved")
+            self._store.save(abandoned, EventKind.CANCEL, "without the word of silent nodes, as approved")
 
     async def approve(self, proposal: Proposal, progress: Progress | None = None) -> Job:
         """Queue the job, which has ended, again as it was proposed.

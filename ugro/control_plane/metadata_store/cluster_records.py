@@ -16,9 +16,9 @@ from tinydb import TinyDB
 from ugro.common.config import NodeConfig
 from ugro.common.errors import RecordUnreadable
 from ugro.common.files import write_atomic
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.job import Job
-from ugro.common.models.node import Drain, NodeView, Owed, Silence
+from ugro.common.models.node import Drain, DrainOrigin, NodeView, Owed, Silence
 from ugro.common.models.proposal import Proposal
 from ugro.common.paths import JOBS
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile, is_damaged, storage_of
@@ -56,9 +56,9 @@ class ClusterRecords:
             yield db
 
     def _note_aside(self, row: Damaged) -> None:
-        self.note("", "damaged", f"{self._cluster.path}: {row}; it is kept in {self._cluster.aside.path}")
+        self.note("", EventKind.DAMAGED, f"{self._cluster.path}: {row}; it is kept in {self._cluster.aside.path}")
 
-    def note(self, node: str, kind: str, message: str, job: str = "") -> None:
+    def note(self, node: str, kind: EventKind, message: str, job: str = "") -> None:
         """Add an event about a node, or of a job there that is no change of its record."""
         self._timeline.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message, noted=True))
 
@@ -145,15 +145,23 @@ class ClusterRecords:
         with self._change() as db:
             table = db.table("drains")
             table.remove(lambda row: row.get("node") == drain.node)
-            table.insert(drain.model_dump())
-        self.note(drain.node, "drained", drain.reason)
+            table.insert(drain.model_dump(mode="json"))
+        told = Event(
+            at=time.time(),
+            node=drain.node,
+            kind=EventKind.DRAINED,
+            message=drain.reason,
+            noted=True,
+            origin=drain.origin,
+        )
+        self._timeline.add(told)
 
     def undrain(self, node: str) -> bool:
         """Give a node jobs again. Returns whether it was drained."""
         with self._change() as db:
             removed = bool(db.table("drains").remove(lambda row: row.get("node") == node))
         if removed:
-            self.note(node, "undrained", "")
+            self.note(node, EventKind.UNDRAINED, "")
         return removed
 
     def drains(self) -> dict[str, Drain]:
@@ -168,7 +176,7 @@ class ClusterRecords:
         told = drains_told(known, self._timeline.of_cluster())
         changed = {node for node in {*known, *told} if known.get(node) != told.get(node)}
         db.table("drains").remove(lambda row: row.get("node") in changed)
-        db.table("drains").insert_multiple(told[node].model_dump() for node in told if node in changed)
+        db.table("drains").insert_multiple(told[node].model_dump(mode="json") for node in told if node in changed)
 
     # --- failures to decide about ------------------------------------------------------------------------------------
 
@@ -280,12 +288,25 @@ def drains_told(drains: Mapping[str, Drain], events: Iterable[Event]) -> dict[st
     for event in events:
         if event.node in known and event.at < known[event.node].since:
             continue
-        if event.kind == "drained":
-            known[event.node] = Drain(node=event.node, reason=event.message, since=event.at)
-        elif event.kind == "undrained":
+        if event.kind == EventKind.DRAINED:
+            known[event.node] = _drain_told(event)
+        elif event.kind == EventKind.UNDRAINED:
             known.pop(event.node, None)
     return known
 
 
+def _drain_told(event: Event) -> Drain:
+    """The drain that an event tells of. One of an origin that only a newer UGRO knows is not for this one to end."""
+    origin = _origin_before(event.message) if event.origin is None else event.origin
+    known = origin if isinstance(origin, DrainOrigin) else DrainOrigin.PERSON
+    return Drain(node=event.node, reason=event.message, since=event.at, origin=known)
+
+
+def _origin_before(reason: str) -> DrainOrigin:
+    """Where a drain comes from whose row or event an earlier UGRO wrote: only its words told that."""
+    return DrainOrigin.INVENTORY if reason == "it is not in the inventory any more" else DrainOrigin.PERSON
+
+
 def _drains(db: TinyDB) -> dict[str, Drain]:
-    return {row["node"]: known_part(Drain, dict(row)) for row in db.table("drains").all()}
+    rows = ({"origin": _origin_before(str(row["reason"]))} | dict(row) for row in db.table("drains").all())
+    return {str(row["node"]): known_part(Drain, row) for row in rows}
