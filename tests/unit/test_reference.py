@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,14 @@ from places import ROOT
 
 from reference import settings
 from reference.__main__ import FOLDER, PAGES, main
-from reference.events import check
+from reference.events import described, events_page
 from reference.markdown import Incomplete, help_text, table
-from reference.recorders import kinds
 from ugro.cli import output
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import RecordUnreadable
 from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec
-from ugro.common.models.job import Attempt, Job, Rank
+from ugro.common.models.event import EventKind
+from ugro.common.models.job import Attempt, Job, JobState, Rank
 from ugro.common.models.node import Gpu, NodeView
 
 
@@ -47,54 +48,35 @@ def test_names_the_page_that_differs_and_writes_it(tmp_path: Path, capsys: pytes
     assert {path.name for path in tmp_path.iterdir()} == set(PAGES)
 
 
-RECORDERS = """
-class Store:
-    def save(self, job, kind, message):
-        self._save(job, kind, message)
-    def _save(self, job, kind, message):
-        self.add(Event(at=0.0, kind=kind, message=message))
-    def note(self, node, kind):
-        self.add(Event(kind=kind))
-
-def change(store, kind):
-    store.save(1, kind, "")
-
-def news():
-    yield "joined", "words"
-    yield from (("gone", gpu) for gpu in ())
-
-def act(store, state: JobState, early):
-    change(store, "held")
-    store.save(1, state.value, "")
-    store.note("gpu1", "early" if early else "late")
-    store.note("gpu1", kind="named")
-    for kind, message in news():
-        store.note("gpu1", kind)
-    digest.save("one argument")
-"""
+class Described(StrEnum):
+    ONE = "one"
+    """The first."""
+    TWO = "two"
+    """The second; it has `code`."""
 
 
-def test_finds_kinds_of_events_through_every_function_that_passes_them_on() -> None:
-    ends = {"succeeded", "failed", "cancelled"}
-    assert set(kinds({"a.py": RECORDERS})) == {"held", "early", "late", "named", "joined", "gone"} | ends
+class Undescribed(StrEnum):
+    ONE = "one"
+    """The first."""
+    TWO = "two"
 
 
-@pytest.mark.parametrize("kind", ["words[0]", "f'gpu_{1}'", "kind.value", "unknown_name"])
-def test_refuses_a_kind_that_cannot_be_read(kind: str) -> None:
-    with pytest.raises(Incomplete, match=r"b\.py:2: the kind of this event cannot be read"):
-        kinds({"a.py": RECORDERS, "b.py": f"def act(store, kind: EventKind):\n    store.note('gpu1', {kind})\n"})
+def test_reads_what_stands_below_each_kind() -> None:
+    assert described(Described) == {"ONE": "The first.", "TWO": "The second; it has `code`."}
 
 
-def test_an_event_without_a_description_and_a_stale_one_are_refused() -> None:
-    with pytest.raises(Incomplete, match=r"event `new` \(ugro/a\.py\) has no description: add it to scripts/reference"):
-        check({"old": "…"}, {"new": {"ugro/a.py"}, "old": {"ugro/a.py"}})
-    with pytest.raises(Incomplete, match="no code records old"):
-        check({"old": "…"}, {})
+def test_refuses_a_kind_without_a_description() -> None:
+    with pytest.raises(Incomplete, match=r"Undescribed\.TWO has no description: write one below it"):
+        described(Undescribed)
 
 
-def test_finds_events_outside_of_functions() -> None:
-    text = "Event(kind='top')\nclass A:\n    one = Event(kind='inside')\n"
-    assert set(kinds({"a.py": text})) == {"top", "inside"}
+def test_every_kind_of_event_is_on_the_page_once_and_used_in_the_code() -> None:
+    """No kind is recorded that is not in the enum: mypy sees to that."""
+    named = re.findall(r"^\| `(\w+)` \|", events_page(), re.MULTILINE)
+    assert sorted(named) == sorted(EventKind)
+    texts = [path.read_text() for path in (ROOT / "ugro").rglob("*.py") if path.name != "event.py"]
+    used = set(re.findall(r"EventKind\.(\w+)", "".join(texts))) | {state.name for state in JobState if state.ended}
+    assert {kind.name for kind in EventKind} == used
 
 
 @pytest.mark.parametrize("model", [NodeConfig, JobSpec, CheckpointRules, FailurePolicy, HangAfter])

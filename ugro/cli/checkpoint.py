@@ -18,6 +18,7 @@ from ugro.common.config import Inventory
 from ugro.common.errors import InputError, NodeError, NotSaved
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.paths import RunPaths, run_paths
 from ugro.common.text import count, duration, printable, size
@@ -88,7 +89,7 @@ def checkpoint(app: App, job: str, patience: float, directory: str | None, as_js
     if made is None:
         raise not_saved(found, outcome)
     with app.store.lock():
-        app.store.timeline.note(made.places[0].node, "checkpoint", _in_words(made, outcome.seconds), found.id)
+        app.store.timeline.note(made.places[0].node, EventKind.CHECKPOINT, _in_words(made, outcome.seconds), found.id)
 
 
 def _require_running(job: Job) -> None:

@@ -36,6 +36,7 @@ from ugro.cli.output import (
 from ugro.cli.proposals import offer
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError, JobFailed, NodeError, StateLocked, UgroError
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState, Wish
 from ugro.common.text import printable, some
 from ugro.control_plane.controller.tick import Controller
@@ -183,7 +184,9 @@ def _ask_to_end(app: App, name: str, abandon: bool) -> Job | UgroError:
             job = app.store.jobs.job(found.id)
             if not accepts("cancel", job):
                 return job
-            return app.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", words)
+            return app.store.jobs.update(
+                job.id, lambda job: job.model_copy(update={"wish": wish}), EventKind.CANCEL, words
+            )
     except UgroError as error:
         return error
 

@@ -199,7 +199,7 @@ def checkpoint_document(checkpoint: Checkpoint, kept: bool | None = None) -> dic
 
 def event_document(event: Event) -> dict[str, Any]:
     """The stable JSON form of an event."""
-    return event.model_dump(mode="json", exclude={"noted"}) | {"at": stamp(event.at)}
+    return event.model_dump(mode="json", exclude={"noted", "origin"}) | {"at": stamp(event.at)}
 
 
 def unreadable_document(error: RecordUnreadable) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ugro.cli.looking import look, tell_unsettled
 from ugro.cli.output import checkpoint_document, job_document, print_hanging, print_json, stamp, title
 from ugro.cli.prompts import confirm
 from ugro.common.errors import InputError, StateLocked
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.proposal import Proposal
 from ugro.common.text import duration, printable
@@ -73,7 +74,7 @@ def deny(app: App, job: str, as_json: bool) -> None:
                 f"the proposal about {proposal.job} was answered already", f"see: ugro status {proposal.job}"
             )
         app.store.decisions.withdraw(proposal.job)
-        app.store.timeline.note("", "denied", in_words(proposal), proposal.job)
+        app.store.timeline.note("", EventKind.DENIED, in_words(proposal), proposal.job)
     if as_json:
         print_json({"job": proposal.job, "denied": True})
     else:

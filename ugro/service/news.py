@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.control_plane.metadata_store import MetadataStore
 
-QUIET_KINDS = ("ranks", "placed")
+QUIET_KINDS = (EventKind.RANKS, EventKind.PLACED)
 """Events that are told in a job's timeline and are no news of their own."""
 
 

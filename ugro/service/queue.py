@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from ugro.common.errors import InputError, RecordUnreadable
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.text import one_line
 from ugro.control_plane.scheduler import scheduling
@@ -26,7 +27,7 @@ from ugro.service.schemas.queue import (
 )
 from ugro.service.words import state_in_words
 
-QUEUED = ("submitted", "resumed", "queued")
+QUEUED = (EventKind.SUBMITTED, EventKind.RESUMED, EventKind.QUEUED)
 """The events after which a job is placed again."""
 
 
@@ -38,7 +39,7 @@ async def hold(context: Context, request: Hold) -> JobDocument:
     """
     said = f"held: {one_line(request.reason)}" if request.reason else "held"
     changed: dict[str, object] = {"state": JobState.HELD, "reason": said}
-    return _document(context, _change_waiting(context, request.job, changed, "hold", "held", said))
+    return _document(context, _change_waiting(context, request.job, changed, "hold", EventKind.HELD, said))
 
 
 async def release(context: Context, request: Release) -> Released:
@@ -51,7 +52,7 @@ async def release(context: Context, request: Release) -> Released:
     if was.state == JobState.QUEUED and not was.wish:
         return Released(job=_document(context, was), was_held=False)
     changed: dict[str, object] = {"state": JobState.QUEUED, "reason": ""}
-    job = _change_waiting(context, request.job, changed, "release", "released", "")
+    job = _change_waiting(context, request.job, changed, "release", EventKind.RELEASED, "")
     return Released(job=_document(context, job), was_held=True)
 
 
@@ -63,7 +64,7 @@ async def reprioritize(context: Context, request: Reprioritize) -> JobDocument:
     """
     priority = request.priority
     changed: dict[str, object] = {"priority": priority}
-    job = _change_waiting(context, request.job, changed, "reprioritize", "priority", f"priority {priority}")
+    job = _change_waiting(context, request.job, changed, "reprioritize", EventKind.PRIORITY, f"priority {priority}")
     return _document(context, job)
 
 
@@ -99,7 +100,7 @@ def _document(context: Context, job: Job) -> JobDocument:
 
 
 def _change_waiting(
-    context: Context, reference: str, changed: dict[str, object], request: str, kind: str, message: str
+    context: Context, reference: str, changed: dict[str, object], request: str, kind: EventKind, message: str
 ) -> Job:
     """Change a job that has not started.
 
@@ -123,7 +124,7 @@ def _why_there(context: Context, job: Job) -> tuple[str, ...]:
     for event in context.store.timeline.of_job(job.id):
         if event.kind in QUEUED:
             told.clear()
-        elif event.kind in ("starting", "placed"):
+        elif event.kind in (EventKind.STARTING, EventKind.PLACED):
             told[event.message] = None
     asked = "cancel was asked for, and goes on until every node confirms" if job.wish else ""
     return (*told, *(words for words in (asked, job.reason, job.alert) if words)) or ("it never started",)

@@ -17,6 +17,7 @@ from typing import Any
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
 from ugro.common.models.metrics import GpuSample
 from ugro.common.models.node import NodeView
@@ -127,7 +128,7 @@ class JobSteps:
         found = tracker.assess(job, seen.runs[job.id])
         if job.state != JobState.STARTING and found.phase == Phase.SUCCEEDED:
             return self._finish(job, JobState.SUCCEEDED, CANCEL_GRACE)
-        asked = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == "cancel"]
+        asked = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.CANCEL]
         if asked and found.phase == Phase.FAILED and tracker.failed_before(found.ranks, asked[-1], seen.clock_offsets):
             return Step(Kind.END, lambda: self._fail(job, found, seen))
         return self._finish(job, JobState.CANCELLED, CANCEL_GRACE)
@@ -144,7 +145,7 @@ class JobSteps:
             shares.append(share)
         placement = job.placement.model_copy(update={"shares": tuple(shares)})
         words = "; ".join(f"{name} is reached at {config.address} now" for name, config in nodes.items())
-        return self._store.jobs.save(job.model_copy(update={"placement": placement}), "moved", words)
+        return self._store.jobs.save(job.model_copy(update={"placement": placement}), EventKind.MOVED, words)
 
     def launch(self, job: Job, seen: Observation) -> Step:
         """The step that brings a placed job to its nodes."""
@@ -157,7 +158,7 @@ class JobSteps:
         changed = {"state": state, "reason": reason, "ended_at": ended_at, **over}
         if state == JobState.FAILED:
             self._store.decisions.remember_undecided(job.id)
-        self._store.jobs.save(job.model_copy(update=changed), state.value, reason if news is None else news)
+        self._store.jobs.save(job.model_copy(update=changed), EventKind(state.value), reason if news is None else news)
 
     # --- following -------------------------------------------------------------------------------------------------
 
@@ -172,11 +173,11 @@ class JobSteps:
         known, job = job.ranks, job.model_copy(update={"ranks": found.ranks})
         match found.phase:
             case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
-                self._store.jobs.save(unknown(job, found.reason, time.time()), "unknown", found.reason)
+                self._store.jobs.save(unknown(job, found.reason, time.time()), EventKind.UNKNOWN, found.reason)
             case Phase.RUNNING if job.state == JobState.UNKNOWN:
-                self._store.jobs.save(running(job), "running", "its nodes answer again")
+                self._store.jobs.save(running(job), EventKind.RUNNING, "its nodes answer again")
             case Phase.RUNNING if found.ranks != known:
-                self._store.jobs.save(running(job), "ranks", tracker.news_of_ranks(known, found.ranks))
+                self._store.jobs.save(running(job), EventKind.RANKS, tracker.news_of_ranks(known, found.ranks))
             case Phase.SUCCEEDED:
                 return Step(Kind.END, lambda: self._succeed(job, found, seen))
             case Phase.FAILED:
@@ -198,15 +199,16 @@ class JobSteps:
         for node, answer in (await self._launcher.set_time_limit(job, spec, nodes)).items():
             told = f"{node} lets it run for {duration(spec.time_limit or 0.0)}"
             words = answer.message if isinstance(answer, NodeError) else told
-            if all((event.node, event.message) != (node, words) for event in self._store.timeline.of_job(job.id)):
-                self._store.timeline.note(node, "extended", words, job.id)
+            known = [event for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.EXTENDED]
+            if all((event.node, event.message) != (node, words) for event in known):
+                self._store.timeline.note(node, EventKind.EXTENDED, words, job.id)
 
     async def _succeed(self, job: Job, found: Assessment, seen: Observation) -> None:
         waits = await self.waits_for_leftovers(job, found, seen)
         if not waits:
             await self._end_on_nodes(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
         elif (job.state, job.reason) != (JobState.RUNNING, waits):
-            self._store.jobs.save(running(job, waits), "leftovers", waits)
+            self._store.jobs.save(running(job, waits), EventKind.LEFTOVERS, waits)
 
     async def waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
         """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
@@ -222,7 +224,7 @@ class JobSteps:
         await self.logs_of(job).bring_ends(ENDS_WITHIN)
         if not job.wish and (waits := self.waits_for_leavers(job, found, seen)):
             if (job.state, job.reason) != (JobState.RUNNING, waits):
-                self._store.jobs.save(running(job, waits), "ranks", waits)
+                self._store.jobs.save(running(job, waits), EventKind.RANKS, waits)
             return
         failure = self.first_failure(job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
@@ -230,7 +232,7 @@ class JobSteps:
         reason = failure_in_words(failure)
         ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
         job = job.model_copy(update={"first_failure": failure, "reason": reason, "ranks": ranks})
-        job = self._store.jobs.save(job, "failing", reason)
+        job = self._store.jobs.save(job, EventKind.FAILING, reason)
         await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
 
     def waits_for_leavers(self, job: Job, found: Assessment, seen: Observation) -> str:
@@ -278,11 +280,13 @@ class JobSteps:
             ending.problems.clear()
         ended = ending.detached if state == JobState.SUCCEEDED else {}  # elsewhere that is what was asked for
         for node, processes in ended.items():
-            self._store.timeline.note(node, "leftovers", f"ended what {job.id} left running: {processes}", job.id)
+            self._store.timeline.note(
+                node, EventKind.LEFTOVERS, f"ended what {job.id} left running: {processes}", job.id
+            )
         if ending.problems:
             text = "; ".join(ending.problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
-                self._store.jobs.save(unknown(job, text, time.time()), "unknown", text)
+                self._store.jobs.save(unknown(job, text, time.time()), EventKind.UNKNOWN, text)
             return
         notes = []
         if given_up:
@@ -314,7 +318,7 @@ class JobSteps:
 
     def _better_known(self, failure: FirstFailure, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         """The same failure by all the logs there are. Whom we ended meanwhile counts as if it were still there."""
-        began = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == "failing"]
+        began = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.FAILING]
         now = self._inquiry(job, found, seen, began[-1] if began else math.inf).first()
         same = (now.rank, now.node) == (failure.rank, failure.node)
         return now if same or (began and now.cause != "unknown") else failure
@@ -344,7 +348,7 @@ class JobSteps:
             self._take_back(error.job if isinstance(error, NotStarted) else self._store.jobs.job(job.id), error)
             return
         ranks = job.placement.world_size if job.placement else 0
-        self._store.jobs.save(running(job), "running", f"{count(ranks, 'rank')} started")
+        self._store.jobs.save(running(job), EventKind.RUNNING, f"{count(ranks, 'rank')} started")
 
     def _take_back(self, job: Job, error: UgroError) -> None:
         """A launch did not come about: queue the job again, try the rest again, or let it fail.
@@ -358,17 +362,19 @@ class JobSteps:
             back = taken_back(job.taken_back, error.message, time.time())
             queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": "", "taken_back": back}
             words = f"{error.message}, before anything was started: it waits for its turn again"
-            self._store.jobs.save(job.model_copy(update=queued), "queued", words)
+            self._store.jobs.save(job.model_copy(update=queued), EventKind.QUEUED, words)
         elif lost and self._seconds_since_placed(job) < START_PATIENCE:
             if job.reason != error.message:
                 again = {"reason": error.message}
-                self._store.jobs.save(job.model_copy(update=again), "starting", f"{error.message}; it is tried again")
+                self._store.jobs.save(
+                    job.model_copy(update=again), EventKind.STARTING, f"{error.message}; it is tried again"
+                )
         else:
             self._give_up(job, error, lost, told_to_start)
 
     def _seconds_since_placed(self, job: Job) -> float:
         """How long ago nodes were first told to start this attempt."""
-        placed = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == "placed"]
+        placed = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.PLACED]
         return time.time() - placed[-1] if placed else 0.0
 
     def _give_up(self, job: Job, error: UgroError, lost: bool, told_to_start: bool) -> None:
@@ -378,7 +384,7 @@ class JobSteps:
         words = "; ".join(filter(None, (error.message, error.hint)))  # what to set is in the hint
         failure = FirstFailure(rank=None, node=node, cause=cause, message=words)
         job = job.model_copy(update={"first_failure": failure, "reason": words})
-        job = self._store.jobs.save(job, "failing", words)
+        job = self._store.jobs.save(job, EventKind.FAILING, words)
         if not told_to_start:
             self.end(job, JobState.FAILED, words, "no node was told to start")
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, NodeError
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
-from ugro.common.models.node import Drain, NodeView, Silence
+from ugro.common.models.node import Drain, DrainOrigin, NodeView, Silence
 from ugro.common.text import duration
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager import monitor
@@ -16,17 +17,16 @@ from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
 from ugro.control_plane.resource_manager.observation import Observation
 
-LEFT_INVENTORY = "it is not in the inventory any more"
-
 
 def drain_departed(store: MetadataStore, inventory: Inventory) -> None:
     """A node that left the inventory keeps what it runs and gets nothing new, until it is back."""
     drains = store.config.drains()
     for node in inventory.departed:
         if node not in drains:
-            store.config.drain(Drain(node=node, reason=LEFT_INVENTORY, since=time.time()))
+            reason = "it is not in the inventory any more"
+            store.config.drain(Drain(node=node, reason=reason, since=time.time(), origin=DrainOrigin.INVENTORY))
     for node, drain in drains.items():
-        if drain.reason == LEFT_INVENTORY and node in inventory.present().nodes:
+        if drain.origin == DrainOrigin.INVENTORY and node in inventory.present().nodes:
             store.config.undrain(node)
 
 
@@ -45,15 +45,17 @@ def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live
     store.config.remember_nodes(answering, inventory.nodes.values(), quiet)
     for view in answering:
         if view.node in silent:
-            store.timeline.note(view.node, "answers", f"after {duration(now - silent[view.node].since)} of silence")
+            store.timeline.note(
+                view.node, EventKind.ANSWERS, f"after {duration(now - silent[view.node].since)} of silence"
+            )
         for kind, message in monitor.news(before.get(view.node), view, store.config.known_master()):
             store.timeline.note(view.node, kind, message)
     for name, silence in quiet.items():
         why = said.get(name)
         if name not in silent and isinstance(why, NodeError):
-            store.timeline.note(name, "silent", why.message)
+            store.timeline.note(name, EventKind.SILENT, why.message)
         elif name in given_time:
-            store.timeline.note(name, "proposal", proposal(name, silence, now))
+            store.timeline.note(name, EventKind.PROPOSAL, proposal(name, silence, now))
 
 
 def keep_looks(store: MetadataStore, seen: Observation, jobs: Sequence[Job]) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, RecordNewer, StateError, StateLocked, UgroError
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState, Placement
 from ugro.common.models.node import NodeView, Owed
 from ugro.control_plane.controller import node_watch
@@ -258,7 +259,7 @@ class Controller:
             return
         self._store.cleanup.remember_leftovers(job, [node for node in nodes if node not in back])
         for node in back:
-            self._store.timeline.note(node, "cleared", nothing_runs(job.id, [node], ending.proved), job.id)
+            self._store.timeline.note(node, EventKind.CLEARED, nothing_runs(job.id, [node], ending.proved), job.id)
 
     def _remove_owed(self, seen: Observation) -> None:
         """Remove what jobs that were removed left on nodes that did not answer then."""
@@ -412,4 +413,6 @@ class Controller:
         placement = placement.model_copy(update={"shares": tuple(shares)})
         placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
         placed = placed.model_copy(update={"ranks": tracker.expected_ranks(placed)})
-        return self._store.jobs.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
+        return self._store.jobs.save(
+            placed, EventKind.STARTING, f"on {', '.join(placed.nodes)}" + (f": {why}" if why else "")
+        )

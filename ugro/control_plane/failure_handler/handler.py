@@ -8,6 +8,7 @@ from collections.abc import Callable
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, UgroError
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.proposal import Proposal
 from ugro.common.text import printable, some
@@ -88,7 +89,7 @@ class FailureHandler:
                     continue
                 except UgroError as error:
                     self._store.decisions.withdraw(job.id)
-                    self._store.timeline.note("", "recovery", f"cannot be resumed: {error.message}", job.id)
+                    self._store.timeline.note("", EventKind.RECOVERY, f"cannot be resumed: {error.message}", job.id)
                 self._store.decisions.remember_undecided(job.id, False)
 
     def _withdraw_what_is_over(self) -> None:
@@ -98,7 +99,7 @@ class FailureHandler:
             if job and (job.state.ended or job.attempt != proposal.attempt or trouble(job) is None):
                 self._store.decisions.withdraw(job.id)
                 self._store.timeline.note(
-                    "", "withdrawn", f"nothing is proposed any more: it is {job.state.value}", job.id
+                    "", EventKind.WITHDRAWN, f"nothing is proposed any more: it is {job.state.value}", job.id
                 )
 
     async def _decide(self, job: Job, views: Views) -> bool:
@@ -123,7 +124,7 @@ class FailureHandler:
         decision = decide(job, cause, spec, checkpoint, changes, without, listing.unseen(job), steps)
         if decision.action == "leave":
             if spec.on_failure.action(cause) == "retry":
-                self._store.timeline.note("", "recovery", f"not tried again: {decision.why}", job.id)
+                self._store.timeline.note("", EventKind.RECOVERY, f"not tried again: {decision.why}", job.id)
             return True
         why = [decision.why, *(f"without {node}: {reason}" for node, reason in without.items())]
         proposal = Proposal(
@@ -140,7 +141,7 @@ class FailureHandler:
         try:
             planned = _planned(job, spec, script, proposal)
         except InputError as error:
-            self._store.timeline.note("", "recovery", f"cannot be resumed: {error.message}", job.id)
+            self._store.timeline.note("", EventKind.RECOVERY, f"cannot be resumed: {error.message}", job.id)
             return True
         if decision.action == "ask" or job.state == JobState.UNKNOWN:  # which is never dead by UGRO's own word
             self._propose(proposal)
@@ -154,13 +155,13 @@ class FailureHandler:
     def _propose(self, proposal: Proposal) -> None:
         told = f"{in_words(proposal)}: ugro approve {proposal.job}, or ugro deny {proposal.job}"
         self._store.decisions.propose(proposal)
-        self._store.timeline.note("", "proposal", told, proposal.job)
+        self._store.timeline.note("", EventKind.PROPOSAL, told, proposal.job)
 
     def _end_hang(self, job: Job, spec: JobSpec) -> bool:
         """Let a hang count as a failure once it went on for long enough after the alert. The next tick ends it."""
         hang = hang_of(self._store, job)
         if hang.seconds >= GRACE_AFTER_ALERT * limits_of(spec).floor:
-            self._store.jobs.save(_failed(job, hang), "failing", f"{job.alert}; ended, as the job allows")
+            self._store.jobs.save(_failed(job, hang), EventKind.FAILING, f"{job.alert}; ended, as the job allows")
         return False
 
     def end(self, proposal: Proposal) -> None:
@@ -179,10 +180,10 @@ class FailureHandler:
         self._store.decisions.propose(proposal.model_copy(update={"approved": True}))
         if cause == "hang":
             failed = _failed(job, hang_of(self._store, job))
-            self._store.jobs.save(failed, "failing", f"{job.alert}; ended, as approved")
+            self._store.jobs.save(failed, EventKind.FAILING, f"{job.alert}; ended, as approved")
         else:
             abandoned = job.model_copy(update={"wish": Wish.ABANDON})
-            self._store.jobs.save(abandoned, "cancel", "without the word of silent nodes, as approved")
+            self._store.jobs.save(abandoned, EventKind.CANCEL, "without the word of silent nodes, as approved")
 
     async def approve(self, proposal: Proposal, progress: Progress | None = None) -> Job:
         """Queue the job, which has ended, again as it was proposed.

@@ -9,6 +9,7 @@ from pathlib import Path
 from tinydb import TinyDB
 
 from ugro.common.errors import RecordNewer, StateError
+from ugro.common.models.event import EventKind
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile, has_index, is_damaged, storage_of
 from ugro.control_plane.metadata_store.drains import take_drains
 from ugro.control_plane.metadata_store.job_index import Indexed, JobIndex
@@ -55,7 +56,7 @@ class ClusterTables:
             yield db
 
     def _note_aside(self, row: Damaged) -> None:
-        self._timeline.note("", "damaged", f"{self._file.path}: {row}; it is kept in {self._file.aside.path}")
+        self._timeline.note("", EventKind.DAMAGED, f"{self._file.path}: {row}; it is kept in {self._file.aside.path}")
 
     def problems(self) -> list[StateError]:
         """Return what is wrong with the indexes and stops nobody: lists of ended jobs may lack some."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from ugro.common.config import NodeConfig
 from ugro.common.errors import RecordUnreadable
 from ugro.common.files import write_atomic
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.node import Drain, NodeView, Silence
 from ugro.control_plane.metadata_store.cluster_file import is_certain
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
@@ -120,15 +121,23 @@ class ConfigStore:
         with self._tables.change() as db:
             table = db.table("drains")
             table.remove(lambda row: row.get("node") == drain.node)
-            table.insert(drain.model_dump())
-        self._timeline.note(drain.node, "drained", drain.reason)
+            table.insert(drain.model_dump(mode="json"))
+        told = Event(
+            at=time.time(),
+            node=drain.node,
+            kind=EventKind.DRAINED,
+            message=drain.reason,
+            noted=True,
+            origin=drain.origin,
+        )
+        self._timeline.add(told)
 
     def undrain(self, node: str) -> bool:
         """Give a node jobs again. Returns whether it was drained."""
         with self._tables.change() as db:
             removed = bool(db.table("drains").remove(lambda row: row.get("node") == node))
         if removed:
-            self._timeline.note(node, "undrained", "")
+            self._timeline.note(node, EventKind.UNDRAINED, "")
         return removed
 
     def drains(self) -> dict[str, Drain]:

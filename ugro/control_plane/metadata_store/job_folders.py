@@ -13,7 +13,7 @@ from pathlib import Path
 from ugro.common.errors import RecordUnreadable, StateError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.job import Job
 from ugro.common.paths import JOBS, JobFiles
 from ugro.common.text import printable
@@ -148,7 +148,7 @@ class JobFolders:
         files = self.files(job_id)
         with state_errors(files.folder):
             told = (event.kind for event in read_lines(files.events, Event))
-            return copy_before(files.record).exists() or any(kind != "submitted" for kind in told)
+            return copy_before(files.record).exists() or any(kind != EventKind.SUBMITTED for kind in told)
 
     # --- code --------------------------------------------------------------------------------------------------------
 

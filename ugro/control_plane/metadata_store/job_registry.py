@@ -13,7 +13,7 @@ from pathlib import Path
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.job import CodeVersion, Job, JobState, Summary
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable
@@ -70,11 +70,11 @@ class JobRegistry(JobFolders):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
         self._enter(job_id)
         # The event first: a tick beside us that sees the record must not take its event for one that a crash lost.
-        event = Event(at=time.time(), job=job_id, kind="submitted", message=" ".join(job.command))
+        event = Event(at=time.time(), job=job_id, kind=EventKind.SUBMITTED, message=" ".join(job.command))
         self._timeline.add(event)
         return self._write(job, event)
 
-    def save(self, job: Job, kind: str, message: str) -> Job:
+    def save(self, job: Job, kind: EventKind, message: str) -> Job:
         """Replace a job's record by what came of a step, and add the change to its events.
 
         What was asked of the job while the step was under way is kept.
@@ -83,7 +83,7 @@ class JobRegistry(JobFolders):
             before = self._job_if_any(job.id)
             return self._save(with_requests(job, before) if before else job, kind, message)
 
-    def _save(self, job: Job, kind: str, message: str) -> Job:
+    def _save(self, job: Job, kind: EventKind, message: str) -> Job:
         """The record first: it is the truth."""
         if job.id not in self._told:
             self._catch_up(job)
@@ -117,9 +117,9 @@ class JobRegistry(JobFolders):
                 write_atomic(before, files.spec.read_text(encoding="utf-8"))
             write_atomic(files.spec, spec.model_dump_json(indent=1))
             self._enter(job.id)
-            return self._save(job, "resumed", message)
+            return self._save(job, EventKind.RESUMED, message)
 
-    def respecify(self, job_id: str, spec: JobSpec, kind: str, message: str) -> Job:
+    def respecify(self, job_id: str, spec: JobSpec, kind: EventKind, message: str) -> Job:
         """Change what a job was asked for, and add that to its events. The spec first: a lost event is no lost wish."""
         files = self.files(job_id)
         with self._lock.held(), state_errors(files.folder):
@@ -153,7 +153,7 @@ class JobRegistry(JobFolders):
         gone = files.folder.with_name(f".tmp-{job.id}-{job.uid}")
         with self._lock.held(), state_errors(files.folder):
             self._keep_number(job.id)
-            self._timeline.note("", "removed", job.name, job.id)
+            self._timeline.note("", EventKind.REMOVED, job.name, job.id)
             with self._tables.change() as db:
                 self._index.forget(db, job.id)
             os.rename(files.folder, gone)
@@ -167,7 +167,7 @@ class JobRegistry(JobFolders):
             replace_record(files.record, job.model_dump_json(indent=1))
         return job
 
-    def update(self, job_id: str, change: Callable[[Job], Job], kind: str, message: str) -> Job:
+    def update(self, job_id: str, change: Callable[[Job], Job], kind: EventKind, message: str) -> Job:
         """Read a job, change it and save it."""
         with self._lock.held():
             return self._save(change(self.job(job_id)), kind, message)
@@ -182,7 +182,7 @@ class JobRegistry(JobFolders):
             self._let_go_of_failed_submissions(jobs)
             for job in jobs:
                 if (last := job.last_event) and self._told.get(job.id) != last and self._catch_up(job):
-                    self._save(job, "restored", f"its record is again that of {clock(last.at)}: {last.kind}")
+                    self._save(job, EventKind.RESTORED, f"its record is again that of {clock(last.at)}: {last.kind}")
                 elif job.state.ended:
                     self._settle(job)
 
@@ -244,7 +244,7 @@ class JobRegistry(JobFolders):
 
     def _began(self, job_id: str) -> bool:
         """Whether the cluster's timeline knows more of a job than that it was to be submitted."""
-        return any(event.job == job_id and event.kind != "submitted" for event in self._timeline.of_cluster())
+        return any(event.job == job_id and event.kind != EventKind.SUBMITTED for event in self._timeline.of_cluster())
 
     def summaries(self) -> list[Summary]:
         """Every job that ended, but for those that were resumed since."""

@@ -18,6 +18,7 @@ from enum import StrEnum
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, NodeError, RecordUnreadable, StateError, UgroError
 from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, Summary
 from ugro.common.models.node import Owed
 from ugro.control_plane.metadata_store import MetadataStore
@@ -340,7 +341,7 @@ async def remove_owed(store: MetadataStore, pool: Pool, owed: Sequence[Owed]) ->
     store.cleanup.forget_removals(done)
     for one in done:
         kept = " but for what cannot be removed" if told[one.job] == Removal.LEFT else ""
-        store.timeline.note(node.name, "cleared", f"what {one.job} left on {node.name} was removed{kept}")
+        store.timeline.note(node.name, EventKind.CLEARED, f"what {one.job} left on {node.name} was removed{kept}")
 
 
 async def _remove_parts(pool: Pool, job: Job, nodes: Sequence[NodeConfig]) -> dict[str, Removal | NodeError]:

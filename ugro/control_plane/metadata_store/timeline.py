@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from ugro.common.files import append_line
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.record import Record
 from ugro.common.paths import JOBS, JobFiles
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors, whole_lines
@@ -44,7 +44,7 @@ class Timeline:
             self._to_job(event)
         self.added.append(event)
 
-    def note(self, node: str, kind: str, message: str, job: str = "") -> None:
+    def note(self, node: str, kind: EventKind, message: str, job: str = "") -> None:
         """Add an event about a node, or of a job there that is no change of its record."""
         self.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message, noted=True))
 

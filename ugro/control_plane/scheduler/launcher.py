@@ -12,6 +12,7 @@ from typing import TypeVar
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, NodeRefused, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths, run_config, run_paths
 from ugro.common.text import some
@@ -86,7 +87,7 @@ class Launcher:
         await self._send_checkpoint(job)
         _, (job, interfaces) = await _both(self._send_code(job, storages), self.meet(job, MEET_AGAIN))
         job = job.model_copy(update={"launched_at": job.launched_at or time.time()})
-        self._store.jobs.save(job, "placed", self._meeting_words(job))
+        self._store.jobs.save(job, EventKind.PLACED, self._meeting_words(job))
         await self.start(job, spec, interfaces)
         return job
 

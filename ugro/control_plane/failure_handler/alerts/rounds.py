@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateLocked, UgroError
 from ugro.common.files import file_skew, write_atomic
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.control_plane.failure_handler.alerts import FILE, rules
 from ugro.control_plane.failure_handler.alerts.rules import Memory, Seen
@@ -34,7 +35,7 @@ async def send_due(store: MetadataStore, sender: Sender) -> None:
             settings = load_settings(store.home / FILE)
         except UgroError as error:
             if error.message != memory.complaint:
-                store.timeline.note("", "alert", f"no alerts are sent: {error.message}")
+                store.timeline.note("", EventKind.ALERT, f"no alerts are sent: {error.message}")
                 _keep(store.home, memory, memory.model_copy(update={"complaint": error.message}))
             return
         after = await _round(store, sender, settings, memory.model_copy(update={"complaint": ""}))
@@ -51,7 +52,7 @@ async def _round(store: MetadataStore, sender: Sender, settings: Settings, memor
     outcomes = await sender.send(settings.channels, notifications)
     for channel, outcome in outcomes.items():
         if news := _news_of(channel, outcome, decided.waiting[channel].failures):
-            store.timeline.note("", "alert", news)
+            store.timeline.note("", EventKind.ALERT, news)
         decided = rules.failed(decided, channel, time.time()) if outcome else rules.sent(decided, channel)
     return decided
 
@@ -88,7 +89,7 @@ def _recall(store: MetadataStore) -> Memory:
         except RecordUnreadable as error:
             memory = Memory(mark=Mark(at=_written_at(path)))
             hint = f"which alerts wait is not known any more; to restore it, correct it and put it back: mv {{}} {path}"
-            store.timeline.note("", "damaged", f"{error.message}; {hint.format(put_aside(path))}")
+            store.timeline.note("", EventKind.DAMAGED, f"{error.message}; {hint.format(put_aside(path))}")
             return memory
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.node import Gpu, NodeView
 from ugro.common.text import count, duration
@@ -88,12 +89,13 @@ def _tell(store: MetadataStore, job: Job, idle: Memory | None, verdict: Verdict)
     """Record what is new about a job that still runs."""
     if idle:
         gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
-        job = store.jobs.save(job, "idle", f"its {gpus} did nothing for {duration(idle.idle)}")
+        job = store.jobs.save(job, EventKind.IDLE, f"its {gpus} did nothing for {duration(idle.idle)}")
     if verdict.state == State.HUNG and job.alert is None:
         store.decisions.remember_undecided(job.id)
-        store.jobs.save(job.model_copy(update={"alert": HANGS + verdict.reason}), "hang", verdict.reason)
+        store.jobs.save(job.model_copy(update={"alert": HANGS + verdict.reason}), EventKind.HANG, verdict.reason)
     elif verdict.state != State.HUNG and job.alert is not None:
-        store.jobs.save(job.model_copy(update={"alert": None}), "running", "it goes on: there are signs of life again")
+        calm = job.model_copy(update={"alert": None})
+        store.jobs.save(calm, EventKind.RUNNING, "it goes on: there are signs of life again")
 
 
 async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: Stand) -> Verdict:

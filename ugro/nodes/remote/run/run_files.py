@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ugro.common.errors import NodeRefused
+from ugro.common.models.job import LimitMark
 from ugro.common.paths import RunPaths
 from ugro.common.text import size
 from ugro.nodes.remote.bundle import load
@@ -44,8 +45,7 @@ class Effort:
 class RankFiles:
     """What a rank's files say. `ended_at` is in the node's clock.
 
-    `limit` says what came of its time limit: "warned", "unheard" (it catches no SIGUSR2), or "ended" because of it.
-    `oom` says in words what shows that it was killed for lack of memory.
+    `limit` says what came of its time limit, `oom` in words what shows that it was killed for lack of memory.
     `effort` and `log_bytes` are told of living ranks only.
     """
 
@@ -55,7 +55,7 @@ class RankFiles:
     exit_code: int | None = None
     signal: str | None = None
     ended_at: float | None = None
-    limit: str | None = None
+    limit: LimitMark | None = None
     oom: str | None = None
     effort: Effort | None = None
     log_bytes: int | None = None
@@ -135,7 +135,7 @@ def parse_look(text: str, nonce: str) -> list[RunFiles]:
 def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
     fields: dict[str, list[str]] = {}
     ranks: list[RankFiles] = []
-    limits: dict[int, str] = {}
+    limits: dict[int, LimitMark] = {}
     kills: dict[int, str] = {}
     efforts: dict[int, Effort] = {}
     logs: dict[int, int] = {}
@@ -190,10 +190,10 @@ def _parse_rank(words: Sequence[str]) -> list[RankFiles]:
             return []
 
 
-def _parse_limit(words: Sequence[str]) -> dict[int, str]:
+def _parse_limit(words: Sequence[str]) -> dict[int, LimitMark]:
     match words:
-        case [rank, "warned" | "unheard" | "ended" as limit, *_] if _COUNT.fullmatch(rank):
-            return {int(rank): limit}
+        case [rank, limit, *_] if _COUNT.fullmatch(rank) and limit in [*LimitMark]:
+            return {int(rank): LimitMark(limit)}
         case _:
             return {}
 
