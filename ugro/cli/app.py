@@ -25,12 +25,14 @@ from ugro.control_plane.metadata_store.records import pass_over
 from ugro.service.backend import Answer, Local
 from ugro.service.context import Context
 from ugro.service.schemas.base import Request, Stream
+from ugro.service.schemas.code import CodeDocument
 
 if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
     from ugro.control_plane.failure_handler.alerts.courier import Courier
     from ugro.control_plane.scheduler.launcher import OnCode
     from ugro.nodes.pool import Pool
+    from ugro.service.code import WorkingCode
 
 T = TypeVar("T")
 
@@ -88,6 +90,10 @@ class App:
             UgroError: what the service function raises.
         """
         return self.backend.stream(request, self._notices.tell)
+
+    def bring(self, code: WorkingCode) -> CodeDocument:
+        """Bring files of this machine to where the service functions run."""
+        return self.backend.bring(code)
 
     def reread(self) -> None:
         """Let go of the inventory, so that the next use sees what it says now."""

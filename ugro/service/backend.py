@@ -6,11 +6,15 @@ import asyncio
 import importlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ugro.common.errors import StateError
 from ugro.service.context import Context, Tell
 from ugro.service.schemas.base import Request, Stream
+from ugro.service.schemas.code import CodeDocument
+
+if TYPE_CHECKING:
+    from ugro.service.code import WorkingCode
 
 Answer = TypeVar("Answer")
 
@@ -31,6 +35,9 @@ class Backend(Protocol):
         Raises:
             UgroError: what the function raises.
         """
+
+    def bring(self, code: WorkingCode) -> CodeDocument:
+        """Bring files of this machine to where the functions run, for the requests that name them by the document."""
 
     def close(self, rest: bool = True) -> None:
         """End the session. With `rest`, what was begun on nodes for it is finished first."""
@@ -69,6 +76,10 @@ class Local:
         finally:
             if close := getattr(items, "aclose", None):
                 self._runner.run(close())
+
+    def bring(self, code: WorkingCode) -> CodeDocument:
+        self.context.code[code.document.directory] = code  # the functions read the files where they are
+        return code.document
 
     def close(self, rest: bool = True) -> None:
         with self._runner:
