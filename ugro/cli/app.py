@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -83,7 +83,7 @@ class App:
         """
         return self.backend.call(request, self._notices.tell)
 
-    def stream(self, request: Stream[Answer]) -> Iterator[Answer]:
+    def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
         """Yield the answers to a request as they come.
 
         Raises:
@@ -204,14 +204,12 @@ class App:
 
     async def _tick_aloud(self, controller: Controller, job_id: str) -> None:
         """A tick about a job, which says so while it waits for the end of the job's ranks."""
-        from ugro.cli.live import Stops
-
-        stops, tick = Stops(drawn=False), asyncio.ensure_future(self.tick(controller, job_id))
+        self._context.tell, tick = self._notices.tell, asyncio.ensure_future(self.tick(controller, job_id))
         try:
             while not tick.done():
                 await asyncio.wait([tick], timeout=START_POLL)
                 with contextlib.suppress(UgroError):  # the tick tells what is wrong
-                    stops.tell(self.store.job(job_id))
+                    self._context.tell_stopping(self.store.job(job_id))
         finally:
             tick.cancel()
             await asyncio.gather(tick, return_exceptions=True)

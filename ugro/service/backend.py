@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -29,7 +29,7 @@ class Backend(Protocol):
             UgroError: what the function raises.
         """
 
-    def stream(self, request: Stream[Answer], tell: Tell | None = None) -> Iterator[Answer]:
+    def stream(self, request: Stream[Answer], tell: Tell | None = None) -> Generator[Answer, None, None]:
         """Yield the items of the answer as they come.
 
         Raises:
@@ -66,7 +66,7 @@ class Local:
         answer: Answer = self._runner.run(function_of(request)(self.context, request))
         return answer
 
-    def stream(self, request: Stream[Answer], tell: Tell | None = None) -> Iterator[Answer]:
+    def stream(self, request: Stream[Answer], tell: Tell | None = None) -> Generator[Answer, None, None]:
         self.context.tell = tell or _nobody
         items: AsyncIterator[Answer] = function_of(request)(self.context, request)
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ugro.cli.output import console
+from ugro.cli.render.starting import tell_going_on
 from ugro.common.text import duration, printable, some
 from ugro.service.schemas.base import Notice
 from ugro.service.schemas.notices import (
@@ -17,6 +18,7 @@ from ugro.service.schemas.notices import (
     GpusHeld,
     GpusStillHeld,
     JobStopping,
+    LeftAlone,
     LeftToNextPass,
     StillWorking,
 )
@@ -58,6 +60,8 @@ class Notices:
             case StillWorking():
                 jobs = ", ".join(f"{job} (stopping)" if job in notice.stopping else job for job in notice.jobs)
                 click.echo(f"{jobs}: still working on nodes; Ctrl-C leaves it to the next scheduling pass", err=True)
+            case LeftAlone():
+                tell_going_on(notice.job)
             case LeftToNextPass():
                 jobs = ", ".join(notice.jobs)
                 click.echo(f"{jobs}: still working on nodes; the next scheduling pass goes on with it", err=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -56,7 +55,7 @@ def going_on(job: JobDocument) -> Iterator[None]:
     """Say, when the person interrupts, that the job does not end with this command."""
     try:
         yield
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except KeyboardInterrupt:
         tell_going_on(job)
         raise
 

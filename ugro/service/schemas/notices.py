@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ugro.service.schemas.base import Moment, Notice
+from ugro.service.schemas.jobs import JobDocument
 
 
 class CodeSent(Notice):
@@ -46,3 +47,9 @@ class GpusStillHeld(Notice):
     """The wait for these GPUs is over and they are not free, so the job waits in the queue."""
 
     held: tuple[str, ...]
+
+
+class LeftAlone(Notice):
+    """The asker is gone before the answer, and this job does not end with that."""
+
+    job: JobDocument
