@@ -67,7 +67,7 @@ def kinds(sources: Mapping[str, str]) -> dict[str, set[str]]:
 
 def sources(root: Path) -> dict[str, str]:
     """Return the text of every module below a folder, by its path there; what runs on nodes records no events."""
-    paths = (path for path in sorted(root.rglob("*.py")) if "scripts" not in path.relative_to(root).parts)
+    paths = (path for path in sorted(root.rglob("*.py")) if "on_node" not in path.relative_to(root).parts)
     return {path.relative_to(root.parent).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 

@@ -50,7 +50,7 @@ NOTHING: dict[str, Any] = {
 
 def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
     """What is known besides the cause of a job that ended badly or does not go on (docs/scripting.md)."""
-    files = app.store.files(job.id)
+    files = app.store.jobs.files(job.id)
     rank = job.first_failure.rank if job.first_failure else None
     at = reached(files.logs(job.attempt), rank)
     last, not_asked, not_searched = _last(app, job)
@@ -77,7 +77,7 @@ def aftermath(app: App, job: Job, cause: str | None) -> dict[str, Any]:
 
 def of_earlier(app: App, job: Job, followed_by: Attempt) -> dict[str, Any]:
     """The same of an attempt that another one followed: nothing is resumed from its end any more."""
-    at = reached(app.store.files(job.id).logs(job.attempt), job.first_failure.rank if job.first_failure else None)
+    at = reached(app.store.jobs.files(job.id).logs(job.attempt), job.first_failure.rank if job.first_failure else None)
     said = {"step": at.step, "steps": at.total, "epoch": at.epoch} if at else {}
     went_on = followed_by.model_dump(mode="json", include={"attempt", "state", "step", "epoch"})
     return NOTHING | said | {"next_attempt": went_on | {"from": begins(followed_by)}}
@@ -94,7 +94,7 @@ def _last(app: App, job: Job) -> tuple[LastCheckpoint | None, list[str], list[st
         listing = _listed(app, job)
     except UgroError:  # no inventory, or no record of what was asked for: the master's own copies are left
         listing = None
-    kept = copies(app.store.files(job.id).checkpoints)
+    kept = copies(app.store.jobs.files(job.id).checkpoints)
     if listing is None:
         return last_checkpoint(job, (), kept), list(job.nodes), []
     passed = [f"{node}: {place}" for node, places in listing.passed.items() for place in places]
@@ -102,7 +102,7 @@ def _last(app: App, job: Job) -> tuple[LastCheckpoint | None, list[str], list[st
 
 
 def _listed(app: App, job: Job) -> Listing:
-    spec = app.store.spec(job.id)
+    spec = app.store.jobs.spec(job.id)
 
     async def look(controller: Controller, pool: Pool) -> Listing:
         views = (await controller.observe([], within=LOOK_WITHIN)).views

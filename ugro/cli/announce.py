@@ -82,7 +82,7 @@ def expected_start(app: App, job: Job) -> Forecast | None:
 def queue_as_seen(app: App) -> Queue:
     """The queue, from what the nodes said at the last tick."""
     now, unreadable = time.time(), list[RecordUnreadable]()
-    live = app.store.live(unreadable.append)
+    live = app.store.jobs.live(unreadable.append)
     return read_queue(app.store, app.cluster, live, last_look(app.store, app.cluster, now), now, unreadable)
 
 
@@ -101,7 +101,7 @@ async def gpus_come_free(app: App, controller: Controller, before: Job, nodes: S
     end, told = time.monotonic() + FREE_WITHIN, False
     while True:
         views = (await controller.observe([], nodes)).views
-        held = held_gpus(before, read_offers(app.store, app.cluster, app.store.live(pass_over), views))
+        held = held_gpus(before, read_offers(app.store, app.cluster, app.store.jobs.live(pass_over), views))
         if not held or time.monotonic() > end:
             break
         if not told:

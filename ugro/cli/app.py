@@ -123,14 +123,16 @@ class App:
         Raises:
             InventoryError: it is not there, or has a mistake.
         """
-        needed = [node for job in self.store.live(pass_over) if job.state.on_nodes for node in job.nodes]
+        needed = [node for job in self.store.jobs.live(pass_over) if job.state.on_nodes for node in job.nodes]
         missing = any(node not in self.inventory.nodes for node in needed)
-        return self.inventory.with_departed(self.store.remembered_configs(), needed) if missing else self.inventory
+        return (
+            self.inventory.with_departed(self.store.config.remembered_configs(), needed) if missing else self.inventory
+        )
 
     def asked(self, job: Job) -> JobSpec | None:
         """What was asked for when a job was submitted; None where that is lost, which is no reason not to show it."""
         try:
-            return self.store.spec(job.id)
+            return self.store.jobs.spec(job.id)
         except UgroError:
             return None
 
@@ -176,10 +178,10 @@ class App:
 
     def settled(self, job: Job) -> Job:
         """A job's record once it says what its nodes say, as everybody needs it who acts on what became of the job."""
-        if not (job.state.on_nodes or job.id in self.store.undecided()):
+        if not (job.state.on_nodes or job.id in self.store.decisions.undecided()):
             return job
         self.run(lambda controller, _: self._tick_aloud(controller, job.id))
-        return self.store.job(job.id)
+        return self.store.jobs.job(job.id)
 
     async def tick(self, controller: Controller, *jobs: str, patience: float = LOCK_PATIENCE) -> None:
         """Tick until what was begun on nodes for these jobs (or for all) is done. Alerts go out beside it.
@@ -197,7 +199,7 @@ class App:
         end = time.monotonic() + START_WITHIN
         while True:
             await self._tick_aloud(controller, job_id)
-            job = self.store.job(job_id)
+            job = self.store.jobs.job(job_id)
             if job.state != JobState.STARTING or time.monotonic() > end:
                 return job
             await asyncio.sleep(START_POLL)
@@ -209,7 +211,7 @@ class App:
             while not tick.done():
                 await asyncio.wait([tick], timeout=START_POLL)
                 with contextlib.suppress(UgroError):  # the tick tells what is wrong
-                    self._context.tell_stopping(self.store.job(job_id))
+                    self._context.tell_stopping(self.store.jobs.job(job_id))
         finally:
             tick.cancel()
             await asyncio.gather(tick, return_exceptions=True)
@@ -230,7 +232,7 @@ class App:
         """
         own = [job for job in controller.under_way if self._own is None or job in self._own]
         if own:
-            stopping = {job.id for job in self.store.live(pass_over) if job.stopping}
+            stopping = {job.id for job in self.store.jobs.live(pass_over) if job.stopping}
             jobs = ", ".join(f"{job} (stopping)" if job in stopping else job for job in own)
             click.echo(f"{jobs}: still working on nodes; Ctrl-C leaves it to the next scheduling pass", err=True)
         await controller.rest(own, REST_WITHIN)

@@ -24,9 +24,9 @@ from ugro.common.text import count, duration, printable, size
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, newest_since
 from ugro.control_plane.scheduler.accepted import accepts
-from ugro.nodes import save_request
 from ugro.nodes.pool import Pool
-from ugro.nodes.save_request import AskedRank
+from ugro.nodes.remote.checkpoints import save_request
+from ugro.nodes.remote.checkpoints.save_request import AskedRank
 from ugro.nodes.transport import Transport
 
 POLL_SECONDS = 1.0
@@ -70,7 +70,7 @@ def checkpoint(app: App, job: str, patience: float, directory: str | None, as_js
 
     Its ranks get SIGUSR2 if they catch it, and a file that UGRO_CHECKPOINT_REQUEST names. It goes on in any case.
     """
-    found = app.store.find(job)
+    found = app.store.jobs.find(job)
     _require_running(found)
     spec = asked_with(app, found, directory, None)
     with console(stderr=True).status(f"asking {title(found)} to save") as shown:
@@ -88,7 +88,7 @@ def checkpoint(app: App, job: str, patience: float, directory: str | None, as_js
     if made is None:
         raise not_saved(found, outcome)
     with app.store.lock():
-        app.store.note(made.places[0].node, "checkpoint", _in_words(made, outcome.seconds), found.id)
+        app.store.timeline.note(made.places[0].node, "checkpoint", _in_words(made, outcome.seconds), found.id)
 
 
 def _require_running(job: Job) -> None:

@@ -10,7 +10,6 @@ import click
 from ugro.cli.prompts import confirm
 from ugro.common.errors import Declined, InputError
 from ugro.common.text import printable, size
-from ugro.nodes import owner
 from ugro.nodes.code_sync import LARGE_BYTES, Selection
 
 
@@ -34,24 +33,6 @@ class Consent:
         click.echo(f"The working directory has {total}; the largest: {largest}.", err=True)
         refusal = f"the working directory has {total} to send to every node"
         _ask("Send all of it to every node?", refusal, "keep data out with .ugroignore, or say --yes")
-
-
-def to_clean(node: str, line: str, master: str, takeover: bool) -> None:
-    """What another master has on a node, results that it did not fetch yet among it, goes only when somebody agrees.
-
-    Raises:
-        InputError: nobody is there to ask. Declined: the answer is no.
-    """
-    if not line or owner.is_same_master(line, master) or takeover:
-        return
-    refusal = f"another master runs {node}: {_who(line)}"
-    hint = "its results there may not be collected yet; clean it from there, or, to remove them too: --takeover"
-    _ask(f"{refusal}. Remove what it has there too?", refusal, hint)
-
-
-def _who(line: str) -> str:
-    """The master of an owner line, for people."""
-    return printable(line.partition(" ")[2] or line)
 
 
 def _ask(question: str, refusal: str, hint: str) -> None:

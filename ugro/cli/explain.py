@@ -70,13 +70,13 @@ def explain_(app: App, what: tuple[str, ...], logs: bool, attempt: int | None, a
     if logs:
         _print(_of_logs(what), as_json)
         return
-    from ugro.cli.status import (  # here, since they reach nodes, and --log has no need of that
+    from ugro.cli.looking import (  # here, since they reach nodes, and --log has no need of that
         as_it_is,
         tell_proposals,
         tell_unsettled,
     )
 
-    record = app.store.find(what[0])
+    record = app.store.jobs.find(what[0])
     found = in_attempt(record, attempt)
     with contextlib.suppress(InventoryError):  # without an inventory what is here has to do
         if found.attempt != record.attempt:
@@ -135,7 +135,7 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 def _bring_logs(app: App, job: Job) -> None:
     """Bring the ends of an earlier attempt's logs, where that of the rank that failed never came here."""
     rank = job.first_failure.rank if job.first_failure else None
-    if any(app.store.files(job.id).logs(job.attempt).glob("*.log" if rank is None else f"rank-{rank}.log")):
+    if any(app.store.jobs.files(job.id).logs(job.attempt).glob("*.log" if rank is None else f"rank-{rank}.log")):
         return
 
     async def bring(controller: Controller, _: Pool) -> None:
@@ -191,7 +191,7 @@ def _finding(app: App, job: Job, which: str) -> Finding | None:
         return None
     if failure is None:
         return Finding("unknown", job.reason, evidence=(job.reason,) if job.reason else ())
-    found = _in_its_words(job, failure, app.store.files(job.id).logs(job.attempt), which)
+    found = _in_its_words(job, failure, app.store.jobs.files(job.id).logs(job.attempt), which)
     return dataclasses.replace(found, consequences=job.followed, rank=failure.rank)
 
 

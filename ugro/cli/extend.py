@@ -41,14 +41,14 @@ def extend_(app: App, job: str, more: float | None, total: float | None, as_json
     seconds = more if total is None else total
     if seconds is None or (more is not None and total is not None):
         raise click.UsageError("one TIME is expected: `ugro extend JOB 1h`, or `ugro extend JOB --to 6h`")
-    add, found = total is None, app.settled(app.store.find(job))
-    wanted = longer(found, require_limit(found, app.store.spec(found.id), seconds, add), seconds, add)
+    add, found = total is None, app.settled(app.store.jobs.find(job))
+    wanted = longer(found, require_limit(found, app.store.jobs.spec(found.id), seconds, add), seconds, add)
 
     async def on_nodes(controller: Controller) -> tuple[Job, Told, float, float]:
         require_hearing(found, await _look(app, controller, found), wanted)
         _, before, limit = extend(app.store, found.id, seconds, add)
         await app.tick(controller, found.id)
-        now = app.store.job(found.id)
+        now = app.store.jobs.job(found.id)
         said = await _look(app, controller, now)
         if said.late:
             await asyncio.sleep(LOOK_AGAIN)
@@ -82,4 +82,4 @@ async def _look(app: App, controller: Controller, job: Job) -> Told:
     if not job.state.on_nodes:
         return Told()
     seen = await controller.observe([job], job.nodes, LOOK_WITHIN)
-    return told(app.store.spec(job.id), seen.runs[job.id])
+    return told(app.store.jobs.spec(job.id), seen.runs[job.id])

@@ -26,6 +26,7 @@ from ugro.common.models.node import Drain, NodeView
 from ugro.common.text import clock, count, duration, printable, size
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.attempts import attempts
+from ugro.service.schemas.base import ErrorDocument
 
 PIPE_WIDTH = 10_000
 """Characters of a line that is read by a program: nothing is wrapped."""
@@ -264,7 +265,7 @@ def print_unreadable(errors: Sequence[RecordUnreadable]) -> None:
         print_hanging("", text, fg="red")
 
 
-def print_problems(problems: Sequence[UgroError], err: bool = False) -> None:
+def print_problems(problems: Sequence[UgroError | ErrorDocument], err: bool = False) -> None:
     """One line for each thing that is wrong and stopped nothing, with what to do about it."""
     for problem in problems:
         print_hanging("", f"{problem.message} ({problem.hint})", err, fg="red")

@@ -13,25 +13,26 @@ from ugro.common.errors import Declined, InputError
 from ugro.service.plan import Question
 
 
-def answers(questions: Iterable[Question], given: Mapping[str, bool] | None = None) -> dict[str, bool]:
+def answers(
+    questions: Iterable[Question], given: Mapping[str, bool] | None = None, ask: bool = True
+) -> dict[str, bool]:
     """Return the answer to each question; those `given` by options are not asked.
 
     Raises:
-        InputError: stdin is not a terminal, so nobody can be asked. Declined: the answer to one that the plan needs is
-            no.
+        InputError: stdin is not a terminal, or `ask` forbids it. Declined: the answer to one that the plan needs is no.
     """
     found = dict[str, bool]()
     for question in questions:
-        for fact in question.facts:
+        for fact in question.facts if ask else ():
             print_hanging("", fact, err=True)
         if given and question.id in given:
             found[question.id] = given[question.id]
             continue
-        if not sys.stdin.isatty():
+        if not (ask and sys.stdin.isatty()):
             raise InputError(question.refusal, question.hint)
         found[question.id] = confirm(question.text, question.default)
         if not (found[question.id] or question.optional):
-            raise Declined
+            raise Declined(question.untouched)
     return found
 
 

@@ -13,9 +13,9 @@ import click
 from ugro.cli.announce import CodeProgress, announce, gpus_come_free
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_job
+from ugro.cli.looking import look, tell_unsettled
 from ugro.cli.output import checkpoint_document, job_document, print_hanging, print_json, stamp, title
 from ugro.cli.prompts import confirm
-from ugro.cli.status import look, tell_unsettled
 from ugro.common.errors import InputError, StateLocked
 from ugro.common.models.job import Job
 from ugro.common.models.proposal import Proposal
@@ -34,8 +34,8 @@ ENDS_WITHIN, LOOK_EVERY = 60.0, 1.0
 @json_option
 def proposals(app: App, as_json: bool) -> None:
     """What UGRO would do about jobs that failed, and waits to be told to."""
-    found = [one for one in app.store.proposals().values() if not one.approved]
-    running = [job for job in app.store.live(pass_over) if job.state.on_nodes]
+    found = [one for one in app.store.decisions.proposals().values() if not one.approved]
+    running = [job for job in app.store.jobs.live(pass_over) if job.state.on_nodes]
     seen = look(app, running)[1] if running else []
     if as_json:
         print_json([_document(proposal) for proposal in found])
@@ -68,24 +68,26 @@ def deny(app: App, job: str, as_json: bool) -> None:
     """Leave JOB (id or name) as it is. `ugro resume` can still go on with it later."""
     proposal = _proposal(app, job)
     with app.store.lock():
-        if app.store.proposals().get(proposal.job) != proposal:
+        if app.store.decisions.proposals().get(proposal.job) != proposal:
             raise InputError(
                 f"the proposal about {proposal.job} was answered already", f"see: ugro status {proposal.job}"
             )
-        app.store.withdraw(proposal.job)
-        app.store.note("", "denied", in_words(proposal), proposal.job)
+        app.store.decisions.withdraw(proposal.job)
+        app.store.timeline.note("", "denied", in_words(proposal), proposal.job)
     if as_json:
         print_json({"job": proposal.job, "denied": True})
     else:
-        later = resume_command(app.store.job(proposal.job), proposal.changes, proposal.cause, not proposal.checkpoint)
+        later = resume_command(
+            app.store.jobs.job(proposal.job), proposal.changes, proposal.cause, not proposal.checkpoint
+        )
         click.echo(f"{proposal.job} stays as it is" + ("" if proposal.ends else f"; to go on with it later: {later}"))
 
 
 def offer(app: App, job: Job) -> Job | None:
     """Ask whoever followed a job that failed about what is proposed. Returns the job if it goes on."""
-    if job.id in app.store.undecided():  # somebody else's tick just saw the failure
+    if job.id in app.store.decisions.undecided():  # somebody else's tick just saw the failure
         app.run(lambda controller, _: app.tick(controller))
-    proposal = app.store.proposals().get(job.id)
+    proposal = app.store.decisions.proposals().get(job.id)
     if proposal is None:
         return None
     click.echo(f"{title(job)} failed: {printable(proposal.text)}", err=True)
@@ -116,7 +118,7 @@ def carry_out(app: App, proposal: Proposal) -> Job:
 
     async def act(controller: Controller, pool: Pool) -> None:
         handler = FailureHandler(app.store, app.cluster, pool)
-        before = app.store.job(proposal.job)
+        before = app.store.jobs.job(proposal.job)
         if proposal.ends:
             handler.end(proposal)
             await _queued_again(app, controller, before)
@@ -127,7 +129,7 @@ def carry_out(app: App, proposal: Proposal) -> Job:
 
     with CodeProgress() as progress:
         app.run(act, progress.update)
-    return app.store.job(proposal.job)
+    return app.store.jobs.job(proposal.job)
 
 
 async def _queued_again(app: App, controller: Controller, before: Job) -> None:
@@ -140,8 +142,10 @@ async def _queued_again(app: App, controller: Controller, before: Job) -> None:
     while True:
         with contextlib.suppress(StateLocked):  # its tick does the same
             await app.tick(controller, before.id, patience=LOOK_EVERY)
-        waits = before.id in app.store.proposals()  # looked at first: the next attempt is recorded before it goes
-        job = app.store.job(before.id)
+        waits = (
+            before.id in app.store.decisions.proposals()
+        )  # looked at first: the next attempt is recorded before it goes
+        job = app.store.jobs.job(before.id)
         if job.attempt != before.attempt:
             return
         if not waits:
@@ -153,10 +157,10 @@ async def _queued_again(app: App, controller: Controller, before: Job) -> None:
 
 
 def _proposal(app: App, reference: str) -> Proposal:
-    job = app.store.find(reference)
-    if job.id not in app.store.proposals():
+    job = app.store.jobs.find(reference)
+    if job.id not in app.store.decisions.proposals():
         job = app.settled(job)
-    proposal = app.store.proposals().get(job.id)
+    proposal = app.store.decisions.proposals().get(job.id)
     if proposal is None or proposal.approved:
         raise InputError(f"nothing is proposed about {title(job)}", "`ugro proposals` lists what is")
     return proposal

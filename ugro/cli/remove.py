@@ -19,8 +19,8 @@ from ugro.common.models.job import Job
 from ugro.common.text import count, printable, size, some
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import removal
-from ugro.nodes.footprint import Removal
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.footprint.footprint import Removal
 
 Said = dict[str, Removal | NodeError]
 
@@ -66,7 +66,7 @@ def _removable(app: App, names: Sequence[str]) -> tuple[list[Job], dict[str, Ugr
     refused: dict[str, UgroError] = {}
     for name in dict.fromkeys(names):
         try:
-            job = app.settled(app.store.find(name))
+            job = app.settled(app.store.jobs.find(name))
             removal.require_removable(app.store, job)
             found[job.id] = job
         except UgroError as error:

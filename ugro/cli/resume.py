@@ -19,9 +19,9 @@ from ugro.cli.announce import CodeProgress, announce, gpus_come_free, tell_what_
 from ugro.cli.app import App, Whole, command, json_option, span_option
 from ugro.cli.complete import complete_folder, complete_job, complete_nodes
 from ugro.cli.consent import Consent
-from ugro.cli.grid import Column, Grid, Names
 from ugro.cli.output import checkpoint_document, job_document, print_json, title, wide_option
 from ugro.cli.prompts import confirm
+from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.errors import Declined, InputError, JobSpecError
 from ugro.common.job_spec import JobSpec
 from ugro.common.mistakes import first_mistake
@@ -66,7 +66,7 @@ DIGEST_SHOWN = 12
 @json_option
 def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: bool, as_json: bool) -> None:
     """The checkpoints of JOB (id or name) on whichever node has them: step, size, whole or torn."""
-    found = app.store.find(job)
+    found = app.store.jobs.find(job)
     spec = asked_with(app, found, directory, None)
 
     async def act(controller: Controller, pool: Pool) -> tuple[Listing, dict[str, Checkpoint], Path | None]:
@@ -82,7 +82,7 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: boo
     with CodeProgress() as progress:
         listing, kept, brought = app.run(act, progress.update)
     if as_json:
-        folder = app.store.files(found.id).checkpoints
+        folder = app.store.jobs.files(found.id).checkpoints
         kept_at = {label: str(_held(folder / label, one)) for label, one in kept.items()}
         documents = [
             checkpoint_document(one, one.label in kept) | {"kept_at": None if one.problem else kept_at.get(one.label)}
@@ -141,7 +141,7 @@ def resume(
     The script is told by UGRO_RESUME_FROM in its environment, and by an argument where it has one for that. With
     --new-code it is the script as it is now, for instance mended; what the job wrote on the nodes stays there.
     """
-    found = app.settled(app.store.find(job))
+    found = app.settled(app.store.jobs.find(job))
     if not accepts("resume", found):
         raise InputError(f"{title(found)} has not ended: it is {found.state.value}", f"see: ugro status {found.id}")
     if not new_code:
@@ -218,16 +218,16 @@ def _reopen(
     store: MetadataStore, found: Job, planned: NextAttempt, checkpoint: Checkpoint | None, code: NewCode | None
 ) -> None:
     with store.lock():
-        if store.job(found.id).attempt != found.attempt:
+        if store.jobs.job(found.id).attempt != found.attempt:
             raise InputError(f"{found.id} was resumed meanwhile", f"see: ugro status {found.id}")
         again = adopt(store, planned.job, code) if code and code.differences else planned.job
-        store.reopen(again, planned.spec, _said(checkpoint, code, planned.changes))
-        store.withdraw(found.id)
+        store.jobs.reopen(again, planned.spec, _said(checkpoint, code, planned.changes))
+        store.decisions.withdraw(found.id)
 
 
 def asked_with(app: App, job: Job, directory: str | None, resume_with: str | None) -> JobSpec:
     """What the job was asked for, with what is said now of its checkpoints."""
-    spec = app.store.spec(job.id)
+    spec = app.store.jobs.spec(job.id)
     said = {"dir": directory, "resume": resume_with}
     rules = spec.checkpoints.model_dump() | {key: value for key, value in said.items() if value is not None}
     return _checked(lambda: JobSpec.model_validate(spec.model_dump() | {"checkpoints": rules}))

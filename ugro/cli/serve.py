@@ -12,14 +12,17 @@ from collections.abc import Sequence
 import click
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.cluster import changes_document, news_line, news_of
 from ugro.cli.output import print_json
+from ugro.cli.render.news import news_line
 from ugro.common.errors import InputError, StateError, StateLocked, UgroError
 from ugro.common.models.event import Event
 from ugro.common.text import clock
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.nodes.pool import Pool
+from ugro.service.news import news_of
+from ugro.service.schemas.jobs import EventDocument
+from ugro.service.schemas.maintenance import ChangesDocument
 
 BREATH = 0.2
 """Seconds between two ticks at least, however slow they are: commands that wait for the lock look for it as often."""
@@ -87,7 +90,7 @@ class _Resident:
         for trouble in self._app.store.troubles:
             self._complain(trouble)
         self._tell(news_of(self._app.store))
-        self._app.store.changes.clear()
+        self._app.store.timeline.added.clear()
         self._app.store.troubles.clear()
 
     def _complain(self, error: UgroError) -> None:
@@ -99,10 +102,11 @@ class _Resident:
         self._complaints.add(error.message)
 
     def _tell(self, news: Sequence[Event]) -> None:
-        for event in news:
+        changes = tuple(map(EventDocument.of, news))
+        for event in changes:
             self._say(news_line(event))
         if news and self._as_json:
-            print_json(changes_document(news))
+            print_json(ChangesDocument(changes=changes).as_json())
 
     def _say(self, text: str) -> None:
         if not self._as_json:

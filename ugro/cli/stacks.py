@@ -14,7 +14,7 @@ from ugro.common.models.job import Job
 from ugro.common.text import clock, printable
 from ugro.control_plane.failure_handler.stacks import Said, ask, kept, report_of_nccl
 from ugro.control_plane.scheduler.accepted import accepts
-from ugro.nodes.stacks import STATES, RankStack, Thread
+from ugro.nodes.remote.stacks.stacks import STATES, RankStack, Thread
 
 SHOWN_FRAMES = 12
 """Frames of a thread that are shown, the innermost; --json has all."""
@@ -30,7 +30,7 @@ def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
     Of one that was found to hang and then ended, it is where its ranks stood then. Python stacks need py-spy, on the
     node or here, and a kernel that lets it look. Nothing is paused or changed.
     """
-    found = app.store.find(job)
+    found = app.store.jobs.find(job)
     node = None if rank is None else _node_of(found, rank)
     if accepts("stacks", found):
         at, said = None, app.run(lambda _, pool: ask(app.cluster, pool, found, node, rank))
@@ -61,7 +61,7 @@ def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
 def _before_the_end(app: App, job: Job, rank: int | None) -> tuple[float, Said]:
     """Where the ranks of a job stood when it was last found to hang, that does not run any more."""
     attempts = range(job.attempt, 0, -1)
-    found = next((one for each in attempts if (one := kept(app.store.files(job.id).hang(each)))), None)
+    found = next((one for each in attempts if (one := kept(app.store.jobs.files(job.id).hang(each)))), None)
     if found is None:
         raise InputError(f"{state_in_words(job)}; only a running job stands somewhere", f"see: ugro status {job.id}")
     wanted = {

@@ -74,9 +74,11 @@ class Context:
         Raises:
             InventoryError: it does not exist, or has a mistake.
         """
-        needed = [node for job in self.store.live(pass_over) if job.state.on_nodes for node in job.nodes]
+        needed = [node for job in self.store.jobs.live(pass_over) if job.state.on_nodes for node in job.nodes]
         missing = any(node not in self.inventory.nodes for node in needed)
-        return self.inventory.with_departed(self.store.remembered_configs(), needed) if missing else self.inventory
+        return (
+            self.inventory.with_departed(self.store.config.remembered_configs(), needed) if missing else self.inventory
+        )
 
     @cached_property
     def courier(self) -> Courier:
@@ -88,7 +90,7 @@ class Context:
     def asked(self, job: Job) -> JobSpec | None:
         """Return the frozen spec of a job; None where that is lost, which is no reason not to show the job."""
         try:
-            return self.store.spec(job.id)
+            return self.store.jobs.spec(job.id)
         except UgroError:
             return None
 
@@ -139,11 +141,16 @@ class Context:
             self._reach = None
             await self._open.aclose()
 
+    async def rest(self) -> None:
+        """Finish what was begun on nodes for own jobs, without closing connections."""
+        if self._reach is not None:
+            await self._rest(self._reach.controller)
+
     async def _rest(self, controller: Controller) -> None:
         """Finish what was begun for own jobs. For others the next scheduling pass continues: their nodes may hang."""
         own = [job for job in controller.under_way if self._own is None or job in self._own]
         if own:
-            stopping = [job.id for job in self.store.live(pass_over) if job.stopping and job.id in own]
+            stopping = [job.id for job in self.store.jobs.live(pass_over) if job.stopping and job.id in own]
             self.tell(StillWorking(jobs=tuple(own), stopping=tuple(stopping)))
         await controller.rest(own, REST_WITHIN)
         if left := controller.under_way:
@@ -179,17 +186,17 @@ class Context:
         end = time.monotonic() + START_WITHIN
         while True:
             await self._tick_aloud(job_id)
-            job = self.store.job(job_id)
+            job = self.store.jobs.job(job_id)
             if job.state != JobState.STARTING or time.monotonic() > end:
                 return job
             await asyncio.sleep(START_POLL)
 
     async def settled(self, job: Job) -> Job:
         """Return a job's record once it says what its nodes say, for functions that act on what became of the job."""
-        if not (job.state.on_nodes or job.id in self.store.undecided()):
+        if not (job.state.on_nodes or job.id in self.store.decisions.undecided()):
             return job
         await self._tick_aloud(job.id)
-        return self.store.job(job.id)
+        return self.store.jobs.job(job.id)
 
     async def _tick_aloud(self, job_id: str) -> None:
         """Tick about a job, and report while the end of its ranks is waited for."""
@@ -198,7 +205,7 @@ class Context:
             while not tick.done():
                 await asyncio.wait([tick], timeout=START_POLL)
                 with contextlib.suppress(UgroError):  # the tick tells what is wrong
-                    self.tell_stopping(self.store.job(job_id))
+                    self.tell_stopping(self.store.jobs.job(job_id))
         finally:
             tick.cancel()
             await asyncio.gather(tick, return_exceptions=True)

@@ -36,11 +36,11 @@ async def cancel(context: Context, request: Cancel) -> JobDocument:
     """
     words = "cancel was asked for" + (", without the word of silent nodes" if request.abandon else "")
     wish = Wish.ABANDON if request.abandon else Wish.CANCEL
-    found = context.store.find(request.job)
+    found = context.store.jobs.find(request.job)
     with context.store.lock():
-        job = context.store.job(found.id)
+        job = context.store.jobs.job(found.id)
         if accepts("cancel", job):
-            job = context.store.update(job.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", words)
+            job = context.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": wish}), "cancel", words)
     return _document(context, job)
 
 
@@ -52,14 +52,14 @@ async def carry_out_cancels(context: Context, request: CarryOutCancels) -> Async
     """
     jobs, end = list(request.jobs), time.monotonic() + CANCEL_WITHIN
     for job_id in jobs:
-        yield progress(context, context.store.job(job_id))
+        yield progress(context, context.store.jobs.job(job_id))
     while jobs:
         tried = False
         with contextlib.suppress(StateLocked):  # its tick does the same
             await context.tick(*jobs, patience=TURN_WITHIN)
             tried = True
         for job_id in jobs:
-            yield progress(context, context.store.job(job_id))
+            yield progress(context, context.store.jobs.job(job_id))
         jobs = [job_id for job_id in jobs if not _is_done(context, job_id, tried)]
         if time.monotonic() > end:
             return
@@ -73,7 +73,7 @@ async def check_cancelled(context: Context, request: CheckCancelled) -> Cancelle
     Raises:
         InputError: there is no such job. NodeError: not all of it is ended, so the next tick tries again.
     """
-    job = context.store.find(request.job)
+    job = context.store.jobs.find(request.job)
     if not job.state.ended:
         raise NodeError(
             job.id,
@@ -90,25 +90,25 @@ async def wait(context: Context, request: Wait) -> AsyncIterator[JobProgress]:
     Raises:
         InputError: there is no such job.
     """
-    job = context.store.find(request.job)
+    job = context.store.jobs.find(request.job)
     yield progress(context, job)
     while not job.state.ended:
         await context.tick_if_free()
-        yield progress(context, context.store.job(job.id))
+        yield progress(context, context.store.jobs.job(job.id))
         await (await context.reach()).controller.join(job.id, WAIT_SECONDS)
-        job = context.store.job(job.id)
+        job = context.store.jobs.job(job.id)
         yield progress(context, job)
         if not job.state.ended:
             await asyncio.sleep(WAIT_SECONDS)
-    if job.id in context.store.undecided():  # so that whoever waited finds what is proposed
+    if job.id in context.store.decisions.undecided():  # so that whoever waited finds what is proposed
         await context.tick(job.id)
-    yield progress(context, context.store.job(job.id))
+    yield progress(context, context.store.jobs.job(job.id))
 
 
 def progress(context: Context, job: Job) -> JobProgress:
     """Return how a job stands that is waited for."""
     since = job.last_event.at if job.stopping and job.last_event else job.started_at or job.submitted_at
-    proposed = job.state.ended and job.id in context.store.proposals()
+    proposed = job.state.ended and job.id in context.store.decisions.proposals()
     return JobProgress(job=_document(context, job), since=since, grace=CANCEL_GRACE, proposed=proposed)
 
 
@@ -128,4 +128,4 @@ def _in_the_way(context: Context, job: Job) -> str:
 def _is_done(context: Context, job_id: str, tried: bool) -> bool:
     """Whether a job has ended, or it was tried to end it and no other process is at work on it that still could."""
     with context.store.alone_with(job_id) as nobody_else:
-        return (tried and nobody_else) or context.store.job(job_id).state.ended
+        return (tried and nobody_else) or context.store.jobs.job(job_id).state.ended

@@ -19,7 +19,7 @@ from ugro.control_plane.scheduler.allocator import candidates
 from ugro.control_plane.scheduler.queue import read_offers, read_queue
 from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.scheduler.submission import namesake, submit
-from ugro.nodes import owner
+from ugro.nodes.remote.owner import owner
 from ugro.service.code import brought, question_of_size
 from ugro.service.context import Context
 from ugro.service.documents import job_document
@@ -73,7 +73,7 @@ async def plan_launch(context: Context, request: PlanLaunch) -> LaunchPlan:
     controller = (await context.reach()).controller
     views = (await controller.observe([], candidates(made.spec, context.inventory))).views
     foreign = _foreign(context, views)
-    offers = read_offers(context.store, context.inventory, context.store.live(stop_where_held), views)
+    offers = read_offers(context.store, context.inventory, context.store.jobs.live(stop_where_held), views)
     check_request(made.spec, context.inventory, offers)
     expected = expect_memory(context.store, made.spec, offers)
     questions = (_question_of_owners(foreign), question_of_size(request.code), _question_of_memory(expected))
@@ -119,7 +119,7 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
     spec = _draft(context, request.spec).spec
     controller = (await context.reach()).controller
     job = _rehearsed(context, spec)
-    jobs = context.store.live(stop_where_held)
+    jobs = context.store.jobs.live(stop_where_held)
     seen = await controller.observe(jobs)
     live = [await controller.live(each, seen) for each in jobs]
     check_request(spec, context.inventory, read_offers(context.store, context.inventory, live, seen.views))
@@ -159,7 +159,7 @@ def _draft(context: Context, spec: JobSpec) -> Draft:
 def _by_id(context: Context, dependency: str) -> str:
     """Return a dependency with the id of its job, which stays the same when another job gets the name."""
     name, colon, when = dependency.partition(":")
-    return f"{context.store.find(name).id}{colon}{when}"
+    return f"{context.store.jobs.find(name).id}{colon}{when}"
 
 
 def _rests_on(context: Context, spec: JobSpec, directory: str, foreign: tuple[ForeignNode, ...]) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _rests_on(context: Context, spec: JobSpec, directory: str, foreign: tuple[Fo
 
 def _rehearsed(context: Context, spec: JobSpec) -> Job:
     return Job(
-        id=context.store.next_id(),
+        id=context.store.jobs.next_id(),
         uid="dry-run",
         name=spec.name or "dry-run",
         submitted_at=time.time(),
@@ -187,7 +187,7 @@ def _rehearsed(context: Context, spec: JobSpec) -> Job:
 
 
 def _foreign(context: Context, views: Mapping[str, NodeView | NodeError]) -> tuple[ForeignNode, ...]:
-    master = context.store.master()
+    master = context.store.config.master()
     return tuple(
         ForeignNode(node=name, owner=view.owner)
         for name, view in views.items()
@@ -215,7 +215,7 @@ async def _take_over(context: Context, plan: LaunchPlan) -> None:
     Raises:
         NodeError: a node cannot be claimed.
     """
-    pool, master = (await context.reach()).pool, context.store.master()
+    pool, master = (await context.reach()).pool, context.store.config.master()
     names = [one.node for one in plan.foreign]
     for claimed in (await pool.each(names, lambda transport: owner.claim(transport, master, True))).values():
         if isinstance(claimed, NodeError):

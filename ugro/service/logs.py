@@ -18,7 +18,7 @@ from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
 from ugro.control_plane.scheduler.scheduling import reasons
-from ugro.nodes.log_streamer import NO_RANK, Line, LogReader
+from ugro.nodes.remote.logs.log_streamer import NO_RANK, Line, LogReader
 from ugro.service.context import Context
 from ugro.service.documents import error_document, job_document
 from ugro.service.ending import progress
@@ -102,7 +102,7 @@ async def _followed(
             await context.tick_if_free()
             ticked = time.monotonic()
             waits, trouble = _why_it_waits(context, job.id), _trouble(context, job.id)
-        job = context.store.job(job.id)
+        job = context.store.jobs.job(job.id)
         logs = window.again() if window else controller.logs_of(job)
         until = math.inf if job.state.ended else ticked + TICK_SECONDS
         async for part in _rounds(context, logs, reader, job, until):
@@ -122,12 +122,12 @@ def _asked(context: Context, request: ReadLogs | Follow) -> tuple[Job, bool]:
     Raises:
         InputError: there is no such job, attempt or rank, or `ugro gc` removed the logs.
     """
-    record = context.store.find(request.job)
+    record = context.store.jobs.find(request.job)
     job = in_attempt(record, request.attempt)
     ranks = job.placement.world_size if job.placement else len(job.ranks)
     if request.rank is not None and ranks and request.rank >= ranks:
         raise InputError(f"{job.id} has no rank {request.rank}", f"its ranks are 0 to {ranks - 1}")
-    if (removed := pruned_at(context.store, job.id)) and not context.store.files(job.id).all_logs.exists():
+    if (removed := pruned_at(context.store, job.id)) and not context.store.jobs.files(job.id).all_logs.exists():
         raise InputError(f"the logs of {job.id} were removed by `ugro gc` on {removed}", f"see: ugro events {job.id}")
     return job, job.attempt != record.attempt
 
@@ -210,7 +210,7 @@ def _update(
 
 
 def _nodes(context: Context, job: Job, silent: Sequence[str]) -> tuple[NodeUse, ...]:
-    views = context.store.remembered_nodes() if job.nodes else {}
+    views = context.store.config.remembered_nodes() if job.nodes else {}
     return tuple(
         NodeUse(
             node=node,
@@ -226,7 +226,7 @@ def _nodes(context: Context, job: Job, silent: Sequence[str]) -> tuple[NodeUse, 
 
 def _why_it_waits(context: Context, job_id: str) -> str:
     """Return in short why a job waits, by the last tick; nothing for a job that does not wait."""
-    job = context.store.job(job_id)
+    job = context.store.jobs.job(job_id)
     if job.state == JobState.RUNNING:
         return "" if job.stopping else job.reason  # once its ranks have ended, that names what they left running
     waiting = job.state in (JobState.QUEUED, JobState.HELD) and not job.wish
@@ -235,7 +235,7 @@ def _why_it_waits(context: Context, job_id: str) -> str:
 
 def _trouble(context: Context, job_id: str) -> str:
     """Return what is wrong with a job that has not ended, and what is proposed about it; nothing while it is well."""
-    job, proposal = context.store.job(job_id), context.store.proposals().get(job_id)
+    job, proposal = context.store.jobs.job(job_id), context.store.decisions.proposals().get(job_id)
     told = (
         job.alert
         or (proposal and proposal.ends)

@@ -49,7 +49,7 @@ async def observed(context: Context, job: Job) -> Job:
     """
     if job.state == JobState.QUEUED:
         unreadable: list[RecordUnreadable] = []
-        seen, live = await observe(context, context.store.live(unreadable.append))
+        seen, live = await observe(context, context.store.jobs.live(unreadable.append))
         queue = read_queue(context.store, context.cluster, live, seen.views, seen.at, unreadable)
         return with_prospects(job, queue)
     return (await observe(context, [job], job.nodes))[1][0] if job.state.on_nodes else job

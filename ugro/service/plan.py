@@ -18,7 +18,7 @@ class Question(Document):
     """Something that a person decides before a plan is carried out.
 
     `facts` are lines shown before the question. `refusal` and `hint` are the error where nobody can be asked.
-    `optional`: a no leaves that part out; else it ends the plan.
+    `optional`: a no leaves that part out; else it ends the plan, and `untouched` says so.
     """
 
     id: str
@@ -28,6 +28,7 @@ class Question(Document):
     hint: str
     default: bool = False
     optional: bool = False
+    untouched: str = "nothing was changed"
 
 
 class Fingerprint(Document):
@@ -79,7 +80,7 @@ def consented(questions: tuple[Question, ...], answers: Mapping[str, bool]) -> d
         if question.id not in answers:
             raise InputError(question.refusal, question.hint)
         if not (answers[question.id] or question.optional):
-            raise Declined
+            raise Declined(question.untouched)
     return {question.id: answers[question.id] for question in questions}
 
 

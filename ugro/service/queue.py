@@ -47,7 +47,7 @@ async def release(context: Context, request: Release) -> Released:
     Raises:
         InputError: there is no such job, or it is not held.
     """
-    was = context.store.find(request.job)
+    was = context.store.jobs.find(request.job)
     if was.state == JobState.QUEUED and not was.wish:
         return Released(job=_document(context, was), was_held=False)
     changed: dict[str, object] = {"state": JobState.QUEUED, "reason": ""}
@@ -73,10 +73,10 @@ async def why(context: Context, request: Why) -> Explained:
     Raises:
         InputError: there is no such job.
     """
-    record = context.store.find(request.job)
+    record = context.store.jobs.find(request.job)
     if record.state in (JobState.QUEUED, JobState.HELD) and not record.wish:
         job, unreadable = record, list[RecordUnreadable]()
-        seen, live = await observe(context, context.store.live(unreadable.append))
+        seen, live = await observe(context, context.store.jobs.live(unreadable.append))
         queue = read_queue(context.store, context.cluster, live, seen.views, time.time(), unreadable)
         expected, reasons = forecast(queue, job.id), scheduling.why(queue, job.id)
         starts_at, never, text = expected.at, expected.never, expected.text
@@ -106,21 +106,21 @@ def _change_waiting(
     Raises:
         InputError: it has.
     """
-    found = context.store.find(reference)
+    found = context.store.jobs.find(reference)
     with context.store.lock():
-        job = context.store.job(found.id)
+        job = context.store.jobs.job(found.id)
         if not accepts(request, job):
             needed = "a held job can be released" if request == "release" else "a job that waits can be changed"
             raise InputError(f"{state_in_words(job)}; only {needed}", f"see: ugro status {job.id}")
         if all(getattr(job, field) == value for field, value in changed.items()):
             return job
-        return context.store.update(job.id, lambda job: job.model_copy(update=changed), kind, message)
+        return context.store.jobs.update(job.id, lambda job: job.model_copy(update=changed), kind, message)
 
 
 def _why_there(context: Context, job: Job) -> tuple[str, ...]:
     """What was written down when its latest attempt was placed, and what became of it."""
     told: dict[str, None] = {}
-    for event in context.store.events(job.id):
+    for event in context.store.timeline.of_job(job.id):
         if event.kind in QUEUED:
             told.clear()
         elif event.kind in ("starting", "placed"):

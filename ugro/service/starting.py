@@ -29,7 +29,7 @@ async def await_start(context: Context, request: AwaitStart) -> Started:
     Raises:
         InputError: there is no such job. StateLocked: another process's tick takes too long.
     """
-    found = context.store.find(request.job)
+    found = context.store.jobs.find(request.job)
     return started(context, await context.started(found.id))
 
 
@@ -49,7 +49,7 @@ def expected_start(context: Context, job: Job) -> Expected | None:
 def last_queue(context: Context) -> Queue:
     """Return the queue, by the observation of the last tick."""
     now, unreadable = time.time(), list[RecordUnreadable]()
-    live = context.store.live(unreadable.append)
+    live = context.store.jobs.live(unreadable.append)
     views = last_look(context.store, context.cluster, now)
     return read_queue(context.store, context.cluster, live, views, now, unreadable)
 
@@ -63,7 +63,7 @@ async def gpus_come_free(context: Context, before: Job, nodes: Sequence[str]) ->
     end, told = time.monotonic() + FREE_WITHIN, False
     while True:
         views = (await controller.observe([], nodes)).views
-        held = held_gpus(before, read_offers(context.store, context.cluster, context.store.live(pass_over), views))
+        held = held_gpus(before, read_offers(context.store, context.cluster, context.store.jobs.live(pass_over), views))
         if not held or time.monotonic() > end:
             break
         if not told:

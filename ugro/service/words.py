@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ugro.common.models.job import Job, JobState
 from ugro.common.text import printable
-from ugro.service.schemas.jobs import JobDocument
+from ugro.service.schemas.jobs import AttemptSummary, JobDocument
 
 _STATES = {
     JobState.UNKNOWN: "is on a node that does not answer",
@@ -40,3 +40,11 @@ def end_in_words(job: Job | JobDocument) -> str:
 def stopping_in_words(asked: bool, grace: float) -> str:
     """Return what happens to a job whose ranks are being ended, with `grace` seconds; `asked`: it was cancelled."""
     return f"{'cancel was asked for; ' if asked else ''}SIGTERM, after {grace:.0f} s SIGKILL"
+
+
+def begins(attempt: AttemptSummary) -> str:
+    """Return from where an attempt began: `the beginning`, `step 20 of attempt 1`."""
+    if attempt.step is None and attempt.epoch is None:
+        return "the beginning"
+    where = f"epoch {attempt.epoch}" if attempt.step is None else f"step {attempt.step}"
+    return where if attempt.source is None else f"{where} of attempt {attempt.source}"

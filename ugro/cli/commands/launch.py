@@ -9,9 +9,10 @@ import click
 
 from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
 from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
-from ugro.cli.output import console, print_json, ranks_table
+from ugro.cli.output import console, print_json
 from ugro.cli.prompts import answers
 from ugro.cli.render.code import tell_what_stays
+from ugro.cli.render.jobs import ranks_table
 from ugro.cli.render.starting import announce, going_on
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.job_spec import PRIORITIES, JobSpec
@@ -200,11 +201,11 @@ def _follow(app: App, job_id: str) -> int:
     out = console()
     ended = follow(app, Follow(job=job_id), out)
     out.print()
-    out.print(ranks_table(app.store.job(job_id)))
+    out.print(ranks_table(ended))
     if ended.state == JobState.SUCCEEDED:
         click.echo(f"{ended.id} succeeded")
         return 0
-    if again := offer(app, app.store.job(job_id)):
+    if again := offer(app, app.store.jobs.job(job_id)):
         return _follow(app, again.id)
     raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}")
 

@@ -94,7 +94,7 @@ def _tell_unreadable(end: LogsEnd) -> None:
 
 def _until_ended(app: App, request: Follow) -> int:
     ended = follow(app, request, console())
-    if offer(app, app.store.job(ended.id)):
+    if offer(app, app.store.jobs.job(ended.id)):
         click.echo(f"  ugro logs -f {ended.id}")
     return 0 if ended.state == JobState.SUCCEEDED else 1
 

@@ -114,15 +114,15 @@ class Controller:
             UgroError: what stopped a step since the last tick; the others were taken.
         """
         async with self._store.turn(patience):
-            self._store.settle()
+            self._store.jobs.settle()
             node_watch.drain_departed(self._store, self._inventory)
-            live = self._store.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
+            live = self._store.jobs.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
             seen = await self.observe(live, within=OBSERVE_WITHIN, keep=True)
             with self._store.optional():
                 node_watch.remember(self._store, self._inventory, seen, live)
             self._end_leftovers(seen)
             self._remove_owed(seen)
-            now = {job.id: job for job in self._store.live(pass_over)}
+            now = {job.id: job for job in self._store.jobs.live(pass_over)}
             for job in live:
                 same = job.id in now and now[job.id].last_event == job.last_event
                 if same and (job.state.on_nodes or job.wish):  # else what was seen is about an older record
@@ -147,7 +147,7 @@ class Controller:
             await self._tick_among_others(problems, patience)
             while tasks := self._waited_for(job_ids):
                 await asyncio.wait(tasks, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if job_ids and not self._waited_for(job_ids) and not {*job_ids} & {*self._store.undecided()}:
+                if job_ids and not self._waited_for(job_ids) and not {*job_ids} & {*self._store.decisions.undecided()}:
                     break
                 with contextlib.suppress(StateLocked):  # whose tick does the same
                     await self._tick_among_others(problems, 0)
@@ -197,10 +197,10 @@ class Controller:
     async def adopt(self, inventory: Inventory) -> None:
         """Use an edited inventory from now on. What runs keeps what it was started with."""
         self._inventory = self.launcher.inventory = inventory
-        owing = self._store.jobs({job_id for job_id, _ in self._store.leftovers()}, pass_over)
-        jobs = [*self._store.live(pass_over), *owing]
+        owing = self._store.jobs.all({job_id for job_id, _ in self._store.cleanup.leftovers()}, pass_over)
+        jobs = [*self._store.jobs.live(pass_over), *owing]
         kept = [config for job in jobs for config in job.node_configs.values()]
-        await self._pool.adopt(inventory, [*kept, *(one.config for one in self._store.removals())])
+        await self._pool.adopt(inventory, [*kept, *(one.config for one in self._store.cleanup.removals())])
 
     async def close(self) -> None:
         """Break off what is under way; the next tick of any process continues it."""
@@ -240,8 +240,8 @@ class Controller:
 
     def _end_leftovers(self, seen: Observation) -> None:
         """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
-        leftovers = self._store.leftovers()
-        jobs = {job.id: job for job in self._store.jobs({job_id for job_id, _ in leftovers}, pass_over)}
+        leftovers = self._store.cleanup.leftovers()
+        jobs = {job.id: job for job in self._store.jobs.all({job_id for job_id, _ in leftovers}, pass_over)}
         for (job_id, attempt), nodes in leftovers.items():
             if job_id not in jobs:
                 continue
@@ -256,14 +256,14 @@ class Controller:
         ending = await self.launcher.stop(job, LEFTOVER_GRACE, back)
         if ending.problems:
             return
-        self._store.remember_leftovers(job, [node for node in nodes if node not in back])
+        self._store.cleanup.remember_leftovers(job, [node for node in nodes if node not in back])
         for node in back:
-            self._store.note(node, "cleared", nothing_runs(job.id, [node], ending.proved), job.id)
+            self._store.timeline.note(node, "cleared", nothing_runs(job.id, [node], ending.proved), job.id)
 
     def _remove_owed(self, seen: Observation) -> None:
         """Remove what jobs that were removed left on nodes that did not answer then."""
         by_node: dict[str, list[Owed]] = {}
-        for one in self._store.removals():
+        for one in self._store.cleanup.removals():
             by_node.setdefault(one.config.model_dump_json(), []).append(one)
         for key, owed in by_node.items():
             node = owed[0].config
@@ -329,7 +329,7 @@ class Controller:
 
     async def _alone(self, job: Job, step: Step) -> None:
         with self._store.alone_with(job.id) as alone:
-            if alone and self._store.job(job.id).last_event == job.last_event:
+            if alone and self._store.jobs.job(job.id).last_event == job.last_event:
                 await step.act()
 
     def _watch(self, job: Job, seen: Observation) -> None:
@@ -361,7 +361,7 @@ class Controller:
         return await stacks.ask(self._inventory, self._pool, job, within=STAND_WITHIN)
 
     def _handle_failures(self, seen: Observation) -> None:
-        undecided, proposals = self._store.undecided(), self._store.proposals()
+        undecided, proposals = self._store.decisions.undecided(), self._store.decisions.proposals()
         if not (undecided or proposals):
             return
         # Here, since its import takes longer than a look at the nodes, and most ticks find nothing wrong.
@@ -369,7 +369,7 @@ class Controller:
 
         handler = FailureHandler(self._store, self._inventory, self._pool)
         about = {*undecided, *proposals}
-        records = tuple((job.id, job.last_event) for job in self._store.jobs(about, pass_over))
+        records = tuple((job.id, job.last_event) for job in self._store.jobs.all(about, pass_over))
         approved = tuple(name for name, proposal in proposals.items() if proposal.approved)
         self._begin(FAILURES, (records, tuple(undecided), approved), lambda: handler.handle(seen.views))
 
@@ -385,24 +385,24 @@ class Controller:
             await self._step(job, seen)
 
     def _place_what_fits(self, seen: Observation) -> list[Job]:
-        jobs = self._store.live(stop_where_held)
+        jobs = self._store.jobs.live(stop_where_held)
         broken = [(job, why) for job in jobs if job.state == JobState.QUEUED and (why := self._broken_spec(job))]
         for job, why in broken:  # one broken job must not keep the others waiting
             self._steps.end(job, JobState.FAILED, why)
-        jobs = self._store.live(stop_where_held) if broken else jobs
+        jobs = self._store.jobs.live(stop_where_held) if broken else jobs
         waiting = {job.id: job for job in jobs if job.state == JobState.QUEUED}
         if not waiting:
             return []
         placed = []
         for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, time.time())).starts:
-            placement, words = with_batch_shares(start.placement, self._store.speeds())
+            placement, words = with_batch_shares(start.placement, self._store.metrics.speeds())
             why = "; ".join(filter(None, [start.why, placement.why, words]))
             placed.append(self._place(waiting[start.id], placement, why))
         return placed
 
     def _broken_spec(self, job: Job) -> str | None:
         try:
-            self._store.spec(job.id)
+            self._store.jobs.spec(job.id)
         except UgroError as error:
             return error.message
         return None
@@ -412,4 +412,4 @@ class Controller:
         placement = placement.model_copy(update={"shares": tuple(shares)})
         placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
         placed = placed.model_copy(update={"ranks": tracker.expected_ranks(placed)})
-        return self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
+        return self._store.jobs.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ugro.common.models.job import FirstFailure, Placement, Rank, RankState
 from ugro.common.text import some
 from ugro.control_plane.scheduler.tracker import Runs
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote.run.run_files import RunFiles
 
 if TYPE_CHECKING:
     from ugro.control_plane.diagnosis import Finding

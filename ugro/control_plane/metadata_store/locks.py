@@ -18,7 +18,19 @@ from filelock import FileLock, Timeout
 from ugro.common.errors import StateLocked
 from ugro.common.files import FULL
 from ugro.common.text import printable
-from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.records import make_home, state_errors
+
+LOCK_PATIENCE = 60.0
+"""Seconds a command waits for another controller before it gives up with exit code 4."""
+
+RECORDS_LOCK = "lock"
+"""The lock of whoever changes records."""
+
+TURN_LOCK = "tick.lock"
+"""The lock of whoever observes the cluster and decides. Slow work on nodes is done without it."""
+
+RESIDENT_LOCK = "serve.lock"
+"""The lock that `ugro serve` holds as long as it stays."""
 
 TURN_POLL_SECONDS = 0.05
 
@@ -44,6 +56,30 @@ def held(path: Path, patience: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+class RecordsLock:
+    """The lock around reading records and writing what follows from them. Whoever has it may take it again."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def held(self, patience: float = LOCK_PATIENCE) -> Iterator[None]:
+        """Be the one who has it.
+
+        Raises:
+            StateLocked: as `held` does.
+        """
+        if self._depth == 0:
+            make_home(self._home)
+        with held(self._home / RECORDS_LOCK, patience) if self._depth == 0 else contextlib.nullcontext():
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 from ugro.common.files import append_line
@@ -42,6 +43,10 @@ class Timeline:
         if event.job:
             self._to_job(event)
         self.added.append(event)
+
+    def note(self, node: str, kind: str, message: str, job: str = "") -> None:
+        """Add an event about a node, or of a job there that is no change of its record."""
+        self.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message, noted=True))
 
     def catch_up(self, event: Event) -> bool:
         """Add the last event of a job's record to the timelines that a crash kept it from.

@@ -9,7 +9,7 @@ from ugro.common.models.job import Job, Rank
 from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Gpu, NodeView, Silence
 from ugro.control_plane.resource_manager.governor import foreign_processes, has_display_at_most, program
-from ugro.nodes.owner import is_same_master
+from ugro.nodes.remote.owner.owner import is_same_master
 
 WATCH_GAP = 60.0
 LONGEST_WATCH_GAP = 4000.0

@@ -10,7 +10,7 @@ from ugro.common.errors import NodeError
 from ugro.common.models.job import Job, NodeShare, Rank, RankState
 from ugro.common.models.node import NodeView
 from ugro.common.text import count
-from ugro.nodes.run_files import RankFiles, RunFiles
+from ugro.nodes.remote.run.run_files import RankFiles, RunFiles
 
 SETTLE_SECONDS = 15.0
 """How long torchrun may take to leave after the last rank ended well. A late agent can hang in its exit barrier."""

@@ -22,7 +22,7 @@ def _seconds(at: Any) -> Any:
     return datetime.fromisoformat(at).timestamp() if isinstance(at, str) else at
 
 
-Moment = Annotated[float | None, BeforeValidator(_seconds), PlainSerializer(iso, return_type=str | None)]
+Moment = Annotated[float, BeforeValidator(_seconds), PlainSerializer(iso, return_type=str | None)]
 """A point in time: seconds since the epoch here, ISO 8601 in UTC in JSON."""
 
 

@@ -22,7 +22,7 @@ class RankDocument(Document):
     state: RankState
     exit_code: int | None
     signal: str | None
-    ended_at: Moment
+    ended_at: Moment | None
     limit: str | None
     oom: str | None
 
@@ -57,8 +57,8 @@ class AttemptDocument(Document):
 
     attempt: int
     state: JobState
-    started_at: Moment
-    ended_at: Moment
+    started_at: Moment | None
+    ended_at: Moment | None
     placement: PlacementDocument | None
     code: CodeVersion
     reason: str
@@ -66,7 +66,7 @@ class AttemptDocument(Document):
     step: int | None
     epoch: int | None
     source: int | None
-    launched_at: Moment
+    launched_at: Moment | None
     first_failure: FirstFailure | None
     followed: int
 
@@ -81,9 +81,9 @@ class AttemptSummary(Document):
     epoch: int | None
     source: int | None
     first_failure: FirstFailure | None
-    launched_at: Moment
-    started_at: Moment
-    ended_at: Moment
+    launched_at: Moment | None
+    started_at: Moment | None
+    ended_at: Moment | None
     nodes: tuple[str, ...]
 
 
@@ -144,10 +144,10 @@ class JobDocument(Document):
     attempt: int
     priority: int
     submitted_at: Moment
-    launched_at: Moment
-    started_at: Moment
-    ended_at: Moment
-    unknown_since: Moment
+    launched_at: Moment | None
+    started_at: Moment | None
+    ended_at: Moment | None
+    unknown_since: Moment | None
     command: tuple[str, ...]
     code: CodeVersion
     placement: PlacementDocument | None
@@ -169,7 +169,7 @@ class JobDocument(Document):
     grace: float | None
     vram: int | None
     after: tuple[str, ...]
-    not_before: Moment
+    not_before: Moment | None
 
 
 def _fields(record: Record) -> dict[str, Any]:

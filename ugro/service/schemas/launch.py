@@ -94,7 +94,7 @@ class LaunchDocument(Document):
     note: str | None
     attended: bool
     reason: str | None
-    starts_at: Moment
+    starts_at: Moment | None
     never_starts: bool
     left_out: tuple[LeftOut, ...]
     not_sent: tuple[NotSent, ...]

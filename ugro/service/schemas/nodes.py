@@ -23,7 +23,7 @@ class NodeDocument(Document):
     address: str
     reachable: bool
     error: ErrorDocument | None
-    seen_at: Moment
+    seen_at: Moment | None
     age_seconds: float | None
     drained: DrainDocument | None
     departed: bool

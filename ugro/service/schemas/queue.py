@@ -46,7 +46,7 @@ class ReasonsDocument(Document):
     state: JobState
     reasons: tuple[str, ...]
     attended: bool
-    starts_at: Moment
+    starts_at: Moment | None
     never_starts: bool
 
 

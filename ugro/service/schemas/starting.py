@@ -14,7 +14,7 @@ class Expected(Document):
     `never`: not as things are.
     """
 
-    at: Moment
+    at: Moment | None
     never: bool
     text: str
 
