@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ugro.cli.app import App
-from ugro.cli.output import console, print_commands, print_hanging, stamp, title
+from ugro.cli.output import console, print_commands, print_hanging, title
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models.job import Job, JobState
 from ugro.common.text import count, duration, printable, rough, size, some
@@ -56,13 +54,6 @@ def _bulk_in_words(bulk: Bulk) -> str:
     return f"{'more than ' if bulk.more else ''}{count(bulk.files, 'file')}, {size(bulk.bytes / 2**20)}"
 
 
-def selection_document(selection: Selection) -> dict[str, Any]:
-    """The stable JSON form of what is not sent of a working directory."""
-    left_out = [{"path": path, **dataclasses.asdict(bulk)} for path, bulk in selection.left_out.items()]
-    refused = [{"path": path, "reason": reason} for path, reason in selection.refused.items()]
-    return {"left_out": left_out, "not_sent": refused, "lfs_pointers": list(selection.pointers)}
-
-
 def announce(app: App, job: Job, following: bool = False) -> None:
     """Say what became of a job that was just submitted, and the commands that are useful next."""
     if expected := expected_start(app, job):
@@ -95,36 +86,11 @@ def queue_as_seen(app: App) -> Queue:
     return read_queue(app.store, app.cluster, live, last_look(app.store, app.cluster, now), now, unreadable)
 
 
-def expectation_document(expected: Forecast) -> dict[str, Any]:
-    """What is expected, as the fields of a document."""
-    reason = expected.text or None
-    return {"reason": reason, "starts_at": stamp(expected.at), "never_starts": expected.never}
-
-
 def _expectation(expected: Forecast) -> str:
     if expected.at is None:
         return f": {printable(expected.text)}"
     seconds = expected.at - time.time()
     return f". Starting in ~{rough(seconds)}: {expected.text}" if seconds > SOON else f": {expected.text}"
-
-
-@contextlib.contextmanager
-def going_on(job: Job) -> Iterator[None]:
-    """When the person interrupts us, say that the job does not end with us."""
-    try:
-        yield
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        tell_going_on(job)
-        raise
-
-
-def tell_going_on(job: Job) -> None:
-    """Say to a person who interrupts us that the job does not end with us."""
-    goes_on = "goes on" if job.state.on_nodes else f"is {job.state.value}"
-    click.echo(err=True)
-    print_hanging(
-        "", f"{job.id} {goes_on}. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", True
-    )
 
 
 async def gpus_come_free(app: App, controller: Controller, before: Job, nodes: Sequence[str]) -> None:

@@ -28,14 +28,14 @@ from ugro.common.errors import (
 # name: (module, attribute, help); the order is the order of `ugro --help`
 COMMANDS = {
     "launch": (
-        "ugro.cli.launch",
+        "ugro.cli.commands.launch",
         "launch",
         "Run a training on the cluster: a script, a job.yaml, or the default script.",
     ),
     "status": ("ugro.cli.commands.status", "status", "The cluster and its jobs, or one job in detail."),
-    "logs": ("ugro.cli.jobs", "logs", "What the ranks of a job print."),
+    "logs": ("ugro.cli.commands.logs", "logs", "What the ranks of a job print."),
     "stacks": ("ugro.cli.stacks", "stacks_", "Where each rank of a running job stands."),
-    "cancel": ("ugro.cli.jobs", "cancel", "End a job on every node, and see that no processes of it remain."),
+    "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node, and see that no processes of it remain."),
     "hold": ("ugro.cli.commands.queue", "hold", "Keep a queued job from starting."),
     "release": ("ugro.cli.commands.queue", "release", "Let a held job take its turn again."),
     "reprioritize": ("ugro.cli.commands.queue", "reprioritize", "Give a waiting job another priority."),
@@ -51,7 +51,7 @@ COMMANDS = {
     "approve": ("ugro.cli.proposals", "approve", "Do what is proposed about a job: it goes on as a new attempt."),
     "deny": ("ugro.cli.proposals", "deny", "Leave a job that failed as it is."),
     "rm": ("ugro.cli.remove", "rm", "Remove ended jobs wholly: record, logs, code, folders on nodes."),
-    "wait": ("ugro.cli.jobs", "wait", "Wait until a job has ended."),
+    "wait": ("ugro.cli.commands.jobs", "wait", "Wait until a job has ended."),
     "nodes": ("ugro.cli.commands.nodes", "nodes", "The machines and their GPUs."),
     "history": ("ugro.cli.commands.history", "history", "What each GPU did over the last hours, whoever used it."),
     "drain": ("ugro.cli.commands.nodes", "drain", "Give a node no new jobs."),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ugro.common.errors import StateError
 from ugro.service.context import Context, Tell
 from ugro.service.schemas.base import Request, Stream
+from ugro.service.schemas.code import CodeDocument
+
+if TYPE_CHECKING:
+    from ugro.service.code import WorkingCode
 
 Answer = TypeVar("Answer")
 
@@ -25,12 +29,15 @@ class Backend(Protocol):
             UgroError: what the function raises.
         """
 
-    def stream(self, request: Stream[Answer], tell: Tell | None = None) -> Iterator[Answer]:
+    def stream(self, request: Stream[Answer], tell: Tell | None = None) -> Generator[Answer, None, None]:
         """Yield the items of the answer as they come.
 
         Raises:
             UgroError: what the function raises.
         """
+
+    def bring(self, code: WorkingCode) -> CodeDocument:
+        """Bring files of this machine to where the functions run, for the requests that name them by the document."""
 
     def close(self, rest: bool = True) -> None:
         """End the session. With `rest`, what was begun on nodes for it is finished first."""
@@ -59,7 +66,7 @@ class Local:
         answer: Answer = self._runner.run(function_of(request)(self.context, request))
         return answer
 
-    def stream(self, request: Stream[Answer], tell: Tell | None = None) -> Iterator[Answer]:
+    def stream(self, request: Stream[Answer], tell: Tell | None = None) -> Generator[Answer, None, None]:
         self.context.tell = tell or _nobody
         items: AsyncIterator[Answer] = function_of(request)(self.context, request)
         try:
@@ -69,6 +76,10 @@ class Local:
         finally:
             if close := getattr(items, "aclose", None):
                 self._runner.run(close())
+
+    def bring(self, code: WorkingCode) -> CodeDocument:
+        self.context.code[code.document.directory] = code  # the functions read the files where they are
+        return code.document
 
     def close(self, rest: bool = True) -> None:
         with self._runner:

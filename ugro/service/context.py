@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
     from ugro.control_plane.failure_handler.alerts.courier import Courier
     from ugro.nodes.pool import Pool
+    from ugro.service.code import WorkingCode
 
 Tell = Callable[[Notice], None]
 
@@ -48,6 +49,8 @@ class Context:
         self.store = MetadataStore(home or ugro_home())
         self.tell: Tell = lambda _: None
         """Takes what the running function reports."""
+        self.code: dict[str, WorkingCode] = {}
+        """By directory, the code that the client brought last."""
         self._reach: Reach | None = None
         self._own: set[str] | None = set()
         """The jobs that this process takes steps for; None: for all of them."""

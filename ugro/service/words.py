@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ugro.common.models.job import Job, JobState
+from ugro.common.text import printable
 from ugro.service.schemas.jobs import AttemptSummary, JobDocument
 
 _STATES = {
@@ -29,6 +30,11 @@ def state_in_words(job: Job | JobDocument) -> str:
     if cancelling and not job.state.ended:
         return f"{title(job)} is being cancelled"
     return f"{title(job)} {_STATES.get(job.state, f'is {phase(job)}')}"
+
+
+def end_in_words(job: Job | JobDocument) -> str:
+    """Return `job-001 failed: rank 1 on gpu2 failed first …`, of a job that has ended."""
+    return f"{job.id} {job.state.value}: {printable(job.reason) or 'as was asked for'}"
 
 
 def stopping_in_words(asked: bool, grace: float) -> str:

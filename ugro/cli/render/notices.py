@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ugro.cli.output import console
+from ugro.cli.render.starting import tell_going_on
+from ugro.common.text import duration, printable, some
 from ugro.service.schemas.base import Notice
-from ugro.service.schemas.notices import CodeSent, JobStopping, LeftToNextPass, StillWorking
+from ugro.service.schemas.notices import (
+    CodeSent,
+    GpusHeld,
+    GpusStillHeld,
+    JobStopping,
+    LeftAlone,
+    LeftToNextPass,
+    StillWorking,
+)
 from ugro.service.words import stopping_in_words
 
 if TYPE_CHECKING:
@@ -50,9 +60,16 @@ class Notices:
             case StillWorking():
                 jobs = ", ".join(f"{job} (stopping)" if job in notice.stopping else job for job in notice.jobs)
                 click.echo(f"{jobs}: still working on nodes; Ctrl-C leaves it to the next scheduling pass", err=True)
+            case LeftAlone():
+                tell_going_on(notice.job)
             case LeftToNextPass():
                 jobs = ", ".join(notice.jobs)
                 click.echo(f"{jobs}: still working on nodes; the next scheduling pass goes on with it", err=True)
+            case GpusHeld():
+                held = printable(some(notice.held, "; "))
+                click.echo(f"waiting up to {duration(notice.within)} for GPUs: {held}", err=True)
+            case GpusStillHeld():
+                click.echo("they are not free: the job waits for them in the queue", err=True)
 
     def _draw(self, sent: CodeSent) -> None:
         if not self._progress:
