@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from cluster import Ugro, document, until
 from places import DOCS
 
-from ugro.cli.checkpoint import HOW_TO_ANSWER, Outcome, not_saved, silence_in_words
 from ugro.cli.main import cli
+from ugro.cli.render.checkpoints import HOW_TO_ANSWER, not_saved, silence_in_words
 from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_INPUT, EXIT_JOB_FAILED, InputError, NodeRefused
 from ugro.common.models.checkpoint import Checkpoint, Place
@@ -27,10 +27,12 @@ from ugro.common.models.job import CodeVersion, Job, JobState, Wish
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import newest_since
-from ugro.nodes.remote.checkpoints.save_request import AskedRank, ask, withdraw
+from ugro.nodes.remote.checkpoints.save_request import ask, withdraw
 from ugro.nodes.transport import LocalTransport
 from ugro.nodes.transport import Outcome as Ran
 from ugro.sandbox.cluster import Sandbox
+from ugro.service.documents import job_document
+from ugro.service.schemas.checkpoints import AskedRankDocument, SaveAnswer, SaveDocument
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 HEARS = "import signal\nsignal.signal(signal.SIGUSR2, lambda *_: print('heard', flush=True))\n"
@@ -191,29 +193,33 @@ def test_a_further_one_may_be_old_where_a_node_was_silent_before() -> None:
     assert newest_since(100.0, [saved(7, 10.0)], [saved(8, 101.0)], saw_all=False)
 
 
-def outcome(*answers: Any, **fields: Any) -> Outcome:
-    ranks = [("a", AskedRank(rank=number, pid=1, answer=answer)) for number, answer in enumerate(answers)]
-    given = {"asked_at": 1.0, "seconds": 3.0, "ranks": ranks, "errors": [], "checkpoint": None, "taken": False}
-    return Outcome(**(given | fields))
-
-
 def job(state: JobState = JobState.RUNNING, **fields: Any) -> Job:
     code = CodeVersion(directory="/w", files=1, size_bytes=1)
     told = {"id": "job-001", "uid": "u", "name": "job-001", "submitted_at": 1.0, "command": ("t.py",), "code": code}
     return Job.model_validate(told | {"state": state} | fields)
 
 
+def outcome(*answers: Any, taken: bool = False) -> SaveAnswer:
+    ranks = tuple(
+        AskedRankDocument(rank=number, node="a", pid=1, answer=answer) for number, answer in enumerate(answers)
+    )
+    answer = SaveDocument(
+        id="job-001", asked_at=1.0, seconds=3.0, checkpoint=None, ranks=ranks, request_taken=taken, errors=()
+    )
+    return SaveAnswer(answer=answer, job=job_document(job(), None), ended=None)
+
+
 def test_of_a_script_that_hears_nothing_each_rank_is_told_and_what_it_would_have_to_do() -> None:
     lines = silence_in_words(outcome("not caught", "gone"))
     assert lines[0].startswith("rank 0 on a: SIGUSR2 is not caught") and lines[1] == "rank 1 on a: has ended"
     assert "was not taken" in lines[2] and lines[3] == HOW_TO_ANSWER
-    assert "does not answer: it goes on" in not_saved(job(), outcome("not caught")).message
+    assert "does not answer: it goes on" in not_saved(outcome("not caught")).message
 
 
 @pytest.mark.parametrize("seen", [outcome("not caught", "signalled"), outcome("not caught", taken=True)])
-def test_of_a_script_that_heard_it_the_save_may_still_come(seen: Outcome) -> None:
+def test_of_a_script_that_heard_it_the_save_may_still_come(seen: SaveAnswer) -> None:
     assert HOW_TO_ANSWER not in silence_in_words(seen)
-    assert "may still save: ugro checkpoints job-001" in not_saved(job(), seen).hint
+    assert "may still save: ugro checkpoints job-001" in not_saved(seen).hint
 
 
 def test_the_two_ways_are_those_of_the_page() -> None:

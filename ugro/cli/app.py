@@ -49,9 +49,6 @@ START_WITHIN, START_POLL = 15.0, 0.3
 REST_WITHIN = 3.0
 """Seconds that a command waits at its end for what its ticks began on nodes for other jobs than its own."""
 
-LOOK_WITHIN = 1.7
-"""Seconds that `status` and `nodes` wait for a node; what is not fresh by then is shown with its age."""
-
 
 class App:
     """The one thing a command needs to reach everything else."""
@@ -81,7 +78,8 @@ class App:
         Raises:
             UgroError: what the service function raises.
         """
-        return self.backend.call(request, self._notices.tell)
+        with self._notices:
+            return self.backend.call(request, self._notices.tell)
 
     def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
         """Yield the answers to a request as they come.
@@ -89,7 +87,8 @@ class App:
         Raises:
             UgroError: what the service function raises.
         """
-        return self.backend.stream(request, self._notices.tell)
+        with self._notices:
+            yield from self.backend.stream(request, self._notices.tell)
 
     def bring(self, code: WorkingCode) -> CodeDocument:
         """Bring files of this machine to where the service functions run."""

@@ -24,7 +24,8 @@ def answers(
     found = dict[str, bool]()
     for question in questions:
         for fact in question.facts if ask else ():
-            print_hanging("", fact, err=True)
+            words = fact.lstrip(" ")
+            print_hanging(" " * (len(fact) - len(words)), words, err=True)
         if given and question.id in given:
             found[question.id] = given[question.id]
             continue

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from ugro.common.errors import InputError
 from ugro.common.text import printable, size
+from ugro.control_plane.scheduler.submission import choose_new_code
 from ugro.nodes.code_sync import LARGE_BYTES, Selection
 from ugro.service.plan import Question, digest
 from ugro.service.schemas.code import CodeDocument, LargeFile, LeftOut, NotSent
 
 if TYPE_CHECKING:
     from ugro.service.context import Context
+    from ugro.service.schemas.resume import CodeSourceDocument
 
 SEND = "send"
 """The question whether much code is sent to every node."""
@@ -70,3 +72,12 @@ def question_of_size(code: CodeDocument) -> Question | None:
         refusal=f"the working directory has {total} to send to every node",
         hint="keep data out with .ugroignore, or say --yes",
     )
+
+
+def read_new_code(source: CodeSourceDocument) -> WorkingCode:
+    """Choose the files that a job's next attempt gets, of the directory on this machine that its code came from.
+
+    Raises:
+        InputError: the directory or the script is not there, or the script is among what is ignored.
+    """
+    return WorkingCode(Path(source.directory), choose_new_code(source.directory, source.spec))

@@ -18,7 +18,8 @@ from ugro.common.models.checkpoint import Checkpoint, Place
 from ugro.common.models.job import Attempt, FirstFailure, Job, JobState, NodeShare, Placement, Rank
 from ugro.control_plane.failure_handler.recovery.next_attempt import next_attempt
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.scheduler.attempts import attempts, begins, in_attempt, missing_logs, next_after
+from ugro.control_plane.scheduler.attempts import attempts, in_attempt, missing_logs, next_after
+from ugro.service.words import begins
 
 FAILURE = FirstFailure(rank=1, node="here", exit_code=1, cause="python_exception", message="ValueError: no batch")
 CHECKPOINT = Checkpoint(

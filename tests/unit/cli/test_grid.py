@@ -21,16 +21,17 @@ from rich.cells import cell_len
 
 from ugro.cli.main import report
 from ugro.cli.output import hanging, print_commands
+from ugro.cli.render.checkpoints import checkpoints_grid
 from ugro.cli.render.grid import Column, Grid, Names, fit
 from ugro.cli.render.history import BLOCKS, history_grid
 from ugro.cli.render.listings import jobs_grid, nodes_grid
-from ugro.cli.resume import checkpoints_grid
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
 from ugro.common.models.checkpoint import Checkpoint, Place
 from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank, RankState
 from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.service.documents import job_document, node_documents
+from ugro.service.schemas.checkpoints import ListedCheckpoint
 from ugro.service.schemas.queries import GpuHistoryDocument, GpuSampleDocument, ListedJob
 
 WIDTHS = (60, 80, 100, 120)
@@ -163,7 +164,7 @@ def test_a_checkpoint_is_one_line(width: int) -> None:
         kind="file", name="out/of/the/way/" * 4 + "checkpoint-200.pt", step=200, bytes=2**31, saved_at=time.time(),
         places=places, problem="the file is shorter than its index says, which a full disk may have done",
     )  # fmt: skip
-    head, line = shown(checkpoints_grid([one], {}), width)
+    head, line = shown(checkpoints_grid([ListedCheckpoint.of(one, on_master=False, kept_at=None)]), width)
     assert max(cell_len(head), cell_len(line)) <= width and line.startswith("200 ") and " the file is" in line
 
 

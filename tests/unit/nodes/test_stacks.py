@@ -20,9 +20,10 @@ from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_INPUT, InputError, NodeRefused
 from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank
+from ugro.common.models.stacks import RankStack, Thread
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.nodes.remote.stacks.stacks import RankStack, Thread, own_py_spy, stacks, waits_in
+from ugro.nodes.remote.stacks.stacks import own_py_spy, stacks, waits_in
 from ugro.nodes.transport import LocalTransport, Outcome
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)

@@ -196,7 +196,7 @@ def _tell_of_env(draft: Draft) -> None:
 def _follow(app: App, job_id: str) -> int:
     # Here, so that a launch without it starts sooner.
     from ugro.cli.commands.logs import follow
-    from ugro.cli.proposals import offer
+    from ugro.cli.offer import offer
 
     out = console()
     ended = follow(app, Follow(job=job_id), out)
@@ -205,7 +205,7 @@ def _follow(app: App, job_id: str) -> int:
     if ended.state == JobState.SUCCEEDED:
         click.echo(f"{ended.id} succeeded")
         return 0
-    if again := offer(app, app.store.jobs.job(job_id)):
+    if again := offer(app, job_id):
         return _follow(app, again.id)
     raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}")
 

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from ugro.cli.app import App, Whole, attempt_option, command, json_option
 from ugro.cli.complete import complete_job
+from ugro.cli.offer import offer
 from ugro.cli.output import console, print_hanging, print_json_list
-from ugro.cli.proposals import offer
 from ugro.cli.render.attention import unattended
 from ugro.cli.render.live import Following
 from ugro.cli.render.logs import print_lines
@@ -94,7 +94,7 @@ def _tell_unreadable(end: LogsEnd) -> None:
 
 def _until_ended(app: App, request: Follow) -> int:
     ended = follow(app, request, console())
-    if offer(app, app.store.jobs.job(ended.id)):
+    if offer(app, ended.id):
         click.echo(f"  ugro logs -f {ended.id}")
     return 0 if ended.state == JobState.SUCCEEDED else 1
 

@@ -33,7 +33,7 @@ class Document(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         """Return the stable JSON form."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
 
 class Request(BaseModel, Generic[Answer]):

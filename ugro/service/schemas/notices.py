@@ -53,3 +53,17 @@ class LeftAlone(Notice):
     """The asker is gone before the answer, and this job does not end with that."""
 
     job: JobDocument
+
+
+class TellingNodes(Notice):
+    """The nodes of a job are being told its new time limit."""
+
+    job: str
+
+
+class AskedToSave(Notice):
+    """A job is being asked to save a checkpoint; `signalled` ranks were told so far, `seconds` ago."""
+
+    title: str
+    seconds: float | None
+    signalled: int

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from ugro.common.errors import NodeRefused
 from ugro.common.models.record import Record
+from ugro.common.models.stacks import STATES, RankStack, Thread
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.nodes.remote.bundle import load
@@ -36,38 +37,6 @@ head -c "$size" > "$file" && chmod 700 "$file" || exit 73
 """
 """SIZE FILE PYTHON [ARG…]: the first SIZE bytes of stdin are a program,
 the rest is Python, run in a subshell so that the trap stays."""
-
-
-class Frame(Record):
-    """One frame of a Python stack, the innermost first."""
-
-    function: str
-    file: str
-    line: int | None
-
-
-class Thread(Record):
-    """One thread. `waits_in` says in words what it does; `kernel` is its kernel stack, where root may read it."""
-
-    tid: int
-    name: str
-    state: str | None = None
-    waits_in: str = ""
-    syscall: int | None = None
-    wchan: str | None = None
-    kernel: tuple[str, ...] = ()
-    frames: tuple[Frame, ...] = ()
-
-
-class RankStack(Record):
-    """Where a rank stands. `state` is None when its process has ended; `problem` is why there are no Python stacks."""
-
-    rank: int
-    pid: int | None = None
-    state: str | None = None
-    cpu_seconds: float | None = None
-    problem: str | None = None
-    threads: tuple[Thread, ...] = ()
 
 
 class NodeStacks(Record):
@@ -143,17 +112,6 @@ def _why_no_python(rank: RankStack, answer: _Answer) -> str | None:
     scope = f" (kernel.yama.ptrace_scope is {answer.ptrace_scope})" if answer.ptrace_scope not in ("", "0") else ""
     return f"py-spy: {rank.problem or 'it shows no Python thread'}{scope}"
 
-
-STATES = {
-    "R": "runs",
-    "S": "waits",
-    "D": "waits in the kernel and cannot be interrupted: a disk, a network file system or a driver",
-    "T": "is stopped by a signal",
-    "t": "is stopped by a debugger",
-    "Z": "has ended",
-    "I": "is idle",
-}
-"""The kernel's letters in words."""
 
 _CALLS = {
     "x86_64": {202: "lock", 0: "read", 1: "write", 7: "poll", 271: "poll", 23: "poll", 270: "poll", 232: "poll",

@@ -425,7 +425,7 @@ async def broken(bed: Bed, **fields: object) -> Job:
 
 def reopened_with_new_code(bed: Bed, job: Job, checkpoint: Checkpoint | None) -> Job:
     spec = bed.store.jobs.spec(job.id)
-    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+    with new_code(bed.store, job, spec, choose_new_code(job.code.directory, spec)) as code:
         assert code.script == (bed.project / "t.py").read_text()
         planned = next_attempt(job, spec, code.script, checkpoint, {})
         return bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "new code")
@@ -478,14 +478,14 @@ async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_
     job = await broken(bed, nodes=("a",))
     (bed.project / "new.py").write_text("raise RuntimeError('not mended yet')")
     spec = bed.store.jobs.spec(job.id)
-    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+    with new_code(bed.store, job, spec, choose_new_code(job.code.directory, spec)) as code:
         planned = next_attempt(job, spec, code.script, None, {}, "b")
         bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
     job = await bed.until(job, JobState.FAILED)
     assert job.nodes == ("b",) and "old.py" in on_node(bed, "a") and set(on_node(bed, "b")) == {"t.py", "new.py"}
     (bed.project / "new.py").write_text("WORD = 'at last'")
     spec = bed.store.jobs.spec(job.id)
-    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+    with new_code(bed.store, job, spec, choose_new_code(job.code.directory, spec)) as code:
         planned = next_attempt(job, spec, code.script, await found(bed, job, 70), {}, "a,b")
         bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
     job = await bed.until(job, JobState.SUCCEEDED)
@@ -513,7 +513,7 @@ async def test_a_conflict_is_refused_before_anything_changes_and_at_the_launch_t
     job = await broken(bed)
     plant(bed.project, {"out/checkpoint-70.pt": "of the person"})
     spec, there = bed.store.jobs.spec(job.id), on_node(bed, "a")
-    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+    with new_code(bed.store, job, spec, choose_new_code(job.code.directory, spec)) as code:
         with pytest.raises(InputError, match=r"^a: the job wrote files .*: out/checkpoint-70\.pt$"):
             await require_room(bed.store, bed.pool, bed.inventory.nodes, job, code)
         bed.nodes["a"].silent = True
@@ -530,7 +530,7 @@ async def test_without_the_script_or_its_directory_there_is_no_new_code(bed: Bed
     job = await broken(bed)
     shutil.rmtree(bed.project) if gone == "." else (bed.project / gone).unlink()
     with pytest.raises(InputError, match=r"is not there|there is no script 't\.py'") as refusal:
-        choose_new_code(job, bed.store.jobs.spec(job.id))
+        choose_new_code(job.code.directory, bed.store.jobs.spec(job.id))
     assert "leave out --new-code" in refusal.value.hint
 
 
@@ -538,7 +538,7 @@ async def test_an_ignored_script_is_no_new_code(bed: Bed) -> None:
     job = await broken(bed)
     (bed.project / ".ugroignore").write_text("t.py\n")
     with pytest.raises(InputError, match=r"t\.py is ignored"):
-        choose_new_code(job, bed.store.jobs.spec(job.id))
+        choose_new_code(job.code.directory, bed.store.jobs.spec(job.id))
 
 
 async def test_new_code_is_of_the_jobs_directory_wherever_somebody_stands(
@@ -549,7 +549,7 @@ async def test_new_code_is_of_the_jobs_directory_wherever_somebody_stands(
     spec = JobSpec(script="t.py")
     job = submit(bed.store, spec, choose_code(spec))
     monkeypatch.chdir(tmp_path)
-    assert list(choose_new_code(job, bed.store.jobs.spec(job.id)).files) == ["t.py"]
+    assert list(choose_new_code(job.code.directory, bed.store.jobs.spec(job.id)).files) == ["t.py"]
 
 
 class Killed(BaseException):
