@@ -223,7 +223,7 @@ def test_of_a_script_that_heard_it_the_save_may_still_come(seen: SaveAnswer) -> 
 
 
 def test_the_two_ways_are_those_of_the_page() -> None:
-    page = (DOCS / "recovery.md").read_text().partition("## Asking for a checkpoint")[2]
+    page = (DOCS / "recovery.md").read_text().partition("## Ask for a checkpoint")[2]
     told = "\n".join(line.strip() for line in HOW_TO_ANSWER.splitlines() if line.startswith("  "))
     block = page.partition("```python\n")[2].partition("```")[0]
     assert told.count("save()") == 2 and ast.unparse(ast.parse(told)) == ast.unparse(ast.parse(block))
