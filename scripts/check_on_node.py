@@ -60,10 +60,11 @@ def _imports(text: str, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Imports of what a node may not have."""
     shared = {f"ugro.nodes.remote.{name}" for name in SHARED.findall(text)}
     for node in ast.walk(tree):
-        names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        elif not isinstance(node, ast.ImportFrom):
+            continue
+        else:
             names = [node.module or "."]
             if node.module in shared and any(alias.asname for alias in node.names):
                 yield node.lineno, "what is sent in front has no other name: import it without `as`"
@@ -85,14 +86,14 @@ def _types(tree: ast.Module) -> Iterator[tuple[int, str]]:
     }
     for node in _evaluated(tree):
         match node:
-            case ast.Subscript(value=value):
+            case ast.Subscript(value=value, lineno=line):
                 wrong = _takes_no_parameters(value, classes)
-            case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            case ast.BinOp(left=left, op=ast.BitOr(), right=right, lineno=line):
                 wrong = _is_type(left) or _is_type(right)
             case _:
                 continue
         if wrong:
-            yield node.lineno, f"Python 3.8 cannot evaluate `{ast.unparse(node)}`"
+            yield line, f"Python 3.8 cannot evaluate `{ast.unparse(node)}`"
 
 
 def _evaluated(node: ast.AST) -> Iterator[ast.AST]:

@@ -28,7 +28,7 @@ PR_SET_CHILD_SUBREAPER = 36
 """From linux/prctl.h; Linux 3.4 and later."""
 
 
-def note(path: str, text: str) -> None:
+def try_to_leave(path: str, text: str) -> None:
     """Leave a file where that can be: a full disk is no reason to leave the processes alone."""
     with contextlib.suppress(OSError):
         leave(path, text)
@@ -78,7 +78,7 @@ def main() -> None:
         with contextlib.suppress(OSError):
             reserve(run_dir + file)
     agent = start(command)
-    note(run_dir + "/reaper.pid", f"{identity(os.getpid())} {identity(agent)}")
+    try_to_leave(run_dir + "/reaper.pid", f"{identity(os.getpid())} {identity(agent)}")
     code, noted = 0, ""
     while True:
         try:
@@ -87,15 +87,15 @@ def main() -> None:
             break
         if pid == agent:
             code = shell_code(status)
-            note(run_dir + "/exit", f"{code} {time.time():.0f}")
+            try_to_leave(run_dir + "/exit", f"{code} {time.time():.0f}")
         elif not pid:
             found = orphans(agent)
             if found != noted:
-                note(run_dir + "/adopted", found)
+                try_to_leave(run_dir + "/adopted", found)
                 noted = found
             signal.sigtimedwait([signal.SIGCHLD], LOOK_SECONDS)
     if adopts:
-        note(run_dir + "/gone", f"{time.time():.0f}")
+        try_to_leave(run_dir + "/gone", f"{time.time():.0f}")
     sys.exit(code)
 
 
