@@ -28,6 +28,18 @@ from ugro.nodes.transport import Outcome, Output, Transport
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 DIGITS = "9" * 5000
 
+KINDS = (
+    "checkpoints",
+    "checkup",
+    "prepare",
+    "reach",
+    "receive_code",
+    "replace_code",
+    "save_request",
+    "speed",
+    "stacks",
+)
+
 GARBAGE: list[bytes] = [
     b"",
     b"\n\n\n",
@@ -60,10 +72,22 @@ GARBAGE: list[bytes] = [
     json.dumps({"present": True}).encode(),
     json.dumps({"holds": 5, "conflicts": 7}).encode(),
     json.dumps({"unfinished": True}).encode(),
-    b'{"end": 1}',
-    b'{"end"',
-    b'null\n{"end": 0}',
+    json.dumps({"found": [{"path": 5}], "passed": []}).encode(),
+    json.dumps({"found": 5, "passed": [None]}).encode(),
+    json.dumps({"taken": "x", "at": "y", "ranks": [{"rank": "x"}]}).encode(),
+    json.dumps({"machine": "x", "py_spy": False, "ptrace_scope": "", "ranks": [{"rank": 0, "more": 1}]}).encode(),
+    json.dumps([{"index": 0, "uuid": None, "name": "x", "steps_per_second": -1}]).encode(),
 ]
+
+
+def enveloped(field: str, text: bytes) -> bytes:
+    """Garbage inside of an envelope of every kind."""
+    return b"\n".join(b'{"ugro": 1, "kind": "%s", "%s": %s}' % (kind.encode(), field.encode(), text) for kind in KINDS)
+
+
+GARBAGE += [enveloped("payload", text) for text in GARBAGE]
+GARBAGE += [enveloped("error", json.dumps(text).encode()) for text in ("", "\x1b[2J\n\0\ud800", "x" * 100_000)]
+GARBAGE += [enveloped("payload", b"{}")[:-1], enveloped("payload", b"{}").replace(b'"ugro": 1', b'"ugro": 2')]
 
 
 class Parrot(Transport):

@@ -16,6 +16,7 @@ import forked
 import pytest
 from click.testing import CliRunner
 from cluster import Ugro, document, until
+from envelopes import envelope
 from places import DOCS
 
 from ugro.cli.main import cli
@@ -143,13 +144,15 @@ async def test_a_request_that_cannot_be_made_signals_nobody(start: Start, node: 
 async def test_an_answer_that_makes_no_sense_is_refused(
     text: str, node: LocalTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run(*_: object, **__: object) -> Ran:
-        return Ran(0, text.encode())
+    for answer in (text.encode(), envelope("save_request", text or "5")):
 
-    monkeypatch.setattr(node, "run", run)
-    for act in (ask, withdraw):
-        with pytest.raises(NodeRefused, match="cannot be understood"):
-            await act(node, PATHS, "now")
+        async def run(*_: object, answer: bytes = answer, **__: object) -> Ran:
+            return Ran(0, answer)
+
+        monkeypatch.setattr(node, "run", run)
+        for act in (ask, withdraw):
+            with pytest.raises(NodeRefused, match="cannot be understood"):
+                await act(node, PATHS, "now")
 
 
 # What is an answer

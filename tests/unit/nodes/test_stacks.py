@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from cluster import until
+from envelopes import envelope
 
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
@@ -217,12 +218,14 @@ def test_kernel_states_in_words(thread: dict[str, Any], machine: str, words: str
 async def test_an_answer_that_makes_no_sense_is_refused(
     text: str, node: LocalTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run(*_: object, **__: object) -> Outcome:
-        return Outcome(0, text.encode())
+    for answer in (text.encode(), envelope("stacks", text or "5")):
 
-    monkeypatch.setattr(node, "run", run)
-    with pytest.raises(NodeRefused, match="cannot be understood"):
-        await stacks(node, PATHS)
+        async def run(*_: object, answer: bytes = answer, **__: object) -> Outcome:
+            return Outcome(0, answer)
+
+        monkeypatch.setattr(node, "run", run)
+        with pytest.raises(NodeRefused, match="cannot be understood"):
+            await stacks(node, PATHS)
 
 
 @pytest.fixture

@@ -94,8 +94,12 @@ async def test_a_gpu_that_is_not_there(home: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        ("echo '[{}]'", "its answer to a measurement of speed cannot be understood"),
-        ("echo hello", "its answer to a measurement of speed cannot be understood"),
+        (
+            """echo '{"ugro": 1, "kind": "speed", "payload": [{}]}'""",
+            "its speed cannot be measured: the answer cannot be understood",
+        ),
+        ("echo '[{}]'", "its speed cannot be measured: the answer cannot be understood"),
+        ("echo hello", "its speed cannot be measured: the answer cannot be understood"),
         ("echo first >&2; echo 'no torch' >&2; exit 1", "its speed cannot be measured: no torch"),
         ("exit 3", "its speed cannot be measured: exit 3"),
     ],

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from code_folders import plant
+from envelopes import envelope
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
@@ -353,8 +354,8 @@ async def test_a_node_whose_names_lead_elsewhere_is_refused(
     here: LocalTransport, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
     told = {"path": "/c", "name": names[0], "kind": "torch", "step": 1, "bytes": 1, "files": 1, "saved_at": 1.0}
-    program = f'print({json.dumps(told | {"shards": names[1:]})!r}); print(\'{{"end": 1, "passed": []}}\')'
-    monkeypatch.setattr("ugro.nodes.remote.run.process_manager.load", lambda name: program)
+    answer = envelope("checkpoints", json.dumps({"found": [told | {"shards": names[1:]}], "passed": []}))
+    monkeypatch.setattr("ugro.nodes.remote.python.load", lambda name: f"print({answer.decode()!r})")
     with pytest.raises(NodeRefused, match="cannot be understood"):
         await search(here, Path("/c"))
 
