@@ -145,10 +145,12 @@ class _Survey:
     def rests_on(self) -> Mapping[str, Any]:
         """What makes the plan another one when it changes."""
         job = self.job
+        # Without its time: that is in the master's clock, by what the node's clock shows at each observation.
+        checkpoint = self.checkpoint and self.checkpoint.model_dump(exclude={"saved_at"})
         rests_on = {
             f"the attempt of {job.id}": [job.attempt, job.state],
             f"what {job.id} was asked for": self.spec,
-            f"the checkpoint that {job.id} is resumed from": self.checkpoint,
+            f"the checkpoint that {job.id} is resumed from": checkpoint,
         }
         code = {f"the code in {printable(job.code.directory)}": self.code.version.digest} if self.code else {}
         return rests_on | code
