@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from check_on_node import problems
 
 FUTURE = "from __future__ import annotations\n"
-ROOT = Path(__file__).parents[1]
 
 
 def found(code: str, **others: str) -> list[str]:
