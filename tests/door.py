@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.unit.control_plane.controller.test_tick import PYTHON
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.control_plane.controller.tick import Controller
@@ -18,6 +16,7 @@ from ugro.nodes.pool import Pool
 from ugro.service.backend import Answer, Local
 from ugro.service.context import Context
 from ugro.service.schemas.base import Document, Notice, Request
+from ugro.testing.cluster import write_python
 
 
 class Door:
@@ -26,9 +25,7 @@ class Door:
     def __init__(self, home: Path) -> None:
         self.project = home / "project"
         self.project.mkdir()
-        python = home / "python"
-        python.write_text(PYTHON.format(python=sys.executable))
-        python.chmod(0o755)
+        python = write_python(home / "python")
         inventory = home / "inventory.yaml"
         node = f"{{address: 127.0.0.1, local: true, python: {python}, base_dir: {home}/node}}"
         inventory.write_text(f"nodes:\n  here: {node}\n")

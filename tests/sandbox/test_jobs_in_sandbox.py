@@ -7,28 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
-from cluster import SCRIPTS, Ugro, document, exits, ranks_that_say, until
+from cluster import SCRIPTS, exits, ranks_that_say
 
 from ugro.common.models.metrics import MeasuredLink
 from ugro.control_plane.metadata_store.links import Links
 from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document, until
 
 NODES = ("gpu-master", "gpu1", "gpu2")
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    cluster.up()
-    yield cluster
-    cluster.down()
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +28,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in SCRIPTS.items():
         (folder / name).write_text(text)
     return folder
-
-
-@pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        yield ugro
 
 
 def members(sandbox: Sandbox, job_id: str) -> list[str]:
