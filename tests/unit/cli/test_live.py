@@ -168,7 +168,8 @@ def test_a_bar_in_a_pipe_moves_on(master: Master) -> None:
     folder = leave(master, 1, 0, b"begins\n\r 1%")
     (folder / "claim").mkdir()
     (folder / "claim/uid").write_text(store.jobs.job("job-001").uid)
-    command = [sys.executable, "-m", "ugro", "logs", "-f", "job-001"]
+    sooner = "from ugro.cli import main; from ugro.cli.render import live; live.UNFINISHED_SECONDS = 0.5; main.main()"
+    command = [sys.executable, "-c", sooner, "logs", "-f", "job-001"]
     # In a session of its own, as a run is: should it be ended, that is what is ended.
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as rank:
         started = Path(f"/proc/{rank.pid}/stat").read_text().rpartition(")")[2].split()[19]
