@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.unit.control_plane.controller.test_tick import PYTHON
 from ugro.api_server.app import create_app
 from ugro.api_server.server import listening
 from ugro.common.job_spec import JobSpec
@@ -24,6 +22,7 @@ from ugro.service.local import Local
 from ugro.service.resident_socket import ResidentSocket
 from ugro.service.schemas.base import Document, Notice, Request
 from ugro.service.wire import SOCKET
+from ugro.testing.cluster import write_python
 
 
 class Door:
@@ -32,9 +31,7 @@ class Door:
     def __init__(self, home: Path, stack: ExitStack, by_socket: bool = False) -> None:
         self.project = home / "project"
         self.project.mkdir()
-        python = home / "python"
-        python.write_text(PYTHON.format(python=sys.executable))
-        python.chmod(0o755)
+        python = write_python(home / "python")
         inventory = home / "inventory.yaml"
         node = f"{{address: 127.0.0.1, local: true, python: {python}, base_dir: {home}/node}}"
         inventory.write_text(f"nodes:\n  here: {node}\n")

@@ -12,19 +12,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
 from click.testing import CliRunner
-from cluster import Ugro, document, until
 from envelopes import envelope
 from places import DOCS
 
 from ugro.cli.main import cli
 from ugro.cli.render.checkpoints import HOW_TO_ANSWER, not_saved, silence_in_words
-from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_INPUT, EXIT_JOB_FAILED, InputError, NodeRefused
 from ugro.common.models.checkpoint import Checkpoint, Place
-from ugro.common.models.job import CodeVersion, Job, JobState, Wish
+from ugro.common.models.job import Job, JobState, Wish
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import newest_since
@@ -34,6 +31,8 @@ from ugro.nodes.transport import Outcome as Ran
 from ugro.sandbox.cluster import Sandbox
 from ugro.service.documents import job_document
 from ugro.service.schemas.checkpoints import AskedRankDocument, SaveAnswer, SaveDocument
+from ugro.testing import builders
+from ugro.testing.commands import Ugro, document, until
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 HEARS = "import signal\nsignal.signal(signal.SIGUSR2, lambda *_: print('heard', flush=True))\n"
@@ -74,7 +73,7 @@ def start(folder: Path) -> Iterator[Start]:
 
 @pytest.fixture
 async def node() -> AsyncIterator[LocalTransport]:
-    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    transport = LocalTransport(builders.this_machine(python=sys.executable))
     yield transport
     await transport.close()
 
@@ -197,9 +196,7 @@ def test_a_further_one_may_be_old_where_a_node_was_silent_before() -> None:
 
 
 def job(state: JobState = JobState.RUNNING, **fields: Any) -> Job:
-    code = CodeVersion(directory="/w", files=1, size_bytes=1)
-    told = {"id": "job-001", "uid": "u", "name": "job-001", "submitted_at": 1.0, "command": ("t.py",), "code": code}
-    return Job.model_validate(told | {"state": state} | fields)
+    return builders.job(state, **{"name": "job-001", **fields})
 
 
 def outcome(*answers: Any, taken: bool = False) -> SaveAnswer:
@@ -283,14 +280,6 @@ PLACES = {"by_signal": "gpu-master", "by_file": "gpu1", "deaf": "gpu2"}
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    cluster.up()
-    yield cluster
-    cluster.down()
-
-
-@pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name, text in SCRIPTS.items():
@@ -299,18 +288,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
+def ugro(ugro: Ugro) -> Iterator[Ugro]:
     """With one job on each node, each of which answers in its own way."""
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        for name, where in PLACES.items():
-            launched(ugro, name, where)
-        yield ugro
-        for name in PLACES:
-            ugro("cancel", name)
+    for name, where in PLACES.items():
+        launched(ugro, name, where)
+    yield ugro
+    for name in PLACES:
+        ugro("cancel", name)
 
 
 def launched(ugro: Ugro, name: str, where: str) -> None:

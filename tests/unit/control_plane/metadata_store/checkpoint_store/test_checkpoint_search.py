@@ -16,7 +16,6 @@ import torch.distributed.checkpoint as dcp
 from code_folders import plant
 from envelopes import envelope
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
@@ -25,6 +24,7 @@ from ugro.control_plane.metadata_store.checkpoint_store.parts import lacking, ra
 from ugro.nodes.remote.checkpoints import checkpoints
 from ugro.nodes.remote.run.on_node.rank import own_checkpoint
 from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
 
 WEIGHTS = {"weight": torch.zeros(4)}
 FULL = {"model": WEIGHTS, "optimizer": {"state": {0: {"step": 5, "exp_avg": torch.zeros(4)}}}}
@@ -32,7 +32,7 @@ FULL = {"model": WEIGHTS, "optimizer": {"state": {0: {"step": 5, "exp_avg": torc
 
 @pytest.fixture
 async def here(home: Path) -> AsyncIterator[LocalTransport]:
-    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    transport = LocalTransport(builders.this_machine(python=sys.executable))
     yield transport
     await transport.close()
 
