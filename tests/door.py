@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.service.backend import Answer, Local
 from ugro.service.context import Context
-from ugro.service.schemas.base import Document, Notice, Request
+from ugro.service.schemas.base import Document, Notice, Request, Stream
 
 
 class Door:
@@ -45,6 +45,15 @@ class Door:
         received = type(answer).model_validate_json(answer.model_dump_json())
         assert received.as_json() == answer.as_json()
         return received  # type: ignore[return-value]
+
+    def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
+        """Yield the items of an answer; they and the request go through JSON, too."""
+        sent = type(request).model_validate_json(request.model_dump_json())
+        for item in self.local.stream(sent, self.told.append):
+            assert isinstance(item, Document)
+            received = type(item).model_validate_json(item.model_dump_json())
+            assert received.as_json() == item.as_json()
+            yield received  # type: ignore[misc]
 
     def submit(self, text: str, **fields: Any) -> Job:
         """Submit a job that runs this script on the node."""
