@@ -120,16 +120,13 @@ def _consent(plan: ResumePlan, yes: bool, told: bool) -> dict[str, bool]:
     if yes and (again := questions.get(BEGIN_AGAIN)):
         raise InputError(again.refusal, again.hint)
 
-    here = sys.stdin.isatty()
-
     def ask(name: str) -> dict[str, bool]:
-        return answers([questions[name]], ask=here) if name in questions and not yes else {}
+        return answers([questions[name]], ask=sys.stdin.isatty()) if name in questions and not yes else {}
 
     given = ask(BEGIN_AGAIN)
     if told:
         tell_where(plan.checkpoint)
-    if here:  # else the last question is refused, once the changes are shown
-        given |= ask(SMALLER_BATCH)
+    given |= ask(SMALLER_BATCH)
     if told:
         tell_changes(plan)
     given |= ask(RESUME)
