@@ -121,7 +121,7 @@ def _consent(plan: ResumePlan, yes: bool, told: bool) -> dict[str, bool]:
         raise InputError(again.refusal, again.hint)
 
     def ask(name: str) -> dict[str, bool]:
-        return answers([questions[name]]) if name in questions and not yes else {}
+        return answers([questions[name]], ask=sys.stdin.isatty()) if name in questions and not yes else {}
 
     given = ask(BEGIN_AGAIN)
     if told:
