@@ -120,8 +120,8 @@ class CheckpointRules(Config):
     """Where a job's checkpoints are, how its script resumes from one, and which copies the master keeps.
 
     `dir` is absolute, begins with `~/`, or is relative to the job's code; `pattern` is a glob of paths below it.
-    `resume` are the arguments that a resumed script gets, with {path}; UGRO_RESUME_FROM is also set. The master keeps the
-    last `keep_last` copies, and those of every `keep_every` steps.
+    `resume` are the arguments that a resumed script gets, with {path}; UGRO_RESUME_FROM is also set. The master keeps
+    the last `keep_last` copies, and those of every `keep_every` steps.
     """
 
     dir: Line = Field(default="", description="Where the script saves: absolute, `~/…`, or relative to the code")
