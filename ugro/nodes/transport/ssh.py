@@ -56,12 +56,16 @@ BACKOFF_REFUSED = 30.0
 
 
 class SshTransport(Transport):
-    """A node over SSH. The connection is made at the first command and made again when it was lost."""
+    """A node over SSH. The connection is made at the first command and made again when it was lost.
 
-    def __init__(self, node: NodeConfig) -> None:
+    `dials` bounds how many nodes are dialled at the same time by those who share it.
+    """
+
+    def __init__(self, node: NodeConfig, dials: asyncio.Semaphore | None = None) -> None:
         super().__init__(node)
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting = asyncio.Lock()
+        self._dials = dials or asyncio.Semaphore(1)
         self._sessions = asyncio.Semaphore(SESSIONS_PER_NODE)
         self._shell = KeptShell(self.name, self._open_shell, lambda: self.run("", timeout=START_TIMEOUT))
         self._failures = 0
@@ -199,7 +203,8 @@ class SshTransport(Transport):
             if self._last_error and time.monotonic() < self._retry_at:
                 raise self._last_error
             try:
-                self._connection = await self._connect()
+                async with self._dials:
+                    self._connection = await self._connect()
             except NodeError as error:
                 self._back_off(error)
                 raise
