@@ -18,7 +18,7 @@ import pytest
 from code_folders import plant
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import AnswerPending, NodeRefused, RecordUnreadable, StateError, Unreachable
+from ugro.common.errors import AnswerPending, NodeRefused, RecordUnreadable, StateError, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuLook, GpuSample
@@ -93,7 +93,7 @@ class Bed:
     def pool(self) -> Pool:
         return Pool(self.inventory, lambda config: self.nodes[config.name])
 
-    async def tick(self) -> list[StateError]:
+    async def tick(self) -> list[UgroError]:
         """One tick of a controller that has just been started. Returns what it went on without."""
         store = MetadataStore(self.store.home)
         controller = Controller(store, self.inventory, self.pool)
@@ -101,7 +101,7 @@ class Bed:
             await controller.complete()
         finally:
             await controller.close()
-        return store.troubles
+        return store.bus.troubles
 
     async def looked_at(self, job: Job) -> Job:
         """The job as its nodes show it; nothing is changed."""
@@ -638,7 +638,7 @@ async def test_a_look_goes_on_without_the_logs_that_a_full_disk_does_not_take(
             await asyncio.sleep(0.05)
     assert now.first_failure and now.first_failure.exit_code == 3
     await controller.live(job, await controller.observe([job]))
-    (trouble,) = bed.store.troubles
+    (trouble,) = bed.store.bus.troubles
     assert "No space left" in trouble.message and "UGRO_HOME" in trouble.hint and "ugro gc" in trouble.hint
     monkeypatch.undo()
     await bed.until(job, JobState.FAILED)

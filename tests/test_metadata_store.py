@@ -27,7 +27,7 @@ from ugro.common.models.node import Drain, NodeView
 from ugro.control_plane.failure_handler.handler import FailureHandler
 from ugro.control_plane.failure_handler.watchdog import watch
 from ugro.control_plane.failure_handler.watchdog.sights import Memory
-from ugro.control_plane.metadata_store import MetadataStore, cluster_file, retention, timeline
+from ugro.control_plane.metadata_store import MetadataStore, cluster_file, locks, retention, timeline
 from ugro.control_plane.metadata_store import store as store_module
 from ugro.control_plane.metadata_store.records import pass_over, replace_record, stop_where_held
 from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, remove_stray, strays
@@ -304,7 +304,7 @@ async def test_what_is_undecided_about_a_job_of_a_newer_ugro_stays_so(tmp_path: 
     inventory = Inventory(nodes={"here": NodeConfig(name="here", address="127.0.0.1", local=True)})
     handler = FailureHandler(store, inventory, Pool(inventory))
     await handler.handle({})
-    assert store.undecided() == [job.id] and "newer UGRO" in store.troubles[0].message
+    assert store.undecided() == [job.id] and "newer UGRO" in store.bus.troubles[0].message
 
 
 def test_lines_of_a_newer_ugro_are_read_as_far_as_they_are_known_and_stay(tmp_path: Path) -> None:
@@ -491,7 +491,7 @@ def test_a_resident_process_finds_what_another_was_killed_at(tmp_path: Path, mon
         other.save(job, "held", "")
     resident.settle()
     assert [event.kind for event in resident.events(job.id)] == ["submitted", "held"]
-    assert [event.kind for event in resident.changes] == ["held"]
+    assert [event.kind for event in resident.bus.read(0).events] == ["held"]
 
 
 def test_settling_reads_only_the_end_of_a_long_timeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -882,12 +882,12 @@ def test_on_a_full_disk_the_lock_is_taken_and_old_logs_go(tmp_path: Path, monkey
 
     monkeypatch.setattr(retention, "write_atomic", write)
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", Mock(side_effect=full))
+        patched.setattr(locks, "_write_over", Mock(side_effect=full))
         with store.lock():
             prune(store, prunable(store, time.time())[0])
     assert not logs.exists() and pruned_at(store, job.id)
     with pytest.raises(StateError, match="denied"), monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", Mock(side_effect=PermissionError(errno.EACCES, "denied")))
+        patched.setattr(locks, "_write_over", Mock(side_effect=PermissionError(errno.EACCES, "denied")))
         with store.lock():
             pass
 

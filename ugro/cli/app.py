@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ugro.common import log
 from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
 from ugro.common.errors import StateLocked, UgroError
 from ugro.common.job_spec import JobSpec
@@ -136,7 +137,7 @@ class App:
         try:
             return asyncio.run(main())
         finally:
-            print_problems(self.store.troubles, err=True)
+            print_problems(self.store.bus.troubles, err=True)
 
     def settled(self, job: Job) -> Job:
         """A job's record once it says what its nodes say, as everybody needs it who acts on what became of the job."""
@@ -252,7 +253,9 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
         @click.pass_context
         @functools.wraps(function)
         def call(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
-            return function(App(ctx.find_root().obj), *args, **kwargs)
+            app = App(ctx.find_root().obj)
+            log.start(app.store.home, ctx.find_root().params.get("log_level", "info"))
+            return function(app, *args, **kwargs)
 
         made: click.Command = click.command(**{"cls": Command, **settings})(call)
         return made

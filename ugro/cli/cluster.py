@@ -29,7 +29,6 @@ from ugro.common.models.event import Event
 from ugro.common.models.node import Drain
 from ugro.common.text import one_line, printable
 from ugro.control_plane.controller.tick import Controller
-from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.observation import fresh_or_remembered
@@ -162,7 +161,7 @@ def sweep(app: App, as_json: bool) -> None:
 
     app.run(act)
     print_problems(app.store.problems(), err=True)
-    news = news_of(app.store)
+    news = list(filter(is_news, app.store.bus.read(0).events))
     if as_json:
         print_json(changes_document(news))
         return
@@ -170,9 +169,9 @@ def sweep(app: App, as_json: bool) -> None:
         click.echo(news_line(event))
 
 
-def news_of(store: MetadataStore) -> list[Event]:
-    """What this process changed that is worth telling."""
-    return [event for event in store.changes if event.kind not in QUIET_KINDS]
+def is_news(event: Event) -> bool:
+    """Whether a change is worth telling beside its job's timeline."""
+    return event.kind not in QUIET_KINDS
 
 
 def changes_document(news: Sequence[Event]) -> dict[str, object]:

@@ -21,6 +21,7 @@ from ugro.common.models.job import Job
 from ugro.common.models.node import Drain, NodeView, Owed, Silence
 from ugro.common.models.proposal import Proposal
 from ugro.common.paths import JOBS
+from ugro.control_plane.bus import Bus
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile, is_damaged, storage_of
 from ugro.control_plane.metadata_store.records import keys_in_words, known_part, state_errors
 from ugro.control_plane.metadata_store.rows import Damaged, NodeRow, newer_keys
@@ -40,7 +41,9 @@ class ClusterRecords:
         self.home = home
         self._jobs = home / JOBS
         self._cluster = ClusterFile(home)
-        self._timeline = Timeline(home)
+        self.bus = Bus()
+        """What this process changes, and what it goes on without."""
+        self._timeline = Timeline(home, self.bus.publish)
 
     def _make_home(self) -> None:
         with state_errors(self._jobs):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 from tinydb import TinyDB
 from tinydb.table import Document
 
 import ugro.control_plane.metadata_store.locks as locks
-from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError, UgroError
+from ugro.common.errors import InputError, InternalError, RecordNewer, RecordUnreadable, StateError, UgroError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models.event import Event
@@ -37,6 +38,11 @@ from ugro.control_plane.metadata_store.records import (
     state_errors,
     stop_at,
 )
+from ugro.control_plane.troubles import Troubles
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LOCK_PATIENCE = 60.0
 """Seconds a command waits for another controller before it gives up with exit code 4."""
@@ -73,14 +79,7 @@ class MetadataStore(ClusterRecords, JobFolders):
         JobFolders.__init__(self, home)
         self._archive = Archive(home)
         self._told: dict[str, Event] = {}
-        self._depth = 0
-        self.troubles: list[StateError] = []
-        """What the disk refused and this process went on without: one of each kind, since a full disk refuses much."""
-
-    @property
-    def changes(self) -> list[Event]:
-        """What this process changed, in order."""
-        return self._timeline.added
+        self._writer = locks.WriterLock(home / "lock", self._make_home)
 
     # --- who acts ----------------------------------------------------------------------------------------------------
 
@@ -89,19 +88,24 @@ class MetadataStore(ClusterRecords, JobFolders):
         """Around reading records and writing what follows from them; may be nested.
 
         Held for moments only, by anybody who changes a record, and never while a node is waited for: so a request is
-        recorded at once, whatever else is under way.
+        recorded at once, whatever else is under way. For plain commands: coroutines use `write`.
 
         Raises:
             StateLocked: another process holds it for longer than `patience` seconds; the message says which.
         """
-        if self._depth == 0:
-            self._make_home()
-        with locks.held(self.home / "lock", patience) if self._depth == 0 else contextlib.nullcontext():
-            self._depth += 1
-            try:
-                yield
-            finally:
-                self._depth -= 1
+        with self._writer.held(patience):
+            yield
+
+    async def write(self, change: Callable[[], T], patience: float = LOCK_PATIENCE) -> T:
+        """Run what reads records and writes what follows from them, with the lock held, in a thread.
+
+        The event loop goes on whatever the disk and other processes do. Once begun a change is finished, also where
+        its caller is cancelled.
+
+        Raises:
+            StateLocked: another process holds the lock for longer than `patience` seconds; the message says which.
+        """
+        return await self._writer.run(change, patience)
 
     @contextlib.contextmanager
     def exclusive(self, name: str, patience: float) -> Iterator[None]:
@@ -135,7 +139,7 @@ class MetadataStore(ClusterRecords, JobFolders):
 
     @contextlib.contextmanager
     def optional(self) -> Iterator[None]:
-        """Around what is good to have and no reason to stop: what the disk refuses is told by `troubles`."""
+        """Around what is good to have and no reason to stop: what the disk refuses is told on the bus."""
         try:
             yield
         except RecordNewer as error:
@@ -145,10 +149,10 @@ class MetadataStore(ClusterRecords, JobFolders):
         except StateError as error:
             self.tell(error)
 
-    def tell(self, error: StateError) -> None:
-        """Note what this process goes on without."""
-        if all(error.hint != known.hint for known in self.troubles):
-            self.troubles.append(error)
+    def tell(self, error: UgroError) -> None:
+        """Tell what this process goes on without; one of each kind, since a full disk refuses much."""
+        if not any(_is_told(error, known) for known in self.bus.troubles):
+            self.bus.tell(error)
 
     # --- submitting and changing jobs --------------------------------------------------------------------------------
 
@@ -279,19 +283,23 @@ class MetadataStore(ClusterRecords, JobFolders):
         with self.lock():
             return self._save(change(self.job(job_id)), kind, message)
 
-    def settle(self) -> None:
-        """Finish what a crash left between a record and the timelines or the indexes.
+    def settle(self) -> list[UgroError]:
+        """Finish what a crash left between a record and the timelines or the indexes. Returns what went wrong.
 
         A record that somebody put back is an older one than its timeline; that gets an event of its own.
         """
+        troubles = Troubles()
         with self.lock():
             jobs = self._indexed(pass_over)
-            self._let_go_of_failed_submissions(jobs)
+            with troubles.boundary("submissions that were cut short"):
+                self._let_go_of_failed_submissions(jobs)
             for job in jobs:
-                if (last := job.last_event) and self._told.get(job.id) != last and self._catch_up(job):
-                    self._save(job, "restored", f"its record is again that of {clock(last.at)}: {last.kind}")
-                elif job.state.ended:
-                    self._settle(job)
+                with troubles.boundary(f"{job.id}: its timeline"):
+                    if (last := job.last_event) and self._told.get(job.id) != last and self._catch_up(job):
+                        self._save(job, "restored", f"its record is again that of {clock(last.at)}: {last.kind}")
+                    elif job.state.ended:
+                        self._settle(job)
+        return troubles.found
 
     def _catch_up(self, job: Job) -> bool:
         """Give the timelines the event of a job's record. Returns whether the record is older than its timeline."""
@@ -386,6 +394,13 @@ class MetadataStore(ClusterRecords, JobFolders):
             hint = "`ugro status` lists the jobs" if self._folders() else "`ugro launch` submits a first job"
             raise InputError(f"there is no job {printable(reference)!r}", hint)
         return self.job(max(named, key=number_of))
+
+    def is_unchanged(self, job: Job) -> bool:
+        """Whether the record of a job is the one that this was read from."""
+        with contextlib.suppress(RecordUnreadable):
+            found = self._known_job(job.id)
+            return found is not None and found.last_event == job.last_event
+        return False
 
     def events(self, job_id: str | None = None) -> list[Event]:
         """A job's timeline, or the cluster's; a torn line is passed over."""
@@ -482,6 +497,13 @@ def with_requests(job: Job, before: Job) -> Job:
     if before.first_failure and not job.first_failure:  # an end that was approved, for a hang
         changed |= {"first_failure": before.first_failure, "alert": before.alert}
     return job.model_copy(update=changed)
+
+
+def _is_told(error: UgroError, known: UgroError) -> bool:
+    """Whether people who were told the one need not be told the other, too."""
+    if isinstance(error, InternalError) or isinstance(known, InternalError):
+        return error.message == known.message
+    return error.hint == known.hint
 
 
 def _seal(db: TinyDB, archive: Archive) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
@@ -33,6 +34,8 @@ from ugro.nodes.transport.base import (
 )
 from ugro.nodes.transport.link import Limits, open_link
 from ugro.nodes.transport.shell import SHELL_COMMAND, START_TIMEOUT, Channel, KeptShell
+
+log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 8.0
 """Seconds in which a connection must be made, the tries that sshd turned away included."""
@@ -207,8 +210,10 @@ class SshTransport(Transport):
                     self._connection = await self._connect()
             except NodeError as error:
                 self._back_off(error)
+                log.info("no connection to %s: %s (%d in a row)", self.name, error.code, self._failures)
                 raise
             self._failures, self._last_error = 0, None
+            log.info("connected to %s", self.name)
             return self._connection
 
     def _back_off(self, error: NodeError) -> None:
