@@ -111,7 +111,7 @@ def _before_sweep(bed: Any) -> list[float]:
 
 def event_after(store: MetadataStore, job: str, kind: str, begin: float) -> float:
     """When something happened to a job after `begin`, as soon as it has; both in seconds since the epoch."""
-    while not (found := [event.at for event in store.events(job) if event.kind == kind and event.at > begin]):
+    while not (found := [event.at for event in store.timeline.of_job(job) if event.kind == kind and event.at > begin]):
         if time.time() > begin + PATIENCE:
             raise RuntimeError(f"{job} is not {kind} within {PATIENCE:.0f} s")
         time.sleep(LOOK_SECONDS)

@@ -174,7 +174,7 @@ def fill_queue(store: MetadataStore, count: int) -> None:
     dice = random.Random(1)
     code = CodeVersion(directory="/home/anna/project", files=10, size_bytes=10000)
     for number in range(1, count + 1):
-        files, wish = store.files(f"job-{number:03}"), spec(dice)
+        files, wish = store.jobs.files(f"job-{number:03}"), spec(dice)
         files.folder.mkdir(parents=True)
         job = Job(
             id=files.folder.name,
@@ -221,7 +221,7 @@ def _steps(home: Path, size: int) -> Iterator[tuple[str, Callable[[], object], s
 
     def decide(new: bool, busy: bool) -> None:
         here = MetadataStore(home) if new else store
-        schedule(read_queue(here, nodes, here.live(), views[busy], NOW))
+        schedule(read_queue(here, nodes, here.jobs.live(), views[busy], NOW))
 
     def read() -> None:
         for folder in home.glob("jobs/*"):

@@ -94,7 +94,7 @@ class World:
 
     def _all_ended(self) -> bool:
         self._look()
-        return not self._store.live() and not self._store.undecided()
+        return not self._store.jobs.live() and not self._store.decisions.undecided()
 
     def _blame(self, wrong: Sequence[str]) -> None:
         for problem in wrong:
@@ -122,7 +122,7 @@ class World:
         self._blame([f"{process} is left" for process in processes.of_jobs(self._sandbox.root)])
         self._blame([f"{path} is left" for path in self._leftovers()])
         self._blame(
-            [f"{job_id} of {nodes} is still to be cleared" for job_id, nodes in self._store.leftovers().items()]
+            [f"{job_id} of {nodes} is still to be cleared" for job_id, nodes in self._store.cleanup.leftovers().items()]
         )
         if not self.wrong:
             self._blame(self._another())
@@ -264,7 +264,7 @@ class World:
         return " ".join([*words, job])
 
     def _live(self, *states: str) -> list[str]:
-        return [job.id for job in self._store.live() if not states or job.state in states]
+        return [job.id for job in self._store.jobs.live() if not states or job.state in states]
 
     def _submit(self, fault: Fault) -> str:
         self._launch(fault)
@@ -293,14 +293,14 @@ class World:
         return "it takes jobs again"
 
     def _resume(self, fault: Fault) -> str:
-        ended = [summary.id for summary in self._store.summaries() if summary.state in ("failed", "cancelled")]
+        ended = [summary.id for summary in self._store.jobs.summaries() if summary.state in ("failed", "cancelled")]
         return self._about(fault, ended, "resume", "--yes")
 
     def _approve(self, fault: Fault) -> str:
-        return self._about(fault, sorted(self._store.proposals()), "approve")
+        return self._about(fault, sorted(self._store.decisions.proposals()), "approve")
 
     def _deny(self, fault: Fault) -> str:
-        return self._about(fault, sorted(self._store.proposals()), "deny")
+        return self._about(fault, sorted(self._store.decisions.proposals()), "deny")
 
     def _mend(self) -> None:
         """The faults are over: nodes are back, ranks go on, nothing is held or drained."""
@@ -309,7 +309,7 @@ class World:
         self._continue_ranks(Fault(0.0, ""))
         for typed in self._typed:
             typed.result()
-        for node in self._store.drains():
+        for node in self._store.config.drains():
             self._type("undrain", node).result()
         for job in self._live("held"):
             self._type("release", job).result()

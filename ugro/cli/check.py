@@ -18,7 +18,6 @@ from ugro.cli.output import console, print_json, table
 from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_JOB_FAILED, EXIT_NODES, EXIT_OK, InputError, NodeError, StateError
 from ugro.common.text import printable
-from ugro.control_plane.metadata_store.links import Links
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.preflight import Finding, Level, Report, judge, judge_state
 from ugro.control_plane.preflight.findings import info, warning
@@ -28,9 +27,9 @@ from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.launcher import Launcher
 from ugro.control_plane.scheduler.meeting import find_meeting
-from ugro.nodes.checkup import NodeReport, examine, file_system
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import PORTS
+from ugro.nodes.remote.checkup.checkup import NodeReport, examine, file_system
+from ugro.nodes.remote.run.process_manager import PORTS
 from ugro.nodes.transport import Transport
 
 SIGNS = {
@@ -127,7 +126,7 @@ class Checkup:
             text = "the network was not measured: that needs two nodes with a working torch"
             self.findings.append(info("network", text).about(None))
             return
-        gpus = idle_gpus(list(able), self.reports, leases(self._app.store.live(stop_where_held)))
+        gpus = idle_gpus(list(able), self.reports, leases(self._app.store.jobs.live(stop_where_held)))
         self._waiting = f"a trial on {', '.join(able)}"
         if not gpus and any(python.cuda_available for python in able.values()):
             text = "the network was measured on CPUs, not with NCCL: not every node has a GPU that nobody uses"
@@ -135,7 +134,7 @@ class Checkup:
         self.network = await check_network(launcher, self._app.inventory, pool, list(able), gpus)
         self.findings += self.network.findings
         try:
-            Links(self._app.store.home).remember(self.network.measured(time.time()))
+            self._app.store.metrics.links.remember(self.network.measured(time.time()))
         except StateError as error:
             text = f"the rates of the links are not kept for placing jobs: {error.message}"
             self.findings.append(warning("network", text, error.hint).about(None))

@@ -9,10 +9,10 @@ import sys
 import click
 
 from ugro.cli.app import App, Whole, command, json_option
-from ugro.cli.crontab import crontab_program, edit, own_lines, read, sweep_line, text_of, with_block, without_block
 from ugro.cli.output import print_json
 from ugro.common.errors import InputError
 from ugro.common.text import printable
+from ugro.service.crontab import crontab_program, edit, own_lines, read, sweep_line, text_of, with_block, without_block
 
 
 @click.group()

@@ -154,7 +154,7 @@ def _cards(app: App) -> list[Card]:
     chosen = click.get_current_context().find_root().obj
     found = []
     if chosen or inventory_path(None).exists():
-        views = app.store.remembered_nodes()
+        views = app.store.config.remembered_nodes()
         for name, node in app.inventory.nodes.items():
             view = views.get(name)
             for gpu in view.gpus if view else ():

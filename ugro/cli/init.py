@@ -14,12 +14,13 @@ import click
 import yaml
 
 from ugro.cli.app import App, command
-from ugro.cli.whence import LEAVE_SANDBOX, is_sandbox
+from ugro.cli.whence import LEAVE_SANDBOX
 from ugro.common.config import chosen_inventory, parse_inventory
 from ugro.common.errors import InputError
 from ugro.common.fields import is_node_name
 from ugro.common.files import write_atomic
 from ugro.common.text import printable
+from ugro.sandbox.cluster import is_sandbox
 
 SAMPLE_SHA256 = "513b5f82d1945037919e2d938e176569a0fd6015f3959d3ebc7e5b3fe9bdcde9"
 """Of the inventory.yaml at the top of the repository: an example, which `init` replaces unless it was edited."""

@@ -26,6 +26,7 @@ from ugro.common.models.node import Drain, NodeView
 from ugro.common.text import clock, count, duration, printable, size
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.attempts import attempts
+from ugro.service.schemas.base import ErrorDocument
 
 PIPE_WIDTH = 10_000
 """Characters of a line that is read by a program: nothing is wrapped."""
@@ -137,11 +138,6 @@ def state_in_words(job: Job) -> str:
     return f"{title(job)} {_STATE_WORDS.get(job.state, f'is {phase(job)}')}"
 
 
-def end_in_words(job: Job) -> str:
-    """`job-001 failed: rank 1 on gpu2 failed first …`, of a job that has ended."""
-    return f"{job.id} {job.state.value}: {printable(job.reason) or 'as was asked for'}"
-
-
 def command_line(job: Job) -> str:
     """A job's command as a person would type it."""
     return printable(shlex.join(job.command).replace("\n", "\\n"))
@@ -198,7 +194,7 @@ def checkpoint_document(checkpoint: Checkpoint, kept: bool | None = None) -> dic
 
 def event_document(event: Event) -> dict[str, Any]:
     """The stable JSON form of an event."""
-    return event.model_dump(mode="json", exclude={"noted"}) | {"at": stamp(event.at)}
+    return event.model_dump(mode="json", exclude={"noted", "origin"}) | {"at": stamp(event.at)}
 
 
 def unreadable_document(error: RecordUnreadable) -> dict[str, Any]:
@@ -269,7 +265,7 @@ def print_unreadable(errors: Sequence[RecordUnreadable]) -> None:
         print_hanging("", text, fg="red")
 
 
-def print_problems(problems: Sequence[UgroError], err: bool = False) -> None:
+def print_problems(problems: Sequence[UgroError | ErrorDocument], err: bool = False) -> None:
     """One line for each thing that is wrong and stopped nothing, with what to do about it."""
     for problem in problems:
         print_hanging("", f"{problem.message} ({problem.hint})", err, fg="red")
@@ -367,8 +363,3 @@ def ranks_table(job: Job) -> Table:
             ended,
         )
     return made
-
-
-def exit_code_of(job: Job) -> int:
-    """0 for a job that succeeded, 1 for one that did not."""
-    return 0 if job.state == JobState.SUCCEEDED else 1

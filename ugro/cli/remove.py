@@ -10,17 +10,17 @@ import click
 
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_job
-from ugro.cli.consent import confirm
 from ugro.cli.main import report
 from ugro.cli.output import checkpoint_document, print_json, title
+from ugro.cli.prompts import confirm
 from ugro.common.errors import EXIT_NODES, EXIT_OK, Declined, InputError, NodeError, UgroError
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
 from ugro.common.text import count, printable, size, some
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import removal
-from ugro.nodes.footprint import Removal
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.footprint.footprint import Removal
 
 Said = dict[str, Removal | NodeError]
 
@@ -66,7 +66,7 @@ def _removable(app: App, names: Sequence[str]) -> tuple[list[Job], dict[str, Ugr
     refused: dict[str, UgroError] = {}
     for name in dict.fromkeys(names):
         try:
-            job = app.settled(app.store.find(name))
+            job = app.settled(app.store.jobs.find(name))
             removal.require_removable(app.store, job)
             found[job.id] = job
         except UgroError as error:

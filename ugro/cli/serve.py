@@ -15,8 +15,8 @@ import time
 import click
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.cluster import changes_document, is_news, news_line
 from ugro.cli.output import print_json
+from ugro.cli.render.news import news_line
 from ugro.common import log
 from ugro.common.config import Inventory
 from ugro.common.errors import StateLocked, UgroError
@@ -25,6 +25,9 @@ from ugro.common.text import clock
 from ugro.control_plane.bus import Batch, Bus, RoundOver
 from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.control_plane.resident import Resident
+from ugro.service.news import is_news
+from ugro.service.schemas.jobs import EventDocument
+from ugro.service.schemas.maintenance import ChangesDocument
 
 
 @command()
@@ -73,7 +76,7 @@ class _Printer:
     def __init__(self, bus: Bus, as_json: bool) -> None:
         self._bus = bus
         self._as_json = as_json
-        self._news: list[Event] = []
+        self._news: list[EventDocument] = []
         self._one_at_a_time = threading.Lock()
         self.cursor = bus.cursor
 
@@ -122,10 +125,10 @@ class _Printer:
 
     def _tell(self, event: Event) -> None:
         if is_news(event):
-            self.say(news_line(event))
-            self._news.append(event)
+            self._news.append(EventDocument.of(event))
+            self.say(news_line(self._news[-1]))
 
     def _end_round(self) -> None:
         news, self._news = self._news, []
         if news and self._as_json:
-            print_json(changes_document(news))
+            print_json(ChangesDocument(changes=tuple(news)).as_json())

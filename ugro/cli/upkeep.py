@@ -75,7 +75,7 @@ def gc(app: App, older_than: str, keep: int, with_checkpoints: bool, delete: boo
         before = time.time() - parse_duration(older_than)
     except ValueError as error:
         raise InputError(f"--older-than {older_than!r}: {error}") from None
-    ids = removal.chosen(app.store.summaries(), before, keep)
+    ids = removal.chosen(app.store.jobs.summaries(), before, keep)
     jobs = removal.ended(app.store, [job_id for job_id in ids if removal.has_more(app.store, job_id)])
     temporary = strays(app.store, time.time() - STRAY_AFTER)
     if delete:

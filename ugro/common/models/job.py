@@ -46,11 +46,19 @@ class RankState(StrEnum):
     LOST = "lost"
 
 
+class LimitMark(StrEnum):
+    """What its time limit did to a rank: `warned` it (SIGUSR2), found no SIGUSR2 caught and sent none, or ended it."""
+
+    WARNED = "warned"
+    UNHEARD = "unheard"
+    ENDED = "ended"
+
+
 class Rank(Record):
     """One rank of an attempt: the script's own process, exit code or signal, not torchrun's.
 
-    `pid` and `ended_at` are the node's (its clock). `limit` says what its time limit did to it: `warned` (SIGUSR2),
-    `unheard` (the script catches no SIGUSR2, so none was sent) or `ended`. `oom`: what shows a kill for lack of memory.
+    `pid` and `ended_at` are the node's (its clock). `limit` says what its time limit did to it last. `oom`: what shows
+    a kill for lack of memory.
     """
 
     rank: int
@@ -62,7 +70,7 @@ class Rank(Record):
     exit_code: int | None = None
     signal: str | None = None
     ended_at: float | None = None
-    limit: str | None = None
+    limit: LimitMark | None = None
     oom: str | None = None
 
 

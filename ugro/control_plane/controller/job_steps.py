@@ -18,6 +18,7 @@ from typing import Any
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
 from ugro.common.models.metrics import GpuSample
 from ugro.common.models.node import NodeView
@@ -35,7 +36,7 @@ from ugro.control_plane.scheduler import time_limits, tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted, nothing_runs
 from ugro.control_plane.scheduler.tracker import Assessment, Phase
 from ugro.nodes.pool import Pool
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote.run.run_files import RunFiles
 
 CANCEL_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
@@ -120,7 +121,7 @@ class JobSteps:
         if job.wish:
             return self._end_as_asked(job, seen)
         with self._store.optional():
-            self._store.add_samples(job.id, self._due_samples(job, seen))
+            self._store.metrics.add_samples(job.id, self._due_samples(job, seen))
         return self._follow(job, tracker.assess(job, seen.runs[job.id]), seen) or self._extend(job, seen)
 
     def _end_as_asked(self, job: Job, seen: Observation) -> Step:
@@ -128,7 +129,7 @@ class JobSteps:
         found = tracker.assess(job, seen.runs[job.id])
         if job.state != JobState.STARTING and found.phase == Phase.SUCCEEDED:
             return self._finish(job, JobState.SUCCEEDED, CANCEL_GRACE)
-        asked = [event.at for event in self._store.events(job.id) if event.kind == "cancel"]
+        asked = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.CANCEL]
         if asked and found.phase == Phase.FAILED and tracker.failed_before(found.ranks, asked[-1], seen.clock_offsets):
             return Step(Kind.END, lambda: self._fail(job, found, seen))
         return self._finish(job, JobState.CANCELLED, CANCEL_GRACE)
@@ -145,7 +146,7 @@ class JobSteps:
             shares.append(share)
         placement = job.placement.model_copy(update={"shares": tuple(shares)})
         words = "; ".join(f"{name} is reached at {config.address} now" for name, config in nodes.items())
-        return self._store.save(job.model_copy(update={"placement": placement}), "moved", words)
+        return self._store.jobs.save(job.model_copy(update={"placement": placement}), EventKind.MOVED, words)
 
     def launch(self, job: Job, seen: Observation) -> Step:
         """The step that brings a placed job to its nodes."""
@@ -157,20 +158,20 @@ class JobSteps:
         over = {"unknown_since": None, "wish": None, "alert": None}
         changed = {"state": state, "reason": reason, "ended_at": ended_at, **over}
         if state == JobState.FAILED:
-            self._store.remember_undecided(job.id)
-        self._store.save(job.model_copy(update=changed), state.value, reason if news is None else news)
+            self._store.decisions.remember_undecided(job.id)
+        self._store.jobs.save(job.model_copy(update=changed), EventKind(state.value), reason if news is None else news)
 
-    async def _save(self, job: Job, kind: str, message: str) -> Job:
-        return await self._store.write(lambda: self._store.save(job, kind, message))
+    async def _save(self, job: Job, kind: EventKind, message: str) -> Job:
+        return await self._store.write(lambda: self._store.jobs.save(job, kind, message))
 
-    async def _add_note(self, node: str, kind: str, message: str, job_id: str) -> None:
-        await self._store.write(lambda: self._store.note(node, kind, message, job_id))
+    async def _add_note(self, node: str, kind: EventKind, message: str, job_id: str) -> None:
+        await self._store.write(lambda: self._store.timeline.note(node, kind, message, job_id))
 
     # --- following -------------------------------------------------------------------------------------------------
 
     def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
         """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
-        last, now = self._store.last_sample(job.id), time.time()
+        last, now = self._store.metrics.last_sample(job.id), time.time()
         recent = last is not None and 0 <= now - last.at < SAMPLE_SECONDS
         return [] if recent else monitor.samples(job, seen.views, now)
 
@@ -179,11 +180,11 @@ class JobSteps:
         known, job = job.ranks, job.model_copy(update={"ranks": found.ranks})
         match found.phase:
             case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
-                self._store.save(unknown(job, found.reason, time.time()), "unknown", found.reason)
+                self._store.jobs.save(unknown(job, found.reason, time.time()), EventKind.UNKNOWN, found.reason)
             case Phase.RUNNING if job.state == JobState.UNKNOWN:
-                self._store.save(running(job), "running", "its nodes answer again")
+                self._store.jobs.save(running(job), EventKind.RUNNING, "its nodes answer again")
             case Phase.RUNNING if found.ranks != known:
-                self._store.save(running(job), "ranks", tracker.news_of_ranks(known, found.ranks))
+                self._store.jobs.save(running(job), EventKind.RANKS, tracker.news_of_ranks(known, found.ranks))
             case Phase.SUCCEEDED:
                 return Step(Kind.END, lambda: self._succeed(job, found, seen))
             case Phase.FAILED:
@@ -196,29 +197,30 @@ class JobSteps:
         if not any(isinstance(run, RunFiles) and run.time_limit is not None for run in runs.values()):
             return None
         with contextlib.suppress(UgroError):  # a job without a readable spec keeps the limit it has
-            if nodes := time_limits.untold(self._store.spec(job.id), runs):
+            if nodes := time_limits.untold(self._store.jobs.spec(job.id), runs):
                 return Step(Kind.EXTEND, lambda: self._tell_limit(job, nodes))
         return None
 
     async def _tell_limit(self, job: Job, nodes: Sequence[str]) -> None:
-        spec = self._store.spec(job.id)
+        spec = self._store.jobs.spec(job.id)
         for node, answer in (await self._launcher.set_time_limit(job, spec, nodes)).items():
             told = f"{node} lets it run for {duration(spec.time_limit or 0.0)}"
             words = answer.message if isinstance(answer, NodeError) else told
-            if all((event.node, event.message) != (node, words) for event in self._store.events(job.id)):
-                await self._add_note(node, "extended", words, job.id)
+            known = [event for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.EXTENDED]
+            if all((event.node, event.message) != (node, words) for event in known):
+                await self._add_note(node, EventKind.EXTENDED, words, job.id)
 
     async def _succeed(self, job: Job, found: Assessment, seen: Observation) -> None:
         waits = await self.waits_for_leftovers(job, found, seen)
         if not waits:
             await self._end_on_nodes(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
         elif (job.state, job.reason) != (JobState.RUNNING, waits):
-            await self._save(running(job, waits), "leftovers", waits)
+            await self._save(running(job, waits), EventKind.LEFTOVERS, waits)
 
     async def waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
         """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
         with contextlib.suppress(UgroError):
-            grace, ended = self._store.spec(job.id).grace, tracker.end_of_ranks(found.ranks, seen.clock_offsets)
+            grace, ended = self._store.jobs.spec(job.id).grace, tracker.end_of_ranks(found.ranks, seen.clock_offsets)
             if grace and ended is not None and time.time() < ended + grace:
                 left = await self._launcher.detached(job)
                 until = moment(ended + grace, ended)
@@ -229,7 +231,7 @@ class JobSteps:
         await self.logs_of(job).bring_ends(ENDS_WITHIN)
         if not job.wish and (waits := await asyncio.to_thread(self.waits_for_leavers, job, found, seen)):
             if (job.state, job.reason) != (JobState.RUNNING, waits):
-                await self._save(running(job, waits), "ranks", waits)
+                await self._save(running(job, waits), EventKind.RANKS, waits)
             return
         failure = await asyncio.to_thread(self.first_failure, job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
@@ -237,7 +239,7 @@ class JobSteps:
         reason = failure_in_words(failure)
         ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
         job = job.model_copy(update={"first_failure": failure, "reason": reason, "ranks": ranks})
-        job = await self._save(job, "failing", reason)
+        job = await self._save(job, EventKind.FAILING, reason)
         await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
 
     def waits_for_leavers(self, job: Job, found: Assessment, seen: Observation) -> str:
@@ -252,7 +254,7 @@ class JobSteps:
         return self._inquiry(job, found, seen).first()
 
     def _inquiry(self, job: Job, found: Assessment, seen: Observation, until: float = math.inf) -> Inquiry:
-        folder = self._store.files(job.id).logs(job.attempt)
+        folder = self._store.jobs.files(job.id).logs(job.attempt)
         node_ranks = {node: rank for rank, node in enumerate(job.nodes)}
         return Inquiry(
             found.ranks,
@@ -268,7 +270,7 @@ class JobSteps:
         """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
         nodes = job.nodes if nodes is None else nodes
         paths = {node: where for node in nodes if (where := run_paths(self._inventory, job, node))}
-        return JobLogs(self._pool, paths, self._store.files(job.id).logs(job.attempt), configs=job.node_configs)
+        return JobLogs(self._pool, paths, self._store.jobs.files(job.id).logs(job.attempt), configs=job.node_configs)
 
     # --- ending ----------------------------------------------------------------------------------------------------
 
@@ -277,7 +279,7 @@ class JobSteps:
 
     async def _end_on_nodes(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
-        given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.silences()]
+        given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.config.silences()]
         within = grace + ABANDON_WITHIN if job.wish == Wish.ABANDON else None
         ending = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up], within)
         if job.wish == Wish.ABANDON and len(ending.problems) == len(ending.unreached):
@@ -285,15 +287,15 @@ class JobSteps:
             ending.problems.clear()
         ended = ending.detached if state == JobState.SUCCEEDED else {}  # elsewhere that is what was asked for
         for node, processes in ended.items():
-            await self._add_note(node, "leftovers", f"ended what {job.id} left running: {processes}", job.id)
+            await self._add_note(node, EventKind.LEFTOVERS, f"ended what {job.id} left running: {processes}", job.id)
         if ending.problems:
             text = "; ".join(ending.problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
-                await self._save(unknown(job, text, time.time()), "unknown", text)
+                await self._save(unknown(job, text, time.time()), EventKind.UNKNOWN, text)
             return
         notes = []
         if given_up:
-            await self._store.write(functools.partial(self._store.remember_leftovers, job, given_up))
+            await self._store.write(functools.partial(self._store.cleanup.remember_leftovers, job, given_up))
             notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
         asked = [node for node in job.nodes if node not in given_up]
         logs_within = CANCELLED_LOGS_WITHIN if state == JobState.CANCELLED else LOGS_WITHIN
@@ -310,7 +312,7 @@ class JobSteps:
         changed = {
             "ranks": ranks,
             "ended_at": tracker.end_of_ranks(ranks, seen.clock_offsets),
-            "peak_mib": await asyncio.to_thread(lambda: monitor.peak(self._store.samples(job.id))),
+            "peak_mib": await asyncio.to_thread(lambda: monitor.peak(self._store.metrics.samples(job.id))),
             "abandoned": tuple(given_up),
             "gone_from": tuple(ending.proved),
         }
@@ -323,7 +325,7 @@ class JobSteps:
 
     def _better_known(self, failure: FirstFailure, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         """The same failure by all the logs there are. Whom we ended meanwhile counts as if it were still there."""
-        began = [event.at for event in self._store.events(job.id) if event.kind == "failing"]
+        began = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.FAILING]
         now = self._inquiry(job, found, seen, began[-1] if began else math.inf).first()
         same = (now.rank, now.node) == (failure.rank, failure.node)
         return now if same or (began and now.cause != "unknown") else failure
@@ -350,11 +352,11 @@ class JobSteps:
         except RecordNewer:
             raise
         except UgroError as error:
-            back = error.job if isinstance(error, NotStarted) else self._store.job(job.id)
+            back = error.job if isinstance(error, NotStarted) else self._store.jobs.job(job.id)
             await self._store.write(functools.partial(self._take_back, back, error))
             return
         ranks = job.placement.world_size if job.placement else 0
-        await self._save(running(job), "running", f"{count(ranks, 'rank')} started")
+        await self._save(running(job), EventKind.RUNNING, f"{count(ranks, 'rank')} started")
 
     def _take_back(self, job: Job, error: UgroError) -> None:
         """A launch did not come about: queue the job again, try the rest again, or let it fail.
@@ -368,17 +370,19 @@ class JobSteps:
             back = taken_back(job.taken_back, error.message, time.time())
             queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": "", "taken_back": back}
             words = f"{error.message}, before anything was started: it waits for its turn again"
-            self._store.save(job.model_copy(update=queued), "queued", words)
+            self._store.jobs.save(job.model_copy(update=queued), EventKind.QUEUED, words)
         elif lost and self._seconds_since_placed(job) < START_PATIENCE:
             if job.reason != error.message:
                 again = {"reason": error.message}
-                self._store.save(job.model_copy(update=again), "starting", f"{error.message}; it is tried again")
+                self._store.jobs.save(
+                    job.model_copy(update=again), EventKind.STARTING, f"{error.message}; it is tried again"
+                )
         else:
             self._give_up(job, error, lost, told_to_start)
 
     def _seconds_since_placed(self, job: Job) -> float:
         """How long ago nodes were first told to start this attempt."""
-        placed = [event.at for event in self._store.events(job.id) if event.kind == "placed"]
+        placed = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.PLACED]
         return time.time() - placed[-1] if placed else 0.0
 
     def _give_up(self, job: Job, error: UgroError, lost: bool, told_to_start: bool) -> None:
@@ -388,7 +392,7 @@ class JobSteps:
         words = "; ".join(filter(None, (error.message, error.hint)))  # what to set is in the hint
         failure = FirstFailure(rank=None, node=node, cause=cause, message=words)
         job = job.model_copy(update={"first_failure": failure, "reason": words})
-        job = self._store.save(job, "failing", words)
+        job = self._store.jobs.save(job, EventKind.FAILING, words)
         if not told_to_start:
             self.end(job, JobState.FAILED, words, "no node was told to start")
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, RecordNewer, StateLocked, UgroError
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState, Placement
 from ugro.common.models.node import NodeView, Owed
 from ugro.control_plane.controller import node_watch
@@ -139,10 +140,10 @@ class Controller:
 
     def _settle(self) -> list[Job]:
         """Finish what crashes left undone. Returns the live jobs."""
-        self._troubles.found += self._store.settle()
+        self._troubles.found += self._store.jobs.settle()
         with self._troubles.boundary("nodes that left the inventory"):
             node_watch.drain_departed(self._store, self._inventory)
-        return self._store.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
+        return self._store.jobs.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
 
     def _remember(self, seen: Observation, live: Sequence[Job]) -> None:
         with self._store.optional():
@@ -162,7 +163,7 @@ class Controller:
             await self._tick_among_others(problems, patience)
             while tasks := self._waited_for(job_ids):
                 await asyncio.wait(tasks, timeout=TICK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-                if job_ids and not self._waited_for(job_ids) and not {*job_ids} & {*self._store.undecided()}:
+                if job_ids and not self._waited_for(job_ids) and not {*job_ids} & {*self._store.decisions.undecided()}:
                     break
                 with contextlib.suppress(StateLocked):  # whose tick does the same
                     await self._tick_among_others(problems, 0)
@@ -215,10 +216,10 @@ class Controller:
         await self._pool.adopt(inventory, await asyncio.to_thread(self._configs_in_use))
 
     def _configs_in_use(self) -> list[NodeConfig]:
-        owing = self._store.jobs({job_id for job_id, _ in self._store.leftovers()}, pass_over)
-        jobs = [*self._store.live(pass_over), *owing]
+        owing = self._store.jobs.all({job_id for job_id, _ in self._store.cleanup.leftovers()}, pass_over)
+        jobs = [*self._store.jobs.live(pass_over), *owing]
         kept = [config for job in jobs for config in job.node_configs.values()]
-        return [*kept, *(one.config for one in self._store.removals())]
+        return [*kept, *(one.config for one in self._store.cleanup.removals())]
 
     async def close(self) -> None:
         """Break off what is under way; the next tick of any process continues it."""
@@ -250,8 +251,8 @@ class Controller:
 
     def _end_leftovers(self, seen: Observation) -> None:
         """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
-        leftovers = self._store.leftovers()
-        jobs = {job.id: job for job in self._store.jobs({job_id for job_id, _ in leftovers}, pass_over)}
+        leftovers = self._store.cleanup.leftovers()
+        jobs = {job.id: job for job in self._store.jobs.all({job_id for job_id, _ in leftovers}, pass_over)}
         for (job_id, attempt), nodes in leftovers.items():
             if job_id in jobs:
                 with self._troubles.boundary(f"{job_id}: what it left"):
@@ -270,16 +271,16 @@ class Controller:
             return
 
         def record() -> None:
-            self._store.remember_leftovers(job, [node for node in nodes if node not in back])
+            self._store.cleanup.remember_leftovers(job, [node for node in nodes if node not in back])
             for node in back:
-                self._store.note(node, "cleared", nothing_runs(job.id, [node], ending.proved), job.id)
+                self._store.timeline.note(node, EventKind.CLEARED, nothing_runs(job.id, [node], ending.proved), job.id)
 
         await self._store.write(record)
 
     def _remove_owed(self, seen: Observation) -> None:
         """Remove what jobs that were removed left on nodes that did not answer then."""
         by_node: dict[str, list[Owed]] = {}
-        for one in self._store.removals():
+        for one in self._store.cleanup.removals():
             by_node.setdefault(one.config.model_dump_json(), []).append(one)
         for key, owed in by_node.items():
             node = owed[0].config
@@ -348,7 +349,7 @@ class Controller:
 
     def _decide(self, job: Job, seen: Observation) -> tuple[Job, Step | None] | None:
         """The job's record and its next step; None where what was seen is about an older record."""
-        if not self._store.is_unchanged(job):
+        if not self._store.jobs.is_unchanged(job):
             return None
         if job.id in seen.moved:
             job = self._steps.moved(job, seen.moved[job.id])
@@ -356,7 +357,7 @@ class Controller:
 
     async def _alone(self, job: Job, step: Step) -> None:
         with self._store.alone_with(job.id) as alone:
-            if alone and self._store.job(job.id).last_event == job.last_event:
+            if alone and self._store.jobs.job(job.id).last_event == job.last_event:
                 await step.act()
 
     def _watch(self, job: Job, seen: Observation) -> None:
@@ -388,7 +389,7 @@ class Controller:
         return await stacks.ask(self._inventory, self._pool, job, within=STAND_WITHIN)
 
     def _handle_failures(self, seen: Observation) -> None:
-        undecided, proposals = self._store.undecided(), self._store.proposals()
+        undecided, proposals = self._store.decisions.undecided(), self._store.decisions.proposals()
         if not (undecided or proposals):
             return
         # Here, since its import takes longer than a look at the nodes, and most ticks find nothing wrong.
@@ -396,7 +397,7 @@ class Controller:
 
         handler = FailureHandler(self._store, self._inventory, self._pool)
         about = {*undecided, *proposals}
-        records = tuple((job.id, job.last_event) for job in self._store.jobs(about, pass_over))
+        records = tuple((job.id, job.last_event) for job in self._store.jobs.all(about, pass_over))
         approved = tuple(name for name, proposal in proposals.items() if proposal.approved)
         self._begin(FAILURES, (records, tuple(undecided), approved), lambda: handler.handle(seen.views))
 
@@ -412,25 +413,25 @@ class Controller:
                 await self._step(job, seen)
 
     def _place_what_fits(self, seen: Observation) -> list[Job]:
-        jobs = self._store.live(stop_where_held)
+        jobs = self._store.jobs.live(stop_where_held)
         broken = [(job, why) for job in jobs if job.state == JobState.QUEUED and (why := self._broken_spec(job))]
         for job, why in broken:  # one broken job must not keep the others waiting
             self._steps.end(job, JobState.FAILED, why)
-        jobs = self._store.live(stop_where_held) if broken else jobs
+        jobs = self._store.jobs.live(stop_where_held) if broken else jobs
         waiting = {job.id: job for job in jobs if job.state == JobState.QUEUED}
         if not waiting:
             return []
         placed = []
         for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, time.time())).starts:
             with self._troubles.boundary(f"{start.id}: its start"):
-                placement, words = with_batch_shares(start.placement, self._store.speeds())
+                placement, words = with_batch_shares(start.placement, self._store.metrics.speeds())
                 why = "; ".join(filter(None, [start.why, placement.why, words]))
                 placed.append(self._place(waiting[start.id], placement, why))
         return placed
 
     def _broken_spec(self, job: Job) -> str | None:
         try:
-            self._store.spec(job.id)
+            self._store.jobs.spec(job.id)
         except UgroError as error:
             return error.message
         return None
@@ -440,4 +441,6 @@ class Controller:
         placement = placement.model_copy(update={"shares": tuple(shares)})
         placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
         placed = placed.model_copy(update={"ranks": tracker.expected_ranks(placed)})
-        return self._store.save(placed, "starting", f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
+        return self._store.jobs.save(
+            placed, EventKind.STARTING, f"on {', '.join(placed.nodes)}" + (f": {why}" if why else "")
+        )

@@ -41,6 +41,7 @@ drains from the timeline. An archive that says less than when it was sealed is t
 disk, who looks goes on with what is there, and a tick without what it can do without (`MetadataStore.optional`).
 """
 
-from ugro.control_plane.metadata_store.store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
+from ugro.control_plane.metadata_store.locks import LOCK_PATIENCE, RESIDENT_LOCK
+from ugro.control_plane.metadata_store.store import MetadataStore
 
 __all__ = ["LOCK_PATIENCE", "RESIDENT_LOCK", "MetadataStore"]

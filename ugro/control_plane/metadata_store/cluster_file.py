@@ -98,6 +98,16 @@ def is_damaged(db: TinyDB, table: str) -> bool:
     return any(row.table == table for row in storage_of(db).damaged)
 
 
+def has_index(db: TinyDB) -> bool:
+    """Whether the file was made together with the index of the live jobs, and so stands for all there is."""
+    return db.table("meta").contains(doc_id=1)
+
+
+def is_certain(db: TinyDB, table: str) -> bool:
+    """Whether a table says all there is."""
+    return has_index(db) and not is_damaged(db, table)
+
+
 class ClusterFile:
     """Gives out transactions over `cluster.json`, one at a time among all processes."""
 

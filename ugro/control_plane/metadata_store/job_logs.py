@@ -16,9 +16,9 @@ from ugro.common.errors import NodeError
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store.log_ends import TAIL_BYTES, keep_end
 from ugro.control_plane.metadata_store.records import state_errors
-from ugro.nodes import log_streamer
-from ugro.nodes.log_streamer import FIRST, GROWTH, LONGEST_LINE, TOTAL, Brought, End
 from ugro.nodes.pool import Configs, Pool
+from ugro.nodes.remote.logs import log_streamer
+from ugro.nodes.remote.logs.log_streamer import FIRST, GROWTH, LONGEST_LINE, TOTAL, Brought, End
 from ugro.nodes.transport import Transport
 
 CLOSE = FIRST

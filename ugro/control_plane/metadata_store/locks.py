@@ -20,27 +20,39 @@ from filelock import FileLock, Timeout
 from ugro.common.errors import StateLocked
 from ugro.common.files import FULL
 from ugro.common.text import printable
-from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.records import make_home, state_errors
+
+LOCK_PATIENCE = 60.0
+"""Seconds a command waits for another controller before it gives up with exit code 4."""
+
+RECORDS_LOCK = "lock"
+"""The lock of whoever changes records."""
+
+TURN_LOCK = "tick.lock"
+"""The lock of whoever observes the cluster and decides. Slow work on nodes is done without it."""
+
+RESIDENT_LOCK = "serve.lock"
+"""The lock that `ugro serve` holds as long as it stays."""
 
 T = TypeVar("T")
 
 TURN_POLL_SECONDS = 0.05
 
 
-class WriterLock:
-    """Makes one writer at a time: among the threads of this process first, then among processes by the file.
+class RecordsLock:
+    """The lock around reading records and writing what follows from them.
 
-    A thread that holds it may take it again.
+    One writer at a time: among the threads of this process first, then among processes by the file. A thread that has
+    it may take it again.
     """
 
-    def __init__(self, path: Path, make_folder: Callable[[], None]) -> None:
-        self._path = path
-        self._make_folder = make_folder
+    def __init__(self, home: Path) -> None:
+        self._home = home
         self._threads = threading.RLock()
         self._depth = 0
 
     @contextlib.contextmanager
-    def held(self, patience: float) -> Iterator[None]:
+    def held(self, patience: float = LOCK_PATIENCE) -> Iterator[None]:
         """Be the writer. An event loop stands still meanwhile: coroutines use `run`.
 
         Raises:
@@ -48,8 +60,8 @@ class WriterLock:
         """
         with self._threads, contextlib.ExitStack() as stack:
             if self._depth == 0:
-                self._make_folder()
-                stack.enter_context(held(self._path, patience))
+                make_home(self._home)
+                stack.enter_context(held(self._home / RECORDS_LOCK, patience))
             self._depth += 1
             try:
                 yield

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from ugro.common.files import append_line
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.record import Record
 from ugro.common.paths import JOBS, JobFiles
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors, whole_lines
@@ -34,7 +35,7 @@ class Mark(Record):
 class Timeline:
     """A job's event goes to the cluster's timeline first: one that is in the job's is in both."""
 
-    def __init__(self, home: Path, publish: Callable[[Event], None] = lambda event: None) -> None:
+    def __init__(self, home: Path, publish: Callable[[Event], None]) -> None:
         """`publish` is called with each event that this process adds."""
         self._home = home
         self._publish = publish
@@ -47,6 +48,10 @@ class Timeline:
             self._to_job(event)
         self._publish(event)
         log.info("%s %s", " on ".join(filter(None, (event.job, event.node))) or "cluster", event.kind)
+
+    def note(self, node: str, kind: EventKind, message: str, job: str = "") -> None:
+        """Add an event about a node, or of a job there that is no change of its record."""
+        self.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message, noted=True))
 
     def catch_up(self, event: Event) -> bool:
         """Add the last event of a job's record to the timelines that a crash kept it from.

@@ -27,8 +27,8 @@ from ugro.common.errors import NodeRefused, StateError
 from ugro.common.models.record import Record
 from ugro.common.text import printable, some
 from ugro.nodes.code_sync.manifest import Entry, encoded, read_manifest
-from ugro.nodes.scripts import load
-from ugro.nodes.scripts.receive_code import local
+from ugro.nodes.remote.bundle import load
+from ugro.nodes.remote.code.on_node.receive_code import local
 from ugro.nodes.transport import Transport
 from ugro.nodes.transport.ssh_config import find_route
 
@@ -254,17 +254,17 @@ class _Push:
         """A step of the program that makes the new tree."""
         earlier = hashlib.sha256(self._earlier).hexdigest() if self._earlier else ""
         args = (step, self._job_dir, self._token, self._digest, earlier)
-        return self._understood(_Place, await self._run("receive_code.py", args, data))
+        return self._understood(_Place, await self._run("code/receive_code.py", args, data))
 
     async def _replace(self, step: str) -> _Change:
         """A step of the program that puts it in the place of earlier code."""
         args = (step, self._job_dir, self._token, self._digest)
         return self._understood(
-            _Change, await self._run("replace_code.py", args, self._manifest + b"\n" + self._earlier)
+            _Change, await self._run("code/replace_code.py", args, self._manifest + b"\n" + self._earlier)
         )
 
     async def _run(self, program: str, args: Sequence[str], data: bytes | AsyncIterable[bytes]) -> bytes:
-        """Run a program of `scripts/`. Returns its answer."""
+        """Run a Python script on the node. Returns its answer."""
         node = self._transport.node
         outcome = await self._transport.run(
             PYTHON_SCRIPT, (node.python, load(program), *args), data=data, timeout=self._seconds

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ugro.common.errors import NodeError
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, RankState
 from ugro.common.text import clock, some
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.tracker import Runs
 from ugro.nodes.pool import Pool
-from ugro.nodes.reach import obstacle
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote.network.reach import obstacle
+from ugro.nodes.remote.run.run_files import RunFiles
 from ugro.nodes.transport import Transport
 
 PATIENCE = 60.0
@@ -89,8 +90,8 @@ async def tell(store: MetadataStore, pool: Pool, job: Job) -> None:
     words = in_words(job, await obstacles(pool, job))
 
     def record() -> None:
-        now = store.job(job.id)
+        now = store.jobs.job(job.id)
         if now.attempt == job.attempt and now.state == JobState.RUNNING and never_met(now) and now.reason != words:
-            store.save(now.model_copy(update={"reason": words}), "unmet", words)
+            store.jobs.save(now.model_copy(update={"reason": words}), EventKind.UNMET, words)
 
     await store.write(record)

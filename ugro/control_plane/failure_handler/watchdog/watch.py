@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.node import Gpu, NodeView
 from ugro.common.text import count, duration
@@ -22,7 +23,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
 from ugro.control_plane.resource_manager.observation import Observation
-from ugro.nodes.run_files import RankFiles, RunFiles
+from ugro.nodes.remote.run.run_files import RankFiles, RunFiles
 
 if TYPE_CHECKING:
     from ugro.control_plane.failure_handler.stacks import Said
@@ -44,10 +45,10 @@ class Hang:
 
 def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
     """Whether it is time for the next look at a running job."""
-    path = store.files(job_id).watchdog
+    path = store.jobs.files(job_id).watchdog
     with state_errors(path):
         before = _read(path)
-    return before is None or not 0 <= seen.at - before.looked_at < limits_of(store.spec(job_id)).look_seconds
+    return before is None or not 0 <= seen.at - before.looked_at < limits_of(store.jobs.spec(job_id)).look_seconds
 
 
 async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends: SyncEnds, stand: Stand) -> None:
@@ -56,10 +57,10 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
     Then it is also kept where each rank stands.
     """
-    path, limits = store.files(job_id).watchdog, limits_of(store.spec(job_id))
+    path, limits = store.jobs.files(job_id).watchdog, limits_of(store.jobs.spec(job_id))
     with state_errors(path):
         before = _read(path)
-    job = store.job(job_id)
+    job = store.jobs.job(job_id)
     memory = look(before, job.attempt, sights(job, seen), seen.at, limits)
     if before is None and job.alert:  # the memory is lost, and a hang is over only with a sign of life
         memory = memory.model_copy(update={"hung_at": memory.watched})
@@ -80,7 +81,7 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     def record() -> None:
         with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
             write_atomic(path, memory.model_copy(update=changed).model_dump_json())
-        now = store.job(job_id)  # logs and stacks may have taken their time
+        now = store.jobs.job(job_id)  # logs and stacks may have taken their time
         if now.attempt == job.attempt and now.state == job.state:
             _tell(store, now, memory if idle else None, verdict)
 
@@ -91,12 +92,13 @@ def _tell(store: MetadataStore, job: Job, idle: Memory | None, verdict: Verdict)
     """Record what is new about a job that still runs."""
     if idle:
         gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
-        job = store.save(job, "idle", f"its {gpus} did nothing for {duration(idle.idle)}")
+        job = store.jobs.save(job, EventKind.IDLE, f"its {gpus} did nothing for {duration(idle.idle)}")
     if verdict.state == State.HUNG and job.alert is None:
-        store.remember_undecided(job.id)
-        store.save(job.model_copy(update={"alert": HANGS + verdict.reason}), "hang", verdict.reason)
+        store.decisions.remember_undecided(job.id)
+        store.jobs.save(job.model_copy(update={"alert": HANGS + verdict.reason}), EventKind.HANG, verdict.reason)
     elif verdict.state != State.HUNG and job.alert is not None:
-        store.save(job.model_copy(update={"alert": None}), "running", "it goes on: there are signs of life again")
+        calm = job.model_copy(update={"alert": None})
+        store.jobs.save(calm, EventKind.RUNNING, "it goes on: there are signs of life again")
 
 
 async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: Stand) -> Verdict:
@@ -104,10 +106,10 @@ async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: St
     # Here, since every command that looks has the watchdog, and few of them find a hang.
     from ugro.control_plane.failure_handler.stacks import keep, report_of_nccl
     from ugro.control_plane.failure_handler.watchdog.nccl_report import difference
-    from ugro.nodes.stacks import NodeStacks
+    from ugro.nodes.remote.stacks.stacks import NodeStacks
 
     said = await stand(job)
-    with store.optional(), state_errors(path := store.files(job.id).hang(job.attempt)):
+    with store.optional(), state_errors(path := store.jobs.files(job.id).hang(job.attempt)):
         keep(path, said, time.time())
     report = report_of_nccl([one for one in said.values() if isinstance(one, NodeStacks)])
     found = difference(report, job.ranks)
@@ -119,7 +121,7 @@ async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: St
 
 def hang_of(store: MetadataStore, job: Job) -> Hang:
     """What is remembered of the hang that a job's alert tells of."""
-    memory = _read(store.files(job.id).watchdog)
+    memory = _read(store.jobs.files(job.id).watchdog)
     if memory is None or memory.attempt != job.attempt or memory.hung_at is None:
         return Hang(0.0, None)
     return Hang(memory.watched - memory.hung_at, memory.culprit)
@@ -175,5 +177,5 @@ def _read(path: Path) -> Memory | None:
 
 
 def _steps(store: MetadataStore, job: Job) -> dict[int, Progress | None]:
-    folder = store.files(job.id).logs(job.attempt)
+    folder = store.jobs.files(job.id).logs(job.attempt)
     return {rank.rank: last_progress(rank_log(folder, rank.rank)) for rank in job.ranks}
