@@ -14,6 +14,7 @@ import click
 
 from ugro.cli.output import print_problems
 from ugro.cli.render.notices import Notices
+from ugro.common import log
 from ugro.common.config import Inventory, inventory_path, load_inventory
 from ugro.common.errors import StateLocked, UgroError
 from ugro.common.job_spec import JobSpec
@@ -289,6 +290,7 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
         @functools.wraps(function)
         def call(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
             with App(ctx.find_root().obj) as app:
+                log.start(app.store.home, ctx.find_root().params.get("log_level", "info"))
                 return function(app, *args, **kwargs)
 
         made: click.Command = click.command(**{"cls": Command, **settings})(call)

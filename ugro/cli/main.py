@@ -97,7 +97,7 @@ def _json_behind_command(args: list[str]) -> list[str]:
     """The same words with a `--json` that stands before the command where the command looks for it."""
     at = 0
     while at < len(args) and args[at].startswith("-"):
-        at += 2 if args[at] == "--inventory" else 1
+        at += 2 if args[at] in ("--inventory", "--log-level") else 1
     before, after = args[:at], args[at:]
     if "--json" not in before:
         return args
@@ -167,8 +167,15 @@ class LazyGroup(click.Group):
     type=click.Path(),
     help="The machines. Else $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
 )
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    show_default=True,
+    help="What is written to $UGRO_HOME/log/ugro.log.",
+)
 @click.pass_context
-def cli(ctx: click.Context, inventory: str | None) -> None:
+def cli(ctx: click.Context, inventory: str | None, log_level: str) -> None:
     """UGRO makes a few GPU machines that have SSH feel like one."""
     ctx.obj = inventory
     if ctx.invoked_subcommand is None:
