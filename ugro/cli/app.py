@@ -68,20 +68,24 @@ class App:
     def backend(self) -> Backend:
         """Who answers: the resident controller where one runs, unless that is not wanted; else this process."""
         if self._local:
-            return open_local(self.inventory_option)
+            return self._here
         return open_backend(self.inventory_option, lambda words: print_hanging("note: ", words, err=True, dim=True))
+
+    @cached_property
+    def _here(self) -> Backend:
+        return open_local(self.inventory_option)
 
     def __enter__(self) -> App:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if (backend := self.__dict__.get("backend")) is None:  # nothing was asked for
-            return
+        opened = {id(one): one for name in ("backend", "_here") if (one := self.__dict__.get(name))}
         with self._notices:
-            try:
-                backend.close(rest=kind is None)
-            finally:
-                print_problems(backend.troubles, err=True)
+            for backend in opened.values():
+                try:
+                    backend.close(rest=kind is None)
+                finally:
+                    print_problems(backend.troubles, err=True)
 
     def call(self, request: Request[Answer]) -> Answer:
         """Return the answer to a request; what is reported meanwhile is printed on stderr.
@@ -90,7 +94,7 @@ class App:
             UgroError: what the service function raises.
         """
         with self._notices:
-            return self.backend.call(request, self._notices.tell)
+            return (self._here if request.here else self.backend).call(request, self._notices.tell)
 
     def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
         """Yield the answers to a request as they come.
