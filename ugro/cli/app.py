@@ -23,8 +23,9 @@ from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.service.backend import Answer, Local
+from ugro.service.backend import Answer
 from ugro.service.context import Context
+from ugro.service.local import Local
 from ugro.service.schemas.base import Request, Stream
 from ugro.service.schemas.code import CodeDocument
 

@@ -43,7 +43,11 @@ COMMANDS = {
     "why": ("ugro.cli.commands.queue", "why", "Every reason why a job waits, or why it runs where it does."),
     "events": ("ugro.cli.commands.events", "events", "What happened to a job or in the cluster, and when."),
     "explain": ("ugro.cli.commands.explain", "explain_", "Why a job failed, or any training by its logs."),
-    "alerts": ("ugro.cli.alerts", "alerts", "Be told of failures and the like: channels, rules, a test message."),
+    "alerts": (
+        "ugro.cli.commands.alerts",
+        "alerts",
+        "Be told of failures and the like: channels, rules, a test message.",
+    ),
     "checkpoint": ("ugro.cli.commands.checkpoints", "checkpoint", "Ask a running job to save a checkpoint now."),
     "checkpoints": (
         "ugro.cli.commands.checkpoints",
@@ -76,11 +80,11 @@ COMMANDS = {
         "One look at the cluster and the next step for every job (for cron).",
     ),
     "serve": ("ugro.cli.serve", "serve", "Stay and act: a tick every few seconds, over connections that stay open."),
-    "cron": ("ugro.cli.cron", "cron", "Sweeps from your crontab: install, remove, show."),
+    "cron": ("ugro.cli.commands.cron", "cron", "Sweeps from your crontab: install, remove, show."),
     "state": ("ugro.cli.upkeep", "state", "Look after UGRO's own records."),
     "gc": ("ugro.cli.upkeep", "gc", "Remove what old jobs left, here and on the nodes: logs, code, folders."),
-    "init": ("ugro.cli.init", "init", "Write a first inventory."),
-    "trust": ("ugro.cli.trust", "trust", "Show a node's host key and record it once you agree."),
+    "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
+    "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host key and record it once you agree."),
     "sandbox": ("ugro.cli.sandbox", "sandbox", "A cluster of three pretended machines, to try UGRO without hardware."),
     "completion": ("ugro.cli.completion", "completion", "Print the shell completion script."),
 }

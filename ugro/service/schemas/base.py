@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -24,6 +25,18 @@ def _seconds(at: Any) -> Any:
 
 Moment = Annotated[float, BeforeValidator(_seconds), PlainSerializer(iso, return_type=str | None)]
 """A point in time: seconds since the epoch here, ISO 8601 in UTC in JSON."""
+
+
+def _decoded(data: Any) -> Any:
+    return base64.b64decode(data) if isinstance(data, str) else data
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+Bytes = Annotated[bytes, BeforeValidator(_decoded), PlainSerializer(_encoded, return_type=str, when_used="json")]
+"""Any bytes: base64 in JSON."""
 
 
 class Document(BaseModel):

@@ -15,10 +15,10 @@ from typing import Any
 
 from filelock import FileLock
 
-from .errors import TestbedError, system
-from .etc import User, free_uids
-from .hosts import Host
-from .network import Network, claim, reap_leftovers, remove
+from ugro.testing.testbed.errors import TestbedError, system
+from ugro.testing.testbed.etc import User, free_uids
+from ugro.testing.testbed.hosts import Host
+from ugro.testing.testbed.network import Network, claim, reap_leftovers, remove
 
 PACKAGES = {
     "sshd": "openssh-server",
