@@ -22,9 +22,10 @@ LOGGER = logging.getLogger("ugro.test")
 
 
 @pytest.fixture(autouse=True)
-def own_handlers() -> Iterator[None]:
+def own_handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     loggers = [logging.getLogger(name) for name in log.LOGGERS]
     before = [(logger, list(logger.handlers), logger.level) for logger in loggers]
+    monkeypatch.setattr(logging.getLogger("ugro"), "propagate", False)  # pytest's handler raises what it cannot format
     yield
     for logger, handlers, level in before:
         logger.handlers, logger.level = handlers, level
