@@ -79,7 +79,11 @@ COMMANDS = {
         "sweep",
         "One look at the cluster and the next step for every job (for cron).",
     ),
-    "serve": ("ugro.cli.serve", "serve", "Stay and act: a tick every few seconds, over connections that stay open."),
+    "serve": (
+        "ugro.cli.commands.serve",
+        "serve",
+        "Stay and act: a tick every few seconds, over connections that stay open.",
+    ),
     "cron": ("ugro.cli.commands.cron", "cron", "Sweeps from your crontab: install, remove, show."),
     "state": ("ugro.cli.upkeep", "state", "Look after UGRO's own records."),
     "gc": ("ugro.cli.upkeep", "gc", "Remove what old jobs left, here and on the nodes: logs, code, folders."),
@@ -171,6 +175,7 @@ class LazyGroup(click.Group):
     type=click.Path(),
     help="The machines. Else $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
 )
+@click.option("--local", is_flag=True, help="Act in this process, also where a resident controller (ugro serve) runs.")
 @click.option(
     "--log-level",
     type=click.Choice(("debug", "info", "warning", "error")),
@@ -179,7 +184,7 @@ class LazyGroup(click.Group):
     help="What is written to $UGRO_HOME/log/ugro.log.",
 )
 @click.pass_context
-def cli(ctx: click.Context, inventory: str | None, log_level: str) -> None:
+def cli(ctx: click.Context, inventory: str | None, local: bool, log_level: str) -> None:
     """UGRO makes a few GPU machines that have SSH feel like one."""
     ctx.obj = inventory
     if ctx.invoked_subcommand is None:

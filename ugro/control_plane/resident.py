@@ -44,6 +44,8 @@ class Resident:
         self._every = every
         self._woken = asyncio.Event()
         self._stopped = asyncio.Event()
+        self.pool: Pool | None = None
+        """The connections, while it stays."""
         self.ticks = 0
         """How many ticks are over."""
 
@@ -68,7 +70,7 @@ class Resident:
         await asyncio.to_thread(lambda: [importlib.import_module(name) for name in USED_LATER])
         log.info("watches %s", ", ".join(inventory.nodes))
         async with Pool(inventory) as pool, Courier(self._store) as courier:
-            controller = Controller(self._store, inventory, pool)
+            self.pool, controller = pool, Controller(self._store, inventory, pool)
             try:
                 while not self._stopped.is_set():
                     began = time.monotonic()
@@ -78,6 +80,7 @@ class Resident:
                     log.debug("tick %d took %.3f s", self.ticks, time.monotonic() - began)
                     await self._rest(began)
             finally:
+                self.pool = None
                 await controller.close()
                 self._store.bus.end_round()
         log.info("ends")
