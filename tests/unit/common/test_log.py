@@ -55,7 +55,7 @@ def test_is_bounded_whoever_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         thread.start()
     for thread in threads:
         thread.join()
-    assert {one.name for one in path.parent.iterdir()} == {"ugro.log", "ugro.log.1"}
+    assert "ugro.log.1" in {one.name for one in path.parent.iterdir()} <= {"ugro.log", "ugro.log.1"}
     assert all(one.stat().st_size <= 4000 + 4 * 1100 for one in path.parent.iterdir())
 
 
