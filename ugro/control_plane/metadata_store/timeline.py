@@ -35,7 +35,7 @@ class Mark(Record):
 class Timeline:
     """A job's event goes to the cluster's timeline first: one that is in the job's is in both."""
 
-    def __init__(self, home: Path, publish: Callable[[Event], None]) -> None:
+    def __init__(self, home: Path, publish: Callable[[Event], None] = lambda _: None) -> None:
         """`publish` is called with each event that this process adds."""
         self._home = home
         self._publish = publish
