@@ -126,7 +126,9 @@ def test_sends_a_test_message_and_tells_why_it_failed(door: Door) -> None:
 def test_keeps_the_sweep_in_the_crontab(door: Door, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = home / "bin"
     programs.mkdir()
-    stand_in = '#!/bin/sh\ncase $1 in -l) [ ! -e "$0.table" ] || /bin/cat "$0.table" ;; -) /bin/cat > "$0.table" ;; esac\n'
+    stand_in = (
+        '#!/bin/sh\ncase $1 in -l) [ ! -e "$0.table" ] || /bin/cat "$0.table" ;; -) /bin/cat > "$0.table" ;; esac\n'
+    )
     (programs / "crontab").write_text(stand_in)
     (programs / "crontab").chmod(0o755)
     monkeypatch.setenv("PATH", str(programs))
