@@ -73,7 +73,7 @@ COMMANDS = {
     "node": ("ugro.cli.commands.footprint", "node", "Remove what UGRO has on a node."),
     "measure": ("ugro.cli.commands.nodes", "measure", "Measure how fast each idle GPU trains."),
     "run": ("ugro.cli.commands.nodes", "run", "Run the same command on every node."),
-    "check": ("ugro.cli.check", "check", "Look for what would keep a training from working."),
+    "check": ("ugro.cli.commands.check", "check", "Look for what would keep a training from working."),
     "sweep": (
         "ugro.cli.commands.nodes",
         "sweep",
