@@ -68,7 +68,7 @@ COMMANDS = {
     "history": ("ugro.cli.commands.history", "history", "What each GPU did over the last hours, whoever used it."),
     "drain": ("ugro.cli.commands.nodes", "drain", "Give a node no new jobs."),
     "undrain": ("ugro.cli.commands.nodes", "undrain", "Give a node jobs again."),
-    "estimate": ("ugro.cli.estimate", "estimate", "Will a training fit into the GPUs' memory?"),
+    "estimate": ("ugro.cli.commands.estimate", "estimate", "Will a training fit into the GPUs' memory?"),
     "footprint": ("ugro.cli.commands.footprint", "footprint", "Everything UGRO has on the nodes."),
     "node": ("ugro.cli.commands.footprint", "node", "Remove what UGRO has on a node."),
     "measure": ("ugro.cli.commands.nodes", "measure", "Measure how fast each idle GPU trains."),
