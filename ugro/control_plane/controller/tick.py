@@ -127,7 +127,7 @@ class Controller:
                 self._remove_owed(seen)
             for job in live:
                 if job.state.on_nodes or job.wish:
-                    with bounded(f"{job.id}: its next step"):
+                    with bounded(f"{job.id}: its next step", job.id):
                         await self._step(job, seen)
             with bounded("the history of GPUs"):
                 await asyncio.to_thread(node_watch.keep_looks, self._store, seen, live)
@@ -170,7 +170,7 @@ class Controller:
         finally:
             self._tried = None
             self._troubles.found[:0] = problems
-        self._troubles.raise_first(self._store.tell)
+        self._troubles.raise_first(self._store.tell, job_ids)
 
     async def _tick_among_others(self, problems: list[UgroError], patience: float) -> None:
         """A tick whose problems with one job do not break off what is done for the others."""
@@ -244,7 +244,7 @@ class Controller:
     async def _bounded(self, key: Hashable, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Raised by the next tick: one job whose files fail must not keep the others waiting."""
         about = " of ".join(map(str, key[:2])) if isinstance(key, tuple) else key
-        with self._troubles.boundary(f"{about}: what is done on nodes"):
+        with self._troubles.boundary(f"{about}: what is done on nodes", key if isinstance(key, str) else ""):
             await act()
 
     # --- nodes -----------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ class Controller:
         jobs = {job.id: job for job in self._store.jobs.all({job_id for job_id, _ in leftovers}, pass_over)}
         for (job_id, attempt), nodes in leftovers.items():
             if job_id in jobs:
-                with self._troubles.boundary(f"{job_id}: what it left"):
+                with self._troubles.boundary(f"{job_id}: what it left", job_id):
                     self._end_leftovers_of(jobs[job_id].as_of(attempt), nodes, seen)
 
     def _end_leftovers_of(self, job: Job, nodes: Sequence[str], seen: Observation) -> None:
@@ -409,7 +409,7 @@ class Controller:
             self._store.tell(error)
             return
         for job in placed:
-            with self._troubles.boundary(f"{job.id}: its start"):
+            with self._troubles.boundary(f"{job.id}: its start", job.id):
                 await self._step(job, seen)
 
     def _place_what_fits(self, seen: Observation) -> list[Job]:
@@ -423,7 +423,7 @@ class Controller:
             return []
         placed = []
         for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, time.time())).starts:
-            with self._troubles.boundary(f"{start.id}: its start"):
+            with self._troubles.boundary(f"{start.id}: its start", start.id):
                 placement, words = with_batch_shares(start.placement, self._store.metrics.speeds())
                 why = "; ".join(filter(None, [start.why, placement.why, words]))
                 placed.append(self._place(waiting[start.id], placement, why))
