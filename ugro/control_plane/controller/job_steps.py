@@ -23,6 +23,7 @@ from ugro.common.models.metrics import GpuSample
 from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
 from ugro.common.text import count, duration, moment, some
+from ugro.control_plane import transitions
 from ugro.control_plane.controller.observer import Observer
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.failure_handler.watchdog import rendezvous
@@ -145,7 +146,7 @@ class JobSteps:
             shares.append(share)
         placement = job.placement.model_copy(update={"shares": tuple(shares)})
         words = "; ".join(f"{name} is reached at {config.address} now" for name, config in nodes.items())
-        return self._store.jobs.save(job.model_copy(update={"placement": placement}), EventKind.MOVED, words)
+        return self._store.jobs.save(*transitions.move(job, placement, words))
 
     def launch(self, job: Job, seen: Observation) -> Step:
         """The step that brings a placed job to its nodes."""
@@ -153,12 +154,10 @@ class JobSteps:
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
         """Record the end of a job. `news` is what the timeline says where it has told the reason already."""
-        ended_at = max(job.ended_at or time.time(), job.started_at or 0.0)  # a clock may have jumped between
-        over = {"unknown_since": None, "wish": None, "alert": None}
-        changed = {"state": state, "reason": reason, "ended_at": ended_at, **over}
+        ended = transitions.end(job, state, reason, time.time(), reason if news is None else news)
         if state == JobState.FAILED:
             self._store.decisions.remember_undecided(job.id)
-        self._store.jobs.save(job.model_copy(update=changed), EventKind(state.value), reason if news is None else news)
+        self._store.jobs.save(*ended)
 
     # --- following -------------------------------------------------------------------------------------------------
 
@@ -170,14 +169,15 @@ class JobSteps:
 
     def _follow(self, job: Job, found: Assessment, seen: Observation) -> Step | None:
         """Take over what the nodes say of a running job."""
-        known, job = job.ranks, job.model_copy(update={"ranks": found.ranks})
+        known, job, now = job.ranks, job.changed(ranks=found.ranks), time.time()
         match found.phase:
             case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
-                self._store.jobs.save(unknown(job, found.reason, time.time()), EventKind.UNKNOWN, found.reason)
+                self._store.jobs.save(*transitions.lose_sight(job, found.reason, now))
             case Phase.RUNNING if job.state == JobState.UNKNOWN:
-                self._store.jobs.save(running(job), EventKind.RUNNING, "its nodes answer again")
+                self._store.jobs.save(*transitions.run(job, now, "its nodes answer again"))
             case Phase.RUNNING if found.ranks != known:
-                self._store.jobs.save(running(job), EventKind.RANKS, tracker.news_of_ranks(known, found.ranks))
+                news = tracker.news_of_ranks(known, found.ranks)
+                self._store.jobs.save(*transitions.follow_ranks(job, now, news))
             case Phase.SUCCEEDED:
                 return Step(Kind.END, lambda: self._succeed(job, found, seen))
             case Phase.FAILED:
@@ -208,7 +208,7 @@ class JobSteps:
         if not waits:
             await self._end_on_nodes(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
         elif (job.state, job.reason) != (JobState.RUNNING, waits):
-            self._store.jobs.save(running(job, waits), EventKind.LEFTOVERS, waits)
+            self._store.jobs.save(*transitions.wait_for_leftovers(job, time.time(), waits))
 
     async def waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
         """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
@@ -224,15 +224,14 @@ class JobSteps:
         await self.logs_of(job).bring_ends(ENDS_WITHIN)
         if not job.wish and (waits := self.waits_for_leavers(job, found, seen)):
             if (job.state, job.reason) != (JobState.RUNNING, waits):
-                self._store.jobs.save(running(job, waits), EventKind.RANKS, waits)
+                self._store.jobs.save(*transitions.follow_ranks(job, time.time(), waits, waits))
             return
         failure = self.first_failure(job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
             failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
         reason = failure_in_words(failure)
         ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
-        job = job.model_copy(update={"first_failure": failure, "reason": reason, "ranks": ranks})
-        job = self._store.jobs.save(job, EventKind.FAILING, reason)
+        job = self._store.jobs.save(*transitions.fail(job.changed(ranks=ranks), failure, reason))
         await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
 
     def waits_for_leavers(self, job: Job, found: Assessment, seen: Observation) -> str:
@@ -286,7 +285,7 @@ class JobSteps:
         if ending.problems:
             text = "; ".join(ending.problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
-                self._store.jobs.save(unknown(job, text, time.time()), EventKind.UNKNOWN, text)
+                self._store.jobs.save(*transitions.lose_sight(job, text, time.time()))
             return
         notes = []
         if given_up:
@@ -300,17 +299,16 @@ class JobSteps:
         if (first := job.first_failure) and (
             first.cause == "unknown" or is_symptom(first)
         ):  # now all the logs are here
-            job = job.model_copy(update={"first_failure": self._better_known(first, job, found, seen)})
+            job = job.changed(first_failure=self._better_known(first, job, found, seen))
         failure = [failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
         ranks = tracker.without_word_of(given_up, found.ranks)
-        changed = {
-            "ranks": ranks,
-            "ended_at": tracker.end_of_ranks(ranks, seen.clock_offsets),
-            "peak_mib": monitor.peak(self._store.metrics.samples(job.id)),
-            "abandoned": tuple(given_up),
-            "gone_from": tuple(ending.proved),
-        }
-        job = job.model_copy(update=changed)
+        job = job.changed(
+            ranks=ranks,
+            ended_at=tracker.end_of_ranks(ranks, seen.clock_offsets),
+            peak_mib=monitor.peak(self._store.metrics.samples(job.id)),
+            abandoned=tuple(given_up),
+            gone_from=tuple(ending.proved),
+        )
         notes += holders
         over = [nothing_runs("it", asked, ending.proved)] if failure and asked else []
         left = [f"what it left running was ended: {_by_node(ended)}"] if ended else []
@@ -348,7 +346,7 @@ class JobSteps:
             self._take_back(error.job if isinstance(error, NotStarted) else self._store.jobs.job(job.id), error)
             return
         ranks = job.placement.world_size if job.placement else 0
-        self._store.jobs.save(running(job), EventKind.RUNNING, f"{count(ranks, 'rank')} started")
+        self._store.jobs.save(*transitions.run(job, time.time(), f"{count(ranks, 'rank')} started"))
 
     def _take_back(self, job: Job, error: UgroError) -> None:
         """A launch did not come about: queue the job again, try the rest again, or let it fail.
@@ -360,15 +358,12 @@ class JobSteps:
         told_to_start = bool(job.placement and job.placement.master_port)
         if lost and not told_to_start:
             back = taken_back(job.taken_back, error.message, time.time())
-            queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": "", "taken_back": back}
             words = f"{error.message}, before anything was started: it waits for its turn again"
-            self._store.jobs.save(job.model_copy(update=queued), EventKind.QUEUED, words)
+            self._store.jobs.save(*transitions.take_back(job, back, words))
         elif lost and self._seconds_since_placed(job) < START_PATIENCE:
             if job.reason != error.message:
-                again = {"reason": error.message}
-                self._store.jobs.save(
-                    job.model_copy(update=again), EventKind.STARTING, f"{error.message}; it is tried again"
-                )
+                words = f"{error.message}; it is tried again"
+                self._store.jobs.save(*transitions.launch_again(job, error.message, words))
         else:
             self._give_up(job, error, lost, told_to_start)
 
@@ -383,8 +378,7 @@ class JobSteps:
         cause = "node_lost" if lost else "launch_failed"
         words = "; ".join(filter(None, (error.message, error.hint)))  # what to set is in the hint
         failure = FirstFailure(rank=None, node=node, cause=cause, message=words)
-        job = job.model_copy(update={"first_failure": failure, "reason": words})
-        job = self._store.jobs.save(job, EventKind.FAILING, words)
+        job = self._store.jobs.save(*transitions.fail(job, failure, words))
         if not told_to_start:
             self.end(job, JobState.FAILED, words, "no node was told to start")
 
@@ -394,24 +388,6 @@ def taken_back(before: TakenBack | None, reason: str, now: float) -> TakenBack:
     times = before.times + 1 if before else 1
     pause = min(TRY_AGAIN_LIMIT, TRY_AGAIN_AFTER * 2.0 ** min(times - 1, 10))
     return TakenBack(reason=reason, times=times, until=now + pause)
-
-
-def running(job: Job, reason: str = "") -> Job:
-    """The record of a job whose ranks run, or what they left running."""
-    changed = {
-        "state": JobState.RUNNING,
-        "unknown_since": None,
-        "reason": reason,
-        "taken_back": None,
-        "started_at": job.started_at or time.time(),
-    }
-    return job.model_copy(update=changed)
-
-
-def unknown(job: Job, reason: str, now: float) -> Job:
-    """The record of a job whose nodes do not say what became of it, since `now` at the latest."""
-    changed = {"state": JobState.UNKNOWN, "unknown_since": job.unknown_since or now, "reason": reason}
-    return job.model_copy(update=changed)
 
 
 def _by_node(words: Mapping[str, str]) -> str:

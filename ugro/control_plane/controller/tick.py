@@ -21,6 +21,7 @@ from ugro.common.errors import AnswerPending, RecordNewer, StateError, StateLock
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState, Placement
 from ugro.common.models.node import NodeView, Owed
+from ugro.control_plane import transitions
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.job_steps import (
     LEFTOVER_GRACE,
@@ -28,8 +29,6 @@ from ugro.control_plane.controller.job_steps import (
     Kind,
     Step,
     failure_in_words,
-    running,
-    unknown,
 )
 from ugro.control_plane.controller.observer import Observer
 from ugro.control_plane.failure_handler.watchdog.rendezvous import PATIENCE, tell, waits_to_meet
@@ -287,29 +286,28 @@ class Controller:
             return job
         runs = seen.runs[job.id]
         found = tracker.assess(job, runs)
-        job = job.model_copy(update={"ranks": found.ranks})
+        job = job.changed(ranks=found.ranks)
         if job.wish:  # what ends now, ends for that
             return job
         if found.phase == Phase.UNKNOWN:
             slow = [run.message for run in runs.values() if isinstance(run, AnswerPending)]
-            late = job.model_copy(update={"reason": f"{'; '.join(slow)}: shown as it was last seen"})
-            return late if slow else unknown(job, found.reason, seen.at)
+            late = job.changed(reason=f"{'; '.join(slow)}: shown as it was last seen")
+            return late if slow else transitions.as_unknown(job, found.reason, seen.at)
         if found.phase == Phase.SUCCEEDED and (waits := await self._steps.waits_for_leftovers(job, found, seen)):
-            return running(job, waits)
-        changed: dict[str, object] = {"state": JobState(found.phase.value), "unknown_since": None}
-        if job.state == JobState.UNKNOWN:
-            changed["reason"] = ""  # which was that nodes did not answer
+            return transitions.as_running(job, time.time(), waits)
+        reason = "" if job.state == JobState.UNKNOWN else job.reason  # which was that nodes did not answer
+        now = job.changed(state=JobState(found.phase.value), unknown_since=None, reason=reason)
         if found.phase != Phase.RUNNING:
-            changed["ended_at"] = tracker.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
+            now = now.changed(ended_at=tracker.end_of_ranks(found.ranks, seen.clock_offsets) or time.time())
         if found.phase == Phase.FAILED:
             with self._store.optional():  # on a full disk the copies that are there have to do
                 await self.logs_of(job).bring_ends(within)
             if waits := self._steps.waits_for_leavers(job, found, seen):
-                return running(job, waits)
+                return transitions.as_running(job, time.time(), waits)
             failure = self._steps.first_failure(job, found, seen)
             ranks = tracker.lost_first(found.ranks, runs, failure.rank)
-            changed |= {"first_failure": failure, "reason": failure_in_words(failure), "ranks": ranks}
-        return job.model_copy(update=changed)
+            now = now.changed(first_failure=failure, reason=failure_in_words(failure), ranks=ranks)
+        return now
 
     async def _step(self, job: Job, seen: Observation) -> None:
         """The next step for one job: recorded at once, or begun on its nodes by whoever is alone with the job."""
@@ -411,8 +409,5 @@ class Controller:
     def _place(self, job: Job, placement: Placement, why: str) -> Job:
         shares = [share.model_copy(update={"config": self._inventory.node(share.node)}) for share in placement.shares]
         placement = placement.model_copy(update={"shares": tuple(shares)})
-        placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
-        placed = placed.model_copy(update={"ranks": tracker.expected_ranks(placed)})
-        return self._store.jobs.save(
-            placed, EventKind.STARTING, f"on {', '.join(placed.nodes)}" + (f": {why}" if why else "")
-        )
+        ranks = tracker.expected_ranks(job.changed(placement=placement))
+        return self._store.jobs.save(*transitions.place(job, placement, ranks, why))

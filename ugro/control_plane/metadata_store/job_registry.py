@@ -29,6 +29,7 @@ from ugro.control_plane.metadata_store.records import (
     stop_at,
 )
 from ugro.control_plane.metadata_store.timeline import Timeline
+from ugro.control_plane.transitions import Change
 
 
 class JobRegistry(JobFolders):
@@ -167,6 +168,11 @@ class JobRegistry(JobFolders):
             replace_record(files.record, job.model_dump_json(indent=1))
         return job
 
+    def change(self, job_id: str, edge: Callable[[Job], Change]) -> Job:
+        """Read a job, take an edge from where it is, and save it."""
+        with self._lock.held():
+            return self._save(*edge(self.job(job_id)))
+
     def update(self, job_id: str, change: Callable[[Job], Job], kind: EventKind, message: str) -> Job:
         """Read a job, change it and save it."""
         with self._lock.held():
@@ -282,7 +288,7 @@ def with_requests(job: Job, before: Job) -> Job:
     """A job after a step, with what was asked of it meanwhile: its end, or another priority."""
     if job.attempt != before.attempt or job.state.ended:
         return job
-    changed: dict[str, object] = {"priority": before.priority, "wish": job.wish or before.wish}
+    job = job.changed(priority=before.priority, wish=job.wish or before.wish)
     if before.first_failure and not job.first_failure:  # an end that was approved, for a hang
-        changed |= {"first_failure": before.first_failure, "alert": before.alert}
-    return job.model_copy(update=changed)
+        job = job.changed(first_failure=before.first_failure, alert=before.alert)
+    return job

@@ -162,4 +162,4 @@ def adopt(store: MetadataStore, job: Job, code: NewCode) -> Job:
         code.snapshot.rename(target)
         list_beside(code.snapshot).replace(list_beside(target))
         store.jobs.note_snapshot(Path(code.version.directory), target)
-    return job.model_copy(update={"code": code.version})
+    return job.changed(code=code.version)
