@@ -22,7 +22,8 @@ from ugro.common.errors import RecordUnreadable
 from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Attempt, Job, JobState, Rank
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import Gpu
+from ugro.testing import builders
 
 
 def test_the_pages_are_those_of_the_code_in_any_surroundings(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_the_page_about_scripts_names_every_key_of_the_documents() -> None:
 
     job = output.job_document(Job.model_validate(JOB), None)
     inventory = Inventory.model_validate({"nodes": {"gpu1": {"name": "gpu1", "address": "10.0.0.1"}}})
-    seen = NodeView(node="gpu1", seen_at=0.0, boot_id="b", clock_offset=0.0, cpu_count=1)
+    seen = builders.node_view("gpu1")
     node = output.node_documents(inventory, {"gpu1": seen}, {"gpu1": None}, {})[0]
     attempt = {key: None for key in Attempt.model_fields}
     documents = {

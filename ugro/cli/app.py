@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,15 +22,18 @@ from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.service.backend import Answer, Local
+from ugro.service.backend import Answer
 from ugro.service.context import Context
+from ugro.service.local import Local
 from ugro.service.schemas.base import Request, Stream
+from ugro.service.schemas.code import CodeDocument
 
 if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
     from ugro.control_plane.failure_handler.alerts.courier import Courier
     from ugro.control_plane.scheduler.launcher import OnCode
     from ugro.nodes.pool import Pool
+    from ugro.service.code import WorkingCode
 
 T = TypeVar("T")
 
@@ -46,9 +49,6 @@ START_WITHIN, START_POLL = 15.0, 0.3
 
 REST_WITHIN = 3.0
 """Seconds that a command waits at its end for what its ticks began on nodes for other jobs than its own."""
-
-LOOK_WITHIN = 1.7
-"""Seconds that `status` and `nodes` wait for a node; what is not fresh by then is shown with its age."""
 
 
 class App:
@@ -79,15 +79,21 @@ class App:
         Raises:
             UgroError: what the service function raises.
         """
-        return self.backend.call(request, self._notices.tell)
+        with self._notices:
+            return self.backend.call(request, self._notices.tell)
 
-    def stream(self, request: Stream[Answer]) -> Iterator[Answer]:
+    def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
         """Yield the answers to a request as they come.
 
         Raises:
             UgroError: what the service function raises.
         """
-        return self.backend.stream(request, self._notices.tell)
+        with self._notices:
+            yield from self.backend.stream(request, self._notices.tell)
+
+    def bring(self, code: WorkingCode) -> CodeDocument:
+        """Bring files of this machine to where the service functions run."""
+        return self.backend.bring(code)
 
     def reread(self) -> None:
         """Let go of the inventory, so that the next use sees what it says now."""
@@ -200,14 +206,12 @@ class App:
 
     async def _tick_aloud(self, controller: Controller, job_id: str) -> None:
         """A tick about a job, which says so while it waits for the end of the job's ranks."""
-        from ugro.cli.live import Stops
-
-        stops, tick = Stops(drawn=False), asyncio.ensure_future(self.tick(controller, job_id))
+        self._context.tell, tick = self._notices.tell, asyncio.ensure_future(self.tick(controller, job_id))
         try:
             while not tick.done():
                 await asyncio.wait([tick], timeout=START_POLL)
                 with contextlib.suppress(UgroError):  # the tick tells what is wrong
-                    stops.tell(self.store.jobs.job(job_id))
+                    self._context.tell_stopping(self.store.jobs.job(job_id))
         finally:
             tick.cancel()
             await asyncio.gather(tick, return_exceptions=True)

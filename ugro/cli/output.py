@@ -138,11 +138,6 @@ def state_in_words(job: Job) -> str:
     return f"{title(job)} {_STATE_WORDS.get(job.state, f'is {phase(job)}')}"
 
 
-def end_in_words(job: Job) -> str:
-    """`job-001 failed: rank 1 on gpu2 failed first …`, of a job that has ended."""
-    return f"{job.id} {job.state.value}: {printable(job.reason) or 'as was asked for'}"
-
-
 def command_line(job: Job) -> str:
     """A job's command as a person would type it."""
     return printable(shlex.join(job.command).replace("\n", "\\n"))
@@ -368,8 +363,3 @@ def ranks_table(job: Job) -> Table:
             ended,
         )
     return made
-
-
-def exit_code_of(job: Job) -> int:
-    """0 for a job that succeeded, 1 for one that did not."""
-    return 0 if job.state == JobState.SUCCEEDED else 1

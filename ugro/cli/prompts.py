@@ -18,13 +18,19 @@ def answers(
 ) -> dict[str, bool]:
     """Return the answer to each question; those `given` by options are not asked.
 
+    An optional one is answered with no where nobody can be asked.
+
     Raises:
         InputError: stdin is not a terminal, or `ask` forbids it. Declined: the answer to one that the plan needs is no.
     """
     found = dict[str, bool]()
     for question in questions:
+        if question.optional and not (given and question.id in given) and not (ask and sys.stdin.isatty()):
+            found[question.id] = False
+            continue
         for fact in question.facts if ask else ():
-            print_hanging("", fact, err=True)
+            words = fact.lstrip(" ")
+            print_hanging(" " * (len(fact) - len(words)), words, err=True)
         if given and question.id in given:
             found[question.id] = given[question.id]
             continue

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
     from ugro.control_plane.failure_handler.alerts.courier import Courier
     from ugro.nodes.pool import Pool
+    from ugro.service.code import WorkingCode
 
 Tell = Callable[[Notice], None]
 
@@ -48,6 +49,8 @@ class Context:
         self.store = MetadataStore(home or ugro_home())
         self.tell: Tell = lambda _: None
         """Takes what the running function reports."""
+        self.code: dict[str, WorkingCode] = {}
+        """By directory, the code that the client brought last."""
         self._reach: Reach | None = None
         self._own: set[str] | None = set()
         """The jobs that this process takes steps for; None: for all of them."""
@@ -114,16 +117,13 @@ class Context:
 
             pool = await self._open.enter_async_context(Pool(self.cluster))
             await self._open.enter_async_context(self.courier)
-            self._reach = Reach(Controller(self.store, self.cluster, pool, self._code_sent), pool)
+            self._reach = Reach(Controller(self.store, self.cluster, pool, self.tell_sent), pool)
         return self._reach
 
     @property
     def is_open(self) -> bool:
         """Whether the way to the nodes is open, so that it has to be closed."""
         return self._reach is not None
-
-    def _code_sent(self, node: str, done: int, total: int) -> None:
-        self.tell(CodeSent(node=node, done=done, total=total))
 
     async def close(self, rest: bool = True) -> None:
         """Close every connection. With `rest`, what was begun on nodes for own jobs is finished first."""
@@ -207,6 +207,10 @@ class Context:
             tick.cancel()
             await asyncio.gather(tick, return_exceptions=True)
         await tick
+
+    def tell_sent(self, node: str, done: int, total: int) -> None:
+        """Report the bytes of code or of a checkpoint that went to a node, or came from it, so far."""
+        self.tell(CodeSent(node=node, done=done, total=total))
 
     def tell_stopping(self, job: Job) -> None:
         """Report a job whose ranks are being ended; the receiver tells what is new."""

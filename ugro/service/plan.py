@@ -39,7 +39,7 @@ class Fingerprint(Document):
     @classmethod
     def of(cls, parts: Mapping[str, Any]) -> Self:
         """Return the fingerprint of such things: models, or what JSON can write."""
-        return cls(parts={name: _digest(value) for name, value in parts.items()})
+        return cls(parts={name: digest(value) for name, value in parts.items()})
 
     def require(self, now: Mapping[str, Any]) -> None:
         """Check that the same things are as they were.
@@ -71,19 +71,20 @@ class Plan(Document):
 
 
 def consented(questions: tuple[Question, ...], answers: Mapping[str, bool]) -> dict[str, bool]:
-    """Return the answer to each question.
+    """Return the answer to each question; an optional one without an answer is left out.
 
     Raises:
         InputError: a question has no answer. Declined: one that the plan needs was answered with no.
     """
     for question in questions:
-        if question.id not in answers:
+        if question.id not in answers and not question.optional:
             raise InputError(question.refusal, question.hint)
-        if not (answers[question.id] or question.optional):
+        if not (question.optional or answers[question.id]):
             raise Declined(question.untouched)
-    return {question.id: answers[question.id] for question in questions}
+    return {question.id: answers.get(question.id, False) for question in questions}
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """Return a digest of a model, or of what JSON can write."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     return hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -80,7 +80,7 @@ async def status(context: Context, request: Status) -> ClusterStatus:
     return ClusterStatus(
         answer=answer,
         recorded={job.id: job.state for job in records},
-        proposed=_proposed(store, {job.id for job in jobs}),
+        proposed=proposed(store, {job.id for job in jobs}),
         twins=_twins(context.cluster, views),
         ever=bool(jobs) or store.jobs.next_id() != "job-001",
     )
@@ -117,7 +117,8 @@ def _listed(context: Context, job: Job, position: int | None) -> ListedJob:
     )
 
 
-def _proposed(store: MetadataStore, jobs: set[str]) -> tuple[Proposed, ...]:
+def proposed(store: MetadataStore, jobs: set[str]) -> tuple[Proposed, ...]:
+    """Return what is proposed about these jobs and waits for an answer."""
     waiting = [one for one in store.decisions.proposals().values() if one.job in jobs and not one.approved]
     if not waiting:
         return ()
@@ -142,7 +143,7 @@ async def job(context: Context, request: ShowJob) -> JobStatus:
         answer=job_document(found, context.asked(found)),
         recorded=record.state,
         folders=_folders(context, found),
-        proposed=_proposed(context.store, {found.id}),
+        proposed=proposed(context.store, {found.id}),
     )
 
 

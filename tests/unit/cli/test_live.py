@@ -8,30 +8,35 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
-from tests.unit.cli.test_attempts import BAR, Master, leave, master, placed, ugro
-from ugro.cli.app import App
-from ugro.cli.live import UNFINISHED_SECONDS, UNFINISHED_WIDTH, NowAndThen, Stops, View, stopping_in_words
+from tests.unit.cli.test_attempts import BAR, leave, placed
+from ugro.cli.render.live import UNFINISHED_SECONDS, UNFINISHED_WIDTH, NowAndThen, Stops, View
+from ugro.cli.render.notices import Notices
 from ugro.common.models.event import Event
-from ugro.common.models.job import CodeVersion, FirstFailure, Job, JobState, Wish
+from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.remote.logs.log_streamer import LONGEST_LINE, Line, LogReader, Unfinished
+from ugro.service.context import Context
+from ugro.service.ending import progress
+from ugro.service.schemas.logs import JobUpdate, LogLine, UnfinishedLine
+from ugro.testing import builders
+from ugro.testing.cluster import Master
 
-__all__ = ["master", "ugro"]
+
+def line_of_rank_0(text: str) -> LogLine:
+    return LogLine(rank=0, node_rank=None, text=text)
 
 
-def begun(text: str, number: int = 0) -> Unfinished:
-    return Unfinished(Line(text, rank=0), number)
+def begun(text: str, number: int = 0) -> UnfinishedLine:
+    return UnfinishedLine(line=line_of_rank_0(text), number=number)
 
 
 def a_job(**fields: object) -> Job:
-    code = CodeVersion(directory="/", files=0, size_bytes=0)
-    made = Job(id="job-001", uid="u", name="job-001", submitted_at=time.time(), command=("t.py",), code=code)
-    return made.model_copy(update={"state": JobState.RUNNING, "started_at": time.time()} | fields)
+    made = builders.job(JobState.RUNNING, name="job-001", submitted_at=time.time(), started_at=time.time())
+    return made.model_copy(update=fields)
 
 
 def test_a_line_without_its_end_is_known_as_it_grows(tmp_path: Path) -> None:
@@ -62,10 +67,10 @@ def test_in_a_pipe_a_bar_is_said_now_and_then() -> None:
     shown = NowAndThen()
     assert shown.due(begun("\r1%"), 0.0) is None, "its end may come at once"
     assert shown.due(begun("\r1%\r2%"), UNFINISHED_SECONDS - 0.1) is None
-    assert shown.due(begun("\r1%\r2%\r3\x1b[31m%"), UNFINISHED_SECONDS) == Line("3%", rank=0)
+    assert shown.due(begun("\r1%\r2%\r3\x1b[31m%"), UNFINISHED_SECONDS) == line_of_rank_0("3%")
     assert shown.due(begun("\r4%"), UNFINISHED_SECONDS + 1) is None
     assert shown.due(begun("\r3%"), 2 * UNFINISHED_SECONDS) is None, "it says what it said before"
-    assert shown.due(begun("\r5%"), 2 * UNFINISHED_SECONDS + 0.5) == Line("5%", rank=0)
+    assert shown.due(begun("\r5%"), 2 * UNFINISHED_SECONDS + 0.5) == line_of_rank_0("5%")
     assert shown.due(begun("half", 1), 99.0) is None, "another line, which may end at once"
     assert shown.due(None, 100.0) is None
     assert shown.due(begun("x" * 10_000 + "end", 2), 200.0) is None
@@ -73,20 +78,20 @@ def test_in_a_pipe_a_bar_is_said_now_and_then() -> None:
     assert long and len(long.text) == UNFINISHED_WIDTH and long.text.endswith("end")
 
 
-def drawn(app: App, job: Job, text: str | None) -> list[str]:
+def drawn(job: Job, text: str | None) -> list[str]:
     out = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
-    view = View(job, out.width)
-    view.show(app, job, [], "", begun(text) if text else None)
+    update = JobUpdate(**dict(progress(Context(), job)), unfinished=begun(text) if text else None)
+    view = View(JobUpdate(**dict(progress(Context(), a_job()))), out.width)
+    view.show(update)
     with out.capture() as capture:
         out.print(view)
     return capture.get().splitlines()
 
 
 def test_on_a_terminal_the_bar_is_drawn_on_one_line(home: Path) -> None:
-    app = App(None)
-    assert drawn(app, a_job(), None) == [" job-001  running 0s"]
-    assert drawn(app, a_job(), "\r1%\r\x1b]0;x\x07\x00 2%")[0] == "[rank 0] � 2%"
-    wide = drawn(app, a_job(), "=" * 1000 + "> 5%")
+    assert drawn(a_job(), None) == [" job-001  running 0s"]
+    assert drawn(a_job(), "\r1%\r\x1b]0;x\x07\x00 2%")[0] == "[rank 0] � 2%"
+    wide = drawn(a_job(), "=" * 1000 + "> 5%")
     assert len(wide) == 2 and wide[0].endswith("=> 5%") and len(wide[0]) == 40
 
 
@@ -101,9 +106,13 @@ def test_on_a_terminal_the_bar_is_drawn_on_one_line(home: Path) -> None:
         ({}, ""),
     ],
 )
-def test_a_job_is_stopping_while_its_ranks_are_ended(fields: dict[str, object], words: str) -> None:
+def test_a_job_is_stopping_while_its_ranks_are_ended(
+    fields: dict[str, object], words: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     job = a_job(**fields)
-    assert stopping_in_words(job) == words and job.stopping == bool(words)
+    Stops(drawn=False).tell(progress(Context(), job))
+    told = f"job-001 is stopping: {words}\n" if words else ""
+    assert capsys.readouterr().err == told and job.stopping == bool(words)
 
 
 def test_stopping_is_drawn_with_its_own_time_and_elsewhere_said_once(
@@ -111,11 +120,11 @@ def test_stopping_is_drawn_with_its_own_time_and_elsewhere_said_once(
 ) -> None:
     event = Event(at=time.time() - 7, kind="cancel", message="")
     job = a_job(wish=Wish.CANCEL, started_at=time.time() - 3600, last_event=event)
-    assert drawn(App(None), job, None)[0].startswith(" job-001  stopping 7s  cancel was")
+    assert drawn(job, None)[0].startswith(" job-001  stopping 7s  cancel was")
     for one in (Stops(drawn=False), Stops(drawn=True)):
-        one.tell(a_job())
-        one.tell(job)
-        one.tell(job)
+        one.tell(progress(Context(), a_job()))
+        one.tell(progress(Context(), job))
+        one.tell(progress(Context(), job))
     assert capsys.readouterr().err == "job-001 is stopping: cancel was asked for; SIGTERM, after 10 s SIGKILL\n"
 
 
@@ -125,20 +134,21 @@ async def test_who_waits_for_a_tick_hears_that_it_ends_the_job(
     """A launch whose ranks fail at once, say, or a resume of a job that hangs."""
     monkeypatch.setenv("UGRO_HOME", str(master.home))
     master.ugro("launch", "t.py", "--hold")
-    app = App(None)
-    placed(app.store, app.store.jobs.job("job-001"), "")
+    context = Context()
+    context.tell = Notices().tell
+    placed(context.store, context.store.jobs.job("job-001"), "")
     said = ""
 
     async def tick(*_: object) -> None:
         nonlocal said
         await asyncio.sleep(0)
-        app.store.jobs.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+        context.store.jobs.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
         while not said:
             await asyncio.sleep(0.01)
             said = capsys.readouterr().err
 
-    monkeypatch.setattr(app, "tick", tick)
-    assert (await app.started(Mock(), "job-001")).stopping
+    monkeypatch.setattr(context, "tick", tick)
+    assert (await context.started("job-001")).stopping
     assert said.startswith("job-001 is stopping: cancel was asked for")
 
 
@@ -158,7 +168,8 @@ def test_a_bar_in_a_pipe_moves_on(master: Master) -> None:
     folder = leave(master, 1, 0, b"begins\n\r 1%")
     (folder / "claim").mkdir()
     (folder / "claim/uid").write_text(store.jobs.job("job-001").uid)
-    command = [sys.executable, "-m", "ugro", "logs", "-f", "job-001"]
+    sooner = "from ugro.cli import main; from ugro.cli.render import live; live.UNFINISHED_SECONDS = 0.5; main.main()"
+    command = [sys.executable, "-c", sooner, "logs", "-f", "job-001"]
     # In a session of its own, as a run is: should it be ended, that is what is ended.
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as rank:
         started = Path(f"/proc/{rank.pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import click
@@ -10,12 +9,12 @@ import click
 from ugro.cli.app import App, command, json_option, moment_option
 from ugro.cli.complete import complete_job
 from ugro.cli.output import print_hanging, print_json, wide_option
-from ugro.cli.render.attention import unattended, unsettled
+from ugro.cli.render.attention import tell_proposed, unattended, unsettled
 from ugro.cli.render.jobs import attempts_grid, print_job
 from ugro.cli.render.listings import jobs_grid, nodes_grid
 from ugro.common.models.job import JobState
 from ugro.common.text import printable
-from ugro.service.schemas.queries import Proposed, ShowJob, Status
+from ugro.service.schemas.queries import ShowJob, Status
 
 
 @command()
@@ -47,13 +46,6 @@ def status(app: App, job: str | None, wide: bool, as_json: bool, **wanted: Any) 
     tell_proposed(shown.proposed)
     if told := unattended(app, [found]):
         print_hanging("", told, dim=True)
-
-
-def tell_proposed(proposed: Iterable[Proposed]) -> None:
-    """Say what is proposed about jobs and waits for an answer."""
-    for one in proposed:
-        print_hanging(f"{one.job}: ", f"proposed: {one.what}", err=True)
-        print_hanging("  ", f"ugro approve {one.job}   ugro deny {one.job}", err=True)
 
 
 def _cluster_status(app: App, request: Status, wide: bool, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ugro.cli.output import print_hanging
 from ugro.common.models.job import JobState
 from ugro.service.schemas.jobs import JobDocument
-from ugro.service.schemas.queries import Attended
+from ugro.service.schemas.queries import Attended, Proposed
 
 if TYPE_CHECKING:
     from ugro.cli.app import App
@@ -39,3 +39,10 @@ def unsettled(recorded: Mapping[str, JobState], seen: Iterable[JobDocument]) -> 
         rest = ", ends the ranks that still run, and proposes what to do" if failed else ""
         words = f"seen just now; the next scheduling pass records it{rest}: ugro sweep"
         print_hanging(f"{names}: ", words, err=True, dim=True)
+
+
+def tell_proposed(proposed: Iterable[Proposed]) -> None:
+    """Say what is proposed about jobs and waits for an answer."""
+    for one in proposed:
+        print_hanging(f"{one.job}: ", f"proposed: {one.what}", err=True)
+        print_hanging("  ", f"ugro approve {one.job}   ugro deny {one.job}", err=True)

@@ -98,14 +98,14 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_
         raise
 
 
-def choose_new_code(job: Job, spec: JobSpec) -> Selection:
+def choose_new_code(directory: str, spec: JobSpec) -> Selection:
     """The same, of the directory that the job's code came from, wherever somebody stands now.
 
     Raises:
         InputError: as `choose_code` does.
     """
     same = "put it back, or leave out --new-code to go on with the code that the job had"
-    return choose_code(spec.model_copy(update={"workdir": job.code.directory}), same)
+    return choose_code(spec.model_copy(update={"workdir": directory}), same)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -26,6 +27,18 @@ Moment = Annotated[float, BeforeValidator(_seconds), PlainSerializer(iso, return
 """A point in time: seconds since the epoch here, ISO 8601 in UTC in JSON."""
 
 
+def _decoded(data: Any) -> Any:
+    return base64.b64decode(data) if isinstance(data, str) else data
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+Bytes = Annotated[bytes, BeforeValidator(_decoded), PlainSerializer(_encoded, return_type=str, when_used="json")]
+"""Any bytes: base64 in JSON."""
+
+
 class Document(BaseModel):
     """Base of all documents: immutable; in JSON each field is there, `null` where nothing is known."""
 
@@ -33,7 +46,7 @@ class Document(BaseModel):
 
     def as_json(self) -> dict[str, Any]:
         """Return the stable JSON form."""
-        return self.model_dump(mode="json")
+        return self.model_dump(mode="json", by_alias=True)
 
 
 class Request(BaseModel, Generic[Answer]):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.checkpoint import Checkpoint, Place, position_in_words
 from ugro.common.models.event import Event
 from ugro.common.models.job import CodeVersion, FirstFailure, JobState, RankState
 from ugro.common.models.record import Record
@@ -106,9 +106,19 @@ class CheckpointDocument(Document):
     whole: bool
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint) -> CheckpointDocument:
-        """Return the document of a checkpoint."""
-        return cls.model_validate(_fields(checkpoint) | {"whole": checkpoint.problem is None})
+    def of(cls, checkpoint: Checkpoint, **more: Any) -> Self:
+        """Return the document of a checkpoint; `more` are the fields that a subclass adds."""
+        return cls.model_validate(_fields(checkpoint) | {"whole": checkpoint.problem is None} | more)
+
+    @property
+    def position(self) -> int | None:
+        """How far it is: its step, else its epoch."""
+        return self.epoch if self.step is None else self.step
+
+    @property
+    def where(self) -> str:
+        """For people: `step 20`, or `epoch 3` where no step is known."""
+        return position_in_words(self.step, self.epoch)
 
 
 class EventDocument(Document):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ugro.service.schemas.base import Moment, Notice
+from ugro.service.schemas.jobs import JobDocument
 
 
 class CodeSent(Notice):
@@ -33,3 +34,36 @@ class LeftToNextPass(Notice):
     """Work on nodes for these jobs is under way that the next scheduling pass continues."""
 
     jobs: tuple[str, ...]
+
+
+class GpusHeld(Notice):
+    """GPUs that the next attempt of a job needs are held by what is in words; it waits at most `within` seconds."""
+
+    held: tuple[str, ...]
+    within: float
+
+
+class GpusStillHeld(Notice):
+    """The wait for these GPUs is over and they are not free, so the job waits in the queue."""
+
+    held: tuple[str, ...]
+
+
+class LeftAlone(Notice):
+    """The asker is gone before the answer, and this job does not end with that."""
+
+    job: JobDocument
+
+
+class TellingNodes(Notice):
+    """The nodes of a job are being told its new time limit."""
+
+    job: str
+
+
+class AskedToSave(Notice):
+    """A job is being asked to save a checkpoint; `signalled` ranks were told so far, `seconds` ago."""
+
+    title: str
+    seconds: float | None
+    signalled: int

@@ -16,12 +16,11 @@ from unittest.mock import Mock
 import pytest
 from code_folders import plant, tree
 
-from tests.unit.control_plane.controller.test_tick import Bed, Node
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
 from ugro.common.models.checkpoint import Checkpoint, Place
-from ugro.common.models.job import Attempt, CodeVersion, Job, JobState, NodeShare, Placement, Wish
+from ugro.common.models.job import Attempt, Job, JobState, NodeShare, Placement, Wish
 from ugro.common.models.proposal import Change
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
@@ -35,6 +34,9 @@ from ugro.control_plane.scheduler.submission import adopt, choose_code, choose_n
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.run.process_manager import Way
 from ugro.nodes.transport import Outcome
+from ugro.testing import builders
+from ugro.testing.cluster import Bed
+from ugro.testing.transport import Silencing
 
 STRIDE = min(3, int(os.environ.get("UGRO_CRASH_STRIDE", "3")))
 """UGRO_CRASH_STRIDE=1 kills at every step."""
@@ -53,11 +55,6 @@ path = os.environ["UGRO_RESUME_FROM"]
 with open(f"{home}/resumed-{os.environ['RANK']}-{os.environ['UGRO_ATTEMPT']}", "w") as said:
     print(path, zipfile.is_zipfile(path), *sys.argv[1:], sep="\\n", file=said)
 """
-
-
-@pytest.fixture
-def bed(home: Path) -> Bed:
-    return Bed(home)
 
 
 async def failed(bed: Bed, **fields: object) -> Job:
@@ -231,7 +228,7 @@ async def test_checkpoints_of_a_live_job_are_found_where_it_was_started_after_th
         for name, config in bed.inventory.nodes.items()
     }
     edited = bed.inventory.model_copy(update={"nodes": elsewhere})
-    async with Pool(edited, lambda config: Node(config)) as pool:
+    async with Pool(edited, lambda config: Silencing(config)) as pool:
         store = CheckpointStore(bed.store, edited, pool)
         job = bed.store.jobs.job(job.id)
         listing = await store.find(job, bed.store.jobs.spec(job.id), {})
@@ -297,9 +294,7 @@ async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one
 
 
 def job(state: JobState = JobState.FAILED, **fields: object) -> Job:
-    code = CodeVersion(directory="/w", files=1, size_bytes=1)
-    told = {"id": "job-001", "uid": "u", "name": "n", "submitted_at": 1.0, "command": ("t.py",), "code": code}
-    return Job.model_validate(told | {"state": state} | fields)
+    return builders.job(state, **fields)
 
 
 CHECKPOINT = Checkpoint(
@@ -425,7 +420,7 @@ async def broken(bed: Bed, **fields: object) -> Job:
 
 def reopened_with_new_code(bed: Bed, job: Job, checkpoint: Checkpoint | None) -> Job:
     spec = bed.store.jobs.spec(job.id)
-    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+    with new_code(bed.store, job, spec, choose_new_code(job.code.directory, spec)) as code:
         assert code.script == (bed.project / "t.py").read_text()
         planned = next_attempt(job, spec, code.script, checkpoint, {})
         return bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "new code")
@@ -478,14 +473,14 @@ async def test_a_node_that_missed_new_code_gets_it_when_it_is_launched_on_and_a_
     job = await broken(bed, nodes=("a",))
     (bed.project / "new.py").write_text("raise RuntimeError('not mended yet')")
     spec = bed.store.jobs.spec(job.id)
-    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+    with new_code(bed.store, job, spec, choose_new_code(job.code.directory, spec)) as code:
         planned = next_attempt(job, spec, code.script, None, {}, "b")
         bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
     job = await bed.until(job, JobState.FAILED)
     assert job.nodes == ("b",) and "old.py" in on_node(bed, "a") and set(on_node(bed, "b")) == {"t.py", "new.py"}
     (bed.project / "new.py").write_text("WORD = 'at last'")
     spec = bed.store.jobs.spec(job.id)
-    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+    with new_code(bed.store, job, spec, choose_new_code(job.code.directory, spec)) as code:
         planned = next_attempt(job, spec, code.script, await found(bed, job, 70), {}, "a,b")
         bed.store.jobs.reopen(adopt(bed.store, planned.job, code), planned.spec, "")
     job = await bed.until(job, JobState.SUCCEEDED)
@@ -513,7 +508,7 @@ async def test_a_conflict_is_refused_before_anything_changes_and_at_the_launch_t
     job = await broken(bed)
     plant(bed.project, {"out/checkpoint-70.pt": "of the person"})
     spec, there = bed.store.jobs.spec(job.id), on_node(bed, "a")
-    with new_code(bed.store, job, spec, choose_new_code(job, spec)) as code:
+    with new_code(bed.store, job, spec, choose_new_code(job.code.directory, spec)) as code:
         with pytest.raises(InputError, match=r"^a: the job wrote files .*: out/checkpoint-70\.pt$"):
             await require_room(bed.store, bed.pool, bed.inventory.nodes, job, code)
         bed.nodes["a"].silent = True
@@ -530,7 +525,7 @@ async def test_without_the_script_or_its_directory_there_is_no_new_code(bed: Bed
     job = await broken(bed)
     shutil.rmtree(bed.project) if gone == "." else (bed.project / gone).unlink()
     with pytest.raises(InputError, match=r"is not there|there is no script 't\.py'") as refusal:
-        choose_new_code(job, bed.store.jobs.spec(job.id))
+        choose_new_code(job.code.directory, bed.store.jobs.spec(job.id))
     assert "leave out --new-code" in refusal.value.hint
 
 
@@ -538,7 +533,7 @@ async def test_an_ignored_script_is_no_new_code(bed: Bed) -> None:
     job = await broken(bed)
     (bed.project / ".ugroignore").write_text("t.py\n")
     with pytest.raises(InputError, match=r"t\.py is ignored"):
-        choose_new_code(job, bed.store.jobs.spec(job.id))
+        choose_new_code(job.code.directory, bed.store.jobs.spec(job.id))
 
 
 async def test_new_code_is_of_the_jobs_directory_wherever_somebody_stands(
@@ -549,7 +544,7 @@ async def test_new_code_is_of_the_jobs_directory_wherever_somebody_stands(
     spec = JobSpec(script="t.py")
     job = submit(bed.store, spec, choose_code(spec))
     monkeypatch.chdir(tmp_path)
-    assert list(choose_new_code(job, bed.store.jobs.spec(job.id)).files) == ["t.py"]
+    assert list(choose_new_code(job.code.directory, bed.store.jobs.spec(job.id)).files) == ["t.py"]
 
 
 class Killed(BaseException):
@@ -557,10 +552,10 @@ class Killed(BaseException):
 
 
 def dying_after(steps: int, ran: list[list[str]]) -> Callable[..., Awaitable[Outcome]]:
-    """`Node.run` of a controller that ends before one more script is run; `ran` gets what was run, in short."""
-    run = Node.run
+    """`Silencing.run` of a controller that ends before one more script is run; `ran` gets what was run, in short."""
+    run = Silencing.run
 
-    async def dying(node: Node, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
+    async def dying(node: Silencing, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
         ran.append([word for word in args if len(word) < 20])
         if len(ran) > steps:
             raise Killed
@@ -580,7 +575,7 @@ async def test_a_controller_that_is_killed_anywhere_is_carried_on_to_the_new_cod
         reopened_with_new_code(bed, job, await found(bed, job))
         ran: list[list[str]] = []
         with monkeypatch.context() as patched, contextlib.suppress(Killed):
-            patched.setattr(Node, "run", dying_after(step, ran))
+            patched.setattr(Silencing, "run", dying_after(step, ran))
             await bed.tick()
         ended = await bed.until(job, JobState.SUCCEEDED, JobState.FAILED)
         at = f"killed at step {step} of {ran}"
