@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -99,6 +98,7 @@ class JobSteps:
 
     def __init__(self, store: MetadataStore, pool: Pool, observer: Observer, launcher: Launcher) -> None:
         self._store = store
+        self._clock = store.clock
         self._pool = pool
         self._observer = observer
         self._launcher = launcher
@@ -154,7 +154,7 @@ class JobSteps:
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
         """Record the end of a job. `news` is what the timeline says where it has told the reason already."""
-        ended = transitions.end(job, state, reason, time.time(), reason if news is None else news)
+        ended = transitions.end(job, state, reason, self._clock.now(), reason if news is None else news)
         if state == JobState.FAILED:
             self._store.decisions.remember_undecided(job.id)
         self._store.jobs.save(*ended)
@@ -163,13 +163,13 @@ class JobSteps:
 
     def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
         """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
-        last, now = self._store.metrics.last_sample(job.id), time.time()
+        last, now = self._store.metrics.last_sample(job.id), self._clock.now()
         recent = last is not None and 0 <= now - last.at < SAMPLE_SECONDS
         return [] if recent else monitor.samples(job, seen.views, now)
 
     def _follow(self, job: Job, found: Assessment, seen: Observation) -> Step | None:
         """Take over what the nodes say of a running job."""
-        known, job, now = job.ranks, job.changed(ranks=found.ranks), time.time()
+        known, job, now = job.ranks, job.changed(ranks=found.ranks), self._clock.now()
         match found.phase:
             case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
                 self._store.jobs.save(*transitions.lose_sight(job, found.reason, now))
@@ -208,13 +208,13 @@ class JobSteps:
         if not waits:
             await self._end_on_nodes(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
         elif (job.state, job.reason) != (JobState.RUNNING, waits):
-            self._store.jobs.save(*transitions.wait_for_leftovers(job, time.time(), waits))
+            self._store.jobs.save(*transitions.wait_for_leftovers(job, self._clock.now(), waits))
 
     async def waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
         """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
         with contextlib.suppress(UgroError):
             grace, ended = self._store.jobs.spec(job.id).grace, tracker.end_of_ranks(found.ranks, seen.clock_offsets)
-            if grace and ended is not None and time.time() < ended + grace:
+            if grace and ended is not None and self._clock.now() < ended + grace:
                 left = await self._launcher.detached(job)
                 until = moment(ended + grace, ended)
                 return f"its ranks ended; until {until} at most, it waits for {_by_node(left)}" if left else ""
@@ -224,7 +224,7 @@ class JobSteps:
         await self.logs_of(job).bring_ends(ENDS_WITHIN)
         if not job.wish and (waits := self.waits_for_leavers(job, found, seen)):
             if (job.state, job.reason) != (JobState.RUNNING, waits):
-                self._store.jobs.save(*transitions.follow_ranks(job, time.time(), waits, waits))
+                self._store.jobs.save(*transitions.follow_ranks(job, self._clock.now(), waits, waits))
             return
         failure = self.first_failure(job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
@@ -262,7 +262,13 @@ class JobSteps:
         """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
         nodes = job.nodes if nodes is None else nodes
         paths = {node: where for node in nodes if (where := run_paths(self._inventory, job, node))}
-        return JobLogs(self._pool, paths, self._store.jobs.files(job.id).logs(job.attempt), configs=job.node_configs)
+        return JobLogs(
+            self._pool,
+            paths,
+            self._store.jobs.files(job.id).logs(job.attempt),
+            configs=job.node_configs,
+            clock=self._clock,
+        )
 
     # --- ending ----------------------------------------------------------------------------------------------------
 
@@ -285,7 +291,7 @@ class JobSteps:
         if ending.problems:
             text = "; ".join(ending.problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
-                self._store.jobs.save(*transitions.lose_sight(job, text, time.time()))
+                self._store.jobs.save(*transitions.lose_sight(job, text, self._clock.now()))
             return
         notes = []
         if given_up:
@@ -326,11 +332,11 @@ class JobSteps:
 
         Returns the last look, and what still holds a GPU after `GPU_FREE_WITHIN` seconds.
         """
-        end = time.monotonic() + GPU_FREE_WITHIN
+        end = self._clock.monotonic() + GPU_FREE_WITHIN
         while True:
             seen = await self._observer.observe(self._inventory, [job], nodes, LOOK_AGAIN_WITHIN)
             holders = tracker.gpu_holders(job, seen.views)
-            if not holders or time.monotonic() > end:
+            if not holders or self._clock.monotonic() > end:
                 return seen, holders
             await asyncio.sleep(0.5)
 
@@ -346,7 +352,7 @@ class JobSteps:
             self._take_back(error.job if isinstance(error, NotStarted) else self._store.jobs.job(job.id), error)
             return
         ranks = job.placement.world_size if job.placement else 0
-        self._store.jobs.save(*transitions.run(job, time.time(), f"{count(ranks, 'rank')} started"))
+        self._store.jobs.save(*transitions.run(job, self._clock.now(), f"{count(ranks, 'rank')} started"))
 
     def _take_back(self, job: Job, error: UgroError) -> None:
         """A launch did not come about: queue the job again, try the rest again, or let it fail.
@@ -357,7 +363,7 @@ class JobSteps:
         lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
         told_to_start = bool(job.placement and job.placement.master_port)
         if lost and not told_to_start:
-            back = taken_back(job.taken_back, error.message, time.time())
+            back = taken_back(job.taken_back, error.message, self._clock.now())
             words = f"{error.message}, before anything was started: it waits for its turn again"
             self._store.jobs.save(*transitions.take_back(job, back, words))
         elif lost and self._seconds_since_placed(job) < START_PATIENCE:
@@ -370,7 +376,7 @@ class JobSteps:
     def _seconds_since_placed(self, job: Job) -> float:
         """How long ago nodes were first told to start this attempt."""
         placed = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.PLACED]
-        return time.time() - placed[-1] if placed else 0.0
+        return self._clock.now() - placed[-1] if placed else 0.0
 
     def _give_up(self, job: Job, error: UgroError, lost: bool, told_to_start: bool) -> None:
         """Let a job fail that did not start; the next tick ends what did start of it."""

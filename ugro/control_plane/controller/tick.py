@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import math
-import time
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,10 +78,11 @@ class Controller:
         on_code: OnCode | None = None,
     ) -> None:
         self._store = store
+        self._clock = store.clock
         self._inventory = inventory
         self._pool = pool
         self.launcher = Launcher(store, inventory, pool, on_code)
-        self._observer = Observer(pool)
+        self._observer = Observer(pool, store.clock)
         self._steps = JobSteps(store, pool, self._observer, self.launcher)
         self._tasks: dict[Hashable, _Task] = {}
         self._problems: list[Exception] = []
@@ -179,9 +179,9 @@ class Controller:
         """Wait for what is under way on nodes, and begin nothing more: for these jobs without an end, for others and
         what is done about nodes up to `within` seconds.
         """
-        own, end = None if job_ids is None else {*job_ids}, time.monotonic() + within
+        own, end = None if job_ids is None else {*job_ids}, self._clock.monotonic() + within
         while tasks := {key: one.task for key, one in self._tasks.items()}:
-            left = end - time.monotonic()
+            left = end - self._clock.monotonic()
             if left <= 0:
                 tasks = {key: task for key, task in tasks.items() if own is None or key in own}
             if not tasks:
@@ -294,16 +294,16 @@ class Controller:
             late = job.changed(reason=f"{'; '.join(slow)}: shown as it was last seen")
             return late if slow else transitions.as_unknown(job, found.reason, seen.at)
         if found.phase == Phase.SUCCEEDED and (waits := await self._steps.waits_for_leftovers(job, found, seen)):
-            return transitions.as_running(job, time.time(), waits)
+            return transitions.as_running(job, self._clock.now(), waits)
         reason = "" if job.state == JobState.UNKNOWN else job.reason  # which was that nodes did not answer
         now = job.changed(state=JobState(found.phase.value), unknown_since=None, reason=reason)
         if found.phase != Phase.RUNNING:
-            now = now.changed(ended_at=tracker.end_of_ranks(found.ranks, seen.clock_offsets) or time.time())
+            now = now.changed(ended_at=tracker.end_of_ranks(found.ranks, seen.clock_offsets) or self._clock.now())
         if found.phase == Phase.FAILED:
             with self._store.optional():  # on a full disk the copies that are there have to do
                 await self.logs_of(job).bring_ends(within)
             if waits := self._steps.waits_for_leavers(job, found, seen):
-                return transitions.as_running(job, time.time(), waits)
+                return transitions.as_running(job, self._clock.now(), waits)
             failure = self._steps.first_failure(job, found, seen)
             ranks = tracker.lost_first(found.ranks, runs, failure.rank)
             now = now.changed(first_failure=failure, reason=failure_in_words(failure), ranks=ranks)
@@ -339,8 +339,8 @@ class Controller:
 
         if waits_to_meet(job, seen.runs[job.id], seen.at):
             asked = self._asked_to_meet.get(job.id, -math.inf)
-            if time.monotonic() - asked >= PATIENCE:
-                self._asked_to_meet[job.id] = time.monotonic()
+            if self._clock.monotonic() - asked >= PATIENCE:
+                self._asked_to_meet[job.id] = self._clock.monotonic()
                 self._begin(("meeting", job.id), job.last_event, lambda: tell(self._store, self._pool, job))
         if not is_due(self._store, job.id, seen):
             return
@@ -393,7 +393,7 @@ class Controller:
         if not waiting:
             return []
         placed = []
-        for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, time.time())).starts:
+        for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, self._clock.now())).starts:
             placement, words = with_batch_shares(start.placement, self._store.metrics.speeds())
             why = "; ".join(filter(None, [start.why, placement.why, words]))
             placed.append(self._place(waiting[start.id], placement, why))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from ugro.common.config import Inventory
@@ -131,7 +130,7 @@ class FailureHandler:
         proposal = Proposal(
             job=job.id,
             attempt=job.attempt,
-            at=time.time(),
+            at=self._store.clock.now(),
             cause=cause,
             text="; ".join(why),
             checkpoint=checkpoint,
@@ -149,7 +148,7 @@ class FailureHandler:
             return True
         if proposal.ends:
             return self._end_hang(job, spec)
-        spec = planned.spec.model_copy(update={"not_before": time.time() + decision.wait})
+        spec = planned.spec.model_copy(update={"not_before": self._store.clock.now() + decision.wait})
         self._store.jobs.reopen(planned.job, spec, "; ".join([decision.why, *(change.text for change in changes)]))
         return True
 

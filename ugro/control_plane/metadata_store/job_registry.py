@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ugro.common.clock import Clock
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
@@ -39,12 +39,13 @@ class JobRegistry(JobFolders):
         StateError: a file or the directory cannot be read or written, with its name.
     """
 
-    def __init__(self, home: Path, lock: RecordsLock, tables: ClusterTables, timeline: Timeline) -> None:
+    def __init__(self, home: Path, lock: RecordsLock, tables: ClusterTables, timeline: Timeline, clock: Clock) -> None:
         super().__init__(home)
         self._lock = lock
         self._tables = tables
         self._index = tables.index
         self._timeline = timeline
+        self._clock = clock
         self._parsed: dict[str, tuple[Seen, Job]] = {}
         self._told: dict[str, Event] = {}
 
@@ -71,7 +72,7 @@ class JobRegistry(JobFolders):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
         self._enter(job_id)
         # The event first: a tick beside us that sees the record must not take its event for one that a crash lost.
-        event = Event(at=time.time(), job=job_id, kind=EventKind.SUBMITTED, message=" ".join(job.command))
+        event = Event(at=self._clock.now(), job=job_id, kind=EventKind.SUBMITTED, message=" ".join(job.command))
         self._timeline.add(event)
         return self._write(job, event)
 
@@ -88,7 +89,7 @@ class JobRegistry(JobFolders):
         """The record first: it is the truth."""
         if job.id not in self._told:
             self._catch_up(job)
-        event = Event(at=time.time(), job=job.id, kind=kind, message=message)
+        event = Event(at=self._clock.now(), job=job.id, kind=kind, message=message)
         job = self._write(job, event)
         self._timeline.add(event)
         self._told[job.id] = event

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.errors import RecordNewer, RecordUnreadable, StateError
 from ugro.control_plane.metadata_store.cleanup import Cleanup
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
@@ -35,15 +36,17 @@ class MetadataStore:
         StateError: a file or the directory cannot be read or written, with its name.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self.home = home
+        self.clock = clock
+        """What everything that acts for this directory tells the time by."""
         self._records = RecordsLock(home)
-        self.timeline = Timeline(home)
+        self.timeline = Timeline(home, clock)
         """What happened, in order."""
-        self._tables = ClusterTables(home, self.timeline)
-        self.jobs = JobRegistry(home, self._records, self._tables, self.timeline)
+        self._tables = ClusterTables(home, self.timeline, clock)
+        self.jobs = JobRegistry(home, self._records, self._tables, self.timeline, clock)
         """The jobs' records and specs, and the indexes of them."""
-        self.config = ConfigStore(home, self._tables, self.timeline)
+        self.config = ConfigStore(home, self._tables, self.timeline, clock)
         """The nodes as they were reached and seen last, which are drained, and which master this is."""
         self.metrics = MetricsStore(home, self._tables)
         """Samples of GPUs, their history and speeds, and the links between nodes."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from pathlib import Path
 
+from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.files import append_line
 from ugro.common.models.event import Event, EventKind
 from ugro.common.models.record import Record
@@ -31,8 +31,9 @@ class Mark(Record):
 class Timeline:
     """A job's event goes to the cluster's timeline first: one that is in the job's is in both."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self._home = home
+        self._clock = clock
         self._cluster, self._older = home / "events.jsonl", home / "events.1.jsonl"
         self.added: list[Event] = []
         """What this process added, in order."""
@@ -46,7 +47,7 @@ class Timeline:
 
     def note(self, node: str, kind: EventKind, message: str, job: str = "") -> None:
         """Add an event about a node, or of a job there that is no change of its record."""
-        self.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message, noted=True))
+        self.add(Event(at=self._clock.now(), job=job, node=node, kind=kind, message=message, noted=True))
 
     def catch_up(self, event: Event) -> bool:
         """Add the last event of a job's record to the timelines that a crash kept it from.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -87,7 +86,7 @@ class Launcher:
         await self._send_checkpoint(job)
         _, (met, interfaces) = await _both(self._send_code(job, storages), self.meet(job, MEET_AGAIN))
         assert met.placement
-        placed = transitions.set_meeting_point(job, met.placement, time.time(), self._meeting_words(met))
+        placed = transitions.set_meeting_point(job, met.placement, self._store.clock.now(), self._meeting_words(met))
         job = self._store.jobs.save(*placed)
         await self.start(job, spec, interfaces)
         return job

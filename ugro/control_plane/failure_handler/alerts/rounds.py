@@ -7,7 +7,6 @@ process send at a time; the lock of those who act is not needed, so a slow mail 
 from __future__ import annotations
 
 import contextlib
-import time
 from pathlib import Path
 
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateLocked, UgroError
@@ -43,7 +42,7 @@ async def send_due(store: MetadataStore, sender: Sender) -> None:
 
 
 async def _round(store: MetadataStore, sender: Sender, settings: Settings, memory: Memory) -> Memory:
-    now = time.time()
+    now = store.clock.now()
     seen, mark = _look(store, memory.mark, now)
     decided = rules.decide(settings, memory, seen, now).model_copy(update={"mark": mark})
     notifications = rules.due(decided, now)
@@ -53,7 +52,7 @@ async def _round(store: MetadataStore, sender: Sender, settings: Settings, memor
     for channel, outcome in outcomes.items():
         if news := _news_of(channel, outcome, decided.waiting[channel].failures):
             store.timeline.note("", EventKind.ALERT, news)
-        decided = rules.failed(decided, channel, time.time()) if outcome else rules.sent(decided, channel)
+        decided = rules.failed(decided, channel, store.clock.now()) if outcome else rules.sent(decided, channel)
     return decided
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -104,7 +103,7 @@ async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: St
 
     said = await stand(job)
     with store.optional(), state_errors(path := store.jobs.files(job.id).hang(job.attempt)):
-        keep(path, said, time.time())
+        keep(path, said, store.clock.now())
     report = report_of_nccl([one for one in said.values() if isinstance(one, NodeStacks)])
     found = difference(report, job.ranks)
     if found is None:
