@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ugro.service.backend import Answer, Backend
 from ugro.service.context import Context
 from ugro.service.local import Local
 from ugro.service.resident_socket import ResidentSocket
-from ugro.service.schemas.base import Document, Notice, Request
+from ugro.service.schemas.base import Document, Notice, Request, Stream
 from ugro.service.wire import SOCKET
 from ugro.testing.cluster import write_python
 
@@ -52,6 +52,22 @@ class Door:
         received = type(answer).model_validate_json(answer.model_dump_json())
         assert received.as_json() == answer.as_json()
         return received  # type: ignore[return-value]
+
+    def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
+        """Yield the items of an answer; they and the request go through JSON, too."""
+        sent = type(request).model_validate_json(request.model_dump_json())
+        for item in self.backend.stream(sent, self.told.append):
+            assert isinstance(item, Document)
+            received = type(item).model_validate_json(item.model_dump_json())
+            assert received.as_json() == item.as_json()
+            yield received  # type: ignore[misc]
+
+    def forget_code(self) -> None:
+        """Let the other side forget the code that was brought."""
+        if isinstance(self.backend, Local):
+            self.context.code.clear()
+        else:
+            self.backend.close()
 
     def submit(self, text: str, **fields: Any) -> Job:
         """Submit a job that runs this script on the node."""

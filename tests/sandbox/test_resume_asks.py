@@ -92,6 +92,8 @@ def test_nobody_agrees_by_asking_for_json(ugro: Ugro, job: str) -> None:
     refused = ugro("resume", job, "--from", "0", "--json")
     assert refused.returncode == 2 and attempt(ugro, job) == 1
     assert json.loads(refused.stderr)["error"]["message"] == "nobody is there to agree"
+    refused = ugro("resume", job, "--json")
+    assert refused.returncode == 2 and "--from 0" in json.loads(refused.stderr)["error"]["hint"]
 
 
 def test_what_could_never_run_is_refused_at_once(ugro: Ugro, job: str) -> None:
