@@ -9,21 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from ugro.common.config import Inventory, NodeConfig
+from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
-from ugro.common.models.metrics import GpuSample
-from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
 from ugro.common.text import count, duration, moment, some
 from ugro.control_plane import transitions
 from ugro.control_plane.controller.observer import Observer
+from ugro.control_plane.controller.plan import Conclude, Fail, OnNodes, Start, Stop, TellLimit
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.failure_handler.watchdog import rendezvous
 from ugro.control_plane.metadata_store import MetadataStore
@@ -31,20 +27,17 @@ from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.resource_manager.observation import Observation
-from ugro.control_plane.scheduler import time_limits, tracker
+from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted, nothing_runs
 from ugro.control_plane.scheduler.tracker import Assessment, Phase
+from ugro.control_plane.transitions import Change
 from ugro.nodes.pool import Pool
-from ugro.nodes.remote.run.run_files import RunFiles
 
 CANCEL_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
 
 LEFTOVER_GRACE = 3.0
 """The same for what a job that succeeded left running, once its `grace` is over."""
-
-SAMPLE_SECONDS = 10.0
-"""How often what a job's GPUs show is kept."""
 
 ABANDON_WITHIN = 5.0
 """Seconds beyond the grace that a node has to end a job which a person ends without the word of silent nodes."""
@@ -65,9 +58,6 @@ ENDS_WITHIN = 3.0
 """Seconds that the ends of the logs may take before the ranks of a job are ended of which one failed: the others hold
 their GPUs meanwhile. What comes later still refines who failed first."""
 
-HOW_TO_REACH = ("address", "user", "port", "identity_file", "ssh_config", "local")
-"""What of a node's description may change under a run, once the node does not answer where the run was started."""
-
 START_PATIENCE = 120.0
 """Seconds in which a node that broke off while its ranks were started may come back and start them."""
 
@@ -75,22 +65,6 @@ START_PATIENCE = 120.0
 TRY_AGAIN_AFTER, TRY_AGAIN_LIMIT = 10.0, 600.0
 """Seconds until a launch that was cut off before anything was started is tried again: twice as long each time, and the
 most of it."""
-
-
-class Kind(Enum):
-    """What a step is about; all but an end are broken off for an end that is asked for."""
-
-    LAUNCH = "launch"
-    EXTEND = "extend"
-    END = "end"
-
-
-@dataclass(frozen=True)
-class Step:
-    """Something to do on the nodes of a job, which may take long."""
-
-    kind: Kind
-    act: Callable[[], Coroutine[Any, Any, None]]
 
 
 class JobSteps:
@@ -107,92 +81,32 @@ class JobSteps:
     def _inventory(self) -> Inventory:
         return self._launcher.inventory
 
-    def next_step(self, job: Job, seen: Observation) -> Step | None:
-        """Record what the nodes say of a job. Returns what has to be done on them, if anything."""
-        if not job.state.on_nodes:
-            self.end(job, JobState.CANCELLED, "cancelled before it started")
-            return None
-        if job.state == JobState.STARTING and not (job.wish or job.first_failure):
-            return self.launch(job, seen)
-        if any(isinstance(run, AnswerPending) for run in seen.runs[job.id].values()):
-            return self._finish(job, JobState.CANCELLED, CANCEL_GRACE) if job.wish else None
-        if job.first_failure:  # also where its end was asked for afterwards
-            return self._finish(job, JobState.FAILED, CANCEL_GRACE)
-        if job.wish:
-            return self._end_as_asked(job, seen)
-        with self._store.optional():
-            self._store.metrics.add_samples(job.id, self._due_samples(job, seen))
-        return self._follow(job, tracker.assess(job, seen.runs[job.id]), seen) or self._extend(job, seen)
+    async def act(self, action: OnNodes, seen: Observation) -> None:
+        """Carry out what is planned for a job on its nodes."""
+        match action:
+            case Start(job, owners):
+                await self._launch(job, owners)
+            case TellLimit(job, nodes):
+                await self._tell_limit(job, nodes)
+            case Conclude(job, found):
+                await self._succeed(job, found, seen)
+            case Fail(job, found):
+                await self._fail(job, found, seen)
+            case Stop(job, state):
+                await self._end_on_nodes(job, state, CANCEL_GRACE)
 
-    def _end_as_asked(self, job: Job, seen: Observation) -> Step:
-        """The step that carries out a cancel. What had ended before it was asked for counts as it ended."""
-        found = tracker.assess(job, seen.runs[job.id])
-        if job.state != JobState.STARTING and found.phase == Phase.SUCCEEDED:
-            return self._finish(job, JobState.SUCCEEDED, CANCEL_GRACE)
-        asked = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.CANCEL]
-        if asked and found.phase == Phase.FAILED and tracker.failed_before(found.ranks, asked[-1], seen.clock_offsets):
-            return Step(Kind.END, lambda: self._fail(job, found, seen))
-        return self._finish(job, JobState.CANCELLED, CANCEL_GRACE)
-
-    def moved(self, job: Job, nodes: Mapping[str, NodeConfig]) -> Job:
-        """Record that nodes of a job are reached in another way now. What it runs with there stays as it was."""
-        assert job.placement
-        shares = []
-        for share in job.placement.shares:
-            now, was = nodes.get(share.node), share.config
-            if now and was:
-                reached = {field: getattr(now, field) for field in HOW_TO_REACH}
-                share = share.model_copy(update={"config": was.model_copy(update=reached)})
-            shares.append(share)
-        placement = job.placement.model_copy(update={"shares": tuple(shares)})
-        words = "; ".join(f"{name} is reached at {config.address} now" for name, config in nodes.items())
-        return self._store.jobs.save(*transitions.move(job, placement, words))
-
-    def launch(self, job: Job, seen: Observation) -> Step:
-        """The step that brings a placed job to its nodes."""
-        return Step(Kind.LAUNCH, lambda: self._launch(job, seen))
+    def record(self, change: Change) -> None:
+        """Write a change of a job; what is to be done about a failure is noted before."""
+        if change.job.state == JobState.FAILED:
+            self._store.decisions.remember_undecided(change.job.id)
+        self._store.jobs.save(*change)
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
         """Record the end of a job. `news` is what the timeline says where it has told the reason already."""
-        ended = transitions.end(job, state, reason, self._clock.now(), reason if news is None else news)
-        if state == JobState.FAILED:
-            self._store.decisions.remember_undecided(job.id)
-        self._store.jobs.save(*ended)
+        told = reason if news is None else news
+        self.record(transitions.end(job, state, reason, self._clock.now(), told))
 
     # --- following -------------------------------------------------------------------------------------------------
-
-    def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
-        """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
-        last, now = self._store.metrics.last_sample(job.id), self._clock.now()
-        recent = last is not None and 0 <= now - last.at < SAMPLE_SECONDS
-        return [] if recent else monitor.samples(job, seen.views, now)
-
-    def _follow(self, job: Job, found: Assessment, seen: Observation) -> Step | None:
-        """Take over what the nodes say of a running job."""
-        known, job, now = job.ranks, job.changed(ranks=found.ranks), self._clock.now()
-        match found.phase:
-            case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
-                self._store.jobs.save(*transitions.lose_sight(job, found.reason, now))
-            case Phase.RUNNING if job.state == JobState.UNKNOWN:
-                self._store.jobs.save(*transitions.run(job, now, "its nodes answer again"))
-            case Phase.RUNNING if found.ranks != known:
-                news = tracker.news_of_ranks(known, found.ranks)
-                self._store.jobs.save(*transitions.follow_ranks(job, now, news))
-            case Phase.SUCCEEDED:
-                return Step(Kind.END, lambda: self._succeed(job, found, seen))
-            case Phase.FAILED:
-                return Step(Kind.END, lambda: self._fail(job, found, seen))
-        return None
-
-    def _extend(self, job: Job, seen: Observation) -> Step | None:
-        """Tell nodes of a time limit that was extended since they were told last."""
-        runs = seen.runs[job.id]
-        if not any(isinstance(run, RunFiles) and run.time_limit is not None for run in runs.values()):
-            return None
-        with contextlib.suppress(UgroError):  # a job without a readable spec keeps the limit it has
-            if nodes := time_limits.untold(self._store.jobs.spec(job.id), runs):
-                return Step(Kind.EXTEND, lambda: self._tell_limit(job, nodes))
-        return None
 
     async def _tell_limit(self, job: Job, nodes: Sequence[str]) -> None:
         spec = self._store.jobs.spec(job.id)
@@ -270,10 +184,36 @@ class JobSteps:
             clock=self._clock,
         )
 
-    # --- ending ----------------------------------------------------------------------------------------------------
+    async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
+        """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
+        if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
+            return job
+        runs = seen.runs[job.id]
+        found = tracker.assess(job, runs)
+        job = job.changed(ranks=found.ranks)
+        if job.wish:  # what ends now, ends for that
+            return job
+        if found.phase == Phase.UNKNOWN:
+            slow = [run.message for run in runs.values() if isinstance(run, AnswerPending)]
+            late = job.changed(reason=f"{'; '.join(slow)}: shown as it was last seen")
+            return late if slow else transitions.as_unknown(job, found.reason, seen.at)
+        if found.phase == Phase.SUCCEEDED and (waits := await self.waits_for_leftovers(job, found, seen)):
+            return transitions.as_running(job, self._clock.now(), waits)
+        reason = "" if job.state == JobState.UNKNOWN else job.reason  # which was that nodes did not answer
+        now = job.changed(state=JobState(found.phase.value), unknown_since=None, reason=reason)
+        if found.phase != Phase.RUNNING:
+            now = now.changed(ended_at=tracker.end_of_ranks(found.ranks, seen.clock_offsets) or self._clock.now())
+        if found.phase == Phase.FAILED:
+            with self._store.optional():  # on a full disk the copies that are there have to do
+                await self.logs_of(job).bring_ends(within)
+            if waits := self.waits_for_leavers(job, found, seen):
+                return transitions.as_running(job, self._clock.now(), waits)
+            failure = self.first_failure(job, found, seen)
+            ranks = tracker.lost_first(found.ranks, runs, failure.rank)
+            now = now.changed(first_failure=failure, reason=failure_in_words(failure), ranks=ranks)
+        return now
 
-    def _finish(self, job: Job, state: JobState, grace: float) -> Step:
-        return Step(Kind.END, lambda: self._end_on_nodes(job, state, grace))
+    # --- ending ----------------------------------------------------------------------------------------------------
 
     async def _end_on_nodes(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
@@ -342,8 +282,7 @@ class JobSteps:
 
     # --- starting --------------------------------------------------------------------------------------------------
 
-    async def _launch(self, job: Job, seen: Observation) -> None:
-        owners = {name: view.owner for name, view in seen.views.items() if isinstance(view, NodeView) and view.owner}
+    async def _launch(self, job: Job, owners: Mapping[str, str]) -> None:
         try:
             job = await self._launcher.launch(job, owners)
         except RecordNewer:

@@ -16,21 +16,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory
-from ugro.common.errors import AnswerPending, RecordNewer, StateError, StateLocked, UgroError
+from ugro.common.errors import RecordNewer, StateError, StateLocked, UgroError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState, Placement
-from ugro.common.models.node import NodeView, Owed
 from ugro.control_plane import transitions
 from ugro.control_plane.controller import node_watch
+from ugro.control_plane.controller.facts import read_facts
 from ugro.control_plane.controller.job_steps import (
     LEFTOVER_GRACE,
     JobSteps,
-    Kind,
-    Step,
-    failure_in_words,
 )
 from ugro.control_plane.controller.observer import Observer
-from ugro.control_plane.failure_handler.watchdog.rendezvous import PATIENCE, tell, waits_to_meet
+from ugro.control_plane.controller.plan import (
+    Action,
+    AskMeeting,
+    Ending,
+    OnNodes,
+    Record,
+    Sample,
+    Watch,
+    clearings,
+    plan,
+    relocate,
+    removals,
+)
+from ugro.control_plane.failure_handler.watchdog.rendezvous import tell
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
@@ -40,7 +50,6 @@ from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, OnCode, nothing_runs
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import schedule
-from ugro.control_plane.scheduler.tracker import Phase
 from ugro.nodes.pool import Pool
 
 if TYPE_CHECKING:
@@ -64,7 +73,8 @@ class _Task:
     """Something slow under way."""
 
     task: asyncio.Task[None]
-    kind: Kind | None = None
+    ends: bool = False
+    """Whether it ends a job, so that no request to end it breaks it off."""
 
 
 class Controller:
@@ -120,8 +130,7 @@ class Controller:
             seen = await self.observe(live, within=OBSERVE_WITHIN, keep=True)
             with self._store.optional():
                 node_watch.remember(self._store, self._inventory, seen, live)
-            self._end_leftovers(seen)
-            self._remove_owed(seen)
+            self._clean_up(seen)
             now = {job.id: job for job in self._store.jobs.live(pass_over)}
             for job in live:
                 same = job.id in now and now[job.id].last_event == job.last_event
@@ -211,7 +220,7 @@ class Controller:
         await self._observer.close()
 
     def _begin(
-        self, key: Hashable, stamp: Hashable, act: Callable[[], Coroutine[Any, Any, None]], kind: Kind | None = None
+        self, key: Hashable, stamp: Hashable, act: Callable[[], Coroutine[Any, Any, None]], ends: bool = False
     ) -> None:
         """Do something slow beside the ticks, unless it is under way. `stamp` is what it is about (`complete`)."""
         if key in self._tasks or (self._tried is not None and (key, stamp) in self._tried):
@@ -219,7 +228,7 @@ class Controller:
         if self._tried is not None:
             self._tried.add((key, stamp))
         task = asyncio.create_task(self._noting_problems(act()))
-        self._tasks[key] = _Task(task, kind)
+        self._tasks[key] = _Task(task, ends)
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
     async def _noting_problems(self, act: Coroutine[Any, Any, None]) -> None:
@@ -238,19 +247,18 @@ class Controller:
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
-    def _end_leftovers(self, seen: Observation) -> None:
-        """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
-        leftovers = self._store.cleanup.leftovers()
+    def _clean_up(self, seen: Observation) -> None:
+        """End and remove what ended jobs left on nodes that answer again."""
+        leftovers, owed = self._store.cleanup.leftovers(), self._store.cleanup.removals()
         jobs = {job.id: job for job in self._store.jobs.all({job_id for job_id, _ in leftovers}, pass_over)}
-        for (job_id, attempt), nodes in leftovers.items():
-            if job_id not in jobs:
-                continue
-            job = jobs[job_id].as_of(attempt)
-            elsewhere = [node for node, was in job.node_configs.items() if self._inventory.nodes.get(node) != was]
-            back = [node for node in nodes if node in elsewhere or isinstance(seen.views.get(node), NodeView)]
-            if back:
-                clear = functools.partial(self._clear, job, nodes, back)
-                self._begin(("leftovers", job_id, attempt), tuple(back), clear)
+        for left in clearings(leftovers, jobs, self._inventory, seen):
+            key = ("leftovers", left.job.id, left.job.attempt)
+            self._begin(key, left.back, functools.partial(self._clear, left.job, left.nodes, left.back))
+        for one in removals(owed, self._inventory, seen):
+            from ugro.control_plane.metadata_store.removal import remove_owed  # here, since a node hardly owes anything
+
+            remove = functools.partial(remove_owed, self._store, self._pool, one.owed)
+            self._begin(("owed", one.place), len(one.owed), remove)
 
     async def _clear(self, job: Job, nodes: Sequence[str], back: Sequence[str]) -> None:
         ending = await self.launcher.stop(job, LEFTOVER_GRACE, back)
@@ -260,20 +268,6 @@ class Controller:
         for node in back:
             self._store.timeline.note(node, EventKind.CLEARED, nothing_runs(job.id, [node], ending.proved), job.id)
 
-    def _remove_owed(self, seen: Observation) -> None:
-        """Remove what jobs that were removed left on nodes that did not answer then."""
-        by_node: dict[str, list[Owed]] = {}
-        for one in self._store.cleanup.removals():
-            by_node.setdefault(one.config.model_dump_json(), []).append(one)
-        for key, owed in by_node.items():
-            node = owed[0].config
-            if self._inventory.nodes.get(node.name) != node or isinstance(seen.views.get(node.name), NodeView):
-                from ugro.control_plane.metadata_store.removal import (
-                    remove_owed,  # here, since a node hardly ever owes anything
-                )
-
-                self._begin(("owed", key), len(owed), functools.partial(remove_owed, self._store, self._pool, owed))
-
     # --- jobs ------------------------------------------------------------------------------------------------------
 
     def logs_of(self, job: Job) -> JobLogs:
@@ -282,74 +276,54 @@ class Controller:
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
-        if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
-            return job
-        runs = seen.runs[job.id]
-        found = tracker.assess(job, runs)
-        job = job.changed(ranks=found.ranks)
-        if job.wish:  # what ends now, ends for that
-            return job
-        if found.phase == Phase.UNKNOWN:
-            slow = [run.message for run in runs.values() if isinstance(run, AnswerPending)]
-            late = job.changed(reason=f"{'; '.join(slow)}: shown as it was last seen")
-            return late if slow else transitions.as_unknown(job, found.reason, seen.at)
-        if found.phase == Phase.SUCCEEDED and (waits := await self._steps.waits_for_leftovers(job, found, seen)):
-            return transitions.as_running(job, self._clock.now(), waits)
-        reason = "" if job.state == JobState.UNKNOWN else job.reason  # which was that nodes did not answer
-        now = job.changed(state=JobState(found.phase.value), unknown_since=None, reason=reason)
-        if found.phase != Phase.RUNNING:
-            now = now.changed(ended_at=tracker.end_of_ranks(found.ranks, seen.clock_offsets) or self._clock.now())
-        if found.phase == Phase.FAILED:
-            with self._store.optional():  # on a full disk the copies that are there have to do
-                await self.logs_of(job).bring_ends(within)
-            if waits := self._steps.waits_for_leavers(job, found, seen):
-                return transitions.as_running(job, self._clock.now(), waits)
-            failure = self._steps.first_failure(job, found, seen)
-            ranks = tracker.lost_first(found.ranks, runs, failure.rank)
-            now = now.changed(first_failure=failure, reason=failure_in_words(failure), ranks=ranks)
-        return now
+        return await self._steps.live(job, seen, within)
 
     async def _step(self, job: Job, seen: Observation) -> None:
         """The next step for one job: recorded at once, or begun on its nodes by whoever is alone with the job."""
         under_way = self._tasks.get(job.id)
-        if under_way and not (job.wish and under_way.kind != Kind.END):
+        if under_way and not (job.wish and not under_way.ends):
             return
         if under_way:
             under_way.task.cancel()
             await asyncio.wait([under_way.task])
         with self._store.alone_with(job.id) as alone:
-            if alone and job.id in seen.moved:
-                job = self._steps.moved(job, seen.moved[job.id])
-            step = self._steps.next_step(job, seen) if alone else None
-        if step:
-            self._begin(job.id, job.last_event, lambda: self._alone(job, step), step.kind)
-        elif alone and job.state in (JobState.RUNNING, JobState.UNKNOWN):
-            self._watch(job, seen)
+            if not alone:
+                return
+            if job.id in seen.moved:
+                job = self._store.jobs.save(*relocate(job, seen.moved[job.id]))
+            asked = self._asked_to_meet.get(job.id)
+            since_asked = None if asked is None else self._clock.monotonic() - asked
+            facts = read_facts(self._store, job, seen, since_asked, self._problems.append)
+            for action in plan(job, seen, facts, self._clock.now()):
+                self._execute(action, seen)
 
-    async def _alone(self, job: Job, step: Step) -> None:
-        with self._store.alone_with(job.id) as alone:
-            if alone and self._store.jobs.job(job.id).last_event == job.last_event:
-                await step.act()
-
-    def _watch(self, job: Job, seen: Observation) -> None:
-        """See whether a running job hangs, or its ranks never meet."""
-        if tracker.assess(job, seen.runs[job.id]).phase != Phase.RUNNING:
-            return
-        from ugro.control_plane.failure_handler.watchdog.watch import is_due, watch  # here, too
-
-        if waits_to_meet(job, seen.runs[job.id], seen.at):
-            asked = self._asked_to_meet.get(job.id, -math.inf)
-            if self._clock.monotonic() - asked >= PATIENCE:
+    def _execute(self, action: Action, seen: Observation) -> None:
+        """Record what is planned at once, and begin what takes long."""
+        match action:
+            case Record(change):
+                self._steps.record(change)
+            case Sample(job_id, samples):
+                with self._store.optional():
+                    self._store.metrics.add_samples(job_id, samples)
+            case Watch(job):
+                self._begin(("watch", job.id), job.last_event, functools.partial(self._watch, job.id, seen))
+            case AskMeeting(job):
                 self._asked_to_meet[job.id] = self._clock.monotonic()
-                self._begin(("meeting", job.id), job.last_event, lambda: tell(self._store, self._pool, job))
-        if not is_due(self._store, job.id, seen):
-            return
+                self._begin(("meeting", job.id), job.last_event, functools.partial(tell, self._store, self._pool, job))
+            case _:
+                act = functools.partial(self._alone, action, seen)
+                self._begin(action.job.id, action.job.last_event, act, isinstance(action, Ending))
 
-        async def act() -> None:
-            with self._store.optional():
-                await watch(self._store, job.id, seen, self._sync_ends, self._stand)
+    async def _alone(self, action: OnNodes, seen: Observation) -> None:
+        with self._store.alone_with(action.job.id) as alone:
+            if alone and self._store.jobs.job(action.job.id).last_event == action.job.last_event:
+                await self._steps.act(action, seen)
 
-        self._begin(("watch", job.id), job.last_event, act)
+    async def _watch(self, job_id: str, seen: Observation) -> None:
+        from ugro.control_plane.failure_handler.watchdog.watch import watch
+
+        with self._store.optional():
+            await watch(self._store, job_id, seen, self._sync_ends, self._stand)
 
     async def _sync_ends(self, job: Job) -> object:
         return await self.logs_of(job).bring_ends()
