@@ -43,7 +43,11 @@ COMMANDS = {
     "why": ("ugro.cli.commands.queue", "why", "Every reason why a job waits, or why it runs where it does."),
     "events": ("ugro.cli.commands.events", "events", "What happened to a job or in the cluster, and when."),
     "explain": ("ugro.cli.commands.explain", "explain_", "Why a job failed, or any training by its logs."),
-    "alerts": ("ugro.cli.alerts", "alerts", "Be told of failures and the like: channels, rules, a test message."),
+    "alerts": (
+        "ugro.cli.commands.alerts",
+        "alerts",
+        "Be told of failures and the like: channels, rules, a test message.",
+    ),
     "checkpoint": ("ugro.cli.commands.checkpoints", "checkpoint", "Ask a running job to save a checkpoint now."),
     "checkpoints": (
         "ugro.cli.commands.checkpoints",
@@ -58,7 +62,7 @@ COMMANDS = {
         "Do what is proposed about a job: it goes on as a new attempt.",
     ),
     "deny": ("ugro.cli.commands.proposals", "deny", "Leave a job that failed as it is."),
-    "rm": ("ugro.cli.remove", "rm", "Remove ended jobs wholly: record, logs, code, folders on nodes."),
+    "rm": ("ugro.cli.commands.remove", "rm", "Remove ended jobs wholly: record, logs, code, folders on nodes."),
     "wait": ("ugro.cli.commands.jobs", "wait", "Wait until a job has ended."),
     "nodes": ("ugro.cli.commands.nodes", "nodes", "The machines and their GPUs."),
     "history": ("ugro.cli.commands.history", "history", "What each GPU did over the last hours, whoever used it."),
@@ -75,12 +79,20 @@ COMMANDS = {
         "sweep",
         "One look at the cluster and the next step for every job (for cron).",
     ),
-    "serve": ("ugro.cli.serve", "serve", "Stay and act: a tick every few seconds, over connections that stay open."),
-    "cron": ("ugro.cli.cron", "cron", "Sweeps from your crontab: install, remove, show."),
-    "state": ("ugro.cli.upkeep", "state", "Look after UGRO's own records."),
-    "gc": ("ugro.cli.upkeep", "gc", "Remove what old jobs left, here and on the nodes: logs, code, folders."),
-    "init": ("ugro.cli.init", "init", "Write a first inventory."),
-    "trust": ("ugro.cli.trust", "trust", "Show a node's host key and record it once you agree."),
+    "serve": (
+        "ugro.cli.commands.serve",
+        "serve",
+        "Stay and act: a tick every few seconds, over connections that stay open.",
+    ),
+    "cron": ("ugro.cli.commands.cron", "cron", "Sweeps from your crontab: install, remove, show."),
+    "state": ("ugro.cli.commands.maintenance", "state", "Look after UGRO's own records."),
+    "gc": (
+        "ugro.cli.commands.maintenance",
+        "gc",
+        "Remove what old jobs left, here and on the nodes: logs, code, folders.",
+    ),
+    "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
+    "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host key and record it once you agree."),
     "sandbox": ("ugro.cli.sandbox", "sandbox", "A cluster of three pretended machines, to try UGRO without hardware."),
     "completion": ("ugro.cli.completion", "completion", "Print the shell completion script."),
 }
@@ -97,7 +109,7 @@ def _json_behind_command(args: list[str]) -> list[str]:
     """The same words with a `--json` that stands before the command where the command looks for it."""
     at = 0
     while at < len(args) and args[at].startswith("-"):
-        at += 2 if args[at] == "--inventory" else 1
+        at += 2 if args[at] in ("--inventory", "--log-level") else 1
     before, after = args[:at], args[at:]
     if "--json" not in before:
         return args
@@ -167,8 +179,16 @@ class LazyGroup(click.Group):
     type=click.Path(),
     help="The machines. Else $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
 )
+@click.option("--local", is_flag=True, help="Act in this process, also where a resident controller (ugro serve) runs.")
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    show_default=True,
+    help="What is written to $UGRO_HOME/log/ugro.log.",
+)
 @click.pass_context
-def cli(ctx: click.Context, inventory: str | None) -> None:
+def cli(ctx: click.Context, inventory: str | None, local: bool, log_level: str) -> None:
     """UGRO makes a few GPU machines that have SSH feel like one."""
     ctx.obj = inventory
     if ctx.invoked_subcommand is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from ugro.common.errors import StateError
+from ugro.common.errors import UgroError
 from ugro.service.schemas.base import Notice, Request, Stream
 from ugro.service.schemas.code import CodeDocument
 
@@ -41,5 +41,5 @@ class Backend(Protocol):
         """End the session. With `rest`, what was begun on nodes for it is finished first."""
 
     @property
-    def troubles(self) -> list[StateError]:
+    def troubles(self) -> list[UgroError]:
         """What the disk refused and the functions did without."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ugro.common.errors import StateError
+from ugro.common.errors import UgroError
 from ugro.service.backend import Answer, Tell
 from ugro.service.context import Context
 from ugro.service.schemas.base import Request, Stream
@@ -58,8 +58,8 @@ class Local:
                 self._runner.run(self.context.close(rest))
 
     @property
-    def troubles(self) -> list[StateError]:
-        return self.context.store.troubles
+    def troubles(self) -> list[UgroError]:
+        return self.context.store.bus.troubles
 
 
 async def _next(items: AsyncIterator[Answer]) -> Answer:

@@ -144,7 +144,7 @@ class ResidentSocket:
         connection.close()
 
     @property
-    def troubles(self) -> list[StateError]:
+    def troubles(self) -> list[UgroError]:
         return []
 
 

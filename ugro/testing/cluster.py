@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import StateError
+from ugro.common.errors import UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.control_plane.controller.tick import Controller
@@ -85,7 +85,7 @@ class Bed:
         """Connections to the nodes."""
         return Pool(self.inventory, lambda config: self.nodes[config.name])
 
-    async def tick(self) -> list[StateError]:
+    async def tick(self) -> list[UgroError]:
         """One tick of a controller that has just been started. Returns what it went on without."""
         store = MetadataStore(self.store.home, self.store.clock)
         controller = Controller(store, self.inventory, self.pool)
@@ -93,7 +93,7 @@ class Bed:
             await controller.complete()
         finally:
             await controller.close()
-        return store.troubles
+        return store.bus.troubles
 
     async def looked_at(self, job: Job) -> Job:
         """The job as its nodes show it; nothing is changed."""

@@ -14,7 +14,6 @@ import pytest
 from places import DOCS, ROOT
 
 from ugro.cli.app import App
-from ugro.cli.init import draft, hosts_of_ssh_config, is_sample, parse_host
 from ugro.cli.main import COMMANDS, cli
 from ugro.common.config import load_inventory
 from ugro.common.errors import InputError
@@ -22,6 +21,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_registry import JobRegistry
+from ugro.service.inventory import draft, hosts_of_ssh_config, is_sample, parse_host
 from ugro.testing import builders
 from ugro.testing.commands import Ugro
 

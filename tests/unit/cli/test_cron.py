@@ -50,7 +50,7 @@ def cron_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ugro(home: Path, monkeypatch: pytest.MonkeyPatch) -> Ugro:
-    monkeypatch.setitem(COMMANDS, "cron", ("ugro.cli.cron", "cron", ""))
+    monkeypatch.setitem(COMMANDS, "cron", ("ugro.cli.commands.cron", "cron", ""))
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     inventory = home / "100% mine.yaml"
     inventory.write_text("nodes:\n  here: {address: 127.0.0.1, local: true}\n")

@@ -105,7 +105,10 @@ Ending = Conclude | Fail | Stop
 OnNodes = Start | TellLimit | Ending
 """What takes long on a job's nodes: one at a time for each job, beside the ticks."""
 
-Action = Record | Sample | OnNodes | Watch | AskMeeting
+Begun = OnNodes | Watch | AskMeeting
+"""What a tick only begins, since nodes are asked."""
+
+Action = Record | Sample | Begun
 
 
 @dataclass(frozen=True)
@@ -233,23 +236,14 @@ class RemoveOwed:
     owed: tuple[Owed, ...]
 
 
-def clearings(
-    leftovers: Mapping[tuple[str, int], Sequence[str]], jobs: Mapping[str, Job], inventory: Inventory, seen: Observation
-) -> list[Clear]:
-    """Return what to end of jobs that were ended without unreachable nodes, on those that answer again.
+def clearing(job: Job, nodes: Sequence[str], inventory: Inventory, seen: Observation) -> Clear | None:
+    """Return what to end of an attempt that was ended without these nodes, on those that answer again.
 
-    `leftovers` has the nodes still to be asked, by job and attempt.
+    A node that the inventory describes otherwise by now is asked, too: it may answer where the job was started.
     """
-    found = []
-    for (job_id, attempt), nodes in leftovers.items():
-        if job_id not in jobs:
-            continue
-        job = jobs[job_id].as_of(attempt)
-        elsewhere = [node for node, was in job.node_configs.items() if inventory.nodes.get(node) != was]
-        back = tuple(node for node in nodes if node in elsewhere or isinstance(seen.views.get(node), NodeView))
-        if back:
-            found.append(Clear(job, tuple(nodes), back))
-    return found
+    elsewhere = [node for node, was in job.node_configs.items() if inventory.nodes.get(node) != was]
+    back = tuple(node for node in nodes if node in elsewhere or isinstance(seen.views.get(node), NodeView))
+    return Clear(job, tuple(nodes), back) if back else None
 
 
 def removals(owed: Sequence[Owed], inventory: Inventory, seen: Observation) -> list[RemoveOwed]:

@@ -87,7 +87,7 @@ class Launcher:
         _, (met, interfaces) = await _both(self._send_code(job, storages), self.meet(job, MEET_AGAIN))
         assert met.placement
         placed = transitions.set_meeting_point(job, met.placement, self._store.clock.now(), self._meeting_words(met))
-        job = self._store.jobs.save(*placed)
+        job = await self._store.write(lambda: self._store.jobs.save(*placed))
         await self.start(job, spec, interfaces)
         return job
 

@@ -541,7 +541,7 @@ async def test_a_look_goes_on_without_the_logs_that_a_full_disk_does_not_take(
             await asyncio.sleep(0.05)
     assert now.first_failure and now.first_failure.exit_code == 3
     await controller.live(job, await controller.observe([job]))
-    (trouble,) = bed.store.troubles
+    (trouble,) = bed.store.bus.troubles
     assert "No space left" in trouble.message and "UGRO_HOME" in trouble.hint and "ugro gc" in trouble.hint
     monkeypatch.undo()
     await bed.until(job, JobState.FAILED)

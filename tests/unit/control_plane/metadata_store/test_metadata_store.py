@@ -28,7 +28,7 @@ from ugro.common.models.node import Drain
 from ugro.control_plane.failure_handler.handler import FailureHandler
 from ugro.control_plane.failure_handler.watchdog import watch
 from ugro.control_plane.failure_handler.watchdog.sights import Memory
-from ugro.control_plane.metadata_store import MetadataStore, cluster_file, job_registry, retention, timeline
+from ugro.control_plane.metadata_store import MetadataStore, cluster_file, job_registry, locks, retention, timeline
 from ugro.control_plane.metadata_store.records import pass_over, replace_record, stop_where_held
 from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, remove_stray, strays
 from ugro.nodes.pool import Pool
@@ -305,7 +305,7 @@ async def test_what_is_undecided_about_a_job_of_a_newer_ugro_stays_so(tmp_path: 
     inventory = Inventory(nodes={"here": builders.this_machine()})
     handler = FailureHandler(store, inventory, Pool(inventory))
     await handler.handle({})
-    assert store.decisions.undecided() == [job.id] and "newer UGRO" in store.troubles[0].message
+    assert store.decisions.undecided() == [job.id] and "newer UGRO" in store.bus.troubles[0].message
 
 
 def test_lines_of_a_newer_ugro_are_read_as_far_as_they_are_known_and_stay(tmp_path: Path) -> None:
@@ -498,7 +498,7 @@ def test_a_resident_process_finds_what_another_was_killed_at(tmp_path: Path, mon
         other.jobs.save(job, "held", "")
     resident.jobs.settle()
     assert [event.kind for event in resident.timeline.of_job(job.id)] == ["submitted", "held"]
-    assert [event.kind for event in resident.timeline.added] == ["held"]
+    assert [event.kind for event in resident.bus.read(0).events] == ["held"]
 
 
 def test_settling_reads_only_the_end_of_a_long_timeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -899,12 +899,12 @@ def test_on_a_full_disk_the_lock_is_taken_and_old_logs_go(tmp_path: Path, monkey
 
     monkeypatch.setattr(retention, "write_atomic", write)
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", Mock(side_effect=full))
+        patched.setattr(locks, "_write_over", Mock(side_effect=full))
         with store.lock():
             prune(store, prunable(store, time.time())[0])
     assert not logs.exists() and pruned_at(store, job.id)
     with pytest.raises(StateError, match="denied"), monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", Mock(side_effect=PermissionError(errno.EACCES, "denied")))
+        patched.setattr(locks, "_write_over", Mock(side_effect=PermissionError(errno.EACCES, "denied")))
         with store.lock():
             pass
 

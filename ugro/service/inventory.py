@@ -1,26 +1,21 @@
-"""`ugro init`: a commented first inventory, from what it is told and what `~/.ssh/config` knows."""
+"""Writes a first inventory, from what it is told and what `~/.ssh/config` knows."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
 import yaml
 
-from ugro.cli.app import App, command
-from ugro.cli.whence import LEAVE_SANDBOX
-from ugro.common.config import chosen_inventory, parse_inventory
+from ugro.common.config import parse_inventory
 from ugro.common.errors import InputError
 from ugro.common.fields import is_node_name
 from ugro.common.files import write_atomic
 from ugro.common.text import printable
-from ugro.sandbox.cluster import is_sandbox
 
 SAMPLE_SHA256 = "513b5f82d1945037919e2d938e176569a0fd6015f3959d3ebc7e5b3fe9bdcde9"
 """Of the inventory.yaml at the top of the repository: an example, which `init` replaces unless it was edited."""
@@ -51,6 +46,52 @@ def _line(name: str, fields: dict[str, str | int]) -> str:
         for part in (name, fields)
     )
     return f"  {key}: {flow}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """An inventory that was written: the names of its nodes, this machine first. `sample`: it replaced the example."""
+
+    names: tuple[str, ...]
+    sample: bool
+
+
+def write_inventory(output: Path, machines: Sequence[str], name: str | None = None, force: bool = False) -> Written:
+    """Write a first inventory: this machine, `machines`, and as comments the hosts of `~/.ssh/config`.
+
+    No request: the file and the ssh configuration are where the asker is. `name` is that of this machine; None: its
+    host name. `force` replaces an inventory.
+
+    Raises:
+        InputError: there is an inventory, a name cannot be a node's, or the file cannot be written.
+    """
+    sample = is_sample(output)
+    if output.exists() and not (force or sample):
+        raise InputError(f"{output} is there already", "edit it (adding a machine is adding a line), or say --force")
+    own = name or _own_name()
+    if not is_node_name(own):
+        hint = "letters, digits, '.', '_' and '-'; neither a number alone nor 'all'"
+        raise InputError(f"{printable(own)!r} is no name for a machine", hint)
+    hosts = [parse_host(text) for text in machines]
+    names = (own, *(host.name for host in hosts))
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise InputError(f"{twice.pop()} is named twice", "give one of them another name: NAME=USER@ADDRESS")
+    known = hosts_of_ssh_config(Path("~/.ssh/config").expanduser())
+    text = draft(own, own_address(), hosts, [host for host in known if host.name not in names])
+    parse_inventory(text, output)
+    try:
+        write_atomic(output, text)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from None
+    return Written(names, sample)
+
+
+def is_sample(path: Path) -> bool:
+    """Whether this is the example that UGRO's repository has, as it was."""
+    try:
+        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == SAMPLE_SHA256
+    except OSError:
+        return False
 
 
 def parse_host(text: str) -> Host:
@@ -117,58 +158,3 @@ def _own_name() -> str:
     """This machine's host name, as far as it can be a node's."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip(".-")[:63]
     return name if is_node_name(name) else "master"
-
-
-@command()
-@click.argument("machines", nargs=-1, metavar="[[NAME=][USER@]ADDRESS[:PORT]]...")
-@click.option("--name", default=None, help="What to call this machine. Default: its host name.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("inventory.yaml"), show_default=True)
-@click.option("--force", is_flag=True, help="Replace an inventory that is there.")
-def init(app: App, machines: tuple[str, ...], name: str | None, output: Path, force: bool) -> None:
-    """Write a first inventory: this machine, the MACHINES named here, and as comments the hosts of ~/.ssh/config.
-
-    \b
-    Example: ugro init gpu1=ob@192.168.1.101 gpu2=ollie@192.168.1.102
-    """
-    sample = is_sample(output)
-    if output.exists() and not (force or sample):
-        raise InputError(f"{output} is there already", "edit it (adding a machine is adding a line), or say --force")
-    own = name or _own_name()
-    if not is_node_name(own):
-        hint = "letters, digits, '.', '_' and '-'; neither a number alone nor 'all'"
-        raise InputError(f"{printable(own)!r} is no name for a machine", hint)
-    hosts = [parse_host(text) for text in machines]
-    names = [own, *(host.name for host in hosts)]
-    if twice := {n for n in names if names.count(n) > 1}:
-        raise InputError(f"{twice.pop()} is named twice", "give one of them another name: NAME=USER@ADDRESS")
-    known = hosts_of_ssh_config(Path("~/.ssh/config").expanduser())
-    text = draft(own, own_address(), hosts, [host for host in known if host.name not in names])
-    parse_inventory(text, output)
-    try:
-        write_atomic(output, text)
-    except OSError as error:
-        raise InputError(f"{output} cannot be written: {error.strerror}") from None
-    click.echo(
-        f"wrote {output} with {', '.join(names)}" + (", in place of the example that was there" if sample else "")
-    )
-    first = "; ".join(f"ugro trust {host.name}" for host in hosts) or "add your machines"
-    click.echo(f"  look it over, then: {first}; ugro check")
-    _tell_what_counts_instead(output)
-
-
-def is_sample(path: Path) -> bool:
-    """Whether this is the example that UGRO's repository has, as it was."""
-    try:
-        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == SAMPLE_SHA256
-    except OSError:
-        return False
-
-
-def _tell_what_counts_instead(written: Path) -> None:
-    """Warn where the variables of this shell lead commands to another inventory or state directory."""
-    path, source = chosen_inventory(None)
-    if path.resolve() != written.resolve() and source == "$UGRO_INVENTORY":
-        leave = LEAVE_SANDBOX if is_sandbox(path) else "unset UGRO_INVENTORY"
-        click.echo(f"but this shell uses {printable(str(path))} ({source}); to use the new one: {leave}", err=True)
-    elif home := os.environ.get("UGRO_HOME"):
-        click.echo(f"jobs are recorded in {home} ($UGRO_HOME)", err=True)
