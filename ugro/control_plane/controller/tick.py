@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import RecordNewer, StateLocked, UgroError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState, Placement
-from ugro.control_plane import transitions
+from ugro.common.models.job import Job
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.facts import read_facts
 from ugro.control_plane.controller.job_steps import (
@@ -27,6 +26,7 @@ from ugro.control_plane.controller.job_steps import (
     JobSteps,
 )
 from ugro.control_plane.controller.observer import Observer
+from ugro.control_plane.controller.placing import place_what_fits
 from ugro.control_plane.controller.plan import (
     AskMeeting,
     Begun,
@@ -44,13 +44,9 @@ from ugro.control_plane.controller.plan import (
 from ugro.control_plane.failure_handler.watchdog.rendezvous import tell
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.job_logs import JobLogs
-from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
-from ugro.control_plane.resource_manager.balancer import with_batch_shares
+from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.resource_manager.observation import Observation
-from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, OnCode, nothing_runs
-from ugro.control_plane.scheduler.queue import read_queue
-from ugro.control_plane.scheduler.scheduling import schedule
 from ugro.control_plane.troubles import Troubles
 from ugro.nodes.pool import Pool
 
@@ -382,40 +378,12 @@ class Controller:
     async def _schedule(self, seen: Observation) -> None:
         """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
         try:
-            placed = await self._store.write(lambda: self._place_what_fits(seen))
+            placed = await self._store.write(
+                lambda: place_what_fits(self._store, self._inventory, seen, self._troubles)
+            )
         except RecordNewer as error:  # of what it holds UGRO knows nothing; who follows another job goes on
             self._store.tell(error)
             return
         for job in placed:
             with self._troubles.boundary(f"{job.id}: its start"):
                 await self._step(job, seen)
-
-    def _place_what_fits(self, seen: Observation) -> list[Job]:
-        jobs = self._store.jobs.live(stop_where_held)
-        broken = [(job, why) for job in jobs if job.state == JobState.QUEUED and (why := self._broken_spec(job))]
-        for job, why in broken:  # one broken job must not keep the others waiting
-            self._steps.end(job, JobState.FAILED, why)
-        jobs = self._store.jobs.live(stop_where_held) if broken else jobs
-        waiting = {job.id: job for job in jobs if job.state == JobState.QUEUED}
-        if not waiting:
-            return []
-        placed = []
-        for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, self._clock.now())).starts:
-            with self._troubles.boundary(f"{start.id}: its start"):
-                placement, words = with_batch_shares(start.placement, self._store.metrics.speeds())
-                why = "; ".join(filter(None, [start.why, placement.why, words]))
-                placed.append(self._place(waiting[start.id], placement, why))
-        return placed
-
-    def _broken_spec(self, job: Job) -> str | None:
-        try:
-            self._store.jobs.spec(job.id)
-        except UgroError as error:
-            return error.message
-        return None
-
-    def _place(self, job: Job, placement: Placement, why: str) -> Job:
-        shares = [share.model_copy(update={"config": self._inventory.node(share.node)}) for share in placement.shares]
-        placement = placement.model_copy(update={"shares": tuple(shares)})
-        ranks = tracker.expected_ranks(job.changed(placement=placement))
-        return self._store.jobs.save(*transitions.place(job, placement, ranks, why))
