@@ -239,10 +239,6 @@ class App:
             click.echo(f"{', '.join(left)}: still working on nodes; the next scheduling pass goes on with it", err=True)
 
 
-RECENT = 10
-"""Ended jobs that `status` and the shell's completion show when nothing more is asked for."""
-
-
 class Whole(click.IntRange):
     """A whole number within bounds, both included; what it is not is told without the language of programs."""
 

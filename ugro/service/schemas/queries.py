@@ -12,6 +12,9 @@ from ugro.service.schemas.nodes import NodeDocument
 LAST_EVENTS = 50
 """Events of the cluster that are shown when nothing more is asked for."""
 
+RECENT = 10
+"""Ended jobs that are listed when nothing more is asked for."""
+
 
 class AttendedDocument(Document):
     """Whether a scheduler runs for this state directory: a resident controller, or sweeps from the crontab."""
