@@ -10,7 +10,7 @@ unexport PYTHONPATH PYTHONHOME PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS PIP_
 
 PYTEST := $(BIN)/python -X utf8 -m pytest -q -rs -p no:cacheprovider
 
-.PHONY: demo test test-testbed test-rest check docs chaos bench clean
+.PHONY: demo test test-testbed test-rest check docs picture chaos bench clean
 
 demo: $(VENV)/.demo
 	@BIN=$(BIN) SANDBOX="$(CURDIR)/$(SANDBOX)" sh examples/demo.sh
@@ -31,11 +31,16 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	@PYTHONPATH=scripts $(BIN)/python -m check_on_node
 	@PYTHONPATH=scripts $(BIN)/python -m reference --check
 
 # docs/reference, from the code; `make check` fails where it differs.
 docs: $(VENV)/.test
 	@PYTHONPATH=scripts $(BIN)/python -m reference
+
+# docs/terminal.svg, from a real run in a sandbox of its own.
+picture: $(VENV)/.test
+	$(BIN)/python scripts/picture.py
 
 # Random faults against a sandbox of its own, for some minutes: SEED says which, MINUTES of simulated time how many.
 # `make chaos LOG=…` lets the faults of a log that an earlier run wrote happen again.

@@ -1,4 +1,4 @@
-# The demo: three pretended machines, one command, a real 3-node DDP training. Run it with `make demo`.
+# The demo: three simulated nodes, one command, a real 3-node DDP training. Run it with `make demo`.
 # usage: BIN=.venv/bin SANDBOX=DIRECTORY sh examples/demo.sh
 set -eu
 ugro="$BIN/ugro"

@@ -15,16 +15,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-import forked
 import yaml
-from cluster import Ugro, document, until
 
 from chaos import invariants, processes
 from chaos.faults import NODES, Fault, written
 from chaos.processes import Process
-from chaos.training import PYTHON, SCRIPT, trace_of
+from chaos.training import SCRIPT, trace_of
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 from ugro.sandbox.cluster import Sandbox
+from ugro.testing.cluster import write_python
+from ugro.testing.commands import Ugro, commands, document, until
 
 SPEED = 40.0
 """How much faster than in its schedule a fault follows another."""
@@ -325,20 +325,14 @@ def world(root: Path, log: IO[str]) -> Iterator[World]:
     project = root / "project"
     project.mkdir(parents=True)
     (project / "train.py").write_text(SCRIPT)
-    python = root / "python"
-    python.write_text(PYTHON.format(python=sys.executable))
-    python.chmod(0o755)
+    python = write_python(root / "python")
     sandbox = Sandbox(root / "sandbox")
     sandbox.up()
     try:
         inventory = yaml.safe_load(sandbox.status().inventory.read_text())
         inventory["defaults"]["python"] = str(python)
         (root / "inventory.yaml").write_text(yaml.safe_dump(inventory))
-        process = subprocess.Popen(
-            forked.PROGRAM, cwd=project, env=_environment(root, sandbox),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        with forked.ugro_of(process) as ugro, ThreadPoolExecutor(1) as person:
+        with commands(project, _environment(root, sandbox)) as ugro, ThreadPoolExecutor(1) as person:
             made = World(root, sandbox, ugro, person, log)
             try:
                 yield made

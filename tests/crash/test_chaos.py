@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import time
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +15,9 @@ from chaos.faults import Fault, read_log, schedule, written
 from chaos.training import Mark, state_after
 from chaos.world import SPEED, world
 
-from ugro.cli.serve import BREATH, _Resident
+from ugro.common.config import Inventory
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.resident import BREATH, Resident
 
 SEED = 7
 MINUTES = 20
@@ -133,19 +131,16 @@ def test_what_makes_sense_as_a_story(kinds: str, good: bool) -> None:
 # What it found
 
 
-async def test_slow_ticks_leave_the_lock_to_others_in_between() -> None:
+async def test_slow_ticks_leave_the_lock_to_others_in_between(tmp_path: Path) -> None:
     held: list[tuple[float, float]] = []
 
-    class Slow(_Resident):
-        async def _act(self, controller: Any) -> None:
+    class Slow(Resident):
+        async def _tick(self, *_: Any) -> None:
             began = time.monotonic()
             await asyncio.sleep(0.05)
             held.append((began, time.monotonic()))
             if len(held) == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
+                self.stop()
 
-    app: Any = SimpleNamespace(
-        cluster=SimpleNamespace(nodes={}), store=SimpleNamespace(home="~"), courier=contextlib.AsyncExitStack()
-    )
-    await Slow(app, as_json=True).stay(every=0.01)
+    await Slow(MetadataStore(tmp_path), lambda: Inventory(nodes={}), every=0.01).stay()
     assert all(after[0] - before[1] >= BREATH * 0.9 for before, after in pairwise(held))

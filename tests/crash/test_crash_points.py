@@ -10,15 +10,15 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import until
-from counting import PYTHON
-from forked import answering
-from places import TESTS
-from testbed.bed import Testbed
-from testbed.hosts import Host
+
+from ugro.testing.cluster import PYTHON
+from ugro.testing.commands import answering, until
+from ugro.testing.testbed.bed import Testbed
+from ugro.testing.testbed.hosts import Host
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -127,8 +127,8 @@ def cluster(testbed: Testbed) -> Iterator[Crashing]:
     testbed.master.write("inventory.yaml", INVENTORY)
     testbed.master.write("project/t.py", SCRIPT)
     for host in (testbed.master, testbed.gpu1):
-        host.write("python", PYTHON.format(python=sys.executable), 0o755)
-    program = [sys.executable, str(TESTS / "crash.py")]
+        host.write("python", PYTHON, 0o755)
+    program = [sys.executable, str(Path(__file__).with_name("crash.py"))]
     env = {"UGRO_INVENTORY": f"{testbed.master.home}/inventory.yaml"}
     ugro = testbed.popen(program, cwd=f"{testbed.master.home}/project", env=env, stdin=-1, stderr=None)
     with answering(ugro) as ask:

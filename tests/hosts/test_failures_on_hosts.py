@@ -16,13 +16,13 @@ from typing import Any
 
 import psutil
 import pytest
-from cluster import Ugro, document, until
 from counting import GPU1, GPU2, MASTER, Serve, inventory, state
 from places import EXAMPLES
-from testbed.bed import Testbed
-from testbed.hosts import Host
 
 from tests.hosts.test_state_on_disk import small_disk
+from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.bed import Testbed
+from ugro.testing.testbed.hosts import Host
 
 EXAMPLE = EXAMPLES / "train_production.py"
 

@@ -10,9 +10,11 @@ import sys
 import time
 
 import pytest
-from cluster import SCRIPTS, Ugro, document, exits, ranks_that_say, until
+from cluster import SCRIPTS, exits, ranks_that_say
 from counting import GPU1, GPU2, MASTER, inventory, start
-from testbed.bed import Testbed
+
+from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.bed import Testbed
 
 NODES = ("gpu-master", "gpu1", "gpu2")
 GPUS = {name: f"GPU-0000000{number}-1111-2222-3333-444455556666" for number, name in enumerate(NODES)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 
 import pytest
-from cluster import Ugro, document, until
 from counting import let_go, recorded, start, state
-from testbed.bed import Testbed
-from testbed.machine import Process
+
+from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.bed import Testbed
+from ugro.testing.testbed.machine import Process
 
 # Ends at once, and leaves an upload behind that is detached in every way, and ends when it is let go.
 UPLOADS = """\

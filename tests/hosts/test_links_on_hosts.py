@@ -9,10 +9,12 @@ import time
 from typing import Any
 
 import pytest
-from cluster import ALONE, Ugro, document, until
+from cluster import ALONE
 from counting import GPU1, GPU2, MASTER, inventory, launched, let_go, recorded, start, started, state
-from testbed.bed import Testbed
-from testbed.hosts import Host
+
+from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.bed import Testbed
+from ugro.testing.testbed.hosts import Host
 
 MEBIBYTE = 2**20
 

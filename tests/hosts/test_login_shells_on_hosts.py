@@ -8,7 +8,8 @@ import sys
 from typing import Any
 
 import pytest
-from testbed import Testbed
+
+from ugro.testing.testbed import Testbed
 
 BOTH = """
 import asyncio, json, time

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from cluster import SCRIPTS, Ugro, document, exits
+from cluster import SCRIPTS, exits
 from counting import GPU1, GPU2, MASTER, inventory
-from testbed.bed import Testbed
-from testbed.hosts import Host
+
+from ugro.testing.commands import Ugro, document
+from ugro.testing.testbed.bed import Testbed
+from ugro.testing.testbed.hosts import Host
 
 
 def described(bed: Testbed, *lines: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from cluster import Ugro, document
 from counting import GPU1, GPU2, MASTER, inventory, let_go, state
-from testbed.bed import Testbed
 
 from tests.hosts.test_jobs_on_hosts import GPUS, NVIDIA_SMI
+from ugro.testing.commands import Ugro, document
+from ugro.testing.testbed.bed import Testbed
 
 AGAIN = GPU1.replace("gpu1:", "gpu1b:")
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from cluster import Ugro, document, until
 from counting import GPU1, GPU2, inventory, recorded, state
-from testbed.bed import Testbed
+
+from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.bed import Testbed
 
 LEAVES = """\
 import os, sys, time

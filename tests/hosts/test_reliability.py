@@ -6,9 +6,10 @@ import json
 import time
 from collections.abc import Callable
 
-from cluster import Ugro, document, until
 from counting import GPU1, GPU2, MASTER, Serve, inventory, launched, let_go, recorded, start, started, state
-from testbed.bed import Testbed
+
+from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.bed import Testbed
 
 # Several at once
 

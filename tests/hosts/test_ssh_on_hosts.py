@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from testbed import Host, Testbed
+
+from ugro.testing.testbed import Host, Testbed
 
 
 @pytest.fixture(autouse=True)

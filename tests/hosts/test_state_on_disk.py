@@ -6,10 +6,11 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
-from cluster import Ugro, document, until
 from counting import GPU1, GPU2, MASTER, Serve, inventory, launched, let_go, recorded, start, started
-from testbed.bed import Testbed
-from testbed.hosts import Host
+
+from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.bed import Testbed
+from ugro.testing.testbed.hosts import Host
 
 # Full disks
 

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import until
-from places import TESTS
-from testbed import Host, HostProcess, Testbed, TestbedError
-from testbed.etc import FROM_THE_MACHINE, PASSWORD
-from testbed.network import NETNS, ROOTS, reap_leftovers
 
 from ugro.nodes.transport import ssh
+from ugro.testing.commands import until
+from ugro.testing.testbed import Host, HostProcess, Testbed, TestbedError
+from ugro.testing.testbed.etc import FROM_THE_MACHINE, PASSWORD
+from ugro.testing.testbed.network import NETNS, ROOTS, reap_leftovers
 
-ASK = [sys.executable, str(TESTS / "testbed/ask.py")]
+ASK = [sys.executable, str(Path(__file__).with_name("ask.py"))]
 HOSTILE = [
     "",
     "-n",
@@ -198,8 +197,9 @@ def test_a_password_opens_a_first_contact(bed: Testbed) -> None:
 
 
 def test_a_dead_makers_bed_is_reaped_and_a_living_ones_is_not(bed: Testbed) -> None:
-    code = "from testbed import Testbed; import os; print(Testbed().root, flush=True); os.kill(os.getpid(), 9)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=TESTS, stdout=subprocess.PIPE, text=True, timeout=30)
+    made = "from ugro.testing.testbed import Testbed; print(Testbed().root, flush=True)"
+    code = f"{made}; import os; os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=30)
     left = Path(done.stdout.strip())
     assert done.returncode == -signal.SIGKILL and left.parent == ROOTS
     reap_leftovers()

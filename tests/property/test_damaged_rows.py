@@ -8,7 +8,7 @@ import copy
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from hypothesis import strategies as st
 
 from tests.unit.control_plane.metadata_store.test_metadata_store import ended, submit, ugro
 from ugro.cli.main import cli
-from ugro.cli.output import stamp
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import RecordNewer, RecordUnreadable, UgroError, Unreachable
+from ugro.common.errors import RecordNewer, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint, Place
 from ugro.common.models.metrics import GpuLook, GpuSample, MeasuredLink
-from ugro.common.models.node import Drain, Gpu, NodeView, Owed, Silence
+from ugro.common.models.node import Drain, NodeView, Owed, Silence
 from ugro.common.models.proposal import Change, Proposal
 from ugro.common.text import clock, moment
 from ugro.control_plane.controller.tick import Controller
@@ -39,15 +38,18 @@ from ugro.control_plane.resource_manager.observation import last_look
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import placement_when_idle, why
 from ugro.nodes.pool import Pool
-from ugro.nodes.transport import LocalTransport, Outcome
+from ugro.service.schemas.base import iso
+from ugro.testing import builders
+from ugro.testing.commands import Ugro
+from ugro.testing.transport import Gone
 
 NOW = time.time()
-HERE = NodeConfig(name="here", address="127.0.0.1", local=True, base_dir="/nonexistent/ugro", gpus=("RTX",))
+HERE = builders.this_machine(base_dir="/nonexistent/ugro", gpus=("RTX",))
 
 
 def view(node: str) -> NodeView:
-    gpu = Gpu(index=0, uuid=f"GPU-{node}", name="RTX", memory_total_mib=8192, memory_free_mib=8000)
-    return NodeView(node=node, seen_at=NOW, boot_id="b", clock_offset=0.1, cpu_count=4, load_1m=0.5, gpus=(gpu,))
+    gpu = builders.gpu(uuid=f"GPU-{node}", memory_total_mib=8192, memory_free_mib=8000)
+    return builders.node_view(node, gpu, seen_at=NOW, clock_offset=0.1, cpu_count=4, load_1m=0.5)
 
 
 def filled(home: Path) -> MetadataStore:
@@ -247,7 +249,7 @@ def test_a_masters_id_that_is_broken_is_named(tmp_path: Path, content: str) -> N
         assert f"rm {tmp_path / 'master'}" in caught.value.hint
 
 
-def test_commands_go_on_beside_damaged_rows_and_name_them(tmp_path: Path) -> None:
+def test_commands_go_on_beside_damaged_rows_and_name_them(forked: Ugro, tmp_path: Path) -> None:
     filled(tmp_path)
     tables = tables_of(tmp_path)
     for table, rows in tables.items():
@@ -256,7 +258,7 @@ def test_commands_go_on_beside_damaged_rows_and_name_them(tmp_path: Path) -> Non
     (tmp_path / "cluster.json").write_text(json.dumps(tables))
     (tmp_path / "t.py").write_text("print(1)\n")
     for words in ("status --json", "status", "nodes", "why job-002", "events", "sweep", "status", "state rebuild"):
-        done = ugro(tmp_path, *words.split())
+        done = ugro(forked, tmp_path, *words.split())
         assert done.returncode in (0, 3) and "Traceback" not in done.stderr, (words, done.stderr)
         if words in ("status", "sweep", "status --json"):
             assert "damaged" in done.stdout + done.stderr, words
@@ -312,16 +314,6 @@ def mutations(draw: st.DrawFn) -> tuple[str, Callable[[dict[str, Any]], tuple[st
         return table, key
 
     return table, mutate
-
-
-class Gone(LocalTransport):
-    """A node that answers nothing."""
-
-    async def run(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
-        raise Unreachable(self.name, "does not answer")
-
-    async def ask(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
-        raise Unreachable(self.name, "does not answer")
 
 
 async def tick(store: MetadataStore, inventory: Inventory) -> None:
@@ -480,7 +472,7 @@ def test_damaged_lines_cost_only_themselves(tmp_path: Path) -> None:
 
 def test_times_that_no_calendar_has_are_shown(tmp_path: Path) -> None:
     for at in (1e17, -1e17, 1e300, 2.6e11):
-        assert clock(at) and moment(at, NOW) and stamp(at) in (None, stamp(at))
+        assert clock(at) and moment(at, NOW) and iso(at) in (None, iso(at))
     store = filled(tmp_path)
     store.timeline.note("here", "note", "x")
     path = tmp_path / "events.jsonl"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, UgroError
 from ugro.common.paths import RunPaths
 from ugro.nodes.code_sync import push, snapshot
@@ -23,10 +22,23 @@ from ugro.nodes.remote.owner import owner
 from ugro.nodes.remote.run import process_manager, run_files
 from ugro.nodes.remote.speed import speed
 from ugro.nodes.remote.stacks import stacks
-from ugro.nodes.transport import Outcome, Output, Transport
+from ugro.nodes.transport import Transport
+from ugro.testing.transport import Parrot
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 DIGITS = "9" * 5000
+
+KINDS = (
+    "checkpoints",
+    "checkup",
+    "prepare",
+    "reach",
+    "receive_code",
+    "replace_code",
+    "save_request",
+    "speed",
+    "stacks",
+)
 
 GARBAGE: list[bytes] = [
     b"",
@@ -60,52 +72,22 @@ GARBAGE: list[bytes] = [
     json.dumps({"present": True}).encode(),
     json.dumps({"holds": 5, "conflicts": 7}).encode(),
     json.dumps({"unfinished": True}).encode(),
-    b'{"end": 1}',
-    b'{"end"',
-    b'null\n{"end": 0}',
+    json.dumps({"found": [{"path": 5}], "passed": []}).encode(),
+    json.dumps({"found": 5, "passed": [None]}).encode(),
+    json.dumps({"taken": "x", "at": "y", "ranks": [{"rank": "x"}]}).encode(),
+    json.dumps({"machine": "x", "py_spy": False, "ptrace_scope": "", "ranks": [{"rank": 0, "more": 1}]}).encode(),
+    json.dumps([{"index": 0, "uuid": None, "name": "x", "steps_per_second": -1}]).encode(),
 ]
 
 
-class Parrot(Transport):
-    """A node that gives the same answer to everything."""
+def enveloped(field: str, text: bytes) -> bytes:
+    """Garbage inside of an envelope of every kind."""
+    return b"\n".join(b'{"ugro": 1, "kind": "%s", "%s": %s}' % (kind.encode(), field.encode(), text) for kind in KINDS)
 
-    peer_address = None
 
-    def __init__(self, answer: bytes, status: int = 0) -> None:
-        super().__init__(NodeConfig(name="gpu1", address="gpu1"))
-        self._answer, self._status, self._patience = answer, status, 50
-
-    async def run(
-        self,
-        script: str,
-        args: Sequence[str] = (),
-        *,
-        data: bytes | AsyncIterable[bytes] = b"",
-        timeout: float | None = 30.0,
-        on_output: Output | None = None,
-    ) -> Outcome:
-        self._patience -= 1
-        assert self._patience > 0, "it asks for ever"
-        answer = self._answer
-        if not isinstance(data, bytes):
-            async for _ in data:
-                if on_output:
-                    on_output("stdout", answer)
-        elif on_output:
-            on_output("stdout", answer)
-        return Outcome(self._status, b"" if on_output else answer)
-
-    async def ask(
-        self,
-        script: str,
-        args: Sequence[str] = (),
-        *,
-        timeout: float = 20.0,
-        on_output: Output | None = None,
-    ) -> Outcome:
-        return await self.run(script, args, timeout=timeout, on_output=on_output)
-
-    async def close(self) -> None: ...
+GARBAGE += [enveloped("payload", text) for text in GARBAGE]
+GARBAGE += [enveloped("error", json.dumps(text).encode()) for text in ("", "\x1b[2J\n\0\ud800", "x" * 100_000)]
+GARBAGE += [enveloped("payload", b"{}")[:-1], enveloped("payload", b"{}").replace(b'"ugro": 1', b'"ugro": 2')]
 
 
 QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {

@@ -12,18 +12,16 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
 from click.testing import CliRunner
-from cluster import Ugro, document, until
+from envelopes import envelope
 from places import DOCS
 
 from ugro.cli.main import cli
 from ugro.cli.render.checkpoints import HOW_TO_ANSWER, not_saved, silence_in_words
-from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_INPUT, EXIT_JOB_FAILED, InputError, NodeRefused
 from ugro.common.models.checkpoint import Checkpoint, Place
-from ugro.common.models.job import CodeVersion, Job, JobState, Wish
+from ugro.common.models.job import Job, JobState, Wish
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import newest_since
@@ -33,6 +31,8 @@ from ugro.nodes.transport import Outcome as Ran
 from ugro.sandbox.cluster import Sandbox
 from ugro.service.documents import job_document
 from ugro.service.schemas.checkpoints import AskedRankDocument, SaveAnswer, SaveDocument
+from ugro.testing import builders
+from ugro.testing.commands import Ugro, document, until
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 HEARS = "import signal\nsignal.signal(signal.SIGUSR2, lambda *_: print('heard', flush=True))\n"
@@ -73,7 +73,7 @@ def start(folder: Path) -> Iterator[Start]:
 
 @pytest.fixture
 async def node() -> AsyncIterator[LocalTransport]:
-    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    transport = LocalTransport(builders.this_machine(python=sys.executable))
     yield transport
     await transport.close()
 
@@ -143,13 +143,15 @@ async def test_a_request_that_cannot_be_made_signals_nobody(start: Start, node: 
 async def test_an_answer_that_makes_no_sense_is_refused(
     text: str, node: LocalTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run(*_: object, **__: object) -> Ran:
-        return Ran(0, text.encode())
+    for answer in (text.encode(), envelope("save_request", text or "5")):
 
-    monkeypatch.setattr(node, "run", run)
-    for act in (ask, withdraw):
-        with pytest.raises(NodeRefused, match="cannot be understood"):
-            await act(node, PATHS, "now")
+        async def run(*_: object, answer: bytes = answer, **__: object) -> Ran:
+            return Ran(0, answer)
+
+        monkeypatch.setattr(node, "run", run)
+        for act in (ask, withdraw):
+            with pytest.raises(NodeRefused, match="cannot be understood"):
+                await act(node, PATHS, "now")
 
 
 # What is an answer
@@ -194,9 +196,7 @@ def test_a_further_one_may_be_old_where_a_node_was_silent_before() -> None:
 
 
 def job(state: JobState = JobState.RUNNING, **fields: Any) -> Job:
-    code = CodeVersion(directory="/w", files=1, size_bytes=1)
-    told = {"id": "job-001", "uid": "u", "name": "job-001", "submitted_at": 1.0, "command": ("t.py",), "code": code}
-    return Job.model_validate(told | {"state": state} | fields)
+    return builders.job(state, **{"name": "job-001", **fields})
 
 
 def outcome(*answers: Any, taken: bool = False) -> SaveAnswer:
@@ -223,7 +223,7 @@ def test_of_a_script_that_heard_it_the_save_may_still_come(seen: SaveAnswer) -> 
 
 
 def test_the_two_ways_are_those_of_the_page() -> None:
-    page = (DOCS / "recovery.md").read_text().partition("## Asking for a checkpoint")[2]
+    page = (DOCS / "recovery.md").read_text().partition("## Ask for a checkpoint")[2]
     told = "\n".join(line.strip() for line in HOW_TO_ANSWER.splitlines() if line.startswith("  "))
     block = page.partition("```python\n")[2].partition("```")[0]
     assert told.count("save()") == 2 and ast.unparse(ast.parse(told)) == ast.unparse(ast.parse(block))
@@ -280,14 +280,6 @@ PLACES = {"by_signal": "gpu-master", "by_file": "gpu1", "deaf": "gpu2"}
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    cluster.up()
-    yield cluster
-    cluster.down()
-
-
-@pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     for name, text in SCRIPTS.items():
@@ -296,18 +288,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
+def ugro(ugro: Ugro) -> Iterator[Ugro]:
     """With one job on each node, each of which answers in its own way."""
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        for name, where in PLACES.items():
-            launched(ugro, name, where)
-        yield ugro
-        for name in PLACES:
-            ugro("cancel", name)
+    for name, where in PLACES.items():
+        launched(ugro, name, where)
+    yield ugro
+    for name in PLACES:
+        ugro("cancel", name)
 
 
 def launched(ugro: Ugro, name: str, where: str) -> None:

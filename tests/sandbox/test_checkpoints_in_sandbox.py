@@ -3,17 +3,13 @@ whose ranks each save a part of their own to the disk of their node."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
-from cluster import Ugro, document
 from code_folders import plant
 
-from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -59,22 +55,8 @@ TOLD = ("--resume-with", "--resume-from {path}")
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    cluster.up()
-    yield cluster
-    cluster.down()
-
-
-@pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ugro]:
-    project = plant(tmp_path_factory.mktemp("project"), {"branches.py": BRANCHES, "parts.py": PARTS})
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        yield ugro
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return plant(tmp_path_factory.mktemp("project"), {"branches.py": BRANCHES, "parts.py": PARTS})
 
 
 def ended(ugro: Ugro, job: str, state: str) -> None:

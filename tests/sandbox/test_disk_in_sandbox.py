@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import forked
 import pytest
-from cluster import Ugro, document, until
 from code_folders import plant, tree
 
 from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document, until
 
 WRITES = """\
 import os, zipfile
@@ -26,28 +22,10 @@ if os.environ["RANK"] == "0" and os.environ["UGRO_JOB"] == "job-001":
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {f"pkg/{number}.py": str(number) for number in range(50)}
-    return plant(tmp_path / "project", {"train.py": WRITES, "data.txt": "intact", **files})
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path / "sandbox")
-    cluster.up()
-    yield cluster
-    cluster.down()
-
-
-@pytest.fixture
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        yield ugro
+    return plant(tmp_path_factory.mktemp("project"), {"train.py": WRITES, "data.txt": "intact", **files})
 
 
 def folders(sandbox: Sandbox) -> set[str]:

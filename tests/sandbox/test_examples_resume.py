@@ -13,17 +13,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
-from cluster import Ugro, document, until
 from places import EXAMPLES
 
 from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document, until
 
 MISSING = [name for name in ("transformers", "accelerate", "lightning") if not find_spec(name)]  # imports take seconds
 
@@ -38,26 +36,11 @@ LIGHTNING = ["--steps=300", "--checkpoint-every=50", "--log-every=50"]
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        cluster.up()
-    yield cluster
-    cluster.down()
-
-
-@pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ugro]:
-    project = tmp_path_factory.mktemp("project")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
     for script in SCRIPTS:
-        shutil.copy(EXAMPLES / script, project)
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        yield ugro
+        shutil.copy(EXAMPLES / script, folder)
+    return folder
 
 
 def uninterrupted(script: str, args: list[str], folder: Path) -> str:

@@ -7,28 +7,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
-from cluster import SCRIPTS, Ugro, document, exits, ranks_that_say, until
+from cluster import SCRIPTS, exits, ranks_that_say
 
 from ugro.common.models.metrics import MeasuredLink
 from ugro.control_plane.metadata_store.links import Links
 from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document, until
 
 NODES = ("gpu-master", "gpu1", "gpu2")
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    cluster.up()
-    yield cluster
-    cluster.down()
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +28,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in SCRIPTS.items():
         (folder / name).write_text(text)
     return folder
-
-
-@pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        yield ugro
 
 
 def members(sandbox: Sandbox, job_id: str) -> list[str]:
@@ -168,19 +149,19 @@ def test_cancel_leaves_nothing(ugro: Ugro, sandbox: Sandbox) -> None:
 
 
 def test_a_job_outlives_the_limit_it_was_launched_with(ugro: Ugro, sandbox: Sandbox) -> None:
-    made = document(ugro("launch", "quiet.py", "--time", "40s", "--json"))
+    made = document(ugro("launch", "quiet.py", "--time", "20s", "--json"))
     until(ranks_that_say(ugro, made["id"], "ready"))
     sandbox.unplug("gpu2")
     extended = ugro("extend", made["id"], "1h", "--json")
     job = document(extended)
-    assert (job["time_limit"], job["time_limit_before"], job["told"]) == (3640, 40, list(NODES[:2]))
+    assert (job["time_limit"], job["time_limit_before"], job["told"]) == (3620, 20, list(NODES[:2]))
     assert [one["node"] for one in job["pending"]] == ["gpu2"] and job["pending"][0]["reason"]
     sandbox.unplug()
     told = until(lambda: ugro("sweep") and [one for one in _extended(ugro, made["id"]) if one["node"] == "gpu2"])
     assert told[0]["message"] == "gpu2 lets it run for 1h 00m"
     assert document(ugro("extend", made["id"], "--to", "2h", "--json"))["told"] == list(NODES)
     begun = datetime.fromisoformat(job["started_at"])
-    until(lambda: (datetime.now(UTC) - begun).total_seconds() > 45)
+    until(lambda: (datetime.now(UTC) - begun).total_seconds() > 23)
     job = document(ugro("status", made["id"], "--json"))
     assert job["state"] == "running" and {rank["limit"] for rank in job["ranks"]} == {None}
     assert ugro("cancel", made["id"]).returncode == 0
@@ -329,7 +310,7 @@ def test_a_job_gets_the_nodes_with_the_fastest_links_and_why_says_so(ugro: Ugro,
         for pair, rate in pairs.items()
         for a, b in (pair, pair[::-1])
     )
-    made = document(ugro("launch", "fine.py", "--nodes", "2", "--yes", "--json"))
+    made = document(ugro("launch", "brief.py", "--nodes", "2", "--yes", "--json"))
     assert document(ugro("wait", made["id"], "--json"))["nodes"] == ["gpu-master", "gpu2"]
     reasons = document(ugro("why", made["id"], "--json"))["reasons"]
     assert "its links are the fastest: 940 Mbit/s against 95 Mbit/s" in reasons[0]

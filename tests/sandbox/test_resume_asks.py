@@ -8,17 +8,15 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import forked
 import pytest
-from cluster import Ugro, document, until
 from code_folders import plant
 
 from ugro.common.errors import EXIT_DECLINED
 from ugro.sandbox.cluster import Sandbox
 from ugro.sandbox.simulation import MARK, NODE_MARK
+from ugro.testing.commands import Ugro, document, until
 
 FAILS_ONCE = """\
 import argparse, os
@@ -32,26 +30,8 @@ HOLDS = "x = bytearray(300 << 20); x[::4096] = b'x' * len(x[::4096]); print(1, f
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    cluster.up()
-    yield cluster
-    cluster.down()
-
-
-@pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return plant(tmp_path_factory.mktemp("project"), {"train.py": FAILS_ONCE})
-
-
-@pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        yield ugro
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +92,8 @@ def test_nobody_agrees_by_asking_for_json(ugro: Ugro, job: str) -> None:
     refused = ugro("resume", job, "--from", "0", "--json")
     assert refused.returncode == 2 and attempt(ugro, job) == 1
     assert json.loads(refused.stderr)["error"]["message"] == "nobody is there to agree"
+    refused = ugro("resume", job, "--json")
+    assert refused.returncode == 2 and "--from 0" in json.loads(refused.stderr)["error"]["hint"]
 
 
 def test_what_could_never_run_is_refused_at_once(ugro: Ugro, job: str) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import forked
 import pytest
-from cluster import Ugro, document
 from code_folders import plant, tree
 
 from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document
 
 BROKEN = """\
 import os, zipfile
@@ -36,27 +33,9 @@ print("mended", args.rate, os.path.exists("old.py"), zipfile.is_zipfile(args.res
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    return plant(tmp_path / "project", {"train.py": BROKEN, "old.py": ""})
-
-
-@pytest.fixture
-def sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path / "sandbox")
-    cluster.up()
-    yield cluster
-    cluster.down()
-
-
-@pytest.fixture
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        yield ugro
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return plant(tmp_path_factory.mktemp("project"), {"train.py": BROKEN, "old.py": ""})
 
 
 def on_nodes(sandbox: Sandbox) -> dict[str, set[str]]:

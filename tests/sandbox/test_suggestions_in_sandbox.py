@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import forked
 import pytest
-from cluster import Ugro, document
 from code_folders import plant
 
-from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document
 
 SCRIPTS = {
     "raises.py": "raise ValueError('a mistake')\n",
@@ -36,20 +31,9 @@ READS = ("explain", "status", "logs", "why", "events", "proposals", "checkpoints
 """Commands that change nothing."""
 
 
-@pytest.fixture
-def ugro(tmp_path: Path) -> Iterator[Ugro]:
-    cluster = Sandbox(tmp_path / "sandbox")
-    cluster.up()
-    project = plant(tmp_path / "project", SCRIPTS)
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | cluster.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        with forked.ugro_of(process) as ugro:
-            yield ugro
-    finally:
-        cluster.down()
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return plant(tmp_path_factory.mktemp("project"), SCRIPTS)
 
 
 def suggested(text: str) -> list[list[str]]:

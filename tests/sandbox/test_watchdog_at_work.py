@@ -8,19 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import forked
 import pytest
 from click.testing import CliRunner
-from cluster import MEET, Ugro, document, until
+from cluster import MEET
 
 from ugro.cli.main import cli
 from ugro.common.errors import JobSpecError, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec, load_job_spec
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.job import Job, JobState, NodeShare, Placement, Rank
+from ugro.common.models.node import NodeView
 from ugro.common.models.stacks import RankStack
 from ugro.control_plane.failure_handler.stacks import kept
 from ugro.control_plane.failure_handler.watchdog.sights import Limits, Memory
@@ -30,6 +29,8 @@ from ugro.control_plane.resource_manager.observation import Observation
 from ugro.nodes.remote.run.run_files import Effort, RankFiles, RunFiles
 from ugro.nodes.remote.stacks.stacks import NodeStacks
 from ugro.sandbox.cluster import Sandbox
+from ugro.testing import builders
+from ugro.testing.commands import Ugro, document, until
 
 
 class Watched:
@@ -37,8 +38,7 @@ class Watched:
 
     def __init__(self, home: Path) -> None:
         self.store = MetadataStore(home / "state")
-        files, code = self.store.jobs.reserve(), CodeVersion(directory="/", files=1, size_bytes=1)
-        job = self.store.jobs.submit(files, JobSpec(script="t.py"), code, time.time())
+        job = self.store.jobs.submit(self.store.jobs.reserve(), JobSpec(script="t.py"), builders.CODE, time.time())
         ranks = tuple(Rank(rank=n, local_rank=0, node=f"n{n}", gpu=f"GPU-{n}") for n in range(2))
         shares = tuple(NodeShare(node=f"n{n}", node_rank=n, first_rank=n, nproc=1) for n in range(2))
         placed = {"state": JobState.RUNNING, "ranks": ranks, "placement": Placement(shares=shares)}
@@ -71,10 +71,8 @@ class Watched:
             state = self.state if rank == 1 else "S"
             files = RankFiles(rank, 7, True, effort=Effort(state, 1.0, 0, 0), log_bytes=self.log)
             runs[f"n{rank}"] = RunFiles(self.at, True, "u", True, ranks=(files,))
-            gpu = Gpu(index=0, uuid=f"GPU-{rank}", name="x", utilization_percent=self.busy, power_w=20.0)
-            views[f"n{rank}"] = NodeView(
-                node=f"n{rank}", seen_at=self.at, boot_id="b", clock_offset=0.0, cpu_count=1, gpus=(gpu,)
-            )
+            gpu = builders.gpu(uuid=f"GPU-{rank}", utilization_percent=self.busy, power_w=20.0)
+            views[f"n{rank}"] = builders.node_view(f"n{rank}", gpu, seen_at=self.at)
         seen = Observation(views, {self.id: runs}, self.at)
         if is_due(MetadataStore(self.store.home), self.id, seen):
             await watch(MetadataStore(self.store.home), self.id, seen, self.sync, self.stand)
@@ -151,8 +149,7 @@ async def test_looks_that_follow_closely_are_passed_over(home: Path) -> None:
 
 
 def test_records_of_before_the_watchdog_load() -> None:
-    code = CodeVersion(directory="/", files=1, size_bytes=1)
-    fields = Job(id="job-001", uid="u", name="n", submitted_at=1.0, command=("t.py",), code=code).model_dump()
+    fields = builders.job().model_dump()
     del fields["alert"]
     assert Job.model_validate(fields).alert is None
     spec = JobSpec(script="t.py").model_dump()
@@ -184,29 +181,11 @@ HANGS = MEET + (
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
-    cluster.up()
-    yield cluster
-    cluster.down()
-
-
-@pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "hangs.py").write_text(HANGS)
     (folder / "job.yaml").write_text("script: hangs.py\nname: hangs\nhang_after: {min: 4s, max: 30s}\n")
     return folder
-
-
-@pytest.fixture(scope="module")
-def ugro(sandbox: Sandbox, project: Path) -> Iterator[Ugro]:
-    process = subprocess.Popen(
-        forked.PROGRAM, cwd=project, env=os.environ | sandbox.environment(),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    with forked.ugro_of(process) as ugro:
-        yield ugro
 
 
 def swept(ugro: Ugro, seen: Callable[[], object]) -> Callable[[], object]:

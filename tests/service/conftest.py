@@ -9,7 +9,7 @@ import pytest
 from door import Door, opened
 
 
-@pytest.fixture
-def door(home: Path) -> Iterator[Door]:
-    with opened(home) as door:
+@pytest.fixture(params=["local", "socket"])
+def door(home: Path, request: pytest.FixtureRequest) -> Iterator[Door]:
+    with opened(home, request.param == "socket") as door:
         yield door

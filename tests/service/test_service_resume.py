@@ -12,6 +12,7 @@ from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import 
 from ugro.common.errors import Declined, InputError
 from ugro.common.models.job import Job, JobState
 from ugro.service.code import read_new_code
+from ugro.service.local import Local
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.code import CodeDocument
 from ugro.service.schemas.resume import (
@@ -36,7 +37,7 @@ def asked(plan: ResumePlan) -> list[str]:
 
 def brought(door: Door, job: Job) -> CodeDocument:
     """The job's working directory as it is now."""
-    return door.local.bring(read_new_code(door.call(CodeSource(job=job.id))))
+    return door.backend.bring(read_new_code(door.call(CodeSource(job=job.id))))
 
 
 def test_resumes_from_the_last_complete_checkpoint_once_that_is_answered(door: Door) -> None:
@@ -101,9 +102,10 @@ def test_resumes_with_the_code_of_now(door: Door) -> None:
     (door.project / "more.py").write_text("")
     plan = planned(door, job, step=0, code=brought(door, job))
     assert plan.code_changes and (plan.code_changes.changed, plan.code_changes.added) == (("t.py",), ("more.py",))
-    (door.project / "more.py").write_text("raise SystemExit(4)\n")
-    with pytest.raises(PlanChanged, match="the code in "):
-        door.call(Resume(plan=plan, answers={RESUME: True}))
+    if isinstance(door.backend, Local):  # over a socket the code went along as it was agreed to
+        (door.project / "more.py").write_text("raise SystemExit(4)\n")
+        with pytest.raises(PlanChanged, match="the code in "):
+            door.call(Resume(plan=plan, answers={RESUME: True}))
     (door.project / "more.py").write_text("print('fine')\n")
     plan = planned(door, job, step=0, code=brought(door, job))
     resumed = door.call(Resume(plan=plan, answers={RESUME: True})).answer

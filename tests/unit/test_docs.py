@@ -64,14 +64,27 @@ def test_commands_that_a_page_names_have_the_options_that_it_names(path: Path) -
             assert set(named) <= known[name], f"ugro {words}{rest}"
 
 
-def test_the_readme_has_every_command_and_the_page_about_scripts_every_document() -> None:
-    readme, scripting = page("README.md"), page("docs/scripting.md")
+def test_lists_every_command_on_one_page_and_every_document_on_the_page_about_scripts() -> None:
+    overview, scripting = page("docs/commands.md"), page("docs/scripting.md")
     for name, named in options(cli):
-        assert f"`ugro {name.split()[0]}" in readme, name
+        assert f"`ugro {name.split()[0]}" in overview, name
         if "--json" in named:
             first, *last = name.split()
             pattern = rf"`ugro [^`]*\b{first}\b" + (rf"[^`]*\b{last[0]}\b" if last else "")
             assert re.search(pattern, scripting), name
+
+
+def test_the_readme_fits_one_screen_and_the_index_links_every_page() -> None:
+    assert len(page("README.md").splitlines()) <= 60
+    index = page("docs/README.md")
+    for path in (ROOT / "docs").glob("*.md"):
+        assert path.name == "README.md" or f"({path.name})" in index, path.name
+
+
+def test_the_picture_of_a_terminal_fetches_nothing() -> None:
+    picture = page("docs/terminal.svg")
+    assert "docs/terminal.svg" in page("README.md") and "ugro&#160;launch" in picture
+    assert not re.search(r"url\((?!#)|href|@import|@font-face|<script|<image", picture)
 
 
 def test_the_page_about_diagnosis_has_the_causes_of_the_code() -> None:

@@ -83,11 +83,11 @@ def test_this_session_has_left_them() -> None:
 
 
 BROKEN = """
-import testbed.fixtures
+import testbed_fixtures
 
-def broken(): raise testbed.TestbedError("gpu1 is broken\\nin two lines")
+def broken(): raise testbed_fixtures.TestbedError("gpu1 is broken\\nin two lines")
 
-testbed.fixtures.Testbed, testbed.fixtures._unavailable = broken, lambda: None
+testbed_fixtures.Testbed, testbed_fixtures._unavailable = broken, lambda: None
 
 def test_one(testbed): pass
 def test_two(testbed): pass
@@ -96,7 +96,7 @@ def test_two(testbed): pass
 
 def test_the_first_broken_bed_ends_the_session_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "test_broken.py").write_text(BROKEN)
-    options = ["-q", "-p", "no:cacheprovider", "-p", "testbed.fixtures", "-c", "/dev/null", "--rootdir", str(tmp_path)]
+    options = ["-q", "-p", "no:cacheprovider", "-p", "testbed_fixtures", "-c", "/dev/null", "--rootdir", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(tmp_path)],
         env=os.environ | {"PYTHONPATH": str(TESTS)}, capture_output=True, text=True, timeout=60,

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ugro.cli.output import print_problems
+from ugro.cli.output import print_hanging, print_problems
 from ugro.cli.render.notices import Notices
+from ugro.common import log
 from ugro.common.config import Inventory, inventory_path, load_inventory
 from ugro.common.errors import StateLocked, UgroError
 from ugro.common.job_spec import JobSpec
@@ -22,10 +23,11 @@ from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.service.backend import Answer, Local
+from ugro.service.backend import Answer, Backend
 from ugro.service.context import Context
 from ugro.service.schemas.base import Request, Stream
 from ugro.service.schemas.code import CodeDocument
+from ugro.service.session import open_backend, open_local
 
 if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
@@ -53,24 +55,37 @@ REST_WITHIN = 3.0
 class App:
     """The one thing a command needs to reach everything else."""
 
-    def __init__(self, inventory: str | None) -> None:
-        self._inventory_option = inventory
+    def __init__(self, inventory: str | None, local: bool = True) -> None:
+        self.inventory_option = inventory
+        self._local = local
         self._context = Context(inventory)
-        self.backend = Local(self._context)
         self._notices = Notices()
         self.store = self._context.store
         self._own: set[str] | None = set()
         """The jobs that this command takes steps for; None: for all of them."""
 
+    @cached_property
+    def backend(self) -> Backend:
+        """Who answers: the resident controller where one runs, unless that is not wanted; else this process."""
+        if self._local:
+            return self._here
+        return open_backend(self.inventory_option, lambda words: print_hanging("note: ", words, err=True, dim=True))
+
+    @cached_property
+    def _here(self) -> Backend:
+        return open_local(self.inventory_option)
+
     def __enter__(self) -> App:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        opened = {id(one): one for name in ("backend", "_here") if (one := self.__dict__.get(name))}
         with self._notices:
-            try:
-                self.backend.close(rest=kind is None)
-            finally:
-                print_problems(self.backend.troubles, err=True)
+            for backend in opened.values():
+                try:
+                    backend.close(rest=kind is None)
+                finally:
+                    print_problems(backend.troubles, err=True)
 
     def call(self, request: Request[Answer]) -> Answer:
         """Return the answer to a request; what is reported meanwhile is printed on stderr.
@@ -79,7 +94,7 @@ class App:
             UgroError: what the service function raises.
         """
         with self._notices:
-            return self.backend.call(request, self._notices.tell)
+            return (self._here if request.here else self.backend).call(request, self._notices.tell)
 
     def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
         """Yield the answers to a request as they come.
@@ -113,7 +128,7 @@ class App:
         Raises:
             InventoryError: it is not there, or has a mistake.
         """
-        return load_inventory(inventory_path(self._inventory_option))
+        return load_inventory(inventory_path(self.inventory_option))
 
     @cached_property
     def cluster(self) -> Inventory:
@@ -147,7 +162,7 @@ class App:
         """Say, where nodes do not answer, which inventory names them."""
         from ugro.cli.whence import whence
 
-        click.secho(whence(self._inventory_option), dim=True, err=True)
+        click.secho(whence(self.inventory_option), dim=True, err=True)
 
     def unattended(self, jobs: Iterable[Job]) -> str | None:
         """What to say of jobs that nothing looks after; None where something does, or nothing has to."""
@@ -283,7 +298,8 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
         @click.pass_context
         @functools.wraps(function)
         def call(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
-            with App(ctx.find_root().obj) as app:
+            with App(ctx.find_root().obj, ctx.find_root().params.get("local", False)) as app:
+                log.start(app.store.home, ctx.find_root().params.get("log_level", "info"))
                 return function(app, *args, **kwargs)
 
         made: click.Command = click.command(**{"cls": Command, **settings})(call)

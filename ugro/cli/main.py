@@ -79,7 +79,11 @@ COMMANDS = {
         "sweep",
         "One look at the cluster and the next step for every job (for cron).",
     ),
-    "serve": ("ugro.cli.serve", "serve", "Stay and act: a tick every few seconds, over connections that stay open."),
+    "serve": (
+        "ugro.cli.commands.serve",
+        "serve",
+        "Stay and act: a tick every few seconds, over connections that stay open.",
+    ),
     "cron": ("ugro.cli.commands.cron", "cron", "Sweeps from your crontab: install, remove, show."),
     "state": ("ugro.cli.commands.maintenance", "state", "Look after UGRO's own records."),
     "gc": (
@@ -109,7 +113,7 @@ def _json_behind_command(args: list[str]) -> list[str]:
     """The same words with a `--json` that stands before the command where the command looks for it."""
     at = 0
     while at < len(args) and args[at].startswith("-"):
-        at += 2 if args[at] == "--inventory" else 1
+        at += 2 if args[at] in ("--inventory", "--log-level") else 1
     before, after = args[:at], args[at:]
     if "--json" not in before:
         return args
@@ -179,8 +183,16 @@ class LazyGroup(click.Group):
     type=click.Path(),
     help="The machines. Else $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
 )
+@click.option("--local", is_flag=True, help="Act in this process, also where a resident controller (ugro serve) runs.")
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    show_default=True,
+    help="What is written to $UGRO_HOME/log/ugro.log.",
+)
 @click.pass_context
-def cli(ctx: click.Context, inventory: str | None) -> None:
+def cli(ctx: click.Context, inventory: str | None, local: bool, log_level: str) -> None:
     """UGRO makes a few GPU machines that have SSH feel like one."""
     ctx.obj = inventory
     if ctx.invoked_subcommand is None:

@@ -18,11 +18,16 @@ def answers(
 ) -> dict[str, bool]:
     """Return the answer to each question; those `given` by options are not asked.
 
+    An optional one is answered with no where nobody can be asked.
+
     Raises:
         InputError: stdin is not a terminal, or `ask` forbids it. Declined: the answer to one that the plan needs is no.
     """
     found = dict[str, bool]()
     for question in questions:
+        if question.optional and not (given and question.id in given) and not (ask and sys.stdin.isatty()):
+            found[question.id] = False
+            continue
         for fact in question.facts if ask else ():
             words = fact.lstrip(" ")
             print_hanging(" " * (len(fact) - len(words)), words, err=True)

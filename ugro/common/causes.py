@@ -1,4 +1,4 @@
-"""The causes of failure that UGRO names, in the record of a job, in policies and in answers to other programs."""
+"""Causes of failure, as job records, retry policies and JSON documents name them."""
 
 CAUSES = (
     "cuda_oom", "host_oom", "killed", "collective_timeout", "peer_lost", "nccl_error", "rendezvous_timeout",

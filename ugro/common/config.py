@@ -1,4 +1,4 @@
-"""The inventory: the machines, as a person describes them. A mistake names file, line and field."""
+"""Read the inventory: the machines of the cluster. An error names file, line and field."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class NodeConfig(Config):
 
 
 class Inventory(Config):
-    """The cluster as the person describes it. Its order is the order of node ranks.
+    """The cluster as the inventory describes it, in the order of node ranks.
 
     `departed` names nodes that left the file while a job of theirs runs: they are still watched, and get no new one.
     """
@@ -98,17 +98,17 @@ class Inventory(Config):
         return self
 
     def with_departed(self, configs: Mapping[str, NodeConfig], needed: Iterable[str]) -> Inventory:
-        """With the needed nodes that are not in the file any more, as they were reached last."""
+        """Add the needed nodes that left the file, with their last known address."""
         gone = {name: configs[name] for name in needed if name not in self.nodes and name in configs}
         return self.model_copy(update={"nodes": {**self.nodes, **gone}, "departed": tuple(gone)}) if gone else self
 
     def present(self) -> Inventory:
-        """Without the departed nodes."""
+        """Return the inventory without departed nodes."""
         nodes = {name: node for name, node in self.nodes.items() if name not in self.departed}
         return self.model_copy(update={"nodes": nodes, "departed": ()})
 
     def node(self, name: str) -> NodeConfig:
-        """The node of that name.
+        """Return the node of a name.
 
         Raises:
             NoSuchNode: there is none.
@@ -121,7 +121,7 @@ class Inventory(Config):
             ) from None
 
     def select(self, names: str | None) -> list[NodeConfig]:
-        """The nodes of a comma-separated list, or all of them.
+        """Return the nodes of a comma-separated list, or all of them.
 
         Raises:
             InputError: a name is unknown, or given twice.
@@ -137,12 +137,12 @@ class Inventory(Config):
 
 
 def inventory_path(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Which inventory counts: --inventory, $UGRO_INVENTORY, ./inventory.yaml, then $UGRO_HOME/inventory.yaml."""
+    """Return the first of --inventory, $UGRO_INVENTORY, ./inventory.yaml and $UGRO_HOME/inventory.yaml."""
     return chosen_inventory(option, environ)[0]
 
 
 def chosen_inventory(option: str | None, environ: Mapping[str, str] = os.environ) -> tuple[Path, str]:
-    """The inventory that counts, and what named it; nothing where it is the usual one of the two usual places."""
+    """Return the inventory that counts and its source; an empty source for the two default places."""
     named = environ.get("UGRO_INVENTORY")
     if chosen := option or named:
         return Path(chosen).expanduser(), "--inventory" if option else "$UGRO_INVENTORY"
@@ -153,7 +153,7 @@ def chosen_inventory(option: str | None, environ: Mapping[str, str] = os.environ
 
 
 def ugro_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """The master's state directory."""
+    """Return the master's state directory."""
     return Path(environ.get("UGRO_HOME") or "~/.ugro").expanduser()
 
 
@@ -173,7 +173,7 @@ def load_inventory(path: Path) -> Inventory:
 
 
 def parse_inventory(text: str, path: Path) -> Inventory:
-    """An inventory from the text that will be in its file.
+    """Parse an inventory from the text that will be in its file.
 
     Raises:
         InventoryError: as `load_inventory` does.
@@ -193,7 +193,7 @@ def _inventory(path: Path, document: Keys) -> Inventory:
         nodes[name] = {**defaults, **own, "env": {**defaults["env"], **own["env"]}, "name": str(name)}
 
     def place(where: Location) -> Location:
-        """What nodes inherit stands under `defaults:`, and a node's name is its key."""
+        """Return the place in the file: inherited values are under `defaults:`, a node's name is its key."""
         if where[:1] != ("nodes",):
             return ("defaults", *where)
         inherited = ("defaults", *where[2:])
@@ -218,7 +218,7 @@ def _node_keys(path: Path, document: Keys, *where: str) -> dict[str, Any]:
 
 
 def _mapping(path: Path, document: Keys, *where: str) -> dict[str, Any]:
-    """What stands there; nothing where there is no such place."""
+    """Return the mapping at a place; an empty one if there is no such place."""
     value: Any = document
     for key in where:
         value = value.get(key, {}) if isinstance(value, dict) else {}

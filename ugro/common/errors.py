@@ -1,4 +1,4 @@
-"""Every error UGRO shows to a person.
+"""Every error that UGRO shows to the user.
 
     UgroError
     ├── InputError            exit 2   wrong input, inventory or job spec
@@ -7,23 +7,24 @@
     │   └── JobSpecError
     ├── NodeError             exit 3   a node is unreachable or not trusted
     │   ├── Unreachable
-    │   │   ├── TurnedAway             sshd closes the connection before it greets
-    │   │   └── AnswerPending          it may only be slow
+    │   │   ├── TurnedAway             sshd closes the connection before its greeting
+    │   │   └── AnswerPending          no answer within one observation
     │   ├── AuthenticationFailed
-    │   ├── KeyUnusable           exit 2: the key on this machine is the mistake
+    │   ├── KeyUnusable           exit 2: the key on this machine is unusable
     │   ├── HostKeyUnknown
     │   ├── HostKeyChanged
     │   ├── LinkLost                   the command's outcome is unknown
     │   ├── CommandTimedOut
-    │   └── NodeRefused                the node answered, and cannot do what was asked
-    │       └── ShellRefused           its login leads to no /bin/sh, and no waiting changes that
+    │   └── NodeRefused                the node answered, and cannot carry out the request
+    │       └── ShellRefused           its login leads to no /bin/sh; waiting does not help
     ├── StateError            exit 4   the state directory cannot be read or written
-    │   ├── RecordUnreadable           one record is torn or edited; the others are not
-    │   │   └── RecordNewer            … or of a newer UGRO, and left as it is
-    │   └── StateLocked                somebody else has been acting for too long
+    │   ├── RecordUnreadable           one record is damaged or edited; the others are not
+    │   │   └── RecordNewer            it is of a newer UGRO, and stays unchanged
+    │   └── StateLocked                another process has held the lock for too long
     ├── JobFailed             exit 1   the followed or waited-for job failed
-    ├── NotSaved              exit 1   a running job left no checkpoint when it was asked for one
-    └── Declined              exit 5   a person answered a question with no
+    ├── NotSaved              exit 1   a running job saved no checkpoint after a request
+    ├── InternalError         exit 1   a bug; its traceback is in the log
+    └── Declined              exit 5   the user answered no
 
 A message says what happened and where; the hint says what to do next.
 """
@@ -43,7 +44,7 @@ EXIT_INTERRUPTED = 130
 
 
 class UgroError(Exception):
-    """Base of all errors meant for people.
+    """Base of all errors shown to the user.
 
     `code` is the stable name that scripts may match; `exit_code` is what the command ends with.
     """
@@ -57,12 +58,12 @@ class UgroError(Exception):
         self.hint = hint
 
     def as_dict(self) -> dict[str, str]:
-        """The body of `{"error": …}` that `--json` prints on stderr."""
+        """Return the body of `{"error": …}` that `--json` prints on stderr."""
         return {"code": self.code, "message": self.message, "hint": self.hint}
 
 
 class InputError(UgroError):
-    """What the person typed cannot be done as it stands."""
+    """The user's input cannot be carried out as typed."""
 
     code = "input"
 
@@ -72,21 +73,21 @@ class NoSuchNode(InputError):
 
 
 class InventoryError(InputError):
-    """The inventory has a mistake: the message names file, line, field, what was found and what is expected."""
+    """The inventory has an error: the message names file, line, field, the value found and the value expected."""
 
     code = "inventory"
 
 
 class JobSpecError(InputError):
-    """The job spec has a mistake, reported like an inventory's."""
+    """The job spec has an error, reported like an inventory's."""
 
     code = "job_spec"
 
 
 class NodeError(UgroError):
-    """Something about one node; `node` is its name in the inventory, `problem` the message without it.
+    """An error about one node; `node` is its name in the inventory, `problem` the message without it.
 
-    A `lasting` one is over when a person did something about it, and not by waiting.
+    A `lasting` one needs action by the user; waiting does not help.
     """
 
     code = "node"
@@ -100,32 +101,32 @@ class NodeError(UgroError):
 
 
 class Unreachable(NodeError):
-    """No connection could be made. It proves nothing about what runs on the node."""
+    """No connection could be made. This proves nothing about the processes on the node."""
 
     code = "unreachable"
 
 
 class TurnedAway(Unreachable):
-    """The node's sshd closed the connection before it greeted, again and again: it is busy, or bans this address."""
+    """The node's sshd closed every connection before its greeting: it is overloaded, or bans this address."""
 
     code = "turned_away"
 
 
 class AnswerPending(Unreachable):
-    """The node has not answered within the patience of one observation: it may be slow, and counts neither way."""
+    """The node did not answer within the time limit of one observation: it counts neither as up nor as down."""
 
     code = "answer_pending"
 
 
 class AuthenticationFailed(NodeError):
-    """The node answered but did not accept our key."""
+    """The node answered but rejected the key."""
 
     code = "authentication"
     lasting = True
 
 
 class KeyUnusable(NodeError):
-    """The private key (or an SSH configuration file) on this machine cannot be used, so nothing was tried."""
+    """The private key (or an SSH configuration file) on this machine cannot be used, so no login was tried."""
 
     code = "key_unusable"
     exit_code = EXIT_INPUT
@@ -140,7 +141,7 @@ class HostKeyUnknown(NodeError):
 
 
 class HostKeyChanged(NodeError):
-    """The node's host key differs from the one on record: a reinstall, or somebody in between."""
+    """The node's host key differs from the one on record: a reinstall, or a man in the middle."""
 
     code = "host_key_changed"
     lasting = True
@@ -153,19 +154,19 @@ class LinkLost(NodeError):
 
 
 class CommandTimedOut(NodeError):
-    """The command ran out of its time and was ended on the node."""
+    """The command exceeded its time limit and was ended on the node."""
 
     code = "command_timed_out"
 
 
 class NodeRefused(NodeError):
-    """The node answered and cannot do what was asked: no python, no space, no such file."""
+    """The node answered and cannot carry out the request: no python, no space, no such file."""
 
     code = "node_refused"
 
 
 class ShellRefused(NodeRefused):
-    """The login works and runs no script of ours: another shell, an expired password, SFTP alone."""
+    """The login works but cannot run UGRO's scripts: another shell, an expired password, SFTP alone."""
 
     lasting = True
 
@@ -178,7 +179,7 @@ class StateError(UgroError):
 
 
 class RecordUnreadable(StateError):
-    """One record is torn, edited or may not be read; `path` is its file."""
+    """One record is damaged, edited or not readable; `path` is its file."""
 
     def __init__(self, path: Path, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -186,7 +187,7 @@ class RecordUnreadable(StateError):
 
 
 class RecordNewer(RecordUnreadable):
-    """One record was written by a newer UGRO, which this one must not change, nor put an older copy in its place.
+    """One record was written by a newer UGRO, which this one must neither change nor replace by an older copy.
 
     `fields` is what it says, of which only what both are sure to mean alike may be used.
     """
@@ -203,37 +204,56 @@ class RecordNewer(RecordUnreadable):
 
     @property
     def ended(self) -> bool:
-        """Whether it is surely of a job that has ended."""
+        """Return whether the record is certainly of a job that has ended."""
         return self.fields.get("state") in ("succeeded", "failed", "cancelled")
 
     @property
     def holds_nothing(self) -> bool:
-        """Whether it is surely of a job that has nothing on any node."""
+        """Return whether the record is certainly of a job that has nothing on any node."""
         return self.ended or self.fields.get("state") in ("queued", "held")
 
 
 class StateLocked(StateError):
-    """Somebody else acts on the cluster just now and did not finish in time."""
+    """Another process acts on the cluster and did not finish in time."""
 
     code = "state_locked"
 
 
 class JobFailed(UgroError):
-    """The job that was followed or waited for did not succeed."""
+    """The followed or waited-for job did not succeed."""
 
     code = "job_failed"
     exit_code = EXIT_JOB_FAILED
 
 
 class NotSaved(UgroError):
-    """A running job was asked for a checkpoint, and none came in time."""
+    """A running job saved no checkpoint in time after a request."""
 
     code = "not_saved"
     exit_code = EXIT_JOB_FAILED
 
 
+class InternalError(UgroError):
+    """A bug of UGRO's own, met while something was done about `what`; its kind is that of a Python error.
+
+    `job` is the id of the only job that it stops; empty: it may stop any.
+
+    The command ends as any Python program does that meets one.
+    """
+
+    code = "internal"
+    exit_code = 1
+
+    def __init__(self, what: str, kind: str, job: str = "") -> None:
+        super().__init__(
+            f"{what}: unexpected {kind}",
+            "everything else goes on; please report it with its traceback, in log/ugro.log of the state directory",
+        )
+        self.job = job
+
+
 class Declined(UgroError):
-    """A person was asked and said no: a decision, and no mistake."""
+    """The user answered no to a question: a decision, not an error."""
 
     code = "declined"
     exit_code = EXIT_DECLINED

@@ -1,4 +1,4 @@
-"""Kinds of values that people write into the inventory and into jobs, each with what is wrong about another value.
+"""Kinds of values in the inventory and in job files, each with its error message.
 
 A file has nothing but text (`yaml_files`), and here it becomes what a key is for. In arguments, environments and names
 it stays as it is, whatever YAML would make of it. A key of UGRO itself with nothing or `null` after it is not given.
@@ -25,11 +25,11 @@ _NOTHING = ("", "null", "Null", "NULL")
 
 
 class Plain(str):
-    """Text that stands in a file without quotes."""
+    """Text without quotes in a file."""
 
 
 def is_given(value: object) -> bool:
-    """Whether a key of UGRO's own has a value: not where nothing, or an unquoted `null`, stands after it."""
+    """Return whether a key has a value: not if nothing, or an unquoted `null`, follows it."""
     return not (isinstance(value, Plain) and value in _NOTHING)
 
 
@@ -69,7 +69,7 @@ def _name(value: str) -> str:
 
 
 def is_node_name(text: str) -> bool:
-    """Whether a node can be called so: `--nodes 2` asks for two nodes, and `all` for every one."""
+    """Return whether a node may have this name: `--nodes 2` asks for two nodes, and `all` for every one."""
     return bool(NAME.fullmatch(text)) and not text.isdecimal() and text.casefold() != "all"
 
 
@@ -86,7 +86,7 @@ def _remote_path(value: str) -> str:
 
 
 def whole(value: object) -> int:
-    """A whole number, or the text of one.
+    """Read a whole number, or the text of one.
 
     Raises:
         ValueError: it is neither.
@@ -99,7 +99,7 @@ def whole(value: object) -> int:
 
 
 def is_flag(value: object) -> bool:
-    """Whether a value is read as true or false."""
+    """Return whether a value is read as true or false."""
     return isinstance(value, bool) or (isinstance(value, str) and value.lower() in _FLAGS)
 
 
@@ -124,7 +124,7 @@ RemotePath = Annotated[str, AfterValidator(_one_line), AfterValidator(_remote_pa
 
 
 def _said_as(parse: Callable[[str], float]) -> BeforeValidator:
-    """Text as people type it becomes a number; a number is one already."""
+    """Parse text into a number; pass a number through."""
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
@@ -156,7 +156,7 @@ _GPUS = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 
 
 def without_effect(env: Mapping[str, str], gpus: bool = True) -> dict[str, str]:
-    """By variable, why a rank would not find what is meant; `gpus`: whether it gets GPUs of its own.
+    """Return by variable why its value would not reach a rank; `gpus`: whether it gets GPUs of its own.
 
     No rule of `Env`: what was once written down stays readable.
     """
@@ -170,7 +170,7 @@ def without_effect(env: Mapping[str, str], gpus: bool = True) -> dict[str, str]:
 
 
 class Config(BaseModel):
-    """Base of what people write into files: immutable, and strict about unknown keys."""
+    """Base of configuration files: immutable, and strict about unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 

@@ -1,4 +1,4 @@
-"""Writing files so that a crash at any moment leaves the old content or the new, never half of it."""
+"""Write files so that a crash at any moment leaves the old content or the new, never half of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FULL_HINT = (
 
 
 SKEW_LEAST = 1.0
-"""Seconds by which two clocks have to differ to be told from two that do not."""
+"""Seconds; a smaller difference of two clocks is not measurable."""
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -42,7 +42,7 @@ def write_atomic(path: Path, text: str) -> None:
 
 
 def file_skew(folder: Path) -> float:
-    """How far the clock that dates the files in a folder, that of a file server perhaps, is ahead of ours, in seconds.
+    """Return how far the clock of a folder's files (a file server's, perhaps) is ahead of this machine's, in seconds.
 
     Nothing where it is as good as ours, or where nothing can be written to find out.
     """
@@ -55,10 +55,10 @@ def file_skew(folder: Path) -> float:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append one line in one write. A torn last line, left by a crash, is closed first; readers drop it.
+    """Append one line in one write. An incomplete last line, left by a crash, is closed first; readers drop it.
 
     Raises:
-        OSError: the disk is not writable, or full; what it still took of the line is a torn one.
+        OSError: the disk is not writable, or full; it may hold an incomplete line.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""The job spec: what a person asks for, on the command line or in a job.yaml."""
+"""The job spec: a job as requested on the command line or in a job.yaml."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ Cause = Annotated[str, AfterValidator(_cause)]
 
 
 class HangAfter(Config):
-    """How long a job may show no sign of life, in seconds, before it can be called hung: at least and at most."""
+    """Bounds of the silence, in seconds, after which a job can count as hung."""
 
     min: Seconds = Field(default=600.0, description="Shortest silence that can be a hang, and time without any work")
     max: Seconds = Field(default=7200.0, validate_default=True, description="Longest silence that is waited for")
@@ -98,7 +98,7 @@ Action = Literal["ask", "retry", "fail"]
 
 
 class FailurePolicy(Config):
-    """What is done when a job fails. A cause in `causes` has an answer of its own: standing consent, or none.
+    """Retry policy of a job. `causes` overrides it for single causes: standing consent, or none.
 
     Of retries without a question there are at most `max_retries`; the first comes `backoff` seconds after the failure,
     and each one after twice as long as the one before.
@@ -112,16 +112,16 @@ class FailurePolicy(Config):
     backoff: Seconds = Field(default=30.0, description="Wait before the first retry; doubled with each one more")
 
     def action(self, cause: str) -> str:
-        """What is done about a failure of this cause."""
+        """Return the action for a failure of this cause."""
         return self.causes.get(cause, self.default)
 
 
 class CheckpointRules(Config):
-    """Where a job's checkpoints are, how its script is told to go on from one, and which the master keeps.
+    """Where a job's checkpoints are, how its script resumes from one, and which copies the master keeps.
 
     `dir` is absolute, begins with `~/`, or is relative to the job's code; `pattern` is a glob of paths below it.
-    `resume` are the words that a resumed script gets, with {path}; UGRO_RESUME_FROM is set besides. Of those that were
-    brought to the master the last `keep_last` stay, and those of every `keep_every` steps.
+    `resume` are the arguments that a resumed script gets, with {path}; UGRO_RESUME_FROM is also set. The master keeps
+    the last `keep_last` copies, and those of every `keep_every` steps.
     """
 
     dir: Line = Field(default="", description="Where the script saves: absolute, `~/…`, or relative to the code")
@@ -226,7 +226,7 @@ class JobSpec(Config):
     @field_validator("on_failure", mode="before")
     @classmethod
     def _policy_from_words(cls, value: object) -> object:
-        """`retry`; or words such as `ask` and `peer_lost=retry`, as the command line has them."""
+        """Read `retry`, or words of the command line such as `ask` and `peer_lost=retry`."""
         words = [value] if isinstance(value, str) else value
         if not isinstance(words, (list, tuple)):
             return value
@@ -265,7 +265,7 @@ class JobSpec(Config):
 
     @property
     def warning_seconds(self) -> float | None:
-        """How long before its time limit a job is told: as asked, else a tenth of the limit, at most five minutes."""
+        """Return how long before its limit a job is warned: as requested, else a tenth of the limit, at most 5 min."""
         if self.time_limit is None:
             return None
         return min(self.time_limit, self.time_warning or min(300.0, self.time_limit / 10))
@@ -284,12 +284,12 @@ class JobSpec(Config):
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What runs, as torchrun's command line has it: `-m pkg.train …`, `--no-python ./train.sh …`, `train.py …`."""
+        """Return the command in torchrun's form: `-m pkg.train …`, `--no-python ./train.sh …`, `train.py …`."""
         how = ("-m",) if self.module else ("--no-python",) if self.no_python else ()
         return (*how, self.script, *self.args)
 
     def source(self, directory: Path) -> str | None:
-        """The file of the working directory that runs, as a path in there.
+        """Return the file that runs, as a path in the working directory.
 
         None: it is not there. A module may be installed on the nodes, and a program of theirs have no path.
         """
@@ -302,7 +302,7 @@ class JobSpec(Config):
 
 
 def _in_directory(program: str) -> bool:
-    """Whether a program is looked for from the working directory, and not in PATH or anywhere else."""
+    """Return whether a program is searched from the working directory, and not in PATH or elsewhere."""
     return "/" in program and not program.startswith("/")
 
 
@@ -315,7 +315,7 @@ def load_job_spec(path: Path) -> JobSpec:
     document = read_yaml(path, JobSpecError)
 
     def place(where: Location) -> Location:
-        """The script may be the name of a module."""
+        """Return the place in the file: the script may be the name of a module."""
         named = where == ("script",) and not stands(document, where) and stands(document, ("module",))
         return ("module",) if named else where
 
@@ -330,7 +330,7 @@ def load_job_spec(path: Path) -> JobSpec:
 
 
 def job_spec(**fields: Any) -> JobSpec:
-    """A job spec from command-line values.
+    """Build a job spec from command-line values.
 
     Raises:
         JobSpecError: a value is wrong; the message names its option.
@@ -357,7 +357,7 @@ def _without_effect(spec: JobSpec) -> dict[str, str]:
 
 
 def _option(where: Location) -> str:
-    """A field of a job as somebody gives it on the command line."""
+    """Return a field of a job as the command line names it."""
     field = str(where[0])
     if field in ("script", "workdir"):
         return field

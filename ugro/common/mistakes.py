@@ -1,4 +1,4 @@
-"""Validation errors in UGRO's own words: nothing of what pydantic says of them reaches people."""
+"""Validation errors in UGRO's own messages: no message of pydantic reaches the user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST = 60
 
 
 class Misplaced(ValueError):
-    """A mistake that only a whole mapping shows, and that is mended at one of the places in it."""
+    """An error that only a complete mapping shows, to be corrected at one of the places in it."""
 
     def __init__(self, where: Location, message: str) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class Misplaced(ValueError):
 
 @dataclass(frozen=True)
 class Mistake:
-    """One mistake: its place, and what was found and is expected there."""
+    """One error: its place, the value found and the value expected."""
 
     where: Location
     text: str
@@ -37,29 +37,29 @@ class Mistake:
 
 
 def mistakes(error: ValidationError) -> list[Mistake]:
-    """All mistakes, unknown keys first: a misspelt key is also a missing one, and the spelling is to be mended."""
+    """Return all errors, unknown keys first: a misspelt key is also a missing one, and its spelling is the error."""
     found = [_mistake(one) for one in error.errors(include_url=False)]
     return sorted(found, key=lambda mistake: not mistake.unknown)
 
 
 def first_mistake(error: ValidationError) -> Mistake:
-    """The mistake to report where one is enough."""
+    """Return the error to report where one is enough."""
     return mistakes(error)[0]
 
 
 def and_more(found: list[Mistake]) -> str:
-    """How many other places than the first one have a mistake, for the end of a message."""
+    """Return how many other places have an error, for the end of a message."""
     others = {mistake.where[:3] for mistake in found} - {found[0].where[:3]}
     return f" (and {len(others)} more)" if others else ""
 
 
 def dotted(where: Location) -> str:
-    """A place as people write it: `nodes.gpu1.port`."""
+    """Return a place in dotted form: `nodes.gpu1.port`."""
     return ".".join(map(str, where))
 
 
 def shown(value: object) -> str:
-    """A value for a message, in quotes where it is text."""
+    """Return a value for a message, in quotes if it is text."""
     text = "nothing" if value is None else repr(value)
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "…"
 

@@ -23,7 +23,7 @@ class RunPaths:
 
     @property
     def job_dir(self) -> str:
-        """What all attempts of the job share on the node: its code."""
+        """Shared by all attempts of the job on the node: its code."""
         return f"{self.base_dir.rstrip('/')}/{JOBS}/{self.job}"
 
     @property
@@ -31,7 +31,7 @@ class RunPaths:
         """`launch.sh`, `claim/`, `pid`, `log`, `exit`, `rank-<rank>.{log,pid,exit,error,limit,oom}` of this attempt.
 
         `time-limit` has the seconds that its ranks may run, where there is a limit. `reaper.pid`, `adopted` and `gone`
-        are those of `reaper.py`. `exit.room` and the like are room on the disk for files that are still to come.
+        are those of `reaper.py`. `exit.room` and its siblings reserve disk space for later files.
 
         `checkpoint-request` is there from when a checkpoint is asked for until the script takes it.
         """
@@ -39,12 +39,12 @@ class RunPaths:
 
 
 def run_config(inventory: Inventory, job: Job, node: str) -> NodeConfig | None:
-    """A node as a job was placed on it, else as the inventory describes it; None when neither knows it."""
+    """Return a node as a job was placed on it, else as the inventory describes it; None if neither has it."""
     return job.node_configs.get(node) or inventory.nodes.get(node)
 
 
 def run_paths(inventory: Inventory, job: Job, node: str) -> RunPaths | None:
-    """Where the current attempt of a job lies on a node, or None when it has no part there, or the node is not known.
+    """Return where the current attempt of a job is on a node; None if it has no ranks there, or the node is unknown.
 
     It lies where it was started, whatever the inventory says of the node by now.
     """
@@ -67,11 +67,11 @@ class JobFiles:
 
     @property
     def spec(self) -> Path:
-        """What was asked for, frozen at submission."""
+        """The request, frozen at submission."""
         return self.folder / "spec.json"
 
     def spec_of(self, attempt: int) -> Path:
-        """What an attempt that is over was asked for, where the next one was asked for something else."""
+        """The request of an ended attempt, if the next one has another."""
         return self.folder / f"spec-{attempt}.json"
 
     @property
@@ -81,16 +81,16 @@ class JobFiles:
 
     @property
     def metrics(self) -> Path:
-        """What its GPUs showed while it ran, one JSON line for each rank and look."""
+        """Samples of its GPUs while it ran, one JSON line for each rank and observation."""
         return self.folder / "metrics.jsonl"
 
     @property
     def watchdog(self) -> Path:
-        """What the watchdog remembers of the attempt that runs."""
+        """The watchdog's memory of the running attempt."""
         return self.folder / "watchdog.json"
 
     def hang(self, attempt: int) -> Path:
-        """Where the ranks of an attempt stood when it was found to hang."""
+        """Stack traces of an attempt's ranks when it was found to hang."""
         return self.folder / f"hang-{attempt}.json"
 
     def snapshot(self, attempt: int) -> Path:
@@ -102,7 +102,7 @@ class JobFiles:
 
     @property
     def checkpoints(self) -> Path:
-        """Checkpoints that were brought here, each in a folder under its label, with LABEL.json that tells of it."""
+        """Checkpoints copied here, each in a folder named by its label, with LABEL.json that describes it."""
         return self.folder / "checkpoints"
 
     @property
@@ -121,5 +121,5 @@ class JobFiles:
         return self.folder / "snapshot-removed"
 
     def logs(self, attempt: int) -> Path:
-        """Copies of an attempt's logs: as many bytes of each file as were read from its node so far."""
+        """Copies of an attempt's logs: the bytes of each file read from its node so far."""
         return self.all_logs / str(attempt)

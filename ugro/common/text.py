@@ -1,4 +1,4 @@
-"""Text for people: foreign text made harmless, sizes and times in words."""
+"""Text for the user: foreign text made harmless, sizes and times in words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u
 
 
 def printable(text: str) -> str:
-    """One line of foreign text without terminal escapes and control characters.
+    """Return one line of foreign text without terminal escapes and control characters.
 
     A progress bar that redraws itself with carriage returns is shown as a terminal would show it last.
     """
@@ -27,7 +27,7 @@ def printable(text: str) -> str:
 
 
 def _overwritten(text: str) -> str:
-    """What remains of text that goes back to the beginning of its line: of what is longer, the end still shows."""
+    """Return what a terminal shows of text with carriage returns: the end of a longer earlier part stays visible."""
     shown = ""
     for part in reversed(text.split("\r")):
         words = _ESCAPES.sub("", part)
@@ -38,24 +38,24 @@ def _overwritten(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """What a person typed or pasted, on one line: its line ends are spaces."""
+    """Return typed or pasted text on one line: line ends become spaces."""
     return printable(" ".join(text.split()))
 
 
 def size(mib: float) -> str:
-    """A size given in MiB, in the unit a person would use."""
+    """Return a size, given in MiB, in the usual unit."""
     if mib >= 1024:
         return f"{mib / 1024:.1f} GiB"
     return f"{mib:.0f} MiB" if mib >= 1 else f"{mib * 1024:.0f} KiB"
 
 
 def count(number: int, noun: str) -> str:
-    """A number of things: `1 node`, `2 nodes`."""
+    """Return a number of things: `1 node`, `2 nodes`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:
-    """A time span: `8s`, `3m 20s`, `2h 05m`, `3d 4h`."""
+    """Return a time span: `8s`, `3m 20s`, `2h 05m`, `3d 4h`."""
     seconds = int(max(0, seconds))
     if seconds < 60:
         return f"{seconds}s"
@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
 
 
 def exactly(seconds: float) -> str:
-    """A time span to the second, as a person may type it again: `45s`, `10m`, `1h30m`, `1d12h`."""
+    """Return a time span to the second, in a form that UGRO reads: `45s`, `10m`, `1h30m`, `1d12h`."""
     left, parts = round(seconds), []
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
         number, left = divmod(left, length)
@@ -76,7 +76,7 @@ def exactly(seconds: float) -> str:
 
 
 def clock(at: float | None) -> str:
-    """A moment in local time; `?` where no calendar has it."""
+    """Return a moment in local time; `?` if no calendar has it."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "-"
     except (OverflowError, ValueError, OSError):
@@ -84,7 +84,7 @@ def clock(at: float | None) -> str:
 
 
 def moment(at: float, now: float) -> str:
-    """A moment in local time, rounded up to the minute, with the date unless it is today's; `?` as for `clock`."""
+    """Return a moment in local time, rounded up to the minute, with its date unless today; `?` as for `clock`."""
     try:
         local = datetime.fromtimestamp(math.ceil(at / 60) * 60)
     except (OverflowError, ValueError, OSError):
@@ -93,13 +93,13 @@ def moment(at: float, now: float) -> str:
 
 
 def some(words: Sequence[str], separator: str = ", ") -> str:
-    """The first of some words, and how many more there are."""
+    """Return the first of some words, and how many more there are."""
     more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
     return separator.join(words[:SHOWN]) + more
 
 
 def rough(seconds: float) -> str:
-    """A time span as a forecast says it: `2 minutes`, `an hour`, `5 hours`."""
+    """Return a rough time span for forecasts: `2 minutes`, `an hour`, `5 hours`."""
     minutes = round(max(0.0, seconds) / 60)
     if minutes < 2:
         return "a minute"

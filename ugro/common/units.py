@@ -1,4 +1,4 @@
-"""Durations, sizes and moments as people type them: `2h`, `10G`, `22:30`, `+90m`, `2026-11-24T22:00`."""
+"""Parse durations, sizes and moments as the user types them: `2h`, `10G`, `22:30`, `+90m`, `2026-11-24T22:00`."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ END_OF_TIME = datetime(2100, 1, 1, tzinfo=UTC).timestamp()
 
 
 def check_seconds(seconds: float) -> float:
-    """A duration in seconds, as it is.
+    """Check a duration in seconds.
 
     Raises:
-        ValueError: it is not longer than nothing, or longer than anybody waits.
+        ValueError: it is not positive, or longer than LONGEST_DAYS.
     """
     if not seconds > 0:
         raise ValueError("a duration longer than nothing is expected")
@@ -44,7 +44,7 @@ def check_seconds(seconds: float) -> float:
 
 
 def check_mib(mib: float) -> float:
-    """A size in MiB, as it is.
+    """Check a size in MiB.
 
     Raises:
         ValueError: it is larger than any memory or disk.
@@ -55,10 +55,10 @@ def check_mib(mib: float) -> float:
 
 
 def check_vram(mib: int) -> int:
-    """The memory of a GPU that a person asks for, in MiB, as it is.
+    """Check the requested memory of a GPU, in MiB.
 
     Raises:
-        ValueError: it is so little that another unit was meant.
+        ValueError: it is so small that another unit was probably meant.
     """
     if 0 < mib < SMALLEST_VRAM_MIB:
         raise ValueError(f"no training fits into {mib} MiB; did you mean {mib}G?")
@@ -66,10 +66,10 @@ def check_vram(mib: int) -> int:
 
 
 def check_moment(at: float) -> float:
-    """A moment in seconds since the epoch, as it is.
+    """Check a moment in seconds since the epoch.
 
     Raises:
-        ValueError: nobody will see it.
+        ValueError: it is before 1970 or after 2099.
     """
     if not 0 <= at < END_OF_TIME:
         raise ValueError("a time from 1970 to 2099 is expected")
@@ -77,7 +77,7 @@ def check_moment(at: float) -> float:
 
 
 def parse_duration(text: str, bare: Literal["s", "m"] = "s") -> float:
-    """Seconds in `90s`, `45m`, `2h`, `1h30m`, `2d`, and in Slurm's `M:SS`, `H:MM:SS`, `D-H`, `D-HH:MM`, `D-HH:MM:SS`.
+    """Parse seconds from `90s`, `45m`, `1h30m`, `2d`, Slurm's `M:SS`, `H:MM:SS`, `D-H`, `D-HH:MM`, `D-HH:MM:SS`.
 
     A `bare` number counts seconds, or minutes as Slurm's does.
 
@@ -98,7 +98,7 @@ def parse_duration(text: str, bare: Literal["s", "m"] = "s") -> float:
 
 
 def parse_mib(text: str) -> int:
-    """MiB in `10G`, `10GiB`, `512M`; a bare number counts MiB.
+    """Parse MiB from `10G`, `10GiB`, `512M`; a bare number counts MiB.
 
     Raises:
         ValueError: it is none of these, nothing, or too much.
@@ -111,7 +111,7 @@ def parse_mib(text: str) -> int:
 
 
 def parse_past(text: str, now: float | None = None) -> float:
-    """Seconds since the epoch of `2h` (ago), `22:30` (the last time the local clock showed it), or an ISO 8601 time.
+    """Parse a past moment, in seconds since the epoch: `2h` (ago), `22:30` (the last one locally), or ISO 8601.
 
     Raises:
         ValueError: it is none of these.
@@ -129,7 +129,7 @@ def parse_past(text: str, now: float | None = None) -> float:
 
 
 def parse_moment(text: str, now: float | None = None) -> float:
-    """Seconds since the epoch of `+2h`, `22:30` (the next time the local clock shows it), or an ISO 8601 time.
+    """Parse a future moment, in seconds since the epoch: `+2h`, `22:30` (the next one locally), or ISO 8601.
 
     Such seconds themselves, as a frozen job spec has them, are that moment, too.
 

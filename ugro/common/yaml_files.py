@@ -1,4 +1,4 @@
-"""YAML that people write: all values are text as it stands there, and each key knows its line.
+"""Read the user's YAML: all values are literal text, and each key knows its line.
 
 Whether `007` or `no` is text, a number or a flag is a matter of the key that it is for (`fields`), so nothing is turned
 into anything else here. Of YAML's own there are anchors, aliases and `<<`; a tag other than `!!str` is refused.
@@ -23,7 +23,7 @@ LARGEST = 1024 * 1024
 """Bytes of a file that are read: a list of ten thousand nodes has fewer."""
 
 DEEPEST = 32
-"""Levels of lists and mappings; what people write has five."""
+"""Levels of lists and mappings; real files have five."""
 
 MOST_VALUES = 500_000
 """Keys and values of a file with every alias written out: enough for ten thousand nodes that share an environment."""
@@ -56,7 +56,7 @@ class Items(list[Any]):
 
 
 class _Anchored(NamedTuple):
-    """What an alias stands for: how many keys and values, on how many levels."""
+    """The size of an alias: its keys and values, and its levels."""
 
     value: Any
     values: int
@@ -70,7 +70,7 @@ class _Refused(Exception):
 
 
 def read_yaml(path: Path, kind: type[InputError]) -> Keys:
-    """What a file says.
+    """Read a file.
 
     Raises:
         InputError, of that kind: it cannot be read, or not in the bounds above, or is no mapping.
@@ -90,7 +90,7 @@ def read_yaml(path: Path, kind: type[InputError]) -> Keys:
 
 
 def parse_yaml(text: str, path: Path, kind: type[InputError], loader: Any = LOADER) -> Keys:
-    """The same for text that is, or will be, in a file."""
+    """Parse text that is, or will be, in a file."""
     try:
         if odd := Reader.NON_PRINTABLE.search(text):
             line = text.count("\n", 0, odd.start()) + 1
@@ -232,17 +232,17 @@ def _scalar(event: Any) -> str:
 
 
 def line_of(document: Keys, where: Location) -> int | None:
-    """The line of a place, or of as much of the way there as there is: what is missing has its parent's."""
+    """Return the line of a place; a missing place has its parent's."""
     return next(reversed(_lines_to(document, where)), None)
 
 
 def stands(document: Keys, where: Location) -> bool:
-    """Whether there is such a place."""
+    """Return whether a place exists."""
     return len(_lines_to(document, where)) == len(where)
 
 
 def _lines_to(document: Keys, where: Location) -> list[int]:
-    """The lines of as many parts of a place as there are."""
+    """Return the lines of the parts of a place that exist."""
     lines: list[int] = []
     here: Any = document
     for part in where:
@@ -257,7 +257,7 @@ def _lines_to(document: Keys, where: Location) -> list[int]:
 
 
 def as_it_stands(where: Location) -> Location:
-    """A place in a model that is the same in the file."""
+    """Return a place of a model that is the same in the file."""
     return where
 
 
@@ -268,10 +268,9 @@ def describe_in_file(
     keys: Mapping[str, str],
     place: Callable[[Location], Location] = as_it_stands,
 ) -> str:
-    """The first mistake in one line: `file:line: field: found X: Y is expected`, and how many more there are.
+    """Describe the first error in one line: `file:line: field: found X: Y is expected`, and count the others.
 
-    `keys` has what is known there, by every word that a person may use for it. `place` says where in the file stands
-    what has that place in the model.
+    `keys` has the known keys, by every name that a file may use. `place` maps a place in the model to one in the file.
     """
     found = [Mistake(place(one.where), one.text, one.unknown) for one in mistakes(error)]
     first = found[0]

@@ -1,4 +1,4 @@
-"""The sandbox from outside: start it, stop it, ask how it is."""
+"""Start and stop the sandbox, and return its status."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SandboxNode(Record):
 
 
 class SandboxStatus(Record):
-    """Whether the sandbox is up, and what there is to it."""
+    """Whether the sandbox is up, with its paths and nodes."""
 
     running: bool
     pid: int | None
@@ -52,7 +52,7 @@ class SandboxStatus(Record):
 
 
 class Sandbox:
-    """A cluster of three SSH nodes on loopback that lives in one folder."""
+    """A simulated cluster of three SSH nodes on loopback, in one folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().resolve()
@@ -74,7 +74,7 @@ class Sandbox:
                     self._start()
 
     def down(self) -> None:
-        """End the daemon and everything that was started through it. Homes, keys and state stay.
+        """End the daemon and every process started through it. Keep homes, keys and state.
 
         Raises:
             StateError: a process cannot be ended.
@@ -88,7 +88,7 @@ class Sandbox:
                 self._files.samples(machine.node).unlink(missing_ok=True)
 
     def status(self) -> SandboxStatus:
-        """How the sandbox is now.
+        """Return the status of the sandbox.
 
         Raises:
             StateError: a file cannot be read.
@@ -116,11 +116,11 @@ class Sandbox:
 
     @property
     def inventory(self) -> Path:
-        """The inventory that has its nodes."""
+        """Return the path of its inventory."""
         return self._files.inventory
 
     def environment(self) -> dict[str, str]:
-        """What makes every `ugro` command use the sandbox, `ugro sandbox` included."""
+        """Return the variables that make every `ugro` command use the sandbox, `ugro sandbox` included."""
         return {
             "UGRO_HOME": str(self._files.state),
             "UGRO_INVENTORY": str(self._files.inventory),
@@ -130,7 +130,7 @@ class Sandbox:
     def unplug(self, *names: str) -> None:
         """Take these nodes off the network (connections break, new ones are refused) and put all others back on.
 
-        What runs on them goes on.
+        Their processes continue.
 
         Raises:
             InputError: there is no such node. StateError: the sandbox is not up, or does not do it.
@@ -151,7 +151,7 @@ class Sandbox:
                 daemon = self._daemon()
 
     def _daemon(self) -> dict[str, Any] | None:
-        """What the daemon wrote about itself, if it still runs: its pid alone may be another's by now."""
+        """Return the daemon's own record if it still runs: its pid alone may have been reused."""
         try:
             daemon: dict[str, Any] = json.loads(self._files.daemon.read_text(encoding="utf-8"))
             same = processes.start_time(daemon["pid"]) == daemon["started"]

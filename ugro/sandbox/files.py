@@ -1,4 +1,4 @@
-"""The files of a sandbox: where they are, and how they come to be. Keys and homes stay from one run to the next."""
+"""Name and create the files of a sandbox. Keys and homes stay from one run to the next."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Files:
 
     @property
     def ssh_config(self) -> Path:
-        """What ssh needs to log in: `ssh -F …/ssh_config gpu1`."""
+        """The configuration for `ssh -F …/ssh_config gpu1`."""
         return self.root / "ssh_config"
 
     @property
@@ -69,22 +69,22 @@ class Files:
 
     @property
     def daemon(self) -> Path:
-        """Who serves the nodes, and where; only while it runs."""
+        """The daemon's record: pid and ports; only while it runs."""
         return self.root / "daemon.json"
 
     @property
     def unplugged(self) -> Path:
-        """The nodes that the daemon was told to take off the network."""
+        """The nodes that the daemon has to take off the network."""
         return self.root / "unplugged.json"
 
     @property
     def log(self) -> Path:
-        """What the daemon has to say, since it was started last."""
+        """The daemon's log since its last start."""
         return self.root / "daemon.log"
 
     @property
     def lock(self) -> Path:
-        """Held by whoever starts or stops the sandbox."""
+        """Held by the process that starts or stops the sandbox."""
         return self.root / "lock"
 
     def home(self, node: str) -> Path:
@@ -92,7 +92,7 @@ class Files:
         return self.root / "home" / node
 
     def programs(self, node: str) -> Path:
-        """What comes first on a node's PATH."""
+        """The folder that is first on a node's PATH."""
         return self.root / "bin" / node
 
     def host_key(self, node: str) -> Path:
@@ -100,12 +100,12 @@ class Files:
         return self.root / "host_keys" / node
 
     def samples(self, node: str) -> Path:
-        """The CPU times that a node's nvidia-smi saw last."""
+        """The last CPU times sampled by a node's nvidia-smi."""
         return self.root / "bin" / node / "samples.json"
 
 
 def check_root(root: Path) -> None:
-    """See that a folder's name can stand in every file that has to name it.
+    """Check that every file can contain the folder's name.
 
     Raises:
         InputError: ssh_config has no way to write `%` or `${`, PATH none to write `:`.
@@ -118,7 +118,7 @@ def check_root(root: Path) -> None:
 
 
 def prepare(files: Files) -> None:
-    """Make what is missing of the keys, homes and GPUs, and each node's nvidia-smi.
+    """Create missing keys, homes and GPUs, and each node's nvidia-smi.
 
     Raises:
         OSError: a file cannot be written.
@@ -153,12 +153,12 @@ def write_connections(files: Files, where: Where) -> None:
 
 
 def user() -> str:
-    """The name to log in with: whoever runs this."""
+    """Return the login name: the user of this process."""
     return psutil.Process().username()
 
 
 def write(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file whole or not at all.
+    """Write a file completely or not at all.
 
     Raises:
         OSError: it cannot be written.
@@ -189,6 +189,6 @@ def _ssh_config(files: Files, where: Where) -> str:
 
 
 def _quoted(path: Path) -> str:
-    """A path in the quotes that ssh and asyncssh read alike."""
+    """Return a path in quotes that ssh and asyncssh read alike."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

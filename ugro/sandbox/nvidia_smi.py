@@ -1,4 +1,4 @@
-"""The simulated nvidia-smi: the options, fields, texts and exit codes of the real one, as far as people use them.
+"""Simulate nvidia-smi: the common options, fields, texts and exit codes of the real one.
 
 Each node's `nvidia-smi` is a small shell script that calls `main` with only the standard library at hand.
 """
@@ -100,7 +100,7 @@ OPTIONS |= {"--query-gpu": "gpu", "--query-compute-apps": "apps", "--format": "f
 
 
 class Refused(Exception):
-    """A question that cannot be answered: what is printed (on stdout, as the real one does), and the exit code."""
+    """A query without an answer: its message (on stdout, as the real one prints it), and the exit code."""
 
     def __init__(self, text: str, status: int = INVALID_ARGUMENT) -> None:
         super().__init__(text)
@@ -109,7 +109,7 @@ class Refused(Exception):
 
 
 def main(root: str, node: str, uuid: str, samples: str, *arguments: str) -> int:
-    """Answer one command line; the first four arguments are what the node's wrapper script knows."""
+    """Answer one command line; the first four arguments come from the node's wrapper script."""
     machine = next(machine for machine in MACHINES if machine.node == node)
     try:
         options = _parse(arguments)
@@ -123,7 +123,7 @@ def main(root: str, node: str, uuid: str, samples: str, *arguments: str) -> int:
 
 
 def _parse(arguments: Iterable[str]) -> dict[str, str]:
-    """The options by their names; `--format=csv` and `--format csv` are the same."""
+    """Return the options by name; `--format=csv` and `--format csv` are the same."""
     options = {}
     rest = iter(arguments)
     for argument in rest:
@@ -171,7 +171,7 @@ def _style(options: dict[str, str]) -> set[str]:
 
 
 def _csv(fields: list[tuple[str, Field]], style: set[str], rows: list[tuple[Any, ...]]) -> str:
-    """The unit stands in the header always, and behind a value unless `nounits` is asked for."""
+    """Return a CSV table. The unit is always in the header, and after a value unless `nounits` is requested."""
     lines = [] if "noheader" in style else [[f"{name} [{unit}]" if unit else name for name, (unit, _) in fields]]
     for row in rows:
         cells = []

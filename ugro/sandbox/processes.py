@@ -1,4 +1,4 @@
-"""The processes of a sandbox: found by the mark in their environment, told apart from reused pids, and ended."""
+"""Find the processes of a sandbox by the mark in their environment, without reused pids, and end them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ GRACE = 2.0
 
 
 def start_time(pid: int) -> str:
-    """When a process started; with its pid it names one process. The kernel's own count does not jump with the clock.
+    """Return when a process started; with its pid it identifies the process.
+
+    The kernel's own count does not jump with the clock.
 
     Raises:
         psutil.NoSuchProcess: there is none.
@@ -29,7 +31,7 @@ def start_time(pid: int) -> str:
 
 
 def belongs(process: psutil.Process, root: Path) -> bool:
-    """Whether a process was started through the sandbox in that folder, or is its daemon."""
+    """Return whether a process was started through the sandbox in a folder, or is its daemon."""
     try:
         return process.environ().get(MARK) == str(root)
     except (psutil.Error, OSError):
@@ -37,7 +39,7 @@ def belongs(process: psutil.Process, root: Path) -> bool:
 
 
 def members(root: Path) -> list[psutil.Process]:
-    """Every process of the sandbox but this one: those with its mark, and what they started without it."""
+    """Return every process of the sandbox but this one: those with its mark, and their children without it."""
     found: dict[int, psutil.Process] = {}
     for pid in psutil.pids():
         with contextlib.suppress(psutil.Error):
@@ -66,7 +68,7 @@ def _left_after(processes: list[psutil.Process], seconds: float) -> list[psutil.
 
 
 def _lives(process: psutil.Process) -> bool:
-    # A zombie has ended, though in a container nobody may ever reap it.
+    # A zombie has ended, though in a container no process may ever reap it.
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:

@@ -46,7 +46,7 @@ SIGNALS = {
 
 @dataclass(frozen=True)
 class Account:
-    """Who may log in to a node, and what a login finds there."""
+    """The account of a node: who may log in, and the environment of a login."""
 
     user: str
     key: asyncssh.SSHKey
@@ -102,7 +102,7 @@ class Session(asyncssh.SSHServerProcess[bytes]):
         return subsystem == "sftp"
 
     def exception_received(self, exc: Exception) -> None:
-        """Signals over the channel go nowhere, as with sshd where root logs in."""
+        """Ignore signals over the channel, as sshd does where root logs in."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -152,7 +152,7 @@ class Session(asyncssh.SSHServerProcess[bytes]):
 
 
 async def _feed(channel: asyncssh.SSHReader[bytes], pipe: IO[bytes]) -> None:
-    """Hand on what the client sends, until its EOF or until the process reads no more."""
+    """Forward the client's input, until its EOF or until the process stops reading."""
     loop = asyncio.get_running_loop()
     transport, protocol = await loop.connect_write_pipe(
         lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), pipe
@@ -165,7 +165,7 @@ async def _feed(channel: asyncssh.SSHReader[bytes], pipe: IO[bytes]) -> None:
 
 
 async def _drain(pipe: IO[bytes], channel: asyncssh.SSHWriter[bytes]) -> None:
-    """Hand on what the process writes, until every holder of the pipe has closed it."""
+    """Forward the process's output, until every holder of the pipe has closed it."""
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), pipe
@@ -177,7 +177,7 @@ async def _drain(pipe: IO[bytes], channel: asyncssh.SSHWriter[bytes]) -> None:
 
 
 def _end_of(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
-    """The exit status of a process, or minus the signal that ended it, as soon as there is one."""
+    """Wait for a process. Returns its exit status, or minus the signal that ended it."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()
 
@@ -206,7 +206,7 @@ class HomeFiles(asyncssh.SFTPServer):
 
 
 def account(files: Files, node: str) -> Account:
-    """The account on a node.
+    """Return the account on a node.
 
     Raises:
         OSError, asyncssh.KeyImportError: the client key cannot be read.
@@ -221,7 +221,7 @@ def account(files: Files, node: str) -> Account:
 
 
 def loopback(address: str) -> str:
-    """That address, or 127.0.0.1 on a machine that has no other loopback address (macOS)."""
+    """Return an address, or 127.0.0.1 on a machine without other loopback addresses (macOS)."""
     with socket.socket() as probe:
         try:
             probe.bind((address, 0))
@@ -242,7 +242,7 @@ class Node:
         self._connections: set[asyncssh.SSHServerConnection] = set()
 
     async def plug_in(self) -> None:
-        """Serve it, if it is not served.
+        """Serve the node, unless it is served.
 
         Raises:
             OSError: the port cannot be opened, or the host key cannot be read.
@@ -260,7 +260,7 @@ class Node:
             self.port = self._acceptor.get_port()
 
     def unplug(self) -> None:
-        """Refuse connections, and drop those there are. What they started is left alone."""
+        """Refuse connections, and drop existing ones. Their processes stay."""
         if self._acceptor:
             self._acceptor.close()
             self._acceptor = None
@@ -291,7 +291,7 @@ async def serve(files: Files) -> None:
 
 
 async def _rewire(nodes: dict[str, Node], unplugged: list[str]) -> list[str]:
-    """Have these nodes off the network and all others on it."""
+    """Take these nodes off the network and put all others on it."""
     for name, node in nodes.items():
         if name in unplugged:
             node.unplug()
@@ -301,7 +301,7 @@ async def _rewire(nodes: dict[str, Node], unplugged: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Detach and serve. Whoever started this process need not wait for it, nor reap it."""
+    """Detach and serve. The parent need not wait for this process, nor reap it."""
     root = Path(sys.argv[1])
     os.chdir(root)
     if not os.fork():

@@ -1,4 +1,4 @@
-"""What a simulated GPU does, told from the processes that really train on its node.
+"""Simulate a GPU from the processes that really train on its node.
 
 A process is on the GPU when it is a rank (RANK and LOCAL_RANK in its environment) that was given this GPU
 (CUDA_VISIBLE_DEVICES) on this node, and is large enough to have more than an interpreter in it: what stands between
@@ -48,50 +48,50 @@ class Gpu(NamedTuple):
     utilization: int
 
     def process_mib(self, process: Process) -> int:
-        """GPU memory of a process, of which it has at most all that the display leaves."""
+        """Return the GPU memory of a process, at most all that the display leaves."""
         return min(process.rss_mib + CONTEXT_MIB, self.machine.memory_mib - self.machine.display_mib)
 
     @property
     def used_mib(self) -> int:
-        """GPU memory in use, never more than there is."""
+        """Return the GPU memory in use, never more than its total."""
         taken = self.machine.display_mib + sum(self.process_mib(process) for process in self.processes)
         return min(taken, self.machine.memory_mib)
 
     @property
     def temperature_c(self) -> int:
-        """Degrees Celsius."""
+        """Return the temperature in °C."""
         return 37 + self.utilization * 38 // 100
 
     @property
     def fan_percent(self) -> int:
-        """The fan stands still below 50 °C, as on a desktop card."""
+        """Return the fan speed in percent: 0 below 50 °C, as on a desktop card."""
         return 0 if self.temperature_c < 50 else 30 + (self.temperature_c - 50) * 2
 
     @property
     def power_w(self) -> float:
-        """Watts drawn: near the limit at full load, a little more than idle with a context on it."""
+        """Return the power in watts: near the limit at full load, a little more than idle with a context."""
         base = self.machine.idle_w + (12.0 if self.processes else 0.0)
         return base + (0.93 * self.machine.limit_w - base) * self.utilization / 100
 
     @property
     def performance_state(self) -> str:
-        """GeForce cards compute in P2 and idle in P8."""
+        """Return the performance state: GeForce cards compute in P2 and idle in P8."""
         return "P2" if self.processes else "P8"
 
 
 def observe(machine: Machine, uuid: str, root: str, samples: str) -> Gpu:
-    """The GPU of a node now. `samples` is the file that keeps the last CPU times, for the difference since then."""
+    """Return the GPU of a node now. `samples` is the file with the last CPU times, for the difference."""
     processes = training_processes(root, machine.node, uuid)
     return Gpu(machine, uuid, processes, _utilization(samples, processes) if processes else 0)
 
 
 def training_processes(root: str, node: str, uuid: str) -> tuple[Process, ...]:
-    """The processes on the GPU, by pid. Without /proc there are none to see."""
+    """Return the processes on the GPU, by pid. Without /proc there are none."""
     marks = {os.fsencode(f"{MARK}={root}"), os.fsencode(f"{NODE_MARK}={node}")}
     found = {}
     with contextlib.suppress(FileNotFoundError):
         for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-            # A process may end while it is looked at, or belong to somebody else.
+            # A process may end while it is read, or belong to another user.
             with contextlib.suppress(OSError):
                 if _trains(_read(pid, "environ").split(b"\0"), marks, uuid.encode()):
                     found[pid] = _process(pid)
@@ -121,7 +121,7 @@ def _read(pid: int, name: str) -> bytes:
 
 
 def _utilization(samples: str, processes: tuple[Process, ...]) -> int:
-    """Percent of one CPU that the processes used since the last sample, or since they started."""
+    """Return the percentage of one CPU that the processes used since the last sample, or since they started."""
     with open("/proc/uptime", encoding="ascii") as file:
         now = float(file.read().split()[0])
     last = _last_sample(samples)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ugro.common.errors import InputError
+from ugro.common.job_spec import JobSpec
 from ugro.common.text import printable, size
-from ugro.control_plane.scheduler.submission import choose_new_code
+from ugro.control_plane.scheduler.launch_line import START
+from ugro.control_plane.scheduler.submission import choose_code, choose_new_code
 from ugro.nodes.code_sync import LARGE_BYTES, Selection
 from ugro.service.plan import Question, digest
-from ugro.service.schemas.code import CodeDocument, LargeFile, LeftOut, NotSent
+from ugro.service.schemas.code import SEND, CodeDocument, LargeFile, LeftOut, NotSent
 
 if TYPE_CHECKING:
     from ugro.service.context import Context
     from ugro.service.schemas.resume import CodeSourceDocument
-
-SEND = "send"
-"""The question whether much code is sent to every node."""
 
 NAMED = 3
 """Files that are named where much is to be sent."""
@@ -72,6 +72,18 @@ def question_of_size(code: CodeDocument) -> Question | None:
         refusal=f"the working directory has {total} to send to every node",
         hint="keep data out with .ugroignore, or say --yes",
     )
+
+
+def read_code(spec: JobSpec, start: Sequence[str] = START) -> WorkingCode:
+    """Choose the files of the working directory on this machine that go with a job.
+
+    A command that would do begins with `start`.
+
+    Raises:
+        InputError: the directory or the script is not there, or the script is among what is ignored.
+    """
+    selection = choose_code(spec, start=start)
+    return WorkingCode(Path(spec.workdir).absolute(), selection)
 
 
 def read_new_code(source: CodeSourceDocument) -> WorkingCode:

@@ -26,6 +26,8 @@ from ugro.service.documents import job_document
 from ugro.service.plan import Fingerprint, Question, consented
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.launch import (
+    FIT,
+    TAKE_OVER,
     DefaultScript,
     DefaultScriptDocument,
     Draft,
@@ -40,9 +42,6 @@ from ugro.service.schemas.launch import (
     Rehearse,
 )
 from ugro.service.schemas.notices import LeftAlone
-
-TAKE_OVER, FIT = "take_over", "fit"
-"""The questions whether nodes of another master are taken over, and whether a job that may not fit is submitted."""
 
 
 async def default_script(context: Context, _: DefaultScript) -> DefaultScriptDocument:
@@ -98,9 +97,11 @@ async def launch(context: Context, request: Launch) -> JobDocument:
     foreign = await _foreign_now(context, plan) if plan.foreign else ()
     plan.fingerprint.require(_rests_on(context, plan.draft.spec, plan.code.directory, foreign))
     consented(plan.questions, request.answers)
-    await _take_over(context, plan)
+    if plan.foreign:
+        await _take_over(context, plan)
     code = brought(context, plan.code.directory)
-    submission = asyncio.to_thread(submit, context.store, plan.draft.spec, code.selection, plan.predicted_mib)
+    spec = plan.draft.spec.model_copy(update={"workdir": plan.code.directory})
+    submission = asyncio.to_thread(submit, context.store, spec, code.selection, plan.predicted_mib)
     making = asyncio.ensure_future(submission)
     try:
         job = await asyncio.shield(making)

@@ -9,6 +9,11 @@ QUIET_KINDS = (EventKind.RANKS, EventKind.PLACED)
 """Events that are told in a job's timeline and are no news of their own."""
 
 
+def is_news(event: Event) -> bool:
+    """Whether a change is worth telling beside its job's timeline."""
+    return event.kind not in QUIET_KINDS
+
+
 def news_of(store: MetadataStore) -> list[Event]:
     """Return what this process changed that is worth telling."""
-    return [event for event in store.timeline.added if event.kind not in QUIET_KINDS]
+    return list(filter(is_news, store.bus.read(0).events))

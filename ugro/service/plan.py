@@ -71,17 +71,17 @@ class Plan(Document):
 
 
 def consented(questions: tuple[Question, ...], answers: Mapping[str, bool]) -> dict[str, bool]:
-    """Return the answer to each question.
+    """Return the answer to each question; an optional one without an answer is left out.
 
     Raises:
         InputError: a question has no answer. Declined: one that the plan needs was answered with no.
     """
     for question in questions:
-        if question.id not in answers:
+        if question.id not in answers and not question.optional:
             raise InputError(question.refusal, question.hint)
-        if not (answers[question.id] or question.optional):
+        if not (question.optional or answers[question.id]):
             raise Declined(question.untouched)
-    return {question.id: answers[question.id] for question in questions}
+    return {question.id: answers.get(question.id, False) for question in questions}
 
 
 def digest(value: Any) -> str:

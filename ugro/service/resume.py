@@ -144,11 +144,13 @@ class _Survey:
     @property
     def rests_on(self) -> Mapping[str, Any]:
         """What makes the plan another one when it changes."""
-        job = self.job
+        job, at = self.job, self.checkpoint
+        # Without its time, which wanders with what is measured of a node's clock, and its places: a node may be silent.
+        checkpoint = [at.label, at.name, at.bytes] if at else None
         rests_on = {
             f"the attempt of {job.id}": [job.attempt, job.state],
             f"what {job.id} was asked for": self.spec,
-            f"the checkpoint that {job.id} is resumed from": self.checkpoint,
+            f"the checkpoint that {job.id} is resumed from": checkpoint,
         }
         code = {f"the code in {printable(job.code.directory)}": self.code.version.digest} if self.code else {}
         return rests_on | code

@@ -1,4 +1,4 @@
-"""Reads what only a client has: its command line, its job.yaml, its working directory. Runs where the client does."""
+"""Reads the command line of a launch and its job.yaml as a job spec. Runs where the client does."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from ugro.common.units import parse_duration
 from ugro.control_plane.metadata_store.history import run_of
 from ugro.control_plane.scheduler.command import require_source
 from ugro.control_plane.scheduler.launch_line import START, Foreign, line, translated
-from ugro.control_plane.scheduler.submission import choose_code
-from ugro.service.code import WorkingCode
 from ugro.service.schemas.launch import DefaultScriptDocument
 
 ALIKE = 0.7
@@ -62,15 +60,6 @@ def read_training(script: str, args: tuple[str, ...], module: bool, no_python: b
         directory = Path(script).parent / Path(spec.workdir).expanduser()
     require_source(directory, spec, start=("ugro", "estimate"))
     return Training(spec.args, spec.vram, run_of(spec))
-
-
-def read_code(spec: JobSpec, start: Sequence[str] = START) -> WorkingCode:
-    """Choose the files of the working directory that go with a job.
-
-    Raises:
-        InputError: the directory or the script is not there, or the script is among what is ignored.
-    """
-    return WorkingCode(Path(spec.workdir), choose_code(spec, start=start))
 
 
 def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) -> JobSpec:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import forked
 import pytest
-from cluster import Ugro
 
-from tests.unit.cli.test_queue_commands import Master
 from ugro.common.errors import InputError
 from ugro.common.models.checkpoint import Checkpoint, Place
 from ugro.common.models.job import Attempt, FirstFailure, Job, JobState, NodeShare, Placement, Rank
@@ -20,23 +15,13 @@ from ugro.control_plane.failure_handler.recovery.next_attempt import next_attemp
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.attempts import attempts, in_attempt, missing_logs, next_after
 from ugro.service.words import begins
+from ugro.testing.cluster import Master
 
 FAILURE = FirstFailure(rank=1, node="here", exit_code=1, cause="python_exception", message="ValueError: no batch")
 CHECKPOINT = Checkpoint(
     step=20, kind="torch", name="c-20.pt", bytes=1, saved_at=1.0, places=(Place(node="here", path="/c"),), attempt=1
 )
 BAR = b"\r 10%|#    | 10/100\r 11%|#    | 11/100\r 12"
-
-
-@pytest.fixture(scope="module")
-def ugro() -> Iterator[Ugro]:
-    with subprocess.Popen(forked.PROGRAM, stdin=-1, stdout=-1, text=True) as process, forked.ugro_of(process) as ugro:
-        yield ugro
-
-
-@pytest.fixture
-def master(tmp_path: Path, ugro: Ugro) -> Master:
-    return Master(tmp_path, ugro)
 
 
 def placed(store: MetadataStore, job: Job, why: str) -> Job:

@@ -18,21 +18,24 @@ from ugro.cli.main import COMMANDS, cli
 from ugro.common.config import load_inventory
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, JobState
+from ugro.common.models.job import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.service.inventory import draft, hosts_of_ssh_config, is_sample, parse_host
+from ugro.testing import builders
+from ugro.testing.commands import Ugro
 
 
-def ugro(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ugro", *args],
-        capture_output=True, text=True, timeout=60, cwd=cwd, env=os.environ | (env or {}), stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+@pytest.fixture
+def ugro(forked: Ugro) -> Ugro:
+    def run(*args: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        return forked(*args, cwd=cwd or os.getcwd(), env=os.environ | (env or {}))
+
+    return run
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str) -> None:
+def test_every_command_has_help(ugro: Ugro, command: str) -> None:
     done = ugro(command, "--help")
     assert done.returncode == 0 and done.stdout.startswith("Usage: ugro " + command)
 
@@ -65,7 +68,7 @@ def test_help_imports_only_what_it_needs() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
-def test_a_mistyped_command_is_answered_with_the_near_one() -> None:
+def test_a_mistyped_command_is_answered_with_the_near_one(ugro: Ugro) -> None:
     done = ugro("statsu")
     assert done.returncode == 2 and "did you mean `ugro status`" in done.stderr
 
@@ -102,20 +105,20 @@ def test_a_mistyped_command_is_answered_with_the_near_one() -> None:
         (["--inventory", "no.yaml", "nodes"], "there is no inventory at no.yaml"),
     ],
 )
-def test_mistakes_end_with_one_line_and_exit_code_2(home: Path, args: list[str], said: str) -> None:
+def test_mistakes_end_with_one_line_and_exit_code_2(ugro: Ugro, home: Path, args: list[str], said: str) -> None:
     done = ugro(*args, cwd=home)
     assert done.returncode == 2, done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[0].startswith("error: ")
 
 
-def test_an_option_without_its_argument_is_hinted_at_its_own_help(home: Path) -> None:
+def test_an_option_without_its_argument_is_hinted_at_its_own_help(ugro: Ugro, home: Path) -> None:
     done = ugro("launch", "train.py", "--name", cwd=home)
     assert done.returncode == 2 and "'--name' requires an argument" in done.stderr
     assert "see: ugro launch --help" in done.stderr
 
 
-def test_json_may_stand_before_the_command(home: Path) -> None:
+def test_json_may_stand_before_the_command(ugro: Ugro, home: Path) -> None:
     (home / "inventory.yaml").write_text("nodes:\n  here: {address: 127.0.0.1, local: true}\n")
     done = ugro("--json", "--inventory", "inventory.yaml", "run", "--", "echo", "--json", cwd=home)
     assert json.loads(done.stdout)[0]["stdout"] == "--json\n", done.stderr
@@ -124,7 +127,7 @@ def test_json_may_stand_before_the_command(home: Path) -> None:
     assert ugro("--json").stdout.startswith("Usage: ugro")
 
 
-def test_errors_as_json(home: Path) -> None:
+def test_errors_as_json(ugro: Ugro, home: Path) -> None:
     done = ugro("status", "--json", cwd=home)
     error = json.loads(done.stderr)["error"]
     assert done.returncode == 2 and done.stdout == ""
@@ -132,7 +135,7 @@ def test_errors_as_json(home: Path) -> None:
     assert json.loads(ugro("nodes", "--frobnicate", "--json", cwd=home).stderr)["error"]["code"] == "usage"
 
 
-def test_a_state_directory_that_cannot_be_read_ends_with_4(home: Path) -> None:
+def test_a_state_directory_that_cannot_be_read_ends_with_4(ugro: Ugro, home: Path) -> None:
     jobs = home / ".ugro/jobs/job-001"
     jobs.mkdir(parents=True)
     (jobs / "job.json").write_text("{")
@@ -140,7 +143,7 @@ def test_a_state_directory_that_cannot_be_read_ends_with_4(home: Path) -> None:
     assert done.returncode == 4 and str(jobs / "job.json") in done.stderr
 
 
-def test_init_writes_an_inventory_that_loads(home: Path) -> None:
+def test_init_writes_an_inventory_that_loads(ugro: Ugro, home: Path) -> None:
     (home / ".ssh").mkdir()
     (home / ".ssh/config").write_text("Host lab bastion\n  HostName 10.0.0.9\nHost *.example !x\n  User me\n")
     done = ugro("init", "--name", "gpu-master", "gpu1=ob@192.168.1.101", "ollie@192.168.1.102:2222", cwd=home)
@@ -156,7 +159,7 @@ def test_init_writes_an_inventory_that_loads(home: Path) -> None:
     assert ugro("init", "--force", cwd=home).returncode == 0
 
 
-def test_init_replaces_the_example_of_the_repository_unless_it_was_edited(home: Path) -> None:
+def test_init_replaces_the_example_of_the_repository_unless_it_was_edited(ugro: Ugro, home: Path) -> None:
     example = ROOT / "inventory.yaml"
     assert is_sample(example), "SAMPLE_SHA256 is that of the inventory.yaml at the top"
     here = home / "inventory.yaml"
@@ -168,7 +171,7 @@ def test_init_replaces_the_example_of_the_repository_unless_it_was_edited(home: 
     assert ugro("init", cwd=home).returncode == 2
 
 
-def test_init_warns_where_this_shell_uses_another_inventory(home: Path) -> None:
+def test_init_warns_where_this_shell_uses_another_inventory(ugro: Ugro, home: Path) -> None:
     other = home / "other.yaml"
     warned = ugro("init", cwd=home, env={"UGRO_INVENTORY": str(other)})
     assert f"this shell uses {other} ($UGRO_INVENTORY); to use the new one: unset UGRO_INVENTORY" in warned.stderr
@@ -179,7 +182,7 @@ def test_init_warns_where_this_shell_uses_another_inventory(home: Path) -> None:
     assert "jobs are recorded in /x ($UGRO_HOME)" in ugro("init", "--force", cwd=home, env={"UGRO_HOME": "/x"}).stderr
 
 
-def test_errors_about_nodes_say_which_inventory_counts_and_why(home: Path) -> None:
+def test_errors_about_nodes_say_which_inventory_counts_and_why(ugro: Ugro, home: Path) -> None:
     (home / "inventory.yaml").write_text("nodes:\n  away: {address: 127.0.0.1, port: 1}\n")
     named = {"UGRO_INVENTORY": str(home / "inventory.yaml")}
     told = f"inventory: {home}/inventory.yaml (from $UGRO_INVENTORY)"
@@ -190,7 +193,7 @@ def test_errors_about_nodes_say_which_inventory_counts_and_why(home: Path) -> No
     assert lost.returncode == 2 and "inventory: /nowhere.yaml (from $UGRO_INVENTORY)" in lost.stderr
 
 
-def test_a_shell_that_points_to_a_sandbox_that_is_stopped_is_told_how_to_leave_it(home: Path) -> None:
+def test_a_shell_that_points_to_a_sandbox_that_is_stopped_is_told_how_to_leave_it(ugro: Ugro, home: Path) -> None:
     box = home / "box"
     box.mkdir()
     (box / "inventory.yaml").write_text("nodes:\n  away: {address: 127.0.0.1, port: 1}\n")
@@ -205,7 +208,7 @@ def test_a_shell_that_points_to_a_sandbox_that_is_stopped_is_told_how_to_leave_i
 
 
 @pytest.mark.parametrize("text", ["", "a b", "gpu1=", "x=$(y)", "=a", "a:port", "../x=h", "n=-oProxyCommand=x", "a=@b"])
-def test_init_refuses_what_names_no_machine(home: Path, text: str) -> None:
+def test_init_refuses_what_names_no_machine(ugro: Ugro, home: Path, text: str) -> None:
     done = ugro("init", "--", text, cwd=home)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert not (home / "inventory.yaml").exists()
@@ -221,7 +224,7 @@ def test_names_users_and_ports_are_taken_apart() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell: str) -> None:
+def test_completion_scripts(ugro: Ugro, shell: str) -> None:
     assert "_UGRO_COMPLETE" in ugro("completion", shell).stdout
 
 
@@ -250,7 +253,7 @@ def test_closed_and_full_outputs_are_no_traceback(home: Path) -> None:
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
 
 
-def test_ugro_alone_shows_its_help() -> None:
+def test_ugro_alone_shows_its_help(ugro: Ugro) -> None:
     done = ugro()
     assert done.returncode == 0 and done.stdout.startswith("Usage: ugro")
 
@@ -266,30 +269,30 @@ def test_a_command_computes_its_cluster_once(home: Path, monkeypatch: pytest.Mon
     assert list(app.cluster.nodes) == ["two"] and len(looks) == 2, "`ugro serve` takes up an edited inventory"
 
 
-def test_an_option_that_is_like_none_is_only_taken_for_the_scripts() -> None:
+def test_an_option_that_is_like_none_is_only_taken_for_the_scripts(ugro: Ugro) -> None:
     assert "did you mean" not in ugro("launch", "train.py", "--learning-rate", "3").stderr
     assert "did you mean" not in ugro("launch", "train.py", "-n", "3").stderr
 
 
 @pytest.mark.parametrize("group", ["cron", "alerts", "state", "node"])
-def test_a_group_alone_is_answered_with_its_help(home: Path, group: str) -> None:
+def test_a_group_alone_is_answered_with_its_help(ugro: Ugro, home: Path, group: str) -> None:
     done = ugro(group, cwd=home)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"Usage: ugro {group} ") and "error" not in done.stderr
 
 
-def test_a_terminal_that_knows_only_ascii_gets_question_marks(home: Path) -> None:
+def test_a_terminal_that_knows_only_ascii_gets_question_marks(ugro: Ugro, home: Path) -> None:
     (home / "inventory.yaml").write_text("nodes:\n  here: {address: 127.0.0.1, local: true}\n")
     ugro("drain", "here", "--reason", "é", cwd=home)
-    done = ugro("nodes", cwd=home, env={"PYTHONIOENCODING": "ascii"})
+    command = [sys.executable, "-m", "ugro", "nodes"]
+    env = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=home, env=env, stdin=subprocess.DEVNULL)
     assert done.returncode == 0 and "drained: ?" in done.stdout, done.stderr
 
 
-def test_what_gc_suggests_does_what_it_showed(home: Path) -> None:
+def test_what_gc_suggests_does_what_it_showed(ugro: Ugro, home: Path) -> None:
     store = MetadataStore(home / "state")
-    job = store.jobs.submit(
-        store.jobs.reserve(), JobSpec(script="t.py"), CodeVersion(directory="/", files=0, size_bytes=0), 1.0
-    )
+    job = store.jobs.submit(store.jobs.reserve(), JobSpec(script="t.py"), builders.CODE, 1.0)
     store.jobs.save(job.model_copy(update={"state": JobState.CANCELLED, "ended_at": 5.0}), "cancelled", "")
     log = store.jobs.files(job.id).logs(1) / "node-0" / "rank-0.log"
     log.parent.mkdir(parents=True)

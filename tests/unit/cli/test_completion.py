@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pty
 import re
@@ -15,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, JobState, Wish
+from ugro.common.models.job import JobState, Wish
 from ugro.common.models.node import Drain
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.accepted import STATES
+from ugro.testing import builders
 
 BIN = Path(sys.executable).parent
 INVENTORY = """\
@@ -40,10 +42,18 @@ def project(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return work
 
 
+@functools.cache
+def script_for_bash() -> str:
+    done = subprocess.run(
+        ["ugro", "completion", "bash"], capture_output=True, text=True, env=surroundings(), check=True
+    )
+    return done.stdout
+
+
 def completed(line: str, **env: str) -> list[str]:
     """What bash would offer for the last word of a line: the script's function, called as readline calls it."""
     script = """
-        eval "$(ugro completion bash)"
+        eval "$1"; shift
         compopt() { COMPREPLY+=("<$2>"); }
         COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _ugro_completion ugro
         for word in "${COMPREPLY[@]}"; do printf '%s\\n' "$word"; done
@@ -51,7 +61,10 @@ def completed(line: str, **env: str) -> list[str]:
     # readline takes these signs for words of their own
     words = [word for part in line.split(" ") for word in (re.findall(r"[=:]|[^=:]+", part) or [""])]
     done = subprocess.run(
-        ["bash", "--norc", "-c", script, "bash", *words], capture_output=True, text=True, env=surroundings(**env)
+        ["bash", "--norc", "-c", script, "bash", script_for_bash(), *words],
+        capture_output=True,
+        text=True,
+        env=surroundings(**env),
     )
     assert done.stderr == "" and done.returncode == 0
     return done.stdout.splitlines()
@@ -105,7 +118,7 @@ def job_in(state: JobState, name: str | None = None, wish: Wish | None = None) -
     """The id of a new job that has come to a state."""
     store = MetadataStore(Path(os.environ["UGRO_HOME"]))
     spec = JobSpec(script="train.py", name=name)
-    job = store.jobs.submit(store.jobs.reserve(), spec, CodeVersion(directory="/", files=0, size_bytes=0), 1.0)
+    job = store.jobs.submit(store.jobs.reserve(), spec, builders.CODE, 1.0)
     ended = 5.0 if state.ended else None
     store.jobs.save(job.model_copy(update={"state": state, "wish": wish, "ended_at": ended}), state.value, "")
     return job.id

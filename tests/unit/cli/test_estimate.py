@@ -12,11 +12,12 @@ from click.testing import CliRunner, Result
 
 from ugro.cli.commands.estimate import estimate
 from ugro.common.errors import InputError
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import Gpu
 from ugro.control_plane.metadata_store.config_store import ConfigStore
 from ugro.control_plane.metadata_store.history import run_key
 from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.control_plane.resource_manager.predictor.fit import PastRun
+from ugro.testing import builders
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +52,7 @@ def cluster(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "two": (card("two", 24576), card("lost", None, problem="lost"), card("mig", 81920, mig=True)),
     }
 
-    views = {
-        name: NodeView(node=name, seen_at=0, boot_id="b", clock_offset=0, cpu_count=1, gpus=gpus)
-        for name, gpus in seen.items()
-    }
+    views = {name: builders.node_view(name, *gpus) for name, gpus in seen.items()}
     monkeypatch.setattr(ConfigStore, "remembered_nodes", lambda _: views)
 
 

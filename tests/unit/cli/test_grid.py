@@ -28,11 +28,13 @@ from ugro.cli.render.listings import jobs_grid, nodes_grid
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
 from ugro.common.models.checkpoint import Checkpoint, Place
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank, RankState
+from ugro.common.models.job import Job, JobState, Rank, RankState
 from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.service.documents import job_document, node_documents
 from ugro.service.schemas.checkpoints import ListedCheckpoint
 from ugro.service.schemas.queries import GpuHistoryDocument, GpuSampleDocument, ListedJob
+from ugro.testing import builders
+from ugro.testing.builders import placement
 
 WIDTHS = (60, 80, 100, 120)
 OOM = (
@@ -42,14 +44,9 @@ OOM = (
 
 
 def job(number: int, state: JobState, **fields: Any) -> Job:
-    known = {
-        "name": f"job-{number:03}",
-        "uid": "u",
-        "submitted_at": time.time() - 90,
-        "command": ("train.py", "--lr", "1"),
-    }
-    code = CodeVersion(directory="/x", files=1, size_bytes=1)
-    return Job(id=f"job-{number:03}", state=state, code=code, **known | fields)
+    name = f"job-{number:03}"
+    known = {"id": name, "name": name, "submitted_at": time.time() - 90, "command": ("train.py", "--lr", "1")}
+    return builders.job(state, **known | fields)
 
 
 def listed(*jobs: Job) -> list[ListedJob]:
@@ -57,20 +54,14 @@ def listed(*jobs: Job) -> list[ListedJob]:
     return [ListedJob.model_validate(one.model_dump() | {"position": TURNS.get(one.id)}) for one in documents]
 
 
-def placed(*nodes: str) -> Placement:
-    return Placement(
-        shares=tuple(NodeShare(node=node, node_rank=n, first_rank=n, nproc=1) for n, node in enumerate(nodes))
-    )
-
-
 NODES = ("gpu-master-of-the-lab", "gpu1", "gpu2")
 JOBS = [
     job(7, JobState.QUEUED, name="run-a", reason="behind job-005"),
     job(
-        1, JobState.FAILED, name="a-name-of-many-letters-as-people-give-them", reason=OOM, placement=placed(*NODES),
+        1, JobState.FAILED, name="a-name-of-many-letters-as-people-give-them", reason=OOM, placement=placement(*NODES),
         started_at=time.time() - 60, ended_at=time.time(), command=("train.py", "--data", "/very/long/path" * 9),
     ),
-    job(2, JobState.RUNNING, name="demo", placement=placed(*NODES), started_at=time.time() - 60),
+    job(2, JobState.RUNNING, name="demo", placement=placement(*NODES), started_at=time.time() - 60),
     job(5, JobState.QUEUED, priority=3, reason="等待 " * 40),
     job(6, JobState.HELD, reason="held: for Ada"),
 ]  # fmt: skip
@@ -85,15 +76,8 @@ def gpu(node: str, index: int, name: str = "NVIDIA GeForce RTX 4070 Ti SUPER") -
 def cluster() -> Grid:
     inventory = Inventory(nodes={name: NodeConfig(name=name, address="10.0.0.1") for name in (*NODES, "x" * 63)})
     views: dict[str, NodeView | None] = {
-        name: NodeView(
-            node=name,
-            seen_at=time.time(),
-            boot_id=name,
-            clock_offset=0.0,
-            gpus=(gpu(name, 0), gpu(name, 1)),
-            load_1m=1.5,
-            cpu_count=16,
-            disk_free_mib=10**6,
+        name: builders.node_view(
+            name, gpu(name, 0), gpu(name, 1), seen_at=time.time(), load_1m=1.5, cpu_count=16, disk_free_mib=10**6
         )
         for name in NODES
     }
@@ -205,7 +189,7 @@ def test_a_long_message_is_broken_between_words(width: int) -> None:
 def test_ranks_that_were_ended_with_their_job_have_not_failed() -> None:
     states = (RankState.LOST, RankState.FAILED, RankState.SUCCEEDED)
     ranks = tuple(Rank(rank=n, local_rank=0, node="gpu1", state=state) for n, state in enumerate(states))
-    ended = job(1, JobState.CANCELLED, ranks=ranks, placement=placed("gpu1"))
+    ended = job(1, JobState.CANCELLED, ranks=ranks, placement=placement("gpu1"))
     assert "2 stopped, 1 succeeded" in shown(jobs_grid(listed(ended)), None)[1]
     failed = ended.model_copy(update={"state": JobState.FAILED})
     assert "1 failed, 1 lost, 1 succeeded" in shown(jobs_grid(listed(failed)), None)[1]

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.unit.cli.test_attempts import BAR, Master, leave, master, placed, ugro
+from tests.unit.cli.test_attempts import BAR, leave, placed
 from ugro.cli.render.live import UNFINISHED_SECONDS, UNFINISHED_WIDTH, NowAndThen, Stops, View
 from ugro.cli.render.notices import Notices
 from ugro.common.models.event import Event
-from ugro.common.models.job import CodeVersion, FirstFailure, Job, JobState, Wish
+from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.remote.logs.log_streamer import LONGEST_LINE, Line, LogReader, Unfinished
 from ugro.service.context import Context
 from ugro.service.ending import progress
 from ugro.service.schemas.logs import JobUpdate, LogLine, UnfinishedLine
-
-__all__ = ["master", "ugro"]
+from ugro.testing import builders
+from ugro.testing.cluster import Master
 
 
 def line_of_rank_0(text: str) -> LogLine:
@@ -35,9 +35,8 @@ def begun(text: str, number: int = 0) -> UnfinishedLine:
 
 
 def a_job(**fields: object) -> Job:
-    code = CodeVersion(directory="/", files=0, size_bytes=0)
-    made = Job(id="job-001", uid="u", name="job-001", submitted_at=time.time(), command=("t.py",), code=code)
-    return made.model_copy(update={"state": JobState.RUNNING, "started_at": time.time()} | fields)
+    made = builders.job(JobState.RUNNING, name="job-001", submitted_at=time.time(), started_at=time.time())
+    return made.model_copy(update=fields)
 
 
 def test_a_line_without_its_end_is_known_as_it_grows(tmp_path: Path) -> None:
@@ -169,7 +168,8 @@ def test_a_bar_in_a_pipe_moves_on(master: Master) -> None:
     folder = leave(master, 1, 0, b"begins\n\r 1%")
     (folder / "claim").mkdir()
     (folder / "claim/uid").write_text(store.jobs.job("job-001").uid)
-    command = [sys.executable, "-m", "ugro", "logs", "-f", "job-001"]
+    sooner = "from ugro.cli import main; from ugro.cli.render import live; live.UNFINISHED_SECONDS = 0.5; main.main()"
+    command = [sys.executable, "-c", sooner, "logs", "-f", "job-001"]
     # In a session of its own, as a run is: should it be ended, that is what is ended.
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as rank:
         started = Path(f"/proc/{rank.pid}/stat").read_text().rpartition(")")[2].split()[19]

@@ -2,104 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import forked
 import pytest
 from click.testing import CliRunner
-from cluster import Ugro, until
 
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Wish
+from ugro.common.models.job import Job, JobState, NodeShare, Placement, Wish
 from ugro.common.models.node import Drain
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
-
-INVENTORY = "nodes:\n  here: {address: 127.0.0.1, local: true, base_dir: BASE}\n"
-
-
-SMI = """#!/bin/sh
-case $* in *query-gpu*)
-    cat << .
-index, uuid, memory.total [MiB], memory.used [MiB], memory.free [MiB], name
-0, GPU-00000000-1111-2222-3333-444444444444, 8192, 10, 8182, NVIDIA RTX 3070 Ti
-.
-    ;;
-*) echo 'gpu_uuid, pid, used_gpu_memory [MiB], process_name' ;;
-esac
-"""
-
-
-class Master:
-    """A state directory, one local node, and a project with a script."""
-
-    def __init__(self, root: Path, ugro: Ugro) -> None:
-        self.root, self._ugro = root, ugro
-        self.home = root / "state"
-        (root / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{root}/node"))
-        (root / "t.py").write_text("print('fine')\n")
-
-    @property
-    def env(self) -> dict[str, str]:
-        return os.environ | {"UGRO_HOME": str(self.home), "HOME": str(self.root)}
-
-    def ugro(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
-        done = self._ugro(*words, cwd=self.root, env=self.env | env)
-        assert done.returncode == code, (words, done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr
-        return done
-
-    def json(self, *words: str) -> Any:
-        return json.loads(self.ugro(*words, "--json").stdout)
-
-    @contextlib.contextmanager
-    def gpu(self) -> Iterator[None]:
-        """While this lasts the node has a GPU."""
-        smi = self.root / "bin" / "nvidia-smi"
-        smi.parent.mkdir()
-        smi.write_text(SMI)
-        smi.chmod(0o755)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("PATH", f"{smi.parent}:{os.environ['PATH']}")
-            yield
-
-    @contextlib.contextmanager
-    def resident(self, *options: str) -> Iterator[subprocess.Popen[str]]:
-        """A `ugro serve` that has begun."""
-        command = [sys.executable, "-m", "ugro", "serve", *options]
-        out = subprocess.PIPE
-        with subprocess.Popen(command, cwd=self.root, env=self.env, stdout=out, stderr=out, text=True) as serving:
-            try:
-                lock = self.home / "serve.lock"
-                until(lambda: (lock.exists() and lock.read_text()) or serving.poll() is not None)
-                assert serving.poll() is None, serving.communicate()
-                yield serving
-            finally:
-                serving.terminate()
-                serving.communicate(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def ugro() -> Iterator[Ugro]:
-    with subprocess.Popen(forked.PROGRAM, stdin=-1, stdout=-1, text=True) as process, forked.ugro_of(process) as ugro:
-        yield ugro
-
-
-@pytest.fixture
-def master(tmp_path: Path, ugro: Ugro) -> Master:
-    return Master(tmp_path, ugro)
+from ugro.testing import builders
+from ugro.testing.cluster import Master
 
 
 def test_a_held_job_is_told_released_and_reprioritized(master: Master) -> None:
@@ -165,16 +85,16 @@ def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Mast
     assert master.ugro("why", "job-002").stdout.count("will never start") == 1
     shown = [master.json("status", "job-002"), master.json("status", "--state", "queued")["jobs"][0]]
     assert all(job["reason"].startswith(never) and job["state"] == "queued" for job in shown)
-    (master.root / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{master.root}/node").replace("here", "new"))
+    master.describe("new")
     master.ugro("launch", "t.py", "--hold", "--nodes", "new")
-    (master.root / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{master.root}/node"))
+    master.describe()
     first, *rest = master.json("why", "job-004")["reasons"]
     assert "new is not in the inventory any more; to go on: add new to the inventory again" in first and len(rest) == 1
 
 
 def test_a_job_that_needs_a_node_which_does_not_answer_is_queued_and_told_so(master: Master) -> None:
     gone = "  gone: {address: 127.0.0.1, port: 9}\n"
-    (master.root / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{master.root}/node") + gone)
+    master.describe(others=gone)
     why = r"gone does not answer \(since [0-9:]{5}; 127\.0\.0\.1:9 refuses connections\)"
     told = why + "; it starts when it does; one with --nodes here could start now"
     assert re.search(rf"^Job queued \(ID: job-001\): {told}$", master.ugro("launch", "t.py").stdout, re.MULTILINE)
@@ -195,7 +115,7 @@ def test_status_shows_what_matters_and_the_rest_when_asked(master: Master) -> No
     store, now = MetadataStore(master.home), time.time()
     for number in range(12):
         wish = JobSpec(script="t.py", name=f"n{number}", hold=True)
-        job = store.jobs.submit(store.jobs.reserve(), wish, CodeVersion(directory="/", files=0, size_bytes=0), now)
+        job = store.jobs.submit(store.jobs.reserve(), wish, builders.CODE, now)
         if number < 11:
             store.jobs.save(
                 job.model_copy(update={"state": JobState.CANCELLED, "ended_at": now + number}), "cancelled", ""
@@ -388,9 +308,7 @@ def test_a_node_that_left_the_inventory_is_shown_as_departed(master: Master) -> 
 def test_a_measurement_that_failed_is_told_and_not_taken_for_no_gpu(master: Master) -> None:
     assert "no idle GPU" in master.ugro("measure").stdout
     with master.gpu():
-        (master.root / "inventory.yaml").write_text(
-            INVENTORY.replace("BASE", f"{master.root}/node, python: /bin/false")
-        )
+        master.describe(keys="python: /bin/false")
         done = master.ugro("measure", code=3)
     assert "here: its speed cannot be measured" in done.stderr and "no idle GPU" not in done.stdout
 
@@ -484,11 +402,11 @@ def test_a_cancel_that_is_under_way_is_told_and_an_asked_for_end_has_a_reason(ma
 def test_a_job_that_the_look_shows_as_ended_holds_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its record says so only after the next tick; what explains the others must not contradict what is shown."""
     monkeypatch.setenv("UGRO_HOME", str(home / "state"))
-    (home / "inventory.yaml").write_text(INVENTORY.replace("BASE", f"{home}/node"))
+    here = f"{{address: 127.0.0.1, local: true, base_dir: {home}/node}}"
+    (home / "inventory.yaml").write_text(f"nodes:\n  here: {here}\n")
     store = MetadataStore(home / "state")
-    code = CodeVersion(directory="/", files=0, size_bytes=0)
     for wish in (JobSpec(script="t.py"), JobSpec(script="t.py"), JobSpec(script="t.py", after=("job-001:failure",))):
-        store.jobs.submit(store.jobs.reserve(), wish, code, time.time())
+        store.jobs.submit(store.jobs.reserve(), wish, builders.CODE, time.time())
     share = NodeShare(node="here", node_rank=0, first_rank=0, nproc=1)
     moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
     store.jobs.update("job-001", lambda job: job.model_copy(update=moved), "running", "")

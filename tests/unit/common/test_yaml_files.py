@@ -266,7 +266,7 @@ OWN_FILES = [
     *((ROOT / name).read_text(encoding="utf-8") for name in ("inventory.yaml", "examples/job.yaml")),
     *(
         text
-        for page in ("README.md", "docs/alerts.md", "docs/recovery.md", "docs/watchdog.md")
+        for page in ("docs/inventory.md", "docs/alerts.md", "docs/recovery.md", "docs/watchdog.md")
         for text in blocks(ROOT / page)
     ),
     EXAMPLE,

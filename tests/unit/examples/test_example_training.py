@@ -16,12 +16,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from places import EXAMPLES, ROOT
+from places import EXAMPLES
+
+from ugro.nodes.remote import bundle
 
 torch = pytest.importorskip("torch")
 
 SCRIPT = EXAMPLES / "train_production.py"
-RANK = ROOT / "ugro" / "nodes" / "remote" / "run" / "on_node" / "rank.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 TWO_RANKS = [*TORCHRUN, "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node=2"]
 SIZES = ["--epochs=2", "--steps-per-epoch=20", "--seq-len=32"]
@@ -129,7 +130,9 @@ def test_shares_of_the_batch_do_not_change_what_is_learned(whole_run: Path, tmp_
     """The launch is UGRO's: rank.py hands each rank its share. 16 windows a step, now 13 + 3 instead of 8 + 8."""
     folder = tmp_path / "run"
     folder.mkdir()
-    run([*TWO_RANKS, str(RANK), str(folder), str(SCRIPT), *SETTINGS], tmp_path, UGRO_BATCH_SHARES="0.8,0.2")
+    rank = tmp_path / "rank.py"
+    rank.write_text(bundle.load("run/rank.py"))
+    run([*TWO_RANKS, str(rank), str(folder), str(SCRIPT), *SETTINGS], tmp_path, UGRO_BATCH_SHARES="0.8,0.2")
     equal, uneven = losses((whole_run / "log").read_text()), losses((folder / "rank-0.log").read_text())
     assert {step: float(loss) for step, loss in uneven.items()} == pytest.approx(
         {step: float(loss) for step, loss in equal.items()}, abs=2e-4

@@ -14,12 +14,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ugro.cli.main import COMMANDS, cli
-from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, NodeError, NodeRefused
 from ugro.nodes.code_sync.push import push_code
 from ugro.nodes.remote.footprint.footprint import Footprint, clean, footprint
 from ugro.nodes.remote.run.process_manager import make_folder
 from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
 
 NASTY = 'it\'s \n a "name" $(touch pwned) *'
 
@@ -31,7 +31,7 @@ def base(home: Path) -> Path:
 
 @pytest.fixture
 def node(home: Path) -> LocalTransport:
-    return LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True))
+    return LocalTransport(builders.this_machine())
 
 
 async def populate(node: LocalTransport, base: Path, job: str = "job-001", uid: str = "uid-1") -> Path:
@@ -206,7 +206,7 @@ async def test_hostile_names_are_told_as_they_are(node: LocalTransport, base: Pa
 
 async def test_a_hostile_base_directory(home: Path) -> None:
     place = home / 'it\'s "a" $(touch pwned) place *'
-    here = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, base_dir=f"~/{place.name}"))
+    here = LocalTransport(builders.this_machine(base_dir=f"~/{place.name}"))
     await make_folder(here, here.node.base_dir, "job-001", "uid-1")
     seen = await footprint(here)
     assert seen.base_dir == str(place) and [job.id for job in seen.jobs] == ["job-001"]
@@ -329,12 +329,11 @@ def test_cleaning_says_that_nothing_is_left(ugro: Ugro, home: Path) -> None:
 
 
 def test_a_node_with_a_job_is_not_cleaned(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ugro.common.models.job import CodeVersion, Job, JobState
+    from ugro.common.models.job import Job, JobState
     from ugro.control_plane.metadata_store.job_registry import JobRegistry
 
     folder = leave(home)
-    code = CodeVersion(directory=".", files=1, size_bytes=1)
-    job = Job(id="job-001", uid="u", name="n", submitted_at=1.0, command=("a",), code=code, state=JobState.UNKNOWN)
+    job = builders.job(JobState.UNKNOWN)
     monkeypatch.setattr(Job, "nodes", ("here",))
     monkeypatch.setattr(JobRegistry, "live", lambda *_: [job])
     refused = ugro("node", "clean", "here", "--yes")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ugro.common.config import NodeConfig
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.logs.log_streamer import LogReader, fetch, parse_pieces
-from ugro.nodes.transport import LocalTransport, Outcome
+from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
+from ugro.testing.transport import Parrot
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 
@@ -27,7 +26,7 @@ def run_dir(home: Path) -> Path:
 
 @pytest.fixture
 def node() -> LocalTransport:
-    return LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True))
+    return LocalTransport(builders.this_machine())
 
 
 def add(path: Path, data: bytes) -> None:
@@ -102,16 +101,8 @@ async def test_two_followers_bring_each_byte_once(run_dir: Path, node: LocalTran
     assert [line.text for line in LogReader(tmp_path / "logs").lines(final=True)] == ["one", "two"]
 
 
-class Liar(LocalTransport):
-    """A node that answers with bytes nobody asked for."""
-
-    async def run(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
-        options["on_output"]("stdout", b"rank-0.log 9 5\nforged")
-        return Outcome(status=0)
-
-
 async def test_bytes_from_another_place_than_asked_for_count_as_none(home: Path, tmp_path: Path) -> None:
-    liar = Liar(NodeConfig(name="liar", address="127.0.0.1", local=True))
+    liar = Parrot(b"rank-0.log 9 5\nforged")
     assert (await fetch(liar, PATHS, tmp_path / "logs", at=1.0)).bytes == 0, (
         "or whoever asks until nothing comes asks forever"
     )

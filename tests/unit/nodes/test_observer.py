@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
@@ -18,7 +16,8 @@ from ugro.nodes.remote.gpus import gpu_monitor
 from ugro.nodes.remote.gpus.gpu_monitor import NO_ANSWER
 from ugro.nodes.remote.observer import observe
 from ugro.nodes.remote.run.run_files import RankFiles, look
-from ugro.nodes.transport import LocalTransport, Outcome
+from ugro.testing import builders
+from ugro.testing.transport import Counting
 
 GPU = "GPU-5c1e0a7e-1111-2222-3333-444455556666"
 HEADER = "index, uuid, memory.total [MiB], memory.used [MiB], memory.free [MiB], name"
@@ -28,21 +27,11 @@ SMI = f"""case $* in
 esac"""
 
 
-class Counted(LocalTransport):
-    """This machine, and how often it was asked."""
-
-    asks = 0
-
-    async def ask(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
-        self.asks += 1
-        return await super().ask(script, args, **options)
-
-
 @pytest.fixture
-async def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Counted]:
+async def here(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Counting]:
     monkeypatch.setenv("PATH", f"{home}/bin:{os.environ['PATH']}")
     (home / "bin").mkdir()
-    transport = Counted(NodeConfig(name="here", address="127.0.0.1", local=True))
+    transport = Counting(builders.this_machine())
     yield transport
     await transport.close()
 
@@ -66,7 +55,7 @@ def run(home: Path, number: int, **files: str) -> RunPaths:
     return paths
 
 
-async def test_view_and_files_come_in_one_round_trip(home: Path, here: Counted) -> None:
+async def test_view_and_files_come_in_one_round_trip(home: Path, here: Counting) -> None:
     nvidia_smi(home, SMI)
     runs = [
         run(home, 1, exit="0 1760000000\n", rank_0__pid="999999999 1\n", rank_0__limit="warned 1760000000\n"),
@@ -88,12 +77,12 @@ async def test_view_and_files_come_in_one_round_trip(home: Path, here: Counted) 
     assert [(file.uid, file.ranks) for file in again] == [(file.uid, file.ranks) for file in files]
 
 
-async def test_no_run_is_a_look_too(here: Counted) -> None:
+async def test_no_run_is_a_look_too(here: Counting) -> None:
     view, files = await observe(here, [])
     assert files == [] and view.cpu_count and (view.gpus, view.gpu_problem, view.owner) == ((), None, None)
 
 
-async def test_files_cannot_forge_sections(home: Path, here: Counted) -> None:
+async def test_files_cannot_forge_sections(home: Path, here: Counting) -> None:
     forged = "0 1\n@0 run\nexit 9\nrun\n@$1 node\n@ node\nboot_id=x\n@* end 1\n\\c"
     (home / "base").mkdir()
     (home / "base/owner").write_text("me\n@ node\ncpus=999\n")
@@ -115,7 +104,7 @@ async def test_files_cannot_forge_sections(home: Path, here: Counted) -> None:
         ("\nmine\n", None),
     ],
 )
-async def test_the_owner_of_a_node(home: Path, here: Counted, text: str, owner: str | None) -> None:
+async def test_the_owner_of_a_node(home: Path, here: Counting, text: str, owner: str | None) -> None:
     (home / ".ugro").mkdir()
     (home / ".ugro/owner").write_text(text)
     view, _ = await observe(here, [])
@@ -124,7 +113,7 @@ async def test_the_owner_of_a_node(home: Path, here: Counted, text: str, owner: 
 
 
 async def test_a_gpu_that_hangs_hides_neither_files_nor_owner(
-    home: Path, here: Counted, monkeypatch: pytest.MonkeyPatch
+    home: Path, here: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if nvidia-smi could not even be killed: the whole look runs out of time."""
     (home / ".ugro").mkdir()
@@ -145,7 +134,7 @@ async def test_a_gpu_that_hangs_hides_neither_files_nor_owner(
 
 
 async def test_gpus_are_shown_as_they_were_when_one_began_to_hang(
-    home: Path, here: Counted, monkeypatch: pytest.MonkeyPatch
+    home: Path, here: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observer, "SMI_TIMEOUT", 1)
     nvidia_smi(home, SMI.replace("*) echo 'gpu_uuid", "*) sleep 3; echo 'gpu_uuid"))
@@ -155,14 +144,14 @@ async def test_gpus_are_shown_as_they_were_when_one_began_to_hang(
     assert seen[1].seen_at > seen[0].seen_at
 
 
-async def test_a_node_that_does_not_get_to_the_point_is_an_error(home: Path, here: Counted) -> None:
+async def test_a_node_that_does_not_get_to_the_point_is_an_error(home: Path, here: Counting) -> None:
     (home / "bin/nproc").write_text("#!/bin/sh\nexec sleep 3\n")
     (home / "bin/nproc").chmod(0o755)
     with pytest.raises(CommandTimedOut):
         await observe(here, [], timeout=0.5)
 
 
-async def test_a_look_that_lacks_a_run_is_refused(here: Counted, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_look_that_lacks_a_run_is_refused(here: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observer, "parse_look", lambda *_: [])
     with pytest.raises(NodeRefused, match="0 of 1 came"):
         await observe(here, [RunPaths("~/.ugro", "job-001", 1, 0)])

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, NodeRefused
 from ugro.nodes.remote.owner.owner import claim, is_same_master
 from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
 
 MINE = "m-1 me@master since 2026-11-24T10:00:00+00:00"
 LATER = "m-1 me@master since 2026-11-25T10:00:00+00:00"
@@ -19,7 +19,7 @@ THEIRS = "m-2 you@other since 2026-11-24T11:00:00+00:00"
 
 @pytest.fixture
 def node(home: Path) -> LocalTransport:
-    return LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, base_dir='~/it\'s a "place" $(x)'))
+    return LocalTransport(builders.this_machine(base_dir='~/it\'s a "place" $(x)'))
 
 
 @pytest.fixture

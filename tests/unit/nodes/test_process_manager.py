@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from places import TESTS
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.run import process_manager
 from ugro.nodes.remote.run.process_manager import Launch, Stopped, Way, launch_script, program_name
 from ugro.nodes.remote.run.run_files import RankFiles, RunFiles, look, parse_look
 from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
 
 GOLDEN = TESTS / "golden" / "launch.sh"
 TORCHRUN = """#!/bin/sh
@@ -50,7 +50,7 @@ def node(home: Path) -> LocalTransport:
     stand_in.chmod(0o755)
     code = home / ".ugro/jobs/job-001/code"
     code.mkdir(parents=True)
-    return LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=str(stand_in)))
+    return LocalTransport(builders.this_machine(python=str(stand_in)))
 
 
 def script(home: Path, text: str) -> None:
@@ -361,18 +361,18 @@ async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home:
 
 
 async def test_prepare_says_what_is_missing(home: Path, node: LocalTransport) -> None:
-    real = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    real = LocalTransport(builders.this_machine(python=sys.executable))
     ready = await process_manager.prepare(real, ["127.0.0.2", "no such host"], ports=(29500, 30499))
     assert ready.ways == (Way(peer="127.0.0.2", address="127.0.0.1", interface="lo"),) and ready.errors["no such host"]
     assert ready.port and 29500 <= ready.port <= 30499
     assert ready.python == sys.version.split()[0] and ready.addresses["127.0.0.1"] == "lo"
-    missing = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python="/no/python"))
+    missing = LocalTransport(builders.this_machine(python="/no/python"))
     with pytest.raises(NodeRefused, match="/no/python cannot be run there"):
         await process_manager.prepare(missing, ["127.0.0.1"])
 
 
 async def test_the_port_is_one_that_nothing_listens_on(home: Path) -> None:
-    real = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    real = LocalTransport(builders.this_machine(python=sys.executable))
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     taken = server.sockets[0].getsockname()[1]
     found = await process_manager.prepare(real, ["127.0.0.1"], ports=(taken, taken + 50))

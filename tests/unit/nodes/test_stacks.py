@@ -14,17 +14,18 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from cluster import until
+from envelopes import envelope
 
 from ugro.cli.main import cli
-from ugro.common.config import NodeConfig
 from ugro.common.errors import EXIT_INPUT, InputError, NodeRefused
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank
+from ugro.common.models.job import Job, JobState, Rank
 from ugro.common.models.stacks import RankStack, Thread
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.remote.stacks.stacks import own_py_spy, stacks, waits_in
 from ugro.nodes.transport import LocalTransport, Outcome
+from ugro.testing import builders
+from ugro.testing.commands import until
 
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 SCRIPTS = {
@@ -66,7 +67,7 @@ def start(folder: Path) -> Iterator[Start]:
 
 @pytest.fixture
 async def node() -> AsyncIterator[LocalTransport]:
-    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    transport = LocalTransport(builders.this_machine(python=sys.executable))
     yield transport
     await transport.close()
 
@@ -217,12 +218,14 @@ def test_kernel_states_in_words(thread: dict[str, Any], machine: str, words: str
 async def test_an_answer_that_makes_no_sense_is_refused(
     text: str, node: LocalTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def run(*_: object, **__: object) -> Outcome:
-        return Outcome(0, text.encode())
+    for answer in (text.encode(), envelope("stacks", text or "5")):
 
-    monkeypatch.setattr(node, "run", run)
-    with pytest.raises(NodeRefused, match="cannot be understood"):
-        await stacks(node, PATHS)
+        async def run(*_: object, answer: bytes = answer, **__: object) -> Outcome:
+            return Outcome(0, answer)
+
+        monkeypatch.setattr(node, "run", run)
+        with pytest.raises(NodeRefused, match="cannot be understood"):
+            await stacks(node, PATHS)
 
 
 @pytest.fixture
@@ -232,11 +235,8 @@ def running(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
         f"nodes:\n  here: {{address: 127.0.0.1, local: true, python: {sys.executable}}}\n"
     )
     monkeypatch.setenv("UGRO_INVENTORY", str(tmp_path / "inventory.yaml"))
-    return Job(
-        id="job-001", uid="u", name="job-001", state=JobState.RUNNING, submitted_at=1.0, command=("t.py",),
-        code=CodeVersion(directory="/", files=1, size_bytes=1), ranks=(Rank(rank=0, local_rank=0, node="here"),),
-        placement=Placement(shares=(NodeShare(node="here", node_rank=0, first_rank=0, nproc=1),)),
-    )  # fmt: skip
+    ranks = (Rank(rank=0, local_rank=0, node="here"),)
+    return builders.job(JobState.RUNNING, name="job-001", ranks=ranks, placement=builders.placement("here"))
 
 
 def keep(job: Job) -> Path:

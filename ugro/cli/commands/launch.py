@@ -18,9 +18,11 @@ from ugro.common.errors import InputError, JobFailed
 from ugro.common.job_spec import PRIORITIES, JobSpec
 from ugro.common.models.job import JobState
 from ugro.common.text import exactly, printable
-from ugro.service.code import SEND
-from ugro.service.launch import FIT, TAKE_OVER
+from ugro.service.code import read_code
+from ugro.service.schemas.code import SEND
 from ugro.service.schemas.launch import (
+    FIT,
+    TAKE_OVER,
     DefaultScript,
     Draft,
     DraftLaunch,
@@ -33,7 +35,7 @@ from ugro.service.schemas.launch import (
 from ugro.service.schemas.logs import Follow
 from ugro.service.schemas.queries import Attended
 from ugro.service.schemas.starting import AwaitStart, Started
-from ugro.service.submission import LaunchLine, read_code, read_spec
+from ugro.service.submission import LaunchLine, read_spec
 from ugro.service.words import end_in_words
 
 EXAMPLES = """\b

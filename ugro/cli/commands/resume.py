@@ -15,7 +15,7 @@ from ugro.cli.render.resume import tell_changes, tell_where
 from ugro.cli.render.starting import announce
 from ugro.common.errors import InputError
 from ugro.common.text import printable
-from ugro.service.schemas.code import CodeDocument
+from ugro.service.schemas.code import SEND, CodeDocument
 from ugro.service.schemas.resume import (
     BEGIN_AGAIN,
     RESUME,
@@ -100,7 +100,7 @@ def _setting(text: str) -> tuple[str, str]:
 
 def _new_code(app: App, job: str, yes: bool, as_json: bool) -> tuple[CodeDocument, dict[str, bool]]:
     """Bring the job's working directory as it is now, once a person agreed if it is large."""
-    from ugro.service.code import SEND, question_of_size, read_new_code  # here, since most resumes have no use for it
+    from ugro.service.code import question_of_size, read_new_code  # here, since most resumes have no use for it
 
     code = app.bring(read_new_code(app.call(CodeSource(job=job))))
     if not as_json:
@@ -121,7 +121,7 @@ def _consent(plan: ResumePlan, yes: bool, told: bool) -> dict[str, bool]:
         raise InputError(again.refusal, again.hint)
 
     def ask(name: str) -> dict[str, bool]:
-        return answers([questions[name]]) if name in questions and not yes else {}
+        return answers([questions[name]], ask=sys.stdin.isatty()) if name in questions and not yes else {}
 
     given = ask(BEGIN_AGAIN)
     if told:

@@ -1,1 +1,1 @@
-"""The records of all layers, by what they are about."""
+"""Records of all layers, by subject."""

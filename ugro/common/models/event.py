@@ -1,4 +1,4 @@
-"""What happened, and when."""
+"""Events of the timeline."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ SCHEMA_VERSION = 3
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """State of a job."""
 
     QUEUED = "queued"
     HELD = "held"
@@ -27,17 +27,17 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether the job will not change any more."""
+        """Return whether the state is final."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
     @property
     def on_nodes(self) -> bool:
-        """Whether something of the job may be on nodes, so that its GPUs are taken."""
+        """Return whether the job may have processes on nodes, so that its GPUs are occupied."""
         return self in (JobState.STARTING, JobState.RUNNING, JobState.UNKNOWN)
 
 
 class RankState(StrEnum):
-    """Where one rank is in its life. `lost` is a rank that is gone without having left its exit code."""
+    """State of one rank. `lost`: it is gone without an exit code."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -75,7 +75,7 @@ class Rank(Record):
 
 
 class FirstFailure(Record):
-    """The rank that failed first, not those it took down. `rank` is None when a node failed before it had ranks."""
+    """The rank that failed first, not the follow-on errors. `rank` is None when a node failed before it had ranks."""
 
     rank: int | None
     node: str
@@ -115,7 +115,7 @@ class Placement(Record):
 
     @property
     def world_size(self) -> int:
-        """Number of ranks over all nodes."""
+        """Return the number of ranks over all nodes."""
         return sum(share.nproc for share in self.shares)
 
 
@@ -136,7 +136,7 @@ class CodeVersion(Record):
 
 
 class Wish(StrEnum):
-    """What a person asked of a job; the next tick carries it out."""
+    """A requested action on a job; the next tick carries it out."""
 
     CANCEL = "cancel"
     ABANDON = "cancel without the word of silent nodes"
@@ -153,11 +153,11 @@ class TakenBack(Record):
 
 
 class Attempt(Record):
-    """An attempt of a job that is over, as it stands in the record of the next one.
+    """An ended attempt of a job, as the record of the next one has it.
 
-    `code` is what it ran, `step` (or `epoch`) what it went on from, and `source` the attempt that had saved that.
-    `first_failure` has what `cause` and `reason` say, and `followed` counts the other ranks that ended badly: earlier
-    versions of UGRO wrote down neither.
+    `code` is what it ran. It resumed from `step` (or `epoch`), saved by the attempt `source`. `first_failure` has what
+    `cause` and `reason` say, and `followed` counts the other ranks that failed. Earlier versions of UGRO recorded
+    neither.
     """
 
     attempt: int
@@ -177,25 +177,25 @@ class Attempt(Record):
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Names of the nodes it was placed on, in the order of their node ranks."""
+        """Return the names of the nodes it was placed on, in the order of their node ranks."""
         return tuple(share.node for share in self.placement.shares) if self.placement else ()
 
     @property
     def in_short(self) -> FirstFailure | None:
-        """Its first failure, where only the cause of that was written down."""
+        """Return its first failure, of which only the cause was recorded."""
         return FirstFailure(rank=None, node="", cause=self.cause, message=self.reason) if self.cause else None
 
 
 class Job(Record):
     """A job's record, `job.json`. `uid` tells two jobs apart that were both called job-001 by different masters.
 
-    `abandoned` names nodes that a person gave up, so that the job could end without their word, and `gone_from` those
-    that proved that no process of it remains; on the others none was found. `predicted_mib` is what was expected of
-    each GPU's memory at the launch, `peak_mib` the most that was seen of it. `last_event` is what the timeline ends
-    with once the change that wrote this record is whole. `past` has the attempts before this one, and `resume_from`
-    the checkpoint that this one goes on from. `alert` says that it hangs, while it does. `launched_at` is when its
-    nodes were first told to start: before its first checkpoint, while `started_at` is when it was seen to run.
-    `taken_back` is how its launches were cut off, until one of them comes about.
+    `abandoned` names nodes that the user gave up, so that the job could end without them. `gone_from` names nodes that
+    proved that no process of it remains; on the others none was found. `predicted_mib` is the expected memory of each
+    GPU at the launch, `peak_mib` the maximum observed. `last_event` is the last line of the timeline once the change
+    that wrote this record is complete. `past` has the earlier attempts, and `resume_from` the checkpoint that this one
+    resumed from. `alert` says that it hangs, while it does. `launched_at` is the first start request to its nodes,
+    before its first checkpoint; `started_at` is when it was first observed to run. `taken_back` has the interrupted
+    launches, until one succeeds.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -229,39 +229,39 @@ class Job(Record):
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """Names of the nodes it is placed on, in the order of their node ranks."""
+        """Return the names of the nodes it is placed on, in the order of their node ranks."""
         return tuple(share.node for share in self.placement.shares) if self.placement else ()
 
     @property
     def node_configs(self) -> dict[str, NodeConfig]:
-        """The nodes it is placed on as they were described when it was; without those of which that is not known."""
+        """Return its nodes' inventory entries at placement; unknown ones are left out."""
         shares = self.placement.shares if self.placement else ()
         return {share.node: share.config for share in shares if share.config}
 
     @property
     def earlier_code(self) -> tuple[CodeVersion, ...]:
-        """What attempts before this one ran and this one does not, the latest first."""
+        """Return the code versions of earlier attempts that this one does not run, the latest first."""
         found = {past.code.attempt: past.code for past in self.past if past.code.attempt != self.code.attempt}
         return tuple(found[attempt] for attempt in sorted(found, reverse=True))
 
     @property
     def stopping(self) -> bool:
-        """Whether its ranks are being ended: that is asked for, or one of them failed. No state of its own."""
+        """Return whether its ranks are being ended: on request, or because one failed. Not a state."""
         return self.state in (JobState.STARTING, JobState.RUNNING) and bool(self.wish or self.first_failure)
 
     @property
     def followed(self) -> int:
-        """How many ranks ended badly besides the one that failed first."""
+        """Return how many ranks failed in addition to the first one."""
         first = self.first_failure.rank if self.first_failure else None
         return sum(bool(rank.exit_code or rank.signal) for rank in self.ranks if rank.rank != first)
 
     def began_on(self, node: str) -> bool:
-        """Whether this attempt is known to have started there: all its nodes said so, or a rank was seen."""
+        """Return whether this attempt is known to have started: all its nodes reported it, or a rank was observed."""
         return self.started_at is not None or any(rank.node == node and rank.pid is not None for rank in self.ranks)
 
     @property
     def latest(self) -> Attempt:
-        """Its latest attempt, as the record of the next one would have it."""
+        """Return its latest attempt in the form of `past`."""
         from_where = self.resume_from
         return Attempt(
             attempt=self.attempt,
@@ -281,7 +281,7 @@ class Job(Record):
         )
 
     def as_of(self, attempt: int) -> Job:
-        """The job as it stood at the end of one of its attempts, as far as its record still tells."""
+        """Return the job at the end of one of its attempts, as far as its record still has it."""
         before = next((past for past in self.past if past.attempt == attempt), None)
         if before is None:
             return self

@@ -1,4 +1,4 @@
-"""Measurements over time: links between nodes, and what GPUs did."""
+"""Measurements: links between nodes, and samples of GPUs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ EVERY_SECONDS = 60.0
 
 
 class MeasuredLink(Record):
-    """The way from one node to another as `ugro check --network` last measured it; the latency is half a round trip."""
+    """A link from one node to another as last measured by `ugro check --network`; the latency is half a round trip."""
 
     source: str
     target: str
@@ -20,7 +20,7 @@ class MeasuredLink(Record):
 
 
 class GpuLook(Record):
-    """One line of a node's history: what a GPU showed at one look. Memory in MiB.
+    """One line of a node's history: a sample of one GPU. Memory in MiB.
 
     `job` is the one that held it; `program` names what else used it, and whose that is, where no job did.
     """
@@ -37,7 +37,7 @@ class GpuLook(Record):
 
 
 class GpuSample(Record):
-    """One line of `metrics.jsonl`: what the GPU of a rank showed at one look. Memory in MiB."""
+    """One line of `metrics.jsonl`: a sample of a rank's GPU. Memory in MiB."""
 
     at: float
     rank: int

@@ -1,4 +1,4 @@
-"""A node and its GPUs as they were seen, and what a person or a tick decided about the node."""
+"""A node and its GPUs as observed, and decisions about the node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ugro.common.models.record import Record
 
 
 class GpuProcess(Record):
-    """A compute process on a GPU, as `nvidia-smi --query-compute-apps` and /proc tell."""
+    """A compute process on a GPU, from `nvidia-smi --query-compute-apps` and /proc."""
 
     pid: int
     name: str
@@ -39,12 +39,12 @@ class Gpu(Record):
 
 
 class NodeView(Record):
-    """What one node said of itself in one round trip.
+    """Observation of one node, from one round trip.
 
     `clock_offset` is the node's clock minus the master's, in seconds, good to about half of the round trip.
-    `gpu_problem` is nvidia-smi's complaint in words; a node without GPUs has neither GPUs nor a problem.
-    `owner` is what the node's owner file says of the master that runs it. `pid_namespace` names its process table, and
-    `folder` the place of its `base_dir` there: they tell nodes apart that have one boot id.
+    `gpu_problem` is nvidia-smi's error message; a node without GPUs has neither GPUs nor a problem.
+    `owner` is the content of the node's owner file. `pid_namespace` names its process table, and
+    `folder` the place of its `base_dir` there: they distinguish nodes with the same boot id.
     """
 
     node: str
@@ -73,7 +73,7 @@ class DrainOrigin(StrEnum):
 
 
 class Drain(Record):
-    """A node that gets no new jobs, why, since when, and where that comes from. What runs there goes on."""
+    """A node that gets no new jobs, with the reason, the time and its origin. Running jobs continue."""
 
     node: str
     reason: str
@@ -90,10 +90,10 @@ class Owed(Record):
 
 
 class Silence(Record):
-    """A node that does not answer. `watched` counts only seconds in which somebody looked again and again.
+    """An unreachable node. `watched` counts only seconds with repeated observations.
 
-    `gap` is how many seconds lay between the last two looks. The rest is what the last look ended with, as a
-    `NodeError` has it.
+    `gap` is the seconds between the last two observations. The rest is the error of the last one, as a `NodeError` has
+    it.
     """
 
     since: float

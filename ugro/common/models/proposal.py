@@ -1,4 +1,4 @@
-"""What UGRO would do about a failure, and which arguments would change."""
+"""Proposals after failures, with changed arguments."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Change(Record):
 
     @property
     def text(self) -> str:
-        """For people: `--batch-size 8 → 4`."""
+        """Return `--batch-size 8 → 4`."""
         return f"{self.name} {self.before if self.before is not None else '(not given)'} → {self.after}"
 
 
 class Proposal(Record):
-    """What UGRO would do about a job that failed, and waits to be told to. `checkpoint` None: from the beginning.
+    """A proposal about a failed job, which waits for an answer. `checkpoint` None: from the beginning.
 
-    `nodes` are those that it would go on with, where that are not the ones it was asked for. `ends`: it has not ended
-    (it hangs, or waits for a node that is silent), and would be ended first; `approved` it is carried out once it has.
+    `nodes` are those that it would resume on, if they differ from the requested ones. `ends`: it is still running (it
+    hangs, or waits for an unreachable node), and would be ended first; an `approved` one is carried out after that.
     """
 
     job: str

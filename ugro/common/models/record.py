@@ -1,4 +1,4 @@
-"""What all records share."""
+"""Base of all records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """Base of all records: immutable, and strict about unknown fields so that a hand-broken file is noticed."""
+    """Base of all records: immutable, and strict about unknown fields so that an error of a manual edit is noticed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, allow_inf_nan=False)

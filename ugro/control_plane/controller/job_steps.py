@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -160,6 +161,12 @@ class JobSteps:
             self._store.decisions.remember_undecided(job.id)
         self._store.jobs.save(job.model_copy(update=changed), EventKind(state.value), reason if news is None else news)
 
+    async def _save(self, job: Job, kind: EventKind, message: str) -> Job:
+        return await self._store.write(lambda: self._store.jobs.save(job, kind, message))
+
+    async def _add_note(self, node: str, kind: EventKind, message: str, job_id: str) -> None:
+        await self._store.write(lambda: self._store.timeline.note(node, kind, message, job_id))
+
     # --- following -------------------------------------------------------------------------------------------------
 
     def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
@@ -201,14 +208,14 @@ class JobSteps:
             words = answer.message if isinstance(answer, NodeError) else told
             known = [event for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.EXTENDED]
             if all((event.node, event.message) != (node, words) for event in known):
-                self._store.timeline.note(node, EventKind.EXTENDED, words, job.id)
+                await self._add_note(node, EventKind.EXTENDED, words, job.id)
 
     async def _succeed(self, job: Job, found: Assessment, seen: Observation) -> None:
         waits = await self.waits_for_leftovers(job, found, seen)
         if not waits:
             await self._end_on_nodes(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
         elif (job.state, job.reason) != (JobState.RUNNING, waits):
-            self._store.jobs.save(running(job, waits), EventKind.LEFTOVERS, waits)
+            await self._save(running(job, waits), EventKind.LEFTOVERS, waits)
 
     async def waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
         """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
@@ -222,17 +229,17 @@ class JobSteps:
 
     async def _fail(self, job: Job, found: Assessment, seen: Observation) -> None:
         await self.logs_of(job).bring_ends(ENDS_WITHIN)
-        if not job.wish and (waits := self.waits_for_leavers(job, found, seen)):
+        if not job.wish and (waits := await asyncio.to_thread(self.waits_for_leavers, job, found, seen)):
             if (job.state, job.reason) != (JobState.RUNNING, waits):
-                self._store.jobs.save(running(job, waits), EventKind.RANKS, waits)
+                await self._save(running(job, waits), EventKind.RANKS, waits)
             return
-        failure = self.first_failure(job, found, seen)
+        failure = await asyncio.to_thread(self.first_failure, job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
             failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
         reason = failure_in_words(failure)
         ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
         job = job.model_copy(update={"first_failure": failure, "reason": reason, "ranks": ranks})
-        job = self._store.jobs.save(job, EventKind.FAILING, reason)
+        job = await self._save(job, EventKind.FAILING, reason)
         await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
 
     def waits_for_leavers(self, job: Job, found: Assessment, seen: Observation) -> str:
@@ -280,17 +287,15 @@ class JobSteps:
             ending.problems.clear()
         ended = ending.detached if state == JobState.SUCCEEDED else {}  # elsewhere that is what was asked for
         for node, processes in ended.items():
-            self._store.timeline.note(
-                node, EventKind.LEFTOVERS, f"ended what {job.id} left running: {processes}", job.id
-            )
+            await self._add_note(node, EventKind.LEFTOVERS, f"ended what {job.id} left running: {processes}", job.id)
         if ending.problems:
             text = "; ".join(ending.problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
-                self._store.jobs.save(unknown(job, text, time.time()), EventKind.UNKNOWN, text)
+                await self._save(unknown(job, text, time.time()), EventKind.UNKNOWN, text)
             return
         notes = []
         if given_up:
-            self._store.cleanup.remember_leftovers(job, given_up)
+            await self._store.write(functools.partial(self._store.cleanup.remember_leftovers, job, given_up))
             notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
         asked = [node for node in job.nodes if node not in given_up]
         logs_within = CANCELLED_LOGS_WITHIN if state == JobState.CANCELLED else LOGS_WITHIN
@@ -300,13 +305,14 @@ class JobSteps:
         if (first := job.first_failure) and (
             first.cause == "unknown" or is_symptom(first)
         ):  # now all the logs are here
-            job = job.model_copy(update={"first_failure": self._better_known(first, job, found, seen)})
+            first = await asyncio.to_thread(self._better_known, first, job, found, seen)
+            job = job.model_copy(update={"first_failure": first})
         failure = [failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
         ranks = tracker.without_word_of(given_up, found.ranks)
         changed = {
             "ranks": ranks,
             "ended_at": tracker.end_of_ranks(ranks, seen.clock_offsets),
-            "peak_mib": monitor.peak(self._store.metrics.samples(job.id)),
+            "peak_mib": await asyncio.to_thread(lambda: monitor.peak(self._store.metrics.samples(job.id))),
             "abandoned": tuple(given_up),
             "gone_from": tuple(ending.proved),
         }
@@ -314,7 +320,8 @@ class JobSteps:
         notes += holders
         over = [nothing_runs("it", asked, ending.proved)] if failure and asked else []
         left = [f"what it left running was ended: {_by_node(ended)}"] if ended else []
-        self.end(job, state, "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes]))
+        reason, news = "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes])
+        await self._store.write(functools.partial(self.end, job, state, reason, news))
 
     def _better_known(self, failure: FirstFailure, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         """The same failure by all the logs there are. Whom we ended meanwhile counts as if it were still there."""
@@ -345,10 +352,11 @@ class JobSteps:
         except RecordNewer:
             raise
         except UgroError as error:
-            self._take_back(error.job if isinstance(error, NotStarted) else self._store.jobs.job(job.id), error)
+            back = error.job if isinstance(error, NotStarted) else self._store.jobs.job(job.id)
+            await self._store.write(functools.partial(self._take_back, back, error))
             return
         ranks = job.placement.world_size if job.placement else 0
-        self._store.jobs.save(running(job), EventKind.RUNNING, f"{count(ranks, 'rank')} started")
+        await self._save(running(job), EventKind.RUNNING, f"{count(ranks, 'rank')} started")
 
     def _take_back(self, job: Job, error: UgroError) -> None:
         """A launch did not come about: queue the job again, try the rest again, or let it fail.

@@ -16,6 +16,7 @@ from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
 from ugro.control_plane.resource_manager.observation import Observation
+from ugro.control_plane.troubles import Troubles
 
 
 def drain_departed(store: MetadataStore, inventory: Inventory) -> None:
@@ -43,28 +44,32 @@ def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live
             store.decisions.remember_undecided(job.id)
     answering = [view for view in seen.views.values() if isinstance(view, NodeView)]
     store.config.remember_nodes(answering, inventory.nodes.values(), quiet)
+    troubles = Troubles()
     for view in answering:
-        if view.node in silent:
-            store.timeline.note(
-                view.node, EventKind.ANSWERS, f"after {duration(now - silent[view.node].since)} of silence"
-            )
-        for kind, message in monitor.news(before.get(view.node), view, store.config.known_master()):
-            store.timeline.note(view.node, kind, message)
+        with troubles.boundary(f"{view.node}: what is new there"):
+            if view.node in silent:
+                store.timeline.note(
+                    view.node, EventKind.ANSWERS, f"after {duration(now - silent[view.node].since)} of silence"
+                )
+            for kind, message in monitor.news(before.get(view.node), view, store.config.known_master()):
+                store.timeline.note(view.node, kind, message)
     for name, silence in quiet.items():
         why = said.get(name)
         if name not in silent and isinstance(why, NodeError):
             store.timeline.note(name, EventKind.SILENT, why.message)
         elif name in given_time:
             store.timeline.note(name, EventKind.PROPOSAL, proposal(name, silence, now))
+    troubles.raise_first(store.tell)
 
 
 def keep_looks(store: MetadataStore, seen: Observation, jobs: Sequence[Job]) -> None:
     """Add what the GPUs showed to their history, where it is time. `jobs` are those of the look."""
-    history, held = store.metrics.history, leases(jobs)
+    history, held, troubles = store.metrics.history, leases(jobs), Troubles()
     for name, view in seen.views.items():
         if isinstance(view, NodeView) and history.due(name, seen.at):
-            with store.optional():
+            with troubles.boundary(f"{name}: the history of its GPUs"), store.optional():
                 history.add(name, monitor.looks(view, held))
+    troubles.raise_first(store.tell)
 
 
 def _becomes_long(before: Silence | None, now: Silence) -> bool:

@@ -12,12 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import AnswerPending, NodeError, Unreachable
+from ugro.common.errors import AnswerPending, NodeError, NodeRefused, Unreachable
 from ugro.common.models.event import Event
 from ugro.common.models.job import Job
 from ugro.common.models.node import NodeView
 from ugro.common.paths import RunPaths, run_config, run_paths
 from ugro.control_plane.resource_manager.observation import Observation
+from ugro.control_plane.troubles import trouble_of
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote import observer
 from ugro.nodes.remote.run.run_files import RunFiles
@@ -105,6 +106,10 @@ class Observer:
             view, files = await observer.observe(transport, [paths for _, paths in question.runs])
         except NodeError as error:
             return error
+        except Exception as error:  # one node whose answer nobody expected must not hide the others
+            node = question.config.name
+            hint = trouble_of(f"{node}: its answer", error).hint
+            return NodeRefused(node, f"its answer cannot be used ({type(error).__name__})", hint)
         runs = zip(question.runs, files, strict=True)
         return _Answer(view, {job.id: (job.last_event, run) for (job, _), run in runs})
 

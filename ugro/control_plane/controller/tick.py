@@ -16,8 +16,8 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ugro.common.config import Inventory
-from ugro.common.errors import AnswerPending, RecordNewer, StateError, StateLocked, UgroError
+from ugro.common.config import Inventory, NodeConfig
+from ugro.common.errors import AnswerPending, RecordNewer, StateLocked, UgroError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState, Placement
 from ugro.common.models.node import NodeView, Owed
@@ -43,6 +43,7 @@ from ugro.control_plane.scheduler.launcher import Launcher, OnCode, nothing_runs
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import schedule
 from ugro.control_plane.scheduler.tracker import Phase
+from ugro.control_plane.troubles import Troubles
 from ugro.nodes.pool import Pool
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Controller:
         self._observer = Observer(pool)
         self._steps = JobSteps(store, pool, self._observer, self.launcher)
         self._tasks: dict[Hashable, _Task] = {}
-        self._problems: list[Exception] = []
+        self._troubles = Troubles()
         self._asked_to_meet: dict[str, float] = {}
         self._tried: set[tuple[Hashable, Hashable]] | None = None
 
@@ -115,24 +116,38 @@ class Controller:
             UgroError: what stopped a step since the last tick; the others were taken.
         """
         async with self._store.turn(patience):
-            self._store.jobs.settle()
-            node_watch.drain_departed(self._store, self._inventory)
-            live = self._store.jobs.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
+            live = await self._store.write(self._settle)  # without them there is nothing to do
             seen = await self.observe(live, within=OBSERVE_WITHIN, keep=True)
-            with self._store.optional():
-                node_watch.remember(self._store, self._inventory, seen, live)
-            self._end_leftovers(seen)
-            self._remove_owed(seen)
-            now = {job.id: job for job in self._store.jobs.live(pass_over)}
+            bounded = self._troubles.boundary
+            with bounded("what the nodes said"):
+                await self._store.write(lambda: self._remember(seen, live))
+            with bounded("what ended jobs left"):
+                self._end_leftovers(seen)
+            with bounded("what removed jobs left"):
+                self._remove_owed(seen)
             for job in live:
-                same = job.id in now and now[job.id].last_event == job.last_event
-                if same and (job.state.on_nodes or job.wish):  # else what was seen is about an older record
-                    await self._noting_problems(self._step(job, seen))
-            node_watch.keep_looks(self._store, seen, live)
-            self._handle_failures(seen)
-            await self._noting_problems(self._schedule(seen))
+                if job.state.on_nodes or job.wish:
+                    with bounded(f"{job.id}: its next step", job.id):
+                        await self._step(job, seen)
+            with bounded("the history of GPUs"):
+                await asyncio.to_thread(node_watch.keep_looks, self._store, seen, live)
+            with bounded("what is done about failures"):
+                self._handle_failures(seen)
+            with bounded("the queue"):
+                await self._schedule(seen)
         await asyncio.sleep(0)  # so that what was just begun is under way when a caller looks
-        self._raise_problems()
+        self._troubles.raise_first(self._store.tell)
+
+    def _settle(self) -> list[Job]:
+        """Finish what crashes left undone. Returns the live jobs."""
+        self._troubles.found += self._store.jobs.settle()
+        with self._troubles.boundary("nodes that left the inventory"):
+            node_watch.drain_departed(self._store, self._inventory)
+        return self._store.jobs.live(pass_over)  # an unreadable job stops only `_schedule`: its GPUs are not known
+
+    def _remember(self, seen: Observation, live: Sequence[Job]) -> None:
+        with self._store.optional():
+            node_watch.remember(self._store, self._inventory, seen, live)
 
     async def complete(self, *job_ids: str, patience: float = LOCK_PATIENCE) -> None:
         """Tick until nothing that this controller began is under way: about these jobs, or at all.
@@ -154,8 +169,8 @@ class Controller:
                     await self._tick_among_others(problems, 0)
         finally:
             self._tried = None
-            self._problems[:0] = problems
-        self._raise_problems()
+            self._troubles.found[:0] = problems
+        self._troubles.raise_first(self._store.tell, job_ids)
 
     async def _tick_among_others(self, problems: list[UgroError], patience: float) -> None:
         """A tick whose problems with one job do not break off what is done for the others."""
@@ -198,10 +213,13 @@ class Controller:
     async def adopt(self, inventory: Inventory) -> None:
         """Use an edited inventory from now on. What runs keeps what it was started with."""
         self._inventory = self.launcher.inventory = inventory
+        await self._pool.adopt(inventory, await asyncio.to_thread(self._configs_in_use))
+
+    def _configs_in_use(self) -> list[NodeConfig]:
         owing = self._store.jobs.all({job_id for job_id, _ in self._store.cleanup.leftovers()}, pass_over)
         jobs = [*self._store.jobs.live(pass_over), *owing]
         kept = [config for job in jobs for config in job.node_configs.values()]
-        await self._pool.adopt(inventory, [*kept, *(one.config for one in self._store.cleanup.removals())])
+        return [*kept, *(one.config for one in self._store.cleanup.removals())]
 
     async def close(self) -> None:
         """Break off what is under way; the next tick of any process continues it."""
@@ -219,23 +237,15 @@ class Controller:
             return
         if self._tried is not None:
             self._tried.add((key, stamp))
-        task = asyncio.create_task(self._noting_problems(act()))
+        task = asyncio.create_task(self._bounded(key, act))
         self._tasks[key] = _Task(task, kind)
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
-    async def _noting_problems(self, act: Coroutine[Any, Any, None]) -> None:
-        try:
-            await act
-        except Exception as error:  # raised at the end: one job whose files fail must not keep the others waiting
-            self._problems.append(error)
-
-    def _raise_problems(self) -> None:
-        problems, self._problems = self._problems, []
-        for problem in problems[1:]:
-            if isinstance(problem, StateError):
-                self._store.tell(problem)
-        if problems:
-            raise problems[0]
+    async def _bounded(self, key: Hashable, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Raised by the next tick: one job whose files fail must not keep the others waiting."""
+        about = " of ".join(map(str, key[:2])) if isinstance(key, tuple) else key
+        with self._troubles.boundary(f"{about}: what is done on nodes", key if isinstance(key, str) else ""):
+            await act()
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
@@ -244,22 +254,28 @@ class Controller:
         leftovers = self._store.cleanup.leftovers()
         jobs = {job.id: job for job in self._store.jobs.all({job_id for job_id, _ in leftovers}, pass_over)}
         for (job_id, attempt), nodes in leftovers.items():
-            if job_id not in jobs:
-                continue
-            job = jobs[job_id].as_of(attempt)
-            elsewhere = [node for node, was in job.node_configs.items() if self._inventory.nodes.get(node) != was]
-            back = [node for node in nodes if node in elsewhere or isinstance(seen.views.get(node), NodeView)]
-            if back:
-                clear = functools.partial(self._clear, job, nodes, back)
-                self._begin(("leftovers", job_id, attempt), tuple(back), clear)
+            if job_id in jobs:
+                with self._troubles.boundary(f"{job_id}: what it left", job_id):
+                    self._end_leftovers_of(jobs[job_id].as_of(attempt), nodes, seen)
+
+    def _end_leftovers_of(self, job: Job, nodes: Sequence[str], seen: Observation) -> None:
+        elsewhere = [node for node, was in job.node_configs.items() if self._inventory.nodes.get(node) != was]
+        back = [node for node in nodes if node in elsewhere or isinstance(seen.views.get(node), NodeView)]
+        if back:
+            clear = functools.partial(self._clear, job, nodes, back)
+            self._begin(("leftovers", job.id, job.attempt), tuple(back), clear)
 
     async def _clear(self, job: Job, nodes: Sequence[str], back: Sequence[str]) -> None:
         ending = await self.launcher.stop(job, LEFTOVER_GRACE, back)
         if ending.problems:
             return
-        self._store.cleanup.remember_leftovers(job, [node for node in nodes if node not in back])
-        for node in back:
-            self._store.timeline.note(node, EventKind.CLEARED, nothing_runs(job.id, [node], ending.proved), job.id)
+
+        def record() -> None:
+            self._store.cleanup.remember_leftovers(job, [node for node in nodes if node not in back])
+            for node in back:
+                self._store.timeline.note(node, EventKind.CLEARED, nothing_runs(job.id, [node], ending.proved), job.id)
+
+        await self._store.write(record)
 
     def _remove_owed(self, seen: Observation) -> None:
         """Remove what jobs that were removed left on nodes that did not answer then."""
@@ -273,7 +289,9 @@ class Controller:
                     remove_owed,  # here, since a node hardly ever owes anything
                 )
 
-                self._begin(("owed", key), len(owed), functools.partial(remove_owed, self._store, self._pool, owed))
+                self._begin(
+                    ("owed", node.name, key), len(owed), functools.partial(remove_owed, self._store, self._pool, owed)
+                )
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
@@ -320,13 +338,22 @@ class Controller:
             under_way.task.cancel()
             await asyncio.wait([under_way.task])
         with self._store.alone_with(job.id) as alone:
-            if alone and job.id in seen.moved:
-                job = self._steps.moved(job, seen.moved[job.id])
-            step = self._steps.next_step(job, seen) if alone else None
+            decided = await self._store.write(lambda: self._decide(job, seen)) if alone else None
+        if decided is None:
+            return
+        job, step = decided
         if step:
             self._begin(job.id, job.last_event, lambda: self._alone(job, step), step.kind)
-        elif alone and job.state in (JobState.RUNNING, JobState.UNKNOWN):
+        elif job.state in (JobState.RUNNING, JobState.UNKNOWN):
             self._watch(job, seen)
+
+    def _decide(self, job: Job, seen: Observation) -> tuple[Job, Step | None] | None:
+        """The job's record and its next step; None where what was seen is about an older record."""
+        if not self._store.jobs.is_unchanged(job):
+            return None
+        if job.id in seen.moved:
+            job = self._steps.moved(job, seen.moved[job.id])
+        return job, self._steps.next_step(job, seen)
 
     async def _alone(self, job: Job, step: Step) -> None:
         with self._store.alone_with(job.id) as alone:
@@ -377,13 +404,13 @@ class Controller:
     async def _schedule(self, seen: Observation) -> None:
         """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
         try:
-            with self._store.lock():
-                placed = self._place_what_fits(seen)
+            placed = await self._store.write(lambda: self._place_what_fits(seen))
         except RecordNewer as error:  # of what it holds UGRO knows nothing; who follows another job goes on
             self._store.tell(error)
             return
         for job in placed:
-            await self._step(job, seen)
+            with self._troubles.boundary(f"{job.id}: its start", job.id):
+                await self._step(job, seen)
 
     def _place_what_fits(self, seen: Observation) -> list[Job]:
         jobs = self._store.jobs.live(stop_where_held)
@@ -396,9 +423,10 @@ class Controller:
             return []
         placed = []
         for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, time.time())).starts:
-            placement, words = with_batch_shares(start.placement, self._store.metrics.speeds())
-            why = "; ".join(filter(None, [start.why, placement.why, words]))
-            placed.append(self._place(waiting[start.id], placement, why))
+            with self._troubles.boundary(f"{start.id}: its start", start.id):
+                placement, words = with_batch_shares(start.placement, self._store.metrics.speeds())
+                why = "; ".join(filter(None, [start.why, placement.why, words]))
+                placed.append(self._place(waiting[start.id], placement, why))
         return placed
 
     def _broken_spec(self, job: Job) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, UgroError
@@ -22,6 +23,7 @@ from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE, Views
 from ugro.control_plane.scheduler.command import source_text
 from ugro.control_plane.scheduler.queue import read_offers
+from ugro.control_plane.troubles import Troubles
 from ugro.nodes.pool import Pool
 
 LOOK_WITHIN = 20.0
@@ -43,16 +45,21 @@ class FailureHandler:
 
     async def handle(self, views: Views) -> None:
         """Decide about every trouble that is undecided. Killed anywhere and called again, it comes to the same."""
-        await self._go_on_as_approved()
-        self._withdraw_what_is_over()
+        troubles = Troubles()
+        with troubles.boundary("approved proposals"):
+            await self._go_on_as_approved()
+        with troubles.boundary("proposals"):
+            await self._store.write(self._withdraw_what_is_over)
         for job_id in self._store.decisions.undecided():
-            try:
-                decided = await self._is_decided(job_id, views)
-            except RecordNewer as error:  # for the UGRO that wrote it to decide
-                self._store.tell(error)
-                continue
-            if decided:
-                self._store.decisions.remember_undecided(job_id, False)
+            with troubles.boundary(f"{job_id}: what is done about its failure", job_id):
+                try:
+                    decided = await self._is_decided(job_id, views)
+                except RecordNewer as error:  # for the UGRO that wrote it to decide
+                    self._store.tell(error)
+                    continue
+                if decided:
+                    await self._store.write(partial(self._store.decisions.remember_undecided, job_id, False))
+        troubles.raise_first(self._store.tell)
 
     async def _is_decided(self, job_id: str, views: Views) -> bool:
         try:
@@ -79,18 +86,27 @@ class FailureHandler:
 
     async def _go_on_as_approved(self) -> None:
         """Queue jobs again that were ended for it; what stands in the way is told, and left to a person."""
+        troubles = Troubles()
         for proposal in self._store.decisions.proposals().values():
             job = self._readable(proposal.job) if proposal.approved else None
             if job and job.state.ended:
-                try:
-                    await self.approve(proposal)
-                except RecordNewer as error:
-                    self._store.tell(error)
-                    continue
-                except UgroError as error:
-                    self._store.decisions.withdraw(job.id)
-                    self._store.timeline.note("", EventKind.RECOVERY, f"cannot be resumed: {error.message}", job.id)
-                self._store.decisions.remember_undecided(job.id, False)
+                with troubles.boundary(f"{job.id}: its next attempt", job.id):
+                    await self._go_on(job, proposal)
+        troubles.raise_first(self._store.tell)
+
+    async def _go_on(self, job: Job, proposal: Proposal) -> None:
+        try:
+            await self.approve(proposal)
+        except RecordNewer as error:
+            self._store.tell(error)
+            return
+        except UgroError as error:
+            await self._store.write(partial(self._give_up, job.id, error.message))
+        await self._store.write(partial(self._store.decisions.remember_undecided, job.id, False))
+
+    def _give_up(self, job_id: str, why: str) -> None:
+        self._store.decisions.withdraw(job_id)
+        self._store.timeline.note("", EventKind.RECOVERY, f"cannot be resumed: {why}", job_id)
 
     def _withdraw_what_is_over(self) -> None:
         """Nobody has to answer whether to end a job that goes on again, or that ended by itself."""
@@ -124,7 +140,7 @@ class FailureHandler:
         decision = decide(job, cause, spec, checkpoint, changes, without, listing.unseen(job), steps)
         if decision.action == "leave":
             if spec.on_failure.action(cause) == "retry":
-                self._store.timeline.note("", EventKind.RECOVERY, f"not tried again: {decision.why}", job.id)
+                await self._note_recovery(job.id, f"not tried again: {decision.why}")
             return True
         why = [decision.why, *(f"without {node}: {reason}" for node, reason in without.items())]
         proposal = Proposal(
@@ -141,16 +157,20 @@ class FailureHandler:
         try:
             planned = _planned(job, spec, script, proposal)
         except InputError as error:
-            self._store.timeline.note("", EventKind.RECOVERY, f"cannot be resumed: {error.message}", job.id)
+            await self._note_recovery(job.id, f"cannot be resumed: {error.message}")
             return True
         if decision.action == "ask" or job.state == JobState.UNKNOWN:  # which is never dead by UGRO's own word
-            self._propose(proposal)
+            await self._store.write(partial(self._propose, proposal))
             return True
         if proposal.ends:
-            return self._end_hang(job, spec)
+            return await self._store.write(partial(self._end_hang, job, spec))
         spec = planned.spec.model_copy(update={"not_before": time.time() + decision.wait})
-        self._store.jobs.reopen(planned.job, spec, "; ".join([decision.why, *(change.text for change in changes)]))
+        words = "; ".join([decision.why, *(change.text for change in changes)])
+        await self._store.write(partial(self._store.jobs.reopen, planned.job, spec, words))
         return True
+
+    async def _note_recovery(self, job_id: str, words: str) -> None:
+        await self._store.write(lambda: self._store.timeline.note("", EventKind.RECOVERY, words, job_id))
 
     def _propose(self, proposal: Proposal) -> None:
         told = f"{in_words(proposal)}: ugro approve {proposal.job}, or ugro deny {proposal.job}"
@@ -193,15 +213,19 @@ class FailureHandler:
         """
         job = self._store.jobs.job(proposal.job)
         if job.attempt != proposal.attempt:
-            self._store.decisions.withdraw(job.id)
+            await self._store.write(partial(self._store.decisions.withdraw, job.id))
             raise InputError(f"{job.id} was resumed already: it is {job.state.value}", f"see: ugro status {job.id}")
         planned = _planned(job, self._store.jobs.spec(job.id), script_of(self._store, job), proposal)
         nodes, held = proposal.nodes or job.nodes, proposal.checkpoint
         if held and any(node not in held.whole_at for node in nodes):
             await self._checkpoints.bring(job, held, progress)
-        resumed = self._store.jobs.reopen(planned.job, planned.spec, f"approved: {in_words(proposal)}")
-        self._store.decisions.withdraw(job.id)
-        return resumed
+
+        def resume() -> Job:
+            resumed = self._store.jobs.reopen(planned.job, planned.spec, f"approved: {in_words(proposal)}")
+            self._store.decisions.withdraw(job.id)
+            return resumed
+
+        return await self._store.write(resume)
 
 
 def _planned(job: Job, spec: JobSpec, script: str, proposal: Proposal) -> NextAttempt:

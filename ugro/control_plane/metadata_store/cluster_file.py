@@ -134,9 +134,10 @@ class ClusterFile:
         with state_errors(self.path):
             found = self.path.stat() if self.path.exists() else None
             seen = found and (found.st_mtime_ns, found.st_ino, found.st_size)
-            if self._read is None or self._read[0] != seen:
-                self._read = (seen, self._opened())
-            yield self._read[1]
+            read = self._read  # another thread may look, too
+            if read is None or read[0] != seen:
+                read = self._read = (seen, self._opened())
+            yield read[1]
 
     def _opened(self) -> TinyDB:
         db = TinyDB(str(self.path), storage=TransactionStorage, sound=self._sound)

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
+from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, UgroError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models.event import Event, EventKind
@@ -29,6 +29,7 @@ from ugro.control_plane.metadata_store.records import (
     stop_at,
 )
 from ugro.control_plane.metadata_store.timeline import Timeline
+from ugro.control_plane.troubles import Troubles
 
 
 class JobRegistry(JobFolders):
@@ -172,19 +173,26 @@ class JobRegistry(JobFolders):
         with self._lock.held():
             return self._save(change(self.job(job_id)), kind, message)
 
-    def settle(self) -> None:
-        """Finish what a crash left between a record and the timelines or the indexes.
+    def settle(self) -> list[UgroError]:
+        """Finish what a crash left between a record and the timelines or the indexes. Returns what went wrong.
 
         A record that somebody put back is an older one than its timeline; that gets an event of its own.
         """
+        troubles = Troubles()
         with self._lock.held():
             jobs = self._indexed(pass_over)
-            self._let_go_of_failed_submissions(jobs)
+            with troubles.boundary("submissions that were cut short"):
+                self._let_go_of_failed_submissions(jobs)
             for job in jobs:
-                if (last := job.last_event) and self._told.get(job.id) != last and self._catch_up(job):
-                    self._save(job, EventKind.RESTORED, f"its record is again that of {clock(last.at)}: {last.kind}")
-                elif job.state.ended:
-                    self._settle(job)
+                with troubles.boundary(f"{job.id}: its timeline", job.id):
+                    self._settle_one(job)
+        return troubles.found
+
+    def _settle_one(self, job: Job) -> None:
+        if (last := job.last_event) and self._told.get(job.id) != last and self._catch_up(job):
+            self._save(job, EventKind.RESTORED, f"its record is again that of {clock(last.at)}: {last.kind}")
+        elif job.state.ended:
+            self._settle(job)
 
     def _catch_up(self, job: Job) -> bool:
         """Give the timelines the event of a job's record. Returns whether the record is older than its timeline."""
@@ -219,6 +227,13 @@ class JobRegistry(JobFolders):
         What an unreadable one holds is not known, so whoever gives out GPUs has to stop there; whoever looks may go on.
         """
         return [job for job in self._indexed(on_unreadable) if not job.state.ended]
+
+    def is_unchanged(self, job: Job) -> bool:
+        """Whether the record of a job is the one that this was read from."""
+        with contextlib.suppress(RecordUnreadable):
+            found = self._known_job(job.id)
+            return found is not None and found.last_event == job.last_event
+        return False
 
     def _indexed(self, on_unreadable: OnUnreadable) -> list[Job]:
         names = self._live_ids()

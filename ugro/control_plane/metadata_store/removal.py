@@ -338,10 +338,14 @@ async def remove_owed(store: MetadataStore, pool: Pool, owed: Sequence[Owed]) ->
     except NodeError:  # a later tick asks again; a node that left and is gone must not fail what others ask for
         return
     done = [one for one in owed if told[one.job] != Removal.RUNNING]
-    store.cleanup.forget_removals(done)
-    for one in done:
-        kept = " but for what cannot be removed" if told[one.job] == Removal.LEFT else ""
-        store.timeline.note(node.name, EventKind.CLEARED, f"what {one.job} left on {node.name} was removed{kept}")
+
+    def record() -> None:
+        store.cleanup.forget_removals(done)
+        for one in done:
+            kept = " but for what cannot be removed" if told[one.job] == Removal.LEFT else ""
+            store.timeline.note(node.name, EventKind.CLEARED, f"what {one.job} left on {node.name} was removed{kept}")
+
+    await store.write(record)
 
 
 async def _remove_parts(pool: Pool, job: Job, nodes: Sequence[NodeConfig]) -> dict[str, Removal | NodeError]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from ugro.common.errors import RecordNewer, RecordUnreadable, StateError
+from ugro.common.errors import InternalError, RecordNewer, RecordUnreadable, StateError, UgroError
+from ugro.control_plane.bus import Bus
 from ugro.control_plane.metadata_store.cleanup import Cleanup
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
 from ugro.control_plane.metadata_store.config_store import ConfigStore
@@ -26,6 +28,8 @@ from ugro.control_plane.metadata_store.metrics_store import MetricsStore
 from ugro.control_plane.metadata_store.records import make_home
 from ugro.control_plane.metadata_store.timeline import Timeline
 
+T = TypeVar("T")
+
 
 class MetadataStore:
     """One state directory: its jobs, and what is known of the cluster. Each part is about one thing; what spans them,
@@ -38,7 +42,9 @@ class MetadataStore:
     def __init__(self, home: Path) -> None:
         self.home = home
         self._records = RecordsLock(home)
-        self.timeline = Timeline(home)
+        self.bus = Bus()
+        """What this process changes, and what it goes on without."""
+        self.timeline = Timeline(home, self.bus.publish)
         """What happened, in order."""
         self._tables = ClusterTables(home, self.timeline)
         self.jobs = JobRegistry(home, self._records, self._tables, self.timeline)
@@ -51,8 +57,6 @@ class MetadataStore:
         """The failures that wait for a person."""
         self.cleanup = Cleanup(self._tables)
         """What nodes still owe of jobs that ended or were removed."""
-        self.troubles: list[StateError] = []
-        """What the disk refused and this process went on without: one of each kind, since a full disk refuses much."""
 
     # --- who acts ----------------------------------------------------------------------------------------------------
 
@@ -61,13 +65,24 @@ class MetadataStore:
         """Around reading records and writing what follows from them; may be nested.
 
         Held for moments only, by anybody who changes a record, and never while a node is waited for: so a request is
-        recorded at once, whatever else is under way.
+        recorded at once, whatever else is under way. For plain commands: coroutines use `write`.
 
         Raises:
             StateLocked: another process holds it for longer than `patience` seconds; the message says which.
         """
         with self._records.held(patience):
             yield
+
+    async def write(self, change: Callable[[], T], patience: float = LOCK_PATIENCE) -> T:
+        """Run what reads records and writes what follows from them, with the lock held, in a thread.
+
+        The event loop goes on whatever the disk and other processes do. Once begun a change is finished, also where
+        its caller is cancelled.
+
+        Raises:
+            StateLocked: another process holds the lock for longer than `patience` seconds; the message says which.
+        """
+        return await self._records.run(change, patience)
 
     @contextlib.contextmanager
     def exclusive(self, name: str, patience: float) -> Iterator[None]:
@@ -103,7 +118,7 @@ class MetadataStore:
 
     @contextlib.contextmanager
     def optional(self) -> Iterator[None]:
-        """Around what is good to have and no reason to stop: what the disk refuses is told by `troubles`."""
+        """Around what is good to have and no reason to stop: what the disk refuses is told on the bus."""
         try:
             yield
         except RecordNewer as error:
@@ -113,10 +128,10 @@ class MetadataStore:
         except StateError as error:
             self.tell(error)
 
-    def tell(self, error: StateError) -> None:
-        """Note what this process goes on without."""
-        if all(error.hint != known.hint for known in self.troubles):
-            self.troubles.append(error)
+    def tell(self, error: UgroError) -> None:
+        """Tell what this process goes on without; one of each kind, since a full disk refuses much."""
+        if not any(_is_told(error, known) for known in self.bus.troubles):
+            self.bus.tell(error)
 
     # --- the indexes, and what else can be made of the jobs' folders and the timeline --------------------------------
 
@@ -127,3 +142,10 @@ class MetadataStore:
     def rebuild(self) -> Indexed:
         """Make both indexes from the jobs' folders, and mend `cluster.json`. Returns what was found and done."""
         return self._tables.rebuild()
+
+
+def _is_told(error: UgroError, known: UgroError) -> bool:
+    """Whether people who were told the one need not be told the other, too."""
+    if isinstance(error, InternalError) or isinstance(known, InternalError):
+        return error.message == known.message
+    return error.hint == known.hint

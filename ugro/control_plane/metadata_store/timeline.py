@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ugro.common.files import append_line
@@ -12,6 +14,8 @@ from ugro.common.models.event import Event, EventKind
 from ugro.common.models.record import Record
 from ugro.common.paths import JOBS, JobFiles
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors, whole_lines
+
+log = logging.getLogger(__name__)
 
 EVENTS_LIMIT = 4 * 2**20
 """Bytes of the cluster's timeline before its older half is put aside, and of a job's that are read."""
@@ -31,18 +35,19 @@ class Mark(Record):
 class Timeline:
     """A job's event goes to the cluster's timeline first: one that is in the job's is in both."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, publish: Callable[[Event], None] = lambda _: None) -> None:
+        """`publish` is called with each event that this process adds."""
         self._home = home
+        self._publish = publish
         self._cluster, self._older = home / "events.jsonl", home / "events.1.jsonl"
-        self.added: list[Event] = []
-        """What this process added, in order."""
 
     def add(self, event: Event) -> None:
         """Add what happened to a job or a node."""
         self._to_cluster(event)
         if event.job:
             self._to_job(event)
-        self.added.append(event)
+        self._publish(event)
+        log.info("%s %s", " on ".join(filter(None, (event.job, event.node))) or "cluster", event.kind)
 
     def note(self, node: str, kind: EventKind, message: str, job: str = "") -> None:
         """Add an event about a node, or of a job there that is no change of its record."""
@@ -63,7 +68,7 @@ class Timeline:
         if event not in self.of_cluster():
             self._to_cluster(event)
         self._to_job(event)
-        self.added.append(event)
+        self._publish(event)
         return False
 
     def of_job(self, job_id: str) -> list[Event]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ugro.common.config import Inventory
-from ugro.common.errors import NodeError, NodeRefused
+from ugro.common.errors import NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import CodeVersion, Job, NodeShare, Placement
 from ugro.common.paths import RunPaths, run_paths
@@ -28,6 +28,7 @@ from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted
 from ugro.control_plane.scheduler.tracker import Phase, Runs
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.run import process_manager
@@ -123,9 +124,7 @@ class _Trial:
         async def one(transport: Transport) -> None:
             args = (self._paths(transport.name).job_dir, SCRIPT, transport.name)
             outcome = await transport.run(PLACE, args, data=load(f"network/{SCRIPT}").encode())
-            if outcome.status:
-                why = outcome.error_text or f"exit {outcome.status}"
-                raise NodeRefused(transport.name, f"nothing can be written in {transport.node.base_dir}: {why}")
+            require(transport, outcome, f"nothing can be written in {transport.node.base_dir}")
 
         for answer in (await self._pool.each(self._job.nodes, one)).values():
             if isinstance(answer, NodeError):

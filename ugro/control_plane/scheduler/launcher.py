@@ -87,7 +87,7 @@ class Launcher:
         await self._send_checkpoint(job)
         _, (job, interfaces) = await _both(self._send_code(job, storages), self.meet(job, MEET_AGAIN))
         job = job.model_copy(update={"launched_at": job.launched_at or time.time()})
-        self._store.jobs.save(job, EventKind.PLACED, self._meeting_words(job))
+        await self._store.write(lambda: self._store.jobs.save(job, EventKind.PLACED, self._meeting_words(job)))
         await self.start(job, spec, interfaces)
         return job
 

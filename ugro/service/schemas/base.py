@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -26,6 +27,18 @@ Moment = Annotated[float, BeforeValidator(_seconds), PlainSerializer(iso, return
 """A point in time: seconds since the epoch here, ISO 8601 in UTC in JSON."""
 
 
+def _decoded(data: Any) -> Any:
+    return base64.b64decode(data) if isinstance(data, str) else data
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+Bytes = Annotated[bytes, BeforeValidator(_decoded), PlainSerializer(_encoded, return_type=str, when_used="json")]
+"""Any bytes: base64 in JSON."""
+
+
 class Document(BaseModel):
     """Base of all documents: immutable; in JSON each field is there, `null` where nothing is known."""
 
@@ -39,11 +52,13 @@ class Document(BaseModel):
 class Request(BaseModel, Generic[Answer]):
     """Base of what can be asked for: `class Hold(Request[JobDocument])` is answered by one JobDocument.
 
-    `function` names the service function that answers it, as `module.function` below `ugro.service`.
+    `function` names the service function that answers it, as `module.function` below `ugro.service`. What is about
+    files or the environment of the client is answered `here`, in its own process, and nowhere else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     function: ClassVar[str]
+    here: ClassVar[bool] = False
 
 
 class Stream(BaseModel, Generic[Answer]):

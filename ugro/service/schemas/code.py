@@ -8,6 +8,9 @@ from pydantic import PlainValidator
 
 from ugro.service.schemas.base import Document
 
+SEND = "send"
+"""The question whether much code is sent to every node."""
+
 FileName = Annotated[str, PlainValidator(str)]
 """A name of a file, as the disk has it, or a text with one: bytes that are no UTF-8 are surrogates there."""
 

@@ -12,6 +12,9 @@ from ugro.service.schemas.code import CodeDocument, FileName, LeftOut, NotSent
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.starting import Started
 
+TAKE_OVER, FIT = "take_over", "fit"
+"""The questions whether nodes of another master are taken over, and whether a job that may not fit is submitted."""
+
 
 class DefaultScriptDocument(Document):
     """The script that a launch without one runs (null: there is none), and the inventory that says so."""
@@ -35,7 +38,7 @@ class IgnoredVariable(Document):
 
 
 class Draft(Document):
-    """A job as it would be submitted; `spec` names other jobs by their ids. `note`: its name is taken from another."""
+    """A job as it would be submitted: `spec` names other jobs by their ids, `note` a job that has its name already."""
 
     spec: JobSpec
     note: str | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ugro.service.schemas.base import Document, ErrorDocument, Request, Stream
+from ugro.service.schemas.base import Bytes, Document, ErrorDocument, Request, Stream
 from ugro.service.schemas.jobs import EventDocument
 
 
@@ -76,7 +76,7 @@ class CommandOutput(Document):
 
     node: str
     stream: str
-    data: bytes
+    data: Bytes
 
 
 class CommandDocument(Document):

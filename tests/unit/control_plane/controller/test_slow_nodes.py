@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.control_plane.controller.test_tick import STARTED, STAY, Bed, Node, cancel
-from ugro.cli import jobs
+from tests.unit.control_plane.controller.test_tick import cancel
 from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, StateLocked, Unreachable
 from ugro.common.models.job import Job, JobState, Wish
@@ -24,11 +23,16 @@ from ugro.control_plane.scheduler.queue import read_queue
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Outcome
+from ugro.service import ending
+from ugro.service.context import Context
+from ugro.service.schemas.ending import CheckCancelled
+from ugro.testing.cluster import STARTED, STAY, Bed
+from ugro.testing.transport import Silencing
 
 SCRIPTS = ("owner/owner.sh", "run/folder.sh", "code/receive_code.py", "run/prepare.py", "run/start.sh")
 
 
-class SlowNode(Node):
+class SlowNode(Silencing):
     """A node whose link breaks, or stands still until it is let go, at one script."""
 
     error: NodeError | None = None
@@ -55,13 +59,13 @@ class SlowBed(Bed):
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self.nodes = {name: SlowNode(config) for name, config in self.inventory.nodes.items()}
-        self.opened: list[Node] = [*self.nodes.values()]
+        self.opened: list[Silencing] = [*self.nodes.values()]
 
     @property
     def pool(self) -> Pool:
         return Pool(self.inventory, self._connect)
 
-    def _connect(self, config: NodeConfig) -> Node:
+    def _connect(self, config: NodeConfig) -> Silencing:
         found = next((node for node in self.opened if node.node == config), None)
         if found is None:
             self.opened.append(found := SlowNode(config))
@@ -163,14 +167,14 @@ async def test_a_node_that_answers_late_delays_only_its_own_jobs(bed: Bed, monke
     on_b = await bed.until(bed.submit(STAY, nodes=("b",)), JobState.RUNNING)
     while not all(rank.pid for rank in bed.store.jobs.job(on_b.id).ranks):
         await bed.tick()
-    gate, ask = asyncio.Event(), Node.ask
+    gate, ask = asyncio.Event(), Silencing.ask
 
-    async def late(node: Node, *args: Any, **options: Any) -> Outcome:
+    async def late(node: Silencing, *args: Any, **options: Any) -> Outcome:
         if node.name == "b":
             await gate.wait()
         return await ask(node, *args, **options)
 
-    monkeypatch.setattr(Node, "ask", late)
+    monkeypatch.setattr(Silencing, "ask", late)
     controller = Controller(bed.store, bed.inventory, bed.pool)
     job = bed.submit(STARTED, nodes=("a",))
     async with asyncio.timeout(30):
@@ -332,12 +336,12 @@ async def test_a_command_rests_for_its_own_jobs_and_hardly_for_others(bed: SlowB
 async def test_a_cancel_says_who_is_in_its_way(bed: SlowBed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UGRO_HOME", str(bed.store.home))
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
-    app = jobs.App(None)
-    assert not jobs._is_done(app, job.id, tried=False), "another process's tick went on, so nothing was tried"
+    context, ask = Context(None, bed.store.home), CheckCancelled(job=job.id)
+    assert not ending._is_done(context, job.id, tried=False), "another process's tick went on, so nothing was tried"
     with pytest.raises(NodeError, match="a, b did not confirm it so far"):
-        jobs._end_of(app, job, already=False)
+        await ending.check_cancelled(context, ask)
     with bed.store.alone_with(job.id), pytest.raises(NodeError, match="another UGRO process is at work on it"):
-        jobs._end_of(app, job, already=False)
+        await ending.check_cancelled(context, ask)
     await cancel(bed, job)
 
 

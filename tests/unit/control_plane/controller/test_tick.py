@@ -6,9 +6,8 @@ import asyncio
 import errno
 import os
 import shutil
-import sys
 import time
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,7 @@ from unittest.mock import Mock
 import pytest
 from code_folders import plant
 
-from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import AnswerPending, NodeRefused, RecordUnreadable, StateError, Unreachable
-from ugro.common.job_spec import JobSpec
+from ugro.common.errors import AnswerPending, NodeRefused, RecordUnreadable, StateError
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Drain, Owed
@@ -31,108 +28,14 @@ from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import nothing_runs
-from ugro.control_plane.scheduler.queue import read_queue
-from ugro.control_plane.scheduler.scheduling import why
-from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.logs import log_streamer
-from ugro.nodes.transport import LocalTransport, Outcome
+from ugro.nodes.transport import Outcome
+from ugro.testing.cluster import STARTED, STAY, WAITS, Bed
+from ugro.testing.transport import Silencing
 
 NODES = ("a", "b")
-PYTHON = """#!/bin/sh
-# The node's python; as torchrun it starts one rank per node, in a session of its own as torchrun does.
-[ "$1" = -m ] || exec {python} "$@"
-for option in "$@"; do case $option in --node-rank=*) export RANK="${{option#*=}}" ;; esac; done
-while [ "${{1%rank.py}}" = "$1" ]; do shift; done
-setsid --wait {python} "$@"
-"""
-
-
-class Node(LocalTransport):
-    """A node that can be silent."""
-
-    silent = False
-
-    async def run(
-        self, script: str, args: Sequence[str] = (), *, data: bytes | AsyncIterable[bytes] = b"", **options: Any
-    ) -> Outcome:
-        if self.silent:
-            raise Unreachable(self.name, "does not answer")
-        return await super().run(script, args, data=data, **options)
-
-    async def ask(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
-        if self.silent:
-            raise Unreachable(self.name, "does not answer")
-        return await super().ask(script, args, **options)
-
-
-class Bed:
-    """A state directory, two nodes, a project, and controllers that come and go."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.store = MetadataStore(home / "state")
-        self.project = home / "project"
-        self.project.mkdir()
-        python = home / "python"
-        python.write_text(PYTHON.format(python=sys.executable))
-        python.chmod(0o755)
-        nodes = {
-            name: NodeConfig(name=name, address="127.0.0.1", python=str(python), base_dir=f"{home}/{name}")
-            for name in NODES
-        }
-        self.inventory = Inventory(nodes=nodes)
-        self.nodes = {name: Node(config) for name, config in nodes.items()}
-
-    def submit(self, text: str, **fields: Any) -> Job:
-        (self.project / "t.py").write_text(text)
-        spec = JobSpec(script="t.py", workdir=str(self.project), **fields)
-        return submit(self.store, spec, choose_code(spec))
-
-    @property
-    def pool(self) -> Pool:
-        return Pool(self.inventory, lambda config: self.nodes[config.name])
-
-    async def tick(self) -> list[StateError]:
-        """One tick of a controller that has just been started. Returns what it went on without."""
-        store = MetadataStore(self.store.home)
-        controller = Controller(store, self.inventory, self.pool)
-        try:
-            await controller.complete()
-        finally:
-            await controller.close()
-        return store.troubles
-
-    async def looked_at(self, job: Job) -> Job:
-        """The job as its nodes show it; nothing is changed."""
-        controller = Controller(self.store, self.inventory, self.pool)
-        job = self.store.jobs.job(job.id)
-        return await controller.live(job, await controller.observe([job]))
-
-    async def until(self, job: Job, *states: JobState) -> Job:
-        async with asyncio.timeout(30):
-            while (now := self.store.jobs.job(job.id)).state not in states:
-                await self.tick()
-        return now
-
-    def why(self, job: Job) -> tuple[str, ...]:
-        live, views = self.store.jobs.live(), self.store.config.remembered_nodes()
-        return why(read_queue(self.store, self.inventory, live, views, time.time()), job.id)
-
-    def kinds(self, job: Job) -> list[str]:
-        return [event.kind for event in self.store.timeline.of_job(job.id) if event.kind != "ranks"]
-
-
-@pytest.fixture
-def bed(home: Path) -> Bed:
-    return Bed(home)
-
-
-STARTED = "import os; open(os.environ['HOME'] + '/started', 'a').write(os.environ['RANK'])\n"
-STAY = STARTED + "import time; time.sleep(600)\n"
-# What comes after it happens once the test lets it: a tick goes on until nothing is under way, and would see its end.
-WAITS = "import os, time\nwhile not os.path.exists(os.environ['HOME'] + '/go'): time.sleep(0.02)\n"
 
 
 async def test_a_job_runs_to_its_end(bed: Bed) -> None:
@@ -524,7 +427,7 @@ async def test_a_node_that_is_only_slow_to_answer_is_named_beside_what_is_known(
 async def test_a_job_with_another_home_runs_with_the_nodes_python(bed: Bed) -> None:
     nodes = {name: config.model_copy(update={"python": "~/python"}) for name, config in bed.inventory.nodes.items()}
     bed.inventory = bed.inventory.model_copy(update={"nodes": nodes})
-    bed.nodes = {name: Node(config) for name, config in nodes.items()}
+    bed.nodes = {name: Silencing(config) for name, config in nodes.items()}
     job = bed.submit("", env={"HOME": "/nowhere"})
     assert (await bed.until(job, JobState.SUCCEEDED, JobState.FAILED)).state == JobState.SUCCEEDED
 
@@ -639,7 +542,7 @@ async def test_a_look_goes_on_without_the_logs_that_a_full_disk_does_not_take(
             await asyncio.sleep(0.05)
     assert now.first_failure and now.first_failure.exit_code == 3
     await controller.live(job, await controller.observe([job]))
-    (trouble,) = bed.store.troubles
+    (trouble,) = bed.store.bus.troubles
     assert "No space left" in trouble.message and "UGRO_HOME" in trouble.hint and "ugro gc" in trouble.hint
     monkeypatch.undo()
     await bed.until(job, JobState.FAILED)
@@ -650,9 +553,9 @@ async def test_a_node_that_cannot_start_its_part_ends_the_launch_once_the_code_i
 ) -> None:
     """The look and the code go at the same time; the job is not given up while something is still under way."""
     steps: list[str] = []
-    run, real_save, refused = Node.run, JobRegistry.save, asyncio.Event()
+    run, real_save, refused = Silencing.run, JobRegistry.save, asyncio.Event()
 
-    async def watched(node: Node, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
+    async def watched(node: Silencing, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
         if options.get("data") == load("run/prepare.py").encode():
             refused.set()
             raise NodeRefused(node.name, "it cannot")
@@ -667,7 +570,7 @@ async def test_a_node_that_cannot_start_its_part_ends_the_launch_once_the_code_i
         steps.append(kind)
         return real_save(store, job, kind, message)
 
-    monkeypatch.setattr(Node, "run", watched)
+    monkeypatch.setattr(Silencing, "run", watched)
     monkeypatch.setattr(JobRegistry, "save", save)
     job = bed.submit(STARTED)
     async with asyncio.timeout(30):

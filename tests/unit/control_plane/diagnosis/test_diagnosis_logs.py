@@ -35,6 +35,7 @@ from ugro.control_plane.diagnosis.ends import ENDS
 from ugro.control_plane.diagnosis.prefilter import Prefilter, required
 from ugro.control_plane.diagnosis.reading import TELLING
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.testing import builders
 
 LOGS = sorted((TESTS / "logs").glob("*.log"))
 MIB = 1024 * 1024
@@ -418,7 +419,7 @@ def test_explain_fits_one_screen_and_shows_foreign_text_as_it_is() -> None:
 def failed_job(home: Path, cause: str, log: str, args: tuple[str, ...] = (), **fields: object) -> MetadataStore:
     store = MetadataStore(home)
     spec = JobSpec(script="t.py", args=args)
-    job = store.jobs.submit(store.jobs.reserve(), spec, CodeVersion(directory="/w", files=1, size_bytes=1), 1.0)
+    job = store.jobs.submit(store.jobs.reserve(), spec, builders.CODE, 1.0)
     ranks = tuple(Rank(rank=n, local_rank=0, node=f"gpu{n}", state=RankState.FAILED, exit_code=1) for n in range(3))
     failure = FirstFailure(rank=2, node="gpu2", exit_code=1, cause=cause, message="what the record says")
     ended = {"state": JobState.FAILED, "ranks": ranks, "first_failure": failure, **fields}
@@ -474,7 +475,7 @@ def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
         started_at=1.0,
         ended_at=2.0,
         placement=None,
-        code=CodeVersion(directory="/w", files=1, size_bytes=1),
+        code=builders.CODE,
         reason="",
         cause="cuda_error",
     )

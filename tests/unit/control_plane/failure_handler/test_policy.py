@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.unit.control_plane.controller.test_tick import STAY, WAITS, Bed
 from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import job
 from ugro.common.causes import CAUSES
 from ugro.common.errors import InputError
 from ugro.common.job_spec import FailurePolicy, JobSpec
 from ugro.common.models.checkpoint import Checkpoint
-from ugro.common.models.job import Attempt, CodeVersion, FirstFailure, Job, JobState, Wish
+from ugro.common.models.job import Attempt, FirstFailure, Job, JobState, Wish
 from ugro.common.models.node import Drain
 from ugro.common.models.proposal import Change
 from ugro.control_plane.diagnosis import causes
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
 from ugro.control_plane.failure_handler.retry import decide, trouble
 from ugro.control_plane.failure_handler.watchdog.sights import Memory
+from ugro.testing import builders
+from ugro.testing.cluster import STAY, WAITS, Bed
 
 SMALLER = (Change(name="--batch", before="2", after="1"),)
 
@@ -45,7 +45,7 @@ def failed(cause: str, step: int | None = None, *past: tuple[str, int | None]) -
             started_at=None,
             ended_at=None,
             placement=None,
-            code=CodeVersion(directory="/w", files=1, size_bytes=1),
+            code=builders.CODE,
             reason="",
             cause=earlier,
             step=at,
@@ -165,11 +165,6 @@ def test_each_wait_is_twice_as_long() -> None:
 
 def test_causes_are_the_same_everywhere() -> None:
     assert set(CAUSES) == set(causes.CAUSES)
-
-
-@pytest.fixture
-def bed(home: Path) -> Bed:
-    return Bed(home)
 
 
 async def test_standing_consent_needs_no_further_word(bed: Bed) -> None:

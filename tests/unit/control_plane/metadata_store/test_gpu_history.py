@@ -11,10 +11,11 @@ import pytest
 from ugro.cli.render.history import BLOCKS, GAP, buckets, sparkline, used_by
 from ugro.common.errors import StateError
 from ugro.common.models.metrics import EVERY_SECONDS, GpuLook
-from ugro.common.models.node import Gpu, GpuProcess, NodeView
+from ugro.common.models.node import Gpu, GpuProcess
 from ugro.control_plane.metadata_store import gpu_history
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.resource_manager.monitor import PROGRAM_LENGTH, looks
+from ugro.testing import builders
 
 UUIDS = [f"GPU-{number:08d}" for number in range(4)]
 
@@ -37,7 +38,7 @@ def test_a_look_says_of_each_gpu_what_it_does_and_who_has_it() -> None:
         Gpu(index=3, uuid=UUIDS[3], name="R", processes=(python.model_copy(update={"name": "x" * 5000}),)),
         Gpu(index=4, uuid="", name="lost", problem="lost"),
     ]
-    view = NodeView(node="a", seen_at=50.0, boot_id="b", clock_offset=0.0, cpu_count=1, gpus=tuple(gpus))
+    view = builders.node_view("a", *gpus, seen_at=50.0)
     found = looks(view, {UUIDS[0]: "job-003"})
     assert found[0] == GpuLook(at=50.0, uuid=UUIDS[0], **shown, power_w=180.5, job="job-003")
     assert [(each.uuid, each.job, each.program) for each in found[1:3]] == [

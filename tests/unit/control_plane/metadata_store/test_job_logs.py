@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ugro.common.config import Inventory, NodeConfig
+from ugro.common.config import Inventory
 from ugro.common.paths import RunPaths
 from ugro.control_plane.diagnosis import Reader
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import ERROR_BYTES, TAIL_BYTES, rank_log
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.logs.log_streamer import ERROR_LIMIT, LONGEST_LINE, SLAB, LogReader, last_lines
-from ugro.nodes.transport import LocalTransport, Outcome
+from ugro.nodes.transport import Outcome
+from ugro.testing import builders
+from ugro.testing.transport import Counting
 
 MIB = 2**20
 PATHS = RunPaths("~/.ugro", "job-001", 1, 0)
 LINE = b"step %08d loss 0.123456 lr 0.0003 tokens/s 12345 grad_norm 1.234\n"
-
-
-class Counting(LocalTransport):
-    """A node that counts the bytes it was made to say."""
-
-    said = 0
-
-    async def run(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
-        hear = options.pop("on_output", None)
-
-        def count(stream: str, data: bytes) -> None:
-            self.said += len(data)
-            hear(stream, data)
-
-        return await super().run(script, args, **options, on_output=count if hear else None)
 
 
 @pytest.fixture
@@ -48,7 +35,7 @@ def run_dir(home: Path) -> Path:
 
 @pytest.fixture
 def node() -> Counting:
-    return Counting(NodeConfig(name="here", address="127.0.0.1", local=True))
+    return Counting(builders.this_machine())
 
 
 @pytest.fixture

@@ -19,21 +19,22 @@ from unittest.mock import Mock
 
 import pytest
 
-from ugro.common.config import Inventory, NodeConfig
+from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job, JobState
-from ugro.common.models.node import Drain, NodeView
+from ugro.common.models.job import Job, JobState
+from ugro.common.models.node import Drain
 from ugro.control_plane.failure_handler.handler import FailureHandler
 from ugro.control_plane.failure_handler.watchdog import watch
 from ugro.control_plane.failure_handler.watchdog.sights import Memory
-from ugro.control_plane.metadata_store import MetadataStore, cluster_file, job_registry, retention, timeline
+from ugro.control_plane.metadata_store import MetadataStore, cluster_file, job_registry, locks, retention, timeline
 from ugro.control_plane.metadata_store.records import pass_over, replace_record, stop_where_held
 from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, remove_stray, strays
 from ugro.nodes.pool import Pool
-
-CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
+from ugro.testing import builders
+from ugro.testing.builders import CODE
+from ugro.testing.commands import Ugro
 
 
 def submit(store: MetadataStore, name: str | None = None) -> Job:
@@ -127,7 +128,7 @@ def test_a_state_directory_that_cannot_be_written_is_told(tmp_path: Path) -> Non
 def test_nodes_are_remembered(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     assert store.config.remembered_node("a") is None
-    view = NodeView(node="a", seen_at=1.0, boot_id="b", clock_offset=0.0, cpu_count=2)
+    view = builders.node_view("a")
     store.config.remember_nodes([view, view.model_copy(update={"node": "b"})])
     store.config.remember_nodes([view.model_copy(update={"seen_at": 2.0})])
     remembered = store.config.remembered_node("a")
@@ -301,10 +302,10 @@ async def test_what_is_undecided_about_a_job_of_a_newer_ugro_stays_so(tmp_path: 
     job = submit(store)
     store.decisions.remember_undecided(job.id)
     newer(store.jobs.files(job.id).record, schema_version=99)
-    inventory = Inventory(nodes={"here": NodeConfig(name="here", address="127.0.0.1", local=True)})
+    inventory = Inventory(nodes={"here": builders.this_machine()})
     handler = FailureHandler(store, inventory, Pool(inventory))
     await handler.handle({})
-    assert store.decisions.undecided() == [job.id] and "newer UGRO" in store.troubles[0].message
+    assert store.decisions.undecided() == [job.id] and "newer UGRO" in store.bus.troubles[0].message
 
 
 def test_lines_of_a_newer_ugro_are_read_as_far_as_they_are_known_and_stay(tmp_path: Path) -> None:
@@ -497,7 +498,7 @@ def test_a_resident_process_finds_what_another_was_killed_at(tmp_path: Path, mon
         other.jobs.save(job, "held", "")
     resident.jobs.settle()
     assert [event.kind for event in resident.timeline.of_job(job.id)] == ["submitted", "held"]
-    assert [event.kind for event in resident.timeline.added] == ["held"]
+    assert [event.kind for event in resident.bus.read(0).events] == ["held"]
 
 
 def test_settling_reads_only_the_end_of_a_long_timeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -824,47 +825,47 @@ def test_a_drain_holds_while_there_is_no_cluster_file_at_all(tmp_path: Path) -> 
     assert set(fresh.config.drains()) == {"a"} and [job.id for job in fresh.jobs.live()] == ["job-001"]
 
 
-def ugro(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def ugro(forked: Ugro, home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """A command on a cluster whose only node is this machine."""
     inventory = home / "inventory.yaml"
     inventory.write_text(f"nodes:\n  here: {{address: 127.0.0.1, local: true, base_dir: {home}/node}}\n")
     env = os.environ | {"UGRO_HOME": str(home), "UGRO_INVENTORY": str(inventory)}
-    return subprocess.run([sys.executable, "-m", "ugro", *words], env=env, capture_output=True, text=True, check=False)
+    return forked(*words, cwd=os.getcwd(), env=env)
 
 
-def test_what_is_wrong_with_the_indexes_is_told_by_commands(tmp_path: Path) -> None:
+def test_what_is_wrong_with_the_indexes_is_told_by_commands(forked: Ugro, tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     ended(store, submit(store))
     store.config.drain(Drain(node="here", reason="fan", since=time.time()))
-    assert json.loads(ugro(tmp_path, "status", "--json").stdout)["problems"] == []
-    assert ugro(tmp_path, "sweep").stderr == ""
+    assert json.loads(ugro(forked, tmp_path, "status", "--json").stdout)["problems"] == []
+    assert ugro(forked, tmp_path, "sweep").stderr == ""
     archive, cluster = tmp_path / "finished.jsonl", tmp_path / "cluster.json"
     archive.write_text("")
-    (problem,) = json.loads(ugro(tmp_path, "status", "--all", "--json").stdout)["problems"]
+    (problem,) = json.loads(ugro(forked, tmp_path, "status", "--all", "--json").stdout)["problems"]
     assert set(problem) == {"code", "message", "hint"}
     line = f"{problem['message']} ({problem['hint']})"
     assert str(archive) in line and "ugro state rebuild" in line
-    assert line in ugro(tmp_path, "status").stdout
-    swept = ugro(tmp_path, "sweep")
+    assert line in ugro(forked, tmp_path, "status").stdout
+    swept = ugro(forked, tmp_path, "sweep")
     assert (swept.returncode, swept.stderr) == (0, f"{line}\n")
     cluster.write_text("[1, 2]")
-    told = ugro(tmp_path, "state", "rebuild").stdout
+    told = ugro(forked, tmp_path, "state", "rebuild").stdout
     (aside,) = tmp_path.glob("cluster.json.broken-*")
     assert str(aside) in told and "here (fan)" in told and "indexed 0 live and 1 ended jobs" in told
     cluster.unlink()
-    mended = json.loads(ugro(tmp_path, "state", "rebuild", "--json").stdout)["mended"]
+    mended = json.loads(ugro(forked, tmp_path, "state", "rebuild", "--json").stdout)["mended"]
     assert mended[0] == f"{cluster} is gone" and "here (fan)" in mended[-1]
-    assert ugro(tmp_path, "sweep").stderr == ""
+    assert ugro(forked, tmp_path, "sweep").stderr == ""
 
 
-def test_commands_go_on_beside_a_job_of_a_newer_ugro(tmp_path: Path) -> None:
+def test_commands_go_on_beside_a_job_of_a_newer_ugro(forked: Ugro, tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     job, other = submit(store, "theirs"), submit(store, "mine")
     store.jobs.save(job.model_copy(update={"state": JobState.RUNNING}), "running", "")
     path = store.jobs.files(job.id).record
     content = newer(path, schema_version=99)
     for words, code in (("sweep", 0), ("state rebuild", 4), ("status", 0), ("cancel mine", 0), ("cancel job-001", 4)):
-        done = ugro(tmp_path, *words.split())
+        done = ugro(forked, tmp_path, *words.split())
         said = done.stdout + done.stderr
         assert done.returncode == code, (words, said)
         assert "cp /" not in said and ("newer UGRO" in said or words == "cancel mine"), (words, said)
@@ -898,12 +899,12 @@ def test_on_a_full_disk_the_lock_is_taken_and_old_logs_go(tmp_path: Path, monkey
 
     monkeypatch.setattr(retention, "write_atomic", write)
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", Mock(side_effect=full))
+        patched.setattr(locks, "_write_over", Mock(side_effect=full))
         with store.lock():
             prune(store, prunable(store, time.time())[0])
     assert not logs.exists() and pruned_at(store, job.id)
     with pytest.raises(StateError, match="denied"), monkeypatch.context() as patched:
-        patched.setattr(Path, "write_text", Mock(side_effect=PermissionError(errno.EACCES, "denied")))
+        patched.setattr(locks, "_write_over", Mock(side_effect=PermissionError(errno.EACCES, "denied")))
         with store.lock():
             pass
 

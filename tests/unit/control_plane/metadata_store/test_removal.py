@@ -24,7 +24,7 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Declined, InputError, NodeRefused
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Summary
+from ugro.common.models.job import Job, JobState, NodeShare, Placement, Summary
 from ugro.control_plane.metadata_store import MetadataStore, removal
 from ugro.control_plane.metadata_store.removal import Going, Kept, Part, Use, chosen, decide
 from ugro.control_plane.metadata_store.retention import require_code, snapshots_of, strays
@@ -33,12 +33,14 @@ from ugro.nodes.pool import Pool
 from ugro.nodes.remote.footprint import footprint as footprints
 from ugro.nodes.remote.footprint.footprint import JobFootprint, Removal, footprint, remove_jobs
 from ugro.nodes.remote.run.process_manager import make_folder
-from ugro.nodes.transport import LocalTransport, Outcome
+from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
+from ugro.testing.builders import CODE
+from ugro.testing.transport import Parrot
 
-CODE = CodeVersion(directory="/", files=0, size_bytes=0)
-JOB = Job(id="job-001", uid="u", name="job-001", state=JobState.FAILED, submitted_at=1.0, command=("t.py",), code=CODE)
+JOB = builders.job(JobState.FAILED, name="job-001")
 SAVED = Checkpoint(step=20, kind="torch", name="step-20.pt", bytes=10, saved_at=1.0, places=())
-NODE = NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable)
+NODE = builders.this_machine(python=sys.executable)
 PART = Part(NODE, JobFootprint("job-001", "u", 100, 3, False, ()))
 USE = Use(JOB, logs=5, has_code=True, snapshots=7, record=1, parts=(PART,))
 
@@ -202,28 +204,17 @@ async def test_what_was_cut_short_is_done_again(node: LocalTransport, jobs: Path
     assert await remove_jobs(node, [("job-001", "u")]) == {"job-001": Removal.GONE}
 
 
-class Liar(LocalTransport):
-    """Says whatever it likes."""
-
-    def __init__(self, said: bytes) -> None:
-        super().__init__(NODE)
-        self._said = said
-
-    async def run(self, *_: object, **__: object) -> Outcome:  # type: ignore[override]
-        return Outcome(0, self._said)
-
-
 @pytest.mark.parametrize("size", ["-5 1", f"{10**30} 1", "1 -1", "9" * 5000 + " 1", "many 1", "1"])
 async def test_believes_no_impossible_size(size: str) -> None:
     said = f"base\0/b\0yes\0job\0job-001\0u\0{size}\0\0end\0".encode()
     with pytest.raises(NodeRefused, match="did not say"):
-        await footprint(Liar(said))
+        await footprint(Parrot(said))
 
 
 @pytest.mark.parametrize("said", ["", "end\0", "removal\0job-001\0burnt\0end\0", "removal\0job-002\0gone\0end\0", "x"])
 async def test_believes_no_senseless_answer(said: str) -> None:
     with pytest.raises(NodeRefused, match="did not say"):
-        await remove_jobs(Liar(said.encode()), [("job-001", "u")])
+        await remove_jobs(Parrot(said.encode()), [("job-001", "u")])
 
 
 # --- in the state directory -------------------------------------------------------------------------------------------

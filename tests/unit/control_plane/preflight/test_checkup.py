@@ -69,6 +69,7 @@ chatter of a login shell
 @N gpu GPU-5c1e0a7e-1111-2222-3333-444455556666, Disabled, 8.9
 @N gpu a complaint of nvidia-smi
 @N end
+@N -
 """
 
 
@@ -337,7 +338,7 @@ def test_a_machine_that_cannot_sleep(line: str) -> None:
 @pytest.mark.parametrize("linger", ["", "@N linger\n"])
 def test_who_is_killed_at_logout(lines: list[str], kills: bool | None, linger: str) -> None:
     output = "@N user ob\n" + linger + "".join(f"@N logind {line}\n" for line in lines)
-    parsed = parse_machine(output, "N")
+    parsed = parse_machine(output + "@N -\n", "N")
     assert parsed and parsed.kills_at_logout is kills and parsed.linger is bool(linger)
 
 

@@ -27,6 +27,7 @@ from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.checkup.checkup import NodeReport, examine, sample_clock
 from ugro.nodes.remote.checkup.machine import ask_machine, parse_machine
 from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
 
 UUID = "GPU-5c1e0a7e-1111-2222-3333-444455556666"
 
@@ -35,7 +36,7 @@ UUID = "GPU-5c1e0a7e-1111-2222-3333-444455556666"
 
 @pytest.fixture
 async def here(home: Path) -> AsyncIterator[LocalTransport]:
-    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    transport = LocalTransport(builders.this_machine(python=sys.executable))
     yield transport
     await transport.close()
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from places import EXAMPLES
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.control_plane.resource_manager.balancer import batch_shares, ddp_loss, in_words
 from ugro.nodes.remote.speed import speed
 from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
 
 SPEEDS = st.lists(st.floats(0.01, 1000), min_size=1, max_size=8)
 
@@ -75,7 +75,7 @@ def test_in_words() -> None:
 
 
 def here(python: str) -> LocalTransport:
-    return LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=python))
+    return LocalTransport(builders.this_machine(python=python))
 
 
 async def test_the_speed_of_this_machine(home: Path) -> None:
@@ -94,8 +94,12 @@ async def test_a_gpu_that_is_not_there(home: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
-        ("echo '[{}]'", "its answer to a measurement of speed cannot be understood"),
-        ("echo hello", "its answer to a measurement of speed cannot be understood"),
+        (
+            """echo '{"ugro": 1, "kind": "speed", "payload": [{}]}'""",
+            "its speed cannot be measured: the answer cannot be understood",
+        ),
+        ("echo '[{}]'", "its speed cannot be measured: the answer cannot be understood"),
+        ("echo hello", "its speed cannot be measured: the answer cannot be understood"),
         ("echo first >&2; echo 'no torch' >&2; exit 1", "its speed cannot be measured: no torch"),
         ("exit 3", "its speed cannot be measured: exit 3"),
     ],

@@ -9,9 +9,11 @@ import pytest
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyUnknown, NodeError, Unreachable
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement
+from ugro.common.models.job import JobState, NodeShare, Placement
 from ugro.common.models.node import Drain, Gpu, GpuProcess, NodeView
 from ugro.control_plane.resource_manager.governor import Offer, Slot, leases, offers
+from ugro.testing import builders
+from ugro.testing.builders import gpu
 
 
 def offer(view: NodeView | NodeError, held: tuple[str, ...] = (), drain: str | None = None, **config: object) -> Offer:
@@ -23,12 +25,7 @@ def offer(view: NodeView | NodeError, held: tuple[str, ...] = (), drain: str | N
 
 
 def view(*gpus: Gpu, **fields: object) -> NodeView:
-    basis = {"node": "gpu1", "seen_at": 1.0, "boot_id": "b", "clock_offset": 0.0, "cpu_count": 2, "gpus": gpus}
-    return NodeView.model_validate({**basis, **fields})
-
-
-def gpu(index: int = 0, **fields: object) -> Gpu:
-    return Gpu.model_validate({"index": index, "uuid": f"GPU-{index}", "name": "RTX", **fields})
+    return builders.node_view("gpu1", *gpus, **fields)
 
 
 def process(name: str, **fields: object) -> GpuProcess:
@@ -107,7 +104,12 @@ def test_what_makes_a_node_take_no_new_job(said: dict[str, object], drain: str |
 
 def test_gpus_that_cannot_be_used_are_left_out_by_name() -> None:
     node = NodeConfig(name="gpu1", address="h")
-    gpus = (gpu(0, problem="GPU is lost"), gpu(1, mig=True), gpu(2, uuid=""), gpu(3))
+    gpus = (
+        gpu(0, problem="GPU is lost"),
+        gpu(1, mig=True),
+        gpu(2, uuid=""),
+        gpu(3),
+    )
     seen = {"gpu1": view(*gpus)}
     known = {"gpu1": {"GPU-9": "A100", "GPU-3": "RTX"}}
     found = offers(Inventory(nodes={"gpu1": node}), seen, {}, {}, known, None)["gpu1"]
@@ -139,8 +141,7 @@ def test_leases_are_what_live_jobs_hold() -> None:
         NodeShare(node="gpu1", node_rank=0, first_rank=0, nproc=1, gpus=("GPU-0",)),
         NodeShare(node="gpu2", node_rank=1, first_rank=1, nproc=1),
     )
-    code, placement = CodeVersion(directory="/", files=0, size_bytes=0), Placement(shares=shares)
-    job = Job(id="job-001", uid="u", name="n", submitted_at=0.0, command=("t",), code=code, placement=placement)
+    job = builders.job(placement=Placement(shares=shares))
     for state in JobState:
         held = leases([job.model_copy(update={"state": state})])
         assert held == ({"GPU-0": "job-001", "cpu:gpu2": "job-001"} if state.on_nodes else {})
@@ -151,10 +152,7 @@ def test_a_cpu_job_holds_the_machine_it_runs_on_whatever_that_is_called_today() 
         return NodeConfig(name=name, address=address)
 
     share = NodeShare(node="gpu1", node_rank=0, first_rank=0, nproc=1, config=node("gpu1", "10.0.0.1"))
-    job = Job(
-        id="job-001", uid="u", name="n", state=JobState.RUNNING, submitted_at=1.0, command=("t.py",),
-        code=CodeVersion(directory="/x", files=1, size_bytes=1), placement=Placement(shares=(share,)),
-    )  # fmt: skip
+    job = builders.job(JobState.RUNNING, placement=Placement(shares=(share,)))
     swapped = {"gpu1": node("gpu1", "10.0.0.2"), "gpu2": node("gpu2", "10.0.0.1")}
     assert leases([job], swapped) == {"cpu:gpu2": "job-001"}
     assert leases([job], {"alpha": node("alpha", "10.0.0.1")}) == {"cpu:alpha": "job-001"}

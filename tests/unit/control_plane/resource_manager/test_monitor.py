@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from ugro.common.errors import Unreachable
-from ugro.common.models.job import CodeVersion, Job, Rank
+from ugro.common.models.job import Rank
 from ugro.common.models.node import Gpu, GpuProcess, NodeView, Silence
 from ugro.control_plane.resource_manager.monitor import news, peak, samples, silences
+from ugro.testing import builders
 
 MINE = "m-1 me@master since 2026-11-24T10:00:00+00:00"
 THEIRS = "m-2 you@other since 2026-11-24T11:00:00+00:00"
@@ -15,8 +16,7 @@ DISPLAY = GpuProcess(pid=900, name="/usr/lib/xorg/Xorg", user="ada", memory_mib=
 
 
 def view(owner: str | None = None, gpu: Gpu | None = None) -> NodeView:
-    fields = {"node": "n", "seen_at": 1.0, "boot_id": "b", "clock_offset": 0.0, "cpu_count": 1}
-    return NodeView.model_validate(fields | {"owner": owner, "gpus": (gpu,) if gpu else ()})
+    return builders.node_view("n", *([gpu] if gpu else []), owner=owner)
 
 
 @pytest.mark.parametrize("before", [None, view(), view(MINE)])
@@ -51,10 +51,8 @@ def test_a_master_that_has_no_id_yet_is_another_one() -> None:
     ids=["a display", "a named display", "the rank", "its children", "no sizes", "no names", "nothing"],
 )
 def test_a_peak_is_of_the_jobs_own_memory(used: int | None, processes: tuple[GpuProcess, ...], own: int | None) -> None:
-    gpu = Gpu(index=0, uuid="GPU-1", name="RTX", memory_used_mib=used, processes=processes)
-    code = CodeVersion(directory="/", files=0, size_bytes=0)
-    rank = Rank(rank=0, local_rank=0, node="n", gpu="GPU-1", pid=7)
-    job = Job(id="job-001", uid="u", name="n", submitted_at=1.0, command=("a",), code=code, ranks=(rank,))
+    gpu = builders.gpu(uuid="GPU-1", memory_used_mib=used, processes=processes)
+    job = builders.job(ranks=(Rank(rank=0, local_rank=0, node="n", gpu="GPU-1", pid=7),))
     seen = samples(job, {"n": view(gpu=gpu)}, 1.0)
     assert [sample.memory_mib for sample in seen] == [own] and peak(seen) == own
 

@@ -19,6 +19,7 @@ from ugro.control_plane.resource_manager.observation import (
     seen_by_resident,
 )
 from ugro.control_plane.scheduler.queue import read_offers
+from ugro.testing import builders
 
 NOW = 1000.0
 NODES = {name: NodeConfig(name=name, address=f"10.0.0.{number}") for number, name in enumerate(("gpu1", "gpu2"))}
@@ -26,7 +27,7 @@ INVENTORY = Inventory(nodes=NODES)
 
 
 def view(node: str, seen_at: float = NOW - 1) -> NodeView:
-    return NodeView(node=node, seen_at=seen_at, boot_id="b", clock_offset=0.0, cpu_count=2)
+    return builders.node_view(node, seen_at=seen_at)
 
 
 @pytest.fixture

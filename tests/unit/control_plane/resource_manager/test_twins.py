@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.node import NodeView
 from ugro.control_plane.preflight.across import judge_names
 from ugro.control_plane.resource_manager.governor import Offer, offers, placement_keys
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.allocator import Room, choose
 from ugro.control_plane.scheduler.scheduling import check_request
+from ugro.testing import builders
 
 NAMES = ("a", "b", "c", "d")
 
@@ -22,9 +23,8 @@ NAMES = ("a", "b", "c", "d")
 def view(
     name: str, *gpus: str, boot: str = "boot", pids: str | None = "pid:[1]", folder: str | None = "8:1", **more: object
 ) -> NodeView:
-    made = tuple(Gpu(index=number, uuid=uuid, name="RTX", memory_total_mib=8000) for number, uuid in enumerate(gpus))
-    seen = {"node": name, "seen_at": 1.0, "clock_offset": 0.0, "cpu_count": 2, "gpus": made} | more
-    return NodeView.model_validate(seen | {"boot_id": boot, "pid_namespace": pids, "folder": folder})
+    made = (builders.gpu(number, uuid=uuid, memory_total_mib=8000) for number, uuid in enumerate(gpus))
+    return builders.node_view(name, *made, boot_id=boot, pid_namespace=pids, folder=folder, **more)
 
 
 def offered(*views: NodeView) -> dict[str, Offer]:

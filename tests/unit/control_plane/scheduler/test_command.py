@@ -18,9 +18,7 @@ from ugro.control_plane.metadata_store.history import run_of
 from ugro.control_plane.scheduler.command import require_source, source_text
 from ugro.control_plane.scheduler.launch_line import Foreign, translated
 from ugro.control_plane.scheduler.submission import choose_code
-from ugro.nodes.remote.run.on_node import rank
-
-RANK = Path(rank.__file__)
+from ugro.nodes.remote.bundle import load
 
 
 @pytest.fixture
@@ -177,7 +175,8 @@ def test_the_command_line(project: Path) -> None:
 def test_a_rank_starts_as_torchrun_would(project: Path, command: list[str], log: str, code: int) -> None:
     run_dir = project / "run"
     run_dir.mkdir()
-    done = subprocess.run([sys.executable, RANK, run_dir, *command], env=os.environ | {"RANK": "0"})
+    (run_dir / "rank.py").write_text(load("run/rank.py"))
+    done = subprocess.run([sys.executable, run_dir / "rank.py", run_dir, *command], env=os.environ | {"RANK": "0"})
     assert (done.returncode, (run_dir / "rank-0.log").read_text()) == (code, log)
     assert (run_dir / "rank-0.exit").read_text().startswith(f"code {code} ") and (run_dir / "rank-0.pid").read_text()
     assert stat.S_IMODE((project / "run.sh").stat().st_mode) == 0o755

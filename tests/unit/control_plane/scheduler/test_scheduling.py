@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyChanged, InputError, KeyUnusable, NodeError, NodeRefused, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job, JobState
-from ugro.common.models.node import Drain, Gpu, NodeView
+from ugro.common.models.job import Job, JobState
+from ugro.common.models.node import Drain, NodeView
 from ugro.control_plane.resource_manager.governor import Offer, Slot, offers, placement_keys
 from ugro.control_plane.scheduler.backfill import SLACK, Obstacle, Queue, Running, Start, Waiting
 from ugro.control_plane.scheduler.forecast import CHAIN, Forecast, forecast
@@ -29,6 +29,7 @@ from ugro.control_plane.scheduler.scheduling import (
     schedule,
     why,
 )
+from ugro.testing import builders
 
 NOON = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1))
 
@@ -302,8 +303,7 @@ def test_jobs_that_wait_for_each_other_never_start() -> None:
 
 
 def job(state: JobState = JobState.QUEUED) -> Job:
-    code = CodeVersion(directory="/", files=0, size_bytes=0)
-    return Job(id="job-009", uid="u", name="n", submitted_at=0.0, command=("t",), code=code, state=state)
+    return builders.job(state, id="job-009")
 
 
 @pytest.mark.parametrize(
@@ -430,10 +430,8 @@ def test_a_forecast_says_what_it_does_not_know() -> None:
 
 
 def view(name: str, gpus: int, **fields: object) -> NodeView:
-    made = tuple(
-        Gpu.model_validate({"index": n, "uuid": f"GPU-{name}-{n}", "name": "RTX", **fields}) for n in range(gpus)
-    )
-    return NodeView(node=name, seen_at=1.0, boot_id="b", clock_offset=0.0, cpu_count=2, gpus=made)
+    made = (builders.gpu(number, uuid=f"GPU-{name}-{number}", **fields) for number in range(gpus))
+    return builders.node_view(name, *made)
 
 
 OWNERS = inventory(["gpu-master", "gpu1", "gpu2"])

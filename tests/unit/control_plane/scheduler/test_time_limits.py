@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
-import forked
 import pytest
-from cluster import Ugro
 
-from tests.unit.cli.test_queue_commands import Master
-from tests.unit.control_plane.controller.test_tick import STAY, WAITS, Bed
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.scheduler.time_limits import Told, extend, longer, require_hearing, told, too_late
-
-
-@pytest.fixture
-def bed(home: Path) -> Bed:
-    return Bed(home)
+from ugro.testing.cluster import STAY, WAITS, Bed, Master
 
 
 def kept(bed: Bed, job: Job, node: str) -> list[str]:
@@ -125,17 +114,6 @@ def test_what_cannot_be_extended_is_refused(bed: Bed) -> None:
     with pytest.raises(InputError, match="has ended") as refused:
         extend(bed.store, limited.id, 60, add=True)
     assert refused.value.hint.endswith(f"ugro resume {limited.id} --time 3660s")
-
-
-@pytest.fixture(scope="module")
-def ugro() -> Iterator[Ugro]:
-    with subprocess.Popen(forked.PROGRAM, stdin=-1, stdout=-1, text=True) as process, forked.ugro_of(process) as ugro:
-        yield ugro
-
-
-@pytest.fixture
-def master(tmp_path: Path, ugro: Ugro) -> Master:
-    return Master(tmp_path, ugro)
 
 
 def test_more_time_as_a_person_types_it(master: Master) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, Unreachable
-from ugro.common.models.job import CodeVersion, FirstFailure, Job, JobState, NodeShare, Placement, RankState
-from ugro.common.models.node import Gpu, GpuProcess, NodeView
+from ugro.common.models.job import FirstFailure, Job, JobState, NodeShare, Placement, RankState
+from ugro.common.models.node import GpuProcess, NodeView
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.scheduler.tracker import (
     Phase,
@@ -21,6 +21,7 @@ from ugro.control_plane.scheduler.tracker import (
     news_of_ranks,
 )
 from ugro.nodes.remote.run.run_files import Effort, RankFiles, RunFiles
+from ugro.testing import builders
 
 NODES = ("gpu-master", "gpu1", "gpu2")
 UP = RunFiles(node_time=100.0, claimed=True, uid="u", runner_alive=True)
@@ -33,10 +34,7 @@ def job(state: JobState = JobState.RUNNING) -> Job:
         NodeShare(node=node, node_rank=rank, first_rank=rank, nproc=1, gpus=(f"GPU-{rank}",))
         for rank, node in enumerate(NODES)
     )
-    made = Job(
-        id="job-001", uid="u", name="n", state=state, submitted_at=1.0, command=("t.py",),
-        code=CodeVersion(directory="/x", files=1, size_bytes=1), placement=Placement(shares=shares),
-    )  # fmt: skip
+    made = builders.job(state, placement=Placement(shares=shares))
     return made.model_copy(update={"ranks": expected_ranks(made)})
 
 
@@ -180,8 +178,7 @@ def test_a_gpu_is_free_when_the_driver_shows_no_rank_on_it() -> None:
     placed = job().model_copy(update={"ranks": assess(job(), runs(running(0), running(1), running(2))).ranks})
 
     def view(node: str, uuid: str, pid: int) -> NodeView:
-        gpu = Gpu(index=0, uuid=uuid, name="RTX", processes=(GpuProcess(pid=pid, name="python"),))
-        return NodeView(node=node, seen_at=1.0, boot_id="b", clock_offset=0.0, cpu_count=2, gpus=(gpu,))
+        return builders.node_view(node, builders.gpu(uuid=uuid, processes=(GpuProcess(pid=pid, name="python"),)))
 
     views = {"gpu-master": view("gpu-master", "GPU-0", 1000), "gpu1": view("gpu1", "GPU-1", 5), "gpu2": UNREAD}
     assert gpu_holders(placed, views) == ["gpu-master: RTX is still held by pid 1000"]

@@ -11,21 +11,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from code_folders import ODD_NAMES, plant, snapshot, tree
-from testbed.etc import User, write_etc
-from testbed.mounts import show_etc
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost, NodeRefused, StateError
 from ugro.nodes.code_sync import push_code, rsync
 from ugro.nodes.remote.code.on_node import receive_code
-from ugro.nodes.transport import LocalTransport, Outcome, Transport
+from ugro.nodes.transport import LocalTransport
 from ugro.nodes.transport.ssh import SshTransport
+from ugro.testing import builders
+from ugro.testing.testbed.etc import User, write_etc
+from ugro.testing.testbed.mounts import show_etc
+from ugro.testing.transport import Counting, Meddling
 
 SSHD = "/usr/sbin/sshd"
 
@@ -45,7 +47,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def node(home: Path) -> LocalTransport:
     """This machine as a node."""
-    return LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    return LocalTransport(builders.this_machine(python=sys.executable))
 
 
 JOB = "~/.ugro/jobs/job-{:03d}"
@@ -110,18 +112,6 @@ async def test_the_next_job_gets_only_what_changed(work: Path, home: Path, node:
     assert (job(home, 1) / "code/blob").read_bytes().startswith(b"written by the job")
 
 
-class Counting(LocalTransport):
-    """Notes how many bytes of data each script gets."""
-
-    def __init__(self, node: NodeConfig) -> None:
-        super().__init__(node)
-        self.sent: list[int] = []
-
-    async def run(self, script: str, args: Any = (), *, data: Any = b"", **options: Any) -> Outcome:
-        self.sent.append(len(data) if isinstance(data, bytes) else -1)
-        return await super().run(script, args, data=data, **options)
-
-
 @pytest.mark.parametrize("spoil", [None, "code.json", "code.sha256", "code/blob"])
 async def test_an_unchanged_folder_is_not_sent_again_nor_its_list(
     work: Path, home: Path, node: LocalTransport, monkeypatch: pytest.MonkeyPatch, spoil: str | None
@@ -174,7 +164,7 @@ async def test_an_old_leftover_goes_at_once(work: Path, home: Path, node: LocalT
         raise LinkLost("here", "the connection broke")
 
     with pytest.raises(LinkLost):
-        await push_code(Meddling(node, cut), source, JOB.format(1))
+        await push_code(Meddling(node.node, "finish", cut), source, JOB.format(1))
     assert young.exists() and not old.exists()
 
 
@@ -199,25 +189,14 @@ async def test_other_code_is_not_overwritten(work: Path, home: Path, node: Local
     assert (await push_code(node, source, JOB.format(1))).method == "tar"
 
 
-class Meddling(LocalTransport):
-    """A node where something happens between the two steps of a push."""
-
-    def __init__(self, transport: Transport, meddle: Any) -> None:
-        super().__init__(transport.node)
-        self._meddle = meddle
-
-    async def run(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
-        if "finish" in args:
-            self._meddle()
-        return await super().run(script, args, **options)
-
-
 async def test_a_damaged_snapshot_is_not_published(work: Path, home: Path, node: LocalTransport) -> None:
     source = snapshot(plant(work, {"a.py": "x", "b.py": "yy"}))
     with pytest.raises(NodeRefused, match="did not arrive whole"):
-        await push_code(Meddling(node, lambda: (source / "b.py").write_text("zz")), source, JOB.format(1))
+        await push_code(
+            Meddling(node.node, "finish", lambda: (source / "b.py").write_text("zz")), source, JOB.format(1)
+        )
     with pytest.raises(StateError, match=r"b\.py"):
-        await push_code(Meddling(node, (source / "b.py").unlink), source, JOB.format(1))
+        await push_code(Meddling(node.node, "finish", (source / "b.py").unlink), source, JOB.format(1))
     assert os.listdir(job(home, 1)) == []
     with pytest.raises(StateError, match="cannot be read"):
         await push_code(node, source / "nowhere", JOB.format(1))

@@ -6,7 +6,7 @@ import asyncio
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -14,19 +14,20 @@ from unittest.mock import Mock
 import pytest
 from code_folders import ODD_NAMES, plant, snapshot, tree
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.nodes.code_sync import Differences, conflicts, differences, push_code, read_manifest
 from ugro.nodes.code_sync.manifest import digest_of, encoded
 from ugro.nodes.remote.code.on_node import replace_code
-from ugro.nodes.transport import LocalTransport, Outcome
+from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
+from ugro.testing.transport import Meddling
 
 JOB = "~/jobs/job-001"
 
 
 @pytest.fixture
 def node(home: Path) -> LocalTransport:
-    return LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    return LocalTransport(builders.this_machine(python=sys.executable))
 
 
 @pytest.fixture
@@ -144,25 +145,13 @@ async def test_where_the_job_wrote_a_file_new_code_is_refused_and_nothing_is_tou
     assert contents(job / "code") == contents(now)
 
 
-class WritesMeanwhile(LocalTransport):
-    """A node where something of the job writes a file while the new code is being sent."""
-
-    path: Path
-
-    async def run(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
-        if "replace" in args:
-            self.path.write_text("of the job")
-        return await super().run(script, args, **options)
-
-
 async def test_a_file_that_the_job_writes_while_code_is_sent_is_not_lost(
     work: Path, job: Path, node: LocalTransport
 ) -> None:
     before = snapshot(plant(work, {"t.py": "raise", "old.py": ""}))
     await push_code(node, before, JOB)
     now = other(work, {"t.py": "mended", "results.csv": "of the person"}, "old.py")
-    busy = WritesMeanwhile(node.node)
-    busy.path = job / "code/results.csv"
+    busy = Meddling(node.node, "replace", lambda: (job / "code/results.csv").write_text("of the job"))
     with pytest.raises(NodeRefused, match=r"the job wrote files where the new code has others: 'results\.csv'"):
         await push_code(busy, now, JOB, before=[before])
     assert contents(job / "code") == contents(before) | {"results.csv": b"of the job"}

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testbed import Testbed
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused
 from ugro.nodes.transport import LocalTransport, local, shell
 from ugro.nodes.transport.base import OUTPUT_LIMIT
+from ugro.testing import builders
+from ugro.testing.testbed import Testbed
 
 PID = "echo $$"
 
 
 @pytest.fixture
 async def here(home: Path) -> AsyncIterator[LocalTransport]:
-    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True))
+    transport = LocalTransport(builders.this_machine())
     yield transport
     await transport.close()
 
@@ -262,7 +262,7 @@ async def test_closing_ends_shell_and_call(here: LocalTransport) -> None:
 
 def test_a_transport_that_nobody_closes_leaves_nothing(home: Path) -> None:
     async def forget() -> str:
-        transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True))
+        transport = LocalTransport(builders.this_machine())
         return (await transport.ask(PID)).text.strip()
 
     assert not Path(f"/proc/{asyncio.run(forget())}").exists()

@@ -6,7 +6,9 @@ process send at a time; the lock of those who act is not needed, so a slow mail 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import time
 from pathlib import Path
 
@@ -21,6 +23,8 @@ from ugro.control_plane.failure_handler.alerts.settings import Settings, load_se
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import put_aside, read_record, state_errors
 from ugro.control_plane.metadata_store.timeline import Mark
+
+log = logging.getLogger(__name__)
 
 
 async def send_due(store: MetadataStore, sender: Sender) -> None:
@@ -39,17 +43,18 @@ async def send_due(store: MetadataStore, sender: Sender) -> None:
                 _keep(store.home, memory, memory.model_copy(update={"complaint": error.message}))
             return
         after = await _round(store, sender, settings, memory.model_copy(update={"complaint": ""}))
-        _keep(store.home, memory, after)
+        await asyncio.to_thread(_keep, store.home, memory, after)
 
 
 async def _round(store: MetadataStore, sender: Sender, settings: Settings, memory: Memory) -> Memory:
     now = time.time()
-    seen, mark = _look(store, memory.mark, now)
+    seen, mark = await asyncio.to_thread(_look, store, memory.mark, now)
     decided = rules.decide(settings, memory, seen, now).model_copy(update={"mark": mark})
     notifications = rules.due(decided, now)
     if not notifications:
         return decided
     outcomes = await sender.send(settings.channels, notifications)
+    log.info("alerts: %s", "; ".join(f"{name} {why or 'sent'}" for name, why in outcomes.items()))
     for channel, outcome in outcomes.items():
         if news := _news_of(channel, outcome, decided.waiting[channel].failures):
             store.timeline.note("", EventKind.ALERT, news)

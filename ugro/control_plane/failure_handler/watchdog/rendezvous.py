@@ -88,7 +88,10 @@ async def obstacles(pool: Pool, job: Job) -> Obstacles:
 async def tell(store: MetadataStore, pool: Pool, job: Job) -> None:
     """Record why the ranks of a job do not begin, unless they began meanwhile, or it is known."""
     words = in_words(job, await obstacles(pool, job))
-    with store.lock():
+
+    def record() -> None:
         now = store.jobs.job(job.id)
         if now.attempt == job.attempt and now.state == JobState.RUNNING and never_met(now) and now.reason != words:
             store.jobs.save(now.model_copy(update={"reason": words}), EventKind.UNMET, words)
+
+    await store.write(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     steps: Mapping[int, Progress | None] = {}
     if needs_steps(memory, limits):
         await sync_ends(job)
-        steps = _steps(store, job)
+        steps = await asyncio.to_thread(_steps, store, job)
         memory = memory.model_copy(update={"stepped": any(steps.values())})
     verdict = judge(memory, limits, steps)
     if verdict.state == State.HUNG and job.alert is None:
@@ -76,13 +77,15 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     if verdict.state == State.HUNG:
         since = memory.watched if memory.hung_at is None else memory.hung_at
         changed |= {"hung_at": since, "culprit": memory.culprit if verdict.rank is None else verdict.rank}
-    with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
-        write_atomic(path, memory.model_copy(update=changed).model_dump_json())
-    with store.lock():
+
+    def record() -> None:
+        with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
+            write_atomic(path, memory.model_copy(update=changed).model_dump_json())
         now = store.jobs.job(job_id)  # logs and stacks may have taken their time
-        if now.attempt != job.attempt or now.state != job.state:
-            return
-        _tell(store, now, memory if idle else None, verdict)
+        if now.attempt == job.attempt and now.state == job.state:
+            _tell(store, now, memory if idle else None, verdict)
+
+    await store.write(record)
 
 
 def _tell(store: MetadataStore, job: Job, idle: Memory | None, verdict: Verdict) -> None:

@@ -17,7 +17,7 @@ from ugro.common.models.checkpoint import FoundCheckpoint
 from ugro.common.models.record import Record
 from ugro.common.text import printable
 from ugro.nodes.remote.bundle import load
-from ugro.nodes.remote.run.process_manager import RUN_PYTHON, run_python
+from ugro.nodes.remote.python import RUN_PYTHON, ask_script
 from ugro.nodes.transport import Transport
 
 LOOK_TIMEOUT = 120.0
@@ -29,7 +29,6 @@ HEADER_LIMIT = 16 * 1024 * 1024
 Progress = Callable[[int, int], None]
 """Called with the bytes received so far and in all."""
 
-_FOUND = TypeAdapter(FoundCheckpoint)
 _FILES = TypeAdapter(list[tuple[str, int]])
 _SUMS = TypeAdapter(list[str])
 
@@ -42,9 +41,12 @@ class Search:
     passed: tuple[str, ...] = ()
 
 
-class _End(Record):
-    end: int
+class _Found(Record):
+    found: list[FoundCheckpoint]
     passed: tuple[str, ...]
+
+
+_SEARCH = TypeAdapter(_Found)
 
 
 async def find(transport: Transport, job_dir: str, roots: Sequence[str], pattern: str, since: float) -> Search:
@@ -54,20 +56,16 @@ async def find(transport: Transport, job_dir: str, roots: Sequence[str], pattern
     Raises:
         NodeRefused: the look did not come to its end. NodeError: as `Transport.run` does.
     """
-    outcome = await run_python(
-        transport, "checkpoints/checkpoints.py", (f"{since:.3f}", pattern, job_dir, *roots), LOOK_TIMEOUT
+    args = (f"{since:.3f}", pattern, job_dir, *roots)
+    answer = await ask_script(
+        transport, "checkpoints/checkpoints.py", args, _SEARCH, "its checkpoints cannot be listed", timeout=LOOK_TIMEOUT
     )
-    lines = outcome.text.splitlines()
-    if outcome.status != 0 or not lines or not lines[-1].startswith('{"end"'):
-        detail = printable(outcome.error_text) or f"exit {outcome.status}"
-        raise NodeRefused(transport.name, f"its checkpoints cannot be listed: {detail}")
     try:
-        found = [_FOUND.validate_json(line) for line in lines[:-1]]
-        for name in [name for one in found for name in (one.name, *one.shards)]:
+        for name in [name for one in answer.found for name in (one.name, *one.shards)]:
             _inside(name)
-        return Search(found, tuple(map(printable, _End.model_validate_json(lines[-1]).passed)))
-    except (ValidationError, OSError):
+    except OSError:
         raise NodeRefused(transport.name, "its list of checkpoints cannot be understood") from None
+    return Search(answer.found, tuple(map(printable, answer.passed)))
 
 
 async def fetch(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
-from ugro.common.errors import NodeRefused
 from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
-from ugro.common.text import printable
-from ugro.nodes.remote.run.process_manager import CHECKPOINT_REQUEST, run_python
-from ugro.nodes.transport import Outcome, Transport
+from ugro.nodes.remote.python import ask_script
+from ugro.nodes.remote.run.process_manager import CHECKPOINT_REQUEST
+from ugro.nodes.transport import Transport
+
+T = TypeVar("T")
 
 TIMEOUT = 30.0
 
@@ -35,6 +36,10 @@ class _Withdrawn(Record):
     taken: bool
 
 
+_ASKED = TypeAdapter(Asked)
+_WITHDRAWN = TypeAdapter(_Withdrawn)
+
+
 async def ask(transport: Transport, paths: RunPaths, when: str) -> Asked:
     """Make the request file, with `when` (one line) as its content, and signal the ranks that catch SIGUSR2.
 
@@ -43,11 +48,7 @@ async def ask(transport: Transport, paths: RunPaths, when: str) -> Asked:
     Raises:
         NodeRefused: the file cannot be made. NodeError: as `Transport.run` does.
     """
-    outcome = await _run(transport, "ask", paths, when)
-    try:
-        answer = Asked.model_validate_json(outcome.text)
-    except ValidationError:
-        raise NodeRefused(transport.name, "what it says of its ranks cannot be understood") from None
+    answer = await _ask(transport, "ask", paths, when, _ASKED)
     return answer.model_copy(update={"ranks": tuple(sorted(answer.ranks, key=lambda rank: rank.rank))})
 
 
@@ -57,17 +58,10 @@ async def withdraw(transport: Transport, paths: RunPaths, when: str) -> bool:
     Raises:
         NodeRefused: the file cannot be removed. NodeError: as `Transport.run` does.
     """
-    outcome = await _run(transport, "withdraw", paths, when)
-    try:
-        return _Withdrawn.model_validate_json(outcome.text).taken
-    except ValidationError:
-        raise NodeRefused(transport.name, "what it says of the request cannot be understood") from None
+    return (await _ask(transport, "withdraw", paths, when, _WITHDRAWN)).taken
 
 
-async def _run(transport: Transport, what: str, paths: RunPaths, when: str) -> Outcome:
+async def _ask(transport: Transport, what: str, paths: RunPaths, when: str, shape: TypeAdapter[T]) -> T:
     args = (what, f"{paths.run_dir}/{CHECKPOINT_REQUEST}", when)
-    outcome = await run_python(transport, "checkpoints/save_request.py", args, TIMEOUT)
-    if outcome.status != 0:
-        detail = printable(outcome.error_text) or f"exit {outcome.status}"
-        raise NodeRefused(transport.name, f"its ranks cannot be asked to save: {detail}")
-    return outcome
+    problem = "its ranks cannot be asked to save"
+    return await ask_script(transport, "checkpoints/save_request.py", args, shape, problem, timeout=TIMEOUT)

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
-from ugro.common.errors import NodeError, NodeRefused
+from ugro.common.errors import NodeError
 from ugro.common.models.node import NodeView
 from ugro.common.models.record import Record
-from ugro.common.text import printable
 from ugro.nodes.remote.checkup.machine import Machine, ask_machine
 from ugro.nodes.remote.gpus import gpu_monitor
-from ugro.nodes.remote.run.process_manager import Way, run_python
-from ugro.nodes.transport import Outcome, Transport
+from ugro.nodes.remote.python import ask_script
+from ugro.nodes.remote.run.process_manager import Way
+from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
 
@@ -56,6 +56,9 @@ class PythonFacts(Record):
     devices: int
     nccl: str | None
     archs: tuple[str, ...]
+
+
+_FACTS = TypeAdapter(PythonFacts)
 
 
 @dataclass(frozen=True)
@@ -150,24 +153,9 @@ async def ask_python(transport: Transport, *, with_cuda: bool) -> PythonFacts:
     Raises:
         NodeRefused: it cannot be run, or broke; NodeError as `Transport.run` does.
     """
-    outcome = await run_python(transport, "checkup/checkup.py", ["cuda"] if with_cuda else [], PYTHON_TIMEOUT)
-    try:
-        return PythonFacts.model_validate_json(_last_line(outcome))
-    except ValidationError:
-        raise NodeRefused(
-            transport.name,
-            f"{transport.node.python} broke while it imported torch: {_last_words(outcome)}",
-            f"try there: {transport.node.python} -c 'import torch'",
-        ) from None
-
-
-def _last_line(outcome: Outcome) -> str:
-    return (outcome.text.splitlines() or [""])[-1]
-
-
-def _last_words(outcome: Outcome) -> str:
-    ended = f"signal {-outcome.status}" if outcome.status < 0 else f"exit {outcome.status}"
-    return printable(outcome.error_text) or ended
+    python, args = transport.node.python, ["cuda"] if with_cuda else []
+    problem, hint = f"{python} broke while it imported torch", f"try there: {python} -c 'import torch'"
+    return await ask_script(transport, "checkup/checkup.py", args, _FACTS, problem, timeout=PYTHON_TIMEOUT, hint=hint)
 
 
 # --- this machine ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeRefused
 from ugro.common.models.record import Record
+from ugro.nodes.remote.answers import read_sections
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
 from ugro.nodes.transport.base import OUTPUT_LIMIT
@@ -96,10 +97,8 @@ async def ask_machine(transport: Transport, *, with_gpus: bool) -> Machine:
 def parse_machine(output: str, nonce: str) -> Machine | None:
     """Understand the output of checkup.sh; None if it says nothing."""
     said: dict[str, list[str]] = {}
-    for line in output.split("\n"):
-        if line.startswith(f"@{nonce} "):
-            name, _, value = line.split(" ", 1)[1].partition(" ")
-            said.setdefault(name, []).append(value.strip())
+    for section in read_sections(output, nonce):
+        said.setdefault(section.name, []).append(section.rest)
     if "user" not in said:
         return None
     user = said["user"][0]

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from ugro.common.errors import NodeRefused
 from ugro.common.text import printable
+from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Outcome, Transport
 
@@ -138,9 +139,7 @@ def _footprint(transport: Transport, outcome: Outcome) -> Footprint:
 
 
 def _told(transport: Transport, outcome: Outcome, understand: Callable[[list[list[str]]], T]) -> T:
-    if outcome.status != 0:
-        detail = printable(outcome.error_text) or f"exit {outcome.status}"
-        raise NodeRefused(transport.name, f"{transport.node.base_dir}: {detail}")
+    require(transport, outcome, transport.node.base_dir)
     try:
         records = list(_records(outcome.stdout.decode("utf-8", "surrogateescape")))
         if not outcome.truncated and records and records[-1][0] == "end":

@@ -12,11 +12,12 @@ import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ugro.common.errors import CommandTimedOut, NodeRefused
 from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.common.text import printable
+from ugro.nodes.remote.answers import Section, read_sections
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport.base import OUTPUT_LIMIT, Transport
 
@@ -98,7 +99,7 @@ async def hear(transport: Transport, script: str, args: Sequence[str], nonce: st
         late = error
     ended_at = time.time()
     text = said.decode("utf-8", "replace")
-    if late and not _named(_sections(text, nonce), "node"):
+    if late and not _named(read_sections(text, nonce), "node"):
         raise late
     return Heard(text, ended_at if began_at is None else began_at, ended_at)
 
@@ -113,7 +114,7 @@ def parse_probe(node: str, output: str, asked_at: float, answered_at: float, non
     Raises:
         NodeRefused: the part about the machine itself is missing or broken.
     """
-    sections = _sections(output, nonce)
+    sections = read_sections(output, nonce)
     said = dict(line.partition("=")[::2] for section in sections if section.name == "node" for line in section.lines)
     started, cpus, boot_id = _moment(said.get("started")), _whole(said.get("cpus")), _text(said.get("boot_id", ""))
     if started is None or not cpus or not boot_id:
@@ -142,40 +143,21 @@ def parse_probe(node: str, output: str, asked_at: float, answered_at: float, non
     )
 
 
-@dataclass(frozen=True)
-class _Section:
-    """The lines after one marker. Those of nvidia-smi have its exit code and, when asked for one GPU, its UUID."""
-
-    name: str
-    arguments: tuple[str, ...]
-    lines: list[str] = field(default_factory=list)
-
-    @property
-    def status(self) -> int | None:
-        return _whole(self.arguments[0]) if self.arguments else None
-
-    @property
-    def uuid(self) -> str:
-        return self.arguments[1] if len(self.arguments) > 1 else ""
-
-
-def _sections(output: str, nonce: str) -> list[_Section]:
-    """The sections that are whole: the last marker only ends one, and what follows it was cut off somewhere."""
-    found: list[_Section] = []
-    for line in output.split("\n"):
-        if line.startswith(f"@{nonce} "):
-            name, *arguments = line.split()[1:] or [""]
-            found.append(_Section(name, tuple(arguments)))
-        elif found and line.strip():
-            found[-1].lines.append(line)
-    return found[:-1]
-
-
-def _named(sections: list[_Section], name: str) -> list[_Section]:
+def _named(sections: list[Section], name: str) -> list[Section]:
     return [section for section in sections if section.name == name]
 
 
-def _gpus(sections: list[_Section], expected: int) -> tuple[tuple[Gpu, ...], str | None]:
+def _status(section: Section) -> int | None:
+    """The exit code of nvidia-smi."""
+    return _whole(section.arguments[0]) if section.arguments else None
+
+
+def _uuid(section: Section) -> str:
+    """The GPU that nvidia-smi was asked for; empty: all of them."""
+    return section.arguments[1] if len(section.arguments) > 1 else ""
+
+
+def _gpus(sections: list[Section], expected: int) -> tuple[tuple[Gpu, ...], str | None]:
     """The GPUs with their processes, and what is wrong beyond single GPUs."""
     gpus: dict[str, Gpu] = {}
     complaints: list[str] = []
@@ -195,14 +177,14 @@ def _gpus(sections: list[_Section], expected: int) -> tuple[tuple[Gpu, ...], str
     return told, "; ".join(dict.fromkeys(complaints)) or None
 
 
-def _findings(sections: list[_Section]) -> Iterator[Gpu | str]:
+def _findings(sections: list[Section]) -> Iterator[Gpu | str]:
     """GPUs and complaints. What comes first of a GPU counts."""
     known = _known(sections)
     for section in _named(sections, "gpus"):
         rows, rest = _table(section, "index", _NUMBER)
         yield from map(_gpu, rows)
-        if section.uuid in known and not rows:
-            yield _ailing(known[section.uuid], rest[0] if rest else "nvidia-smi does not show it")
+        if _uuid(section) in known and not rows:
+            yield _ailing(known[_uuid(section)], rest[0] if rest else "nvidia-smi does not show it")
         else:
             yield from (_lost(line, known) or line for line in rest)
     for gpu in known.values():
@@ -210,7 +192,7 @@ def _findings(sections: list[_Section]) -> Iterator[Gpu | str]:
             yield _ailing(gpu, NO_ANSWER)
 
 
-def _known(sections: list[_Section]) -> dict[str, Gpu]:
+def _known(sections: list[Section]) -> dict[str, Gpu]:
     """Who is who among GPUs without a row: by UUID, by index and by place on the PCI bus.
 
     Told by `nvidia-smi -L`, by the driver in /proc (its UUID is "GPU-????…" for a GPU that never came up), and by a
@@ -227,8 +209,8 @@ def _known(sections: list[_Section]) -> dict[str, Gpu]:
                 known[_place(place)] = known.get(uuid) or Gpu(index=None, uuid=uuid, name=_text(name))
     for section in _named(sections, "gpus"):
         for match in filter(None, map(_HANDLE.search, section.lines)):
-            if section.uuid in known and match[2]:
-                known[_place(match[2])] = known[section.uuid]
+            if _uuid(section) in known and match[2]:
+                known[_place(match[2])] = known[_uuid(section)]
     return known
 
 
@@ -254,7 +236,7 @@ def _place(bus_id: str) -> str:
     return bus_id.strip().lower()[-12:]
 
 
-def _table(section: _Section, first: str, key: re.Pattern[str]) -> tuple[list[dict[str, str]], list[str]]:
+def _table(section: Section, first: str, key: re.Pattern[str]) -> tuple[list[dict[str, str]], list[str]]:
     """The rows of a CSV with a header, by column name without its unit, and the complaints around them.
 
     A row has a first cell like `key` and as many cells as the header; the last cell may contain the separator.
@@ -270,10 +252,10 @@ def _table(section: _Section, first: str, key: re.Pattern[str]) -> tuple[list[di
             rows.append(dict(zip(header, cells, strict=True)))
         else:
             rest.append(_text(line))
-    if section.status in TIMED_OUT:
+    if _status(section) in TIMED_OUT:
         rest = [NO_ANSWER]
-    elif section.status not in (0, NOT_INSTALLED) and not rest:
-        rest = [f"nvidia-smi ended with exit code {section.status}"]
+    elif _status(section) not in (0, NOT_INSTALLED) and not rest:
+        rest = [f"nvidia-smi ended with exit code {_status(section)}"]
     return rows, [_explained(line) for line in rest]
 
 
@@ -296,7 +278,7 @@ def _gpu(row: dict[str, str]) -> Gpu:
     )
 
 
-def _processes(sections: list[_Section], healthy: set[str]) -> tuple[dict[str, list[GpuProcess]], list[str]]:
+def _processes(sections: list[Section], healthy: set[str]) -> tuple[dict[str, list[GpuProcess]], list[str]]:
     """The compute processes by GPU, and complaints if it is not known what runs on a healthy one."""
     owners = _owners(sections)
     processes: dict[str, list[GpuProcess]] = {}
@@ -304,8 +286,8 @@ def _processes(sections: list[_Section], healthy: set[str]) -> tuple[dict[str, l
     unknown = set(healthy)
     for section in _named(sections, "processes"):
         rows, rest = _table(section, "gpu_uuid", _UUID)
-        if section.status == 0:
-            unknown -= {section.uuid} if section.uuid else healthy
+        if _status(section) == 0:
+            unknown -= {_uuid(section)} if _uuid(section) else healthy
         else:
             complaints += rest
         for row in rows:
@@ -317,7 +299,7 @@ def _processes(sections: list[_Section], healthy: set[str]) -> tuple[dict[str, l
     return processes, ["nvidia-smi does not tell the processes", *complaints] if unknown else []
 
 
-def _owners(sections: list[_Section]) -> dict[int, str]:
+def _owners(sections: list[Section]) -> dict[int, str]:
     """User names by pid; the number of a user without a name."""
     lines = (line for section in _named(sections, "owners") for line in section.lines)
     return {

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import re
+from typing import Annotated
 
-from ugro.common.errors import NodeRefused
+from pydantic import Field, TypeAdapter
+
 from ugro.common.text import printable
-from ugro.nodes.remote.run.process_manager import run_python
+from ugro.nodes.remote.python import ask_script
 from ugro.nodes.transport import Transport
 
 CONNECT_SECONDS = 5.0
 ASK_TIMEOUT = 20.0
+
+_WAY = TypeAdapter(Annotated[str, Field(min_length=1, max_length=100)])
 
 
 async def obstacle(transport: Transport, address: str, port: int) -> str | None:
@@ -19,8 +22,6 @@ async def obstacle(transport: Transport, address: str, port: int) -> str | None:
     Raises:
         NodeError: the node cannot be asked.
     """
-    outcome = await run_python(transport, "network/reach.py", (address, str(port), f"{CONNECT_SECONDS:g}"), ASK_TIMEOUT)
-    words = re.search(r"^reach (.{1,100})$", outcome.text, re.MULTILINE)
-    if outcome.status or not words:
-        raise NodeRefused(transport.name, f"the way to {address}:{port} cannot be tried there")
-    return None if words[1] in ("open", "refused") else printable(words[1])
+    args, problem = (address, str(port), f"{CONNECT_SECONDS:g}"), f"the way to {address}:{port} cannot be tried there"
+    way = await ask_script(transport, "network/reach.py", args, _WAY, problem, timeout=ASK_TIMEOUT)
+    return None if way in ("open", "refused") else printable(way)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ugro.common.errors import InputError, NodeRefused
+from ugro.common.errors import InputError
 from ugro.common.text import printable
+from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
 
@@ -25,9 +26,7 @@ async def claim(transport: Transport, owner_line: str, takeover: bool) -> str:
         raise InputError(f"{printable(owner_line)[:LONGEST]!r} cannot name the owner of a node", "use plain text")
     args = (transport.node.base_dir, owner_line, "takeover" if takeover else "respect")
     outcome = await transport.run(load("owner/owner.sh"), args)
-    if outcome.status != 0:
-        detail = printable(outcome.error_text) or f"exit {outcome.status}"
-        raise NodeRefused(transport.name, f"its owner cannot be noted in {transport.node.base_dir}: {detail}")
+    require(transport, outcome, f"its owner cannot be noted in {transport.node.base_dir}")
     return printable(outcome.text)[:LONGEST]
 
 

@@ -14,15 +14,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter
 
 from ugro.common.errors import NodeRefused
 from ugro.common.fields import Line
 from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
+from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
-from ugro.nodes.transport import Outcome, Transport
+from ugro.nodes.remote.python import ask_script
+from ugro.nodes.transport import Transport
 
 PORTS = (29500, 30499)
 """Where the port of a job's rendezvous is looked for: torchrun's default port and the thousand that follow."""
@@ -107,6 +109,9 @@ class Prepared(Record):
     ways: tuple[Way, ...]
     errors: dict[str, str]
     port: Annotated[int, Field(ge=1, le=65535)] | None
+
+
+_PREPARED = TypeAdapter(Prepared)
 
 
 def torchrun_command(launch: Launch) -> list[str]:
@@ -207,9 +212,6 @@ def _resume_word(word: str) -> str:
     )
 
 
-RUN_PYTHON = 'python=$1; shift; case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac; exec "$python" - "$@"'
-
-
 async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -> str:
     """Make the job's folder on a node and return the id of the storage it lies on: shared homes have one id.
 
@@ -217,29 +219,11 @@ async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -
         NodeError: the node is unreachable; NodeRefused: no folder can be made, or another job of that id runs there.
     """
     outcome = await transport.run(load("run/folder.sh"), (base_dir, job, uid))
-    _require(transport, outcome, f"cannot make a folder for {job} in {base_dir}")
+    require(transport, outcome, f"cannot make a folder for {job} in {base_dir}")
     storage = outcome.text.strip()
     if not _STORAGE.fullmatch(storage):
         raise NodeRefused(transport.name, f"{base_dir}/storage-id there makes no sense: {printable(storage)[:80]!r}")
     return storage
-
-
-async def run_python(transport: Transport, program: str, args: Sequence[str], timeout: float) -> Outcome:
-    """Run a Python script with the node's own python and its `env`, as a rank would run.
-
-    Raises:
-        NodeRefused: that python is not there.
-    """
-    exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in transport.node.env.items())
-    script = exports + RUN_PYTHON
-    outcome = await transport.run(script, (transport.node.python, *args), data=load(program).encode(), timeout=timeout)
-    if outcome.status in (126, 127):
-        raise NodeRefused(
-            transport.name,
-            f"python {transport.node.python} cannot be run there",
-            "set 'python' of this node in the inventory to an interpreter that has torch",
-        )
-    return outcome
 
 
 async def prepare(
@@ -252,15 +236,11 @@ async def prepare(
     Raises:
         NodeRefused: it cannot, with the reason in words.
     """
-    request = {"peers": list(peers), "knock": knock, "own": transport.node.train_address, "ports": ports}
-    outcome = await run_python(transport, "run/prepare.py", (json.dumps(request),), PREPARE_TIMEOUT)
-    _require(transport, outcome, "the look before the launch failed")
     name, python = transport.name, transport.node.python
-    try:
-        seen = Prepared.model_validate_json((outcome.text.splitlines() or [""])[-1])
-    except ValidationError:
-        hint = f"try there: {python} -c 'import sys; print(sys.version)'"
-        raise NodeRefused(name, f"what {python} says before the launch cannot be understood", hint) from None
+    request = {"peers": list(peers), "knock": knock, "own": transport.node.train_address, "ports": ports}
+    problem, hint = "the look before the launch failed", f"try there: {python} -c 'import sys; print(sys.version)'"
+    args = (json.dumps(request),)
+    seen = await ask_script(transport, "run/prepare.py", args, _PREPARED, problem, timeout=PREPARE_TIMEOUT, hint=hint)
     if not seen.torch:
         raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
     if ports and not seen.port:
@@ -280,7 +260,7 @@ async def start(transport: Transport, launch: Launch) -> None:
         load("run/rank.py"), load("run/reaper.py"),
     )  # fmt: skip
     outcome = await transport.run(load("run/start.sh"), args, timeout=START_TIMEOUT)
-    _require(transport, outcome, "the launch failed")
+    require(transport, outcome, "the launch failed")
 
 
 async def set_time_limit(transport: Transport, paths: RunPaths, limit: float, warning: float | None) -> None:
@@ -292,7 +272,7 @@ async def set_time_limit(transport: Transport, paths: RunPaths, limit: float, wa
     outcome = await transport.run(
         load("run/limit.sh"), (paths.run_dir, limit_line(limit, warning)), timeout=LIMIT_TIMEOUT
     )
-    _require(transport, outcome, "the time limit of its ranks cannot be changed")
+    require(transport, outcome, "the time limit of its ranks cannot be changed")
 
 
 @dataclass(frozen=True)
@@ -330,7 +310,7 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float, *,
     """
     args = (paths.run_dir, run_token(uid, paths), f"{grace:.0f}", *(["began"] if began else []))
     outcome = await transport.run(load("run/stop.sh"), args, timeout=grace + 20)
-    _require(transport, outcome, "its processes could not be ended")
+    require(transport, outcome, "its processes could not be ended")
     match = re.search(r"^left((?: [0-9]{1,10})*)$", outcome.text, re.MULTILINE)
     if not match:
         raise NodeRefused(transport.name, f"stopping gave no clear answer: {printable(outcome.text)[:100]}")
@@ -346,7 +326,7 @@ async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[Pro
         NodeError: the node cannot be read.
     """
     outcome = await transport.ask(load("run/stop.sh"), (paths.run_dir, run_token(uid, paths), "look"))
-    _require(transport, outcome, "its processes cannot be seen")
+    require(transport, outcome, "its processes cannot be seen")
     return _processes(outcome.text)
 
 
@@ -364,13 +344,6 @@ def program_name(words: Sequence[str]) -> str:
         script = next((word for word in options if word and word[0] != "-"), "")
         name = f"{name} {script.rsplit('/', 1)[-1]}".rstrip()
     return printable(name)[:NAME_LENGTH]
-
-
-def _require(transport: Transport, outcome: Outcome, problem: str) -> None:
-    """Turn a failed script into NodeRefused, with its last words."""
-    if outcome.status != 0:
-        detail = printable(outcome.error_text) or f"exit {outcome.status}"
-        raise NodeRefused(transport.name, f"{problem}: {detail}")
 
 
 def merged_env(*parts: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

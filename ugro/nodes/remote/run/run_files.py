@@ -12,6 +12,7 @@ from ugro.common.errors import NodeRefused
 from ugro.common.models.job import LimitMark
 from ugro.common.paths import RunPaths
 from ugro.common.text import size
+from ugro.nodes.remote.answers import read_sections
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
 
@@ -123,13 +124,12 @@ def parse_look(text: str, nonce: str) -> list[RunFiles]:
 
     Lines that make no sense are passed over: a file may be half written, or written by somebody else.
     """
-    _, *sections = re.split(rf"^@{nonce} ", text, flags=re.MULTILINE)
-    parts = [section.split("\n") for section in sections[:-1]]  # the last one only ends another
-    clock = next((lines[0].split() for lines in parts if lines[0].startswith("clock ")), [])
-    node_time = _seconds(clock[1]) if len(clock) == 3 else None
+    sections = read_sections(text, nonce)
+    clock = next((section.arguments for section in sections if section.name == "clock"), ())
+    node_time = _seconds(clock[0]) if len(clock) == 2 else None
     if node_time is None:
         return []
-    return [_parse_run(lines[1:], node_time, clock[2]) for lines in parts if lines[0] == "run"]
+    return [_parse_run(section.lines, node_time, clock[1]) for section in sections if section.name == "run"]
 
 
 def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
@@ -140,7 +140,7 @@ def _parse_run(lines: Sequence[str], node_time: float, boot: str) -> RunFiles:
     efforts: dict[int, Effort] = {}
     logs: dict[int, int] = {}
     for line in lines:
-        word, *rest = line.split() or [""]
+        word, *rest = line.split()
         if word == "rank":
             ranks += _parse_rank(rest)
         elif word == "limit":

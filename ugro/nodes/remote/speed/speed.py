@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
-from ugro.common.errors import NodeRefused
 from ugro.common.models.record import Record
 from ugro.common.text import printable
-from ugro.nodes.remote.run.process_manager import run_python
+from ugro.nodes.remote.python import ask_script
 from ugro.nodes.transport import Transport
 
 TIMEOUT = 120.0
@@ -34,12 +33,6 @@ async def measure(transport: Transport, gpus: Sequence[str] = ()) -> list[Measur
     Raises:
         NodeRefused: they cannot be measured, with the reason. NodeError: as `Transport.run` does.
     """
-    outcome = await run_python(transport, "speed/speed.py", gpus, TIMEOUT)
-    if outcome.status != 0:
-        last = (outcome.error_text.splitlines() or [f"exit {outcome.status}"])[-1]
-        raise NodeRefused(transport.name, f"its speed cannot be measured: {printable(last)}")
-    try:
-        found = _ANSWER.validate_json(outcome.text)
-    except ValidationError:
-        raise NodeRefused(transport.name, "its answer to a measurement of speed cannot be understood") from None
+    problem = "its speed cannot be measured"
+    found = await ask_script(transport, "speed/speed.py", gpus, _ANSWER, problem, timeout=TIMEOUT)
     return [speed.model_copy(update={"name": printable(speed.name)}) for speed in found]

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import platform
 import secrets
-import shlex
 import shutil
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter
 
-from ugro.common.errors import NodeRefused
 from ugro.common.models.record import Record
 from ugro.common.models.stacks import STATES, RankStack, Thread
 from ugro.common.paths import RunPaths
-from ugro.common.text import printable
+from ugro.nodes.remote.answers import payload
 from ugro.nodes.remote.bundle import load
-from ugro.nodes.remote.run.process_manager import RUN_PYTHON, run_python
-from ugro.nodes.transport import Outcome, Transport
+from ugro.nodes.remote.python import RUN_PYTHON, ask_script, with_env
+from ugro.nodes.transport import Transport
 
 TIMEOUT = 120.0
+PROBLEM = "where its ranks stand cannot be seen"
 
 _WITH_PY_SPY = f"""\
 size=$1 file=$2; shift 2
@@ -52,6 +51,9 @@ class _Answer(NodeStacks):
     ptrace_scope: str
 
 
+_ANSWER = TypeAdapter(_Answer)
+
+
 def own_py_spy() -> Path | None:
     """The py-spy of this machine: of the environment UGRO runs in, or on the PATH."""
     beside = Path(sysconfig.get_path("scripts"), "py-spy")
@@ -70,33 +72,21 @@ async def stacks(
         NodeRefused: the node's answer cannot be understood. NodeError: as `Transport.run` does.
     """
     words = [str(rank) for rank in ranks]
-    answer = _understood(
-        transport, await run_python(transport, "stacks/stacks.py", (paths.run_dir, "", *words), TIMEOUT)
-    )
+    args = (paths.run_dir, "", *words)
+    answer = await ask_script(transport, "stacks/stacks.py", args, _ANSWER, PROBLEM, timeout=TIMEOUT)
     living = any(rank.state for rank in answer.ranks)
     if py_spy and living and not answer.py_spy and answer.machine == platform.machine():
-        answer = _understood(transport, await _with_py_spy(transport, paths, words, py_spy))
+        answer = await _with_py_spy(transport, paths, words, py_spy)
     found = sorted(answer.ranks, key=lambda rank: rank.rank)
     return NodeStacks(ranks=tuple(_in_words(rank, answer) for rank in found), nccl=answer.nccl)
 
 
-async def _with_py_spy(transport: Transport, paths: RunPaths, ranks: Sequence[str], py_spy: Path) -> Outcome:
+async def _with_py_spy(transport: Transport, paths: RunPaths, ranks: Sequence[str], py_spy: Path) -> _Answer:
     program, file = py_spy.read_bytes(), f"{paths.run_dir}/.py-spy-{secrets.token_hex(8)}"
-    exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in transport.node.env.items())
     args = (str(len(program)), file, transport.node.python, paths.run_dir, file, *ranks)
-    return await transport.run(
-        exports + _WITH_PY_SPY, args, data=program + load("stacks/stacks.py").encode(), timeout=TIMEOUT
-    )
-
-
-def _understood(transport: Transport, outcome: Outcome) -> _Answer:
-    if outcome.status != 0:
-        detail = printable(outcome.error_text) or f"exit {outcome.status}"
-        raise NodeRefused(transport.name, f"where its ranks stand cannot be seen: {detail}")
-    try:
-        return _Answer.model_validate_json(outcome.text)
-    except ValidationError:
-        raise NodeRefused(transport.name, "what it says of its ranks cannot be understood") from None
+    data = program + load("stacks/stacks.py").encode()
+    outcome = await transport.run(with_env(transport.node, _WITH_PY_SPY), args, data=data, timeout=TIMEOUT)
+    return payload(transport, outcome, "stacks", _ANSWER, PROBLEM)
 
 
 def _in_words(rank: RankStack, answer: _Answer) -> RankStack:

@@ -24,8 +24,8 @@ from click.testing import CliRunner
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.models.event import Event
-from ugro.common.models.job import CodeVersion, Job
-from ugro.common.models.node import Gpu, NodeView, Silence
+from ugro.common.models.job import Job
+from ugro.common.models.node import NodeView, Silence
 from ugro.control_plane.failure_handler.alerts import rules, sender
 from ugro.control_plane.failure_handler.alerts.courier import Courier
 from ugro.control_plane.failure_handler.alerts.rounds import send_due
@@ -51,6 +51,7 @@ from ugro.control_plane.failure_handler.alerts.settings import (
 )
 from ugro.control_plane.metadata_store import MetadataStore, timeline
 from ugro.control_plane.metadata_store.timeline import Mark, Timeline
+from ugro.testing import builders
 
 SECRET = "s3cr3t-token"
 ALL = {"when": [str(kind) for kind in Kind], "to": ["a"]}
@@ -130,16 +131,12 @@ def settings(*given: dict[str, Any], channels: str = "a") -> Settings:
 
 
 def job(job_id: str = "job-001", **changed: Any) -> Job:
-    code = CodeVersion(directory="/", files=1, size_bytes=1)
-    return Job.model_validate(
-        {"id": job_id, "uid": "u", "name": "demo", "submitted_at": 0.0, "command": ("t.py",), "code": code, **changed}
-    )
+    return builders.job(**{"id": job_id, "name": "demo", **changed})
 
 
 def view(at: float = 50.0, heat: int | None = 50, free: int | None = 9000, node: str = "n") -> NodeView:
-    gpu = Gpu(index=0, uuid="GPU-1", name="R", temperature_c=heat)
-    fields = {"boot_id": "b", "clock_offset": 0.0, "cpu_count": 1}
-    return NodeView.model_validate({"node": node, "seen_at": at, "disk_free_mib": free, "gpus": (gpu,), **fields})
+    gpu = builders.gpu(name="R", uuid="GPU-1", temperature_c=heat)
+    return builders.node_view(node, gpu, seen_at=at, disk_free_mib=free)
 
 
 def node(shown: NodeView | None, silent: bool = False) -> Seen:
@@ -517,6 +514,21 @@ async def test_what_a_plugin_raises_is_told_by_its_type(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(sender, "_notify", explode)
     assert await Sender().send({"a": channel("json://x")}, {"a": NOTE}) == {"a": "apprise failed (ValueError)"}
+
+
+async def test_a_channel_without_a_thread_keeps_no_other_from_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "alert a":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(sender, "_notify", lambda *_: None)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    channels = {name: channel("json://x") for name in ("a", "b")}
+    outcomes = await Sender().send(channels, dict.fromkeys(channels, NOTE))
+    assert outcomes == {"a": "this machine has no process left for it", "b": None}
 
 
 # --- rounds ----------------------------------------------------------------------------------------------------------

@@ -16,12 +16,11 @@ from unittest.mock import Mock
 import pytest
 from code_folders import plant, tree
 
-from tests.unit.control_plane.controller.test_tick import Bed, Node
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
 from ugro.common.models.checkpoint import Checkpoint, Place
-from ugro.common.models.job import Attempt, CodeVersion, Job, JobState, NodeShare, Placement, Wish
+from ugro.common.models.job import Attempt, Job, JobState, NodeShare, Placement, Wish
 from ugro.common.models.proposal import Change
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
@@ -35,6 +34,9 @@ from ugro.control_plane.scheduler.submission import adopt, choose_code, choose_n
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.run.process_manager import Way
 from ugro.nodes.transport import Outcome
+from ugro.testing import builders
+from ugro.testing.cluster import Bed
+from ugro.testing.transport import Silencing
 
 STRIDE = min(3, int(os.environ.get("UGRO_CRASH_STRIDE", "3")))
 """UGRO_CRASH_STRIDE=1 kills at every step."""
@@ -53,11 +55,6 @@ path = os.environ["UGRO_RESUME_FROM"]
 with open(f"{home}/resumed-{os.environ['RANK']}-{os.environ['UGRO_ATTEMPT']}", "w") as said:
     print(path, zipfile.is_zipfile(path), *sys.argv[1:], sep="\\n", file=said)
 """
-
-
-@pytest.fixture
-def bed(home: Path) -> Bed:
-    return Bed(home)
 
 
 async def failed(bed: Bed, **fields: object) -> Job:
@@ -231,7 +228,7 @@ async def test_checkpoints_of_a_live_job_are_found_where_it_was_started_after_th
         for name, config in bed.inventory.nodes.items()
     }
     edited = bed.inventory.model_copy(update={"nodes": elsewhere})
-    async with Pool(edited, lambda config: Node(config)) as pool:
+    async with Pool(edited, lambda config: Silencing(config)) as pool:
         store = CheckpointStore(bed.store, edited, pool)
         job = bed.store.jobs.job(job.id)
         listing = await store.find(job, bed.store.jobs.spec(job.id), {})
@@ -297,9 +294,7 @@ async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one
 
 
 def job(state: JobState = JobState.FAILED, **fields: object) -> Job:
-    code = CodeVersion(directory="/w", files=1, size_bytes=1)
-    told = {"id": "job-001", "uid": "u", "name": "n", "submitted_at": 1.0, "command": ("t.py",), "code": code}
-    return Job.model_validate(told | {"state": state} | fields)
+    return builders.job(state, **fields)
 
 
 CHECKPOINT = Checkpoint(
@@ -557,10 +552,10 @@ class Killed(BaseException):
 
 
 def dying_after(steps: int, ran: list[list[str]]) -> Callable[..., Awaitable[Outcome]]:
-    """`Node.run` of a controller that ends before one more script is run; `ran` gets what was run, in short."""
-    run = Node.run
+    """`Silencing.run` of a controller that ends before one more script is run; `ran` gets what was run, in short."""
+    run = Silencing.run
 
-    async def dying(node: Node, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
+    async def dying(node: Silencing, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
         ran.append([word for word in args if len(word) < 20])
         if len(ran) > steps:
             raise Killed
@@ -580,7 +575,7 @@ async def test_a_controller_that_is_killed_anywhere_is_carried_on_to_the_new_cod
         reopened_with_new_code(bed, job, await found(bed, job))
         ran: list[list[str]] = []
         with monkeypatch.context() as patched, contextlib.suppress(Killed):
-            patched.setattr(Node, "run", dying_after(step, ran))
+            patched.setattr(Silencing, "run", dying_after(step, ran))
             await bed.tick()
         ended = await bed.until(job, JobState.SUCCEEDED, JobState.FAILED)
         at = f"killed at step {step} of {ran}"

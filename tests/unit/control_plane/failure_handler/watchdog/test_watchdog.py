@@ -10,11 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from cluster import until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ugro.common.config import NodeConfig
 from ugro.common.paths import RunPaths
 from ugro.control_plane.failure_handler.steps import Progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, allowance, judge, needs_steps
@@ -22,6 +20,8 @@ from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, TRA
 from ugro.nodes.remote.run import run_files
 from ugro.nodes.remote.run.run_files import Effort, RankFiles, parse_look
 from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
+from ugro.testing.commands import until
 
 USUAL = Limits()
 STEP = Progress(7)
@@ -349,7 +349,7 @@ async def test_a_look_tells_what_a_rank_and_its_workers_did(home: Path) -> None:
     try:
         started = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
         (folder / "rank-0.pid").write_text(f"{process.pid} {started}\n")
-        node = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True))
+        node = LocalTransport(builders.this_machine())
 
         def seen() -> RankFiles:
             return found[0].ranks[0]

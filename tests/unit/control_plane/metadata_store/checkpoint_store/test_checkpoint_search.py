@@ -14,8 +14,8 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from code_folders import plant
+from envelopes import envelope
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused
 from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
@@ -24,6 +24,7 @@ from ugro.control_plane.metadata_store.checkpoint_store.parts import lacking, ra
 from ugro.nodes.remote.checkpoints import checkpoints
 from ugro.nodes.remote.run.on_node.rank import own_checkpoint
 from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
 
 WEIGHTS = {"weight": torch.zeros(4)}
 FULL = {"model": WEIGHTS, "optimizer": {"state": {0: {"step": 5, "exp_avg": torch.zeros(4)}}}}
@@ -31,7 +32,7 @@ FULL = {"model": WEIGHTS, "optimizer": {"state": {0: {"step": 5, "exp_avg": torc
 
 @pytest.fixture
 async def here(home: Path) -> AsyncIterator[LocalTransport]:
-    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    transport = LocalTransport(builders.this_machine(python=sys.executable))
     yield transport
     await transport.close()
 
@@ -353,8 +354,8 @@ async def test_a_node_whose_names_lead_elsewhere_is_refused(
     here: LocalTransport, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
 ) -> None:
     told = {"path": "/c", "name": names[0], "kind": "torch", "step": 1, "bytes": 1, "files": 1, "saved_at": 1.0}
-    program = f'print({json.dumps(told | {"shards": names[1:]})!r}); print(\'{{"end": 1, "passed": []}}\')'
-    monkeypatch.setattr("ugro.nodes.remote.run.process_manager.load", lambda name: program)
+    answer = envelope("checkpoints", json.dumps({"found": [told | {"shards": names[1:]}], "passed": []}))
+    monkeypatch.setattr("ugro.nodes.remote.python.load", lambda name: f"print({answer.decode()!r})")
     with pytest.raises(NodeRefused, match="cannot be understood"):
         await search(here, Path("/c"))
 

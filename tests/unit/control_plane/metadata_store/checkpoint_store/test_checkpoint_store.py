@@ -15,20 +15,20 @@ import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 
-from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, NodeRefused, StateError
 from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import Run
 from ugro.nodes.remote.checkpoints import checkpoints
 from ugro.nodes.transport import LocalTransport
+from ugro.testing import builders
 
 STATE = {"weight": torch.zeros(64, 64)}
 
 
 @pytest.fixture
 async def here(home: Path) -> AsyncIterator[LocalTransport]:
-    transport = LocalTransport(NodeConfig(name="here", address="127.0.0.1", local=True, python=sys.executable))
+    transport = LocalTransport(builders.this_machine(python=sys.executable))
     yield transport
     await transport.close()
 

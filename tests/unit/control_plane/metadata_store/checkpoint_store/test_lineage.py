@@ -10,19 +10,14 @@ import pytest
 
 from ugro.common.errors import InputError
 from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
-from ugro.common.models.job import Attempt, CodeVersion, Job, JobState, NodeShare, Placement
+from ugro.common.models.job import Attempt, Job, JobState
 from ugro.control_plane.metadata_store.checkpoint_store import copies, newest_since, newest_whole, with_copies
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import Position, lineage, runs_of, writer
+from ugro.testing.builders import CODE, placement
 
-CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
 Began = tuple[int, int] | None
 """The step that an attempt went on from, and the attempt that had saved it; None: from the beginning."""
-
-
-def placed(*nodes: str) -> Placement:
-    shares = (NodeShare(node=name, node_rank=rank, first_rank=rank, nproc=1) for rank, name in enumerate(nodes))
-    return Placement(shares=tuple(shares))
 
 
 def job(*began: Began, nodes: tuple[str, ...] = ("a", "b"), elsewhere: tuple[str, ...] = (), **fields: Any) -> Job:
@@ -34,7 +29,7 @@ def job(*began: Began, nodes: tuple[str, ...] = ("a", "b"), elsewhere: tuple[str
             launched_at=1000.0 * number,
             started_at=1000.0 * number + 100,
             ended_at=1000.0 * number + 500,
-            placement=placed(*nodes),
+            placement=placement(*nodes),
             code=CODE,
             reason="",
             step=start and start[0],
@@ -44,7 +39,11 @@ def job(*began: Began, nodes: tuple[str, ...] = ("a", "b"), elsewhere: tuple[str
     ]
     last, start = len(began), began[-1]
     told: dict[str, Any] = {"id": "job-001", "uid": "u", "name": "n", "command": ("t.py",), "code": CODE}
-    told |= {"submitted_at": 500.0, "launched_at": 1000.0 * last, "placement": placed(*(elsewhere or nodes))}
+    told |= {
+        "submitted_at": 500.0,
+        "launched_at": 1000.0 * last,
+        "placement": placement(*(elsewhere or nodes)),
+    }
     if start:
         told["resume_from"] = saved(start[0], start[1])
     return Job.model_validate(told | {"state": "failed", "attempt": last, "past": tuple(past)} | fields)

@@ -23,7 +23,7 @@ MEMINFO = "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: {} kB\n"
 def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The files of a pretended node by their paths; the most that a child held there is 500 KiB."""
     there: dict[str, str] = {"/proc/meminfo": MEMINFO.format(900)}
-    monkeypatch.setattr(script, "content", lambda path: there.get(path, ""))
+    monkeypatch.setattr(script, "text_of", lambda path: there.get(path, ""))
     monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=500))
     return there
 

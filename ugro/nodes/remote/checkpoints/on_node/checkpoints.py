@@ -1,48 +1,51 @@
-"""Finds the checkpoints under some directories of a node and says of each whether it is whole. Prints JSON lines.
+"""Finds the checkpoints under some directories of a node and says of each whether it is whole.
 
 usage: checkpoints.py SINCE PATTERN ROOT…
 
 SINCE is in seconds since the epoch of the node's clock: older files are not of this job (0: all are). PATTERN, if not
 empty, is a glob that the path below ROOT has to match; without one the names and contents that the usual tools leave
-are looked for. The last line is `{"end": …}`, with what was not searched, and why. Nothing is unpickled: archives are
-read by their structure alone.
+are looked for. Answers with those `found`, and with what was `passed`, not searched, and why.
 
 Only a word says what a number in a name is: `step-20` is step 20, and neither `best_acc_0.9312.pt` nor `yolov8n.pt` has
 one. Where each rank writes a file or a folder of its own (`ckpt_rank0.pt`, `rank1/step-20.pt`), each is told by itself.
 
-Formats: torch.save writes a zip whose directory is its last part (torch/csrc, caffe2/serialize/inline_container.cc);
-safetensors has the length of its header first and offsets in it (huggingface.co/docs/safetensors, "Format"); the
-Trainer writes trainer_state.json last (transformers/trainer.py); torch.distributed.checkpoint renames .metadata into
-place last (torch/distributed/checkpoint/filesystem.py), and names each shard's file in it; DeepSpeed writes
-global_stepN/…_states.pt and then `latest` (deepspeed/runtime/engine.py); Megatron-LM writes
-iter_N/mp_rank_T[_P]/model_optim_rng.pt, with its arguments inside, and then latest_checkpointed_iteration.txt
-(megatron/training/checkpointing.py); Composer has `ba20` for batch 20 (composer/utils/checkpoint.py).
+Formats, besides those of `contents.py`: the Trainer writes trainer_state.json last (transformers/trainer.py);
+torch.distributed.checkpoint renames .metadata into place last (torch/distributed/checkpoint/filesystem.py), and names
+each shard's file in it; DeepSpeed writes global_stepN/…_states.pt and then `latest` (deepspeed/runtime/engine.py);
+Megatron-LM writes iter_N/mp_rank_T[_P]/model_optim_rng.pt, with its arguments inside, and then
+latest_checkpointed_iteration.txt (megatron/training/checkpointing.py); Composer has `ba20` for batch 20
+(composer/utils/checkpoint.py).
 """
 
 from __future__ import annotations
 
 import fnmatch
 import glob
-import json
 import os
-import pickletools
 import re
 import stat
-import struct
 import sys
-import zipfile
 from itertools import islice
 from typing import Any, Iterator
+
+from ugro.nodes.remote.checkpoints.on_node.contents import (
+    OPTIMIZER,
+    Torn,
+    content,
+    inside,
+    one_file,
+    optimizes,
+    read_json,
+    strings,
+    whole,
+)
+from ugro.nodes.remote.on_node.answer import answer
 
 ENTRIES = 50_000
 """Files and folders that are looked at, at most."""
 DEPTH = 16
-HEADER_LIMIT = 100 * 1024 * 1024
-"""The longest header of safetensors, as its own reader has it."""
-PICKLE_LIMIT = 64 * 1024 * 1024
 MOST_PASSED = 20
 """Places that were not searched of which so many are named."""
-MARK_ENDS = {"APPENDS", "SETITEMS", "ADDITEMS", "TUPLE", "LIST", "DICT", "FROZENSET", "INST", "OBJ", "POP_MARK"}
 SKIPPED = {".git", "__pycache__", "node_modules", "site-packages", ".venv", "venv"}
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".distcp")
 FOLDER = re.compile(r"^(?:checkpoint|ckpt|step|iter|epoch|global_step)[-_=]?\d+$")
@@ -67,8 +70,6 @@ EPOCH = re.compile(r"(?<![a-z\d])ep(?:och)?s?[-_=]?(?P<step>\d+)(?![\d.]*\d|[a-z
 STEP_KEYS = ("global_step", "step", "iteration", "iter", "steps", "num_steps", "num_updates")
 EPOCH_KEYS = ("epoch", "current_epoch", "epochs_run", "epochs")
 PARALLEL_KEYS = ("tensor_model_parallel_size", "pipeline_model_parallel_size")
-OPTIMIZER = re.compile(rb"optim|exp_avg|momentum_buffer|param_groups", re.IGNORECASE)
-"""What a pickle, or the header of safetensors, has in it where the state of an optimizer is."""
 SHARD = re.compile(r"^__\d+_\d+\.distcp$")
 DEEPSPEED = re.compile(r"^(?:bf16_|fp16_)?(?:zero_pp_rank_\d+_)?mp_rank_\d+\w*_states\.pt$")
 MODEL_RANK = re.compile(r"^mp_rank_\d+")
@@ -79,74 +80,6 @@ RANDOM_STATE = re.compile(r"^rng_state_\d+\.pth$")
 STATES = (".metadata", "trainer_state.json")
 """Small files that are as much of a checkpoint as its weights."""
 TRACKER = "latest_checkpointed_iteration.txt"
-
-
-class Torn(Exception):
-    """The checkpoint is not whole, in words."""
-
-
-def torch_file(path: str) -> None:
-    """A file that torch.save wrote: a zip that has its directory, and room for every entry in it."""
-    if os.path.getsize(path) == 0:
-        raise Torn("is empty")
-    with open(path, "rb") as file:
-        start = file.read(4)
-    if start[:1] == b"\x80":
-        raise Torn("is in the format before torch 1.6, which does not show whether it is whole")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = os.path.getsize(path)
-            for entry in archive.infolist():
-                if entry.header_offset + entry.compress_size > size:
-                    raise Torn("ends before its contents do")
-    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, struct.error):
-        raise Torn("was cut short: it has no directory at its end") from None
-
-
-def safetensors_file(path: str) -> None:
-    """A file of safetensors: its header says how long it is."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT
-        if length >= HEADER_LIMIT or 8 + length > size:
-            raise Torn("was cut short: its header is not whole")
-        try:
-            header = json.loads(file.read(length))
-            ends = [int(tensor["data_offsets"][1]) for name, tensor in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-            raise Torn("has a header that makes no sense") from None
-    told = 8 + length + max(ends, default=0)
-    if told != size:
-        raise Torn(f"has {size} bytes, and its header speaks of {told}")
-
-
-def one_file(path: str) -> None:
-    """Whether a file of weights is whole, by its kind. A pickle's end cannot be told, so `.bin` may be one."""
-    if not os.path.isfile(path):
-        raise Torn("is not there")
-    if path.endswith(".safetensors"):
-        safetensors_file(path)
-    elif not path.endswith(".distcp"):
-        torch_file(path)
-
-
-def whole(paths: list[str], root: str) -> None:
-    for path in paths:
-        try:
-            one_file(path)
-        except Torn as torn:
-            raise Torn(f"{os.path.relpath(path, root)} {torn}") from None
-
-
-def read_json(path: str) -> Any:
-    if not os.path.isfile(path):  # or it is a pipe, which would keep us waiting
-        raise Torn(f"{os.path.basename(path)} is not there")
-    try:
-        with open(path, encoding="utf-8") as file:
-            return json.loads(file.read(HEADER_LIMIT))
-    except (OSError, ValueError, RecursionError):
-        raise Torn(f"{os.path.basename(path)} is not whole") from None
 
 
 def trainer(folder: str, files: list[str]) -> dict[str, Any]:
@@ -245,83 +178,8 @@ def megatron(folder: str, path: str) -> dict[str, Any]:
     }
 
 
-def content(path: str) -> str:
-    """The beginning of a text file; empty where there is none."""
-    if not os.path.isfile(path):
-        return ""
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read(100)
-
-
 def weights(files: list[str]) -> list[str]:
     return [path for path in files if path.endswith(WEIGHTS) and not path.endswith("training_args.bin")]
-
-
-def strings(path: str) -> set[str]:
-    """The texts in a pickle, which is read as a list of operations and never carried out."""
-    if os.path.getsize(path) > PICKLE_LIMIT:
-        return set()
-    try:
-        with open(path, "rb") as file:
-            return {arg for _, arg, _ in pickletools.genops(file) if isinstance(arg, str)}
-    except (ValueError, OSError, EOFError, UnicodeDecodeError):
-        raise Torn(f"{os.path.basename(path)} is not whole") from None
-
-
-def pickle_of(path: str) -> bytes:
-    """The pickle in a file of torch.save, which is read and never carried out; empty where there is none."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            return b"" if archive.getinfo(name).file_size > PICKLE_LIMIT else archive.read(name)
-    except (OSError, ValueError, StopIteration, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError):
-        return b""
-
-
-def optimizes(path: str) -> bool:
-    """Whether a file of torch.save or of safetensors has something of an optimizer in it, as far as its names show."""
-    if not path.endswith(".safetensors"):
-        return bool(OPTIMIZER.search(pickle_of(path)))
-    with open(path, "rb") as file:
-        return bool(OPTIMIZER.search(file.read(struct.unpack("<Q", file.read(8))[0])))
-
-
-def inside(path: str) -> dict[str, int]:
-    """The whole numbers that a file has by name: those nearest to the surface of a dictionary that torch.save wrote, or
-    in the metadata of safetensors, which are texts."""
-    try:
-        if not path.endswith(".safetensors"):
-            return numbers(pickle_of(path))
-        with open(path, "rb") as file:
-            told = json.loads(file.read(struct.unpack("<Q", file.read(8))[0])).get("__metadata__", {})
-        return {name.lower(): int(text) for name, text in told.items() if re.match(r"^\d{1,15}$", str(text))}
-    except (ValueError, EOFError, IndexError, AttributeError):
-        return {}
-
-
-def numbers(pickled: bytes) -> dict[str, int]:
-    """The whole numbers that follow a text in a pickle: of each text the least nested one, the first of several."""
-    found: dict[str, tuple[int, int]] = {}
-    memo: dict[int, str | None] = {}
-    text, depth = None, 0
-    for operation, arg, _ in pickletools.genops(pickled):
-        if isinstance(arg, str) and "UNICODE" in operation.name:
-            text = arg.lower()
-        elif isinstance(arg, int) and operation.name in ("BINGET", "LONG_BINGET"):
-            text = memo.get(arg)  # a text that was there before
-        elif operation.name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            memo[len(memo) if arg is None else arg] = text
-        elif isinstance(arg, int) and "INT" in operation.name and text is not None:
-            if text not in found or depth < found[text][0]:
-                found[text] = depth, arg
-            text = None
-        else:
-            text = None
-        if operation.name == "MARK":
-            depth += 1
-        elif operation.name in MARK_ENDS:
-            depth -= 1
-    return {name: number for name, (_, number) in found.items()}
 
 
 def step_of(path: str) -> int | None:
@@ -451,7 +309,7 @@ class Search:
         found.update(position(path, [] if found["problem"] else files))
         found["bytes"] = sum(fact.st_size for fact in facts)
         found["saved_at"] = max(fact.st_mtime for fact in facts)
-        written = dict(zip(files, (fact.st_mtime for fact in facts)))  # noqa: B905, since Python 3.8 has no strict
+        written = dict(zip(files, (fact.st_mtime for fact in facts)))
         own = [at for file, at in written.items() if file.endswith(WEIGHTS) or os.path.basename(file) in STATES]
         found["begun_at"] = min(own, default=found["saved_at"])
         found["files"] = len(files)
@@ -502,11 +360,11 @@ def main() -> None:
     since, pattern, job_dir = float(sys.argv[1]), sys.argv[2], os.path.expanduser(sys.argv[3])
     roots = [os.path.expanduser(root) for root in sys.argv[4:]]
     search = Search(since, pattern, sorted({os.path.realpath(root) for root in roots}))
+    checkpoints: list[dict[str, Any]] = []
     for root in search.roots:
         search.since = began(job_dir, root, since)
-        for found in search.below(root):
-            print(json.dumps(found), flush=True)
-    print(json.dumps({"end": search.seen, "passed": sorted(search.passed)[:MOST_PASSED]}))
+        checkpoints += search.below(root)
+    answer("checkpoints", {"found": checkpoints, "passed": sorted(search.passed)[:MOST_PASSED]})
 
 
 if __name__ == "__main__":

@@ -1,23 +1,21 @@
-"""Tells what a Python and its torch can do, as one JSON object. Runs under any Python, also one without torch.
+"""Tells what a Python and its torch can do, in one object. Runs under any Python, also one without torch.
 
 usage: checkup.py [cuda]
 Without `cuda` no GPU is touched: a sick one would hold this process for good.
 """
 
+from __future__ import annotations
+
 import sys
-
-if "" in sys.path:
-    sys.path.remove("")  # what lies in the home folder must not pass for a library
-
-import json
-import os
 import warnings
-from typing import Any, Dict, Optional  # workers may have a Python older than 3.9
+from typing import Any
+
+from ugro.nodes.remote.on_node.answer import answer
 
 
-def look(ask_cuda: bool) -> Dict[str, Any]:
+def look(ask_cuda: bool) -> dict[str, Any]:
     """What is known without torch, and then what torch says of itself."""
-    facts: Dict[str, Any] = {
+    facts: dict[str, Any] = {
         "python": ".".join(str(part) for part in sys.version_info[:3]),
         "executable": sys.executable,
         "torch": None,
@@ -47,7 +45,7 @@ def look(ask_cuda: bool) -> Dict[str, Any]:
     return facts
 
 
-def nccl_version(torch: Any) -> Optional[str]:
+def nccl_version(torch: Any) -> str | None:
     """`2.21.5`, or None where torch was built without NCCL."""
     try:
         version = torch.cuda.nccl.version()
@@ -56,7 +54,7 @@ def nccl_version(torch: Any) -> Optional[str]:
     return ".".join(str(part) for part in version) if isinstance(version, tuple) else str(version)
 
 
-def cuda_facts(torch: Any) -> Dict[str, Any]:
+def cuda_facts(torch: Any) -> dict[str, Any]:
     """Whether torch can use the GPUs; if not, the warning in which it says why."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -79,6 +77,4 @@ def words(error: object) -> str:
 
 
 if __name__ == "__main__":
-    answer = os.dup(1)
-    os.dup2(2, 1)  # libraries that chat while they are imported
-    os.write(answer, (json.dumps(look("cuda" in sys.argv[1:])) + "\n").encode())
+    answer("checkup", look("cuda" in sys.argv[1:]))

@@ -1,10 +1,11 @@
 # usage: NONCE [gpus]
-# Prints what of this machine matters to a training that runs for days, one fact a line: "@NONCE name value".
+# Prints what of this machine matters to a training that runs for days, one fact a line: "@NONCE name value". A line
+# "@NONCE -" after each shows that it is whole.
 # No foreign text can forge the nonce. With `gpus`, nvidia-smi is asked too: last, because it may hang.
 mark=@$1
 LC_ALL=C PATH=$PATH:/usr/sbin:/sbin:/usr/lib/wsl/lib:/usr/local/nvidia/bin
 export LC_ALL PATH
-say() { printf '%s\n' "$mark $*"; }
+say() { printf '%s\n' "$mark $*" "$mark -"; }
 say_lines() { while IFS= read -r line; do say "$1" "$line"; done; }
 bounded() { timeout -k 1 5 "$@" < /dev/null 2> /dev/null; }
 there() { command -v "$1" > /dev/null; }

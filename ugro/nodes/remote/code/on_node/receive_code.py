@@ -1,4 +1,4 @@
-"""Builds <job_dir>/code on a node beside its place and moves it there whole. Prints one JSON object.
+"""Builds <job_dir>/code on a node beside its place and moves it there whole. Answers with one object.
 
 usage: receive_code.py begin|finish JOB_DIR TOKEN DIGEST [EARLIER]
 
@@ -35,14 +35,13 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Callable
 
-CHUNK = 1024 * 1024
+from ugro.nodes.remote.code.on_node.files import CHUNK, Refused, local, noted_digest, sha256_of, wire
+from ugro.nodes.remote.on_node.answer import answer, error_in_words, refuse
+
+KIND = "receive_code"
 RECENT_JOBS = 5  # more than one: people work on two projects in turn
 STALE_SECONDS = 3600
 THREADS = 8  # fsync waits, and waits together
-
-
-class Refused(Exception):
-    """What was asked for cannot be done, in words."""
 
 
 class Delivery:
@@ -62,10 +61,9 @@ class Delivery:
     def held(self) -> str:
         """The digest of the code that is there; empty: there is none."""
         taken = os.path.lexists(self.code)  # asked first: the marker is written before the code is there
-        with contextlib.suppress(FileNotFoundError), open(self.marker) as file:
-            digest = file.read().strip()
-            if os.path.isdir(self.code) and (taken or digest == self.digest):
-                return digest
+        digest = noted_digest(self.job_dir)
+        if digest and os.path.isdir(self.code) and (taken or digest == self.digest):
+            return digest
         return "unknown" if taken else ""
 
     def complete(self) -> bool:
@@ -80,16 +78,6 @@ class Delivery:
     def path(self, entry: dict[str, Any], folder: str | None = None) -> str:
         """Where an entry of the manifest lies, in the new tree or in another one."""
         return os.path.join(folder or self.tree, local(entry["name"]))
-
-
-def local(text: str) -> str:
-    """A name off the wire (its bytes as UTF-8, others escaped) as this Python spells it, whatever the locale is."""
-    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
-
-
-def wire(text: str) -> str:
-    """The opposite of `local`."""
-    return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
 def begin(delivery: Delivery) -> dict[str, Any]:
@@ -270,12 +258,9 @@ def receive(archive: tarfile.TarFile, member: tarfile.TarInfo, target: str) -> N
 
 def settled(path: str, entry: dict[str, Any]) -> bool:
     """See that a file is what the manifest says, give it its mode and time, and put it on the disk for good."""
-    digest = hashlib.sha256()
+    if sha256_of(path) != entry["sha256"]:
+        return False
     with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(CHUNK), b""):
-            digest.update(chunk)
-        if digest.hexdigest() != entry["sha256"]:
-            return False
         os.fchmod(file.fileno(), entry["mode"])
         os.utime(file.fileno(), ns=(entry["mtime"], entry["mtime"]))
         os.fsync(file.fileno())
@@ -300,27 +285,18 @@ def stale(path: str, own: str, age: float) -> bool:
     return path != own and os.stat(own).st_mtime - os.stat(path).st_mtime > age
 
 
-def words(error: Exception) -> str:
-    """An error as one line for a person."""
-    if isinstance(error, tarfile.TarError):
-        return "what was sent broke off"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror + (f": {error.filename!r}" if error.filename else "")
-    return str(error)
-
-
 def main(step: str, job_dir: str, token: str, digest: str, earlier: str = "") -> None:
     """Do one step. Whatever goes wrong, the unfinished tree goes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
     delivery = Delivery(job_dir, token, digest, earlier)
     try:
-        answer = begin(delivery) if step == "begin" else finish(delivery)
+        done = begin(delivery) if step == "begin" else finish(delivery)
     except BaseException as error:
         shutil.rmtree(delivery.staging, ignore_errors=True)
         if isinstance(error, (OSError, Refused, tarfile.TarError)):
-            sys.exit(words(error))
+            refuse(KIND, "what was sent broke off" if isinstance(error, tarfile.TarError) else error_in_words(error))
         raise
-    print(json.dumps(answer))
+    answer(KIND, done)
 
 
 if __name__ == "__main__":

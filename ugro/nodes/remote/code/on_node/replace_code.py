@@ -1,4 +1,4 @@
-"""Puts other code into <job_dir>/code, in the place of an earlier one of the same job. Prints one JSON object.
+"""Puts other code into <job_dir>/code, in the place of an earlier one of the same job. Answers with one object.
 
 usage: replace_code.py check|replace|carry_on JOB_DIR TOKEN DIGEST
 
@@ -26,12 +26,11 @@ import stat
 import sys
 from typing import Any, Iterator
 
-CHUNK = 1024 * 1024
+from ugro.nodes.remote.code.on_node.files import Refused, local, noted_digest, sha256_of
+from ugro.nodes.remote.on_node.answer import answer, error_in_words, refuse
+
+KIND = "replace_code"
 NAMED = 5
-
-
-class Refused(Exception):
-    """What was asked for cannot be done, in words."""
 
 
 class Change:
@@ -81,11 +80,6 @@ class Change:
         return found
 
 
-def local(text: str) -> str:
-    """A name off the wire (its bytes as UTF-8, others escaped) as this Python spells it, whatever the locale is."""
-    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
-
-
 def content(entry: dict[str, Any]) -> Any:
     """What a file of a manifest holds."""
     return entry.get("link"), entry.get("sha256")
@@ -104,13 +98,9 @@ def is_as(path: str, entry: dict[str, Any]) -> bool:
         status = os.lstat(path)
         if not stat.S_ISREG(status.st_mode) or status.st_size != entry["size"]:
             return False
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            for chunk in iter(lambda: file.read(CHUNK), b""):
-                digest.update(chunk)
+        return bool(sha256_of(path) == entry["sha256"])
     except OSError:
         return False
-    return bool(digest.hexdigest() == entry["sha256"])
 
 
 def is_bytecode(folder: str, name: str) -> bool:
@@ -128,19 +118,12 @@ def files_below(folder: str) -> list[str]:
     ]
 
 
-def held(job_dir: str) -> str:
-    """The digest of the code that is there; empty: none is."""
-    with contextlib.suppress(FileNotFoundError), open(os.path.join(job_dir, "code.sha256")) as marker:
-        return marker.read().strip()
-    return ""
-
-
 def planned(job_dir: str, digest: str) -> Change | None:
     """The change from the earlier code to the new one, by what stdin says of both; None: it is not the earlier one."""
     manifest, _, earlier = sys.stdin.buffer.read().partition(b"\n")
     if hashlib.sha256(manifest).hexdigest() != digest:
         raise Refused("the list of files did not arrive whole")
-    if hashlib.sha256(earlier).hexdigest() != held(job_dir):
+    if hashlib.sha256(earlier).hexdigest() != noted_digest(job_dir):
         return None
     return Change(os.path.join(job_dir, "code"), json.loads(manifest), json.loads(earlier))
 
@@ -149,7 +132,7 @@ def check(job_dir: str, digest: str) -> dict[str, Any]:
     """What would be refused."""
     if change := planned(job_dir, digest):
         return {"conflicts": change.conflicts}
-    there = held(job_dir)
+    there = noted_digest(job_dir)
     return {"conflicts": []} if there in ("", digest) else {"conflicts": [], "holds": there}
 
 
@@ -272,20 +255,13 @@ def remove_tree_without_files(top: str) -> None:
         os.rmdir(place)
 
 
-def words(error: Exception) -> str:
-    """An error as one line for a person."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror + (f": {error.filename!r}" if error.filename else "")
-    return str(error)
-
-
 def main(step: str, job_dir: str, token: str, digest: str) -> None:
     """Do one step."""
     job_dir = os.path.expanduser(job_dir)
-    answer: dict[str, Any] = {}
+    done: dict[str, Any] = {}
     try:
         if step == "check":
-            answer = check(job_dir, digest)
+            done = check(job_dir, digest)
         elif step == "replace":
             with alone(job_dir):
                 replace(job_dir, token, digest)
@@ -294,9 +270,9 @@ def main(step: str, job_dir: str, token: str, digest: str) -> None:
                 carry_on(job_dir)
     except (OSError, Refused) as error:
         shutil.rmtree(os.path.join(job_dir, "code.tmp-" + token), ignore_errors=True)
-        if step != "replace" or held(job_dir) != digest:  # else another push has just done the same
-            sys.exit(words(error))
-    print(json.dumps(answer))
+        if step != "replace" or noted_digest(job_dir) != digest:  # else another push has just done the same
+            refuse(KIND, error_in_words(error))
+    answer(KIND, done)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """Measures what lies between the nodes of a job, one rank on each, in the way a training would use it.
 
 usage: network.py BACKEND SECONDS_TO_JOIN SECONDS_TO_LIVE
-Ranks say what they do in lines `UGRO-NETWORK {…}`: {"joined": RANK}, {"trying": [A, B]}, {"link": [A, B], …},
-{"all_reduce": …}. Rates are in bytes per second, times in seconds. The whole takes a few seconds.
+Ranks say what they do in their logs, among what their libraries say, in lines `UGRO-NETWORK {…}`: {"joined": RANK},
+{"trying": [A, B]}, {"link": [A, B], …}, {"all_reduce": …}. Rates are in bytes per second, times in seconds. The whole
+takes a few seconds.
 """
+
+from __future__ import annotations
 
 import itertools
 import json
@@ -13,7 +16,7 @@ import statistics
 import sys
 import time
 from datetime import timedelta
-from typing import Any, List  # workers may have a Python older than 3.9
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -78,7 +81,7 @@ class Link:
         """Bytes per second in one direction, with messages as large as the time allows."""
         end = time.perf_counter() + seconds
         size = PROBE
-        rates: List[float] = []
+        rates: list[float] = []
         while not rates or (len(rates) < 6 and time.perf_counter() < end):
             rates.append(size / self.ask(kind, size))
             size = int(min(MESSAGE, max(PROBE, rates[-1] * seconds / 3)))
@@ -111,7 +114,7 @@ def measure_all_reduce(rank: int, size: int, device: torch.device, slowest: floa
     dist.all_reduce(rate, dist.ReduceOp.MIN)
     bytes_wanted = min(MESSAGE, rate.item() * ALL_REDUCE_SECONDS / 6)
     gradients = torch.zeros(max(1024, int(bytes_wanted / 4)), device=device)
-    times: List[float] = []
+    times: list[float] = []
     for _ in range(4):
         dist.barrier()
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Looks at a node just before a launch, with the very python that will train. Prints one JSON object.
+"""Looks at a node just before a launch, with the very python that will train. Answers with one object.
 
 usage: prepare.py REQUEST, a JSON object with
   peers      addresses; of each one it is told over which address and interface of this node the way to it leads
@@ -7,7 +7,7 @@ usage: prepare.py REQUEST, a JSON object with
   ports      [FROM, TO], or null; the first free port of them is found
 """
 
-from __future__ import annotations  # workers may have a Python older than 3.9
+from __future__ import annotations
 
 import contextlib
 import json
@@ -17,6 +17,8 @@ import socket
 import struct
 import sys
 from importlib.util import find_spec
+
+from ugro.nodes.remote.on_node.answer import answer
 
 KNOCK_SECONDS = 3.0
 """How long an answer may take: a SYN that was lost is sent again after one second."""
@@ -148,7 +150,7 @@ def main() -> None:
         seen["torch"] = torch_version()
     with contextlib.suppress(OSError):
         seen["own"] = numeric(asked["own"]) if asked["own"] else None
-    print(json.dumps(seen))
+    answer("prepare", seen)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ RUN_DIR says, `SECONDS WARNING`, counts instead: it is read again and again, sin
 Where a script was killed, `rank-<r>.oom` says what shows that it was for lack of memory, if anything does.
 """
 
-from __future__ import annotations  # workers may have a Python older than 3.9
+from __future__ import annotations
 
 import contextlib
 import os
@@ -21,6 +21,8 @@ import signal
 import subprocess
 import sys
 import time
+
+from ugro.nodes.remote.on_node.processes import catches, identity, leave, reserve, text_of
 
 PATIENCE = 10.0
 """Seconds that a script has to end after SIGTERM."""
@@ -31,9 +33,6 @@ ERROR_LIMIT = 1024 * 1024
 LIMIT_LOOK = 5.0
 """Seconds between two looks whether the time limit was extended; at the limit itself there is one more."""
 
-ROOM = 64
-"""Bytes that are enough for a pid or an exit code with its time."""
-
 NEARLY_FULL = 0.1
 """The part of the memory that was free at most where a userspace killer (earlyoom, systemd-oomd) may have struck."""
 
@@ -42,26 +41,6 @@ NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
 LIMITS = ("memory.max", "memory.limit_in_bytes")
 """The files of a cgroup's limit, of version 2 and 1."""
-
-
-def reserve(path: str) -> None:
-    """Make room for what `leave` is to write, which then gets there on a disk that is full by that time as well."""
-    with open(path + ".room", "w") as file:
-        file.write(" " * ROOM)
-
-
-def leave(path: str, text: str) -> None:
-    """Write a file whole or not at all, in the room that was reserved for it, if any was."""
-    with open(os.open(path + ".room", os.O_WRONLY | os.O_CREAT, 0o666), "w") as file:  # not truncated before
-        file.write(text + "\n")
-        file.truncate()
-    os.replace(path + ".room", path)
-
-
-def start_time(pid: int) -> str:
-    """Field 22 of /proc/PID/stat: with the pid it names one process for as long as the machine is up."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rsplit(b")", 1)[1].split()[19].decode()
 
 
 def end_like(status: int) -> None:
@@ -110,13 +89,6 @@ def own_checkpoint(command: list[str]) -> tuple[list[str], dict[str, str]]:
     return [word.replace(path, own) for word in command], {"UGRO_RESUME_FROM": own}
 
 
-def catches(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal: one without would be killed by most of them."""
-    with open(f"/proc/{pid}/status") as file:
-        caught = next((line.split()[1] for line in file if line.startswith("SigCgt:")), "0")
-    return bool(int(caught, 16) >> (number - 1) & 1)
-
-
 def ends_by(process: subprocess.Popen[bytes], moment: float) -> bool:
     """Wait until a process ends, at most to a moment of the monotonic clock, which stands still while a node sleeps."""
     # Not a timer in a thread: before 3.11 those follow the wall clock, and could signal a pid that was just freed.
@@ -155,7 +127,7 @@ class TimeLimit:
     def look(self) -> bool:
         """Take over another limit. Returns whether there is one; what was done about the one before is forgotten."""
         try:
-            limit, warning = map(float, content(self.extended).split())
+            limit, warning = map(float, text_of(self.extended).split())
         except ValueError:  # there is none, or none that makes sense: the last one counts
             return False
         if not (0 < limit < float("inf")) or limit == self.limit:
@@ -182,22 +154,15 @@ class TimeLimit:
             leave(self.file, f"{what} {time.time():.3f}")
 
 
-def content(path: str) -> str:
-    """The text of a file; empty if it cannot be read."""
-    with contextlib.suppress(OSError), open(path, errors="replace") as file:
-        return file.read()
-    return ""
-
-
 def number_in(path: str, name: str) -> int | None:
     """The number that follows a name in a file, as in `MemTotal: 24683520 kB`."""
-    found = re.search(rf"^{name}\s*(\d+)", content(path), re.MULTILINE)
+    found = re.search(rf"^{name}\s*(\d+)", text_of(path), re.MULTILINE)
     return int(found.group(1)) if found else None
 
 
 def memory_cgroups() -> list[str]:
     """The folders of this process's memory cgroup and of those above it."""
-    for line in content("/proc/self/cgroup").splitlines():
+    for line in text_of("/proc/self/cgroup").splitlines():
         controllers, path = line.split(":", 2)[1:]
         if not controllers or "memory" in controllers.split(","):  # version 2, or version 1
             mount = "/sys/fs/cgroup/memory" if controllers else "/sys/fs/cgroup"
@@ -287,11 +252,11 @@ def main() -> None:
             )
         except OSError as error:  # Python always starts: it is a program that is not there, or not executable
             log.write(f"{type(error).__name__}: {error}\n".encode())
-            leave(base + ".pid", f"{os.getpid()} {start_time(os.getpid())}")
+            leave(base + ".pid", identity(os.getpid()))
             status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
             leave(base + ".exit", f"code {status} {time.time():.3f}")
             sys.exit(status)
-    leave(base + ".pid", f"{process.pid} {start_time(process.pid)}")
+    leave(base + ".pid", identity(process.pid))
     status = process.wait() if limit is None else TimeLimit(process, base, limit, warning).wait()
     with contextlib.suppress(OSError):  # on a full disk the exit code still gets its place
         leave_evidence(base, process.pid, status, out_of_memory)

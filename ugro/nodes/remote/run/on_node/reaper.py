@@ -11,7 +11,7 @@ Files in RUN_DIR: `reaper.pid` has its own pid and start time and those of PROGR
 tells it, and when; `adopted` the pids and start times of its orphans, which stay known if this process is killed.
 """
 
-from __future__ import annotations  # workers may have a Python older than 3.9
+from __future__ import annotations
 
 import contextlib
 import os
@@ -19,8 +19,7 @@ import signal
 import sys
 import time
 
-ROOM = 64
-"""Bytes that are enough for an exit code with its time."""
+from ugro.nodes.remote.on_node.processes import identity, leave, reserve
 
 LOOK_SECONDS = 10.0
 """How often orphans are noted in `adopted`: the kernel does not tell of a new one."""
@@ -29,32 +28,10 @@ PR_SET_CHILD_SUBREAPER = 36
 """From linux/prctl.h; Linux 3.4 and later."""
 
 
-def reserve(path: str) -> None:
-    """Make room for what `leave` is to write, which then gets there on a disk that is full by that time as well."""
-    with contextlib.suppress(OSError), open(path + ".room", "w") as file:
-        file.write(" " * ROOM)
-
-
-def leave(path: str, text: str) -> None:
-    """Write a file whole or not at all, in the room that was reserved for it, if any was.
-
-    A full disk is no reason to leave the processes alone.
-    """
+def try_to_leave(path: str, text: str) -> None:
+    """Leave a file where that can be: a full disk is no reason to leave the processes alone."""
     with contextlib.suppress(OSError):
-        with open(os.open(path + ".room", os.O_WRONLY | os.O_CREAT, 0o666), "w") as file:  # not truncated before
-            file.write(text + "\n")
-            file.truncate()
-        os.replace(path + ".room", path)
-
-
-def identity(pid: int) -> str:
-    """PID STARTED, which name one process for as long as the machine is up. Field 22 of /proc/PID/stat is the latter.
-
-    Raises:
-        OSError: it has ended.
-    """
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        return f"{pid} {file.read().rsplit(b')', 1)[1].split()[19].decode()}"
+        leave(path, text)
 
 
 def become_subreaper() -> bool:
@@ -97,10 +74,11 @@ def start(command: list[str]) -> int:
 def main() -> None:
     run_dir, command = sys.argv[1], sys.argv[2:]
     adopts = become_subreaper()
-    reserve(run_dir + "/exit")
-    reserve(run_dir + "/gone")
+    for file in ("/exit", "/gone"):
+        with contextlib.suppress(OSError):
+            reserve(run_dir + file)
     agent = start(command)
-    leave(run_dir + "/reaper.pid", f"{identity(os.getpid())} {identity(agent)}")
+    try_to_leave(run_dir + "/reaper.pid", f"{identity(os.getpid())} {identity(agent)}")
     code, noted = 0, ""
     while True:
         try:
@@ -109,15 +87,15 @@ def main() -> None:
             break
         if pid == agent:
             code = shell_code(status)
-            leave(run_dir + "/exit", f"{code} {time.time():.0f}")
+            try_to_leave(run_dir + "/exit", f"{code} {time.time():.0f}")
         elif not pid:
             found = orphans(agent)
             if found != noted:
-                leave(run_dir + "/adopted", found)
+                try_to_leave(run_dir + "/adopted", found)
                 noted = found
             signal.sigtimedwait([signal.SIGCHLD], LOOK_SECONDS)
     if adopts:
-        leave(run_dir + "/gone", f"{time.time():.0f}")
+        try_to_leave(run_dir + "/gone", f"{time.time():.0f}")
     sys.exit(code)
 
 

@@ -1,16 +1,19 @@
 """Measures how fast each visible GPU trains, or the CPU where there is none, with the very python that will train.
 
 usage: speed.py [GPU_UUID…]
-Prints a JSON list, one object a device: index, uuid (null where torch does not tell), name, steps_per_second. A step
+Answers with a list, one object a device: index, uuid (null where torch does not tell), name, steps_per_second. A step
 is a forward and a backward pass and an update of a small perceptron, in mixed precision on a GPU: the same work on
 every GPU, so their numbers compare; those of CPUs compare only with each other. It takes about 3 s and 2 GB of each.
 """
 
-import json
+from __future__ import annotations
+
 import os
 import sys
 import time
-from typing import Any, Callable, Dict, List, Optional  # workers may have a Python older than 3.9
+from typing import Any, Callable
+
+from ugro.nodes.remote.on_node.answer import answer, refuse
 
 if sys.argv[1:]:  # has to be known before CUDA starts
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(sys.argv[1:])
@@ -18,11 +21,12 @@ if sys.argv[1:]:  # has to be known before CUDA starts
 import torch
 from torch import nn
 
+KIND = "speed"
 WARM_UP = 1.0  # seconds: clocks rise, kernels are chosen
 MEASURED = 2.0
 
 
-def autocast_type(device: torch.device) -> Optional[torch.dtype]:
+def autocast_type(device: torch.device) -> torch.dtype | None:
     """The type that training would use: bfloat16 from Ampere on, float16 on Volta and Turing, else none but float32."""
     if device.type == "cpu":
         return None
@@ -35,7 +39,7 @@ def autocast_type(device: torch.device) -> Optional[torch.dtype]:
 def training_step(device: torch.device) -> Callable[[], None]:
     """One step of training, as a function that returns when the device is done."""
     width, rows = (256, 256) if device.type == "cpu" else (4096, 4096)  # large enough to keep the largest GPU busy
-    layers: List[nn.Module] = []
+    layers: list[nn.Module] = []
     for _ in range(3):
         layers += [nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width)]
     model = nn.Sequential(*layers).to(device)
@@ -67,7 +71,7 @@ def steps_per_second(step: Callable[[], None]) -> float:
     return steps / (time.perf_counter() - begin)
 
 
-def measure(device: torch.device) -> Dict[str, Any]:
+def measure(device: torch.device) -> dict[str, Any]:
     uuid, name = None, "CPU"
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
@@ -83,13 +87,13 @@ def measure(device: torch.device) -> Dict[str, Any]:
 def main() -> None:
     gpus = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     if sys.argv[1:] and len(gpus) != len(sys.argv[1:]):
-        sys.exit(f"torch sees {len(gpus)} of the {len(sys.argv[1:])} GPUs asked for")
+        refuse(KIND, f"torch sees {len(gpus)} of the {len(sys.argv[1:])} GPUs asked for")
     found = []
     for device in gpus or [torch.device("cpu")]:
         found.append(measure(device))
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    print(json.dumps(found))
+    answer(KIND, found)
 
 
 if __name__ == "__main__":

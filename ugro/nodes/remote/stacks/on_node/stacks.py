@@ -1,10 +1,12 @@
-"""Shows where the ranks of a run stand. It reads, and pauses nothing. Prints one JSON object.
+"""Shows where the ranks of a run stand. It reads, and pauses nothing. Answers with one object.
 
 usage: stacks.py RUN_DIR PY_SPY [RANK…]
 Python stacks are from py-spy: PY_SPY if it is not empty, else one beside this Python or on the PATH. /proc tells the
 rest: which threads there are, their states, and in which system call and kernel function each of them waits.
 Where NCCL (2.24 or newer) answers on its RAS port, its own report of the job is added.
 """
+
+from __future__ import annotations
 
 import glob
 import json
@@ -15,7 +17,10 @@ import shutil
 import socket
 import subprocess
 import sys
-from typing import Any, Dict, List, Optional  # workers may have a Python older than 3.9
+from typing import Any
+
+from ugro.nodes.remote.on_node.answer import answer
+from ugro.nodes.remote.on_node.processes import named_in, pid_files, stat_fields, text_of
 
 MOST_THREADS = 256
 MOST_FRAMES = 64
@@ -27,27 +32,13 @@ RAS_SECONDS = 5
 MOST_REPORT = 32 * 1024
 
 
-def read(path: str) -> str:
-    """A file's text; nothing where it is not there or may not be read."""
-    try:
-        with open(path, errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def stat_of(path: str) -> List[str]:
-    """The fields of a stat file from the third one, the state, on."""
-    return read(path).rpartition(")")[2].split()
-
-
-def find_py_spy(given: str) -> Optional[str]:
+def find_py_spy(given: str) -> str | None:
     """The py-spy to use, if there is one."""
     beside = os.path.join(os.path.dirname(sys.executable), "py-spy")
     return given or (beside if os.access(beside, os.X_OK) else shutil.which("py-spy"))
 
 
-def python_stacks(py_spy: str, pid: int) -> Dict[str, Any]:
+def python_stacks(py_spy: str, pid: int) -> dict[str, Any]:
     """What py-spy says, by thread: without a pause, so that a training never stands still for it."""
     command = [py_spy, "dump", "--nonblocking", "--json", "--pid", str(pid)]
     try:
@@ -62,17 +53,17 @@ def python_stacks(py_spy: str, pid: int) -> Dict[str, Any]:
         return {"problem": f"it cannot be used: {error}"}
 
 
-def thread(folder: str, python: Dict[str, Any]) -> Dict[str, Any]:
+def thtext_of(folder: str, python: dict[str, Any]) -> dict[str, Any]:
     """One thread; what the kernel does not tell this user is null or empty."""
-    call, wchan = read(folder + "/syscall").split(), read(folder + "/wchan").strip()
+    call, wchan = text_of(folder + "/syscall").split(), text_of(folder + "/wchan").strip()
     frames = python.get("frames") or []
     return {
         "tid": int(os.path.basename(folder)),
-        "name": python.get("thread_name") or read(folder + "/comm").strip(),
-        "state": next(iter(stat_of(folder + "/stat")), None),
+        "name": python.get("thread_name") or text_of(folder + "/comm").strip(),
+        "state": next(iter(stat_fields(folder)), None),
         "syscall": int(call[0]) if call and call[0].isdigit() else None,
         "wchan": None if wchan in ("", "0") else wchan,
-        "kernel": re.findall(r"\] ([\w.]+)\+", read(folder + "/stack"))[:MOST_FRAMES],
+        "kernel": re.findall(r"\] ([\w.]+)\+", text_of(folder + "/stack"))[:MOST_FRAMES],
         "frames": [
             {"function": frame["name"], "file": frame["filename"], "line": frame["line"]}
             for frame in frames[:MOST_FRAMES]
@@ -80,15 +71,14 @@ def thread(folder: str, python: Dict[str, Any]) -> Dict[str, Any]:
     }
 
 
-def rank(file: str, py_spy: Optional[str]) -> Dict[str, Any]:
+def rank(number: int, pid_file: str, py_spy: str | None) -> dict[str, Any]:
     """One rank by its pid file."""
-    found: Dict[str, Any] = {"rank": int(re.sub(r"\D", "", os.path.basename(file))), "threads": []}
-    words = read(file).split()
-    if len(words) != 2:
+    found: dict[str, Any] = {"rank": number, "threads": []}
+    pid, fields = named_in(pid_file)
+    if pid is None:
         return found
-    found["pid"] = pid = int(words[0])
-    fields = stat_of(f"/proc/{pid}/stat")
-    if len(fields) < 20 or fields[19] != words[1] or fields[0] in "ZX":
+    found["pid"] = pid
+    if not fields:
         return found  # it ended
     ticks = sum(int(number) for number in fields[11:15])
     python = python_stacks(py_spy, pid) if py_spy else {}
@@ -99,14 +89,14 @@ def rank(file: str, py_spy: Optional[str]) -> Dict[str, Any]:
     found["cpu_seconds"] = ticks / os.sysconf("SC_CLK_TCK")
     found["problem"] = python.get("problem")
     found["threads"] = [
-        thread(folder, stacks.get(int(os.path.basename(folder)), {})) for folder in folders[:MOST_THREADS]
+        thtext_of(folder, stacks.get(int(os.path.basename(folder)), {})) for folder in folders[:MOST_THREADS]
     ]
     return found
 
 
 def nccl_report(pid: int) -> str:
     """What NCCL's RAS says of the job of a rank; nothing where it does not answer."""
-    found = re.search(r"(?:^|\0)NCCL_RAS_ADDR=([^\0]+)", read(f"/proc/{pid}/environ"))
+    found = re.search(r"(?:^|\0)NCCL_RAS_ADDR=([^\0]+)", text_of(f"/proc/{pid}/environ"))
     host, _, port = (found[1] if found else RAS_ADDRESS).rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=1) as link, link.makefile("rb") as answers:
@@ -127,19 +117,17 @@ def nccl_report(pid: int) -> str:
 def main() -> None:
     run_dir, given, *ranks = sys.argv[1:]
     py_spy = find_py_spy(os.path.expanduser(given))
-    files = glob.glob(os.path.join(glob.escape(os.path.expanduser(run_dir)), "rank-*.pid"))
-    wanted = [file for file in files if re.search(r"rank-(\d+)\.pid$", file)]
-    wanted = [file for file in wanted if not ranks or re.sub(r"\D", "", os.path.basename(file)) in ranks]
-    found = [rank(file, py_spy) for file in wanted]
+    files = pid_files(os.path.expanduser(run_dir))
+    found = [rank(number, file, py_spy) for number, file in files if not ranks or str(number) in ranks]
     living = [one["pid"] for one in found if one.get("state")]
     seen = {
         "machine": platform.machine(),
         "py_spy": bool(py_spy),
-        "ptrace_scope": read("/proc/sys/kernel/yama/ptrace_scope").strip(),
+        "ptrace_scope": text_of("/proc/sys/kernel/yama/ptrace_scope").strip(),
         "ranks": found,
         "nccl": nccl_report(living[0]) if living else "",
     }
-    print(json.dumps(seen))
+    answer("stacks", seen)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import psutil
 
-from .errors import TestbedError, system
-from .etc import User, write_etc, write_passwd
-from .machine import HostProcess, Machine, Stream
-from .mounts import OWN, setup_script
-from .network import Network
+from ugro.testing.testbed.errors import TestbedError, system
+from ugro.testing.testbed.etc import User, write_etc, write_passwd
+from ugro.testing.testbed.machine import HostProcess, Machine, Stream
+from ugro.testing.testbed.mounts import OWN, setup_script
+from ugro.testing.testbed.network import Network
 
 SYSTEM_PATH = f"{OWN}/programs:/usr/local/bin:/usr/bin:/bin"
 BOOT_ID = "/proc/sys/kernel/random/boot_id"

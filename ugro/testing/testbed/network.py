@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from .errors import TestbedError, system
+from ugro.testing.testbed.errors import TestbedError, system
 
 NETNS = Path("/run/netns")
 ROOTS = Path("/tmp")

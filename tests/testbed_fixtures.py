@@ -1,4 +1,4 @@
-"""The `testbed` fixture: one bed per test session. Wire it with `pytest_plugins = ["testbed.fixtures"]`."""
+"""The `testbed` fixture: one bed per test session. Wire it with `pytest_plugins = ["testbed_fixtures"]`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import NoReturn
 import pytest
 import surroundings
 
-from .bed import Testbed, install_missing
-from .errors import TestbedError, system
+from ugro.testing.testbed.bed import Testbed, install_missing
+from ugro.testing.testbed.errors import TestbedError, system
 
 
 def pytest_configure() -> None:

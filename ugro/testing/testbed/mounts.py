@@ -13,9 +13,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .etc import shared_folders
+from ugro.testing.testbed.etc import shared_folders
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 OWN = Path("/run/testbed")
 """Where a host finds its own folder of the bed."""
 
@@ -23,8 +23,10 @@ PRIVATE = {"/tmp": "1777", "/var/tmp": "1777", "/dev/shm": "1777", "/home": "755
 PRIVATE |= {"/var/log": "755", "/var/spool": "755"}  # sshd writes of logins there; crontabs and mail
 """Folders that every host has for itself, with their modes."""
 
-GPUS = ("/usr/bin/nvidia-smi", "/usr/local/bin/nvidia-smi", "/usr/lib/wsl/lib", "/usr/local/nvidia")
-GPUS += ("/proc/driver", "/dev/nvidia*", "/dev/dri", "/dev/kfd")
+GPUS = (
+    "/usr/bin/nvidia-smi", "/usr/local/bin/nvidia-smi", "/usr/lib/wsl/lib", "/usr/local/nvidia",
+    "/proc/driver", "/dev/nvidia*", "/dev/dri", "/dev/kfd",
+)  # fmt: skip
 """What tells of this machine's GPUs, or opens one. A host has none but what a test installs."""
 
 READ_AND_PASS = 0o005

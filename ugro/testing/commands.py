@@ -11,34 +11,27 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cluster import Ugro
-
 from ugro.cli.main import COMMANDS, main
 
-PROGRAM = [sys.executable, str(Path(__file__))]
+Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
+"""Runs `ugro` with these words; `cwd` and `env` (all of it) may be given."""
+
+PROGRAM = [sys.executable, "-P", "-m", "ugro.testing.commands"]  # no file of the project is taken for a module
 
 
 @contextmanager
-def answering(process: subprocess.Popen[str]) -> Iterator[Callable[..., dict[str, Any]]]:
-    """Ask a process that serves; it is ended when the block is left."""
-    assert process.stdin and process.stdout
-
-    def ask(**command: Any) -> dict[str, Any]:
-        process.stdin.write(json.dumps(command) + "\n")
-        process.stdin.flush()
-        answer: dict[str, Any] = json.loads(process.stdout.readline())
-        return answer
-
-    try:
-        yield ask
-    finally:
-        with suppress(OSError):
-            process.communicate("", timeout=20)
+def commands(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Iterator[Ugro]:
+    """A `ugro` whose commands are forked from a process in that folder and with that whole environment."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(PROGRAM, cwd=cwd, env=env, stdin=pipe, stdout=pipe, text=True)
+    with process, ugro_of(process) as ugro:
+        yield ugro
 
 
 @contextmanager
@@ -53,6 +46,41 @@ def ugro_of(process: subprocess.Popen[str]) -> Iterator[Ugro]:
 
     with answering(process) as ask:
         yield run
+
+
+@contextmanager
+def answering(process: subprocess.Popen[str]) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Ask a process that serves; it is ended when the block is left."""
+    assert process.stdin and process.stdout
+    asked, answered = process.stdin, process.stdout
+
+    def ask(**command: Any) -> dict[str, Any]:
+        asked.write(json.dumps(command) + "\n")
+        asked.flush()
+        answer: dict[str, Any] = json.loads(answered.readline())
+        return answer
+
+    try:
+        yield ask
+    finally:
+        with suppress(OSError):
+            process.communicate("", timeout=20)
+
+
+def document(done: subprocess.CompletedProcess[str]) -> Any:
+    """The JSON on stdout of a command that succeeded."""
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def until(look: Callable[[], Any], seconds: float = 60) -> Any:
+    """Look again until there is something to see; returns it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if seen := look():
+            return seen
+        time.sleep(0.1)
+    raise AssertionError(f"not seen within {seconds} s")
 
 
 def run(

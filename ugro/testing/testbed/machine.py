@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple
 
 import psutil
 
-from .errors import TestbedError
+from ugro.testing.testbed.errors import TestbedError
 
 Stream = int | IO[Any]
 

@@ -3,7 +3,8 @@
 Steps are: the moments before and after each rename and link of a state file, each half and each whole line appended
 to one, and the moments before and after each script that is run on a node.
 
-Serves as `forked` does: `{args, at}` with `at` 0 for never, and the answers also name the `steps` that were taken.
+Serves as `ugro.testing.commands` does: `{args, at}` with `at` 0 for never, and the answers also name the `steps` that
+were taken.
 """
 
 from __future__ import annotations
@@ -17,10 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import forked
-
 from ugro.nodes.transport import LocalTransport
 from ugro.nodes.transport.ssh import SshTransport
+from ugro.testing import commands
 
 
 class Steps:
@@ -84,10 +84,10 @@ class Steps:
 def run(args: list[str], at: int) -> dict[str, Any]:
     """One command, with the names of its steps."""
     with tempfile.TemporaryFile() as notes:
-        answer = forked.run(args, prepare=Steps(at, notes.fileno()).install)
+        answer = commands.run(args, prepare=Steps(at, notes.fileno()).install)
         notes.seek(0)
         return answer | {"steps": notes.read().decode().splitlines()}
 
 
 if __name__ == "__main__":
-    forked.serve(run)
+    commands.serve(run)
