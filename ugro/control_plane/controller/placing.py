@@ -35,7 +35,7 @@ def place_what_fits(store: MetadataStore, inventory: Inventory, seen: Observatio
         return []
     placed = []
     for start in schedule(read_queue(store, inventory, jobs, seen.views, store.clock.now())).starts:
-        with troubles.boundary(f"{start.id}: its start"):
+        with troubles.boundary(f"{start.id}: its start", start.id):
             placement, words = with_batch_shares(start.placement, store.metrics.speeds())
             why = "; ".join(filter(None, [start.why, placement.why, words]))
             placed.append(_place(store, inventory, waiting[start.id], placement, why))

@@ -133,7 +133,7 @@ class Controller:
                 self._remove_owed(seen)
             for job in live:
                 if job.state.on_nodes or job.wish:
-                    with bounded(f"{job.id}: its next step"):
+                    with bounded(f"{job.id}: its next step", job.id):
                         await self._step(job, seen)
             with bounded("the history of GPUs"):
                 await asyncio.to_thread(node_watch.keep_looks, self._store, seen, live)
@@ -176,7 +176,7 @@ class Controller:
         finally:
             self._tried = None
             self._troubles.found[:0] = problems
-        self._troubles.raise_first(self._store.tell)
+        self._troubles.raise_first(self._store.tell, job_ids)
 
     async def _tick_among_others(self, problems: list[UgroError], patience: float) -> None:
         """A tick whose problems with one job do not break off what is done for the others."""
@@ -250,7 +250,7 @@ class Controller:
     async def _bounded(self, key: Hashable, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Raised by the next tick: one job whose files fail must not keep the others waiting."""
         about = " of ".join(map(str, key[:2])) if isinstance(key, tuple) else key
-        with self._troubles.boundary(f"{about}: what is done on nodes"):
+        with self._troubles.boundary(f"{about}: what is done on nodes", key if isinstance(key, str) else ""):
             await act()
 
     # --- nodes -----------------------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ class Controller:
         jobs = {job.id: job for job in self._store.jobs.all({job_id for job_id, _ in leftovers}, pass_over)}
         for (job_id, attempt), nodes in leftovers.items():
             if job_id in jobs:
-                with self._troubles.boundary(f"{job_id}: what it left"):
+                with self._troubles.boundary(f"{job_id}: what it left", job_id):
                     if clear := clearing(jobs[job_id].as_of(attempt), nodes, self._inventory, seen):
                         act = functools.partial(self._clear, clear)
                         self._begin(("leftovers", job_id, attempt), clear.back, act)
@@ -385,5 +385,5 @@ class Controller:
             self._store.tell(error)
             return
         for job in placed:
-            with self._troubles.boundary(f"{job.id}: its start"):
+            with self._troubles.boundary(f"{job.id}: its start", job.id):
                 await self._step(job, seen)

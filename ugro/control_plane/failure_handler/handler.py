@@ -51,7 +51,7 @@ class FailureHandler:
         with troubles.boundary("proposals"):
             await self._store.write(self._withdraw_what_is_over)
         for job_id in self._store.decisions.undecided():
-            with troubles.boundary(f"{job_id}: what is done about its failure"):
+            with troubles.boundary(f"{job_id}: what is done about its failure", job_id):
                 try:
                     decided = await self._is_decided(job_id, views)
                 except RecordNewer as error:  # for the UGRO that wrote it to decide
@@ -90,7 +90,7 @@ class FailureHandler:
         for proposal in self._store.decisions.proposals().values():
             job = self._readable(proposal.job) if proposal.approved else None
             if job and job.state.ended:
-                with troubles.boundary(f"{job.id}: its next attempt"):
+                with troubles.boundary(f"{job.id}: its next attempt", job.id):
                     await self._go_on(job, proposal)
         troubles.raise_first(self._store.tell)
 

@@ -191,7 +191,7 @@ class JobRegistry(JobFolders):
             with troubles.boundary("submissions that were cut short"):
                 self._let_go_of_failed_submissions(jobs)
             for job in jobs:
-                with troubles.boundary(f"{job.id}: its timeline"):
+                with troubles.boundary(f"{job.id}: its timeline", job.id):
                     self._settle_one(job)
         return troubles.found
 
