@@ -31,6 +31,7 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	@PYTHONPATH=scripts $(BIN)/python -m check_on_node
 	@PYTHONPATH=scripts $(BIN)/python -m reference --check
 
 # docs/reference, from the code; `make check` fails where it differs.

@@ -21,8 +21,8 @@ import asyncssh
 
 from benchmarks.fleet import ADDRESS, EXPECTED, QUERY
 from ugro.common.config import Inventory
-from ugro.nodes import observer
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote import observer
 from ugro.nodes.transport import Transport
 
 Times = tuple[float, float]

@@ -1,6 +1,6 @@
 """A network cable is pulled: packets vanish and nothing is reset. How soon a job on that node is `unknown`.
 
-The nodes are the three hosts of tests/testbed, which needs root for its network namespaces.
+The nodes are the three hosts of ugro/testing/testbed, which needs root for its network namespaces.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 from benchmarks.report import Row, Unavailable, timed
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.testing.testbed import Testbed, TestbedError
+from ugro.testing.testbed.bed import missing_packages
 
 CUTS = 3
 PATIENCE = 120.0
@@ -42,10 +44,7 @@ def measure() -> Iterator[Row]:
 
 
 @contextmanager
-def _testbed() -> Iterator[Any]:
-    from tests.testbed import Testbed, TestbedError  # its types are the tests' own affair
-    from tests.testbed.bed import missing_packages
-
+def _testbed() -> Iterator[Testbed]:
     if missing := missing_packages():
         raise Unavailable(f"needs {missing}")  # the tests would install them; a benchmark does not
     if os.geteuid():
@@ -59,16 +58,16 @@ def _testbed() -> Iterator[Any]:
         yield bed
 
 
-def _settings(bed: Any) -> dict[str, Any]:
+def _settings(bed: Testbed) -> dict[str, Any]:
     inventory = {"UGRO_INVENTORY": f"{bed.master.home}/inventory.yaml"}
     return {"cwd": f"{bed.master.home}/project", "env": inventory}
 
 
-def _store(bed: Any) -> MetadataStore:
+def _store(bed: Testbed) -> MetadataStore:
     return MetadataStore(bed.master.path(".ugro"))
 
 
-def _launch(bed: Any) -> str:
+def _launch(bed: Testbed) -> str:
     done = bed.ugro("launch", SCRIPT, "--gpus-per-node", "0", "--json", **_settings(bed))
     made = json.loads(done.stdout or "{}")
     if made.get("state") != "running":
@@ -76,7 +75,7 @@ def _launch(bed: Any) -> str:
     return str(made["id"])
 
 
-def _under_serve(bed: Any) -> dict[str, list[float]]:
+def _under_serve(bed: Testbed) -> dict[str, list[float]]:
     """Seconds from a pulled cable to the event `unknown`, and from the cable put back to the event `running`."""
     seconds = defaultdict(list)
     job = _launch(bed)
@@ -95,7 +94,7 @@ def _under_serve(bed: Any) -> dict[str, list[float]]:
     return seconds
 
 
-def _before_sweep(bed: Any) -> list[float]:
+def _before_sweep(bed: Testbed) -> list[float]:
     """Seconds from the start of a sweep that cannot connect to the event `unknown`."""
     seconds = []
     for _ in range(CUTS):
@@ -111,7 +110,7 @@ def _before_sweep(bed: Any) -> list[float]:
 
 def event_after(store: MetadataStore, job: str, kind: str, begin: float) -> float:
     """When something happened to a job after `begin`, as soon as it has; both in seconds since the epoch."""
-    while not (found := [event.at for event in store.events(job) if event.kind == kind and event.at > begin]):
+    while not (found := [event.at for event in store.timeline.of_job(job) if event.kind == kind and event.at > begin]):
         if time.time() > begin + PATIENCE:
             raise RuntimeError(f"{job} is not {kind} within {PATIENCE:.0f} s")
         time.sleep(LOOK_SECONDS)

@@ -37,8 +37,8 @@ from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import Launch, torchrun_command
-from ugro.nodes.scripts.prepare import free_port
+from ugro.nodes.remote.run.on_node.prepare import free_port
+from ugro.nodes.remote.run.process_manager import Launch, torchrun_command
 
 NODES = 3
 ROUNDS = 7
@@ -177,8 +177,8 @@ class Bench:
         spec = job_spec(script=SCRIPT, args=(str(stage.folder),), gpus_per_node=1, workdir=str(self.project))
         job = submit(self.store, spec, choose_code(spec))
         self._runner.run(self._started(job.id))
-        if (state := self.store.job(job.id).state) != "running":
-            raise RuntimeError(f"{job.id} is {state.value}: {self.store.job(job.id).reason}")
+        if (state := self.store.jobs.job(job.id).state) != "running":
+            raise RuntimeError(f"{job.id} is {state.value}: {self.store.jobs.job(job.id).reason}")
         return lambda: self.ugro("wait", job.id)
 
     async def _started(self, job_id: str) -> None:
@@ -301,7 +301,7 @@ def _deaths(bench: Bench) -> Iterator[Row]:
                 verdicts.append(event_after(bench.store, job, "failing", died) - died)
                 ends.append(event_after(bench.store, job, "failed", died) - died)
                 stage.let_go()
-                failure = bench.store.job(job).first_failure
+                failure = bench.store.jobs.job(job).first_failure
                 if not failure or (failure.rank, failure.signal) != (victim.rank, "KILL"):
                     raise RuntimeError(f"rank {victim.rank} was killed, and the verdict is {failure}")
         finally:
@@ -328,6 +328,6 @@ def _cancels(bench: Bench) -> Iterator[Row]:
                 status = cancel.wait()
             back.append(time.time() - begin)
             stage.let_go()
-            if status or bench.store.job(job).state != "cancelled":
+            if status or bench.store.jobs.job(job).state != "cancelled":
                 raise RuntimeError(f"ugro cancel {job} ended with {status}")
         yield timed(group, f"{what}: until it says that none remain", back, f"the ranks are gone by {in_ms(gone)}")

@@ -57,7 +57,7 @@ def fill(store: MetadataStore) -> None:
     dice = random.Random(1)
     now = time.time() - 86400 * 30
     for number in range(1, FINISHED + 1):
-        files, wish = store.files(f"job-{number:03}"), spec(dice)
+        files, wish = store.jobs.files(f"job-{number:03}"), spec(dice)
         files.folder.mkdir(parents=True)
         started = now + number * 100
         state = dice.choice((JobState.SUCCEEDED, JobState.FAILED))
@@ -99,12 +99,12 @@ def _calls(store: MetadataStore) -> Iterator[Row]:
 
     def life() -> None:
         """A job from its submission to its end, and the peer after each write."""
-        files = store.reserve()
-        job = write(SUBMIT, lambda: store.submit(files, wish, CODE, time.time()))
+        files = store.jobs.reserve()
+        job = write(SUBMIT, lambda: store.jobs.submit(files, wish, CODE, time.time()))
         begun = job.model_copy(update={"state": JobState.RUNNING, "started_at": time.time()})
-        begun = write(CHANGE, lambda: store.save(begun, "running", "2 ranks started"))
+        begun = write(CHANGE, lambda: store.jobs.save(begun, "running", "2 ranks started"))
         done = begun.model_copy(update={"state": JobState.SUCCEEDED, "ended_at": time.time()})
-        done = write(END, lambda: store.save(done, "succeeded", ""))
+        done = write(END, lambda: store.jobs.save(done, "succeeded", ""))
         writes[PLAIN].append(clocked(lambda: _write_plainly(home / "plain", done.model_dump_json(indent=1)))())
 
     for _ in range(WRITES):
@@ -114,11 +114,11 @@ def _calls(store: MetadataStore) -> Iterator[Row]:
     for name, limit in WRITE_LIMITS.items():
         yield Row(GROUP, f"{name} / {PLAIN}", ratio(writes[name], writes[PLAIN]), "×", limit)
     reads: dict[str, Callable[[], object]] = {
-        "reserve(): a folder and an id": lambda: store.reserve().folder.rmdir(),
-        "live()": store.live,
-        "recent(10)": lambda: store.recent(10),
-        "summaries()": store.summaries,
-        "recent(10), new process": lambda: MetadataStore(store.home).recent(10),
+        "reserve(): a folder and an id": lambda: store.jobs.reserve().folder.rmdir(),
+        "live()": store.jobs.live,
+        "recent(10)": lambda: store.jobs.recent(10),
+        "summaries()": store.jobs.summaries,
+        "recent(10), new process": lambda: MetadataStore(store.home).jobs.recent(10),
     }
     for name, taken in in_turns({name: clocked(act) for name, act in reads.items()}, READS).items():
         yield _row(name, taken)
@@ -184,12 +184,12 @@ def _run(command: list[str], home: Path, environment: Mapping[str, str]) -> Time
 def _resident(home: Path, environment: Mapping[str, str]) -> Iterator[None]:
     """`ugro serve`, from its first look on."""
     store = MetadataStore(home / "state")
-    seen = store.remembered_node("here")
+    seen = store.config.remembered_node("here")
     with subprocess.Popen(
         [sys.executable, "-m", "ugro", "serve"], env=environment, cwd=home, stdout=subprocess.DEVNULL
     ) as process:
         try:
-            while store.remembered_node("here") == seen:
+            while store.config.remembered_node("here") == seen:
                 time.sleep(0.05)
             yield
         finally:

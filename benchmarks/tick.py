@@ -18,7 +18,7 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job, JobState
+from ugro.common.models.job import JobState
 from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
@@ -28,6 +28,7 @@ from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import schedule
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
+from ugro.testing.builders import job, node_view
 
 T = TypeVar("T")
 
@@ -148,9 +149,7 @@ def view(name: str, number: int, busy: bool, at: float) -> NodeView:
         )
         for index in range(GPUS)
     )
-    return NodeView(
-        node=name, seen_at=at, boot_id="b", clock_offset=0.0, cpu_count=32, load_1m=1.0, disk_free_mib=10**6, gpus=gpus
-    )
+    return node_view(name, *gpus, seen_at=at, cpu_count=32, load_1m=1.0, disk_free_mib=10**6)
 
 
 class AnsweredPool(Pool):
@@ -172,22 +171,14 @@ class AnsweredPool(Pool):
 def fill_queue(store: MetadataStore, count: int) -> None:
     """So many queued jobs, written as the store writes them."""
     dice = random.Random(1)
-    code = CodeVersion(directory="/home/anna/project", files=10, size_bytes=10000)
     for number in range(1, count + 1):
-        files, wish = store.files(f"job-{number:03}"), spec(dice)
+        files, wish = store.jobs.files(f"job-{number:03}"), spec(dice)
         files.folder.mkdir(parents=True)
-        job = Job(
-            id=files.folder.name,
-            uid=f"{number:032x}",
-            name=files.folder.name,
-            state=JobState.QUEUED,
-            priority=wish.priority,
-            submitted_at=NOW,
-            command=(wish.script, *wish.args),
-            code=code,
-        )
+        name, command = files.folder.name, (wish.script, *wish.args)
+        made = {"id": name, "uid": f"{number:032x}", "name": name, "submitted_at": NOW, "command": command}
+        record = job(JobState.QUEUED, priority=wish.priority, **made)
         write_atomic(files.spec, wish.model_dump_json(indent=1))
-        write_atomic(files.record, job.model_dump_json(indent=1))
+        write_atomic(files.record, record.model_dump_json(indent=1))
     store.rebuild()
 
 
@@ -221,7 +212,7 @@ def _steps(home: Path, size: int) -> Iterator[tuple[str, Callable[[], object], s
 
     def decide(new: bool, busy: bool) -> None:
         here = MetadataStore(home) if new else store
-        schedule(read_queue(here, nodes, here.live(), views[busy], NOW))
+        schedule(read_queue(here, nodes, here.jobs.live(), views[busy], NOW))
 
     def read() -> None:
         for folder in home.glob("jobs/*"):

@@ -12,6 +12,7 @@ Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # A rank of a real gang: it meets the others before it does what the test wants.
 MEET = """\
+# torchrun has told it where.
 import os, signal, sys
 import torch.distributed as dist
 dist.init_process_group("gloo")

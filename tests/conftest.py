@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 import surroundings
 
-pytest_plugins = ["testbed.fixtures", "counting"]
+from ugro.testing.commands import Ugro, commands
+
+pytest_plugins = ["testbed_fixtures", "counting"]
 
 # A busy machine is no failure, and two sessions at once share no file of examples.
 hypothesis.settings.register_profile("suite", deadline=None, database=None)
@@ -34,6 +37,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "work"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[Ugro]:
+    """`ugro`, without a process of its own to start."""
+    with commands() as ugro:
+        yield ugro
 
 
 def pytest_configure(config: pytest.Config) -> None:

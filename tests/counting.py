@@ -14,19 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-import forked
 import pytest
-from cluster import Ugro, document, until
-from testbed.bed import Testbed
-from testbed.machine import HostProcess
 
-PYTHON = """#!/bin/sh
-# The node's python; as torchrun it starts one rank, in a session of its own as torchrun does.
-[ "$1" = -m ] || exec {python} "$@"
-for option in "$@"; do case $option in --node-rank=*) export RANK="${{option#*=}}" ;; esac; done
-while [ "${{1%rank.py}}" = "$1" ]; do shift; done
-setsid --wait {python} "$@"
-"""
+from ugro.testing import commands
+from ugro.testing.cluster import PYTHON
+from ugro.testing.commands import Ugro, document, until
+from ugro.testing.testbed.bed import Testbed
+from ugro.testing.testbed.machine import HostProcess
 
 MASTER = "  gpu-master: {address: 10.213.7.1, local: true}\n"
 GPU1 = "  gpu1: {address: 10.213.7.2, user: testbed-ob}\n"
@@ -57,7 +51,7 @@ def bed(testbed: Testbed) -> Testbed:
     testbed.master.write("inventory.yaml", inventory(MASTER, GPU1, GPU2))
     testbed.master.write("project/t.py", SCRIPT)
     for host in testbed.hosts.values():
-        host.write("python", PYTHON.format(python=sys.executable), 0o755)
+        host.write("python", PYTHON, 0o755)
     return testbed
 
 
@@ -68,9 +62,9 @@ def ugro_of(bed: Testbed) -> Iterator[Callable[[str], Ugro]]:
 
         def make(home: str) -> Ugro:
             process = bed.popen(
-                forked.PROGRAM, cwd=f"{bed.master.home}/project", env=environment(bed, home), stdin=-1, stderr=None
+                commands.PROGRAM, cwd=f"{bed.master.home}/project", env=environment(bed, home), stdin=-1, stderr=None
             )
-            return stack.enter_context(forked.ugro_of(process))
+            return stack.enter_context(commands.ugro_of(process))
 
         yield make
 

@@ -11,21 +11,6 @@ from pathlib import Path
 
 SAVE_EVERY = 15
 
-PYTHON = """\
-#!/bin/sh
-# The nodes' python; as torchrun it starts one rank, in a session of its own as torchrun does.
-[ "$1" = -m ] || exec {python} "$@"
-export LOCAL_RANK=0
-for option in "$@"; do case $option in
-    --node-rank=*) export RANK="${{option#*=}}" ;;
-    --nnodes=*) export WORLD_SIZE="${{option#*=}}" ;;
-    --master-addr=*) export MASTER_ADDR="${{option#*=}}" ;;
-    --master-port=*) export MASTER_PORT="${{option#*=}}" ;;
-esac; done
-while [ "${{1%rank.py}}" = "$1" ]; do shift; done
-setsid --wait {python} "$@"
-"""
-
 SCRIPT = f'''\
 import io, os, signal, socket, sys, time, zipfile
 

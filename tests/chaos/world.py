@@ -15,16 +15,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
 
-import forked
 import yaml
-from cluster import Ugro, document, until
 
 from chaos import invariants, processes
 from chaos.faults import NODES, Fault, written
 from chaos.processes import Process
-from chaos.training import PYTHON, SCRIPT, trace_of
+from chaos.training import SCRIPT, trace_of
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 from ugro.sandbox.cluster import Sandbox
+from ugro.testing.cluster import write_python
+from ugro.testing.commands import Ugro, commands, document, until
 
 SPEED = 40.0
 """How much faster than in its schedule a fault follows another."""
@@ -94,7 +94,7 @@ class World:
 
     def _all_ended(self) -> bool:
         self._look()
-        return not self._store.live() and not self._store.undecided()
+        return not self._store.jobs.live() and not self._store.decisions.undecided()
 
     def _blame(self, wrong: Sequence[str]) -> None:
         for problem in wrong:
@@ -115,14 +115,15 @@ class World:
             self._write(json.dumps({"job": job["id"], "state": job["state"], "attempts": job["attempt"], "told": told}))
             self._blame(invariants.ends_honestly(job, self._kills[job["id"]], self._cuts))
             self._blame(invariants.counted(job, traces[job["id"]], int(job["command"][1])))
-            self._blame(invariants.told_in_order(job, events))
+            recorded = [event.model_dump() for event in self._store.timeline.of_job(job["id"])]
+            self._blame(invariants.told_in_order(job, recorded))
             listing = document(self._ugro("checkpoints", job["id"], "--json"))
             self._blame(invariants.kept(job["id"], traces[job["id"]], listing))
         self._blame(invariants.alone(traces))
         self._blame([f"{process} is left" for process in processes.of_jobs(self._sandbox.root)])
         self._blame([f"{path} is left" for path in self._leftovers()])
         self._blame(
-            [f"{job_id} of {nodes} is still to be cleared" for job_id, nodes in self._store.leftovers().items()]
+            [f"{job_id} of {nodes} is still to be cleared" for job_id, nodes in self._store.cleanup.leftovers().items()]
         )
         if not self.wrong:
             self._blame(self._another())
@@ -264,7 +265,7 @@ class World:
         return " ".join([*words, job])
 
     def _live(self, *states: str) -> list[str]:
-        return [job.id for job in self._store.live() if not states or job.state in states]
+        return [job.id for job in self._store.jobs.live() if not states or job.state in states]
 
     def _submit(self, fault: Fault) -> str:
         self._launch(fault)
@@ -293,14 +294,14 @@ class World:
         return "it takes jobs again"
 
     def _resume(self, fault: Fault) -> str:
-        ended = [summary.id for summary in self._store.summaries() if summary.state in ("failed", "cancelled")]
+        ended = [summary.id for summary in self._store.jobs.summaries() if summary.state in ("failed", "cancelled")]
         return self._about(fault, ended, "resume", "--yes")
 
     def _approve(self, fault: Fault) -> str:
-        return self._about(fault, sorted(self._store.proposals()), "approve")
+        return self._about(fault, sorted(self._store.decisions.proposals()), "approve")
 
     def _deny(self, fault: Fault) -> str:
-        return self._about(fault, sorted(self._store.proposals()), "deny")
+        return self._about(fault, sorted(self._store.decisions.proposals()), "deny")
 
     def _mend(self) -> None:
         """The faults are over: nodes are back, ranks go on, nothing is held or drained."""
@@ -309,7 +310,7 @@ class World:
         self._continue_ranks(Fault(0.0, ""))
         for typed in self._typed:
             typed.result()
-        for node in self._store.drains():
+        for node in self._store.config.drains():
             self._type("undrain", node).result()
         for job in self._live("held"):
             self._type("release", job).result()
@@ -325,20 +326,14 @@ def world(root: Path, log: IO[str]) -> Iterator[World]:
     project = root / "project"
     project.mkdir(parents=True)
     (project / "train.py").write_text(SCRIPT)
-    python = root / "python"
-    python.write_text(PYTHON.format(python=sys.executable))
-    python.chmod(0o755)
+    python = write_python(root / "python")
     sandbox = Sandbox(root / "sandbox")
     sandbox.up()
     try:
         inventory = yaml.safe_load(sandbox.status().inventory.read_text())
         inventory["defaults"]["python"] = str(python)
         (root / "inventory.yaml").write_text(yaml.safe_dump(inventory))
-        process = subprocess.Popen(
-            forked.PROGRAM, cwd=project, env=_environment(root, sandbox),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        with forked.ugro_of(process) as ugro, ThreadPoolExecutor(1) as person:
+        with commands(project, _environment(root, sandbox)) as ugro, ThreadPoolExecutor(1) as person:
             made = World(root, sandbox, ugro, person, log)
             try:
                 yield made

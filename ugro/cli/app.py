@@ -6,26 +6,35 @@ import asyncio
 import contextlib
 import functools
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
+from ugro.cli.output import print_hanging, print_problems
+from ugro.cli.render.notices import Notices
+from ugro.common import log
+from ugro.common.config import Inventory, inventory_path, load_inventory
 from ugro.common.errors import StateLocked, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
-from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
+from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK
 from ugro.control_plane.metadata_store.records import pass_over
+from ugro.service.backend import Answer, Backend
+from ugro.service.context import Context
+from ugro.service.schemas.base import Request, Stream
+from ugro.service.schemas.code import CodeDocument
+from ugro.service.session import open_backend, open_local
 
 if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
     from ugro.control_plane.failure_handler.alerts.courier import Courier
     from ugro.control_plane.scheduler.launcher import OnCode
     from ugro.nodes.pool import Pool
+    from ugro.service.code import WorkingCode
 
 T = TypeVar("T")
 
@@ -42,18 +51,63 @@ START_WITHIN, START_POLL = 15.0, 0.3
 REST_WITHIN = 3.0
 """Seconds that a command waits at its end for what its ticks began on nodes for other jobs than its own."""
 
-LOOK_WITHIN = 1.7
-"""Seconds that `status` and `nodes` wait for a node; what is not fresh by then is shown with its age."""
-
 
 class App:
     """The one thing a command needs to reach everything else."""
 
-    def __init__(self, inventory: str | None) -> None:
-        self._inventory_option = inventory
-        self.store = MetadataStore(ugro_home())
+    def __init__(self, inventory: str | None, local: bool = True) -> None:
+        self.inventory_option = inventory
+        self._local = local
+        self._context = Context(inventory)
+        self._notices = Notices()
+        self.store = self._context.store
         self._own: set[str] | None = set()
         """The jobs that this command takes steps for; None: for all of them."""
+
+    @cached_property
+    def backend(self) -> Backend:
+        """Who answers: the resident controller where one runs, unless that is not wanted; else this process."""
+        if self._local:
+            return self._here
+        return open_backend(self.inventory_option, lambda words: print_hanging("note: ", words, err=True, dim=True))
+
+    @cached_property
+    def _here(self) -> Backend:
+        return open_local(self.inventory_option)
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        opened = {id(one): one for name in ("backend", "_here") if (one := self.__dict__.get(name))}
+        with self._notices:
+            for backend in opened.values():
+                try:
+                    backend.close(rest=kind is None)
+                finally:
+                    print_problems(backend.troubles, err=True)
+
+    def call(self, request: Request[Answer]) -> Answer:
+        """Return the answer to a request; what is reported meanwhile is printed on stderr.
+
+        Raises:
+            UgroError: what the service function raises.
+        """
+        with self._notices:
+            return (self._here if request.here else self.backend).call(request, self._notices.tell)
+
+    def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
+        """Yield the answers to a request as they come.
+
+        Raises:
+            UgroError: what the service function raises.
+        """
+        with self._notices:
+            yield from self.backend.stream(request, self._notices.tell)
+
+    def bring(self, code: WorkingCode) -> CodeDocument:
+        """Bring files of this machine to where the service functions run."""
+        return self.backend.bring(code)
 
     def reread(self) -> None:
         """Let go of the inventory, so that the next use sees what it says now."""
@@ -74,7 +128,7 @@ class App:
         Raises:
             InventoryError: it is not there, or has a mistake.
         """
-        return load_inventory(inventory_path(self._inventory_option))
+        return load_inventory(inventory_path(self.inventory_option))
 
     @cached_property
     def cluster(self) -> Inventory:
@@ -83,14 +137,16 @@ class App:
         Raises:
             InventoryError: it is not there, or has a mistake.
         """
-        needed = [node for job in self.store.live(pass_over) if job.state.on_nodes for node in job.nodes]
+        needed = [node for job in self.store.jobs.live(pass_over) if job.state.on_nodes for node in job.nodes]
         missing = any(node not in self.inventory.nodes for node in needed)
-        return self.inventory.with_departed(self.store.remembered_configs(), needed) if missing else self.inventory
+        return (
+            self.inventory.with_departed(self.store.config.remembered_configs(), needed) if missing else self.inventory
+        )
 
     def asked(self, job: Job) -> JobSpec | None:
         """What was asked for when a job was submitted; None where that is lost, which is no reason not to show it."""
         try:
-            return self.store.spec(job.id)
+            return self.store.jobs.spec(job.id)
         except UgroError:
             return None
 
@@ -98,7 +154,7 @@ class App:
         """Whether waiting jobs are looked after by themselves: by a resident controller, or from the crontab."""
         if self.store.is_locked(RESIDENT_LOCK):
             return True
-        from ugro.cli.crontab import installed  # here, since most commands have no use for it
+        from ugro.service.crontab import installed  # here, since most commands have no use for it
 
         return installed(self.store.home)
 
@@ -106,7 +162,7 @@ class App:
         """Say, where nodes do not answer, which inventory names them."""
         from ugro.cli.whence import whence
 
-        click.secho(whence(self._inventory_option), dim=True, err=True)
+        click.secho(whence(self.inventory_option), dim=True, err=True)
 
     def unattended(self, jobs: Iterable[Job]) -> str | None:
         """What to say of jobs that nothing looks after; None where something does, or nothing has to."""
@@ -117,7 +173,6 @@ class App:
     def run(self, act: Callable[[Controller, Pool], Awaitable[T]], on_code: OnCode | None = None) -> T:
         """Run an async command with a controller over a fresh pool, and close every connection after it."""
         # Here, since much of a command's start is the import of what reaches nodes, and not every command does.
-        from ugro.cli.output import print_problems
         from ugro.control_plane.controller.tick import Controller
         from ugro.nodes.pool import Pool
 
@@ -133,17 +188,14 @@ class App:
                 finally:
                     await controller.close()
 
-        try:
-            return asyncio.run(main())
-        finally:
-            print_problems(self.store.troubles, err=True)
+        return asyncio.run(main())
 
     def settled(self, job: Job) -> Job:
         """A job's record once it says what its nodes say, as everybody needs it who acts on what became of the job."""
-        if not (job.state.on_nodes or job.id in self.store.undecided()):
+        if not (job.state.on_nodes or job.id in self.store.decisions.undecided()):
             return job
         self.run(lambda controller, _: self._tick_aloud(controller, job.id))
-        return self.store.job(job.id)
+        return self.store.jobs.job(job.id)
 
     async def tick(self, controller: Controller, *jobs: str, patience: float = LOCK_PATIENCE) -> None:
         """Tick until what was begun on nodes for these jobs (or for all) is done. Alerts go out beside it.
@@ -161,21 +213,19 @@ class App:
         end = time.monotonic() + START_WITHIN
         while True:
             await self._tick_aloud(controller, job_id)
-            job = self.store.job(job_id)
+            job = self.store.jobs.job(job_id)
             if job.state != JobState.STARTING or time.monotonic() > end:
                 return job
             await asyncio.sleep(START_POLL)
 
     async def _tick_aloud(self, controller: Controller, job_id: str) -> None:
         """A tick about a job, which says so while it waits for the end of the job's ranks."""
-        from ugro.cli.live import Stops
-
-        stops, tick = Stops(drawn=False), asyncio.ensure_future(self.tick(controller, job_id))
+        self._context.tell, tick = self._notices.tell, asyncio.ensure_future(self.tick(controller, job_id))
         try:
             while not tick.done():
                 await asyncio.wait([tick], timeout=START_POLL)
                 with contextlib.suppress(UgroError):  # the tick tells what is wrong
-                    stops.tell(self.store.job(job_id))
+                    self._context.tell_stopping(self.store.jobs.job(job_id))
         finally:
             tick.cancel()
             await asyncio.gather(tick, return_exceptions=True)
@@ -196,7 +246,7 @@ class App:
         """
         own = [job for job in controller.under_way if self._own is None or job in self._own]
         if own:
-            stopping = {job.id for job in self.store.live(pass_over) if job.stopping}
+            stopping = {job.id for job in self.store.jobs.live(pass_over) if job.stopping}
             jobs = ", ".join(f"{job} (stopping)" if job in stopping else job for job in own)
             click.echo(f"{jobs}: still working on nodes; Ctrl-C leaves it to the next scheduling pass", err=True)
         await controller.rest(own, REST_WITHIN)
@@ -252,7 +302,9 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
         @click.pass_context
         @functools.wraps(function)
         def call(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
-            return function(App(ctx.find_root().obj), *args, **kwargs)
+            with App(ctx.find_root().obj, ctx.find_root().params.get("local", False)) as app:
+                log.start(app.store.home, ctx.find_root().params.get("log_level", "info"))
+                return function(app, *args, **kwargs)
 
         made: click.Command = click.command(**{"cls": Command, **settings})(call)
         return made

@@ -45,14 +45,14 @@ def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) ->
     """Ids and names of the jobs of which the command can be asked."""
     store, request = _store(), ctx.info_name or ""
     if request in ("approve", "deny"):
-        open_ = {proposal.job for proposal in store.proposals().values() if not proposal.approved}
+        open_ = {proposal.job for proposal in store.decisions.proposals().values() if not proposal.approved}
         return _fitting(_words(store, lambda job: job.id in open_), incomplete)
     given = set(_given(ctx, param))
     return _fitting(_words(store, lambda job: accepts(request, job) and not given & {job.id, job.name}), incomplete)
 
 
 def _words(store: MetadataStore, fits: Callable[[Job], bool]) -> list[str]:
-    jobs = [*store.live(pass_over), *store.recent(RECENT, pass_over)]
+    jobs = [*store.jobs.live(pass_over), *store.jobs.recent(RECENT, pass_over)]
     return [word for word, job in _by_reference(jobs) if fits(job)]
 
 
@@ -70,7 +70,7 @@ def complete_node(ctx: click.Context, param: click.Parameter, incomplete: str) -
 def complete_drained(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """The names of drained nodes."""
     given = set(_given(ctx, param))
-    return _fitting((name for name in _store().drains() if name not in given), incomplete)
+    return _fitting((name for name in _store().config.drains() if name not in given), incomplete)
 
 
 def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:

@@ -28,47 +28,71 @@ from ugro.common.errors import (
 # name: (module, attribute, help); the order is the order of `ugro --help`
 COMMANDS = {
     "launch": (
-        "ugro.cli.launch",
+        "ugro.cli.commands.launch",
         "launch",
         "Run a training on the cluster: a script, a job.yaml, or the default script.",
     ),
-    "status": ("ugro.cli.status", "status", "The cluster and its jobs, or one job in detail."),
-    "logs": ("ugro.cli.jobs", "logs", "What the ranks of a job print."),
-    "stacks": ("ugro.cli.stacks", "stacks_", "Where each rank of a running job stands."),
-    "cancel": ("ugro.cli.jobs", "cancel", "End a job on every node, and see that no processes of it remain."),
-    "hold": ("ugro.cli.queue", "hold", "Keep a queued job from starting."),
-    "release": ("ugro.cli.queue", "release", "Let a held job take its turn again."),
-    "reprioritize": ("ugro.cli.queue", "reprioritize", "Give a waiting job another priority."),
-    "extend": ("ugro.cli.extend", "extend_", "Give a job more time than its time limit says."),
-    "why": ("ugro.cli.queue", "why", "Every reason why a job waits, or why it runs where it does."),
-    "events": ("ugro.cli.timeline", "events", "What happened to a job or in the cluster, and when."),
-    "explain": ("ugro.cli.explain", "explain_", "Why a job failed, or any training by its logs."),
-    "alerts": ("ugro.cli.alerts", "alerts", "Be told of failures and the like: channels, rules, a test message."),
-    "checkpoint": ("ugro.cli.checkpoint", "checkpoint", "Ask a running job to save a checkpoint now."),
-    "checkpoints": ("ugro.cli.resume", "checkpoints", "The checkpoints of a job, whole or torn, and where they are."),
-    "resume": ("ugro.cli.resume", "resume", "Go on with a job that ended, from its last whole checkpoint."),
-    "proposals": ("ugro.cli.proposals", "proposals", "What UGRO would do about jobs that failed."),
-    "approve": ("ugro.cli.proposals", "approve", "Do what is proposed about a job: it goes on as a new attempt."),
-    "deny": ("ugro.cli.proposals", "deny", "Leave a job that failed as it is."),
-    "rm": ("ugro.cli.remove", "rm", "Remove ended jobs wholly: record, logs, code, folders on nodes."),
-    "wait": ("ugro.cli.jobs", "wait", "Wait until a job has ended."),
-    "nodes": ("ugro.cli.cluster", "nodes", "The machines and their GPUs."),
-    "history": ("ugro.cli.history", "history", "What each GPU did over the last hours, whoever used it."),
-    "drain": ("ugro.cli.cluster", "drain", "Give a node no new jobs."),
-    "undrain": ("ugro.cli.cluster", "undrain", "Give a node jobs again."),
-    "estimate": ("ugro.cli.estimate", "estimate", "Will a training fit into the GPUs' memory?"),
-    "footprint": ("ugro.cli.footprint", "footprint", "Everything UGRO has on the nodes."),
-    "node": ("ugro.cli.footprint", "node", "Remove what UGRO has on a node."),
-    "measure": ("ugro.cli.cluster", "measure", "Measure how fast each idle GPU trains."),
-    "run": ("ugro.cli.cluster", "run", "Run the same command on every node."),
-    "check": ("ugro.cli.check", "check", "Look for what would keep a training from working."),
-    "sweep": ("ugro.cli.cluster", "sweep", "One look at the cluster and the next step for every job (for cron)."),
-    "serve": ("ugro.cli.serve", "serve", "Stay and act: a tick every few seconds, over connections that stay open."),
-    "cron": ("ugro.cli.cron", "cron", "Sweeps from your crontab: install, remove, show."),
-    "state": ("ugro.cli.upkeep", "state", "Look after UGRO's own records."),
-    "gc": ("ugro.cli.upkeep", "gc", "Remove what old jobs left, here and on the nodes: logs, code, folders."),
-    "init": ("ugro.cli.init", "init", "Write a first inventory."),
-    "trust": ("ugro.cli.trust", "trust", "Show a node's host key and record it once you agree."),
+    "status": ("ugro.cli.commands.status", "status", "The cluster and its jobs, or one job in detail."),
+    "logs": ("ugro.cli.commands.logs", "logs", "What the ranks of a job print."),
+    "stacks": ("ugro.cli.commands.stacks", "stacks_", "Where each rank of a running job stands."),
+    "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node, and see that no processes of it remain."),
+    "hold": ("ugro.cli.commands.queue", "hold", "Keep a queued job from starting."),
+    "release": ("ugro.cli.commands.queue", "release", "Let a held job take its turn again."),
+    "reprioritize": ("ugro.cli.commands.queue", "reprioritize", "Give a waiting job another priority."),
+    "extend": ("ugro.cli.commands.extend", "extend_", "Give a job more time than its time limit says."),
+    "why": ("ugro.cli.commands.queue", "why", "Every reason why a job waits, or why it runs where it does."),
+    "events": ("ugro.cli.commands.events", "events", "What happened to a job or in the cluster, and when."),
+    "explain": ("ugro.cli.commands.explain", "explain_", "Why a job failed, or any training by its logs."),
+    "alerts": (
+        "ugro.cli.commands.alerts",
+        "alerts",
+        "Be told of failures and the like: channels, rules, a test message.",
+    ),
+    "checkpoint": ("ugro.cli.commands.checkpoints", "checkpoint", "Ask a running job to save a checkpoint now."),
+    "checkpoints": (
+        "ugro.cli.commands.checkpoints",
+        "checkpoints",
+        "The checkpoints of a job, whole or torn, and where they are.",
+    ),
+    "resume": ("ugro.cli.commands.resume", "resume", "Go on with a job that ended, from its last whole checkpoint."),
+    "proposals": ("ugro.cli.commands.proposals", "proposals", "What UGRO would do about jobs that failed."),
+    "approve": (
+        "ugro.cli.commands.proposals",
+        "approve",
+        "Do what is proposed about a job: it goes on as a new attempt.",
+    ),
+    "deny": ("ugro.cli.commands.proposals", "deny", "Leave a job that failed as it is."),
+    "rm": ("ugro.cli.commands.remove", "rm", "Remove ended jobs wholly: record, logs, code, folders on nodes."),
+    "wait": ("ugro.cli.commands.jobs", "wait", "Wait until a job has ended."),
+    "nodes": ("ugro.cli.commands.nodes", "nodes", "The machines and their GPUs."),
+    "history": ("ugro.cli.commands.history", "history", "What each GPU did over the last hours, whoever used it."),
+    "drain": ("ugro.cli.commands.nodes", "drain", "Give a node no new jobs."),
+    "undrain": ("ugro.cli.commands.nodes", "undrain", "Give a node jobs again."),
+    "estimate": ("ugro.cli.commands.estimate", "estimate", "Will a training fit into the GPUs' memory?"),
+    "footprint": ("ugro.cli.commands.footprint", "footprint", "Everything UGRO has on the nodes."),
+    "node": ("ugro.cli.commands.footprint", "node", "Remove what UGRO has on a node."),
+    "measure": ("ugro.cli.commands.nodes", "measure", "Measure how fast each idle GPU trains."),
+    "run": ("ugro.cli.commands.nodes", "run", "Run the same command on every node."),
+    "check": ("ugro.cli.commands.check", "check", "Look for what would keep a training from working."),
+    "sweep": (
+        "ugro.cli.commands.nodes",
+        "sweep",
+        "One look at the cluster and the next step for every job (for cron).",
+    ),
+    "serve": (
+        "ugro.cli.commands.serve",
+        "serve",
+        "Stay and act: a tick every few seconds, over connections that stay open.",
+    ),
+    "cron": ("ugro.cli.commands.cron", "cron", "Sweeps from your crontab: install, remove, show."),
+    "state": ("ugro.cli.commands.maintenance", "state", "Look after UGRO's own records."),
+    "gc": (
+        "ugro.cli.commands.maintenance",
+        "gc",
+        "Remove what old jobs left, here and on the nodes: logs, code, folders.",
+    ),
+    "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
+    "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host key and record it once you agree."),
     "sandbox": ("ugro.cli.sandbox", "sandbox", "A cluster of three pretended machines, to try UGRO without hardware."),
     "completion": ("ugro.cli.completion", "completion", "Print the shell completion script."),
 }
@@ -85,7 +109,7 @@ def _json_behind_command(args: list[str]) -> list[str]:
     """The same words with a `--json` that stands before the command where the command looks for it."""
     at = 0
     while at < len(args) and args[at].startswith("-"):
-        at += 2 if args[at] == "--inventory" else 1
+        at += 2 if args[at] in ("--inventory", "--log-level") else 1
     before, after = args[:at], args[at:]
     if "--json" not in before:
         return args
@@ -155,8 +179,16 @@ class LazyGroup(click.Group):
     type=click.Path(),
     help="The machines. Else $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
 )
+@click.option("--local", is_flag=True, help="Act in this process, also where a resident controller (ugro serve) runs.")
+@click.option(
+    "--log-level",
+    type=click.Choice(("debug", "info", "warning", "error")),
+    default="info",
+    show_default=True,
+    help="What is written to $UGRO_HOME/log/ugro.log.",
+)
 @click.pass_context
-def cli(ctx: click.Context, inventory: str | None) -> None:
+def cli(ctx: click.Context, inventory: str | None, local: bool, log_level: str) -> None:
     """UGRO makes a few GPU machines that have SSH feel like one."""
     ctx.obj = inventory
     if ctx.invoked_subcommand is None:

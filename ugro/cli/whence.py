@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from ugro.common.config import chosen_inventory
 from ugro.common.errors import UgroError
 from ugro.common.text import printable
-from ugro.sandbox.cluster import Sandbox
+from ugro.sandbox.cluster import Sandbox, is_sandbox, sandbox_of_shell
 
 LEAVE_SANDBOX = 'eval "$(ugro sandbox env --unset)"'
 """What to type in a shell that points to the sandbox, and should not any more."""
-
-
-def sandbox_of_shell() -> Sandbox | None:
-    """The sandbox that the variables of this shell point to."""
-    directory = os.environ.get("UGRO_SANDBOX_DIR")
-    return Sandbox(Path(directory)) if directory else None
-
-
-def is_sandbox(inventory: Path) -> bool:
-    """Whether an inventory is that of the sandbox which this shell uses."""
-    cluster = sandbox_of_shell()
-    return cluster is not None and inventory.resolve() == cluster.inventory
 
 
 def whence(option: str | None) -> str:

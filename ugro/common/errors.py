@@ -23,6 +23,7 @@
     │   └── StateLocked                another process has held the lock for too long
     ├── JobFailed             exit 1   the followed or waited-for job failed
     ├── NotSaved              exit 1   a running job saved no checkpoint after a request
+    ├── InternalError         exit 1   a bug; its traceback is in the log
     └── Declined              exit 5   the user answered no
 
 A message says what happened and where; the hint says what to do next.
@@ -230,6 +231,25 @@ class NotSaved(UgroError):
 
     code = "not_saved"
     exit_code = EXIT_JOB_FAILED
+
+
+class InternalError(UgroError):
+    """A bug of UGRO's own, met while something was done about `what`; its kind is that of a Python error.
+
+    `job` is the id of the only job that it stops; empty: it may stop any.
+
+    The command ends as any Python program does that meets one.
+    """
+
+    code = "internal"
+    exit_code = 1
+
+    def __init__(self, what: str, kind: str, job: str = "") -> None:
+        super().__init__(
+            f"{what}: unexpected {kind}",
+            "everything else goes on; please report it with its traceback, in log/ugro.log of the state directory",
+        )
+        self.job = job
 
 
 class Declined(UgroError):

@@ -107,3 +107,8 @@ def rough(seconds: float) -> str:
         return f"{minutes} minutes"
     hours = round(minutes / 60)
     return "an hour" if hours < 2 else f"{hours} hours" if hours < 48 else f"{round(hours / 24)} days"
+
+
+def bytes_in_words(used: int) -> str:
+    """Return a size: bytes below a KiB, else as sizes are told."""
+    return f"{used} B" if used < 1024 else size(used / 2**20)

@@ -9,12 +9,16 @@ from typing import TypeVar
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError, Unreachable
+from ugro.nodes import open_files
 from ugro.nodes.transport import LocalTransport, Transport
 
 T = TypeVar("T")
 
 Configs = Mapping[str, NodeConfig]
 """Nodes as a run was started with them (`Job.node_configs`); they win over the inventory."""
+
+DIALS = 32
+"""Connections that are being made at the same time at most: each takes a process of ssh, a name look-up and a login."""
 
 
 class Pool:
@@ -25,7 +29,8 @@ class Pool:
 
     def __init__(self, inventory: Inventory, connect: Callable[[NodeConfig], Transport] | None = None) -> None:
         self._inventory = inventory
-        self._connect = connect or _transport
+        self._dials = asyncio.Semaphore(DIALS)
+        self._connect = connect or self._transport
         self._transports: dict[str, Transport] = {}
 
     def __getitem__(self, name: str) -> Transport:
@@ -76,18 +81,18 @@ class Pool:
         wanted = {config.model_dump_json() for config in (*inventory.nodes.values(), *kept)}
         await asyncio.gather(*(self._transports.pop(key).close() for key in {*self._transports} - wanted))
 
+    def _transport(self, node: NodeConfig) -> Transport:
+        if node.local:
+            return LocalTransport(node)
+        from ugro.nodes.transport.ssh import SshTransport  # a third of a command's start, and not all commands connect
+
+        return SshTransport(node, self._dials)
+
     async def __aenter__(self) -> Pool:
+        open_files.raise_limit()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await asyncio.gather(*(transport.close() for transport in self._transports.values()))
-
-
-def _transport(node: NodeConfig) -> Transport:
-    if node.local:
-        return LocalTransport(node)
-    from ugro.nodes.transport.ssh import SshTransport  # a third of a command's start, and not all commands connect
-
-    return SshTransport(node)

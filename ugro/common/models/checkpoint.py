@@ -80,7 +80,7 @@ class Checkpoint(Record):
     @property
     def where(self) -> str:
         """Return `step 20`, or `epoch 3` if no step is known."""
-        return f"epoch {self.epoch}" if self.step is None and self.epoch is not None else f"step {self.step}"
+        return position_in_words(self.step, self.epoch)
 
     @property
     def label(self) -> str:
@@ -106,3 +106,8 @@ class Checkpoint(Record):
         """Return its path on each node that has all of it."""
         tail = f"/{self.own_name}" if self.of_each_rank else ""
         return {} if self.split else {place.node: place.path + tail for place in self.places}
+
+
+def position_in_words(step: int | None, epoch: int | None) -> str:
+    """Return `step 20`, or `epoch 3` where no step is known."""
+    return f"epoch {epoch}" if step is None and epoch is not None else f"step {step}"

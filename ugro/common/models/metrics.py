@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ugro.common.models.record import Record
 
+EVERY_SECONDS = 60.0
+"""Between two samples of a GPU that are kept in its history."""
+
 
 class MeasuredLink(Record):
     """A link from one node to another as last measured by `ugro check --network`; the latency is half a round trip."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from ugro.common.config import NodeConfig
 from ugro.common.models.record import Record
 
@@ -61,12 +63,22 @@ class NodeView(Record):
     owner: str | None = None
 
 
+class DrainOrigin(StrEnum):
+    """Where a drain comes from, and so who ends it."""
+
+    PERSON = "person"
+    """`ugro drain`: only `ugro undrain` ends it."""
+    INVENTORY = "inventory"
+    """The node left the inventory: the drain ends when the node is back."""
+
+
 class Drain(Record):
-    """A node that gets no new jobs, with the reason and time. Running jobs continue."""
+    """A node that gets no new jobs, with the reason, the time and its origin. Running jobs continue."""
 
     node: str
     reason: str
     since: float
+    origin: DrainOrigin = DrainOrigin.PERSON
 
 
 class Owed(Record):

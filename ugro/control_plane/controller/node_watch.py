@@ -2,68 +2,73 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, NodeError
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
-from ugro.common.models.node import Drain, NodeView, Silence
+from ugro.common.models.node import Drain, DrainOrigin, NodeView, Silence
 from ugro.common.text import duration
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
 from ugro.control_plane.resource_manager.observation import Observation
-
-LEFT_INVENTORY = "it is not in the inventory any more"
+from ugro.control_plane.troubles import Troubles
 
 
 def drain_departed(store: MetadataStore, inventory: Inventory) -> None:
     """A node that left the inventory keeps what it runs and gets nothing new, until it is back."""
-    drains = store.drains()
+    drains = store.config.drains()
     for node in inventory.departed:
         if node not in drains:
-            store.drain(Drain(node=node, reason=LEFT_INVENTORY, since=time.time()))
+            reason = "it is not in the inventory any more"
+            store.config.drain(Drain(node=node, reason=reason, since=store.clock.now(), origin=DrainOrigin.INVENTORY))
     for node, drain in drains.items():
-        if drain.reason == LEFT_INVENTORY and node in inventory.present().nodes:
-            store.undrain(node)
+        if drain.origin == DrainOrigin.INVENTORY and node in inventory.present().nodes:
+            store.config.undrain(node)
 
 
 def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live: Sequence[Job]) -> None:
     """Keep what the nodes said, and tell what is new about them."""
-    now = time.time()
-    before, silent = store.remembered_nodes(), store.silences()
+    now = store.clock.now()
+    before, silent = store.config.remembered_nodes(), store.config.silences()
     said = {name: view for name, view in seen.views.items() if not isinstance(view, AnswerPending)}
     still = {name: silence for name, silence in silent.items() if name in seen.views and name not in said}
     quiet = still | monitor.silences(silent, said, now)
     given_time = {name for name, silence in quiet.items() if _becomes_long(silent.get(name), silence)}
     for job in live:
         if job.state == JobState.UNKNOWN and given_time.intersection(job.nodes):
-            store.remember_undecided(job.id)
+            store.decisions.remember_undecided(job.id)
     answering = [view for view in seen.views.values() if isinstance(view, NodeView)]
-    store.remember_nodes(answering, inventory.nodes.values(), quiet)
+    store.config.remember_nodes(answering, inventory.nodes.values(), quiet)
+    troubles = Troubles()
     for view in answering:
-        if view.node in silent:
-            store.note(view.node, "answers", f"after {duration(now - silent[view.node].since)} of silence")
-        for kind, message in monitor.news(before.get(view.node), view, store.known_master()):
-            store.note(view.node, kind, message)
+        with troubles.boundary(f"{view.node}: what is new there"):
+            if view.node in silent:
+                store.timeline.note(
+                    view.node, EventKind.ANSWERS, f"after {duration(now - silent[view.node].since)} of silence"
+                )
+            for kind, message in monitor.news(before.get(view.node), view, store.config.known_master()):
+                store.timeline.note(view.node, kind, message)
     for name, silence in quiet.items():
         why = said.get(name)
         if name not in silent and isinstance(why, NodeError):
-            store.note(name, "silent", why.message)
+            store.timeline.note(name, EventKind.SILENT, why.message)
         elif name in given_time:
-            store.note(name, "proposal", proposal(name, silence, now))
+            store.timeline.note(name, EventKind.PROPOSAL, proposal(name, silence, now))
+    troubles.raise_first(store.tell)
 
 
 def keep_looks(store: MetadataStore, seen: Observation, jobs: Sequence[Job]) -> None:
     """Add what the GPUs showed to their history, where it is time. `jobs` are those of the look."""
-    history, held = GpuHistory(store.home), leases(jobs)
+    history, held, troubles = store.metrics.history, leases(jobs), Troubles()
     for name, view in seen.views.items():
         if isinstance(view, NodeView) and history.due(name, seen.at):
-            with store.optional():
+            with troubles.boundary(f"{name}: the history of its GPUs"), store.optional():
                 history.add(name, monitor.looks(view, held))
+    troubles.raise_first(store.tell)
 
 
 def _becomes_long(before: Silence | None, now: Silence) -> bool:

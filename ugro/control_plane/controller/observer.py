@@ -7,20 +7,21 @@ is still about the same records. So a slow link delays what is decided about its
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ugro.common.clock import Clock
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import AnswerPending, NodeError, Unreachable
+from ugro.common.errors import AnswerPending, NodeError, NodeRefused, Unreachable
 from ugro.common.models.event import Event
 from ugro.common.models.job import Job
 from ugro.common.models.node import NodeView
 from ugro.common.paths import RunPaths, run_config, run_paths
 from ugro.control_plane.resource_manager.observation import Observation
-from ugro.nodes import observer
+from ugro.control_plane.troubles import trouble_of
 from ugro.nodes.pool import Pool
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote import observer
+from ugro.nodes.remote.run.run_files import RunFiles
 
 Place = tuple[str, str]
 """A node's name, and how it was described: a run may have been started when that was another address or account."""
@@ -47,8 +48,9 @@ class _Question:
 class Observer:
     """Asks over the connections of a pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
+        self._clock = clock
         self._pending: dict[Place, asyncio.Task[_Answer | NodeError]] = {}
 
     @property
@@ -86,7 +88,7 @@ class Observer:
             for node, found in _moved(job, inventory, said).items():
                 moved.setdefault(job.id, {})[node] = inventory.nodes[node]
                 runs[job.id][node] = found
-        return Observation(views, runs, time.time(), moved)
+        return Observation(views, runs, self._clock.now(), moved)
 
     async def close(self) -> None:
         """Give up what is not answered."""
@@ -105,6 +107,10 @@ class Observer:
             view, files = await observer.observe(transport, [paths for _, paths in question.runs])
         except NodeError as error:
             return error
+        except Exception as error:  # one node whose answer nobody expected must not hide the others
+            node = question.config.name
+            hint = trouble_of(f"{node}: its answer", error).hint
+            return NodeRefused(node, f"its answer cannot be used ({type(error).__name__})", hint)
         runs = zip(question.runs, files, strict=True)
         return _Answer(view, {job.id: (job.last_event, run) for (job, _), run in runs})
 

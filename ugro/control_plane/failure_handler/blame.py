@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ugro.common.models.job import FirstFailure, Placement, Rank, RankState
+from ugro.common.models.job import FirstFailure, LimitMark, Placement, Rank, RankState
 from ugro.common.text import some
 from ugro.control_plane.scheduler.tracker import Runs
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote.run.run_files import RunFiles
 
 if TYPE_CHECKING:
     from ugro.control_plane.diagnosis import Finding
@@ -131,7 +131,7 @@ class Inquiry:
     def _finding(self, rank: Rank) -> Finding:
         from ugro.control_plane.diagnosis import Finding, diagnose  # here: a tenth of a second, and few ticks need it
 
-        if rank.limit == "ended":
+        if rank.limit == LimitMark.ENDED:
             return Finding("time_limit", "its time limit was reached")
         found = diagnose(self.rank_log(rank.rank), rank.exit_code, rank.signal)
         return Finding("host_oom", rank.oom) if rank.oom and found.cause == "killed" else found
@@ -219,7 +219,7 @@ class Inquiry:
         }
 
     def _outlived(self, rank: Rank, missed: _Suspect) -> bool:
-        told_to_end = rank.signal == "TERM" and rank.limit != "ended"
+        told_to_end = rank.signal == "TERM" and rank.limit != LimitMark.ENDED
         later = (rank.state == RankState.SUCCEEDED or told_to_end) and self._at(rank.ended_at, rank.node) > missed.at
         return rank.state == RankState.RUNNING or self._ended_by_us(rank) or later
 
@@ -280,7 +280,7 @@ class Inquiry:
         alive = [rank for rank in mine if rank.state == RankState.RUNNING]
         lost = [rank for rank in mine if rank.state == RankState.LOST]
         failed = [rank for rank in mine if rank.state == RankState.FAILED]
-        if not (alive or lost) and any(rank.signal != "TERM" or rank.limit == "ended" for rank in failed):
+        if not (alive or lost) and any(rank.signal != "TERM" or rank.limit == LimitMark.ENDED for rank in failed):
             return  # torchrun ends when a rank of its own does
         with_ranks = f" while rank {some([str(rank.rank) for rank in alive])} still ran" if alive else ""
         if run.exit_code is None:

@@ -14,7 +14,7 @@ from ugro.common.models.record import Record
 from ugro.common.paths import run_paths
 from ugro.control_plane.metadata_store.records import known_part
 from ugro.nodes.pool import Pool
-from ugro.nodes.stacks import NodeStacks, own_py_spy, stacks
+from ugro.nodes.remote.stacks.stacks import NodeStacks, own_py_spy, stacks
 from ugro.nodes.transport import Transport
 
 Said = Mapping[str, NodeStacks | NodeError]

@@ -12,6 +12,7 @@
       events.jsonl        every change of every job and node (the older half in events.1.jsonl)
       links.jsonl         how fast the way from each node to each other was measured to be
       alerts.yaml         channels and rules of a person (docs/alerts.md); alerts.json: what was told, and what waits
+      log/ugro.log        what UGRO did and what surprised it, without secrets (the older half in ugro.log.1)
       snapshots/          where the last snapshot of each working directory is, for the next one to share files with
       history/NODE/       looks.jsonl: what its GPUs showed, one look a minute (the older half in looks.1.jsonl)
       jobs/job-001/       job.json (job.json.before: the copy before the last change), spec.json, events.jsonl,
@@ -40,6 +41,7 @@ drains from the timeline. An archive that says less than when it was sealed is t
 disk, who looks goes on with what is there, and a tick without what it can do without (`MetadataStore.optional`).
 """
 
-from ugro.control_plane.metadata_store.store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
+from ugro.control_plane.metadata_store.locks import LOCK_PATIENCE, RESIDENT_LOCK
+from ugro.control_plane.metadata_store.store import MetadataStore
 
 __all__ = ["LOCK_PATIENCE", "RESIDENT_LOCK", "MetadataStore"]

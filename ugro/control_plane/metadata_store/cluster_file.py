@@ -98,6 +98,16 @@ def is_damaged(db: TinyDB, table: str) -> bool:
     return any(row.table == table for row in storage_of(db).damaged)
 
 
+def has_index(db: TinyDB) -> bool:
+    """Whether the file was made together with the index of the live jobs, and so stands for all there is."""
+    return db.table("meta").contains(doc_id=1)
+
+
+def is_certain(db: TinyDB, table: str) -> bool:
+    """Whether a table says all there is."""
+    return has_index(db) and not is_damaged(db, table)
+
+
 class ClusterFile:
     """Gives out transactions over `cluster.json`, one at a time among all processes."""
 
@@ -124,9 +134,10 @@ class ClusterFile:
         with state_errors(self.path):
             found = self.path.stat() if self.path.exists() else None
             seen = found and (found.st_mtime_ns, found.st_ino, found.st_size)
-            if self._read is None or self._read[0] != seen:
-                self._read = (seen, self._opened())
-            yield self._read[1]
+            read = self._read  # another thread may look, too
+            if read is None or read[0] != seen:
+                read = self._read = (seen, self._opened())
+            yield read[1]
 
     def _opened(self) -> TinyDB:
         db = TinyDB(str(self.path), storage=TransactionStorage, sound=self._sound)

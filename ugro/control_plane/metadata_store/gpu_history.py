@@ -8,11 +8,8 @@ from pathlib import Path
 
 from ugro.common.fields import NAME
 from ugro.common.files import append_line
-from ugro.common.models.metrics import GpuLook
+from ugro.common.models.metrics import EVERY_SECONDS, GpuLook
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors
-
-EVERY_SECONDS = 60.0
-"""How often a look at a node is kept."""
 
 TAIL = 4096
 """Bytes in which the last look is surely found. Its time is this machine's; that of the file may be a file server's."""

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ugro.common.errors import RecordUnreadable, StateError
-from ugro.common.files import append_line, write_atomic
+from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.job import Job
-from ugro.common.models.metrics import GpuSample
 from ugro.common.paths import JOBS, JobFiles
 from ugro.common.text import printable
-from ugro.control_plane.metadata_store import locks
+from ugro.control_plane.metadata_store.locks import alone_on
 from ugro.control_plane.metadata_store.records import (
     OnUnreadable,
     broken,
@@ -26,13 +25,9 @@ from ugro.control_plane.metadata_store.records import (
     lost,
     read_lines,
     read_record,
-    read_tail,
     state_errors,
     stop_at,
 )
-
-TAIL = 4096
-"""Bytes in which the last line of a job's metrics is surely found."""
 
 REMOVED = ".removed"
 """The file beside the jobs' folders with the highest number of a job that was removed."""
@@ -42,11 +37,11 @@ SNAPSHOTS = "snapshots"
 
 SNAPSHOT = re.compile(rf"{JOB_ID.pattern}/snapshot(-\d+)?")
 
-_Seen = tuple[int, int, int]
+Seen = tuple[int, int, int]
 
 
 class JobFolders:
-    """Complete by itself; `MetadataStore` adds what changes jobs, and the indexes.
+    """What reads them; `JobRegistry` adds what changes jobs, and the indexes.
 
     Raises (from any method):
         StateError: a file or folder cannot be read or written, with its name.
@@ -55,8 +50,7 @@ class JobFolders:
 
     def __init__(self, home: Path) -> None:
         self._jobs = home / JOBS
-        self._parsed: dict[str, tuple[_Seen, Job]] = {}
-        self._specs: dict[str, tuple[_Seen, JobSpec]] = {}
+        self._specs: dict[str, tuple[Seen, JobSpec]] = {}
 
     def files(self, job_id: str) -> JobFiles:
         """Where a job's files are."""
@@ -97,7 +91,7 @@ class JobFolders:
         found = []
         for name in self._folders():
             if not self.files(name).record.exists() and not self._had_record(name):
-                with contextlib.suppress(StateError), locks.alone_on(self.files(name).folder) as alone:
+                with contextlib.suppress(StateError), alone_on(self.files(name).folder) as alone:
                     found += [name] if alone else []
         return found
 
@@ -129,30 +123,17 @@ class JobFolders:
 
     def spec(self, job_id: str) -> JobSpec:
         """What was asked for when the job was submitted, or for its present attempt."""
-        seen = _seen(f"{self._jobs}/{job_id}/spec.json")
+        seen = seen_as(f"{self._jobs}/{job_id}/spec.json")
         known = self._specs.get(job_id)
         if seen is None or known is None or known[0] != seen:
             spec = read_record(JobSpec, self.files(job_id).spec)
             known = self._specs[job_id] = (seen or (0, 0, 0), spec)
         return known[1]
 
-    def jobs(self, ids: Iterable[str] | None = None, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
+    def all(self, ids: Iterable[str] | None = None, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
         """The jobs of these ids, or all that ever were, in the order of their ids. Opens every folder."""
         names = sorted(self._folders() if ids is None else ids, key=number_of)
-        return list(_readable(names, self._job_if_any, on_unreadable))
-
-    def _known_jobs(self, ids: Iterable[str], on_unreadable: OnUnreadable) -> list[Job]:
-        """The same, each parsed again only when its file changed."""
-        return list(_readable(sorted(ids, key=number_of), self._known_job, on_unreadable))
-
-    def _known_job(self, job_id: str) -> Job | None:
-        seen = _seen(f"{self._jobs}/{job_id}/job.json")
-        if seen is None:
-            return self._job_if_any(job_id)  # which says what is wrong
-        known = self._parsed.get(job_id)
-        if known is None or known[0] != seen:
-            known = self._parsed[job_id] = (seen, self.job(job_id))
-        return known[1]
+        return list(readable(names, self._job_if_any, on_unreadable))
 
     def _job_if_any(self, job_id: str) -> Job | None:
         record = self.files(job_id).record
@@ -167,7 +148,7 @@ class JobFolders:
         files = self.files(job_id)
         with state_errors(files.folder):
             told = (event.kind for event in read_lines(files.events, Event))
-            return copy_before(files.record).exists() or any(kind != "submitted" for kind in told)
+            return copy_before(files.record).exists() or any(kind != EventKind.SUBMITTED for kind in told)
 
     # --- code --------------------------------------------------------------------------------------------------------
 
@@ -189,25 +170,6 @@ class JobFolders:
         name = hashlib.sha256(os.fsencode(directory.resolve())).hexdigest()[:32]
         return self._jobs.parent / SNAPSHOTS / name
 
-    # --- metrics -----------------------------------------------------------------------------------------------------
-
-    def add_samples(self, job_id: str, samples: Iterable[GpuSample]) -> None:
-        """Add what a job's GPUs showed to its metrics."""
-        lines = [sample.model_dump_json() for sample in samples]
-        if lines:
-            with state_errors(path := self.files(job_id).metrics):
-                append_line(path, "\n".join(lines))
-
-    def last_sample(self, job_id: str) -> GpuSample | None:
-        """The last of them. Its time is of this machine's clock, which that of the file need not be."""
-        with state_errors(path := self.files(job_id).metrics):
-            return next(reversed(read_tail(path, GpuSample, TAIL)), None)
-
-    def samples(self, job_id: str) -> Iterator[GpuSample]:
-        """What a job's GPUs showed while it ran, one at a time: there are many of a long run."""
-        with state_errors(path := self.files(job_id).metrics):
-            yield from read_lines(path, GpuSample)
-
 
 def number_of(job_id: str) -> int:
     """The number in a job's id."""
@@ -218,8 +180,11 @@ def _id(number: int) -> str:
     return f"job-{number:03d}"
 
 
-def _seen(path: str) -> _Seen | None:
-    """What changes with every change of a file; None: it cannot be seen. Called a thousand times a tick: no pathlib."""
+def seen_as(path: str) -> Seen | None:
+    """Return what changes with every change of a file; None: it cannot be seen.
+
+    Called a thousand times a tick, so without pathlib.
+    """
     try:
         found = os.stat(path)
     except OSError:
@@ -227,7 +192,8 @@ def _seen(path: str) -> _Seen | None:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def _readable(ids: Iterable[str], read: Callable[[str], Job | None], on_unreadable: OnUnreadable) -> Iterator[Job]:
+def readable(ids: Iterable[str], read: Callable[[str], Job | None], on_unreadable: OnUnreadable) -> Iterator[Job]:
+    """Yield what is read of each job; an unreadable record goes to `on_unreadable`."""
     for job_id in ids:
         try:
             if job := read(job_id):

@@ -8,19 +8,107 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
 from ugro.common.errors import StateLocked
 from ugro.common.files import FULL
 from ugro.common.text import printable
-from ugro.control_plane.metadata_store.records import state_errors
+from ugro.control_plane.metadata_store.records import make_home, state_errors
+
+log = logging.getLogger(__name__)
+
+LOCK_PATIENCE = 60.0
+"""Seconds a command waits for another controller before it gives up with exit code 4."""
+
+RECORDS_LOCK = "lock"
+"""The lock of whoever changes records."""
+
+TURN_LOCK = "tick.lock"
+"""The lock of whoever observes the cluster and decides. Slow work on nodes is done without it."""
+
+RESIDENT_LOCK = "serve.lock"
+"""The lock that `ugro serve` holds as long as it stays."""
+
+T = TypeVar("T")
 
 TURN_POLL_SECONDS = 0.05
+
+
+class RecordsLock:
+    """The lock around reading records and writing what follows from them.
+
+    One writer at a time: among the threads of this process first, then among processes by the file. A thread that has
+    it may take it again.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._threads = threading.RLock()
+        self._depth = 0
+
+    @contextlib.contextmanager
+    def held(self, patience: float = LOCK_PATIENCE) -> Iterator[None]:
+        """Be the writer. An event loop stands still meanwhile: coroutines use `run`.
+
+        Raises:
+            StateLocked: another process is, for longer than `patience` seconds; the message says which.
+        """
+        with self._threads, contextlib.ExitStack() as stack:
+            if self._depth == 0:
+                make_home(self._home)
+                stack.enter_context(held(self._home / RECORDS_LOCK, patience))
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+
+    async def run(self, change: Callable[[], T], patience: float) -> T:
+        """Run a change as the writer, in a thread: the event loop waits neither for other writers nor for the disk.
+
+        A change that has begun is finished, also where the caller is cancelled; that is raised afterwards.
+
+        Raises:
+            StateLocked: as `held` does; the change was not begun.
+        """
+        end = time.monotonic() + patience
+        while True:
+            attempt = asyncio.ensure_future(asyncio.to_thread(self._attempt, change))
+            try:
+                return await asyncio.shield(attempt)
+            except _Busy as busy:
+                if time.monotonic() >= end:
+                    raise busy.error from None
+            except asyncio.CancelledError:
+                await asyncio.wait({attempt})
+                if (error := attempt.exception()) and not isinstance(error, _Busy):
+                    log.error("a change whose caller was cancelled failed", exc_info=error)
+                raise
+            await asyncio.sleep(TURN_POLL_SECONDS)
+
+    def _attempt(self, change: Callable[[], T]) -> T:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self.held(0))
+            except StateLocked as error:
+                raise _Busy(error) from None
+            return change()
+
+
+class _Busy(Exception):
+    """Another process writes just now, which a change itself never says."""
+
+    def __init__(self, error: StateLocked) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 @contextlib.contextmanager
@@ -99,10 +187,17 @@ def is_held(path: Path) -> bool:
 
 def _sign(path: Path) -> None:
     try:
-        path.write_text(f"{_own_command()} (pid {os.getpid()}) since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
+        _write_over(path, f"{_own_command()} (pid {os.getpid()}) since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
     except OSError as error:
         if error.errno not in FULL:  # on a full disk `ugro gc` has to get its turn, signed or not
             raise
+
+
+def _write_over(path: Path, text: str) -> None:
+    """Replace what stands in a file. To empty it first would take longer than all else that a lock takes."""
+    with path.open("r+b", buffering=0) as file:
+        file.write(text.encode())
+        file.truncate()
 
 
 def _own_command() -> str:

@@ -17,6 +17,7 @@ from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateE
 from ugro.common.files import FULL, FULL_HINT, write_atomic
 from ugro.common.mistakes import first_mistake
 from ugro.common.models.job import SCHEMA_VERSION, Job
+from ugro.common.paths import JOBS
 from ugro.common.text import clock, printable, some
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -292,3 +293,9 @@ def state_errors(path: Path) -> Iterator[None]:
         where = error.filename or path
         hint = FULL_HINT if error.errno in FULL else "set UGRO_HOME to a directory on a local disk you can write"
         raise StateError(f"{where}: {error.strerror or error}", hint) from None
+
+
+def make_home(home: Path) -> None:
+    """Make the state directory, with the folder of jobs, if it is not there."""
+    with state_errors(jobs := home / JOBS):
+        jobs.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from enum import StrEnum
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, NodeError, RecordUnreadable, StateError, UgroError
 from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, Summary
 from ugro.common.models.node import Owed
 from ugro.control_plane.metadata_store import MetadataStore
@@ -31,8 +32,8 @@ from ugro.control_plane.metadata_store.retention import (
     snapshots_of,
 )
 from ugro.nodes.code_sync import freed_bytes
-from ugro.nodes.footprint import Footprint, JobFootprint, Removal, footprint, remove_jobs
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.footprint.footprint import Footprint, JobFootprint, Removal, footprint, remove_jobs
 from ugro.nodes.transport import Transport
 
 SEARCHES = 4
@@ -148,12 +149,12 @@ def decide_all(store: MetadataStore, found: Survey, with_checkpoints: bool) -> l
 
 def undecided(store: MetadataStore) -> set[str]:
     """The jobs that may be tried again once somebody says so."""
-    return {*store.undecided(), *store.proposals()}
+    return {*store.decisions.undecided(), *store.decisions.proposals()}
 
 
 def owing(store: MetadataStore) -> set[str]:
     """The jobs of which something may still run on nodes that did not answer when they were ended."""
-    return {job_id for job_id, _ in store.leftovers()}
+    return {job_id for job_id, _ in store.cleanup.leftovers()}
 
 
 def require_removable(store: MetadataStore, job: Job) -> None:
@@ -168,9 +169,9 @@ def require_removable(store: MetadataStore, job: Job) -> None:
         raise InputError(f"{job.id}: {Kept.UNDECIDED.value}", f"ugro approve {job.id}, or ugro deny {job.id}")
     if job.id in owing(store):
         raise InputError(f"{job.id}: {Kept.OWED.value}", "it is asked at each pass: ugro sweep")
-    for other in store.live(pass_over):
+    for other in store.jobs.live(pass_over):
         try:
-            waits = {dependency.partition(":")[0] for dependency in store.spec(other.id).after}
+            waits = {dependency.partition(":")[0] for dependency in store.jobs.spec(other.id).after}
         except UgroError:
             continue
         if job.id in waits:
@@ -200,7 +201,7 @@ def master_use(store: MetadataStore, job: Job) -> Use:
     logs, snapshots = logs_of(store, job.id), snapshots_of(store, job.id)
     taken = logs.bytes if logs else 0
     own = freed_bytes(snapshots)
-    rest = bytes_below(store.files(job.id).folder) - taken - sum(map(bytes_below, snapshots))
+    rest = bytes_below(store.jobs.files(job.id).folder) - taken - sum(map(bytes_below, snapshots))
     return Use(job, taken, bool(snapshots), own, rest)
 
 
@@ -257,10 +258,10 @@ async def _checkpoints(
     """The checkpoints of a job on these nodes and on the master, what was not searched, and which copies the master
     has.
     """
-    if not nodes and not store.files(job.id).checkpoints.exists():
+    if not nodes and not store.jobs.files(job.id).checkpoints.exists():
         return (), (), frozenset()
     try:
-        spec = store.spec(job.id)
+        spec = store.jobs.spec(job.id)
     except UgroError as error:
         return (), (error.message,), frozenset()
     checkpoints = CheckpointStore(store, inventory, pool)
@@ -284,7 +285,7 @@ async def collect(store: MetadataStore, pool: Pool, going: Going) -> Done:
 
     The code on the master goes last: as long as it is there, the job's folders on nodes are looked for again.
     """
-    with store.removing(going.use.job) as free:
+    with store.jobs.removing(going.use.job) as free:
         if not free:
             return Done(Going(going.use, False, False, Kept.CHANGED))
         if going.logs and (logs := logs_of(store, going.use.job.id)):
@@ -312,16 +313,16 @@ async def remove(store: MetadataStore, pool: Pool, use: Use) -> dict[str, Remova
     job = use.job
     nodes = [*(part.node for part in use.parts), *use.silent]
     owed = {_key(config): Owed(job=job.id, uid=job.uid, config=config) for config in nodes}
-    with store.removing(job) as free:
+    with store.jobs.removing(job) as free:
         if not free:
             raise InputError(f"{job.id}: {Kept.CHANGED.value}", f"see: ugro status {job.id}")
-        store.remember_removals(owed.values())
+        store.cleanup.remember_removals(owed.values())
         answers = await _remove_parts(pool, job, nodes)
-        store.forget_removals([one for key, one in owed.items() if isinstance(answers[key], Removal)])
+        store.cleanup.forget_removals([one for key, one in owed.items() if isinstance(answers[key], Removal)])
         if any(answer == Removal.RUNNING for answer in answers.values()):
-            store.forget_removals(owed.values())
+            store.cleanup.forget_removals(owed.values())
             raise InputError(f"{job.id}: {Kept.RUNNING.value}; its record stays", "see which: ugro footprint")
-        await asyncio.to_thread(store.forget, job)
+        await asyncio.to_thread(store.jobs.forget, job)
         # Where the master is a node, its record of the job was what stayed there.
         rest = [owed[key].config for key, answer in answers.items() if answer == Removal.REST]
         again = await _remove_parts(pool, job, rest)
@@ -337,10 +338,14 @@ async def remove_owed(store: MetadataStore, pool: Pool, owed: Sequence[Owed]) ->
     except NodeError:  # a later tick asks again; a node that left and is gone must not fail what others ask for
         return
     done = [one for one in owed if told[one.job] != Removal.RUNNING]
-    store.forget_removals(done)
-    for one in done:
-        kept = " but for what cannot be removed" if told[one.job] == Removal.LEFT else ""
-        store.note(node.name, "cleared", f"what {one.job} left on {node.name} was removed{kept}")
+
+    def record() -> None:
+        store.cleanup.forget_removals(done)
+        for one in done:
+            kept = " but for what cannot be removed" if told[one.job] == Removal.LEFT else ""
+            store.timeline.note(node.name, EventKind.CLEARED, f"what {one.job} left on {node.name} was removed{kept}")
+
+    await store.write(record)
 
 
 async def _remove_parts(pool: Pool, job: Job, nodes: Sequence[NodeConfig]) -> dict[str, Removal | NodeError]:
@@ -368,4 +373,4 @@ def ended(store: MetadataStore, ids: Sequence[str]) -> list[Job]:
     def ignore(error: RecordUnreadable) -> None:
         store.tell(StateError(error.message, error.hint))
 
-    return [job for job in store.jobs(ids, ignore) if job.state.ended]
+    return [job for job in store.jobs.all(ids, ignore) if job.state.ended]

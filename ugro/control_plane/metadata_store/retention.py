@@ -10,7 +10,6 @@ import math
 import os
 import re
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +41,12 @@ class OldLogs:
 
 def prunable(store: MetadataStore, before: float) -> list[OldLogs]:
     """The logs of jobs that ended before that moment."""
-    return [logs for row in store.summaries() if row.ended_at < before and (logs := logs_of(store, row.id))]
+    return [logs for row in store.jobs.summaries() if row.ended_at < before and (logs := logs_of(store, row.id))]
 
 
 def logs_of(store: MetadataStore, job_id: str) -> OldLogs | None:
     """The logs of a job; None: there are none."""
-    folder = store.files(job_id).all_logs
+    folder = store.jobs.files(job_id).all_logs
     return OldLogs(job_id, folder, bytes_below(folder)) if folder.is_dir() else None
 
 
@@ -63,12 +62,12 @@ def bytes_below(folder: Path) -> int:
 
 def prune(store: MetadataStore, logs: OldLogs) -> None:
     """Remove a job's logs and note when. The note comes first, so that logs never just miss, but on a full disk."""
-    _remove_noted(store.files(logs.id).pruned, [logs.folder])
+    _remove_noted(store.jobs.files(logs.id).pruned, [logs.folder], store.clock.now())
 
 
 def snapshots_of(store: MetadataStore, job_id: str) -> list[Path]:
     """The snapshots of a job's code."""
-    folder = store.files(job_id).folder
+    folder = store.jobs.files(job_id).folder
     with state_errors(folder):
         return sorted(path for path in folder.glob("snapshot*") if path.is_dir() and SNAPSHOT_NAME.fullmatch(path.name))
 
@@ -76,14 +75,14 @@ def snapshots_of(store: MetadataStore, job_id: str) -> list[Path]:
 def prune_snapshots(store: MetadataStore, job_id: str) -> None:
     """Remove a job's code and note when, so that whoever wants to resume it is told."""
     snapshots = snapshots_of(store, job_id)
-    with state_errors(store.files(job_id).folder):
+    with state_errors(store.jobs.files(job_id).folder):
         for snapshot in snapshots:
             list_beside(snapshot).unlink(missing_ok=True)
-    _remove_noted(store.files(job_id).snapshot_pruned, snapshots)
+    _remove_noted(store.jobs.files(job_id).snapshot_pruned, snapshots, store.clock.now())
 
 
-def _remove_noted(note: Path, folders: Sequence[Path]) -> None:
-    text = f"{clock(time.time())}\n"
+def _remove_noted(note: Path, folders: Sequence[Path], now: float) -> None:
+    text = f"{clock(now)}\n"
     with state_errors(note):
         try:
             write_atomic(note, text)
@@ -102,7 +101,7 @@ def _remove_noted(note: Path, folders: Sequence[Path]) -> None:
 
 def pruned_at(store: MetadataStore, job_id: str) -> str | None:
     """When a job's logs were removed, in words; None: they were not."""
-    path = store.files(job_id).pruned
+    path = store.jobs.files(job_id).pruned
     return path.read_text(errors="replace").strip() if path.exists() else None
 
 
@@ -112,7 +111,7 @@ def require_code(store: MetadataStore, job: Job) -> None:
     Raises:
         InputError: `ugro gc` removed it.
     """
-    files = store.files(job.id)
+    files = store.jobs.files(job.id)
     note = files.snapshot_pruned
     if note.exists() and not files.snapshot(job.code.attempt).exists():
         with state_errors(note):
@@ -132,7 +131,7 @@ def strays(store: MetadataStore, before: float) -> list[Path]:
         before += file_skew(store.home)
         patterns = (".tmp-*", ".master-*", f"{SNAPSHOTS}/.tmp-*", f"{JOBS}/.tmp-*", f"{JOBS}/*/.tmp-*")
         made = [path for pattern in patterns for path in store.home.glob(pattern)]
-        made += [store.files(name).folder for name in store.cut_short()]
+        made += [store.jobs.files(name).folder for name in store.jobs.cut_short()]
         return [path for path in made if _changed_at(path) < before]
 
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.files import append_line
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.record import Record
 from ugro.common.paths import JOBS, JobFiles
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors, whole_lines
+
+log = logging.getLogger(__name__)
 
 EVENTS_LIMIT = 4 * 2**20
 """Bytes of the cluster's timeline before its older half is put aside, and of a job's that are read."""
@@ -30,18 +35,26 @@ class Mark(Record):
 class Timeline:
     """A job's event goes to the cluster's timeline first: one that is in the job's is in both."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(
+        self, home: Path, publish: Callable[[Event], None] = lambda _: None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        """`publish` is called with each event that this process adds."""
         self._home = home
+        self._publish = publish
+        self._clock = clock
         self._cluster, self._older = home / "events.jsonl", home / "events.1.jsonl"
-        self.added: list[Event] = []
-        """What this process added, in order."""
 
     def add(self, event: Event) -> None:
         """Add what happened to a job or a node."""
         self._to_cluster(event)
         if event.job:
             self._to_job(event)
-        self.added.append(event)
+        self._publish(event)
+        log.info("%s %s", " on ".join(filter(None, (event.job, event.node))) or "cluster", event.kind)
+
+    def note(self, node: str, kind: EventKind, message: str, job: str = "") -> None:
+        """Add an event about a node, or of a job there that is no change of its record."""
+        self.add(Event(at=self._clock.now(), job=job, node=node, kind=kind, message=message, noted=True))
 
     def catch_up(self, event: Event) -> bool:
         """Add the last event of a job's record to the timelines that a crash kept it from.
@@ -58,7 +71,7 @@ class Timeline:
         if event not in self.of_cluster():
             self._to_cluster(event)
         self._to_job(event)
-        self.added.append(event)
+        self._publish(event)
         return False
 
     def of_job(self, job_id: str) -> list[Event]:

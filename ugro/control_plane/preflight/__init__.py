@@ -17,7 +17,7 @@ from ugro.control_plane.preflight.machine import (
     judge_state,
 )
 from ugro.control_plane.preflight.software import judge_gpus, judge_python, judge_torch_with_gpus
-from ugro.nodes.checkup import NodeReport
+from ugro.nodes.remote.checkup.checkup import NodeReport
 
 __all__ = ["Finding", "Level", "Report", "judge", "judge_state"]
 

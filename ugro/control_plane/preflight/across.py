@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ugro.common.models.node import NodeView
 from ugro.control_plane.preflight.findings import Finding, Level, Remark, ok, problem
 from ugro.control_plane.resource_manager.twins import REMEDY, shared_gpus, twins
-from ugro.nodes.checkup import NodeReport, PythonFacts
+from ugro.nodes.remote.checkup.checkup import NodeReport, PythonFacts
 
 NONE = "none"
 

@@ -9,9 +9,9 @@ from ugro.common.config import NodeConfig
 from ugro.common.models.node import NodeView
 from ugro.common.text import duration, size
 from ugro.control_plane.preflight.findings import Remark, info, ok, problem, warning
-from ugro.nodes.checkup import Clock
-from ugro.nodes.machine import Machine, Power
-from ugro.nodes.process_manager import Way
+from ugro.nodes.remote.checkup.checkup import Clock
+from ugro.nodes.remote.checkup.machine import Machine, Power
+from ugro.nodes.remote.run.process_manager import Way
 
 CLOCK_WARNING_SECONDS = 0.5
 DISK_WARNING_MIB = 10 * 1024

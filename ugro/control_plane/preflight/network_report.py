@@ -14,7 +14,7 @@ from ugro.common.models.record import Record
 from ugro.common.text import printable
 from ugro.control_plane.preflight import Finding, Report
 from ugro.control_plane.preflight.findings import Remark, problem, warning
-from ugro.nodes.checkup import NodeReport
+from ugro.nodes.remote.checkup.checkup import NodeReport
 
 SLOW_GBIT_PER_S = 0.5
 LAST_WORDS = 4

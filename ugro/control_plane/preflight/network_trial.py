@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ugro.common.config import Inventory
-from ugro.common.errors import NodeError, NodeRefused
+from ugro.common.errors import NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import CodeVersion, Job, NodeShare, Placement
 from ugro.common.paths import RunPaths, run_paths
@@ -27,10 +27,12 @@ from ugro.control_plane.preflight.network_report import FIREWALL, Facts, Network
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted
 from ugro.control_plane.scheduler.tracker import Phase, Runs
-from ugro.nodes import log_streamer, process_manager
 from ugro.nodes.pool import Pool
-from ugro.nodes.run_files import RunFiles, look
-from ugro.nodes.scripts import load
+from ugro.nodes.remote.answers import require
+from ugro.nodes.remote.bundle import load
+from ugro.nodes.remote.logs import log_streamer
+from ugro.nodes.remote.run import process_manager
+from ugro.nodes.remote.run.run_files import RunFiles, look
 from ugro.nodes.transport import Transport
 
 LIMIT = 60.0
@@ -121,10 +123,8 @@ class _Trial:
     async def _place(self) -> None:
         async def one(transport: Transport) -> None:
             args = (self._paths(transport.name).job_dir, SCRIPT, transport.name)
-            outcome = await transport.run(PLACE, args, data=load(SCRIPT).encode())
-            if outcome.status:
-                why = outcome.error_text or f"exit {outcome.status}"
-                raise NodeRefused(transport.name, f"nothing can be written in {transport.node.base_dir}: {why}")
+            outcome = await transport.run(PLACE, args, data=load(f"network/{SCRIPT}").encode())
+            require(transport, outcome, f"nothing can be written in {transport.node.base_dir}")
 
         for answer in (await self._pool.each(self._job.nodes, one)).values():
             if isinstance(answer, NodeError):
@@ -136,7 +136,7 @@ class _Trial:
 
         self._runs = await self._pool.each(self._job.nodes, one)
         found = tracker.assess(self._job, self._runs)
-        self._job = self._job.model_copy(update={"ranks": found.ranks})
+        self._job = self._job.changed(ranks=found.ranks)
         return found.phase
 
     async def fetch_logs(self, folder: Path) -> None:
@@ -223,6 +223,6 @@ def _job(nodes: Sequence[str], gpus: Mapping[str, str]) -> Job:
         name=name,
         submitted_at=time.time(),
         command=(SCRIPT,),
-        code=CodeVersion(directory="", files=1, size_bytes=len(load(SCRIPT))),
+        code=CodeVersion(directory="", files=1, size_bytes=len(load(f"network/{SCRIPT}"))),
         placement=Placement(shares=shares),
     )

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from ugro.common.models.node import Gpu, NodeView
 from ugro.common.text import size
 from ugro.control_plane.preflight.findings import Remark, info, ok, problem, warning
-from ugro.nodes.checkup import PythonFacts
-from ugro.nodes.machine import Machine
+from ugro.nodes.remote.checkup.checkup import PythonFacts
+from ugro.nodes.remote.checkup.machine import Machine
 
 INSTALL = "https://pytorch.org/get-started/locally"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ugro.common.errors import NodeError
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, Rank
 from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Gpu, NodeView, Silence
 from ugro.control_plane.resource_manager.governor import foreign_processes, has_display_at_most, program
-from ugro.nodes.owner import is_same_master
+from ugro.nodes.remote.owner.owner import is_same_master
 
 WATCH_GAP = 60.0
 LONGEST_WATCH_GAP = 4000.0
@@ -29,31 +30,33 @@ SILENCE_GRACE = 600.0
 Views = Mapping[str, NodeView | NodeError]
 
 
-def news(before: NodeView | None, now: NodeView, master: str) -> Iterator[tuple[str, str]]:
+def news(before: NodeView | None, now: NodeView, master: str) -> Iterator[tuple[EventKind, str]]:
     """What a person would want to know of a node that answers: kind and words. `master` is our own id."""
     owner = now.owner or ""
     if owner and not is_same_master(owner, master) and not (before and is_same_master(owner, before.owner or "")):
         told = f"another master runs it: {owner.partition(' ')[2] or owner}; it gets no job of this one"
-        yield "other_master", f"{told} (to make this one its master: ugro launch --takeover)"
+        yield EventKind.OTHER_MASTER, f"{told} (to make this one its master: ugro launch --takeover)"
     if before is None:
-        yield "joined", _gpus_in_words(now)
+        yield EventKind.JOINED, _gpus_in_words(now)
         return
     if before.boot_id != now.boot_id:
-        yield "rebooted", "it has a new boot id"
+        yield EventKind.REBOOTED, "it has a new boot id"
     was, now_ = _by_uuid(before), _by_uuid(now)
-    yield from (("gpu_gone", f"{gpu.name} ({uuid}) has disappeared") for uuid, gpu in was.items() if uuid not in now_)
-    yield from (("gpu_new", f"{gpu.name} ({uuid}) is there") for uuid, gpu in now_.items() if uuid not in was)
+    yield from (
+        (EventKind.GPU_GONE, f"{gpu.name} ({uuid}) has disappeared") for uuid, gpu in was.items() if uuid not in now_
+    )
+    yield from ((EventKind.GPU_NEW, f"{gpu.name} ({uuid}) is there") for uuid, gpu in now_.items() if uuid not in was)
     for uuid, gpu in now_.items():
         old = was.get(uuid)
         if old and gpu.problem and gpu.problem != old.problem:
-            yield "gpu_problem", f"{gpu.name} ({uuid}): {gpu.problem}"
+            yield EventKind.GPU_PROBLEM, f"{gpu.name} ({uuid}): {gpu.problem}"
         if old and old.problem and not gpu.problem:
-            yield "gpu_well", f"{gpu.name} ({uuid}) works again"
+            yield EventKind.GPU_WELL, f"{gpu.name} ({uuid}) works again"
     drivers = {gpu.driver for gpu in before.gpus if gpu.driver}, {gpu.driver for gpu in now.gpus if gpu.driver}
     if all(drivers) and drivers[0] != drivers[1]:
-        yield "driver", f"driver {', '.join(sorted(drivers[0]))} became {', '.join(sorted(drivers[1]))}"
+        yield EventKind.DRIVER, f"driver {', '.join(sorted(drivers[0]))} became {', '.join(sorted(drivers[1]))}"
     if now.gpu_problem and now.gpu_problem != before.gpu_problem:
-        yield "gpu_problem", now.gpu_problem
+        yield EventKind.GPU_PROBLEM, now.gpu_problem
 
 
 def _by_uuid(view: NodeView) -> dict[str, Gpu]:

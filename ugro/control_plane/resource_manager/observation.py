@@ -13,7 +13,7 @@ from ugro.common.text import duration
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 
 if TYPE_CHECKING:
-    from ugro.nodes.run_files import RunFiles
+    from ugro.nodes.remote.run.run_files import RunFiles
 
 FRESH_SECONDS = 3.0
 """How old what the resident controller saw may be, to be shown without another look. It looks every two."""
@@ -41,7 +41,11 @@ def seen_by_resident(store: MetadataStore, inventory: Inventory, now: float) -> 
     """
     if not store.is_locked(RESIDENT_LOCK):
         return None
-    remembered, silences, configs = store.remembered_nodes(), store.silences(), store.remembered_configs()
+    remembered, silences, configs = (
+        store.config.remembered_nodes(),
+        store.config.silences(),
+        store.config.remembered_configs(),
+    )
     for name, config in inventory.nodes.items():
         view, silence = remembered.get(name), silences.get(name)
         looked_at = silence.seen_at if silence else view.seen_at if view else 0.0
@@ -52,8 +56,8 @@ def seen_by_resident(store: MetadataStore, inventory: Inventory, now: float) -> 
 
 def last_look(store: MetadataStore, inventory: Inventory, now: float) -> dict[str, NodeView | NodeError]:
     """What each node of the inventory said at the last tick, or why it did not answer."""
-    said: dict[str, NodeView | NodeError] = {**store.remembered_nodes()}
-    said |= {name: _error(name, silence, now) for name, silence in store.silences().items()}
+    said: dict[str, NodeView | NodeError] = {**store.config.remembered_nodes()}
+    said |= {name: _error(name, silence, now) for name, silence in store.config.silences().items()}
     return {name: said[name] for name in inventory.nodes if name in said}
 
 
@@ -85,9 +89,9 @@ def fresh_or_remembered(
 
     Where a look was only too short for a node that a tick found silent, that is what the tick found.
     """
-    silences = store.silences() if any(isinstance(view, AnswerPending) for view in seen.views.values()) else {}
+    silences = store.config.silences() if any(isinstance(view, AnswerPending) for view in seen.views.values()) else {}
     said = {name: as_told(view, silences.get(name)) for name, view in seen.views.items()}
     errors = {name: view if isinstance(view, NodeError) else None for name, view in said.items()}
-    remembered: Mapping[str, NodeView] = store.remembered_nodes() if any(errors.values()) else {}
+    remembered: Mapping[str, NodeView] = store.config.remembered_nodes() if any(errors.values()) else {}
     views = {name: remembered.get(name) if isinstance(view, NodeError) else view for name, view in seen.views.items()}
     return views, errors

@@ -33,14 +33,6 @@ def next_after(job: Job, attempt: int) -> Attempt | None:
     return next((one for one in attempts(job) if one.attempt > attempt), None)
 
 
-def begins(attempt: Attempt) -> str:
-    """From where an attempt began, for people."""
-    if attempt.step is None and attempt.epoch is None:
-        return "the beginning"
-    where = f"epoch {attempt.epoch}" if attempt.step is None else f"step {attempt.step}"
-    return where if attempt.source is None else f"{where} of attempt {attempt.source}"
-
-
 def missing_logs(job: Job, unknown: list[str], silent: list[str]) -> str:
     """Why nothing can be shown of what an attempt printed."""
     if not job.nodes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -15,12 +14,13 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths, run_config, run_paths
 from ugro.common.text import some
+from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.meeting import find_meeting
-from ugro.nodes import process_manager
-from ugro.nodes.owner import claim, is_same_master
 from ugro.nodes.pool import Pool
-from ugro.nodes.process_manager import PORTS, Launch, Stopped
+from ugro.nodes.remote.owner.owner import claim, is_same_master
+from ugro.nodes.remote.run import process_manager
+from ugro.nodes.remote.run.process_manager import PORTS, Launch, Stopped
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -80,19 +80,20 @@ class Launcher:
         Raises:
             NotStarted: a node cannot; what did start is the caller's to stop.
         """
-        spec = self._store.spec(job.id)
+        spec = self._store.jobs.spec(job.id)
         await self._claim(job, owners)
         storages = await self._make_folders(job)
         await self._send_checkpoint(job)
-        _, (job, interfaces) = await _both(self._send_code(job, storages), self.meet(job, MEET_AGAIN))
-        job = job.model_copy(update={"launched_at": job.launched_at or time.time()})
-        self._store.save(job, "placed", self._meeting_words(job))
+        _, (met, interfaces) = await _both(self._send_code(job, storages), self.meet(job, MEET_AGAIN))
+        assert met.placement
+        placed = transitions.set_meeting_point(job, met.placement, self._store.clock.now(), self._meeting_words(met))
+        job = await self._store.write(lambda: self._store.jobs.save(*placed))
         await self.start(job, spec, interfaces)
         return job
 
     async def _claim(self, job: Job, owners: Mapping[str, str]) -> None:
         """Make the job's nodes this master's, those that are nobody's yet."""
-        master = self._store.master()
+        master = self._store.config.master()
 
         async def one(transport: Transport) -> str:
             known = owners.get(transport.name, "")
@@ -124,7 +125,7 @@ class Launcher:
         except NodeError as error:
             raise NotStarted(job, error) from None
         changed = {"master_addr": meeting.address, "master_port": meeting.port}
-        return job.model_copy(update={"placement": job.placement.model_copy(update=changed)}), interfaces
+        return job.changed(placement=job.placement.model_copy(update=changed)), interfaces
 
     async def start(self, job: Job, spec: JobSpec, interfaces: Mapping[str, str | None]) -> None:
         """Start every node of a job whose meeting point is known.
@@ -232,7 +233,7 @@ class Launcher:
         """Code arrives once per storage: nodes that share a home are one of them."""
         from ugro.nodes.code_sync import push_code  # here, since all who look have the launcher and few of them launch
 
-        files = self._store.files(job.id)
+        files = self._store.jobs.files(job.id)
         snapshot, before = files.snapshot(job.code.attempt), [files.snapshot(code.attempt) for code in job.earlier_code]
         receivers = {storage: node for node, storage in reversed(storages.items())}
 

@@ -13,7 +13,7 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, NodeRefused
 from ugro.common.text import printable
 from ugro.nodes.pool import Configs, Pool
-from ugro.nodes.process_manager import Prepared, Way, prepare
+from ugro.nodes.remote.run.process_manager import Prepared, Way, prepare
 from ugro.nodes.transport import Transport
 
 LOOPBACK = "127.0.0.1"

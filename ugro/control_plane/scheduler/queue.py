@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -14,7 +13,6 @@ from ugro.common.models.job import Job, JobState, Summary
 from ugro.common.text import moment
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.history import run_of
-from ugro.control_plane.metadata_store.links import Links
 from ugro.control_plane.metadata_store.records import may_hold
 from ugro.control_plane.resource_manager.governor import Offer, leases, offers
 from ugro.control_plane.resource_manager.monitor import Views
@@ -43,7 +41,7 @@ def read_queue(
     present = inventory.present()
     feared = filter(may_hold, unreadable)
     blocked = tuple(Obstacle(f"nothing starts while {error.path} cannot be read") for error in feared)
-    past = typical_seconds(store.summaries() if jobs else ())
+    past = typical_seconds(store.jobs.summaries() if jobs else ())
     states = {job.id: job.state for job in jobs}
     waiting: list[Waiting] = []
     running: list[Running] = []
@@ -64,13 +62,19 @@ def read_queue(
 
 def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views) -> dict[str, Offer]:
     """What each node of the inventory can give while these jobs hold what they hold."""
-    present, silences, now = inventory.present(), store.silences(), time.time()
+    present, silences, now = inventory.present(), store.config.silences(), store.clock.now()
     said = {**views} | {name: as_told(views[name], silence) for name, silence in silences.items() if name in views}
     since = {name: moment(silence.since // 60 * 60, now) for name, silence in silences.items()}
     found = offers(
-        present, said, leases(jobs, present.nodes), store.drains(), store.known_gpus(), store.known_master(), since
+        present,
+        said,
+        leases(jobs, present.nodes),
+        store.config.drains(),
+        store.config.known_gpus(),
+        store.config.known_master(),
+        since,
     )
-    links = link_rates(Links(store.home).all())
+    links = link_rates(store.metrics.links.all())
     return {name: replace(offer, links=links.get(name, {})) for name, offer in found.items()}
 
 
@@ -96,7 +100,7 @@ def _expected_end(job: Job, seconds: float | None, now: float) -> float | None:
 
 def _spec(store: MetadataStore, job: Job) -> JobSpec | None:
     try:
-        return store.spec(job.id)
+        return store.jobs.spec(job.id)
     except UgroError:
         return None
 
@@ -109,7 +113,7 @@ def _obstacles(
     unreadable: list[RecordUnreadable] = []
     names = {dependency.partition(":")[0] for dependency in spec.after}
     others = {name: live[name] for name in names & live.keys()}
-    others |= {other.id: other.state for other in store.jobs(names - live.keys(), unreadable.append)}
+    others |= {other.id: other.state for other in store.jobs.all(names - live.keys(), unreadable.append)}
     others |= {error.path.parent.name: JobState.UNKNOWN for error in unreadable}
     unread = (Obstacle(f"{error.path} cannot be read") for error in unreadable)
     return (*unread, *obstacles(job, spec, others, now))

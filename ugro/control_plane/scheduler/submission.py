@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +74,7 @@ def choose_code(spec: JobSpec, otherwise: str = "", start: Sequence[str] = START
 def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:
     """The job that the name of one to be submitted stands for until then."""
     try:
-        return None if spec.name is None else store.find(spec.name)
+        return None if spec.name is None else store.jobs.find(spec.name)
     except InputError:
         return None
 
@@ -86,26 +85,26 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_
     Raises:
         StateError: the state directory cannot be written; nothing of the job remains.
     """
-    files = store.reserve()
+    files = store.jobs.reserve()
     try:
         with store.alone_with(files.folder.name):  # so that `ugro gc` does not take it for one that was cut short
             directory, target = Path(spec.workdir), files.snapshot(1)
-            code = take_snapshot(directory, selection, target, before=store.last_snapshot(directory))
-            store.note_snapshot(directory, target)
-            return store.submit(files, spec, code, time.time(), predicted_mib)
+            code = take_snapshot(directory, selection, target, before=store.jobs.last_snapshot(directory))
+            store.jobs.note_snapshot(directory, target)
+            return store.jobs.submit(files, spec, code, store.clock.now(), predicted_mib)
     except BaseException:
         shutil.rmtree(files.folder, ignore_errors=True)
         raise
 
 
-def choose_new_code(job: Job, spec: JobSpec) -> Selection:
+def choose_new_code(directory: str, spec: JobSpec) -> Selection:
     """The same, of the directory that the job's code came from, wherever somebody stands now.
 
     Raises:
         InputError: as `choose_code` does.
     """
     same = "put it back, or leave out --new-code to go on with the code that the job had"
-    return choose_code(spec.model_copy(update={"workdir": job.code.directory}), same)
+    return choose_code(spec.model_copy(update={"workdir": directory}), same)
 
 
 @contextlib.contextmanager
@@ -115,13 +114,13 @@ def new_code(store: MetadataStore, job: Job, spec: JobSpec, selection: Selection
     Raises:
         StateError: it cannot be made, or what the job ran cannot be read.
     """
-    files = store.files(job.id)
+    files = store.jobs.files(job.id)
     with state_errors(files.folder):
         folder = Path(tempfile.mkdtemp(prefix=".tmp-code-", dir=files.folder))
     try:
         snapshot = folder / "snapshot"
         directory = Path(job.code.directory)
-        version = take_snapshot(directory, selection, snapshot, job.attempt + 1, store.last_snapshot(directory))
+        version = take_snapshot(directory, selection, snapshot, job.attempt + 1, store.jobs.last_snapshot(directory))
         with state_errors(files.folder):
             earlier = files.snapshot(job.code.attempt)
             before = [] if files.snapshot_pruned.exists() and not earlier.exists() else read_manifest(earlier)
@@ -138,7 +137,7 @@ async def require_room(store: MetadataStore, pool: Pool, nodes: Iterable[str], j
     Raises:
         InputError: it is.
     """
-    files = store.files(job.id)
+    files = store.jobs.files(job.id)
     before = [files.snapshot(version.attempt) for version in (job.code, *job.earlier_code)]
 
     async def one(transport: Transport) -> list[str]:
@@ -155,11 +154,11 @@ def adopt(store: MetadataStore, job: Job, code: NewCode) -> Job:
 
     The caller holds the lock. What a command that was killed in between had put there is replaced.
     """
-    target = store.files(job.id).snapshot(code.version.attempt)
+    target = store.jobs.files(job.id).snapshot(code.version.attempt)
     with state_errors(target):
         if target.exists():
             shutil.rmtree(target)
         code.snapshot.rename(target)
         list_beside(code.snapshot).replace(list_beside(target))
-        store.note_snapshot(Path(code.version.directory), target)
-    return job.model_copy(update={"code": code.version})
+        store.jobs.note_snapshot(Path(code.version.directory), target)
+    return job.changed(code=code.version)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from ugro.common.errors import InputError, JobFailed, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.event import EventKind
+from ugro.common.models.job import Job, JobState, LimitMark
 from ugro.common.text import duration
 from ugro.common.units import check_seconds
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote.run.run_files import RunFiles
 
 Runs = Mapping[str, RunFiles | NodeError]
 
@@ -37,7 +38,7 @@ class Told:
 def told(spec: JobSpec, runs: Runs) -> Told:
     """Who of a running job's nodes keeps the time limit that its spec has."""
     ranks = [rank for run in runs.values() if isinstance(run, RunFiles) for rank in run.ranks]
-    found = Told(late=any(rank.limit == "ended" for rank in ranks))
+    found = Told(late=any(rank.limit == LimitMark.ENDED for rank in ranks))
     behind = untold(spec, runs)
     for node, run in runs.items():
         if isinstance(run, NodeError):
@@ -85,12 +86,12 @@ def extend(store: MetadataStore, job_id: str, seconds: float, add: bool) -> tupl
         InputError: the job has no limit or is over, or the new one is not longer, or longer than anybody waits.
     """
     with store.lock():
-        job, spec = store.job(job_id), store.spec(job_id)
+        job, spec = store.jobs.job(job_id), store.jobs.spec(job_id)
         before = require_limit(job, spec, seconds, add)
         limit = longer(job, before, seconds, add)
         words = f"time limit {duration(limit)}, before {duration(before)}"
         changed = spec.model_copy(update={"time_limit": limit})
-        return store.respecify(job_id, changed, "extended", words), before, limit
+        return store.jobs.respecify(job_id, changed, EventKind.EXTENDED, words), before, limit
 
 
 def longer(job: Job, before: float, seconds: float, add: bool) -> float:

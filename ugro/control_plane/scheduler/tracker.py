@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ugro.common.errors import NodeError
-from ugro.common.models.job import Job, NodeShare, Rank, RankState
+from ugro.common.models.job import Job, LimitMark, NodeShare, Rank, RankState
 from ugro.common.models.node import NodeView
 from ugro.common.text import count
-from ugro.nodes.run_files import RankFiles, RunFiles
+from ugro.nodes.remote.run.run_files import RankFiles, RunFiles
 
 SETTLE_SECONDS = 15.0
 """How long torchrun may take to leave after the last rank ended well. A late agent can hang in its exit barrier."""
@@ -147,8 +147,8 @@ def _became(old: Rank | None, rank: Rank) -> str:
 
 _LIMITS = {
     None: "has a later time limit",
-    "warned": "got SIGUSR2 before the time limit",
-    "unheard": "got no SIGUSR2 before the time limit: none is caught",
+    LimitMark.WARNED: "got SIGUSR2 before the time limit",
+    LimitMark.UNHEARD: "got no SIGUSR2 before the time limit: none is caught",
 }
 _STATES = {
     RankState.PENDING: "did not start yet",

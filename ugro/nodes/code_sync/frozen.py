@@ -25,7 +25,7 @@ from pathlib import Path
 
 from ugro.common.files import write_atomic
 from ugro.nodes.code_sync.manifest import Entry, digest_of, hash_of, is_listed, list_beside
-from ugro.nodes.scripts.receive_code import local, wire
+from ugro.nodes.remote.code.on_node.files import local, wire
 
 RACY_SECONDS = 10.0
 """A file that was changed less than this before it was read is read again; timestamps may be as coarse as 2 s (FAT)."""

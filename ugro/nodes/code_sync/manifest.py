@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ugro.nodes.scripts.receive_code import wire
+from ugro.nodes.remote.code.on_node.files import wire
 
 LeftOut = Callable[[str, bool], bool]
 """Whether a relative path is left out; the second argument says whether it is a folder."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import json
 import secrets
 import tarfile
 import time
@@ -20,15 +19,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import InstanceOf
+from pydantic import InstanceOf, TypeAdapter
 
 import ugro.nodes.code_sync.rsync as rsync
 from ugro.common.errors import NodeRefused, StateError
 from ugro.common.models.record import Record
 from ugro.common.text import printable, some
 from ugro.nodes.code_sync.manifest import Entry, encoded, read_manifest
-from ugro.nodes.scripts import load
-from ugro.nodes.scripts.receive_code import local
+from ugro.nodes.remote.answers import SENSELESS, payload
+from ugro.nodes.remote.bundle import load
+from ugro.nodes.remote.code.on_node.files import local
+from ugro.nodes.remote.python import require_python
 from ugro.nodes.transport import Transport
 from ugro.nodes.transport.ssh_config import find_route
 
@@ -45,8 +46,6 @@ CARRY_ONS = 10
 
 SHORT_LIST = 64 * 1024
 """Bytes of a list of files below which the node is not asked first whether it has it: that takes longer."""
-
-SENSELESS = "what the node says of it cannot be understood"
 
 PYTHON_SCRIPT = """
 python=$1 program=$2
@@ -99,6 +98,9 @@ class _Change(Record):
 
 
 A = TypeVar("A", bound=Record)
+
+_PLACE = TypeAdapter(_Place)
+_CHANGE = TypeAdapter(_Change)
 
 
 async def push_code(
@@ -254,41 +256,31 @@ class _Push:
         """A step of the program that makes the new tree."""
         earlier = hashlib.sha256(self._earlier).hexdigest() if self._earlier else ""
         args = (step, self._job_dir, self._token, self._digest, earlier)
-        return self._understood(_Place, await self._run("receive_code.py", args, data))
+        return await self._ask("receive_code", args, data, _PLACE)
 
     async def _replace(self, step: str) -> _Change:
         """A step of the program that puts it in the place of earlier code."""
         args = (step, self._job_dir, self._token, self._digest)
-        return self._understood(
-            _Change, await self._run("replace_code.py", args, self._manifest + b"\n" + self._earlier)
-        )
+        return await self._ask("replace_code", args, self._manifest + b"\n" + self._earlier, _CHANGE)
 
-    async def _run(self, program: str, args: Sequence[str], data: bytes | AsyncIterable[bytes]) -> bytes:
-        """Run a program of `scripts/`. Returns its answer."""
-        node = self._transport.node
-        outcome = await self._transport.run(
-            PYTHON_SCRIPT, (node.python, load(program), *args), data=data, timeout=self._seconds
-        )
+    async def _ask(
+        self, script: str, args: Sequence[str], data: bytes | AsyncIterable[bytes], shape: TypeAdapter[A]
+    ) -> A:
+        """The answer of a script that reads data on the node, without what that python has installed."""
+        transport = self._transport
+        words = (transport.node.python, load(f"code/{script}.py"), *args)
+        outcome = await transport.run(PYTHON_SCRIPT, words, data=data, timeout=self._seconds)
         if isinstance(data, Parcel) and data.failure:
             raise StateError(f"the snapshot {self._snapshot} cannot be read: {data.failure}")
-        if outcome.status in (126, 127):
-            raise NodeRefused(
-                node.name,
-                f"python {node.python} cannot be run there",
-                "set 'python' of this node in the inventory to an interpreter that has torch",
-            )
-        if outcome.status != 0:
-            raise self._refusal(printable(outcome.error_text) or f"exit {outcome.status}")
-        return outcome.stdout
-
-    def _understood(self, kind: type[A], answer: bytes) -> A:
-        try:
-            return kind.model_validate(json.loads((answer.splitlines() or [b""])[-1]))
-        except (ValueError, RecursionError):
-            raise self._refusal(SENSELESS) from None
+        require_python(transport, outcome)
+        return payload(transport, outcome, script, shape, self._problem)
 
     def _refusal(self, detail: str) -> NodeRefused:
-        return NodeRefused(self._transport.name, f"the code cannot be placed in {self._job_dir}: {detail}")
+        return NodeRefused(self._transport.name, f"{self._problem}: {detail}")
+
+    @property
+    def _problem(self) -> str:
+        return f"the code cannot be placed in {self._job_dir}"
 
 
 class Parcel:

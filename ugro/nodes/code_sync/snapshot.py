@@ -50,18 +50,29 @@ class Bulk:
 
 
 @dataclass(frozen=True)
+class Copy:
+    """Where the files of a working directory lie that another process sent, and the state in git that it saw."""
+
+    at: Path
+    git_commit: str | None
+    git_dirty: bool | None
+
+
+@dataclass(frozen=True)
 class Selection:
     """What of a working directory is sent.
 
     `files` maps relative paths (files and symlinks; empty folders are not kept) to bytes. `refused` maps what cannot
     be sent to the reason. `left_out` has what the built-in list alone keeps here, folders with a slash at the end.
-    `pointers` are files whose content git-lfs has not brought: what is sent of them only names it.
+    `pointers` are files whose content git-lfs has not brought: what is sent of them only names it. `copy`: the files
+    are read there, and not in the directory itself.
     """
 
     files: Mapping[str, int]
     refused: Mapping[str, str]
     left_out: Mapping[str, Bulk] = field(default_factory=dict)
     pointers: tuple[str, ...] = ()
+    copy: Copy | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -206,12 +217,12 @@ def take_snapshot(
         StateError: the copy could not be made, or `target` exists already.
     """
     root = directory.resolve()
-    commit, dirty = _git_state(root)
+    copy = selection.copy or Copy(root, *git_state(root))
     temporary = target.with_name(f"{target.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        entries = freeze(root, selection.files, temporary, before)
+        entries = freeze(copy.at, selection.files, temporary, before)
         temporary.rename(target)
         list_beside(temporary).replace(list_beside(target))
     except OSError as error:
@@ -224,8 +235,8 @@ def take_snapshot(
         directory=str(root),
         files=len(entries),
         size_bytes=sum(entry.get("size", 0) for entry in entries),
-        git_commit=commit,
-        git_dirty=dirty,
+        git_commit=copy.git_commit,
+        git_dirty=copy.git_dirty,
         attempt=attempt,
         digest=digest_of(entries),
     )
@@ -298,7 +309,7 @@ def _git_files(root: Path) -> dict[str, bool] | None:
     return listed
 
 
-def _git_state(root: Path) -> tuple[str | None, bool | None]:
+def git_state(root: Path) -> tuple[str | None, bool | None]:
     """HEAD, and whether anything under the folder differs from it; (None, None) outside git."""
     status = _git(root, "status", "--porcelain", "--", ".")
     if status is None or _git(root, "check-ignore", "-q", ".") is not None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, Sequence
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost
+from ugro.nodes.open_files import with_inherited_limit
 from ugro.nodes.transport.base import (
     END_WAIT,
     KILL_GRACE,
@@ -99,7 +100,7 @@ class _LocalChannel:
         self._socket.setblocking(False)
         with theirs:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", SHELL_COMMAND],
+                ["/bin/sh", "-c", with_inherited_limit(SHELL_COMMAND)],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=theirs.fileno(),
@@ -174,7 +175,7 @@ async def _begun(command: str) -> asyncio.subprocess.Process:
         asyncio.create_subprocess_exec(
             "/bin/sh",
             "-c",
-            command,
+            with_inherited_limit(command),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
@@ -34,6 +35,8 @@ from ugro.nodes.transport.base import (
 from ugro.nodes.transport.link import Limits, open_link
 from ugro.nodes.transport.shell import SHELL_COMMAND, START_TIMEOUT, Channel, KeptShell
 
+log = logging.getLogger(__name__)
+
 CONNECT_TIMEOUT = 8.0
 """Seconds in which a connection must be made, the tries that sshd turned away included."""
 
@@ -56,12 +59,16 @@ BACKOFF_REFUSED = 30.0
 
 
 class SshTransport(Transport):
-    """A node over SSH. The connection is made at the first command and made again when it was lost."""
+    """A node over SSH. The connection is made at the first command and made again when it was lost.
 
-    def __init__(self, node: NodeConfig) -> None:
+    `dials` bounds how many nodes are dialled at the same time by those who share it.
+    """
+
+    def __init__(self, node: NodeConfig, dials: asyncio.Semaphore | None = None) -> None:
         super().__init__(node)
         self._connection: asyncssh.SSHClientConnection | None = None
         self._connecting = asyncio.Lock()
+        self._dials = dials or asyncio.Semaphore(1)
         self._sessions = asyncio.Semaphore(SESSIONS_PER_NODE)
         self._shell = KeptShell(self.name, self._open_shell, lambda: self.run("", timeout=START_TIMEOUT))
         self._failures = 0
@@ -199,11 +206,14 @@ class SshTransport(Transport):
             if self._last_error and time.monotonic() < self._retry_at:
                 raise self._last_error
             try:
-                self._connection = await self._connect()
+                async with self._dials:
+                    self._connection = await self._connect()
             except NodeError as error:
                 self._back_off(error)
+                log.info("no connection to %s: %s (%d in a row)", self.name, error.code, self._failures)
                 raise
             self._failures, self._last_error = 0, None
+            log.info("connected to %s", self.name)
             return self._connection
 
     def _back_off(self, error: NodeError) -> None:

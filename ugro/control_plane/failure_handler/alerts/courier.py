@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from typing import TYPE_CHECKING
 
-from ugro.common.errors import UgroError
 from ugro.control_plane.failure_handler.alerts import FILE
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.troubles import trouble_of
 
 if TYPE_CHECKING:
     from ugro.control_plane.failure_handler.alerts.sender import Sender
+
+
+log = logging.getLogger(__name__)
 
 
 class Courier:
@@ -45,5 +48,7 @@ class Courier:
         from ugro.control_plane.failure_handler.alerts.sender import Sender
 
         self._sender = self._sender or Sender()
-        with contextlib.suppress(UgroError, OSError):  # the next round finds the same to do
+        try:
             await send_due(self._store, self._sender)
+        except Exception as error:  # the next round finds the same to do
+            log.info("no alerts are sent: %s", trouble_of("alerts", error).message)

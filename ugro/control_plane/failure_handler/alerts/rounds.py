@@ -6,12 +6,14 @@ process send at a time; the lock of those who act is not needed, so a slow mail 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import time
+import logging
 from pathlib import Path
 
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateLocked, UgroError
 from ugro.common.files import file_skew, write_atomic
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.control_plane.failure_handler.alerts import FILE, rules
 from ugro.control_plane.failure_handler.alerts.rules import Memory, Seen
@@ -19,7 +21,9 @@ from ugro.control_plane.failure_handler.alerts.sender import Outcome, Sender
 from ugro.control_plane.failure_handler.alerts.settings import Settings, load_settings
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import put_aside, read_record, state_errors
-from ugro.control_plane.metadata_store.timeline import Mark, Timeline
+from ugro.control_plane.metadata_store.timeline import Mark
+
+log = logging.getLogger(__name__)
 
 
 async def send_due(store: MetadataStore, sender: Sender) -> None:
@@ -34,25 +38,26 @@ async def send_due(store: MetadataStore, sender: Sender) -> None:
             settings = load_settings(store.home / FILE)
         except UgroError as error:
             if error.message != memory.complaint:
-                store.note("", "alert", f"no alerts are sent: {error.message}")
+                store.timeline.note("", EventKind.ALERT, f"no alerts are sent: {error.message}")
                 _keep(store.home, memory, memory.model_copy(update={"complaint": error.message}))
             return
         after = await _round(store, sender, settings, memory.model_copy(update={"complaint": ""}))
-        _keep(store.home, memory, after)
+        await asyncio.to_thread(_keep, store.home, memory, after)
 
 
 async def _round(store: MetadataStore, sender: Sender, settings: Settings, memory: Memory) -> Memory:
-    now = time.time()
-    seen, mark = _look(store, memory.mark, now)
+    now = store.clock.now()
+    seen, mark = await asyncio.to_thread(_look, store, memory.mark, now)
     decided = rules.decide(settings, memory, seen, now).model_copy(update={"mark": mark})
     notifications = rules.due(decided, now)
     if not notifications:
         return decided
     outcomes = await sender.send(settings.channels, notifications)
+    log.info("alerts: %s", "; ".join(f"{name} {why or 'sent'}" for name, why in outcomes.items()))
     for channel, outcome in outcomes.items():
         if news := _news_of(channel, outcome, decided.waiting[channel].failures):
-            store.note("", "alert", news)
-        decided = rules.failed(decided, channel, time.time()) if outcome else rules.sent(decided, channel)
+            store.timeline.note("", EventKind.ALERT, news)
+        decided = rules.failed(decided, channel, store.clock.now()) if outcome else rules.sent(decided, channel)
     return decided
 
 
@@ -64,12 +69,14 @@ def _news_of(channel: str, outcome: Outcome, failures: int) -> str:
 
 
 def _look(store: MetadataStore, mark: Mark, now: float) -> tuple[Seen, Mark]:
-    events, mark = Timeline(store.home).since(mark, now)
+    events, mark = store.timeline.since(mark, now)
     jobs: dict[str, Job] = {}
     for job in {event.job for event in events if event.job}:
         with contextlib.suppress(UgroError):
-            jobs[job] = store.job(job)
-    seen = Seen(events, jobs, store.remembered_nodes(), store.remembered_configs(), store.silences())
+            jobs[job] = store.jobs.job(job)
+    seen = Seen(
+        events, jobs, store.config.remembered_nodes(), store.config.remembered_configs(), store.config.silences()
+    )
     return seen, mark
 
 
@@ -86,7 +93,7 @@ def _recall(store: MetadataStore) -> Memory:
         except RecordUnreadable as error:
             memory = Memory(mark=Mark(at=_written_at(path)))
             hint = f"which alerts wait is not known any more; to restore it, correct it and put it back: mv {{}} {path}"
-            store.note("", "damaged", f"{error.message}; {hint.format(put_aside(path))}")
+            store.timeline.note("", EventKind.DAMAGED, f"{error.message}; {hint.format(put_aside(path))}")
             return memory
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pydantic import Field
 
 from ugro.common.config import NodeConfig
-from ugro.common.models.event import Event
+from ugro.common.models.event import Event, EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.node import NodeView, Silence
 from ugro.common.models.record import Record
@@ -40,29 +40,32 @@ COOLER = 5
 ROOMIER = 1.1
 """Times its limit of free disk at which a node counts as having room again."""
 
-OF_JOBS = {
-    "failed": Kind.FAILURE,
-    "succeeded": Kind.DONE,
-    "hang": Kind.HANG,
-    "proposal": Kind.PROPOSAL,
-    "idle": Kind.GPU_IDLE,
+OF_JOBS: Mapping[str, Kind] = {
+    EventKind.FAILED: Kind.FAILURE,
+    EventKind.SUCCEEDED: Kind.DONE,
+    EventKind.HANG: Kind.HANG,
+    EventKind.PROPOSAL: Kind.PROPOSAL,
+    EventKind.IDLE: Kind.GPU_IDLE,
 }
-OF_NODES = {
-    "gpu_gone": Kind.GPU_LOST,
-    "gpu_problem": Kind.GPU_LOST,
-    "gpu_well": Kind.RECOVERY,
-    "proposal": Kind.PROPOSAL,
+OF_NODES: Mapping[str, Kind] = {
+    EventKind.GPU_GONE: Kind.GPU_LOST,
+    EventKind.GPU_PROBLEM: Kind.GPU_LOST,
+    EventKind.GPU_WELL: Kind.RECOVERY,
+    EventKind.PROPOSAL: Kind.PROPOSAL,
 }
-WORDS = {
-    "failed": "failed",
-    "succeeded": "succeeded",
-    "hang": "hangs",
-    "proposal": "asks",
-    "idle": "leaves GPUs idle",
-    "running": "runs again",
+WORDS: Mapping[str, str] = {
+    EventKind.FAILED: "failed",
+    EventKind.SUCCEEDED: "succeeded",
+    EventKind.HANG: "hangs",
+    EventKind.PROPOSAL: "asks",
+    EventKind.IDLE: "leaves GPUs idle",
+    EventKind.RUNNING: "runs again",
 }
-TROUBLE = ("failing", "hang")
+TROUBLE = (EventKind.FAILING, EventKind.HANG)
 """Events of a job after which its running again is a recovery."""
+
+OVER = (EventKind.RUNNING, EventKind.SUCCEEDED, EventKind.CANCELLED)
+"""Events of a job with which its trouble is over."""
 
 GOOD = (Kind.RECOVERY, Kind.DONE)
 
@@ -166,7 +169,7 @@ def _news(memory: Memory, seen: Seen) -> tuple[list[_News], tuple[str, ...]]:
         news += _of_event(event, seen.jobs.get(event.job), event.job in troubled)
         if event.job and event.kind in TROUBLE and event.job not in troubled:
             troubled.append(event.job)
-        if event.job in troubled and event.kind in ("running", "succeeded", "cancelled"):
+        if event.job in troubled and event.kind in OVER:
             troubled.remove(event.job)
     return news, tuple(troubled[-KEEP_MESSAGES:])
 
@@ -221,7 +224,7 @@ def _tell(rules: Sequence[Rule], told: dict[str, float], news: _News) -> bool:
 
 def _of_event(event: Event, job: Job | None, troubled: bool) -> Iterator[_News]:
     kind = OF_JOBS.get(event.kind) if event.job else OF_NODES.get(event.kind)
-    if event.kind == "running" and troubled:
+    if event.kind == EventKind.RUNNING and troubled:
         kind = Kind.RECOVERY
     if kind is None:
         return

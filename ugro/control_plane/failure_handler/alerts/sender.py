@@ -62,12 +62,15 @@ class Sender:
                 loop.call_soon_threadsafe(take, outcome)
 
         # A daemon, not a pool's thread: a server that never answers must not keep a command from ending.
-        self._busy[name] = threading.Thread(target=work, name=f"alert {name}", daemon=True)
-        self._busy[name].start()
+        sending = threading.Thread(target=work, name=f"alert {name}", daemon=True)
         try:
+            sending.start()
+            self._busy[name] = sending
             return await asyncio.wait_for(answer, within)
         except TimeoutError:
             return f"no answer within {within:g} s"
+        except RuntimeError:  # no thread can be started: the limit of processes
+            return "this machine has no process left for it"
 
 
 def _load() -> None:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from ugro.common.errors import NodeError
 from ugro.common.models.job import FirstFailure, Job, JobState, RankState
 from ugro.common.text import clock, some
+from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.tracker import Runs
 from ugro.nodes.pool import Pool
-from ugro.nodes.reach import obstacle
-from ugro.nodes.run_files import RunFiles
+from ugro.nodes.remote.network.reach import obstacle
+from ugro.nodes.remote.run.run_files import RunFiles
 from ugro.nodes.transport import Transport
 
 PATIENCE = 60.0
@@ -87,7 +88,10 @@ async def obstacles(pool: Pool, job: Job) -> Obstacles:
 async def tell(store: MetadataStore, pool: Pool, job: Job) -> None:
     """Record why the ranks of a job do not begin, unless they began meanwhile, or it is known."""
     words = in_words(job, await obstacles(pool, job))
-    with store.lock():
-        now = store.job(job.id)
+
+    def record() -> None:
+        now = store.jobs.job(job.id)
         if now.attempt == job.attempt and now.state == JobState.RUNNING and never_met(now) and now.reason != words:
-            store.save(now.model_copy(update={"reason": words}), "unmet", words)
+            store.jobs.save(*transitions.find_unmet(now, words))
+
+    await store.write(record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job
 from ugro.common.models.node import Gpu, NodeView
 from ugro.common.text import count, duration
+from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, judge, needs_steps
 from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, Limits, Memory, Sight, look
@@ -21,13 +22,11 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
 from ugro.control_plane.resource_manager.observation import Observation
-from ugro.nodes.run_files import RankFiles, RunFiles
+from ugro.control_plane.transitions import Stage
+from ugro.nodes.remote.run.run_files import RankFiles, RunFiles
 
 if TYPE_CHECKING:
     from ugro.control_plane.failure_handler.stacks import Said
-
-HANGS = "hangs: "
-"""How the alert of a job begins that hangs."""
 
 SyncEnds = Callable[[Job], Awaitable[object]]
 Stand = Callable[[Job], Awaitable["Said"]]
@@ -43,10 +42,10 @@ class Hang:
 
 def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
     """Whether it is time for the next look at a running job."""
-    path = store.files(job_id).watchdog
+    path = store.jobs.files(job_id).watchdog
     with state_errors(path):
         before = _read(path)
-    return before is None or not 0 <= seen.at - before.looked_at < limits_of(store.spec(job_id)).look_seconds
+    return before is None or not 0 <= seen.at - before.looked_at < limits_of(store.jobs.spec(job_id)).look_seconds
 
 
 async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends: SyncEnds, stand: Stand) -> None:
@@ -55,17 +54,17 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
     Then it is also kept where each rank stands.
     """
-    path, limits = store.files(job_id).watchdog, limits_of(store.spec(job_id))
+    path, limits = store.jobs.files(job_id).watchdog, limits_of(store.jobs.spec(job_id))
     with state_errors(path):
         before = _read(path)
-    job = store.job(job_id)
+    job = store.jobs.job(job_id)
     memory = look(before, job.attempt, sights(job, seen), seen.at, limits)
     if before is None and job.alert:  # the memory is lost, and a hang is over only with a sign of life
         memory = memory.model_copy(update={"hung_at": memory.watched})
     steps: Mapping[int, Progress | None] = {}
     if needs_steps(memory, limits):
         await sync_ends(job)
-        steps = _steps(store, job)
+        steps = await asyncio.to_thread(_steps, store, job)
         memory = memory.model_copy(update={"stepped": any(steps.values())})
     verdict = judge(memory, limits, steps)
     if verdict.state == State.HUNG and job.alert is None:
@@ -75,25 +74,27 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     if verdict.state == State.HUNG:
         since = memory.watched if memory.hung_at is None else memory.hung_at
         changed |= {"hung_at": since, "culprit": memory.culprit if verdict.rank is None else verdict.rank}
-    with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
-        write_atomic(path, memory.model_copy(update=changed).model_dump_json())
-    with store.lock():
-        now = store.job(job_id)  # logs and stacks may have taken their time
-        if now.attempt != job.attempt or now.state != job.state:
-            return
-        _tell(store, now, memory if idle else None, verdict)
+
+    def record() -> None:
+        with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
+            write_atomic(path, memory.model_copy(update=changed).model_dump_json())
+        now = store.jobs.job(job_id)  # logs and stacks may have taken their time
+        if now.attempt == job.attempt and transitions.stage(now) == Stage.RUNNING:
+            _tell(store, now, memory if idle else None, verdict)
+
+    await store.write(record)
 
 
 def _tell(store: MetadataStore, job: Job, idle: Memory | None, verdict: Verdict) -> None:
     """Record what is new about a job that still runs."""
     if idle:
         gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
-        job = store.save(job, "idle", f"its {gpus} did nothing for {duration(idle.idle)}")
+        job = store.jobs.save(*transitions.idle(job, f"its {gpus} did nothing for {duration(idle.idle)}"))
     if verdict.state == State.HUNG and job.alert is None:
-        store.remember_undecided(job.id)
-        store.save(job.model_copy(update={"alert": HANGS + verdict.reason}), "hang", verdict.reason)
+        store.decisions.remember_undecided(job.id)
+        store.jobs.save(*transitions.hang(job, verdict.reason))
     elif verdict.state != State.HUNG and job.alert is not None:
-        store.save(job.model_copy(update={"alert": None}), "running", "it goes on: there are signs of life again")
+        store.jobs.save(*transitions.calm(job))
 
 
 async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: Stand) -> Verdict:
@@ -101,11 +102,11 @@ async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: St
     # Here, since every command that looks has the watchdog, and few of them find a hang.
     from ugro.control_plane.failure_handler.stacks import keep, report_of_nccl
     from ugro.control_plane.failure_handler.watchdog.nccl_report import difference
-    from ugro.nodes.stacks import NodeStacks
+    from ugro.nodes.remote.stacks.stacks import NodeStacks
 
     said = await stand(job)
-    with store.optional(), state_errors(path := store.files(job.id).hang(job.attempt)):
-        keep(path, said, time.time())
+    with store.optional(), state_errors(path := store.jobs.files(job.id).hang(job.attempt)):
+        keep(path, said, store.clock.now())
     report = report_of_nccl([one for one in said.values() if isinstance(one, NodeStacks)])
     found = difference(report, job.ranks)
     if found is None:
@@ -116,7 +117,7 @@ async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: St
 
 def hang_of(store: MetadataStore, job: Job) -> Hang:
     """What is remembered of the hang that a job's alert tells of."""
-    memory = _read(store.files(job.id).watchdog)
+    memory = _read(store.jobs.files(job.id).watchdog)
     if memory is None or memory.attempt != job.attempt or memory.hung_at is None:
         return Hang(0.0, None)
     return Hang(memory.watched - memory.hung_at, memory.culprit)
@@ -172,5 +173,5 @@ def _read(path: Path) -> Memory | None:
 
 
 def _steps(store: MetadataStore, job: Job) -> dict[int, Progress | None]:
-    folder = store.files(job.id).logs(job.attempt)
+    folder = store.jobs.files(job.id).logs(job.attempt)
     return {rank.rank: last_progress(rank_log(folder, rank.rank)) for rank in job.ranks}

@@ -21,9 +21,9 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, in_order
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import lineage, of_other_branch, runs_of, writer
 from ugro.control_plane.metadata_store.records import state_errors
-from ugro.nodes import checkpoints
-from ugro.nodes.checkpoints import Search
 from ugro.nodes.pool import Pool
+from ugro.nodes.remote.checkpoints import checkpoints
+from ugro.nodes.remote.checkpoints.checkpoints import Search
 from ugro.nodes.transport import Transport
 
 OUTPUT_OPTION = re.compile(
@@ -113,12 +113,12 @@ class CheckpointStore:
         code = next((parent for parent in path.parents if parent.name == CODE and parent.parent.name == job.id), None)
         if code is None:
             return False
-        versions = [self._store.files(job.id).snapshot(code.attempt) for code in (job.code, *job.earlier_code)]
+        versions = [self._store.jobs.files(job.id).snapshot(code.attempt) for code in (job.code, *job.earlier_code)]
         return any(_newest(version / path.relative_to(code)) == one.saved_at for version in versions)
 
     def kept(self, job: Job) -> dict[str, Checkpoint]:
         """The checkpoints that are whole on the master, by label."""
-        return copies(self._store.files(job.id).checkpoints)
+        return copies(self._store.jobs.files(job.id).checkpoints)
 
     async def bring(self, job: Job, checkpoint: Checkpoint, progress: Progress | None = None) -> Path:
         """Bring a whole checkpoint to the master, with every file's checksum compared; of one that is split, all parts.
@@ -130,14 +130,14 @@ class CheckpointStore:
             StateError: it cannot be written here. NodeError: no node that has it gave it whole.
         """
         assert checkpoint.position is not None and checkpoint.problem is None
-        target = self._store.files(job.id).checkpoints / checkpoint.label
+        target = self._store.jobs.files(job.id).checkpoints / checkpoint.label
         if target.exists():
             return target
         with state_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             # Beside the job's other files, where `ugro gc` looks for what a killed command left. Another process may
             # bring the same one: the first that has it whole gives it its name.
-            partial = Path(tempfile.mkdtemp(prefix=".tmp-checkpoint-", dir=self._store.files(job.id).folder))
+            partial = Path(tempfile.mkdtemp(prefix=".tmp-checkpoint-", dir=self._store.jobs.files(job.id).folder))
             try:
                 if checkpoint.split:
                     await self._bring_parts(job, checkpoint, partial, progress)
@@ -184,8 +184,8 @@ class CheckpointStore:
         await checkpoints.fetch(self._pool.transport(config), place.path, checkpoint.bytes, target, tell, place.files)
 
     def _prune(self, job: Job, needed: Checkpoint) -> None:
-        folder = self._store.files(job.id).checkpoints
-        for one in outdated(list(self.kept(job).values()), self._store.spec(job.id)):
+        folder = self._store.jobs.files(job.id).checkpoints
+        for one in outdated(list(self.kept(job).values()), self._store.jobs.spec(job.id)):
             if one.label != needed.label:
                 with state_errors(folder / one.label):
                     shutil.rmtree(folder / one.label)

@@ -23,7 +23,9 @@ class Expectation:
 
 def past_runs(store: MetadataStore) -> list[PastRun]:
     """What the jobs that have ended took of a GPU's memory, as far as it was watched."""
-    return [PastRun(row.run, row.peak_mib, row.predicted_mib) for row in store.summaries() if row.peak_mib is not None]
+    return [
+        PastRun(row.run, row.peak_mib, row.predicted_mib) for row in store.jobs.summaries() if row.peak_mib is not None
+    ]
 
 
 def expect_memory(store: MetadataStore, spec: JobSpec, offers: Mapping[str, Offer]) -> Expectation | None:

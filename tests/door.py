@@ -1,0 +1,132 @@
+"""The service layer on a master with one node of its own machine: no terminal, and every message as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from ugro.api_server.app import create_app
+from ugro.api_server.server import listening
+from ugro.common.job_spec import JobSpec
+from ugro.common.models.job import Job, JobState
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.scheduler.submission import choose_code, submit
+from ugro.nodes.pool import Pool
+from ugro.service.backend import Answer, Backend
+from ugro.service.context import Context
+from ugro.service.local import Local
+from ugro.service.resident_socket import ResidentSocket
+from ugro.service.schemas.base import Document, Notice, Request, Stream
+from ugro.service.wire import SOCKET
+from ugro.testing.cluster import write_python
+
+
+class Door:
+    """A state directory, a local node `here`, a project, and a backend; `told` is what the functions reported."""
+
+    def __init__(self, home: Path, stack: ExitStack, by_socket: bool = False) -> None:
+        self.project = home / "project"
+        self.project.mkdir()
+        python = write_python(home / "python")
+        inventory = home / "inventory.yaml"
+        node = f"{{address: 127.0.0.1, local: true, python: {python}, base_dir: {home}/node}}"
+        inventory.write_text(f"nodes:\n  here: {node}\n")
+        self.context = Context(str(inventory), home / "state")
+        self.store = self.context.store
+        self.backend: Backend = Local(self.context)
+        if by_socket:
+            path = stack.enter_context(resident_of(inventory, self.store.home))
+            self.backend = ResidentSocket(path, inventory)
+        stack.callback(self.backend.close)
+        self.told: list[Notice] = []
+
+    def call(self, request: Request[Answer]) -> Answer:
+        """Return the answer to a request; both go through JSON, as they do to another process."""
+        sent = type(request).model_validate_json(request.model_dump_json())
+        answer = self.backend.call(sent, self.told.append)
+        assert isinstance(answer, Document)
+        received = type(answer).model_validate_json(answer.model_dump_json())
+        assert received.as_json() == answer.as_json()
+        return received  # type: ignore[return-value]
+
+    def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
+        """Yield the items of an answer; they and the request go through JSON, too."""
+        sent = type(request).model_validate_json(request.model_dump_json())
+        for item in self.backend.stream(sent, self.told.append):
+            assert isinstance(item, Document)
+            received = type(item).model_validate_json(item.model_dump_json())
+            assert received.as_json() == item.as_json()
+            yield received  # type: ignore[misc]
+
+    def forget_code(self) -> None:
+        """Let the other side forget the code that was brought."""
+        if isinstance(self.backend, Local):
+            self.context.code.clear()
+        else:
+            self.backend.close()
+
+    def submit(self, text: str, **fields: Any) -> Job:
+        """Submit a job that runs this script on the node."""
+        (self.project / "t.py").write_text(text)
+        spec = JobSpec(script="t.py", workdir=str(self.project), **fields)
+        return submit(self.store, spec, choose_code(spec))
+
+    def until(self, job: Job, *states: JobState) -> Job:
+        """Tick until a job is in one of these states, and nothing is left to decide about it."""
+
+        async def ticks() -> Job:
+            async with asyncio.timeout(30), Pool(self.context.cluster) as pool:
+                while (
+                    now := self.store.jobs.job(job.id)
+                ).state not in states or job.id in self.store.decisions.undecided():
+                    controller = Controller(self.store, self.context.cluster, pool)
+                    try:
+                        await controller.complete()
+                    finally:
+                        await controller.close()
+            return now
+
+        return asyncio.run(ticks())
+
+    def is_undecided(self, job: Job) -> bool:
+        """Whether a tick has still to decide what to do about a job."""
+        return job.id in self.store.decisions.undecided()
+
+    def failed(self, text: str, **fields: Any) -> Job:
+        """Submit a job that fails, and return it once it has."""
+        return self.until(self.submit(text, **fields), JobState.FAILED)
+
+
+@contextmanager
+def resident_of(inventory: Path, home: Path) -> Iterator[Path]:
+    """Serve the functions on the socket of a state directory, in a thread with a loop of its own."""
+    home.mkdir(exist_ok=True)
+    path, ready, ended = home / SOCKET, threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        app = create_app(home, lambda: Context(str(inventory), home), lambda: str(inventory))
+        async with listening(app, path):
+            loops.append(asyncio.get_running_loop())
+            ready.set()
+            await ended.wait()
+
+    loops: list[asyncio.AbstractEventLoop] = []
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    try:
+        yield path
+    finally:
+        loops[0].call_soon_threadsafe(ended.set)
+        thread.join()
+
+
+@contextmanager
+def opened(home: Path, by_socket: bool = False) -> Iterator[Door]:
+    """A door that is closed at the end."""
+    with ExitStack() as stack:
+        yield Door(home, stack, by_socket)

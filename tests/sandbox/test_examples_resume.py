@@ -1,0 +1,128 @@
+"""Scripts of Hugging Face's Trainer and of Lightning lose a rank and go on through UGRO, and know nothing of it.
+
+Losses are compared in every digit: on CPUs, with one thread and the same ranks, a run that was cut off computes the
+same numbers in the same order as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from places import EXAMPLES
+
+from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document, until
+
+MISSING = [name for name in ("transformers", "accelerate", "lightning") if not find_spec(name)]  # imports take seconds
+
+pytestmark = [pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING}"), pytest.mark.timeout(400)]
+PATIENCE = 200.0
+"""Seconds until the first checkpoint is there: most are the imports of the libraries, by every rank."""
+
+SCRIPTS = ("train_transformers.py", "train_lightning.py")
+TWO_RANKS = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1"]
+TRAINER = ["--output_dir=out", "--max_steps=60", "--save_steps=20", "--logging_steps=10", "--learning_rate=3e-3"]
+LIGHTNING = ["--steps=300", "--checkpoint-every=50", "--log-every=50"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    for script in SCRIPTS:
+        shutil.copy(EXAMPLES / script, folder)
+    return folder
+
+
+def uninterrupted(script: str, args: list[str], folder: Path) -> str:
+    """What a run of two ranks prints that torchrun alone started."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
+    command = [*TWO_RANKS, "--nproc-per-node=2", str(EXAMPLES / script), *args]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def launch(ugro: Ugro, sandbox: Sandbox, script: str, args: list[str]) -> tuple[str, Path]:
+    """Start it on two nodes; returns the job and where the code of rank 0 is."""
+    made = document(ugro("launch", script, "--nodes", "gpu-master,gpu1", "--json", "--", *args))
+    return made["id"], sandbox.root / "home" / "gpu-master" / ".ugro" / "jobs" / made["id"] / "code"
+
+
+def kill(ugro: Ugro, job: str, rank: int, moment: Path) -> None:
+    """Kill a rank once a file is there. The job then fails, and that rank is to blame."""
+    pid = until(lambda: document(ugro("status", job, "--json"))["ranks"][rank]["pid"])
+    until(moment.exists, PATIENCE)
+    os.kill(pid, signal.SIGKILL)
+    assert ugro("wait", job).returncode == 1
+    failure = document(ugro("status", job, "--json"))["first_failure"]
+    assert (failure["rank"], failure["signal"], failure["cause"]) == (rank, "KILL", "killed")
+
+
+def checkpoints(ugro: Ugro, job: str) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in document(ugro("checkpoints", job, "--json"))}
+
+
+def resumed(ugro: Ugro, job: str) -> int:
+    """Go on to the end; returns the step that it went on from."""
+    document(ugro("resume", job, "--yes", "--json"))
+    done = ugro("wait", job)
+    assert done.returncode == 0, done.stderr + ugro("logs", job).stdout
+    ended = document(ugro("status", job, "--json"))
+    assert (ended["state"], ended["attempt"]) == ("succeeded", 2)
+    return int(ended["resume_from"]["step"])
+
+
+def trainer_losses(folder: Path) -> dict[int, float]:
+    history = json.loads((folder / "out/checkpoint-60/trainer_state.json").read_text())["log_history"]
+    return {entry["step"]: entry["loss"] for entry in history if "loss" in entry}
+
+
+def lightning_losses(printed: str) -> dict[int, str]:
+    return {int(step): loss for step, loss in re.findall(r"^step (\d+)/\d+ loss (\S+)$", printed, re.MULTILINE)}
+
+
+def test_the_trainer_is_killed_while_it_saves(ugro: Ugro, sandbox: Sandbox, tmp_path: Path) -> None:
+    job, code = launch(ugro, sandbox, SCRIPTS[0], TRAINER)
+    torn = code / "out/checkpoint-40"
+    torn.mkdir(parents=True)
+    os.mkfifo(torn / "optimizer.pt")  # nobody reads it, so the save goes so far and no further
+    kill(ugro, job, rank=0, moment=torn / "model.safetensors")
+    (torn / "optimizer.pt").unlink()
+    seen = checkpoints(ugro, job)
+    assert {name: (one["step"], one["kind"], one["whole"]) for name, one in seen.items()} == {
+        "out/checkpoint-20": (20, "transformers", True),
+        "out/checkpoint-40": (40, "transformers", False),
+    }
+    # Each rank's random state, for its dropout, is on its own node: the checkpoint is both nodes' folders together.
+    assert seen["out/checkpoint-20"]["split"]
+    assert [place["node"] for place in seen["out/checkpoint-20"]["places"]] == ["gpu-master", "gpu1"]
+    refused = ugro("resume", job, "--from", "40", "--yes")
+    assert refused.returncode != 0 and "out/checkpoint-40 trainer_state.json is not there" in refused.stderr
+    assert resumed(ugro, job) == 20
+    uninterrupted(SCRIPTS[0], TRAINER, tmp_path)
+    losses = trainer_losses(code)
+    assert list(losses) == [10, 20, 30, 40, 50, 60] and losses == trainer_losses(tmp_path)
+    assert checkpoints(ugro, job)["out/checkpoint-40"]["whole"]
+
+
+def test_lightning_loses_the_rank_that_saves_nothing(ugro: Ugro, sandbox: Sandbox, tmp_path: Path) -> None:
+    job, code = launch(ugro, sandbox, SCRIPTS[1], LIGHTNING)
+    kill(ugro, job, rank=1, moment=code / "checkpoints/epoch=0-step=50.ckpt")
+    seen = checkpoints(ugro, job)
+    steps = [one["step"] for one in seen.values()]
+    assert steps and steps == list(range(50, steps[-1] + 1, 50)) and steps[-1] < 300
+    assert all(one["whole"] and one["kind"] == "lightning" for one in seen.values())
+    assert resumed(ugro, job) == steps[-1]
+    losses = lightning_losses("\n".join(line["text"] for line in document(ugro("logs", job, "--json"))))
+    assert list(losses) == list(range(steps[-1] + 50, 301, 50)), "only what was not done yet"
+    assert losses.items() <= lightning_losses(uninterrupted(SCRIPTS[1], LIGHTNING, tmp_path)).items()

@@ -1,0 +1,52 @@
+"""`ugro serve` on the sandbox."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document, until
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "brief.py").write_text("")
+    return folder
+
+
+@pytest.fixture
+def serving(sandbox: Sandbox, project: Path) -> Iterator[subprocess.Popen[str]]:
+    """`ugro serve` on the sandbox."""
+    env = os.environ | sandbox.environment() | {"PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "ugro", "--log-level", "debug", "serve", "--every", "0.5"]
+    with subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=-1, text=True) as process:
+        try:
+            assert process.stdout and "watching gpu-master, gpu1, gpu2" in process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def test_serves_the_sandbox_and_finishes_its_tick_at_sigterm(
+    serving: subprocess.Popen[str],
+    sandbox: Sandbox,
+    ugro: Ugro,
+) -> None:
+    job = document(ugro("launch", "brief.py", "--hold", "--json"))["id"]
+    document(ugro("release", job, "--json"))
+    until(lambda: document(ugro("status", job, "--json"))["state"] == "succeeded", 120)
+    serving.send_signal(signal.SIGTERM)
+    said, complained = serving.communicate(timeout=60)
+    assert serving.returncode == 0 and complained == ""
+    assert f"{job} succeeded" in said and said.rstrip().endswith("ends; jobs go on")
+    logged = Path(sandbox.environment()["UGRO_HOME"], "log", "ugro.log").read_text()
+    assert "connected to gpu1" in logged and f"{job} succeeded" in logged and "tick 1 took" in logged

@@ -1,0 +1,227 @@
+"""Tables for terminals: a line a row, whatever the width, and no name broken; nothing is cut where nobody looks."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import time
+from fcntl import ioctl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from ugro.cli.main import report
+from ugro.cli.output import hanging, print_commands
+from ugro.cli.render.checkpoints import checkpoints_grid
+from ugro.cli.render.grid import Column, Grid, Names, fit
+from ugro.cli.render.history import BLOCKS, history_grid
+from ugro.cli.render.listings import jobs_grid, nodes_grid
+from ugro.common.config import Inventory, NodeConfig
+from ugro.common.errors import Unreachable
+from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.job import Job, JobState, Rank, RankState
+from ugro.common.models.node import Drain, Gpu, NodeView
+from ugro.service.documents import job_document, node_documents
+from ugro.service.schemas.checkpoints import ListedCheckpoint
+from ugro.service.schemas.queries import GpuHistoryDocument, GpuSampleDocument, ListedJob
+from ugro.testing import builders
+from ugro.testing.builders import placement
+
+WIDTHS = (60, 80, 100, 120)
+OOM = (
+    "rank 1 on gpu-master-of-the-lab failed first (cuda_oom): torch.OutOfMemoryError: CUDA out of memory. Tried to "
+    "allocate 20.00 MiB. GPU 0 has a total capacity of 7.65 GiB of which 3.12 MiB is free"
+)
+
+
+def job(number: int, state: JobState, **fields: Any) -> Job:
+    name = f"job-{number:03}"
+    known = {"id": name, "name": name, "submitted_at": time.time() - 90, "command": ("train.py", "--lr", "1")}
+    return builders.job(state, **known | fields)
+
+
+def listed(*jobs: Job) -> list[ListedJob]:
+    documents = [job_document(one, None) for one in jobs]
+    return [ListedJob.model_validate(one.model_dump() | {"position": TURNS.get(one.id)}) for one in documents]
+
+
+NODES = ("gpu-master-of-the-lab", "gpu1", "gpu2")
+JOBS = [
+    job(7, JobState.QUEUED, name="run-a", reason="behind job-005"),
+    job(
+        1, JobState.FAILED, name="a-name-of-many-letters-as-people-give-them", reason=OOM, placement=placement(*NODES),
+        started_at=time.time() - 60, ended_at=time.time(), command=("train.py", "--data", "/very/long/path" * 9),
+    ),
+    job(2, JobState.RUNNING, name="demo", placement=placement(*NODES), started_at=time.time() - 60),
+    job(5, JobState.QUEUED, priority=3, reason="等待 " * 40),
+    job(6, JobState.HELD, reason="held: for Ada"),
+]  # fmt: skip
+TURNS = {"job-005": 1, "job-007": 2}
+
+
+def gpu(node: str, index: int, name: str = "NVIDIA GeForce RTX 4070 Ti SUPER") -> Gpu:
+    return Gpu(index=index, uuid=f"GPU-{node}-{index}", name=name, memory_total_mib=8192, memory_used_mib=8000,
+               memory_free_mib=192, utilization_percent=100, temperature_c=80, power_w=280.4)  # fmt: skip
+
+
+def cluster() -> Grid:
+    inventory = Inventory(nodes={name: NodeConfig(name=name, address="10.0.0.1") for name in (*NODES, "x" * 63)})
+    views: dict[str, NodeView | None] = {
+        name: builders.node_view(
+            name, gpu(name, 0), gpu(name, 1), seen_at=time.time(), load_1m=1.5, cpu_count=16, disk_free_mib=10**6
+        )
+        for name in NODES
+    }
+    views["x" * 63] = None
+    errors = {name: None for name in NODES} | {"x" * 63: Unreachable("x" * 63, "10.0.0.1 does not answer " * 5)}
+    drains = {"gpu2": Drain(node="gpu2", reason="风扇 " * 30, since=1.0)}
+    return nodes_grid(node_documents(inventory, views, errors, drains), {})
+
+
+def shown(grid: Grid, width: int | None) -> list[str]:
+    return [line.plain for line in grid.lines(width)]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_job_is_one_line_in_any_terminal(width: int) -> None:
+    head, *lines = shown(jobs_grid(listed(*JOBS)), width)
+    assert len(lines) == len(JOBS) and all(cell_len(line) <= width for line in (head, *lines))
+    assert [line.split()[0] for line in lines] == ["job-001", "job-002", "job-005", "job-007", "job-006"]
+    assert "WHY" in head and "failed" in lines[0] and "queued #1" in lines[2] and "queued #2" in lines[3]
+    assert "rank 1 on gpu" in lines[0] and lines[0].endswith("…")
+    assert "demo" in lines[1] and "run-a" in lines[3]
+    if "NODES" in head:
+        assert "gpu-master-of-the-lab" in lines[1] and ("gpu2" in lines[1] or " +" in lines[1])
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_gpu_is_one_line_in_any_terminal(width: int) -> None:
+    head, *lines = shown(cluster(), width)
+    assert len(lines) == 7 and all(cell_len(line) <= width for line in (head, *lines))
+    assert head.startswith("NODE") and "MEMORY" in head and head.endswith("SEEN")
+    assert all("7.8 GiB / 8.0 GiB" in line for line in lines[:6])
+    assert lines[0].startswith("gpu-master-of-the-lab ")
+    assert width < 80 or ("100%" in lines[0] and " 1 " in lines[1])
+    assert width < 100 or "RTX 4070 Ti" in lines[0]
+
+
+def test_nothing_is_cut_where_nobody_looks() -> None:
+    lines = shown(jobs_grid(listed(*JOBS)), None)
+    assert OOM in lines[1] and "/very/long/path" * 9 in lines[1] and ", ".join(NODES) in lines[1]
+    assert "x" * 63 in shown(cluster(), None)[-1]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_history_of_a_gpu_is_one_line(width: int) -> None:
+    looks = tuple(
+        GpuSampleDocument(
+            at=at * 60.0, utilization_percent=at, memory_used_mib=8000, memory_total_mib=8192,
+            temperature_c=40 + at, power_w=None, job=None,
+            program="/very/long/python train.py" * 4,
+        )
+        for at in range(30)
+    )  # fmt: skip
+    past = [
+        GpuHistoryDocument(node=node, uuid="GPU-1", index=0, name="NVIDIA GeForce RTX 4070 Ti SUPER", samples=looks)
+        for node in NODES
+    ]
+    title, head, *lines = shown(history_grid(past, 0.0, 1800.0, width), width)
+    assert len(lines) == 3 and all(cell_len(line) <= width for line in (title, head, *lines))
+    assert (
+        lines[0].startswith(NODES[0][: width // 4]) and BLOCKS[0] in lines[0] and "UTIL" in head and "USED BY" in head
+    )
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_checkpoint_is_one_line(width: int) -> None:
+    places = tuple(Place(node=node, path="/x") for node in NODES)
+    one = Checkpoint(
+        kind="file", name="out/of/the/way/" * 4 + "checkpoint-200.pt", step=200, bytes=2**31, saved_at=time.time(),
+        places=places, problem="the file is shorter than its index says, which a full disk may have done",
+    )  # fmt: skip
+    head, line = shown(checkpoints_grid([ListedCheckpoint.of(one, on_master=False, kept_at=None)]), width)
+    assert max(cell_len(head), cell_len(line)) <= width and line.startswith("200 ") and " the file is" in line
+
+
+def test_columns_leave_in_their_order_and_empty_ones_first() -> None:
+    columns = [Column("A"), Column("B", leaves=1), Column("C", leaves=2), Column("D", 4)]
+    assert fit(columns, [5, 5, 5, 20], 60) == {0: 5, 1: 5, 2: 5, 3: 20}
+    assert fit(columns, [5, 5, 5, 20], 30) == {0: 5, 1: 5, 2: 5, 3: 9}
+    assert fit(columns, [5, 5, 5, 20], 20) == {0: 5, 1: 5, 3: 6}
+    assert fit(columns, [5, 5, 5, 20], 20, frozenset({1})) == {0: 5, 2: 5, 3: 6}
+    names = [Column("A", 24), Column("B", 16)]
+    assert fit(names, [20, 200], 60) == {0: 20, 1: 38} and fit(names, [40, 200], 60) == {0: 29, 1: 29}
+    assert fit(names, [40, 200], 38) == {0: 20, 1: 16} and fit(names, [40, 200], 12) == {0: 5, 1: 5}
+
+
+def test_of_several_names_none_is_broken() -> None:
+    names = Names(("gpu-master", "gpu1", "gpu2"))
+    found = [names.within(width) for width in (22, 21, 20, 13)]
+    assert found == ["gpu-master, gpu1, gpu2", "gpu-master, gpu1 +1", "gpu-master, gpu1 +1", "gpu-master +2"]
+
+
+@given(st.lists(st.lists(st.text(max_size=40), min_size=3, max_size=3), max_size=4), st.integers(20, 130))
+def test_no_line_is_wider_than_the_terminal(rows: list[list[str]], width: int) -> None:
+    grid = Grid(Column("ONE", 4), Column("TWO", 3, leaves=1), Column("THREE", 5))
+    for row in rows:
+        grid.add(*("".join(sign if sign.isprintable() else "?" for sign in cell) for cell in row))
+    assert all(cell_len(line) <= width for line in shown(grid, width))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_long_message_is_broken_between_words(width: int) -> None:
+    before = "2026-11-24 12:00:00  job-001      failed     "
+    lines = hanging(before, OOM, width)
+    assert all(cell_len(line) <= width for line in lines) and lines[0].startswith(before.rstrip())
+    assert " ".join(" ".join(line.strip() for line in lines).split()) == " ".join((before + OOM).split())
+    assert hanging(before, OOM, None) == [before + OOM]
+
+
+def test_ranks_that_were_ended_with_their_job_have_not_failed() -> None:
+    states = (RankState.LOST, RankState.FAILED, RankState.SUCCEEDED)
+    ranks = tuple(Rank(rank=n, local_rank=0, node="gpu1", state=state) for n, state in enumerate(states))
+    ended = job(1, JobState.CANCELLED, ranks=ranks, placement=placement("gpu1"))
+    assert "2 stopped, 1 succeeded" in shown(jobs_grid(listed(ended)), None)[1]
+    failed = ended.model_copy(update={"state": JobState.FAILED})
+    assert "1 failed, 1 lost, 1 succeeded" in shown(jobs_grid(listed(failed)), None)[1]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_real_terminal_shows_it_so(home: Path, width: int) -> None:
+    (home / "inventory.yaml").write_text("nodes:\n  gpu-of-a-long-name: {address: 127.0.0.1, local: true}\n")
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    env = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | {"TERM": "xterm"}
+    command = [sys.executable, "-m", "ugro", "status"]
+    done = subprocess.run(command, cwd=home, env=env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True)
+    os.close(theirs)
+    lines = os.read(ours, 65536).decode().splitlines()
+    os.close(ours)
+    assert done.returncode == 0, done.stderr
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
+    assert plain[0].startswith("NODE") and all(len(line) <= width for line in plain)
+    assert plain[1].startswith("gpu-of-a-long-name ") and plain[-1].startswith("no jobs yet")
+
+
+def test_commands_are_never_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = ("ugro why job-004", "ugro logs -f job-004", "ugro hold job-004", "ugro cancel job-004")
+    for width in (None, 100, 80, 30):
+        monkeypatch.setattr("ugro.cli.output.terminal_width", lambda err=False, width=width: width)
+        print_commands(*commands)
+        lines = capsys.readouterr().out.splitlines()
+        assert [one for line in lines for one in line.strip().split("   ")] == [*commands]
+        assert width is None or all(len(line) <= width for line in lines)
+    monkeypatch.setattr("ugro.cli.output.terminal_width", lambda err=False: 40)
+    report({"code": "x", "message": "word " * 20, "hint": "why, and how to go on: ugro explain job-002"}, as_json=False)
+    told = capsys.readouterr().err.splitlines()
+    assert all(len(line) <= 40 for line in told) and len(told) > 4
+    assert " ".join(line.strip() for line in told).endswith("next:  why, and how to go on: ugro explain job-002")

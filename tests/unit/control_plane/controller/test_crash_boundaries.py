@@ -1,0 +1,235 @@
+"""One job, one node, one table that meets a bug: it is logged, told, and everything else goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ugro.common.errors import InternalError, NodeRefused, UgroError
+from ugro.common.log import path_of
+from ugro.common.models.event import EventKind
+from ugro.common.models.job import Job, JobState
+from ugro.control_plane import troubles
+from ugro.control_plane.controller import observer, tick
+from ugro.control_plane.controller.job_steps import JobSteps
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.failure_handler.handler import FailureHandler
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.cleanup import Cleanup
+from ugro.control_plane.metadata_store.decisions import Decisions
+from ugro.control_plane.metadata_store.job_registry import JobRegistry
+from ugro.control_plane.resource_manager import monitor
+from ugro.control_plane.scheduler import tracker
+from ugro.control_plane.scheduler.launcher import Launcher
+from ugro.testing.cluster import STARTED, Bed, Master, write_python
+from ugro.testing.commands import until
+
+FAILS = "import sys; sys.exit(3)\n"
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(troubles, "_logged", set())
+
+
+def is_about(job_id: str, values: tuple[Any, ...]) -> bool:
+    """Whether a call is about a job: its first argument that is one, or an id of one."""
+    return any(job_id in (getattr(value, "id", None), getattr(value, "job", None), value) for value in values[:3])
+
+
+def break_for(job: Job, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[str]:
+    """Make a function raise when it is about a job. Returns a list that tells whether it was called."""
+    act: Callable[..., Any] = getattr(owner, name)
+    called: list[str] = []
+
+    def broken(*args: Any, **options: Any) -> Any:
+        if is_about(job.id, args):
+            called.append(name)
+            raise RuntimeError("a bug")
+        return act(*args, **options)
+
+    monkeypatch.setattr(owner, name, broken)
+    return called
+
+
+async def ticks(bed: Bed, until: Callable[[], object]) -> list[UgroError]:
+    """Tick until something is so. Returns what the ticks complained of."""
+    store, told = MetadataStore(bed.store.home), []
+    controller = Controller(store, bed.inventory, bed.pool)
+    async with asyncio.timeout(60):
+        while not until():
+            try:
+                await controller.tick()
+            except UgroError as error:
+                told.append(error)
+            told += store.bus.troubles
+            store.bus.end_round()
+            await controller.rest(within=0.3)
+    await controller.close()
+    return told
+
+
+STEPS = [
+    (JobSteps, "next_step", STARTED),
+    (JobSteps, "launch", STARTED),
+    (JobSteps, "_launch", STARTED),
+    (JobSteps, "_follow", STARTED),
+    (JobSteps, "_succeed", STARTED),
+    (JobSteps, "_fail", FAILS),
+    (JobSteps, "_end_on_nodes", STARTED),
+    (JobSteps, "end", STARTED),
+    (Launcher, "launch", STARTED),
+    (Launcher, "stop", FAILS),
+    (Controller, "_place", STARTED),
+    (Controller, "_watch", STARTED),
+    (tracker, "assess", STARTED),
+    (FailureHandler, "_decide", FAILS),
+    (FailureHandler, "_is_decided", FAILS),
+    (JobRegistry, "_catch_up", STARTED),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "text"), STEPS, ids=[name for _, name, _ in STEPS])
+async def test_a_bug_in_one_jobs_step_keeps_no_other_job_waiting(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, owner: Any, name: str, text: str
+) -> None:
+    one = bed.submit(text, nodes=("a",))
+    others = [bed.submit(text, nodes=("b",)) for _ in range(2)]
+    called = break_for(one, monkeypatch, owner, name)
+
+    def served() -> bool:
+        decided = not {*bed.store.decisions.undecided()} & {job.id for job in others}
+        return bool(called) and decided and all(bed.store.jobs.job(job.id).state.ended for job in others)
+
+    with caplog.at_level(logging.ERROR, "ugro"):
+        told = await ticks(bed, served)
+    bugs = {error.message for error in told if isinstance(error, InternalError)}
+    assert bugs and all(one.id in message for message in bugs)
+    assert not any(job.id in error.message for error in told for job in others)
+    assert any(record.exc_info for record in caplog.records)
+    with contextlib.suppress(UgroError):
+        monkeypatch.undo()
+        bed.store.jobs.update(one.id, lambda job: job, EventKind.RANKS, "")
+    await ticks(bed, lambda: bed.store.jobs.job(one.id).state.ended)
+
+
+async def test_a_node_whose_answer_is_a_surprise_hides_no_other(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+    act = observer.observer.observe
+
+    async def observe(transport: Any, *args: Any, **options: Any) -> Any:
+        if transport.name == "a":
+            raise KeyError("a key that a driver of next year leaves out")
+        return await act(transport, *args, **options)
+
+    monkeypatch.setattr(observer.observer, "observe", observe)
+    job = bed.submit(STARTED, nodes=("b",))
+    await ticks(bed, lambda: bed.store.jobs.job(job.id).state == JobState.SUCCEEDED)
+    assert bed.store.config.silences()["a"].problem == "its answer cannot be used (KeyError)"
+    seen = await Controller(bed.store, bed.inventory, bed.pool).observe([])
+    assert isinstance(seen.views["a"], NodeRefused)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (monitor, "news"),
+        (monitor, "looks"),
+        (tick.node_watch, "drain_departed"),
+        (tick.node_watch, "remember"),
+        (Controller, "_end_leftovers"),
+        (Controller, "_remove_owed"),
+        (Controller, "_handle_failures"),
+        (Cleanup, "leftovers"),
+        (Cleanup, "removals"),
+        (Decisions, "undecided"),
+        (JobRegistry, "_let_go_of_failed_submissions"),
+    ],
+)
+async def test_a_bug_in_what_a_tick_does_beside_jobs_keeps_none_waiting(
+    bed: Bed, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    def broken(*args: Any, **options: Any) -> Any:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(owner, name, broken)
+    jobs = [bed.submit(STARTED, nodes=(node,)) for node in ("a", "b")]
+    told = await ticks(bed, lambda: all(bed.store.jobs.job(job.id).state == JobState.SUCCEEDED for job in jobs))
+    assert any(isinstance(error, InternalError) for error in told)
+
+
+async def test_a_timeline_that_cannot_be_read_stops_its_own_job_alone(bed: Bed) -> None:
+    one, other = bed.submit(STARTED, nodes=("a",)), bed.submit(STARTED, nodes=("b",))
+    events = bed.store.jobs.files(one.id).events
+    events.unlink()
+    events.mkdir()
+    told = await ticks(bed, lambda: bed.store.jobs.job(other.id).state == JobState.SUCCEEDED)
+    assert any(str(events) in error.message for error in told)
+
+
+# The resident itself, as a process
+
+FAULTS = """
+import sys
+from ugro.control_plane.controller.job_steps import JobSteps
+next_step = JobSteps.next_step
+def broken(self, job, seen):
+    if job.id == "job-001":
+        raise RuntimeError("a bug at https://user:hunter2@example.org")
+    return next_step(self, job, seen)
+JobSteps.next_step = broken
+sys.argv = ["ugro", "serve", "--every", "0.2"]
+from ugro.cli.main import main
+main()
+"""
+
+
+def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:
+    master.describe(keys=f"python: {write_python(master.root / 'python')}")
+    for name in ("one", "two"):
+        master.ugro("launch", "t.py", "--hold", "--name", name)
+    command, log = [sys.executable, "-c", FAULTS], path_of(master.home)
+    with subprocess.Popen(command, cwd=master.root, env=master.env, stdout=-1, stderr=-1, text=True) as serving:
+        try:
+            master.ugro("release", "two")
+            until(lambda: master.json("status", "two")["state"] == "succeeded")
+            master.ugro("release", "one")  # which holds the node from now on
+            until(lambda: "in broken" in log.read_text())
+            cluster = master.home / "cluster.json"
+            sound = cluster.read_text()
+            for damage in ("[", '{"proposals": {"1": {"job": 5}}, "meta": 7}', ""):
+                cluster.write_text(damage)
+                said_before = log.stat().st_size
+                until(lambda before=said_before: log.stat().st_size > before)  # type: ignore[misc]
+                assert serving.poll() is None
+            cluster.write_text(sound)
+            master.ugro("state", "rebuild")
+            master.ugro("launch", "t.py", "--hold", "--name", "three")
+            master.ugro("cancel", "three")
+            until(lambda: master.json("status", "three")["state"] == "cancelled")
+        finally:
+            serving.send_signal(signal.SIGTERM)
+            said, complained = serving.communicate(timeout=60)
+    assert serving.returncode == 0, complained
+    assert said.count("job-001: its next step: unexpected RuntimeError") >= 1 and "ends; jobs go on" in said
+    logged = log.read_text()
+    assert logged.count("Traceback") >= 1 and "in broken" in logged and "hunter2" not in logged + said
+
+
+def test_a_resident_whose_lines_nobody_reads_goes_on(master: Master) -> None:
+    with master.resident("--every", "0.2") as serving:
+        assert serving.stdout
+        serving.stdout.close()
+        serving.stdout = None
+        master.ugro("launch", "t.py", "--hold")
+        master.ugro("cancel", "job-001")
+        until(lambda: master.json("status", "job-001")["state"] == "cancelled")
+        until(lambda: "not printed any more" in path_of(master.home).read_text())
+        assert serving.poll() is None

@@ -1,0 +1,136 @@
+"""Tests of what `docs/reference/` is built from, and that the page about scripts names what commands print."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+from reference import settings
+from reference.__main__ import FOLDER, PAGES, main
+from reference.events import described, events_page
+from reference.markdown import Incomplete, help_text, table
+from ugro.common.config import Inventory, NodeConfig
+from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec
+from ugro.common.models.event import EventKind
+from ugro.common.models.job import Attempt, Job, JobState
+from ugro.common.models.node import Gpu
+from ugro.service.documents import job_document, node_documents
+from ugro.service.schemas.jobs import RankDocument, UnreadableDocument
+from ugro.testing import builders
+
+
+def test_the_pages_are_those_of_the_code_in_any_surroundings(tmp_path: Path) -> None:
+    """Width of the terminal, home, state directory and language of the machine that builds them leave no trace."""
+    strange = {"COLUMNS": "40", "HOME": str(tmp_path), "UGRO_HOME": str(tmp_path), "LC_ALL": "C", "TZ": "Asia/Tokyo"}
+    environment = os.environ | strange | {"PYTHONPATH": str(ROOT / "scripts"), "PYTHONHASHSEED": "7"}
+    done = subprocess.run(
+        [sys.executable, "-m", "reference", "--check"], env=environment, cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for name in PAGES:
+        assert not re.search(r"/root/|/home/(?!ob/)|/tmp/|0x[0-9a-f]{6}", (FOLDER / name).read_text()), name
+
+
+def test_names_the_page_that_differs_and_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(tmp_path, []) == 0 and main(tmp_path, ["--check"]) == 0
+    (tmp_path / "job.md").write_text("an older one")
+    (tmp_path / "gone.md").write_text("of a page that is built no longer")
+    capsys.readouterr()
+    assert main(tmp_path, ["--check"]) == 1
+    assert capsys.readouterr().err == "error: docs/reference differs from the code: gone.md, job.md\nnext:  make docs\n"
+    assert main(tmp_path, []) == 0 and main(tmp_path, ["--check"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == set(PAGES)
+
+
+class Described(StrEnum):
+    ONE = "one"
+    """The first."""
+    TWO = "two"
+    """The second; it has `code`."""
+
+
+class Undescribed(StrEnum):
+    ONE = "one"
+    """The first."""
+    TWO = "two"
+
+
+def test_reads_what_stands_below_each_kind() -> None:
+    assert described(Described) == {"ONE": "The first.", "TWO": "The second; it has `code`."}
+
+
+def test_refuses_a_kind_without_a_description() -> None:
+    with pytest.raises(Incomplete, match=r"Undescribed\.TWO has no description: write one below it"):
+        described(Undescribed)
+
+
+def test_every_kind_of_event_is_on_the_page_once_and_used_in_the_code() -> None:
+    """No kind is recorded that is not in the enum: mypy sees to that."""
+    named = re.findall(r"^\| `(\w+)` \|", events_page(), re.MULTILINE)
+    assert sorted(named) == sorted(EventKind)
+    texts = [path.read_text() for path in (ROOT / "ugro").rglob("*.py") if path.name != "event.py"]
+    used = set(re.findall(r"EventKind\.(\w+)", "".join(texts))) | {state.name for state in JobState if state.ended}
+    assert {kind.name for kind in EventKind} == used
+
+
+@pytest.mark.parametrize("model", [NodeConfig, JobSpec, CheckpointRules, FailurePolicy, HangAfter])
+def test_defaults_are_shown_as_a_file_may_have_them(model: type[settings.Config]) -> None:
+    required = {"name": "gpu1", "address": "10.0.0.1"} if model is NodeConfig else {}
+    required |= {"script": "train.py"} if model is JobSpec else {}
+    shown = {key.strip("`"): default.strip("`") for key, _, default, _ in settings._rows(model)}
+    written = {key: default for key, default in shown.items() if default not in ("", "required")}
+    assert {key for key, default in shown.items() if default == "required"} == set(required)
+    assert model.model_validate(required | written) == model.model_validate(required)
+
+
+def test_a_field_without_a_description_or_of_an_unknown_type_is_refused() -> None:
+    class Bare(settings.Config):
+        key: str
+
+    with pytest.raises(Incomplete, match=r"Bare\.key has no description"):
+        settings._rows(Bare)
+    with pytest.raises(Incomplete, match="add it to KINDS"):
+        settings.kind(bytes)
+
+
+def test_markdown_of_helps_keeps_blocks_and_escapes_what_tables_and_markup_would_take() -> None:
+    assert help_text("One\nparagraph, 'test-*'.\n\n\b\nExample:\n  ugro run") == (
+        "One paragraph, 'test-\\*'.\n\n```text\nExample:\n  ugro run\n```"
+    )
+    assert table(("a",), [("x|y",)]).endswith("| x\\|y |")
+
+
+def test_the_page_about_scripts_names_every_key_of_the_documents() -> None:
+    paragraphs = (ROOT / "docs/scripting.md").read_text().split("\n\n")
+
+    def named(beginning: str) -> set[str]:
+        text = next(text for text in paragraphs if text.startswith(beginning))
+        return set(re.findall(r"[a-z_0-9]+", text))
+
+    job = job_document(Job.model_validate(JOB), None).as_json()
+    inventory = Inventory.model_validate({"nodes": {"gpu1": {"name": "gpu1", "address": "10.0.0.1"}}})
+    seen = builders.node_view("gpu1")
+    node = node_documents(inventory, {"gpu1": seen}, {"gpu1": None}, {})[0].as_json()
+    attempt = {key: None for key in Attempt.model_fields}
+    documents = {
+        "job": (job, "A **job** has"),
+        "an entry of attempts": (job["attempts"][0], "A **job** has"),
+        "an entry of past": (attempt, "A **job** has"),
+        "rank": (RankDocument.model_fields, "A **job** has"),
+        "node": (node, "A **node** has"),
+        "gpu": (Gpu.model_fields, "A **node** has"),
+        "unreadable": (UnreadableDocument.model_fields, "`unreadable` names"),
+    }
+    missing = {name: sorted(set(keys) - named(where)) for name, (keys, where) in documents.items()}
+    assert {name: keys for name, keys in missing.items() if keys} == {}
+
+
+JOB = {"id": "job-001", "uid": "u", "name": "x", "state": "queued", "submitted_at": 0.0, "command": ["train.py"],
+       "code": {"directory": "/x", "files": 1, "size_bytes": 1}}  # fmt: skip

@@ -1,0 +1,1 @@
+"""Commands by subject: options become requests, answers become text."""

@@ -1,0 +1,32 @@
+"""`ugro events`: what happened to a job or in the cluster, and when."""
+
+from __future__ import annotations
+
+import click
+
+from ugro.cli.app import App, command, json_option, moment_option
+from ugro.cli.complete import complete_job, complete_node
+from ugro.cli.output import print_hanging, print_json
+from ugro.cli.render.attention import unsettled
+from ugro.common.text import clock
+from ugro.service.schemas.queries import LAST_EVENTS, Events
+
+
+@command()
+@click.argument("job", required=False, shell_complete=complete_job)
+@click.option("--since", callback=moment_option, metavar="TIME", help="Only later ones: 2h (ago), 22:30, 2026-11-24.")
+@click.option("--node", shell_complete=complete_node, help="Only of this node.")
+@click.option("--all", "everything", is_flag=True, help=f"Without a JOB only the last {LAST_EVENTS} are shown.")
+@json_option
+def events(app: App, job: str | None, since: float | None, node: str | None, everything: bool, as_json: bool) -> None:
+    """The timeline of JOB (id or name), or of the whole cluster: every change, its reason and time."""
+    shown = app.call(Events(job=job, since=since, node=node, everything=everything))
+    if as_json:
+        print_json([event.as_json() for event in shown.answer])
+        return
+    for event in shown.answer:
+        print_hanging(f"{clock(event.at)}  {event.job or event.node:<12} {event.kind:<10} ", event.message)
+    if not shown.answer:
+        click.echo("nothing happened yet", err=True)
+    if shown.job:
+        unsettled(shown.recorded, [shown.job])

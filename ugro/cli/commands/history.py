@@ -1,0 +1,41 @@
+"""`ugro history`: what each GPU did over the last hours, whoever used it."""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from ugro.cli.app import App, command, json_option, moment_option
+from ugro.cli.complete import complete_node
+from ugro.cli.output import PIPE_WIDTH, print_json, terminal_width, wide_option
+from ugro.cli.render.history import history_grid
+from ugro.service.schemas.queries import History
+
+
+@command()
+@click.argument("names", nargs=-1, metavar="[NODE]...", shell_complete=complete_node)
+@click.option(
+    "--since",
+    default="6h",
+    show_default=True,
+    callback=moment_option,
+    metavar="TIME",
+    help="2h (ago), 22:30, 2026-11-24.",
+)
+@wide_option
+@json_option
+def history(app: App, names: tuple[str, ...], since: float, wide: bool, as_json: bool) -> None:
+    """What each GPU did: utilization, memory, temperature, and the jobs or programs that had it. Default: every node.
+
+    Ticks (serve, sweep, a command that follows a job) record it once a minute, for idle GPUs too.
+    """
+    past, now = app.call(History(nodes=names, since=since)).answer, time.time()
+    if as_json:
+        print_json([gpu.as_json() for gpu in past])
+        return
+    if not past:
+        click.echo("no tick (ugro serve, ugro sweep) has seen a GPU since then", err=True)
+        return
+    screen = None if wide else terminal_width()
+    history_grid(past, since, now, screen or PIPE_WIDTH).print(wide)

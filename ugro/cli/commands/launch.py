@@ -1,0 +1,230 @@
+"""`ugro launch`, in its three forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
+from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
+from ugro.cli.output import console, print_json
+from ugro.cli.prompts import answers
+from ugro.cli.render.code import tell_what_stays
+from ugro.cli.render.jobs import ranks_table
+from ugro.cli.render.starting import announce, going_on
+from ugro.common.errors import InputError, JobFailed
+from ugro.common.job_spec import PRIORITIES, JobSpec
+from ugro.common.models.job import JobState
+from ugro.common.text import exactly, printable
+from ugro.service.code import read_code
+from ugro.service.schemas.code import SEND
+from ugro.service.schemas.launch import (
+    FIT,
+    TAKE_OVER,
+    DefaultScript,
+    Draft,
+    DraftLaunch,
+    Launch,
+    LaunchDocument,
+    LaunchPlan,
+    PlanLaunch,
+    Rehearse,
+)
+from ugro.service.schemas.logs import Follow
+from ugro.service.schemas.queries import Attended
+from ugro.service.schemas.starting import AwaitStart, Started
+from ugro.service.submission import LaunchLine, read_spec
+from ugro.service.words import end_in_words
+
+EXAMPLES = """\b
+Examples:
+  ugro launch train.py --nodes 2 -- --epochs 3 --lr 1e-4
+  ugro launch -m pkg.train -- --epochs 3
+  ugro launch --no-python ./train.sh -- 3
+  ugro launch job.yaml --follow
+  ugro launch --model llama-7b --dataset wikitext --epochs 3 --name test-run-1
+
+In the last form the options that UGRO does not know go, unchanged, to the `script` of the inventory's defaults."""
+
+
+@command(
+    cls=ScriptCommand,
+    epilog=EXAMPLES,
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
+@click.option("-m", "--module", is_flag=True, default=None, help="SCRIPT is a module, as for torchrun: pkg.train.")
+@click.option(
+    "--no-python", is_flag=True, default=None, help="SCRIPT is a program: ./train.sh, or one in the nodes' PATH."
+)
+@click.option(
+    "--nodes",
+    shell_complete=complete_nodes,
+    metavar="N|NAMES",
+    help="How many nodes, or which (comma-separated). Default: all.",
+)
+@click.option("--gpus-per-node", type=Whole(min=0), metavar="N", help="Default: all GPUs of a node; 0: one CPU rank.")
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable of every rank's environment.")
+@click.option("--name", help="What to call the job; works wherever its id does.")
+@click.option(
+    "--vram",
+    metavar="SIZE",
+    help="Only GPUs with so much memory: 10G. Each of its nodes has to give that.",
+)
+@click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner; 0 is usual.")
+@click.option("--hold", is_flag=True, default=None, help="Submit it held: it waits for `ugro release`.")
+@click.option(
+    "--after",
+    multiple=True,
+    shell_complete=complete_jobs_listed,
+    metavar="JOB[:any],…",
+    help="Start when JOB has succeeded (:failure failed, :any ended).",
+)
+@click.option("--not-before", metavar="TIME", help="Do not start earlier: +2h, 22:30, 2026-11-24T22:30.")
+@click.option(
+    "--time",
+    "time_limit",
+    metavar="TIME",
+    help="End it after so long: 90m, 1h30m, or as in Slurm: 90 (minutes), 1:30:00, 1-12. Lets shorter jobs go ahead.",
+)
+@click.option(
+    "--time-warning", metavar="TIME", help="SIGUSR2 so long before. Default: a tenth of the time, at most 5m."
+)
+@click.option("--grace", metavar="TIME", help="What it leaves running when it succeeds may go on for so long: 10m.")
+@click.option(
+    "--on-failure", multiple=True, metavar="[CAUSE=]ask|retry|fail", help="Propose and wait, try again, or neither."
+)
+@click.option(
+    "--checkpoints",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where the script saves, if not in its own folder.",
+)
+@click.option("--resume-with", metavar="WORDS", help="How it is told to go on: '--resume_from_checkpoint {path}'.")
+@click.option("--follow", "following", is_flag=True, help="Show its logs until it has ended; exit code 1 if it failed.")
+@click.option("--dry-run", is_flag=True, help="Print exactly what would run on each node, and start nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask: about a large folder, or memory that may not be enough.")
+@click.option("--takeover", is_flag=True, help="Take over nodes that another master runs.")
+@json_option
+def launch(
+    app: App,
+    words: tuple[str, ...],
+    following: bool,
+    dry_run: bool,
+    yes: bool,
+    takeover: bool,
+    as_json: bool,
+    **options: Any,
+) -> int:
+    """Run a training on the cluster: a script, a module, a program, a job.yaml, or the inventory's default script.
+
+    The working directory is copied as it is now and sent to every node, without what .gitignore and .ugroignore name.
+    """
+    if as_json and following:
+        raise InputError("--json prints one document, so it does not go with --follow", "use: ugro wait JOB --json")
+    context = click.get_current_context()
+    start, known = line_so_far(context), [name for param in context.command.params for name in param.opts]
+    long = [name for name in known if name.startswith("--")]
+    said = LaunchLine(words, context.meta["ugro.script_args"], options, start, long)
+    draft = app.call(DraftLaunch(spec=read_spec(said, lambda: app.call(DefaultScript()))))
+    if dry_run:
+        _tell_times(draft.spec)
+        _dry_run(app, draft.spec, as_json, start)
+        return 0
+    if draft.note and not as_json:
+        click.echo(f"note: {draft.note}", err=True)
+    code = app.bring(read_code(draft.spec, start))
+    if not as_json:
+        _tell_times(draft.spec)
+        _tell_of_env(draft)
+        tell_what_stays(code)
+    plan = app.call(PlanLaunch(spec=draft.spec, code=code))
+    started = _carry_out(app, plan, yes, takeover)
+    job = started.job
+    if as_json:
+        print_json(LaunchDocument.of(plan, started, app.call(Attended()).attended).as_json())
+    else:
+        announce(app, started, following)
+    if job.state == JobState.FAILED:
+        raise JobFailed(f"{job.id} did not start: {job.reason}", f"why, and how to go on: ugro explain {job.id}")
+    return _follow(app, job.id) if following else 0
+
+
+def _carry_out(app: App, plan: LaunchPlan, yes: bool, takeover: bool) -> Started:
+    """Launch as planned; `yes` answers the questions about size and memory, `takeover` the one about masters."""
+    asked = [question for question in plan.questions if not (yes and question.id == SEND)]
+    given = ({SEND: True, FIT: True} if yes else {}) | ({TAKE_OVER: True} if takeover else {})
+    submitted = app.call(Launch(plan=plan, answers=given | answers(asked, given)))
+    with going_on(submitted):
+        return app.call(AwaitStart(job=submitted.id))
+
+
+def line_so_far(ctx: click.Context) -> list[str]:
+    """Return the command with the options that were given, as words: what a better command line begins with.
+
+    How a script is run is left out: that is part of what may be wrong.
+    """
+    groups = [ctx.find_root(), ctx]
+    words = []
+    for group in groups:
+        words.append(group.info_name or "")
+        for param in group.command.params:
+            name = param.name or ""
+            given = group.get_parameter_source(name) == click.core.ParameterSource.COMMANDLINE
+            if not given or not isinstance(param, click.Option) or name in ("module", "no_python"):
+                continue
+            value = group.params[name]
+            for each in value if param.multiple else [value]:
+                words += [param.opts[-1]] if param.is_flag else [param.opts[-1], str(each)]
+    return words
+
+
+def _tell_times(spec: JobSpec) -> None:
+    """Say beside the output how the durations were understood that somebody gave."""
+    said = {"time limit": spec.time_limit, "warned before": spec.time_warning, "grace": spec.grace}
+    words = [f"{name} {exactly(seconds)}" for name, seconds in said.items() if seconds is not None]
+    if words:
+        click.echo(", ".join(words), err=True)
+
+
+def _tell_of_env(draft: Draft) -> None:
+    """Say which variables of the inventory a rank will not find as they stand there."""
+    for one in draft.ignored:
+        click.echo(f"note: {one.variable} in the env of {one.node} ({draft.inventory}): {one.reason}", err=True)
+
+
+def _follow(app: App, job_id: str) -> int:
+    # Here, so that a launch without it starts sooner.
+    from ugro.cli.commands.logs import follow
+    from ugro.cli.offer import offer
+
+    out = console()
+    ended = follow(app, Follow(job=job_id), out)
+    out.print()
+    out.print(ranks_table(ended))
+    if ended.state == JobState.SUCCEEDED:
+        click.echo(f"{ended.id} succeeded")
+        return 0
+    if again := offer(app, job_id):
+        return _follow(app, again.id)
+    raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}")
+
+
+def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> None:
+    tell_what_stays(read_code(spec, start).document)
+    rehearsal = app.call(Rehearse(spec=spec))
+    if rehearsal.waits:
+        click.echo(f"it would wait: {'; '.join(rehearsal.waits)}", err=True)
+    if as_json:
+        print_json([script.as_json() for script in rehearsal.scripts])
+        return
+    for script in rehearsal.scripts:
+        click.secho(f"# --- {script.node}: nohup setsid sh ./launch.sh, with", bold=True)
+        click.echo(printable_script(script.launch_sh))
+
+
+def printable_script(text: str) -> str:
+    """A script for the terminal, without escapes that arguments may carry."""
+    return "\n".join(printable(line) for line in text.split("\n"))

@@ -1,0 +1,122 @@
+"""`ugro logs`, and following a job: its lines as they come, and how it stands.
+
+Closing this view changes nothing about the job; `ugro logs -f` picks it up again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import click
+from rich.console import Console
+
+from ugro.cli.app import App, Whole, attempt_option, command, json_option
+from ugro.cli.complete import complete_job
+from ugro.cli.offer import offer
+from ugro.cli.output import console, print_hanging, print_json_list
+from ugro.cli.render.attention import unattended
+from ugro.cli.render.live import Following
+from ugro.cli.render.logs import print_lines
+from ugro.cli.render.starting import tell_going_on
+from ugro.common.errors import InputError
+from ugro.common.models.job import JobState
+from ugro.common.text import printable
+from ugro.service.schemas.jobs import JobDocument
+from ugro.service.schemas.logs import Follow, JobUpdate, LogLine, LogLines, LogsEnd, ReadLogs
+from ugro.service.words import title
+
+
+@command()
+@click.argument("job", shell_complete=complete_job)
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on until the job has ended.")
+@click.option("--rank", type=Whole(min=0), help="Only this rank.")
+@click.option("--tail", type=Whole(min=0), metavar="N", help="Only the last N lines of what is there now.")
+@click.option("--torchrun", is_flag=True, help="Also what torchrun itself says on each node.")
+@attempt_option
+@json_option
+def logs(
+    app: App,
+    job: str,
+    following: bool,
+    rank: int | None,
+    tail: int | None,
+    torchrun: bool,
+    attempt: int | None,
+    as_json: bool,
+) -> int:
+    """What the ranks of JOB (id or name) print, interleaved, with the rank before each line."""
+    if as_json and following:
+        raise InputError("--json prints one document, so it does not go with --follow")
+    asked = {"job": job, "rank": rank, "tail": tail, "torchrun": torchrun, "attempt": attempt}
+    if following:
+        return _until_ended(app, Follow.model_validate(asked))
+    request = ReadLogs.model_validate(asked)
+    if as_json:
+        print_json_list(line.as_json() for line in _lines(app, request))
+    else:
+        _print_what_is_there(app, request)
+    return 0
+
+
+def _lines(app: App, request: ReadLogs) -> Iterator[LogLine]:
+    """Return the lines of the ranks, and torchrun's own only where they are asked for."""
+    for update in app.stream(request):
+        if isinstance(update, LogLines) and not update.explains:
+            yield from update.lines
+
+
+def _print_what_is_there(app: App, request: ReadLogs) -> None:
+    out = console()
+    with closing(app.stream(request)) as updates:
+        for update in updates:
+            if isinstance(update, LogLines):
+                print_lines(out, update)
+            else:
+                _tell_end(update)
+                if told := unattended(app, [update.job]):
+                    print_hanging("", told, err=True, dim=True)
+
+
+def _tell_end(end: LogsEnd) -> None:
+    job = end.job
+    if job.reason and not job.state.ended:
+        click.echo(f"{title(job)}: {printable(job.reason)}", err=True)
+    if end.missing:
+        click.echo(printable(end.missing), err=True)
+    _tell_unreadable(end)
+
+
+def _tell_unreadable(end: LogsEnd) -> None:
+    for error in end.unreadable:
+        click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
+
+
+def _until_ended(app: App, request: Follow) -> int:
+    ended = follow(app, request, console())
+    if offer(app, ended.id):
+        click.echo(f"  ugro logs -f {ended.id}")
+    return 0 if ended.state == JobState.SUCCEEDED else 1
+
+
+def follow(app: App, request: Follow, out: Console) -> JobDocument:
+    """Print a job's log lines until it has ended, and on a terminal how it stands; return it as it ended."""
+    seen: JobDocument | None = None
+    try:
+        with closing(app.stream(request)) as updates, Following(out) as shown:
+            for update in updates:
+                match update:
+                    case JobUpdate():
+                        seen = update.job
+                        shown.update(update)
+                    case LogLines():
+                        print_lines(out, update)
+                    case LogsEnd():
+                        _tell_unreadable(update)
+    except KeyboardInterrupt:
+        if seen and not seen.state.ended:
+            tell_going_on(seen)
+        raise
+    if seen is None:
+        raise AssertionError("a job is followed to its end, which is the last item")
+    return seen

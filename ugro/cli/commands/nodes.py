@@ -1,0 +1,189 @@
+"""Commands about nodes: nodes, drain, undrain, measure, run, sweep."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+import click
+
+from ugro.cli.app import App, command, json_option
+from ugro.cli.complete import complete_drained, complete_node, nodes_option
+from ugro.cli.output import (
+    RANK_COLOURS,
+    SHORT_UUID,
+    console,
+    print_json,
+    print_problems,
+    table,
+    wide_option,
+)
+from ugro.cli.render.listings import nodes_grid
+from ugro.cli.render.news import news_line
+from ugro.cli.several import Did, for_each, several
+from ugro.common.errors import InputError
+from ugro.common.text import one_line, printable
+from ugro.service.schemas.maintenance import (
+    CommandDocument,
+    CommandOutput,
+    DrainNode,
+    Measure,
+    RunCommand,
+    SelectNodes,
+    Sweep,
+    UndrainNode,
+)
+from ugro.service.schemas.queries import Nodes
+
+
+@command()
+@wide_option
+@json_option
+def nodes(app: App, wide: bool, as_json: bool) -> None:
+    """The machines and their GPUs. What is not fresh is shown with its age."""
+    shown = app.call(Nodes())
+    if as_json:
+        print_json([node.as_json() for node in shown.answer])
+        return
+    nodes_grid(shown.answer, shown.twins).print(wide)
+    for node in shown.answer:
+        if node.error and node.error.hint:
+            click.echo(f"{node.name}: {node.error.hint}", err=True)
+    if any(node.error for node in shown.answer):
+        app.tell_inventory()
+
+
+@command()
+@several("NODE", complete_node)
+@click.option("--reason", help="Why; it is shown wherever the node is.")
+@json_option
+def drain(app: App, names: tuple[str, ...], reason: str | None, as_json: bool) -> int:
+    """Give each NODE no new jobs. What runs there goes on."""
+    if reason is None and not sys.stdin.isatty():
+        again = f"ugro drain {shlex.join(names)} --reason 'new fan'"
+        raise InputError("a reason is needed, for whoever wonders later", again)
+    said = one_line(reason if reason is not None else click.prompt("Reason", err=True))
+    if not said:
+        raise InputError("the reason is empty")
+
+    def one(name: str) -> Did:
+        drained = app.call(DrainNode(node=name, reason=said))
+        rest = f"; {', '.join(drained.running)} goes on there" if drained.running else ""
+        return drained.as_json(), f"{name} gets no new jobs{rest}. Take it back: ugro undrain {name}"
+
+    return for_each(names, one, as_json)
+
+
+@command()
+@several("NODE", complete_drained)
+@json_option
+def undrain(app: App, names: tuple[str, ...], as_json: bool) -> int:
+    """Give each NODE jobs again."""
+
+    def one(name: str) -> Did:
+        done = app.call(UndrainNode(node=name))
+        return done.answer.as_json(), f"{name} gets jobs again" if done.was_drained else f"{name} was not drained"
+
+    return for_each(names, one, as_json)
+
+
+@command()
+@nodes_option
+@json_option
+def measure(app: App, names: str | None, as_json: bool) -> int:
+    """Measure how fast each idle GPU trains, so that mixed GPUs can share a batch by speed.
+
+    Jobs launched afterwards on GPUs that differ get UGRO_BATCH_SHARE and UGRO_GRADIENT_WEIGHT for each rank.
+    """
+    with console(stderr=True).status("measuring"):
+        found = app.call(Measure(nodes=names))
+    if as_json:
+        print_json([speed.as_json() for speed in found.answer])
+    else:
+        made = table("NODE", "GPU", "NAME", "STEPS/S")
+        for each in found.answer:
+            made.add_row(each.node, (each.uuid or "cpu")[:SHORT_UUID], each.name, f"{each.steps_per_second:.1f}")
+        if found.answer or not found.errors:
+            console().print(made if found.answer else "no idle GPU")
+    for error in found.errors:
+        click.echo(printable(error.message), err=True)
+    return found.exit_code
+
+
+@command()
+@json_option
+def sweep(app: App, as_json: bool) -> None:
+    """One look at the cluster and the next step for every job. Quiet unless something changed, for cron."""
+    swept = app.call(Sweep())
+    if swept.busy:
+        click.echo(f"nothing to do: {swept.busy}", err=True)
+    print_problems(swept.problems, err=True)
+    if as_json:
+        print_json(swept.answer.as_json())
+        return
+    for event in swept.answer.changes:
+        click.echo(news_line(event))
+
+
+@command(context_settings={"ignore_unknown_options": False})
+@nodes_option
+@click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...")
+@json_option
+def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> int:
+    """Run the same command on every node; the exit code is the worst of theirs (3 for a node that is not reached).
+
+    Several words are passed literally; a single word is a line for /bin/sh: ugro run -- 'nvidia-smi | head -3'
+    """
+    chosen = app.call(SelectNodes(nodes=names)).names
+    width = max(map(len, chosen))
+    lines = {
+        name: _LinePrinter(click.style(name.ljust(width) + " | ", fg=RANK_COLOURS[number % len(RANK_COLOURS)]))
+        for number, name in enumerate(chosen)
+    }
+    ended = list[CommandDocument]()
+    try:
+        for item in app.stream(RunCommand(nodes=names, words=words, live=not as_json)):
+            if isinstance(item, CommandOutput):
+                lines[item.node].take(item.stream, item.data)
+            else:
+                ended.append(item)
+    finally:
+        for printer in lines.values():
+            printer.finish()
+    if as_json:
+        print_json([_document(one) for one in ended])
+    for one in ended:
+        if one.error and not as_json:
+            click.echo(
+                f"{click.style(one.node.ljust(width) + ' | ', fg='red')}{printable(one.error.message)}", err=True
+            )
+    return max(one.worst for one in ended)
+
+
+def _document(one: CommandDocument) -> dict[str, object]:
+    document = one.as_json()
+    del document["worst"]
+    if one.error:
+        del document["truncated"]
+    return document
+
+
+class _LinePrinter:
+    """Prints whole lines with a node's prefix as they come."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._partial = {"stdout": b"", "stderr": b""}
+
+    def take(self, stream: str, data: bytes) -> None:
+        *lines, self._partial[stream] = (self._partial[stream] + data).split(b"\n")
+        for line in lines:
+            self._print(stream, line)
+
+    def finish(self) -> None:
+        for stream, rest in self._partial.items():
+            if rest:
+                self._print(stream, rest)
+
+    def _print(self, stream: str, line: bytes) -> None:
+        click.echo(self._prefix + printable(line.decode("utf-8", "replace")), err=stream == "stderr")

@@ -1,0 +1,81 @@
+"""Commands about waiting jobs: hold, release, reprioritize, why."""
+
+from __future__ import annotations
+
+import click
+
+from ugro.cli.app import App, Whole, command, json_option
+from ugro.cli.complete import complete_job
+from ugro.cli.output import print_hanging, print_json
+from ugro.cli.render.attention import unattended, unsettled
+from ugro.cli.several import Did, for_each, several
+from ugro.common.job_spec import PRIORITIES
+from ugro.common.models.job import JobState
+from ugro.service.schemas.queue import Hold, Release, Reprioritize, Why
+from ugro.service.words import state_in_words, title
+
+
+@command()
+@several("JOB")
+@click.option("--reason", default="", help="Shown wherever the job is.")
+@json_option
+def hold(app: App, names: tuple[str, ...], reason: str, as_json: bool) -> int:
+    """Keep each queued JOB (id or name) from starting until `ugro release`. What runs is not touched."""
+
+    def one(name: str) -> Did:
+        held = app.call(Hold(job=name, reason=reason))
+        return held.as_json(), f"{title(held)} is held; let it go: ugro release {held.id}"
+
+    return for_each(names, one, as_json)
+
+
+@command()
+@several("JOB")
+@json_option
+def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
+    """Let each held JOB (id or name) take its turn again, at its old place in the queue."""
+
+    def one(name: str) -> Did:
+        released = app.call(Release(job=name))
+        job = released.job
+        if not released.was_held:
+            return job.as_json(), f"{title(job)} is not held: it waits for its turn"
+        words = f"{title(job)} is queued again; it starts at the next tick that has room for it"
+        if told := unattended(app, [job]):
+            words += f"\n  {told}"
+        return job.as_json(), words
+
+    return for_each(names, one, as_json)
+
+
+@command(context_settings={"ignore_unknown_options": True})
+@click.argument("job", shell_complete=complete_job)
+@click.argument("priority", type=Whole(*PRIORITIES))
+@json_option
+def reprioritize(app: App, job: str, priority: int, as_json: bool) -> None:
+    """Give a waiting JOB (id or name) another PRIORITY: higher starts sooner, 0 is usual, -1000 to 1000."""
+    changed = app.call(Reprioritize(job=job, priority=priority))
+    if as_json:
+        print_json(changed.as_json())
+    else:
+        click.echo(f"{title(changed)} has priority {priority} now")
+
+
+@command()
+@click.argument("job", shell_complete=complete_job)
+@json_option
+def why(app: App, job: str, as_json: bool) -> None:
+    """Every reason why JOB (id or name) waits, nearest first, or why it runs where it does."""
+    explained = app.call(Why(job=job))
+    answer, found = explained.answer, explained.job
+    if as_json:
+        print_json(answer.as_json())
+        return
+    said = "" if answer.never_starts else explained.expected  # the first reason tells it
+    print_hanging("", state_in_words(found) + (f": {said}" if said else ""))
+    for reason in answer.reasons:
+        print_hanging("  - ", reason)
+    unsettled({found.id: explained.recorded_state}, [found])
+    waits = found.state in (JobState.QUEUED, JobState.HELD) and not found.cancel_requested
+    if waits and not answer.never_starts and (told := unattended(app, [found])):
+        print_hanging("", told, dim=True)

@@ -1,0 +1,133 @@
+"""`ugro resume`: a new attempt of a job that ended."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from ugro.cli.app import App, Whole, command, json_option, span_option
+from ugro.cli.complete import complete_folder, complete_job, complete_nodes
+from ugro.cli.output import print_json
+from ugro.cli.prompts import answers
+from ugro.cli.render.code import tell_what_stays
+from ugro.cli.render.resume import tell_changes, tell_where
+from ugro.cli.render.starting import announce
+from ugro.common.errors import InputError
+from ugro.common.text import printable
+from ugro.service.schemas.code import SEND, CodeDocument
+from ugro.service.schemas.resume import (
+    BEGIN_AGAIN,
+    RESUME,
+    SMALLER_BATCH,
+    CodeSource,
+    PlanResume,
+    Resume,
+    ResumeOptions,
+    ResumePlan,
+)
+from ugro.service.schemas.starting import Started
+from ugro.service.words import title
+
+
+@command()
+@click.argument("job", shell_complete=complete_job)
+@click.option("--from", "step", type=Whole(min=0), metavar="STEP", help="Not the last whole checkpoint; 0: anew.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Another value for an argument.")
+@click.option(
+    "--nodes", shell_complete=complete_nodes, metavar="N|NODES", help="Another number of nodes, or their names."
+)
+@click.option(
+    "--time", "time_limit", metavar="TIME", callback=span_option, help="Another time limit: 4h, 90 (minutes), 1:30:00."
+)
+@click.option(
+    "--checkpoints",
+    "directory",
+    metavar="DIR",
+    shell_complete=complete_folder,
+    help="Where the checkpoints are, if the job did not say.",
+)
+@click.option("--resume-with", metavar="WORDS", help="How the script is told: '--resume_from_checkpoint {path}'.")
+@click.option("--new-code", is_flag=True, help="With the files of its working directory as they are now.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def resume(
+    app: App,
+    job: str,
+    step: int | None,
+    settings: tuple[str, ...],
+    nodes: str | None,
+    time_limit: float | None,
+    directory: str | None,
+    resume_with: str | None,
+    new_code: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Go on with JOB (id or name), which ended, from its last whole checkpoint: a new attempt with the same code.
+
+    The script is told by UGRO_RESUME_FROM in its environment, and by an argument where it has one for that. With
+    --new-code it is the script as it is now, for instance mended; what the job wrote on the nodes stays there.
+    """
+    options = ResumeOptions(
+        job=job,
+        step=step,
+        settings=dict(map(_setting, settings)),
+        nodes=nodes,
+        time_limit=time_limit,
+        directory=directory,
+        resume_with=resume_with,
+    )
+    given = dict[str, bool]()
+    if new_code:
+        code, given = _new_code(app, job, yes, as_json)
+        options = options.model_copy(update={"code": code})
+    plan = app.call(PlanResume(options=options))
+    given |= _consent(plan, yes, told=not as_json or (sys.stdin.isatty() and not yes))
+    resumed = app.call(Resume(plan=plan, answers=given))
+    if as_json:
+        print_json(resumed.answer.as_json())
+    else:
+        announce(app, Started(job=resumed.answer, expected=resumed.expected))
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.lstrip("-"):
+        raise InputError(f"--set {printable(text)!r}: NAME=VALUE is expected", "for instance: --set batch_size=1")
+    return name, value
+
+
+def _new_code(app: App, job: str, yes: bool, as_json: bool) -> tuple[CodeDocument, dict[str, bool]]:
+    """Bring the job's working directory as it is now, once a person agreed if it is large."""
+    from ugro.service.code import question_of_size, read_new_code  # here, since most resumes have no use for it
+
+    code = app.bring(read_new_code(app.call(CodeSource(job=job))))
+    if not as_json:
+        tell_what_stays(code)
+    large = question_of_size(code)
+    if large is None or yes or as_json:
+        return code, {SEND: True}
+    return code, answers([large])
+
+
+def _consent(plan: ResumePlan, yes: bool, told: bool) -> dict[str, bool]:
+    """Show the plan and ask its questions; `yes` answers all but whether to begin again."""
+    job = plan.job
+    if told and job.first_failure:
+        click.echo(f"{title(job)} failed: {printable(job.reason)}", err=True)
+    questions = {question.id: question for question in plan.questions}
+    if yes and (again := questions.get(BEGIN_AGAIN)):
+        raise InputError(again.refusal, again.hint)
+
+    def ask(name: str) -> dict[str, bool]:
+        return answers([questions[name]], ask=sys.stdin.isatty()) if name in questions and not yes else {}
+
+    given = ask(BEGIN_AGAIN)
+    if told:
+        tell_where(plan.checkpoint)
+    given |= ask(SMALLER_BATCH)
+    if told:
+        tell_changes(plan)
+    given |= ask(RESUME)
+    return {SMALLER_BATCH: False, RESUME: True} if yes else given

@@ -1,0 +1,41 @@
+"""`ugro stacks`: where each rank of a running job stands."""
+
+from __future__ import annotations
+
+import click
+
+from ugro.cli.app import App, Whole, command, json_option
+from ugro.cli.complete import complete_job
+from ugro.cli.output import print_json
+from ugro.cli.render.stacks import print_rank
+from ugro.common.text import clock, printable
+from ugro.service.schemas.stacks import Stacks
+from ugro.service.words import state_in_words
+
+
+@command(name="stacks")
+@click.argument("job", shell_complete=complete_job)
+@click.option("--rank", type=Whole(min=0), help="Only this rank.")
+@json_option
+def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
+    """Where each rank of a running JOB (id or name) stands: its Python stack, or what the kernel says of its threads.
+
+    Of one that was found to hang and then ended, it is where its ranks stood then. Python stacks need py-spy, on the
+    node or here, and a kernel that lets it look. Nothing is paused or changed.
+    """
+    found = app.call(Stacks(job=job, rank=rank))
+    answer = found.answer
+    if as_json:
+        print_json(answer.as_json())
+        return found.exit_code
+    if answer.at is not None:
+        click.echo(f"{state_in_words(found.job)}; so it stood at {clock(answer.at)}, when it was found to hang:")
+    for one in answer.ranks:
+        print_rank(one)
+    if answer.nccl:
+        click.secho("NCCL says", bold=True)
+    for line in (answer.nccl or "").splitlines():
+        click.echo(f"  {printable(line)}")
+    for error in answer.errors:
+        click.echo(printable(error.message), err=True)
+    return found.exit_code

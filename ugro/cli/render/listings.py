@@ -1,0 +1,142 @@
+"""What `ugro status` and `ugro nodes` list: a line for each GPU and for each job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.text import Text
+
+from ugro.cli.output import state_text
+from ugro.cli.render.grid import Column, Grid, Names
+from ugro.cli.render.jobs import command_line, rank_state, time_in_words
+from ugro.common.models.job import JobState
+from ugro.common.models.node import Gpu
+from ugro.common.text import duration, printable, size
+from ugro.service.schemas.jobs import JobDocument
+from ugro.service.schemas.nodes import NodeDocument
+from ugro.service.schemas.queries import ListedJob
+from ugro.service.words import phase
+
+LEAST_NAME = 24
+"""Cells that a name gets before columns are left out for it."""
+
+
+def nodes_grid(nodes: Sequence[NodeDocument], twins: Mapping[str, str]) -> Grid:
+    """One row per GPU, one for a node without GPUs, with the age of what is not fresh and why a node gets no job.
+
+    `twins` says of a node which one it is under another name.
+    """
+    made = Grid(
+        Column("NODE", LEAST_NAME),
+        Column("GPU", leaves=1),
+        Column("NAME", 12, leaves=3),
+        Column("MEMORY"),
+        Column("UTIL", leaves=2),
+        Column("TEMP", leaves=5),
+        Column("POWER", leaves=9),
+        Column("PROCESSES", 12, leaves=4),
+        Column("LOAD", leaves=6),
+        Column("DISK FREE", leaves=8),
+        Column("SEEN", 16),
+    )
+    for node in nodes:
+        seen = _seen(node, twins.get(node.name))
+        if node.boot_id is None:
+            made.add(node.name, *["-"] * 9, seen)
+            continue
+        rows = [_gpu_cells(gpu) for gpu in node.gpus] or [["-", node.gpu_problem or "no GPU", *["-"] * 5]]
+        if node.gpu_problem and node.gpus:
+            rows.append(["-", node.gpu_problem, *["-"] * 5])
+        load = "-" if node.load_1m is None else f"{node.load_1m:.1f}/{node.cpu_count}"
+        disk = "-" if node.disk_free_mib is None else size(node.disk_free_mib)
+        for number, cells in enumerate(rows):
+            of_node = (load, disk, seen) if number == 0 else ("", "", "")
+            made.add(node.name if number == 0 else "", *map(printable, cells), *of_node)
+    return made
+
+
+def _seen(node: NodeDocument, twin: str | None) -> Text:
+    if node.error is None:
+        seen = Text("now", "green")
+    else:
+        age = f"{duration(node.age_seconds)} ago, " if node.age_seconds is not None else "never, "
+        seen = Text(printable(age + node.error.message.removeprefix(f"{node.name}: ")), "red")
+    if node.departed:
+        renamed = f" ({node.same_as} is the same machine)" if node.same_as else ""
+        seen.append(f", departed: it left the inventory{renamed}, and is watched until its jobs have ended", "yellow")
+    elif twin:
+        seen.append(f", {printable(twin)}", "yellow")
+    if node.drained and not node.departed:
+        seen.append(f", drained: {printable(node.drained.reason)}", "yellow")
+    return seen
+
+
+def _gpu_cells(gpu: Gpu) -> list[str]:
+    used, total = gpu.memory_used_mib, gpu.memory_total_mib
+    memory = f"{'-' if used is None else size(used)} / {'-' if total is None else size(total)}"
+    processes = ", ".join(
+        f"{process.pid} {process.user or '?'}" + ("" if process.memory_mib is None else f" {size(process.memory_mib)}")
+        for process in gpu.processes
+    )
+    return [
+        "-" if gpu.index is None else str(gpu.index),
+        short_name(gpu.name) + (f" ({gpu.problem})" if gpu.problem else " (MIG)" if gpu.mig else ""),
+        memory,
+        _unit(gpu.utilization_percent, "%"),
+        _unit(gpu.temperature_c, "°C"),
+        _unit(None if gpu.power_w is None else round(gpu.power_w), " W"),
+        processes or "-",
+    ]
+
+
+def short_name(gpu: str) -> str:
+    """A GPU's name without what nearly all of them have in common."""
+    return gpu.removeprefix("NVIDIA ").removeprefix("GeForce ")
+
+
+def _unit(value: int | None, unit: str) -> str:
+    return "-" if value is None else f"{value}{unit}"
+
+
+def jobs_grid(jobs: Sequence[ListedJob]) -> Grid:
+    """One row per job: those that ended, those that run, and those that wait in the order of their turn."""
+    made = Grid(
+        Column("ID"),
+        Column("NAME", LEAST_NAME),
+        Column("STATE"),
+        Column("NODES", 10, leaves=3),
+        Column("RANKS", 9, leaves=4),
+        Column("TIME", leaves=2),
+        Column("COMMAND", 16, leaves=5),
+        Column("WHY", 24),
+    )
+    for job in sorted(jobs, key=lambda job: _place(job, len(jobs))):
+        turn = f" #{job.position}" if job.position is not None and job.state == JobState.QUEUED else ""
+        made.add(
+            job.id,
+            "-" if job.name == job.id else job.name,
+            state_text(phase(job)).append(turn),
+            Names(job.nodes or ("-",)),
+            _ranks_in_words(job),
+            time_in_words(job),
+            command_line(job),
+            _why(job),
+        )
+    return made
+
+
+def _place(job: ListedJob, last: int) -> tuple[int, int, int, str]:
+    kind = 0 if job.state.ended else 1 if job.state.on_nodes else 2
+    return kind, (job.position or last + 1) if kind == 2 else 0, len(job.id), job.id
+
+
+def _why(job: JobDocument) -> str:
+    asked = "cancel was asked for" if job.cancel_requested else ""
+    return printable("; ".join(filter(None, (asked, job.reason or job.alert)))) or "-"
+
+
+def _ranks_in_words(job: JobDocument) -> str:
+    counts: dict[str, int] = {}
+    for state in sorted(rank_state(job, rank) for rank in job.ranks):
+        counts[state] = counts.get(state, 0) + 1
+    return ", ".join(f"{count} {state}" for state, count in counts.items()) or "-"

@@ -1,0 +1,113 @@
+"""The resident controller: a tick every few seconds over connections that stay open, and at once when it is woken.
+
+It knows no terminal: what happens is on the bus of its store, and what surprised it in the log. Nothing that goes wrong
+in a tick ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+from ugro.common.config import Inventory
+from ugro.common.errors import StateLocked
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.failure_handler.alerts.courier import Courier
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.troubles import trouble_of
+from ugro.nodes.pool import Pool
+
+log = logging.getLogger(__name__)
+
+BREATH = 0.2
+"""Seconds between two ticks at least, however slow they are: commands that wait for the lock look for it as often."""
+
+USED_LATER = (
+    "ugro.control_plane.failure_handler.handler",
+    "ugro.control_plane.failure_handler.watchdog.watch",
+    "ugro.control_plane.metadata_store.removal",
+)
+"""What a tick imports when it first needs it; to import it takes as long as many ticks, and the event loop waits."""
+
+
+class Resident:
+    """Acts for one state directory until it is stopped. The caller sees to it that it is the only one."""
+
+    def __init__(self, store: MetadataStore, read_inventory: Callable[[], Inventory], every: float) -> None:
+        """`read_inventory` is called in a thread before each tick; `every` is the seconds between two ticks."""
+        self._store = store
+        self._read_inventory = read_inventory
+        self._every = every
+        self._woken = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self.pool: Pool | None = None
+        """The connections, while it stays."""
+        self.ticks = 0
+        """How many ticks are over."""
+
+    def wake(self) -> None:
+        """Have the next tick begin at once: somebody asked for something. Called in the event loop."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Have `stay` return. A tick under way is finished: cut short it would be continued, but that is harder to
+        explain.
+        """
+        self._stopped.set()
+        self._woken.set()
+
+    async def stay(self) -> None:
+        """Tick until it is stopped.
+
+        Raises:
+            InputError: the inventory has a mistake from the beginning on.
+        """
+        inventory = await asyncio.to_thread(self._read_inventory)
+        await asyncio.to_thread(lambda: [importlib.import_module(name) for name in USED_LATER])
+        log.info("watches %s", ", ".join(inventory.nodes))
+        async with Pool(inventory) as pool, Courier(self._store) as courier:
+            self.pool, controller = pool, Controller(self._store, inventory, pool)
+            try:
+                while not self._stopped.is_set():
+                    began = time.monotonic()
+                    self._woken.clear()
+                    await self._tick(controller, courier)
+                    self.ticks += 1
+                    log.debug("tick %d took %.3f s", self.ticks, time.monotonic() - began)
+                    await self._rest(began)
+            finally:
+                self.pool = None
+                await controller.close()
+                self._store.bus.end_round()
+        log.info("ends")
+
+    async def _tick(self, controller: Controller, courier: Courier) -> None:
+        """One tick, by the inventory as it is now; with a mistake in an edited one, by the last good one."""
+        with self._boundary("the inventory"):
+            await controller.adopt(await asyncio.to_thread(self._read_inventory))
+        with self._boundary("a tick"), contextlib.suppress(StateLocked):  # another process's does the same work
+            await controller.tick(patience=0)
+        with self._boundary("alerts"):
+            courier.begin()
+        with self._boundary("the state directory"):
+            for problem in await asyncio.to_thread(self._store.problems):
+                self._store.bus.tell(problem)
+        self._store.bus.end_round()
+
+    @contextlib.contextmanager
+    def _boundary(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._store.bus.tell(trouble_of(what, error))
+
+    async def _rest(self, began: float) -> None:
+        """Wait for the time of the next tick, or for somebody who wakes it; for `BREATH` in any case but the end."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopped.wait(), BREATH)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), max(0.0, self._every - (time.monotonic() - began)))

@@ -1,0 +1,1 @@
+"""Checkpoints on a node: found, brought here, asked for."""

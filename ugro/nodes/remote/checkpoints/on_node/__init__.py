@@ -1,0 +1,1 @@
+"""Finds, sends and asks for checkpoints."""

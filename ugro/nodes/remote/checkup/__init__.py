@@ -1,0 +1,1 @@
+"""What could keep a training from starting, or from running for days."""

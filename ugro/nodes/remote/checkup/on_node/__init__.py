@@ -1,0 +1,1 @@
+"""Reads what a machine and its Python are set to."""

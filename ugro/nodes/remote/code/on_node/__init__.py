@@ -1,0 +1,1 @@
+"""Puts the code of a job in its place."""

@@ -1,0 +1,1 @@
+"""What UGRO has left on a node."""

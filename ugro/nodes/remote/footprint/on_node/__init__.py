@@ -1,0 +1,1 @@
+"""Shows and removes what UGRO has left."""

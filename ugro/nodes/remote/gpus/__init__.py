@@ -1,0 +1,1 @@
+"""The GPUs of a node and what else changes of the machine."""

@@ -1,0 +1,1 @@
+"""Collects what a node says of its GPUs and itself."""

@@ -1,0 +1,1 @@
+"""Tries connections between nodes."""

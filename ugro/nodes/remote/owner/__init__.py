@@ -1,0 +1,1 @@
+"""The master that a node belongs to."""

@@ -1,0 +1,1 @@
+"""Notes the master that a node belongs to."""

@@ -1,0 +1,1 @@
+"""The stack traces of the ranks of a run."""

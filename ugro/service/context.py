@@ -1,0 +1,229 @@
+"""What service functions act on: the state directory, the inventory, and a controller over kept connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
+from ugro.common.errors import StateLocked, UgroError
+from ugro.common.job_spec import JobSpec
+from ugro.common.models.job import Job, JobState
+from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
+from ugro.control_plane.metadata_store.records import pass_over
+from ugro.service.schemas.base import Notice
+from ugro.service.schemas.notices import CodeSent, JobStopping, LeftToNextPass, StillWorking
+
+if TYPE_CHECKING:
+    from ugro.control_plane.controller.tick import Controller
+    from ugro.control_plane.failure_handler.alerts.courier import Courier
+    from ugro.nodes.pool import Pool
+    from ugro.service.code import WorkingCode
+
+Tell = Callable[[Notice], None]
+
+START_WITHIN, START_POLL = 15.0, 0.3
+"""Seconds to wait for another process that brings a job to its nodes, and between two reads of its record."""
+
+REST_WITHIN = 3.0
+"""Seconds to wait at the end for what ticks began on nodes for jobs that were not asked about."""
+
+
+class Reach(NamedTuple):
+    """The way to the nodes."""
+
+    controller: Controller
+    pool: Pool
+
+
+class Context:
+    """What the functions of one process act on. Used by one call after the other; `close` ends what it opened."""
+
+    def __init__(self, inventory: str | None = None, home: Path | None = None) -> None:
+        self._inventory_option = inventory
+        self.store = MetadataStore(home or ugro_home())
+        self.tell: Tell = lambda _: None
+        """Takes what the running function reports."""
+        self.code: dict[str, WorkingCode] = {}
+        """By directory, the code that the client brought last."""
+        self._reach: Reach | None = None
+        self._own: set[str] | None = set()
+        """The jobs that this process takes steps for; None: for all of them."""
+        self._open = contextlib.AsyncExitStack()
+
+    # --- what is known here ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def inventory(self) -> Inventory:
+        """The inventory, read when it is first needed.
+
+        Raises:
+            InventoryError: it does not exist, or has a mistake.
+        """
+        return load_inventory(inventory_path(self._inventory_option))
+
+    def inventory_if_any(self) -> Inventory | None:
+        """Return the inventory; None where none was named, and none is in the usual places.
+
+        Raises:
+            InventoryError: it has a mistake, or was named and does not exist.
+        """
+        return self.inventory if self._inventory_option or inventory_path(None).exists() else None
+
+    @cached_property
+    def cluster(self) -> Inventory:
+        """The inventory, with nodes that left it while a job of theirs runs.
+
+        Raises:
+            InventoryError: it does not exist, or has a mistake.
+        """
+        needed = [node for job in self.store.jobs.live(pass_over) if job.state.on_nodes for node in job.nodes]
+        missing = any(node not in self.inventory.nodes for node in needed)
+        return (
+            self.inventory.with_departed(self.store.config.remembered_configs(), needed) if missing else self.inventory
+        )
+
+    @cached_property
+    def courier(self) -> Courier:
+        """Sends alerts beside what a function does."""
+        from ugro.control_plane.failure_handler.alerts.courier import Courier
+
+        return Courier(self.store)
+
+    def asked(self, job: Job) -> JobSpec | None:
+        """Return the frozen spec of a job; None where that is lost, which is no reason not to show the job."""
+        try:
+            return self.store.jobs.spec(job.id)
+        except UgroError:
+            return None
+
+    def attended(self) -> bool:
+        """Whether a scheduler runs for this state directory: a resident controller, or sweeps from the crontab."""
+        if self.store.is_locked(RESIDENT_LOCK):
+            return True
+        from ugro.service.crontab import installed  # here, since most functions have no use for it
+
+        return installed(self.store.home)
+
+    # --- the way to the nodes ----------------------------------------------------------------------------------------
+
+    async def reach(self) -> Reach:
+        """Open the way to the nodes, or return the one that is open. Connections are made when they are used.
+
+        Raises:
+            InventoryError: the inventory does not exist, or has a mistake.
+        """
+        if self._reach is None:
+            # Here, since their import takes long, and not every function reaches nodes.
+            from ugro.control_plane.controller.tick import Controller
+            from ugro.nodes.pool import Pool
+
+            pool = await self._open.enter_async_context(Pool(self.cluster))
+            await self._open.enter_async_context(self.courier)
+            self._reach = Reach(Controller(self.store, self.cluster, pool, self.tell_sent), pool)
+        return self._reach
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the way to the nodes is open, so that it has to be closed."""
+        return self._reach is not None
+
+    async def close(self, rest: bool = True) -> None:
+        """Close every connection. With `rest`, what was begun on nodes for own jobs is finished first."""
+        try:
+            if self._reach is not None:
+                try:
+                    if rest:
+                        await self._rest(self._reach.controller)
+                finally:
+                    await self._reach.controller.close()
+        finally:
+            self._reach = None
+            await self._open.aclose()
+
+    async def rest(self) -> None:
+        """Finish what was begun on nodes for own jobs, without closing connections."""
+        if self._reach is not None:
+            await self._rest(self._reach.controller)
+
+    async def _rest(self, controller: Controller) -> None:
+        """Finish what was begun for own jobs. For others the next scheduling pass continues: their nodes may hang."""
+        own = [job for job in controller.under_way if self._own is None or job in self._own]
+        if own:
+            stopping = [job.id for job in self.store.jobs.live(pass_over) if job.stopping and job.id in own]
+            self.tell(StillWorking(jobs=tuple(own), stopping=tuple(stopping)))
+        await controller.rest(own, REST_WITHIN)
+        if left := controller.under_way:
+            self.tell(LeftToNextPass(jobs=tuple(left)))
+
+    # --- ticks -------------------------------------------------------------------------------------------------------
+
+    async def tick(self, *jobs: str, patience: float = LOCK_PATIENCE) -> None:
+        """Tick until what was begun on nodes for these jobs (or for all) is done. Alerts go out beside it.
+
+        Raises:
+            StateLocked: another process's tick takes longer than `patience` seconds.
+            UgroError: what stopped a step; the others were taken.
+        """
+        self._own = self._own | {*jobs} if jobs and self._own is not None else None
+        controller = (await self.reach()).controller
+        try:
+            await controller.complete(*jobs, patience=patience)
+        finally:
+            self.courier.begin()
+
+    async def tick_if_free(self) -> None:
+        """Tick once, unless another process does: that does the same work. Wait for nothing on nodes."""
+        controller = (await self.reach()).controller
+        try:
+            with contextlib.suppress(StateLocked):
+                await controller.tick(patience=0)
+        finally:
+            self.courier.begin()
+
+    async def started(self, job_id: str) -> Job:
+        """Return a job once a tick started it or left it waiting, in whichever process. A slow start is not awaited."""
+        end = time.monotonic() + START_WITHIN
+        while True:
+            await self._tick_aloud(job_id)
+            job = self.store.jobs.job(job_id)
+            if job.state != JobState.STARTING or time.monotonic() > end:
+                return job
+            await asyncio.sleep(START_POLL)
+
+    async def settled(self, job: Job) -> Job:
+        """Return a job's record once it says what its nodes say, for functions that act on what became of the job."""
+        if not (job.state.on_nodes or job.id in self.store.decisions.undecided()):
+            return job
+        await self._tick_aloud(job.id)
+        return self.store.jobs.job(job.id)
+
+    async def _tick_aloud(self, job_id: str) -> None:
+        """Tick about a job, and report while the end of its ranks is waited for."""
+        tick = asyncio.ensure_future(self.tick(job_id))
+        try:
+            while not tick.done():
+                await asyncio.wait([tick], timeout=START_POLL)
+                with contextlib.suppress(UgroError):  # the tick tells what is wrong
+                    self.tell_stopping(self.store.jobs.job(job_id))
+        finally:
+            tick.cancel()
+            await asyncio.gather(tick, return_exceptions=True)
+        await tick
+
+    def tell_sent(self, node: str, done: int, total: int) -> None:
+        """Report the bytes of code or of a checkpoint that went to a node, or came from it, so far."""
+        self.tell(CodeSent(node=node, done=done, total=total))
+
+    def tell_stopping(self, job: Job) -> None:
+        """Report a job whose ranks are being ended; the receiver tells what is new."""
+        if job.stopping:
+            from ugro.control_plane.controller.job_steps import CANCEL_GRACE
+
+            since = job.last_event.at if job.last_event else job.submitted_at
+            self.tell(JobStopping(job=job.id, asked=job.wish is not None, grace=CANCEL_GRACE, since=since))

@@ -1,0 +1,97 @@
+"""Makes documents of records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ugro.common.config import Inventory
+from ugro.common.errors import NodeError, RecordUnreadable, UgroError
+from ugro.common.job_spec import JobSpec
+from ugro.common.models.job import Attempt, Job
+from ugro.common.models.node import Drain, NodeView
+from ugro.control_plane.resource_manager.twins import twins
+from ugro.control_plane.scheduler.attempts import attempts
+from ugro.service.schemas.base import ErrorDocument
+from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, UnreadableDocument
+from ugro.service.schemas.nodes import DrainDocument, NodeDocument
+
+WITHOUT_CONFIGS: dict[str, Any] = {"placement": {"shares": {"__all__": {"config"}}}}
+"""The nodes as a run was started with them stay in its record: their `env` may be private."""
+
+KEPT_BACK: dict[str, Any] = dict.fromkeys(("schema_version", "uid", "wish", "taken_back", "last_event"), True)
+IN_SHORT = frozenset(AttemptSummary.model_fields) - {"nodes"}
+
+
+def job_document(job: Job, asked: JobSpec | None) -> JobDocument:
+    """Return the document of a job; `asked` is its frozen spec, None where that is lost."""
+    made = {"past", "resume_from"}
+    record = job.model_dump(exclude=KEPT_BACK | WITHOUT_CONFIGS | dict.fromkeys(made, True))
+    record["past"] = tuple(past.model_dump(exclude=WITHOUT_CONFIGS) for past in job.past)
+    record["resume_from"] = CheckpointDocument.of(job.resume_from) if job.resume_from else None
+    record["attempts"] = tuple(map(_in_short, attempts(job)))
+    record |= {"stopping": job.stopping, "nodes": job.nodes, "cancel_requested": job.wish is not None}
+    for name in ("time_limit", "time_warning", "grace", "vram", "not_before"):
+        record[name] = getattr(asked, name, None)
+    return JobDocument.model_validate(record | {"after": tuple(asked.after) if asked else ()})
+
+
+def _in_short(attempt: Attempt) -> AttemptSummary:
+    return AttemptSummary.model_validate(attempt.model_dump(include=set(IN_SHORT)) | {"nodes": attempt.nodes})
+
+
+def error_document(error: UgroError) -> ErrorDocument:
+    """Return the document of an error."""
+    return ErrorDocument.model_validate(error.as_dict())
+
+
+def unreadable_document(error: RecordUnreadable) -> UnreadableDocument:
+    """Return the document of a job whose record cannot be read."""
+    return UnreadableDocument(id=error.path.parent.name, file=str(error.path), error=error_document(error))
+
+
+def node_documents(
+    inventory: Inventory,
+    views: Mapping[str, NodeView | None],
+    errors: Mapping[str, NodeError | None],
+    drains: Mapping[str, Drain],
+) -> tuple[NodeDocument, ...]:
+    """Return the documents of all nodes, in the inventory's order."""
+    same = twins(inventory.nodes, views)
+    return tuple(
+        _node_document(
+            name,
+            inventory,
+            views[name],
+            errors[name],
+            drains.get(name),
+            same[name].node if name in same else None,
+        )
+        for name in inventory.nodes
+    )
+
+
+def _node_document(
+    name: str,
+    inventory: Inventory,
+    view: NodeView | None,
+    error: NodeError | None,
+    drain: Drain | None,
+    same_as: str | None,
+) -> NodeDocument:
+    known = view.model_dump(exclude={"node", "seen_at", "pid_namespace", "folder"}) if view else {}
+    return NodeDocument.model_validate(
+        {
+            "name": name,
+            "address": inventory.nodes[name].address,
+            "reachable": error is None,
+            "error": error_document(error) if error else None,
+            "seen_at": view.seen_at if view else None,
+            "age_seconds": round(max(0.0, time.time() - view.seen_at), 1) if view else None,
+            "drained": DrainDocument(reason=drain.reason, since=drain.since) if drain else None,
+            "departed": name in inventory.departed,
+            "same_as": same_as,
+        }
+        | known
+    )

@@ -1,0 +1,137 @@
+"""Why a job failed, or does not go on: its cause in the words of its logs, what that cost, and how to resume."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ugro.common.errors import InventoryError
+from ugro.common.models.job import FirstFailure, Job, JobState
+from ugro.common.text import clock, printable
+from ugro.control_plane.diagnosis import Finding, diagnose
+from ugro.control_plane.diagnosis.causes import CAUSES, Advice
+from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
+from ugro.control_plane.scheduler.attempts import in_attempt, next_after
+from ugro.service.context import Context
+from ugro.service.documents import job_document
+from ugro.service.findings import finding_document, words_of
+from ugro.service.lost_work import lost_work, of_earlier
+from ugro.service.observed import observed
+from ugro.service.queries import proposed
+from ugro.service.schemas.explain import Explain, FailureAnswer, FailureDocument
+
+LOGS_WITHIN = 10.0
+"""Seconds that a node has to bring the end of an earlier attempt's logs."""
+
+LAST_WORDS = 5
+"""Lines that are quoted from the end of a log that does not say why."""
+
+
+async def explain(context: Context, request: Explain) -> FailureAnswer:
+    """Explain why a job failed. Changes nothing but the logs that are kept here.
+
+    Raises:
+        InputError: there is no such job or attempt.
+    """
+    record = context.store.jobs.find(request.job)
+    job = in_attempt(record, request.attempt)
+    latest = job.attempt == record.attempt
+    with contextlib.suppress(InventoryError):  # without an inventory what is here has to do
+        if not latest:
+            await _bring_logs(context, job)
+        elif record.state.on_nodes:
+            job = await observed(context, record)
+    found = _found(context, job, record)
+    return FailureAnswer(
+        answer=await _document(context, job, record, found),
+        words=words_of(found),
+        job=job_document(job, context.asked(job)),
+        recorded=record.state if latest else job.state,
+        proposed=proposed(context.store, {job.id}) if latest else (),
+    )
+
+
+async def _bring_logs(context: Context, job: Job) -> None:
+    """Bring the ends of an earlier attempt's logs, where that of the rank that failed never came here."""
+    rank = job.first_failure.rank if job.first_failure else None
+    if any(context.store.jobs.files(job.id).logs(job.attempt).glob("*.log" if rank is None else f"rank-{rank}.log")):
+        return
+    controller = (await context.reach()).controller
+    with context.store.optional():
+        await controller.logs_of(job).bring_ends(LOGS_WITHIN)
+
+
+def _found(context: Context, job: Job, record: Job) -> Finding | None:
+    followed_by = next_after(record, job.attempt)
+    found = _finding(context, job, f" --attempt {job.attempt}" if followed_by else "")
+    if found and (earlier := next((past for past in record.past if past.attempt == job.attempt), None)):
+        return dataclasses.replace(found, consequences=earlier.followed)
+    return found
+
+
+async def _document(context: Context, job: Job, record: Job, found: Finding | None) -> FailureDocument:
+    """The record says which rank failed first and why; its log says where and in which words."""
+    failure = job.first_failure if found else None
+    fields: dict[str, Any] = dict(finding_document(found)) | {
+        "job": job.id,
+        "state": job.state,
+        "attempt": job.attempt,
+        "node": (failure.node or None) if failure else None,
+        "exit_code": failure.exit_code if failure else None,
+        "signal": failure.signal if failure else None,
+    }
+    if found is None and job.state == JobState.UNKNOWN:
+        silent = f"{job.reason or 'a node of it does not answer'}, since {clock(job.unknown_since)}"
+        fields |= {"message": silent, "suggestion": "look at the node: ugro check; what it ran may still go on"}
+    if followed_by := next_after(record, job.attempt):
+        fields |= of_earlier(context, job, followed_by)
+    elif found or job.state == JobState.UNKNOWN:
+        fields |= await lost_work(context, job, found.cause if found else None)
+        if fields["earlier_failures_here"]:
+            fields["retry_helps"] = False
+    return FailureDocument.model_validate(fields)
+
+
+def _finding(context: Context, job: Job, which: str) -> Finding | None:
+    """Why it ended badly, or does not go on; None where nothing shows that. `which`: the option for its attempt."""
+    failure = job.first_failure
+    if job.alert and not job.state.ended:
+        advice = Advice(
+            CAUSES["hang"].words,
+            f"see where each rank stands: ugro stacks {job.id}; to end it: ugro cancel {job.id}, and ugro explain "
+            f"{job.id} then tells how to go on",
+            CAUSES["hang"].retry_helps,
+        )
+        return Finding("hang", job.alert, evidence=(job.alert,), own_advice=advice)
+    if job.state == JobState.CANCELLED and failure is None:
+        return Finding("cancelled", job.reason or "it was cancelled")
+    if job.state not in (JobState.FAILED, JobState.CANCELLED):
+        return None
+    if failure is None:
+        return Finding("unknown", job.reason, evidence=(job.reason,) if job.reason else ())
+    found = _in_its_words(job, failure, context.store.jobs.files(job.id).logs(job.attempt), which)
+    return dataclasses.replace(found, consequences=job.followed, rank=failure.rank)
+
+
+def _in_its_words(job: Job, failure: FirstFailure, folder: Path, which: str) -> Finding:
+    """What the log of the rank (or of torchrun on the node) shows; where that is something else, the record's words."""
+    shares = job.placement.shares if job.placement else ()
+    node_rank = next((share.node_rank for share in shares if share.node == failure.node), 0)
+    log = node_log(folder, node_rank) if failure.rank is None else rank_log(folder, failure.rank)
+    if failure.cause == "unknown":
+        return _last_words(job, failure, log, which)
+    found = diagnose(log, failure.exit_code, failure.signal)
+    recorded = Finding(failure.cause, failure.message, evidence=(failure.message,))
+    return found if found.cause == failure.cause else recorded
+
+
+def _last_words(job: Job, failure: FirstFailure, log: str, which: str) -> Finding:
+    """Where the log does not say why: how the process ended, the last lines of its log, and where to look."""
+    said = [line for text in log.splitlines()[-100:] if (line := printable(text).strip())]
+    rank = "" if failure.rank is None else f" --rank {failure.rank}"
+    read = f"read what came before: ugro logs {job.id}{which}{rank} --tail 200"
+    code = f"; look in the script for what exits with {failure.exit_code}" if failure.exit_code else ""
+    advice = Advice(CAUSES["unknown"].words, read + code, CAUSES["unknown"].retry_helps)
+    return Finding("unknown", failure.message, evidence=tuple(said[-LAST_WORDS:]), own_advice=advice)

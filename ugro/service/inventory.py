@@ -1,0 +1,160 @@
+"""Writes a first inventory, from what it is told and what `~/.ssh/config` knows."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ugro.common.config import parse_inventory
+from ugro.common.errors import InputError
+from ugro.common.fields import is_node_name
+from ugro.common.files import write_atomic
+from ugro.common.text import printable
+
+SAMPLE_SHA256 = "513b5f82d1945037919e2d938e176569a0fd6015f3959d3ebc7e5b3fe9bdcde9"
+"""Of the inventory.yaml at the top of the repository: an example, which `init` replaces unless it was edited."""
+
+_NODE = re.compile(r"(?:(?P<name>[^=@]+)=)?(?:(?P<user>[^@=]+)@)?(?P<address>\[[^\]]+\]|[^@:=\s]+)(?::(?P<port>\d+))?")
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine as the person named it, or as a `Host` of the ssh configuration."""
+
+    name: str
+    address: str
+    user: str | None = None
+    port: int | None = None
+
+    @property
+    def line(self) -> str:
+        """The node's line in the inventory."""
+        fields: dict[str, str | int | None] = {"address": self.address, "user": self.user, "port": self.port}
+        return _line(self.name, {key: value for key, value in fields.items() if value is not None})
+
+
+def _line(name: str, fields: dict[str, str | int]) -> str:
+    """A node's line, which every reader of YAML takes for the same text: a name like `no` stands in quotes."""
+    key, flow = (
+        yaml.safe_dump(part, default_flow_style=True, sort_keys=False, width=1000).removesuffix("...\n").strip()
+        for part in (name, fields)
+    )
+    return f"  {key}: {flow}"
+
+
+@dataclass(frozen=True)
+class Written:
+    """An inventory that was written: the names of its nodes, this machine first. `sample`: it replaced the example."""
+
+    names: tuple[str, ...]
+    sample: bool
+
+
+def write_inventory(output: Path, machines: Sequence[str], name: str | None = None, force: bool = False) -> Written:
+    """Write a first inventory: this machine, `machines`, and as comments the hosts of `~/.ssh/config`.
+
+    No request: the file and the ssh configuration are where the asker is. `name` is that of this machine; None: its
+    host name. `force` replaces an inventory.
+
+    Raises:
+        InputError: there is an inventory, a name cannot be a node's, or the file cannot be written.
+    """
+    sample = is_sample(output)
+    if output.exists() and not (force or sample):
+        raise InputError(f"{output} is there already", "edit it (adding a machine is adding a line), or say --force")
+    own = name or _own_name()
+    if not is_node_name(own):
+        hint = "letters, digits, '.', '_' and '-'; neither a number alone nor 'all'"
+        raise InputError(f"{printable(own)!r} is no name for a machine", hint)
+    hosts = [parse_host(text) for text in machines]
+    names = (own, *(host.name for host in hosts))
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise InputError(f"{twice.pop()} is named twice", "give one of them another name: NAME=USER@ADDRESS")
+    known = hosts_of_ssh_config(Path("~/.ssh/config").expanduser())
+    text = draft(own, own_address(), hosts, [host for host in known if host.name not in names])
+    parse_inventory(text, output)
+    try:
+        write_atomic(output, text)
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {error.strerror}") from None
+    return Written(names, sample)
+
+
+def is_sample(path: Path) -> bool:
+    """Whether this is the example that UGRO's repository has, as it was."""
+    try:
+        return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == SAMPLE_SHA256
+    except OSError:
+        return False
+
+
+def parse_host(text: str) -> Host:
+    """A machine from `[NAME=][USER@]ADDRESS[:PORT]`.
+
+    Raises:
+        InputError: it is written differently.
+    """
+    match = _NODE.fullmatch(text)
+    name = match and (match["name"] or match["address"].strip("[]").replace(":", "-"))
+    if not match or not name or not is_node_name(name):
+        raise InputError(
+            f"{printable(text)!r} names no machine",
+            "write NAME=USER@ADDRESS:PORT, or any part of it: gpu1=ob@192.168.1.101; "
+            "a name is neither a number nor 'all'",
+        )
+    return Host(name, match["address"].strip("[]"), match["user"], int(match["port"]) if match["port"] else None)
+
+
+def hosts_of_ssh_config(path: Path) -> list[Host]:
+    """The hosts that an ssh configuration names without wildcards. Their details stay there, where ssh reads them."""
+    if not path.is_file():
+        return []
+    names: list[str] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        key, *values = line.replace("=", " ", 1).split() or [""]
+        if key.lower() == "host":
+            names += [value for value in values if is_node_name(value)]
+    return [Host(name, name) for name in dict.fromkeys(names)]
+
+
+def own_address() -> str:
+    """The first address of this machine that others could reach."""
+    import psutil
+
+    for name, addresses in psutil.net_if_addrs().items():
+        for address in addresses:
+            if address.family == socket.AF_INET and not address.address.startswith("127.") and name != "docker0":
+                return str(address.address)
+    return "127.0.0.1"
+
+
+def draft(own_name: str, address: str, hosts: Sequence[Host], suggested: Sequence[Host]) -> str:
+    """The text of the inventory; `suggested` hosts stand in it as comments."""
+    own = _line(own_name, {"address": address, "local": True})
+    listed = "\n".join(host.line for host in hosts)
+    comments = "\n".join(f"  # {host.line.strip()}" for host in suggested)
+    known = f"  # In your ssh configuration there are also:\n{comments}\n" if suggested else ""
+    return f"""# The machines of the cluster. Adding one is adding a line; `ugro check` then looks at it.
+defaults:  # any key of a node may stand here
+  python: python3            # the interpreter that has torch, e.g. ~/miniconda3/envs/train/bin/python
+  # script: train_production.py   # what `ugro launch --model …` runs
+  # base_dir: ~/.ugro        # where UGRO keeps a job's code and logs on a node
+  # env: {{NCCL_DEBUG: WARN}}  # environment of every rank
+
+# Other keys of a node: port, identity_file, ssh_config, interface (which network to train over), train_address (where
+# the other nodes reach it, if not `address`), gpus (what is expected there), reserve_memory (MiB left to others).
+nodes:  # the first one holds rank 0
+{own}
+{listed}{chr(10) if listed else ""}{known}"""
+
+
+def _own_name() -> str:
+    """This machine's host name, as far as it can be a node's."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname()).lstrip(".-")[:63]
+    return name if is_node_name(name) else "master"

@@ -1,0 +1,252 @@
+"""Launches a job: what it would be, what it needs consent for, its submission, and a rehearsal without one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ugro.common.errors import NodeError
+from ugro.common.fields import without_effect
+from ugro.common.job_spec import JobSpec
+from ugro.common.models.job import CodeVersion, Job
+from ugro.common.models.node import NodeView
+from ugro.common.text import printable
+from ugro.control_plane.metadata_store.records import stop_where_held
+from ugro.control_plane.resource_manager.predictor.expectation import Expectation, expect_memory
+from ugro.control_plane.scheduler.allocator import candidates
+from ugro.control_plane.scheduler.queue import read_offers, read_queue
+from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
+from ugro.control_plane.scheduler.submission import namesake, submit
+from ugro.nodes.remote.owner import owner
+from ugro.service.code import brought, question_of_size
+from ugro.service.context import Context
+from ugro.service.documents import job_document
+from ugro.service.plan import Fingerprint, Question, consented
+from ugro.service.schemas.jobs import JobDocument
+from ugro.service.schemas.launch import (
+    FIT,
+    TAKE_OVER,
+    DefaultScript,
+    DefaultScriptDocument,
+    Draft,
+    DraftLaunch,
+    ForeignNode,
+    IgnoredVariable,
+    Launch,
+    LaunchPlan,
+    NodeScript,
+    PlanLaunch,
+    Rehearsal,
+    Rehearse,
+)
+from ugro.service.schemas.notices import LeftAlone
+
+
+async def default_script(context: Context, _: DefaultScript) -> DefaultScriptDocument:
+    """Return the script that a launch without one runs.
+
+    Raises:
+        InventoryError: the inventory does not exist, or has a mistake.
+    """
+    return DefaultScriptDocument(script=context.inventory.script or None, inventory=str(context.inventory.path))
+
+
+async def draft(context: Context, request: DraftLaunch) -> Draft:
+    """Read a spec against the records and the inventory. Reaches no node.
+
+    Raises:
+        InputError: it names a job or a node that does not exist.
+    """
+    return _draft(context, request.spec)
+
+
+async def plan_launch(context: Context, request: PlanLaunch) -> LaunchPlan:
+    """Plan a launch: whether the cluster can run the job, and what a person has to agree to.
+
+    Raises:
+        InputError: it names a job or a node that does not exist, or asks for more than the cluster has.
+    """
+    made = _draft(context, request.spec)
+    controller = (await context.reach()).controller
+    views = (await controller.observe([], candidates(made.spec, context.inventory))).views
+    foreign = _foreign(context, views)
+    offers = read_offers(context.store, context.inventory, context.store.jobs.live(stop_where_held), views)
+    check_request(made.spec, context.inventory, offers)
+    expected = expect_memory(context.store, made.spec, offers)
+    questions = (_question_of_owners(foreign), question_of_size(request.code), _question_of_memory(expected))
+    return LaunchPlan(
+        draft=made,
+        code=request.code,
+        foreign=foreign,
+        predicted_mib=expected.formula_mib if expected else None,
+        questions=tuple(filter(None, questions)),
+        fingerprint=Fingerprint.of(_rests_on(context, made.spec, request.code.directory, foreign)),
+    )
+
+
+async def launch(context: Context, request: Launch) -> JobDocument:
+    """Submit the job of a plan, queued or held. A tick after it starts what fits.
+
+    Raises:
+        PlanChanged: the code, the nodes or their masters are not as they were. InputError: a question has no answer.
+        Declined: an answer is no. NodeError: a node cannot be taken over. StateError: nothing of the job is written.
+    """
+    plan = request.plan
+    foreign = await _foreign_now(context, plan) if plan.foreign else ()
+    plan.fingerprint.require(_rests_on(context, plan.draft.spec, plan.code.directory, foreign))
+    consented(plan.questions, request.answers)
+    if plan.foreign:
+        await _take_over(context, plan)
+    code = brought(context, plan.code.directory)
+    spec = plan.draft.spec.model_copy(update={"workdir": plan.code.directory})
+    submission = asyncio.to_thread(submit, context.store, spec, code.selection, plan.predicted_mib)
+    making = asyncio.ensure_future(submission)
+    try:
+        job = await asyncio.shield(making)
+    except asyncio.CancelledError:  # the asker is gone, and the job is not: it has to be named
+        context.tell(LeftAlone(job=_document(context, await making)))
+        raise
+    return _document(context, job)
+
+
+async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
+    """Return what would run on each node. Starts nothing.
+
+    Raises:
+        InputError: the cluster has not what the job asks for. NodeError: a node that it needs cannot be read.
+    """
+    spec = _draft(context, request.spec).spec
+    controller = (await context.reach()).controller
+    job = _rehearsed(context, spec)
+    jobs = context.store.jobs.live(stop_where_held)
+    seen = await controller.observe(jobs)
+    live = [await controller.live(each, seen) for each in jobs]
+    check_request(spec, context.inventory, read_offers(context.store, context.inventory, live, seen.views))
+    queue = read_queue(context.store, context.cluster, live, seen.views, seen.at).with_draft(job, spec)
+    waits: tuple[str, ...] = ()
+    if not (placement := placement_of(queue, job.id)):
+        # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
+        placement, waits = placement_when_idle(queue, spec), tuple(why(queue, job.id))
+    scripts = await controller.launcher.rehearse(job.model_copy(update={"placement": placement}), spec)
+    return Rehearsal(
+        scripts=tuple(NodeScript(node=node, launch_sh=text) for node, text in scripts.items()), waits=waits
+    )
+
+
+def _document(context: Context, job: Job) -> JobDocument:
+    return job_document(job, context.asked(job))
+
+
+def _draft(context: Context, spec: JobSpec) -> Draft:
+    if spec.after:
+        spec = JobSpec.model_validate(spec.model_dump() | {"after": [_by_id(context, each) for each in spec.after]})
+    first = namesake(context.store, spec)
+    note = "" if first is None else f"there is a job named {first.name} already ({first.id}, {first.state.value})"
+    ignored = [
+        IgnoredVariable(node=name, variable=variable, reason=reason)
+        for name in candidates(spec, context.inventory)
+        for variable, reason in without_effect(context.inventory.nodes[name].env, spec.gpus_per_node != 0).items()
+    ]
+    return Draft(
+        spec=spec,
+        note=f"{note}; use its ID to mean that one" if note else None,
+        ignored=tuple(ignored),
+        inventory=str(context.inventory.path),
+    )
+
+
+def _by_id(context: Context, dependency: str) -> str:
+    """Return a dependency with the id of its job, which stays the same when another job gets the name."""
+    name, colon, when = dependency.partition(":")
+    return f"{context.store.jobs.find(name).id}{colon}{when}"
+
+
+def _rests_on(context: Context, spec: JobSpec, directory: str, foreign: tuple[ForeignNode, ...]) -> dict[str, Any]:
+    """Return what the plan of a launch rests on, as it is now."""
+    nodes = {name: context.inventory.nodes[name] for name in candidates(spec, context.inventory)}
+    return {
+        f"the code in {printable(directory)}": brought(context, directory).document.digest,
+        "the nodes": {name: config.model_dump(mode="json") for name, config in nodes.items()},
+        "the masters of the nodes": {one.node: one.owner for one in foreign},
+    }
+
+
+def _rehearsed(context: Context, spec: JobSpec) -> Job:
+    return Job(
+        id=context.store.jobs.next_id(),
+        uid="dry-run",
+        name=spec.name or "dry-run",
+        submitted_at=time.time(),
+        command=spec.command,
+        code=CodeVersion(directory=spec.workdir, files=0, size_bytes=0),
+    )
+
+
+# --- consent ---------------------------------------------------------------------------------------------------------
+
+
+def _foreign(context: Context, views: Mapping[str, NodeView | NodeError]) -> tuple[ForeignNode, ...]:
+    master = context.store.config.master()
+    return tuple(
+        ForeignNode(node=name, owner=view.owner)
+        for name, view in views.items()
+        if isinstance(view, NodeView) and view.owner and not owner.is_same_master(view.owner, master)
+    )
+
+
+async def _foreign_now(context: Context, plan: LaunchPlan) -> tuple[ForeignNode, ...]:
+    """Observe the nodes that a plan takes over once more.
+
+    Raises:
+        NodeError: one of them cannot be read.
+    """
+    controller = (await context.reach()).controller
+    views = (await controller.observe([], [one.node for one in plan.foreign])).views
+    for view in views.values():
+        if isinstance(view, NodeError):
+            raise view
+    return _foreign(context, views)
+
+
+async def _take_over(context: Context, plan: LaunchPlan) -> None:
+    """Claim the nodes of another master.
+
+    Raises:
+        NodeError: a node cannot be claimed.
+    """
+    pool, master = (await context.reach()).pool, context.store.config.master()
+    names = [one.node for one in plan.foreign]
+    for claimed in (await pool.each(names, lambda transport: owner.claim(transport, master, True))).values():
+        if isinstance(claimed, NodeError):
+            raise claimed
+
+
+def _question_of_owners(foreign: tuple[ForeignNode, ...]) -> Question | None:
+    if not foreign:
+        return None
+    return Question(
+        id=TAKE_OVER,
+        text="Take over? The other master starts nothing there any more.",
+        facts=tuple(f"{one.node} is run by another master: {_who(one.owner)}" for one in foreign),
+        refusal=f"another master runs {', '.join(one.node for one in foreign)}",
+        hint="two masters do not know of each other's jobs; to make this one the master: --takeover",
+    )
+
+
+def _who(line: str) -> str:
+    """Return the master of an owner line, for people."""
+    return printable(line.partition(" ")[2] or line)
+
+
+def _question_of_memory(expected: Expectation | None) -> Question | None:
+    if expected is None or not expected.warning:
+        return None
+    return Question(
+        id=FIT,
+        text="Submit it all the same?",
+        facts=(f"memory: {printable(expected.warning)}",),
+        refusal="it may not fit into the GPUs' memory",
+        hint="say --yes to submit it anyway",
+    )

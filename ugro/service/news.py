@@ -1,0 +1,19 @@
+"""Which changes are worth telling."""
+
+from __future__ import annotations
+
+from ugro.common.models.event import Event, EventKind
+from ugro.control_plane.metadata_store import MetadataStore
+
+QUIET_KINDS = (EventKind.RANKS, EventKind.PLACED)
+"""Events that are told in a job's timeline and are no news of their own."""
+
+
+def is_news(event: Event) -> bool:
+    """Whether a change is worth telling beside its job's timeline."""
+    return event.kind not in QUIET_KINDS
+
+
+def news_of(store: MetadataStore) -> list[Event]:
+    """Return what this process changed that is worth telling."""
+    return list(filter(is_news, store.bus.read(0).events))

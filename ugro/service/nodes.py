@@ -1,0 +1,184 @@
+"""Acts on nodes: drain them, measure their GPUs, run a command on each, make a scheduling pass."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from ugro.common.errors import InputError, NodeError, StateLocked
+from ugro.common.models.node import Drain
+from ugro.common.text import one_line
+from ugro.control_plane.metadata_store.records import stop_where_held
+from ugro.control_plane.resource_manager.governor import leases
+from ugro.control_plane.scheduler.queue import read_offers
+from ugro.nodes.remote.speed import speed
+from ugro.nodes.remote.speed.speed import MeasuredSpeed
+from ugro.nodes.transport import Outcome, Transport
+from ugro.service.context import Context
+from ugro.service.documents import error_document
+from ugro.service.news import news_of
+from ugro.service.schemas.jobs import EventDocument
+from ugro.service.schemas.maintenance import (
+    ChangesDocument,
+    CommandDocument,
+    CommandOutput,
+    Drained,
+    DrainNode,
+    Measure,
+    Measured,
+    NodeNames,
+    RunCommand,
+    SelectNodes,
+    SpeedDocument,
+    Sweep,
+    Swept,
+    Undrained,
+    UndrainedDocument,
+    UndrainNode,
+)
+
+
+async def select(context: Context, request: SelectNodes) -> NodeNames:
+    """Return the nodes that a comma-separated list stands for.
+
+    Raises:
+        InputError: one of them is not in the inventory.
+    """
+    return NodeNames(names=tuple(node.name for node in context.inventory.select(request.nodes)))
+
+
+async def drain(context: Context, request: DrainNode) -> Drained:
+    """Give a node no new jobs. What runs there continues.
+
+    Raises:
+        InputError: there is no such node, or the reason is empty.
+    """
+    context.cluster.node(request.node)
+    said = one_line(request.reason)
+    if not said:
+        raise InputError("the reason is empty")
+    store, name = context.store, request.node
+    with store.lock():
+        store.config.drain(Drain(node=name, reason=said, since=time.time()))
+        running = [job.id for job in store.jobs.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
+    return Drained(node=name, reason=said, running=tuple(running))
+
+
+async def undrain(context: Context, request: UndrainNode) -> Undrained:
+    """Give a node jobs again.
+
+    Raises:
+        InputError: there is no such node.
+    """
+    context.cluster.node(request.node)
+    with context.store.lock():
+        was = context.store.config.undrain(request.node)
+    return Undrained(answer=UndrainedDocument(node=request.node), was_drained=was)
+
+
+async def measure(context: Context, request: Measure) -> Measured:
+    """Measure how fast each idle GPU trains, and keep it, so that mixed GPUs can share a batch by speed.
+
+    Raises:
+        InputError: there is no such node, or its GPUs are simulated.
+    """
+    from ugro.sandbox.cluster import is_sandbox  # here, since only this function has a use for the sandbox
+
+    store, inventory = context.store, context.inventory
+    chosen = [node.name for node in inventory.select(request.nodes)]
+    if is_sandbox(inventory.path):
+        raise InputError("the sandbox's GPUs are simulated: there is no speed to measure", "use your own inventory")
+    controller, pool = await context.reach()
+    views = (await controller.observe([], chosen)).views
+    idle = read_offers(store, inventory, store.jobs.live(stop_where_held), views)
+    held = leases(store.jobs.live(stop_where_held))
+
+    async def one(transport: Transport) -> list[MeasuredSpeed]:
+        offer = idle[transport.name]
+        free = [slot.key for slot in offer.gpus if slot.key not in held and slot.key not in offer.busy]
+        return await speed.measure(transport, free) if free else []
+
+    found = await pool.each(chosen, one)
+    speeds = [(node, each) for node, answer in found.items() if not isinstance(answer, NodeError) for each in answer]
+    with store.lock():
+        for _, each in speeds:
+            if each.uuid:
+                store.metrics.remember_speed(each.uuid, each.name, each.steps_per_second)
+    errors = [answer for answer in found.values() if isinstance(answer, NodeError)]
+    return Measured(
+        answer=tuple(SpeedDocument(node=node, **each.model_dump()) for node, each in speeds),
+        errors=tuple(map(error_document, errors)),
+        exit_code=max((error.exit_code for error in errors), default=0),
+    )
+
+
+async def run_command(context: Context, request: RunCommand) -> AsyncIterator[CommandOutput | CommandDocument]:
+    """Run the same command on nodes; yield what it prints there, and how it ended on each in their order.
+
+    Raises:
+        InputError: there is no such node, or the command is empty.
+    """
+    chosen, words = [node.name for node in context.inventory.select(request.nodes)], request.words
+    if not words[0]:
+        raise InputError("the command is empty")
+    script, args = (words[0], ()) if len(words) == 1 else ('exec "$@"', words)
+    printed: asyncio.Queue[CommandOutput | None] = asyncio.Queue()
+    pool = (await context.reach()).pool
+
+    async def one(transport: Transport) -> Outcome:
+        def take(stream: str, data: bytes) -> None:
+            printed.put_nowait(CommandOutput(node=transport.name, stream=stream, data=data))
+
+        return await transport.run(script, args, timeout=None, on_output=take if request.live else None)
+
+    async def all_of_them() -> dict[str, Outcome | NodeError]:
+        try:
+            return await pool.each(chosen, one)
+        finally:
+            printed.put_nowait(None)
+
+    running = asyncio.ensure_future(all_of_them())
+    try:
+        while (output := await printed.get()) is not None:
+            yield output
+        for name, outcome in (await running).items():
+            yield _ended(name, outcome)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def _ended(name: str, outcome: Outcome | NodeError) -> CommandDocument:
+    if isinstance(outcome, NodeError):
+        error = error_document(outcome)
+        return CommandDocument(node=name, exit_code=None, stdout="", stderr="", error=error, worst=outcome.exit_code)
+    code = outcome.status if outcome.status >= 0 else 128 - outcome.status
+    return CommandDocument(
+        node=name,
+        exit_code=code,
+        stdout=outcome.text,
+        stderr=outcome.stderr.decode("utf-8", "replace"),
+        truncated=outcome.truncated,
+        error=None,
+        worst=code,
+    )
+
+
+async def sweep(context: Context, _: Sweep) -> Swept:
+    """Make one scheduling pass: observe the cluster, and take the next step of every job.
+
+    Raises:
+        UgroError: what stopped a step; the others were taken.
+    """
+    busy = None
+    try:
+        await context.tick(patience=0)
+    except StateLocked as error:
+        busy = error.message
+    await context.rest()
+    return Swept(
+        answer=ChangesDocument(changes=tuple(map(EventDocument.of, news_of(context.store)))),
+        problems=tuple(map(error_document, context.store.problems())),
+        busy=busy,
+    )

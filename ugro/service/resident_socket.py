@@ -1,0 +1,157 @@
+"""Answers requests by the resident controller, over its socket. The standard library does it: a quick start matters."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ugro import __version__
+from ugro.common.errors import StateError, UgroError
+from ugro.service.backend import Answer, Tell
+from ugro.service.schemas.base import Request, Stream
+from ugro.service.schemas.code import CodeDocument
+from ugro.service.wire import HELLO_WITHIN, SESSION, answer_of, error_from, notices
+
+if TYPE_CHECKING:
+    from ugro.service.code import WorkingCode
+
+
+class NoResident(Exception):
+    """The resident controller cannot be used, and why."""
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path, within: float | None) -> None:
+        super().__init__("localhost", timeout=within)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        with reachable_path(self._path) as path:
+            self.sock.connect(path)
+
+
+@contextlib.contextmanager
+def reachable_path(path: Path) -> Iterator[str]:
+    """Yield a name of a socket that fits into the 107 bytes that the kernel takes, however deep its folder is."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
+class ResidentSocket:
+    """One session with the resident controller."""
+
+    def __init__(self, path: Path, inventory: Path | None) -> None:
+        """Greet it.
+
+        Raises:
+            NoResident: it does not answer within HELLO_WITHIN seconds, is of another version, or uses another
+                inventory than this (None: any will do).
+        """
+        self._path = path
+        self._brought = False
+        self._session = {SESSION: uuid.uuid4().hex}
+        try:
+            hello = self._hello()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = f"no answer within {HELLO_WITHIN:g} s" if isinstance(error, TimeoutError) else str(error)
+            raise NoResident(f"the resident controller does not answer ({reason})") from None
+        if hello.get("version") != __version__:
+            raise NoResident(f"the resident controller is of version {hello.get('version')}, this is {__version__}")
+        if inventory is not None and hello.get("inventory") != str(inventory):
+            raise NoResident(f"the resident controller uses another inventory: {hello.get('inventory')}")
+
+    def _hello(self) -> dict[str, Any]:
+        connection = _Connection(self._path, HELLO_WITHIN)
+        try:
+            connection.request("GET", "/hello")
+            hello: dict[str, Any] = json.loads(connection.getresponse().read())
+            return hello
+        finally:
+            connection.close()
+
+    def call(self, request: Request[Answer], tell: Tell | None = None) -> Answer:
+        items = list(self._lines(request, tell))
+        answer: Answer = items[-1]
+        return answer
+
+    def stream(self, request: Stream[Answer], tell: Tell | None = None) -> Generator[Answer, None, None]:
+        yield from self._lines(request, tell)
+
+    def _lines(self, request: Request[Any] | Stream[Any], tell: Tell | None) -> Iterator[Any]:
+        """Send a request; yield its items or its one answer. Closing early ends the function over there."""
+        adapter = answer_of(type(request))
+        connection = _Connection(self._path, None)
+        try:
+            try:
+                body = json.dumps(request.model_dump(mode="json"))
+                connection.request("POST", f"/call/{request.function}", body, self._session)
+                for line in connection.getresponse():
+                    fields = json.loads(line)
+                    if "notice" in fields:
+                        if tell and (kind := notices().get(fields["notice"])):
+                            tell(kind.model_validate(fields["body"]))
+                    elif "error" in fields:
+                        raise error_from(fields["error"])
+                    elif "item" in fields:
+                        yield adapter.validate_python(fields["item"])
+                    else:
+                        if fields["answer"] is not None:
+                            yield adapter.validate_python(fields["answer"])
+                        return
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise lost(error) from None
+            raise lost(None)
+        finally:
+            connection.close()
+
+    def bring(self, code: WorkingCode) -> CodeDocument:
+        from ugro.service.upload import sending  # here, since few commands send code
+
+        connection = _Connection(self._path, None)
+        try:
+            with sending(code) as stream:
+                connection.request("POST", "/code", stream, self._session, encode_chunked=True)
+                answer = json.loads(connection.getresponse().read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise lost(error) from None
+        finally:
+            connection.close()
+        if "error" in answer:
+            raise error_from(answer["error"])
+        self._brought = True
+        return code.document
+
+    def close(self, rest: bool = True) -> None:
+        """Let the resident forget what was brought; what was begun goes on there."""
+        if not self._brought:
+            return
+        connection = _Connection(self._path, HELLO_WITHIN)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection.request("DELETE", "/session", headers=self._session)
+            connection.getresponse().read()
+        connection.close()
+
+    @property
+    def troubles(self) -> list[UgroError]:
+        return []
+
+
+def lost(error: Exception | None) -> UgroError:
+    """Return what to tell when the resident controller went away in the middle: what it did so far is recorded."""
+    why = f" ({error})" if error else ""
+    return StateError(
+        f"the resident controller went away before it answered{why}",
+        "see what became of it: ugro status; without the resident: ugro --local status",
+    )

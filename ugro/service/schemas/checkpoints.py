@@ -1,0 +1,89 @@
+"""Requests about checkpoints, and their answers."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from ugro.common.models.job import JobState
+from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
+from ugro.service.schemas.jobs import CheckpointDocument, JobDocument
+
+
+class HeldCheckpoint(CheckpointDocument):
+    """A checkpoint, and whether the master has a copy. An incomplete one has none."""
+
+    on_master: bool
+
+
+class ListedCheckpoint(HeldCheckpoint):
+    """A checkpoint in a list, with the path of the master's copy."""
+
+    kept_at: str | None
+
+
+class CheckpointsAnswer(Document):
+    """The checkpoints of a job by step.
+
+    `brought` is the path of the one that was copied to the master. `silent` are the errors of nodes that could not be
+    searched, `passed` the places that others did not search, by node.
+    """
+
+    checkpoints: tuple[ListedCheckpoint, ...]
+    brought: str | None
+    silent: tuple[ErrorDocument, ...]
+    passed: dict[str, tuple[str, ...]]
+
+
+class Checkpoints(Request[CheckpointsAnswer]):
+    """List the checkpoints of a job. `directory` is where they are; None: where the job said. `pull` the last one."""
+
+    function: ClassVar[str] = "checkpoints.checkpoints"
+    job: str
+    directory: str | None = None
+    pull: bool = False
+
+
+class AskedRankDocument(Document):
+    """What came of asking one rank to save. `not caught`: its script has no handler, so it got no signal."""
+
+    rank: int
+    node: str
+    pid: int | None
+    answer: Literal["signalled", "not caught", "gone"]
+
+
+class SaveDocument(Document):
+    """What came of asking a job to save: the new complete checkpoint, or what each rank made of the request.
+
+    `request_taken`: a script removed the request file.
+    """
+
+    id: str
+    asked_at: Moment
+    seconds: float
+    checkpoint: HeldCheckpoint | None
+    ranks: tuple[AskedRankDocument, ...]
+    request_taken: bool
+    errors: tuple[ErrorDocument, ...]
+
+    @property
+    def heard(self) -> bool:
+        """Whether a script was told, by the signal or by the file."""
+        return self.request_taken or any(rank.answer == "signalled" for rank in self.ranks)
+
+
+class SaveAnswer(Document):
+    """What came of asking a job to save, with the job as it is then. `ended`: it ended first."""
+
+    answer: SaveDocument
+    job: JobDocument
+    ended: JobState | None
+
+
+class SaveCheckpoint(Request[SaveAnswer]):
+    """Ask a running job to save now, and wait `patience` seconds for a new complete checkpoint."""
+
+    function: ClassVar[str] = "checkpoints.save"
+    job: str
+    patience: float
+    directory: str | None = None

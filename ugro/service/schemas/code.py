@@ -1,0 +1,53 @@
+"""The code that goes with a job: what is sent of a working directory, and what is not."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import PlainValidator
+
+from ugro.service.schemas.base import Document
+
+SEND = "send"
+"""The question whether much code is sent to every node."""
+
+FileName = Annotated[str, PlainValidator(str)]
+"""A name of a file, as the disk has it, or a text with one: bytes that are no UTF-8 are surrogates there."""
+
+
+class LeftOut(Document):
+    """What the built-in list alone leaves out, a folder with a slash at its end: `files`, or `more` than these."""
+
+    path: FileName
+    files: int
+    bytes: int
+    more: bool
+
+
+class NotSent(Document):
+    """What cannot be sent, and why."""
+
+    path: FileName
+    reason: FileName
+
+
+class LargeFile(Document):
+    """A file, with its bytes."""
+
+    path: FileName
+    bytes: int
+
+
+class CodeDocument(Document):
+    """What goes with a job of the working directory of its client. `digest` changes with the files and their sizes.
+
+    The files themselves do not travel in requests: a backend brings them (`Backend.bring`).
+    """
+
+    directory: FileName
+    digest: str
+    size_bytes: int
+    largest: tuple[LargeFile, ...]
+    left_out: tuple[LeftOut, ...]
+    not_sent: tuple[NotSent, ...]
+    lfs_pointers: tuple[FileName, ...]

@@ -1,0 +1,45 @@
+"""Requests about the sweep in the user's crontab, and their answers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ugro.service.schemas.base import Document, Request
+
+
+class CrontabChanged(Document):
+    """Whether the crontab changed, and UGRO's lines in it."""
+
+    schema_version: int = 1
+    changed: bool
+    lines: tuple[str, ...]
+
+
+class InstallSweep(Request[CrontabChanged]):
+    """Add the sweep to the crontab, `every` so many minutes, or replace what was added before."""
+
+    function: ClassVar[str] = "crontab.install"
+    here: ClassVar[bool] = True
+    every: int = 1
+
+
+class RemoveSweep(Request[CrontabChanged]):
+    """Take the sweep out of the crontab."""
+
+    function: ClassVar[str] = "crontab.remove"
+    here: ClassVar[bool] = True
+
+
+class CrontabLines(Document):
+    """UGRO's lines in the crontab."""
+
+    schema_version: int = 1
+    installed: bool
+    lines: tuple[str, ...]
+
+
+class ShowSweep(Request[CrontabLines]):
+    """Show UGRO's lines in the crontab."""
+
+    function: ClassVar[str] = "crontab.show"
+    here: ClassVar[bool] = True

@@ -1,0 +1,138 @@
+"""Requests about nodes and what runs on them, and their answers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ugro.service.schemas.base import Bytes, Document, ErrorDocument, Request, Stream
+from ugro.service.schemas.jobs import EventDocument
+
+
+class Drained(Document):
+    """A node that gets no new jobs; `running` are the jobs that continue there."""
+
+    node: str
+    drained: bool = True
+    reason: str
+    running: tuple[str, ...]
+
+
+class DrainNode(Request[Drained]):
+    """Give a node no new jobs."""
+
+    function: ClassVar[str] = "nodes.drain"
+    node: str
+    reason: str
+
+
+class UndrainedDocument(Document):
+    """A node that gets jobs again."""
+
+    node: str
+    drained: bool = False
+
+
+class Undrained(Document):
+    """The same, and whether it was drained."""
+
+    answer: UndrainedDocument
+    was_drained: bool
+
+
+class UndrainNode(Request[Undrained]):
+    """Give a node jobs again."""
+
+    function: ClassVar[str] = "nodes.undrain"
+    node: str
+
+
+class SpeedDocument(Document):
+    """How many training steps a second a GPU makes, or the CPU (no `uuid`) of a node without GPUs."""
+
+    node: str
+    index: int
+    uuid: str | None
+    name: str
+    steps_per_second: float
+
+
+class Measured(Document):
+    """The speeds that were measured, and why nodes could not be."""
+
+    answer: tuple[SpeedDocument, ...]
+    errors: tuple[ErrorDocument, ...]
+    exit_code: int
+
+
+class Measure(Request[Measured]):
+    """Measure how fast each idle GPU of these nodes trains; null: of all nodes."""
+
+    function: ClassVar[str] = "nodes.measure"
+    nodes: str | None = None
+
+
+class CommandOutput(Document):
+    """Bytes that a command printed on a node, on `stdout` or `stderr`."""
+
+    node: str
+    stream: str
+    data: Bytes
+
+
+class CommandDocument(Document):
+    """A command that ended on a node; `exit_code` is null where that is not known, and the error says why."""
+
+    node: str
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    truncated: bool | None = None
+    error: ErrorDocument | None
+    worst: int
+    """The exit code that it stands for in the whole: its own, or that of the error."""
+
+
+class RunCommand(Stream[CommandOutput | CommandDocument]):
+    """Run the same command on nodes (null: on all). One word is a line for /bin/sh; more are passed literally.
+
+    With `live` what it prints comes as it is printed; else it comes with the end.
+    """
+
+    function: ClassVar[str] = "nodes.run_command"
+    nodes: str | None = None
+    words: tuple[str, ...]
+    live: bool
+
+
+class NodeNames(Document):
+    """Names of nodes, in the inventory's order."""
+
+    names: tuple[str, ...]
+
+
+class SelectNodes(Request[NodeNames]):
+    """Ask which nodes a comma-separated list stands for; null: all."""
+
+    function: ClassVar[str] = "nodes.select"
+    nodes: str | None = None
+
+
+class ChangesDocument(Document):
+    """What a scheduling pass changed."""
+
+    schema_version: int = 1
+    changes: tuple[EventDocument, ...]
+
+
+class Swept(Document):
+    """What a scheduling pass changed, and what is wrong; `busy` says who did the same at that time."""
+
+    answer: ChangesDocument
+    problems: tuple[ErrorDocument, ...]
+    busy: str | None
+
+
+class Sweep(Request[Swept]):
+    """Make one scheduling pass."""
+
+    function: ClassVar[str] = "nodes.sweep"

@@ -1,0 +1,76 @@
+"""What functions report while they work."""
+
+from __future__ import annotations
+
+from ugro.service.schemas.base import Moment, Notice
+from ugro.service.schemas.jobs import JobDocument
+
+
+class CodeSent(Notice):
+    """Bytes of code or of a checkpoint that went to a node, or came from it, so far."""
+
+    node: str
+    done: int
+    total: int
+
+
+class JobStopping(Notice):
+    """The ranks of a job are being ended: SIGTERM, SIGKILL after `grace` seconds. `asked`: the job was cancelled."""
+
+    job: str
+    asked: bool
+    grace: float
+    since: Moment
+
+
+class StillWorking(Notice):
+    """What was asked for is done but for work on nodes for these jobs; some of them are `stopping`."""
+
+    jobs: tuple[str, ...]
+    stopping: tuple[str, ...]
+
+
+class LeftToNextPass(Notice):
+    """Work on nodes for these jobs is under way that the next scheduling pass continues."""
+
+    jobs: tuple[str, ...]
+
+
+class GpusHeld(Notice):
+    """GPUs that the next attempt of a job needs are held by what is in words; it waits at most `within` seconds."""
+
+    held: tuple[str, ...]
+    within: float
+
+
+class GpusStillHeld(Notice):
+    """The wait for these GPUs is over and they are not free, so the job waits in the queue."""
+
+    held: tuple[str, ...]
+
+
+class LeftAlone(Notice):
+    """The asker is gone before the answer, and this job does not end with that."""
+
+    job: JobDocument
+
+
+class TellingNodes(Notice):
+    """The nodes of a job are being told its new time limit."""
+
+    job: str
+
+
+class AskedToSave(Notice):
+    """A job is being asked to save a checkpoint; `signalled` ranks were told so far, `seconds` ago."""
+
+    title: str
+    seconds: float | None
+    signalled: int
+
+
+class WaitingForNodes(Notice):
+    """These nodes did not answer so far; with `trial`, a trial of the network is under way on them."""
+
+    nodes: tuple[str, ...]
+    trial: bool

@@ -1,0 +1,32 @@
+"""Requests about time limits, and their answers."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ugro.service.schemas.base import Document, Request
+from ugro.service.schemas.jobs import JobDocument
+
+
+class PendingNode(Document):
+    """A node that does not keep the new time limit so far, and why."""
+
+    node: str
+    reason: str
+
+
+class ExtendedDocument(JobDocument):
+    """A job after its time limit was extended: the limit before in seconds, and the nodes that keep the new one."""
+
+    time_limit_before: float
+    told: tuple[str, ...]
+    pending: tuple[PendingNode, ...]
+
+
+class Extend(Request[ExtendedDocument]):
+    """Let a job run for longer than its time limit: `seconds` more, or, without `add`, so many from its start."""
+
+    function: ClassVar[str] = "time_limits.extend"
+    job: str
+    seconds: float
+    add: bool

@@ -1,0 +1,153 @@
+"""Runs the resident controller, and lets others act through it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ugro.common.config import Inventory, inventory_path
+from ugro.common.errors import StateError, StateLocked, UgroError
+from ugro.common.models.event import Event
+from ugro.control_plane.bus import Batch, RoundOver
+from ugro.control_plane.metadata_store import RESIDENT_LOCK
+from ugro.control_plane.resident import Resident
+from ugro.service.context import Context, Reach
+from ugro.service.news import is_news
+from ugro.service.schemas.jobs import EventDocument
+
+
+@dataclass(frozen=True)
+class Missed:
+    """Changes that came too fast to be kept for this reader."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class TickOver:
+    """A tick is over, and what it changed comes before this."""
+
+
+Happening = EventDocument | UgroError | TickOver | Missed
+
+
+class Serving:
+    """The resident controller of a state directory."""
+
+    def __init__(self, inventory: str | None, every: float) -> None:
+        """`every` is the seconds between two ticks."""
+        self._option = inventory
+        self._main = Context(inventory)
+        self._resident: Resident | None = None
+        self._every = every
+        self._cursor = self._main.store.bus.cursor
+
+    @property
+    def home(self) -> Path:
+        """The state directory."""
+        return self._main.store.home
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that are watched.
+
+        Raises:
+            InventoryError: the inventory does not exist, or has a mistake.
+        """
+        return tuple(self._read_inventory().nodes)
+
+    @property
+    def inventory(self) -> str:
+        """The path of the inventory in use."""
+        return str(inventory_path(self._option).resolve())
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only resident of the state directory.
+
+        Raises:
+            StateLocked: another one runs.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(self._main.store.exclusive(RESIDENT_LOCK, patience=1))
+            except StateLocked as error:
+                hint = "one is enough: `ps -fp PID` shows it, `kill PID` ends it (jobs go on); then start this one"
+                raise StateLocked(f"`ugro serve` runs already: {error.message}", hint) from None
+            yield
+
+    def _read_inventory(self) -> Inventory:
+        return Context(self._option).cluster
+
+    async def stay(self) -> None:
+        """Tick until `stop`.
+
+        Raises:
+            InputError: the inventory has a mistake from the beginning on.
+        """
+        self._resident = Resident(self._main.store, self._read_inventory, self._every)
+        await self._resident.stay()
+
+    def stop(self) -> None:
+        """Have `stay` return once the tick under way is finished."""
+        if self._resident:
+            self._resident.stop()
+
+    # --- for those who act through it --------------------------------------------------------------------------------
+
+    def context(self) -> Context:
+        """Return what one call acts on: it shares the store and the connections, and wakes a tick at its end."""
+        return _ContextOfCall(self._option, self._main, self._resident)
+
+    # --- for those who watch -----------------------------------------------------------------------------------------
+
+    async def happenings(self) -> AsyncIterator[list[Happening]]:
+        """Yield what happens, in batches, as it happens."""
+        while True:
+            yield self._taken(await self._main.store.bus.next(self._cursor))
+
+    def rest(self) -> list[Happening]:
+        """Return what happened since the last batch."""
+        return self._taken(self._main.store.bus.read(self._cursor))
+
+    def _taken(self, batch: Batch) -> list[Happening]:
+        self._cursor = batch.cursor
+        found: list[Happening] = [Missed(batch.missed)] if batch.missed else []
+        for notice in batch.notices:
+            match notice:
+                case Event() if is_news(notice):
+                    found.append(EventDocument.of(notice))
+                case UgroError():
+                    found.append(notice)
+                case RoundOver():
+                    found.append(TickOver())
+        return found
+
+
+class _ContextOfCall(Context):
+    """What one call to the resident acts on. It has a controller of its own over the connections of the resident."""
+
+    def __init__(self, inventory: str | None, main: Context, resident: Resident | None) -> None:
+        super().__init__(inventory)
+        self.store = main.store
+        self._resident = resident
+        self._began_at = main.store.bus.cursor
+
+    async def reach(self) -> Reach:
+        if self._reach is None:
+            from ugro.control_plane.controller.tick import Controller
+
+            if self._resident is None or self._resident.pool is None:
+                raise StateError("the resident controller is not ready", "ask again in a moment")
+            pool = self._resident.pool
+            await self._open.enter_async_context(self.courier)
+            self._reach = Reach(Controller(self.store, self.cluster, pool, self.tell_sent), pool)
+        return self._reach
+
+    async def close(self, rest: bool = True) -> None:
+        """Let go of the controller; what it began goes on by the next tick, which is woken by any change."""
+        await super().close(rest)
+        if self._resident and any(isinstance(one, Event) for one in self.store.bus.read(self._began_at).notices):
+            self._resident.wake()

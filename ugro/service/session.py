@@ -1,0 +1,48 @@
+"""Chooses who answers a command: the resident controller where one runs, else this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ugro.common.config import inventory_path, ugro_home
+from ugro.common.errors import UgroError
+from ugro.service.backend import Backend
+from ugro.service.wire import SOCKET
+
+
+def open_local(inventory: str | None) -> Backend:
+    """Return the backend of this process."""
+    from ugro.service.context import Context  # here, since its import takes long, and the socket needs nothing of it
+    from ugro.service.local import Local
+
+    return Local(Context(inventory))
+
+
+def open_backend(inventory: str | None, say: Callable[[str], None]) -> Backend:
+    """Return the resident controller's backend where one runs and can be used, else that of this process.
+
+    Both act under the same locks, so one may stand in for the other. `say` hears why a resident cannot be used.
+    """
+    path = socket_path()
+    if path.exists():
+        from ugro.service.resident_socket import NoResident, ResidentSocket
+
+        try:
+            return ResidentSocket(path, _inventory(inventory))
+        except NoResident as reason:
+            say(f"{reason}; this command acts by itself")
+    return open_local(inventory)
+
+
+def socket_path() -> Path:
+    """Return where a resident controller listens: `$UGRO_SOCKET`, else `ugro.sock` in the state directory."""
+    return Path(os.environ.get("UGRO_SOCKET") or ugro_home() / SOCKET)
+
+
+def _inventory(option: str | None) -> Path | None:
+    try:
+        return inventory_path(option).resolve()
+    except UgroError:  # it is missing: what the command needs it for says so
+        return None

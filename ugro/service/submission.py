@@ -1,0 +1,170 @@
+"""Reads the command line of a launch and its job.yaml as a job spec. Runs where the client does."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ugro.common.errors import InputError, JobSpecError
+from ugro.common.job_spec import OPTIONS, JobSpec, job_spec, load_job_spec
+from ugro.common.text import printable
+from ugro.common.units import parse_duration
+from ugro.control_plane.metadata_store.history import run_of
+from ugro.control_plane.scheduler.command import require_source
+from ugro.control_plane.scheduler.launch_line import START, Foreign, line, translated
+from ugro.service.schemas.launch import DefaultScriptDocument
+
+ALIKE = 0.7
+"""How alike a word and an option are, of 1, for the option to be what was meant."""
+
+
+@dataclass(frozen=True)
+class LaunchLine:
+    """The command line of a launch, taken apart.
+
+    `script_args` stood after `--`. `options` are the values by name. A command that would do where this one cannot be
+    meant begins with `start`; `known` are the options that there are, as they are typed.
+    """
+
+    words: tuple[str, ...]
+    script_args: tuple[str, ...]
+    options: dict[str, Any]
+    start: Sequence[str] = START
+    known: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training whose memory is estimated: its arguments, the MiB it says it takes, and the key of equal runs."""
+
+    args: tuple[str, ...]
+    vram: int | None = None
+    run: str = ""
+
+
+def read_training(script: str, args: tuple[str, ...], module: bool, no_python: bool) -> Training:
+    """Read what would run with these arguments, from the command line or a job.yaml.
+
+    Raises:
+        InputError, JobSpecError: it is not there, or has a mistake.
+    """
+    if module or no_python or Path(script).suffix not in (".yaml", ".yml"):
+        # Not checked as a job's: nothing is sent, so any path will do.
+        spec, directory = JobSpec.model_construct(script=script, args=args, module=module, no_python=no_python), Path()
+    else:
+        found = load_job_spec(Path(script))
+        spec = found.model_copy(update={"args": (*found.args, *args)})
+        directory = Path(script).parent / Path(spec.workdir).expanduser()
+    require_source(directory, spec, start=("ugro", "estimate"))
+    return Training(spec.args, spec.vram, run_of(spec))
+
+
+def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) -> JobSpec:
+    """Return the job spec of any of the three forms; options on the command line win over the file.
+
+    Raises:
+        InputError, JobSpecError: with what is wrong and what is expected.
+    """
+    given = _given(said.options)
+    if said.words and not said.words[0].startswith("-"):
+        return _named(said, given)
+    if "module" in given or "no_python" in given:
+        raise InputError("no module or program is named", "name it: ugro launch -m pkg.train")
+    found = default()
+    if not found.script:
+        raise InputError(
+            "no script is named",
+            _after_options(said) or f"ugro launch train.py, or set defaults: script: in {found.inventory}",
+        )
+    return job_spec(script=_relative(found.script), args=(*said.words, *said.script_args), **given)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a spec that options give."""
+    given = {key: value for key, value in options.items() if value not in (None, ())}
+    rules = {key: given.pop(name) for name, key in (("checkpoints", "dir"), ("resume_with", "resume")) if name in given}
+    given |= {"checkpoints": rules} if rules else {}
+    given |= {key: _span(key, given[key]) for key in ("time_limit", "time_warning", "grace") if key in given}
+    if "after" in given:
+        given["after"] = tuple(word.strip() for words in given["after"] for word in words.split(","))
+    if "env" in given:
+        given["env"] = dict(map(_variable, given["env"]))
+    return given
+
+
+def _named(said: LaunchLine, given: dict[str, Any]) -> JobSpec:
+    """Return the spec of a launch that names a script, a module, a program or a job.yaml."""
+    first, *rest = said.words
+    what = Foreign(first, (*rest, *said.script_args), bool(given.get("module")), bool(given.get("no_python")))
+    if rest:
+        if instead := translated(Path(), (*said.words, *said.script_args), what, said.start):
+            raise InputError(f"{printable(first)!r} is no script of {Path.cwd()}", instead)
+        better = f"what the script should get stands after --: {line(Path(), what, said.start)}"
+        raise InputError(
+            f"{printable(rest[0])!r} is not an option of `ugro launch`", _meant(rest[0], said.known) + better
+        )
+    if Path(first).suffix in (".yaml", ".yml") and not (what.module or what.no_python):
+        return _from_file(Path(first), said.script_args, given)
+    script = first if what.module else _relative(first)
+    if what.no_python and script != first:
+        script = f"./{script}"  # a name alone would be looked for in PATH
+    return job_spec(script=script, args=said.script_args, **given)
+
+
+def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any]) -> JobSpec:
+    spec = load_job_spec(path)
+    merged = {"env": spec.env | given.get("env", {})}
+    if "checkpoints" in given:
+        merged["checkpoints"] = spec.checkpoints.model_dump() | given["checkpoints"]
+    # as the file says it, from where the file is
+    merged["workdir"] = str(path.parent / Path(spec.workdir).expanduser())
+    return job_spec(**(spec.model_dump() | given | merged | {"args": (*spec.args, *script_args)}))
+
+
+def _after_options(said: LaunchLine) -> str:
+    """Return the command where the script stands behind options that are its own; nothing where none of them is one."""
+    for number, word in enumerate(said.words):
+        if word.endswith((".py", ".sh", ".yaml", ".yml")) and Path(word).is_file():
+            args = (*said.words[:number], *said.words[number + 1 :], *said.script_args)
+            return f"what the script should get stands after --: {line(Path(), Foreign(word, args), said.start)}"
+    return ""
+
+
+def _variable(text: str) -> tuple[str, str]:
+    """A variable and its value.
+
+    Raises:
+        InputError: it is not NAME=VALUE.
+    """
+    name, equals, value = text.partition("=")
+    if not (equals and name):
+        hint = "a script's own option of that name stands after --: ugro launch train.py -- --env …"
+        raise InputError(f"--env {printable(text)!r}: NAME=VALUE is expected", hint)
+    return name, value
+
+
+def _span(key: str, text: str) -> float:
+    """Seconds of a duration on the command line, where a bare number counts minutes, as in Slurm.
+
+    Raises:
+        JobSpecError: it is none.
+    """
+    try:
+        return parse_duration(text, bare="m")
+    except ValueError as error:
+        raise JobSpecError(f"--{OPTIONS.get(key, key).replace('_', '-')}: found {text!r}: {error}") from None
+
+
+def _meant(word: str, known: Sequence[str]) -> str:
+    """Return the option of `ugro launch` that was mistyped, as a question; nothing where none is like it."""
+    near = difflib.get_close_matches(word.partition("=")[0], known, 1, ALIKE) if word.startswith("--") else []
+    return f"did you mean {near[0]}? Else " if near else ""
+
+
+def _relative(script: str) -> str:
+    """A script inside the working directory as a path from there; others are left for the spec to refuse."""
+    path = Path(script)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else script

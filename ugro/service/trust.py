@@ -1,0 +1,122 @@
+"""Records a node's host key once its fingerprint was seen and agreed to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncssh
+
+from ugro.common.errors import HostKeyChanged, InputError
+from ugro.nodes.transport.host_keys import HostKeyCheck, record_host_keys, writable_known_hosts
+from ugro.nodes.transport.link import open_link
+from ugro.nodes.transport.ssh import limits
+from ugro.service.context import Context
+from ugro.service.plan import Fingerprint, Question, consented
+from ugro.service.schemas.trust import HostKey, PlanTrust, Trust, Trusted, TrustPlan
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The keys that a node offers, and those on record for it."""
+
+    node: str
+    keys: list[asyncssh.SSHKey]
+    recorded: list[asyncssh.SSHKey]
+    path: Path
+    known_as: str
+
+    @property
+    def offered(self) -> dict[str, asyncssh.SSHKey]:
+        """The keys by fingerprint."""
+        return {key.get_fingerprint(): key for key in self.keys}
+
+    @property
+    def on_record(self) -> dict[str, asyncssh.SSHKey]:
+        """The recorded keys by fingerprint."""
+        return {key.get_fingerprint(): key for key in self.recorded}
+
+    @property
+    def parts(self) -> dict[str, object]:
+        """What a plan rests on."""
+        return {
+            f"the host keys of {self.node}": sorted(self.offered),
+            f"the keys on record for {self.node}": [str(self.path), self.known_as, sorted(self.on_record)],
+        }
+
+
+async def plan_trust(context: Context, request: PlanTrust) -> TrustPlan:
+    """Plan to record the host keys that a node offers.
+
+    Raises:
+        InputError: there is no such node, or it is this machine.
+        HostKeyChanged: other keys are on record and `replace` is false, or a key is revoked.
+        NodeError: the node is unreachable.
+    """
+    seen = await _look(context, request.node)
+    trusted = not seen.offered.keys().isdisjoint(seen.on_record)
+    if seen.recorded and not (trusted or request.replace):
+        raise HostKeyChanged(
+            seen.node,
+            f"the host key has changed: it offers {', '.join(seen.offered)}, on record is {', '.join(seen.on_record)}",
+            f"if the machine was reinstalled: ugro trust {seen.node} --replace",
+        )
+    return TrustPlan(
+        node=seen.node,
+        address=context.inventory.node(seen.node).address,
+        keys=tuple(HostKey(algorithm=key.get_algorithm(), fingerprint=key.get_fingerprint()) for key in seen.keys),
+        path=str(seen.path),
+        known_as=seen.known_as,
+        trusted=trusted,
+        replace=request.replace,
+        questions=() if trusted else (_question(seen.node),),
+        fingerprint=Fingerprint.of(seen.parts),
+    )
+
+
+def _question(node: str) -> Question:
+    return Question(
+        id="trust",
+        text="Is this what the machine itself says, and shall it be trusted?",
+        refusal="nobody is there to agree",
+        hint=f"say which key is right: ugro trust {node} --fingerprint SHA256:…",
+        untouched=f"{node} is not trusted; nothing was recorded",
+    )
+
+
+async def trust(context: Context, request: Trust) -> Trusted:
+    """Record the host keys of a plan.
+
+    Raises:
+        PlanChanged: the node offers other keys by now, or others are on record.
+        HostKeyChanged: no key has the fingerprint that was agreed to.
+        InputError, NodeError: as `plan_trust`; or the answer is missing. Declined: the answer is no.
+    """
+    plan = request.plan
+    if request.fingerprint is None:
+        consented(plan.questions, request.answers)
+    elif request.fingerprint not in {key.fingerprint for key in plan.keys}:
+        words = f"no key it offers has the fingerprint {request.fingerprint}"
+        raise HostKeyChanged(plan.node, words, "nothing was recorded")
+    seen = await _look(context, plan.node)
+    plan.fingerprint.require(seen.parts)
+    record_host_keys(seen.path, seen.known_as, seen.keys, plan.replace)
+    return Trusted(path=str(seen.path), known_as=seen.known_as)
+
+
+async def _look(context: Context, node: str) -> _Seen:
+    """Return the host keys that a node offers, none of them revoked, and those on record.
+
+    Raises:
+        InputError: there is no such node, or it is this machine. HostKeyChanged: a key is revoked.
+        NodeError: the node is unreachable.
+    """
+    config = context.inventory.node(node)
+    if config.local:
+        raise InputError(f"{node} is this machine; there is no host key to trust")
+    link = await open_link(config, limits())
+    target, keys = link.target, await link.host_keys()
+    check = HostKeyCheck(node, target, is_jump=False)
+    if set(keys) & set(check.revoked):
+        raise check.error("revoked")
+    return _Seen(node, keys, check.recorded, writable_known_hosts(target), target.known_as)

@@ -1,0 +1,64 @@
+"""A job in words, as errors and every front end name it."""
+
+from __future__ import annotations
+
+from ugro.common.models.job import Attempt, Job, JobState
+from ugro.common.text import duration, printable, size
+from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument
+from ugro.service.schemas.resume import CodeChanges
+
+_STATES = {
+    JobState.UNKNOWN: "is on a node that does not answer",
+    JobState.SUCCEEDED: "has succeeded",
+    JobState.FAILED: "has failed",
+    JobState.CANCELLED: "was cancelled",
+}
+
+
+def title(job: Job | JobDocument) -> str:
+    """Return the job's id, with its name where it has one."""
+    return job.id if job.name == job.id else f"{job.id} ({job.name})"
+
+
+def phase(job: Job | JobDocument) -> str:
+    """Return the state of a job for people, who hear too that its ranks are being ended."""
+    return "stopping" if job.stopping else job.state.value
+
+
+def state_in_words(job: Job | JobDocument) -> str:
+    """Return `job-001 (demo) has failed`."""
+    cancelling = job.cancel_requested if isinstance(job, JobDocument) else job.wish is not None
+    if cancelling and not job.state.ended:
+        return f"{title(job)} is being cancelled"
+    return f"{title(job)} {_STATES.get(job.state, f'is {phase(job)}')}"
+
+
+def end_in_words(job: Job | JobDocument) -> str:
+    """Return `job-001 failed: rank 1 on gpu2 failed first …`, of a job that has ended."""
+    return f"{job.id} {job.state.value}: {printable(job.reason) or 'as was asked for'}"
+
+
+def stopping_in_words(asked: bool, grace: float) -> str:
+    """Return what happens to a job whose ranks are being ended, with `grace` seconds; `asked`: it was cancelled."""
+    return f"{'cancel was asked for; ' if asked else ''}SIGTERM, after {grace:.0f} s SIGKILL"
+
+
+def begins(attempt: Attempt | AttemptSummary) -> str:
+    """Return from where an attempt began: `the beginning`, `step 20 of attempt 1`."""
+    if attempt.step is None and attempt.epoch is None:
+        return "the beginning"
+    where = f"epoch {attempt.epoch}" if attempt.step is None else f"step {attempt.step}"
+    return where if attempt.source is None else f"{where} of attempt {attempt.source}"
+
+
+def saved_in_words(checkpoint: CheckpointDocument, seconds: float) -> str:
+    """Return `step 20: checkpoint-20.pt (1.2 GiB, on gpu1, 8s after it was asked for)`."""
+    step = "" if checkpoint.position is None else f"{checkpoint.where}: "
+    nodes = ", ".join(place.node for place in checkpoint.places)
+    facts = f"{size(checkpoint.bytes / 2**20)}, on {nodes}, {duration(seconds)} after it was asked for"
+    return printable(f"{step}{checkpoint.name} ({facts})")
+
+
+def count_changes(found: CodeChanges) -> str:
+    """Return `2 changed, 1 removed`."""
+    return ", ".join(f"{len(names)} {kind}" for kind, names in found if names)

@@ -1,0 +1,4 @@
+"""What tests and benchmarks stand on: pretended nodes, records that are filled in, and `ugro` as a person types it.
+
+Nothing of ugro imports it.
+"""

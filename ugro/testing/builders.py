@@ -1,0 +1,39 @@
+"""Records that are filled in, for tests that are about one or two of their fields."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ugro.common.config import NodeConfig
+from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement
+from ugro.common.models.node import Gpu, NodeView
+
+CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
+
+
+def job(state: JobState = JobState.QUEUED, **fields: Any) -> Job:
+    """job-001, in that state."""
+    basis = {"id": "job-001", "uid": "u", "name": "n", "submitted_at": 1.0, "command": ("t.py",), "code": CODE}
+    return Job.model_validate(basis | {"state": state} | fields)
+
+
+def placement(*nodes: str) -> Placement:
+    """One rank on each of the nodes."""
+    shares = (NodeShare(node=node, node_rank=rank, first_rank=rank, nproc=1) for rank, node in enumerate(nodes))
+    return Placement(shares=tuple(shares))
+
+
+def gpu(index: int = 0, **fields: Any) -> Gpu:
+    """A GPU of which only its name is known."""
+    return Gpu.model_validate({"index": index, "uuid": f"GPU-{index}", "name": "RTX"} | fields)
+
+
+def node_view(node: str, *gpus: Gpu, **fields: Any) -> NodeView:
+    """What a node with these GPUs and two processors said of itself."""
+    basis = {"node": node, "seen_at": 1.0, "boot_id": "b", "clock_offset": 0.0, "cpu_count": 2, "gpus": gpus}
+    return NodeView.model_validate(basis | fields)
+
+
+def this_machine(**keys: Any) -> NodeConfig:
+    """The machine that runs the test, as a node called here."""
+    return NodeConfig.model_validate({"name": "here", "address": "127.0.0.1", "local": True} | keys)

@@ -1,0 +1,190 @@
+"""Clusters of this machine alone: two pretended nodes under a controller, and one node under `ugro` commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ugro.common.config import Inventory, NodeConfig
+from ugro.common.errors import UgroError
+from ugro.common.job_spec import JobSpec
+from ugro.common.models.job import Job, JobState
+from ugro.control_plane.controller.tick import Controller
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.scheduler.queue import read_queue
+from ugro.control_plane.scheduler.scheduling import why
+from ugro.control_plane.scheduler.submission import choose_code, submit
+from ugro.nodes.pool import Pool
+from ugro.testing.commands import Ugro, until
+from ugro.testing.transport import Silencing
+
+PYTHON = f"""\
+#!/bin/sh
+# A node's python; as torchrun it starts one rank without torch, in a session of its own as torchrun does.
+[ "$1" = -m ] || exec {sys.executable} "$@"
+export LOCAL_RANK=0
+for option in "$@"; do case $option in
+    --node-rank=*) export RANK="${{option#*=}}" ;;
+    --nnodes=*) export WORLD_SIZE="${{option#*=}}" ;;
+    --master-addr=*) export MASTER_ADDR="${{option#*=}}" ;;
+    --master-port=*) export MASTER_PORT="${{option#*=}}" ;;
+esac; done
+while [ "${{1%rank.py}}" = "$1" ]; do shift; done
+setsid --wait {sys.executable} "$@"
+"""
+
+
+def write_python(path: Path) -> Path:
+    """A `python` for nodes with which a job starts in a moment: PYTHON, in that file."""
+    path.write_text(PYTHON)
+    path.chmod(0o755)
+    return path
+
+
+STARTED = "import os; open(os.environ['HOME'] + '/started', 'a').write(os.environ['RANK'])\n"
+"""A script whose ranks say that they started, and end."""
+
+STAY = STARTED + "import time; time.sleep(600)\n"
+
+WAITS = "import os, time\nwhile not os.path.exists(os.environ['HOME'] + '/go'): time.sleep(0.02)\n"
+"""What comes after it happens once `go` is in the home: a tick that goes on until nothing moves would see an end."""
+
+
+class Bed:
+    """A state directory, two nodes, a project, and controllers that come and go: real processes, no SSH, no torch."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.store = MetadataStore(home / "state")
+        self.project = home / "project"
+        self.project.mkdir()
+        python = str(write_python(home / "python"))
+        nodes = {
+            name: NodeConfig(name=name, address="127.0.0.1", python=python, base_dir=f"{home}/{name}")
+            for name in ("a", "b")
+        }
+        self.inventory = Inventory(nodes=nodes)
+        self.nodes = {name: Silencing(config) for name, config in nodes.items()}
+
+    def submit(self, text: str, **fields: Any) -> Job:
+        """A job of a script with that text."""
+        (self.project / "t.py").write_text(text)
+        spec = JobSpec(script="t.py", workdir=str(self.project), **fields)
+        return submit(self.store, spec, choose_code(spec))
+
+    @property
+    def pool(self) -> Pool:
+        """Connections to the nodes."""
+        return Pool(self.inventory, lambda config: self.nodes[config.name])
+
+    async def tick(self) -> list[UgroError]:
+        """One tick of a controller that has just been started. Returns what it went on without."""
+        store = MetadataStore(self.store.home, self.store.clock)
+        controller = Controller(store, self.inventory, self.pool)
+        try:
+            await controller.complete()
+        finally:
+            await controller.close()
+        return store.bus.troubles
+
+    async def looked_at(self, job: Job) -> Job:
+        """The job as its nodes show it; nothing is changed."""
+        controller = Controller(self.store, self.inventory, self.pool)
+        job = self.store.jobs.job(job.id)
+        return await controller.live(job, await controller.observe([job]))
+
+    async def until(self, job: Job, *states: JobState) -> Job:
+        """Tick until the job is in one of these states; returns it."""
+        async with asyncio.timeout(30):
+            while (now := self.store.jobs.job(job.id)).state not in states:
+                await self.tick()
+        return now
+
+    def why(self, job: Job) -> tuple[str, ...]:
+        """Why the job waits."""
+        live, views = self.store.jobs.live(), self.store.config.remembered_nodes()
+        return why(read_queue(self.store, self.inventory, live, views, time.time()), job.id)
+
+    def kinds(self, job: Job) -> list[str]:
+        """What happened to the job, but for its ranks."""
+        return [event.kind for event in self.store.timeline.of_job(job.id) if event.kind != "ranks"]
+
+
+NVIDIA_SMI = """#!/bin/sh
+case $* in *query-gpu*)
+    cat << .
+index, uuid, memory.total [MiB], memory.used [MiB], memory.free [MiB], name
+0, GPU-00000000-1111-2222-3333-444444444444, 8192, 10, 8182, NVIDIA RTX 3070 Ti
+.
+    ;;
+*) echo 'gpu_uuid, pid, used_gpu_memory [MiB], process_name' ;;
+esac
+"""
+
+
+class Master:
+    """A state directory, one local node, and a project with a script, as a person finds them."""
+
+    def __init__(self, root: Path, ugro: Ugro) -> None:
+        self.root, self._ugro, self._path = root, ugro, os.environ["PATH"]
+        self.home = root / "state"
+        self.describe()
+        (root / "t.py").write_text("print('fine')\n")
+
+    def describe(self, node: str = "here", keys: str = "", others: str = "") -> None:
+        """Write the inventory: the node by that name, with these keys besides, and more lines for others."""
+        known = f"address: 127.0.0.1, local: true, base_dir: {self.root}/node"
+        text = f"nodes:\n  {node}: {{{known}{keys and ', '}{keys}}}\n{others}"
+        (self.root / "inventory.yaml").write_text(text)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of commands."""
+        return os.environ | {"UGRO_HOME": str(self.home), "HOME": str(self.root), "PATH": self._path}
+
+    def ugro(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """One command, which has to end with that exit code."""
+        done = self._ugro(*words, cwd=self.root, env=self.env | env)
+        assert done.returncode == code, (words, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        return done
+
+    def json(self, *words: str) -> Any:
+        """The document that one command prints."""
+        return json.loads(self.ugro(*words, "--json").stdout)
+
+    @contextmanager
+    def gpu(self) -> Iterator[None]:
+        """While this lasts the node has a GPU."""
+        programs, path = self.root / "bin", self._path
+        programs.mkdir()
+        (programs / "nvidia-smi").write_text(NVIDIA_SMI)
+        (programs / "nvidia-smi").chmod(0o755)
+        self._path = f"{programs}:{path}"
+        try:
+            yield
+        finally:
+            self._path = path
+
+    @contextmanager
+    def resident(self, *options: str) -> Iterator[subprocess.Popen[str]]:
+        """A `ugro serve` that has begun."""
+        command = [sys.executable, "-m", "ugro", "serve", *options]
+        out = subprocess.PIPE
+        with subprocess.Popen(command, cwd=self.root, env=self.env, stdout=out, stderr=out, text=True) as serving:
+            try:
+                lock = self.home / "serve.lock"
+                until(lambda: (lock.exists() and lock.read_text()) or serving.poll() is not None)
+                assert serving.poll() is None, serving.communicate()
+                yield serving
+            finally:
+                serving.terminate()
+                serving.communicate(timeout=30)

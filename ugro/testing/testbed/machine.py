@@ -1,0 +1,134 @@
+"""A machine of its own as far as its processes can tell: network, PID, mount, UTS and IPC namespaces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import psutil
+
+from ugro.testing.testbed.errors import TestbedError
+
+Stream = int | IO[Any]
+
+# The first process ends when its stdin does: should the tests die, the machine goes with them, and all that runs on it.
+# Ignoring SIGCHLD makes it reap the orphans, as an init must.
+INIT = "\necho ready\nexec env --ignore-signal=CHLD cat >/dev/null 2>&1\n"
+
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+"""Of the first process: a folder of the tests' own PATH may be one that it covers."""
+
+
+class Process(NamedTuple):
+    """A process as its own machine sees it."""
+
+    pid: int
+    command: list[str]
+    environ: dict[str, str]
+
+
+class HostProcess(subprocess.Popen[str]):
+    """A process on a machine. Signals go to it, not to the nsenter that carried it there."""
+
+    def send_signal(self, sig: int) -> None:
+        try:
+            carried = psutil.Process(self.pid).children()
+        except psutil.NoSuchProcess:
+            carried = []
+        for child in carried:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(sig)
+        if not carried or sig == signal.SIGCONT:  # nsenter stops itself along with a stopped child
+            super().send_signal(sig)
+
+
+class Machine:
+    """Namespaces that live as long as their first process."""
+
+    def __init__(self, network: Path, setup: str) -> None:
+        flags = ("--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "--mount-proc")
+        self._init = subprocess.Popen(
+            ["nsenter", f"--net={network}", "unshare", *flags, "sh", "-c", setup + INIT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        assert self._init.stdout and self._init.stderr
+        if self._init.stdout.readline() != "ready\n":
+            complaint = self._init.stderr.read()
+            self.close()
+            raise TestbedError(f"the namespaces of {network.name} cannot be set up: {complaint.strip()}")
+        pid_file = f"/proc/{self._init.pid}/ns/pid_for_children"
+        self._pid_namespace = os.readlink(pid_file)
+        self._enter = ["nsenter", "-t", str(self._init.pid), "-m", "-u", "-i", "-n", f"--pid={pid_file}"]
+
+    def close(self) -> None:
+        """End the machine with everything that runs on it."""
+        assert self._init.stdin and self._init.stdout and self._init.stderr
+        self._init.stdin.close()
+        self._init.wait(timeout=10)
+        self._init.stdout.close()
+        self._init.stderr.close()
+
+    def start(
+        self,
+        argv: Sequence[str],
+        uid: int,
+        *,
+        env: Mapping[str, str],
+        cwd: str,
+        stdin: Stream = subprocess.DEVNULL,
+        stdout: Stream = subprocess.PIPE,
+        stderr: Stream = subprocess.PIPE,
+    ) -> HostProcess:
+        """Start a program as a user, in a session of its own."""
+        carrier = [*self._enter, "-S", str(uid), "-G", str(uid), "--", "setsid", "env", f"--chdir={cwd}", "--"]
+        return HostProcess([*carrier, *argv], env=env, stdin=stdin, stdout=stdout, stderr=stderr, text=True)
+
+    def processes(self) -> list[Process]:
+        """What runs here, without the first process."""
+        found = []
+        for pid, process in self.members():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if pid != 1 and (command := process.cmdline()):
+                    found.append(Process(pid, command, process.environ()))
+        return found
+
+    def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:
+        """Signal a process by the pid it has here.
+
+        Raises:
+            ProcessLookupError: there is none.
+        """
+        for inner, process in self.members():
+            if inner == pid:
+                return process.send_signal(sig)
+        raise ProcessLookupError(pid)
+
+    def end_all(self) -> None:
+        """Kill every process, and return when they are gone."""
+        for _ in range(5):  # what was just being forked shows at the next look
+            doomed = [process for pid, process in self.members() if pid != 1]
+            if not doomed:
+                return
+            for process in doomed:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            psutil.wait_procs(doomed, timeout=5)
+        raise TestbedError(f"will not die: {doomed}")
+
+    def members(self) -> Iterator[tuple[int, psutil.Process]]:
+        """Every process here, with the pid it has here."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError):  # gone, or more privileged than we are and so no process of ours
+                if os.readlink(f"/proc/{process.pid}/ns/pid") == self._pid_namespace:
+                    status = Path(f"/proc/{process.pid}/status").read_text()
+                    pids = next(line for line in status.splitlines() if line.startswith("NSpid:"))
+                    yield int(pids.split()[-1]), process
