@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.test_queue_commands import Master, master, ugro  # noqa: F401
 from ugro.common import log
 from ugro.common.log import path_of, without_secrets
 from ugro.common.models.job import Job
+from ugro.testing.cluster import Master
 
 LOGGER = logging.getLogger("ugro.test")
 
@@ -124,7 +124,7 @@ def test_a_call_for_help_does_not_load_it() -> None:
     subprocess.run([sys.executable, "-c", f"{program}; assert 'logging' not in sys.modules"], check=True)
 
 
-def test_commands_log_what_changed_at_the_level_that_is_asked_for(master: Master) -> None:  # noqa: F811
+def test_commands_log_what_changed_at_the_level_that_is_asked_for(master: Master) -> None:
     path = path_of(master.home)
     master.ugro("--log-level", "error", "launch", "t.py", "--hold")
     assert not path.exists()
@@ -134,7 +134,7 @@ def test_commands_log_what_changed_at_the_level_that_is_asked_for(master: Master
     assert "jobs" in json.loads(master.ugro("--json", "--log-level", "debug", "status").stdout)
 
 
-def test_commands_work_where_it_cannot_be_written(master: Master) -> None:  # noqa: F811
+def test_commands_work_where_it_cannot_be_written(master: Master) -> None:
     master.home.mkdir()
     (master.home / "log").write_text("")
     master.ugro("launch", "t.py", "--hold")

@@ -9,14 +9,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import until
 
-from tests.unit.cli.test_queue_commands import Master, master, ugro  # noqa: F401
-from tests.unit.control_plane.controller.test_tick import PYTHON, STARTED, Bed
 from ugro.common.errors import InternalError, NodeRefused, UgroError
 from ugro.common.log import path_of
 from ugro.common.models.event import EventKind
@@ -33,14 +29,15 @@ from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher
+from ugro.testing.cluster import STARTED, Bed, Master, write_python
+from ugro.testing.commands import until
 
 FAILS = "import sys; sys.exit(3)\n"
 
 
-@pytest.fixture
-def bed(home: Path, monkeypatch: pytest.MonkeyPatch) -> Bed:
+@pytest.fixture(autouse=True)
+def nothing_was_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(troubles, "_logged", set())
-    return Bed(home)
 
 
 def is_about(job_id: str, values: tuple[Any, ...]) -> bool:
@@ -194,12 +191,8 @@ main()
 """
 
 
-def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:  # noqa: F811
-    python = master.root / "python"
-    python.write_text(PYTHON.format(python=sys.executable))
-    python.chmod(0o755)
-    inventory = master.root / "inventory.yaml"
-    inventory.write_text(inventory.read_text().replace("local: true", f"local: true, python: {python}"))
+def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:
+    master.describe(keys=f"python: {write_python(master.root / 'python')}")
     for name in ("one", "two"):
         master.ugro("launch", "t.py", "--hold", "--name", name)
     command, log = [sys.executable, "-c", FAULTS], path_of(master.home)
@@ -230,7 +223,7 @@ def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:  # n
     assert logged.count("Traceback") >= 1 and "in broken" in logged and "hunter2" not in logged + said
 
 
-def test_a_resident_whose_lines_nobody_reads_goes_on(master: Master) -> None:  # noqa: F811
+def test_a_resident_whose_lines_nobody_reads_goes_on(master: Master) -> None:
     with master.resident("--every", "0.2") as serving:
         assert serving.stdout
         serving.stdout.close()
