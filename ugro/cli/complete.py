@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 import click
 from click.shell_completion import CompletionItem
 
-from ugro.cli.app import RECENT
 from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
 from ugro.common.models.job import Job
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_folders import number_of
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.scheduler.accepted import accepts
+from ugro.service.schemas.queries import RECENT
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
