@@ -10,14 +10,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Ugro, document, until
 
-from tests.sandbox.test_jobs_in_sandbox import project, sandbox, ugro  # noqa: F401
 from ugro.sandbox.cluster import Sandbox
+from ugro.testing.commands import Ugro, document, until
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "brief.py").write_text("")
+    return folder
 
 
 @pytest.fixture
-def serving(sandbox: Sandbox, project: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:  # noqa: F811
+def serving(sandbox: Sandbox, project: Path) -> Iterator[subprocess.Popen[str]]:
     """`ugro serve` on the sandbox."""
     env = os.environ | sandbox.environment() | {"PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "ugro", "--log-level", "debug", "serve", "--every", "0.5"]
@@ -32,8 +38,8 @@ def serving(sandbox: Sandbox, project: Path, tmp_path: Path) -> Iterator[subproc
 
 def test_serves_the_sandbox_and_finishes_its_tick_at_sigterm(
     serving: subprocess.Popen[str],
-    sandbox: Sandbox,  # noqa: F811
-    ugro: Ugro,  # noqa: F811
+    sandbox: Sandbox,
+    ugro: Ugro,
 ) -> None:
     job = document(ugro("launch", "brief.py", "--hold", "--json"))["id"]
     document(ugro("release", job, "--json"))

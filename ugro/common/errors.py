@@ -236,17 +236,20 @@ class NotSaved(UgroError):
 class InternalError(UgroError):
     """A bug of UGRO's own, met while something was done about `what`; its kind is that of a Python error.
 
+    `job` is the id of the only job that it stops; empty: it may stop any.
+
     The command ends as any Python program does that meets one.
     """
 
     code = "internal"
     exit_code = 1
 
-    def __init__(self, what: str, kind: str) -> None:
+    def __init__(self, what: str, kind: str, job: str = "") -> None:
         super().__init__(
             f"{what}: unexpected {kind}",
             "everything else goes on; please report it with its traceback, in log/ugro.log of the state directory",
         )
+        self.job = job
 
 
 class Declined(UgroError):

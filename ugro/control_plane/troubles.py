@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from ugro.common.errors import InternalError, StateError, UgroError
 
@@ -16,7 +16,7 @@ REMEMBERED = 1000
 _logged: set[tuple[str, str]] = set()
 
 
-def trouble_of(what: str, error: Exception) -> UgroError:
+def trouble_of(what: str, error: Exception, job: str = "") -> UgroError:
     """The error to tell people of what went wrong with something. The traceback of a bug is logged the first time."""
     if isinstance(error, UgroError):
         return error
@@ -31,7 +31,7 @@ def trouble_of(what: str, error: Exception) -> UgroError:
         log.error("%s: %s", what, name, exc_info=error)
     if isinstance(error, OSError):  # what the disk says, where nobody knew better
         return StateError(f"{what}: {error}")
-    return InternalError(what, name)
+    return InternalError(what, name, job)
 
 
 class Troubles:
@@ -41,17 +41,22 @@ class Troubles:
         self.found: list[UgroError] = []
 
     @contextlib.contextmanager
-    def boundary(self, what: str) -> Iterator[None]:
-        """Around one of many things to do: what it raises is kept."""
+    def boundary(self, what: str, job: str = "") -> Iterator[None]:
+        """Around one of many things to do, which is about that job alone: what it raises is kept."""
         try:
             yield
         except Exception as error:
-            self.found.append(trouble_of(what, error))
+            self.found.append(trouble_of(what, error, job))
 
-    def raise_first(self, tell: Callable[[UgroError], None]) -> None:
-        """Raise the first of them, if any, and tell the others, as far as no node is all that they are about."""
+    def raise_first(self, tell: Callable[[UgroError], None], jobs: Collection[str] = ()) -> None:
+        """Raise the first of them, if any, and tell the others, as far as no node is all that they are about.
+
+        Who acts for some `jobs` is told of bugs that stop others.
+        """
         found, self.found = self.found, []
-        for error in found[1:]:
+        of_others = [one for one in found if jobs and isinstance(one, InternalError) and one.job not in ("", *jobs)]
+        found = [one for one in found if one not in of_others]
+        for error in [*of_others, *found[1:]]:
             if isinstance(error, (StateError, InternalError)):
                 tell(error)
         if found:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.control_plane.controller.test_tick import STARTED, Bed
 from ugro.common.config import Inventory
 from ugro.common.errors import InventoryError, StateError
 from ugro.common.models.event import Event
 from ugro.common.models.job import JobState
 from ugro.control_plane.bus import RoundOver
 from ugro.control_plane.resident import Resident
+from ugro.testing.cluster import STARTED, Bed
 
 
 class LocalBed(Bed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -79,13 +80,17 @@ class _Printer:
 
     def print(self, happenings: Iterable[Happening]) -> None:
         """Print what is new. Where nobody reads it any more, or the disk is full, that is no reason to end."""
-        with self._one_at_a_time:
-            try:
-                for happening in happenings:
-                    self._print(happening)
-            except OSError as error:
-                logging.getLogger(__name__).warning("what happens is not printed any more: %s", error)
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with self._one_at_a_time, self._whoever_reads():
+            for happening in happenings:
+                self._print(happening)
+
+    @contextlib.contextmanager
+    def _whoever_reads(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            logging.getLogger(__name__).warning("what happens is not printed any more: %s", error)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _print(self, happening: Happening) -> None:
         match happening:
@@ -102,7 +107,8 @@ class _Printer:
     def say(self, text: str) -> None:
         """Print a line for people."""
         if not self._as_json:
-            click.echo(f"{clock(time.time())}  {text}")
+            with self._whoever_reads():
+                click.echo(f"{clock(time.time())}  {text}")
 
     def _complain(self, error: UgroError) -> None:
         self.say(f"{error.message} ({error.hint})" if error.hint else error.message)

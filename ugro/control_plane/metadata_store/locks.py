@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -21,6 +22,8 @@ from ugro.common.errors import StateLocked
 from ugro.common.files import FULL
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store.records import make_home, state_errors
+
+log = logging.getLogger(__name__)
 
 LOCK_PATIENCE = 60.0
 """Seconds a command waits for another controller before it gives up with exit code 4."""
@@ -86,6 +89,8 @@ class RecordsLock:
                     raise busy.error from None
             except asyncio.CancelledError:
                 await asyncio.wait({attempt})
+                if (error := attempt.exception()) and not isinstance(error, _Busy):
+                    log.error("a change whose caller was cancelled failed", exc_info=error)
                 raise
             await asyncio.sleep(TURN_POLL_SECONDS)
 

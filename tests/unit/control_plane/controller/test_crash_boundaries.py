@@ -9,14 +9,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import until
 
-from tests.unit.cli.test_queue_commands import Master, master, ugro  # noqa: F401
-from tests.unit.control_plane.controller.test_tick import PYTHON, STARTED, Bed
 from ugro.common.errors import InternalError, NodeRefused, UgroError
 from ugro.common.log import path_of
 from ugro.common.models.event import EventKind
@@ -33,14 +29,15 @@ from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher
+from ugro.testing.cluster import STARTED, Bed, Master, write_python
+from ugro.testing.commands import until
 
 FAILS = "import sys; sys.exit(3)\n"
 
 
-@pytest.fixture
-def bed(home: Path, monkeypatch: pytest.MonkeyPatch) -> Bed:
+@pytest.fixture(autouse=True)
+def nothing_was_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(troubles, "_logged", set())
-    return Bed(home)
 
 
 def is_about(job_id: str, values: tuple[Any, ...]) -> bool:
@@ -194,42 +191,39 @@ main()
 """
 
 
-def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:  # noqa: F811
-    python = master.root / "python"
-    python.write_text(PYTHON.format(python=sys.executable))
-    python.chmod(0o755)
-    inventory = master.root / "inventory.yaml"
-    inventory.write_text(inventory.read_text().replace("local: true", f"local: true, python: {python}"))
+def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:
+    master.describe(keys=f"python: {write_python(master.root / 'python')}")
     for name in ("one", "two"):
         master.ugro("launch", "t.py", "--hold", "--name", name)
-    command = [sys.executable, "-c", FAULTS]
+    command, log = [sys.executable, "-c", FAULTS], path_of(master.home)
     with subprocess.Popen(command, cwd=master.root, env=master.env, stdout=-1, stderr=-1, text=True) as serving:
         try:
-            master.ugro("release", "one")
             master.ugro("release", "two")
             until(lambda: master.json("status", "two")["state"] == "succeeded")
+            master.ugro("release", "one")  # which holds the node from now on
+            until(lambda: "in broken" in log.read_text())
             cluster = master.home / "cluster.json"
             sound = cluster.read_text()
             for damage in ("[", '{"proposals": {"1": {"job": 5}}, "meta": 7}', ""):
                 cluster.write_text(damage)
-                before = path_of(master.home).stat().st_mtime_ns
-                until(lambda before=before: path_of(master.home).stat().st_mtime_ns != before)  # type: ignore[misc]
+                said_before = log.stat().st_size
+                until(lambda before=said_before: log.stat().st_size > before)  # type: ignore[misc]
                 assert serving.poll() is None
             cluster.write_text(sound)
             master.ugro("state", "rebuild")
             master.ugro("launch", "t.py", "--hold", "--name", "three")
-            master.ugro("release", "three")
-            until(lambda: master.json("status", "three")["state"] == "succeeded")
+            master.ugro("cancel", "three")
+            until(lambda: master.json("status", "three")["state"] == "cancelled")
         finally:
             serving.send_signal(signal.SIGTERM)
             said, complained = serving.communicate(timeout=60)
     assert serving.returncode == 0, complained
     assert said.count("job-001: its next step: unexpected RuntimeError") >= 1 and "ends; jobs go on" in said
-    logged = path_of(master.home).read_text()
+    logged = log.read_text()
     assert logged.count("Traceback") >= 1 and "in broken" in logged and "hunter2" not in logged + said
 
 
-def test_a_resident_whose_lines_nobody_reads_goes_on(master: Master) -> None:  # noqa: F811
+def test_a_resident_whose_lines_nobody_reads_goes_on(master: Master) -> None:
     with master.resident("--every", "0.2") as serving:
         assert serving.stdout
         serving.stdout.close()

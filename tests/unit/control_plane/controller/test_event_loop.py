@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.control_plane.controller.test_tick import Bed
 from ugro.common.errors import InputError, StateLocked
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank, RankState
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.testing.cluster import Bed
 
 HOLDER = """
 import sys
@@ -203,18 +203,17 @@ async def heartbeat() -> AsyncIterator[list[float]]:
         task.cancel()
 
 
-async def test_a_tick_over_many_big_records_keeps_nobody_waiting(home: Path) -> None:
-    bed = Bed(home)
+async def test_a_tick_over_many_big_records_keeps_nobody_waiting(bed: Bed) -> None:
     jobs = [big_record(bed, number) for number in range(1, JOBS + 1)]
     bed.store.rebuild()
     bed.nodes["a"].silent = True
-    as_one = MetadataStore(home / "state")
+    as_one = MetadataStore(bed.store.home)
     began = time.monotonic()
     as_one.jobs.settle()  # what a tick does in its event loop if nobody sees to it, and some of it: the baseline
     for job in as_one.jobs.live():
         as_one.jobs.save(job, EventKind.RANKS, "")
     baseline = time.monotonic() - began
-    controller = Controller(MetadataStore(home / "state"), bed.inventory, bed.pool)
+    controller = Controller(MetadataStore(bed.store.home), bed.inventory, bed.pool)
     with machine_noise() as noise:
         async with heartbeat() as late:
             await controller.tick()

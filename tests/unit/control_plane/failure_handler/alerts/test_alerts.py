@@ -516,6 +516,21 @@ async def test_what_a_plugin_raises_is_told_by_its_type(monkeypatch: pytest.Monk
     assert await Sender().send({"a": channel("json://x")}, {"a": NOTE}) == {"a": "apprise failed (ValueError)"}
 
 
+async def test_a_channel_without_a_thread_keeps_no_other_from_its_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "alert a":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(sender, "_notify", lambda *_: None)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    channels = {name: channel("json://x") for name in ("a", "b")}
+    outcomes = await Sender().send(channels, dict.fromkeys(channels, NOTE))
+    assert outcomes == {"a": "this machine has no process left for it", "b": None}
+
+
 # --- rounds ----------------------------------------------------------------------------------------------------------
 
 
