@@ -41,8 +41,14 @@ class Door:
         if by_socket:
             path = stack.enter_context(resident_of(inventory, self.store.home))
             self.backend = ResidentSocket(path, inventory)
-        stack.callback(self.backend.close)
+        stack.callback(lambda: self.backend.close())
         self.told: list[Notice] = []
+
+    def use(self, inventory: Path) -> None:
+        """Act on another inventory from now on, in this process."""
+        self.backend.close()
+        self.context = Context(str(inventory), self.store.home)
+        self.backend = Local(self.context)
 
     def call(self, request: Request[Answer]) -> Answer:
         """Return the answer to a request; both go through JSON, as they do to another process."""

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from tests.unit.control_plane.metadata_store.test_metadata_store import ended, submit, ugro
 from ugro.cli.main import cli
-from ugro.cli.output import stamp
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import RecordNewer, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
@@ -39,6 +38,7 @@ from ugro.control_plane.resource_manager.observation import last_look
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import placement_when_idle, why
 from ugro.nodes.pool import Pool
+from ugro.service.schemas.base import iso
 from ugro.testing import builders
 from ugro.testing.commands import Ugro
 from ugro.testing.transport import Gone
@@ -472,7 +472,7 @@ def test_damaged_lines_cost_only_themselves(tmp_path: Path) -> None:
 
 def test_times_that_no_calendar_has_are_shown(tmp_path: Path) -> None:
     for at in (1e17, -1e17, 1e300, 2.6e11):
-        assert clock(at) and moment(at, NOW) and stamp(at) in (None, stamp(at))
+        assert clock(at) and moment(at, NOW) and iso(at) in (None, iso(at))
     store = filled(tmp_path)
     store.timeline.note("here", "note", "x")
     path = tmp_path / "events.jsonl"

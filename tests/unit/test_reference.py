@@ -16,13 +16,13 @@ from reference import settings
 from reference.__main__ import FOLDER, PAGES, main
 from reference.events import described, events_page
 from reference.markdown import Incomplete, help_text, table
-from ugro.cli import output
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import RecordUnreadable
 from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Attempt, Job, JobState, Rank
+from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.models.node import Gpu
+from ugro.service.documents import job_document, node_documents
+from ugro.service.schemas.jobs import RankDocument, UnreadableDocument
 from ugro.testing import builders
 
 
@@ -114,19 +114,19 @@ def test_the_page_about_scripts_names_every_key_of_the_documents() -> None:
         text = next(text for text in paragraphs if text.startswith(beginning))
         return set(re.findall(r"[a-z_0-9]+", text))
 
-    job = output.job_document(Job.model_validate(JOB), None)
+    job = job_document(Job.model_validate(JOB), None).as_json()
     inventory = Inventory.model_validate({"nodes": {"gpu1": {"name": "gpu1", "address": "10.0.0.1"}}})
     seen = builders.node_view("gpu1")
-    node = output.node_documents(inventory, {"gpu1": seen}, {"gpu1": None}, {})[0]
+    node = node_documents(inventory, {"gpu1": seen}, {"gpu1": None}, {})[0].as_json()
     attempt = {key: None for key in Attempt.model_fields}
     documents = {
         "job": (job, "A **job** has"),
         "an entry of attempts": (job["attempts"][0], "A **job** has"),
         "an entry of past": (attempt, "A **job** has"),
-        "rank": (output.rank_document(Rank(rank=0, local_rank=0, node="gpu1")), "A **job** has"),
+        "rank": (RankDocument.model_fields, "A **job** has"),
         "node": (node, "A **node** has"),
         "gpu": (Gpu.model_fields, "A **node** has"),
-        "unreadable": (output.unreadable_document(RecordUnreadable(Path("job.json"), "torn")), "`unreadable` names"),
+        "unreadable": (UnreadableDocument.model_fields, "`unreadable` names"),
     }
     missing = {name: sorted(set(keys) - named(where)) for name, (keys, where) in documents.items()}
     assert {name: keys for name, keys in missing.items() if keys} == {}

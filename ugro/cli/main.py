@@ -62,18 +62,18 @@ COMMANDS = {
         "Do what is proposed about a job: it goes on as a new attempt.",
     ),
     "deny": ("ugro.cli.commands.proposals", "deny", "Leave a job that failed as it is."),
-    "rm": ("ugro.cli.remove", "rm", "Remove ended jobs wholly: record, logs, code, folders on nodes."),
+    "rm": ("ugro.cli.commands.remove", "rm", "Remove ended jobs wholly: record, logs, code, folders on nodes."),
     "wait": ("ugro.cli.commands.jobs", "wait", "Wait until a job has ended."),
     "nodes": ("ugro.cli.commands.nodes", "nodes", "The machines and their GPUs."),
     "history": ("ugro.cli.commands.history", "history", "What each GPU did over the last hours, whoever used it."),
     "drain": ("ugro.cli.commands.nodes", "drain", "Give a node no new jobs."),
     "undrain": ("ugro.cli.commands.nodes", "undrain", "Give a node jobs again."),
-    "estimate": ("ugro.cli.estimate", "estimate", "Will a training fit into the GPUs' memory?"),
+    "estimate": ("ugro.cli.commands.estimate", "estimate", "Will a training fit into the GPUs' memory?"),
     "footprint": ("ugro.cli.commands.footprint", "footprint", "Everything UGRO has on the nodes."),
     "node": ("ugro.cli.commands.footprint", "node", "Remove what UGRO has on a node."),
     "measure": ("ugro.cli.commands.nodes", "measure", "Measure how fast each idle GPU trains."),
     "run": ("ugro.cli.commands.nodes", "run", "Run the same command on every node."),
-    "check": ("ugro.cli.check", "check", "Look for what would keep a training from working."),
+    "check": ("ugro.cli.commands.check", "check", "Look for what would keep a training from working."),
     "sweep": (
         "ugro.cli.commands.nodes",
         "sweep",
@@ -85,12 +85,20 @@ COMMANDS = {
         "Stay and act: a tick every few seconds, over connections that stay open.",
     ),
     "cron": ("ugro.cli.commands.cron", "cron", "Sweeps from your crontab: install, remove, show."),
-    "state": ("ugro.cli.upkeep", "state", "Look after UGRO's own records."),
-    "gc": ("ugro.cli.upkeep", "gc", "Remove what old jobs left, here and on the nodes: logs, code, folders."),
+    "state": ("ugro.cli.commands.maintenance", "state", "Look after UGRO's own records."),
+    "gc": (
+        "ugro.cli.commands.maintenance",
+        "gc",
+        "Remove what old jobs left, here and on the nodes: logs, code, folders.",
+    ),
     "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host key and record it once you agree."),
-    "sandbox": ("ugro.cli.sandbox", "sandbox", "A cluster of three pretended machines, to try UGRO without hardware."),
-    "completion": ("ugro.cli.completion", "completion", "Print the shell completion script."),
+    "sandbox": (
+        "ugro.cli.commands.sandbox",
+        "sandbox",
+        "A cluster of three pretended machines, to try UGRO without hardware.",
+    ),
+    "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
 }
 
 COMPLETION = "_UGRO_COMPLETE"
@@ -232,7 +240,7 @@ def main() -> NoReturn:
 def _complete() -> NoReturn:
     """Answer the shell that completes a line. Whatever is wrong, nothing is printed over what the person types."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(Exception):
-        importlib.import_module("ugro.cli.completion")  # knows the peculiarities of shells
+        importlib.import_module("ugro.cli.commands.completion")  # knows the peculiarities of shells
         cli.main(prog_name="ugro", complete_var=COMPLETION)
     sys.exit(EXIT_OK)
 

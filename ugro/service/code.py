@@ -82,7 +82,8 @@ def read_code(spec: JobSpec, start: Sequence[str] = START) -> WorkingCode:
     Raises:
         InputError: the directory or the script is not there, or the script is among what is ignored.
     """
-    return WorkingCode(Path(spec.workdir), choose_code(spec, start=start))
+    selection = choose_code(spec, start=start)
+    return WorkingCode(Path(spec.workdir).absolute(), selection)
 
 
 def read_new_code(source: CodeSourceDocument) -> WorkingCode:

@@ -67,6 +67,14 @@ class Context:
         """
         return load_inventory(inventory_path(self._inventory_option))
 
+    def inventory_if_any(self) -> Inventory | None:
+        """Return the inventory; None where none was named, and none is in the usual places.
+
+        Raises:
+            InventoryError: it has a mistake, or was named and does not exist.
+        """
+        return self.inventory if self._inventory_option or inventory_path(None).exists() else None
+
     @cached_property
     def cluster(self) -> Inventory:
         """The inventory, with nodes that left it while a job of theirs runs.

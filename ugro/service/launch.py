@@ -100,7 +100,8 @@ async def launch(context: Context, request: Launch) -> JobDocument:
     if plan.foreign:
         await _take_over(context, plan)
     code = brought(context, plan.code.directory)
-    submission = asyncio.to_thread(submit, context.store, plan.draft.spec, code.selection, plan.predicted_mib)
+    spec = plan.draft.spec.model_copy(update={"workdir": plan.code.directory})
+    submission = asyncio.to_thread(submit, context.store, spec, code.selection, plan.predicted_mib)
     making = asyncio.ensure_future(submission)
     try:
         job = await asyncio.shield(making)

@@ -12,6 +12,8 @@ from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import OPTIONS, JobSpec, job_spec, load_job_spec
 from ugro.common.text import printable
 from ugro.common.units import parse_duration
+from ugro.control_plane.metadata_store.history import run_of
+from ugro.control_plane.scheduler.command import require_source
 from ugro.control_plane.scheduler.launch_line import START, Foreign, line, translated
 from ugro.service.schemas.launch import DefaultScriptDocument
 
@@ -32,6 +34,32 @@ class LaunchLine:
     options: dict[str, Any]
     start: Sequence[str] = START
     known: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training whose memory is estimated: its arguments, the MiB it says it takes, and the key of equal runs."""
+
+    args: tuple[str, ...]
+    vram: int | None = None
+    run: str = ""
+
+
+def read_training(script: str, args: tuple[str, ...], module: bool, no_python: bool) -> Training:
+    """Read what would run with these arguments, from the command line or a job.yaml.
+
+    Raises:
+        InputError, JobSpecError: it is not there, or has a mistake.
+    """
+    if module or no_python or Path(script).suffix not in (".yaml", ".yml"):
+        # Not checked as a job's: nothing is sent, so any path will do.
+        spec, directory = JobSpec.model_construct(script=script, args=args, module=module, no_python=no_python), Path()
+    else:
+        found = load_job_spec(Path(script))
+        spec = found.model_copy(update={"args": (*found.args, *args)})
+        directory = Path(script).parent / Path(spec.workdir).expanduser()
+    require_source(directory, spec, start=("ugro", "estimate"))
+    return Training(spec.args, spec.vram, run_of(spec))
 
 
 def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) -> JobSpec:

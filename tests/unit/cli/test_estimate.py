@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from ugro.cli.estimate import estimate
+from ugro.cli.commands.estimate import estimate
 from ugro.common.errors import InputError
 from ugro.common.models.node import Gpu
 from ugro.control_plane.metadata_store.config_store import ConfigStore

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.errors import NotSaved
-from ugro.common.text import duration, printable, size
+from ugro.common.text import duration, printable, size, some
 from ugro.service.schemas.checkpoints import ListedCheckpoint, SaveAnswer
+from ugro.service.schemas.jobs import CheckpointDocument
 from ugro.service.words import state_in_words, title
 
 HOW_TO_ANSWER = """\
@@ -48,6 +49,17 @@ def checkpoints_grid(found: Iterable[ListedCheckpoint]) -> Grid:
             state,
         )
     return made
+
+
+def checkpoints_in_words(found: Iterable[CheckpointDocument]) -> str:
+    """Return which checkpoints there are, with their sizes and places."""
+    words = []
+    for one in found:
+        where = ", ".join(place.node for place in one.places) or "this machine"
+        torn = f" ({one.name} {one.problem})" if one.problem else ""
+        step = one.name if one.position is None else one.where
+        words.append(f"{step}, {size(one.bytes / 2**20)} on {where}{torn}")
+    return some(words, "; ")
 
 
 def silence_in_words(saved: SaveAnswer) -> list[str]:

@@ -23,6 +23,7 @@ from ugro.service.schemas.notices import (
     LeftToNextPass,
     StillWorking,
     TellingNodes,
+    WaitingForNodes,
 )
 from ugro.service.words import stopping_in_words
 
@@ -79,6 +80,8 @@ class Notices:
                 click.echo("they are not free: the job waits for them in the queue", err=True)
             case TellingNodes():
                 self._wait(f"telling the nodes of {notice.job}")
+            case WaitingForNodes():
+                self._wait(f"waiting for {'a trial on ' if notice.trial else ''}{', '.join(notice.nodes)}")
             case AskedToSave():
                 self._wait(_asked_to_save(notice))
 

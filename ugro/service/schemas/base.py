@@ -52,11 +52,13 @@ class Document(BaseModel):
 class Request(BaseModel, Generic[Answer]):
     """Base of what can be asked for: `class Hold(Request[JobDocument])` is answered by one JobDocument.
 
-    `function` names the service function that answers it, as `module.function` below `ugro.service`.
+    `function` names the service function that answers it, as `module.function` below `ugro.service`. What is about
+    files or the environment of the client is answered `here`, in its own process, and nowhere else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     function: ClassVar[str]
+    here: ClassVar[bool] = False
 
 
 class Stream(BaseModel, Generic[Answer]):

@@ -19,6 +19,7 @@ class InstallSweep(Request[CrontabChanged]):
     """Add the sweep to the crontab, `every` so many minutes, or replace what was added before."""
 
     function: ClassVar[str] = "crontab.install"
+    here: ClassVar[bool] = True
     every: int = 1
 
 
@@ -26,6 +27,7 @@ class RemoveSweep(Request[CrontabChanged]):
     """Take the sweep out of the crontab."""
 
     function: ClassVar[str] = "crontab.remove"
+    here: ClassVar[bool] = True
 
 
 class CrontabLines(Document):
@@ -40,3 +42,4 @@ class ShowSweep(Request[CrontabLines]):
     """Show UGRO's lines in the crontab."""
 
     function: ClassVar[str] = "crontab.show"
+    here: ClassVar[bool] = True

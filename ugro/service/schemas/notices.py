@@ -67,3 +67,10 @@ class AskedToSave(Notice):
     title: str
     seconds: float | None
     signalled: int
+
+
+class WaitingForNodes(Notice):
+    """These nodes did not answer so far; with `trial`, a trial of the network is under way on them."""
+
+    nodes: tuple[str, ...]
+    trial: bool

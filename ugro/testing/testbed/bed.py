@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -89,8 +90,8 @@ class Testbed:
 
     def reset(self) -> None:
         """All hosts as they were when new, and trusted by the master; for the start of a test."""
-        for host in self.hosts.values():
-            host.reset()
+        with ThreadPoolExecutor(len(self.hosts)) as together:
+            list(together.map(Host.reset, self.hosts.values()))
         self._write_homes()
 
     def log_in_everywhere(self) -> None:

@@ -589,7 +589,7 @@ def test_rm_asks_and_names_what_could_be_resumed(ugro: Ugro, home: Path, monkeyp
     assert "it has checkpoints; nothing was removed" in refused.exception.message
     assert "checkpoints: step 20" in refused.stderr
     assert (home / ".ugro/jobs" / saved.id / "code/checkpoint-20.pt").exists()
-    monkeypatch.setattr("ugro.cli.remove.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+    monkeypatch.setattr("ugro.cli.prompts.sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
     assert isinstance(ugro("rm", saved.id, typed="y\nn\n").exception, Declined)
     assert MetadataStore(home / "state").jobs.job(saved.id) == saved
     told = ugro("rm", saved.id, "--yes", "--with-checkpoints", "--json")

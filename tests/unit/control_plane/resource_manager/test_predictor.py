@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ugro.common.models.workload import METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
 from ugro.control_plane.resource_manager.predictor.fit import (
     Estimate,
     Fit,
@@ -24,7 +25,6 @@ from ugro.control_plane.resource_manager.predictor.fit import (
     read_workload,
 )
 from ugro.control_plane.resource_manager.predictor.known_models import Architecture, architecture, parameter_count
-from ugro.control_plane.resource_manager.predictor.workload import METHODS, OPTIMIZERS, PRECISIONS, SHARDINGS
 
 GIB = 1024
 BILLION = Workload(parameters=2**30, batch=1, sequence=512)

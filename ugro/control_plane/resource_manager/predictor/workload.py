@@ -6,15 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ugro.common.models.workload import LARGEST, METHODS, SHARDINGS
 from ugro.control_plane.resource_manager.predictor.known_models import is_convolutional, parameter_count, usual_sequence
-
-PRECISIONS = ("fp32", "amp", "bf16", "fp16")
-OPTIMIZERS = ("adamw", "adam8bit", "sgd", "adafactor")
-METHODS = ("full", "lora", "qlora")
-SHARDINGS = ("ddp", "fsdp", "zero1", "zero2", "zero3")
-
-LARGEST = 9_999_999
-"""What is more than this of a batch, of tokens or of GPUs is no such number."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,49 @@
+"""Looking for what would keep a training from working, through the service layer."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+from door import Door
+
+from ugro.common.errors import InputError
+from ugro.service.schemas.check import Check
+from ugro.service.schemas.notices import WaitingForNodes
+
+
+def with_nodes(door: Door, home: Path, *lines: str) -> None:
+    """Give the inventory more nodes."""
+    inventory = home / "inventory.yaml"
+    inventory.write_text(inventory.read_text() + "".join(f"  {line}\n" for line in lines))
+    door.use(inventory)
+
+
+def test_looks_at_this_machine(door: Door) -> None:
+    checked = door.call(Check())
+    [node] = checked.answer.nodes
+    assert (node.name, node.reachable, node.error) == ("here", True, None)
+    assert node.clock and node.machine and node.machine.user and node.view and node.view.cpu_count
+    assert list(checked.answer.as_json()) == ["schema_version", "nodes", "findings"]
+    assert {finding.node for finding in checked.answer.findings} == {"here", None}
+    assert checked.network is None
+
+
+def test_tells_which_node_it_waits_for_and_that_it_is_unreachable(door: Door, home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never greets
+        with_nodes(door, home, f"away: {{address: 127.0.0.1, port: {silent.getsockname()[1]}}}")
+        checked = door.call(Check())
+    here, away = checked.answer.nodes
+    assert here.reachable and not away.reachable and away.error and away.view is None
+    assert [one.level for one in checked.answer.findings if one.node == "away"] == ["problem"]
+    assert WaitingForNodes(nodes=("away",), trial=False) in door.told
+
+
+def test_measures_no_network_of_one_machine(door: Door, home: Path) -> None:
+    with pytest.raises(InputError, match="at least two nodes"):
+        door.call(Check(network=True))
+    with_nodes(door, home, "away: {address: 127.0.0.1, port: 1}")
+    answer = door.call(Check(network=True)).answer
+    assert list(answer.as_json())[-1] == "network" and answer.as_json()["network"] is None
+    assert any("was not measured" in finding.text for finding in answer.findings)

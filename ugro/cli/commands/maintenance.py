@@ -1,0 +1,115 @@
+"""Commands that look after the state directory: state, gc."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from ugro.cli.app import App, Whole, command, json_option
+from ugro.cli.output import print_hanging, print_json
+from ugro.cli.render.checkpoints import checkpoints_in_words
+from ugro.common.errors import EXIT_NODES, EXIT_OK, EXIT_STATE, InputError
+from ugro.common.text import printable, size, some
+from ugro.common.units import parse_duration
+from ugro.service.schemas.records import Rebuild
+from ugro.service.schemas.removal import Collect, Collected, CollectedJob, JobInWords, PlanCollect
+
+
+@click.group()
+def state() -> None:
+    """Look after UGRO's own records."""
+
+
+@command()
+@json_option
+def rebuild(app: App, as_json: bool) -> int:
+    """Make the indexes of jobs anew from the jobs' folders, which are their truth.
+
+    Jobs whose record cannot be read are named, and exit code 4 tells of them once the others are indexed. A broken
+    cluster.json is kept, and its copy of before its last change is taken. Damaged rows of it are put aside in
+    cluster.json.aside; those that you corrected there are taken back.
+    """
+    done = app.call(Rebuild())
+    found = done.answer
+    if as_json:
+        print_json(found.as_json())
+    else:
+        for words in found.mended:
+            click.echo(printable(words))
+        click.echo(f"indexed {found.live} live and {found.ended} ended jobs of {done.home}")
+        for broken in found.unreadable:
+            hint = f"; {broken.error.hint}" if broken.error.hint else ""
+            print_hanging("", f"{broken.id} is unreadable: {broken.error.message}{hint}", fg="red")
+    return EXIT_STATE if found.unreadable else EXIT_OK
+
+
+state.add_command(rebuild)
+
+
+@command()
+@click.option(
+    "--older-than", default="30d", show_default=True, metavar="TIME", help="Only jobs that ended before that."
+)
+@click.option("--keep", type=Whole(min=0), default=0, metavar="N", help="Not the N jobs that ended last.")
+@click.option("--with-checkpoints", is_flag=True, help="Also code and node folders of jobs with checkpoints.")
+@click.option("--delete", is_flag=True, help="Do it. Without this, only what would go is shown.")
+@json_option
+def gc(app: App, older_than: str, keep: int, with_checkpoints: bool, delete: bool, as_json: bool) -> int:
+    """Remove what old jobs left: logs and code on this machine, their folders on the nodes, and what killed commands
+    left half written.
+
+    Records, specs, events and checkpoints that were brought here stay. A job that has checkpoints keeps its
+    code and its folders on nodes, with the checkpoints in them, and so does one of which that is not known, or that ran
+    on a node that is unreachable.
+    """
+    try:
+        seconds = parse_duration(older_than)
+    except ValueError as error:
+        raise InputError(f"--older-than {older_than!r}: {error}") from None
+    plan = app.call(PlanCollect(older_than=seconds, keep=keep, with_checkpoints=with_checkpoints))
+    done = app.call(Collect(plan=plan)) if delete else plan.found
+    if as_json:
+        print_json(done.answer.as_json())
+    else:
+        words = ["ugro gc", "--older-than", shlex.quote(older_than), *(["--keep", str(keep)] if keep else [])]
+        do_it = " ".join([*words, *(["--with-checkpoints"] if with_checkpoints else []), "--delete"])
+        _tell(done, older_than, None if delete else do_it)
+    return EXIT_NODES if done.answer.unreachable else EXIT_OK
+
+
+def _tell(done: Collected, older_than: str, do_it: str | None) -> None:
+    found = done.answer
+    for job, said in zip(found.jobs, done.jobs, strict=True):
+        click.echo(f"{job.id}  {_in_words(job, said)}")
+    for path in found.temporary:
+        click.echo(f"{printable(path)}, half written, {f'would go: {do_it}' if do_it else 'is gone'}")
+    for silent in found.unreachable:
+        click.echo(f"{silent.node} is left out: {printable(silent.error.message)}", err=True)
+    if not any(job.bytes or said.code or job.nodes for job, said in zip(found.jobs, done.jobs, strict=True)):
+        click.echo(f"nothing to remove of jobs that ended more than {older_than} ago")
+        return
+    total = f"{_size(found.bytes)} of logs, {_size(found.code_bytes)} of code"
+    for on in found.nodes:
+        total += f", {_size(on.bytes)} on {on.node}"
+    if found.nodes:
+        click.echo("what the jobs wrote into their code folders on nodes is part of it")
+    click.echo(f"{total} would go: {do_it}" if do_it else f"{total} are gone")
+
+
+def _in_words(job: CollectedJob, said: JobInWords) -> str:
+    goes = [f"logs {_size(job.bytes)}"] if job.bytes else []
+    goes += [f"code {_size(job.code_bytes)}"] if said.code else []
+    goes += [f"{part.node} {_size(part.bytes)}" for part in job.nodes]
+    stays = f"its code and node folders stay: {said.kept}" if said.kept else ""
+    if said.resumable:
+        stays += f" ({_facts(job)}); with them: --with-checkpoints"
+    return "; ".join(filter(None, [", ".join(goes), stays]))
+
+
+def _facts(job: CollectedJob) -> str:
+    return checkpoints_in_words(job.checkpoints) or some(list(job.unseen))
+
+
+def _size(count: int) -> str:
+    return size(count / 2**20)

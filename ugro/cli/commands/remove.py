@@ -1,0 +1,75 @@
+"""`ugro rm`: an ended job goes wholly, from this machine and from its nodes."""
+
+from __future__ import annotations
+
+import click
+
+from ugro.cli.app import App, command, json_option
+from ugro.cli.complete import complete_job
+from ugro.cli.main import report
+from ugro.cli.output import print_json
+from ugro.cli.prompts import answers
+from ugro.cli.render.checkpoints import checkpoints_in_words
+from ugro.common.errors import EXIT_NODES
+from ugro.common.text import count, printable, size, some
+from ugro.service.schemas.removal import PlanRemove, Remove, RemovedJob, UseDocument
+
+LEFT_THERE = {
+    "left": "part of its folder cannot be removed; see: ugro footprint --on {node}",
+    "link": "a folder of it is a link; what that leads to stays",
+    "rest": "files that are not UGRO's stay in its folder",
+}
+"""What is said of a node where something of a job stays, by what became of its folder."""
+
+
+@command()
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_job)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--with-checkpoints", is_flag=True, help="Also jobs that have checkpoints, or may have some.")
+@json_option
+def rm(app: App, jobs: tuple[str, ...], yes: bool, with_checkpoints: bool, as_json: bool) -> int:
+    """Remove ended jobs (ids or names) wholly: record, logs, code, copies of checkpoints, and their folders on nodes.
+
+    What they wrote into their code folders on the nodes goes too; what they saved elsewhere stays. From a node that is
+    unreachable a job's folder goes once it answers.
+    """
+    plan = app.call(PlanRemove(jobs=jobs, with_checkpoints=with_checkpoints))
+    if not as_json:
+        for use in plan.jobs:
+            _show(use)
+    # --yes is no consent to what a job could be resumed from, and who says it wants no question.
+    said = answers(plan.questions, {"remove": True} if yes else None, ask=not (as_json or yes))
+    done = app.call(Remove(plan=plan, answers=said))
+    if as_json:
+        print_json(done.as_json())
+    else:
+        for job in done.removed:
+            _tell(job)
+        for refused in done.failed:
+            report(refused.error.as_json(), as_json=False)
+    unreached = any(node.error for job in done.removed for node in job.nodes)
+    return max(EXIT_NODES, plan.exit_code) if unreached else plan.exit_code
+
+
+def _show(use: UseDocument) -> None:
+    click.echo(f"{use.title}, {use.state.value}:", err=True)
+    click.echo(f"  {size(use.bytes / 2**20)} on this machine", err=True)
+    for part in use.parts:
+        click.echo(f"  {count(part.files, 'file')}, {size(part.bytes / 2**20)} on {part.node}", err=True)
+    for node in use.silent:
+        click.echo(f"  {node} is unreachable: what it has goes once it answers", err=True)
+    if use.parts:
+        click.echo("  with all that it wrote into its code folders", err=True)
+    if use.checkpoints:
+        click.echo(f"  checkpoints: {printable(checkpoints_in_words(use.checkpoints))}", err=True)
+    if use.unseen:
+        click.echo(f"  not searched for checkpoints: {some([printable(words) for words in use.unseen])}", err=True)
+
+
+def _tell(job: RemovedJob) -> None:
+    click.echo(f"{job.id} was removed")
+    for on in job.nodes:
+        if on.error:
+            click.echo(f"  {on.node}: {printable(on.error.message)}; its folder goes once the node answers", err=True)
+        elif words := LEFT_THERE.get(on.state):
+            click.echo(f"  {on.node}: {words.format(node=on.node)}", err=True)
