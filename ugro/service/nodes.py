@@ -177,6 +177,7 @@ async def sweep(context: Context, _: Sweep) -> Swept:
     except StateLocked as error:
         busy = error.message
     await context.rest()
+    await context.courier.rest()  # a channel that fails is news
     return Swept(
         answer=ChangesDocument(changes=tuple(map(EventDocument.of, news_of(context.store)))),
         problems=tuple(map(error_document, context.store.problems())),
