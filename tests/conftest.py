@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(tempfile.mkdtemp(prefix="ugro-tests-", dir="/tmp"))
     config.add_cleanup(lambda: shutil.rmtree(folder))
     surroundings.isolate(folder)
+    if place := surroundings.in_memory():
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
