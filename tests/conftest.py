@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import psutil
 import pytest
 import surroundings
 
@@ -22,13 +24,23 @@ hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home directory of the test's own, for this process and for the local node."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home directory of the test's own, for this process and for the local node. What it left running is ended."""
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("UGRO_HOME", str(folder / ".ugro"))
-    return folder
+    yield folder
+    if next(folder.rglob("launch.sh"), None):
+        end_processes_of(folder)
+
+
+def end_processes_of(folder: Path) -> None:
+    """End every process whose command line names a file below a folder, such as the ranks that a failed test left."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.pid != os.getpid() and any(f"{folder}/" in word for word in process.cmdline()):
+                process.kill()
 
 
 @pytest.fixture
