@@ -21,10 +21,7 @@ from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.facts import read_facts
-from ugro.control_plane.controller.job_steps import (
-    LEFTOVER_GRACE,
-    JobSteps,
-)
+from ugro.control_plane.controller.job_steps import LEFTOVER_GRACE, JobSteps
 from ugro.control_plane.controller.observer import Observer
 from ugro.control_plane.controller.placing import place_what_fits
 from ugro.control_plane.controller.plan import (
