@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator
 
 from ugro.common.errors import NodeError, StateLocked
-from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, Wish
 from ugro.common.text import some
+from ugro.control_plane import transitions
 from ugro.control_plane.controller.job_steps import CANCEL_GRACE
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.launcher import nothing_runs
@@ -41,9 +41,7 @@ async def cancel(context: Context, request: Cancel) -> JobDocument:
     with context.store.lock():
         job = context.store.jobs.job(found.id)
         if accepts("cancel", job):
-            job = context.store.jobs.update(
-                job.id, lambda job: job.model_copy(update={"wish": wish}), EventKind.CANCEL, words
-            )
+            job = context.store.jobs.change(job.id, lambda job: transitions.cancel(job, wish, words))
     return _document(context, job)
 
 

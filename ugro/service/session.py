@@ -20,10 +20,10 @@ def open_local(inventory: str | None) -> Backend:
     return Local(Context(inventory))
 
 
-def open_backend(inventory: str | None, say: Callable[[str], None]) -> Backend:
-    """Return the resident controller's backend where one runs and can be used, else that of this process.
+def find_resident(inventory: str | None, say: Callable[[str], None]) -> Backend | None:
+    """Return the resident controller's backend where one runs and can be used. `say` hears why it cannot.
 
-    Both act under the same locks, so one may stand in for the other. `say` hears why a resident cannot be used.
+    Then the backend of this process will do: both act under the same locks.
     """
     path = socket_path()
     if path.exists():
@@ -33,7 +33,7 @@ def open_backend(inventory: str | None, say: Callable[[str], None]) -> Backend:
             return ResidentSocket(path, _inventory(inventory))
         except NoResident as reason:
             say(f"{reason}; this command acts by itself")
-    return open_local(inventory)
+    return None
 
 
 def socket_path() -> Path:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ugro.common.errors import NodeError
-from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, RankState
 from ugro.common.text import clock, some
+from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.tracker import Runs
 from ugro.nodes.pool import Pool
@@ -92,6 +92,6 @@ async def tell(store: MetadataStore, pool: Pool, job: Job) -> None:
     def record() -> None:
         now = store.jobs.job(job.id)
         if now.attempt == job.attempt and now.state == JobState.RUNNING and never_met(now) and now.reason != words:
-            store.jobs.save(now.model_copy(update={"reason": words}), EventKind.UNMET, words)
+            store.jobs.save(*transitions.find_unmet(now, words))
 
     await store.write(record)
