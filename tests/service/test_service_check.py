@@ -9,8 +9,8 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InputError
-from ugro.service.backend import Local
 from ugro.service.context import Context
+from ugro.service.local import Local
 from ugro.service.schemas.check import Check
 from ugro.service.schemas.notices import WaitingForNodes
 

@@ -15,9 +15,9 @@ from door import Door
 from ugro.common.config import load_inventory
 from ugro.common.errors import Declined, HostKeyChanged, InputError
 from ugro.control_plane.failure_handler.alerts.settings import AlertsError
-from ugro.service.backend import Local
 from ugro.service.context import Context
 from ugro.service.inventory import write_inventory
+from ugro.service.local import Local
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.alerts import InitAlerts, SendTestAlerts, ShowAlerts
 from ugro.service.schemas.crontab import InstallSweep, RemoveSweep, ShowSweep
