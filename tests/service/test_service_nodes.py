@@ -61,6 +61,8 @@ def test_makes_a_scheduling_pass(door: Door) -> None:
     swept = door.call(Sweep())
     assert swept.busy is None and "starting" in [event.kind for event in swept.answer.changes if event.job == job.id]
     door.until(job, JobState.SUCCEEDED)
+    again = door.call(Sweep()).answer.changes
+    assert not [event for event in again if event.kind == "starting"], "only what this pass changed"
 
 
 def test_cleans_a_node_as_planned_and_nothing_else(door: Door) -> None:

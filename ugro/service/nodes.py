@@ -175,7 +175,7 @@ async def sweep(context: Context, _: Sweep) -> Swept:
     Raises:
         UgroError: what stopped a step; the others were taken.
     """
-    busy = None
+    busy, began_at = None, context.store.bus.cursor
     try:
         await context.tick(patience=0)
     except StateLocked as error:
@@ -183,7 +183,7 @@ async def sweep(context: Context, _: Sweep) -> Swept:
     await context.rest()
     await context.courier.rest()  # a channel that fails is news
     return Swept(
-        answer=ChangesDocument(changes=tuple(map(EventDocument.of, news_of(context.store)))),
+        answer=ChangesDocument(changes=tuple(map(EventDocument.of, news_of(context.store, began_at)))),
         problems=tuple(map(error_document, context.store.problems())),
         busy=busy,
     )
