@@ -24,10 +24,10 @@ PAGES = [
     *sorted(f"docs/{p.name}" for p in ROOT.glob("docs/*.md")),
 ]
 
-HELP_LEFT = 33
+HELP_LEFT = 0
 """Findings in `--help` of all commands that are still there. It may only fall."""
 
-MESSAGES_LEFT = 98
+MESSAGES_LEFT = 79
 """Findings in text constants of `ugro/` that are still there. It may only fall."""
 
 QUOTES_OTHERS = {"catalogue.py", "codes.py", "conjecture.py", "course.py", "parting.py", "reading.py", "ends.py"}

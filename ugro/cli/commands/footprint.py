@@ -29,7 +29,10 @@ SHOWN_FOREIGN = 10
 @nodes_option
 @json_option
 def footprint(app: App, names: str | None, as_json: bool) -> int:
-    """What UGRO has on the nodes: folders of jobs, their size, and processes. Changes nothing."""
+    """List everything that UGRO has on the nodes.
+
+    Shows the folders of jobs, their size, and processes. Nothing is changed.
+    """
     seen = app.call(Footprint(nodes=names))
     if as_json:
         print_json(seen.as_json())
@@ -70,18 +73,18 @@ def _lines(found: FootprintDocument) -> list[str]:
 
 @click.group()
 def node() -> None:
-    """What is done to one machine."""
+    """Clean a node: remove everything that UGRO has there."""
 
 
 @command(name="clean")
 @click.argument("name", metavar="NODE", shell_complete=complete_node)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--takeover", is_flag=True, help="Also what another master has there.")
+@click.option("--takeover", is_flag=True, help="Also remove what another master has there.")
 @json_option
 def clean_node(app: App, name: str, yes: bool, takeover: bool, as_json: bool) -> int:
-    """Remove everything UGRO made on NODE: the jobs' folders there with code and logs, and what marks it as UGRO's.
+    """Remove everything that UGRO made on NODE: folders of jobs with code and logs, and UGRO's own files.
 
-    What jobs wrote into their own code folder goes too. The master's own records, logs and snapshots stay.
+    What jobs wrote into their code folders is removed too. Records, logs and snapshots on the master stay.
     """
     plan = app.call(PlanClean(node=name))
     if not plan.own:

@@ -17,11 +17,14 @@ from ugro.service.inventory import write_inventory
 
 @command()
 @click.argument("machines", nargs=-1, metavar="[[NAME=][USER@]ADDRESS[:PORT]]...")
-@click.option("--name", default=None, help="What to call this machine. Default: its host name.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("inventory.yaml"), show_default=True)
-@click.option("--force", is_flag=True, help="Replace an inventory that is there.")
+@click.option("--name", default=None, help="Name of this machine. Default: its host name.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("inventory.yaml"), show_default=True,
+              help="Where to write it.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(app: App, machines: tuple[str, ...], name: str | None, output: Path, force: bool) -> None:
-    """Write a first inventory: this machine, the MACHINES named here, and as comments the hosts of ~/.ssh/config.
+    """Write a first inventory.
+
+    It has this machine, the MACHINES given here, and the hosts of ~/.ssh/config as comments.
 
     \b
     Example: ugro init gpu1=ob@192.168.1.101 gpu2=ollie@192.168.1.102

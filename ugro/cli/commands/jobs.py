@@ -20,13 +20,14 @@ from ugro.service.words import end_in_words
 
 @command()
 @several("JOB")
-@click.option("--abandon", is_flag=True, help="End it without the word of nodes that do not answer: they are lost.")
+@click.option("--abandon", is_flag=True, help="Do not wait for unreachable nodes; treat their ranks as lost.")
 @json_option
 def cancel(app: App, names: tuple[str, ...], abandon: bool, as_json: bool) -> int:
-    """End each JOB (id or name) on every node: SIGTERM, ten seconds of patience, SIGKILL.
+    """End a job on every node and verify that no processes remain.
 
-    It says on which nodes it is proved that no processes of it remain; on the others none was found.
-    With --abandon a silent node does not keep it from ending; should the node come back, what is left there is ended.
+    JOB is an id or a name. Ranks get SIGTERM, and SIGKILL after ten seconds. The output names the nodes where the
+    absence of processes is proven; on the others none was found. With --abandon the job ends without its unreachable
+    nodes. Once such a node answers again, the remaining processes are ended there.
     """
     asked: dict[str, JobDocument | UgroError] = {name: _request(app, name, abandon) for name in dict.fromkeys(names)}
     ending = list(
@@ -93,7 +94,10 @@ def _end_in_lines(ended: Cancelled, already: bool) -> list[str]:
 @click.argument("job", shell_complete=complete_job)
 @json_option
 def wait(app: App, job: str, as_json: bool) -> int:
-    """Wait until JOB (id or name) has ended: exit code 0 if it succeeded, 1 if not."""
+    """Wait until a job has ended.
+
+    JOB is an id or a name. Exit code 0 if it succeeded, 1 if not.
+    """
     seen = _until_ended(app, job)
     ended = seen.job
     if as_json:

@@ -1,4 +1,4 @@
-"""`ugro rm`: an ended job goes wholly, from this machine and from its nodes."""
+"""`ugro rm`: removes ended jobs from this machine and from their nodes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ LEFT_THERE = {
 @command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_job)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--with-checkpoints", is_flag=True, help="Also jobs that have checkpoints, or may have some.")
+@click.option("--with-checkpoints", is_flag=True, help="Also jobs that have checkpoints, or may have them.")
 @json_option
 def rm(app: App, jobs: tuple[str, ...], yes: bool, with_checkpoints: bool, as_json: bool) -> int:
-    """Remove ended jobs (ids or names) wholly: record, logs, code, copies of checkpoints, and their folders on nodes.
+    """Remove ended jobs: record, logs, code, folders on nodes.
 
-    What they wrote into their code folders on the nodes goes too; what they saved elsewhere stays. From a node that is
-    unreachable a job's folder goes once it answers.
+    JOB is an id or a name. Pulled copies of checkpoints and everything in the code folders on nodes are removed too;
+    files that a job saved elsewhere stay. The folder on an unreachable node is removed once the node answers.
     """
     plan = app.call(PlanRemove(jobs=jobs, with_checkpoints=with_checkpoints))
     if not as_json:
