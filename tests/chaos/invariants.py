@@ -9,35 +9,16 @@ from typing import Any
 from chaos.faults import Fault
 from chaos.processes import Process
 from chaos.training import Mark, state_after
+from ugro.common.models.event import EventKind
+from ugro.control_plane.transitions import EDGES, Stage
 
-FOLLOWS = {
-    "": {"submitted"},
-    "submitted": {"starting", "held", "cancelled"},
-    "held": {"released", "cancelled"},
-    "released": {"starting", "held", "cancelled"},
-    "queued": {"starting", "held", "cancelled"},
-    # Queued again while nothing was started, and tried again ("starting") once a node may have started something
-    "starting": {"placed", "running", "failing", "cancelled", "unknown", "queued", "starting"},
-    "placed": {
-        "placed",
-        "running",
-        "failing",
-        "cancelled",
-        "unknown",
-        "starting",
-    },  # placed again by the next controller
-    "running": {"unknown", "failing", "succeeded", "cancelled"},
-    "unknown": {"running", "failing", "failed", "succeeded", "cancelled", "unknown"},
-    "failing": {"failed", "unknown", "cancelled"},
-    "failed": {"resumed"},
-    "cancelled": {"resumed"},
-    "resumed": {"starting", "held", "cancelled"},
-    "succeeded": set(),
+UNSEEN = {EventKind.HANG, EventKind.IDLE, EventKind.PRIORITY, EventKind.RESTORED}
+"""Changes that no fault of a schedule brings about."""
+
+UNDONE = {(Stage.RUNNING, EventKind.RUNNING), (Stage.HELD, EventKind.HELD), (Stage.QUEUED, EventKind.FAILED)} | {
+    (Stage.SUCCEEDED, EventKind.RESUMED)
 }
-"""Which change of a job's state may follow which."""
-
-BESIDE = {"ranks", "cancel", "proposal", "denied", "recovery", "unmet", "moved", "leftovers", "extended"}
-"""Events of a job that do not change its state."""
+"""Edges that no fault of a schedule takes: hangs, other reasons to hold, broken specs, success that is repeated."""
 
 
 def ends_honestly(job: Mapping[str, Any], kills: Sequence[Fault], cuts: Sequence[Fault]) -> list[str]:
@@ -131,11 +112,17 @@ def kept(job: str, trace: Sequence[Mark], listing: Sequence[Mapping[str, Any]]) 
 
 def told_in_order(job: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> list[str]:
     """Events make sense one after the other, and end with the state of the record."""
-    kinds = [event["kind"] for event in events if event["kind"] not in BESIDE]
-    wrong = [f"{b} after {a}" for a, b in pairwise(["", *kinds]) if b not in FOLLOWS.get(a, set())]
+    kinds = [EventKind(event["kind"]) for event in events if not event.get("noted")]
+    stage = Stage.QUEUED
+    wrong = [] if kinds[0] == EventKind.SUBMITTED else [f"it began with {kinds[0]}"]
+    for kind in kinds[1:]:
+        after = EDGES.get(kind, {}).get(stage)
+        if after is None or kind in UNSEEN or (stage, kind) in UNDONE:
+            wrong.append(f"{kind} while {stage}")
+        stage = after or stage
     times = [event["at"] for event in events]
     if times != sorted(times):
         wrong.append("times run backwards")
-    if kinds[-1] != job["state"]:
-        wrong.append(f"the last event is {kinds[-1]}, the state {job['state']}")
-    return [f"{job['id']}: {problem} in {kinds}" for problem in wrong]
+    if stage != job["state"]:
+        wrong.append(f"the events end with {stage}, the state is {job['state']}")
+    return [f"{job['id']}: {problem} in {[kind.value for kind in kinds]}" for problem in wrong]

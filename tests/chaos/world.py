@@ -115,7 +115,8 @@ class World:
             self._write(json.dumps({"job": job["id"], "state": job["state"], "attempts": job["attempt"], "told": told}))
             self._blame(invariants.ends_honestly(job, self._kills[job["id"]], self._cuts))
             self._blame(invariants.counted(job, traces[job["id"]], int(job["command"][1])))
-            self._blame(invariants.told_in_order(job, events))
+            recorded = [event.model_dump() for event in self._store.timeline.of_job(job["id"])]
+            self._blame(invariants.told_in_order(job, recorded))
             listing = document(self._ugro("checkpoints", job["id"], "--json"))
             self._blame(invariants.kept(job["id"], traces[job["id"]], listing))
         self._blame(invariants.alone(traces))

@@ -9,8 +9,6 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InputError
-from ugro.service.backend import Local
-from ugro.service.context import Context
 from ugro.service.schemas.check import Check
 from ugro.service.schemas.notices import WaitingForNodes
 
@@ -19,9 +17,7 @@ def with_nodes(door: Door, home: Path, *lines: str) -> None:
     """Give the inventory more nodes."""
     inventory = home / "inventory.yaml"
     inventory.write_text(inventory.read_text() + "".join(f"  {line}\n" for line in lines))
-    door.local.close()
-    door.context = Context(str(inventory), home / "state")
-    door.local = Local(door.context)
+    door.use(inventory)
 
 
 def test_looks_at_this_machine(door: Door) -> None:

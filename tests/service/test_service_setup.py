@@ -12,11 +12,9 @@ import asyncssh
 import pytest
 from door import Door
 
-from ugro.common.config import load_inventory
 from ugro.common.errors import Declined, HostKeyChanged, InputError
+from ugro.common.inventory_file import load_inventory
 from ugro.control_plane.failure_handler.alerts.settings import AlertsError
-from ugro.service.backend import Local
-from ugro.service.context import Context
 from ugro.service.inventory import write_inventory
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.alerts import InitAlerts, SendTestAlerts, ShowAlerts
@@ -49,9 +47,7 @@ def ssh_server(port: int = 0) -> Iterator[int]:
 def reaching(door: Door, home: Path, port: int) -> None:
     """Make the door's inventory one of a node `gpu1` at this port."""
     (home / "gpus.yaml").write_text(f"nodes:\n  gpu1: {{address: 127.0.0.1, port: {port}}}\n")
-    door.context = Context(str(home / "gpus.yaml"), home / "state")
-    door.local.close()
-    door.local = Local(door.context)
+    door.use(home / "gpus.yaml")
 
 
 def test_records_the_host_key_that_was_agreed_to(door: Door, home: Path) -> None:

@@ -2,80 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import click
 from click.shell_completion import CompletionItem
 
-from ugro.cli.app import RECENT
-from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
-from ugro.common.models.job import Job
-from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.job_folders import number_of
-from ugro.control_plane.metadata_store.records import pass_over
-from ugro.control_plane.scheduler.accepted import accepts
+from ugro.cli.app import App
+from ugro.service.schemas.base import Request
+from ugro.service.schemas.completion import CompleteJobs, CompleteNodes, Words
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
 
-def _store() -> MetadataStore:
-    return MetadataStore(ugro_home())
-
-
-def _inventory(ctx: click.Context) -> Inventory:
-    return load_inventory(inventory_path(ctx.find_root().params.get("inventory")))
+def _ask(ctx: click.Context, request: Request[Words]) -> tuple[str, ...]:
+    with App(ctx.find_root().params.get("inventory")) as app:
+        return app.call(request).words
 
 
 def _fitting(words: Iterable[str], incomplete: str) -> list[CompletionItem[str]]:
     return [CompletionItem(word) for word in dict.fromkeys(words) if word.startswith(incomplete)]
 
 
-def _by_reference(jobs: Iterable[Job]) -> Iterator[tuple[str, Job]]:
-    """Each job by its id, and by its name where that means this job: a name stands for the newest job that has it."""
-    named: dict[str, Job] = {}
-    for job in jobs:  # live ones first, as a name is looked up
-        yield job.id, job
-        first = named.setdefault(job.name, job)
-        if first.state.ended == job.state.ended and number_of(first.id) < number_of(job.id):
-            named[job.name] = job
-    yield from named.items()
-
-
 def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Ids and names of the jobs of which the command can be asked."""
-    store, request = _store(), ctx.info_name or ""
-    if request in ("approve", "deny"):
-        open_ = {proposal.job for proposal in store.decisions.proposals().values() if not proposal.approved}
-        return _fitting(_words(store, lambda job: job.id in open_), incomplete)
-    given = set(_given(ctx, param))
-    return _fitting(_words(store, lambda job: accepts(request, job) and not given & {job.id, job.name}), incomplete)
-
-
-def _words(store: MetadataStore, fits: Callable[[Job], bool]) -> list[str]:
-    jobs = [*store.jobs.live(pass_over), *store.jobs.recent(RECENT, pass_over)]
-    return [word for word, job in _by_reference(jobs) if fits(job)]
+    return _fitting(_ask(ctx, CompleteJobs(command=ctx.info_name or "", given=_given(ctx, param))), incomplete)
 
 
 def complete_jobs_listed(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """A comma-separated list of jobs that have not ended."""
-    return _listed(_words(_store(), lambda job: not job.state.ended), incomplete)
+    return _listed(_ask(ctx, CompleteJobs()), incomplete)
 
 
 def complete_node(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """The names of nodes, without those that the command line has already."""
-    given = set(_given(ctx, param))
-    return _fitting((name for name in _inventory(ctx).nodes if name not in given), incomplete)
+    return _others(ctx, param, incomplete, CompleteNodes())
 
 
 def complete_drained(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """The names of drained nodes."""
-    given = set(_given(ctx, param))
-    return _fitting((name for name in _store().config.drains() if name not in given), incomplete)
+    return _others(ctx, param, incomplete, CompleteNodes(drained=True))
+
+
+def _others(
+    ctx: click.Context, param: click.Parameter, incomplete: str, request: CompleteNodes
+) -> list[CompletionItem[str]]:
+    given = _given(ctx, param)
+    return _fitting((name for name in _ask(ctx, request) if name not in given), incomplete)
 
 
 def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """A comma-separated list of nodes."""
-    return _listed(_inventory(ctx).nodes, incomplete)
+    return _listed(_ask(ctx, CompleteNodes()), incomplete)
 
 
 def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
@@ -88,7 +65,7 @@ def complete_folder(ctx: click.Context, param: click.Parameter, incomplete: str)
     return [CompletionItem(incomplete, type="dir")]
 
 
-def _listed(words: Collection[str], incomplete: str) -> list[CompletionItem[str]]:
+def _listed(words: Iterable[str], incomplete: str) -> list[CompletionItem[str]]:
     before, comma, _ = incomplete.rpartition(",")
     given = before.split(",")
     return _fitting((f"{before}{comma}{word}" for word in words if word not in given), incomplete)

@@ -93,8 +93,8 @@ COMMANDS = {
     ),
     "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),
-    "sandbox": ("ugro.cli.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
-    "completion": ("ugro.cli.completion", "completion", "Print the shell completion script."),
+    "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
+    "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
 }
 
 COMPLETION = "_UGRO_COMPLETE"
@@ -242,7 +242,7 @@ def main() -> NoReturn:
 def _complete() -> NoReturn:
     """Answer the shell that completes a line. Whatever is wrong, nothing is printed over what the person types."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), contextlib.suppress(Exception):
-        importlib.import_module("ugro.cli.completion")  # knows the peculiarities of shells
+        importlib.import_module("ugro.cli.commands.completion")  # knows the peculiarities of shells
         cli.main(prog_name="ugro", complete_var=COMPLETION)
     sys.exit(EXIT_OK)
 

@@ -8,9 +8,9 @@ import time
 from collections.abc import AsyncIterator
 
 from ugro.common.errors import NodeError, StateLocked
-from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, Wish
 from ugro.common.text import some
+from ugro.control_plane import transitions
 from ugro.control_plane.controller.job_steps import CANCEL_GRACE
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.launcher import nothing_runs
@@ -38,13 +38,13 @@ async def cancel(context: Context, request: Cancel) -> JobDocument:
     words = "cancel was asked for" + (", without the word of silent nodes" if request.abandon else "")
     wish = Wish.ABANDON if request.abandon else Wish.CANCEL
     found = context.store.jobs.find(request.job)
-    with context.store.lock():
+
+    def record() -> Job:
         job = context.store.jobs.job(found.id)
-        if accepts("cancel", job):
-            job = context.store.jobs.update(
-                job.id, lambda job: job.model_copy(update={"wish": wish}), EventKind.CANCEL, words
-            )
-    return _document(context, job)
+        accepted = accepts("cancel", job)
+        return context.store.jobs.change(job.id, lambda job: transitions.cancel(job, wish, words)) if accepted else job
+
+    return _document(context, await context.store.write(record))
 
 
 async def carry_out_cancels(context: Context, request: CarryOutCancels) -> AsyncIterator[JobProgress]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from ugro.common.config import parse_inventory
 from ugro.common.errors import InputError
 from ugro.common.fields import is_node_name
 from ugro.common.files import write_atomic
+from ugro.common.inventory_file import parse_inventory
 from ugro.common.text import printable
 
 SAMPLE_SHA256 = "1510402c588c23f2394f9aa158eca09c93bff7785ea7cd149dc21a719a58922b"

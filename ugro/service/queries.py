@@ -27,6 +27,7 @@ from ugro.service.observed import OBSERVE_WITHIN, observe, observed, with_reason
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.queries import (
     LAST_EVENTS,
+    RECENT,
     Attended,
     AttendedDocument,
     ClusterStatus,
@@ -45,9 +46,6 @@ from ugro.service.schemas.queries import (
     Status,
     StatusDocument,
 )
-
-RECENT = 10
-"""Ended jobs that are listed when nothing more is asked for."""
 
 
 async def attended(context: Context, _: Attended) -> AttendedDocument:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.text import one_line
+from ugro.control_plane import transitions
 from ugro.control_plane.scheduler import scheduling
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.forecast import forecast
 from ugro.control_plane.scheduler.queue import read_queue
+from ugro.control_plane.transitions import Change
 from ugro.service.context import Context
 from ugro.service.documents import job_document
 from ugro.service.observed import observe, observed
@@ -38,8 +41,9 @@ async def hold(context: Context, request: Hold) -> JobDocument:
         InputError: there is no such job, or it has started.
     """
     said = f"held: {one_line(request.reason)}" if request.reason else "held"
-    changed: dict[str, object] = {"state": JobState.HELD, "reason": said}
-    return _document(context, _change_waiting(context, request.job, changed, "hold", EventKind.HELD, said))
+    return _document(
+        context, await _change_waiting(context, request.job, "hold", lambda job: transitions.hold(job, said))
+    )
 
 
 async def release(context: Context, request: Release) -> Released:
@@ -51,8 +55,7 @@ async def release(context: Context, request: Release) -> Released:
     was = context.store.jobs.find(request.job)
     if was.state == JobState.QUEUED and not was.wish:
         return Released(job=_document(context, was), was_held=False)
-    changed: dict[str, object] = {"state": JobState.QUEUED, "reason": ""}
-    job = _change_waiting(context, request.job, changed, "release", EventKind.RELEASED, "")
+    job = await _change_waiting(context, request.job, "release", transitions.release)
     return Released(job=_document(context, job), was_held=True)
 
 
@@ -62,9 +65,9 @@ async def reprioritize(context: Context, request: Reprioritize) -> JobDocument:
     Raises:
         InputError: there is no such job, or it has started.
     """
-    priority = request.priority
-    changed: dict[str, object] = {"priority": priority}
-    job = _change_waiting(context, request.job, changed, "reprioritize", EventKind.PRIORITY, f"priority {priority}")
+    job = await _change_waiting(
+        context, request.job, "reprioritize", lambda job: transitions.reprioritize(job, request.priority)
+    )
     return _document(context, job)
 
 
@@ -99,23 +102,22 @@ def _document(context: Context, job: Job) -> JobDocument:
     return job_document(job, context.asked(job))
 
 
-def _change_waiting(
-    context: Context, reference: str, changed: dict[str, object], request: str, kind: EventKind, message: str
-) -> Job:
+async def _change_waiting(context: Context, reference: str, request: str, edge: Callable[[Job], Change]) -> Job:
     """Change a job that has not started.
 
     Raises:
         InputError: it has.
     """
     found = context.store.jobs.find(reference)
-    with context.store.lock():
+
+    def record() -> Job:
         job = context.store.jobs.job(found.id)
         if not accepts(request, job):
             needed = "a held job can be released" if request == "release" else "a job that waits can be changed"
             raise InputError(f"{state_in_words(job)}; only {needed}", f"see: ugro status {job.id}")
-        if all(getattr(job, field) == value for field, value in changed.items()):
-            return job
-        return context.store.jobs.update(job.id, lambda job: job.model_copy(update=changed), kind, message)
+        return job if edge(job).job == job else context.store.jobs.change(job.id, edge)
+
+    return await context.store.write(record)
 
 
 def _why_there(context: Context, job: Job) -> tuple[str, ...]:

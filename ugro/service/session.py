@@ -12,18 +12,22 @@ from ugro.service.backend import Backend
 from ugro.service.wire import SOCKET
 
 
-def open_local(inventory: str | None) -> Backend:
-    """Return the backend of this process."""
-    from ugro.service.context import Context  # here, since its import takes long, and the socket needs nothing of it
+def open_local(inventory: str | None, log_level: str) -> Backend:
+    """Return the backend of this process, which logs from this level on."""
+    # Here, since their import takes long, and who asks over the socket needs nothing of it.
+    from ugro.common import log
+    from ugro.service.context import Context
     from ugro.service.local import Local
 
-    return Local(Context(inventory))
+    context = Context(inventory)
+    log.start(context.store.home, log_level)
+    return Local(context)
 
 
-def open_backend(inventory: str | None, say: Callable[[str], None]) -> Backend:
-    """Return the resident controller's backend where one runs and can be used, else that of this process.
+def find_resident(inventory: str | None, say: Callable[[str], None]) -> Backend | None:
+    """Return the resident controller's backend where one runs and can be used. `say` hears why it cannot.
 
-    Both act under the same locks, so one may stand in for the other. `say` hears why a resident cannot be used.
+    Then the backend of this process will do: both act under the same locks.
     """
     path = socket_path()
     if path.exists():
@@ -33,7 +37,7 @@ def open_backend(inventory: str | None, say: Callable[[str], None]) -> Backend:
             return ResidentSocket(path, _inventory(inventory))
         except NoResident as reason:
             say(f"{reason}; this command acts by itself")
-    return open_local(inventory)
+    return None
 
 
 def socket_path() -> Path:

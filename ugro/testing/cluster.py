@@ -87,7 +87,7 @@ class Bed:
 
     async def tick(self) -> list[UgroError]:
         """One tick of a controller that has just been started. Returns what it went on without."""
-        store = MetadataStore(self.store.home)
+        store = MetadataStore(self.store.home, self.store.clock)
         controller = Controller(store, self.inventory, self.pool)
         try:
             await controller.complete()

@@ -13,15 +13,16 @@ import click
 import pytest
 from places import DOCS, ROOT
 
-from ugro.cli.app import App
 from ugro.cli.main import COMMANDS, cli
-from ugro.common.config import load_inventory
 from ugro.common.errors import InputError
+from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_registry import JobRegistry
+from ugro.service.context import Context
 from ugro.service.inventory import draft, hosts_of_ssh_config, is_sample, parse_host
+from ugro.service.serving import Serving
 from ugro.testing import builders
 from ugro.testing.commands import Ugro
 
@@ -281,11 +282,11 @@ def test_a_command_computes_its_cluster_once(home: Path, monkeypatch: pytest.Mon
     (home / "inventory.yaml").write_text("nodes:\n  one: {address: 127.0.0.1}\n")
     looks: list[MetadataStore] = []
     monkeypatch.setattr(JobRegistry, "live", lambda store, *_: looks.append(store) or [])
-    app = App(str(home / "inventory.yaml"))
-    assert [list(app.cluster.nodes) for _ in range(3)] == [["one"]] * 3 and len(looks) == 1
+    context = Context(str(home / "inventory.yaml"))
+    assert [list(context.cluster.nodes) for _ in range(3)] == [["one"]] * 3 and len(looks) == 1
     (home / "inventory.yaml").write_text("nodes:\n  two: {address: 127.0.0.1}\n")
-    app.reread()
-    assert list(app.cluster.nodes) == ["two"] and len(looks) == 2, "`ugro serve` takes up an edited inventory"
+    serving = Serving(str(home / "inventory.yaml"), 2.0)
+    assert serving.nodes == ("two",) and len(looks) == 2, "`ugro serve` takes up an edited inventory"
 
 
 def test_an_option_that_is_like_none_is_only_taken_for_the_scripts(ugro: Ugro) -> None:

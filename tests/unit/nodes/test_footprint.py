@@ -411,8 +411,8 @@ def test_what_another_master_has_goes_only_when_somebody_takes_over(ugro: Ugro, 
 
 
 def test_what_this_master_has_goes_without_that(ugro: Ugro, home: Path) -> None:
-    from ugro.cli.app import App
+    from ugro.service.context import Context
 
     leave(home)
-    (home / "place/owner").write_text(App(None).store.config.master() + "\n")
+    (home / "place/owner").write_text(Context().store.config.master() + "\n")
     assert ugro("node", "clean", "here", "--yes").return_value == 0

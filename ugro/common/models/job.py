@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TypedDict, Unpack
 
 from ugro.common.config import NodeConfig
 from ugro.common.models.checkpoint import Checkpoint
@@ -186,6 +187,41 @@ class Attempt(Record):
         return FirstFailure(rank=None, node="", cause=self.cause, message=self.reason) if self.cause else None
 
 
+class JobFields(TypedDict, total=False):
+    """The fields of a job's record that change after its submission."""
+
+    state: JobState
+    reason: str
+    attempt: int
+    priority: int
+    launched_at: float | None
+    started_at: float | None
+    ended_at: float | None
+    unknown_since: float | None
+    command: tuple[str, ...]
+    code: CodeVersion
+    placement: Placement | None
+    ranks: tuple[Rank, ...]
+    first_failure: FirstFailure | None
+    wish: Wish | None
+    abandoned: tuple[str, ...]
+    gone_from: tuple[str, ...]
+    peak_mib: int | None
+    alert: str | None
+    past: tuple[Attempt, ...]
+    resume_from: Checkpoint | None
+    taken_back: TakenBack | None
+
+
+_HANGS = "hangs: "
+"""How `Job.alert` begins in a record."""
+
+
+def hang_alert(reason: str) -> str:
+    """Return what `Job.alert` is for a job that hangs."""
+    return _HANGS + reason
+
+
 class Job(Record):
     """A job's record, `job.json`. `uid` tells two jobs apart that were both called job-001 by different masters.
 
@@ -227,10 +263,19 @@ class Job(Record):
     taken_back: TakenBack | None = None
     last_event: Event | None = None
 
+    def changed(self, **fields: Unpack[JobFields]) -> Job:
+        """Return a copy with other values in these fields. What is recorded is an edge of `transitions`."""
+        return self.model_copy(update=dict(fields))
+
     @property
     def nodes(self) -> tuple[str, ...]:
         """Return the names of the nodes it is placed on, in the order of their node ranks."""
         return tuple(share.node for share in self.placement.shares) if self.placement else ()
+
+    @property
+    def hang(self) -> str | None:
+        """Why it seems to hang, while it does."""
+        return None if self.alert is None else self.alert.removeprefix(_HANGS)
 
     @property
     def node_configs(self) -> dict[str, NodeConfig]:

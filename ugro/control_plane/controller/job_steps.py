@@ -10,21 +10,17 @@ import asyncio
 import contextlib
 import functools
 import math
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from ugro.common.config import Inventory, NodeConfig
+from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
-from ugro.common.models.metrics import GpuSample
-from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
 from ugro.common.text import count, duration, moment, some
+from ugro.control_plane import transitions
 from ugro.control_plane.controller.observer import Observer
+from ugro.control_plane.controller.plan import Conclude, Fail, OnNodes, Start, Stop, TellLimit
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.failure_handler.watchdog import rendezvous
 from ugro.control_plane.metadata_store import MetadataStore
@@ -32,20 +28,17 @@ from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.resource_manager.observation import Observation
-from ugro.control_plane.scheduler import time_limits, tracker
+from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted, nothing_runs
 from ugro.control_plane.scheduler.tracker import Assessment, Phase
+from ugro.control_plane.transitions import Change
 from ugro.nodes.pool import Pool
-from ugro.nodes.remote.run.run_files import RunFiles
 
 CANCEL_GRACE = 10.0
 """Seconds between SIGTERM and SIGKILL when a job is cancelled or one of its ranks failed."""
 
 LEFTOVER_GRACE = 3.0
 """The same for what a job that succeeded left running, once its `grace` is over."""
-
-SAMPLE_SECONDS = 10.0
-"""How often what a job's GPUs show is kept."""
 
 ABANDON_WITHIN = 5.0
 """Seconds beyond the grace that a node has to end a job which a person ends without the word of silent nodes."""
@@ -66,9 +59,6 @@ ENDS_WITHIN = 3.0
 """Seconds that the ends of the logs may take before the ranks of a job are ended of which one failed: the others hold
 their GPUs meanwhile. What comes later still refines who failed first."""
 
-HOW_TO_REACH = ("address", "user", "port", "identity_file", "ssh_config", "local")
-"""What of a node's description may change under a run, once the node does not answer where the run was started."""
-
 START_PATIENCE = 120.0
 """Seconds in which a node that broke off while its ranks were started may come back and start them."""
 
@@ -78,27 +68,12 @@ TRY_AGAIN_AFTER, TRY_AGAIN_LIMIT = 10.0, 600.0
 most of it."""
 
 
-class Kind(Enum):
-    """What a step is about; all but an end are broken off for an end that is asked for."""
-
-    LAUNCH = "launch"
-    EXTEND = "extend"
-    END = "end"
-
-
-@dataclass(frozen=True)
-class Step:
-    """Something to do on the nodes of a job, which may take long."""
-
-    kind: Kind
-    act: Callable[[], Coroutine[Any, Any, None]]
-
-
 class JobSteps:
     """Decides and takes the steps of jobs."""
 
     def __init__(self, store: MetadataStore, pool: Pool, observer: Observer, launcher: Launcher) -> None:
         self._store = store
+        self._clock = store.clock
         self._pool = pool
         self._observer = observer
         self._launcher = launcher
@@ -107,99 +82,38 @@ class JobSteps:
     def _inventory(self) -> Inventory:
         return self._launcher.inventory
 
-    def next_step(self, job: Job, seen: Observation) -> Step | None:
-        """Record what the nodes say of a job. Returns what has to be done on them, if anything."""
-        if not job.state.on_nodes:
-            self.end(job, JobState.CANCELLED, "cancelled before it started")
-            return None
-        if job.state == JobState.STARTING and not (job.wish or job.first_failure):
-            return self.launch(job, seen)
-        if any(isinstance(run, AnswerPending) for run in seen.runs[job.id].values()):
-            return self._finish(job, JobState.CANCELLED, CANCEL_GRACE) if job.wish else None
-        if job.first_failure:  # also where its end was asked for afterwards
-            return self._finish(job, JobState.FAILED, CANCEL_GRACE)
-        if job.wish:
-            return self._end_as_asked(job, seen)
-        with self._store.optional():
-            self._store.metrics.add_samples(job.id, self._due_samples(job, seen))
-        return self._follow(job, tracker.assess(job, seen.runs[job.id]), seen) or self._extend(job, seen)
+    async def act(self, action: OnNodes, seen: Observation) -> None:
+        """Carry out what is planned for a job on its nodes."""
+        match action:
+            case Start(job, owners):
+                await self._launch(job, owners)
+            case TellLimit(job, nodes):
+                await self._tell_limit(job, nodes)
+            case Conclude(job, found):
+                await self._succeed(job, found, seen)
+            case Fail(job, found):
+                await self._fail(job, found, seen)
+            case Stop(job, state):
+                await self._end_on_nodes(job, state, CANCEL_GRACE)
 
-    def _end_as_asked(self, job: Job, seen: Observation) -> Step:
-        """The step that carries out a cancel. What had ended before it was asked for counts as it ended."""
-        found = tracker.assess(job, seen.runs[job.id])
-        if job.state != JobState.STARTING and found.phase == Phase.SUCCEEDED:
-            return self._finish(job, JobState.SUCCEEDED, CANCEL_GRACE)
-        asked = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.CANCEL]
-        if asked and found.phase == Phase.FAILED and tracker.failed_before(found.ranks, asked[-1], seen.clock_offsets):
-            return Step(Kind.END, lambda: self._fail(job, found, seen))
-        return self._finish(job, JobState.CANCELLED, CANCEL_GRACE)
-
-    def moved(self, job: Job, nodes: Mapping[str, NodeConfig]) -> Job:
-        """Record that nodes of a job are reached in another way now. What it runs with there stays as it was."""
-        assert job.placement
-        shares = []
-        for share in job.placement.shares:
-            now, was = nodes.get(share.node), share.config
-            if now and was:
-                reached = {field: getattr(now, field) for field in HOW_TO_REACH}
-                share = share.model_copy(update={"config": was.model_copy(update=reached)})
-            shares.append(share)
-        placement = job.placement.model_copy(update={"shares": tuple(shares)})
-        words = "; ".join(f"{name} is reached at {config.address} now" for name, config in nodes.items())
-        return self._store.jobs.save(job.model_copy(update={"placement": placement}), EventKind.MOVED, words)
-
-    def launch(self, job: Job, seen: Observation) -> Step:
-        """The step that brings a placed job to its nodes."""
-        return Step(Kind.LAUNCH, lambda: self._launch(job, seen))
+    def record(self, change: Change) -> None:
+        """Write a change of a job; what is to be done about a failure is noted before."""
+        if change.job.state == JobState.FAILED:
+            self._store.decisions.remember_undecided(change.job.id)
+        self._store.jobs.save(*change)
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
         """Record the end of a job. `news` is what the timeline says where it has told the reason already."""
-        ended_at = max(job.ended_at or time.time(), job.started_at or 0.0)  # a clock may have jumped between
-        over = {"unknown_since": None, "wish": None, "alert": None}
-        changed = {"state": state, "reason": reason, "ended_at": ended_at, **over}
-        if state == JobState.FAILED:
-            self._store.decisions.remember_undecided(job.id)
-        self._store.jobs.save(job.model_copy(update=changed), EventKind(state.value), reason if news is None else news)
+        told = reason if news is None else news
+        self.record(transitions.end(job, state, reason, self._clock.now(), told))
 
-    async def _save(self, job: Job, kind: EventKind, message: str) -> Job:
-        return await self._store.write(lambda: self._store.jobs.save(job, kind, message))
+    async def _save(self, change: Change) -> Job:
+        return await self._store.write(lambda: self._store.jobs.save(*change))
 
     async def _add_note(self, node: str, kind: EventKind, message: str, job_id: str) -> None:
         await self._store.write(lambda: self._store.timeline.note(node, kind, message, job_id))
 
     # --- following -------------------------------------------------------------------------------------------------
-
-    def _due_samples(self, job: Job, seen: Observation) -> list[GpuSample]:
-        """What a job's GPUs show, not more often than every `SAMPLE_SECONDS`."""
-        last, now = self._store.metrics.last_sample(job.id), time.time()
-        recent = last is not None and 0 <= now - last.at < SAMPLE_SECONDS
-        return [] if recent else monitor.samples(job, seen.views, now)
-
-    def _follow(self, job: Job, found: Assessment, seen: Observation) -> Step | None:
-        """Take over what the nodes say of a running job."""
-        known, job = job.ranks, job.model_copy(update={"ranks": found.ranks})
-        match found.phase:
-            case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
-                self._store.jobs.save(unknown(job, found.reason, time.time()), EventKind.UNKNOWN, found.reason)
-            case Phase.RUNNING if job.state == JobState.UNKNOWN:
-                self._store.jobs.save(running(job), EventKind.RUNNING, "its nodes answer again")
-            case Phase.RUNNING if found.ranks != known:
-                self._store.jobs.save(running(job), EventKind.RANKS, tracker.news_of_ranks(known, found.ranks))
-            case Phase.SUCCEEDED:
-                return Step(Kind.END, lambda: self._succeed(job, found, seen))
-            case Phase.FAILED:
-                return Step(Kind.END, lambda: self._fail(job, found, seen))
-        return None
-
-    def _extend(self, job: Job, seen: Observation) -> Step | None:
-        """Tell nodes of a time limit that was extended since they were told last."""
-        runs = seen.runs[job.id]
-        if not any(isinstance(run, RunFiles) and run.time_limit is not None for run in runs.values()):
-            return None
-        with contextlib.suppress(UgroError):  # a job without a readable spec keeps the limit it has
-            if nodes := time_limits.untold(self._store.jobs.spec(job.id), runs):
-                return Step(Kind.EXTEND, lambda: self._tell_limit(job, nodes))
-        return None
 
     async def _tell_limit(self, job: Job, nodes: Sequence[str]) -> None:
         spec = self._store.jobs.spec(job.id)
@@ -215,13 +129,13 @@ class JobSteps:
         if not waits:
             await self._end_on_nodes(job, JobState.SUCCEEDED, LEFTOVER_GRACE)
         elif (job.state, job.reason) != (JobState.RUNNING, waits):
-            await self._save(running(job, waits), EventKind.LEFTOVERS, waits)
+            await self._save(transitions.wait_for_leftovers(job, self._clock.now(), waits))
 
     async def waits_for_leftovers(self, job: Job, found: Assessment, seen: Observation) -> str:
         """What a job whose ranks ended well left running, and until when it may; empty if nothing is waited for."""
         with contextlib.suppress(UgroError):
             grace, ended = self._store.jobs.spec(job.id).grace, tracker.end_of_ranks(found.ranks, seen.clock_offsets)
-            if grace and ended is not None and time.time() < ended + grace:
+            if grace and ended is not None and self._clock.now() < ended + grace:
                 left = await self._launcher.detached(job)
                 until = moment(ended + grace, ended)
                 return f"its ranks ended; until {until} at most, it waits for {_by_node(left)}" if left else ""
@@ -231,15 +145,14 @@ class JobSteps:
         await self.logs_of(job).bring_ends(ENDS_WITHIN)
         if not job.wish and (waits := await asyncio.to_thread(self.waits_for_leavers, job, found, seen)):
             if (job.state, job.reason) != (JobState.RUNNING, waits):
-                await self._save(running(job, waits), EventKind.RANKS, waits)
+                await self._save(transitions.follow_ranks(job, self._clock.now(), waits, waits))
             return
         failure = await asyncio.to_thread(self.first_failure, job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
             failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
         reason = failure_in_words(failure)
         ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
-        job = job.model_copy(update={"first_failure": failure, "reason": reason, "ranks": ranks})
-        job = await self._save(job, EventKind.FAILING, reason)
+        job = await self._save(transitions.fail(job.changed(ranks=ranks), failure, reason))
         await self._end_on_nodes(job, JobState.FAILED, CANCEL_GRACE)
 
     def waits_for_leavers(self, job: Job, found: Assessment, seen: Observation) -> str:
@@ -270,12 +183,44 @@ class JobSteps:
         """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
         nodes = job.nodes if nodes is None else nodes
         paths = {node: where for node in nodes if (where := run_paths(self._inventory, job, node))}
-        return JobLogs(self._pool, paths, self._store.jobs.files(job.id).logs(job.attempt), configs=job.node_configs)
+        return JobLogs(
+            self._pool,
+            paths,
+            self._store.jobs.files(job.id).logs(job.attempt),
+            configs=job.node_configs,
+            clock=self._clock,
+        )
+
+    async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
+        """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
+        if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
+            return job
+        runs = seen.runs[job.id]
+        found = tracker.assess(job, runs)
+        job = job.changed(ranks=found.ranks)
+        if job.wish:  # what ends now, ends for that
+            return job
+        if found.phase == Phase.UNKNOWN:
+            slow = [run.message for run in runs.values() if isinstance(run, AnswerPending)]
+            late = job.changed(reason=f"{'; '.join(slow)}: shown as it was last seen")
+            return late if slow else transitions.as_unknown(job, found.reason, seen.at)
+        if found.phase == Phase.SUCCEEDED and (waits := await self.waits_for_leftovers(job, found, seen)):
+            return transitions.as_running(job, self._clock.now(), waits)
+        reason = "" if job.state == JobState.UNKNOWN else job.reason  # which was that nodes did not answer
+        now = job.changed(state=JobState(found.phase.value), unknown_since=None, reason=reason)
+        if found.phase != Phase.RUNNING:
+            now = now.changed(ended_at=tracker.end_of_ranks(found.ranks, seen.clock_offsets) or self._clock.now())
+        if found.phase == Phase.FAILED:
+            with self._store.optional():  # on a full disk the copies that are there have to do
+                await self.logs_of(job).bring_ends(within)
+            if waits := self.waits_for_leavers(job, found, seen):
+                return transitions.as_running(job, self._clock.now(), waits)
+            failure = self.first_failure(job, found, seen)
+            ranks = tracker.lost_first(found.ranks, runs, failure.rank)
+            now = now.changed(first_failure=failure, reason=failure_in_words(failure), ranks=ranks)
+        return now
 
     # --- ending ----------------------------------------------------------------------------------------------------
-
-    def _finish(self, job: Job, state: JobState, grace: float) -> Step:
-        return Step(Kind.END, lambda: self._end_on_nodes(job, state, grace))
 
     async def _end_on_nodes(self, job: Job, state: JobState, grace: float) -> None:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
@@ -291,7 +236,7 @@ class JobSteps:
         if ending.problems:
             text = "; ".join(ending.problems)
             if job.state != JobState.UNKNOWN or text != job.reason:
-                await self._save(unknown(job, text, time.time()), EventKind.UNKNOWN, text)
+                await self._save(transitions.lose_sight(job, text, self._clock.now()))
             return
         notes = []
         if given_up:
@@ -306,22 +251,24 @@ class JobSteps:
             first.cause == "unknown" or is_symptom(first)
         ):  # now all the logs are here
             first = await asyncio.to_thread(self._better_known, first, job, found, seen)
-            job = job.model_copy(update={"first_failure": first})
+            job = job.changed(first_failure=first)
         failure = [failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
         ranks = tracker.without_word_of(given_up, found.ranks)
-        changed = {
-            "ranks": ranks,
-            "ended_at": tracker.end_of_ranks(ranks, seen.clock_offsets),
-            "peak_mib": await asyncio.to_thread(lambda: monitor.peak(self._store.metrics.samples(job.id))),
-            "abandoned": tuple(given_up),
-            "gone_from": tuple(ending.proved),
-        }
-        job = job.model_copy(update=changed)
+        job = job.changed(
+            ranks=ranks,
+            ended_at=tracker.end_of_ranks(ranks, seen.clock_offsets),
+            peak_mib=await asyncio.to_thread(self._peak, job.id),
+            abandoned=tuple(given_up),
+            gone_from=tuple(ending.proved),
+        )
         notes += holders
         over = [nothing_runs("it", asked, ending.proved)] if failure and asked else []
         left = [f"what it left running was ended: {_by_node(ended)}"] if ended else []
         reason, news = "; ".join([*failure, *left, *notes]), "; ".join([*over, *notes])
         await self._store.write(functools.partial(self.end, job, state, reason, news))
+
+    def _peak(self, job_id: str) -> int | None:
+        return monitor.peak(self._store.metrics.samples(job_id))
 
     def _better_known(self, failure: FirstFailure, job: Job, found: Assessment, seen: Observation) -> FirstFailure:
         """The same failure by all the logs there are. Whom we ended meanwhile counts as if it were still there."""
@@ -335,18 +282,17 @@ class JobSteps:
 
         Returns the last look, and what still holds a GPU after `GPU_FREE_WITHIN` seconds.
         """
-        end = time.monotonic() + GPU_FREE_WITHIN
+        end = self._clock.monotonic() + GPU_FREE_WITHIN
         while True:
             seen = await self._observer.observe(self._inventory, [job], nodes, LOOK_AGAIN_WITHIN)
             holders = tracker.gpu_holders(job, seen.views)
-            if not holders or time.monotonic() > end:
+            if not holders or self._clock.monotonic() > end:
                 return seen, holders
             await asyncio.sleep(0.5)
 
     # --- starting --------------------------------------------------------------------------------------------------
 
-    async def _launch(self, job: Job, seen: Observation) -> None:
-        owners = {name: view.owner for name, view in seen.views.items() if isinstance(view, NodeView) and view.owner}
+    async def _launch(self, job: Job, owners: Mapping[str, str]) -> None:
         try:
             job = await self._launcher.launch(job, owners)
         except RecordNewer:
@@ -356,7 +302,7 @@ class JobSteps:
             await self._store.write(functools.partial(self._take_back, back, error))
             return
         ranks = job.placement.world_size if job.placement else 0
-        await self._save(running(job), EventKind.RUNNING, f"{count(ranks, 'rank')} started")
+        await self._save(transitions.run(job, self._clock.now(), f"{count(ranks, 'rank')} started"))
 
     def _take_back(self, job: Job, error: UgroError) -> None:
         """A launch did not come about: queue the job again, try the rest again, or let it fail.
@@ -367,23 +313,20 @@ class JobSteps:
         lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
         told_to_start = bool(job.placement and job.placement.master_port)
         if lost and not told_to_start:
-            back = taken_back(job.taken_back, error.message, time.time())
-            queued = {"state": JobState.QUEUED, "placement": None, "ranks": (), "reason": "", "taken_back": back}
+            back = taken_back(job.taken_back, error.message, self._clock.now())
             words = f"{error.message}, before anything was started: it waits for its turn again"
-            self._store.jobs.save(job.model_copy(update=queued), EventKind.QUEUED, words)
+            self._store.jobs.save(*transitions.take_back(job, back, words))
         elif lost and self._seconds_since_placed(job) < START_PATIENCE:
             if job.reason != error.message:
-                again = {"reason": error.message}
-                self._store.jobs.save(
-                    job.model_copy(update=again), EventKind.STARTING, f"{error.message}; it is tried again"
-                )
+                words = f"{error.message}; it is tried again"
+                self._store.jobs.save(*transitions.launch_again(job, error.message, words))
         else:
             self._give_up(job, error, lost, told_to_start)
 
     def _seconds_since_placed(self, job: Job) -> float:
         """How long ago nodes were first told to start this attempt."""
         placed = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.PLACED]
-        return time.time() - placed[-1] if placed else 0.0
+        return self._clock.now() - placed[-1] if placed else 0.0
 
     def _give_up(self, job: Job, error: UgroError, lost: bool, told_to_start: bool) -> None:
         """Let a job fail that did not start; the next tick ends what did start of it."""
@@ -391,8 +334,7 @@ class JobSteps:
         cause = "node_lost" if lost else "launch_failed"
         words = "; ".join(filter(None, (error.message, error.hint)))  # what to set is in the hint
         failure = FirstFailure(rank=None, node=node, cause=cause, message=words)
-        job = job.model_copy(update={"first_failure": failure, "reason": words})
-        job = self._store.jobs.save(job, EventKind.FAILING, words)
+        job = self._store.jobs.save(*transitions.fail(job, failure, words))
         if not told_to_start:
             self.end(job, JobState.FAILED, words, "no node was told to start")
 
@@ -402,24 +344,6 @@ def taken_back(before: TakenBack | None, reason: str, now: float) -> TakenBack:
     times = before.times + 1 if before else 1
     pause = min(TRY_AGAIN_LIMIT, TRY_AGAIN_AFTER * 2.0 ** min(times - 1, 10))
     return TakenBack(reason=reason, times=times, until=now + pause)
-
-
-def running(job: Job, reason: str = "") -> Job:
-    """The record of a job whose ranks run, or what they left running."""
-    changed = {
-        "state": JobState.RUNNING,
-        "unknown_since": None,
-        "reason": reason,
-        "taken_back": None,
-        "started_at": job.started_at or time.time(),
-    }
-    return job.model_copy(update=changed)
-
-
-def unknown(job: Job, reason: str, now: float) -> Job:
-    """The record of a job whose nodes do not say what became of it, since `now` at the latest."""
-    changed = {"state": JobState.UNKNOWN, "unknown_since": job.unknown_since or now, "reason": reason}
-    return job.model_copy(update=changed)
 
 
 def _by_node(words: Mapping[str, str]) -> str:

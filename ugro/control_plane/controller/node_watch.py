@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from ugro.common.config import Inventory
@@ -25,7 +24,7 @@ def drain_departed(store: MetadataStore, inventory: Inventory) -> None:
     for node in inventory.departed:
         if node not in drains:
             reason = "it is not in the inventory any more"
-            store.config.drain(Drain(node=node, reason=reason, since=time.time(), origin=DrainOrigin.INVENTORY))
+            store.config.drain(Drain(node=node, reason=reason, since=store.clock.now(), origin=DrainOrigin.INVENTORY))
     for node, drain in drains.items():
         if drain.origin == DrainOrigin.INVENTORY and node in inventory.present().nodes:
             store.config.undrain(node)
@@ -33,7 +32,7 @@ def drain_departed(store: MetadataStore, inventory: Inventory) -> None:
 
 def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live: Sequence[Job]) -> None:
     """Keep what the nodes said, and tell what is new about them."""
-    now = time.time()
+    now = store.clock.now()
     before, silent = store.config.remembered_nodes(), store.config.silences()
     said = {name: view for name, view in seen.views.items() if not isinstance(view, AnswerPending)}
     still = {name: silence for name, silence in silent.items() if name in seen.views and name not in said}

@@ -7,10 +7,10 @@ is still about the same records. So a slow link delays what is decided about its
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ugro.common.clock import Clock
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending, NodeError, NodeRefused, Unreachable
 from ugro.common.models.event import Event
@@ -48,8 +48,9 @@ class _Question:
 class Observer:
     """Asks over the connections of a pool."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
+        self._clock = clock
         self._pending: dict[Place, asyncio.Task[_Answer | NodeError]] = {}
 
     @property
@@ -87,7 +88,7 @@ class Observer:
             for node, found in _moved(job, inventory, said).items():
                 moved.setdefault(job.id, {})[node] = inventory.nodes[node]
                 runs[job.id][node] = found
-        return Observation(views, runs, time.time(), moved)
+        return Observation(views, runs, self._clock.now(), moved)
 
     async def close(self) -> None:
         """Give up what is not answered."""

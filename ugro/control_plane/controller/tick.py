@@ -11,39 +11,40 @@ import asyncio
 import contextlib
 import functools
 import math
-import time
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import AnswerPending, RecordNewer, StateLocked, UgroError
+from ugro.common.errors import InternalError, RecordNewer, StateLocked, UgroError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState, Placement
-from ugro.common.models.node import NodeView, Owed
+from ugro.common.models.job import Job
 from ugro.control_plane.controller import node_watch
-from ugro.control_plane.controller.job_steps import (
-    LEFTOVER_GRACE,
-    JobSteps,
-    Kind,
-    Step,
-    failure_in_words,
-    running,
-    unknown,
-)
+from ugro.control_plane.controller.facts import read_facts
+from ugro.control_plane.controller.job_steps import LEFTOVER_GRACE, JobSteps
 from ugro.control_plane.controller.observer import Observer
-from ugro.control_plane.failure_handler.watchdog.rendezvous import PATIENCE, tell, waits_to_meet
+from ugro.control_plane.controller.placing import place_what_fits
+from ugro.control_plane.controller.plan import (
+    AskMeeting,
+    Begun,
+    Clear,
+    Ending,
+    OnNodes,
+    Record,
+    Sample,
+    Watch,
+    clearing,
+    plan,
+    relocate,
+    removals,
+)
+from ugro.control_plane.failure_handler.watchdog.rendezvous import tell
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.job_logs import JobLogs
-from ugro.control_plane.metadata_store.records import pass_over, stop_where_held
-from ugro.control_plane.resource_manager.balancer import with_batch_shares
+from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.resource_manager.observation import Observation
-from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, OnCode, nothing_runs
-from ugro.control_plane.scheduler.queue import read_queue
-from ugro.control_plane.scheduler.scheduling import schedule
-from ugro.control_plane.scheduler.tracker import Phase
-from ugro.control_plane.troubles import Troubles
+from ugro.control_plane.troubles import Troubles, trouble_of
 from ugro.nodes.pool import Pool
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ OBSERVE_WITHIN = 2.5
 TICK_SECONDS = 2.0
 """Between two ticks of whoever waits for something on nodes."""
 
+BUG_PAUSE = 60.0
+"""Seconds until what met a bug is begun once more: each time may record that it began."""
+
 FAILURES = ("failures",)
 """What is done about failures goes on under this key, for all jobs together."""
 
@@ -67,7 +71,8 @@ class _Task:
     """Something slow under way."""
 
     task: asyncio.Task[None]
-    kind: Kind | None = None
+    ends: bool = False
+    """Whether it ends a job, so that no request to end it breaks it off."""
 
 
 class Controller:
@@ -81,13 +86,15 @@ class Controller:
         on_code: OnCode | None = None,
     ) -> None:
         self._store = store
+        self._clock = store.clock
         self._inventory = inventory
         self._pool = pool
         self.launcher = Launcher(store, inventory, pool, on_code)
-        self._observer = Observer(pool)
+        self._observer = Observer(pool, store.clock)
         self._steps = JobSteps(store, pool, self._observer, self.launcher)
         self._tasks: dict[Hashable, _Task] = {}
         self._troubles = Troubles()
+        self._paused: dict[tuple[Hashable, bool], float] = {}
         self._asked_to_meet: dict[str, float] = {}
         self._tried: set[tuple[Hashable, Hashable]] | None = None
 
@@ -195,9 +202,9 @@ class Controller:
         """Wait for what is under way on nodes, and begin nothing more: for these jobs without an end, for others and
         what is done about nodes up to `within` seconds.
         """
-        own, end = None if job_ids is None else {*job_ids}, time.monotonic() + within
+        own, end = None if job_ids is None else {*job_ids}, self._clock.monotonic() + within
         while tasks := {key: one.task for key, one in self._tasks.items()}:
-            left = end - time.monotonic()
+            left = end - self._clock.monotonic()
             if left <= 0:
                 tasks = {key: task for key, task in tasks.items() if own is None or key in own}
             if not tasks:
@@ -230,42 +237,46 @@ class Controller:
         await self._observer.close()
 
     def _begin(
-        self, key: Hashable, stamp: Hashable, act: Callable[[], Coroutine[Any, Any, None]], kind: Kind | None = None
+        self, key: Hashable, stamp: Hashable, act: Callable[[], Coroutine[Any, Any, None]], ends: bool = False
     ) -> None:
         """Do something slow beside the ticks, unless it is under way. `stamp` is what it is about (`complete`)."""
         if key in self._tasks or (self._tried is not None and (key, stamp) in self._tried):
             return
+        if self._paused.get((key, ends), 0.0) > self._clock.monotonic():
+            return
+        self._paused.pop((key, ends), None)
         if self._tried is not None:
             self._tried.add((key, stamp))
-        task = asyncio.create_task(self._bounded(key, act))
-        self._tasks[key] = _Task(task, kind)
+        task = asyncio.create_task(self._bounded(key, ends, act))
+        self._tasks[key] = _Task(task, ends)
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
-    async def _bounded(self, key: Hashable, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _bounded(self, key: Hashable, ends: bool, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Raised by the next tick: one job whose files fail must not keep the others waiting."""
         about = " of ".join(map(str, key[:2])) if isinstance(key, tuple) else key
-        with self._troubles.boundary(f"{about}: what is done on nodes", key if isinstance(key, str) else ""):
+        try:
             await act()
+        except Exception as error:
+            trouble = trouble_of(f"{about}: what is done on nodes", error, key if isinstance(key, str) else "")
+            self._troubles.found.append(trouble)
+            if isinstance(trouble, InternalError) and isinstance(key, str):  # others than jobs are about many
+                self._paused[key, ends] = self._clock.monotonic() + BUG_PAUSE
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
     def _end_leftovers(self, seen: Observation) -> None:
-        """Stop what a job that was ended without the word of a silent node left there, once the node answers."""
+        """End what jobs that ended without unreachable nodes left there, once the nodes answer."""
         leftovers = self._store.cleanup.leftovers()
         jobs = {job.id: job for job in self._store.jobs.all({job_id for job_id, _ in leftovers}, pass_over)}
         for (job_id, attempt), nodes in leftovers.items():
             if job_id in jobs:
                 with self._troubles.boundary(f"{job_id}: what it left", job_id):
-                    self._end_leftovers_of(jobs[job_id].as_of(attempt), nodes, seen)
+                    if clear := clearing(jobs[job_id].as_of(attempt), nodes, self._inventory, seen):
+                        act = functools.partial(self._clear, clear)
+                        self._begin(("leftovers", job_id, attempt), clear.back, act)
 
-    def _end_leftovers_of(self, job: Job, nodes: Sequence[str], seen: Observation) -> None:
-        elsewhere = [node for node, was in job.node_configs.items() if self._inventory.nodes.get(node) != was]
-        back = [node for node in nodes if node in elsewhere or isinstance(seen.views.get(node), NodeView)]
-        if back:
-            clear = functools.partial(self._clear, job, nodes, back)
-            self._begin(("leftovers", job.id, job.attempt), tuple(back), clear)
-
-    async def _clear(self, job: Job, nodes: Sequence[str], back: Sequence[str]) -> None:
+    async def _clear(self, clear: Clear) -> None:
+        job, nodes, back = clear.job, clear.nodes, clear.back
         ending = await self.launcher.stop(job, LEFTOVER_GRACE, back)
         if ending.problems:
             return
@@ -278,20 +289,12 @@ class Controller:
         await self._store.write(record)
 
     def _remove_owed(self, seen: Observation) -> None:
-        """Remove what jobs that were removed left on nodes that did not answer then."""
-        by_node: dict[str, list[Owed]] = {}
-        for one in self._store.cleanup.removals():
-            by_node.setdefault(one.config.model_dump_json(), []).append(one)
-        for key, owed in by_node.items():
-            node = owed[0].config
-            if self._inventory.nodes.get(node.name) != node or isinstance(seen.views.get(node.name), NodeView):
-                from ugro.control_plane.metadata_store.removal import (
-                    remove_owed,  # here, since a node hardly ever owes anything
-                )
+        """Remove what jobs that were removed left on nodes that were unreachable then."""
+        for one in removals(self._store.cleanup.removals(), self._inventory, seen):
+            from ugro.control_plane.metadata_store.removal import remove_owed  # here, since a node hardly owes anything
 
-                self._begin(
-                    ("owed", node.name, key), len(owed), functools.partial(remove_owed, self._store, self._pool, owed)
-                )
+            key = ("owed", one.owed[0].config.name, one.place)
+            self._begin(key, len(one.owed), functools.partial(remove_owed, self._store, self._pool, one.owed))
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
@@ -301,84 +304,64 @@ class Controller:
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
-        if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
-            return job
-        runs = seen.runs[job.id]
-        found = tracker.assess(job, runs)
-        job = job.model_copy(update={"ranks": found.ranks})
-        if job.wish:  # what ends now, ends for that
-            return job
-        if found.phase == Phase.UNKNOWN:
-            slow = [run.message for run in runs.values() if isinstance(run, AnswerPending)]
-            late = job.model_copy(update={"reason": f"{'; '.join(slow)}: shown as it was last seen"})
-            return late if slow else unknown(job, found.reason, seen.at)
-        if found.phase == Phase.SUCCEEDED and (waits := await self._steps.waits_for_leftovers(job, found, seen)):
-            return running(job, waits)
-        changed: dict[str, object] = {"state": JobState(found.phase.value), "unknown_since": None}
-        if job.state == JobState.UNKNOWN:
-            changed["reason"] = ""  # which was that nodes did not answer
-        if found.phase != Phase.RUNNING:
-            changed["ended_at"] = tracker.end_of_ranks(found.ranks, seen.clock_offsets) or time.time()
-        if found.phase == Phase.FAILED:
-            with self._store.optional():  # on a full disk the copies that are there have to do
-                await self.logs_of(job).bring_ends(within)
-            if waits := self._steps.waits_for_leavers(job, found, seen):
-                return running(job, waits)
-            failure = self._steps.first_failure(job, found, seen)
-            ranks = tracker.lost_first(found.ranks, runs, failure.rank)
-            changed |= {"first_failure": failure, "reason": failure_in_words(failure), "ranks": ranks}
-        return job.model_copy(update=changed)
+        return await self._steps.live(job, seen, within)
 
     async def _step(self, job: Job, seen: Observation) -> None:
         """The next step for one job: recorded at once, or begun on its nodes by whoever is alone with the job."""
         under_way = self._tasks.get(job.id)
-        if under_way and not (job.wish and under_way.kind != Kind.END):
+        if under_way and not (job.wish and not under_way.ends):
             return
         if under_way:
             under_way.task.cancel()
             await asyncio.wait([under_way.task])
         with self._store.alone_with(job.id) as alone:
-            decided = await self._store.write(lambda: self._decide(job, seen)) if alone else None
-        if decided is None:
-            return
-        job, step = decided
-        if step:
-            self._begin(job.id, job.last_event, lambda: self._alone(job, step), step.kind)
-        elif job.state in (JobState.RUNNING, JobState.UNKNOWN):
-            self._watch(job, seen)
+            actions = await self._store.write(lambda: self._plan(job, seen)) if alone else []
+        for action in actions:
+            self._begin_action(action, seen)
 
-    def _decide(self, job: Job, seen: Observation) -> tuple[Job, Step | None] | None:
-        """The job's record and its next step; None where what was seen is about an older record."""
+    def _plan(self, job: Job, seen: Observation) -> list[Begun]:
+        """Record what is planned for a job. Return what takes long; nothing where `seen` is about an older record."""
         if not self._store.jobs.is_unchanged(job):
-            return None
+            return []
         if job.id in seen.moved:
-            job = self._steps.moved(job, seen.moved[job.id])
-        return job, self._steps.next_step(job, seen)
+            job = self._store.jobs.save(*relocate(job, seen.moved[job.id]))
+        asked = self._asked_to_meet.get(job.id)
+        since_asked = None if asked is None else self._clock.monotonic() - asked
+        facts = read_facts(self._store, job, seen, since_asked, self._troubles.found.append)
+        left: list[Begun] = []
+        for action in plan(job, seen, facts, self._clock.now()):
+            match action:
+                case Record(change):
+                    self._steps.record(change)
+                case Sample(job_id, samples):
+                    with self._store.optional():
+                        self._store.metrics.add_samples(job_id, samples)
+                case _:
+                    left.append(action)
+        return left
 
-    async def _alone(self, job: Job, step: Step) -> None:
-        with self._store.alone_with(job.id) as alone:
-            if alone and self._store.jobs.job(job.id).last_event == job.last_event:
-                await step.act()
+    def _begin_action(self, action: Begun, seen: Observation) -> None:
+        job = action.job
+        match action:
+            case Watch():
+                self._begin(("watch", job.id), job.last_event, functools.partial(self._watch, job.id, seen))
+            case AskMeeting():
+                self._asked_to_meet[job.id] = self._clock.monotonic()
+                self._begin(("meeting", job.id), job.last_event, functools.partial(tell, self._store, self._pool, job))
+            case _:
+                act = functools.partial(self._alone, action, seen)
+                self._begin(job.id, job.last_event, act, isinstance(action, Ending))
 
-    def _watch(self, job: Job, seen: Observation) -> None:
-        """See whether a running job hangs, or its ranks never meet."""
-        if tracker.assess(job, seen.runs[job.id]).phase != Phase.RUNNING:
-            return
-        from ugro.control_plane.failure_handler.watchdog.watch import is_due, watch  # here, too
+    async def _alone(self, action: OnNodes, seen: Observation) -> None:
+        with self._store.alone_with(action.job.id) as alone:
+            if alone and self._store.jobs.job(action.job.id).last_event == action.job.last_event:
+                await self._steps.act(action, seen)
 
-        if waits_to_meet(job, seen.runs[job.id], seen.at):
-            asked = self._asked_to_meet.get(job.id, -math.inf)
-            if time.monotonic() - asked >= PATIENCE:
-                self._asked_to_meet[job.id] = time.monotonic()
-                self._begin(("meeting", job.id), job.last_event, lambda: tell(self._store, self._pool, job))
-        if not is_due(self._store, job.id, seen):
-            return
+    async def _watch(self, job_id: str, seen: Observation) -> None:
+        from ugro.control_plane.failure_handler.watchdog.watch import watch
 
-        async def act() -> None:
-            with self._store.optional():
-                await watch(self._store, job.id, seen, self._sync_ends, self._stand)
-
-        self._begin(("watch", job.id), job.last_event, act)
+        with self._store.optional():
+            await watch(self._store, job_id, seen, self._sync_ends, self._stand)
 
     async def _sync_ends(self, job: Job) -> object:
         return await self.logs_of(job).bring_ends()
@@ -404,43 +387,12 @@ class Controller:
     async def _schedule(self, seen: Observation) -> None:
         """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
         try:
-            placed = await self._store.write(lambda: self._place_what_fits(seen))
+            placed = await self._store.write(
+                lambda: place_what_fits(self._store, self._inventory, seen, self._troubles)
+            )
         except RecordNewer as error:  # of what it holds UGRO knows nothing; who follows another job goes on
             self._store.tell(error)
             return
         for job in placed:
             with self._troubles.boundary(f"{job.id}: its start", job.id):
                 await self._step(job, seen)
-
-    def _place_what_fits(self, seen: Observation) -> list[Job]:
-        jobs = self._store.jobs.live(stop_where_held)
-        broken = [(job, why) for job in jobs if job.state == JobState.QUEUED and (why := self._broken_spec(job))]
-        for job, why in broken:  # one broken job must not keep the others waiting
-            self._steps.end(job, JobState.FAILED, why)
-        jobs = self._store.jobs.live(stop_where_held) if broken else jobs
-        waiting = {job.id: job for job in jobs if job.state == JobState.QUEUED}
-        if not waiting:
-            return []
-        placed = []
-        for start in schedule(read_queue(self._store, self._inventory, jobs, seen.views, time.time())).starts:
-            with self._troubles.boundary(f"{start.id}: its start", start.id):
-                placement, words = with_batch_shares(start.placement, self._store.metrics.speeds())
-                why = "; ".join(filter(None, [start.why, placement.why, words]))
-                placed.append(self._place(waiting[start.id], placement, why))
-        return placed
-
-    def _broken_spec(self, job: Job) -> str | None:
-        try:
-            self._store.jobs.spec(job.id)
-        except UgroError as error:
-            return error.message
-        return None
-
-    def _place(self, job: Job, placement: Placement, why: str) -> Job:
-        shares = [share.model_copy(update={"config": self._inventory.node(share.node)}) for share in placement.shares]
-        placement = placement.model_copy(update={"shares": tuple(shares)})
-        placed = job.model_copy(update={"state": JobState.STARTING, "placement": placement, "reason": ""})
-        placed = placed.model_copy(update={"ranks": tracker.expected_ranks(placed)})
-        return self._store.jobs.save(
-            placed, EventKind.STARTING, f"on {', '.join(placed.nodes)}" + (f": {why}" if why else "")
-        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 
@@ -10,14 +9,15 @@ from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.job import Job, JobState, Wish
 from ugro.common.models.proposal import Proposal
 from ugro.common.text import printable, some
+from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.recovery.lost_work import last_checkpoint, steps_reached
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt
 from ugro.control_plane.failure_handler.recovery.repair import left_out, smaller_batch
 from ugro.control_plane.failure_handler.retry import GRACE_AFTER_ALERT, decide, trouble
-from ugro.control_plane.failure_handler.watchdog.watch import HANGS, Hang, hang_of, limits_of
+from ugro.control_plane.failure_handler.watchdog.watch import hang_of, limits_of
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE, Views
@@ -146,7 +146,7 @@ class FailureHandler:
         proposal = Proposal(
             job=job.id,
             attempt=job.attempt,
-            at=time.time(),
+            at=self._store.clock.now(),
             cause=cause,
             text="; ".join(why),
             checkpoint=checkpoint,
@@ -164,7 +164,7 @@ class FailureHandler:
             return True
         if proposal.ends:
             return await self._store.write(partial(self._end_hang, job, spec))
-        spec = planned.spec.model_copy(update={"not_before": time.time() + decision.wait})
+        spec = planned.spec.model_copy(update={"not_before": self._store.clock.now() + decision.wait})
         words = "; ".join([decision.why, *(change.text for change in changes)])
         await self._store.write(partial(self._store.jobs.reopen, planned.job, spec, words))
         return True
@@ -181,8 +181,15 @@ class FailureHandler:
         """Let a hang count as a failure once it went on for long enough after the alert. The next tick ends it."""
         hang = hang_of(self._store, job)
         if hang.seconds >= GRACE_AFTER_ALERT * limits_of(spec).floor:
-            self._store.jobs.save(_failed(job, hang), EventKind.FAILING, f"{job.alert}; ended, as the job allows")
+            self._fail_hang(job, hang.rank, "as the job allows")
         return False
+
+    def _fail_hang(self, job: Job, rank: int | None, consent: str) -> None:
+        """Let the next tick end a job that hangs, unless it went on, or was ended, meanwhile."""
+        with self._store.lock():
+            now = self._store.jobs.job(job.id)
+            if now.attempt == job.attempt and trouble(now) == "hang":
+                self._store.jobs.save(*transitions.fail_hang(now, rank, consent))
 
     def end(self, proposal: Proposal) -> None:
         """Let the next tick end the job that a proposal is about, and go on with it. Nothing where it has ended.
@@ -199,11 +206,10 @@ class FailureHandler:
             raise InputError(f"{job.id} goes on: it is {job.state.value}", f"see: ugro status {job.id}")
         self._store.decisions.propose(proposal.model_copy(update={"approved": True}))
         if cause == "hang":
-            failed = _failed(job, hang_of(self._store, job))
-            self._store.jobs.save(failed, EventKind.FAILING, f"{job.alert}; ended, as approved")
+            self._fail_hang(job, hang_of(self._store, job).rank, "as approved")
         else:
-            abandoned = job.model_copy(update={"wish": Wish.ABANDON})
-            self._store.jobs.save(abandoned, EventKind.CANCEL, "without the word of silent nodes, as approved")
+            words = "without the word of silent nodes, as approved"
+            self._store.jobs.save(*transitions.cancel(job, Wish.ABANDON, words))
 
     async def approve(self, proposal: Proposal, progress: Progress | None = None) -> Job:
         """Queue the job, which has ended, again as it was proposed.
@@ -229,17 +235,9 @@ class FailureHandler:
 
 
 def _planned(job: Job, spec: JobSpec, script: str, proposal: Proposal) -> NextAttempt:
-    ended = job if job.state.ended else job.model_copy(update={"state": JobState.FAILED})
+    ended = job if job.state.ended else job.changed(state=JobState.FAILED)
     wanted = {change.name: change.after for change in proposal.changes}
     return next_attempt(ended, spec, script, proposal.checkpoint, wanted, ",".join(proposal.nodes) or None)
-
-
-def _failed(job: Job, hang: Hang) -> Job:
-    """The record of a job that hangs, as one that is to be ended for it."""
-    message = (job.alert or "").removeprefix(HANGS)
-    node = next((rank.node for rank in job.ranks if rank.rank == hang.rank), job.nodes[0])
-    failure = FirstFailure(rank=hang.rank, node=node, cause="hang", message=message)
-    return job.model_copy(update={"first_failure": failure, "reason": job.alert or "", "alert": None})
 
 
 def script_of(store: MetadataStore, job: Job) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tinydb import TinyDB
 
+from ugro.common.clock import Clock
 from ugro.common.errors import RecordNewer, StateError
 from ugro.common.models.event import EventKind
 from ugro.control_plane.metadata_store.cluster_file import ClusterFile, has_index, is_damaged, storage_of
@@ -25,8 +26,8 @@ class ClusterTables:
         StateError: the file or the directory cannot be read or written, with its name.
     """
 
-    def __init__(self, home: Path, timeline: Timeline) -> None:
-        self.index = JobIndex(home)
+    def __init__(self, home: Path, timeline: Timeline, clock: Clock) -> None:
+        self.index = JobIndex(home, clock)
         self._home = home
         self._file = ClusterFile(home)
         self._timeline = timeline

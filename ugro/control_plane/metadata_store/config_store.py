@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from ugro.common.clock import Clock
 from ugro.common.config import NodeConfig
 from ugro.common.errors import RecordUnreadable
 from ugro.common.files import write_atomic
@@ -33,10 +34,11 @@ class ConfigStore:
         StateError: a file or the directory cannot be read or written, with its name.
     """
 
-    def __init__(self, home: Path, tables: ClusterTables, timeline: Timeline) -> None:
+    def __init__(self, home: Path, tables: ClusterTables, timeline: Timeline, clock: Clock) -> None:
         self._home = home
         self._tables = tables
         self._timeline = timeline
+        self._clock = clock
 
     # --- this master -------------------------------------------------------------------------------------------------
 
@@ -123,7 +125,7 @@ class ConfigStore:
             table.remove(lambda row: row.get("node") == drain.node)
             table.insert(drain.model_dump(mode="json"))
         told = Event(
-            at=time.time(),
+            at=self._clock.now(),
             node=drain.node,
             kind=EventKind.DRAINED,
             message=drain.reason,

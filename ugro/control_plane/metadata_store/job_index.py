@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from pydantic import ValidationError
 from tinydb import TinyDB
 from tinydb.table import Document
 
+from ugro.common.clock import Clock
 from ugro.common.errors import RecordNewer, RecordUnreadable, StateError, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, Summary
@@ -42,7 +42,8 @@ class JobIndex:
         StateError: a file cannot be read or written, with its name.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, clock: Clock) -> None:
+        self._clock = clock
         self._folders = JobFolders(home)
         self._archive = Archive(home)
 
@@ -103,7 +104,7 @@ class JobIndex:
         table.truncate()
         names = [*live, *broken.difference(row.id for row in known)]
         table.insert_multiple(Document({"id": name}, doc_id=number_of(name)) for name in names)
-        meta = {"indexed_at": time.time(), "schema_version": CLUSTER_VERSION}
+        meta = {"indexed_at": self._clock.now(), "schema_version": CLUSTER_VERSION}
         db.table("meta").upsert(Document(meta, doc_id=1))
         self._seal(db)
         return Indexed(len(live), len(ended), unreadable, [])

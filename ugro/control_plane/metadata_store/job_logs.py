@@ -8,10 +8,10 @@ copies for a diagnosis.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.errors import NodeError
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store.log_ends import TAIL_BYTES, keep_end
@@ -46,7 +46,9 @@ class JobLogs:
         folder: Path,
         starts: Mapping[str, int] | None = None,
         configs: Configs | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._clock = clock
         self.folder = folder
         self.silent: dict[str, NodeError] = {}
         self._pool = pool
@@ -61,11 +63,11 @@ class JobLogs:
 
     def again(self) -> JobLogs:
         """The same, to be brought once more: silent nodes are asked again."""
-        return JobLogs(self._pool, self._paths, self.folder, self._starts, self._configs)
+        return JobLogs(self._pool, self._paths, self.folder, self._starts, self._configs, self._clock)
 
     async def round(self, within: float | None = None, total: int = TOTAL) -> Brought:
         """Bring what is new, at most `total` bytes. Nodes that were silent before are not asked again."""
-        at = time.time()
+        at = self._clock.now()
         names = [node for node in self._paths if node not in self.silent]
         each = total // max(1, len(names))
 
@@ -93,7 +95,7 @@ class JobLogs:
 
     async def bring_all(self, within: float | None = None) -> dict[str, NodeError]:
         """Bring what there is now; returns the nodes that could not be read, and why."""
-        at = time.time()
+        at = self._clock.now()
 
         async def one(transport: Transport) -> None:
             with state_errors(self.folder):
@@ -110,7 +112,7 @@ class JobLogs:
         """
 
         async def one(transport: Transport) -> None:
-            paths, at = self._paths[transport.name], time.time()
+            paths, at = self._paths[transport.name], self._clock.now()
             with state_errors(self.folder):
                 brought = await log_streamer.fetch(transport, paths, self.folder, at, total=CLOSE)
                 if 0 < brought.left <= CLOSE:
@@ -127,7 +129,7 @@ class JobLogs:
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".ends-", dir=self.folder) as name:
             starts = {copy: end.start for copy, end in found.items()}
-            await log_streamer.fetch(transport, paths, fresh := Path(name), time.time(), starts, wanted)
+            await log_streamer.fetch(transport, paths, fresh := Path(name), self._clock.now(), starts, wanted)
             for copy, start in starts.items():
                 if (fresh / copy).exists():
                     keep_end(self.folder, fresh / copy, start)
@@ -155,7 +157,7 @@ class JobLogs:
         for copy in self.folder.glob("*.log"):
             if copy.name not in starts:  # of a node that does not answer
                 starts[copy.name] = _copy_end(copy, log_streamer.last_lines(copy, lines), folder)
-        found = JobLogs(self._pool, self._paths, folder, starts, self._configs)
+        found = JobLogs(self._pool, self._paths, folder, starts, self._configs, self._clock)
         found.silent = self.silent | {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
         async for _ in found.rounds(within):
             pass

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ugro.common.clock import Clock
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, UgroError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
@@ -29,6 +29,7 @@ from ugro.control_plane.metadata_store.records import (
     stop_at,
 )
 from ugro.control_plane.metadata_store.timeline import Timeline
+from ugro.control_plane.transitions import Change
 from ugro.control_plane.troubles import Troubles
 
 
@@ -39,12 +40,13 @@ class JobRegistry(JobFolders):
         StateError: a file or the directory cannot be read or written, with its name.
     """
 
-    def __init__(self, home: Path, lock: RecordsLock, tables: ClusterTables, timeline: Timeline) -> None:
+    def __init__(self, home: Path, lock: RecordsLock, tables: ClusterTables, timeline: Timeline, clock: Clock) -> None:
         super().__init__(home)
         self._lock = lock
         self._tables = tables
         self._index = tables.index
         self._timeline = timeline
+        self._clock = clock
         self._parsed: dict[str, tuple[Seen, Job]] = {}
         self._told: dict[str, Event] = {}
 
@@ -71,7 +73,7 @@ class JobRegistry(JobFolders):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
         self._enter(job_id)
         # The event first: a tick beside us that sees the record must not take its event for one that a crash lost.
-        event = Event(at=time.time(), job=job_id, kind=EventKind.SUBMITTED, message=" ".join(job.command))
+        event = Event(at=self._clock.now(), job=job_id, kind=EventKind.SUBMITTED, message=" ".join(job.command))
         self._timeline.add(event)
         return self._write(job, event)
 
@@ -88,7 +90,7 @@ class JobRegistry(JobFolders):
         """The record first: it is the truth."""
         if job.id not in self._told:
             self._catch_up(job)
-        event = Event(at=time.time(), job=job.id, kind=kind, message=message)
+        event = Event(at=self._clock.now(), job=job.id, kind=kind, message=message)
         job = self._write(job, event)
         self._timeline.add(event)
         self._told[job.id] = event
@@ -167,6 +169,11 @@ class JobRegistry(JobFolders):
         with state_errors(files.folder):
             replace_record(files.record, job.model_dump_json(indent=1))
         return job
+
+    def change(self, job_id: str, edge: Callable[[Job], Change]) -> Job:
+        """Read a job, take an edge from where it is, and save it."""
+        with self._lock.held():
+            return self._save(*edge(self.job(job_id)))
 
     def update(self, job_id: str, change: Callable[[Job], Job], kind: EventKind, message: str) -> Job:
         """Read a job, change it and save it."""
@@ -297,7 +304,7 @@ def with_requests(job: Job, before: Job) -> Job:
     """A job after a step, with what was asked of it meanwhile: its end, or another priority."""
     if job.attempt != before.attempt or job.state.ended:
         return job
-    changed: dict[str, object] = {"priority": before.priority, "wish": job.wish or before.wish}
+    job = job.changed(priority=before.priority, wish=job.wish or before.wish)
     if before.first_failure and not job.first_failure:  # an end that was approved, for a hang
-        changed |= {"first_failure": before.first_failure, "alert": before.alert}
-    return job.model_copy(update=changed)
+        job = job.changed(first_failure=before.first_failure, alert=before.alert)
+    return job

@@ -10,7 +10,6 @@ import math
 import os
 import re
 import shutil
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +62,7 @@ def bytes_below(folder: Path) -> int:
 
 def prune(store: MetadataStore, logs: OldLogs) -> None:
     """Remove a job's logs and note when. The note comes first, so that logs never just miss, but on a full disk."""
-    _remove_noted(store.jobs.files(logs.id).pruned, [logs.folder])
+    _remove_noted(store.jobs.files(logs.id).pruned, [logs.folder], store.clock.now())
 
 
 def snapshots_of(store: MetadataStore, job_id: str) -> list[Path]:
@@ -79,11 +78,11 @@ def prune_snapshots(store: MetadataStore, job_id: str) -> None:
     with state_errors(store.jobs.files(job_id).folder):
         for snapshot in snapshots:
             list_beside(snapshot).unlink(missing_ok=True)
-    _remove_noted(store.jobs.files(job_id).snapshot_pruned, snapshots)
+    _remove_noted(store.jobs.files(job_id).snapshot_pruned, snapshots, store.clock.now())
 
 
-def _remove_noted(note: Path, folders: Sequence[Path]) -> None:
-    text = f"{clock(time.time())}\n"
+def _remove_noted(note: Path, folders: Sequence[Path], now: float) -> None:
+    text = f"{clock(now)}\n"
     with state_errors(note):
         try:
             write_atomic(note, text)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.errors import InternalError, RecordNewer, RecordUnreadable, StateError, UgroError
 from ugro.control_plane.bus import Bus
 from ugro.control_plane.metadata_store.cleanup import Cleanup
@@ -39,17 +40,19 @@ class MetadataStore:
         StateError: a file or the directory cannot be read or written, with its name.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self.home = home
+        self.clock = clock
+        """What everything that acts for this directory tells the time by."""
         self._records = RecordsLock(home)
         self.bus = Bus()
         """What this process changes, and what it goes on without."""
-        self.timeline = Timeline(home, self.bus.publish)
+        self.timeline = Timeline(home, self.bus.publish, clock)
         """What happened, in order."""
-        self._tables = ClusterTables(home, self.timeline)
-        self.jobs = JobRegistry(home, self._records, self._tables, self.timeline)
+        self._tables = ClusterTables(home, self.timeline, clock)
+        self.jobs = JobRegistry(home, self._records, self._tables, self.timeline, clock)
         """The jobs' records and specs, and the indexes of them."""
-        self.config = ConfigStore(home, self._tables, self.timeline)
+        self.config = ConfigStore(home, self._tables, self.timeline, clock)
         """The nodes as they were reached and seen last, which are drained, and which master this is."""
         self.metrics = MetricsStore(home, self._tables)
         """Samples of GPUs, their history and speeds, and the links between nodes."""

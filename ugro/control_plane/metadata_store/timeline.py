@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.files import append_line
 from ugro.common.models.event import Event, EventKind
 from ugro.common.models.record import Record
@@ -35,10 +35,13 @@ class Mark(Record):
 class Timeline:
     """A job's event goes to the cluster's timeline first: one that is in the job's is in both."""
 
-    def __init__(self, home: Path, publish: Callable[[Event], None] = lambda _: None) -> None:
+    def __init__(
+        self, home: Path, publish: Callable[[Event], None] = lambda _: None, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         """`publish` is called with each event that this process adds."""
         self._home = home
         self._publish = publish
+        self._clock = clock
         self._cluster, self._older = home / "events.jsonl", home / "events.1.jsonl"
 
     def add(self, event: Event) -> None:
@@ -51,7 +54,7 @@ class Timeline:
 
     def note(self, node: str, kind: EventKind, message: str, job: str = "") -> None:
         """Add an event about a node, or of a job there that is no change of its record."""
-        self.add(Event(at=time.time(), job=job, node=node, kind=kind, message=message, noted=True))
+        self.add(Event(at=self._clock.now(), job=job, node=node, kind=kind, message=message, noted=True))
 
     def catch_up(self, event: Event) -> bool:
         """Add the last event of a job's record to the timelines that a crash kept it from.

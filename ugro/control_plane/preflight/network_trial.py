@@ -136,7 +136,7 @@ class _Trial:
 
         self._runs = await self._pool.each(self._job.nodes, one)
         found = tracker.assess(self._job, self._runs)
-        self._job = self._job.model_copy(update={"ranks": found.ranks})
+        self._job = self._job.changed(ranks=found.ranks)
         return found.phase
 
     async def fetch_logs(self, folder: Path) -> None:

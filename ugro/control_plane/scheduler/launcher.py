@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -12,10 +11,10 @@ from typing import TypeVar
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, NodeRefused, UgroError, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths, run_config, run_paths
 from ugro.common.text import some
+from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.meeting import find_meeting
 from ugro.nodes.pool import Pool
@@ -85,9 +84,10 @@ class Launcher:
         await self._claim(job, owners)
         storages = await self._make_folders(job)
         await self._send_checkpoint(job)
-        _, (job, interfaces) = await _both(self._send_code(job, storages), self.meet(job, MEET_AGAIN))
-        job = job.model_copy(update={"launched_at": job.launched_at or time.time()})
-        await self._store.write(lambda: self._store.jobs.save(job, EventKind.PLACED, self._meeting_words(job)))
+        _, (met, interfaces) = await _both(self._send_code(job, storages), self.meet(job, MEET_AGAIN))
+        assert met.placement
+        placed = transitions.set_meeting_point(job, met.placement, self._store.clock.now(), self._meeting_words(met))
+        job = await self._store.write(lambda: self._store.jobs.save(*placed))
         await self.start(job, spec, interfaces)
         return job
 
@@ -125,7 +125,7 @@ class Launcher:
         except NodeError as error:
             raise NotStarted(job, error) from None
         changed = {"master_addr": meeting.address, "master_port": meeting.port}
-        return job.model_copy(update={"placement": job.placement.model_copy(update=changed)}), interfaces
+        return job.changed(placement=job.placement.model_copy(update=changed)), interfaces
 
     async def start(self, job: Job, spec: JobSpec, interfaces: Mapping[str, str | None]) -> None:
         """Start every node of a job whose meeting point is known.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,7 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_
             directory, target = Path(spec.workdir), files.snapshot(1)
             code = take_snapshot(directory, selection, target, before=store.jobs.last_snapshot(directory))
             store.jobs.note_snapshot(directory, target)
-            return store.jobs.submit(files, spec, code, time.time(), predicted_mib)
+            return store.jobs.submit(files, spec, code, store.clock.now(), predicted_mib)
     except BaseException:
         shutil.rmtree(files.folder, ignore_errors=True)
         raise
@@ -162,4 +161,4 @@ def adopt(store: MetadataStore, job: Job, code: NewCode) -> Job:
         code.snapshot.rename(target)
         list_beside(code.snapshot).replace(list_beside(target))
         store.jobs.note_snapshot(Path(code.version.directory), target)
-    return job.model_copy(update={"code": code.version})
+    return job.changed(code=code.version)

@@ -9,6 +9,9 @@ from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
 from ugro.service.schemas.jobs import EventDocument, JobDocument, UnreadableDocument
 from ugro.service.schemas.nodes import NodeDocument
 
+RECENT = 10
+"""Ended jobs that are listed when nothing more is asked for."""
+
 LAST_EVENTS = 50
 """Events of the cluster that are shown when nothing more is asked for."""
 

@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 from code_folders import plant
 
-from ugro.common.errors import AnswerPending, NodeRefused, RecordUnreadable, StateError
+from ugro.common.errors import AnswerPending, InternalError, NodeRefused, RecordUnreadable, StateError
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Drain, Owed
@@ -32,6 +32,7 @@ from ugro.nodes.pool import Pool
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.transport import Outcome
+from ugro.testing.clock import FakeClock
 from ugro.testing.cluster import STARTED, STAY, WAITS, Bed
 from ugro.testing.transport import Silencing
 
@@ -182,7 +183,7 @@ async def test_cancel(bed: Bed) -> None:
     assert {rank.signal for rank in cancelled.ranks} <= {"TERM", None} and cancelled.wish is None
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """The controller dies here."""
 
 
@@ -204,7 +205,7 @@ async def test_a_controller_killed_at_any_record_is_continued(
         return job if after else save(self, job, kind, message)
 
     monkeypatch.setattr(JobRegistry, "save", dying)
-    with pytest.raises(Killed):
+    with pytest.raises(InternalError, match="Killed"):
         async with asyncio.timeout(30):
             while True:
                 await bed.tick()
@@ -444,19 +445,17 @@ async def test_a_node_of_another_master_gets_nothing(bed: Bed) -> None:
     assert (bed.home / "a" / "owner").read_text().split()[0] == bed.store.config.master().split()[0]
 
 
-async def test_silence_is_news_and_only_watched_time_leads_to_a_proposal(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_silence_is_news_and_only_watched_time_leads_to_a_proposal(bed: Bed) -> None:
     await bed.tick()
     bed.nodes["b"].silent = True
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
+    clock = FakeClock(time.time())
+    bed.store = MetadataStore(bed.store.home, clock)
     await bed.tick()
-    now += 86400  # the master slept: nobody looked
+    clock.advance(86400)  # the master slept: nobody looked
     await bed.tick()
     assert [event.kind for event in bed.store.timeline.of_cluster() if event.node == "b"] == ["joined", "silent"]
     for _ in range(11):
-        now += 60
+        clock.advance(60)
         await bed.tick()
     bed.nodes["b"].silent = False
     await bed.tick()

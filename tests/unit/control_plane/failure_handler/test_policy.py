@@ -18,7 +18,9 @@ from ugro.control_plane.diagnosis import causes
 from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
 from ugro.control_plane.failure_handler.retry import decide, trouble
 from ugro.control_plane.failure_handler.watchdog.sights import Memory
+from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing import builders
+from ugro.testing.clock import FakeClock
 from ugro.testing.cluster import STAY, WAITS, Bed
 
 SMALLER = (Change(name="--batch", before="2", after="1"),)
@@ -229,21 +231,19 @@ async def test_a_node_that_is_gone_is_left_out_if_a_person_says_so(bed: Bed) -> 
     )
 
 
-async def silent_for_long(bed: Bed, node: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def silent_for_long(bed: Bed, node: str) -> None:
     bed.nodes[node].silent = True
-    now = time.time()
-    monkeypatch.setattr(time, "time", lambda: now)
+    clock = FakeClock(time.time())
+    bed.store = MetadataStore(bed.store.home, clock)
     for _ in range(12):
         await bed.tick()
-        now += 60
+        clock.advance(60)
 
 
-async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(bed: Bed) -> None:
     submitted = bed.submit(STAY, on_failure=FailurePolicy(default="retry"))
     await bed.until(submitted, JobState.RUNNING)
-    await silent_for_long(bed, "b", monkeypatch)
+    await silent_for_long(bed, "b")
     [proposal] = bed.store.decisions.proposals().values()
     assert (proposal.cause, proposal.ends, proposal.nodes) == ("node_lost", True, ("a",))
     assert in_words(proposal) == "end it; begin again; on a only"
@@ -262,10 +262,10 @@ async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(
     await bed.until(submitted, JobState.CANCELLED)
 
 
-async def test_a_node_that_answers_again_needs_no_answer(bed: Bed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_node_that_answers_again_needs_no_answer(bed: Bed) -> None:
     submitted = bed.submit(STAY)
     await bed.until(submitted, JobState.RUNNING)
-    await silent_for_long(bed, "b", monkeypatch)
+    await silent_for_long(bed, "b")
     [proposal] = bed.store.decisions.proposals().values()
     bed.nodes["b"].silent = False
     await bed.tick()

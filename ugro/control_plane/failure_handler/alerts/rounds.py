@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from pathlib import Path
 
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateLocked, UgroError
@@ -47,7 +46,7 @@ async def send_due(store: MetadataStore, sender: Sender) -> None:
 
 
 async def _round(store: MetadataStore, sender: Sender, settings: Settings, memory: Memory) -> Memory:
-    now = time.time()
+    now = store.clock.now()
     seen, mark = await asyncio.to_thread(_look, store, memory.mark, now)
     decided = rules.decide(settings, memory, seen, now).model_copy(update={"mark": mark})
     notifications = rules.due(decided, now)
@@ -58,7 +57,7 @@ async def _round(store: MetadataStore, sender: Sender, settings: Settings, memor
     for channel, outcome in outcomes.items():
         if news := _news_of(channel, outcome, decided.waiting[channel].failures):
             store.timeline.note("", EventKind.ALERT, news)
-        decided = rules.failed(decided, channel, time.time()) if outcome else rules.sent(decided, channel)
+        decided = rules.failed(decided, channel, store.clock.now()) if outcome else rules.sent(decided, channel)
     return decided
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
 from ugro.common.models.proposal import Change
 from ugro.common.text import duration
+from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.recovery.repair import options_of, with_changes
 
 RESUME_VARIABLE = "UGRO_RESUME_FROM"
@@ -71,7 +72,7 @@ def next_attempt(
         _require_ranks(job, asked, checkpoint)
         rules = asked.checkpoints.model_copy(update={"resume": words_for(asked, script)})
         asked = asked.model_copy(update={"checkpoints": rules})
-    return NextAttempt(_queued_again(job, asked, checkpoint), asked, changes)
+    return NextAttempt(transitions.resume(job, asked.command, checkpoint), asked, changes)
 
 
 def _require_ranks(job: Job, spec: JobSpec, checkpoint: Checkpoint) -> None:
@@ -111,26 +112,6 @@ def words_for(spec: JobSpec, script: str) -> str:
 def _declared(script: str) -> tuple[str, ...]:
     """The options of a script that may be added; none when a library declares them, so that all may be meant."""
     return () if any(parser in script for parser in TRAINER_PARSERS) else options_of(script)
-
-
-def _queued_again(job: Job, spec: JobSpec, checkpoint: Checkpoint | None) -> Job:
-    return job.model_copy(
-        update={
-            "state": JobState.QUEUED,
-            "reason": "",
-            "attempt": job.attempt + 1,
-            "command": spec.command,
-            "past": (*job.past, job.latest),
-            "resume_from": checkpoint,
-            "placement": None,
-            "ranks": (),
-            "abandoned": (),
-            "gone_from": (),
-        }
-        | dict.fromkeys(
-            ("launched_at", "started_at", "ended_at", "unknown_since", "first_failure", "wish", "peak_mib", "alert"),
-        )
-    )
 
 
 def _shown(nodes: int | tuple[str, ...] | None) -> str | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ugro.common.errors import NodeError
-from ugro.common.models.event import EventKind
-from ugro.common.models.job import FirstFailure, Job, JobState, RankState
+from ugro.common.models.job import FirstFailure, Job, RankState
 from ugro.common.text import clock, some
+from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.tracker import Runs
+from ugro.control_plane.transitions import Stage
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.network.reach import obstacle
 from ugro.nodes.remote.run.run_files import RunFiles
@@ -91,7 +92,8 @@ async def tell(store: MetadataStore, pool: Pool, job: Job) -> None:
 
     def record() -> None:
         now = store.jobs.job(job.id)
-        if now.attempt == job.attempt and now.state == JobState.RUNNING and never_met(now) and now.reason != words:
-            store.jobs.save(now.model_copy(update={"reason": words}), EventKind.UNMET, words)
+        running = transitions.stage(now) == Stage.RUNNING
+        if now.attempt == job.attempt and running and never_met(now) and now.reason != words:
+            store.jobs.save(*transitions.find_unmet(now, words))
 
     await store.write(record)

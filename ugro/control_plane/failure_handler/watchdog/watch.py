@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.node import Gpu, NodeView
 from ugro.common.text import count, duration
+from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, judge, needs_steps
 from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, Limits, Memory, Sight, look
@@ -23,13 +22,11 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
 from ugro.control_plane.resource_manager.observation import Observation
+from ugro.control_plane.transitions import Stage
 from ugro.nodes.remote.run.run_files import RankFiles, RunFiles
 
 if TYPE_CHECKING:
     from ugro.control_plane.failure_handler.stacks import Said
-
-HANGS = "hangs: "
-"""How the alert of a job begins that hangs."""
 
 SyncEnds = Callable[[Job], Awaitable[object]]
 Stand = Callable[[Job], Awaitable["Said"]]
@@ -82,7 +79,7 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
         with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
             write_atomic(path, memory.model_copy(update=changed).model_dump_json())
         now = store.jobs.job(job_id)  # logs and stacks may have taken their time
-        if now.attempt == job.attempt and now.state == job.state:
+        if now.attempt == job.attempt and transitions.stage(now) == Stage.RUNNING:
             _tell(store, now, memory if idle else None, verdict)
 
     await store.write(record)
@@ -92,13 +89,12 @@ def _tell(store: MetadataStore, job: Job, idle: Memory | None, verdict: Verdict)
     """Record what is new about a job that still runs."""
     if idle:
         gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
-        job = store.jobs.save(job, EventKind.IDLE, f"its {gpus} did nothing for {duration(idle.idle)}")
+        job = store.jobs.save(*transitions.idle(job, f"its {gpus} did nothing for {duration(idle.idle)}"))
     if verdict.state == State.HUNG and job.alert is None:
         store.decisions.remember_undecided(job.id)
-        store.jobs.save(job.model_copy(update={"alert": HANGS + verdict.reason}), EventKind.HANG, verdict.reason)
+        store.jobs.save(*transitions.hang(job, verdict.reason))
     elif verdict.state != State.HUNG and job.alert is not None:
-        calm = job.model_copy(update={"alert": None})
-        store.jobs.save(calm, EventKind.RUNNING, "it goes on: there are signs of life again")
+        store.jobs.save(*transitions.calm(job))
 
 
 async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: Stand) -> Verdict:
@@ -110,7 +106,7 @@ async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: St
 
     said = await stand(job)
     with store.optional(), state_errors(path := store.jobs.files(job.id).hang(job.attempt)):
-        keep(path, said, time.time())
+        keep(path, said, store.clock.now())
     report = report_of_nccl([one for one in said.values() if isinstance(one, NodeStacks)])
     found = difference(report, job.ranks)
     if found is None:

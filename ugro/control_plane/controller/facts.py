@@ -1,0 +1,59 @@
+"""Reads from the state directory what a plan for a job needs beside its record and the observation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from ugro.common.errors import UgroError
+from ugro.common.job_spec import JobSpec
+from ugro.common.models.event import EventKind
+from ugro.common.models.job import Job, JobState
+from ugro.common.models.metrics import GpuSample
+from ugro.control_plane.controller.plan import Facts
+from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.resource_manager.observation import Observation
+from ugro.nodes.remote.run.run_files import RunFiles
+
+
+def read_facts(
+    store: MetadataStore,
+    job: Job,
+    seen: Observation,
+    meeting_asked: float | None,
+    note: Callable[[UgroError], None],
+) -> Facts:
+    """Read the facts of a job. A problem with the watchdog's memory is passed to `note`: the job is followed without.
+
+    Raises:
+        StateError: the job's events or samples cannot be read.
+    """
+    if job.wish:
+        requested = [one.at for one in store.timeline.of_job(job.id) if one.kind == EventKind.CANCEL]
+        return Facts(cancel_requested_at=requested[-1] if requested else None)
+    if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.first_failure:
+        return Facts()
+    spec: JobSpec | None = None
+    sample: GpuSample | None = None
+    if any(isinstance(run, RunFiles) and run.time_limit is not None for run in seen.runs[job.id].values()):
+        with contextlib.suppress(UgroError):  # a job without a readable spec keeps the limit it has
+            spec = store.jobs.spec(job.id)
+    with store.optional():
+        sample = store.metrics.last_sample(job.id)
+    return Facts(
+        spec=spec,
+        sampled_at=sample.at if sample else None,
+        watch_due=_watch_is_due(store, job, seen, note),
+        meeting_asked=meeting_asked,
+    )
+
+
+def _watch_is_due(store: MetadataStore, job: Job, seen: Observation, note: Callable[[UgroError], None]) -> bool:
+    # Here, since its import takes long, and many commands tick without a running job.
+    from ugro.control_plane.failure_handler.watchdog.watch import is_due
+
+    try:
+        return is_due(store, job.id, seen)
+    except UgroError as error:
+        note(error)
+        return False
