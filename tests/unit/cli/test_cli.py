@@ -199,7 +199,7 @@ def test_init_warns_where_this_shell_uses_another_inventory(ugro: Ugro, home: Pa
     warned = ugro("init", "--force", cwd=home, env=sandbox)
     assert 'to use the new one: eval "$(ugro sandbox env --unset)"' in warned.stderr
     assert "this shell" not in ugro("init", "--force", cwd=home).stderr
-    assert "jobs are recorded in /x ($UGRO_HOME)" in ugro("init", "--force", cwd=home, env={"UGRO_HOME": "/x"}).stderr
+    assert "state directory: /x ($UGRO_HOME)" in ugro("init", "--force", cwd=home, env={"UGRO_HOME": "/x"}).stderr
 
 
 def test_errors_about_nodes_say_which_inventory_counts_and_why(ugro: Ugro, home: Path) -> None:

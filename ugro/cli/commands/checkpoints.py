@@ -40,9 +40,9 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: boo
     else:
         click.echo("no checkpoints were found")
     if listed.brought and not as_json:
-        click.echo(f"it is on this machine: {printable(listed.brought)}")
+        click.echo(f"copied to this machine: {printable(listed.brought)}")
     for error in listed.silent:
-        click.echo(f"{printable(error.message)}: what it has is missing here", err=True)
+        click.echo(f"{printable(error.message)}: its checkpoints are missing here", err=True)
     for node, places in listed.passed.items():
         for place in places:
             click.echo(f"{node} did not search {printable(place)}", err=True)
@@ -72,7 +72,7 @@ def checkpoint(app: App, job: str, patience: float, directory: str | None, as_js
         print_json(answer.as_json())
     else:
         for error in answer.errors:
-            click.echo(f"{printable(error.message)}: it was not asked", err=True)
+            click.echo(f"{printable(error.message)}: the request did not reach it", err=True)
         if answer.checkpoint:
             click.echo(f"{title(saved.job)} saved {saved_in_words(answer.checkpoint, answer.seconds)}")
         else:

@@ -45,7 +45,7 @@ def remove(app: App, as_json: bool) -> None:
     if as_json:
         print_json(done.as_json())
         return
-    click.echo("taken out of your crontab" if done.changed else "it is not in your crontab; nothing to do")
+    click.echo("removed from your crontab" if done.changed else "it is not in your crontab; nothing to do")
 
 
 @command()

@@ -30,6 +30,6 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
     for event in shown.answer:
         print_hanging(f"{clock(event.at)}  {event.job or event.node:<12} {event.kind:<10} ", event.message)
     if not shown.answer:
-        click.echo("nothing happened yet", err=True)
+        click.echo("no events", err=True)
     if shown.job:
         unsettled(shown.recorded, [shown.job])

@@ -38,5 +38,5 @@ def extend_(app: App, job: str, more: float | None, total: float | None, as_json
     until = f", until {moment(start + limit, time.time())} at the latest" if start is not None else ""
     click.echo(f"{title(extended)} may run for {duration(limit)} now, before it was {before}{until}")
     for pending in extended.pending:
-        then = f"the next scheduling pass tells it (ugro sweep), until then {before} counts there"
+        then = f"the next scheduling pass sends it (ugro sweep); until then {before} applies there"
         click.echo(f"{printable(pending.reason)}: recorded; {then}", err=True)

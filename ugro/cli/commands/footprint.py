@@ -66,7 +66,7 @@ def _lines(found: FootprintDocument) -> list[str]:
         state = ", running" if job.running else ""
         pids = f", pid {' '.join(str(process.pid) for process in job.processes)}" if job.processes else ""
         lines.append(f"jobs/{job.id}  {count(job.files, 'file')}, {bytes_in_words(job.bytes)}{state}{pids}")
-    lines += [f"{name}  a link: what it leads to is not looked at" for name in found.links]
+    lines += [f"{name}  a link; its target is not examined" for name in found.links]
     lines += [f"{one.name}  {bytes_in_words(one.bytes)}" for one in found.other]
     return lines + [f"process {process.pid}  {process.command}" for process in found.processes]
 
@@ -111,9 +111,9 @@ def _tell(found: CleanedDocument, base_dir: str) -> None:
     if found.left:
         click.echo(f"could not be removed from {name}: {', '.join(map(printable, found.left))}")
     else:
-        click.echo(f"nothing of UGRO is left on {name}" + (" but processes:" if found.processes else ""))
+        click.echo(f"nothing of UGRO remains on {name}" + (" except processes:" if found.processes else ""))
     for process in found.processes:
-        click.echo(f"  process {process.pid} of a run that has no folder there: {printable(process.command)}")
+        click.echo(f"  process {process.pid} of a run without a folder there: {printable(process.command)}")
     if found.foreign:
         shown = ", ".join(map(printable, found.foreign[:SHOWN_FOREIGN]))
         more = f" and {len(found.foreign) - SHOWN_FOREIGN} more" if len(found.foreign) > SHOWN_FOREIGN else ""

@@ -36,7 +36,7 @@ def history(app: App, names: tuple[str, ...], since: float, wide: bool, as_json:
         print_json([gpu.as_json() for gpu in past])
         return
     if not past:
-        click.echo("no tick (ugro serve, ugro sweep) has seen a GPU since then", err=True)
+        click.echo("no scheduling pass (ugro serve, ugro sweep) has observed a GPU since then", err=True)
         return
     screen = None if wide else terminal_width()
     history_grid(past, since, now, screen or PIPE_WIDTH).print(wide)

@@ -33,7 +33,7 @@ def init(app: App, machines: tuple[str, ...], name: str | None, output: Path, fo
     instead = ", in place of the example that was there" if written.sample else ""
     click.echo(f"wrote {output} with {', '.join(written.names)}{instead}")
     first = "; ".join(f"ugro trust {host}" for host in written.names[1:]) or "add your machines"
-    click.echo(f"  look it over, then: {first}; ugro check")
+    click.echo(f"  check it, then: {first}; ugro check")
     _tell_what_counts_instead(output)
 
 
@@ -44,4 +44,4 @@ def _tell_what_counts_instead(written: Path) -> None:
         leave = LEAVE_SANDBOX if is_sandbox(path) else "unset UGRO_INVENTORY"
         click.echo(f"but this shell uses {printable(str(path))} ({source}); to use the new one: {leave}", err=True)
     elif home := os.environ.get("UGRO_HOME"):
-        click.echo(f"jobs are recorded in {home} ($UGRO_HOME)", err=True)
+        click.echo(f"state directory: {home} ($UGRO_HOME)", err=True)

@@ -78,15 +78,15 @@ def _carry_out(app: App, jobs: list[str]) -> dict[str, JobDocument]:
 def _end_in_lines(ended: Cancelled, already: bool) -> list[str]:
     job = ended.job
     if already:
-        return [f"{job.id} had ended before: {job.state.value}"]
+        return [f"{job.id} had already ended: {job.state.value}"]
     if job.state != JobState.CANCELLED:
         return [f"{job.id} ended by itself meanwhile: {job.state.value}"]
     lines = ["; ".join(filter(None, (f"{job.id} is cancelled", ended.remains)))]
     if job.abandoned:
         sure = [node for node in job.nodes if node not in job.abandoned]
-        lines.append(f"  {', '.join(job.abandoned)} was given up; what is left there is ended when it answers")
+        lines.append(f"  {', '.join(job.abandoned)} is abandoned; remaining processes there are ended once it answers")
         if sure:
-            lines.append(f"  to go on without it: ugro resume {job.id} --nodes {','.join(sure)}")
+            lines.append(f"  to resume without it: ugro resume {job.id} --nodes {','.join(sure)}")
     return lines
 
 
@@ -104,7 +104,7 @@ def wait(app: App, job: str, as_json: bool) -> int:
         print_json(ended.as_json())
     if ended.state != JobState.SUCCEEDED:
         proposed = f"; proposed: ugro approve {ended.id}" if seen.proposed else ""
-        raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}{proposed}")
+        raise JobFailed(end_in_words(ended), f"for the cause and how to resume: ugro explain {ended.id}{proposed}")
     if not as_json:
         click.echo(f"{ended.id} succeeded")
     return 0

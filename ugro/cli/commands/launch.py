@@ -159,7 +159,9 @@ def launch(
     else:
         announce(app, started, following)
     if job.state == JobState.FAILED:
-        raise JobFailed(f"{job.id} did not start: {job.reason}", f"why, and how to go on: ugro explain {job.id}")
+        raise JobFailed(
+            f"{job.id} did not start: {job.reason}", f"for the cause and how to resume: ugro explain {job.id}"
+        )
     return _follow(app, job.id) if following else 0
 
 
@@ -220,7 +222,7 @@ def _follow(app: App, job_id: str) -> int:
         return 0
     if again := offer(app, job_id):
         return _follow(app, again.id)
-    raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}")
+    raise JobFailed(end_in_words(ended), f"for the cause and how to resume: ugro explain {ended.id}")
 
 
 def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> None:

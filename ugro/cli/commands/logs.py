@@ -92,7 +92,7 @@ def _tell_end(end: LogsEnd) -> None:
 
 def _tell_unreadable(end: LogsEnd) -> None:
     for error in end.unreadable:
-        click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
+        click.echo(f"{printable(error.message)}: its output since then is missing here", err=True)
 
 
 def _until_ended(app: App, request: Follow) -> int:

@@ -79,9 +79,9 @@ def _tell(done: Collected, older_than: str, do_it: str | None) -> None:
     for job, said in zip(found.jobs, done.jobs, strict=True):
         click.echo(f"{job.id}  {_in_words(job, said)}")
     for path in found.temporary:
-        click.echo(f"{printable(path)}, half written, {f'would go: {do_it}' if do_it else 'is gone'}")
+        click.echo(f"{printable(path)}, partial file, {f'would be removed: {do_it}' if do_it else 'removed'}")
     for silent in found.unreachable:
-        click.echo(f"{silent.node} is left out: {printable(silent.error.message)}", err=True)
+        click.echo(f"{silent.node} is skipped: {printable(silent.error.message)}", err=True)
     if not any(job.bytes or said.code or job.nodes for job, said in zip(found.jobs, done.jobs, strict=True)):
         click.echo(f"nothing to remove of jobs that ended more than {older_than} ago")
         return
@@ -89,8 +89,8 @@ def _tell(done: Collected, older_than: str, do_it: str | None) -> None:
     for on in found.nodes:
         total += f", {_size(on.bytes)} on {on.node}"
     if found.nodes:
-        click.echo("what the jobs wrote into their code folders on nodes is part of it")
-    click.echo(f"{total} would go: {do_it}" if do_it else f"{total} are gone")
+        click.echo("this includes what the jobs wrote into their code folders on nodes")
+    click.echo(f"{total} would be removed: {do_it}" if do_it else f"{total} removed")
 
 
 def _in_words(job: CollectedJob, said: JobInWords) -> str:

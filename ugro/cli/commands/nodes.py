@@ -67,15 +67,15 @@ def drain(app: App, names: tuple[str, ...], reason: str | None, as_json: bool) -
     """
     if reason is None and not sys.stdin.isatty():
         again = f"ugro drain {shlex.join(names)} --reason 'new fan'"
-        raise InputError("a reason is needed, for whoever wonders later", again)
+        raise InputError("a reason is required (--reason); others will see it", again)
     said = one_line(reason if reason is not None else click.prompt("Reason", err=True))
     if not said:
         raise InputError("the reason is empty")
 
     def one(name: str) -> Did:
         drained = app.call(DrainNode(node=name, reason=said))
-        rest = f"; {', '.join(drained.running)} goes on there" if drained.running else ""
-        return drained.as_json(), f"{name} gets no new jobs{rest}. Take it back: ugro undrain {name}"
+        rest = f"; {', '.join(drained.running)} keeps running there" if drained.running else ""
+        return drained.as_json(), f"{name} gets no new jobs{rest}. To undo: ugro undrain {name}"
 
     return for_each(names, one, as_json)
 

@@ -62,5 +62,5 @@ def deny(app: App, job: str, as_json: bool) -> None:
     if as_json:
         print_json(denied.answer.as_json())
     else:
-        later = f"; to go on with it later: {denied.later}" if denied.later else ""
+        later = f"; to resume it later: {denied.later}" if denied.later else ""
         click.echo(f"{denied.answer.job} stays as it is{later}")

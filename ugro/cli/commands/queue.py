@@ -27,7 +27,7 @@ def hold(app: App, names: tuple[str, ...], reason: str, as_json: bool) -> int:
 
     def one(name: str) -> Did:
         held = app.call(Hold(job=name, reason=reason))
-        return held.as_json(), f"{title(held)} is held; let it go: ugro release {held.id}"
+        return held.as_json(), f"{title(held)} is held; to release it: ugro release {held.id}"
 
     return for_each(names, one, as_json)
 
@@ -46,7 +46,7 @@ def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
         job = released.job
         if not released.was_held:
             return job.as_json(), f"{title(job)} is not held: it waits for its turn"
-        words = f"{title(job)} is queued again; it starts at the next tick that has room for it"
+        words = f"{title(job)} is queued again; it starts at the next scheduling pass with enough free GPUs"
         if told := unattended(app, [job]):
             words += f"\n  {told}"
         return job.as_json(), words

@@ -16,7 +16,7 @@ from ugro.service.schemas.removal import PlanRemove, Remove, RemovedJob, UseDocu
 
 LEFT_THERE = {
     "left": "part of its folder cannot be removed; see: ugro footprint --on {node}",
-    "link": "a folder of it is a link; what that leads to stays",
+    "link": "a folder of it is a link; its target stays",
     "rest": "files that are not UGRO's stay in its folder",
 }
 """What is said of a node where something of a job stays, by what became of its folder."""
@@ -57,9 +57,9 @@ def _show(use: UseDocument) -> None:
     for part in use.parts:
         click.echo(f"  {count(part.files, 'file')}, {size(part.bytes / 2**20)} on {part.node}", err=True)
     for node in use.silent:
-        click.echo(f"  {node} is unreachable: what it has goes once it answers", err=True)
+        click.echo(f"  {node} is unreachable: its part is removed once it answers", err=True)
     if use.parts:
-        click.echo("  with all that it wrote into its code folders", err=True)
+        click.echo("  with everything that it wrote into its code folders", err=True)
     if use.checkpoints:
         click.echo(f"  checkpoints: {printable(checkpoints_in_words(use.checkpoints))}", err=True)
     if use.unseen:

@@ -64,7 +64,7 @@ async def _stay(serving: Serving, as_json: bool) -> None:
         printing.cancel()
         await asyncio.gather(printing, return_exceptions=True)
         printer.print(serving.rest())
-    printer.say("ends; jobs go on")
+    printer.say("stopped; jobs keep running")
 
 
 class _Printer:
@@ -91,7 +91,7 @@ class _Printer:
         try:
             yield
         except OSError as error:
-            logging.getLogger(__name__).warning("what happens is not printed any more: %s", error)
+            logging.getLogger(__name__).warning("printing stopped: %s", error)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _print(self, happening: Happening) -> None:
