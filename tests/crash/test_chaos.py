@@ -142,5 +142,5 @@ async def test_slow_ticks_leave_the_lock_to_others_in_between(tmp_path: Path) ->
             if len(held) == 3:
                 self.stop()
 
-    await Slow(MetadataStore(tmp_path), lambda: Inventory(nodes={}), every=0.01).stay()
+    await Slow(MetadataStore(tmp_path), lambda: Inventory.model_construct(nodes={}), every=0.01).stay()
     assert all(after[0] - before[1] >= BREATH * 0.9 for before, after in pairwise(held))

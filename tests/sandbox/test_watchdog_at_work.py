@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -121,7 +122,8 @@ async def test_what_nccl_says_of_a_hang_is_told_and_where_the_ranks_stand_is_kep
     assert found and list(found.nodes) == ["n0"] and found.nodes["n0"].nccl == job.nccl
     again = job.store.jobs.job(job.id).model_copy(update={"state": JobState.QUEUED, "attempt": 2, "alert": None})
     job.store.jobs.save(again, "resumed", "")
-    shown = CliRunner(env={"UGRO_HOME": str(job.store.home)}).invoke(cli, ["stacks", job.id]).output
+    runner = CliRunner(env={"UGRO_HOME": str(job.store.home)})
+    shown = (await asyncio.to_thread(runner.invoke, cli, ["stacks", job.id])).output
     assert "is queued; so it stood at" in shown and "rank 0 on n0" in shown, "whatever came after it"
 
 

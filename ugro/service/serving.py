@@ -42,6 +42,7 @@ class Serving:
         self._main = Context(inventory)
         self._resident: Resident | None = None
         self._every = every
+        self._begins_with: Inventory | None = None
         self._cursor = self._main.store.bus.cursor
 
     @property
@@ -56,7 +57,8 @@ class Serving:
         Raises:
             InventoryError: the inventory does not exist, or has a mistake.
         """
-        return tuple(self._read_inventory().nodes)
+        self._begins_with = self._begins_with or Context(self._option).cluster
+        return tuple(self._begins_with.nodes)
 
     @property
     def inventory(self) -> str:
@@ -81,7 +83,9 @@ class Serving:
             yield
 
     def _read_inventory(self) -> Inventory:
-        return Context(self._option).cluster
+        """Return the inventory as it is now; at first what `nodes` named, however soon it was edited after that."""
+        found, self._begins_with = self._begins_with, None
+        return found or Context(self._option).cluster
 
     async def stay(self) -> None:
         """Tick until `stop`.
