@@ -48,6 +48,14 @@ def _walk(path: str, command: click.Command, context: click.Context) -> Iterator
                 yield from _walk(f"{path} {name}", below, click.Context(below, parent=context, info_name=name))
 
 
+def commands_with(option: str) -> list[str]:
+    """Return the commands that have an option, without `ugro`, in the order of the page."""
+    found = _walk("ugro", cli, click.Context(cli, info_name="ugro"))
+    return [
+        path.removeprefix("ugro ") for path, command, _ in found if any(option in one.opts for one in command.params)
+    ]
+
+
 def _section(path: str, command: click.Command, context: click.Context) -> str:
     if not command.help:
         raise Incomplete(f"`{path}` has no help: give its function a docstring")

@@ -13,19 +13,22 @@ class GpuProcess(Record):
 
     pid: int
     name: str
+    """Its executable."""
     user: str | None = None
+    """Who runs it."""
     memory_mib: int | None = None
+    """GPU memory that it uses."""
 
 
 class Gpu(Record):
-    """One GPU row of nvidia-smi. `problem` names what is wrong with a GPU that cannot be used (lost …).
-
-    `uuid` is empty where only the index of a lost GPU is known; such a GPU is never placed on.
-    """
+    """One GPU row of nvidia-smi. What the driver does not say is `null`."""
 
     index: int | None
+    """The driver's index."""
     uuid: str
+    """UUID. Empty where only the index of a lost GPU is known; such a GPU is never placed on."""
     name: str
+    """Model."""
     memory_total_mib: int | None = None
     memory_used_mib: int | None = None
     memory_free_mib: int | None = None
@@ -33,9 +36,13 @@ class Gpu(Record):
     temperature_c: int | None = None
     power_w: float | None = None
     driver: str | None = None
+    """Version of the driver."""
     mig: bool = False
+    """Whether MIG divides it."""
     problem: str | None = None
+    """Why it cannot be used."""
     processes: tuple[GpuProcess, ...] = ()
+    """What computes on it."""
 
 
 class NodeView(Record):
@@ -49,9 +56,12 @@ class NodeView(Record):
 
     node: str
     seen_at: float
+    """When it was observed, in seconds since the epoch."""
     boot_id: str
     pid_namespace: str | None = None
+    """Name of its process table."""
     folder: str | None = None
+    """Place of its `base_dir` in the file system."""
     clock_offset: float
     cpu_count: int
     load_1m: float | None = None
@@ -59,6 +69,7 @@ class NodeView(Record):
     memory_available_mib: int | None = None
     disk_free_mib: int | None = None
     gpus: tuple[Gpu, ...] = ()
+    """Its GPUs."""
     gpu_problem: str | None = None
     owner: str | None = None
 
