@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import psutil
 import pytest
 import surroundings
 
@@ -21,13 +24,23 @@ hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home directory of the test's own, for this process and for the local node."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home directory of the test's own, for this process and for the local node. What it left running is ended."""
     folder = tmp_path / "home"
     folder.mkdir()
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("UGRO_HOME", str(folder / ".ugro"))
-    return folder
+    yield folder
+    if next(folder.rglob("launch.sh"), None):
+        end_processes_of(folder)
+
+
+def end_processes_of(folder: Path) -> None:
+    """End every process whose command line names a file below a folder, such as the ranks that a failed test left."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.pid != os.getpid() and any(f"{folder}/" in word for word in process.cmdline()):
+                process.kill()
 
 
 @pytest.fixture
@@ -51,6 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(tempfile.mkdtemp(prefix="ugro-tests-", dir="/tmp"))
     config.add_cleanup(lambda: shutil.rmtree(folder))
     surroundings.isolate(folder)
+    if place := surroundings.in_memory():
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -37,23 +37,29 @@ class Door:
         inventory.write_text(f"nodes:\n  here: {node}\n")
         self.context = Context(str(inventory), home / "state")
         self.store = self.context.store
-        self.backend: Backend = Local(self.context)
+        self._local = Local(self.context)
+        self.backend: Backend = self._local
         if by_socket:
             path = stack.enter_context(resident_of(inventory, self.store.home))
             self.backend = ResidentSocket(path, inventory)
-        stack.callback(lambda: self.backend.close())
+        stack.callback(self._close)
         self.told: list[Notice] = []
+
+    def _close(self) -> None:
+        for backend in {id(one): one for one in (self.backend, self._local)}.values():
+            backend.close()
 
     def use(self, inventory: Path) -> None:
         """Act on another inventory from now on, in this process."""
-        self.backend.close()
+        self._close()
         self.context = Context(str(inventory), self.store.home)
-        self.backend = Local(self.context)
+        self._local = Local(self.context)
+        self.backend = self._local
 
     def call(self, request: Request[Answer]) -> Answer:
         """Return the answer to a request; both go through JSON, as they do to another process."""
         sent = type(request).model_validate_json(request.model_dump_json())
-        answer = self.backend.call(sent, self.told.append)
+        answer = (self._local if sent.here else self.backend).call(sent, self.told.append)
         assert isinstance(answer, Document)
         received = type(answer).model_validate_json(answer.model_dump_json())
         assert received.as_json() == answer.as_json()

@@ -36,6 +36,22 @@ SHORT_AND_PLAIN = re.compile(r"/[\w./-]{1,40}")
 """A TMPDIR that tests can use: a unix socket's path holds 107 bytes, and no test is about the quotes it would need."""
 
 
+IN_MEMORY = Path("/dev/shm")
+ROOM = 4 * 2**30
+"""Bytes that have to be free there."""
+
+
+def in_memory() -> Path | None:
+    """Where files of tests are in memory: what UGRO writes it has the disk confirm, and that is not what takes long.
+
+    None where a person chose another place, there is too little room, or programs may not be run there.
+    """
+    if "TMPDIR" in GIVEN or not os.access(IN_MEMORY, os.W_OK | os.X_OK):
+        return None
+    told = os.statvfs(IN_MEMORY)
+    return IN_MEMORY if told.f_bavail * told.f_frsize >= ROOM and not told.f_flag & os.ST_NOEXEC else None
+
+
 def isolate(folder: Path) -> None:
     """Leave this process, and all that it starts, only what tests may take from the machine. `folder` is its own."""
     environment = {name: value for name, value in GIVEN.items() if KEPT.fullmatch(name)} | SET

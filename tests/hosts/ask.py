@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ugro.common.config import load_inventory
 from ugro.common.errors import NodeError
+from ugro.common.inventory_file import load_inventory
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Outcome, Transport, ssh
 

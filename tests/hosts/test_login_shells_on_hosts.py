@@ -14,7 +14,7 @@ from ugro.testing.testbed import Testbed
 BOTH = """
 import asyncio, json, time
 from pathlib import Path
-from ugro.common.config import load_inventory
+from ugro.common.inventory_file import load_inventory
 from ugro.common.errors import NodeError
 from ugro.nodes.pool import Pool
 

@@ -52,7 +52,7 @@ def by_ssh(bed: Testbed, *words: str) -> subprocess.CompletedProcess[str]:
 RSYNC_SSH = """
 import asyncio, json
 from pathlib import Path
-from ugro.common.config import load_inventory
+from ugro.common.inventory_file import load_inventory
 from ugro.nodes.code_sync.rsync import ssh_command
 from ugro.nodes.transport.ssh_config import find_route
 node = load_inventory(Path("inventory.yaml")).node("gpu2")

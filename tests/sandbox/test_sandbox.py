@@ -16,8 +16,9 @@ import asyncssh
 import psutil
 import pytest
 
-from ugro.common.config import Inventory, NodeConfig, load_inventory
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AuthenticationFailed, HostKeyChanged, HostKeyUnknown, InputError, StateError, TurnedAway
+from ugro.common.inventory_file import load_inventory
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Outcome, ssh
 from ugro.nodes.transport.ssh import SshTransport

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from door import Door
 
+from tests.service.test_service_proposals import OOM
 from tests.unit.control_plane.controller.test_tick import STARTED, STAY
 from ugro.common.errors import InputError, NodeError
 from ugro.common.models.job import JobState, Wish
@@ -47,6 +48,6 @@ def test_waits_for_the_end(door: Door) -> None:
 
 
 def test_says_that_something_is_proposed_about_what_failed(door: Door) -> None:
-    job = door.submit("raise SystemExit(3)\n")
+    job = door.submit(OOM)
     *_, last = door.stream(Wait(job=job.id))
     assert last.job.state == JobState.FAILED and last.proposed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tests.unit.control_plane.controller.test_tick import STARTED, STAY
 from ugro.common.errors import Declined, InputError, NoSuchNode
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import JobState
+from ugro.common.models.node import Drain
 from ugro.nodes.code_sync import LARGE_BYTES
 from ugro.service.code import read_code
 from ugro.service.launch import launch, plan_launch
@@ -177,9 +179,9 @@ def test_refuses_what_the_cluster_has_not(door: Door) -> None:
         door.call(Rehearse(spec=a_spec(door, nodes=2)))
 
 
-async def test_names_the_job_whose_submission_the_asker_leaves(home: Path) -> None:
+def test_names_the_job_whose_submission_the_asker_leaves(home: Path) -> None:
     with ExitStack() as stack:
-        await _leave_in_the_middle(Door(home, stack))
+        asyncio.run(_leave_in_the_middle(Door(home, stack)))
 
 
 async def _leave_in_the_middle(door: Door) -> None:
@@ -203,9 +205,9 @@ def test_rehearses_and_starts_nothing(door: Door) -> None:
     [script] = rehearsal.scripts
     assert script.node == "here" and "t.py --lr 1" in script.launch_sh and rehearsal.waits == ()
     assert door.store.jobs.live() == [] and not (door.project.parent / "node/jobs").exists()
-    door.call(Launch(plan=planned(door, a_spec(door, hold=True)), answers={}))
-    waiting = door.call(Rehearse(spec=a_spec(door, after=("job-001",))))
-    assert waiting.waits == ("waits for job-001 to succeed",) and len(waiting.scripts) == 1
+    door.store.config.drain(Drain(node="here", reason="a new fan", since=time.time()))
+    waiting = door.call(Rehearse(spec=a_spec(door)))
+    assert "a new fan" in waiting.waits[0] and len(waiting.scripts) == 1
 
 
 def test_reads_the_three_forms(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:

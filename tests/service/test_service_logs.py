@@ -90,7 +90,7 @@ def test_follows_a_job_to_its_end(door: Door) -> None:
 
 def test_follows_the_last_lines_and_what_comes(door: Door) -> None:
     job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
-    lines, end, last = door.stream(Follow(job=job.id, tail=2))
+    _, lines, end, last = door.stream(Follow(job=job.id, tail=2))
     assert isinstance(lines, LogLines) and [line.text for line in lines.lines] == ["line 3", "line 4"]
     assert isinstance(end, LogsEnd) and isinstance(last, JobUpdate) and last.job.state == JobState.SUCCEEDED
 

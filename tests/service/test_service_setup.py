@@ -12,8 +12,8 @@ import asyncssh
 import pytest
 from door import Door
 
-from ugro.common.config import load_inventory
 from ugro.common.errors import Declined, HostKeyChanged, InputError
+from ugro.common.inventory_file import load_inventory
 from ugro.control_plane.failure_handler.alerts.settings import AlertsError
 from ugro.service.inventory import write_inventory
 from ugro.service.plan import PlanChanged

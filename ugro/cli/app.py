@@ -11,8 +11,6 @@ import click
 
 from ugro.cli.output import print_hanging, print_problems
 from ugro.cli.render.notices import Notices
-from ugro.common import log
-from ugro.common.config import ugro_home
 from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
 from ugro.service.backend import Answer, Backend
@@ -27,9 +25,10 @@ if TYPE_CHECKING:
 class App:
     """The way of one command to the service functions."""
 
-    def __init__(self, inventory: str | None, local: bool = True) -> None:
+    def __init__(self, inventory: str | None, local: bool = True, log_level: str = "info") -> None:
         self.inventory_option = inventory
         self._local = local
+        self.log_level = log_level
         self._notices = Notices()
 
     @cached_property
@@ -42,7 +41,7 @@ class App:
 
     @cached_property
     def _here(self) -> Backend:
-        return open_local(self.inventory_option)
+        return open_local(self.inventory_option, self.log_level)
 
     def __enter__(self) -> App:
         return self
@@ -129,8 +128,8 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
         @click.pass_context
         @functools.wraps(function)
         def call(ctx: click.Context, *args: Any, **kwargs: Any) -> Any:
-            with App(ctx.find_root().obj, ctx.find_root().params.get("local", False)) as app:
-                log.start(ugro_home(), ctx.find_root().params.get("log_level", "info"))
+            given = ctx.find_root().params
+            with App(ctx.find_root().obj, given.get("local", False), given.get("log_level", "info")) as app:
                 return function(app, *args, **kwargs)
 
         made: click.Command = click.command(**{"cls": Command, **settings})(call)

@@ -135,10 +135,8 @@ async def save(context: Context, request: SaveCheckpoint) -> SaveAnswer:
     made = HeldCheckpoint.of(outcome.checkpoint, on_master=False) if outcome.checkpoint else None
     seconds = round(outcome.seconds, 1)
     if made:
-        with context.store.lock():
-            context.store.timeline.note(
-                made.places[0].node, EventKind.CHECKPOINT, saved_in_words(made, seconds), job.id
-            )
+        node, words = made.places[0].node, saved_in_words(made, seconds)
+        await context.store.write(lambda: context.store.timeline.note(node, EventKind.CHECKPOINT, words, job.id))
     answer = SaveDocument(
         id=job.id,
         asked_at=outcome.asked_at,

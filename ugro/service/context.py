@@ -10,8 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ugro.common.config import Inventory, inventory_path, load_inventory, ugro_home
+from ugro.common.config import Inventory, inventory_path, ugro_home
 from ugro.common.errors import StateLocked, UgroError
+from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore

@@ -38,11 +38,13 @@ async def cancel(context: Context, request: Cancel) -> JobDocument:
     words = "cancel was asked for" + (", without the word of silent nodes" if request.abandon else "")
     wish = Wish.ABANDON if request.abandon else Wish.CANCEL
     found = context.store.jobs.find(request.job)
-    with context.store.lock():
+
+    def record() -> Job:
         job = context.store.jobs.job(found.id)
-        if accepts("cancel", job):
-            job = context.store.jobs.change(job.id, lambda job: transitions.cancel(job, wish, words))
-    return _document(context, job)
+        accepted = accepts("cancel", job)
+        return context.store.jobs.change(job.id, lambda job: transitions.cancel(job, wish, words)) if accepted else job
+
+    return _document(context, await context.store.write(record))
 
 
 async def carry_out_cancels(context: Context, request: CarryOutCancels) -> AsyncIterator[JobProgress]:

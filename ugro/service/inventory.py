@@ -11,10 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from ugro.common.config import parse_inventory
 from ugro.common.errors import InputError
 from ugro.common.fields import is_node_name
 from ugro.common.files import write_atomic
+from ugro.common.inventory_file import parse_inventory
 from ugro.common.text import printable
 
 SAMPLE_SHA256 = "513b5f82d1945037919e2d938e176569a0fd6015f3959d3ebc7e5b3fe9bdcde9"

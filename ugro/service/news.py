@@ -14,6 +14,6 @@ def is_news(event: Event) -> bool:
     return event.kind not in QUIET_KINDS
 
 
-def news_of(store: MetadataStore) -> list[Event]:
-    """Return what this process changed that is worth telling."""
-    return list(filter(is_news, store.bus.read(0).events))
+def news_of(store: MetadataStore, cursor: int) -> list[Event]:
+    """Return what this process changed since a cursor of its bus that is worth telling."""
+    return list(filter(is_news, store.bus.read(cursor).events))

@@ -61,10 +61,12 @@ async def drain(context: Context, request: DrainNode) -> Drained:
     if not said:
         raise InputError("the reason is empty")
     store, name = context.store, request.node
-    with store.lock():
+
+    def record() -> list[str]:
         store.config.drain(Drain(node=name, reason=said, since=time.time()))
-        running = [job.id for job in store.jobs.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
-    return Drained(node=name, reason=said, running=tuple(running))
+        return [job.id for job in store.jobs.live(stop_where_held) if name in job.nodes and job.state.on_nodes]
+
+    return Drained(node=name, reason=said, running=tuple(await store.write(record)))
 
 
 async def undrain(context: Context, request: UndrainNode) -> Undrained:
@@ -74,8 +76,7 @@ async def undrain(context: Context, request: UndrainNode) -> Undrained:
         InputError: there is no such node.
     """
     context.cluster.node(request.node)
-    with context.store.lock():
-        was = context.store.config.undrain(request.node)
+    was = await context.store.write(lambda: context.store.config.undrain(request.node))
     return Undrained(answer=UndrainedDocument(node=request.node), was_drained=was)
 
 
@@ -103,10 +104,13 @@ async def measure(context: Context, request: Measure) -> Measured:
 
     found = await pool.each(chosen, one)
     speeds = [(node, each) for node, answer in found.items() if not isinstance(answer, NodeError) for each in answer]
-    with store.lock():
+
+    def record() -> None:
         for _, each in speeds:
             if each.uuid:
                 store.metrics.remember_speed(each.uuid, each.name, each.steps_per_second)
+
+    await store.write(record)
     errors = [answer for answer in found.values() if isinstance(answer, NodeError)]
     return Measured(
         answer=tuple(SpeedDocument(node=node, **each.model_dump()) for node, each in speeds),
@@ -171,14 +175,15 @@ async def sweep(context: Context, _: Sweep) -> Swept:
     Raises:
         UgroError: what stopped a step; the others were taken.
     """
-    busy = None
+    busy, began_at = None, context.store.bus.cursor
     try:
         await context.tick(patience=0)
     except StateLocked as error:
         busy = error.message
     await context.rest()
+    await context.courier.rest()  # a channel that fails is news
     return Swept(
-        answer=ChangesDocument(changes=tuple(map(EventDocument.of, news_of(context.store)))),
+        answer=ChangesDocument(changes=tuple(map(EventDocument.of, news_of(context.store, began_at)))),
         problems=tuple(map(error_document, context.store.problems())),
         busy=busy,
     )

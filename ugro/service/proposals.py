@@ -88,7 +88,7 @@ async def approve(context: Context, request: Approve) -> Started:
     proposal, before = context.store.decisions.proposals()[job_id], context.store.jobs.job(job_id)
     handler = FailureHandler(context.store, context.cluster, (await context.reach()).pool)
     if proposal.ends:
-        handler.end(proposal)
+        await context.store.write(lambda: handler.end(proposal))
         await _queued_again(context, before)
     else:
         await handler.approve(proposal, context.tell_sent)
@@ -103,13 +103,16 @@ async def deny(context: Context, request: Deny) -> DenyAnswer:
         InputError: there is no such job, nothing is proposed about it, or that was answered meanwhile.
     """
     proposal = await _proposal(context, request.job)
-    with context.store.lock():
+
+    def record() -> None:
         if context.store.decisions.proposals().get(proposal.job) != proposal:
             raise InputError(
                 f"the proposal about {proposal.job} was answered already", f"see: ugro status {proposal.job}"
             )
         context.store.decisions.withdraw(proposal.job)
         context.store.timeline.note("", EventKind.DENIED, in_words(proposal), proposal.job)
+
+    await context.store.write(record)
     job = context.store.jobs.job(proposal.job)
     later = resume_command(job, proposal.changes, proposal.cause, not proposal.checkpoint)
     return DenyAnswer(answer=DeniedDocument(job=job.id), later=None if proposal.ends else later)

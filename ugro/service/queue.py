@@ -41,7 +41,9 @@ async def hold(context: Context, request: Hold) -> JobDocument:
         InputError: there is no such job, or it has started.
     """
     said = f"held: {one_line(request.reason)}" if request.reason else "held"
-    return _document(context, _change_waiting(context, request.job, "hold", lambda job: transitions.hold(job, said)))
+    return _document(
+        context, await _change_waiting(context, request.job, "hold", lambda job: transitions.hold(job, said))
+    )
 
 
 async def release(context: Context, request: Release) -> Released:
@@ -53,7 +55,7 @@ async def release(context: Context, request: Release) -> Released:
     was = context.store.jobs.find(request.job)
     if was.state == JobState.QUEUED and not was.wish:
         return Released(job=_document(context, was), was_held=False)
-    job = _change_waiting(context, request.job, "release", transitions.release)
+    job = await _change_waiting(context, request.job, "release", transitions.release)
     return Released(job=_document(context, job), was_held=True)
 
 
@@ -63,7 +65,7 @@ async def reprioritize(context: Context, request: Reprioritize) -> JobDocument:
     Raises:
         InputError: there is no such job, or it has started.
     """
-    job = _change_waiting(
+    job = await _change_waiting(
         context, request.job, "reprioritize", lambda job: transitions.reprioritize(job, request.priority)
     )
     return _document(context, job)
@@ -100,19 +102,22 @@ def _document(context: Context, job: Job) -> JobDocument:
     return job_document(job, context.asked(job))
 
 
-def _change_waiting(context: Context, reference: str, request: str, edge: Callable[[Job], Change]) -> Job:
+async def _change_waiting(context: Context, reference: str, request: str, edge: Callable[[Job], Change]) -> Job:
     """Change a job that has not started.
 
     Raises:
         InputError: it has.
     """
     found = context.store.jobs.find(reference)
-    with context.store.lock():
+
+    def record() -> Job:
         job = context.store.jobs.job(found.id)
         if not accepts(request, job):
             needed = "a held job can be released" if request == "release" else "a job that waits can be changed"
             raise InputError(f"{state_in_words(job)}; only {needed}", f"see: ugro status {job.id}")
         return job if edge(job).job == job else context.store.jobs.change(job.id, edge)
+
+    return await context.store.write(record)
 
 
 def _why_there(context: Context, job: Job) -> tuple[str, ...]:

@@ -13,8 +13,7 @@ async def rebuild(context: Context, request: Rebuild) -> Rebuilt:
     Raises:
         StateError: the state directory cannot be written. StateLocked: another process acts on it for too long.
     """
-    with context.store.lock():
-        live, ended, unreadable, mended = context.store.rebuild()
+    live, ended, unreadable, mended = await context.store.write(context.store.rebuild)
     answer = RebuiltDocument(
         live=live, ended=ended, unreadable=tuple(map(unreadable_document, unreadable)), mended=tuple(mended)
     )

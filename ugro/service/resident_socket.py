@@ -7,8 +7,8 @@ import http.client
 import json
 import os
 import socket
-import uuid
 from collections.abc import Generator, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +61,7 @@ class ResidentSocket:
         """
         self._path = path
         self._brought = False
-        self._session = {SESSION: uuid.uuid4().hex}
+        self._session = {SESSION: os.urandom(16).hex()}
         try:
             hello = self._hello()
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -97,7 +97,10 @@ class ResidentSocket:
             try:
                 body = json.dumps(request.model_dump(mode="json"))
                 connection.request("POST", f"/call/{request.function}", body, self._session)
-                for line in connection.getresponse():
+                response = connection.getresponse()
+                if response.status != HTTPStatus.OK:
+                    raise lost(ValueError(f"HTTP {response.status}"))
+                for line in response:
                     fields = json.loads(line)
                     if "notice" in fields:
                         if tell and (kind := notices().get(fields["notice"])):

@@ -99,7 +99,7 @@ async def resume(context: Context, request: Resume) -> ResumeAnswer:
         if checkpoint and any(node not in checkpoint.whole_at for node in before.nodes):
             store = CheckpointStore(context.store, context.cluster, (await context.reach()).pool)
             await store.bring(before, checkpoint, context.tell_sent)
-        _reopen(context, found, planned)
+        await context.store.write(lambda: _reopen(context, found, planned))
         code_changes = _code_changes(found.code)
     named = planned.spec.nodes
     await gpus_come_free(context, before, named if isinstance(named, tuple) else before.nodes)
@@ -256,12 +256,11 @@ def _chosen(job: Job, listing: Listing, step: int | None) -> tuple[Checkpoint | 
 
 def _reopen(context: Context, found: _Survey, planned: NextAttempt) -> None:
     store, job, code = context.store, found.job, found.code
-    with store.lock():
-        if store.jobs.job(job.id).attempt != job.attempt:
-            raise InputError(f"{job.id} was resumed meanwhile", f"see: ugro status {job.id}")
-        again = adopt(store, planned.job, code) if code and code.differences else planned.job
-        store.jobs.reopen(again, planned.spec, _said(found.checkpoint, code, planned.changes))
-        store.decisions.withdraw(job.id)
+    if store.jobs.job(job.id).attempt != job.attempt:
+        raise InputError(f"{job.id} was resumed meanwhile", f"see: ugro status {job.id}")
+    again = adopt(store, planned.job, code) if code and code.differences else planned.job
+    store.jobs.reopen(again, planned.spec, _said(found.checkpoint, code, planned.changes))
+    store.decisions.withdraw(job.id)
 
 
 def _said(checkpoint: Checkpoint | None, code: NewCode | None, changes: tuple[Change, ...]) -> str:

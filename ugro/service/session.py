@@ -12,12 +12,16 @@ from ugro.service.backend import Backend
 from ugro.service.wire import SOCKET
 
 
-def open_local(inventory: str | None) -> Backend:
-    """Return the backend of this process."""
-    from ugro.service.context import Context  # here, since its import takes long, and the socket needs nothing of it
+def open_local(inventory: str | None, log_level: str) -> Backend:
+    """Return the backend of this process, which logs from this level on."""
+    # Here, since their import takes long, and who asks over the socket needs nothing of it.
+    from ugro.common import log
+    from ugro.service.context import Context
     from ugro.service.local import Local
 
-    return Local(Context(inventory))
+    context = Context(inventory)
+    log.start(context.store.home, log_level)
+    return Local(context)
 
 
 def find_resident(inventory: str | None, say: Callable[[str], None]) -> Backend | None:

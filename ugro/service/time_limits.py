@@ -31,14 +31,20 @@ async def extend(context: Context, request: Extend) -> ExtendedDocument:
     if found.state in (JobState.RUNNING, JobState.UNKNOWN):
         context.tell(TellingNodes(job=found.id))
         time_limits.require_hearing(found, await _told(context, found), wanted)
-        _, before, limit = time_limits.extend(context.store, found.id, request.seconds, request.add)
+        _, before, limit = await _extend(context, found.id, request)
         extended, told = await _tell(context, found, limit)
     else:
-        extended, before, _ = time_limits.extend(context.store, found.id, request.seconds, request.add)
+        extended, before, _ = await _extend(context, found.id, request)
         told = Told(pending={node: f"{node} is about to start it" for node in extended.nodes})
     known = dict(job_document(extended, context.asked(extended)))
     pending = tuple(PendingNode(node=node, reason=why) for node, why in told.pending.items())
     return ExtendedDocument(**known, time_limit_before=before, told=tuple(told.nodes), pending=pending)
+
+
+async def _extend(context: Context, job_id: str, request: Extend) -> tuple[Job, float, float]:
+    """Record the new limit. Return the job, the limit before and the new one."""
+    store = context.store
+    return await store.write(lambda: time_limits.extend(store, job_id, request.seconds, request.add))
 
 
 async def _tell(context: Context, job: Job, limit: float) -> tuple[Job, Told]:

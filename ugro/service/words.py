@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.text import duration, printable, size
 from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument
-from ugro.service.schemas.resume import CodeChanges
+
+if TYPE_CHECKING:
+    from ugro.service.schemas.resume import CodeChanges
 
 _STATES = {
     JobState.UNKNOWN: "is on a node that does not answer",

@@ -14,8 +14,8 @@ import pytest
 from places import DOCS, ROOT
 
 from ugro.cli.main import COMMANDS, cli
-from ugro.common.config import load_inventory
 from ugro.common.errors import InputError
+from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import JobState
 from ugro.control_plane.metadata_store import MetadataStore

@@ -76,8 +76,8 @@ def test_nothing_fails_where_it_cannot_be_written(
         path.mkdir(parents=True)
     log.start(home, "debug")
     LOGGER.error("something %s", "of it")
-    LOGGER.error("too few %s %s", "arguments")
     LOGGER.error("\ud800")
+    log._File(path).handle(LOGGER.makeRecord("ugro", logging.INFO, "f", 1, "too few %s %s", ("arguments",), None))
     assert capfd.readouterr() == ("", "")
     assert broken != "no home" or not home.exists()
 

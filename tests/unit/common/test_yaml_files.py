@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import ROOT
 
-from ugro.common.config import NodeConfig, load_inventory, parse_inventory
+from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, InventoryError, JobSpecError, UgroError
 from ugro.common.fields import NAME, is_node_name
+from ugro.common.inventory_file import load_inventory, parse_inventory
 from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.yaml_files import LOADER, MOST_VALUES, Keys, line_of, parse_yaml
 from ugro.control_plane.failure_handler.alerts.settings import EXAMPLE, load_settings

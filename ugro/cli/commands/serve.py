@@ -38,8 +38,7 @@ def serve(app: App, every: float, log_level: str | None, as_json: bool) -> None:
     Other commands of the same state directory act through it, over $UGRO_HOME/ugro.sock.
     """
     serving = Serving(app.inventory_option, every)
-    if log_level:
-        log.start(serving.home, log_level)
+    log.start(serving.home, log_level or app.log_level)
     with serving.alone():
         asyncio.run(_stay(serving, as_json))
 

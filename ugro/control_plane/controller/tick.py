@@ -16,15 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import RecordNewer, StateLocked, UgroError
+from ugro.common.errors import InternalError, RecordNewer, StateLocked, UgroError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.facts import read_facts
-from ugro.control_plane.controller.job_steps import (
-    LEFTOVER_GRACE,
-    JobSteps,
-)
+from ugro.control_plane.controller.job_steps import LEFTOVER_GRACE, JobSteps
 from ugro.control_plane.controller.observer import Observer
 from ugro.control_plane.controller.placing import place_what_fits
 from ugro.control_plane.controller.plan import (
@@ -47,7 +44,7 @@ from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.resource_manager.observation import Observation
 from ugro.control_plane.scheduler.launcher import Launcher, OnCode, nothing_runs
-from ugro.control_plane.troubles import Troubles
+from ugro.control_plane.troubles import Troubles, trouble_of
 from ugro.nodes.pool import Pool
 
 if TYPE_CHECKING:
@@ -61,6 +58,9 @@ OBSERVE_WITHIN = 2.5
 
 TICK_SECONDS = 2.0
 """Between two ticks of whoever waits for something on nodes."""
+
+BUG_PAUSE = 60.0
+"""Seconds until what met a bug is begun once more: each time may record that it began."""
 
 FAILURES = ("failures",)
 """What is done about failures goes on under this key, for all jobs together."""
@@ -94,6 +94,7 @@ class Controller:
         self._steps = JobSteps(store, pool, self._observer, self.launcher)
         self._tasks: dict[Hashable, _Task] = {}
         self._troubles = Troubles()
+        self._paused: dict[tuple[Hashable, bool], float] = {}
         self._asked_to_meet: dict[str, float] = {}
         self._tried: set[tuple[Hashable, Hashable]] | None = None
 
@@ -241,17 +242,25 @@ class Controller:
         """Do something slow beside the ticks, unless it is under way. `stamp` is what it is about (`complete`)."""
         if key in self._tasks or (self._tried is not None and (key, stamp) in self._tried):
             return
+        if self._paused.get((key, ends), 0.0) > self._clock.monotonic():
+            return
+        self._paused.pop((key, ends), None)
         if self._tried is not None:
             self._tried.add((key, stamp))
-        task = asyncio.create_task(self._bounded(key, act))
+        task = asyncio.create_task(self._bounded(key, ends, act))
         self._tasks[key] = _Task(task, ends)
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
-    async def _bounded(self, key: Hashable, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _bounded(self, key: Hashable, ends: bool, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Raised by the next tick: one job whose files fail must not keep the others waiting."""
         about = " of ".join(map(str, key[:2])) if isinstance(key, tuple) else key
-        with self._troubles.boundary(f"{about}: what is done on nodes", key if isinstance(key, str) else ""):
+        try:
             await act()
+        except Exception as error:
+            trouble = trouble_of(f"{about}: what is done on nodes", error, key if isinstance(key, str) else "")
+            self._troubles.found.append(trouble)
+            if isinstance(trouble, InternalError) and isinstance(key, str):  # others than jobs are about many
+                self._paused[key, ends] = self._clock.monotonic() + BUG_PAUSE
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ class PlanTrust(Request[TrustPlan]):
     """Plan to record the host keys that a node offers; with `replace` in place of those on record."""
 
     function: ClassVar[str] = "trust.plan_trust"
+    here: ClassVar[bool] = True
     node: str
     replace: bool = False
 
@@ -49,6 +50,7 @@ class Trust(Request[Trusted]):
     """Carry out such a plan. A `fingerprint` of one of the keys stands for the answer."""
 
     function: ClassVar[str] = "trust.trust"
+    here: ClassVar[bool] = True
     plan: TrustPlan
     answers: dict[str, bool]
     fingerprint: str | None = None

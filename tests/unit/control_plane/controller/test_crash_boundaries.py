@@ -18,7 +18,7 @@ from ugro.common.log import path_of
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.control_plane import troubles
-from ugro.control_plane.controller import observer, tick
+from ugro.control_plane.controller import observer, placing, tick
 from ugro.control_plane.controller.job_steps import JobSteps
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import FailureHandler
@@ -42,7 +42,8 @@ def nothing_was_logged(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def is_about(job_id: str, values: tuple[Any, ...]) -> bool:
     """Whether a call is about a job: its first argument that is one, or an id of one."""
-    return any(job_id in (getattr(value, "id", None), getattr(value, "job", None), value) for value in values[:3])
+    about = [getattr(value, "job", value) for value in values[:4]]
+    return any(job_id in (value, getattr(value, "id", None)) for value in about)
 
 
 def break_for(job: Job, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[str]:
@@ -78,17 +79,16 @@ async def ticks(bed: Bed, until: Callable[[], object]) -> list[UgroError]:
 
 
 STEPS = [
-    (JobSteps, "next_step", STARTED),
-    (JobSteps, "launch", STARTED),
+    (Controller, "_plan", STARTED),
+    (JobSteps, "act", STARTED),
     (JobSteps, "_launch", STARTED),
-    (JobSteps, "_follow", STARTED),
     (JobSteps, "_succeed", STARTED),
     (JobSteps, "_fail", FAILS),
     (JobSteps, "_end_on_nodes", STARTED),
     (JobSteps, "end", STARTED),
     (Launcher, "launch", STARTED),
     (Launcher, "stop", FAILS),
-    (Controller, "_place", STARTED),
+    (placing, "_place", STARTED),
     (Controller, "_watch", STARTED),
     (tracker, "assess", STARTED),
     (FailureHandler, "_decide", FAILS),
@@ -178,13 +178,13 @@ async def test_a_timeline_that_cannot_be_read_stops_its_own_job_alone(bed: Bed) 
 
 FAULTS = """
 import sys
-from ugro.control_plane.controller.job_steps import JobSteps
-next_step = JobSteps.next_step
+from ugro.control_plane.controller.tick import Controller
+plan = Controller._plan
 def broken(self, job, seen):
     if job.id == "job-001":
         raise RuntimeError("a bug at https://user:hunter2@example.org")
-    return next_step(self, job, seen)
-JobSteps.next_step = broken
+    return plan(self, job, seen)
+Controller._plan = broken
 sys.argv = ["ugro", "serve", "--every", "0.2"]
 from ugro.cli.main import main
 main()

@@ -16,7 +16,7 @@ from unittest.mock import Mock
 import pytest
 from code_folders import plant
 
-from ugro.common.errors import AnswerPending, NodeRefused, RecordUnreadable, StateError
+from ugro.common.errors import AnswerPending, InternalError, NodeRefused, RecordUnreadable, StateError
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Drain, Owed
@@ -183,7 +183,7 @@ async def test_cancel(bed: Bed) -> None:
     assert {rank.signal for rank in cancelled.ranks} <= {"TERM", None} and cancelled.wish is None
 
 
-class Killed(Exception):
+class Killed(BaseException):
     """The controller dies here."""
 
 
@@ -205,7 +205,7 @@ async def test_a_controller_killed_at_any_record_is_continued(
         return job if after else save(self, job, kind, message)
 
     monkeypatch.setattr(JobRegistry, "save", dying)
-    with pytest.raises(Killed):
+    with pytest.raises(InternalError, match="Killed"):
         async with asyncio.timeout(30):
             while True:
                 await bed.tick()

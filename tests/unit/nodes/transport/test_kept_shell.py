@@ -302,7 +302,7 @@ async def test_any_posix_shell_will_do(here: LocalTransport, monkeypatch: pytest
 PROGRAM = """
 import asyncio, json, sys, time
 from pathlib import Path
-from ugro.common.config import load_inventory
+from ugro.common.inventory_file import load_inventory
 from ugro.common.errors import NodeError
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import ssh

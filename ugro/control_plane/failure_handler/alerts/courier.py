@@ -34,11 +34,13 @@ class Courier:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for the round under way, and for one more about what happened since it began.
+        """Rest. A person who interrupts does not wait: what was not sent is sent at the next round."""
+        if kind is None or issubclass(kind, Exception):
+            await self.rest()
 
-        A person who interrupts does not wait: what was not sent is sent at the next round.
-        """
-        if self._round is not None and (kind is None or issubclass(kind, Exception)):
+    async def rest(self) -> None:
+        """Wait for the round under way, and for one more about what happened since it began."""
+        if self._round is not None:
             await asyncio.wait({self._round})  # which raises nothing of it
             self.begin()
             await asyncio.wait({self._round})

@@ -1,0 +1,86 @@
+"""Acts on nodes: drains, commands, speeds, scheduling passes, and what is removed from them, through either backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from door import Door
+
+from ugro.common.errors import Declined, InputError
+from ugro.common.models.job import JobState
+from ugro.service.plan import PlanChanged
+from ugro.service.schemas.footprint import Clean, Footprint, FootprintDocument, PlanClean
+from ugro.service.schemas.maintenance import (
+    CommandDocument,
+    CommandOutput,
+    DrainNode,
+    Measure,
+    RunCommand,
+    SelectNodes,
+    Sweep,
+    UndrainNode,
+)
+
+
+def test_drains_a_node_and_takes_it_back(door: Door) -> None:
+    drained = door.call(DrainNode(node="here", reason="new\nfan"))
+    assert drained.as_json() == {"node": "here", "drained": True, "reason": "new fan", "running": []}
+    assert door.store.config.drains()["here"].reason == "new fan"
+    assert door.call(UndrainNode(node="here")).was_drained and not door.call(UndrainNode(node="here")).was_drained
+    for request in (DrainNode(node="there", reason="x"), UndrainNode(node="there"), DrainNode(node="here", reason=" ")):
+        with pytest.raises(InputError):
+            door.call(request)
+
+
+def test_runs_a_command_and_brings_any_bytes(door: Door) -> None:
+    words = ("sh", "-c", "printf 'a\\377b'; echo oh >&2; exit 7")
+    *printed, ended = list(door.stream(RunCommand(words=words, live=True)))
+    said = {stream: b"" for stream in ("stdout", "stderr")}
+    for output in printed:
+        assert isinstance(output, CommandOutput) and output.node == "here"
+        said[output.stream] += output.data
+    assert said == {"stdout": b"a\xffb", "stderr": b"oh\n"}
+    assert isinstance(ended, CommandDocument) and (ended.exit_code, ended.worst, ended.error) == (7, 7, None)
+    [quiet] = list(door.stream(RunCommand(words=("echo $((6*7))",), live=False)))
+    assert isinstance(quiet, CommandDocument) and quiet.stdout == "42\n"
+    with pytest.raises(InputError, match="the command is empty"):
+        list(door.stream(RunCommand(words=("",), live=True)))
+
+
+def test_selects_and_measures_nodes(door: Door) -> None:
+    assert door.call(SelectNodes()).names == ("here",)
+    with pytest.raises(InputError):
+        door.call(SelectNodes(nodes="there"))
+    measured = door.call(Measure(nodes="here"))
+    assert measured.answer == () and measured.exit_code == len(measured.errors) * 3, "this node has no GPU"
+
+
+def test_makes_a_scheduling_pass(door: Door) -> None:
+    job = door.submit("print('fine')\n")
+    swept = door.call(Sweep())
+    assert swept.busy is None and "starting" in [event.kind for event in swept.answer.changes if event.job == job.id]
+    door.until(job, JobState.SUCCEEDED)
+    again = door.call(Sweep()).answer.changes
+    assert not [event for event in again if event.kind == "starting"], "only what this pass changed"
+
+
+def test_cleans_a_node_as_planned_and_nothing_else(door: Door) -> None:
+    door.failed("raise SystemExit(3)\n")
+    [found] = door.call(Footprint()).nodes
+    assert isinstance(found, FootprintDocument) and [job.id for job in found.jobs] == ["job-001"]
+    plan = door.call(PlanClean(node="here"))
+    assert [question.id for question in plan.questions] == ["remove"] and "jobs/job-001" in plan.own
+    with pytest.raises(InputError, match="nobody is there to agree"):
+        door.call(Clean(plan=plan, answers={}))
+    with pytest.raises(Declined, match="nothing was removed"):
+        door.call(Clean(plan=plan, answers={"remove": False}))
+    door.failed("raise SystemExit(4)\n")
+    with pytest.raises(PlanChanged) as changed:
+        door.call(Clean(plan=plan, answers={"remove": True}))
+    assert changed.value.changed == ("the jobs on here",)
+    jobs = Path(found.base_dir).expanduser() / "jobs"
+    assert jobs.exists()
+    cleaned = door.call(Clean(plan=door.call(PlanClean(node="here")), answers={"remove": True})).answer
+    assert cleaned.left == () and {"jobs/job-001", "jobs/job-002"} <= set(cleaned.removed) and not jobs.exists()
+    assert door.call(PlanClean(node="here")).own == ()

@@ -1,0 +1,84 @@
+"""Reads an inventory file, and reports its mistakes with file, line and field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ugro.common.config import INVENTORY, Inventory, NodeConfig, ugro_home
+from ugro.common.errors import InventoryError
+from ugro.common.fields import is_given
+from ugro.common.mistakes import MAPPING, Location, dotted, shown
+from ugro.common.yaml_files import Keys, describe_in_file, line_of, parse_yaml, read_yaml, stands
+
+
+def load_inventory(path: Path) -> Inventory:
+    """Read and check an inventory.
+
+    Raises:
+        InventoryError: with file, line, field, what was found and what is expected.
+    """
+    if not path.exists():
+        usual = path == ugro_home() / INVENTORY and not Path(INVENTORY).exists()
+        places = f"./{INVENTORY} or {path}" if usual else str(path)
+        raise InventoryError(
+            f"there is no inventory at {places}", "write one with `ugro init`, or name it: --inventory FILE"
+        )
+    return _inventory(path, read_yaml(path, InventoryError))
+
+
+def parse_inventory(text: str, path: Path) -> Inventory:
+    """Parse an inventory from the text that will be in its file.
+
+    Raises:
+        InventoryError: as `load_inventory` does.
+    """
+    return _inventory(path, parse_yaml(text, path, InventoryError))
+
+
+def _inventory(path: Path, document: Keys) -> Inventory:
+    if unknown := [key for key in document if key not in ("defaults", "nodes")]:
+        line = document.lines[unknown[0]]
+        raise InventoryError(f"{path}:{line}: {unknown[0]}: unknown key; 'defaults' or 'nodes' is expected")
+    defaults = _node_keys(path, document, "defaults")
+    script = {"script": defaults.pop("script")} if "script" in defaults else {}
+    nodes: dict[str, Any] = {}
+    for name in _mapping(path, document, "nodes"):
+        own = _node_keys(path, document, "nodes", name)
+        nodes[name] = {**defaults, **own, "env": {**defaults["env"], **own["env"]}, "name": str(name)}
+
+    def place(where: Location) -> Location:
+        """Return the place in the file: inherited values are under `defaults:`, a node's name is its key."""
+        if where[:1] != ("nodes",):
+            return ("defaults", *where)
+        inherited = ("defaults", *where[2:])
+        if len(where) > 2 and not stands(document, where) and stands(document, inherited):
+            return inherited
+        return where[:2] if where[2:] == ("name",) else where
+
+    try:
+        return Inventory.model_validate({"nodes": nodes, "path": path} | script)
+    except ValidationError as error:
+        raise InventoryError(
+            describe_in_file(error, path, document, {key: key for key in NodeConfig.model_fields}, place)
+        ) from None
+
+
+def _node_keys(path: Path, document: Keys, *where: str) -> dict[str, Any]:
+    keys = dict(_mapping(path, document, *where))
+    if "name" in keys:
+        at = (*where, "name")
+        raise InventoryError(f"{path}:{line_of(document, at)}: {dotted(at)}: unknown key; a node's name is its own key")
+    return {**keys, "env": _mapping(path, document, *where, "env")}
+
+
+def _mapping(path: Path, document: Keys, *where: str) -> dict[str, Any]:
+    """Return the mapping at a place; an empty one if there is no such place."""
+    value: Any = document
+    for key in where:
+        value = value.get(key, {}) if isinstance(value, dict) else {}
+    if isinstance(value, dict) or not is_given(value):
+        return value if isinstance(value, dict) else {}
+    raise InventoryError(f"{path}:{line_of(document, where)}: {dotted(where)}: found {shown(value)}: {MAPPING}")
