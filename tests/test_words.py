@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from ugro.cli.main import cli
+from ugro.cli.main import COMMANDS, cli
 from ugro.control_plane.diagnosis.causes import CAUSES
 
 ROOT = Path(__file__).parent.parent
@@ -94,6 +94,8 @@ def helps() -> Iterator[tuple[str, str]]:
         if isinstance(found, click.Group):
             context = click.Context(found)
             for name in found.list_commands(context):
+                if path in ("ugro job", "ugro node") and name in COMMANDS:
+                    continue  # the same command
                 if command := found.get_command(context, name):
                     yield from of(command, f"{path} {name}")
 

@@ -68,11 +68,6 @@ def _lines(found: FootprintDocument) -> list[str]:
     return lines + [f"process {process.pid}  {process.command}" for process in found.processes]
 
 
-@click.group()
-def node() -> None:
-    """What is done to one machine."""
-
-
 @command(name="clean")
 @click.argument("name", metavar="NODE", shell_complete=complete_node)
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -115,6 +110,3 @@ def _tell(found: CleanedDocument, base_dir: str) -> None:
         shown = ", ".join(map(printable, found.foreign[:SHOWN_FOREIGN]))
         more = f" and {len(found.foreign) - SHOWN_FOREIGN} more" if len(found.foreign) > SHOWN_FOREIGN else ""
         click.echo(f"not made by UGRO there and left alone in {printable(base_dir)}: {shown}{more}")
-
-
-node.add_command(clean_node)
