@@ -154,7 +154,6 @@ LINES = {
     "memory_used_mib": "Memory in use.",
     "never_starts": "Whether it cannot start as things are.",
     "node": "Name of the node.",
-    "nodes": "Names of its nodes, by node rank.",
     "on_master": "Whether the master has a copy.",
     "owner": "Line that names the master that runs the node.",
     "pid": "Process id on the node.",

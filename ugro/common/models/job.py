@@ -85,7 +85,7 @@ class FirstFailure(Record):
     signal: str | None = None
     cause: str = "unknown"
     message: str = ""
-    """What its log says of it."""
+    """What happened, in a sentence."""
 
 
 class NodeShare(Record):

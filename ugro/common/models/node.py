@@ -48,10 +48,7 @@ class Gpu(Record):
 class NodeView(Record):
     """Observation of one node, from one round trip.
 
-    `clock_offset` is the node's clock minus the master's, in seconds, good to about half of the round trip.
-    `gpu_problem` is nvidia-smi's error message; a node without GPUs has neither GPUs nor a problem.
-    `owner` is the content of the node's owner file. `pid_namespace` names its process table, and
-    `folder` the place of its `base_dir` there: they distinguish nodes with the same boot id.
+    `pid_namespace` and `folder` distinguish nodes with the same boot id.
     """
 
     node: str
@@ -63,6 +60,7 @@ class NodeView(Record):
     folder: str | None = None
     """Place of its `base_dir` in the file system."""
     clock_offset: float
+    """The node's clock minus the master's, in seconds, good to half of the round trip."""
     cpu_count: int
     load_1m: float | None = None
     memory_total_mib: int | None = None
@@ -71,7 +69,9 @@ class NodeView(Record):
     gpus: tuple[Gpu, ...] = ()
     """Its GPUs."""
     gpu_problem: str | None = None
+    """nvidia-smi's error message; a node without GPUs has neither GPUs nor a problem."""
     owner: str | None = None
+    """Content of the node's owner file: the master that runs it."""
 
 
 class DrainOrigin(StrEnum):

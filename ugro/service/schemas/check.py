@@ -82,7 +82,7 @@ class PowerDocument(Document):
     idle_after: str | None
     """After how long, as logind has it."""
     desktop_sleep: int | None
-    """Seconds after which the desktop suspends it; 0: never."""
+    """Seconds without keyboard and mouse after which the desktop (GNOME) suspends it."""
 
 
 class MachineDocument(Document):
@@ -180,6 +180,7 @@ class NetworkDocument(Document):
     """What a trial of the network measured, as far as it came."""
 
     nodes: tuple[str, ...]
+    """Nodes that took part."""
     backend: str
     """Backend of torch.distributed."""
     meets_at: str | None

@@ -18,6 +18,7 @@ class DiagnosisDocument(Document):
     cause: str | None = None
     """Cause of the failure ([list](causes.md))."""
     rank: int | None = None
+    """Global rank that failed first."""
     evidence: tuple[str, ...] = ()
     """Lines of the log that show it."""
     suggestion: str | None = None
@@ -54,6 +55,7 @@ class LastCheckpointDocument(Document):
     """Its age."""
     bytes: int
     nodes: tuple[str, ...]
+    """Nodes that have it."""
     on_master: bool
 
 

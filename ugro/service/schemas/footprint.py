@@ -78,10 +78,11 @@ class UnreadDocument(Document):
 
 
 class FootprintAnswer(Document):
-    """The footprint of nodes, in the inventory's order."""
+    """The footprint of nodes."""
 
     schema_version: int = 1
     nodes: tuple[FootprintDocument | UnreadDocument, ...]
+    """One for each node, in the inventory's order."""
 
 
 class Footprint(Request[FootprintAnswer]):

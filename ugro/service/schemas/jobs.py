@@ -26,7 +26,7 @@ class RankDocument(Document):
     signal: str | None
     ended_at: Moment | None
     limit: str | None
-    """What its time limit did to it last."""
+    """What its time limit did to it last: `warned`, `unheard` (SIGUSR2 is not caught, so none was sent) or `ended`."""
     oom: str | None
     """What shows that it was killed for lack of memory."""
 
@@ -78,7 +78,9 @@ class AttemptDocument(Document):
     """Why it ended so."""
     cause: str | None
     step: int | None
+    """Step that it began from."""
     epoch: int | None
+    """Epoch that it began from."""
     source: int | None
     launched_at: Moment | None
     first_failure: FirstFailure | None
@@ -94,13 +96,16 @@ class AttemptSummary(Document):
     reason: str
     """Why it is in this state."""
     step: int | None
+    """Step that it began from."""
     epoch: int | None
+    """Epoch that it began from."""
     source: int | None
     first_failure: FirstFailure | None
     launched_at: Moment | None
     started_at: Moment | None
     ended_at: Moment | None
     nodes: tuple[str, ...]
+    """Names of its nodes, by node rank."""
 
 
 class CheckpointDocument(Document):
@@ -229,14 +234,15 @@ class JobDocument(Document):
     stopping: bool
     """Whether its ranks are being ended, while its state is still `running` or `starting`."""
     nodes: tuple[str, ...]
+    """Names of its nodes, by node rank."""
     cancel_requested: bool
     """Whether its end was requested."""
     time_limit: float | None
     """Its time limit, in seconds."""
     time_warning: float | None
-    """Seconds between the warning and the limit."""
+    """Seconds before the limit at which the ranks get SIGUSR2; `null`: a tenth of it, at most 300."""
     grace: float | None
-    """Seconds between SIGTERM and SIGKILL."""
+    """Seconds for which processes that a succeeded job left may continue; `null`: they are ended at once."""
     vram: int | None
     """Memory that it needs of each GPU, in MiB."""
     after: tuple[str, ...]

@@ -92,13 +92,13 @@ class CommandDocument(Document):
 
     node: str
     exit_code: int
-    """Its exit code; for a signal 128 and its number"""
+    """Its exit code; for a signal 128 and its number."""
     stdout: str
-    """What it printed there, at most the first 4 MiB"""
+    """What it printed there, at most the first 4 MiB."""
     stderr: str
-    """What it printed there, at most the first 4 MiB"""
+    """What it printed there, at most the first 4 MiB."""
     truncated: bool
-    """Whether it printed more than that"""
+    """Whether it printed more than that."""
     error: None = None
     """Always `null`."""
 
@@ -110,9 +110,9 @@ class NotRunDocument(Document):
     exit_code: None = None
     """Always `null`."""
     stdout: str = ""
-    """Empty"""
+    """Empty."""
     stderr: str = ""
-    """Empty"""
+    """Empty."""
     error: ErrorDocument
     """Why."""
 
