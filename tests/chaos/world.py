@@ -41,6 +41,9 @@ VICTIM_WITHIN = 3.0
 STATE_LOCKED = 4
 """The exit code of a command that did not get its turn."""
 
+RESIDENT_GONE = "the resident controller went away before it answered"
+"""What a command reports whose resident controller was killed in the middle of its answer."""
+
 JOB = """\
 script: train.py
 args: ["{steps}"]
@@ -250,7 +253,8 @@ class World:
             done = self._ugro(*words)
             said = {"typed": words, "status": done.returncode, "stderr": done.stderr}
             self._write(json.dumps(said))
-            if done.returncode == STATE_LOCKED or "Traceback" in done.stderr:
+            no_turn = done.returncode == STATE_LOCKED and RESIDENT_GONE not in done.stderr
+            if no_turn or "Traceback" in done.stderr:
                 self._blame([f"`ugro {' '.join(words)}` broke: {done.stderr}"])
 
         typed = self._person.submit(run)

@@ -20,7 +20,8 @@
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is damaged or edited; the others are not
     │   │   └── RecordNewer            it is of a newer UGRO, and stays unchanged
-    │   └── StateLocked                another process has held the lock for too long
+    │   ├── StateLocked                another process has held the lock for too long
+    │   └── ResidentGone               the resident controller ended before it answered
     ├── JobFailed             exit 1   the followed or waited-for job failed
     ├── NotSaved              exit 1   a running job saved no checkpoint after a request
     ├── InternalError         exit 1   a bug; its traceback is in the log
@@ -217,6 +218,12 @@ class StateLocked(StateError):
     """Another process acts on the cluster and did not finish in time."""
 
     code = "state_locked"
+
+
+class ResidentGone(StateError):
+    """The resident controller ended before it answered. What it recorded of the request stays."""
+
+    code = "resident_gone"
 
 
 class JobFailed(UgroError):

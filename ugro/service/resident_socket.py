@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ugro import __version__
-from ugro.common.errors import StateError, UgroError
+from ugro.common.errors import ResidentGone, UgroError
 from ugro.service.backend import Answer, Tell
 from ugro.service.schemas.base import Request, Stream
 from ugro.service.schemas.code import CodeDocument
@@ -154,7 +154,7 @@ class ResidentSocket:
 def lost(error: Exception | None) -> UgroError:
     """Return what to tell when the resident controller went away in the middle: what it did so far is recorded."""
     why = f" ({error})" if error else ""
-    return StateError(
+    return ResidentGone(
         f"the resident controller went away before it answered{why}",
         "see what became of it: ugro status; without the resident: ugro --local status",
     )

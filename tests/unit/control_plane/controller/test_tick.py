@@ -183,7 +183,7 @@ async def test_cancel(bed: Bed) -> None:
     assert {rank.signal for rank in cancelled.ranks} <= {"TERM", None} and cancelled.wish is None
 
 
-class Killed(BaseException):
+class Killed(Exception):
     """The controller dies here."""
 
 
