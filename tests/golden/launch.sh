@@ -8,7 +8,7 @@ echo 36000 0.5 > time-limit
 stat=$(cat "/proc/$$/stat"); set -- ${stat##*) }; shift 19
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
-trap : HUP INT TERM # ranks are told to end by their own signals; this stays to write the exit file
+trap : HUP INT TERM # ranks get their own signals; this stays to write the exit file
 
 python="$HOME"/env/bin/python # before the job's environment, which may have another HOME
 ( # the job's environment is not this script's: a PATH of its own may not lead to mv and date

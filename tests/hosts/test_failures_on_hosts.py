@@ -227,7 +227,7 @@ def test_a_lost_node_is_given_up_and_the_rest_goes_on_from_the_copy_on_the_maste
     why = document(ugro("explain", job, "--json"))
     assert why["cause"] is None and why["message"].startswith("gpu1: ") and why["not_asked"] == ["gpu1"]
     given_up = ugro("cancel", job, "--abandon")
-    assert given_up.returncode == 0 and f"to go on without it: ugro resume {job} --nodes gpu2" in given_up.stdout
+    assert given_up.returncode == 0 and f"to resume without it: ugro resume {job} --nodes gpu2" in given_up.stdout
     assert state(ugro, job) == "cancelled" and job_of(ugro, job)["abandoned"] == ["gpu1"]
     [copy] = document(ugro("checkpoints", job, "--json"))
     assert (copy["step"], copy["places"], copy["on_master"]) == (10, [], True)

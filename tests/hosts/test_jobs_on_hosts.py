@@ -133,7 +133,7 @@ def test_an_unreachable_node_costs_two_seconds_and_no_verdict(bed: Testbed, ugro
     with start(bed, "launch", "quiet.py", "--nodes", "gpu2") as launch:
         assert "job-001 unknown: gpu2:" in ugro("sweep").stdout
         said, _ = launch.communicate(timeout=60)
-    assert launch.returncode == 0 and "Job queued (ID: job-002): gpu2 does not answer (since " in said
+    assert launch.returncode == 0 and "Job queued (ID: job-002): gpu2 is unreachable (since " in said
     assert ugro("cancel", "job-002").returncode == 0
     unknown = document(ugro("status", "job-001", "--json"))
     assert unknown["state"] == "unknown" and unknown["unknown_since"]
@@ -189,7 +189,11 @@ def test_host_keys_are_strict_and_trust_is_given_by_hand(bed: Testbed, ugro: Ugr
     assert (done.returncode, json.loads(done.stderr)["error"]["code"]) == (3, "host_key_changed")
     assert ugro("trust", "gpu1").returncode == 3
     asked = ugro("trust", "gpu1", "--replace")
-    assert asked.returncode == 2 and "nobody is there to agree" in asked.stderr and "SHA256:" in asked.stdout
+    assert (
+        asked.returncode == 2
+        and "confirmation needed, but stdin is not a terminal" in asked.stderr
+        and "SHA256:" in asked.stdout
+    )
     wrong = ugro("trust", "gpu1", "--replace", "--fingerprint", "SHA256:nonsense")
     assert wrong.returncode == 3 and "nothing was recorded" in wrong.stderr
     shown = next(word for word in asked.stdout.split() if word.startswith("SHA256:"))

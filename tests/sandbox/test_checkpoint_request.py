@@ -213,7 +213,7 @@ def test_of_a_script_that_hears_nothing_each_rank_is_told_and_what_it_would_have
     lines = silence_in_words(outcome("not caught", "gone"))
     assert lines[0].startswith("rank 0 on a: SIGUSR2 is not caught") and lines[1] == "rank 1 on a: has ended"
     assert "was not taken" in lines[2] and lines[3] == HOW_TO_ANSWER
-    assert "does not answer: it goes on" in not_saved(outcome("not caught")).message
+    assert "does not react to the request" in not_saved(outcome("not caught")).message
 
 
 @pytest.mark.parametrize("seen", [outcome("not caught", "signalled"), outcome("not caught", taken=True)])
@@ -340,7 +340,7 @@ def test_a_script_that_knows_neither_goes_on(ugro: Ugro, sandbox: Sandbox) -> No
     done = ugro("checkpoint", "deaf", "--wait", "1")
     assert done.returncode == EXIT_JOB_FAILED and done.stdout == ""
     assert "rank 0 on gpu2: SIGUSR2 is not caught" in done.stderr and HOW_TO_ANSWER in done.stderr
-    assert "(deaf) does not answer: it goes on" in done.stderr
+    assert "(deaf) does not react to the request" in done.stderr
     told = ugro("checkpoint", "deaf", "--wait", "1s", "--json")
     assert told.returncode == EXIT_JOB_FAILED
     assert json.loads(told.stdout)["checkpoint"] is None and json.loads(told.stderr)["error"]["code"] == "not_saved"

@@ -51,11 +51,11 @@ def test_a_job_for_a_node_that_does_not_answer_starts_when_it_does(ugro: Ugro, s
     with subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=-1, text=True) as following:
         assert following.stdout and following.stderr
         told = following.stdout.readline()
-        assert told.startswith("Job queued (ID: job-001): gpu2 does not answer (since ")
+        assert told.startswith("Job queued (ID: job-001): gpu2 is unreachable (since ")
         assert told.endswith("; it starts when it does; one with --nodes gpu-master,gpu1 could start now\n")
         waits = next(line for line in following.stderr if " waits: " in line)
-        assert waits.startswith("job-001 waits: gpu2 does not answer (since ")
-        assert document(ugro("why", "job-001", "--json"))["reasons"][0].startswith("gpu2 does not answer (since ")
+        assert waits.startswith("job-001 waits: gpu2 is unreachable (since ")
+        assert document(ugro("why", "job-001", "--json"))["reasons"][0].startswith("gpu2 is unreachable (since ")
         sandbox.unplug()
         said, _ = following.communicate(timeout=120)
     assert following.returncode == 0 and "job-001 succeeded" in said
@@ -140,12 +140,12 @@ def test_cancel_leaves_nothing(ugro: Ugro, sandbox: Sandbox) -> None:
         assert f"when {made['id']}, which is stopping, frees " in ugro("why", "next").stdout.splitlines()[0]
         said, beside = cancelling.communicate(timeout=90)
     assert cancelling.returncode == 0 and "no processes of it remain on " in said
-    assert beside == f"{made['id']} is stopping: cancel was asked for; SIGTERM, after 10 s SIGKILL\n"
+    assert beside == f"{made['id']} is stopping: cancel was requested; SIGTERM, after 10 s SIGKILL\n"
     job = document(ugro("status", made["id"], "--json"))
     assert job["state"] == "cancelled" and [rank["signal"] for rank in job["ranks"]] == ["KILL"] * 3
     assert members(sandbox, made["id"]) == []
     assert document(ugro("wait", "next", "--json"))["state"] == "succeeded", "what waited has its turn"
-    assert "had ended before: cancelled" in ugro("cancel", made["id"]).stdout
+    assert "had already ended: cancelled" in ugro("cancel", made["id"]).stdout
 
 
 def test_a_job_outlives_the_limit_it_was_launched_with(ugro: Ugro, sandbox: Sandbox) -> None:
@@ -230,7 +230,7 @@ def test_a_dry_run_starts_nothing_and_says_all(ugro: Ugro) -> None:
     [
         (["launch", "none.py"], "there is no script 'none.py'"),
         (["launch", "fine.py", "--nodes", "gpu7"], "no node is called 'gpu7'"),
-        (["launch", "fine.py", "--nodes", "4"], "4 nodes are asked for"),
+        (["launch", "fine.py", "--nodes", "4"], "4 nodes are requested"),
         (["launch", "fine.py", "--gpus-per-node", "2"], "asked for: 2 GPUs on each of 3 nodes; no node can give that"),
         (["launch", "fine.py", "--name", "job-001"], "are ids"),
         (["logs", "job-999"], "there is no job 'job-999'"),

@@ -91,13 +91,13 @@ def test_no_is_an_answer_and_changes_nothing(ugro: Ugro, sandbox: Sandbox, proje
 def test_nobody_agrees_by_asking_for_json(ugro: Ugro, job: str) -> None:
     refused = ugro("resume", job, "--from", "0", "--json")
     assert refused.returncode == 2 and attempt(ugro, job) == 1
-    assert json.loads(refused.stderr)["error"]["message"] == "nobody is there to agree"
+    assert json.loads(refused.stderr)["error"]["message"] == "confirmation needed, but stdin is not a terminal"
     refused = ugro("resume", job, "--json")
     assert refused.returncode == 2 and "--from 0" in json.loads(refused.stderr)["error"]["hint"]
 
 
 def test_what_could_never_run_is_refused_at_once(ugro: Ugro, job: str) -> None:
-    for nodes, said in (("nosuch", "nosuch"), ("9", "9 nodes are asked for and the inventory has 3")):
+    for nodes, said in (("nosuch", "nosuch"), ("9", "9 nodes are requested and the inventory has 3")):
         refused = ugro("resume", job, "--nodes", nodes, "--from", "0", "--yes")
         assert refused.returncode == 2 and said in refused.stderr and attempt(ugro, job) == 1
 

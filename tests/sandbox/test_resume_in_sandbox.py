@@ -48,7 +48,7 @@ def on_nodes(sandbox: Sandbox) -> dict[str, set[str]]:
 def test_a_mended_script_goes_on_from_the_checkpoint(ugro: Ugro, sandbox: Sandbox, project: Path) -> None:
     failed = ugro("launch", "train.py", "--follow")
     assert failed.returncode == 1
-    assert "next:  why, and how to go on: ugro explain job-001" in failed.stderr, failed.stderr
+    assert "next:  for the cause and how to resume: ugro explain job-001" in failed.stderr, failed.stderr
     explained = document(ugro("explain", "job-001", "--json"))
     assert (explained["cause"], explained["resume"]) == ("python_exception", "ugro resume job-001 --new-code")
     assert "resume: ugro resume job-001 --new-code" in ugro("explain", "job-001").stdout
@@ -69,7 +69,10 @@ def test_a_mended_script_goes_on_from_the_checkpoint(ugro: Ugro, sandbox: Sandbo
     (project / "out/checkpoint-70.pt").unlink()
     told = refused("--set", "rate=0.2")
     assert f"New code from {project}: 1 changed, 1 added, 1 removed\n  changed train.py\n  added new.py\n" in told
-    assert "  removed old.py\n  --rate (not given) → 0.2" in told and "nobody is there to agree" in told
+    assert (
+        "  removed old.py\n  --rate (not given) → 0.2" in told
+        and "confirmation needed, but stdin is not a terminal" in told
+    )
     assert "the script has no argument 'epochs'" in refused("--set", "epochs=2")
     plant(project, {f"data/{number:02d}.txt": "" for number in range(20)})
     assert "  added data/07.txt\n  added data/08.txt\n  and 13 more" in refused()

@@ -47,6 +47,6 @@ def test_serves_the_sandbox_and_finishes_its_tick_at_sigterm(
     serving.send_signal(signal.SIGTERM)
     said, complained = serving.communicate(timeout=60)
     assert serving.returncode == 0 and complained == ""
-    assert f"{job} succeeded" in said and said.rstrip().endswith("ends; jobs go on")
+    assert f"{job} succeeded" in said and said.rstrip().endswith("stopped; jobs keep running")
     logged = Path(sandbox.environment()["UGRO_HOME"], "log", "ugro.log").read_text()
     assert "connected to gpu1" in logged and f"{job} succeeded" in logged and "tick 1 took" in logged

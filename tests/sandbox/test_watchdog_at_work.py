@@ -97,7 +97,7 @@ async def test_idle_gpus_and_a_hang_are_told_once_each_by_whoever_looks(home: Pa
     job.log += 1
     assert (await job.look()).alert is None
     assert len(job.told("hang")) == 1 and len(job.told("idle")) == 1
-    assert job.told("running")[-1] == "it goes on: there are signs of life again"
+    assert job.told("running")[-1] == "there is progress again"
 
 
 async def test_what_nccl_says_of_a_hang_is_told_and_where_the_ranks_stand_is_kept(home: Path) -> None:

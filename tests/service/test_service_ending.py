@@ -18,7 +18,7 @@ def test_records_a_cancel_and_carries_it_out(door: Door) -> None:
     assert asked.cancel_requested and asked.stopping and asked.state == JobState.RUNNING
     with pytest.raises(NodeError) as refusal:
         door.call(CheckCancelled(job=job.id))
-    assert "here did not confirm it so far" in refusal.value.message and "--abandon" in refusal.value.hint
+    assert "here has not confirmed it" in refusal.value.message and "--abandon" in refusal.value.hint
     first, *_, last = door.stream(CarryOutCancels(jobs=(job.id,)))
     assert first.job.stopping and first.grace == 10.0 and first.since >= (job.started_at or 0)
     assert last.job.state == JobState.CANCELLED and not last.job.stopping

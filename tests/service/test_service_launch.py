@@ -173,9 +173,9 @@ def test_refuses_a_plan_whose_node_is_another(door: Door) -> None:
 
 
 def test_refuses_what_the_cluster_has_not(door: Door) -> None:
-    with pytest.raises(InputError, match="2 nodes are asked for"):
+    with pytest.raises(InputError, match="2 nodes are requested"):
         planned(door, a_spec(door, nodes=2))
-    with pytest.raises(InputError, match="2 nodes are asked for"):
+    with pytest.raises(InputError, match="2 nodes are requested"):
         door.call(Rehearse(spec=a_spec(door, nodes=2)))
 
 

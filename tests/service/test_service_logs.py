@@ -107,7 +107,7 @@ def test_an_update_says_how_the_job_stands(door: Door) -> None:
         job.started_at or 0, abs=0.01
     )
     door.store.jobs.update(
-        job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), EventKind.CANCEL, "cancel was asked for"
+        job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), EventKind.CANCEL, "cancel was requested"
     )
     *_, ended = door.stream(Follow(job=job.id))
     assert isinstance(ended, JobUpdate) and ended.job.state == JobState.CANCELLED

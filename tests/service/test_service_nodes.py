@@ -72,7 +72,7 @@ def test_cleans_a_node_as_planned_and_nothing_else(door: Door) -> None:
     assert isinstance(found, FootprintDocument) and [job.id for job in found.jobs] == ["job-001"]
     plan = door.call(PlanClean(node="here"))
     assert [question.id for question in plan.questions] == ["remove"] and "jobs/job-001" in plan.own
-    with pytest.raises(InputError, match="nobody is there to agree"):
+    with pytest.raises(InputError, match="confirmation needed, but stdin is not a terminal"):
         door.call(Clean(plan=plan, answers={}))
     with pytest.raises(Declined, match="nothing was removed"):
         door.call(Clean(plan=plan, answers={"remove": False}))

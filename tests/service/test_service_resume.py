@@ -48,8 +48,8 @@ def test_resumes_from_the_last_complete_checkpoint_once_that_is_answered(door: D
     with pytest.raises(InputError) as refusal:
         door.call(Resume(plan=plan, answers={}))
     assert (refusal.value.message, refusal.value.hint) == (
-        "nobody is there to agree",
-        "say --yes to resume without a question",
+        "confirmation needed, but stdin is not a terminal",
+        "use --yes to resume without a question",
     )
     with pytest.raises(Declined):
         door.call(Resume(plan=plan, answers={RESUME: False}))

@@ -56,7 +56,7 @@ def test_records_the_host_key_that_was_agreed_to(door: Door, home: Path) -> None
         plan = door.call(PlanTrust(node="gpu1"))
         [key] = plan.keys
         assert key.fingerprint.startswith("SHA256:") and not plan.trusted
-        with pytest.raises(InputError, match="nobody is there") as missing:
+        with pytest.raises(InputError, match="confirmation needed") as missing:
             door.call(Trust(plan=plan, answers={}))
         assert "--fingerprint" in missing.value.hint
         with pytest.raises(Declined, match="nothing was recorded"):

@@ -139,7 +139,7 @@ def command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
 
 
 attempt_option = click.option(
-    "--attempt", type=Whole(min=1), metavar="N", help="An earlier attempt. Default: the last."
+    "--attempt", type=Whole(min=1), metavar="N", help="Number of the attempt. Default: the last."
 )
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

@@ -32,75 +32,71 @@ COMMANDS: dict[str, Entry] = {
     "launch": (
         "ugro.cli.commands.launch",
         "launch",
-        "Run a training on the cluster: a script, a job.yaml, or the default script.",
+        "Run a training: a script, a job.yaml, or the default script.",
     ),
-    "status": ("ugro.cli.commands.status", "status", "The cluster and its jobs, or one job in detail."),
-    "logs": ("ugro.cli.commands.logs", "logs", "What the ranks of a job print."),
-    "stacks": ("ugro.cli.commands.stacks", "stacks_", "Where each rank of a running job stands."),
-    "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node, and see that no processes of it remain."),
-    "hold": ("ugro.cli.commands.queue", "hold", "Keep a queued job from starting."),
-    "release": ("ugro.cli.commands.queue", "release", "Let a held job take its turn again."),
-    "reprioritize": ("ugro.cli.commands.queue", "reprioritize", "Give a waiting job another priority."),
-    "extend": ("ugro.cli.commands.extend", "extend_", "Give a job more time than its time limit says."),
-    "why": ("ugro.cli.commands.queue", "why", "Every reason why a job waits, or why it runs where it does."),
-    "events": ("ugro.cli.commands.events", "events", "What happened to a job or in the cluster, and when."),
-    "explain": ("ugro.cli.commands.explain", "explain_", "Why a job failed, or any training by its logs."),
+    "status": ("ugro.cli.commands.status", "status", "Show the cluster and its jobs, or one job in detail."),
+    "logs": ("ugro.cli.commands.logs", "logs", "Show the output of a job's ranks."),
+    "stacks": ("ugro.cli.commands.stacks", "stacks_", "Show each rank's stack trace."),
+    "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node and verify that no processes remain."),
+    "hold": ("ugro.cli.commands.queue", "hold", "Hold a queued job until it is released."),
+    "release": ("ugro.cli.commands.queue", "release", "Release a held job to its place in the queue."),
+    "reprioritize": ("ugro.cli.commands.queue", "reprioritize", "Change the priority of a waiting job."),
+    "extend": ("ugro.cli.commands.extend", "extend_", "Extend a job's time limit."),
+    "why": ("ugro.cli.commands.queue", "why", "Show a job's pending reasons, or why it runs where it does."),
+    "events": ("ugro.cli.commands.events", "events", "Show the timeline of a job or of the cluster."),
+    "explain": ("ugro.cli.commands.explain", "explain_", "Explain why a job failed, or any training from its logs."),
     "alerts": (
         "ugro.cli.commands.alerts",
         "alerts",
-        "Be told of failures and the like: channels, rules, a test message.",
+        "Send alerts: set up channels and rules, send a test message.",
     ),
     "checkpoint": ("ugro.cli.commands.checkpoints", "checkpoint", "Ask a running job to save a checkpoint now."),
     "checkpoints": (
         "ugro.cli.commands.checkpoints",
         "checkpoints",
-        "The checkpoints of a job, whole or torn, and where they are.",
+        "List a job's checkpoints on all nodes, complete or incomplete.",
     ),
-    "resume": ("ugro.cli.commands.resume", "resume", "Go on with a job that ended, from its last whole checkpoint."),
-    "proposals": ("ugro.cli.commands.proposals", "proposals", "What UGRO would do about jobs that failed."),
+    "resume": ("ugro.cli.commands.resume", "resume", "Resume an ended job from its last complete checkpoint."),
+    "proposals": ("ugro.cli.commands.proposals", "proposals", "List what UGRO proposes for failed jobs."),
     "approve": (
         "ugro.cli.commands.proposals",
         "approve",
-        "Do what is proposed about a job: it goes on as a new attempt.",
+        "Approve a proposal: resume the job as a new attempt.",
     ),
-    "deny": ("ugro.cli.commands.proposals", "deny", "Leave a job that failed as it is."),
-    "rm": ("ugro.cli.commands.remove", "rm", "Remove ended jobs wholly: record, logs, code, folders on nodes."),
+    "deny": ("ugro.cli.commands.proposals", "deny", "Deny a proposal: leave the job as it is."),
+    "rm": ("ugro.cli.commands.remove", "rm", "Remove ended jobs: record, logs, code, folders on nodes."),
     "wait": ("ugro.cli.commands.jobs", "wait", "Wait until a job has ended."),
-    "nodes": ("ugro.cli.commands.nodes", "nodes", "The machines and their GPUs."),
-    "history": ("ugro.cli.commands.history", "history", "What each GPU did over the last hours, whoever used it."),
-    "drain": ("ugro.cli.commands.nodes", "drain", "Give a node no new jobs."),
-    "undrain": ("ugro.cli.commands.nodes", "undrain", "Give a node jobs again."),
-    "estimate": ("ugro.cli.commands.estimate", "estimate", "Will a training fit into the GPUs' memory?"),
-    "footprint": ("ugro.cli.commands.footprint", "footprint", "Everything UGRO has on the nodes."),
+    "nodes": ("ugro.cli.commands.nodes", "nodes", "Show the nodes and their GPUs."),
+    "history": ("ugro.cli.commands.history", "history", "Show the use of each GPU over the last hours."),
+    "drain": ("ugro.cli.commands.nodes", "drain", "Drain a node: start no new jobs on it."),
+    "undrain": ("ugro.cli.commands.nodes", "undrain", "Undrain a node: start jobs on it again."),
+    "estimate": ("ugro.cli.commands.estimate", "estimate", "Estimate whether a training fits into the GPUs' memory."),
+    "footprint": ("ugro.cli.commands.footprint", "footprint", "List everything that UGRO has on the nodes."),
     "job": ("ugro.cli.main", "job", "Group the commands about jobs, such as `ugro job logs`."),
     "node": ("ugro.cli.main", "node", "Group the commands about nodes, such as `ugro node clean`."),
     "measure": ("ugro.cli.commands.nodes", "measure", "Measure how fast each idle GPU trains."),
-    "run": ("ugro.cli.commands.nodes", "run", "Run the same command on every node."),
-    "check": ("ugro.cli.commands.check", "check", "Look for what would keep a training from working."),
+    "run": ("ugro.cli.commands.nodes", "run", "Run a command on every node."),
+    "check": ("ugro.cli.commands.check", "check", "Check all nodes for what would break a training."),
     "sweep": (
         "ugro.cli.commands.nodes",
         "sweep",
-        "One look at the cluster and the next step for every job (for cron).",
+        "Run one scheduling pass, for cron.",
     ),
     "serve": (
         "ugro.cli.commands.serve",
         "serve",
-        "Stay and act: a tick every few seconds, over connections that stay open.",
+        "Run the resident controller: schedule, watch and recover jobs.",
     ),
-    "cron": ("ugro.cli.commands.cron", "cron", "Sweeps from your crontab: install, remove, show."),
-    "state": ("ugro.cli.commands.maintenance", "state", "Look after UGRO's own records."),
+    "cron": ("ugro.cli.commands.cron", "cron", "Run `ugro sweep` from your crontab: install, remove, show."),
+    "state": ("ugro.cli.commands.maintenance", "state", "Maintain UGRO's own records."),
     "gc": (
         "ugro.cli.commands.maintenance",
         "gc",
-        "Remove what old jobs left, here and on the nodes: logs, code, folders.",
+        "Remove what old jobs left: logs, code, folders on nodes.",
     ),
     "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
-    "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host key and record it once you agree."),
-    "sandbox": (
-        "ugro.cli.commands.sandbox",
-        "sandbox",
-        "A cluster of three pretended machines, to try UGRO without hardware.",
-    ),
+    "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),
+    "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
     "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
 }
 
@@ -122,14 +118,20 @@ OF_A_JOB = (
 OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprint", "trust")
 """Commands that are also found in the groups `ugro job` and `ugro node`."""
 
-CLEAN: Entry = ("ugro.cli.commands.footprint", "clean_node", "Remove everything that UGRO has on a node.")
+CLEAN: Entry = ("ugro.cli.commands.footprint", "clean_node", "Clean a node: remove everything that UGRO has there.")
 
 COMPLETION = "_UGRO_COMPLETE"
 """The variable by which the shell's completion script asks."""
 
 EPILOG = """\b
-Exit codes: 0 done; 1 the followed or waited-for job failed, or did not save; 2 wrong input, inventory or job spec;
-3 nodes unreachable or not trusted; 4 state directory unreadable or locked; 5 you answered no; 130 interrupted."""
+Exit codes:
+    0  done
+    1  the job that was awaited or followed failed, or saved no checkpoint
+    2  wrong input, inventory or job spec
+    3  nodes unreachable or not trusted
+    4  state directory unreadable or locked
+    5  you answered no
+  130  interrupted"""
 
 
 def _json_behind_command(args: list[str]) -> list[str]:
@@ -226,19 +228,19 @@ class CommandLine(LazyGroup):
     "--inventory",
     metavar="FILE",
     type=click.Path(),
-    help="The machines. Else $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
+    help="The inventory. Default: $UGRO_INVENTORY, ./inventory.yaml, $UGRO_HOME/inventory.yaml.",
 )
-@click.option("--local", is_flag=True, help="Act in this process, also where a resident controller (ugro serve) runs.")
+@click.option("--local", is_flag=True, help="Act in this process, even if a resident controller (ugro serve) runs.")
 @click.option(
     "--log-level",
     type=click.Choice(("debug", "info", "warning", "error")),
     default="info",
     show_default=True,
-    help="What is written to $UGRO_HOME/log/ugro.log.",
+    help="The lowest level that is written to $UGRO_HOME/log/ugro.log.",
 )
 @click.pass_context
 def cli(ctx: click.Context, inventory: str | None, local: bool, log_level: str) -> None:
-    """UGRO makes a few GPU machines that have SSH feel like one."""
+    """Run trainings on a few GPU machines with SSH as if they were one."""
     ctx.obj = inventory
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

@@ -28,5 +28,5 @@ def offer(app: App, job_id: str) -> JobDocument | None:
     click.echo(f"  {plan.proposal.what}", err=True)
     if confirm(question.text, question.default):
         return app.call(Approve(plan=plan, answers={APPROVE: True})).job
-    click.echo(f"it stays proposed: {commands}", err=True)
+    click.echo(f"it remains proposed: {commands}", err=True)
     return None

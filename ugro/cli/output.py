@@ -40,7 +40,7 @@ def terminal_width(err: bool = False) -> int | None:
     return console(err).width if (sys.stderr if err else sys.stdout).isatty() else None
 
 
-wide_option = click.option("--wide", is_flag=True, help="Cut nothing and leave out nothing, however wide it gets.")
+wide_option = click.option("--wide", is_flag=True, help="Show every column in full, however wide.")
 
 
 def console(stderr: bool = False) -> Console:

@@ -254,7 +254,7 @@ class InternalError(UgroError):
     def __init__(self, what: str, kind: str, job: str = "") -> None:
         super().__init__(
             f"{what}: unexpected {kind}",
-            "everything else goes on; please report it with its traceback, in log/ugro.log of the state directory",
+            "everything else continues; please report it with the traceback in log/ugro.log of the state directory",
         )
         self.job = job
 

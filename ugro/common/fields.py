@@ -49,7 +49,7 @@ def _no_nul(value: str) -> str:
 
 def _one_line(value: str) -> str:
     if value == "~":  # nothing for some who know YAML, the home directory for others
-        raise ValueError("a path that goes on is expected, as in ~/data; leave it empty where nothing is meant")
+        raise ValueError("a longer path is expected, such as ~/data; leave it empty for none")
     if any(ord(c) < 32 or ord(c) == 127 for c in value):
         raise ValueError("control characters and newlines are not allowed here")
     return value

@@ -172,7 +172,7 @@ class JobSpec(Config):
         description="SIGUSR2 to the ranks so long before the limit; default: a tenth of it, at most 5m",
     )
     grace: Seconds | None = Field(
-        default=None, description="How long what a succeeded job leaves running may go on; default: ended at once"
+        default=None, description="Time for processes that are still running after the job succeeded. Default: none"
     )
     vram: Mib | None = Field(default=None, description="Memory that each of its GPUs has to give")
     hang_after: HangAfter | None = Field(default=None, description="Bounds of the watchdog's patience")

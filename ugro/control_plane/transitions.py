@@ -222,7 +222,7 @@ def hang(job: Job, reason: str) -> Change:
 
 def calm(job: Job) -> Change:
     """Record that a hang is over."""
-    return _edge(job, job.changed(alert=None), EventKind.RUNNING, "it goes on: there are signs of life again")
+    return _edge(job, job.changed(alert=None), EventKind.RUNNING, "there is progress again")
 
 
 def idle(job: Job, message: str) -> Change:

@@ -146,7 +146,7 @@ def write_connections(files: Files, where: Where) -> None:
     nodes = {node: {"address": address, "port": port} for node, (address, port) in where.items()}
     inventory = {"defaults": {**defaults, "script": "train_production.py"}, "nodes": nodes}
     text = yaml.safe_dump(inventory, sort_keys=False, allow_unicode=True)
-    write(files.inventory, f"# The UGRO sandbox. Written anew each time it is started.\n{text}")
+    write(files.inventory, f"# The UGRO sandbox. Written each time it starts.\n{text}")
     write(files.ssh_config, _ssh_config(files, where))
     keys = {node: asyncssh.read_private_key(files.host_key(node)).export_public_key().decode() for node in where}
     write(files.known_hosts, "".join(f"[{address}]:{port} {keys[node]}" for node, (address, port) in where.items()))

@@ -149,7 +149,7 @@ class _Checkup:
         gpus = idle_gpus(list(able), self._reports, leases(store.jobs.live(stop_where_held)))
         self._waiting = WaitingForNodes(nodes=tuple(able), trial=True)
         if not gpus and any(python.cuda_available for python in able.values()):
-            text = "the network was measured on CPUs, not with NCCL: not every node has a GPU that nobody uses"
+            text = "the network was measured on CPUs, not with NCCL: not every node has an idle GPU"
             self._findings.append(info("network", text).about(None))
         launcher = Launcher(store, inventory, pool, None)
         self._network = await check_network(launcher, inventory, pool, list(able), gpus)

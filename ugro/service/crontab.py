@@ -44,7 +44,7 @@ async def install(context: Context, request: InstallSweep) -> CrontabChanged:
     """
     if 60 % request.every:
         fitting = ", ".join(str(minutes) for minutes in range(1, 31) if 60 % minutes == 0)
-        problem = f"--every {request.every}: cron starts anew each hour, and 60 is no multiple of it"
+        problem = f"--every {request.every}: cron restarts every hour, and 60 is no multiple of it"
         raise InputError(problem, f"take {fitting}")
     crontab_program()
     home = context.store.home.absolute()
@@ -197,10 +197,10 @@ def edit(home: Path, change: Callable[[str], str]) -> bool:
     except OSError as error:
         raise StateError(f"{backup} cannot be written: {error.strerror}", "nothing was changed") from None
     if read() != before:
-        raise InputError("somebody else changed your crontab just now", "nothing was changed: call this again")
+        raise InputError("your crontab was changed by another program just now", "nothing was changed: call this again")
     _crontab("-", text=after)
     if read() != after:
-        raise InputError("your crontab is not what was written", f"look at it: crontab -l; what it was is in {backup}")
+        raise InputError("your crontab is not what was written", f"see: crontab -l; the previous one is in {backup}")
     return True
 
 

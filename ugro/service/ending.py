@@ -35,7 +35,7 @@ async def cancel(context: Context, request: Cancel) -> JobDocument:
     Raises:
         InputError: there is no such job.
     """
-    words = "cancel was asked for" + (", without the word of silent nodes" if request.abandon else "")
+    words = "cancel was requested" + (", without waiting for unreachable nodes" if request.abandon else "")
     wish = Wish.ABANDON if request.abandon else Wish.CANCEL
     found = context.store.jobs.find(request.job)
 
@@ -80,8 +80,8 @@ async def check_cancelled(context: Context, request: CheckCancelled) -> Cancelle
     if not job.state.ended:
         raise NodeError(
             job.id,
-            f"not all of it could be ended yet: {_in_the_way(context, job)}",
-            "the next `ugro sweep` tries again; a node that is gone for good is given up with --abandon",
+            f"not all of its processes are ended: {_in_the_way(context, job)}",
+            "the next `ugro sweep` tries again; --abandon ends it without a node that is gone for good",
         )
     sure = [node for node in job.nodes if node not in job.abandoned]
     return Cancelled(job=_document(context, job), remains=nothing_runs("it", sure, job.gone_from))
@@ -125,7 +125,7 @@ def _in_the_way(context: Context, job: Job) -> str:
         if not nobody_else:
             busy = "another UGRO process is at work on it"
             return f"{busy}; {job.reason}" if job.reason else busy
-    return job.reason or f"{some(job.nodes)} did not confirm it so far"
+    return job.reason or f"{some(job.nodes)} has not confirmed it"
 
 
 def _is_done(context: Context, job_id: str, tried: bool) -> bool:

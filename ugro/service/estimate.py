@@ -72,8 +72,8 @@ async def estimate(context: Context, request: EstimateMemory) -> Estimated:
 
 def _unknown_size(model: str | None) -> InputError:
     where = "" if model is None else f" from {printable(model)!r}"
-    hint = "say it: --model 7b, --model gpt2-medium; or what it takes of a GPU: --vram 10G"
-    return InputError(f"the size of the model cannot be told{where}", hint)
+    hint = "name it: --model 7b, --model gpt2-medium; or what it takes of a GPU: --vram 10G"
+    return InputError(f"the size of the model is unknown{where}", hint)
 
 
 def _cards(context: Context) -> list[_Card]:

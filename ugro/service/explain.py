@@ -83,8 +83,8 @@ async def _document(context: Context, job: Job, record: Job, found: Finding | No
         "signal": failure.signal if failure else None,
     }
     if found is None and job.state == JobState.UNKNOWN:
-        silent = f"{job.reason or 'a node of it does not answer'}, since {clock(job.unknown_since)}"
-        fields |= {"message": silent, "suggestion": "look at the node: ugro check; what it ran may still go on"}
+        silent = f"{job.reason or 'one of its nodes is unreachable'}, since {clock(job.unknown_since)}"
+        fields |= {"message": silent, "suggestion": "check the node: ugro check; its processes may still run"}
     if followed_by := next_after(record, job.attempt):
         fields |= of_earlier(context, job, followed_by)
     elif found or job.state == JobState.UNKNOWN:
@@ -101,7 +101,7 @@ def _finding(context: Context, job: Job, which: str) -> Finding | None:
         advice = Advice(
             CAUSES["hang"].words,
             f"see where each rank stands: ugro stacks {job.id}; to end it: ugro cancel {job.id}, and ugro explain "
-            f"{job.id} then tells how to go on",
+            f"{job.id} then shows how to resume",
             CAUSES["hang"].retry_helps,
         )
         return Finding("hang", job.alert, evidence=(job.alert,), own_advice=advice)

@@ -128,8 +128,8 @@ def _questions(node: str, found: on_node.Footprint, master: str) -> tuple[Questi
         id="remove",
         text="Remove it?",
         facts=tuple(_facts(node, found)),
-        refusal="nobody is there to agree",
-        hint=f"if it shall be removed: ugro node clean {node} --yes",
+        refusal="confirmation needed, but stdin is not a terminal",
+        hint=f"to remove it without a question: ugro node clean {node} --yes",
         untouched="nothing was removed",
     )
     return (*questions, remove)
@@ -203,6 +203,6 @@ async def _idle(context: Context, name: str) -> on_node.Footprint:
 def _refuse_if_shared(name: str, found: on_node.Footprint, other: str, its: on_node.Footprint | NodeError) -> None:
     """Nodes with one home have one folder: cleaning it for one would take the code of what runs on the other."""
     if isinstance(its, NodeError):
-        raise NodeRefused(name, f"it may share its folder with {other}, where a job runs and which does not answer")
+        raise NodeRefused(name, f"it may share its folder with {other}, where a job runs and which is unreachable")
     if its.storage_id and its.storage_id == found.storage_id:
         raise NodeRefused(name, f"it shares {readable(found.base_dir)} with {other}, where a job runs")

@@ -17,7 +17,7 @@ from ugro.common.files import write_atomic
 from ugro.common.inventory_file import parse_inventory
 from ugro.common.text import printable
 
-SAMPLE_SHA256 = "513b5f82d1945037919e2d938e176569a0fd6015f3959d3ebc7e5b3fe9bdcde9"
+SAMPLE_SHA256 = "1510402c588c23f2394f9aa158eca09c93bff7785ea7cd149dc21a719a58922b"
 """Of the inventory.yaml at the top of the repository: an example, which `init` replaces unless it was edited."""
 
 _NODE = re.compile(r"(?:(?P<name>[^=@]+)=)?(?:(?P<user>[^@=]+)@)?(?P<address>\[[^\]]+\]|[^@:=\s]+)(?::(?P<port>\d+))?")

@@ -228,7 +228,7 @@ def _question_of_owners(foreign: tuple[ForeignNode, ...]) -> Question | None:
         return None
     return Question(
         id=TAKE_OVER,
-        text="Take over? The other master starts nothing there any more.",
+        text="Take over? The other master can then start nothing there.",
         facts=tuple(f"{one.node} is run by another master: {_who(one.owner)}" for one in foreign),
         refusal=f"another master runs {', '.join(one.node for one in foreign)}",
         hint="two masters do not know of each other's jobs; to make this one the master: --takeover",

@@ -180,8 +180,8 @@ async def _queued_again(context: Context, before: Job) -> None:
         if job.attempt != before.attempt:
             return
         if not waits:
-            raise InputError(f"{job.id} has {job.state.value} and could not go on", f"see why: ugro events {job.id}")
+            raise InputError(f"{job.id} has {job.state.value} and could not resume", f"see why: ugro events {job.id}")
         if time.monotonic() > end:
-            hint = f"it goes on as approved once it has ended: ugro events {job.id}"
+            hint = f"it resumes as approved once it has ended: ugro events {job.id}"
             raise InputError(f"{job.id} is still {job.state.value}", hint)
         await asyncio.sleep(TICK_EVERY)

@@ -196,7 +196,7 @@ def _require_known(context: Context, node: str) -> None:
         known = {**dict.fromkeys(context.inventory.nodes), **known}
     if node not in known:
         names = ", ".join(printable(name) for name in known if name)
-        hint = f"the nodes known are: {names}" if names else "nothing is known of any node yet"
+        hint = f"the nodes known are: {names}" if names else "no node has been observed"
         raise InputError(f"no node is called {printable(node)!r}", hint)
 
 

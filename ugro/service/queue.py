@@ -128,5 +128,5 @@ def _why_there(context: Context, job: Job) -> tuple[str, ...]:
             told.clear()
         elif event.kind in (EventKind.STARTING, EventKind.PLACED):
             told[event.message] = None
-    asked = "cancel was asked for, and goes on until every node confirms" if job.wish else ""
+    asked = "cancel was requested; in progress until every node confirms" if job.wish else ""
     return (*told, *(words for words in (asked, job.reason, job.alert) if words)) or ("it never started",)

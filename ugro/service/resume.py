@@ -51,7 +51,7 @@ from ugro.service.words import count_changes, title
 DIGEST_SHOWN = 12
 """Characters of a code's digest in the event of an attempt that runs it."""
 
-NOBODY, SAY_YES = "nobody is there to agree", "say --yes to resume without a question"
+NOBODY, SAY_YES = "confirmation needed, but stdin is not a terminal", "use --yes to resume without a question"
 
 
 async def code_source(context: Context, request: CodeSource) -> CodeSourceDocument:

@@ -74,7 +74,9 @@ class Serving:
             try:
                 stack.enter_context(self._main.store.exclusive(RESIDENT_LOCK, patience=1))
             except StateLocked as error:
-                hint = "one is enough: `ps -fp PID` shows it, `kill PID` ends it (jobs go on); then start this one"
+                hint = (
+                    "one is enough: `ps -fp PID` shows it, `kill PID` ends it (jobs keep running); then start this one"
+                )
                 raise StateLocked(f"`ugro serve` runs already: {error.message}", hint) from None
             yield
 

@@ -77,9 +77,9 @@ async def plan_trust(context: Context, request: PlanTrust) -> TrustPlan:
 def _question(node: str) -> Question:
     return Question(
         id="trust",
-        text="Is this what the machine itself says, and shall it be trusted?",
-        refusal="nobody is there to agree",
-        hint=f"say which key is right: ugro trust {node} --fingerprint SHA256:…",
+        text="Does the machine itself report the same, and do you trust it?",
+        refusal="confirmation needed, but stdin is not a terminal",
+        hint=f"name the right key: ugro trust {node} --fingerprint SHA256:…",
         untouched=f"{node} is not trusted; nothing was recorded",
     )
 

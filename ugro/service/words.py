@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ugro.service.schemas.resume import CodeChanges
 
 _STATES = {
-    JobState.UNKNOWN: "is on a node that does not answer",
+    JobState.UNKNOWN: "is on an unreachable node",
     JobState.SUCCEEDED: "has succeeded",
     JobState.FAILED: "has failed",
     JobState.CANCELLED: "was cancelled",
@@ -39,12 +39,12 @@ def state_in_words(job: Job | JobDocument) -> str:
 
 def end_in_words(job: Job | JobDocument) -> str:
     """Return `job-001 failed: rank 1 on gpu2 failed first …`, of a job that has ended."""
-    return f"{job.id} {job.state.value}: {printable(job.reason) or 'as was asked for'}"
+    return f"{job.id} {job.state.value}: {printable(job.reason) or 'as requested'}"
 
 
 def stopping_in_words(asked: bool, grace: float) -> str:
     """Return what happens to a job whose ranks are being ended, with `grace` seconds; `asked`: it was cancelled."""
-    return f"{'cancel was asked for; ' if asked else ''}SIGTERM, after {grace:.0f} s SIGKILL"
+    return f"{'cancel was requested; ' if asked else ''}SIGTERM, after {grace:.0f} s SIGKILL"
 
 
 def begins(attempt: Attempt | AttemptSummary) -> str:
@@ -56,10 +56,10 @@ def begins(attempt: Attempt | AttemptSummary) -> str:
 
 
 def saved_in_words(checkpoint: CheckpointDocument, seconds: float) -> str:
-    """Return `step 20: checkpoint-20.pt (1.2 GiB, on gpu1, 8s after it was asked for)`."""
+    """Return `step 20: checkpoint-20.pt (1.2 GiB, on gpu1, 8s after the request)`."""
     step = "" if checkpoint.position is None else f"{checkpoint.where}: "
     nodes = ", ".join(place.node for place in checkpoint.places)
-    facts = f"{size(checkpoint.bytes / 2**20)}, on {nodes}, {duration(seconds)} after it was asked for"
+    facts = f"{size(checkpoint.bytes / 2**20)}, on {nodes}, {duration(seconds)} after the request"
     return printable(f"{step}{checkpoint.name} ({facts})")
 
 

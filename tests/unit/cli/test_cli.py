@@ -42,6 +42,25 @@ def test_every_command_has_help(ugro: Ugro, command: str) -> None:
     assert done.returncode == 0 and done.stdout.startswith("Usage: ugro " + command)
 
 
+@pytest.mark.parametrize(("command", "text"), [(name, text) for name, (_, _, text) in COMMANDS.items()])
+def test_lists_each_command_with_the_first_line_of_its_own_help(command: str, text: str) -> None:
+    found = cli.get_command(click.Context(cli), command)
+    assert found and (found.help or "").split("\n\n")[0] == text
+
+
+def test_help_is_no_wider_than_a_terminal_of_80_columns() -> None:
+    def wide(command: click.Command, context: click.Context) -> Iterator[str]:
+        context.terminal_width = 80
+        yield from (line for line in command.get_help(context).splitlines() if len(line) > 80)
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                below = command.get_command(context, name)
+                assert below
+                yield from wide(below, click.Context(below, parent=context, info_name=name))
+
+    assert list(wide(cli, click.Context(cli, info_name="ugro"))) == []
+
+
 def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Command]]:
     """Every command that does something, with all words of its name."""
     ctx = click.Context(group)
@@ -77,7 +96,7 @@ def test_groups_have_the_same_commands_with_the_same_help(ugro: Ugro) -> None:
         assert group.get_command(click.Context(group), name) is cli.get_command(click.Context(cli), name)
         assert f"{name} " in ugro(path, "--help").stdout and COMMANDS[name][2] in ugro(path, "--help").stdout
     assert ugro("node", "drain", "--help").stdout.startswith("Usage: ugro node drain")
-    assert CLEAN[2] in ugro("node", "--help").stdout
+    assert CLEAN[2] in ugro("node", "--help").stdout and CLEAN[2] in ugro("node", "clean", "--help").stdout
     said = ugro("node", "drian")
     assert said.returncode == 2 and "did you mean `ugro node drain`" in said.stderr
 
@@ -200,7 +219,7 @@ def test_init_warns_where_this_shell_uses_another_inventory(ugro: Ugro, home: Pa
     warned = ugro("init", "--force", cwd=home, env=sandbox)
     assert 'to use the new one: eval "$(ugro sandbox env --unset)"' in warned.stderr
     assert "this shell" not in ugro("init", "--force", cwd=home).stderr
-    assert "jobs are recorded in /x ($UGRO_HOME)" in ugro("init", "--force", cwd=home, env={"UGRO_HOME": "/x"}).stderr
+    assert "state directory: /x ($UGRO_HOME)" in ugro("init", "--force", cwd=home, env={"UGRO_HOME": "/x"}).stderr
 
 
 def test_errors_about_nodes_say_which_inventory_counts_and_why(ugro: Ugro, home: Path) -> None:

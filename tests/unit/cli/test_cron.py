@@ -118,7 +118,7 @@ def test_a_torn_block_is_refused(ugro: Ugro, cron_folder: Path, home: Path, torn
 def test_a_parallel_edit_is_seen(ugro: Ugro, cron_folder: Path) -> None:
     (cron_folder / "table").write_bytes(OTHERS)
     (cron_folder / "parallel").write_text("echo '# new' >> table\n")
-    assert "somebody else" in refused(ugro("install")).message
+    assert "another program" in refused(ugro("install")).message
     assert (cron_folder / "table").read_bytes() == OTHERS + b"# new\n"
 
 

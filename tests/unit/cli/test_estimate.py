@@ -142,15 +142,15 @@ def test_other_runs_correct_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ((), "the size of the model cannot be told"),
-        (("train.py", "--", "--epochs", "3"), "the size of the model cannot be told"),
+        ((), "the size of the model is unknown"),
+        (("train.py", "--", "--epochs", "3"), "the size of the model is unknown"),
         (("--model", "foo"), "cannot be told from 'foo'"),
         (("--vram", "10"), "no training fits into 10 MiB; did you mean 10G?"),
         (("--model", "7b", "--vram", "lots"), "--vram: found 'lots': a size like 512M or 10G is expected"),
         (("no.yaml",), "no.yaml: cannot be read"),
         (("--model", "-1b"), "cannot be told from '-1b'"),
         (("--model=-1b", "train.py", "--", "--model", "gpt2"), "cannot be told from '-1b'"),
-        (("train.py", "--", "--model=-1b"), "the size of the model cannot be told"),
+        (("train.py", "--", "--model=-1b"), "the size of the model is unknown"),
         (("nosuch.py",), "there is no script 'nosuch.py' in /"),
         (("nosuch.py", "--vram", "1G"), "there is no script 'nosuch.py' in /"),
     ],

@@ -221,7 +221,12 @@ def test_commands_are_never_broken(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         assert [one for line in lines for one in line.strip().split("   ")] == [*commands]
         assert width is None or all(len(line) <= width for line in lines)
     monkeypatch.setattr("ugro.cli.output.terminal_width", lambda err=False: 40)
-    report({"code": "x", "message": "word " * 20, "hint": "why, and how to go on: ugro explain job-002"}, as_json=False)
+    report(
+        {"code": "x", "message": "word " * 20, "hint": "for the cause and how to resume: ugro explain job-002"},
+        as_json=False,
+    )
     told = capsys.readouterr().err.splitlines()
     assert all(len(line) <= 40 for line in told) and len(told) > 4
-    assert " ".join(line.strip() for line in told).endswith("next:  why, and how to go on: ugro explain job-002")
+    assert " ".join(line.strip() for line in told).endswith(
+        "next:  for the cause and how to resume: ugro explain job-002"
+    )

@@ -98,7 +98,7 @@ def test_on_a_terminal_the_bar_is_drawn_on_one_line(home: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"wish": Wish.CANCEL}, "cancel was asked for; SIGTERM, after 10 s SIGKILL"),
+        ({"wish": Wish.CANCEL}, "cancel was requested; SIGTERM, after 10 s SIGKILL"),
         ({"first_failure": FirstFailure(rank=0, node="a")}, "SIGTERM, after 10 s SIGKILL"),
         ({"wish": Wish.CANCEL, "state": JobState.UNKNOWN}, ""),
         ({"wish": Wish.CANCEL, "state": JobState.QUEUED}, ""),
@@ -125,7 +125,7 @@ def test_stopping_is_drawn_with_its_own_time_and_elsewhere_said_once(
         one.tell(progress(Context(), a_job()))
         one.tell(progress(Context(), job))
         one.tell(progress(Context(), job))
-    assert capsys.readouterr().err == "job-001 is stopping: cancel was asked for; SIGTERM, after 10 s SIGKILL\n"
+    assert capsys.readouterr().err == "job-001 is stopping: cancel was requested; SIGTERM, after 10 s SIGKILL\n"
 
 
 async def test_who_waits_for_a_tick_hears_that_it_ends_the_job(
@@ -149,7 +149,7 @@ async def test_who_waits_for_a_tick_hears_that_it_ends_the_job(
 
     monkeypatch.setattr(context, "tick", tick)
     assert (await context.started("job-001")).stopping
-    assert said.startswith("job-001 is stopping: cancel was asked for")
+    assert said.startswith("job-001 is stopping: cancel was requested")
 
 
 def test_what_a_rank_has_begun_to_say_is_shown_without_following_too(master: Master) -> None:

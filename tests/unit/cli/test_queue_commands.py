@@ -50,7 +50,7 @@ def test_what_cannot_be_meant_is_refused(master: Master) -> None:
         assert said in master.ugro("launch", "t.py", *words, code=2).stderr
     assert not list(master.home.glob("jobs/*"))
     assert "nodes are: here" in master.ugro("drain", "nowhere", "--reason", "x", code=2).stderr
-    assert "reason is needed" in master.ugro("drain", "here", code=2).stderr
+    assert "reason is required" in master.ugro("drain", "here", code=2).stderr
 
 
 def test_a_drained_node_is_shown_and_keeps_jobs_waiting(master: Master) -> None:
@@ -75,7 +75,7 @@ def test_when_a_job_for_later_starts_is_told(master: Master) -> None:
 def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold", "--name", "first")
     master.ugro("cancel", "first")
-    never = "will never start as things are: waits for job-001 to succeed, but it was cancelled; to go on: "
+    never = "unschedulable: waits for job-001 to succeed, but it was cancelled; to start it: "
     assert f"Job queued (ID: job-002): it {never}" in master.ugro("launch", "t.py", "--after", "first").stdout
     assert master.json("launch", "t.py", "--after", "first")["never_starts"] is True
     master.ugro("cancel", "job-003")
@@ -89,7 +89,9 @@ def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Mast
     master.ugro("launch", "t.py", "--hold", "--nodes", "new")
     master.describe()
     first, *rest = master.json("why", "job-004")["reasons"]
-    assert "new is not in the inventory any more; to go on: add new to the inventory again" in first and len(rest) == 1
+    assert (
+        "new is not in the inventory any more; to start it: add new to the inventory again" in first and len(rest) == 1
+    )
 
 
 def test_a_job_that_needs_a_node_which_does_not_answer_is_queued_and_told_so(master: Master) -> None:
@@ -391,12 +393,12 @@ def test_a_cancel_that_is_under_way_is_told_and_an_asked_for_end_has_a_reason(ma
     store = MetadataStore(master.home)
     store.jobs.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     told = master.ugro("why", "job-001").stdout
-    assert told.startswith("job-001 is being cancelled") and "cancel was asked for" in told
+    assert told.startswith("job-001 is being cancelled") and "cancel was requested" in told
     assert "is being cancelled" in master.ugro("hold", "job-001", code=2).stderr
     ended = master.ugro("wait", "job-001", code=1).stderr
     assert "job-001 cancelled: cancelled before it started" in ended
     store.jobs.update("job-001", lambda job: job.model_copy(update={"reason": ""}), "cancelled", "")
-    assert "job-001 cancelled: as was asked for\n" in master.ugro("wait", "job-001", code=1).stderr
+    assert "job-001 cancelled: as requested\n" in master.ugro("wait", "job-001", code=1).stderr
 
 
 def test_a_job_that_the_look_shows_as_ended_holds_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

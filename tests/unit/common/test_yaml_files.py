@@ -143,7 +143,7 @@ def test_quoted_words_are_text_even_where_a_key_may_miss(tmp_path: Path) -> None
 
 
 def test_a_lone_tilde_is_no_path(tmp_path: Path) -> None:
-    with pytest.raises(JobSpecError, match=r"job\.yaml:2: workdir: found '~': a path that goes on is expected"):
+    with pytest.raises(JobSpecError, match=r"job\.yaml:2: workdir: found '~': a longer path is expected"):
         job_of(tmp_path, "script: t.py\nworkdir: ~\n")
 
 

@@ -322,7 +322,7 @@ def test_cleaning_says_that_nothing_is_left(ugro: Ugro, home: Path) -> None:
     (home / "place/\udcff\x1b[2J").write_text("mine")
     done = ugro("node", "clean", "here", "--yes")
     assert done.exception is None and done.return_value == 0
-    assert "nothing of UGRO is left on here" in done.stdout and "left alone" in done.stdout
+    assert "nothing of UGRO remains on here" in done.stdout and "left alone" in done.stdout
     said = json.loads(ugro("node", "clean", "here", "--json").stdout)
     assert (said["removed"], said["left"], said["foreign"]) == ([], [], ["mine", "\ufffd\x1b[2J"])
 

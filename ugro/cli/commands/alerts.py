@@ -1,4 +1,4 @@
-"""`ugro alerts`: what tells you when something happens while nobody looks."""
+"""`ugro alerts`: shows, tests and sets up the alerts that UGRO sends."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from ugro.service.schemas.alerts import InitAlerts, SendTestAlerts, ShowAlerts
 
 @click.group()
 def alerts() -> None:
-    """Be told of failures, silent nodes, hot GPUs … by e-mail, Slack, ntfy and a hundred others."""
+    """Send alerts: set up channels and rules, send a test message.
+
+    UGRO reports failures, unreachable nodes, hot GPUs and more by e-mail, Slack, ntfy and a hundred other services.
+    """
 
 
 @command()
 @json_option
 def show(app: App, as_json: bool) -> None:
-    """The channels and rules of alerts.yaml. Addresses of channels are secrets and not shown."""
+    """Show the channels and rules of alerts.yaml. Addresses of channels are secrets and are not shown."""
     found = app.call(ShowAlerts())
     if as_json:
         print_json(found.as_json())
@@ -34,14 +37,14 @@ def show(app: App, as_json: bool) -> None:
         again = f"the same again after {duration(rule.quiet)}"
         click.echo(f"{', '.join(rule.when)}{jobs} → {', '.join(rule.to)} ({again})")
     if not found.rules:
-        click.echo("no rule: nothing is told", err=True)
+        click.echo("no rules: no alerts are sent", err=True)
 
 
 @command()
 @click.argument("channels", nargs=-1, metavar="[CHANNEL]...")
 @json_option
 def test(app: App, channels: tuple[str, ...], as_json: bool) -> int:
-    """Send a test message through each CHANNEL (default: all). Exit code 3 when one fails."""
+    """Send a test message through each CHANNEL (default: all). Exit code 3 if one fails."""
     done = app.call(SendTestAlerts(channels=channels))
     if as_json:
         print_json(done.as_json()["outcomes"])
@@ -55,7 +58,7 @@ def test(app: App, channels: tuple[str, ...], as_json: bool) -> int:
 @command()
 @json_option
 def init(app: App, as_json: bool) -> None:
-    """Write an alerts.yaml in which everything is a comment, for you to fill in."""
+    """Write an alerts.yaml with commented examples to fill in."""
     written = app.call(InitAlerts())
     if as_json:
         print_json(written.as_json())

@@ -1,4 +1,4 @@
-"""The command that looks for what would keep a training from working: check."""
+"""`ugro check`: checks all nodes for what would break a training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from ugro.service.schemas.check import Check, CheckDocument
 
 @command()
 @nodes_option
-@click.option("--network", is_flag=True, help="Measure the network too: every link, and an all-reduce over all nodes.")
+@click.option("--network", is_flag=True, help="Also measure every network link, and an all-reduce over all nodes.")
 @json_option
 def check(app: App, names: str | None, network: bool, as_json: bool) -> int:
-    """Look for what would keep a training from working, on every node at once. Nothing is changed there.
+    """Check all nodes for what would break a training.
 
-    The rates that --network measures are kept: of nodes that fit a job equally well, those with faster links get it.
+    Nothing is changed on the nodes. The rates that --network measures are kept: a job gets the nodes with the fastest
+    links among those that fit equally well.
 
-    Exit code: 0 without problems, 1 with problems, 3 if a node cannot be reached.
+    Exit code: 0 without problems, 1 with problems, 3 if a node is unreachable.
     """
     checked = app.call(Check(nodes=names, network=network))
     if as_json:

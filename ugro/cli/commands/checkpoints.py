@@ -17,18 +17,21 @@ directory_option = click.option(
     "directory",
     metavar="DIR",
     shell_complete=complete_folder,
-    help="Where they are, if the job did not say.",
+    help="Folder of the checkpoints, if the job did not name it.",
 )
 
 
 @command()
 @click.argument("job", shell_complete=complete_job)
 @directory_option
-@click.option("--pull", is_flag=True, help="Bring the last whole one to this machine.")
+@click.option("--pull", is_flag=True, help="Copy the last complete checkpoint to this machine.")
 @wide_option
 @json_option
 def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: bool, as_json: bool) -> None:
-    """The checkpoints of JOB (id or name) on whichever node has them: step, size, whole or torn."""
+    """List a job's checkpoints on all nodes, complete or incomplete.
+
+    JOB is an id or a name. Each checkpoint is shown with its step and size.
+    """
     listed = app.call(Checkpoints(job=job, directory=directory, pull=pull))
     if as_json:
         print_json([one.as_json() for one in listed.checkpoints])
@@ -37,9 +40,9 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: boo
     else:
         click.echo("no checkpoints were found")
     if listed.brought and not as_json:
-        click.echo(f"it is on this machine: {printable(listed.brought)}")
+        click.echo(f"copied to this machine: {printable(listed.brought)}")
     for error in listed.silent:
-        click.echo(f"{printable(error.message)}: what it has is missing here", err=True)
+        click.echo(f"{printable(error.message)}: its checkpoints are missing here", err=True)
     for node, places in listed.passed.items():
         for place in places:
             click.echo(f"{node} did not search {printable(place)}", err=True)
@@ -48,19 +51,20 @@ def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: boo
 @command()
 @click.argument("job", shell_complete=complete_job)
 @click.option("--wait", "patience", default="120", show_default=True, metavar="TIME", callback=duration_option,
-              help="How long to wait for it: 90, 10m.")  # fmt: skip
+              help="How long to wait for the checkpoint: 90, 10m.")  # fmt: skip
 @click.option(
     "--checkpoints",
     "directory",
     metavar="DIR",
     shell_complete=complete_folder,
-    help="Where the checkpoints are, if the job did not say.",
+    help="Folder of the checkpoints, if the job did not name it.",
 )
 @json_option
 def checkpoint(app: App, job: str, patience: float, directory: str | None, as_json: bool) -> None:
-    """Ask the running JOB (id or name) to save a checkpoint now, and wait until there is a new one that is whole.
+    """Ask a running job to save a checkpoint now.
 
-    Its ranks get SIGUSR2 if they catch it, and a file that UGRO_CHECKPOINT_REQUEST names. It goes on in any case.
+    JOB is an id or a name. The command waits for a new complete checkpoint; the job keeps running in any case. Ranks
+    that catch SIGUSR2 get it, and all get a file that UGRO_CHECKPOINT_REQUEST names.
     """
     saved = app.call(SaveCheckpoint(job=job, patience=patience, directory=directory))
     answer = saved.answer
@@ -68,7 +72,7 @@ def checkpoint(app: App, job: str, patience: float, directory: str | None, as_js
         print_json(answer.as_json())
     else:
         for error in answer.errors:
-            click.echo(f"{printable(error.message)}: it was not asked", err=True)
+            click.echo(f"{printable(error.message)}: the request did not reach it", err=True)
         if answer.checkpoint:
             click.echo(f"{title(saved.job)} saved {saved_in_words(answer.checkpoint, answer.seconds)}")
         else:

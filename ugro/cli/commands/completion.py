@@ -32,7 +32,11 @@ add_completion_class(_Fish)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
-    """Print the completion script for SHELL, e.g. eval "$(ugro completion bash)" in ~/.bashrc."""
+    """Print the shell completion script.
+
+    \b
+    Example, in ~/.bashrc:  eval "$(ugro completion bash)"
+    """
     kind = get_completion_class(shell)
     assert kind
     click.echo(kind(ctx.find_root().command, {}, "ugro", COMPLETION).source())

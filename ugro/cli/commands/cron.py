@@ -14,14 +14,19 @@ from ugro.service.schemas.crontab import InstallSweep, RemoveSweep, ShowSweep
 
 @click.group()
 def cron() -> None:
-    """Let cron look after the jobs while nobody watches: `ugro sweep`, every minute or so."""
+    """Run `ugro sweep` from your crontab: install, remove, show.
+
+    Jobs are then scheduled, watched and recovered every minute or so without `ugro serve`.
+    """
 
 
 @command()
-@click.option("--every", type=Whole(1, 59), default=1, show_default=True, metavar="MINUTES")
+@click.option(
+    "--every", type=Whole(1, 59), default=1, show_default=True, metavar="MINUTES", help="Minutes between sweeps."
+)
 @json_option
 def install(app: App, every: int, as_json: bool) -> None:
-    """Add the sweep to your crontab, or replace what was added before. Every other line stays as it is."""
+    """Add the sweep to your crontab, or replace it. Other lines are not changed."""
     done = app.call(InstallSweep(every=every))
     if as_json:
         print_json(done.as_json())
@@ -35,18 +40,18 @@ def install(app: App, every: int, as_json: bool) -> None:
 @command()
 @json_option
 def remove(app: App, as_json: bool) -> None:
-    """Take the sweep out of your crontab. Every other line stays as it is."""
+    """Remove the sweep from your crontab. Other lines are not changed."""
     done = app.call(RemoveSweep())
     if as_json:
         print_json(done.as_json())
         return
-    click.echo("taken out of your crontab" if done.changed else "it is not in your crontab; nothing to do")
+    click.echo("removed from your crontab" if done.changed else "it is not in your crontab; nothing to do")
 
 
 @command()
 @json_option
 def show(app: App, as_json: bool) -> None:
-    """Show what UGRO has in your crontab."""
+    """Show UGRO's lines of your crontab."""
     found = app.call(ShowSweep())
     if as_json:
         print_json(found.as_json())

@@ -1,4 +1,4 @@
-"""`ugro estimate`: how much memory a training takes of each GPU, and whether it fits."""
+"""`ugro estimate`: estimates the memory of a training on each GPU, and whether it fits."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from ugro.service.submission import Training, read_training
 
 EXAMPLES = """\b
 Examples:
-  ugro estimate --model llama-7b --method qlora --batch 1 --gradient-checkpointing
+  ugro estimate --model llama-7b --method qlora --gradient-checkpointing
   ugro estimate train.py -- --model gpt2 --batch-size 8 --bf16
 
-Nothing is started and no node is asked. Options of the command win over the script's own arguments."""
+Nothing is started and no node is contacted. Options override arguments of the script."""
 
 
 @command(cls=ScriptCommand, epilog=EXAMPLES)
 @click.argument("script", required=False, shell_complete=complete_file)
-@click.option("-m", "--module", is_flag=True, help="SCRIPT is a module, as for `ugro launch`.")
-@click.option("--no-python", is_flag=True, help="SCRIPT is a program, likewise.")
+@click.option("-m", "--module", is_flag=True, help="SCRIPT is a module, like `ugro launch -m`.")
+@click.option("--no-python", is_flag=True, help="SCRIPT is a program, like `ugro launch --no-python`.")
 @click.option("--model", metavar="NAME|SIZE", help="A model's name or size: llama-7b, gpt2-xl, resnet50, 1.3b.")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="amp: fp32 weights under autocast.")
-@click.option("--optimizer", type=click.Choice(OPTIMIZERS))
-@click.option("--batch", type=Whole(1, LARGEST), metavar="N", help="On each GPU.")
-@click.option("--seq", type=Whole(1, LARGEST), metavar="N", help="Tokens of a sequence.")
-@click.option("--method", type=click.Choice(METHODS))
-@click.option("--sharding", type=click.Choice(SHARDINGS))
-@click.option("--gradient-checkpointing", is_flag=True, help="Compute activations again instead of keeping them.")
-@click.option("--gpus", type=Whole(1, LARGEST), metavar="N", help="All together. Default: those of the cluster.")
-@click.option("--vram", metavar="SIZE", help="What it takes of each GPU, if you know: 10G.")
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="Optimizer.")
+@click.option("--batch", type=Whole(1, LARGEST), metavar="N", help="Batch size per GPU.")
+@click.option("--seq", type=Whole(1, LARGEST), metavar="N", help="Sequence length in tokens.")
+@click.option("--method", type=click.Choice(METHODS), help="Fine-tuning method.")
+@click.option("--sharding", type=click.Choice(SHARDINGS), help="How the model is divided among the GPUs.")
+@click.option("--gradient-checkpointing", is_flag=True, help="Recompute activations instead of keeping them.")
+@click.option(
+    "--gpus", type=Whole(1, LARGEST), metavar="N", help="Total number of GPUs. Default: those of the cluster."
+)
+@click.option("--vram", metavar="SIZE", help="Memory that the training needs on each GPU, if known: 10G.")
 @json_option
 def estimate(
     app: App,
@@ -49,7 +51,10 @@ def estimate(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """How much memory a training takes of each GPU, whether it fits the cluster's, and what would fit."""
+    """Estimate whether a training fits into the GPUs' memory.
+
+    Shows the memory on each GPU, whether it fits the GPUs of the cluster, and what would fit.
+    """
     said = _vram(vram)
     args: tuple[str, ...] = click.get_current_context().meta["ugro.script_args"]
     training = Training(args) if script is None else read_training(script, args, module, no_python)

@@ -14,12 +14,15 @@ from ugro.service.schemas.queries import LAST_EVENTS, Events
 
 @command()
 @click.argument("job", required=False, shell_complete=complete_job)
-@click.option("--since", callback=moment_option, metavar="TIME", help="Only later ones: 2h (ago), 22:30, 2026-11-24.")
-@click.option("--node", shell_complete=complete_node, help="Only of this node.")
-@click.option("--all", "everything", is_flag=True, help=f"Without a JOB only the last {LAST_EVENTS} are shown.")
+@click.option("--since", callback=moment_option, metavar="TIME", help="Only later events: 2h (ago), 22:30, 2026-11-24.")
+@click.option("--node", shell_complete=complete_node, help="Only events of this node.")
+@click.option("--all", "everything", is_flag=True, help=f"All events. Default without a JOB: the last {LAST_EVENTS}.")
 @json_option
 def events(app: App, job: str | None, since: float | None, node: str | None, everything: bool, as_json: bool) -> None:
-    """The timeline of JOB (id or name), or of the whole cluster: every change, its reason and time."""
+    """Show the timeline of a job or of the cluster.
+
+    JOB is an id or a name. Each event is shown with its time and reason.
+    """
     shown = app.call(Events(job=job, since=since, node=node, everything=everything))
     if as_json:
         print_json([event.as_json() for event in shown.answer])
@@ -27,6 +30,6 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
     for event in shown.answer:
         print_hanging(f"{clock(event.at)}  {event.job or event.node:<12} {event.kind:<10} ", event.message)
     if not shown.answer:
-        click.echo("nothing happened yet", err=True)
+        click.echo("no events", err=True)
     if shown.job:
         unsettled(shown.recorded, [shown.job])

@@ -35,23 +35,23 @@ def _complete_what(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 @command(name="explain")
 @click.argument("what", nargs=-1, metavar="JOB | --log FILE...", shell_complete=_complete_what)
-@click.option("--log", "logs", is_flag=True, help="Explain log files (- is stdin), also of a run UGRO never saw.")
+@click.option("--log", "logs", is_flag=True, help="Explain log files (- is stdin), also of runs without UGRO.")
 @attempt_option
 @json_option
 def explain_(app: App, what: tuple[str, ...], logs: bool, attempt: int | None, as_json: bool) -> None:
-    """Why JOB (id or name) failed; or, with --log, why the run failed that wrote the FILEs.
+    """Explain why a job failed, or any training from its logs.
 
-    Several FILEs are the logs of one run. A rank is taken from a name such as rank-3.log where the lines have none.
-    It reads and changes nothing.
+    JOB is an id or a name. With --log, all FILEs are logs of one run. Where lines have no rank, it is taken from the
+    file name, such as rank-3.log. Nothing is changed.
     """
     if logs and not what:
         raise click.UsageError("--log needs at least one FILE, or - for stdin")
     if not logs and len(what) != 1:
         raise click.UsageError("one JOB is expected, or --log and the FILEs of a run")
     if logs and attempt is not None:
-        raise click.UsageError("--attempt is one of a JOB, so it does not go with --log")
+        raise click.UsageError("--attempt needs a JOB and cannot be combined with --log")
     if what.count("-") > 1:
-        raise click.UsageError("stdin can be read once")
+        raise click.UsageError("stdin (-) can be given only once")
     explained = _of_logs(what) if logs else app.call(Explain(job=what[0], attempt=attempt))
     if as_json:
         print_json(explained.answer.as_json())

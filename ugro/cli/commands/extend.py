@@ -17,13 +17,15 @@ from ugro.service.words import title
 @command(name="extend")
 @click.argument("job", shell_complete=complete_job)
 @click.argument("more", required=False, metavar="[TIME]", callback=span_option)
-@click.option("--to", "total", metavar="TIME", callback=span_option, help="So much in all, from its start: 6h.")
+@click.option(
+    "--to", "total", metavar="TIME", callback=span_option, help="New time limit, counted from the start of the job: 6h."
+)
 @json_option
 def extend_(app: App, job: str, more: float | None, total: float | None, as_json: bool) -> None:
-    """Let JOB (id or name) run for TIME longer than its time limit says: 1h, 90 (minutes), 1:30:00. It may
-    wait, or run.
+    """Extend a job's time limit.
 
-    Its nodes keep the limit themselves. One that cannot be reached just now is told by the next scheduling pass.
+    JOB is the id or name of a waiting or running job. TIME is added to its limit: 1h, 90 (minutes), 1:30:00. The nodes
+    enforce the limit. An unreachable node gets the new one from the next scheduling pass.
     """
     seconds = more if total is None else total
     if seconds is None or (more is not None and total is not None):
@@ -36,5 +38,5 @@ def extend_(app: App, job: str, more: float | None, total: float | None, as_json
     until = f", until {moment(start + limit, time.time())} at the latest" if start is not None else ""
     click.echo(f"{title(extended)} may run for {duration(limit)} now, before it was {before}{until}")
     for pending in extended.pending:
-        then = f"the next scheduling pass tells it (ugro sweep), until then {before} counts there"
+        then = f"the next scheduling pass sends it (ugro sweep); until then {before} applies there"
         click.echo(f"{printable(pending.reason)}: recorded; {then}", err=True)

@@ -29,7 +29,10 @@ SHOWN_FOREIGN = 10
 @nodes_option
 @json_option
 def footprint(app: App, names: str | None, as_json: bool) -> int:
-    """What UGRO has on the nodes: folders of jobs, their size, and processes. Changes nothing."""
+    """List everything that UGRO has on the nodes.
+
+    Shows the folders of jobs, their size, and processes. Nothing is changed.
+    """
     seen = app.call(Footprint(nodes=names))
     if as_json:
         print_json(seen.as_json())
@@ -63,7 +66,7 @@ def _lines(found: FootprintDocument) -> list[str]:
         state = ", running" if job.running else ""
         pids = f", pid {' '.join(str(process.pid) for process in job.processes)}" if job.processes else ""
         lines.append(f"jobs/{job.id}  {count(job.files, 'file')}, {bytes_in_words(job.bytes)}{state}{pids}")
-    lines += [f"{name}  a link: what it leads to is not looked at" for name in found.links]
+    lines += [f"{name}  a link; its target is not examined" for name in found.links]
     lines += [f"{one.name}  {bytes_in_words(one.bytes)}" for one in found.other]
     return lines + [f"process {process.pid}  {process.command}" for process in found.processes]
 
@@ -71,12 +74,14 @@ def _lines(found: FootprintDocument) -> list[str]:
 @command(name="clean")
 @click.argument("name", metavar="NODE", shell_complete=complete_node)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--takeover", is_flag=True, help="Also what another master has there.")
+@click.option("--takeover", is_flag=True, help="Also remove what another master has there.")
 @json_option
 def clean_node(app: App, name: str, yes: bool, takeover: bool, as_json: bool) -> int:
-    """Remove everything UGRO made on NODE: the jobs' folders there with code and logs, and what marks it as UGRO's.
+    """Clean a node: remove everything that UGRO has there.
 
-    What jobs wrote into their own code folder goes too. The master's own records, logs and snapshots stay.
+    That is the folders of jobs with code and logs, and UGRO's own files.
+
+    What jobs wrote into their code folders is removed too. Records, logs and snapshots on the master stay.
     """
     plan = app.call(PlanClean(node=name))
     if not plan.own:
@@ -103,9 +108,9 @@ def _tell(found: CleanedDocument, base_dir: str) -> None:
     if found.left:
         click.echo(f"could not be removed from {name}: {', '.join(map(printable, found.left))}")
     else:
-        click.echo(f"nothing of UGRO is left on {name}" + (" but processes:" if found.processes else ""))
+        click.echo(f"nothing of UGRO remains on {name}" + (" except processes:" if found.processes else ""))
     for process in found.processes:
-        click.echo(f"  process {process.pid} of a run that has no folder there: {printable(process.command)}")
+        click.echo(f"  process {process.pid} of a run without a folder there: {printable(process.command)}")
     if found.foreign:
         shown = ", ".join(map(printable, found.foreign[:SHOWN_FOREIGN]))
         more = f" and {len(found.foreign) - SHOWN_FOREIGN} more" if len(found.foreign) > SHOWN_FOREIGN else ""

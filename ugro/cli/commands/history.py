@@ -1,4 +1,4 @@
-"""`ugro history`: what each GPU did over the last hours, whoever used it."""
+"""`ugro history`: shows the use of each GPU over the last hours."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ from ugro.service.schemas.queries import History
     show_default=True,
     callback=moment_option,
     metavar="TIME",
-    help="2h (ago), 22:30, 2026-11-24.",
+    help="Start: 2h (ago), 22:30, 2026-11-24.",
 )
 @wide_option
 @json_option
 def history(app: App, names: tuple[str, ...], since: float, wide: bool, as_json: bool) -> None:
-    """What each GPU did: utilization, memory, temperature, and the jobs or programs that had it. Default: every node.
+    """Show the use of each GPU over the last hours.
 
-    Ticks (serve, sweep, a command that follows a job) record it once a minute, for idle GPUs too.
+    Shows utilization, memory, temperature, and the jobs or other programs that used the GPU. Default: all nodes.
+    Scheduling passes (serve, sweep, a command that follows a job) record a sample every minute, also of idle GPUs.
     """
     past, now = app.call(History(nodes=names, since=since)).answer, time.time()
     if as_json:
         print_json([gpu.as_json() for gpu in past])
         return
     if not past:
-        click.echo("no tick (ugro serve, ugro sweep) has seen a GPU since then", err=True)
+        click.echo("no scheduling pass (ugro serve, ugro sweep) has observed a GPU since then", err=True)
         return
     screen = None if wide else terminal_width()
     history_grid(past, since, now, screen or PIPE_WIDTH).print(wide)

@@ -17,11 +17,14 @@ from ugro.service.inventory import write_inventory
 
 @command()
 @click.argument("machines", nargs=-1, metavar="[[NAME=][USER@]ADDRESS[:PORT]]...")
-@click.option("--name", default=None, help="What to call this machine. Default: its host name.")
-@click.option("--output", type=click.Path(path_type=Path), default=Path("inventory.yaml"), show_default=True)
-@click.option("--force", is_flag=True, help="Replace an inventory that is there.")
+@click.option("--name", default=None, help="Name of this machine. Default: its host name.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("inventory.yaml"), show_default=True,
+              help="Where to write it.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace an existing file.")
 def init(app: App, machines: tuple[str, ...], name: str | None, output: Path, force: bool) -> None:
-    """Write a first inventory: this machine, the MACHINES named here, and as comments the hosts of ~/.ssh/config.
+    """Write a first inventory.
+
+    It has this machine, the MACHINES given here, and the hosts of ~/.ssh/config as comments.
 
     \b
     Example: ugro init gpu1=ob@192.168.1.101 gpu2=ollie@192.168.1.102
@@ -30,7 +33,7 @@ def init(app: App, machines: tuple[str, ...], name: str | None, output: Path, fo
     instead = ", in place of the example that was there" if written.sample else ""
     click.echo(f"wrote {output} with {', '.join(written.names)}{instead}")
     first = "; ".join(f"ugro trust {host}" for host in written.names[1:]) or "add your machines"
-    click.echo(f"  look it over, then: {first}; ugro check")
+    click.echo(f"  check it, then: {first}; ugro check")
     _tell_what_counts_instead(output)
 
 
@@ -41,4 +44,4 @@ def _tell_what_counts_instead(written: Path) -> None:
         leave = LEAVE_SANDBOX if is_sandbox(path) else "unset UGRO_INVENTORY"
         click.echo(f"but this shell uses {printable(str(path))} ({source}); to use the new one: {leave}", err=True)
     elif home := os.environ.get("UGRO_HOME"):
-        click.echo(f"jobs are recorded in {home} ($UGRO_HOME)", err=True)
+        click.echo(f"state directory: {home} ($UGRO_HOME)", err=True)

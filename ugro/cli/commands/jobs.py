@@ -20,13 +20,14 @@ from ugro.service.words import end_in_words
 
 @command()
 @several("JOB")
-@click.option("--abandon", is_flag=True, help="End it without the word of nodes that do not answer: they are lost.")
+@click.option("--abandon", is_flag=True, help="Do not wait for unreachable nodes; treat their ranks as lost.")
 @json_option
 def cancel(app: App, names: tuple[str, ...], abandon: bool, as_json: bool) -> int:
-    """End each JOB (id or name) on every node: SIGTERM, ten seconds of patience, SIGKILL.
+    """End a job on every node and verify that no processes remain.
 
-    It says on which nodes it is proved that no processes of it remain; on the others none was found.
-    With --abandon a silent node does not keep it from ending; should the node come back, what is left there is ended.
+    JOB is an id or a name. Ranks get SIGTERM, and SIGKILL after ten seconds. The output names the nodes where the
+    absence of processes is proven; on the others none was found. With --abandon the job ends without its unreachable
+    nodes. Once such a node answers again, the remaining processes are ended there.
     """
     asked: dict[str, JobDocument | UgroError] = {name: _request(app, name, abandon) for name in dict.fromkeys(names)}
     ending = list(
@@ -77,15 +78,15 @@ def _carry_out(app: App, jobs: list[str]) -> dict[str, JobDocument]:
 def _end_in_lines(ended: Cancelled, already: bool) -> list[str]:
     job = ended.job
     if already:
-        return [f"{job.id} had ended before: {job.state.value}"]
+        return [f"{job.id} had already ended: {job.state.value}"]
     if job.state != JobState.CANCELLED:
         return [f"{job.id} ended by itself meanwhile: {job.state.value}"]
     lines = ["; ".join(filter(None, (f"{job.id} is cancelled", ended.remains)))]
     if job.abandoned:
         sure = [node for node in job.nodes if node not in job.abandoned]
-        lines.append(f"  {', '.join(job.abandoned)} was given up; what is left there is ended when it answers")
+        lines.append(f"  {', '.join(job.abandoned)} is abandoned; remaining processes there are ended once it answers")
         if sure:
-            lines.append(f"  to go on without it: ugro resume {job.id} --nodes {','.join(sure)}")
+            lines.append(f"  to resume without it: ugro resume {job.id} --nodes {','.join(sure)}")
     return lines
 
 
@@ -93,14 +94,17 @@ def _end_in_lines(ended: Cancelled, already: bool) -> list[str]:
 @click.argument("job", shell_complete=complete_job)
 @json_option
 def wait(app: App, job: str, as_json: bool) -> int:
-    """Wait until JOB (id or name) has ended: exit code 0 if it succeeded, 1 if not."""
+    """Wait until a job has ended.
+
+    JOB is an id or a name. Exit code 0 if it succeeded, 1 if not.
+    """
     seen = _until_ended(app, job)
     ended = seen.job
     if as_json:
         print_json(ended.as_json())
     if ended.state != JobState.SUCCEEDED:
         proposed = f"; proposed: ugro approve {ended.id}" if seen.proposed else ""
-        raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}{proposed}")
+        raise JobFailed(end_in_words(ended), f"for the cause and how to resume: ugro explain {ended.id}{proposed}")
     if not as_json:
         click.echo(f"{ended.id} succeeded")
     return 0

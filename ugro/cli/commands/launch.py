@@ -46,7 +46,7 @@ Examples:
   ugro launch job.yaml --follow
   ugro launch --model llama-7b --dataset wikitext --epochs 3 --name test-run-1
 
-In the last form the options that UGRO does not know go, unchanged, to the `script` of the inventory's defaults."""
+In the last form, options that UGRO does not know are passed unchanged to the default `script` of the inventory."""
 
 
 @command(
@@ -63,50 +63,59 @@ In the last form the options that UGRO does not know go, unchanged, to the `scri
     "--nodes",
     shell_complete=complete_nodes,
     metavar="N|NAMES",
-    help="How many nodes, or which (comma-separated). Default: all.",
+    help="Number of nodes, or their names (comma-separated). Default: all.",
 )
-@click.option("--gpus-per-node", type=Whole(min=0), metavar="N", help="Default: all GPUs of a node; 0: one CPU rank.")
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="A variable of every rank's environment.")
-@click.option("--name", help="What to call the job; works wherever its id does.")
+@click.option(
+    "--gpus-per-node", type=Whole(min=0), metavar="N", help="GPUs of each node. Default: all; 0: one CPU rank."
+)
+@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable of every rank.")
+@click.option("--name", help="Name of the job; commands take it in place of the id.")
 @click.option(
     "--vram",
     metavar="SIZE",
-    help="Only GPUs with so much memory: 10G. Each of its nodes has to give that.",
+    help="Minimum memory of each GPU: 10G.",
 )
-@click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner; 0 is usual.")
-@click.option("--hold", is_flag=True, default=None, help="Submit it held: it waits for `ugro release`.")
+@click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner. Default: 0.")
+@click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`.")
 @click.option(
     "--after",
     multiple=True,
     shell_complete=complete_jobs_listed,
     metavar="JOB[:any],…",
-    help="Start when JOB has succeeded (:failure failed, :any ended).",
+    help="Start once JOB succeeded (:failure: failed, :any: ended).",
 )
 @click.option("--not-before", metavar="TIME", help="Do not start earlier: +2h, 22:30, 2026-11-24T22:30.")
 @click.option(
     "--time",
     "time_limit",
     metavar="TIME",
-    help="End it after so long: 90m, 1h30m, or as in Slurm: 90 (minutes), 1:30:00, 1-12. Lets shorter jobs go ahead.",
+    help="Time limit: 90m, 1h30m, or as in Slurm: 90 (minutes), 1:30:00, 1-12. Needed for backfill.",
 )
 @click.option(
-    "--time-warning", metavar="TIME", help="SIGUSR2 so long before. Default: a tenth of the time, at most 5m."
+    "--time-warning",
+    metavar="TIME",
+    help="Send SIGUSR2 this long before the limit. Default: a tenth of it, at most 5m.",
 )
-@click.option("--grace", metavar="TIME", help="What it leaves running when it succeeds may go on for so long: 10m.")
+@click.option("--grace", metavar="TIME", help="Time for processes that are still running after success: 10m.")
 @click.option(
-    "--on-failure", multiple=True, metavar="[CAUSE=]ask|retry|fail", help="Propose and wait, try again, or neither."
+    "--on-failure",
+    multiple=True,
+    metavar="[CAUSE=]ask|retry|fail",
+    help="Propose a retry and ask, retry, or leave it failed.",
 )
 @click.option(
     "--checkpoints",
     metavar="DIR",
     shell_complete=complete_folder,
-    help="Where the script saves, if not in its own folder.",
+    help="Where the script saves checkpoints, if not in its own folder.",
 )
-@click.option("--resume-with", metavar="WORDS", help="How it is told to go on: '--resume_from_checkpoint {path}'.")
-@click.option("--follow", "following", is_flag=True, help="Show its logs until it has ended; exit code 1 if it failed.")
-@click.option("--dry-run", is_flag=True, help="Print exactly what would run on each node, and start nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask: about a large folder, or memory that may not be enough.")
-@click.option("--takeover", is_flag=True, help="Take over nodes that another master runs.")
+@click.option("--resume-with", metavar="WORDS", help="Arguments to resume with: '--resume_from_checkpoint {path}'.")
+@click.option(
+    "--follow", "following", is_flag=True, help="Show the logs until the job has ended; exit code 1 if it failed."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would run on each node, and start nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask about large folders or a memory shortfall.")
+@click.option("--takeover", is_flag=True, help="Take over nodes of another master.")
 @json_option
 def launch(
     app: App,
@@ -118,12 +127,14 @@ def launch(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Run a training on the cluster: a script, a module, a program, a job.yaml, or the inventory's default script.
+    """Run a training: a script, a job.yaml, or the default script.
 
-    The working directory is copied as it is now and sent to every node, without what .gitignore and .ugroignore name.
+    SCRIPT can also be a module (-m) or a program (--no-python). Without one, the default script of the inventory runs.
+    The working directory is copied as it is now and sent to every node, without files that .gitignore or .ugroignore
+    exclude.
     """
     if as_json and following:
-        raise InputError("--json prints one document, so it does not go with --follow", "use: ugro wait JOB --json")
+        raise InputError("--json prints one document and cannot be combined with --follow", "use: ugro wait JOB --json")
     context = click.get_current_context()
     start, known = line_so_far(context), [name for param in context.command.params for name in param.opts]
     long = [name for name in known if name.startswith("--")]
@@ -148,7 +159,9 @@ def launch(
     else:
         announce(app, started, following)
     if job.state == JobState.FAILED:
-        raise JobFailed(f"{job.id} did not start: {job.reason}", f"why, and how to go on: ugro explain {job.id}")
+        raise JobFailed(
+            f"{job.id} did not start: {job.reason}", f"for the cause and how to resume: ugro explain {job.id}"
+        )
     return _follow(app, job.id) if following else 0
 
 
@@ -209,7 +222,7 @@ def _follow(app: App, job_id: str) -> int:
         return 0
     if again := offer(app, job_id):
         return _follow(app, again.id)
-    raise JobFailed(end_in_words(ended), f"why, and how to go on: ugro explain {ended.id}")
+    raise JobFailed(end_in_words(ended), f"for the cause and how to resume: ugro explain {ended.id}")
 
 
 def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> None:

@@ -29,10 +29,10 @@ from ugro.service.words import title
 
 @command()
 @click.argument("job", shell_complete=complete_job)
-@click.option("-f", "--follow", "following", is_flag=True, help="Go on until the job has ended.")
+@click.option("-f", "--follow", "following", is_flag=True, help="Follow until the job has ended.")
 @click.option("--rank", type=Whole(min=0), help="Only this rank.")
-@click.option("--tail", type=Whole(min=0), metavar="N", help="Only the last N lines of what is there now.")
-@click.option("--torchrun", is_flag=True, help="Also what torchrun itself says on each node.")
+@click.option("--tail", type=Whole(min=0), metavar="N", help="Only the last N lines.")
+@click.option("--torchrun", is_flag=True, help="Also torchrun's own output on each node.")
 @attempt_option
 @json_option
 def logs(
@@ -45,9 +45,12 @@ def logs(
     attempt: int | None,
     as_json: bool,
 ) -> int:
-    """What the ranks of JOB (id or name) print, interleaved, with the rank before each line."""
+    """Show the output of a job's ranks.
+
+    JOB is an id or a name. The lines of all ranks are interleaved, each with its rank.
+    """
     if as_json and following:
-        raise InputError("--json prints one document, so it does not go with --follow")
+        raise InputError("--json prints one document and cannot be combined with --follow")
     asked = {"job": job, "rank": rank, "tail": tail, "torchrun": torchrun, "attempt": attempt}
     if following:
         return _until_ended(app, Follow.model_validate(asked))
@@ -89,7 +92,7 @@ def _tell_end(end: LogsEnd) -> None:
 
 def _tell_unreadable(end: LogsEnd) -> None:
     for error in end.unreadable:
-        click.echo(f"{printable(error.message)}: what it printed since is missing here", err=True)
+        click.echo(f"{printable(error.message)}: its output since then is missing here", err=True)
 
 
 def _until_ended(app: App, request: Follow) -> int:

@@ -1,4 +1,4 @@
-"""Commands that look after the state directory: state, gc."""
+"""Commands that maintain the state directory: state, gc."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ugro.service.schemas.removal import Collect, Collected, CollectedJob, JobIn
 
 @click.group()
 def state() -> None:
-    """Look after UGRO's own records."""
+    """Maintain UGRO's own records."""
 
 
 @command()
 @json_option
 def rebuild(app: App, as_json: bool) -> int:
-    """Make the indexes of jobs anew from the jobs' folders, which are their truth.
+    """Rebuild the indexes of jobs from the jobs' folders.
 
-    Jobs whose record cannot be read are named, and exit code 4 tells of them once the others are indexed. A broken
-    cluster.json is kept, and its copy of before its last change is taken. Damaged rows of it are put aside in
-    cluster.json.aside; those that you corrected there are taken back.
+    Jobs with unreadable records are listed after the others are indexed, with exit code 4. A damaged cluster.json is
+    kept aside and its previous version restored. Its damaged rows are moved to cluster.json.aside; rows that you
+    corrected there are restored.
     """
     done = app.call(Rebuild())
     found = done.answer
@@ -48,20 +48,16 @@ state.add_command(rebuild)
 
 
 @command()
-@click.option(
-    "--older-than", default="30d", show_default=True, metavar="TIME", help="Only jobs that ended before that."
-)
-@click.option("--keep", type=Whole(min=0), default=0, metavar="N", help="Not the N jobs that ended last.")
+@click.option("--older-than", default="30d", show_default=True, metavar="TIME", help="Only jobs that ended longer ago.")
+@click.option("--keep", type=Whole(min=0), default=0, metavar="N", help="Keep the N jobs that ended last.")
 @click.option("--with-checkpoints", is_flag=True, help="Also code and node folders of jobs with checkpoints.")
-@click.option("--delete", is_flag=True, help="Do it. Without this, only what would go is shown.")
+@click.option("--delete", is_flag=True, help="Remove it. Default: only show what would be removed.")
 @json_option
 def gc(app: App, older_than: str, keep: int, with_checkpoints: bool, delete: bool, as_json: bool) -> int:
-    """Remove what old jobs left: logs and code on this machine, their folders on the nodes, and what killed commands
-    left half written.
+    """Remove what old jobs left: logs, code, folders on nodes.
 
-    Records, specs, events and checkpoints that were brought here stay. A job that has checkpoints keeps its
-    code and its folders on nodes, with the checkpoints in them, and so does one of which that is not known, or that ran
-    on a node that is unreachable.
+    Also removes partial files of killed commands. Records, specs, events and pulled checkpoints stay. A job keeps its
+    code and its folders on nodes if it has checkpoints, if that is unknown, or if one of its nodes is unreachable.
     """
     try:
         seconds = parse_duration(older_than)
@@ -83,9 +79,9 @@ def _tell(done: Collected, older_than: str, do_it: str | None) -> None:
     for job, said in zip(found.jobs, done.jobs, strict=True):
         click.echo(f"{job.id}  {_in_words(job, said)}")
     for path in found.temporary:
-        click.echo(f"{printable(path)}, half written, {f'would go: {do_it}' if do_it else 'is gone'}")
+        click.echo(f"{printable(path)}, partial file, {f'would be removed: {do_it}' if do_it else 'removed'}")
     for silent in found.unreachable:
-        click.echo(f"{silent.node} is left out: {printable(silent.error.message)}", err=True)
+        click.echo(f"{silent.node} is skipped: {printable(silent.error.message)}", err=True)
     if not any(job.bytes or said.code or job.nodes for job, said in zip(found.jobs, done.jobs, strict=True)):
         click.echo(f"nothing to remove of jobs that ended more than {older_than} ago")
         return
@@ -93,8 +89,8 @@ def _tell(done: Collected, older_than: str, do_it: str | None) -> None:
     for on in found.nodes:
         total += f", {_size(on.bytes)} on {on.node}"
     if found.nodes:
-        click.echo("what the jobs wrote into their code folders on nodes is part of it")
-    click.echo(f"{total} would go: {do_it}" if do_it else f"{total} are gone")
+        click.echo("this includes what the jobs wrote into their code folders on nodes")
+    click.echo(f"{total} would be removed: {do_it}" if do_it else f"{total} removed")
 
 
 def _in_words(job: CollectedJob, said: JobInWords) -> str:

@@ -40,7 +40,10 @@ from ugro.service.schemas.queries import Nodes
 @wide_option
 @json_option
 def nodes(app: App, wide: bool, as_json: bool) -> None:
-    """The machines and their GPUs. What is not fresh is shown with its age."""
+    """Show the nodes and their GPUs.
+
+    Observations that are not recent are shown with their age.
+    """
     shown = app.call(Nodes())
     if as_json:
         print_json([node.as_json() for node in shown.answer])
@@ -55,21 +58,24 @@ def nodes(app: App, wide: bool, as_json: bool) -> None:
 
 @command()
 @several("NODE", complete_node)
-@click.option("--reason", help="Why; it is shown wherever the node is.")
+@click.option("--reason", help="Why; shown wherever the node is.")
 @json_option
 def drain(app: App, names: tuple[str, ...], reason: str | None, as_json: bool) -> int:
-    """Give each NODE no new jobs. What runs there goes on."""
+    """Drain a node: start no new jobs on it.
+
+    Running jobs continue. `ugro undrain` ends the drain.
+    """
     if reason is None and not sys.stdin.isatty():
         again = f"ugro drain {shlex.join(names)} --reason 'new fan'"
-        raise InputError("a reason is needed, for whoever wonders later", again)
+        raise InputError("a reason is required (--reason); others will see it", again)
     said = one_line(reason if reason is not None else click.prompt("Reason", err=True))
     if not said:
         raise InputError("the reason is empty")
 
     def one(name: str) -> Did:
         drained = app.call(DrainNode(node=name, reason=said))
-        rest = f"; {', '.join(drained.running)} goes on there" if drained.running else ""
-        return drained.as_json(), f"{name} gets no new jobs{rest}. Take it back: ugro undrain {name}"
+        rest = f"; {', '.join(drained.running)} keeps running there" if drained.running else ""
+        return drained.as_json(), f"{name} gets no new jobs{rest}. To undo: ugro undrain {name}"
 
     return for_each(names, one, as_json)
 
@@ -78,7 +84,7 @@ def drain(app: App, names: tuple[str, ...], reason: str | None, as_json: bool) -
 @several("NODE", complete_drained)
 @json_option
 def undrain(app: App, names: tuple[str, ...], as_json: bool) -> int:
-    """Give each NODE jobs again."""
+    """Undrain a node: start jobs on it again."""
 
     def one(name: str) -> Did:
         done = app.call(UndrainNode(node=name))
@@ -91,9 +97,10 @@ def undrain(app: App, names: tuple[str, ...], as_json: bool) -> int:
 @nodes_option
 @json_option
 def measure(app: App, names: str | None, as_json: bool) -> int:
-    """Measure how fast each idle GPU trains, so that mixed GPUs can share a batch by speed.
+    """Measure how fast each idle GPU trains.
 
-    Jobs launched afterwards on GPUs that differ get UGRO_BATCH_SHARE and UGRO_GRADIENT_WEIGHT for each rank.
+    With the speeds, mixed GPUs can divide a batch. Ranks of later jobs on GPUs of different speeds get
+    UGRO_BATCH_SHARE and UGRO_GRADIENT_WEIGHT.
     """
     with console(stderr=True).status("measuring"):
         found = app.call(Measure(nodes=names))
@@ -113,7 +120,10 @@ def measure(app: App, names: str | None, as_json: bool) -> int:
 @command()
 @json_option
 def sweep(app: App, as_json: bool) -> None:
-    """One look at the cluster and the next step for every job. Quiet unless something changed, for cron."""
+    """Run one scheduling pass, for cron.
+
+    Observes all nodes and takes the next step for every job. Prints only changes.
+    """
     swept = app.call(Sweep())
     if swept.busy:
         click.echo(f"nothing to do: {swept.busy}", err=True)
@@ -130,9 +140,11 @@ def sweep(app: App, as_json: bool) -> None:
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND [ARG]...")
 @json_option
 def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> int:
-    """Run the same command on every node; the exit code is the worst of theirs (3 for a node that is not reached).
+    """Run a command on every node.
 
-    Several words are passed literally; a single word is a line for /bin/sh: ugro run -- 'nvidia-smi | head -3'
+    Several words are passed literally. A single word is a line for /bin/sh: ugro run -- 'nvidia-smi | head -3'
+
+    Exit code: the worst of all nodes; 3 for an unreachable node.
     """
     chosen = app.call(SelectNodes(nodes=names)).names
     width = max(map(len, chosen))

@@ -18,7 +18,10 @@ from ugro.service.schemas.proposals import APPROVE, Approve, Deny, PlanApprove, 
 @command()
 @json_option
 def proposals(app: App, as_json: bool) -> None:
-    """What UGRO would do about jobs that failed, and waits to be told to."""
+    """List what UGRO proposes for failed jobs.
+
+    Each proposal waits for `ugro approve` or `ugro deny`.
+    """
     listed = app.call(Proposals())
     if as_json:
         print_json([one.as_json() for one in listed.answer])
@@ -36,7 +39,10 @@ def proposals(app: App, as_json: bool) -> None:
 @click.argument("job", shell_complete=complete_job)
 @json_option
 def approve(app: App, job: str, as_json: bool) -> None:
-    """Do what is proposed about JOB (id or name): it goes on as a new attempt."""
+    """Approve a proposal: resume the job as a new attempt.
+
+    JOB is an id or a name.
+    """
     started = app.call(Approve(plan=app.call(PlanApprove(job=job)), answers={APPROVE: True}))
     if as_json:
         print_json(started.job.as_json())
@@ -48,10 +54,13 @@ def approve(app: App, job: str, as_json: bool) -> None:
 @click.argument("job", shell_complete=complete_job)
 @json_option
 def deny(app: App, job: str, as_json: bool) -> None:
-    """Leave JOB (id or name) as it is. `ugro resume` can still go on with it later."""
+    """Deny a proposal: leave the job as it is.
+
+    JOB is an id or a name. `ugro resume` can still resume it later.
+    """
     denied = app.call(Deny(job=job))
     if as_json:
         print_json(denied.answer.as_json())
     else:
-        later = f"; to go on with it later: {denied.later}" if denied.later else ""
+        later = f"; to resume it later: {denied.later}" if denied.later else ""
         click.echo(f"{denied.answer.job} stays as it is{later}")

@@ -17,14 +17,17 @@ from ugro.service.words import state_in_words, title
 
 @command()
 @several("JOB")
-@click.option("--reason", default="", help="Shown wherever the job is.")
+@click.option("--reason", default="", help="Why; shown wherever the job is.")
 @json_option
 def hold(app: App, names: tuple[str, ...], reason: str, as_json: bool) -> int:
-    """Keep each queued JOB (id or name) from starting until `ugro release`. What runs is not touched."""
+    """Hold a queued job until it is released.
+
+    JOB is an id or a name. Running jobs are not affected.
+    """
 
     def one(name: str) -> Did:
         held = app.call(Hold(job=name, reason=reason))
-        return held.as_json(), f"{title(held)} is held; let it go: ugro release {held.id}"
+        return held.as_json(), f"{title(held)} is held; to release it: ugro release {held.id}"
 
     return for_each(names, one, as_json)
 
@@ -33,14 +36,17 @@ def hold(app: App, names: tuple[str, ...], reason: str, as_json: bool) -> int:
 @several("JOB")
 @json_option
 def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
-    """Let each held JOB (id or name) take its turn again, at its old place in the queue."""
+    """Release a held job to its place in the queue.
+
+    JOB is an id or a name.
+    """
 
     def one(name: str) -> Did:
         released = app.call(Release(job=name))
         job = released.job
         if not released.was_held:
             return job.as_json(), f"{title(job)} is not held: it waits for its turn"
-        words = f"{title(job)} is queued again; it starts at the next tick that has room for it"
+        words = f"{title(job)} is queued again; it starts at the next scheduling pass with enough free GPUs"
         if told := unattended(app, [job]):
             words += f"\n  {told}"
         return job.as_json(), words
@@ -53,7 +59,10 @@ def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
 @click.argument("priority", type=Whole(*PRIORITIES))
 @json_option
 def reprioritize(app: App, job: str, priority: int, as_json: bool) -> None:
-    """Give a waiting JOB (id or name) another PRIORITY: higher starts sooner, 0 is usual, -1000 to 1000."""
+    """Change the priority of a waiting job.
+
+    JOB is an id or a name. PRIORITY is between -1000 and 1000; higher starts sooner, the default is 0.
+    """
     changed = app.call(Reprioritize(job=job, priority=priority))
     if as_json:
         print_json(changed.as_json())
@@ -65,7 +74,10 @@ def reprioritize(app: App, job: str, priority: int, as_json: bool) -> None:
 @click.argument("job", shell_complete=complete_job)
 @json_option
 def why(app: App, job: str, as_json: bool) -> None:
-    """Every reason why JOB (id or name) waits, nearest first, or why it runs where it does."""
+    """Show a job's pending reasons, or why it runs where it does.
+
+    JOB is an id or a name. The reason that ends soonest comes first.
+    """
     explained = app.call(Why(job=job))
     answer, found = explained.answer, explained.job
     if as_json:

@@ -1,4 +1,4 @@
-"""`ugro rm`: an ended job goes wholly, from this machine and from its nodes."""
+"""`ugro rm`: removes ended jobs from this machine and from their nodes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ugro.service.schemas.removal import PlanRemove, Remove, RemovedJob, UseDocu
 
 LEFT_THERE = {
     "left": "part of its folder cannot be removed; see: ugro footprint --on {node}",
-    "link": "a folder of it is a link; what that leads to stays",
+    "link": "a folder of it is a link; its target stays",
     "rest": "files that are not UGRO's stay in its folder",
 }
 """What is said of a node where something of a job stays, by what became of its folder."""
@@ -25,13 +25,13 @@ LEFT_THERE = {
 @command()
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_job)
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--with-checkpoints", is_flag=True, help="Also jobs that have checkpoints, or may have some.")
+@click.option("--with-checkpoints", is_flag=True, help="Also jobs that have checkpoints, or may have them.")
 @json_option
 def rm(app: App, jobs: tuple[str, ...], yes: bool, with_checkpoints: bool, as_json: bool) -> int:
-    """Remove ended jobs (ids or names) wholly: record, logs, code, copies of checkpoints, and their folders on nodes.
+    """Remove ended jobs: record, logs, code, folders on nodes.
 
-    What they wrote into their code folders on the nodes goes too; what they saved elsewhere stays. From a node that is
-    unreachable a job's folder goes once it answers.
+    JOB is an id or a name. Pulled copies of checkpoints and everything in the code folders on nodes are removed too;
+    files that a job saved elsewhere stay. The folder on an unreachable node is removed once the node answers.
     """
     plan = app.call(PlanRemove(jobs=jobs, with_checkpoints=with_checkpoints))
     if not as_json:
@@ -57,9 +57,9 @@ def _show(use: UseDocument) -> None:
     for part in use.parts:
         click.echo(f"  {count(part.files, 'file')}, {size(part.bytes / 2**20)} on {part.node}", err=True)
     for node in use.silent:
-        click.echo(f"  {node} is unreachable: what it has goes once it answers", err=True)
+        click.echo(f"  {node} is unreachable: its part is removed once it answers", err=True)
     if use.parts:
-        click.echo("  with all that it wrote into its code folders", err=True)
+        click.echo("  with everything that it wrote into its code folders", err=True)
     if use.checkpoints:
         click.echo(f"  checkpoints: {printable(checkpoints_in_words(use.checkpoints))}", err=True)
     if use.unseen:

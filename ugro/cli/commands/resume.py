@@ -32,23 +32,27 @@ from ugro.service.words import title
 
 @command()
 @click.argument("job", shell_complete=complete_job)
-@click.option("--from", "step", type=Whole(min=0), metavar="STEP", help="Not the last whole checkpoint; 0: anew.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Another value for an argument.")
 @click.option(
-    "--nodes", shell_complete=complete_nodes, metavar="N|NODES", help="Another number of nodes, or their names."
+    "--from",
+    "step",
+    type=Whole(min=0),
+    metavar="STEP",
+    help="Step of the checkpoint. Default: the last complete one; 0: start again.",
 )
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="New value of an argument.")
+@click.option("--nodes", shell_complete=complete_nodes, metavar="N|NODES", help="New number of nodes, or their names.")
 @click.option(
-    "--time", "time_limit", metavar="TIME", callback=span_option, help="Another time limit: 4h, 90 (minutes), 1:30:00."
+    "--time", "time_limit", metavar="TIME", callback=span_option, help="New time limit: 4h, 90 (minutes), 1:30:00."
 )
 @click.option(
     "--checkpoints",
     "directory",
     metavar="DIR",
     shell_complete=complete_folder,
-    help="Where the checkpoints are, if the job did not say.",
+    help="Folder of the checkpoints, if the job did not name it.",
 )
-@click.option("--resume-with", metavar="WORDS", help="How the script is told: '--resume_from_checkpoint {path}'.")
-@click.option("--new-code", is_flag=True, help="With the files of its working directory as they are now.")
+@click.option("--resume-with", metavar="WORDS", help="Arguments to resume with: '--resume_from_checkpoint {path}'.")
+@click.option("--new-code", is_flag=True, help="Use the current files of the working directory.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def resume(
@@ -64,10 +68,11 @@ def resume(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Go on with JOB (id or name), which ended, from its last whole checkpoint: a new attempt with the same code.
+    """Resume an ended job from its last complete checkpoint.
 
-    The script is told by UGRO_RESUME_FROM in its environment, and by an argument where it has one for that. With
-    --new-code it is the script as it is now, for instance mended; what the job wrote on the nodes stays there.
+    JOB is an id or a name. It runs as a new attempt with the same code, or with the current code (--new-code), for
+    instance a corrected script. What the job wrote on the nodes stays there. The script gets the checkpoint in the
+    environment variable UGRO_RESUME_FROM, and as an argument if it has one for that.
     """
     options = ResumeOptions(
         job=job,

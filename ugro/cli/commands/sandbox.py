@@ -1,4 +1,4 @@
-"""`ugro sandbox`: a cluster of three pretended machines on this one."""
+"""`ugro sandbox`: runs a simulated cluster of three nodes on this machine."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ directory_option = click.option(
     "directory",
     type=click.Path(path_type=Path),
     envvar="UGRO_SANDBOX_DIR",
-    help="Where it lives. Default: $UGRO_SANDBOX_DIR, else $UGRO_HOME/sandbox.",
+    help="Folder of the sandbox. Default: $UGRO_SANDBOX_DIR or $UGRO_HOME/sandbox.",
 )
 
 
 @click.group()
 def sandbox() -> None:
-    """A cluster of three pretended machines (5070 Ti, 4070, 3070 Ti) on loopback, to try UGRO without hardware.
+    """Run a simulated cluster of three nodes, without hardware.
 
-    Real SSH, real torchrun, real DDP over gloo; only nvidia-smi is simulated, and follows what really runs.
+    The nodes (5070 Ti, 4070, 3070 Ti) are on loopback, with real SSH, torchrun, and DDP over gloo. Only nvidia-smi is
+    simulated. It reports the processes that really run.
     """
 
 
@@ -37,7 +38,7 @@ def _sandbox(directory: Path | None) -> Sandbox:
 @sandbox.command()
 @directory_option
 def up(directory: Path | None) -> None:
-    """Start it, and print what to type next."""
+    """Start the sandbox and print the next commands."""
     cluster = _sandbox(directory)
     cluster.up()
     _show(cluster.status())
@@ -50,7 +51,7 @@ def up(directory: Path | None) -> None:
 @sandbox.command()
 @directory_option
 def down(directory: Path | None) -> None:
-    """Stop it with everything that runs in it. Its files stay."""
+    """Stop the sandbox and everything that runs in it. Its files stay."""
     cluster = _sandbox(directory)
     running = cluster.status().running
     cluster.down()
@@ -63,7 +64,7 @@ def down(directory: Path | None) -> None:
 @directory_option
 @json_option
 def status(directory: Path | None, as_json: bool) -> None:
-    """Whether it runs, and its machines."""
+    """Show whether the sandbox runs, and its nodes."""
     found = _sandbox(directory).status()
     if as_json:
         print_json(found.model_dump(mode="json"))
@@ -73,9 +74,9 @@ def status(directory: Path | None, as_json: bool) -> None:
 
 @sandbox.command()
 @directory_option
-@click.option("--unset", is_flag=True, help="Print what makes the shell leave the sandbox.")
+@click.option("--unset", is_flag=True, help="Print the commands that leave the sandbox.")
 def env(directory: Path | None, unset: bool) -> None:
-    """Print the variables that point UGRO to it, for eval."""
+    """Print the variables that point UGRO to the sandbox, for eval."""
     variables = _sandbox(directory).environment()
     if unset:
         click.echo(f"unset {' '.join(variables)}")

@@ -28,14 +28,17 @@ from ugro.service.session import socket_path
 
 
 @command()
-@click.option("--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds between ticks.")
-@click.option("--log-level", type=click.Choice(log.LEVELS), help="As `ugro --log-level`, for this command.")
+@click.option(
+    "--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds between scheduling passes."
+)
+@click.option("--log-level", type=click.Choice(log.LEVELS), help="Like `ugro --log-level`, for this command.")
 @json_option
 def serve(app: App, every: float, log_level: str | None, as_json: bool) -> None:
-    """Stay and act: a tick every few seconds over connections that stay open. Ends at SIGTERM or Ctrl-C.
+    """Run the resident controller: schedule, watch and recover jobs.
 
-    An edited inventory is taken up at the next tick. Jobs do not depend on it: they go on when it ends.
-    Other commands of the same state directory act through it, over $UGRO_HOME/ugro.sock.
+    It runs a scheduling pass every few seconds over persistent connections, until SIGTERM or Ctrl-C. Jobs keep running
+    when it ends. A changed inventory takes effect at the next pass. Other commands with the same state directory act
+    through it, over $UGRO_HOME/ugro.sock.
     """
     serving = Serving(app.inventory_option, every)
     log.start(serving.home, log_level or app.log_level)
@@ -61,7 +64,7 @@ async def _stay(serving: Serving, as_json: bool) -> None:
         printing.cancel()
         await asyncio.gather(printing, return_exceptions=True)
         printer.print(serving.rest())
-    printer.say("ends; jobs go on")
+    printer.say("stopped; jobs keep running")
 
 
 class _Printer:
@@ -88,7 +91,7 @@ class _Printer:
         try:
             yield
         except OSError as error:
-            logging.getLogger(__name__).warning("what happens is not printed any more: %s", error)
+            logging.getLogger(__name__).warning("printing stopped: %s", error)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _print(self, happening: Happening) -> None:

@@ -1,4 +1,4 @@
-"""`ugro stacks`: where each rank of a running job stands."""
+"""`ugro stacks`: shows each rank's stack trace."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from ugro.service.words import state_in_words
 @click.option("--rank", type=Whole(min=0), help="Only this rank.")
 @json_option
 def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
-    """Where each rank of a running JOB (id or name) stands: its Python stack, or what the kernel says of its threads.
+    """Show each rank's stack trace.
 
-    Of one that was found to hang and then ended, it is where its ranks stood then. Python stacks need py-spy, on the
-    node or here, and a kernel that lets it look. Nothing is paused or changed.
+    JOB is the id or name of a running job, or of one that ended after a hang: then the stack traces of the hang are
+    shown. Python stacks need py-spy, on the node or here, and permission to trace. Otherwise the kernel's state of
+    each thread is shown. Nothing is paused or changed.
     """
     found = app.call(Stacks(job=job, rank=rank))
     answer = found.answer

@@ -19,16 +19,19 @@ from ugro.service.schemas.queries import ShowJob, Status
 
 @command()
 @click.argument("job", required=False, shell_complete=complete_job)
-@click.option("--all", "everything", is_flag=True, help="Also every job that ended, not only the last ones.")
-@click.option("--since", callback=moment_option, metavar="TIME", help="Jobs submitted since: 2h (ago), 22:30, a date.")
-@click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]))
-@click.option("--name", "pattern", metavar="PATTERN", help="Jobs whose name is like it: 'test-*'.")
+@click.option("--all", "everything", is_flag=True, help="All jobs, not only the last ones that ended.")
+@click.option(
+    "--since", callback=moment_option, metavar="TIME", help="Jobs submitted since: 2h (ago), 22:30, 2026-11-24."
+)
+@click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]),
+              help="Jobs in this state.")  # fmt: skip
+@click.option("--name", "pattern", metavar="PATTERN", help="Jobs with a name like this: 'test-*'.")
 @wide_option
 @json_option
 def status(app: App, job: str | None, wide: bool, as_json: bool, **wanted: Any) -> None:
-    """The cluster and its jobs, or one JOB (id or name) in detail.
+    """Show the cluster and its jobs, or one job in detail.
 
-    It looks and changes nothing; a node that does not answer is shown as it was last seen.
+    JOB is an id or a name. An unreachable node is shown with its last observation. Nothing is changed.
     """
     if job is None:
         _cluster_status(app, Status(**wanted), wide, as_json)

@@ -1,4 +1,4 @@
-"""`ugro trust`: a node's host key is recorded when a person has seen its fingerprint and agreed."""
+"""`ugro trust`: records a node's host keys once the user has agreed to the fingerprint."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from ugro.service.schemas.trust import PlanTrust, Trust
 
 @command()
 @click.argument("node", shell_complete=complete_node)
-@click.option("--fingerprint", metavar="SHA256:…", help="Agree without being asked, if one of its keys has this one.")
-@click.option("--replace", is_flag=True, help="Replace the key on record, e.g. after the machine was reinstalled.")
+@click.option("--fingerprint", metavar="SHA256:…", help="Record the keys without asking if one has this fingerprint.")
+@click.option("--replace", is_flag=True, help="Replace the recorded key, e.g. after a reinstallation.")
 def trust(app: App, node: str, fingerprint: str | None, replace: bool) -> None:
-    """Show the host keys of NODE and record them once you agree.
+    """Show a node's host keys and record them once you agree.
 
-    Compare the fingerprint with what the machine itself says: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
+    Compare the fingerprint with the output on the machine itself:
+
+    \b
+    ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub
     """
     plan = app.call(PlanTrust(node=node, replace=replace))
     if plan.trusted:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NO_SCHEDULER = "no scheduler is running: start `ugro serve`, or `ugro cron install`"
 UNATTENDED = {
     JobState.QUEUED: f"{NO_SCHEDULER}, or call `ugro sweep` when it may start",
-    JobState.RUNNING: f"{NO_SCHEDULER}; until then only a command that looks notices a failure",
+    JobState.RUNNING: f"{NO_SCHEDULER}; until then a failure is noticed only by a command that observes the nodes",
 }
 """What is said of jobs in a state that nothing attends to, the first of these that there is."""
 

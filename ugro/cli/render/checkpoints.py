@@ -36,7 +36,7 @@ def checkpoints_grid(found: Iterable[ListedCheckpoint]) -> Grid:
     )
     for one in found:
         places = [*(place.node for place in one.places), *(["this machine"] if one.on_master else [])]
-        state = Text(printable(one.problem), "bold red") if one.problem else Text("whole", "green")
+        state = Text(printable(one.problem), "bold red") if one.problem else Text("complete", "green")
         if one.other_branch:
             state.append(f", of another branch (attempt {one.attempt})", "yellow")
         made.add(
@@ -79,6 +79,6 @@ def not_saved(saved: SaveAnswer) -> NotSaved:
     if saved.answer.heard:
         ago = duration(saved.answer.seconds)
         hint = f"it may still save: ugro checkpoints {job.id}; or it saves elsewhere: --checkpoints DIR"
-        return NotSaved(f"{title(job)} was asked {ago} ago, and no new checkpoint is whole", hint)
+        return NotSaved(f"{title(job)} was asked {ago} ago, and no new checkpoint is complete", hint)
     hint = "the script has to listen for one of the two (docs/recovery.md)"
-    return NotSaved(f"{title(job)} does not answer: it goes on, and saves when it would have", hint)
+    return NotSaved(f"{title(job)} does not react to the request; it keeps running and saves as usual", hint)

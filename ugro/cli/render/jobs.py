@@ -71,7 +71,7 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
     if job.alert:
         facts.append(("alert", Text(printable(job.alert), "bold red")))
     if job.cancel_requested:
-        facts.append(("cancel", Text("asked for; it goes on until every node confirms", "magenta")))
+        facts.append(("cancel", Text("requested; in progress until every node confirms", "magenta")))
     if job.unknown_since:
         facts.append(("unknown", Text(f"since {clock(job.unknown_since)}", "bold yellow")))
     if job.placement and job.placement.master_addr:

@@ -131,7 +131,7 @@ def _place(job: ListedJob, last: int) -> tuple[int, int, int, str]:
 
 
 def _why(job: JobDocument) -> str:
-    asked = "cancel was asked for" if job.cancel_requested else ""
+    asked = "cancel was requested" if job.cancel_requested else ""
     return printable("; ".join(filter(None, (asked, job.reason or job.alert)))) or "-"
 
 

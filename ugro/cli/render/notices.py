@@ -72,7 +72,7 @@ class Notices:
                 tell_going_on(notice.job)
             case LeftToNextPass():
                 jobs = ", ".join(notice.jobs)
-                click.echo(f"{jobs}: still working on nodes; the next scheduling pass goes on with it", err=True)
+                click.echo(f"{jobs}: still working on nodes; the next scheduling pass continues it", err=True)
             case GpusHeld():
                 held = printable(some(notice.held, "; "))
                 click.echo(f"waiting up to {duration(notice.within)} for GPUs: {held}", err=True)

@@ -62,8 +62,6 @@ def going_on(job: JobDocument) -> Iterator[None]:
 
 def tell_going_on(job: JobDocument) -> None:
     """Say to a person who interrupts that the job does not end with this command."""
-    goes_on = "goes on" if job.state.on_nodes else f"is {job.state.value}"
+    goes_on = "keeps running" if job.state.on_nodes else f"is {job.state.value}"
     click.echo(err=True)
-    print_hanging(
-        "", f"{job.id} {goes_on}. Pick it up again: ugro logs -f {job.id}. End it: ugro cancel {job.id}", True
-    )
+    print_hanging("", f"{job.id} {goes_on}. Follow it: ugro logs -f {job.id}. End it: ugro cancel {job.id}", True)

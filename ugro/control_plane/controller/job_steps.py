@@ -307,8 +307,8 @@ class JobSteps:
     def _take_back(self, job: Job, error: UgroError) -> None:
         """A launch did not come about: queue the job again, try the rest again, or let it fail.
 
-        Before the ranks' meeting point is recorded no node was told to start anything, so a node that cannot be reached
-        proves nothing about the job. After it some may have: a node that comes back soon can still start its part.
+        Before the ranks' meeting point is recorded no node got the start command, so an unreachable node proves
+        nothing about the job. After it some may have: a node that comes back soon can still start its part.
         """
         lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
         told_to_start = bool(job.placement and job.placement.master_port)
@@ -336,7 +336,7 @@ class JobSteps:
         failure = FirstFailure(rank=None, node=node, cause=cause, message=words)
         job = self._store.jobs.save(*transitions.fail(job, failure, words))
         if not told_to_start:
-            self.end(job, JobState.FAILED, words, "no node was told to start")
+            self.end(job, JobState.FAILED, words, "no node got the start command")
 
 
 def taken_back(before: TakenBack | None, reason: str, now: float) -> TakenBack:

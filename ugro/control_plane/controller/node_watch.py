@@ -78,6 +78,6 @@ def _becomes_long(before: Silence | None, now: Silence) -> bool:
 def proposal(node: str, silence: Silence, now: float) -> str:
     """What UGRO proposes to do about a node that is silent for long; it does nothing of it by itself."""
     return (
-        f"silent for {duration(now - silence.since)}: UGRO waits. If {node} is gone for good, end its jobs without "
-        f"its word: ugro cancel JOB --abandon"
+        f"unreachable for {duration(now - silence.since)}; its jobs are kept. If {node} is gone for good: "
+        f"ugro cancel JOB --abandon"
     )

@@ -18,7 +18,7 @@ CAUSES = {
     "cuda_oom": Advice(
         "a GPU ran out of memory",
         "use a smaller batch (with gradient accumulation), shorter sequences, gradient checkpointing or sharding; "
-        "see with nvidia-smi whether somebody else holds memory there",
+        "see with nvidia-smi whether other processes use memory there",
         False,
     ),
     "host_oom": Advice(
@@ -28,7 +28,7 @@ CAUSES = {
     ),
     "killed": Advice(
         "a process was ended from outside",
-        "look for who did it: the kernel's log (dmesg) for an OOM kill, the scheduler, a person",
+        "look for who did it: the kernel's log (dmesg) for an OOM kill, the scheduler, a user",
         True,
     ),
     "collective_timeout": Advice(
@@ -115,7 +115,7 @@ CAUSES = {
         False,
     ),
     "checkpoint_mismatch": Advice(
-        "a checkpoint could not be loaded: torn, or of another model",
+        "a checkpoint could not be loaded: incomplete, or of another model",
         "resume from the checkpoint before it, or load it into the model and with the versions that wrote it",
         False,
     ),
@@ -139,7 +139,7 @@ CAUSES = {
     "time_limit": Advice(
         "the time limit was reached", "resume from the last checkpoint with more time: add --time 4h, say", False
     ),
-    "cancelled": Advice("somebody ended it", "nothing is wrong; resume it when you like", True),
+    "cancelled": Advice("it was cancelled", "nothing is wrong; resume it when you like", True),
     "hang": Advice(
         "it made no progress any more",
         "see where each rank stands (py-spy dump); look for a deadlock, a stuck GPU or file system",

@@ -309,7 +309,7 @@ class Inquiry:
                 node=node,
                 exit_code=run.exit_code,
                 cause="killed",
-                message=f"torchrun was told to end (exit {run.exit_code}) and ended its ranks by SIGTERM",
+                message=f"torchrun got SIGTERM (exit {run.exit_code}) and ended its ranks by SIGTERM",
             )
             yield _Suspect(UNCLEAR, self._at(run.exit_at, node), failure)
 

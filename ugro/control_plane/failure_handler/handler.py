@@ -115,7 +115,7 @@ class FailureHandler:
             if job and (job.state.ended or job.attempt != proposal.attempt or trouble(job) is None):
                 self._store.decisions.withdraw(job.id)
                 self._store.timeline.note(
-                    "", EventKind.WITHDRAWN, f"nothing is proposed any more: it is {job.state.value}", job.id
+                    "", EventKind.WITHDRAWN, f"the proposal is withdrawn: the job is {job.state.value}", job.id
                 )
 
     async def _decide(self, job: Job, views: Views) -> bool:
@@ -203,12 +203,12 @@ class FailureHandler:
         cause = trouble(job)
         if cause is None:
             self._store.decisions.withdraw(job.id)
-            raise InputError(f"{job.id} goes on: it is {job.state.value}", f"see: ugro status {job.id}")
+            raise InputError(f"{job.id} has not ended: it is {job.state.value}", f"see: ugro status {job.id}")
         self._store.decisions.propose(proposal.model_copy(update={"approved": True}))
         if cause == "hang":
             self._fail_hang(job, hang_of(self._store, job).rank, "as approved")
         else:
-            words = "without the word of silent nodes, as approved"
+            words = "without waiting for unreachable nodes, as approved"
             self._store.jobs.save(*transitions.cancel(job, Wish.ABANDON, words))
 
     async def approve(self, proposal: Proposal, progress: Progress | None = None) -> Job:
@@ -251,7 +251,7 @@ def script_of(store: MetadataStore, job: Job) -> str:
 def in_words(proposal: Proposal) -> str:
     """What would be done, in one line."""
     at = proposal.checkpoint
-    where = f"go on from {at.where} ({printable(at.name)})" if at else "begin again"
+    where = f"resume from {at.where} ({printable(at.name)})" if at else "begin again"
     first = ["end it"] if proposal.ends else []
     fewer = [f"on {some(proposal.nodes)} only"] if proposal.nodes else []
     return "; ".join([*first, where, *fewer, *(printable(change.text) for change in proposal.changes)])

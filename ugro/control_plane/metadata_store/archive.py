@@ -75,7 +75,7 @@ class Archive:
                 self._judged = (seen, seal, _damage(self.path, seal))
         if not (found := self._judged[2]):
             return []
-        hint = "make it anew from the jobs' folders: ugro state rebuild"
+        hint = "rebuild it from the jobs' folders: ugro state rebuild"
         return [StateError(f"{self.path} {found}, so jobs that ended may be missing in lists", hint)]
 
     def _seen(self) -> tuple[int, int]:
@@ -89,7 +89,7 @@ def _damage(path: Path, seal: Seal) -> str:
         return ""
     if not path.exists():
         return "is gone"
-    return f"is torn: {size} of {seal['bytes']} bytes are left" if size < seal["bytes"] else "was changed"
+    return f"is damaged: {size} of {seal['bytes']} bytes are left" if size < seal["bytes"] else "was changed"
 
 
 def _crc(path: Path, count: int) -> int:

@@ -176,6 +176,6 @@ class ClusterFile:
                 return f"nodes, speeds and what ended jobs left are those of {clock(spare.stat().st_mtime)}: {spare}"
         spare.unlink(missing_ok=True)
         return (
-            "without a copy, speeds (`ugro measure` finds them) and what jobs left on silent nodes are lost; "
-            "last views of nodes come back with the next look"
+            "without a copy, speeds (`ugro measure` finds them) and what jobs left on unreachable nodes are lost; "
+            "observations of nodes come back with the next scheduling pass"
         )

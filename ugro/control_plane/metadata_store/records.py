@@ -228,8 +228,8 @@ def _way_back(path: Path) -> str:
         restore = f"{shlex.join(['cp', str(spare), str(path)])} && " if of_job else ""
         return f"the last good copy, {spare.name}, is of {clock(spare.stat().st_mtime)}: {restore}ugro state rebuild"
     if of_job:
-        return f"mend it by hand, or move the folder {path.parent} elsewhere and run `ugro state rebuild`"
-    return "mend it by hand, or have it made anew as far as that goes: ugro state rebuild"
+        return f"correct it by hand, or move the folder {path.parent} elsewhere and run `ugro state rebuild`"
+    return "correct it by hand, or rebuild what can be rebuilt: ugro state rebuild"
 
 
 def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:

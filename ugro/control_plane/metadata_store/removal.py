@@ -50,7 +50,7 @@ class Kept(StrEnum):
     UNSEEN = "it is not known whether it has checkpoints"
     SILENT = "a node that it ran on is unreachable"
     UNDECIDED = "it is still to be decided whether it is tried again"
-    OWED = "a node did not say yet that nothing of it runs there"
+    OWED = "a node has not confirmed that none of its processes run there"
     RUNNING = "processes of it are running"
     LINKED = "a folder of it on a node is a link, which is not followed"
     CHANGED = "it was resumed, or another command is removing it"

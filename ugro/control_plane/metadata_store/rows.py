@@ -255,14 +255,14 @@ class Aside:
         found = [
             StateError(
                 f"{self._cluster}: {one}; it counts as not there",
-                f"correct it by hand, or put it aside in {self.path.name} and go on without it: ugro state rebuild",
+                f"correct it by hand, or move it to {self.path.name} and continue without it: ugro state rebuild",
             )
             for one in damaged
         ]
         if lines := self._lines():
             tables = [str(entry.get("table")) if (entry := _entry(line)) else "a line that is no row" for line in lines]
             words = some([printable(table) for table in dict.fromkeys(tables)])
-            hint = f"correct each `row` there and take it back: ugro state rebuild; or let go of it: rm {self.path}"
+            hint = f"correct each `row` there and restore it: ugro state rebuild; or discard it: rm {self.path}"
             found.append(StateError(f"{self.path} has {count(len(lines), 'damaged row')} ({words})", hint))
         return found
 

@@ -37,7 +37,7 @@ SHARED = (
         "install the same version everywhere",
     ),
     Shared("CUDA", Level.WARNING, lambda facts: facts.cuda or NONE, "install the same build of torch everywhere"),
-    Shared("NCCL", Level.PROBLEM, lambda facts: facts.nccl, "NCCL refuses to work with another version of itself"),
+    Shared("NCCL", Level.PROBLEM, lambda facts: facts.nccl, "NCCL refuses to work with another version of NCCL"),
 )
 
 

@@ -99,7 +99,7 @@ def judge_torch_with_gpus(gpus: Sequence[Gpu], python: PythonFacts, machine: Mac
         yield from _compiled_for(gpus, python, machine)
     slow = [gpu.name for gpu in gpus if machine.persistence.get(gpu.uuid) is False]
     if slow:
-        text = f"persistence mode is off ({', '.join(slow)}): each look at the GPU may take seconds"
+        text = f"persistence mode is off ({', '.join(slow)}): each query of the GPU may take seconds"
         yield info("persistence", text, "sudo systemctl enable --now nvidia-persistenced")
 
 

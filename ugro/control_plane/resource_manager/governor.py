@@ -145,7 +145,7 @@ def _as_twin(offer: Offer, text: str) -> Offer:
 
 
 def _silence(error: NodeError, since: str | None) -> str:
-    return f"{error.node} does not answer ({f'since {since}; ' if since else ''}{error.problem})"
+    return f"{error.node} is unreachable ({f'since {since}; ' if since else ''}{error.problem})"
 
 
 def _offer(

@@ -46,7 +46,7 @@ def obstacles(job: Job, spec: JobSpec, others: Mapping[str, JobState], now: floa
 
     `others` has the states of the jobs it depends on by id, as far as they are known.
     """
-    found = [Obstacle("held until somebody releases it")] if job.state == JobState.HELD else []
+    found = [Obstacle("held until it is released")] if job.state == JobState.HELD else []
     found += [obstacle for entry in spec.after if (obstacle := _dependency(entry, others))]
     if spec.not_before is not None and spec.not_before > now:
         found.append(Obstacle(f"not before {moment(spec.not_before, now)}", until=spec.not_before))
@@ -118,7 +118,7 @@ def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Offe
     wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
     if wanted > len(names):
         hint = f"ask for fewer: --nodes {len(names)}" if names else ""
-        raise InputError(f"{wanted} nodes are asked for and the inventory has {len(names)}", hint)
+        raise InputError(f"{wanted} nodes are requested and the inventory has {len(names)}", hint)
     doubled = {name: offers[name].twin for name in names if offers[name].twin}
     if wanted > len(names) - len(doubled):
         others = ",".join(name for name in names if name not in doubled)

@@ -103,7 +103,7 @@ def choose_new_code(directory: str, spec: JobSpec) -> Selection:
     Raises:
         InputError: as `choose_code` does.
     """
-    same = "put it back, or leave out --new-code to go on with the code that the job had"
+    same = "put it back, or resume with the job's own code, without --new-code"
     return choose_code(spec.model_copy(update={"workdir": directory}), same)
 
 

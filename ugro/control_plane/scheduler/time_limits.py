@@ -46,7 +46,7 @@ def told(spec: JobSpec, runs: Runs) -> Told:
         elif run.claimed and run.time_limit is None:
             found.deaf.append(node)
         elif node in behind:
-            found.pending[node] = f"{node} has not been told"
+            found.pending[node] = f"{node} does not have the new limit"
         else:
             found.nodes.append(node)
     return found

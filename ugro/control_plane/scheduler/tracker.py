@@ -151,7 +151,7 @@ _LIMITS = {
     LimitMark.UNHEARD: "got no SIGUSR2 before the time limit: none is caught",
 }
 _STATES = {
-    RankState.PENDING: "did not start yet",
+    RankState.PENDING: "has not started",
     RankState.RUNNING: "started",
     RankState.SUCCEEDED: "ended with exit 0",
     RankState.LOST: "vanished without an exit code",

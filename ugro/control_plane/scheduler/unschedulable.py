@@ -91,7 +91,7 @@ class _Alone:
         names = self._turn.nodes(job)
         wanted = job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)
         if wanted > len(names):
-            cause = f"{count(wanted, 'node')} are asked for and the inventory has {len(names)}"
+            cause = f"{count(wanted, 'node')} are requested and the inventory has {len(names)}"
             return Deadlock(cause, ("add nodes to the inventory",))
         unable = [name for name in names if not self._may_fit(job, name)]
         if len(names) - len(unable) >= wanted:
@@ -112,14 +112,14 @@ class _Alone:
         if lack.kind == Kind.REFUSED and offer.remedy:
             return offer.remedy
         if offer.left_out or offer.error:
-            return f"look what is wrong with {lack.node}: ugro check"
-        return "launch it anew for less"
+            return f"check {lack.node}: ugro check"
+        return "launch it again for less"
 
 
 def _unmet(job: Waiting) -> Deadlock | None:
     """A dependency that can not be met any more."""
     final = next((one for one in job.obstacles if one.final), None)
-    return Deadlock(final.text, ("launch it anew with another --after",)) if final else None
+    return Deadlock(final.text, ("launch it again with another --after",)) if final else None
 
 
 def _behind(job: Waiting, found: Mapping[str, Deadlock]) -> Deadlock | None:
@@ -144,4 +144,4 @@ def _dependencies_first(waits_for: Mapping[str, Sequence[str]]) -> Iterator[str]
 
 def _in_words(job_id: str, found: Deadlock) -> str:
     help_ = some(found.remedies, " and ")
-    return f"will never start as things are: {found.cause}; to go on: {help_}, or give it up: ugro cancel {job_id}"
+    return f"unschedulable: {found.cause}; to start it: {help_}, or cancel it: ugro cancel {job_id}"

@@ -83,7 +83,7 @@ class HostKeyCheck:
                 return HostKeyUnknown(
                     self._node,
                     f"the host key of the jump host {where} is not known or has changed ({offered}){ca}{named}",
-                    f"log in there once by hand and look at its fingerprint: {self._hop.by_hand}",
+                    f"log in there once by hand and check its fingerprint: {self._hop.by_hand}",
                 )
             return HostKeyUnknown(
                 self._node,
@@ -103,7 +103,7 @@ class HostKeyCheck:
         return HostKeyChanged(
             self._node,
             f"THE HOST KEY HAS CHANGED: offered {offered}, on record {recorded} in {files}",
-            f"if the machine was reinstalled: {trust} --replace; if not, somebody may be in between",
+            f"if the machine was reinstalled: {trust} --replace; if not, the connection may be intercepted",
         )
 
 
@@ -126,7 +126,7 @@ def read_known_hosts(node: str, files: list[str]) -> asyncssh.SSHKnownHosts:
         return asyncssh.read_known_hosts(files)
     except (OSError, ValueError) as error:
         detail = error.strerror if isinstance(error, OSError) else error
-        raise KeyUnusable(node, f"{', '.join(files)} cannot be used: {detail}", "mend the file") from None
+        raise KeyUnusable(node, f"{', '.join(files)} cannot be used: {detail}", "correct the file") from None
 
 
 def _revoked(node: str, hop: Settings) -> list[asyncssh.SSHKey]:

@@ -210,7 +210,7 @@ class _Shell:
             chunk = await self.channel.read()
             if not chunk:
                 what = "the shell on the node ended" if self.channel.linked else "the connection broke"
-                raise LinkLost(self._node, f"{what} while a command ran", "the next try begins anew")
+                raise LinkLost(self._node, f"{what} while a command ran", "try again")
             if not answer.feed(chunk):
                 raise LinkLost(self._node, "the shell on the node gave an answer that makes no sense")
         return answer.status

@@ -104,7 +104,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "StrictHostKeyChecking",
         Use.AT_HOST_KEY,
-        "UGRO trusts no key without your word: ugro trust",
+        "UGRO trusts no key without your confirmation: ugro trust",
         unset=("", "ask", "yes", "true"),
     ),
     *_options(Use.AT_HOST_KEY, "its keys must stand in a known_hosts file", "KnownHostsCommand", "VerifyHostKeyDNS"),

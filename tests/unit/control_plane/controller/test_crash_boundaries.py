@@ -218,7 +218,7 @@ def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:
             serving.send_signal(signal.SIGTERM)
             said, complained = serving.communicate(timeout=60)
     assert serving.returncode == 0, complained
-    assert said.count("job-001: its next step: unexpected RuntimeError") >= 1 and "ends; jobs go on" in said
+    assert said.count("job-001: its next step: unexpected RuntimeError") >= 1 and "stopped; jobs keep running" in said
     logged = log.read_text()
     assert logged.count("Traceback") >= 1 and "in broken" in logged and "hunter2" not in logged + said
 
@@ -231,5 +231,5 @@ def test_a_resident_whose_lines_nobody_reads_goes_on(master: Master) -> None:
         master.ugro("launch", "t.py", "--hold")
         master.ugro("cancel", "job-001")
         until(lambda: master.json("status", "job-001")["state"] == "cancelled")
-        until(lambda: "not printed any more" in path_of(master.home).read_text())
+        until(lambda: "printing stopped" in path_of(master.home).read_text())
         assert serving.poll() is None

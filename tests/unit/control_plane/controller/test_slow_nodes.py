@@ -338,7 +338,7 @@ async def test_a_cancel_says_who_is_in_its_way(bed: SlowBed, monkeypatch: pytest
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     context, ask = Context(None, bed.store.home), CheckCancelled(job=job.id)
     assert not ending._is_done(context, job.id, tried=False), "another process's tick went on, so nothing was tried"
-    with pytest.raises(NodeError, match="a, b did not confirm it so far"):
+    with pytest.raises(NodeError, match="a, b has not confirmed it"):
         await ending.check_cancelled(context, ask)
     with bed.store.alone_with(job.id), pytest.raises(NodeError, match="another UGRO process is at work on it"):
         await ending.check_cancelled(context, ask)

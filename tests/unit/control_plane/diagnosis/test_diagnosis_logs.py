@@ -388,7 +388,7 @@ def test_explain_reads_stdin_and_says_when_nothing_is_wrong() -> None:
     done = ugro("--log", "-", "--json", stdin=b"step 1 loss 2\nTraining complete\n")
     assert done.exit_code == 0 and json.loads(done.stdout)["cause"] is None
     assert ugro("--log", "-", stdin=b"all well\n").stdout == "nothing shows that it ended badly\n"
-    assert "stdin can be read once" in ugro("--log", "-", "-", stdin=b"x\n").stderr
+    assert "stdin (-) can be given only once" in ugro("--log", "-", "-", stdin=b"x\n").stderr
 
 
 def test_explain_without_stdin_says_so() -> None:

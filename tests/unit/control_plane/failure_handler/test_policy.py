@@ -198,7 +198,7 @@ async def test_a_proposal_waits_and_is_carried_out_when_approved(bed: Bed) -> No
     submitted = bed.submit(LOSES_ITS_PEER)
     await bed.until(submitted, JobState.FAILED)
     [proposal] = bed.store.decisions.proposals().values()
-    assert in_words(proposal) == "go on from step 10 (checkpoint-10.pt)"
+    assert in_words(proposal) == "resume from step 10 (checkpoint-10.pt)"
     for _ in range(3):
         await bed.tick()
     assert bed.store.jobs.job(submitted.id).state == JobState.FAILED, "nothing happens without a word"
@@ -220,7 +220,7 @@ async def test_a_node_that_is_gone_is_left_out_if_a_person_says_so(bed: Bed) -> 
     bed.nodes["b"].silent = True
     await bed.tick()
     [proposal] = bed.store.decisions.proposals().values()
-    assert in_words(proposal) == "go on from step 10 (checkpoint-10.pt); on a only"
+    assert in_words(proposal) == "resume from step 10 (checkpoint-10.pt); on a only"
     assert proposal.text.endswith("without b: does not answer")
     await FailureHandler(bed.store, bed.inventory, bed.pool).approve(proposal)
     await bed.until(submitted, JobState.FAILED)
@@ -270,7 +270,7 @@ async def test_a_node_that_answers_again_needs_no_answer(bed: Bed) -> None:
     bed.nodes["b"].silent = False
     await bed.tick()
     assert not bed.store.decisions.proposals() and bed.kinds(submitted)[-2:] == ["running", "withdrawn"]
-    with pytest.raises(InputError, match="goes on: it is running"):
+    with pytest.raises(InputError, match="has not ended: it is running"):
         FailureHandler(bed.store, bed.inventory, bed.pool).end(proposal)
     bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(submitted, JobState.CANCELLED)

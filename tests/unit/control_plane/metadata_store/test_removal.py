@@ -320,7 +320,7 @@ def test_what_is_needed_is_not_removed(tmp_path: Path) -> None:
         removal.require_removable(store, job)
     store.decisions.remember_undecided(job.id, False)
     store.cleanup.remember_leftovers(job, ["gpu1"])
-    with pytest.raises(InputError, match="did not say yet"):
+    with pytest.raises(InputError, match="has not confirmed"):
         removal.require_removable(store, job)
     store.cleanup.remember_leftovers(job, [])
     waits = submitted(store, after=[job.id])

@@ -129,7 +129,7 @@ def test_a_laptop_on_battery_with_wifi() -> None:
     assert parsed is not None
     findings = found(report(machine=parsed, way=Way(peer="10.0.0.1", address="10.0.0.7", interface="wlp3s0")))
     assert [(finding.level, finding.text) for finding in findings] == [
-        ("info", "persistence mode is off (NVIDIA GeForce RTX 4090): each look at the GPU may take seconds"),
+        ("info", "persistence mode is off (NVIDIA GeForce RTX 4090): each query of the GPU may take seconds"),
         ("info", "no rsync there: code is sent through SSH itself, which works as well"),
         ("warning", "it runs on battery (63 %), which also slows its GPU"),
         ("warning", "a laptop: closing the lid means suspend"),

@@ -81,10 +81,10 @@ def test_an_unreadable_node_refuses_with_its_error() -> None:
 
 def test_a_silent_node_tells_since_when_where_that_is_known() -> None:
     error = Unreachable("gpu1", "no route")
-    assert offer(error).silent and offer(error).refusal == "gpu1 does not answer (no route)"
+    assert offer(error).silent and offer(error).refusal == "gpu1 is unreachable (no route)"
     inventory = Inventory(nodes={"gpu1": NodeConfig(name="gpu1", address="h")})
     found = offers(inventory, {"gpu1": error}, {}, {}, {}, None, {"gpu1": "14:20"})["gpu1"]
-    assert found.refusal == "gpu1 does not answer (since 14:20; no route)"
+    assert found.refusal == "gpu1 is unreachable (since 14:20; no route)"
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def spec(**fields: object) -> JobSpec:
     return JobSpec.model_validate({"script": "t.py", **fields})
 
 
-HELD = Obstacle("held until somebody releases it")
+HELD = Obstacle("held until it is released")
 
 
 def waiting(number: int, expected: float | None = None, *blocked: Obstacle, **fields: object) -> Waiting:
@@ -130,7 +130,7 @@ def test_a_job_is_told_to_be_behind_one_only_if_that_wants_what_it_could_get() -
 def test_a_job_with_an_obstacle_is_passed_over() -> None:
     case = queue(TWO, [waiting(1, None, HELD), waiting(2)])
     assert started(schedule(case)) == ["job-002"]
-    assert reasons(case)["job-001"] == "held until somebody releases it"
+    assert reasons(case)["job-001"] == "held until it is released"
 
 
 def test_the_head_keeps_what_it_waits_for() -> None:
@@ -208,11 +208,11 @@ SILENT = TWO | {"b": Offer("b", refusal="b: does not answer", error=Unreachable(
 @pytest.mark.parametrize(
     ("nodes", "wish", "cause", "remedy"),
     [
-        (TWO, {"nodes": 3}, "3 nodes are asked for and the inventory has 2", "add nodes to the inventory"),
+        (TWO, {"nodes": 3}, "3 nodes are requested and the inventory has 2", "add nodes to the inventory"),
         (TWO, {"nodes": "a,z"}, "z is not in the inventory any more", "add z to the inventory again"),
-        (TWO, {"gpus_per_node": 2, "nodes": "a"}, "a has only 1 usable GPU (7.8 GiB)", "launch it anew for less"),
+        (TWO, {"gpus_per_node": 2, "nodes": "a"}, "a has only 1 usable GPU (7.8 GiB)", "launch it again for less"),
         (DRAINED, {}, "b is drained: new fan", "ugro undrain b"),
-        (LOST, {}, "b has only 0 usable GPUs, GPU 0 (RTX): GPU is lost", "look what is wrong with b: ugro check"),
+        (LOST, {}, "b has only 0 usable GPUs, GPU 0 (RTX): GPU is lost", "check b: ugro check"),
         (SILENT, {"nodes": "b,z"}, "z is not in the inventory any more", "add z to the inventory again"),
     ],
 )
@@ -220,7 +220,7 @@ def test_a_job_that_will_never_start_says_so_first_and_what_would_help(
     nodes: dict[str, Offer], wish: dict[str, object], cause: str, remedy: str
 ) -> None:
     case = queue(nodes, [waiting(1, None, HELD, **wish), waiting(2, nodes="a")], [holds(9, "a-0")])
-    said = f"will never start as things are: {cause}; to go on: {remedy}, or give it up: ugro cancel job-001"
+    said = f"unschedulable: {cause}; to start it: {remedy}, or cancel it: ugro cancel job-001"
     first, *rest = why(case, "job-001")
     assert first == said and cause not in rest and HELD.text in rest
     assert reasons(case)["job-001"] == said
@@ -234,7 +234,7 @@ def test_what_may_pass_by_itself_is_not_called_hopeless() -> None:
     assert not forecast(queue(SILENT, [waiting(1)]), "job-001").never
 
 
-SINCE = "b does not answer (since 12:00; no route)"
+SINCE = "b is unreachable (since 12:00; no route)"
 LOST = {name: Offer(name, refusal=f"{name} is lost", error=Unreachable(name, "no route")) for name in "bcd"}
 
 
@@ -271,9 +271,11 @@ def test_what_no_waiting_mends_is_called_hopeless() -> None:
     error = HostKeyChanged("b", "THE HOST KEY HAS CHANGED", "if the machine was reinstalled: ugro trust b --replace")
     changed = TWO | {"b": Offer("b", refusal=error.message, remedy=error.hint, error=error)}
     found = forecast(queue(changed, [waiting(1)]), "job-001")
-    assert found.never and "b: THE HOST KEY HAS CHANGED; to go on: if the machine was reinstalled: ugro" in found.text
+    assert (
+        found.never and "b: THE HOST KEY HAS CHANGED; to start it: if the machine was reinstalled: ugro" in found.text
+    )
     plain = TWO | {"b": Offer("b", refusal="b: no", error=KeyUnusable("b", "no"))}
-    assert "to go on: look what is wrong with b: ugro check" in forecast(queue(plain, [waiting(1)]), "job-001").text
+    assert "to start it: check b: ugro check" in forecast(queue(plain, [waiting(1)]), "job-001").text
 
 
 def after(job_id: str, how: str = "succeeds") -> Obstacle:
@@ -285,10 +287,10 @@ def test_who_waits_for_a_job_that_will_never_start_will_not_either() -> None:
     failed = Obstacle("waits for job-001 to succeed, but it failed", final=True)
     case = queue(TWO, [waiting(2, None, failed), waiting(3, None, after("job-002", "")), waiting(4)])
     said = reasons(case)
-    assert "waits for job-001 to succeed, but it failed; to go on: launch it anew" in said["job-002"]
+    assert "waits for job-001 to succeed, but it failed; to start it: launch it again" in said["job-002"]
     assert said["job-003"] == (
-        "will never start as things are: waits for job-002 to end, which will never start; "
-        "to go on: look at that one: ugro why job-002, or give it up: ugro cancel job-003"
+        "unschedulable: waits for job-002 to end, which will never start; "
+        "to start it: look at that one: ugro why job-002, or cancel it: ugro cancel job-003"
     )
     assert said["job-004"] == "starts at the next tick"
 

@@ -191,7 +191,7 @@ async def test_other_code_is_not_overwritten(work: Path, home: Path, node: Local
 
 async def test_a_damaged_snapshot_is_not_published(work: Path, home: Path, node: LocalTransport) -> None:
     source = snapshot(plant(work, {"a.py": "x", "b.py": "yy"}))
-    with pytest.raises(NodeRefused, match="did not arrive whole"):
+    with pytest.raises(NodeRefused, match="arrived incomplete"):
         await push_code(
             Meddling(node.node, "finish", lambda: (source / "b.py").write_text("zz")), source, JOB.format(1)
         )

@@ -250,7 +250,7 @@ def _states(memory: Memory, seen: Seen) -> Iterator[_State]:
         back = since is None or (view is not None and view.seen_at > since)
         stands = True if silence else False if back else None
         last = f"seen last at {clock(view.seen_at)}" if view else "it was never seen"
-        yield _State(f"down {name}", Kind.NODE_DOWN, stands, (f"{name} does not answer", last), (f"{name} answers", ""))
+        yield _State(f"down {name}", Kind.NODE_DOWN, stands, (f"{name} is unreachable", last), (f"{name} answers", ""))
         if view:
             yield _disk(memory, config, view)
             yield from _heat(memory, config, view)

@@ -102,9 +102,9 @@ def words_for(spec: JobSpec, script: str) -> str:
         option = RESUME_OPTIONS[-1] if "LightningCLI" in script else RESUME_OPTIONS[0]
     if option is None:
         raise InputError(
-            f"{spec.script} does not show how it is told to go on from a checkpoint",
-            "say it once: --resume-with '--resume {path}', or `checkpoints: {resume: …}` in the job.yaml; or let the "
-            f"script read the path from ${RESUME_VARIABLE}",
+            f"{spec.script} does not show how it resumes from a checkpoint",
+            "name the argument once: --resume-with '--resume {path}', or `checkpoints: {resume: …}` in the job.yaml; "
+            f"or let the script read the path from ${RESUME_VARIABLE}",
         )
     return f"{option} {{path}}"
 

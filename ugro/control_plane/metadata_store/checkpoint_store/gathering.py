@@ -102,17 +102,17 @@ def _none_whole(checkpoints: Sequence[Checkpoint], whole: Sequence[Checkpoint], 
     torn = [f"{one.name} {one.problem}" for one in checkpoints if one.problem and step in (None, one.step)]
     unordered = [f"{one.name} shows no step" for one in checkpoints if one.problem is None and one.position is None]
     steps = ", ".join(dict.fromkeys(str(one.position) for one in in_order(whole)[-8:]))
-    there = f"whole are those of step {steps}: choose one with --from STEP" if steps else "begin again: --from 0"
+    there = f"complete ones are of step {steps}: choose one with --from STEP" if steps else "start again: --from 0"
     if step is None and whole:
         there = f"other branches have {_branches(whole)}; choose one with --from STEP, or begin again with --from 0"
     if torn:
-        return InputError(f"no checkpoint to go on from: {'; '.join(torn[-3:])}", there)
+        return InputError(f"no checkpoint to resume from: {'; '.join(torn[-3:])}", there)
     if step is None and unordered and not whole:
-        return InputError(f"no checkpoint to go on from: {'; '.join(unordered[-3:])}", "begin again: --from 0")
+        return InputError(f"no checkpoint to resume from: {'; '.join(unordered[-3:])}", "start again: --from 0")
     asked = "no checkpoint was found" if step is None else f"there is no checkpoint of step {step}"
     if step is None and whole:
-        asked = "no checkpoint is of the latest attempt, or of what it went on from"
-    elsewhere = "name the directory they are written to: --checkpoints DIR; or begin anew: --from 0"
+        asked = "no checkpoint is from the latest attempt, or from the one it resumed"
+    elsewhere = "name the directory they are written to: --checkpoints DIR; or start again: --from 0"
     return InputError(asked, there if checkpoints else elsewhere)
 
 

@@ -118,8 +118,8 @@ def parse_probe(node: str, output: str, asked_at: float, answered_at: float, non
     said = dict(line.partition("=")[::2] for section in sections if section.name == "node" for line in section.lines)
     started, cpus, boot_id = _moment(said.get("started")), _whole(said.get("cpus")), _text(said.get("boot_id", ""))
     if started is None or not cpus or not boot_id:
-        what = "the time" if started is None else "the number of CPUs" if not cpus else "the boot id"
-        raise NodeRefused(node, f"a look at it did not bring {what}", "a Linux machine with /proc is expected")
+        what = "time" if started is None else "number of CPUs" if not cpus else "boot id"
+        raise NodeRefused(node, f"the observation has no {what}", "a Linux machine with /proc is expected")
     arguments = {section.name: section.arguments for section in sections}
     disk = arguments.get("disk", ())
     ended = _moment(" ".join(arguments.get("end", ())))

@@ -171,7 +171,7 @@ echo {shlex.quote(launch.uid)} > claim/uid
 {limit}stat=$(cat "/proc/$$/stat"); set -- ${{stat##*) }}; shift 19
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
-trap : HUP INT TERM # ranks are told to end by their own signals; this stays to write the exit file
+trap : HUP INT TERM # ranks get their own signals; this stays to write the exit file
 
 {own} # before the job's environment, which may have another HOME
 ( # the job's environment is not this script's: a PATH of its own may not lead to mv and date
@@ -238,7 +238,7 @@ async def prepare(
     """
     name, python = transport.name, transport.node.python
     request = {"peers": list(peers), "knock": knock, "own": transport.node.train_address, "ports": ports}
-    problem, hint = "the look before the launch failed", f"try there: {python} -c 'import sys; print(sys.version)'"
+    problem, hint = "the check before the launch failed", f"try there: {python} -c 'import sys; print(sys.version)'"
     args = (json.dumps(request),)
     seen = await ask_script(transport, "run/prepare.py", args, _PREPARED, problem, timeout=PREPARE_TIMEOUT, hint=hint)
     if not seen.torch:

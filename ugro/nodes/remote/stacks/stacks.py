@@ -122,7 +122,7 @@ _KERNEL = (
 _WAITS = {
     "lock": "waits for another thread or a lock (futex)",
     "read": "waits for input (read)",
-    "write": "waits until somebody reads what it writes",
+    "write": "waits for a reader (write)",
     "poll": "waits for a socket or a timer (poll)",
     "receive": "waits for data of another process (recv)",
     "send": "waits until another process takes its data (send)",

@@ -236,7 +236,7 @@ def test_the_same_thing_is_not_told_again_within_its_quiet_time() -> None:
 def test_a_silent_node_is_told_once_and_that_it_is_back() -> None:
     story = Told()
     down, back = node(view(50.0), silent=True), node(view(200.0))
-    assert [line.split(": ")[1] for line in story.look(down, 100.0)] == ["n does not answer"]
+    assert [line.split(": ")[1] for line in story.look(down, 100.0)] == ["n is unreachable"]
     assert story.look(down, 5000.0) == []
     assert story.look(node(view(50.0)), 5001.0) == [], "it left the inventory, which is no answer"
     assert story.look(back, 5002.0) == ["recovery: n answers: "]

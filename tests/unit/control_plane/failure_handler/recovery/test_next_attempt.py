@@ -355,7 +355,7 @@ def test_how_a_script_is_told(script: str, declared: str, words: str) -> None:
 
 
 def test_a_script_that_shows_no_way_is_asked_for_one() -> None:
-    with pytest.raises(InputError, match="does not show how it is told") as refusal:
+    with pytest.raises(InputError, match="does not show how it resumes") as refusal:
         words_for(JobSpec(script="t.py"), "add('--resume')")
     assert "--resume-with" in refusal.value.hint
 
@@ -459,7 +459,7 @@ async def test_an_attempt_after_that_has_the_same_code_unless_it_is_asked_for_ot
     bed.store.jobs.reopen(planned.job, planned.spec, "")
     job = await bed.until(job, JobState.FAILED)
     assert [past.code.attempt for past in job.past] == [1, 2] and job.code.attempt == 2
-    with pytest.raises(InputError, match="no checkpoint is of the latest attempt") as refusal:
+    with pytest.raises(InputError, match="no checkpoint is from the latest attempt") as refusal:
         await found(bed, job)  # it began from nothing
     assert "other branches have step 70 (attempt 1); choose one with --from STEP" in refusal.value.hint
     checkpoint = await found(bed, job, 70)
@@ -526,7 +526,7 @@ async def test_without_the_script_or_its_directory_there_is_no_new_code(bed: Bed
     shutil.rmtree(bed.project) if gone == "." else (bed.project / gone).unlink()
     with pytest.raises(InputError, match=r"is not there|there is no script 't\.py'") as refusal:
         choose_new_code(job.code.directory, bed.store.jobs.spec(job.id))
-    assert "leave out --new-code" in refusal.value.hint
+    assert "without --new-code" in refusal.value.hint
 
 
 async def test_an_ignored_script_is_no_new_code(bed: Bed) -> None:

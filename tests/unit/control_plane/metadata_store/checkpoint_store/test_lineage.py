@@ -110,7 +110,7 @@ def test_each_attempt_goes_back_as_far_as_it_came_from(began: tuple[Began, ...],
 def test_an_attempt_from_the_beginning_has_nothing_before_it() -> None:
     seen = listed(job(None, None), FIRST)
     assert all(one.other_branch for one in seen)
-    with pytest.raises(InputError, match="no checkpoint is of the latest attempt") as refusal:
+    with pytest.raises(InputError, match="no checkpoint is from the latest attempt") as refusal:
         newest_whole(seen)
     assert "step 10 (attempt 1), step 20 (attempt 1), step 30 (attempt 1); choose one with --from" in refusal.value.hint
     assert newest_whole(listed(job(None, None), [*FIRST, sighting(5, 2050)])).step == 5

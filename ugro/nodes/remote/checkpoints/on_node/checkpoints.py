@@ -135,7 +135,7 @@ def needs(folder: str, files: list[str]) -> list[str] | None:
     for metadata in told:
         names = sorted(name for name in strings(metadata) if SHARD.match(name))
         if not names:
-            raise Torn(".metadata is not whole")
+            raise Torn(".metadata is incomplete")
         place = os.path.relpath(os.path.dirname(metadata), folder)
         found += [os.path.normpath(os.path.join(place, name)) for name in names]
     return found if told else None

@@ -34,7 +34,7 @@ def torch_file(path: str) -> None:
     with open(path, "rb") as file:
         start = file.read(4)
     if start[:1] == b"\x80":
-        raise Torn("is in the format before torch 1.6, which does not show whether it is whole")
+        raise Torn("is in the format before torch 1.6, which does not show whether it is complete")
     try:
         with zipfile.ZipFile(path) as archive:
             size = os.path.getsize(path)
@@ -52,7 +52,7 @@ def safetensors_file(path: str) -> None:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else HEADER_LIMIT
         if length >= HEADER_LIMIT or 8 + length > size:
-            raise Torn("was cut short: its header is not whole")
+            raise Torn("was cut short: its header is incomplete")
         try:
             header = json.loads(file.read(length))
             ends = [int(tensor["data_offsets"][1]) for name, tensor in header.items() if name != "__metadata__"]
@@ -88,7 +88,7 @@ def read_json(path: str) -> Any:
         with open(path, encoding="utf-8") as file:
             return json.loads(file.read(HEADER_LIMIT))
     except (OSError, ValueError, RecursionError):
-        raise Torn(f"{os.path.basename(path)} is not whole") from None
+        raise Torn(f"{os.path.basename(path)} is incomplete") from None
 
 
 def content(path: str) -> str:
@@ -107,7 +107,7 @@ def strings(path: str) -> set[str]:
         with open(path, "rb") as file:
             return {arg for _, arg, _ in pickletools.genops(file) if isinstance(arg, str)}
     except (ValueError, OSError, EOFError, UnicodeDecodeError):
-        raise Torn(f"{os.path.basename(path)} is not whole") from None
+        raise Torn(f"{os.path.basename(path)} is incomplete") from None
 
 
 def pickle_of(path: str) -> bytes:

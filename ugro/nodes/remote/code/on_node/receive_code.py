@@ -86,7 +86,7 @@ def begin(delivery: Delivery) -> dict[str, Any]:
     if not manifest:
         return {"present": False, "unknown": True}
     if hashlib.sha256(manifest).hexdigest() != delivery.digest:
-        raise Refused("the list of files did not arrive whole")
+        raise Refused("the list of files arrived incomplete")
     if delivery.unfinished():
         return {"present": False, "unfinished": True}
     held = delivery.held()
@@ -228,7 +228,7 @@ def fill(delivery: Delivery) -> list[dict[str, Any]]:
 def published(delivery: Delivery, received: list[dict[str, Any]]) -> str:
     """Check what was received and give the new tree its name, unless the code is there already, or an earlier one."""
     for number in lacking(lambda entry: settled(delivery.path(entry), entry), received):
-        raise Refused(f"{received[number]['name']!r} did not arrive whole")
+        raise Refused(f"{received[number]['name']!r} arrived incomplete")
     held = delivery.held()
     if held == delivery.digest:
         return "present"

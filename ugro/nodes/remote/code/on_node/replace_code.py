@@ -122,7 +122,7 @@ def planned(job_dir: str, digest: str) -> Change | None:
     """The change from the earlier code to the new one, by what stdin says of both; None: it is not the earlier one."""
     manifest, _, earlier = sys.stdin.buffer.read().partition(b"\n")
     if hashlib.sha256(manifest).hexdigest() != digest:
-        raise Refused("the list of files did not arrive whole")
+        raise Refused("the list of files arrived incomplete")
     if hashlib.sha256(earlier).hexdigest() != noted_digest(job_dir):
         return None
     return Change(os.path.join(job_dir, "code"), json.loads(manifest), json.loads(earlier))
