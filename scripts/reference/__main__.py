@@ -11,6 +11,7 @@ from pathlib import Path
 
 from reference.causes import causes_page
 from reference.commands import commands_page
+from reference.documents import documents_page
 from reference.events import events_page
 from reference.files import files_page
 from reference.markdown import Incomplete, page, table
@@ -18,6 +19,7 @@ from reference.settings import inventory_page, job_page
 
 INDEX = {
     "commands.md": "every command, its arguments, options and exit codes",
+    "json.md": "documents that commands print with `--json`, with every field",
     "inventory.md": "keys of `inventory.yaml`",
     "job.md": "keys of `job.yaml`",
     "causes.md": "causes of failure and what to do about them",
@@ -28,7 +30,7 @@ INDEX = {
 
 def index_page() -> str:
     """Return the page that links the others."""
-    more = "JSON documents: [scripting.md](../scripting.md). How things work: [architecture.md](../architecture.md)."
+    more = "Use from scripts: [scripting.md](../scripting.md). How things work: [architecture.md](../architecture.md)."
     return page(
         "Reference", table(("page", "content"), ((f"[{name}]({name})", text) for name, text in INDEX.items())), more
     )
@@ -38,6 +40,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 
 PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands_page,
+    "json.md": documents_page,
     "inventory.md": inventory_page,
     "job.md": job_page,
     "causes.md": causes_page,

@@ -10,7 +10,7 @@ import click
 
 import ugro
 from reference.markdown import Incomplete, code, first_paragraph, help_text, page, prose, table
-from ugro.cli.main import COMMANDS, EPILOG, cli
+from ugro.cli.main import COMMANDS, EPILOG, SUBJECTS, LazyGroup, cli
 from ugro.common import errors
 from ugro.common.errors import UgroError
 
@@ -20,13 +20,9 @@ Found = tuple[str, click.Command, click.Context]
 def commands_page() -> str:
     """Return the page of all commands, in the order of `ugro --help`."""
     found = list(_walk("ugro", cli, click.Context(cli, info_name="ugro")))
-    overview = table(
-        ("command", "help"),
-        ((f"[`ugro {name}`](#ugro-{name})", prose(text)) for name, (_, _, text) in COMMANDS.items()),
-    )
     return page(
         "Commands",
-        overview,
+        *(f"**{subject}**\n\n{table(('command', 'help'), map(_line, names))}" for subject, names in SUBJECTS.items()),
         "A job may be named by its id or its name. `-h` and `--help` work after every command.",
         *(_section(*each) for each in found),
         "## Exit codes",
@@ -37,6 +33,10 @@ def commands_page() -> str:
     )
 
 
+def _line(name: str) -> tuple[str, str]:
+    return f"[`ugro {name}`](#ugro-{name})", prose(COMMANDS[name][2])
+
+
 def _walk(path: str, command: click.Command, context: click.Context) -> Iterator[Found]:
     yield path, command, context
     if isinstance(command, click.Group):
@@ -44,8 +44,31 @@ def _walk(path: str, command: click.Command, context: click.Context) -> Iterator
             below = command.get_command(context, name)
             if below is None:
                 raise Incomplete(f"`{path} {name}` is listed and cannot be found")
-            if not below.hidden:
+            if not (below.hidden or (path != "ugro" and _flat_name(command, name))):
                 yield from _walk(f"{path} {name}", below, click.Context(below, parent=context, info_name=name))
+
+
+def _flat_name(group: click.Group, name: str) -> str | None:
+    """Return what a command of a group is called as a command of `ugro`, if it is one."""
+    entry = group.table[name] if isinstance(group, LazyGroup) else None
+    return next((flat for flat, known in COMMANDS.items() if known == entry), None)
+
+
+def _also(path: str, group: click.Command) -> str:
+    """The commands of a group that `ugro` has too, with links."""
+    names = group.table if isinstance(group, LazyGroup) and path != "ugro" else ()
+    found = ((name, flat) for name in names if isinstance(group, LazyGroup) and (flat := _flat_name(group, name)))
+    return table(
+        ("command", "is"), ((code(f"{path} {name}"), f"[`ugro {flat}`](#ugro-{flat})") for name, flat in found)
+    )
+
+
+def commands_with(option: str) -> list[str]:
+    """Return the commands that have an option, without `ugro`, in the order of the page."""
+    found = _walk("ugro", cli, click.Context(cli, info_name="ugro"))
+    return [
+        path.removeprefix("ugro ") for path, command, _ in found if any(option in one.opts for one in command.params)
+    ]
 
 
 def _section(path: str, command: click.Command, context: click.Context) -> str:
@@ -59,6 +82,7 @@ def _section(path: str, command: click.Command, context: click.Context) -> str:
         f"{'##' if path.count(' ') < 2 else '###'} {path}",
         f"```text\n{usage}\n```",
         help_text(command.help),
+        _also(path, command),
         table(("argument", "value"), ((code(_metavar(one)), _argument(one)) for one in arguments)),
         table(("option", "default", "help"), map(_option, options)),
         epilog,

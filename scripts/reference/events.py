@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 from enum import Enum
 
 from reference.markdown import Incomplete, code, page, prose, table
+from reference.source import texts_below
 from ugro.common.models.event import EventKind
 
 PARTS = {"Of jobs": EventKind.SUBMITTED, "Of nodes": EventKind.JOINED, "Of UGRO itself": EventKind.ALERT}
@@ -37,13 +36,7 @@ def described(kinds: type[Enum]) -> dict[str, str]:
     Raises:
         Incomplete: a member has none.
     """
-    (found,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kinds))).body
-    assert isinstance(found, ast.ClassDef)
-    texts = {}
-    for member, below in zip(found.body, [*found.body[1:], None], strict=True):
-        if isinstance(member, ast.Assign) and isinstance(member.targets[0], ast.Name):
-            name = member.targets[0].id
-            if not (isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)):
-                raise Incomplete(f"{kinds.__name__}.{name} has no description: write one below it")
-            texts[name] = str(below.value.value)
+    texts = texts_below(kinds)
+    if missing := [name for name, text in texts.items() if not text]:
+        raise Incomplete(f"{kinds.__name__}.{missing[0]} has no description: write one below it")
     return texts

@@ -9,7 +9,7 @@ from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import 
 from ugro.common.errors import InputError
 from ugro.common.models.job import JobState
 from ugro.service.findings import explain_logs
-from ugro.service.schemas.explain import Explain, FindingDocument
+from ugro.service.schemas.explain import DiagnosisDocument, Explain
 from ugro.service.schemas.resume import RESUME, PlanResume, Resume, ResumeOptions
 
 
@@ -41,4 +41,4 @@ def test_explains_log_files_of_any_run() -> None:
     logs = [(3, [b"step 1\nRuntimeError: CUDA out of ", b"memory. Tried to allocate 2.00 GiB.\n"]), (None, [b""])]
     found = explain_logs(logs)
     assert (found.answer.cause, found.answer.rank) == ("cuda_oom", 3) and found.words == "a GPU ran out of memory"
-    assert explain_logs([(0, [b"fine\n"])]).answer == FindingDocument()
+    assert explain_logs([(0, [b"fine\n"])]).answer == DiagnosisDocument()

@@ -12,7 +12,7 @@ from ugro.common.models.job import JobState
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.footprint import Clean, Footprint, FootprintDocument, PlanClean
 from ugro.service.schemas.maintenance import (
-    CommandDocument,
+    CommandEnd,
     CommandOutput,
     DrainNode,
     Measure,
@@ -41,9 +41,10 @@ def test_runs_a_command_and_brings_any_bytes(door: Door) -> None:
         assert isinstance(output, CommandOutput) and output.node == "here"
         said[output.stream] += output.data
     assert said == {"stdout": b"a\xffb", "stderr": b"oh\n"}
-    assert isinstance(ended, CommandDocument) and (ended.exit_code, ended.worst, ended.error) == (7, 7, None)
+    assert isinstance(ended, CommandEnd) and ended.worst == 7
+    assert (ended.answer.exit_code, ended.answer.error) == (7, None)
     [quiet] = list(door.stream(RunCommand(words=("echo $((6*7))",), live=False)))
-    assert isinstance(quiet, CommandDocument) and quiet.stdout == "42\n"
+    assert isinstance(quiet, CommandEnd) and quiet.answer.stdout == "42\n"
     with pytest.raises(InputError, match="the command is empty"):
         list(door.stream(RunCommand(words=("",), live=True)))
 

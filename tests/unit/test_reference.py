@@ -1,28 +1,38 @@
-"""Tests of what `docs/reference/` is built from, and that the page about scripts names what commands print."""
+"""Tests of what `docs/reference/` is built from, and that the pages name what the code has."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
 import sys
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
+import click
 import pytest
 from places import ROOT
 
-from reference import settings
+from reference import documents, settings
 from reference.__main__ import FOLDER, PAGES, main
+from reference.documents import COMMANDS, Printed
 from reference.events import described, events_page
 from reference.markdown import Incomplete, help_text, table
+from ugro.cli.main import cli
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.models.node import Gpu
 from ugro.service.documents import job_document, node_documents
-from ugro.service.schemas.jobs import RankDocument, UnreadableDocument
+from ugro.service.schemas.base import Document, Moment
+from ugro.service.schemas.checkpoints import ListedCheckpoint
+from ugro.service.schemas.jobs import JobDocument, RankDocument, UnreadableDocument
+from ugro.service.schemas.logs import LogLine, LogLines
+from ugro.service.schemas.maintenance import CommandDocument, NotRunDocument, RunCommand
+from ugro.service.schemas.queue import Hold, Release
 from ugro.testing import builders
 
 
@@ -49,7 +59,7 @@ def test_names_the_page_that_differs_and_writes_it(tmp_path: Path, capsys: pytes
     assert {path.name for path in tmp_path.iterdir()} == set(PAGES)
 
 
-class Described(StrEnum):
+class DescribedKind(StrEnum):
     ONE = "one"
     """The first."""
     TWO = "two"
@@ -63,7 +73,7 @@ class Undescribed(StrEnum):
 
 
 def test_reads_what_stands_below_each_kind() -> None:
-    assert described(Described) == {"ONE": "The first.", "TWO": "The second; it has `code`."}
+    assert described(DescribedKind) == {"ONE": "The first.", "TWO": "The second; it has `code`."}
 
 
 def test_refuses_a_kind_without_a_description() -> None:
@@ -107,29 +117,75 @@ def test_markdown_of_helps_keeps_blocks_and_escapes_what_tables_and_markup_would
     assert table(("a",), [("x|y",)]).endswith("| x\\|y |")
 
 
-def test_the_page_about_scripts_names_every_key_of_the_documents() -> None:
-    paragraphs = (ROOT / "docs/scripting.md").read_text().split("\n\n")
+def test_each_command_prints_what_the_page_says() -> None:
+    """The page says which request's answer a command prints: the command's module has that request."""
+    for name, forms in COMMANDS.items():
+        command: click.Command = cli
+        for word in name.split():
+            assert isinstance(command, click.Group)
+            command = command.get_command(click.Context(cli), word) or command
+        assert command.callback is not None
+        text = inspect.getsource(inspect.getmodule(inspect.unwrap(command.callback)) or command.callback)
+        assert any(re.search(rf"\b{form.source.__name__}\b", text) for form in forms), name
 
-    def named(beginning: str) -> set[str]:
-        text = next(text for text in paragraphs if text.startswith(beginning))
-        return set(re.findall(r"[a-z_0-9]+", text))
+
+def test_resolves_an_answer_and_its_field() -> None:
+    assert Printed(Hold).hint is JobDocument
+    assert Printed(Release, "job").hint is JobDocument
+    assert Printed(LogLines, "lines").hint == tuple[LogLine, ...]
+    assert Printed(RunCommand, "answer").hint == CommandDocument | NotRunDocument
+    with pytest.raises(Incomplete, match="what Release gives has no field answer"):
+        Printed(Release, "answer").hint  # noqa: B018
+
+
+def test_shows_types_as_json_has_them() -> None:
+    assert documents.kind(Moment | None) == "time or `null`"
+    assert documents.kind(dict[str, tuple[int, ...]]) == "map of text to list of whole number"
+    assert documents.kind(Literal["up", "down"]) == "`up`, `down`"
+    assert documents.kind(JobDocument) == "[JobDocument](#jobdocument)"
+    with pytest.raises(Incomplete, match="add it to PLAIN"):
+        documents.kind(complex)
+
+
+class Described(Document):
+    """A document."""
+
+    size_mib: int | None
+    """Its size."""
+    node: str
+    other: str
+
+
+def test_fields_have_their_text_or_that_of_their_name_and_a_unit() -> None:
+    rows = documents._rows(Described, None)
+    assert next(rows) == ("`size_mib`", "whole number or `null` (MiB)", "Its size.")
+    assert next(rows) == ("`node`", "text", "Name of the node.")
+    with pytest.raises(Incomplete, match=r"Described\.other has no description: write one below it"):
+        next(rows)
+
+
+def test_the_page_has_every_field_that_is_printed() -> None:
+    """What a job, a node and a check look like in JSON is what the page shows."""
+    sections = dict(part.split("\n", 1) for part in documents.documents_page().split("\n## ")[1:])
+
+    def named(document: str) -> set[str]:
+        found = set(re.findall(r"^\| `(\w+)` \|", sections[document], re.MULTILINE))
+        base = re.search(r"^The fields of \[(\w+)\]", sections[document], re.MULTILINE)
+        return found | (named(base[1]) if base else set())
 
     job = job_document(Job.model_validate(JOB), None).as_json()
     inventory = Inventory.model_validate({"nodes": {"gpu1": {"name": "gpu1", "address": "10.0.0.1"}}})
     seen = builders.node_view("gpu1")
     node = node_documents(inventory, {"gpu1": seen}, {"gpu1": None}, {})[0].as_json()
-    attempt = {key: None for key in Attempt.model_fields}
-    documents = {
-        "job": (job, "A **job** has"),
-        "an entry of attempts": (job["attempts"][0], "A **job** has"),
-        "an entry of past": (attempt, "A **job** has"),
-        "rank": (RankDocument.model_fields, "A **job** has"),
-        "node": (node, "A **node** has"),
-        "gpu": (Gpu.model_fields, "A **node** has"),
-        "unreadable": (UnreadableDocument.model_fields, "`unreadable` names"),
-    }
-    missing = {name: sorted(set(keys) - named(where)) for name, (keys, where) in documents.items()}
-    assert {name: keys for name, keys in missing.items() if keys} == {}
+    assert named("JobDocument") == set(job)
+    assert named("AttemptSummary") == set(job["attempts"][0])
+    assert named("AttemptDocument") == set(Attempt.model_fields)
+    assert named("RankDocument") == set(RankDocument.model_fields)
+    assert named("NodeDocument") == set(node)
+    assert named("Gpu") == set(Gpu.model_fields)
+    assert named("UnreadableDocument") == set(UnreadableDocument.model_fields)
+    assert named("NextAttemptDocument") == {"attempt", "state", "step", "epoch", "from"}
+    assert named("ListedCheckpoint") == set(ListedCheckpoint.model_fields)
 
 
 JOB = {"id": "job-001", "uid": "u", "name": "x", "state": "queued", "submitted_at": 0.0, "command": ["train.py"],

@@ -13,7 +13,7 @@ import click
 import pytest
 from places import ROOT
 
-from ugro.cli.main import cli
+from ugro.cli.main import COMMANDS, cli
 from ugro.common.models.job import Wish
 from ugro.control_plane.diagnosis.causes import CAUSES
 
@@ -91,6 +91,8 @@ def helps() -> Iterator[tuple[str, str]]:
         if isinstance(found, click.Group):
             context = click.Context(found)
             for name in found.list_commands(context):
+                if path in ("ugro job", "ugro node") and name in COMMANDS:
+                    continue  # the same command
                 if command := found.get_command(context, name):
                     yield from of(command, f"{path} {name}")
 

@@ -9,7 +9,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -25,8 +25,10 @@ from ugro.common.errors import (
     UgroError,
 )
 
-# name: (module, attribute, help); the order is the order of `ugro --help`
-COMMANDS = {
+Entry = tuple[str, str, str]
+"""Where a command is, module and attribute, and the first line of its help."""
+
+COMMANDS: dict[str, Entry] = {
     "launch": (
         "ugro.cli.commands.launch",
         "launch",
@@ -70,7 +72,8 @@ COMMANDS = {
     "undrain": ("ugro.cli.commands.nodes", "undrain", "Undrain a node: start jobs on it again."),
     "estimate": ("ugro.cli.commands.estimate", "estimate", "Estimate whether a training fits into the GPUs' memory."),
     "footprint": ("ugro.cli.commands.footprint", "footprint", "List everything that UGRO has on the nodes."),
-    "node": ("ugro.cli.commands.footprint", "node", "Clean a node: remove everything that UGRO has there."),
+    "job": ("ugro.cli.main", "job", "Group the commands about jobs, such as `ugro job logs`."),
+    "node": ("ugro.cli.main", "node", "Group the commands about nodes, such as `ugro node clean`."),
     "measure": ("ugro.cli.commands.nodes", "measure", "Measure how fast each idle GPU trains."),
     "run": ("ugro.cli.commands.nodes", "run", "Run a command on every node."),
     "check": ("ugro.cli.commands.check", "check", "Check all nodes for what would break a training."),
@@ -96,6 +99,26 @@ COMMANDS = {
     "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
     "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
 }
+
+SUBJECTS = {
+    "Jobs": ("launch", "status", "logs", "stacks", "cancel", "wait", "extend", "estimate", "rm", "job"),
+    "Queue": ("why", "hold", "release", "reprioritize", "events"),
+    "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
+    "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
+    "Cluster": ("serve", "sweep", "cron", "alerts", "gc", "state"),
+    "Set-up": ("init", "sandbox", "completion"),
+}
+"""The headings of `ugro --help` with their commands, in its order."""
+
+OF_A_JOB = (
+    *("launch", "status", "logs", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
+    *("why", "hold", "release", "reprioritize", "events"),
+    *("explain", "checkpoint", "checkpoints", "resume", "approve", "deny"),
+)
+OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprint", "trust")
+"""Commands that are also found in the groups `ugro job` and `ugro node`."""
+
+CLEAN: Entry = ("ugro.cli.commands.footprint", "clean_node", "Clean a node: remove everything that UGRO has there.")
 
 COMPLETION = "_UGRO_COMPLETE"
 """The variable by which the shell's completion script asks."""
@@ -125,18 +148,19 @@ def _json_behind_command(args: list[str]) -> list[str]:
 
 
 class LazyGroup(click.Group):
-    """Knows the names and one-line helps of all commands, and imports a command only to run it."""
+    """Knows the names and one-line helps of its commands, and imports a command only to run it."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, _json_behind_command(args))
+    def __init__(self, *args: Any, table: Mapping[str, Entry], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.table:
             return None
-        module, attribute, _ = COMMANDS[cmd_name]
+        module, attribute, _ = self.table[cmd_name]
         gc.disable()  # imports make no garbage, and looking for it, now or later, takes a quarter of their time
         command: click.Command = getattr(importlib.import_module(module), attribute)
         gc.freeze()
@@ -145,7 +169,38 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, _, text) in COMMANDS.items()])
+            formatter.write_dl([(name, text) for name, (_, _, text) in self.table.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in self.table and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], self.table, 1)
+            hint = (
+                f"did you mean `{ctx.command_path} {near[0]}`?"
+                if near
+                else f"`{ctx.command_path} --help` lists the commands"
+            )
+            raise click.UsageError(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+class CommandLine(LazyGroup):
+    """The group of all commands, under headings by subject."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _json_behind_command(args))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for names in SUBJECTS.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.table))
+        for heading, names in SUBJECTS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), self.table[name][2]) for name in names])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -160,20 +215,10 @@ class LazyGroup(click.Group):
             error.add_note(whence(ctx.obj))
             raise
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(args[0], COMMANDS, 1)
-            hint = f"did you mean `ugro {near[0]}`?" if near else "`ugro --help` lists the commands"
-            raise click.UsageError(f"no such command {args[0]!r}; {hint}")
-        return super().resolve_command(ctx, args)
-
 
 @click.group(
-    cls=LazyGroup,
+    cls=CommandLine,
+    table=COMMANDS,
     epilog=EPILOG,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -199,6 +244,14 @@ def cli(ctx: click.Context, inventory: str | None, local: bool, log_level: str) 
     ctx.obj = inventory
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
+
+
+job = LazyGroup("job", table={name: COMMANDS[name] for name in OF_A_JOB}, help=COMMANDS["job"][2])
+node = LazyGroup(
+    "node",
+    table={"list": COMMANDS["nodes"]} | {name: COMMANDS[name] for name in OF_A_NODE} | {"clean": CLEAN},
+    help=COMMANDS["node"][2],
+)
 
 
 def main() -> NoReturn:

@@ -35,20 +35,30 @@ class SandboxNode(Record):
     """One node of the sandbox. It has a port only while the sandbox is up."""
 
     name: str
+    """Its name."""
     address: str
+    """Its address."""
     port: int | None
+    """Its SSH port."""
     gpu: str
+    """Model of its GPU."""
     home: Path
+    """Its home directory."""
 
 
 class SandboxStatus(Record):
     """Whether the sandbox is up, with its paths and nodes."""
 
     running: bool
+    """Whether it runs."""
     pid: int | None
+    """Process id of the sandbox."""
     root: Path
+    """Its directory."""
     inventory: Path
+    """Path of its inventory."""
     nodes: tuple[SandboxNode, ...]
+    """Its nodes."""
 
 
 class Sandbox:

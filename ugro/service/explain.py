@@ -16,7 +16,7 @@ from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
 from ugro.control_plane.scheduler.attempts import in_attempt, next_after
 from ugro.service.context import Context
 from ugro.service.documents import job_document
-from ugro.service.findings import finding_document, words_of
+from ugro.service.findings import diagnosis_document, words_of
 from ugro.service.lost_work import lost_work, of_earlier
 from ugro.service.observed import observed
 from ugro.service.queries import proposed
@@ -74,7 +74,7 @@ def _found(context: Context, job: Job, record: Job) -> Finding | None:
 async def _document(context: Context, job: Job, record: Job, found: Finding | None) -> FailureDocument:
     """The record says which rank failed first and why; its log says where and in which words."""
     failure = job.first_failure if found else None
-    fields: dict[str, Any] = dict(finding_document(found)) | {
+    fields: dict[str, Any] = dict(diagnosis_document(found)) | {
         "job": job.id,
         "state": job.state,
         "attempt": job.attempt,

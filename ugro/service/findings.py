@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ugro.control_plane.diagnosis import Finding, Reader, explain
 from ugro.control_plane.diagnosis.causes import CAUSES
-from ugro.service.schemas.explain import FindingDocument, LogsAnswer
+from ugro.service.schemas.explain import DiagnosisDocument, LogsAnswer
 
 
 def explain_logs(logs: Iterable[tuple[int | None, Iterable[bytes]]]) -> LogsAnswer:
@@ -18,14 +18,14 @@ def explain_logs(logs: Iterable[tuple[int | None, Iterable[bytes]]]) -> LogsAnsw
     for rank, pieces in logs:
         reader.read(pieces, rank)
     found = explain(reader.evidence)
-    return LogsAnswer(answer=finding_document(found), words=words_of(found))
+    return LogsAnswer(answer=diagnosis_document(found), words=words_of(found))
 
 
-def finding_document(found: Finding | None) -> FindingDocument:
+def diagnosis_document(found: Finding | None) -> DiagnosisDocument:
     """Return the document of a finding; None: nothing shows that the run failed."""
     if found is None:
-        return FindingDocument()
-    return FindingDocument(
+        return DiagnosisDocument()
+    return DiagnosisDocument(
         cause=found.cause,
         rank=found.rank,
         evidence=found.evidence,

@@ -22,12 +22,14 @@ from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.maintenance import (
     ChangesDocument,
     CommandDocument,
+    CommandEnd,
     CommandOutput,
     Drained,
     DrainNode,
     Measure,
     Measured,
     NodeNames,
+    NotRunDocument,
     RunCommand,
     SelectNodes,
     SpeedDocument,
@@ -117,7 +119,7 @@ async def measure(context: Context, request: Measure) -> Measured:
     )
 
 
-async def run_command(context: Context, request: RunCommand) -> AsyncIterator[CommandOutput | CommandDocument]:
+async def run_command(context: Context, request: RunCommand) -> AsyncIterator[CommandOutput | CommandEnd]:
     """Run the same command on nodes; yield what it prints there, and how it ended on each in their order.
 
     Raises:
@@ -153,20 +155,18 @@ async def run_command(context: Context, request: RunCommand) -> AsyncIterator[Co
         await asyncio.gather(running, return_exceptions=True)
 
 
-def _ended(name: str, outcome: Outcome | NodeError) -> CommandDocument:
+def _ended(name: str, outcome: Outcome | NodeError) -> CommandEnd:
     if isinstance(outcome, NodeError):
-        error = error_document(outcome)
-        return CommandDocument(node=name, exit_code=None, stdout="", stderr="", error=error, worst=outcome.exit_code)
+        return CommandEnd(answer=NotRunDocument(node=name, error=error_document(outcome)), worst=outcome.exit_code)
     code = outcome.status if outcome.status >= 0 else 128 - outcome.status
-    return CommandDocument(
+    ended = CommandDocument(
         node=name,
         exit_code=code,
         stdout=outcome.text,
         stderr=outcome.stderr.decode("utf-8", "replace"),
         truncated=outcome.truncated,
-        error=None,
-        worst=code,
     )
+    return CommandEnd(answer=ended, worst=code)
 
 
 async def sweep(context: Context, _: Sweep) -> Swept:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import click
 import pytest
 from places import DOCS, ROOT
 
-from ugro.cli.main import COMMANDS, cli
+from ugro.cli.main import CLEAN, COMMANDS, OF_A_JOB, OF_A_NODE, SUBJECTS, cli
 from ugro.common.errors import InputError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
@@ -74,11 +75,30 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 
 def test_every_command_has_json_but_for_those_that_the_page_about_scripts_names() -> None:
     without = {name for name, found in commands(cli) if "as_json" not in {param.name for param in found.params}}
-    assert without == {"init", "trust", "completion", "sandbox up", "sandbox down", "sandbox env"}
-    page = (DOCS / "scripting.md").read_text()
-    assert "`init`, `trust`, `completion`, `sandbox up/down/env`" in page
-    for words in ("footprint", "node clean NODE", "cron show", "cron install/remove", "serve"):
-        assert f"| `ugro {words} --json` |" in page
+    assert without == {"init", "trust", "node trust", "completion", "sandbox up", "sandbox down", "sandbox env"}
+    assert "`init`, `trust`, `completion`, `sandbox up/down/env`" in (DOCS / "scripting.md").read_text()
+    documents = (DOCS / "reference/json.md").read_text()
+    also = {f"job {name}" for name in OF_A_JOB} | {f"node {name}" for name in (*OF_A_NODE, "list")}
+    for name in {name for name, _ in commands(cli)} - without - also:
+        assert f"| `ugro {name}` |" in documents
+
+
+def test_lists_each_command_under_one_heading(ugro: Ugro) -> None:
+    listed = [name for names in SUBJECTS.values() for name in names]
+    assert sorted(listed) == sorted(COMMANDS)
+    assert re.findall(r"^([A-Z][\w-]+):$", ugro("--help").stdout, re.MULTILINE) == ["Options", *SUBJECTS]
+
+
+def test_groups_have_the_same_commands_with_the_same_help(ugro: Ugro) -> None:
+    for path, name in [("job", "why"), ("node", "drain")]:
+        group = cli.get_command(click.Context(cli), path)
+        assert isinstance(group, click.Group)
+        assert group.get_command(click.Context(group), name) is cli.get_command(click.Context(cli), name)
+        assert f"{name} " in ugro(path, "--help").stdout and COMMANDS[name][2] in ugro(path, "--help").stdout
+    assert ugro("node", "drain", "--help").stdout.startswith("Usage: ugro node drain")
+    assert CLEAN[2] in ugro("node", "--help").stdout and CLEAN[2] in ugro("node", "clean", "--help").stdout
+    said = ugro("node", "drian")
+    assert said.returncode == 2 and "did you mean `ugro node drain`" in said.stderr
 
 
 def test_help_imports_only_what_it_needs() -> None:

@@ -281,7 +281,6 @@ Ugro = Callable[..., Result]
 @pytest.fixture
 def ugro(home: Path, monkeypatch: pytest.MonkeyPatch) -> Ugro:
     monkeypatch.setitem(COMMANDS, "footprint", ("ugro.cli.commands.footprint", "footprint", ""))
-    monkeypatch.setitem(COMMANDS, "node", ("ugro.cli.commands.footprint", "node", ""))
     inventory = home / "inventory.yaml"
     inventory.write_text("nodes:\n  here: {address: 127.0.0.1, local: true, base_dir: ~/place}\n")
 

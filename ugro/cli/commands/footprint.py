@@ -71,18 +71,15 @@ def _lines(found: FootprintDocument) -> list[str]:
     return lines + [f"process {process.pid}  {process.command}" for process in found.processes]
 
 
-@click.group()
-def node() -> None:
-    """Clean a node: remove everything that UGRO has there."""
-
-
 @command(name="clean")
 @click.argument("name", metavar="NODE", shell_complete=complete_node)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--takeover", is_flag=True, help="Also remove what another master has there.")
 @json_option
 def clean_node(app: App, name: str, yes: bool, takeover: bool, as_json: bool) -> int:
-    """Remove everything that UGRO made on NODE: folders of jobs with code and logs, and UGRO's own files.
+    """Clean a node: remove everything that UGRO has there.
+
+    That is the folders of jobs with code and logs, and UGRO's own files.
 
     What jobs wrote into their code folders is removed too. Records, logs and snapshots on the master stay.
     """
@@ -118,6 +115,3 @@ def _tell(found: CleanedDocument, base_dir: str) -> None:
         shown = ", ".join(map(printable, found.foreign[:SHOWN_FOREIGN]))
         more = f" and {len(found.foreign) - SHOWN_FOREIGN} more" if len(found.foreign) > SHOWN_FOREIGN else ""
         click.echo(f"not made by UGRO there and left alone in {printable(base_dir)}: {shown}{more}")
-
-
-node.add_command(clean_node)

@@ -24,7 +24,7 @@ from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import InputError
 from ugro.common.text import one_line, printable
 from ugro.service.schemas.maintenance import (
-    CommandDocument,
+    CommandEnd,
     CommandOutput,
     DrainNode,
     Measure,
@@ -152,7 +152,7 @@ def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> i
         name: _LinePrinter(click.style(name.ljust(width) + " | ", fg=RANK_COLOURS[number % len(RANK_COLOURS)]))
         for number, name in enumerate(chosen)
     }
-    ended = list[CommandDocument]()
+    ended = list[CommandEnd]()
     try:
         for item in app.stream(RunCommand(nodes=names, words=words, live=not as_json)):
             if isinstance(item, CommandOutput):
@@ -163,21 +163,12 @@ def run(app: App, names: str | None, words: tuple[str, ...], as_json: bool) -> i
         for printer in lines.values():
             printer.finish()
     if as_json:
-        print_json([_document(one) for one in ended])
+        print_json([one.answer.as_json() for one in ended])
     for one in ended:
-        if one.error and not as_json:
-            click.echo(
-                f"{click.style(one.node.ljust(width) + ' | ', fg='red')}{printable(one.error.message)}", err=True
-            )
+        if (error := one.answer.error) and not as_json:
+            prefix = click.style(one.answer.node.ljust(width) + " | ", fg="red")
+            click.echo(prefix + printable(error.message), err=True)
     return max(one.worst for one in ended)
-
-
-def _document(one: CommandDocument) -> dict[str, object]:
-    document = one.as_json()
-    del document["worst"]
-    if one.error:
-        del document["truncated"]
-    return document
 
 
 class _LinePrinter:

@@ -8,12 +8,12 @@ import click
 
 from ugro.common.models.job import JobState
 from ugro.common.text import duration, printable, size, some
-from ugro.service.schemas.explain import FailureDocument, FindingDocument, LastCheckpointDocument
+from ugro.service.schemas.explain import DiagnosisDocument, FailureDocument, LastCheckpointDocument
 
 QUOTE_WIDTH = 300
 
 
-def print_finding(found: FindingDocument, words: str | None) -> None:
+def print_finding(found: DiagnosisDocument, words: str | None) -> None:
     """Print a finding; `words` are those for its cause."""
     job = found if isinstance(found, FailureDocument) else None
     head = _head(job) if job else ""
@@ -43,7 +43,7 @@ def _head(job: FailureDocument) -> str:
     return f"{job.job}{which} ({job.state.value}): "
 
 
-def _facts(found: FindingDocument) -> Iterator[tuple[str, str]]:
+def _facts(found: DiagnosisDocument) -> Iterator[tuple[str, str]]:
     """Which rank, how it ended where nothing else tells, and where in the script."""
     job = found if isinstance(found, FailureDocument) else None
     node = job.node if job else None
@@ -84,7 +84,7 @@ def _saved(last: LastCheckpointDocument) -> str:
     return f"{at} ({printable(last.name)}, {facts})"
 
 
-def _print_next(found: FindingDocument) -> None:
+def _print_next(found: DiagnosisDocument) -> None:
     """Print what followed, or whether to retry and how to resume."""
     job = found if isinstance(found, FailureDocument) else None
     if job and (after := job.next_attempt):
@@ -96,7 +96,7 @@ def _print_next(found: FindingDocument) -> None:
         click.echo(f"resume: {printable(job.resume)}{changes}")
 
 
-def _retry(found: FindingDocument) -> str:
+def _retry(found: DiagnosisDocument) -> str:
     if isinstance(found, FailureDocument) and (times := found.earlier_failures_here):
         step = "" if found.step is None else f" (step {found.step})"
         return f"will not help by itself: this is the {_ordinal(times + 1)} time here{step}"

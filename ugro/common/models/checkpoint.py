@@ -40,11 +40,13 @@ class FoundCheckpoint(Record):
 
 
 class Place(Record):
-    """The place of a checkpoint: an absolute path on a node; of kind `ranks` a folder, and the `files` of it below."""
+    """The place of a checkpoint."""
 
     node: str
     path: str
+    """Absolute path; of kind `ranks` the folder of its files."""
     files: tuple[str, ...] = ()
+    """Its files in that folder, of kind `ranks`."""
 
 
 class Checkpoint(Record):

@@ -76,14 +76,16 @@ class Rank(Record):
 
 
 class FirstFailure(Record):
-    """The rank that failed first, not the follow-on errors. `rank` is None when a node failed before it had ranks."""
+    """The rank that failed first, not the follow-on errors."""
 
     rank: int | None
+    """Global rank; `null`: a node failed before it had ranks."""
     node: str
     exit_code: int | None = None
     signal: str | None = None
     cause: str = "unknown"
     message: str = ""
+    """What happened, in a sentence."""
 
 
 class NodeShare(Record):
@@ -121,19 +123,22 @@ class Placement(Record):
 
 
 class CodeVersion(Record):
-    """The snapshot of the working directory a job runs: where it came from and its state in git (None outside git).
-
-    `attempt` is the first one that ran it. `digest` is that of the list of its files, as `code.sha256` on the nodes has
-    it; None: an earlier UGRO took the snapshot.
-    """
+    """The snapshot of the working directory that a job runs; git fields are `null` outside git."""
 
     directory: str
+    """Where it came from."""
     files: int
+    """Number of files."""
     size_bytes: int
+    """Size of all files."""
     git_commit: str | None = None
+    """Commit that was checked out."""
     git_dirty: bool | None = None
+    """Whether it differed from that commit."""
     attempt: int = 1
+    """First attempt that ran it."""
     digest: str | None = None
+    """Digest of the list of its files, as `code.sha256` on the nodes; `null`: an earlier UGRO took the snapshot."""
 
 
 class Wish(StrEnum):

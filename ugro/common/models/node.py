@@ -13,19 +13,22 @@ class GpuProcess(Record):
 
     pid: int
     name: str
+    """Its executable."""
     user: str | None = None
+    """Who runs it."""
     memory_mib: int | None = None
+    """GPU memory that it uses."""
 
 
 class Gpu(Record):
-    """One GPU row of nvidia-smi. `problem` names what is wrong with a GPU that cannot be used (lost …).
-
-    `uuid` is empty where only the index of a lost GPU is known; such a GPU is never placed on.
-    """
+    """One GPU row of nvidia-smi. What the driver does not say is `null`."""
 
     index: int | None
+    """The driver's index."""
     uuid: str
+    """UUID. Empty where only the index of a lost GPU is known; such a GPU is never placed on."""
     name: str
+    """Model."""
     memory_total_mib: int | None = None
     memory_used_mib: int | None = None
     memory_free_mib: int | None = None
@@ -33,34 +36,42 @@ class Gpu(Record):
     temperature_c: int | None = None
     power_w: float | None = None
     driver: str | None = None
+    """Version of the driver."""
     mig: bool = False
+    """Whether MIG divides it."""
     problem: str | None = None
+    """Why it cannot be used."""
     processes: tuple[GpuProcess, ...] = ()
+    """What computes on it."""
 
 
 class NodeView(Record):
     """Observation of one node, from one round trip.
 
-    `clock_offset` is the node's clock minus the master's, in seconds, good to about half of the round trip.
-    `gpu_problem` is nvidia-smi's error message; a node without GPUs has neither GPUs nor a problem.
-    `owner` is the content of the node's owner file. `pid_namespace` names its process table, and
-    `folder` the place of its `base_dir` there: they distinguish nodes with the same boot id.
+    `pid_namespace` and `folder` distinguish nodes with the same boot id.
     """
 
     node: str
     seen_at: float
+    """When it was observed, in seconds since the epoch."""
     boot_id: str
     pid_namespace: str | None = None
+    """Name of its process table."""
     folder: str | None = None
+    """Place of its `base_dir` in the file system."""
     clock_offset: float
+    """The node's clock minus the master's, in seconds, good to half of the round trip."""
     cpu_count: int
     load_1m: float | None = None
     memory_total_mib: int | None = None
     memory_available_mib: int | None = None
     disk_free_mib: int | None = None
     gpus: tuple[Gpu, ...] = ()
+    """Its GPUs."""
     gpu_problem: str | None = None
+    """nvidia-smi's error message; a node without GPUs has neither GPUs nor a problem."""
     owner: str | None = None
+    """Content of the node's owner file: the master that runs it."""
 
 
 class DrainOrigin(StrEnum):

@@ -7,11 +7,14 @@ from ugro.common.models.record import Record
 
 
 class Change(Record):
-    """One argument of a job's next attempt, as it was and as it will be; None: it was not given."""
+    """One argument of a job's next attempt."""
 
     name: str
+    """Its name."""
     before: str | None
+    """Its value so far; `null`: it was not given."""
     after: str
+    """Its new value."""
 
     @property
     def text(self) -> str:

@@ -17,24 +17,35 @@ STATES = {
 
 
 class Frame(Record):
-    """One frame of a Python stack, the innermost first."""
+    """One frame of a Python stack."""
 
     function: str
+    """Name of the function."""
     file: str
+    """Path of its file."""
     line: int | None
+    """Line in the file, from 1."""
 
 
 class Thread(Record):
-    """One thread. `waits_in` says in words what it does; `kernel` is its kernel stack, where root may read it."""
+    """One thread."""
 
     tid: int
+    """Its id on the node."""
     name: str
+    """Its name."""
     state: str | None = None
+    """The kernel's letter for its state."""
     waits_in: str = ""
+    """What it does, in words."""
     syscall: int | None = None
+    """Number of the system call that it is in."""
     wchan: str | None = None
+    """Kernel function that it waits in."""
     kernel: tuple[str, ...] = ()
+    """Its kernel stack, where root may read it."""
     frames: tuple[Frame, ...] = ()
+    """Its Python stack, the innermost frame first."""
 
 
 class RankStack(Record):

@@ -13,6 +13,8 @@
       links.jsonl         how fast the way from each node to each other was measured to be
       alerts.yaml         channels and rules of a person (docs/alerts.md); alerts.json: what was told, and what waits
       log/ugro.log        what UGRO did and what surprised it, without secrets (the older half in ugro.log.1)
+      ugro.sock           where the resident controller takes requests, while it runs
+      incoming/           code that clients of the resident controller send; its snapshot is taken from there
       snapshots/          where the last snapshot of each working directory is, for the next one to share files with
       history/NODE/       looks.jsonl: what its GPUs showed, one look a minute (the older half in looks.1.jsonl)
       jobs/job-001/       job.json (job.json.before: the copy before the last change), spec.json, events.jsonl,

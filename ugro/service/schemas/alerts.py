@@ -8,27 +8,36 @@ from ugro.service.schemas.base import Document, Request
 
 
 class ChannelDocument(Document):
-    """A channel: `kind` is the scheme of its address, `url_env` the variable that has the address; null: the file."""
+    """A channel."""
 
     name: str
+    """Its name."""
     kind: str | None
+    """Scheme of its address; `null`: not known here."""
     url_env: str | None
+    """Variable that has the address; `null`: the file has it."""
 
 
 class RuleDocument(Document):
-    """Which kinds of alerts go to which channels, the same at most once in `quiet` seconds; `jobs` is a pattern."""
+    """Which kinds of alerts go to which channels."""
 
     when: tuple[str, ...]
+    """Kinds of alerts."""
     to: tuple[str, ...]
+    """Names of channels."""
     jobs: str | None
+    """Pattern of the jobs that it is about; `null`: all."""
     quiet: float
+    """Seconds in which the same alert goes out once."""
 
 
 class AlertsDocument(Document):
     """The channels and rules of alerts.yaml."""
 
     channels: tuple[ChannelDocument, ...]
+    """Where alerts can go."""
     rules: tuple[RuleDocument, ...]
+    """Which alerts go where."""
 
 
 class ShowAlerts(Request[AlertsDocument]):
@@ -38,11 +47,14 @@ class ShowAlerts(Request[AlertsDocument]):
 
 
 class OutcomeDocument(Document):
-    """What came of a test message; `reason` is null where it was sent."""
+    """What came of a test message."""
 
     channel: str
+    """Name of the channel."""
     ok: bool
+    """Whether it was sent."""
     reason: str | None
+    """Why it was not."""
 
 
 class TestedAlerts(Document):
@@ -59,9 +71,10 @@ class SendTestAlerts(Request[TestedAlerts]):
 
 
 class WrittenDocument(Document):
-    """The path of a file that was written."""
+    """A file that was written."""
 
     path: str
+    """Its path."""
 
 
 class InitAlerts(Request[WrittenDocument]):

@@ -76,5 +76,8 @@ class ErrorDocument(Document):
     """An error as `--json` prints it."""
 
     code: str
+    """Kind of the error ([list](commands.md#exit-codes))."""
     message: str
+    """What happened, and where."""
     hint: str
+    """What to do next."""

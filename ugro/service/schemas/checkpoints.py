@@ -16,9 +16,10 @@ class HeldCheckpoint(CheckpointDocument):
 
 
 class ListedCheckpoint(HeldCheckpoint):
-    """A checkpoint in a list, with the path of the master's copy."""
+    """A checkpoint in a list."""
 
     kept_at: str | None
+    """Path of the master's copy."""
 
 
 class CheckpointsAnswer(Document):
@@ -44,26 +45,29 @@ class Checkpoints(Request[CheckpointsAnswer]):
 
 
 class AskedRankDocument(Document):
-    """What came of asking one rank to save. `not caught`: its script has no handler, so it got no signal."""
+    """What came of asking one rank to save."""
 
     rank: int
     node: str
     pid: int | None
     answer: Literal["signalled", "not caught", "gone"]
+    """`not caught`: its script has no handler, so it got no signal; `gone`: its process has ended."""
 
 
 class SaveDocument(Document):
-    """What came of asking a job to save: the new complete checkpoint, or what each rank made of the request.
-
-    `request_taken`: a script removed the request file.
-    """
+    """What came of asking a job to save."""
 
     id: str
     asked_at: Moment
+    """When it was asked."""
     seconds: float
+    """How long that took."""
     checkpoint: HeldCheckpoint | None
+    """The new complete checkpoint; `null`: there is none."""
     ranks: tuple[AskedRankDocument, ...]
+    """What each rank made of the request."""
     request_taken: bool
+    """Whether a script removed the request file."""
     errors: tuple[ErrorDocument, ...]
 
     @property

@@ -16,19 +16,24 @@ FileName = Annotated[str, PlainValidator(str)]
 
 
 class LeftOut(Document):
-    """What the built-in list alone leaves out, a folder with a slash at its end: `files`, or `more` than these."""
+    """What the built-in list alone leaves out."""
 
     path: FileName
+    """Relative path; a folder ends with a slash."""
     files: int
+    """Number of files."""
     bytes: int
     more: bool
+    """Whether there are more than these `files` and `bytes`."""
 
 
 class NotSent(Document):
     """What cannot be sent, and why."""
 
     path: FileName
+    """Relative path."""
     reason: FileName
+    """Why."""
 
 
 class LargeFile(Document):

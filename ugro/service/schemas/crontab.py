@@ -8,11 +8,13 @@ from ugro.service.schemas.base import Document, Request
 
 
 class CrontabChanged(Document):
-    """Whether the crontab changed, and UGRO's lines in it."""
+    """What became of the crontab."""
 
     schema_version: int = 1
     changed: bool
+    """Whether it changed."""
     lines: tuple[str, ...]
+    """UGRO's lines in it now."""
 
 
 class InstallSweep(Request[CrontabChanged]):
@@ -31,11 +33,13 @@ class RemoveSweep(Request[CrontabChanged]):
 
 
 class CrontabLines(Document):
-    """UGRO's lines in the crontab."""
+    """What the crontab has."""
 
     schema_version: int = 1
     installed: bool
+    """Whether it has the sweep."""
     lines: tuple[str, ...]
+    """UGRO's lines in it."""
 
 
 class ShowSweep(Request[CrontabLines]):

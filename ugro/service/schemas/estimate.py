@@ -11,55 +11,69 @@ Fit = Literal["fits", "tight", "does_not"]
 
 
 class TermDocument(Document):
-    """A part of an estimate; `source` says how it was computed."""
+    """A part of an estimate."""
 
     name: str
+    """Its name."""
     mib: int
+    """Its size."""
     source: str
+    """How it was computed."""
 
 
 class EstimateDocument(Document):
-    """Memory that a training takes of each GPU: most likely, at least and at most.
-
-    `source` is `vram` (the job says so), `measured` (equal runs were watched) or `model` (formulas).
-    """
+    """Memory that a training takes of each GPU."""
 
     mib: int
+    """Most likely."""
     low_mib: int
+    """At least."""
     high_mib: int
+    """At most."""
     source: str
+    """`vram`: the job says so; `measured`: equal runs were watched; `model`: formulas."""
     terms: tuple[TermDocument, ...]
+    """Its parts."""
     assumed: tuple[str, ...]
+    """What was assumed, in sentences."""
 
 
 class FittingDocument(Document):
-    """A GPU that the training could get (`node` null: of a usual size), and the largest batch that fits (0: none).
-
-    `batch` is null where nothing tells how memory depends on it.
-    """
+    """A GPU that the training could get."""
 
     node: str | None
+    """Name of the node; `null`: a GPU of a usual size."""
     gpu: str | None
+    """UUID of the GPU."""
     name: str
+    """Its model."""
     memory_mib: int
+    """Its memory."""
     fit: Fit
+    """Whether the training fits, if the estimate is right."""
     batch: int | None
+    """Largest batch that fits, 0: none; `null`: nothing tells how memory depends on it."""
 
 
 class ChangeDocument(Document):
-    """A change of the training that would fit the smallest GPU, in words."""
+    """A change of the training that would fit the smallest GPU."""
 
     change: str
+    """In words."""
     mib: int
+    """Estimate with it."""
 
 
 class EstimatedDocument(Document):
-    """An estimate, the GPUs, and what would fit the smallest one where the training surely does not."""
+    """An estimate, and what it means for the GPUs."""
 
     schema_version: int = 1
     estimate: EstimateDocument
+    """Memory of each GPU."""
     gpus: tuple[FittingDocument, ...]
+    """GPUs that the training could get."""
     alternatives: tuple[ChangeDocument, ...]
+    """What would fit the smallest one, where the training surely does not."""
 
 
 class Estimated(Document):

@@ -13,56 +13,76 @@ class ProcessDocument(Document):
 
     pid: int
     command: str
+    """Its command line."""
 
 
 class JobFootprintDocument(Document):
-    """What a node has of one job. `files` counts everything but folders."""
+    """What a node has of one job."""
 
     id: str
     uid: str
+    """The job's own id."""
     bytes: int
     files: int
+    """Number of files."""
     running: bool
+    """Whether a run of it is not over."""
     processes: tuple[ProcessDocument, ...]
+    """Its processes."""
     links: tuple[str, ...]
+    """Links in it; they are not followed."""
 
 
 class OtherDocument(Document):
     """A file or folder of UGRO's that belongs to no job."""
 
     name: str
+    """Its name."""
     bytes: int
 
 
 class FootprintDocument(Document):
-    """What UGRO has in a node's base directory. `foreign` was not made by UGRO there, and stays."""
+    """What UGRO has in a node's base directory."""
 
     node: str
     base_dir: str
+    """Absolute path of the directory."""
     exists: bool
+    """Whether it exists."""
     jobs: tuple[JobFootprintDocument, ...]
+    """What it has of each job."""
     other: tuple[OtherDocument, ...]
+    """Files and folders of UGRO's that belong to no job."""
     foreign: tuple[str, ...]
+    """Names that UGRO did not make; they stay."""
     bytes: int
+    """Size of all of UGRO's files."""
     processes: tuple[ProcessDocument, ...]
+    """Processes that UGRO started."""
     storage_id: str
+    """One id on all nodes that share the directory."""
     owner: str
+    """Line that names the master that runs the node."""
     links: tuple[str, ...]
+    """Links in it; they are not followed."""
     error: None = None
+    """Always `null`."""
 
 
 class UnreadDocument(Document):
-    """A node whose footprint could not be read, and why."""
+    """A node whose footprint could not be read."""
 
     node: str
     error: ErrorDocument
+    """Why."""
 
 
 class FootprintAnswer(Document):
-    """The footprint of nodes, in the inventory's order."""
+    """The footprint of nodes."""
 
     schema_version: int = 1
     nodes: tuple[FootprintDocument | UnreadDocument, ...]
+    """One for each node, in the inventory's order."""
 
 
 class Footprint(Request[FootprintAnswer]):
@@ -88,14 +108,18 @@ class PlanClean(Request[CleanPlan]):
 
 
 class CleanedDocument(Document):
-    """What was removed from a node, in names relative to its base directory, and what remains there."""
+    """What was removed from a node. Names are relative to its base directory."""
 
     schema_version: int = 1
     node: str
     removed: tuple[str, ...]
+    """What is gone."""
     left: tuple[str, ...]
+    """What could not be removed."""
     foreign: tuple[str, ...]
+    """What UGRO did not make; it stays."""
     processes: tuple[ProcessDocument, ...]
+    """Processes that remain."""
 
 
 class Cleaned(Document):

@@ -16,15 +16,19 @@ class RankDocument(Document):
 
     rank: int
     local_rank: int
+    """Rank on its node."""
     node: str
     gpu: str | None
+    """UUID of its GPU."""
     pid: int | None
     state: RankState
     exit_code: int | None
     signal: str | None
     ended_at: Moment | None
     limit: str | None
+    """What its time limit did to it last: `warned`, `unheard` (SIGUSR2 is not caught, so none was sent) or `ended`."""
     oom: str | None
+    """What shows that it was killed for lack of memory."""
 
 
 class ShareDocument(Document):
@@ -32,19 +36,28 @@ class ShareDocument(Document):
 
     node: str
     node_rank: int
+    """torchrun's node rank."""
     first_rank: int
+    """Its lowest global rank."""
     nproc: int
+    """Number of its ranks."""
     gpus: tuple[str, ...]
+    """UUIDs of its GPUs, by local rank."""
     batch_shares: tuple[float, ...]
+    """Fraction of the global batch of each rank; empty: they are equal."""
 
 
 class PlacementDocument(Document):
     """Where an attempt runs. How the nodes are reached stays in the record: their `env` may be private."""
 
     shares: tuple[ShareDocument, ...]
+    """Its part on each node."""
     master_addr: str | None
+    """Address where the ranks meet."""
     master_port: int | None
+    """Port where they meet."""
     why: str
+    """What decided for these nodes; empty: their order in the inventory."""
 
     @property
     def world_size(self) -> int:
@@ -62,13 +75,17 @@ class AttemptDocument(Document):
     placement: PlacementDocument | None
     code: CodeVersion
     reason: str
+    """Why it ended so."""
     cause: str | None
     step: int | None
+    """Step that it began from."""
     epoch: int | None
+    """Epoch that it began from."""
     source: int | None
     launched_at: Moment | None
     first_failure: FirstFailure | None
     followed: int
+    """How many other ranks failed."""
 
 
 class AttemptSummary(Document):
@@ -77,33 +94,51 @@ class AttemptSummary(Document):
     attempt: int
     state: JobState
     reason: str
+    """Why it is in this state."""
     step: int | None
+    """Step that it began from."""
     epoch: int | None
+    """Epoch that it began from."""
     source: int | None
     first_failure: FirstFailure | None
     launched_at: Moment | None
     started_at: Moment | None
     ended_at: Moment | None
     nodes: tuple[str, ...]
+    """Names of its nodes, by node rank."""
 
 
 class CheckpointDocument(Document):
-    """A checkpoint of a job, over all nodes; `whole`: it can be resumed from."""
+    """A checkpoint of a job, over all nodes."""
 
     step: int | None
     kind: str
+    """What saved it: `transformers`, `lightning`, `torch`, `distributed`, `deepspeed`, `folder`, `ranks` (each rank
+    has a file of its own), or `copy` (only the master has it).
+    """
     name: str
+    """Path below the directory of checkpoints."""
     bytes: int
+    """Size of all its files."""
     saved_at: Moment
+    """When it was saved."""
     places: tuple[Place, ...]
+    """Where it is."""
     split: bool
+    """Whether each place has only a part of it."""
     problem: str | None
+    """Why it is incomplete, or cannot be proven complete."""
     epoch: int | None
     attempt: int | None
+    """Attempt that saved it; `null`: an earlier UGRO did not record that."""
     other_branch: bool
+    """Whether the latest attempt does not descend from the one that saved it."""
     ranks: int | None
+    """How many ranks have a part of their own in it; only as many can resume from it."""
     weights_only: bool
+    """Whether it has no optimizer state."""
     whole: bool
+    """Whether it is complete, so that a job can resume from it."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, **more: Any) -> Self:
@@ -125,10 +160,15 @@ class EventDocument(Document):
     """An event of a job, of a node, or of the cluster."""
 
     at: Moment
+    """When it happened."""
     job: str
+    """Id of the job; empty: it is about no job."""
     node: str
+    """Name of the node; empty: it is about no node."""
     kind: str
+    """Kind of the event ([list](events.md))."""
     message: str
+    """What happened, in a sentence."""
 
     @classmethod
     def of(cls, event: Event) -> EventDocument:
@@ -137,49 +177,78 @@ class EventDocument(Document):
 
 
 class UnreadableDocument(Document):
-    """A job whose record cannot be read, with the way back in the error's hint."""
+    """A job whose record cannot be read."""
 
     id: str
+    """Id of the job."""
     file: str
+    """Path of the record."""
     error: ErrorDocument
+    """What is wrong; the hint restores the last good copy."""
 
 
 class JobDocument(Document):
-    """A job and what was asked for."""
+    """A job, and what was requested of it."""
 
     id: str
     name: str
+    """Its name."""
     state: JobState
     reason: str
+    """Why it is in this state."""
     attempt: int
+    """Number of the current attempt, from 1."""
     priority: int
+    """A higher one starts sooner."""
     submitted_at: Moment
+    """When it was submitted."""
     launched_at: Moment | None
     started_at: Moment | None
     ended_at: Moment | None
     unknown_since: Moment | None
+    """Since when its nodes cannot be read."""
     command: tuple[str, ...]
+    """torchrun's words: `train.py …`, `-m pkg.train …` or `--no-python ./train.sh …`, one list entry each."""
     code: CodeVersion
     placement: PlacementDocument | None
+    """Where the attempt runs."""
     ranks: tuple[RankDocument, ...]
+    """One entry for each global rank."""
     first_failure: FirstFailure | None
     abandoned: tuple[str, ...]
+    """Nodes that the user gave up, so that it could end without them."""
     gone_from: tuple[str, ...]
+    """Nodes that proved that no process of it remains."""
     predicted_mib: int | None
+    """Expected memory of each GPU, as of the launch."""
     peak_mib: int | None
+    """Largest memory of a GPU that was observed."""
     alert: str | None
+    """That it seems to hang, and why, while it does."""
     past: tuple[AttemptDocument, ...]
+    """Earlier attempts."""
     resume_from: CheckpointDocument | None
+    """The checkpoint that this attempt resumed from."""
     attempts: tuple[AttemptSummary, ...]
+    """All attempts with the current one."""
     stopping: bool
+    """Whether its ranks are being ended, while its state is still `running` or `starting`."""
     nodes: tuple[str, ...]
+    """Names of its nodes, by node rank."""
     cancel_requested: bool
+    """Whether its end was requested."""
     time_limit: float | None
+    """Its time limit, in seconds."""
     time_warning: float | None
+    """Seconds before the limit at which the ranks get SIGUSR2; `null`: a tenth of it, at most 300."""
     grace: float | None
+    """Seconds for which processes that a succeeded job left may continue; `null`: they are ended at once."""
     vram: int | None
+    """Memory that it needs of each GPU, in MiB."""
     after: tuple[str, ...]
+    """Ids of the jobs that it waits for."""
     not_before: Moment | None
+    """It does not start before this."""
 
 
 def _fields(record: Record) -> dict[str, Any]:

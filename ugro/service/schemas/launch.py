@@ -93,15 +93,21 @@ class LaunchDocument(Document):
 
     id: str
     name: str
+    """Its name."""
     state: JobState
     note: str | None
+    """Another job has its name: a sentence that says which."""
     attended: bool
     reason: str | None
+    """Pending reason of a job that did not start."""
     starts_at: Moment | None
     never_starts: bool
     left_out: tuple[LeftOut, ...]
+    """What UGRO's own list alone leaves out of the code."""
     not_sent: tuple[NotSent, ...]
+    """What cannot be sent."""
     lfs_pointers: tuple[FileName, ...]
+    """Files that are pointers of Git LFS: their content is not there."""
 
     @classmethod
     def of(cls, plan: LaunchPlan, started: Started, attended: bool) -> LaunchDocument:
@@ -127,6 +133,7 @@ class NodeScript(Document):
 
     node: str
     launch_sh: str
+    """The script."""
 
 
 class Rehearsal(Document):

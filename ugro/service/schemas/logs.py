@@ -15,8 +15,11 @@ class LogLine(Document):
     """A line of a log: of a rank, or of torchrun itself on the node of that node rank."""
 
     rank: int | None
+    """Global rank; `null`: torchrun wrote it."""
     node_rank: int | None
+    """Node rank of the torchrun that wrote it."""
     text: str
+    """The line."""
 
 
 class LogLines(Document):

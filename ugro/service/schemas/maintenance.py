@@ -9,12 +9,15 @@ from ugro.service.schemas.jobs import EventDocument
 
 
 class Drained(Document):
-    """A node that gets no new jobs; `running` are the jobs that continue there."""
+    """A node that gets no new jobs."""
 
     node: str
     drained: bool = True
+    """Always true."""
     reason: str
+    """Why."""
     running: tuple[str, ...]
+    """Ids of the jobs that continue there."""
 
 
 class DrainNode(Request[Drained]):
@@ -30,6 +33,7 @@ class UndrainedDocument(Document):
 
     node: str
     drained: bool = False
+    """Always false."""
 
 
 class Undrained(Document):
@@ -47,13 +51,17 @@ class UndrainNode(Request[Undrained]):
 
 
 class SpeedDocument(Document):
-    """How many training steps a second a GPU makes, or the CPU (no `uuid`) of a node without GPUs."""
+    """How fast a GPU trains, or the CPU of a node without GPUs."""
 
     node: str
     index: int
+    """The driver's index."""
     uuid: str | None
+    """UUID of the GPU; `null`: it is the CPU."""
     name: str
+    """Model."""
     steps_per_second: float
+    """Training steps a second."""
 
 
 class Measured(Document):
@@ -80,19 +88,43 @@ class CommandOutput(Document):
 
 
 class CommandDocument(Document):
-    """A command that ended on a node; `exit_code` is null where that is not known, and the error says why."""
+    """A command that ended on a node."""
 
     node: str
-    exit_code: int | None
+    exit_code: int
+    """Its exit code; for a signal 128 and its number."""
     stdout: str
+    """What it printed there, at most the first 4 MiB."""
     stderr: str
-    truncated: bool | None = None
-    error: ErrorDocument | None
+    """What it printed there, at most the first 4 MiB."""
+    truncated: bool
+    """Whether it printed more than that."""
+    error: None = None
+    """Always `null`."""
+
+
+class NotRunDocument(Document):
+    """A node that did not run a command, or did not say how that ended, and why."""
+
+    node: str
+    exit_code: None = None
+    """Always `null`."""
+    stdout: str = ""
+    """Empty."""
+    stderr: str = ""
+    """Empty."""
+    error: ErrorDocument
+    """Why."""
+
+
+class CommandEnd(Document):
+    """The same, and the exit code that it stands for in the whole: its own, or that of the error."""
+
+    answer: CommandDocument | NotRunDocument
     worst: int
-    """The exit code that it stands for in the whole: its own, or that of the error."""
 
 
-class RunCommand(Stream[CommandOutput | CommandDocument]):
+class RunCommand(Stream[CommandOutput | CommandEnd]):
     """Run the same command on nodes (null: on all). One word is a line for /bin/sh; more are passed literally.
 
     With `live` what it prints comes as it is printed; else it comes with the end.
@@ -122,6 +154,7 @@ class ChangesDocument(Document):
 
     schema_version: int = 1
     changes: tuple[EventDocument, ...]
+    """In the order in which they happened."""
 
 
 class Swept(Document):

@@ -7,26 +7,35 @@ from ugro.service.schemas.base import Document, ErrorDocument, Moment
 
 
 class DrainDocument(Document):
-    """Why a node gets no new jobs, and since when."""
+    """Why a node gets no new jobs."""
 
     reason: str
+    """As the user said it."""
     since: Moment
+    """When it was drained."""
 
 
 class NodeDocument(Document):
-    """A node as it is, or as it was last seen with the reason why it is unreachable.
+    """A node as it is, or as it was last observed with the reason why it is unreachable.
 
-    What is known only from the node itself is null until it was seen once. `age_seconds` is the age of that sample.
+    What only the node can say is `null` before its first observation.
     """
 
     name: str
+    """Its name."""
     address: str
+    """Its address in the inventory."""
     reachable: bool
+    """Whether it answered now."""
     error: ErrorDocument | None
+    """Why it is unreachable."""
     seen_at: Moment | None
     age_seconds: float | None
+    """Age of that observation."""
     drained: DrainDocument | None
+    """Why it gets no new jobs."""
     departed: bool
+    """Whether it left the inventory while a job runs there."""
     boot_id: str | None = None
     clock_offset: float | None = None
     cpu_count: int | None = None
@@ -35,6 +44,8 @@ class NodeDocument(Document):
     memory_available_mib: int | None = None
     disk_free_mib: int | None = None
     gpus: tuple[Gpu, ...] = ()
+    """Its GPUs."""
     gpu_problem: str | None = None
     owner: str | None = None
     same_as: str | None
+    """Earlier name of the same machine."""

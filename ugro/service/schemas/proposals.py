@@ -16,22 +16,26 @@ APPROVE = "approve"
 
 
 class ProposalDocument(Document):
-    """What UGRO would do about a job, and why. `checkpoint` null: from the beginning; `what`: all of it in one line.
-
-    `nodes` are those of the next attempt, where they are not the ones it was asked for. `ends`: the job has not ended,
-    and would be ended first.
-    """
+    """What UGRO would do about a job, and why."""
 
     job: str
     attempt: int
+    """The attempt that failed."""
     at: Moment
+    """When it was proposed."""
     cause: str
     text: str
+    """The proposal and its reason, in sentences."""
     checkpoint: CheckpointDocument | None
+    """The checkpoint to resume from; `null`: from the beginning."""
     changes: tuple[Change, ...]
+    """Arguments that change."""
     nodes: tuple[str, ...]
+    """Nodes of the next attempt; empty: those that were requested."""
     ends: bool
+    """Whether the job has not ended, and would be ended first."""
     what: str
+    """All of it in one line."""
 
 
 class ProposalsAnswer(Document):
@@ -89,6 +93,7 @@ class DeniedDocument(Document):
 
     job: str
     denied: bool = True
+    """Always true."""
 
 
 class DenyAnswer(Document):

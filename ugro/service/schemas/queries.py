@@ -29,9 +29,10 @@ class Attended(Request[AttendedDocument]):
 
 
 class ListedJob(JobDocument):
-    """A job in a list; `position` is its turn among the queued ones from 1, null for any other."""
+    """A job in a list."""
 
     position: int | None
+    """Its turn among the queued jobs, from 1; `null` for any other."""
 
 
 class StatusDocument(Document):
@@ -39,10 +40,14 @@ class StatusDocument(Document):
 
     schema_version: int = 1
     nodes: tuple[NodeDocument, ...]
+    """The nodes, in the inventory's order."""
     jobs: tuple[ListedJob, ...]
+    """Those that have not ended and the last ones that did, or those that are asked for."""
     unreadable: tuple[UnreadableDocument, ...]
+    """Jobs whose records cannot be read."""
     attended: bool
     problems: tuple[ErrorDocument, ...]
+    """What is wrong with UGRO's records."""
 
 
 class Proposed(Document):
@@ -124,26 +129,33 @@ class Events(Request[EventsAnswer]):
 
 
 class GpuSampleDocument(Document):
-    """What a GPU showed at one time, and what used it: a job of ours, or another program."""
+    """What a GPU showed at one time, and what used it."""
 
     at: Moment
+    """When."""
     utilization_percent: int | None
     memory_used_mib: int | None
     memory_total_mib: int | None
     temperature_c: int | None
     power_w: float | None
     job: str | None
+    """Id of the job that used it; `null`: none of UGRO's."""
     program: str | None
+    """Another program that used it."""
 
 
 class GpuHistoryDocument(Document):
-    """What one GPU showed over time. `index` is the driver's, null for one that is no longer in the node."""
+    """What one GPU showed over time."""
 
     node: str
     uuid: str
+    """UUID of the GPU."""
     index: int | None
+    """The driver's index; `null`: it is no longer in the node."""
     name: str
+    """Its model."""
     samples: tuple[GpuSampleDocument, ...]
+    """What it showed, in order."""
 
 
 class HistoryAnswer(Document):

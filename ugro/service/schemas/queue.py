@@ -40,11 +40,12 @@ class Reprioritize(Request[JobDocument]):
 
 
 class ReasonsDocument(Document):
-    """Why a job waits, nearest reason first, or why it runs where it does."""
+    """Why a job waits, or why it runs where it does."""
 
     id: str
     state: JobState
     reasons: tuple[str, ...]
+    """Each in a sentence, the nearest first."""
     attended: bool
     starts_at: Moment | None
     never_starts: bool

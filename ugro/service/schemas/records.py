@@ -9,12 +9,16 @@ from ugro.service.schemas.jobs import UnreadableDocument
 
 
 class RebuiltDocument(Document):
-    """How many jobs the rebuilt indexes have, whose records cannot be read, and what was done about cluster.json."""
+    """What the rebuilt indexes have."""
 
     live: int
+    """Number of jobs that have not ended."""
     ended: int
+    """Number of jobs that have ended."""
     unreadable: tuple[UnreadableDocument, ...]
+    """Jobs whose records cannot be read."""
     mended: tuple[str, ...]
+    """What was done about `cluster.json`, in sentences."""
 
 
 class Rebuilt(Document):

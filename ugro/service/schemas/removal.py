@@ -37,10 +37,12 @@ class UseDocument(Document):
 
 
 class RefusedDocument(Document):
-    """A job that cannot be removed, as it was named, and why."""
+    """A job that cannot be removed."""
 
     name: str
+    """The job as it was named."""
     error: ErrorDocument
+    """Why."""
 
 
 class RemovePlan(Plan):
@@ -60,22 +62,32 @@ class PlanRemove(Request[RemovePlan]):
 
 
 class RemovedFromNode(Document):
-    """What became of a job's folder on a node; its error where that is unreachable: then it goes later."""
+    """What became of a job's folder on a node."""
 
     node: str
     state: str
+    """`gone`: removed; `absent`: there was none; `rest`: only what UGRO did not make stays; `left`: something could not
+    be removed; `other`: that of another job; `running`: a run of it is not over; `link`: a link is in its place;
+    `unreachable`: it goes later.
+    """
     error: ErrorDocument | None
+    """Why the node is unreachable."""
 
 
 class RemovedJob(Document):
-    """A job that was removed: what it took up, and what became of its folders on nodes."""
+    """A job that was removed."""
 
     id: str
     name: str
+    """Its name."""
     bytes: int
+    """What it took up on the master."""
     node_bytes: int
+    """What it took up on nodes."""
     nodes: tuple[RemovedFromNode, ...]
+    """What became of its folders on nodes."""
     checkpoints: tuple[HeldCheckpoint, ...]
+    """Checkpoints that went with it."""
 
 
 class RemovedDocument(Document):
@@ -83,7 +95,9 @@ class RemovedDocument(Document):
 
     schema_version: int = 1
     removed: tuple[RemovedJob, ...]
+    """Jobs that were removed."""
     failed: tuple[RefusedDocument, ...]
+    """Jobs that could not be removed."""
 
 
 class Remove(Request[RemovedDocument]):
@@ -105,34 +119,48 @@ class BytesOnNode(Document):
 
 
 class CollectedJob(Document):
-    """What goes of an old job: `bytes` of logs, code, and folders on nodes; `kept` says why the last two stay."""
+    """What goes of an old job."""
 
     id: str
     bytes: int
+    """Size of its logs on the master."""
     code_bytes: int
     nodes: tuple[BytesOnNode, ...]
+    """What goes from each node."""
     kept: str | None
+    """Why its code and its folders on nodes stay: `checkpoints`, `unseen`, `silent`, `undecided`, `owed`, `running`,
+    `linked`, `changed`; `null`: they go.
+    """
     checkpoints: tuple[HeldCheckpoint, ...]
+    """Its checkpoints."""
     unseen: tuple[str, ...]
+    """Places that were not searched for checkpoints."""
 
 
 class SilentNode(Document):
-    """A node that could not be asked, and why."""
+    """A node that could not be asked."""
 
     node: str
     error: ErrorDocument
+    """Why."""
 
 
 class CollectedDocument(Document):
-    """What goes, or went (`deleted`), of old jobs. `bytes` are those of logs."""
+    """What goes, or went, of old jobs."""
 
     deleted: bool
+    """Whether it went."""
     bytes: int
+    """Size of their logs on the master."""
     code_bytes: int
     nodes: tuple[BytesOnNode, ...]
+    """What goes from each node."""
     jobs: tuple[CollectedJob, ...]
+    """What goes of each job."""
     temporary: tuple[str, ...]
+    """Paths of temporary files that were left behind."""
     unreachable: tuple[SilentNode, ...]
+    """Nodes that could not be asked."""
 
 
 class JobInWords(Document):

@@ -54,8 +54,11 @@ class CodeChanges(Document):
     """The files in which the new code differs from the code of the attempt before."""
 
     changed: tuple[FileName, ...]
+    """Files whose content differs."""
     added: tuple[FileName, ...]
+    """New files."""
     removed: tuple[FileName, ...]
+    """Files that are gone."""
 
 
 class ResumePlan(Plan):
@@ -80,9 +83,10 @@ class PlanResume(Request[ResumePlan]):
 
 
 class ResumedDocument(JobDocument):
-    """A job that was resumed; `code_changes` is null where it runs the code it had."""
+    """A job that was resumed."""
 
     code_changes: CodeChanges | None
+    """How the new code differs; `null`: it runs the code it had."""
 
 
 class ResumeAnswer(Document):

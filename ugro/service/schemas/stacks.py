@@ -10,24 +10,31 @@ from ugro.service.schemas.jobs import JobDocument
 
 
 class RankStackDocument(Document):
-    """The threads of a rank. `state` is None when its process has ended; `problem`: why there are no Python stacks."""
+    """The threads of a rank."""
 
     node: str
     rank: int
     pid: int | None
     state: str | None
+    """The kernel's letter for its state; `null`: its process has ended."""
     cpu_seconds: float | None
+    """CPU time so far."""
     problem: str | None
+    """Why there are no Python stacks."""
     threads: tuple[Thread, ...]
+    """Its threads."""
 
 
 class StacksDocument(Document):
-    """The stacks of a job's ranks: now, or `at` the time when it was last found to hang, before it ended."""
+    """The stack traces of a job's ranks."""
 
     id: str
     at: Moment | None
+    """When it was last found to hang, before it ended; `null`: now."""
     ranks: tuple[RankStackDocument, ...]
+    """The ranks that answered."""
     nccl: str | None
+    """NCCL's own report, as text."""
     errors: tuple[ErrorDocument, ...]
 
 

@@ -9,18 +9,22 @@ from ugro.service.schemas.jobs import JobDocument
 
 
 class PendingNode(Document):
-    """A node that does not keep the new time limit so far, and why."""
+    """A node that does not keep the new time limit so far."""
 
     node: str
     reason: str
+    """Why."""
 
 
 class ExtendedDocument(JobDocument):
-    """A job after its time limit was extended: the limit before in seconds, and the nodes that keep the new one."""
+    """A job after its time limit was extended."""
 
     time_limit_before: float
+    """The limit before, in seconds."""
     told: tuple[str, ...]
+    """Nodes that keep the new limit."""
     pending: tuple[PendingNode, ...]
+    """Nodes that get it at the next scheduling pass."""
 
 
 class Extend(Request[ExtendedDocument]):
