@@ -41,7 +41,7 @@ VICTIM_WITHIN = 3.0
 STATE_LOCKED = 4
 """The exit code of a command that did not get its turn."""
 
-RESIDENT_GONE = "the resident controller went away before it answered"
+RESIDENT_GONE = "the resident controller ended before it answered"
 """What a command reports whose resident controller was killed in the middle of its answer."""
 
 JOB = """\

@@ -124,7 +124,7 @@ async def test_what_nccl_says_of_a_hang_is_told_and_where_the_ranks_stand_is_kep
     job.store.jobs.save(again, "resumed", "")
     runner = CliRunner(env={"UGRO_HOME": str(job.store.home)})
     shown = (await asyncio.to_thread(runner.invoke, cli, ["stacks", job.id])).output
-    assert "is queued; so it stood at" in shown and "rank 0 on n0" in shown, "whatever came after it"
+    assert "is queued; stack traces of" in shown and "rank 0 on n0" in shown, "whatever came after it"
 
 
 async def test_a_crash_before_the_record_loses_no_alert_and_a_torn_memory_is_no_harm(home: Path) -> None:
@@ -252,4 +252,4 @@ def test_a_stopped_rank_of_a_real_gang_is_named_and_let_go_again(ugro: Ugro, san
         assert ugro("cancel", made["id"]).returncode == 0
     stood = document(ugro("stacks", made["id"], "--json"))
     assert stood["at"] and {one["rank"]: one["state"] for one in stood["ranks"]}[1] == "T"
-    assert "was cancelled; so it stood at" in ugro("stacks", made["id"], "--rank", "1").stdout
+    assert "was cancelled; stack traces of" in ugro("stacks", made["id"], "--rank", "1").stdout

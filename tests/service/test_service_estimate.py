@@ -33,7 +33,7 @@ def test_takes_what_the_job_says(door: Door) -> None:
 
 @pytest.mark.parametrize("request_", [EstimateMemory(), EstimateMemory(model="nosuch")])
 def test_refuses_a_model_of_unknown_size(door: Door, request_: EstimateMemory) -> None:
-    with pytest.raises(InputError, match="the size of the model is unknown"):
+    with pytest.raises(InputError, match="the size of the model cannot be determined"):
         door.call(request_)
 
 

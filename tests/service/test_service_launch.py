@@ -237,6 +237,6 @@ def test_reads_the_three_forms(door: Door, monkeypatch: pytest.MonkeyPatch) -> N
         asked_for(LaunchLine(("--model", "m"), (), {}))
     with pytest.raises(InputError) as refusal:
         asked_for(LaunchLine(("t.py", "--nods", "2"), (), {}, known=("--nodes", "--name")))
-    assert refusal.value.hint == "did you mean --nodes? Else what the script should get stands after --: " + (
+    assert refusal.value.hint == "did you mean --nodes? Else put the script's arguments after --: " + (
         "ugro launch t.py -- --nods 2"
     )

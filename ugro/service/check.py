@@ -60,7 +60,7 @@ async def check(context: Context, request: Check) -> Checked:
     """
     nodes = context.inventory.select(request.nodes)
     if request.network and len(nodes) < 2:
-        raise InputError("a network has at least two nodes", "leave --on away, or name two nodes")
+        raise InputError("a network has at least two nodes", "omit --on, or name two nodes")
     checkup = _Checkup(context, nodes)
     await checkup.run((await context.reach()).pool, request.network)
     return checkup.answer(request.network)

@@ -70,7 +70,7 @@ def question_of_size(code: CodeDocument) -> Question | None:
         text="Send all of it to every node?",
         facts=(f"The working directory has {total}; the largest: {largest}.",),
         refusal=f"the working directory has {total} to send to every node",
-        hint="keep data out with .ugroignore, or say --yes",
+        hint="exclude data with .ugroignore, or use --yes",
     )
 
 

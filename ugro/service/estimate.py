@@ -73,7 +73,7 @@ async def estimate(context: Context, request: EstimateMemory) -> Estimated:
 def _unknown_size(model: str | None) -> InputError:
     where = "" if model is None else f" from {printable(model)!r}"
     hint = "name it: --model 7b, --model gpt2-medium; or what it takes of a GPU: --vram 10G"
-    return InputError(f"the size of the model is unknown{where}", hint)
+    return InputError(f"the size of the model cannot be determined{where}", hint)
 
 
 def _cards(context: Context) -> list[_Card]:

@@ -100,7 +100,7 @@ def _finding(context: Context, job: Job, which: str) -> Finding | None:
     if job.alert and not job.state.ended:
         advice = Advice(
             CAUSES["hang"].words,
-            f"see where each rank stands: ugro stacks {job.id}; to end it: ugro cancel {job.id}, and ugro explain "
+            f"show the stack traces: ugro stacks {job.id}; to end it: ugro cancel {job.id}, and ugro explain "
             f"{job.id} then shows how to resume",
             CAUSES["hang"].retry_helps,
         )

@@ -136,13 +136,13 @@ def _questions(node: str, found: on_node.Footprint, master: str) -> tuple[Questi
 
 
 def _facts(node: str, found: on_node.Footprint) -> list[str]:
-    lines = [f"This goes from {readable(found.base_dir)} on {node}:"]
+    lines = [f"This will be removed from {readable(found.base_dir)} on {node}:"]
     lines += [
         f"  jobs/{readable(job.id)}  {count(job.files, 'file')}, {bytes_in_words(job.bytes)}" for job in found.jobs
     ]
     lines += [f"  {readable(path)}  {bytes_in_words(used)}" for path, used in found.other]
     if found.jobs:
-        lines.append("with all that the jobs wrote into their code folders, such as checkpoints.")
+        lines.append("with everything that the jobs wrote into their code folders, such as checkpoints.")
     return [*lines, f"The node belongs to: {found.owner}"] if found.owner else lines
 
 

@@ -245,8 +245,8 @@ def _question_of_memory(expected: Expectation | None) -> Question | None:
         return None
     return Question(
         id=FIT,
-        text="Submit it all the same?",
+        text="Submit it anyway?",
         facts=(f"memory: {printable(expected.warning)}",),
         refusal="it may not fit into the GPUs' memory",
-        hint="say --yes to submit it anyway",
+        hint="use --yes to submit it anyway",
     )

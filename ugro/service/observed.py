@@ -66,4 +66,4 @@ def with_prospects(job: Job, queue: Queue) -> Job:
         return job
     causes, expected = why(queue, job.id)[:REASONS], forecast(queue, job.id)
     words = [*causes, expected.text] if expected.at is not None else causes
-    return with_reason(job, "; ".join(words) if causes else "starts at the next tick")
+    return with_reason(job, "; ".join(words) if causes else "starts at the next scheduling pass")

@@ -155,6 +155,6 @@ def lost(error: Exception | None) -> UgroError:
     """Return what to tell when the resident controller went away in the middle: what it did so far is recorded."""
     why = f" ({error})" if error else ""
     return ResidentGone(
-        f"the resident controller went away before it answered{why}",
+        f"the resident controller ended before it answered{why}",
         "see what became of it: ugro status; without the resident: ugro --local status",
     )

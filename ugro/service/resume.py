@@ -168,7 +168,7 @@ class _Survey:
 def _question_of_beginning(missing: InputError) -> Question:
     return Question(
         id=BEGIN_AGAIN,
-        text="Begin again, from the beginning?",
+        text="Start again from the beginning?",
         facts=(missing.message,),
         refusal=missing.message,
         hint=missing.hint,

@@ -48,7 +48,7 @@ def _before_the_end(context: Context, job: Job, rank: int | None) -> tuple[float
     attempts = range(job.attempt, 0, -1)
     found = next((one for each in attempts if (one := kept(context.store.jobs.files(job.id).hang(each)))), None)
     if found is None:
-        raise InputError(f"{state_in_words(job)}; only a running job stands somewhere", f"see: ugro status {job.id}")
+        raise InputError(f"{state_in_words(job)}; only a running job has stack traces", f"see: ugro status {job.id}")
     wanted = {
         name: one.model_copy(update={"ranks": tuple(each for each in one.ranks if rank in (None, each.rank))})
         for name, one in found.nodes.items()

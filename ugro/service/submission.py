@@ -102,7 +102,7 @@ def _named(said: LaunchLine, given: dict[str, Any]) -> JobSpec:
     if rest:
         if instead := translated(Path(), (*said.words, *said.script_args), what, said.start):
             raise InputError(f"{printable(first)!r} is no script of {Path.cwd()}", instead)
-        better = f"what the script should get stands after --: {line(Path(), what, said.start)}"
+        better = f"put the script's arguments after --: {line(Path(), what, said.start)}"
         raise InputError(
             f"{printable(rest[0])!r} is not an option of `ugro launch`", _meant(rest[0], said.known) + better
         )
@@ -129,7 +129,7 @@ def _after_options(said: LaunchLine) -> str:
     for number, word in enumerate(said.words):
         if word.endswith((".py", ".sh", ".yaml", ".yml")) and Path(word).is_file():
             args = (*said.words[:number], *said.words[number + 1 :], *said.script_args)
-            return f"what the script should get stands after --: {line(Path(), Foreign(word, args), said.start)}"
+            return f"put the script's arguments after --: {line(Path(), Foreign(word, args), said.start)}"
     return ""
 
 
@@ -141,7 +141,7 @@ def _variable(text: str) -> tuple[str, str]:
     """
     name, equals, value = text.partition("=")
     if not (equals and name):
-        hint = "a script's own option of that name stands after --: ugro launch train.py -- --env …"
+        hint = "put the script's own option of that name after --: ugro launch train.py -- --env …"
         raise InputError(f"--env {printable(text)!r}: NAME=VALUE is expected", hint)
     return name, value
 

@@ -77,7 +77,7 @@ def receive(home: Path, stream: IO[bytes]) -> WorkingCode:
         _unpack(stream, folder)
     except tarfile.TarError as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise InputError(f"the files of {printable(document.directory)} did not arrive whole: {error}") from None
+        raise InputError(f"the files of {printable(document.directory)} arrived incomplete: {error}") from None
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise StateError(f"the files of {printable(document.directory)} cannot be kept: {error.strerror}") from None

@@ -170,5 +170,5 @@ def test_why_there_are_no_logs_is_told(master: Master) -> None:
     job = twice_failed(master).jobs.job("job-001")
     never = job.model_copy(update={"placement": None})
     assert missing_logs(never, [], []) == "attempt 2 of job-001 never ran, so it printed nothing"
-    assert missing_logs(job, ["here"], []).endswith("; here is in the inventory no more")
+    assert missing_logs(job, ["here"], []).endswith("; here is no longer in the inventory")
     assert missing_logs(job, [], ["here"]).endswith("; here cannot be reached")

@@ -137,7 +137,7 @@ def test_a_mistyped_command_is_answered_with_the_near_one(ugro: Ugro) -> None:
         ),
         (["launch", "train.py", "--vram", "1e400G"], "--vram: found '1e400G': a size like 512M or 10G is expected"),
         (["launch", "train.py", "--vram", "10"], "--vram: no training fits into 10 MiB; did you mean 10G?"),
-        (["launch", "train.py", "--nmae", "x"], "did you mean --name? Else what the script should get stands after --"),
+        (["launch", "train.py", "--nmae", "x"], "did you mean --name? Else put the script's arguments after --"),
         (["launch", "train.py", "--prio=3"], "did you mean --priority? Else"),
         (["estimate", "--model", "7b", "--batch", "9" * 21], "a whole number from 1 to 9999999 is expected"),
         (["estimate", "--model", "7b", "--seq", "10000000"], "a whole number from 1 to 9999999 is expected"),
@@ -338,4 +338,4 @@ def test_what_gc_suggests_does_what_it_showed(ugro: Ugro, home: Path) -> None:
     log.parent.mkdir(parents=True)
     log.write_text("x" * 4096)
     done = ugro("gc", "--older-than", "1m", cwd=home, env={"UGRO_HOME": str(store.home)})
-    assert "would go: ugro gc --older-than 1m --delete" in done.stdout, done
+    assert "would be removed: ugro gc --older-than 1m --delete" in done.stdout, done

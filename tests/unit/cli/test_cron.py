@@ -84,7 +84,7 @@ def test_other_lines_stay_byte_for_byte(ugro: Ugro, cron_folder: Path, home: Pat
     assert ugro("install").exception is None
     assert table.read_bytes() == f"{BEGIN}\n{expected(home)}\n{END}\n".encode() + OTHERS
     assert (home / ".ugro/crontab.before").read_bytes() == OTHERS
-    assert "taken out" in ugro("remove").stdout
+    assert "removed" in ugro("remove").stdout
     assert table.read_bytes() == OTHERS
 
 

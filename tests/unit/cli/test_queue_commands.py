@@ -75,14 +75,14 @@ def test_when_a_job_for_later_starts_is_told(master: Master) -> None:
 def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold", "--name", "first")
     master.ugro("cancel", "first")
-    never = "unschedulable: waits for job-001 to succeed, but it was cancelled; to start it: "
+    never = "is unschedulable: waits for job-001 to succeed, but it was cancelled; to start it: "
     assert f"Job queued (ID: job-002): it {never}" in master.ugro("launch", "t.py", "--after", "first").stdout
     assert master.json("launch", "t.py", "--after", "first")["never_starts"] is True
     master.ugro("cancel", "job-003")
     expected = master.json("why", "job-002")
     assert expected["reasons"][0].startswith(never) and expected["reasons"][0].endswith("ugro cancel job-002")
     assert (expected["never_starts"], expected["starts_at"], expected["state"]) == (True, None, "queued")
-    assert master.ugro("why", "job-002").stdout.count("will never start") == 1
+    assert master.ugro("why", "job-002").stdout.count("unschedulable") == 1
     shown = [master.json("status", "job-002"), master.json("status", "--state", "queued")["jobs"][0]]
     assert all(job["reason"].startswith(never) and job["state"] == "queued" for job in shown)
     master.describe("new")
@@ -97,7 +97,7 @@ def test_a_job_that_will_never_start_is_told_and_left_to_the_person(master: Mast
 def test_a_job_that_needs_a_node_which_does_not_answer_is_queued_and_told_so(master: Master) -> None:
     gone = "  gone: {address: 127.0.0.1, port: 9}\n"
     master.describe(others=gone)
-    why = r"gone does not answer \(since [0-9:]{5}; 127\.0\.0\.1:9 refuses connections\)"
+    why = r"gone is unreachable \(since [0-9:]{5}; 127\.0\.0\.1:9 refuses connections\)"
     told = why + "; it starts when it does; one with --nodes here could start now"
     assert re.search(rf"^Job queued \(ID: job-001\): {told}$", master.ugro("launch", "t.py").stdout, re.MULTILINE)
     made = master.json("launch", "t.py", "--nodes", "gone")
@@ -429,7 +429,7 @@ def test_a_job_that_the_look_shows_as_ended_holds_nothing(home: Path, monkeypatc
     assert shown()[1] == ("queued", "here is held by job-001")
     looks(JobState.FAILED)
     (first, _), second, third = shown()
-    assert (first, second) == ("failed", ("queued", "starts at the next tick"))
+    assert (first, second) == ("failed", ("queued", "starts at the next scheduling pass"))
     assert third == ("queued", "here is held by job-002"), "what it waited for has failed"
 
 

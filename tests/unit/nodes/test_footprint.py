@@ -364,7 +364,7 @@ def test_a_home_that_a_busy_node_shares_is_not_cleaned() -> None:
     _refuse_if_shared("here", footprint_of(storage_id=""), "there", footprint_of(storage_id=""))
     with pytest.raises(NodeRefused, match="shares /place with there"):
         _refuse_if_shared("here", footprint_of(), "there", footprint_of())
-    with pytest.raises(NodeRefused, match="does not answer"):
+    with pytest.raises(NodeRefused, match="is unreachable"):
         _refuse_if_shared("here", footprint_of(), "there", NodeError("there", "is away"))
 
 

@@ -30,7 +30,7 @@ def stacks_(app: App, job: str, rank: int | None, as_json: bool) -> int:
         print_json(answer.as_json())
         return found.exit_code
     if answer.at is not None:
-        click.echo(f"{state_in_words(found.job)}; so it stood at {clock(answer.at)}, when it was found to hang:")
+        click.echo(f"{state_in_words(found.job)}; stack traces of {clock(answer.at)}, when the hang was found:")
     for one in answer.ranks:
         print_rank(one)
     if answer.nccl:

@@ -16,7 +16,7 @@ def tell_what_stays(code: CodeDocument) -> None:
         click.echo(f"not sent: {some(refused)}", err=True)
     if left_out:
         hint = "a line !NAME in .ugroignore sends it"
-        click.echo(f"left out by the built-in list: {some(left_out)}; {hint}", err=True)
+        click.echo(f"excluded by the built-in list: {some(left_out)}; {hint}", err=True)
     if code.lfs_pointers:
         names = some([printable(path) for path in code.lfs_pointers])
         click.echo(f"sent without their content, as pointers of git-lfs: {names}; `git lfs pull` brings it", err=True)

@@ -241,7 +241,7 @@ class JobSteps:
         notes = []
         if given_up:
             await self._store.write(functools.partial(self._store.cleanup.remember_leftovers, job, given_up))
-            notes.append(f"without the word of {', '.join(given_up)}, which is asked again when it answers")
+            notes.append(f"without waiting for {', '.join(given_up)}, which is asked again once it answers")
         asked = [node for node in job.nodes if node not in given_up]
         logs_within = CANCELLED_LOGS_WITHIN if state == JobState.CANCELLED else LOGS_WITHIN
         await self.logs_of(job, asked).bring_all(logs_within)

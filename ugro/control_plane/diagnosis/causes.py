@@ -142,7 +142,7 @@ CAUSES = {
     "cancelled": Advice("it was cancelled", "nothing is wrong; resume it when you like", True),
     "hang": Advice(
         "it made no progress any more",
-        "see where each rank stands (py-spy dump); look for a deadlock, a stuck GPU or file system",
+        "show each rank's stack trace (py-spy dump); look for a deadlock, a stuck GPU or file system",
         True,
     ),
     "unknown": Advice("it ended badly and does not say why", "read the last lines of every rank", False),

@@ -66,7 +66,7 @@ def decide(
     where = f"after {checkpoint.where}" if checkpoint else "from the beginning"
     same = 1 + failed_alike(job, cause, checkpoint, steps or {})
     if same >= SAME_FAILURES and not changes and not left_out:
-        return Decision("leave", f"{cause}: it failed {same} times {where}, another time would be no other")
+        return Decision("leave", f"{cause}: it failed {same} times {where}, another retry would fail the same way")
     retries = len(job.past)
     doubt = f"; not searched for checkpoints: {some(unseen)}" if checkpoint is None and unseen else ""
     if action == "ask" or left_out or doubt:

@@ -87,7 +87,7 @@ class JobFolders:
         return 1
 
     def cut_short(self) -> list[str]:
-        """The folders of submissions that were cut short before their record, and that nobody is at any more."""
+        """The folders of interrupted submissions before their record, and that nobody is at any more."""
         found = []
         for name in self._folders():
             if not self.files(name).record.exists() and not self._had_record(name):

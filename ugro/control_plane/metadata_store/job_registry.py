@@ -188,7 +188,7 @@ class JobRegistry(JobFolders):
         troubles = Troubles()
         with self._lock.held():
             jobs = self._indexed(pass_over)
-            with troubles.boundary("submissions that were cut short"):
+            with troubles.boundary("interrupted submissions"):
                 self._let_go_of_failed_submissions(jobs)
             for job in jobs:
                 with troubles.boundary(f"{job.id}: its timeline", job.id):

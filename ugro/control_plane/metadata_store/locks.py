@@ -123,8 +123,8 @@ def held(path: Path, patience: float) -> Iterator[None]:
         try:
             lock.acquire(poll_interval=0.05)
         except Timeout:
-            holder = printable(path.read_text(errors="replace").strip()) or "somebody"
-            hint = "wait for it, or look why it takes so long"
+            holder = printable(path.read_text(errors="replace").strip()) or "another process"
+            hint = "wait for it, or check why it takes so long"
             raise StateLocked(f"{path} is held by {holder}", hint) from None
     try:
         with state_errors(path):

@@ -223,7 +223,7 @@ def _way_back(path: Path) -> str:
     """An older copy of a job's record may belong into another index, so a rebuild goes with it."""
     spare, of_job = copy_before(path), path.name == "job.json"
     if of_job and not path.parent.exists():
-        return f"put the folder {path.parent} back, or let go of the job and what it holds: ugro state rebuild"
+        return f"put the folder {path.parent} back, or drop the job and its GPUs: ugro state rebuild"
     if spare.exists():
         restore = f"{shlex.join(['cp', str(spare), str(path)])} && " if of_job else ""
         return f"the last good copy, {spare.name}, is of {clock(spare.stat().st_mtime)}: {restore}ugro state rebuild"

@@ -342,7 +342,7 @@ async def remove_owed(store: MetadataStore, pool: Pool, owed: Sequence[Owed]) ->
     def record() -> None:
         store.cleanup.forget_removals(done)
         for one in done:
-            kept = " but for what cannot be removed" if told[one.job] == Removal.LEFT else ""
+            kept = " except what cannot be removed" if told[one.job] == Removal.LEFT else ""
             store.timeline.note(node.name, EventKind.CLEARED, f"what {one.job} left on {node.name} was removed{kept}")
 
     await store.write(record)

@@ -41,6 +41,6 @@ def missing_logs(job: Job, unknown: list[str], silent: list[str]) -> str:
     words = [f"{', '.join(asked)} {'has' if len(asked) == 1 else 'have'} none" if asked else ""]
     words += [f"{', '.join(silent)} cannot be reached" if silent else ""]
     words += [
-        f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} in the inventory no more" if unknown else ""
+        f"{', '.join(unknown)} {'is' if len(unknown) == 1 else 'are'} no longer in the inventory" if unknown else ""
     ]
     return "; ".join(filter(None, [f"this machine has no logs of attempt {job.attempt} of {job.id}", *words]))

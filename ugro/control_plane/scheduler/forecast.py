@@ -62,7 +62,7 @@ class _Outlook:
 
     def _forecast(self, job: Waiting) -> Forecast:
         if job.id in self._turn.starts:
-            return Forecast(self._now, "starts at the next tick")
+            return Forecast(self._now, "starts at the next scheduling pass")
         if job.id in self._never:
             return Forecast(None, f"it {self._never[job.id]}", never=True)
         earliest, cause = self._now, ""

@@ -331,7 +331,7 @@ def _require_ranks(job: Job) -> None:
     held = job.resume_from
     if held and held.ranks and job.placement and held.ranks != job.placement.world_size:
         told = f"{held.name} has the parts of {held.ranks} ranks, and this attempt has {job.placement.world_size}"
-        hint = f"resume on nodes with {held.ranks} ranks, or begin again: ugro resume {job.id} --from 0"
+        hint = f"resume on nodes with {held.ranks} ranks, or start again: ugro resume {job.id} --from 0"
         raise NotStarted(job, NodeRefused(job.nodes[0], told, hint))
 
 

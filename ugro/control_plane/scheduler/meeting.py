@@ -180,7 +180,7 @@ def _way(config: NodeConfig, said: Prepared, first: str, host: Prepared, place: 
         return NoAnswer(node, problem, f"open the ports of {first} to {node}, or {_hint(first)}")
     way = next((way for way in said.ways if way.peer == place.address), None)
     if way is None:
-        return NodeRefused(node, f"it does not tell its way to {printable(place.address)}")
+        return NodeRefused(node, f"it does not report its route to {printable(place.address)}")
     if apart and way.address == place.address:
         return NodeRefused(
             node, f"{where} is an address of {node} too ({printable(way.interface or '?')})", _hint(first)

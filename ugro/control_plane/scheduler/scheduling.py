@@ -70,7 +70,7 @@ def reasons(queue: Queue) -> dict[str, str]:
 
     def reason(job: Waiting) -> str:
         if job.id in turn.starts:
-            return "starts at the next tick"
+            return "starts at the next scheduling pass"
         if job.id in never:
             return never[job.id]
         if job.obstacles:
@@ -131,7 +131,7 @@ def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Offe
         able = f"{limit} {count(len(fitting), 'node')}" if fitting else "no node"
         smaller = smaller_request(spec, wanted, {name: offers[name] for name in names})
         raise InputError(
-            f"asked for: {gpus} on each of {count(wanted, 'node')}; {able} can give that",
+            f"requested: {gpus} on each of {count(wanted, 'node')}; {able} can give that",
             (f"it would fit with {smaller}; " if smaller else "")
             + "; ".join(f"{name}: {contents(offers[name])}" for name in names),
         )

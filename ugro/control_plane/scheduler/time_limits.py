@@ -73,7 +73,7 @@ def require_limit(job: Job, spec: JobSpec, seconds: float, add: bool) -> float:
         again = f"to resume it with that: {_resume(job, wanted)}" if more else ""
         raise InputError(f"{job.id} has ended: it is {job.state.value}", again or f"see: ugro status {job.id}")
     if job.wish or job.first_failure:
-        raise InputError(f"{job.id} is stopping: its time limit does not matter any more", f"see: ugro status {job.id}")
+        raise InputError(f"{job.id} is stopping: its time limit no longer applies", f"see: ugro status {job.id}")
     if spec.time_limit is None:
         raise InputError(f"{job.id} has no time limit: it runs until it ends by itself", f"see: ugro status {job.id}")
     return spec.time_limit

@@ -126,7 +126,7 @@ def _behind(job: Waiting, found: Mapping[str, Deadlock]) -> Deadlock | None:
     """A dependency on a job that will never start itself."""
     first = next((one for one in job.obstacles if one.job in found), None)
     return (
-        Deadlock(f"{first.text}, which will never start", (f"look at that one: ugro why {first.job}",))
+        Deadlock(f"{first.text}, which is unschedulable", (f"look at that one: ugro why {first.job}",))
         if first
         else None
     )
@@ -144,4 +144,4 @@ def _dependencies_first(waits_for: Mapping[str, Sequence[str]]) -> Iterator[str]
 
 def _in_words(job_id: str, found: Deadlock) -> str:
     help_ = some(found.remedies, " and ")
-    return f"unschedulable: {found.cause}; to start it: {help_}, or cancel it: ugro cancel {job_id}"
+    return f"is unschedulable: {found.cause}; to start it: {help_}, or cancel it: ugro cancel {job_id}"

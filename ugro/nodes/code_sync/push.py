@@ -225,7 +225,7 @@ class _Push:
                 return place
             await self._replace("carry_on")
             place = await self._listed()
-        raise self._refusal("what was begun there before does not come to its end")
+        raise self._refusal("an earlier transfer there does not end")
 
     async def _listed(self) -> _Place:
         """Begin, with the list of files where the node has none of the same code."""

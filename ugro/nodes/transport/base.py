@@ -234,7 +234,7 @@ class Collector:
 def conclude(node: str, status: int | None, collector: Collector, frame: Frame, elapsed: float) -> Outcome:
     """The outcome of an ended command, or the error that says why there is none."""
     if status is None:
-        hint = "whether it took effect shows at the next look"
+        hint = "the next scheduling pass shows whether it took effect"
         raise LinkLost(node, "the connection broke while a command ran", hint)
     if frame.timeout and elapsed >= frame.timeout and status in (124, 137, -9, -15):
         raise CommandTimedOut(node, f"a command did not end within {frame.timeout:g} s and was ended")

@@ -122,7 +122,7 @@ def test_epochs_are_told_apart_as_steps_are() -> None:
     again = failed("peer_lost", None, ("peer_lost", None)).model_copy(update={"resume_from": epoch(3)})
     assert decide(again, "peer_lost", asked("retry"), epoch(4), ()).action == "retry"
     assert decide(again, "peer_lost", asked("retry"), epoch(3), ()).why.endswith(
-        "after epoch 3, another time would be no other"
+        "after epoch 3, another retry would fail the same way"
     )
 
 

@@ -86,8 +86,8 @@ def test_jobs_start_by_priority_and_then_in_the_order_of_submission() -> None:
     assert started(found) == ["job-003", "job-001"]
     assert (found.head, found.head_starts_at) == ("job-002", None)
     assert reasons(queue(TWO, jobs)) == {
-        "job-003": "starts at the next tick",
-        "job-001": "starts at the next tick",
+        "job-003": "starts at the next scheduling pass",
+        "job-001": "starts at the next scheduling pass",
         "job-002": "a is held by job-003; b is held by job-001",
     }
     assert found.starts[0].why == "its turn"
@@ -220,7 +220,7 @@ def test_a_job_that_will_never_start_says_so_first_and_what_would_help(
     nodes: dict[str, Offer], wish: dict[str, object], cause: str, remedy: str
 ) -> None:
     case = queue(nodes, [waiting(1, None, HELD, **wish), waiting(2, nodes="a")], [holds(9, "a-0")])
-    said = f"unschedulable: {cause}; to start it: {remedy}, or cancel it: ugro cancel job-001"
+    said = f"is unschedulable: {cause}; to start it: {remedy}, or cancel it: ugro cancel job-001"
     first, *rest = why(case, "job-001")
     assert first == said and cause not in rest and HELD.text in rest
     assert reasons(case)["job-001"] == said
@@ -289,10 +289,10 @@ def test_who_waits_for_a_job_that_will_never_start_will_not_either() -> None:
     said = reasons(case)
     assert "waits for job-001 to succeed, but it failed; to start it: launch it again" in said["job-002"]
     assert said["job-003"] == (
-        "unschedulable: waits for job-002 to end, which will never start; "
+        "is unschedulable: waits for job-002 to end, which is unschedulable; "
         "to start it: look at that one: ugro why job-002, or cancel it: ugro cancel job-003"
     )
-    assert said["job-004"] == "starts at the next tick"
+    assert said["job-004"] == "starts at the next scheduling pass"
 
 
 def test_jobs_that_wait_for_each_other_never_start() -> None:
@@ -372,7 +372,7 @@ def test_a_forecast_lets_the_jobs_ahead_go_first() -> None:
         (NOON + 1800, "starts ~12:30, when job-002 frees a"),
         (NOON + 1860, "starts ~12:31, when job-003 frees a"),
     ]
-    assert forecast(queue(TWO, [waiting(5, nodes=1)], running), "job-005").text == "starts at the next tick"
+    assert forecast(queue(TWO, [waiting(5, nodes=1)], running), "job-005").text == "starts at the next scheduling pass"
 
 
 def later(seconds: float) -> Obstacle:
@@ -479,7 +479,7 @@ def test_broken_partitioned_and_small_gpus_do_not_count() -> None:
 )
 def test_a_request_that_is_too_large_is_told_which_one_would_fit(wrong: dict[str, object], hint: str) -> None:
     nodes = seen(gpu1=view("gpu1", 1, memory_total_mib=8192))
-    with pytest.raises(InputError, match="asked for") as caught:
+    with pytest.raises(InputError, match="requested") as caught:
         check_request(spec(**wrong), OWNERS, nodes)
     assert caught.value.hint.startswith(hint)
 
@@ -638,7 +638,7 @@ def test_only_what_cannot_start_on_nodes_without_other_work_is_called_hopeless(c
         alone = replace(case, waiting=(replace(one, obstacles=()),), running=(), offers=quiet)
         final = any(obstacle.final for obstacle in one.obstacles)
         hopeless = final or not schedule(alone).starts
-        assert forecast(case, one.id).never == said[one.id].startswith("will never start") == hopeless
+        assert forecast(case, one.id).never == said[one.id].startswith("is unschedulable") == hopeless
 
 
 @settings(max_examples=60, deadline=None)

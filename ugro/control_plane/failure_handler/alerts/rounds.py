@@ -92,7 +92,9 @@ def _recall(store: MetadataStore) -> Memory:
             raise
         except RecordUnreadable as error:
             memory = Memory(mark=Mark(at=_written_at(path)))
-            hint = f"which alerts wait is not known any more; to restore it, correct it and put it back: mv {{}} {path}"
+            hint = (
+                f"the list of waiting alerts is lost; to restore it, correct the file and put it back: mv {{}} {path}"
+            )
             store.timeline.note("", EventKind.DAMAGED, f"{error.message}; {hint.format(put_aside(path))}")
             return memory
 

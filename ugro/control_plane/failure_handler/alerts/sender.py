@@ -48,7 +48,7 @@ class Sender:
 
     async def _send_one(self, name: str, channel: Channel, notification: Notification, within: float) -> Outcome:
         if name in self._busy and self._busy[name].is_alive():
-            return "it is still busy with what it was sent before"
+            return "it is still busy with an earlier message"
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
 

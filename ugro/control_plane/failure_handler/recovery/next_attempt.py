@@ -85,7 +85,7 @@ def _require_ranks(job: Job, spec: JobSpec, checkpoint: Checkpoint) -> None:
         ranks = spec.nodes * next(iter(before.values()))
     if checkpoint.ranks and ranks and ranks != checkpoint.ranks:
         told = f"{checkpoint.name} has the parts of {checkpoint.ranks} ranks, and there would be {ranks}"
-        raise InputError(told, f"resume on nodes with {checkpoint.ranks} ranks, or begin again: --from 0")
+        raise InputError(told, f"resume on nodes with {checkpoint.ranks} ranks, or start again: --from 0")
 
 
 def words_for(spec: JobSpec, script: str) -> str:

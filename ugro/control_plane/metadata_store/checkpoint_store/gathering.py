@@ -104,7 +104,7 @@ def _none_whole(checkpoints: Sequence[Checkpoint], whole: Sequence[Checkpoint], 
     steps = ", ".join(dict.fromkeys(str(one.position) for one in in_order(whole)[-8:]))
     there = f"complete ones are of step {steps}: choose one with --from STEP" if steps else "start again: --from 0"
     if step is None and whole:
-        there = f"other branches have {_branches(whole)}; choose one with --from STEP, or begin again with --from 0"
+        there = f"other branches have {_branches(whole)}; choose one with --from STEP, or start again with --from 0"
     if torn:
         return InputError(f"no checkpoint to resume from: {'; '.join(torn[-3:])}", there)
     if step is None and unordered and not whole:
@@ -218,7 +218,7 @@ def _of_parts(sightings: Sightings) -> tuple[str | None, list[str]]:
         return torn, nodes
     here = {shard for one in sightings.values() for shard in one.shards}
     if sightings[nodes[0]].kind == "distributed" and all(one.needs is None for one in sightings.values()):
-        return "has no .metadata: its save did not come to its end", nodes
+        return "has no .metadata: its save did not finish", nodes
     if problem := _unmet(list(sightings.values())):
         return problem, nodes
     told = any(one.needs is not None for one in sightings.values())

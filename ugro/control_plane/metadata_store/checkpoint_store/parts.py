@@ -168,9 +168,7 @@ def _model_parallel(there: set[tuple[int, ...]], ranks: int | None, told: int | 
         return f"lacks {count(told - len(there), 'part')} that no node has: {len(there)} of {told} are there"
     if told or finished or ranks is None or len(there) >= ranks:
         return None
-    return (
-        f"cannot be shown to be whole: {ranks} ranks left {count(len(there), 'part')}, and nothing says how many it has"
-    )
+    return f"cannot be shown to be complete: {ranks} ranks left {count(len(there), 'part')}, and their total is unknown"
 
 
 def _grid(there: set[tuple[int, ...]]) -> set[tuple[int, ...]]:

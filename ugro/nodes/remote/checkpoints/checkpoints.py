@@ -102,7 +102,7 @@ async def fetch(
         if receiver.failure:
             raise StateError(f"the checkpoint cannot be written to {target}: {receiver.failure}")
         if problem := receiver.problem(outcome.status):
-            raise NodeRefused(transport.name, f"{printable(path)} was not received whole: {problem}")
+            raise NodeRefused(transport.name, f"{printable(path)} was received incomplete: {problem}")
         _remove(target)
         os.replace(partial, target)
     except OSError as error:

@@ -130,7 +130,7 @@ async def remove_jobs(transport: Transport, jobs: Sequence[tuple[str, str]]) -> 
     outcome = await transport.run(script, args, timeout=CLEAN_TIMEOUT)
     told = _told(transport, outcome, lambda records: {name: Removal(word) for kind, name, word in records[:-1]})
     if told.keys() != {job_id for job_id, _ in jobs}:
-        raise NodeRefused(transport.name, f"{transport.node.base_dir}: it did not say what became of all jobs there")
+        raise NodeRefused(transport.name, f"{transport.node.base_dir}: its answer does not cover all jobs")
     return told
 
 
@@ -146,7 +146,7 @@ def _told(transport: Transport, outcome: Outcome, understand: Callable[[list[lis
             return understand(records)
     except ValueError:
         pass  # something else spoke, or not to its end
-    raise NodeRefused(transport.name, f"{transport.node.base_dir}: it did not say all that is in there")
+    raise NodeRefused(transport.name, f"{transport.node.base_dir}: its answer is incomplete")
 
 
 def _records(text: str) -> Iterator[list[str]]:

@@ -296,7 +296,7 @@ def _processes(sections: list[Section], healthy: set[str]) -> tuple[dict[str, li
                 memory = _whole(row.get("used_gpu_memory", row.get("used_memory")))
                 process = GpuProcess(pid=pid, name=name, user=owners.get(pid), memory_mib=memory)
                 processes.setdefault(row["gpu_uuid"], []).append(process)
-    return processes, ["nvidia-smi does not tell the processes", *complaints] if unknown else []
+    return processes, ["nvidia-smi does not list the processes", *complaints] if unknown else []
 
 
 def _owners(sections: list[Section]) -> dict[int, str]:

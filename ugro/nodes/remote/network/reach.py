@@ -22,6 +22,6 @@ async def obstacle(transport: Transport, address: str, port: int) -> str | None:
     Raises:
         NodeError: the node cannot be asked.
     """
-    args, problem = (address, str(port), f"{CONNECT_SECONDS:g}"), f"the way to {address}:{port} cannot be tried there"
+    args, problem = (address, str(port), f"{CONNECT_SECONDS:g}"), f"the way to {address}:{port} cannot be tested there"
     way = await ask_script(transport, "network/reach.py", args, _WAY, problem, timeout=ASK_TIMEOUT)
     return None if way in ("open", "refused") else printable(way)

@@ -24,7 +24,7 @@ from ugro.nodes.remote.python import RUN_PYTHON, ask_script, with_env
 from ugro.nodes.transport import Transport
 
 TIMEOUT = 120.0
-PROBLEM = "where its ranks stand cannot be seen"
+PROBLEM = "the stack traces of its ranks cannot be read"
 
 _WITH_PY_SPY = f"""\
 size=$1 file=$2; shift 2

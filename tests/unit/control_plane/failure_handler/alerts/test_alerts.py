@@ -461,7 +461,7 @@ async def test_what_a_server_answers_is_told_by_its_status(inbox: Inbox) -> None
 async def test_a_channel_that_hangs_gets_no_second_thread(mute: str) -> None:
     post = Sender()
     assert await post.send({"a": channel(mute)}, {"a": NOTE}, within=0.2) == {"a": "no answer within 0.2 s"}
-    busy = {"a": "it is still busy with what it was sent before"}
+    busy = {"a": "it is still busy with an earlier message"}
     assert await post.send({"a": channel(mute)}, {"a": NOTE}, within=0.2) == busy
 
 

@@ -294,7 +294,7 @@ def main(step: str, job_dir: str, token: str, digest: str, earlier: str = "") ->
     except BaseException as error:
         shutil.rmtree(delivery.staging, ignore_errors=True)
         if isinstance(error, (OSError, Refused, tarfile.TarError)):
-            refuse(KIND, "what was sent broke off" if isinstance(error, tarfile.TarError) else error_in_words(error))
+            refuse(KIND, "the transfer broke off" if isinstance(error, tarfile.TarError) else error_in_words(error))
         raise
     answer(KIND, done)
 
