@@ -96,11 +96,11 @@ class JobSteps:
             case Stop(job, state):
                 await self._end_on_nodes(job, state, CANCEL_GRACE)
 
-    def record(self, change: Change) -> None:
-        """Write a change of a job; what is to be done about a failure is noted before."""
+    def record(self, change: Change) -> Job:
+        """Write a change of a job; what is to be done about a failure is noted before. Return its record."""
         if change.job.state == JobState.FAILED:
             self._store.decisions.remember_undecided(change.job.id)
-        self._store.jobs.save(*change)
+        return self._store.jobs.save(*change)
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
         """Record the end of a job. `news` is what the timeline says where it has told the reason already."""

@@ -128,7 +128,7 @@ class Facts:
 
 
 def plan(job: Job, seen: Observation, facts: Facts, now: float) -> list[Action]:
-    """Return what to do about a job. At most one of the actions changes its record or acts on its nodes."""
+    """Return what to do about a job, in order: at most one action changes its record, one after it acts on nodes."""
     if not job.state.on_nodes:
         return [Record(end_unstarted(job, now))] if job.wish else []
     if job.state == JobState.STARTING and not (job.wish or job.first_failure):
@@ -195,13 +195,18 @@ def _follow(job: Job, found: Assessment, seen: Observation, facts: Facts, now: f
         case Phase.FAILED:
             return [Fail(job, found)]
         case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
-            return [Record(transitions.lose_sight(job, found.reason, now))]
+            return [Record(transitions.lose_sight(job, found.reason, now)), *_attend(job, found, seen, facts)]
         case Phase.RUNNING if job.state == JobState.UNKNOWN:
             change = transitions.run(job, now, "its nodes answer again")
-            return [Record(change), *_watch(job, found, seen, facts)]
+            return [Record(change), *_attend(job, found, seen, facts)]
         case Phase.RUNNING if found.ranks != known:
             change = transitions.follow_ranks(job, now, tracker.news_of_ranks(known, found.ranks))
-            return [Record(change), *_watch(job, found, seen, facts)]
+            return [Record(change), *_attend(job, found, seen, facts)]
+    return _attend(job, found, seen, facts)
+
+
+def _attend(job: Job, found: Assessment, seen: Observation, facts: Facts) -> list[Action]:
+    """Tell nodes of an extended time limit, else watch the job."""
     if facts.spec and (nodes := time_limits.untold(facts.spec, seen.runs[job.id])):
         return [TellLimit(job, tuple(nodes))]
     return _watch(job, found, seen, facts)

@@ -12,7 +12,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ugro.common.config import Inventory, NodeConfig
@@ -328,16 +328,16 @@ class Controller:
         asked = self._asked_to_meet.get(job.id)
         since_asked = None if asked is None else self._clock.monotonic() - asked
         facts = read_facts(self._store, job, seen, since_asked, self._troubles.found.append)
-        left: list[Begun] = []
+        left, recorded = list[Begun](), None
         for action in plan(job, seen, facts, self._clock.now()):
             match action:
                 case Record(change):
-                    self._steps.record(change)
+                    recorded = self._steps.record(change)
                 case Sample(job_id, samples):
                     with self._store.optional():
                         self._store.metrics.add_samples(job_id, samples)
                 case _:
-                    left.append(action)
+                    left.append(replace(action, job=recorded) if recorded else action)
         return left
 
     def _begin_action(self, action: Begun, seen: Observation) -> None:

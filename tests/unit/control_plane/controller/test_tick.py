@@ -321,7 +321,7 @@ async def test_priority_holds_dependencies_and_times(bed: Bed) -> None:
     started = [bed.store.jobs.job(job.id).started_at or 0.0 for job in (high, low, after)]
     assert started == sorted(started)
     assert [bed.store.jobs.job(job.id).state for job in (held, never, later)] == [JobState.HELD, *[JobState.QUEUED] * 2]
-    assert [reason for reason in bed.why(never) if "never" in reason]
+    assert [reason for reason in bed.why(never) if "unschedulable" in reason]
 
 
 async def test_a_time_limit_is_kept_on_the_node_and_named(bed: Bed) -> None:
