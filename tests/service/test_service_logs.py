@@ -15,6 +15,7 @@ from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.service.logs import LINES
 from ugro.service.schemas.logs import Follow, JobUpdate, LogLines, LogsEnd, ReadLogs
+from ugro.testing.commands import until
 
 COUNTS = "for number in range(5): print('line', number, flush=True)\n"
 
@@ -100,7 +101,7 @@ def test_an_update_says_how_the_job_stands(door: Door) -> None:
     folders = set(Path(tempfile.gettempdir()).glob("ugro-logs-*"))
     with closing(door.stream(Follow(job=job.id, tail=1))) as updates:
         running = next(item for item in updates if isinstance(item, JobUpdate) and item.unfinished)
-    assert set(Path(tempfile.gettempdir()).glob("ugro-logs-*")) == folders, "whoever leaves leaves nothing behind"
+    until(lambda: set(Path(tempfile.gettempdir()).glob("ugro-logs-*")) == folders, 10)  # it goes with the reader
     assert running.unfinished and running.unfinished.line.text == "half" and running.unfinished.line.rank == 0
     assert [(node.node, node.silent) for node in running.nodes] == [("here", False)]
     assert (running.waits, running.trouble) == ("", "") and running.since == pytest.approx(

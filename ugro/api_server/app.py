@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from starlette.requests import Request as HttpRequest
 
 from ugro import __version__
-from ugro.common.errors import UgroError
+from ugro.common.errors import ResidentGone, StateError, UgroError
+from ugro.common.files import FULL, FULL_HINT
 from ugro.service.code import WorkingCode
 from ugro.service.context import Context
 from ugro.service.local import function_of
@@ -26,7 +27,7 @@ from ugro.service.wire import SESSION, error_fields, line, requests
 
 NDJSON = "application/x-ndjson"
 
-KEEP_CODE = 3600.0
+KEEP_CODE = 600.0
 """Seconds after which code is removed whose session never said that it ended."""
 
 
@@ -66,6 +67,7 @@ def create_app(home: Path, contexts: Callable[[], Context], inventory: Callable[
     `contexts` makes what one call acts on, on the state directory `home`; `inventory` is the path of the one in use.
     """
     app, sessions = FastAPI(title="UGRO", version=__version__, docs_url=None, redoc_url=None), Sessions(home)
+    calls = app.state.calls = Calls()
 
     @app.get("/hello")
     async def hello() -> dict[str, str]:
@@ -77,22 +79,18 @@ def create_app(home: Path, contexts: Callable[[], Context], inventory: Callable[
             raise HTTPException(404, f"no function is called {function!r}")
         try:
             request = kind.model_validate(json.loads(await http.body()))
-        except (ValidationError, ValueError) as error:
+        except (ValidationError, ValueError, RecursionError) as error:
             raise HTTPException(422, str(error)) from None
-        context = contexts()
-        context.code = sessions.code_of(http.headers.get(SESSION, ""))
-        return StreamingResponse(_answer(context, request), media_type=NDJSON)
+        context, session = contexts(), http.headers.get(SESSION, "")
+        context.code = sessions.code_of(session)
+        return StreamingResponse(calls.answer(context, request, lambda: sessions.end(session)), media_type=NDJSON)
 
     @app.post("/code")
     async def code(http: HttpRequest) -> dict[str, Any]:
-        with tempfile.TemporaryFile(dir=home) as spool:
-            async for chunk in http.stream():
-                await asyncio.to_thread(spool.write, chunk)
-            spool.seek(0)
-            try:
-                sessions.keep(http.headers.get(SESSION, ""), await asyncio.to_thread(receive, home, spool))
-            except UgroError as error:
-                return {"error": error_fields(error)}
+        try:
+            sessions.keep(http.headers.get(SESSION, ""), await _received(home, http))
+        except UgroError as error:
+            return {"error": error_fields(error)}
         return {}
 
     @app.delete("/session")
@@ -102,35 +100,87 @@ def create_app(home: Path, contexts: Callable[[], Context], inventory: Callable[
     return app
 
 
-async def _answer(context: Context, request: Any) -> AsyncIterator[bytes]:
-    """Carry out a request; yield its lines. A caller that goes away cancels it."""
-    lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+async def _received(home: Path, http: HttpRequest) -> WorkingCode:
+    """Keep the code that comes with a request. It is read to its end in any case, so that the client hears the answer.
 
-    def tell(notice: Notice) -> None:
-        lines.put_nowait(line(notice=type(notice).__name__, body=notice.model_dump(mode="json")))
-
-    async def act() -> None:
-        try:
-            if isinstance(request, Stream):
-                async for item in function_of(request)(context, request):
-                    lines.put_nowait(line(item=item.model_dump(mode="json")))
-                lines.put_nowait(line(answer=None))
-            else:
-                answer = await function_of(request)(context, request)
-                lines.put_nowait(line(answer=answer.model_dump(mode="json")))
-        except UgroError as error:
-            lines.put_nowait(line(error=error_fields(error)))
-        finally:
-            try:
-                await context.close()
-            finally:
-                lines.put_nowait(None)
-
-    context.tell = tell
-    acting = asyncio.create_task(act())
+    Raises:
+        InputError, StateError: it cannot be kept.
+    """
+    refused: OSError | None = None
     try:
-        while (ready := await lines.get()) is not None:
-            yield ready
+        with tempfile.TemporaryFile(dir=home) as spool:
+            async for chunk in http.stream():
+                try:
+                    if not refused:
+                        await asyncio.to_thread(spool.write, chunk)
+                except OSError as error:
+                    refused = error
+                    spool.truncate(0)
+            if not refused:
+                spool.seek(0)
+                return await asyncio.to_thread(receive, home, spool)
+    except OSError as error:
+        refused = refused or error
+        async for _ in http.stream():
+            pass
+    assert refused
+    hint = FULL_HINT if refused.errno in FULL else ""
+    raise StateError(f"{home} cannot take the code: {refused.strerror}", hint)
+
+
+class Calls:
+    """The calls under way, which end with the resident controller."""
+
+    def __init__(self) -> None:
+        self._acting: set[asyncio.Task[None]] = set()
+
+    def end(self) -> None:
+        """Break off every call; each caller hears why."""
+        for acting in self._acting:
+            acting.cancel()
+
+    async def answer(self, context: Context, request: Any, left: Callable[[], None]) -> AsyncIterator[bytes]:
+        """Carry out a request; yield its lines. A caller that leaves cancels it, and `left` is called."""
+        lines: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+        def tell(notice: Notice) -> None:
+            lines.put_nowait(line(notice=type(notice).__name__, body=notice.model_dump(mode="json")))
+
+        context.tell = tell
+        acting = asyncio.create_task(_act(context, request, lines.put_nowait))
+        self._acting.add(acting)
+        acting.add_done_callback(self._acting.discard)
+        complete = False
+        try:
+            while (ready := await lines.get()) is not None:
+                yield ready
+            complete = True
+        finally:
+            acting.cancel()
+            await asyncio.gather(acting, return_exceptions=True)
+            if not complete:
+                await asyncio.to_thread(left)
+
+
+async def _act(context: Context, request: Any, put: Callable[[bytes | None], None]) -> None:
+    rest = True
+    try:
+        if isinstance(request, Stream):
+            async for item in function_of(request)(context, request):
+                put(line(item=item.model_dump(mode="json")))
+            put(line(answer=None))
+        else:
+            answer = await function_of(request)(context, request)
+            put(line(answer=answer.model_dump(mode="json")))
+    except UgroError as error:
+        put(line(error=error_fields(error)))
+    except asyncio.CancelledError:
+        rest = False
+        ended = ResidentGone("the resident controller ended before it answered", "see what became of it: ugro status")
+        put(line(error=error_fields(ended)))
+        raise
     finally:
-        acting.cancel()
-        await asyncio.gather(acting, return_exceptions=True)
+        try:
+            await context.close(rest)
+        finally:
+            put(None)

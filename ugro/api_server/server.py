@@ -45,6 +45,7 @@ async def listening(app: FastAPI, path: Path) -> AsyncIterator[None]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
+        app.state.calls.end()
         server.should_exit = True
         await asyncio.gather(serving, return_exceptions=True)
         ear.close()
@@ -52,6 +53,8 @@ async def listening(app: FastAPI, path: Path) -> AsyncIterator[None]:
 
 def _bind(path: Path) -> socket.socket:
     """Make the socket, in place of one that a killed resident left. Its name goes by the folder, for its length."""
+    if path.is_symlink() or (path.exists() and not path.is_socket()):
+        raise StateError(f"{path} is no socket of UGRO's", f"move it away: mv {path} {path}.aside")
     ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import click
 
 from ugro.cli.output import print_hanging, print_problems
 from ugro.cli.render.notices import Notices
+from ugro.common.errors import ResidentGone
 from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
 from ugro.service.backend import Answer, Backend
@@ -36,8 +37,12 @@ class App:
         """Who answers: the resident controller where one runs, unless that is not wanted; else this process."""
         if self._local:
             return self._here
-        say = functools.partial(print_hanging, "note: ", err=True, dim=True)
-        return find_resident(self.inventory_option, say) or self._here
+        return find_resident(self.inventory_option, self._note) or self._here
+
+    def _note(self, words: str) -> None:
+        context = click.get_current_context(silent=True)
+        if not (context and context.params.get("as_json")):  # stderr then has one document at most
+            print_hanging("note: ", words, err=True, dim=True)
 
     @cached_property
     def _here(self) -> Backend:
@@ -71,7 +76,12 @@ class App:
             UgroError: what the service function raises.
         """
         with self._notices:
-            yield from self.backend.stream(request, self._notices.tell)
+            try:
+                yield from self.backend.stream(request, self._notices.tell)
+            except ResidentGone:
+                if not request.repeatable:
+                    raise
+                yield from self._here.stream(request, self._notices.tell)
 
     def bring(self, code: WorkingCode) -> CodeDocument:
         """Bring files of this machine to where the service functions run."""

@@ -65,8 +65,8 @@ class ResidentSocket:
         try:
             hello = self._hello()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            reason = f"no answer within {HELLO_WITHIN:g} s" if isinstance(error, TimeoutError) else str(error)
-            raise NoResident(f"the resident controller does not answer ({reason})") from None
+            reason = f"no answer within {HELLO_WITHIN:g} s" if isinstance(error, TimeoutError) else _words_of(error)
+            raise NoResident(f"the resident controller does not answer at {path} ({reason})") from None
         if hello.get("version") != __version__:
             raise NoResident(f"the resident controller is of version {hello.get('version')}, this is {__version__}")
         if inventory is not None and hello.get("inventory") != str(inventory):
@@ -76,8 +76,7 @@ class ResidentSocket:
         connection = _Connection(self._path, HELLO_WITHIN)
         try:
             connection.request("GET", "/hello")
-            hello: dict[str, Any] = json.loads(connection.getresponse().read())
-            return hello
+            return _document(connection.getresponse())
         finally:
             connection.close()
 
@@ -99,7 +98,7 @@ class ResidentSocket:
                 connection.request("POST", f"/call/{request.function}", body, self._session)
                 response = connection.getresponse()
                 if response.status != HTTPStatus.OK:
-                    raise lost(ValueError(f"HTTP {response.status}"))
+                    raise ValueError(f"HTTP {response.status}")
                 for line in response:
                     fields = json.loads(line)
                     if "notice" in fields:
@@ -126,7 +125,7 @@ class ResidentSocket:
         try:
             with sending(code) as stream:
                 connection.request("POST", "/code", stream, self._session, encode_chunked=True)
-                answer = json.loads(connection.getresponse().read())
+                answer = _document(connection.getresponse())
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise lost(error) from None
         finally:
@@ -151,9 +150,25 @@ class ResidentSocket:
         return []
 
 
+def _words_of(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+
+
+def _document(response: http.client.HTTPResponse) -> dict[str, Any]:
+    """Return the JSON object of an answer.
+
+    Raises:
+        ValueError: it has none.
+    """
+    document = json.loads(response.read())
+    if response.status != HTTPStatus.OK or not isinstance(document, dict):
+        raise ValueError(f"HTTP {response.status}")
+    return document
+
+
 def lost(error: Exception | None) -> UgroError:
     """Return what to tell when the resident controller went away in the middle: what it did so far is recorded."""
-    why = f" ({error})" if error else ""
+    why = f" ({_words_of(error)})" if error else ""
     return ResidentGone(
         f"the resident controller ended before it answered{why}",
         "see what became of it: ugro status; without the resident: ugro --local status",

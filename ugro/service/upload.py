@@ -14,9 +14,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
 from ugro.common.errors import InputError, StateError
+from ugro.common.files import FULL, FULL_HINT
 from ugro.common.text import printable
 from ugro.nodes.code_sync.snapshot import Bulk, Copy, Selection, git_state
 from ugro.service.code import WorkingCode
@@ -66,42 +67,47 @@ def receive(home: Path, stream: IO[bytes]) -> WorkingCode:
         InputError: it is not such a stream, or names a file outside of its folder.
         StateError: it cannot be written.
     """
-    header = _header(stream)
-    document = CodeDocument.model_validate(header["document"])
+    document, sizes, git = _header(stream)
     try:
         (home / INCOMING).mkdir(mode=0o700, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=home / INCOMING))
     except OSError as error:
         raise StateError(f"{home / INCOMING} cannot be written: {error.strerror}") from None
     try:
-        _unpack(stream, folder)
-    except tarfile.TarError as error:
+        received = _unpack(stream, folder)
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        raise InputError(f"the files of {printable(document.directory)} arrived incomplete: {error}") from None
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise StateError(f"the files of {printable(document.directory)} cannot be kept: {error.strerror}") from None
+        what = f"the files of {printable(document.directory)}"
+        if isinstance(error, tarfile.TarError):
+            raise InputError(f"{what} did not arrive completely: {error}") from None
+        if isinstance(error, OSError):
+            hint = FULL_HINT if error.errno in FULL else ""
+            raise StateError(f"{what} cannot be kept: {error.strerror}", hint) from None
+        raise
     selection = Selection(
-        files={str(name): int(size) for name, size in header["files"]},
+        files={name: size for name, size in sizes.items() if name in received},
         refused={one.path: one.reason for one in document.not_sent},
         left_out={one.path: Bulk(one.files, one.bytes, one.more) for one in document.left_out},
         pointers=document.lfs_pointers,
-        copy=Copy(folder, *header["git"]),
+        copy=Copy(folder, *git),
     )
     return WorkingCode(Path(document.directory), selection)
 
 
-def _header(stream: IO[bytes]) -> dict[str, Any]:
+def _header(stream: IO[bytes]) -> tuple[CodeDocument, dict[str, int], tuple[str | None, bool | None]]:
+    """Return the document of the code, its files with their bytes, and the commit in git and whether it was changed."""
     try:
-        header: dict[str, Any] = json.loads(stream.readline())
-        return {name: header[name] for name in ("document", "files", "git")}
-    except (ValueError, KeyError, TypeError):
+        header = json.loads(stream.readline())
+        commit, dirty = header["git"]
+        sizes = {str(name): int(size) for name, size in header["files"]}
+        return CodeDocument.model_validate(header["document"]), sizes, (commit, dirty)
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError("code was sent without its header", "is the client of another version?") from None
 
 
-def _unpack(stream: IO[bytes], folder: Path) -> None:
-    """Write regular files first and links last, so that no name leads through a link to another place."""
-    links: list[tarfile.TarInfo] = []
+def _unpack(stream: IO[bytes], folder: Path) -> set[str]:
+    """Write regular files first and links last; no name may lead through a link. Return the names."""
+    files, links = set[str](), list[tarfile.TarInfo]()
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             path = PurePosixPath(member.name)
@@ -111,10 +117,16 @@ def _unpack(stream: IO[bytes], folder: Path) -> None:
                 links.append(member)
             else:
                 archive.extract(member, folder, filter="fully_trusted")
-    for member in links:
-        place = folder / member.name
+                files.add(member.name)
+    names = {PurePosixPath(link.name) for link in links}
+    for link in links:
+        if not names.isdisjoint(PurePosixPath(link.name).parents):
+            raise InputError(f"{printable(link.name)} leads through another link")
+    for link in links:
+        place = folder / link.name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.symlink_to(member.linkname)
+        place.symlink_to(link.linkname)
+    return files | {link.name for link in links}
 
 
 def forget(home: Path, code: WorkingCode | None = None) -> None:

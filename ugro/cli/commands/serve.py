@@ -54,11 +54,12 @@ async def _stay(serving: Serving, as_json: bool) -> None:
     printer = _Printer(as_json)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.stop)
-    printer.say(f"watching {', '.join(serving.nodes)}; state in {serving.home}")
+    nodes = ", ".join(serving.nodes)
     application = create_app(serving.home, serving.context, lambda: serving.inventory)
     printing = asyncio.create_task(printer.follow(serving))
     try:
         async with listening(application, socket_path()):
+            printer.say(f"watching {nodes}; state in {serving.home}")
             await serving.stay()
     finally:
         printing.cancel()

@@ -97,7 +97,9 @@ class View:
         update, job = self._update, self._update.job
         head = ((f" {job.id} ", "reverse"), " ", (phase(job), STATE_STYLES[phase(job)]), f" {_seconds(update)}")
         reason = "; ".join(filter(None, (printable(job.reason or update.waits), _stopping(update))))
-        status = Text.assemble(*head, *map(_node, update.nodes), f"  {reason}" if reason else "")
+        status = Text.assemble(
+            *head, *map(_node, update.nodes), f"  {reason}" if reason else "", no_wrap=True, overflow="ellipsis"
+        )
         begun = update.unfinished
         return Group(*([_begun_line(begun.line, self._width)] if begun else []), status)
 

@@ -66,6 +66,8 @@ class Stream(BaseModel, Generic[Answer]):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     function: ClassVar[str]
+    repeatable: ClassVar[bool] = False
+    """Asked again it yields the same: what a client may do where the resident controller ends in the middle."""
 
 
 class Notice(Document):

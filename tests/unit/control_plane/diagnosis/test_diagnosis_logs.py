@@ -530,7 +530,7 @@ def test_without_nodes_the_copies_on_the_master_are_told(tmp_path: Path, monkeyp
         ({"state": JobState.SUCCEEDED}, None, "job-001 (succeeded): it ended well\n"),
         ({"state": JobState.QUEUED}, None, "job-001 (queued): nothing shows that it ended badly\n"),
         ({"state": JobState.RUNNING, "alert": "hangs: no step for 9m"}, "hang", "ugro stacks job-001"),
-        ({"state": JobState.UNKNOWN, "unknown_since": 5.0}, None, "does not answer, since"),
+        ({"state": JobState.UNKNOWN, "unknown_since": 5.0}, None, "is unreachable, since"),
     ],
 )
 def test_a_job_that_did_not_fail(
