@@ -231,7 +231,7 @@ def test_a_dry_run_starts_nothing_and_says_all(ugro: Ugro) -> None:
         (["launch", "none.py"], "there is no script 'none.py'"),
         (["launch", "fine.py", "--nodes", "gpu7"], "no node is called 'gpu7'"),
         (["launch", "fine.py", "--nodes", "4"], "4 nodes are requested"),
-        (["launch", "fine.py", "--gpus-per-node", "2"], "asked for: 2 GPUs on each of 3 nodes; no node can give that"),
+        (["launch", "fine.py", "--gpus-per-node", "2"], "requested: 2 GPUs on each of 3 nodes; no node can give that"),
         (["launch", "fine.py", "--name", "job-001"], "are ids"),
         (["logs", "job-999"], "there is no job 'job-999'"),
         (["logs", "first", "--rank", "3"], "has no rank 3"),
