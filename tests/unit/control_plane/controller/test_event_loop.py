@@ -220,4 +220,5 @@ async def test_a_tick_over_many_big_records_keeps_nobody_waiting(bed: Bed) -> No
         late_elsewhere = noise()
     await controller.close()
     assert {bed.store.jobs.job(job.id).state for job in jobs} == {JobState.UNKNOWN}
-    assert max(late) < baseline / 3 + 2 * late_elsewhere, (max(late), baseline, late_elsewhere)
+    # All of it in the event loop would be one beat that is late by the baseline; how late others are is the machine.
+    assert max(late) < baseline * 2 / 3 + 4 * late_elsewhere, (max(late), baseline, late_elsewhere)
