@@ -15,10 +15,12 @@ from ugro.common.models.stacks import Frame, RankStack, Thread
 from ugro.control_plane.failure_handler.stacks import keep
 from ugro.nodes.remote.stacks.stacks import NodeStacks
 from ugro.service.schemas.stacks import Stacks
+from ugro.testing.commands import until
 
 
 def test_shows_the_ranks_of_a_running_job(door: Door) -> None:
     job = door.until(door.submit(STAY), JobState.RUNNING)
+    until((door.project.parent / "started").exists)  # torchrun runs before its rank does
     found = door.call(Stacks(job=job.id))
     assert found.answer.at is None and found.exit_code == 0
     assert [(rank.node, rank.rank, bool(rank.threads)) for rank in found.answer.ranks] == [("here", 0, True)]
