@@ -1,14 +1,11 @@
-"""What the tests of whole jobs share: scripts that behave in one way each, and a `ugro` that answers in JSON."""
+"""What the tests of whole jobs share: scripts that behave in one way each, and how to read what became of them."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import time
 from collections.abc import Callable
 from typing import Any
 
-Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
+from ugro.testing.commands import Ugro, document
 
 # A rank of a real gang: it meets the others before it does what the test wants.
 MEET = """\
@@ -39,22 +36,6 @@ SCRIPTS = {
     "leaves3.py": ALONE + "sys.exit(3) if rank == 1 else time.sleep(600)\n",
     "brief.py": "",
 }  # fmt: skip
-
-
-def document(done: subprocess.CompletedProcess[str]) -> Any:
-    """The JSON on stdout of a command that succeeded."""
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def until(look: Callable[[], Any], seconds: float = 60) -> Any:
-    """Look again until there is something to see; returns it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if seen := look():
-            return seen
-        time.sleep(0.1)
-    raise AssertionError(f"not seen within {seconds} s")
 
 
 def ranks_that_say(ugro: Ugro, job: str, word: str) -> Callable[[], bool]:

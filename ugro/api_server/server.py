@@ -13,6 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from ugro.common.errors import StateError
+from ugro.service.resident_socket import reachable_path
 
 BACKLOG = 64
 END_WITHIN = 5
@@ -52,19 +53,18 @@ async def listening(app: FastAPI, path: Path) -> AsyncIterator[None]:
 
 
 def _bind(path: Path) -> socket.socket:
-    """Make the socket, in place of one that a killed resident left. Its name goes by the folder, for its length."""
+    """Make the socket, in place of one that a killed resident left."""
     if path.is_symlink() or (path.exists() and not path.is_socket()):
         raise StateError(f"{path} is no socket of UGRO's", f"move it away: mv {path} {path}.aside")
     ear = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
         before = os.umask(0o177)  # no moment in which others could open it
         try:
-            ear.bind(f"/proc/self/fd/{folder}/{path.name}")
+            with reachable_path(path) as place:
+                ear.bind(place)
         finally:
             os.umask(before)
-            os.close(folder)
         ear.listen(BACKLOG)
     except OSError as error:
         ear.close()

@@ -26,7 +26,7 @@ from ugro.nodes.remote.checkpoints import save_request
 from ugro.nodes.remote.checkpoints.save_request import AskedRank
 from ugro.nodes.transport import Transport
 from ugro.service.context import Context
-from ugro.service.documents import error_document, job_document
+from ugro.service.documents import error_document
 from ugro.service.schemas.base import iso
 from ugro.service.schemas.checkpoints import (
     AskedRankDocument,
@@ -149,7 +149,7 @@ async def save(context: Context, request: SaveCheckpoint) -> SaveAnswer:
         request_taken=outcome.taken,
         errors=tuple(map(error_document, outcome.errors)),
     )
-    return SaveAnswer(answer=answer, job=job_document(job, context.asked(job)), ended=outcome.ended)
+    return SaveAnswer(answer=answer, job=context.document(job), ended=outcome.ended)
 
 
 def _require_running(job: Job) -> None:

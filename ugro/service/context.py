@@ -17,6 +17,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
+from ugro.service.documents import job_document
 from ugro.service.schemas.base import Notice
 from ugro.service.schemas.notices import CodeSent, JobStopping, LeftToNextPass, StillWorking
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ugro.control_plane.failure_handler.alerts.courier import Courier
     from ugro.nodes.pool import Pool
     from ugro.service.code import WorkingCode
+    from ugro.service.schemas.jobs import JobDocument
 
 Tell = Callable[[Notice], None]
 
@@ -102,6 +104,10 @@ class Context:
             return self.store.jobs.spec(job.id)
         except UgroError:
             return None
+
+    def document(self, job: Job) -> JobDocument:
+        """Return the document of a job."""
+        return job_document(job, self.asked(job))
 
     def attended(self) -> bool:
         """Whether a scheduler runs for this state directory: a resident controller, or sweeps from the crontab."""

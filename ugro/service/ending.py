@@ -15,7 +15,6 @@ from ugro.control_plane.controller.job_steps import CANCEL_GRACE
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.launcher import nothing_runs
 from ugro.service.context import Context
-from ugro.service.documents import job_document
 from ugro.service.schemas.ending import Cancel, Cancelled, CarryOutCancels, CheckCancelled, JobProgress, Wait
 from ugro.service.schemas.jobs import JobDocument
 
@@ -44,7 +43,7 @@ async def cancel(context: Context, request: Cancel) -> JobDocument:
         accepted = accepts("cancel", job)
         return context.store.jobs.change(job.id, lambda job: transitions.cancel(job, wish, words)) if accepted else job
 
-    return _document(context, await context.store.write(record))
+    return context.document(await context.store.write(record))
 
 
 async def carry_out_cancels(context: Context, request: CarryOutCancels) -> AsyncIterator[JobProgress]:
@@ -84,7 +83,7 @@ async def check_cancelled(context: Context, request: CheckCancelled) -> Cancelle
             "the next `ugro sweep` tries again; --abandon ends it without a node that is gone for good",
         )
     sure = [node for node in job.nodes if node not in job.abandoned]
-    return Cancelled(job=_document(context, job), remains=nothing_runs("it", sure, job.gone_from))
+    return Cancelled(job=context.document(job), remains=nothing_runs("it", sure, job.gone_from))
 
 
 async def wait(context: Context, request: Wait) -> AsyncIterator[JobProgress]:
@@ -112,11 +111,7 @@ def progress(context: Context, job: Job) -> JobProgress:
     """Return how a job stands that is waited for."""
     since = job.last_event.at if job.stopping and job.last_event else job.started_at or job.submitted_at
     proposed = job.state.ended and job.id in context.store.decisions.proposals()
-    return JobProgress(job=_document(context, job), since=since, grace=CANCEL_GRACE, proposed=proposed)
-
-
-def _document(context: Context, job: Job) -> JobDocument:
-    return job_document(job, context.asked(job))
+    return JobProgress(job=context.document(job), since=since, grace=CANCEL_GRACE, proposed=proposed)
 
 
 def _in_the_way(context: Context, job: Job) -> str:

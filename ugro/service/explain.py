@@ -15,7 +15,6 @@ from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
 from ugro.control_plane.scheduler.attempts import in_attempt, next_after
 from ugro.service.context import Context
-from ugro.service.documents import job_document
 from ugro.service.findings import diagnosis_document, words_of
 from ugro.service.lost_work import lost_work, of_earlier
 from ugro.service.observed import observed
@@ -47,7 +46,7 @@ async def explain(context: Context, request: Explain) -> FailureAnswer:
     return FailureAnswer(
         answer=await _document(context, job, record, found),
         words=words_of(found),
-        job=job_document(job, context.asked(job)),
+        job=context.document(job),
         recorded=record.state if latest else job.state,
         proposed=proposed(context.store, {job.id}) if latest else (),
     )

@@ -22,7 +22,6 @@ from ugro.control_plane.scheduler.submission import namesake, submit
 from ugro.nodes.remote.owner import owner
 from ugro.service.code import brought, question_of_size
 from ugro.service.context import Context
-from ugro.service.documents import job_document
 from ugro.service.plan import Fingerprint, Question, consented
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.launch import (
@@ -106,9 +105,9 @@ async def launch(context: Context, request: Launch) -> JobDocument:
     try:
         job = await asyncio.shield(making)
     except asyncio.CancelledError:  # the asker is gone, and the job is not: it has to be named
-        context.tell(LeftAlone(job=_document(context, await making)))
+        context.tell(LeftAlone(job=context.document(await making)))
         raise
-    return _document(context, job)
+    return context.document(job)
 
 
 async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
@@ -133,10 +132,6 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
     return Rehearsal(
         scripts=tuple(NodeScript(node=node, launch_sh=text) for node, text in scripts.items()), waits=waits
     )
-
-
-def _document(context: Context, job: Job) -> JobDocument:
-    return job_document(job, context.asked(job))
 
 
 def _draft(context: Context, spec: JobSpec) -> Draft:

@@ -20,7 +20,7 @@ from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
 from ugro.control_plane.scheduler.scheduling import reasons
 from ugro.nodes.remote.logs.log_streamer import NO_RANK, Line, LogReader
 from ugro.service.context import Context
-from ugro.service.documents import error_document, job_document
+from ugro.service.documents import error_document
 from ugro.service.ending import progress
 from ugro.service.schemas.logs import (
     Follow,
@@ -182,7 +182,7 @@ def _end(context: Context, job: Job, copies: JobLogs, shown: JobLogs, past: bool
         unknown = [node for node in job.nodes if node not in copies.nodes]
         missing = missing_logs(job, unknown, list(shown.silent))
     return LogsEnd(
-        job=job_document(job, context.asked(job)),
+        job=context.document(job),
         missing=missing,
         unreadable=tuple(map(error_document, shown.silent.values())),
     )

@@ -15,7 +15,6 @@ from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.service.context import Context
-from ugro.service.documents import job_document
 from ugro.service.observed import observe
 from ugro.service.plan import Fingerprint, Question, consented
 from ugro.service.schemas.jobs import CheckpointDocument
@@ -48,7 +47,7 @@ async def proposals(context: Context, _: Proposals) -> ProposalsAnswer:
     seen = (await observe(context, running))[1] if running else []
     return ProposalsAnswer(
         answer=tuple(map(_document, found)),
-        running=tuple(job_document(job, context.asked(job)) for job in seen),
+        running=tuple(context.document(job) for job in seen),
         recorded={job.id: job.state for job in running},
     )
 
@@ -147,7 +146,7 @@ def _plan(context: Context, proposal: Proposal) -> ApprovePlan:
         questions=(question,),
         fingerprint=Fingerprint.of(_parts(context, job.id)),
         proposal=_document(proposal),
-        job=job_document(job, context.asked(job)),
+        job=context.document(job),
     )
 
 

@@ -22,7 +22,7 @@ from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import reasons
 from ugro.service.context import Context
-from ugro.service.documents import error_document, job_document, node_documents, unreadable_document
+from ugro.service.documents import error_document, node_documents, unreadable_document
 from ugro.service.observed import OBSERVE_WITHIN, observe, observed, with_reason
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.queries import (
@@ -109,7 +109,7 @@ def _turns(queue: Queue, live: Iterable[Job]) -> dict[str, int]:
 
 
 def _listed(context: Context, job: Job, position: int | None) -> ListedJob:
-    document = job_document(job, context.asked(job))
+    document = context.document(job)
     return ListedJob.model_construct(
         **{name: getattr(document, name) for name in type(document).model_fields}, position=position
     )
@@ -138,7 +138,7 @@ async def job(context: Context, request: ShowJob) -> JobStatus:
     record = context.store.jobs.find(request.job)
     found = await observed(context, record)
     return JobStatus(
-        answer=job_document(found, context.asked(found)),
+        answer=context.document(found),
         recorded=record.state,
         folders=_folders(context, found),
         proposed=proposed(context.store, {found.id}),
@@ -179,7 +179,7 @@ async def events(context: Context, request: Events) -> EventsAnswer:
     seen = await observed(context, record) if record and record.state.on_nodes else None
     return EventsAnswer(
         answer=tuple(map(EventDocument.of, found)),
-        job=job_document(seen, context.asked(seen)) if seen else None,
+        job=context.document(seen) if seen else None,
         recorded={record.id: record.state} if record else {},
     )
 

@@ -16,7 +16,6 @@ from ugro.control_plane.scheduler.forecast import forecast
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.transitions import Change
 from ugro.service.context import Context
-from ugro.service.documents import job_document
 from ugro.service.observed import observe, observed
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.queue import (
@@ -41,8 +40,8 @@ async def hold(context: Context, request: Hold) -> JobDocument:
         InputError: there is no such job, or it has started.
     """
     said = f"held: {one_line(request.reason)}" if request.reason else "held"
-    return _document(
-        context, await _change_waiting(context, request.job, "hold", lambda job: transitions.hold(job, said))
+    return context.document(
+        await _change_waiting(context, request.job, "hold", lambda job: transitions.hold(job, said))
     )
 
 
@@ -54,9 +53,9 @@ async def release(context: Context, request: Release) -> Released:
     """
     was = context.store.jobs.find(request.job)
     if was.state == JobState.QUEUED and not was.wish:
-        return Released(job=_document(context, was), was_held=False)
+        return Released(job=context.document(was), was_held=False)
     job = await _change_waiting(context, request.job, "release", transitions.release)
-    return Released(job=_document(context, job), was_held=True)
+    return Released(job=context.document(job), was_held=True)
 
 
 async def reprioritize(context: Context, request: Reprioritize) -> JobDocument:
@@ -68,7 +67,7 @@ async def reprioritize(context: Context, request: Reprioritize) -> JobDocument:
     job = await _change_waiting(
         context, request.job, "reprioritize", lambda job: transitions.reprioritize(job, request.priority)
     )
-    return _document(context, job)
+    return context.document(job)
 
 
 async def why(context: Context, request: Why) -> Explained:
@@ -95,11 +94,7 @@ async def why(context: Context, request: Why) -> Explained:
         starts_at=starts_at,
         never_starts=never,
     )
-    return Explained(answer=answer, job=_document(context, job), expected=text, recorded_state=record.state)
-
-
-def _document(context: Context, job: Job) -> JobDocument:
-    return job_document(job, context.asked(job))
+    return Explained(answer=answer, job=context.document(job), expected=text, recorded_state=record.state)
 
 
 async def _change_waiting(context: Context, reference: str, request: str, edge: Callable[[Job], Change]) -> Job:

@@ -27,7 +27,6 @@ from ugro.control_plane.scheduler.submission import NewCode, adopt, new_code, re
 from ugro.service.checkpoints import checked, spec_with
 from ugro.service.code import brought, question_of_size
 from ugro.service.context import Context
-from ugro.service.documents import job_document
 from ugro.service.plan import Fingerprint, Question, consented
 from ugro.service.schemas.code import CodeDocument
 from ugro.service.schemas.jobs import CheckpointDocument
@@ -76,7 +75,7 @@ async def plan_resume(context: Context, request: PlanResume) -> ResumePlan:
             questions=found.questions,
             fingerprint=Fingerprint.of(found.rests_on),
             options=request.options,
-            job=job_document(found.job, context.asked(found.job)),
+            job=context.document(found.job),
             checkpoint=CheckpointDocument.of(found.checkpoint) if found.checkpoint else None,
             changes=found.next_attempt().changes,
             smaller_batch=found.smaller_batch,

@@ -7,7 +7,7 @@ from ugro.common.models.job import Job
 from ugro.control_plane.failure_handler.stacks import Said, ask, kept, report_of_nccl
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.service.context import Context
-from ugro.service.documents import error_document, job_document
+from ugro.service.documents import error_document
 from ugro.service.schemas.stacks import RankStackDocument, Stacks, StacksAnswer, StacksDocument
 from ugro.service.words import state_in_words
 
@@ -36,7 +36,7 @@ async def stacks(context: Context, request: Stacks) -> StacksAnswer:
         errors=tuple(map(error_document, errors)),
     )
     exit_code = max((error.exit_code for error in errors), default=0)
-    return StacksAnswer(answer=document, job=job_document(job, context.asked(job)), exit_code=exit_code)
+    return StacksAnswer(answer=document, job=context.document(job), exit_code=exit_code)
 
 
 def _before_the_end(context: Context, job: Job, rank: int | None) -> tuple[float, Said]:

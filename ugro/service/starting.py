@@ -15,7 +15,6 @@ from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.forecast import forecast
 from ugro.control_plane.scheduler.queue import read_offers, read_queue
 from ugro.service.context import Context
-from ugro.service.documents import job_document
 from ugro.service.schemas.notices import GpusHeld, GpusStillHeld
 from ugro.service.schemas.starting import AwaitStart, Expected, Started
 
@@ -35,7 +34,7 @@ async def await_start(context: Context, request: AwaitStart) -> Started:
 
 def started(context: Context, job: Job) -> Started:
     """Return a job that was just brought to its nodes, or left waiting, with what is expected of its start."""
-    return Started(job=job_document(job, context.asked(job)), expected=expected_start(context, job))
+    return Started(job=context.document(job), expected=expected_start(context, job))
 
 
 def expected_start(context: Context, job: Job) -> Expected | None:

@@ -8,7 +8,6 @@ from ugro.common.models.job import Job, JobState
 from ugro.control_plane.scheduler import time_limits
 from ugro.control_plane.scheduler.time_limits import Told
 from ugro.service.context import Context
-from ugro.service.documents import job_document
 from ugro.service.observed import OBSERVE_WITHIN
 from ugro.service.schemas.notices import TellingNodes
 from ugro.service.schemas.time_limits import Extend, ExtendedDocument, PendingNode
@@ -36,7 +35,7 @@ async def extend(context: Context, request: Extend) -> ExtendedDocument:
     else:
         extended, before, _ = await _extend(context, found.id, request)
         told = Told(pending={node: f"{node} is about to start it" for node in extended.nodes})
-    known = dict(job_document(extended, context.asked(extended)))
+    known = dict(context.document(extended))
     pending = tuple(PendingNode(node=node, reason=why) for node, why in told.pending.items())
     return ExtendedDocument(**known, time_limit_before=before, told=tuple(told.nodes), pending=pending)
 
