@@ -288,7 +288,8 @@ def mutations(draw: st.DrawFn) -> tuple[str, Callable[[dict[str, Any]], tuple[st
         if how == "row":
             rows[key] = junk
         elif how == "key":
-            rows[str(junk)] = rows.pop(key)
+            row = rows.pop(key)  # it takes no other row's place: that would be the damage of two
+            rows[f"{junk}?" if str(junk) in rows else str(junk)] = row
         elif how == "extra":
             rows["77"] = junk
             key = "77"
