@@ -12,6 +12,7 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+import pytest_timeout
 import surroundings
 
 from ugro.testing.commands import Ugro, commands
@@ -66,6 +67,13 @@ def pytest_configure(config: pytest.Config) -> None:
     surroundings.isolate(folder)
     if place := surroundings.in_memory():
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """A teardown has as long as a test: after a failure pytest-timeout watches no more."""
+    item.config.hook.pytest_timeout_set_timer(item=item, settings=pytest_timeout._get_item_settings(item))
+    return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
