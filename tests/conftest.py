@@ -65,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(tempfile.mkdtemp(prefix="ugro-tests-", dir="/tmp"))
     config.add_cleanup(lambda: shutil.rmtree(folder))
     surroundings.isolate(folder)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)  # who comes beside it leaves nothing among its files
     if place := surroundings.in_memory():
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
 
@@ -77,7 +78,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test of the testbed is marked, so that `make test` gives one session all of them."""
+    """Every test of the testbed is marked, so that they can be chosen."""
     for item in items:
         if "testbed" in getattr(item, "fixturenames", ()):
             item.add_marker("testbed")
