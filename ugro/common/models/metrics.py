@@ -1,6 +1,5 @@
 """Measurements: links between nodes, and samples of GPUs."""
 
-from __future__ import annotations
 
 from ugro.common.models.record import Record
 
