@@ -77,7 +77,10 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
         Printed(queries.Status, "answer"),
         Printed(queries.ShowJob, "answer", "with JOB"),
     ),
-    "logs": (Printed(logs.LogLines, "lines"),),
+    "logs": (
+        Printed(logs.LogLines, "lines"),
+        Printed(logs.LogHits, "hits", "with `--since-line` or `--grep`"),
+    ),
     "stacks": (Printed(stacks.Stacks, "answer"),),
     "cancel": (Printed(ending.CheckCancelled, "job"),),
     "hold": (Printed(queue.Hold),),
