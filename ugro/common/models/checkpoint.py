@@ -1,6 +1,5 @@
 """A checkpoint on a node, and over all nodes."""
 
-from __future__ import annotations
 
 from pathlib import PurePosixPath
 
