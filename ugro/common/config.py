@@ -1,6 +1,5 @@
 """Read the inventory: the machines of the cluster. An error names file, line and field."""
 
-
 import os
 import re
 from collections.abc import Iterable, Mapping

@@ -1,6 +1,5 @@
 """A checkpoint on a node, and over all nodes."""
 
-
 from pathlib import PurePosixPath
 
 from ugro.common.models.record import Record

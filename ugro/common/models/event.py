@@ -1,6 +1,5 @@
 """Events of the timeline."""
 
-
 from enum import StrEnum
 from typing import Annotated, Any
 

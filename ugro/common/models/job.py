@@ -1,6 +1,5 @@
 """A job: its states, its ranks, where it runs, its attempts."""
 
-
 from enum import StrEnum
 from typing import Self, TypedDict, Unpack
 

@@ -1,6 +1,5 @@
 """Proposals after failures, with changed arguments."""
 
-
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.record import Record
 

@@ -1,6 +1,5 @@
 """Base of all records."""
 
-
 from pydantic import BaseModel, ConfigDict
 
 

@@ -1,6 +1,5 @@
 """Where a rank of a running job stands: the stacks of its threads."""
 
-
 from ugro.common.models.record import Record
 
 STATES = {

@@ -1,6 +1,5 @@
 """What all requests and documents share."""
 
-
 import base64
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar

@@ -1,6 +1,5 @@
 """The code that goes with a job: what is sent of a working directory, and what is not."""
 
-
 from typing import Annotated
 
 from pydantic import PlainValidator

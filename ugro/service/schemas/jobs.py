@@ -1,6 +1,5 @@
 """Documents of jobs, their attempts, ranks, checkpoints and events."""
 
-
 from typing import Any, Self
 
 from ugro.common.models.checkpoint import Checkpoint, Place, position_in_words

@@ -1,6 +1,5 @@
 """What functions report while they work."""
 
-
 from ugro.service.schemas.base import Moment, Notice
 from ugro.service.schemas.jobs import JobDocument
 

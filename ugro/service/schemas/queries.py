@@ -1,6 +1,5 @@
 """Requests that change nothing, and their answers."""
 
-
 from typing import ClassVar
 
 from ugro.common.models.job import JobState

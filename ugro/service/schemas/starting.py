@@ -1,6 +1,5 @@
 """What a job is told to wait for between its submission, or its resume, and its start."""
 
-
 from typing import ClassVar
 
 from ugro.service.schemas.base import Document, Moment, Request
