@@ -13,7 +13,7 @@ from ugro.common.text import duration
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
 
 if TYPE_CHECKING:
-    from ugro.nodes.remote.run.run_files import RunFiles
+    from ugro.common.models.run import RunFiles
 
 FRESH_SECONDS = 3.0
 """How old what the resident controller saw may be, to be shown without another look. It looks every two."""
