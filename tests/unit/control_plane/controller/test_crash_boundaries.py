@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from ugro.common import troubles
 from ugro.common.errors import InternalError, NodeRefused, UgroError
 from ugro.common.log import path_of
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
-from ugro.control_plane import troubles
 from ugro.control_plane.controller import observer, placing, tick
 from ugro.control_plane.controller.job_steps import JobSteps
 from ugro.control_plane.controller.tick import Controller
