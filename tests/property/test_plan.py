@@ -27,9 +27,9 @@ from ugro.control_plane.controller.plan import (
     Watch,
     plan,
 )
-from ugro.control_plane.resource_manager.observation import Observation
 from ugro.control_plane.scheduler.tracker import expected_ranks
 from ugro.control_plane.transitions import EDGES, Change, Stage, stage
+from ugro.engines.base import Observation
 from ugro.testing import builders
 
 NODES = ("gpu1", "gpu2")

@@ -27,7 +27,7 @@ from ugro.control_plane.failure_handler.stacks import kept
 from ugro.control_plane.failure_handler.watchdog.sights import Limits, Memory
 from ugro.control_plane.failure_handler.watchdog.watch import hang_of, is_due, limits_of, watch
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.resource_manager.observation import Observation
+from ugro.engines.base import Observation
 from ugro.nodes.remote.stacks.stacks import NodeStacks
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing import builders

@@ -13,7 +13,7 @@ from ugro.common.models.metrics import GpuSample
 from ugro.common.models.run import RunFiles
 from ugro.control_plane.controller.plan import Facts
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.resource_manager.observation import Observation
+from ugro.engines.base import Observation
 
 
 def read_facts(

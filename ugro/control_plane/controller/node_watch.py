@@ -15,7 +15,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
-from ugro.control_plane.resource_manager.observation import Observation
+from ugro.engines.base import Observation
 
 
 def drain_departed(store: MetadataStore, inventory: Inventory) -> None:

@@ -22,8 +22,8 @@ from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, Lim
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
-from ugro.control_plane.resource_manager.observation import Observation
 from ugro.control_plane.transitions import Stage
+from ugro.engines.base import Observation
 
 if TYPE_CHECKING:
     from ugro.control_plane.failure_handler.stacks import Said

@@ -19,7 +19,7 @@ from ugro.common.models.node import NodeView
 from ugro.common.models.run import RunFiles
 from ugro.common.paths import RunPaths, run_config, run_paths
 from ugro.common.troubles import trouble_of
-from ugro.control_plane.resource_manager.observation import Observation
+from ugro.engines.base import Observation
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote import observer
 
