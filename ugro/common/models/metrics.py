@@ -1,7 +1,5 @@
 """Measurements: links between nodes, samples of GPUs, and the training metrics that a script reports."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import StrEnum
 
