@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -68,6 +69,12 @@ def pytest_configure(config: pytest.Config) -> None:
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)  # who comes beside it leaves nothing among its files
     if place := surroundings.in_memory():
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays, and is not searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
