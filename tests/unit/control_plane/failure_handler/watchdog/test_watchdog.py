@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ugro.common.paths import RunPaths
-from ugro.control_plane.failure_handler.steps import Progress
+from ugro.control_plane.training_metrics.steps import Progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, allowance, judge, needs_steps
 from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, TRAFFIC, Limits, Memory, Sight, look
 from ugro.nodes.remote.run import run_files
