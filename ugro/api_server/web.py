@@ -15,15 +15,13 @@ from ugro import __version__
 from ugro.api_server.errors import answer_to, invalid, unexpected
 from ugro.api_server.guard import Application, Guard, Receive, Scope, Send, error_body
 from ugro.api_server.pages import Pages
-from ugro.api_server.routes import jobs, launch, live, logs, metrics, nodes, recovery, session
+from ugro.api_server.routes import API, ROUTERS
 from ugro.api_server.state import Web
 from ugro.api_server.tokens import Tokens
 from ugro.common.errors import UgroError
 from ugro.service.serving import Serving
 
 log = logging.getLogger(__name__)
-
-API = "/api/v1"
 
 
 def create_web(serving: Serving, tokens: Tokens, host: str) -> Guard:
@@ -45,8 +43,8 @@ def create_web(serving: Serving, tokens: Tokens, host: str) -> Guard:
     setting = f"`dashboard: {{hosts: [NAME]}}` in {serving.inventory}"
     guard = Guard(_Boundary(app), tokens, lambda: [*names, *serving.settings.hosts], setting, pages.paths)
     app.state.web = Web(serving, tokens, guard)
-    for module in (jobs, launch, recovery, logs, metrics, nodes, session, live):
-        app.include_router(module.router, prefix=API)
+    for router in ROUTERS:
+        app.include_router(router, prefix=API)
     app.include_router(pages.router)
     _answer_errors(app)
     return guard

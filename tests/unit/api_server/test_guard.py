@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from ugro.api_server.guard import CONTENT_SECURITY_POLICY, Caller, Guard, Knock, cookie_name
-from ugro.api_server.routes import jobs, launch, live, logs, metrics, nodes, recovery, session
+from ugro.api_server.routes import API, ROUTERS, live
 from ugro.api_server.tokens import Tokens
 from ugro.service.schemas.web import Role
 
@@ -26,8 +26,8 @@ OPEN = ("/", "/healthz", "/static/1/app.js")
 def paths() -> list[str]:
     """The path of every route, with something in place of its parameters."""
     app = FastAPI()
-    for module in (jobs, launch, recovery, logs, metrics, nodes, session):
-        app.include_router(module.router, prefix="/api/v1")
+    for router in ROUTERS:
+        app.include_router(router, prefix=API)
     found = [*app.openapi()["paths"], "/api/v1/openapi.json", "/metrics", "/api/v1/nosuch", "/static/1/../token"]
     return [path.replace("{job}", "job-001").replace("{node}", "gpu1") for path in (*OPEN, *found)]
 
