@@ -32,6 +32,7 @@ OPEN_PATHS = ("/", "/healthz", "/favicon.ico")
 STATIC = "/static/"
 LOGIN = "/api/v1/login"
 OWN_NAMES = ("localhost", "127.0.0.1", "::1")
+BODY_BYTES = 1_048_576
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 CONTENT_SECURITY_POLICY = (
@@ -154,7 +155,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         knock = Knock.of(scope)
-        found = self.judge(knock)
+        found = self.judge(knock) if (refusal := _too_large(knock)) is None else refusal
         if isinstance(found, Refusal):
             await _refuse(scope, send, found)
             return
@@ -208,6 +209,16 @@ class Guard:
         if refused.status == 401:
             return _unknown("the login is over", "open the dashboard anew: ugro dashboard")
         return refused
+
+
+def _too_large(knock: Knock) -> Refusal | None:
+    """Return why a body is not read: its length is not said, or is more than any route takes."""
+    if knock.kind == "http" and "transfer-encoding" in knock.headers:
+        return Refusal(411, "length_needed", "the length of the body is needed", "send it with Content-Length")
+    length = knock.one("content-length") or "0"
+    if length.isascii() and length.isdecimal() and len(length) < 16 and int(length) <= BODY_BYTES:
+        return None
+    return Refusal(413, "too_large", f"the body has more than {BODY_BYTES} bytes")
 
 
 def _foreign(knock: Knock) -> Refusal | None:

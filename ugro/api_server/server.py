@@ -31,6 +31,9 @@ END_WITHIN = 5
 WS_BYTES, WS_PING = 65_536, 20.0
 """Longest message of a client, and seconds between two pings."""
 
+CONNECTIONS = 256
+"""Connections and requests at a time; further ones are answered 503."""
+
 LINGER = 5.0
 """Seconds in which a WebSocket whose end is decided may take what was written to it before."""
 
@@ -139,6 +142,7 @@ async def listening_on(app: Application, ear: socket.socket, listen: Listen) -> 
         "ws_ping_timeout": WS_PING,
         "proxy_headers": False,  # nobody is believed who says where a request came from
         "server_header": False,
+        "limit_concurrency": CONNECTIONS,
     }
     if listen.certificate:
         settings |= {"ssl_certfile": listen.certificate, "ssl_keyfile": listen.key}

@@ -27,4 +27,4 @@ class LoopLag:
     def quantile(self, share: float) -> float | None:
         """Return the lateness that this share of the last minute's samples stayed below; None: there is none so far."""
         ordered = sorted(self._late)
-        return ordered[min(len(ordered) - 1, math.ceil(share * len(ordered)) - 1)] if ordered else None
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else None

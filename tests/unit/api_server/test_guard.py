@@ -206,6 +206,23 @@ async def test_wrong_tokens_are_counted_and_right_ones_are_not_kept_out() -> Non
     assert [(await wrong()).status for _ in range(11)] == [401] * 10 + [429]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"content-length": str(2**20)}, 200),
+        ({"content-length": str(2**20 + 1)}, 413),
+        ({"content-length": "9" * 5000}, 413),
+        ({"content-length": "-1"}, 413),
+        ({"transfer-encoding": "chunked"}, 411),
+    ],
+)
+async def test_reads_no_body_without_an_end(headers: dict[str, str], status: int) -> None:
+    guard, inner = guarded()
+    for path, caller in (("/api/v1/login", NOBODY), ("/api/v1/jobs", TOKEN)):
+        assert (await ask(guard, "POST", path, caller | headers)).status == status
+    assert is_let_in(inner) == (2 if status == 200 else 0)
+
+
 async def test_tells_the_application_who_asks() -> None:
     guard, inner = guarded()
     await ask(guard, "GET", "/api/v1/status", TOKEN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -94,5 +95,5 @@ async def once(web: Web, request: Request, act: Callable[[], Awaitable[Response]
         return await act()
     if not 0 < len(key) <= LONGEST_KEY:
         raise InputError(f"an Idempotency-Key has 1 to {LONGEST_KEY} characters")
-    body = (await request.body()).decode("latin-1")
-    return await web.acts.once(key, f"{request.method} {request.url.path} {body}", act)
+    about = f"{request.method} {request.url.path} {hashlib.sha256(await request.body()).hexdigest()}"
+    return await web.acts.once(key, about, act)

@@ -3,7 +3,8 @@
     server  {"type": "hello", "epoch", "version", "seq", "role"}
     client  {"type": "subscribe", "topics": ["cluster", "job:job-001"], "since": {"cluster": 17}}
     server  {"type": "snapshot", "topic", "seq", "data"}    then {"type": "delta", "topic", "seq", "data"} …
-            {"type": "error", "topic", "error": {…}}        the topic is over; or, without a topic, a message was wrong
+            {"type": "error", "topic", "error": {…}}        no such topic, or it cannot be read now and is tried again;
+                                                            without a topic: a message was wrong
             {"type": "beat"}                                where nothing else came for some seconds
 
 A subscription takes the place of the one before. Who reads slowly misses no news, only stages: what it did not read so
@@ -27,7 +28,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ugro import __version__
 from ugro.api_server.guard import Caller, error_body
 from ugro.api_server.state import Here, Web, Who
-from ugro.common.errors import UgroError
+from ugro.common.errors import InputError, UgroError
 from ugro.common.job_spec import JOB_ID
 from ugro.service.live import CLUSTER, JOB
 
@@ -45,6 +46,9 @@ DRAIN_WITHIN = 10.0
 """Seconds in which a client has to take a message."""
 
 BEAT_SECONDS = 5.0
+
+RETRY_SECONDS = 1.0
+"""Until a topic is read once more that could not be read."""
 
 
 class Subscribe(BaseModel):
@@ -133,23 +137,24 @@ class _Live:
         for topic in self._watching.keys() - {*wanted.topics}:
             self._watching.pop(topic).cancel()
         for topic in wanted.topics:
-            if topic not in self._watching:
+            if topic not in self._watching or self._watching[topic].done():
                 self._watching[topic] = tasks.create_task(self._watch(topic, wanted.since.get(topic)))
 
     async def _watch(self, topic: str, since: int | None) -> None:
-        named = json.dumps(topic)
-        try:
-            if topic != CLUSTER and not (topic.startswith(JOB) and JOB_ID.fullmatch(topic.removeprefix(JOB))):
-                await self._say_wrong("no_such_topic", "a topic is `cluster`, or `job:` and the id of a job", topic)
-                return
-            async with contextlib.aclosing(self._web.serving.board.watch(topic, since)) as updates:
-                async for one in updates:
-                    await self._send(f'{{"type":"{one.kind}","topic":{named},"seq":{one.seq},"data":{one.text}}}')
-        except UgroError as error:
-            await self._send(json.dumps({"type": "error", "topic": topic, "error": error.as_dict()}))
-        finally:
-            if self._watching.get(topic) is asyncio.current_task():
-                del self._watching[topic]
+        if topic != CLUSTER and not (topic.startswith(JOB) and JOB_ID.fullmatch(topic.removeprefix(JOB))):
+            await self._say_wrong("no_such_topic", "a topic is `cluster`, or `job:` and the id of a job", topic)
+            return
+        while True:
+            try:
+                async with contextlib.aclosing(self._web.serving.board.watch(topic, since)) as updates:
+                    async for one in updates:
+                        since = one.seq
+                        await self._send(f'{{"type":"{one.kind}","topic":"{topic}","seq":{one.seq},"data":{one.text}}}')
+            except UgroError as error:
+                await self._send(json.dumps({"type": "error", "topic": topic, "error": error.as_dict()}))
+                if isinstance(error, InputError):
+                    return
+            await asyncio.sleep(RETRY_SECONDS)  # what cannot be read now may be again
 
     async def _say_wrong(self, code: str, message: str, topic: str | None = None) -> None:
         error = {"code": code, "message": message[:500], "hint": "see docs/api.md"}
