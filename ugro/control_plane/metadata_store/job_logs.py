@@ -7,6 +7,7 @@ copies for a diagnosis.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from ugro.common.errors import NodeError
 from ugro.common.models.job import Job
 from ugro.common.models.run import Brought, LogEnd
 from ugro.control_plane.metadata_store.log_ends import TAIL_BYTES, keep_end
+from ugro.control_plane.metadata_store.log_index import extend_indexes
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.engines.base import Engine
 from ugro.nodes.remote.logs import log_streamer
@@ -58,6 +60,10 @@ class JobLogs:
         self._job = job
         self._starts = starts or {}
 
+    def start_of(self, copy: Path) -> int:
+        """The offset of its log at which a copy in the folder begins."""
+        return self._starts.get(copy.name, 0)
+
     def again(self) -> JobLogs:
         """The same, to be brought once more: silent nodes are asked again."""
         return JobLogs(self._engine, self._job, self.nodes, self.folder, self._starts, self._clock)
@@ -74,6 +80,8 @@ class JobLogs:
         said = await each_node(names, one, within)
         self.silent |= {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
         brought = [answer for answer in said.values() if isinstance(answer, Brought)]
+        if not self._starts:
+            await asyncio.to_thread(extend_indexes, self.folder)
         return Brought(sum(one.bytes for one in brought), sum(one.left for one in brought))
 
     async def rounds(self, within: float | None = None) -> AsyncIterator[Brought]:
@@ -96,6 +104,8 @@ class JobLogs:
             await self._fetch_all(node, at, TOTAL // len(self.nodes))
 
         said = await each_node(self.nodes, one, within)
+        if not self._starts:
+            await asyncio.to_thread(extend_indexes, self.folder)
         return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
 
     async def bring_ends(self, within: float | None = None) -> dict[str, NodeError]:
