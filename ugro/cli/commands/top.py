@@ -22,7 +22,7 @@ from ugro.service.schemas.live import LiveView
               help="Between two looks, where no resident controller runs.")  # fmt: skip
 @json_option
 def top(app: App, once: bool, readonly: bool, every: float, as_json: bool) -> None:
-    """Watch the cluster: nodes, GPUs with their recent use, and jobs with their progress.
+    """Watch nodes, GPUs and jobs, live.
 
     Keys sort and filter, follow the logs of a job, and cancel it after a question; ? lists them. The last line has the
     command that prints the same.

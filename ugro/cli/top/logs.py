@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import ClassVar
 
 from rich.text import Text
@@ -27,9 +28,10 @@ class Log(Screen[None]):
     CSS = "Log Static { height: 1; width: 100%; text-style: bold; }"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,q", "dismiss")]
 
-    def __init__(self, job: str, asking: Asking) -> None:
+    def __init__(self, job: str, asking: Asking, hand: Callable[..., None]) -> None:
+        """`hand` calls a function in the loop of the screen, from any thread."""
         super().__init__()
-        self._job, self._asking = job, asking
+        self._job, self._asking, self._hand = job, asking, hand
         self._end: Callable[[], None] = lambda: None
 
     def compose(self) -> ComposeResult:
@@ -38,16 +40,10 @@ class Log(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one(RichLog).focus()
-        self._end = self._asking.follow(self._job, lambda update: self._hand(update), lambda error: self._hand(error))
+        self._end = self._asking.follow(self._job, partial(self._hand, self._take), partial(self._hand, self._take))
 
     def on_unmount(self) -> None:
         self._end()
-
-    def _hand(self, item: FollowUpdate | UgroError) -> None:
-        try:
-            self.app.call_from_thread(self._take, item)
-        except RuntimeError:  # the screen has ended
-            self._end()
 
     def _take(self, item: FollowUpdate | UgroError) -> None:
         if not self.is_mounted:

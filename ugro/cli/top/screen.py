@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
 
 from rich.text import Text
 from textual import on
 from textual.app import App as TextualApp
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
 from ugro.cli.output import STATE_STYLES
@@ -26,6 +28,14 @@ from ugro.service.schemas.live import LiveView
 
 STALE = 5.0
 """Seconds without contact before that is shown."""
+
+
+class Handed(Message):
+    """A call that another thread hands over."""
+
+    def __init__(self, function: Callable[..., None], args: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.function, self.args = function, args
 
 
 class Listing(DataTable[Text]):
@@ -124,19 +134,18 @@ class Top(TextualApp[None]):
     def on_mount(self) -> None:
         self.query_one("#jobs").focus()
         self.set_interval(1.0, self._each_second)
-        self.asking.watch(
-            self.every, lambda view: self._hand(self.take, view), lambda error: self._hand(self.lost, error)
-        )
+        self.asking.watch(self.every, partial(self.hand, self.take), partial(self.hand, self.lost))
 
     def on_unmount(self) -> None:
         self.asking.end()
 
-    def _hand(self, function: object, *args: object) -> None:
-        """Call a method in the loop of the screen, from another thread. A screen that has ended needs nothing."""
-        try:
-            self.call_from_thread(function, *args)  # type: ignore[arg-type]
-        except RuntimeError:
-            self.asking.end()
+    def hand(self, function: Callable[..., None], *args: Any) -> None:
+        """Call a function in the loop of the screen, from any thread; a screen that has ended calls nothing."""
+        self.post_message(Handed(function, args))
+
+    @on(Handed)
+    def _take_over(self, handed: Handed) -> None:
+        handed.function(*handed.args)
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
@@ -211,7 +220,7 @@ class Top(TextualApp[None]):
     @on(DataTable.RowSelected, "#jobs")
     def action_follow(self) -> None:
         if job := self._job():
-            self.push_screen(Log(job, self.asking))
+            self.push_screen(Log(job, self.asking, self.hand))
 
     def action_cancel(self) -> None:
         job = self._job()
@@ -232,8 +241,8 @@ class Top(TextualApp[None]):
     def _cancel(self, job: str) -> None:
         self.asking.call(
             Cancel(job=job),
-            lambda asked: self._hand(self._cancelled, asked),
-            lambda error: self._hand(self._refused, error),
+            partial(self.hand, self._cancelled),
+            partial(self.hand, self._refused),
         )
 
     def _cancelled(self, job: JobDocument) -> None:
