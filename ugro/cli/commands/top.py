@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import closing
 
 import click
 from rich.text import Text
@@ -12,7 +13,7 @@ from ugro.cli.app import App, command, json_option
 from ugro.cli.output import STATE_STYLES, print_json
 from ugro.cli.render.grid import Column, Grid
 from ugro.common.text import printable
-from ugro.service.schemas.live import LiveView
+from ugro.service.schemas.live import LiveSnapshot, LiveView, Watch
 
 
 @command()
@@ -27,17 +28,24 @@ def top(app: App, once: bool, readonly: bool, every: float, as_json: bool) -> No
     Keys sort and filter, follow the logs of a job, and cancel it after a question; ? lists them. The last line has the
     command that prints the same.
     """
-    from ugro.cli.top.asking import Asking, first_view  # here, since their import takes long
-
     if as_json:
-        print_json(first_view(app).as_json())
+        print_json(_view(app).as_json())
     elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):
-        _print_once(first_view(app))
+        _print_once(_view(app))
     else:
-        from ugro.cli.top.screen import Top
+        from ugro.cli.top.asking import Asking
+        from ugro.cli.top.screen import Top  # here, since its import takes long
 
         _ = app.backend  # what is to be noted of it is noted before the screen begins
         Top(Asking(app), every, readonly).run(mouse=False)
+
+
+def _view(app: App) -> LiveView:
+    with closing(app.stream(Watch())) as updates:
+        first = next(updates)
+    if not isinstance(first, LiveSnapshot):
+        raise AssertionError("a watch begins with a snapshot")
+    return first.data
 
 
 def _print_once(view: LiveView) -> None:

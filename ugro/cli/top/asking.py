@@ -104,16 +104,3 @@ class Asking:
 
     def _begin(self, work: Callable[[], None], name: str) -> None:
         threading.Thread(target=work, name=f"ugro top: {name}", daemon=True).start()
-
-
-def first_view(app: App) -> LiveView:
-    """Return the cluster as it is now.
-
-    Raises:
-        UgroError: it cannot be read.
-    """
-    with closing(app.stream(Watch())) as updates:
-        for update in updates:
-            if isinstance(update, LiveSnapshot):
-                return update.data
-    raise AssertionError("a watch begins with a snapshot")
