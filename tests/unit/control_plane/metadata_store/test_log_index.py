@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,23 @@ def test_no_more_is_read_than_is_shown(tmp_path: Path) -> None:
         opened.tail(100)
         opened.grep(b"step 0099990", len(STEPS) - 20 * STEP, 10, math.inf)
         assert opened.read <= 7 * BLOCK
+
+
+def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "rank-0.log"
+    with log.open("wb") as file:
+        for _ in range(12):
+            file.write(STEPS)
+        file.write(b"x" * 5_000_000)
+    tracemalloc.start()
+    try:
+        on_log(log, lambda opened: opened.tail(100))
+        on_log(log, lambda opened: opened.lines(600_000, 100))
+        on_log(log, lambda opened: opened.grep(b"no such text", 0, 1000, math.inf))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000 < log.stat().st_size / 8
 
 
 @settings(max_examples=60, deadline=None)
