@@ -17,6 +17,7 @@ from ugro.control_plane.metadata_store import log_index
 from ugro.control_plane.metadata_store.log_index import (
     BLOCK,
     FOLDER,
+    KEPT_AT,
     LINE_BYTES,
     PAGE_BYTES,
     SLAB,
@@ -159,11 +160,17 @@ def test_an_index_grows_with_its_log(tmp_path: Path) -> None:
     log.write_bytes(STEPS * 2)
     extend_indexes(tmp_path)
     assert len(index_of(log).read_bytes()) == 8 + 8 * (2 * len(STEPS) // BLOCK)
+    log.write_bytes(STEPS * 40)
+    extend_indexes(tmp_path)
+    size = len(index_of(log).read_bytes())
+    assert size == 8 + 8 * (2 * len(STEPS) // BLOCK + KEPT_AT), "an old log is counted little by little"
+    log.write_bytes(STEPS * 3)
+    IndexedLog(log).close()
     with log.open("ab") as file:
         file.write(STEPS)
     with IndexedLog(log) as opened:
         assert opened.read <= len(STEPS) + 4 * BLOCK, "what was counted is not counted again"
-        assert opened.count == 300_000 and opened.lines(250_001, 1)[0].text == "step 0050001 loss 0.12345"
+        assert opened.count == 400_000 and opened.lines(250_001, 1)[0].text == "step 0050001 loss 0.12345"
 
 
 def test_two_who_index_at_once_write_the_same(tmp_path: Path) -> None:
