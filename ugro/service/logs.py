@@ -7,7 +7,7 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -60,12 +60,12 @@ async def read(context: Context, request: ReadLogs) -> AsyncIterator[LogUpdate]:
     async with _shown(context, copies, request.tail) as shown:
         reader = LogReader(shown.folder, request.rank, request.torchrun)
         if request.tail is not None:
-            for part in _parts(reader.last(request.tail, final=True), job):
+            async for part in _parts(reader.last(request.tail, final=True), job):
                 yield part
         else:
             async for part in _rounds(context, shown, reader, job):
                 yield part
-            for part in _rest(reader, job):
+            async for part in _rest(reader, job):
                 yield part
         yield _end(context, job, copies, shown, past)
 
@@ -86,7 +86,7 @@ async def follow(context: Context, request: Follow) -> AsyncIterator[FollowUpdat
         reader = LogReader(shown.folder, request.rank, request.torchrun)
         window = shown if shown is not copies else None
         if request.tail is not None:
-            for part in _parts(reader.last(request.tail), job):
+            async for part in _parts(reader.last(request.tail), job):
                 yield part
             yield _end(context, job, copies, shown, past)
         async for update in _followed(context, job, reader, window):
@@ -110,7 +110,7 @@ async def _followed(
         async for part in _rounds(context, logs, reader, job, until):
             yield part
         if job.state.ended:
-            for part in _rest(reader, job):
+            async for part in _rest(reader, job):
                 yield part
             yield _update(context, job)
             return
@@ -153,25 +153,33 @@ async def _rounds(
     """Yield what there is now of a job's logs as it comes, until a monotonic time."""
     with context.store.optional():  # on a full disk the copies that are there have to do
         async for _ in logs.rounds(SYNC_WITHIN):
-            for part in _parts(reader.lines(), job):
+            async for part in _parts(reader.lines(), job):
                 yield part
             if time.monotonic() > until:
                 return
 
 
-def _rest(reader: LogReader, job: Job) -> Iterator[LogLines]:
+async def _rest(reader: LogReader, job: Job) -> AsyncIterator[LogLines]:
     """Return the last lines, and torchrun's own of a job that failed before its ranks began: no others tell why."""
-    yield from _parts(reader.lines(final=True), job)
+    async for part in _parts(reader.lines(final=True), job):
+        yield part
     failure = job.first_failure
     if failure and failure.rank is None and not reader.torchrun:
         own = LogReader(reader.folder, NO_RANK, torchrun=True)
-        yield from _parts(own.lines(final=True), job, explains=True)
+        async for part in _parts(own.lines(final=True), job, explains=True):
+            yield part
 
 
-def _parts(lines: Iterable[Line], job: Job, explains: bool = False) -> Iterator[LogLines]:
+async def _parts(lines: Iterable[Line], job: Job, explains: bool = False) -> AsyncIterator[LogLines]:
+    """Yield lines in parts. A thread reads them: the event loop has others to serve."""
     found = iter(lines)
-    while part := tuple(map(_line, islice(found, LINES))):
-        yield LogLines(lines=part, nodes=job.nodes, explains=explains)
+
+    def next_part() -> LogLines | None:
+        part = tuple(map(_line, islice(found, LINES)))
+        return LogLines(lines=part, nodes=job.nodes, explains=explains) if part else None
+
+    while part := await asyncio.to_thread(next_part):
+        yield part
 
 
 def _line(line: Line) -> LogLine:

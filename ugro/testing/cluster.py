@@ -109,9 +109,12 @@ class Bed:
 
     async def until(self, job: Job, *states: JobState) -> Job:
         """Tick until the job is in one of these states; returns it."""
+        pause = 0.0
         async with asyncio.timeout(30):
             while (now := self.store.jobs.job(job.id)).state not in states:
+                await asyncio.sleep(pause)
                 await self.tick()
+                pause = 0.1  # a tick starts many processes, and what is waited for is often one of them
         return now
 
     def why(self, job: Job) -> tuple[str, ...]:

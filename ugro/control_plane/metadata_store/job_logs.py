@@ -79,8 +79,8 @@ class JobLogs:
 
         said = await each_node(names, one, within)
         self.silent |= {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
-        brought = [answer for answer in said.values() if isinstance(answer, Brought)]
-        if not self._starts:
+        brought = [answer for answer in said.values() if isinstance(answer, Brought) and answer.bytes + answer.left]
+        if brought and not self._starts:
             await asyncio.to_thread(extend_indexes, self.folder)
         return Brought(sum(one.bytes for one in brought), sum(one.left for one in brought))
 

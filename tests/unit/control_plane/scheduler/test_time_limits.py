@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -81,7 +82,7 @@ async def test_a_rank_that_its_limit_just_ended_is_seen(bed: Bed) -> None:
     deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
     job = await bed.until(bed.submit(deaf + STAY, time_limit=1.0), JobState.RUNNING)
     while not (await look(bed, job)).late:
-        pass
+        await asyncio.sleep(0.1)
     assert str(too_late(job, 61.0)) and isinstance(too_late(job, 61.0), JobFailed)
     failed = await bed.until(job, JobState.FAILED)
     assert failed.first_failure and failed.first_failure.cause == "time_limit"
