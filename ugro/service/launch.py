@@ -16,6 +16,7 @@ from ugro.common.text import printable
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.predictor.expectation import Expectation, expect_memory
 from ugro.control_plane.scheduler.allocator import candidates
+from ugro.control_plane.scheduler.pending_words import reason_in_words
 from ugro.control_plane.scheduler.queue import read_offers, read_queue
 from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.scheduler.submission import namesake, submit
@@ -127,7 +128,8 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
     waits: tuple[str, ...] = ()
     if not (placement := placement_of(queue, job.id)):
         # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
-        placement, waits = placement_when_idle(queue, spec), tuple(why(queue, job.id))
+        placement = placement_when_idle(queue, spec)
+        waits = tuple(reason_in_words(reason, queue.now) for reason in why(queue, job.id))
     scripts = await controller.launcher.rehearse(job.model_copy(update={"placement": placement}), spec)
     return Rehearsal(
         scripts=tuple(NodeScript(node=node, launch_sh=text) for node, text in scripts.items()), waits=waits

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from ugro.common.errors import InputError
 from ugro.common.models.job import Job, JobState
-from ugro.control_plane.failure_handler.handler import in_words
+from ugro.control_plane.failure_handler.handler import proposal_in_words
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
+from ugro.control_plane.scheduler.pending_words import reason_in_words
 from ugro.control_plane.scheduler.scheduling import reasons
 from ugro.nodes.remote.logs.log_streamer import NO_RANK, Line, LogReader
 from ugro.service.context import Context
@@ -230,7 +231,10 @@ def _why_it_waits(context: Context, job_id: str) -> str:
     if job.state == JobState.RUNNING:
         return "" if job.stopping else job.reason  # once its ranks have ended, that names what they left running
     waiting = job.state in (JobState.QUEUED, JobState.HELD) and not job.wish
-    return reasons(last_queue(context))[job_id] if waiting else ""
+    if not waiting:
+        return ""
+    queue = last_queue(context)
+    return reason_in_words(reasons(queue)[job_id], queue.now, ends=False)
 
 
 def _trouble(context: Context, job_id: str) -> str:
@@ -245,5 +249,5 @@ def _trouble(context: Context, job_id: str) -> str:
         return ""
     proposed = ""
     if proposal and not proposal.approved:
-        proposed = f"; proposed: {in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}"
+        proposed = f"; proposed: {proposal_in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}"
     return f"{job_id} {job.alert or job.reason}{proposed}"

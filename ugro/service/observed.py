@@ -11,6 +11,7 @@ from ugro.common.models.job import Job, JobState
 from ugro.control_plane.resource_manager.observation import Observation, seen_by_resident
 from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.forecast import forecast
+from ugro.control_plane.scheduler.pending_words import forecast_in_words, reason_in_words
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import why
 from ugro.service.context import Context
@@ -64,6 +65,7 @@ def with_prospects(job: Job, queue: Queue) -> Job:
     """Return a queued job with its nearest pending reasons, and when it will probably start."""
     if all(job.id != one.id for one in queue.waiting):
         return job
-    causes, expected = why(queue, job.id)[:REASONS], forecast(queue, job.id)
-    words = [*causes, expected.text] if expected.at is not None else causes
+    causes = [reason_in_words(reason, queue.now) for reason in why(queue, job.id)[:REASONS]]
+    expected = forecast(queue, job.id)
+    words = [*causes, forecast_in_words(expected, queue.now)] if expected.at is not None else causes
     return with_reason(job, "; ".join(words) if causes else "starts at the next scheduling pass")

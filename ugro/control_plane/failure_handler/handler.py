@@ -173,7 +173,7 @@ class FailureHandler:
         await self._store.write(lambda: self._store.timeline.note("", EventKind.RECOVERY, words, job_id))
 
     def _propose(self, proposal: Proposal) -> None:
-        told = f"{in_words(proposal)}: ugro approve {proposal.job}, or ugro deny {proposal.job}"
+        told = f"{proposal_in_words(proposal)}: ugro approve {proposal.job}, or ugro deny {proposal.job}"
         self._store.decisions.propose(proposal)
         self._store.timeline.note("", EventKind.PROPOSAL, told, proposal.job)
 
@@ -227,7 +227,7 @@ class FailureHandler:
             await self._checkpoints.bring(job, held, progress)
 
         def resume() -> Job:
-            resumed = self._store.jobs.reopen(planned.job, planned.spec, f"approved: {in_words(proposal)}")
+            resumed = self._store.jobs.reopen(planned.job, planned.spec, f"approved: {proposal_in_words(proposal)}")
             self._store.decisions.withdraw(job.id)
             return resumed
 
@@ -248,7 +248,7 @@ def script_of(store: MetadataStore, job: Job) -> str:
         return ""
 
 
-def in_words(proposal: Proposal) -> str:
+def proposal_in_words(proposal: Proposal) -> str:
     """What would be done, in one line."""
     at = proposal.checkpoint
     where = f"resume from {at.where} ({printable(at.name)})" if at else "begin again"

@@ -6,14 +6,22 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 from ugro.common.config import Inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import NodeShare, Placement
 from ugro.common.models.metrics import MeasuredLink
-from ugro.common.text import count, size
 from ugro.control_plane.resource_manager.governor import Offer, Slot, cpu_key
+from ugro.control_plane.scheduler.pending_reasons import (
+    GpuBusy,
+    GpuLeftOut,
+    Holder,
+    NodeHeld,
+    NodeReason,
+    NodeRefuses,
+    NotInInventory,
+    TooFewGpus,
+)
 
 FASTER = 1.25
 """So many times as fast has the slowest link of other nodes to be, for them to be preferred: measurements vary."""
@@ -36,26 +44,6 @@ Ways = Mapping[frozenset[str], Sequence[Entry]]
 """What there is to choose from, by GPU models."""
 
 Shape = tuple[int | tuple[str, ...] | None, int | None, int | None]
-
-
-class Kind(IntEnum):
-    """Why a node does not take a job, the nearest to be over first."""
-
-    HELD = 0
-    BUSY = 1
-    REFUSED = 2
-    TOO_SMALL = 3
-    LEFT_OUT = 4
-
-
-@dataclass(frozen=True)
-class Lack:
-    """One reason why a node does not take a job, and when it is over (in seconds since the epoch), if that is known."""
-
-    kind: Kind
-    node: str
-    text: str
-    ends: float = math.inf
 
 
 class Room:
@@ -172,25 +160,23 @@ def candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
     return list(inventory.nodes)
 
 
-def lacks(spec: JobSpec, node: str, offer: Offer | None, holders: Mapping[str, tuple[float, str]]) -> list[Lack]:
-    """Why a node does not take a job. `holders` has of each taken slot until when (infinity: unknown) and by whom."""
+def shortfalls(spec: JobSpec, node: str, offer: Offer | None, holders: Mapping[str, Holder]) -> list[NodeReason]:
+    """Return why a node does not take a job. `holders` has the job that holds each taken slot."""
     if offer is None:
-        return [Lack(Kind.REFUSED, node, f"{node} is not in the inventory any more")]
+        return [NotInInventory(node)]
     if offer.refusal:
-        return [Lack(Kind.REFUSED, node, offer.refusal)]
+        return [NodeRefuses(node, offer.refusal)]
     asked = suited(spec, offer)
-    found = []
+    found: list[NodeReason] = []
     if held := sorted({holders[slot.key] for slot in asked if slot.key in holders}):
         # A CPU rank takes all cores as a rule, and nothing says how many: so there is one a node at a time.
-        what = f"the CPU of {node}" if offer.gpus and asked[0].key == cpu_key(node) else node
-        found.append(Lack(Kind.HELD, node, f"{what} is held by {', '.join(who for _, who in held)}", held[-1][0]))
-    busy = [offer.busy[slot.key] for slot in asked if slot.key in offer.busy]
-    found += [Lack(Kind.BUSY, node, f"{node}: {reason}") for reason in busy]
+        found.append(NodeHeld(node, tuple(held), cpu=bool(offer.gpus) and asked[0].key == cpu_key(node)))
+    found += [GpuBusy(node, offer.busy[slot.key]) for slot in asked if slot.key in offer.busy]
     if len(asked) < (spec.gpus_per_node or 1):
         small = any(too_small(spec, slot) for slot in offer.gpus)
-        found.append(Lack(Kind.TOO_SMALL if small else Kind.LEFT_OUT, node, f"{node} has only {contents(offer)}"))
+        found.append(TooFewGpus(node, len(offer.gpus), sizes(offer), offer.left_out, small))
     else:
-        found += [Lack(Kind.LEFT_OUT, node, f"{node}: {reason}") for reason in offer.left_out]
+        found += [GpuLeftOut(node, problem) for problem in offer.left_out]
     return found
 
 
@@ -204,16 +190,9 @@ def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Offer]) -> 
     return " ".join(filter(None, (nodes, fewer)))
 
 
-def contents(offer: Offer) -> str:
-    """What a node has, for people: usable GPUs with their memory, and what is wrong with others."""
-    if offer.error:
-        return offer.error.problem
-    if offer.twin:
-        return offer.twin
-    known = {slot.memory_mib for slot in offer.gpus if slot.memory_mib is not None}
-    sizes = ", ".join(dict.fromkeys(size(mib) for mib in sorted(known)))
-    usable = count(len(offer.gpus), "usable GPU") + (f" ({sizes})" if sizes else "")
-    return ", ".join([usable, *offer.left_out])
+def sizes(offer: Offer) -> tuple[int, ...]:
+    """Return the different memory sizes of a node's usable GPUs, in MiB, smallest first."""
+    return tuple(sorted({slot.memory_mib for slot in offer.gpus if slot.memory_mib is not None}))
 
 
 def suited(spec: JobSpec, offer: Offer) -> tuple[Slot, ...]:

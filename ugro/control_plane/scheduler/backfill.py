@@ -11,6 +11,7 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from itertools import takewhile
 
 from ugro.common.config import Inventory
@@ -19,6 +20,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, Placement
 from ugro.control_plane.resource_manager.governor import Offer, placement_keys
 from ugro.control_plane.scheduler.allocator import Room, Shape, choose, suited
+from ugro.control_plane.scheduler.pending_reasons import Blocker
 
 SLACK = 90.0
 """Seconds that a job which overtakes the head has to be over before the head is to start."""
@@ -28,27 +30,10 @@ Ending = tuple[float, int, str, "Running"]
 
 
 @dataclass(frozen=True)
-class Obstacle:
-    """A reason to wait that is no resource.
-
-    It is over at the moment `until`, which is so late for that `cause`, or when the job `job` has ended; with neither,
-    when a person says so. `proviso` is how that job has to end (`job-001 succeeds`), nothing if any end will do. A
-    `final` one is never over.
-    """
-
-    text: str
-    until: float | None = None
-    cause: str = "as asked for"
-    job: str = ""
-    proviso: str = ""
-    final: bool = False
-
-
-@dataclass(frozen=True)
 class Waiting:
     """A job that has not started. `order` is its submission number, `expected` the seconds it will probably run.
 
-    A job that has obstacles is passed over.
+    A job that has blockers is passed over.
     """
 
     id: str
@@ -56,7 +41,7 @@ class Waiting:
     priority: int = 0
     order: int = 0
     expected: float | None = None
-    obstacles: tuple[Obstacle, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -100,7 +85,7 @@ class Queue:
     now: float
 
     def in_turn(self) -> tuple[str, ...]:
-        """The jobs that wait, in the order of their turn; some may start before it, and some have obstacles."""
+        """The jobs that wait, in the order of their turn; some may start before it, and some have blockers."""
         return tuple(job.id for job in _in_turn(self.waiting))
 
     def with_draft(self, job: Job, spec: JobSpec) -> Queue:
@@ -114,13 +99,25 @@ def _in_turn(jobs: Iterable[Waiting]) -> list[Waiting]:
     return sorted(jobs, key=lambda job: (-job.priority, job.order))
 
 
+class Turn(Enum):
+    """Why a job may start: no other waits before it, or it does not delay the head."""
+
+    OWN = auto()
+    BESIDE_HEAD = auto()
+    """It uses nothing that the head waits for."""
+
+    BEFORE_HEAD = auto()
+    """It is over before the head can start."""
+
+
 @dataclass(frozen=True)
-class Start:
-    """A job to start now, where, and why it is its turn."""
+class ScheduledStart:
+    """A job to start now, where, and why it is its turn; `head` is the job that it overtakes, if any."""
 
     id: str
     placement: Placement
-    why: str
+    turn: Turn
+    head: str = ""
 
 
 class Round:
@@ -134,7 +131,7 @@ class Round:
         self.jobs = _in_turn(queue.waiting)
         self.running = list(queue.running)
         self.room = self._spare = Room(queue.offers, [key for run in self.running for key in run.keys])
-        self.starts: dict[str, Start] = {}
+        self.starts: dict[str, ScheduledStart] = {}
         self.head: Waiting | None = None
         self.head_starts_at: float | None = None
         self._nodes = list(queue.inventory.nodes)
@@ -145,7 +142,7 @@ class Round:
         # Requests that failed (in the whole room or not): nothing gets free in a round, so they fail again.
         self._failed: set[tuple[bool, Shape]] = set()
         for job in self.jobs:
-            if not job.obstacles and not self._start(job) and not self.head and self.fits_alone(job):
+            if not job.blockers and not self._start(job) and not self.head and self.fits_alone(job):
                 self._reserve(job)
 
     def find(self, job_id: str) -> Waiting:
@@ -187,7 +184,7 @@ class Round:
         return self._contenders(self.jobs[self.jobs.index(job) + 1 :])
 
     def _contenders(self, jobs: Iterable[Waiting]) -> list[Waiting]:
-        return [one for one in jobs if not one.obstacles and one.id not in self.starts and self.fits_alone(one)]
+        return [one for one in jobs if not one.blockers and one.id not in self.starts and self.fits_alone(one)]
 
     def nodes(self, job: Waiting) -> Sequence[str]:
         """The nodes a job may be placed on; one of them may not be there any more."""
@@ -208,15 +205,13 @@ class Round:
 
     def _start(self, job: Waiting) -> bool:
         """Start a job if it fits and does not delay the head."""
-        placement, reason = self._choose_now(job, self._spare), "its turn"
-        if self.head:
-            reason = f"uses nothing that {self.head.id} waits for"
-            if placement is None and self._is_over_before_head(job):
-                placement, reason = self._choose_now(job, self.room), f"is over before {self.head.id} can start"
+        placement, turn = self._choose_now(job, self._spare), Turn.BESIDE_HEAD if self.head else Turn.OWN
+        if placement is None and self._is_over_before_head(job):
+            placement, turn = self._choose_now(job, self.room), Turn.BEFORE_HEAD
         if placement is None:
             return False
         run = job.started(placement, self.queue.now)
-        self.starts[job.id] = Start(job.id, placement, reason)
+        self.starts[job.id] = ScheduledStart(job.id, placement, turn, self.head.id if self.head else "")
         self.running.append(run)
         self.room.take(run.keys)
         self._spare.take(run.keys)

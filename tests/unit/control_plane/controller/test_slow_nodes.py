@@ -19,6 +19,7 @@ from ugro.control_plane.controller import tick as ticks
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.forecast import forecast
+from ugro.control_plane.scheduler.pending_words import forecast_in_words
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.bundle import load
@@ -361,7 +362,8 @@ async def test_a_job_whose_launch_is_cut_off_again_and_again_says_so_and_waits_l
         assert "a command gave no answer within 30 s" in said and ("3 times in a row" in said) == (times == 3)
         queue = read_queue(bed.store, bed.inventory, [now], bed.store.config.remembered_nodes(), time.time())
         expected = forecast(queue, job.id)
-        assert expected.at and "a command gave no answer within 30 s" in expected.text, "so says `ugro launch`"
+        told = forecast_in_words(expected, queue.now)
+        assert expected.at and "a command gave no answer within 30 s" in told, "so says `ugro launch`"
         pause = now.taken_back.until - time.time()
         assert pause > 1.5 * before
         before = pause

@@ -15,7 +15,7 @@ from ugro.common.models.job import Attempt, FirstFailure, Job, JobState, Wish
 from ugro.common.models.node import Drain
 from ugro.common.models.proposal import Change
 from ugro.control_plane.diagnosis import causes
-from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
+from ugro.control_plane.failure_handler.handler import FailureHandler, proposal_in_words
 from ugro.control_plane.failure_handler.retry import decide, trouble
 from ugro.control_plane.failure_handler.watchdog.sights import Memory
 from ugro.control_plane.metadata_store import MetadataStore
@@ -198,7 +198,7 @@ async def test_a_proposal_waits_and_is_carried_out_when_approved(bed: Bed) -> No
     submitted = bed.submit(LOSES_ITS_PEER)
     await bed.until(submitted, JobState.FAILED)
     [proposal] = bed.store.decisions.proposals().values()
-    assert in_words(proposal) == "resume from step 10 (checkpoint-10.pt)"
+    assert proposal_in_words(proposal) == "resume from step 10 (checkpoint-10.pt)"
     for _ in range(3):
         await bed.tick()
     assert bed.store.jobs.job(submitted.id).state == JobState.FAILED, "nothing happens without a word"
@@ -220,7 +220,7 @@ async def test_a_node_that_is_gone_is_left_out_if_a_person_says_so(bed: Bed) -> 
     bed.nodes["b"].silent = True
     await bed.tick()
     [proposal] = bed.store.decisions.proposals().values()
-    assert in_words(proposal) == "resume from step 10 (checkpoint-10.pt); on a only"
+    assert proposal_in_words(proposal) == "resume from step 10 (checkpoint-10.pt); on a only"
     assert proposal.text.endswith("without b: does not answer")
     await FailureHandler(bed.store, bed.inventory, bed.pool).approve(proposal)
     await bed.until(submitted, JobState.FAILED)
@@ -246,7 +246,7 @@ async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(bed: Bed)
     await silent_for_long(bed, "b")
     [proposal] = bed.store.decisions.proposals().values()
     assert (proposal.cause, proposal.ends, proposal.nodes) == ("node_lost", True, ("a",))
-    assert in_words(proposal) == "end it; begin again; on a only"
+    assert proposal_in_words(proposal) == "end it; begin again; on a only"
     assert bed.store.jobs.job(submitted.id).state == JobState.UNKNOWN, "which is not dead by UGRO's own word"
     handler = FailureHandler(bed.store, bed.inventory, bed.pool)
     handler.end(proposal)
@@ -310,7 +310,7 @@ async def test_a_hang_waits_for_a_word_where_nobody_consented(bed: Bed) -> None:
     bed.store.jobs.save(running.model_copy(update={"alert": "hangs: rank 1 on b waits"}), "hang", "rank 1 on b waits")
     await hangs_for(bed, submitted, 1e6)
     [proposal] = bed.store.decisions.proposals().values()
-    assert in_words(proposal) == "end it; begin again" and not bed.store.decisions.undecided()
+    assert proposal_in_words(proposal) == "end it; begin again" and not bed.store.decisions.undecided()
     await hangs_for(bed, submitted, 2e6)
     assert "restored" not in bed.kinds(submitted), "a note is no change of the record"
     assert bed.store.jobs.job(submitted.id).state == JobState.RUNNING and bed.kinds(submitted).count("proposal") == 1
