@@ -9,12 +9,12 @@ from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STARTED, STAY
 from ugro.common.errors import InputError
-from ugro.common.models.event import EventKind
-from ugro.common.models.job import JobState, Wish
+from ugro.common.models.job import JobState
 from ugro.common.models.stacks import Frame, RankStack, Thread
 from ugro.control_plane.failure_handler.stacks import keep
 from ugro.nodes.remote.stacks.stacks import NodeStacks
 from ugro.service.schemas.stacks import Stacks
+from ugro.testing import builders
 from ugro.testing.commands import until
 
 
@@ -26,7 +26,7 @@ def test_shows_the_ranks_of_a_running_job(door: Door) -> None:
     assert [(rank.node, rank.rank, bool(rank.threads)) for rank in found.answer.ranks] == [("here", 0, True)]
     with pytest.raises(InputError, match="has no rank 7"):
         door.call(Stacks(job=job.id, rank=7))
-    door.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), EventKind.CANCEL, "")
+    builders.cancel(door.store, job.id)
     door.until(job, JobState.CANCELLED)
 
 

@@ -142,7 +142,7 @@ async def test_who_waits_for_a_tick_hears_that_it_ends_the_job(
     async def tick(*_: object) -> None:
         nonlocal said
         await asyncio.sleep(0)
-        context.store.jobs.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+        builders.cancel(context.store, "job-001")
         while not said:
             await asyncio.sleep(0.01)
             said = capsys.readouterr().err

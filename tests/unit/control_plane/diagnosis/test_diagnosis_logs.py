@@ -423,7 +423,7 @@ def failed_job(home: Path, cause: str, log: str, args: tuple[str, ...] = (), **f
     ranks = tuple(Rank(rank=n, local_rank=0, node=f"gpu{n}", state=RankState.FAILED, exit_code=1) for n in range(3))
     failure = FirstFailure(rank=2, node="gpu2", exit_code=1, cause=cause, message="what the record says")
     ended = {"state": JobState.FAILED, "ranks": ranks, "first_failure": failure, **fields}
-    store.jobs.update(job.id, lambda job: job.model_copy(update=ended), "failed", "rank 2")
+    builders.change(store, job.id, "failed", "rank 2", **ended)
     folder = store.jobs.files(job.id).logs(job.attempt)
     folder.mkdir(parents=True)
     (folder / "rank-2.log").write_text(log)
@@ -493,10 +493,10 @@ def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
     assert "will not help by itself: this is the second time here (step 5000)" in ugro("job-001").stdout
     (before / "rank-2.log").write_text(log.replace("5000", "4000"))
     assert explained()["earlier_failures_here"] == 0
-    store.jobs.update("job-001", lambda job: job.model_copy(update={"resume_from": None}), "changed", "")
+    builders.change(store, "job-001", "ranks", resume_from=None)
     assert explained()["earlier_failures_here"] == 1, "no checkpoint between them: the same way again"
     mended = CodeVersion(directory="/w", files=1, size_bytes=1, attempt=2)
-    store.jobs.update("job-001", lambda job: job.model_copy(update={"code": mended}), "changed", "")
+    builders.change(store, "job-001", "ranks", code=mended)
     assert explained()["earlier_failures_here"] == 0, "the code is another"
 
 
@@ -553,7 +553,7 @@ def test_what_the_nodes_showed_goes_before_what_the_log_says(tmp_path: Path, mon
     assert (document["cause"], document["message"]) == ("node_rebooted", "what the record says")
     assert document["retry_helps"] is True
     cancelled = {"state": JobState.CANCELLED, "first_failure": None}
-    store.jobs.update("job-001", lambda job: job.model_copy(update=cancelled), "cancelled", "asked for")
+    builders.change(store, "job-001", "cancelled", "asked for", **cancelled)
     assert json.loads(ugro("job-001", "--json").stdout)["cause"] == "cancelled"
 
 

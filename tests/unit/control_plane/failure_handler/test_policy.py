@@ -258,7 +258,7 @@ async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(bed: Bed)
     bed.nodes["b"].silent = False
     await bed.tick()
     assert not bed.store.cleanup.leftovers(), "what the first attempt left on b is ended"
-    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, submitted.id)
     await bed.until(submitted, JobState.CANCELLED)
 
 
@@ -272,7 +272,7 @@ async def test_a_node_that_answers_again_needs_no_answer(bed: Bed) -> None:
     assert not bed.store.decisions.proposals() and bed.kinds(submitted)[-2:] == ["running", "withdrawn"]
     with pytest.raises(InputError, match="has not ended: it is running"):
         FailureHandler(bed.store, bed.inventory, bed.pool).end(proposal)
-    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, submitted.id)
     await bed.until(submitted, JobState.CANCELLED)
 
 
@@ -299,7 +299,7 @@ async def test_a_hang_is_ended_by_consent_once_it_was_told_for_long(bed: Bed) ->
     [past] = (await bed.until(submitted, JobState.RUNNING)).past
     assert (past.state, past.cause) == (JobState.FAILED, "hang")
     assert bed.store.jobs.job(submitted.id).alert is None and not bed.store.decisions.undecided()
-    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, submitted.id)
     await bed.until(submitted, JobState.CANCELLED)
 
 
@@ -320,7 +320,7 @@ async def test_a_hang_waits_for_a_word_where_nobody_consented(bed: Bed) -> None:
     assert bed.store.jobs.job(submitted.id).past[0].cause == "hang" and not bed.store.decisions.proposals()
     assert bed.kinds(submitted).count("proposal") == 1, "nothing is asked again"
     await bed.until(submitted, JobState.RUNNING)
-    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, submitted.id)
     await bed.until(submitted, JobState.CANCELLED)
 
 

@@ -234,7 +234,7 @@ async def test_checkpoints_of_a_live_job_are_found_where_it_was_started_after_th
         listing = await store.find(job, bed.store.jobs.spec(job.id), {})
         assert [one.step for one in listing.checkpoints] == [70]
         assert (await store.bring(job, listing.checkpoints[0]) / "checkpoint-70.pt").exists()
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     await bed.until(job, JobState.CANCELLED)
 
 
@@ -276,7 +276,7 @@ async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one
     pid = bed.store.jobs.job(job.id).ranks[1].pid
     bed.nodes["b"].silent = True
     await bed.until(job, JobState.UNKNOWN)
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    builders.cancel(bed.store, job.id, Wish.ABANDON)
     ended = await bed.until(job, JobState.CANCELLED)
     planned = next_attempt(ended, bed.store.jobs.spec(job.id), SCRIPT, None, {}, "a")
     bed.store.jobs.reopen(planned.job, planned.spec, "")
@@ -286,7 +286,7 @@ async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one
     assert resumed.nodes == ("a",) and not bed.store.cleanup.leftovers()
     assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
     assert bed.store.jobs.job(job.id).state == JobState.RUNNING
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     await bed.until(job, JobState.CANCELLED)
 
 
