@@ -92,7 +92,7 @@ def _try(python: str) -> None:
 
 
 def installed(home: Path) -> bool:
-    """Whether this state directory's sweep is in the crontab, or may be: in doubt nobody is told that it is not.
+    """Whether this state directory's sweep is in the crontab, or may be: in doubt no message says that it is not.
 
     `crontab` is only asked where this state directory ever changed it.
     """
@@ -157,7 +157,7 @@ def _parted(crontab: str) -> tuple[list[str], str]:
     own: list[str] = []
     others: list[str] = []
     inside = False
-    for line in crontab.split("\n"):  # not splitlines: a form feed or a carriage return is somebody's own business
+    for line in crontab.split("\n"):  # not splitlines: a form feed or a carriage return is the user's own
         if line in (BEGIN, END):
             if inside == (line == BEGIN):
                 raise _torn(line)
@@ -184,7 +184,7 @@ def edit(home: Path, change: Callable[[str], str]) -> bool:
     """Change the crontab, if it changes; what it was before is kept in UGRO_HOME.
 
     Raises:
-        InputError: somebody else changed it meanwhile, or `crontab` refused; then nothing was changed.
+        InputError: another process changed it meanwhile, or `crontab` refused; then nothing was changed.
     """
     before = read()
     after = change(before)

@@ -1,4 +1,4 @@
-"""Writes a first inventory, from what it is told and what `~/.ssh/config` knows."""
+"""Writes a first inventory, from a request and what `~/.ssh/config` knows."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class _Survey:
 
     @property
     def smaller_batch(self) -> tuple[Change, ...]:
-        """The changes that avoid a CUDA OOM, for whoever has not said what to change."""
+        """The changes that avoid a CUDA OOM, where the user has not said what to change."""
         cause = self.job.first_failure.cause if self.job.first_failure else None
         if cause != "cuda_oom" or self.options.settings:
             return ()

@@ -1,4 +1,4 @@
-"""Clusters of this machine alone: two pretended nodes under a controller, and one node under `ugro` commands."""
+"""Clusters of this machine alone: two simulated nodes under a controller, and one node under `ugro` commands."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ugro.cli.app import App
 
 SOON = 30.0
-"""Seconds within which a start is told as what it waits for, and not as a time."""
+"""Seconds within which a start is shown as what it waits for, and not as a time."""
 
 
 def announce(app: App, started: Started, following: bool = False) -> None:

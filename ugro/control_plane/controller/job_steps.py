@@ -1,6 +1,6 @@
 """What is done for one job after an observation: brought to its nodes, followed, ended.
 
-Whoever takes a step on nodes is alone with the job (`MetadataStore.alone_with`) and holds no other lock meanwhile. Each
+A step on nodes is alone with the job (`MetadataStore.alone_with`), and its process holds no other lock meanwhile. Each
 step may be cut short anywhere: the next one, of whichever process, continues from the record and the nodes' files.
 """
 
@@ -53,7 +53,7 @@ LOGS_WITHIN = 30.0
 """Seconds that the logs of a job that ended may take before it counts as ended; `ugro logs` brings what is missing."""
 
 CANCELLED_LOGS_WITHIN = 3.0
-"""The same for a job that somebody cancelled, who waits for its end and hardly for its logs."""
+"""The same for a cancelled job: the user waits for its end, hardly for its logs."""
 
 ENDS_WITHIN = 3.0
 """Seconds that the ends of the logs may take before the ranks of a job are ended of which one failed: the others hold

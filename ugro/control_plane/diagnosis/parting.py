@@ -28,7 +28,7 @@ _MEASURED = re.compile(
 )
 _LONGEST_COMPLAINT = 300
 STOPPED_BY_HAND = re.compile(r"(?:^|\s)\^C$")
-"""The last line of a terminal in which somebody ended the run."""
+"""The last line of a terminal in which the user ended the run."""
 
 
 def last_complaint(raws: Sequence[bytes]) -> str | None:

@@ -55,7 +55,7 @@ _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
 _ENDED_BY_SOMEBODY = ("cancelled", "killed")
 _SAID_AS_WARNING = ("hang", "cancelled")
-# An end of a connection that the operating system tells of, whoever was at the other one.
+# An end of a connection that the operating system tells of, whatever the other end was.
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
 _NAMES_A_RANK = re.compile(rb"(?i)rank|\[(?:default|gpu)?\d|^ {0,4}\d{1,4}: |-master-0")
@@ -286,7 +286,7 @@ class Reader:
         return False
 
     def _course(self, line: Line) -> bool:
-        """Whether a line tells of the run's course: that it got to its end, leaves, or is started anew."""
+        """Whether a line tells of the run's course: that it got to its end, leaves, or is started again."""
         text, evidence = line.text.strip(), self.evidence
         possible = _possible(text)
         if HEADING in possible and HEADING.search(text):

@@ -11,7 +11,7 @@ from ugro.control_plane.diagnosis.course import LOADING, PROGRESS
 from ugro.control_plane.diagnosis.lines import QUOTED, read
 
 LONGEST_PAUSE = 600
-"""Seconds without progress that are no silence yet: a checkpoint or an evaluation may take so long."""
+"""Seconds without progress that do not count as silence: a checkpoint or an evaluation may take so long."""
 
 USUAL = 5
 """Times the usual time between two lines of progress that are no silence yet."""

@@ -23,10 +23,10 @@ LAST_WORDS = 20
 """Lines at the end of a log in which a complaint is taken for why it ends."""
 
 LAST_PAGE = 100
-"""The same for an exception that somebody caught and printed, or that has no traceback."""
+"""The same for an exception that was caught and printed, or that has no traceback."""
 
 REQUEUED_FOR = 2
-"""Lines after a scheduler ended a run only to start it anew that show that it runs again."""
+"""Lines after a scheduler ended a run only to start it again that show that it runs again."""
 
 # Causes that no script handles and goes on as if nothing had been.
 _HARD = {
@@ -51,7 +51,7 @@ _RAISED_BY = {
 }
 # What tools complain of that were only tried.
 _PROBED = {"permission_denied", "file_not_found"}
-# What says so little that a run which was started anew is judged with what went wrong before.
+# What says so little that a run which was started again is judged with what went wrong before.
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
 # Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
 _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
@@ -59,14 +59,14 @@ _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]
 _CANNOT_OPEN = "can't open file"
 # How a process ends that falls over its own feet.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
-# How a run ends whose silence somebody saw.
+# How a run ends whose silence was seen.
 _ENDED_BY_SOMEBODY = {"cancelled", "killed"}
 
 
 def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
     """Why a run ended badly, or None if nothing says that it did. `failed` says so where it is known.
 
-    Of a run that was started anew in the same log, the last time counts, unless it says too little by itself.
+    Of a run that was started again in the same log, the last time counts, unless it says too little by itself.
     """
     found = _judged(evidence, failed)
     silence = evidence.silence

@@ -34,7 +34,7 @@ def end_order(end: End) -> tuple[bool, str, int]:
 
 
 def from_death(end: End, proof: Sighting | None, followed: Sequence[Sighting], evidence: Evidence) -> Finding:
-    """That a signal ended a process; `proof` tells why somebody sent it."""
+    """That a signal ended a process; `proof` tells why it was sent."""
     cause = proof.cause if proof else SIGNAL_CAUSES[end.signal or ""]
     quotes = [end.message, *([proof.message] if proof else []), *(other.message for other in evidence.ends[:3])]
     rank = end.rank if end.rank is not None else _launchers_rank(evidence)

@@ -85,7 +85,7 @@ class FailureHandler:
             return None
 
     async def _go_on_as_approved(self) -> None:
-        """Queue jobs again that were ended for it; what stands in the way is told, and left to a person."""
+        """Queue jobs again that were ended for it; what is in the way is reported, and left to the user."""
         troubles = Troubles()
         for proposal in self._store.decisions.proposals().values():
             job = self._readable(proposal.job) if proposal.approved else None

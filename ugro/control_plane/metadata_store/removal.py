@@ -85,7 +85,7 @@ class Use:
 
     @property
     def resumable(self) -> Kept | None:
-        """Why it has to be taken for one that somebody may go on from; None: nobody can."""
+        """Why it may be one to resume from; None: it cannot be resumed from."""
         if self.checkpoints:
             return Kept.CHECKPOINTS
         return Kept.UNSEEN if self.unseen else None
@@ -148,7 +148,7 @@ def decide_all(store: MetadataStore, found: Survey, with_checkpoints: bool) -> l
 
 
 def undecided(store: MetadataStore) -> set[str]:
-    """The jobs that may be tried again once somebody says so."""
+    """The jobs that may be tried again once the user says so."""
     return {*store.decisions.undecided(), *store.decisions.proposals()}
 
 

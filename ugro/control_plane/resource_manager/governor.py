@@ -102,7 +102,7 @@ def _machine(config: NodeConfig) -> tuple[str, int | None, bool, str]:
 
 
 def held_gpus(job: Job, offers: Mapping[str, Offer]) -> list[str]:
-    """Which GPUs of a job that ended somebody else uses still, or nobody whom the driver names: in words."""
+    """Return in words which GPUs of an ended job are still in use, by a program that the driver names or not."""
     shares = [share for share in (job.placement.shares if job.placement else ()) if share.node in offers]
     return [
         f"{share.node}: {offers[share.node].busy[uuid]}"

@@ -64,13 +64,13 @@ class Room:
         return Room(self._offers, self._taken.union(keys))
 
     def take(self, keys: Iterable[str]) -> None:
-        """Somebody has these slots now."""
+        """Count these slots as taken."""
         for key in keys:
             self._taken.add(key)
             self._found.pop(self._nodes.get(key, ""), None)
 
     def give(self, keys: Iterable[str]) -> None:
-        """Nobody has these slots any more."""
+        """Count these slots as free."""
         for key in keys:
             self._taken.discard(key)
             self._found.pop(self._nodes.get(key, ""), None)

@@ -107,7 +107,7 @@ class _LocalChannel:
                 cwd=os.path.expanduser("~"),
                 start_new_session=True,
             )
-        # Whoever forgets to close a transport leaves nothing behind, not even a warning.
+        # A transport that is never closed leaves nothing behind, not even a warning.
         self._bury = weakref.finalize(self, _bury, self._process, self._socket)
 
     @property

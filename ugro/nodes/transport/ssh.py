@@ -41,7 +41,7 @@ CONNECT_TIMEOUT = 8.0
 """Seconds in which a connection must be made, the tries that sshd turned away included."""
 
 TURNED_AWAY_WAIT = (0.1, 0.6)
-"""Seconds, drawn anew each time: sshd closes connections at random while many others log in (MaxStartups)."""
+"""Seconds, drawn at random each time: sshd closes connections at random while many others log in (MaxStartups)."""
 
 ATTEMPT_WAIT = 1.0
 """Seconds between the tries of ConnectionAttempts, as for ssh."""

@@ -145,7 +145,7 @@ class Settings:
 
 
 def config_arguments(node: NodeConfig) -> list[str]:
-    """How ssh is told which file counts; nothing where that is its own choice."""
+    """The options that tell ssh which file counts; nothing where that is its own choice."""
     path = os.path.expanduser(node.ssh_config)
     if node.ssh_config == _DEFAULT_FILE:
         own_home = os.path.expanduser("~") == pwd.getpwuid(os.getuid()).pw_dir  # ssh does not look at HOME

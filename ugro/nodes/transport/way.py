@@ -69,7 +69,7 @@ class Way:
                 ours.close()
                 self._complaint.close()
                 raise
-        # Whoever forgets to close a transport leaves nothing behind.
+        # A transport that is never closed leaves nothing behind.
         self._end = weakref.finalize(self, _end_proxy, process, self._complaint)
         ours.setblocking(False)
         return ours

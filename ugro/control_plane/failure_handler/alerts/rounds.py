@@ -62,7 +62,7 @@ async def _round(store: MetadataStore, sender: Sender, settings: Settings, memor
 
 
 def _news_of(channel: str, outcome: Outcome, failures: int) -> str:
-    """What the timeline is told of a channel: when it begins to fail, and when it works again."""
+    """What the timeline records of a channel: when it begins to fail, and when it works again."""
     if outcome and not failures:
         return f"channel {channel} failed: {outcome}; it is tried again. See: ugro alerts test {channel}"
     return f"channel {channel} works again" if failures and not outcome else ""

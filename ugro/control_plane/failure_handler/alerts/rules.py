@@ -1,6 +1,6 @@
-"""What is told to whom: events, what the nodes show, the rules, and a memory of what was told already. Pure.
+"""Which alert goes to which channel: events, observations, the rules, and what was sent already. Pure.
 
-Events of jobs are told once. What stands for a while – a silent node, a hot GPU, a full disk – is told when it begins
+Events of jobs are sent once. What lasts – an unreachable node, a hot GPU, a full disk – is sent when it begins
 and when it is over, and with a margin between both, so that a value at its limit does not tell again and again.
 """
 
@@ -177,9 +177,9 @@ def _news(memory: Memory, seen: Seen) -> tuple[list[_News], tuple[str, ...]]:
 def _changed(
     rules: Sequence[Rule], told: dict[str, float], believed: frozenset[str], states: Sequence[_State], now: float
 ) -> tuple[list[Message], frozenset[str]]:
-    """What a channel is told of states that are not as it believes, and what it believes then.
+    """What a channel is sent about states that are not as it believes, and what it believes then.
 
-    What was told not long ago waits: if it still stands after its quiet time, it is told then.
+    What was sent not long ago waits: if it still stands after its quiet time, it is sent then.
     """
     messages = []
     believed = believed & {state.subject for state in states}
@@ -214,7 +214,7 @@ def _forget(settings: Settings, memory: Memory, now: float) -> Memory:
 
 
 def _tell(rules: Sequence[Rule], told: dict[str, float], news: _News) -> bool:
-    """Whether a channel with these rules is told now; the first rule that wants the message says how often."""
+    """Whether a channel with these rules gets a message now; the first rule that wants it says how often."""
     rule = next((rule for rule in rules if rule.wants(news.message.kind, news.job, news.name)), None)
     if rule is None or 0 <= news.message.at - told.get(news.key, -rule.quiet) < rule.quiet:
         return False

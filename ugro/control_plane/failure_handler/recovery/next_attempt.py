@@ -92,7 +92,7 @@ def words_for(spec: JobSpec, script: str) -> str:
     """The words that tell a script where to go on from, with {path}; none where it reads UGRO_RESUME_FROM itself.
 
     Raises:
-        InputError: nothing shows how this script is told.
+        InputError: nothing shows how this script takes a checkpoint.
     """
     if spec.checkpoints.resume or RESUME_VARIABLE in script:
         return spec.checkpoints.resume

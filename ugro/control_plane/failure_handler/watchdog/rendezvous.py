@@ -1,7 +1,7 @@
 """Ranks that never meet: torchrun waits on every node, and no rank begins.
 
 torchrun itself says nothing for ten minutes and more. So once none has begun for `PATIENCE` seconds, each node is asked
-whether it reaches the meeting point, and what stands in the way is told as the reason of the job.
+whether it reaches the meeting point, and records what is in the way as the job's reason.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the watchdog sees of a running job, and what it remembers of it from look to look. Pure (docs/watchdog.md).
 
-Moments are in watched seconds: a clock that stands still while nobody looks.
+Moments are in watched seconds: a clock that stops between observations.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ power is steady: the most of a window is no more than so much above the least.
 
 IDLE_PERCENT = 2
 IDLE_SECONDS = 3600.0
-"""A job whose GPUs are all no busier than this for so long is told once."""
+"""A job whose GPUs are all no busier than this for so long is reported once."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def look(memory: Memory | None, attempt: int, sights: Sequence[Sight], at: float
         healthy = memory.signs > 0 and (memory.hung_at is not None or memory.stepped is not False)
         longest = max(memory.longest, watched - memory.alive_at) if healthy else memory.longest
         changed |= {"signs": memory.signs + 1, "longest": longest, "hung_at": None, "stepped": memory.stepped or None}
-    if lives or not counts:  # nobody knows what happened while nobody looked: silence begins anew
+    if lives or not counts:  # what happened unobserved is unknown: silence begins again
         changed |= {"alive_at": watched, "still_at": watched, "still_looks": 0}
     after = [_remember(known.get(sight.rank), sight, watched) for sight in sights]
     if not counts:
@@ -186,7 +186,7 @@ def _counts(gap: float, usual: Sequence[float]) -> bool:
 
 
 def _lives(before: RankMemory, now: Sight, gap: float) -> bool:
-    """A log that grew (or was begun anew), or traffic: checkpoints, caches, downloads, uploads, data."""
+    """A log that grew (or was begun again), or traffic: checkpoints, caches, downloads, uploads, data."""
     grew = None not in (before.log_bytes, now.log_bytes) and before.log_bytes != now.log_bytes
     moved = (now.traffic_bytes or 0) - (before.traffic_bytes or 0) if before.traffic_bytes is not None else 0
     return grew or moved >= max(TRAFFIC, TRAFFIC_RATE * gap)

@@ -51,7 +51,7 @@ def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
 async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends: SyncEnds, stand: Stand) -> None:
     """Take a look at a running job into account that is due (`is_due`), and tell a hang, its end, and GPUs that idle.
 
-    Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
+    Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is reported.
     Then it is also kept where each rank stands.
     """
     path, limits = store.jobs.files(job_id).watchdog, limits_of(store.jobs.spec(job_id))
@@ -76,7 +76,9 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
         changed |= {"hung_at": since, "culprit": memory.culprit if verdict.rank is None else verdict.rank}
 
     def record() -> None:
-        with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
+        with state_errors(
+            path
+        ):  # before it is reported: what a crash keeps from the record is reported at the next observation
             write_atomic(path, memory.model_copy(update=changed).model_dump_json())
         now = store.jobs.job(job_id)  # logs and stacks may have taken their time
         if now.attempt == job.attempt and transitions.stage(now) == Stage.RUNNING:
@@ -159,7 +161,7 @@ def _sight(node: str, files: RankFiles, has_gpu: bool, gpu: Gpu | None) -> Sight
 
 
 def _read(path: Path) -> Memory | None:
-    """What is remembered. A file that cannot be understood is no loss: watching begins anew.
+    """What is remembered. A file that cannot be understood is no loss: watching begins again.
 
     Raises:
         RecordNewer: a newer UGRO watches here, whose memory is not to be written over.

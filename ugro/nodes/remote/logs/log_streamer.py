@@ -33,7 +33,7 @@ TOTAL = 16 * 1024 * 1024
 """Most bytes of all files of a job that are brought in one round trip to each of its nodes."""
 
 FIRST = 64 * 1024
-"""The same for the first round trip; each one after it may bring `GROWTH` times as much. So whoever breaks off on a
+"""The same for the first round trip; each one after it may bring `GROWTH` times as much. A reader that breaks off on a
 slow link leaves little on its way, which the next question to the node would have to wait for."""
 
 GROWTH = 4
@@ -87,7 +87,7 @@ async def fetch(
 ) -> Brought:
     """Append what is new in a run's logs to their copies in `folder`, in one round trip.
 
-    What somebody else brought meanwhile is dropped: a piece counts only where the copy ends. Pieces that came `at` the
+    What others brought meanwhile is dropped: a piece counts only where the copy ends. Pieces that came `at` the
     same time (seconds since the epoch) are read back side by side. `starts` says, by the name of the copy, at which
     offset of its log a copy begins; `total` bounds the bytes that come.
 

@@ -9,7 +9,7 @@ carry_on  finishes a replacement that was cut short
 
 The folder stays, since the job's own files and its checkpoints lie there, too: file by file, those of the earlier code
 go that the new one has not, and those of the new one come. A file that the job has written or changed is never touched.
-What is to be done lies beside it, whole, as `code.next-…` before the first file moves, and whoever comes next carries
+What is to be done lies beside it, whole, as `code.next-…` before the first file moves, and the next process carries
 it on. Each step is a rename out of that folder or into it, so that what was done once is not done again. `code.sha256`
 says the new digest only after the last one.
 """
