@@ -15,6 +15,7 @@ from ugro.common.errors import StateLocked, UgroError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
+from ugro.common.models.metrics import RunProgress
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.service.documents import job_document
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
     from ugro.control_plane.failure_handler.alerts.courier import Courier
     from ugro.nodes.pool import Pool
+    from ugro.service.board import Board
     from ugro.service.code import WorkingCode
     from ugro.service.schemas.jobs import JobDocument
 
@@ -54,6 +56,8 @@ class Context:
         """Takes what the running function reports."""
         self.code: dict[str, WorkingCode] = {}
         """By directory, the code that the client brought last."""
+        self.board: Board | None = None
+        """The live views that all who watch share, in the resident controller."""
         self._reach: Reach | None = None
         self._own: set[str] | None = set()
         """The jobs that this process takes steps for; None: for all of them."""
@@ -107,7 +111,16 @@ class Context:
 
     def document(self, job: Job) -> JobDocument:
         """Return the document of a job."""
-        return job_document(job, self.asked(job))
+        return job_document(job, self.asked(job), self._progress(job))
+
+    def _progress(self, job: Job) -> RunProgress | None:
+        """Return how far a job is that runs; None where that is not known, which is no reason not to show the job."""
+        if not job.state.on_nodes:
+            return None
+        try:
+            return self.store.metrics.series(job.id).index().progress
+        except UgroError:
+            return None
 
     def attended(self) -> bool:
         """Whether a scheduler runs for this state directory: a resident controller, or sweeps from the crontab."""

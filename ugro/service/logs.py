@@ -17,12 +17,11 @@ from ugro.control_plane.failure_handler.handler import proposal_in_words
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
-from ugro.control_plane.scheduler.pending_words import reason_in_words
-from ugro.control_plane.scheduler.scheduling import reasons
 from ugro.nodes.remote.logs.log_streamer import NO_RANK, Line, LogReader
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.ending import progress
+from ugro.service.observed import short_reasons
 from ugro.service.schemas.logs import (
     Follow,
     FollowUpdate,
@@ -33,7 +32,9 @@ from ugro.service.schemas.logs import (
     LogsEnd,
     LogUpdate,
     NodeUse,
+    PageOfLog,
     ReadLogs,
+    SearchLog,
     UnfinishedLine,
 )
 from ugro.service.starting import last_queue
@@ -54,7 +55,7 @@ async def read(context: Context, request: ReadLogs) -> AsyncIterator[LogUpdate]:
     Raises:
         InputError: there is no such job, attempt or rank, or `ugro gc` removed the logs.
     """
-    job, past = _asked(context, request)
+    job, past = asked(context, request)
     copies = (await context.reach()).controller.logs_of(job)
     async with _shown(context, copies, request.tail) as shown:
         reader = LogReader(shown.folder, request.rank, request.torchrun)
@@ -75,7 +76,7 @@ async def follow(context: Context, request: Follow) -> AsyncIterator[FollowUpdat
     Raises:
         InputError: there is no such job, attempt or rank, the attempt is over, or `ugro gc` removed the logs.
     """
-    job, past = _asked(context, request)
+    job, past = asked(context, request)
     if past:
         over = f"attempt {job.attempt} of {job.id} is over, so there is nothing to follow"
         raise InputError(over, f"see what it printed: ugro logs {job.id} --attempt {job.attempt}")
@@ -117,7 +118,7 @@ async def _followed(
         await asyncio.sleep(POLL_SECONDS if time.monotonic() <= until else 0.0)
 
 
-def _asked(context: Context, request: ReadLogs | Follow) -> tuple[Job, bool]:
+def asked(context: Context, request: ReadLogs | Follow | PageOfLog | SearchLog) -> tuple[Job, bool]:
     """Return a job as it was in the attempt that is asked for, and whether another one followed that.
 
     Raises:
@@ -231,10 +232,7 @@ def _why_it_waits(context: Context, job_id: str) -> str:
     if job.state == JobState.RUNNING:
         return "" if job.stopping else job.reason  # once its ranks have ended, that names what they left running
     waiting = job.state in (JobState.QUEUED, JobState.HELD) and not job.wish
-    if not waiting:
-        return ""
-    queue = last_queue(context)
-    return reason_in_words(reasons(queue)[job_id], queue.now, ends=False)
+    return short_reasons(last_queue(context))[job_id] if waiting else ""
 
 
 def _trouble(context: Context, job_id: str) -> str:

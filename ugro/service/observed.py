@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models.job import Job, JobState
-from ugro.control_plane.resource_manager.observation import Observation, seen_by_resident
+from ugro.control_plane.resource_manager.observation import seen_by_resident
 from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.forecast import forecast
 from ugro.control_plane.scheduler.pending_words import forecast_in_words, reason_in_words
 from ugro.control_plane.scheduler.queue import read_queue
-from ugro.control_plane.scheduler.scheduling import why
+from ugro.control_plane.scheduler.scheduling import reasons, why
+from ugro.engines.base import Observation
 from ugro.service.context import Context
 
 OBSERVE_WITHIN = 1.7
@@ -54,6 +55,11 @@ async def observed(context: Context, job: Job) -> Job:
         queue = read_queue(context.store, context.cluster, live, seen.views, seen.at, unreadable)
         return with_prospects(job, queue)
     return (await observe(context, [job], job.nodes))[1][0] if job.state.on_nodes else job
+
+
+def short_reasons(queue: Queue) -> dict[str, str]:
+    """Return by job its nearest pending reason, in words that change only with the reason."""
+    return {job_id: reason_in_words(reason, queue.now, ends=False) for job_id, reason in reasons(queue).items()}
 
 
 def with_reason(job: Job, reason: str | None) -> Job:

@@ -19,12 +19,10 @@ from ugro.control_plane.metadata_store.records import OnUnreadable
 from ugro.control_plane.resource_manager.observation import fresh_or_remembered
 from ugro.control_plane.resource_manager.twins import REMEDY, twins
 from ugro.control_plane.scheduler.backfill import Queue
-from ugro.control_plane.scheduler.pending_words import reason_in_words
 from ugro.control_plane.scheduler.queue import read_queue
-from ugro.control_plane.scheduler.scheduling import reasons
 from ugro.service.context import Context
 from ugro.service.documents import error_document, node_documents, unreadable_document
-from ugro.service.observed import OBSERVE_WITHIN, observe, observed, with_reason
+from ugro.service.observed import OBSERVE_WITHIN, observe, observed, short_reasons, with_reason
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.queries import (
     LAST_EVENTS,
@@ -67,7 +65,7 @@ async def status(context: Context, request: Status) -> ClusterStatus:
     seen, live = await observe(context, records)
     queue = read_queue(store, context.cluster, live, seen.views, seen.at, unreadable)
     turns, now = _turns(queue, live), {job.id: job for job in live}
-    said = {job_id: reason_in_words(reason, queue.now, ends=False) for job_id, reason in reasons(queue).items()}
+    said = short_reasons(queue)
     jobs = [with_reason(now.get(job.id, job), said.get(job.id)) for job in jobs]
     views, errors = fresh_or_remembered(store, seen)
     answer = StatusDocument(

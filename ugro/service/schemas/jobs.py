@@ -1,7 +1,5 @@
 """Documents of jobs, their attempts, ranks, checkpoints and events."""
 
-from __future__ import annotations
-
 from typing import Any, Self
 
 from ugro.common.models.checkpoint import Checkpoint, Place, position_in_words
@@ -171,7 +169,7 @@ class EventDocument(Document):
     """What happened, in a sentence."""
 
     @classmethod
-    def of(cls, event: Event) -> EventDocument:
+    def of(cls, event: Event) -> Self:
         """Return the document of an event."""
         return cls(at=event.at, job=event.job, node=event.node, kind=event.kind, message=event.message)
 
@@ -185,6 +183,29 @@ class UnreadableDocument(Document):
     """Path of the record."""
     error: ErrorDocument
     """What is wrong; the hint restores the last good copy."""
+
+
+class ProgressDocument(Document):
+    """How far a run is, as far as its logs or files tell."""
+
+    at: Moment
+    """When it was there."""
+    step: int | None
+    """Steps that are done."""
+    steps: int | None
+    """Steps of the whole run."""
+    percent: float | None
+    """Part that is done."""
+    epoch: float | None
+    """Epochs that are done."""
+    epochs: int | None
+    """Epochs of the whole run."""
+    rate: float | None
+    """Steps a second."""
+    left: float | None
+    """Seconds that the rest takes at this rate, from `at`."""
+    eta: Moment | None
+    """When it will be done."""
 
 
 class JobDocument(Document):
@@ -249,6 +270,8 @@ class JobDocument(Document):
     """Ids of the jobs that it waits for."""
     not_before: Moment | None
     """It does not start before this."""
+    progress: ProgressDocument | None
+    """How far it is while it runs; `null`: nothing tells."""
 
 
 def _fields(record: Record) -> dict[str, Any]:
