@@ -21,7 +21,7 @@ from ugro.control_plane.scheduler.queue import blockers_of, read_offers, read_qu
 from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.scheduler.submission import namesake, submit
 from ugro.nodes.remote.owner import owner
-from ugro.service.code import brought, question_of_size
+from ugro.service.code import question_of_size
 from ugro.service.context import Context
 from ugro.service.plan import Fingerprint, Question, consented
 from ugro.service.schemas.jobs import JobDocument
@@ -99,7 +99,7 @@ async def launch(context: Context, request: Launch) -> JobDocument:
     consented(plan.questions, request.answers)
     if plan.foreign:
         await _take_over(context, plan)
-    code = brought(context, plan.code.directory)
+    code = context.brought(plan.code.directory)
     spec = plan.draft.spec.model_copy(update={"workdir": plan.code.directory})
     submission = asyncio.to_thread(submit, context.store, spec, code.selection, plan.predicted_mib)
     making = asyncio.ensure_future(submission)
@@ -165,7 +165,7 @@ def _rests_on(context: Context, spec: JobSpec, directory: str, foreign: tuple[Fo
     """Return what the plan of a launch rests on, as it is now."""
     nodes = {name: context.inventory.nodes[name] for name in candidates(spec, context.inventory)}
     return {
-        f"the code in {printable(directory)}": brought(context, directory).document.digest,
+        f"the code in {printable(directory)}": context.brought(directory).document.digest,
         "the nodes": {name: config.model_dump(mode="json") for name, config in nodes.items()},
         "the masters of the nodes": {one.node: one.owner for one in foreign},
     }

@@ -25,7 +25,7 @@ from ugro.control_plane.scheduler.queue import read_offers
 from ugro.control_plane.scheduler.scheduling import check_request
 from ugro.control_plane.scheduler.submission import NewCode, adopt, new_code, require_room
 from ugro.service.checkpoints import checked, spec_with
-from ugro.service.code import brought, question_of_size
+from ugro.service.code import question_of_size
 from ugro.service.context import Context
 from ugro.service.plan import Fingerprint, Question, consented
 from ugro.service.schemas.code import CodeDocument
@@ -229,7 +229,7 @@ async def _copied(
     if code is None:
         yield None
         return
-    selection = brought(context, code.directory).selection
+    selection = context.brought(code.directory).selection
     with contextlib.ExitStack() as stack:
         copy = new_code(context.store, job, spec, selection)
         yield await asyncio.to_thread(stack.enter_context, copy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ugro.control_plane.diagnosis import lines
+import ugro.control_plane.diagnosis.lines as lines
 from ugro.control_plane.diagnosis.course import LOADING, PROGRESS, RESTARTED
 
 LAST_LINES = 4
