@@ -12,7 +12,7 @@ from places import ROOT
 
 from ugro.cli.main import cli
 from ugro.control_plane.diagnosis.causes import CAUSES
-from ugro.control_plane.failure_handler.alerts.settings import Kind
+from ugro.control_plane.failure_handler.alerts.settings import AlertKind
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 DECISIONS = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
@@ -89,7 +89,7 @@ def test_the_page_about_diagnosis_has_the_causes_of_the_code() -> None:
 
 
 def test_the_page_about_alerts_has_every_kind() -> None:
-    assert set(re.findall(r"^\| `(\w+)` \|", page("docs/alerts.md"), re.M)) == {kind.value for kind in Kind}
+    assert set(re.findall(r"^\| `(\w+)` \|", page("docs/alerts.md"), re.M)) == {kind.value for kind in AlertKind}
 
 
 @pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.name)

@@ -17,7 +17,7 @@ from ugro.control_plane.failure_handler.handler import proposal_in_words
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
-from ugro.nodes.remote.logs.log_streamer import NO_RANK, Line, LogReader
+from ugro.nodes.remote.logs.log_streamer import NO_RANK, LogReader, StreamedLine
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.ending import progress
@@ -168,13 +168,13 @@ def _rest(reader: LogReader, job: Job) -> Iterator[LogLines]:
         yield from _parts(own.lines(final=True), job, explains=True)
 
 
-def _parts(lines: Iterable[Line], job: Job, explains: bool = False) -> Iterator[LogLines]:
+def _parts(lines: Iterable[StreamedLine], job: Job, explains: bool = False) -> Iterator[LogLines]:
     found = iter(lines)
     while part := tuple(map(_line, islice(found, LINES))):
         yield LogLines(lines=part, nodes=job.nodes, explains=explains)
 
 
-def _line(line: Line) -> LogLine:
+def _line(line: StreamedLine) -> LogLine:
     return LogLine(rank=line.rank, node_rank=line.node_rank, text=line.text)
 
 

@@ -13,7 +13,7 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.common.text import printable, some
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt
@@ -118,7 +118,7 @@ class _Survey:
     missing: InputError | None
     code: NewCode | None
 
-    def next_attempt(self, further: tuple[Change, ...] = ()) -> NextAttempt:
+    def next_attempt(self, further: tuple[ArgumentChange, ...] = ()) -> NextAttempt:
         """Return the attempt, with `further` changes of arguments.
 
         Raises:
@@ -133,7 +133,7 @@ class _Survey:
         )
 
     @property
-    def smaller_batch(self) -> tuple[Change, ...]:
+    def smaller_batch(self) -> tuple[ArgumentChange, ...]:
         """The changes that avoid a CUDA OOM, where the user has not said what to change."""
         cause = self.job.first_failure.cause if self.job.first_failure else None
         if cause != "cuda_oom" or self.options.settings:
@@ -174,7 +174,7 @@ def _question_of_beginning(missing: InputError) -> Question:
     )
 
 
-def _question_of_batch(changes: tuple[Change, ...]) -> Question:
+def _question_of_batch(changes: tuple[ArgumentChange, ...]) -> Question:
     return Question(
         id=SMALLER_BATCH,
         text="Retry with smaller batch size?",
@@ -262,7 +262,7 @@ def _reopen(context: Context, found: _Survey, planned: NextAttempt) -> None:
     store.decisions.withdraw(job.id)
 
 
-def _said(checkpoint: Checkpoint | None, code: NewCode | None, changes: tuple[Change, ...]) -> str:
+def _said(checkpoint: Checkpoint | None, code: NewCode | None, changes: tuple[ArgumentChange, ...]) -> str:
     """The event of the new attempt."""
     where = f"from {checkpoint.name} ({checkpoint.where})" if checkpoint else "from the beginning"
     other = _code_changes(code)

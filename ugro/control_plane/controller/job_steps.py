@@ -149,7 +149,7 @@ class JobSteps:
             return
         failure = await asyncio.to_thread(self.first_failure, job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
-            failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
+            failure = rendezvous.blamed(failure, job, await rendezvous.unreached(self._pool, job))
         reason = failure_in_words(failure)
         ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
         job = await self._save(transitions.fail(job.changed(ranks=ranks), failure, reason))

@@ -30,7 +30,7 @@ from ugro.control_plane.controller.plan import (
     Clear,
     Ending,
     OnNodes,
-    Record,
+    RecordChange,
     Sample,
     Watch,
     clearing,
@@ -331,7 +331,7 @@ class Controller:
         left, recorded = list[Begun](), None
         for action in plan(job, seen, facts, self._clock.now()):
             match action:
-                case Record(change):
+                case RecordChange(change):
                     recorded = self._steps.record(change)
                 case Sample(job_id, samples):
                     with self._store.optional():

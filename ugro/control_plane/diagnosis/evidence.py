@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from ugro.control_plane.diagnosis.ends import End
-from ugro.control_plane.diagnosis.entry import Entry, Kind
-from ugro.control_plane.diagnosis.silence import Silence
+from ugro.control_plane.diagnosis.ends import ReportedEnd
+from ugro.control_plane.diagnosis.entry import Entry, EntryKind
+from ugro.control_plane.diagnosis.silence import LogSilence
 from ugro.control_plane.diagnosis.traceback import Block
 
 _SIZE = r"[\d.]+ ?(?:bytes|[KMGT]i?B)"
@@ -40,7 +40,7 @@ class Sighting:
     """Something a log says that may be why the run ended, with the place in the order of lines where it stood."""
 
     cause: str
-    kind: Kind
+    kind: EntryKind
     message: str
     at: int
     rank: int | None = None
@@ -71,7 +71,7 @@ class Evidence:
     """
 
     sightings: list[Sighting] = field(default_factory=list)
-    ends: list[End] = field(default_factory=list)
+    ends: list[ReportedEnd] = field(default_factory=list)
     ranks: set[int] = field(default_factory=set)
     lines: int = 0
     progress: int = 0
@@ -84,4 +84,4 @@ class Evidence:
     masters: bool = False
     cut_short: bool = False
     complained: bool = False
-    silence: Silence | None = None
+    silence: LogSilence | None = None

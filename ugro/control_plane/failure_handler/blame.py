@@ -22,7 +22,7 @@ from ugro.common.text import some
 from ugro.control_plane.scheduler.tracker import Runs
 
 if TYPE_CHECKING:
-    from ugro.control_plane.diagnosis import Finding
+    from ugro.control_plane.diagnosis import Diagnosis
 
 SYMPTOMS = ("peer_lost", "collective_timeout", "rendezvous_timeout")
 """What a rank says that waited for one that was not there."""
@@ -128,13 +128,13 @@ class Inquiry:
             )
             yield _Suspect(weight, self._at(rank.ended_at, rank.node), failure)
 
-    def _finding(self, rank: Rank) -> Finding:
-        from ugro.control_plane.diagnosis import Finding, diagnose  # here: a tenth of a second, and few ticks need it
+    def _finding(self, rank: Rank) -> Diagnosis:
+        from ugro.control_plane.diagnosis import Diagnosis, diagnose  # here: a tenth of a second, and few ticks need it
 
         if rank.limit == LimitMark.ENDED:
-            return Finding("time_limit", "its time limit was reached")
+            return Diagnosis("time_limit", "its time limit was reached")
         found = diagnose(self.rank_log(rank.rank), rank.exit_code, rank.signal)
-        return Finding("host_oom", rank.oom) if rank.oom and found.cause == "killed" else found
+        return Diagnosis("host_oom", rank.oom) if rank.oom and found.cause == "killed" else found
 
     def _early_leavers(self, failed: list[_Suspect]) -> Iterator[_Suspect]:
         """Ranks that ended with 0 while others, which only miss another rank, still needed them."""
@@ -229,7 +229,7 @@ class Inquiry:
             one.failure.node == rank.node and one.failure.cause in SYMPTOMS for one in failed
         )
 
-    def _own_words(self, rank: Rank) -> Finding | None:
+    def _own_words(self, rank: Rank) -> Diagnosis | None:
         """What the log of a rank that was still there says of a failure of its own."""
         from ugro.control_plane.diagnosis import diagnose_so_far  # here, too
 

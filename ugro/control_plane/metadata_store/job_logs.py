@@ -20,7 +20,7 @@ from ugro.control_plane.metadata_store.log_index import extend_indexes
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.nodes.pool import Configs, Pool
 from ugro.nodes.remote.logs import log_streamer
-from ugro.nodes.remote.logs.log_streamer import FIRST, GROWTH, LONGEST_LINE, TOTAL, Brought, End
+from ugro.nodes.remote.logs.log_streamer import FIRST, GROWTH, LONGEST_LINE, TOTAL, Brought, LogEnd
 from ugro.nodes.transport import Transport
 
 CLOSE = FIRST
@@ -156,7 +156,7 @@ class JobLogs:
             return None
         lines = min(lines, MOST_LINES)
 
-        async def one(transport: Transport) -> Mapping[str, End]:
+        async def one(transport: Transport) -> Mapping[str, LogEnd]:
             return await log_streamer.ends(transport, self._paths[transport.name], lines, lines * LONGEST_LINE)
 
         said = await self._pool.each(

@@ -11,7 +11,7 @@ from ugro.common.config import Inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import NodeShare, Placement
 from ugro.common.models.metrics import MeasuredLink
-from ugro.control_plane.resource_manager.governor import Offer, Slot, cpu_key
+from ugro.control_plane.resource_manager.governor import Capacity, Slot, cpu_key
 from ugro.control_plane.scheduler.pending_reasons import (
     GpuBusy,
     GpuLeftOut,
@@ -28,7 +28,7 @@ FASTER = 1.25
 
 
 @dataclass(frozen=True)
-class Part:
+class Allocation:
     """What one node would give to a gang. `memory_mib` is of all its GPUs, infinity if one does not say its own."""
 
     node: str
@@ -37,7 +37,7 @@ class Part:
     memory_mib: float
 
 
-Entry = tuple[float, int, Part]
+Entry = tuple[float, int, Allocation]
 """What a part wastes in MiB, and the place of its node in the order of the names."""
 
 Ways = Mapping[frozenset[str], Sequence[Entry]]
@@ -49,7 +49,7 @@ Shape = tuple[int | tuple[str, ...] | None, int | None, int | None]
 class Room:
     """What is free on the nodes: their offers without what jobs have taken."""
 
-    def __init__(self, offers: Mapping[str, Offer], taken: Iterable[str] = ()) -> None:
+    def __init__(self, offers: Mapping[str, Capacity], taken: Iterable[str] = ()) -> None:
         self._offers = offers
         self._taken = set(taken)
         self._nodes = {slot.key: name for name, offer in offers.items() for slot in offer.slots}
@@ -57,7 +57,7 @@ class Room:
         self._sizes = sorted({slot.memory_mib or 0 for offer in offers.values() for slot in offer.slots})
         self.fastest = max((rate for offer in offers.values() for rate in offer.links.values()), default=0.0)
         """The rate of the fastest link in Gbit/s; 0: none was measured."""
-        self._found: dict[str, dict[tuple[int | None, int | None], tuple[Part, ...]]] = {}
+        self._found: dict[str, dict[tuple[int | None, int | None], tuple[Allocation, ...]]] = {}
 
     def without(self, keys: Iterable[str]) -> Room:
         """Another room, in which these slots are taken too."""
@@ -93,7 +93,7 @@ class Room:
         # Requests for memory between the same two sizes of GPUs are alike, however many different ones there are.
         return spec.nodes, spec.gpus_per_node, None if spec.vram is None else bisect_left(self._sizes, spec.vram)
 
-    def parts(self, spec: JobSpec, node: str) -> tuple[Part, ...]:
+    def parts(self, spec: JobSpec, node: str) -> tuple[Allocation, ...]:
         """What the node could give the job now: one part for each GPU model that would do, or one of mixed models."""
         shape = self.shape(spec)[1:]
         found = self._found.setdefault(node, {})
@@ -101,7 +101,7 @@ class Room:
             found[shape] = self._look(spec, node)
         return found[shape]
 
-    def _look(self, spec: JobSpec, node: str) -> tuple[Part, ...]:
+    def _look(self, spec: JobSpec, node: str) -> tuple[Allocation, ...]:
         offer = self._offers.get(node)
         if offer is None or offer.refusal:
             return ()
@@ -160,7 +160,7 @@ def candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
     return list(inventory.nodes)
 
 
-def shortfalls(spec: JobSpec, node: str, offer: Offer | None, holders: Mapping[str, Holder]) -> list[NodeReason]:
+def shortfalls(spec: JobSpec, node: str, offer: Capacity | None, holders: Mapping[str, Holder]) -> list[NodeReason]:
     """Return why a node does not take a job. `holders` has the job that holds each taken slot."""
     if offer is None:
         return [NotInInventory(node)]
@@ -180,7 +180,7 @@ def shortfalls(spec: JobSpec, node: str, offer: Offer | None, holders: Mapping[s
     return found
 
 
-def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Offer]) -> str:
+def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Capacity]) -> str:
     """The options with which a job that is too large for so many of these nodes would fit; nothing if none help."""
     usable = {name: len(suited(spec, offer)) for name, offer in offers.items()}
     gpus = min(spec.gpus_per_node or 1, max(usable.values(), default=0))
@@ -190,12 +190,12 @@ def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Offer]) -> 
     return " ".join(filter(None, (nodes, fewer)))
 
 
-def sizes(offer: Offer) -> tuple[int, ...]:
+def sizes(offer: Capacity) -> tuple[int, ...]:
     """Return the different memory sizes of a node's usable GPUs, in MiB, smallest first."""
     return tuple(sorted({slot.memory_mib for slot in offer.gpus if slot.memory_mib is not None}))
 
 
-def suited(spec: JobSpec, offer: Offer) -> tuple[Slot, ...]:
+def suited(spec: JobSpec, offer: Capacity) -> tuple[Slot, ...]:
     """The slots of a node that the job could use, free or not."""
     if spec.gpus_per_node == 0:
         return (Slot(cpu_key(offer.node), "CPU"),)
@@ -208,7 +208,7 @@ def too_small(spec: JobSpec, slot: Slot) -> bool:
     return spec.vram is not None and slot.memory_mib is not None and slot.memory_mib < spec.vram
 
 
-def _gather(ways: Ways, wanted: int, chosen: Mapping[int, Part], links: Room | None) -> list[Part]:
+def _gather(ways: Ways, wanted: int, chosen: Mapping[int, Allocation], links: Room | None) -> list[Allocation]:
     """The chosen parts and the best others, so many in all. Between equal ones the links decide, or else the order."""
     while len(chosen) < wanted:
         found = [_worth(models, way, chosen, wanted, links) for models, way in ways.items()]
@@ -216,7 +216,7 @@ def _gather(ways: Ways, wanted: int, chosen: Mapping[int, Part], links: Room | N
     return [chosen[place] for place in sorted(chosen)]
 
 
-def _better_linked(spec: JobSpec, ways: Ways, usual: Sequence[Part], room: Room) -> Placement:
+def _better_linked(spec: JobSpec, ways: Ways, usual: Sequence[Allocation], room: Room) -> Placement:
     """The usual choice, or one that is as good and whose links are known to be faster."""
     slow = room.slowest(_nodes(usual), unknown=math.inf)
     if room.fastest <= FASTER * slow:
@@ -232,19 +232,19 @@ def _better_linked(spec: JobSpec, ways: Ways, usual: Sequence[Part], room: Room)
     return _placement(linked, f"its links are the fastest: {_rate(fast)} against {_rate(slow)}")
 
 
-def _quality(spec: JobSpec, parts: Sequence[Part]) -> tuple[int, float]:
+def _quality(spec: JobSpec, parts: Sequence[Allocation]) -> tuple[int, float]:
     """What matters more than links: how many GPU models these are, and what they waste."""
     models = frozenset[str]().union(*(part.models for part in parts))
     return len(models), sum(_waste(spec, part) for part in parts)
 
 
-def _nodes(parts: Iterable[Part]) -> list[str]:
+def _nodes(parts: Iterable[Allocation]) -> list[str]:
     return [part.node for part in parts]
 
 
 def _worth(
-    models: frozenset[str], way: Sequence[Entry], chosen: Mapping[int, Part], wanted: int, links: Room | None
-) -> tuple[tuple[bool, int, int, float, float, list[int]], dict[int, Part]]:
+    models: frozenset[str], way: Sequence[Entry], chosen: Mapping[int, Allocation], wanted: int, links: Room | None
+) -> tuple[tuple[bool, int, int, float, float, list[int]], dict[int, Allocation]]:
     """What the best parts of one way add to the chosen ones, and how good that is (less is better)."""
     rest = wanted - len(chosen)
     entries = sorted(entry for entry in way if entry[1] not in chosen) if chosen else sorted(way)
@@ -309,8 +309,8 @@ def _pick(spec: JobSpec, free: Sequence[Slot], wanted: int) -> list[list[Slot]]:
     return [[slot for slot in free if slot in picked] for picked in pure or [largest_first[:wanted]]]
 
 
-def _part(node: str, slots: Sequence[Slot]) -> Part:
-    return Part(node, tuple(slots), frozenset(slot.name for slot in slots), sum(map(_memory, slots)))
+def _part(node: str, slots: Sequence[Slot]) -> Allocation:
+    return Allocation(node, tuple(slots), frozenset(slot.name for slot in slots), sum(map(_memory, slots)))
 
 
 def _memory(slot: Slot) -> float:
@@ -318,7 +318,7 @@ def _memory(slot: Slot) -> float:
     return math.inf if slot.memory_mib is None else slot.memory_mib
 
 
-def _waste(spec: JobSpec, part: Part) -> float:
+def _waste(spec: JobSpec, part: Allocation) -> float:
     """Memory in MiB that the job does not ask for; nothing can be said of a job that does not tell its need."""
     return 0 if spec.vram is None else part.memory_mib - len(part.slots) * spec.vram
 
@@ -327,7 +327,7 @@ def _rate(gbit_per_s: float) -> str:
     return f"{gbit_per_s:.3g} Gbit/s" if gbit_per_s >= 1 else f"{gbit_per_s * 1000:.0f} Mbit/s"
 
 
-def _placement(parts: Iterable[Part], why: str = "") -> Placement:
+def _placement(parts: Iterable[Allocation], why: str = "") -> Placement:
     shares: list[NodeShare] = []
     first = 0
     for part in parts:

@@ -7,7 +7,7 @@ import math
 from copy import copy
 from dataclasses import dataclass
 
-from ugro.control_plane.scheduler.backfill import Queue, Round, Waiting
+from ugro.control_plane.scheduler.backfill import Queue, Round, WaitingJob
 from ugro.control_plane.scheduler.pending_reasons import (
     AwaitsJob,
     Blocker,
@@ -68,7 +68,7 @@ class _Outlook:
         self._ends = {run.id: run.ends for run in turn.running}
         self._known: dict[str, Forecast] = {}
 
-    def forecast(self, job: Waiting) -> Forecast:
+    def forecast(self, job: WaitingJob) -> Forecast:
         """When the job will probably start, after those that it waits for."""
         chain, todo = {job.id: job}, [job]
         while todo and len(chain) <= CHAIN:
@@ -81,7 +81,7 @@ class _Outlook:
             self._known[one.id] = self._forecast(one)
         return self._known[job.id]
 
-    def _forecast(self, job: Waiting) -> Forecast:
+    def _forecast(self, job: WaitingJob) -> Forecast:
         if job.id in self._turn.starts:
             return Forecast(self._now, Starts())
         if job.id in self._never:
@@ -104,7 +104,7 @@ class _Outlook:
             return Forecast(course.at, course.reason, provisos)
         return Forecast(earliest, reason, provisos)
 
-    def _course_to(self, job: Waiting, earliest: float) -> _Course:
+    def _course_to(self, job: WaitingJob, earliest: float) -> _Course:
         """What happens until the job starts. Others go first, also later ones that start before it may."""
         course = _Course(self._turn)
         for other in self._turn.ahead_of(job):
@@ -150,7 +150,7 @@ class _Course:
         other._room, other._running = self._room.without(()), list(self._running)
         return other
 
-    def start(self, job: Waiting) -> None:
+    def start(self, job: WaitingJob) -> None:
         """Let a job start that fits alone, as soon as it fits."""
         placement, ended = self._turn.fit_later(job, self._room, self._running)
         for run in ended:

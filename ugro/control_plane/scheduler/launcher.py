@@ -20,7 +20,7 @@ from ugro.engines.ssh.meeting import find_meeting
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.owner.owner import claim, is_same_master
 from ugro.nodes.remote.run import process_manager
-from ugro.nodes.remote.run.process_manager import PORTS, Launch, Stopped
+from ugro.nodes.remote.run.process_manager import PORTS, NodeLaunch, Stopped
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -150,12 +150,12 @@ class Launcher:
         plans = {node: self.plan(job, spec, node, interfaces[node]) for node in job.nodes}
         return {node: process_manager.launch_script(plan) for node, plan in plans.items()}
 
-    def plan(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> Launch:
+    def plan(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> NodeLaunch:
         """What a node would be told to start."""
         assert job.placement
         config = self._config(job, node)
         share = next(share for share in job.placement.shares if share.node == node)
-        return Launch(
+        return NodeLaunch(
             paths=RunPaths(config.base_dir, job.id, job.attempt, share.node_rank),
             uid=job.uid,
             command=spec.command,

@@ -14,11 +14,11 @@ from ugro.common.text import moment
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.history import run_of
 from ugro.control_plane.metadata_store.records import may_hold
-from ugro.control_plane.resource_manager.governor import Offer, leases, offers
+from ugro.control_plane.resource_manager.governor import Capacity, leases, offers
 from ugro.control_plane.resource_manager.monitor import Views
 from ugro.control_plane.resource_manager.observation import as_told
 from ugro.control_plane.scheduler.allocator import link_rates
-from ugro.control_plane.scheduler.backfill import Queue, Running, Waiting
+from ugro.control_plane.scheduler.backfill import Queue, RunningJob, WaitingJob
 from ugro.control_plane.scheduler.pending_reasons import Blocker, DependencyUnreadable, HolderUnreadable
 from ugro.control_plane.scheduler.scheduling import blockers
 
@@ -43,8 +43,8 @@ def read_queue(
     blocked = tuple(HolderUnreadable(error.path) for error in unreadable if may_hold(error))
     past = typical_seconds(store.jobs.summaries() if jobs else ())
     states = {job.id: job.state for job in jobs}
-    waiting: list[Waiting] = []
-    running: list[Running] = []
+    waiting: list[WaitingJob] = []
+    running: list[RunningJob] = []
     for job in jobs:
         if job.state.ended:
             continue
@@ -52,15 +52,15 @@ def read_queue(
         if job.state.on_nodes:
             ends = _expected_end(job, expected_seconds(spec, past) if spec else None, now)
             ends = now + STOPS_WITHIN if job.stopping else ends
-            running.append(Running(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping))
+            running.append(RunningJob(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping))
         elif spec and not job.wish:
             found = (*blocked, *blockers_of(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])
-            waiting.append(Waiting(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
+            waiting.append(WaitingJob(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
     return Queue(tuple(waiting), tuple(running), read_offers(store, inventory, jobs, views), present, now)
 
 
-def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views) -> dict[str, Offer]:
+def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views) -> dict[str, Capacity]:
     """What each node of the inventory can give while these jobs hold what they hold."""
     present, silences, now = inventory.present(), store.config.silences(), store.clock.now()
     said = {**views} | {name: as_told(views[name], silence) for name, silence in silences.items() if name in views}

@@ -11,10 +11,10 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState, Placement
 from ugro.common.text import count, size
-from ugro.control_plane.resource_manager.governor import Offer
+from ugro.control_plane.resource_manager.governor import Capacity
 from ugro.control_plane.resource_manager.twins import REMEDY
 from ugro.control_plane.scheduler.allocator import Room, candidates, choose, shortfalls, sizes, smaller_request
-from ugro.control_plane.scheduler.backfill import Queue, Round, ScheduledStart, Waiting
+from ugro.control_plane.scheduler.backfill import Queue, Round, ScheduledStart, WaitingJob
 from ugro.control_plane.scheduler.pending_reasons import (
     AwaitsJob,
     Behind,
@@ -72,7 +72,7 @@ def reasons(queue: Queue) -> dict[str, PendingReason]:
     turn = Round(queue)
     never = unschedulable(turn)
 
-    def reason(job: Waiting) -> PendingReason:
+    def reason(job: WaitingJob) -> PendingReason:
         if job.id in turn.starts:
             return Starts()
         if job.id in never:
@@ -110,7 +110,7 @@ def why(queue: Queue, job_id: str) -> tuple[PendingReason, ...]:
     return (never, *(reason for reason in found if reason not in never.named))
 
 
-def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Offer]) -> None:
+def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Capacity]) -> None:
     """Refuse what could not run even on an idle cluster. Drained, full or busy nodes count as they would be then.
 
     Nobody knows what a node has that cannot be read, so it counts as one that can give all.
@@ -160,19 +160,19 @@ def placement_when_idle(queue: Queue, spec: JobSpec) -> Placement:
     raise type(error)(error.node, error.problem, f"a launch would be queued, and wait for it; {error.hint}")
 
 
-def _contents(offer: Offer) -> str:
+def _contents(offer: Capacity) -> str:
     """What a node has, for an error; where it cannot be read, or has another name, that."""
     if offer.error:
         return offer.error.problem
     return offer.twin or gpus_in_words(len(offer.gpus), sizes(offer), offer.left_out)
 
 
-def _idle(offers: Mapping[str, Offer]) -> Room:
+def _idle(offers: Mapping[str, Capacity]) -> Room:
     readable = {name: offer for name, offer in offers.items() if not offer.error}
     return Room({name: replace(offer, busy={}, refusal=offer.twin or None) for name, offer in readable.items()})
 
 
-def _shortfalls(turn: Round, job: Waiting) -> list[NodeReason]:
+def _shortfalls(turn: Round, job: WaitingJob) -> list[NodeReason]:
     """What keeps the nodes from taking the job now, node by node."""
     holders: dict[str, Holder] = {}
     for run in turn.running:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
 from ugro.control_plane.scheduler.allocator import Room, Shape, shortfalls
-from ugro.control_plane.scheduler.backfill import Round, Waiting
+from ugro.control_plane.scheduler.backfill import Round, WaitingJob
 from ugro.control_plane.scheduler.pending_reasons import (
     Act,
     AwaitsCircle,
@@ -45,7 +45,7 @@ def unschedulable(turn: Round) -> dict[str, Unschedulable]:
     return found
 
 
-def defects(turn: Round, job: Waiting) -> NodesShort:
+def defects(turn: Round, job: WaitingJob) -> NodesShort:
     """Return why a job does not fit even if every job of UGRO ended."""
     offers = turn.queue.offers
     return NodesShort.nearest(
@@ -53,7 +53,7 @@ def defects(turn: Round, job: Waiting) -> NodesShort:
     )
 
 
-def unanswered(turn: Round, job: Waiting) -> AwaitsNodes | None:
+def unanswered(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
     """Return the unreachable nodes that a job could start with right now, and what it could start without; None if
     none can help it.
     """
@@ -75,7 +75,7 @@ class _Alone:
         self._room = Room(self._offers)
         self._known: dict[Shape, tuple[NodesShort | TooFewNodes, tuple[Remedy, ...]] | None] = {}
 
-    def unschedulable(self, job: Waiting) -> Unschedulable | None:
+    def unschedulable(self, job: WaitingJob) -> Unschedulable | None:
         """Return which nodes do not take the job, where too few of the others are left."""
         if self._turn.fits_alone(job):
             return None
@@ -85,7 +85,7 @@ class _Alone:
         known = self._known[shape]
         return Unschedulable(job.id, *known) if known else None
 
-    def _judge(self, job: Waiting) -> tuple[NodesShort | TooFewNodes, tuple[Remedy, ...]] | None:
+    def _judge(self, job: WaitingJob) -> tuple[NodesShort | TooFewNodes, tuple[Remedy, ...]] | None:
         names = self._turn.nodes(job)
         wanted = job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)
         if wanted > len(names):
@@ -96,7 +96,7 @@ class _Alone:
         found = [one for name in unable for one in shortfalls(job.spec, name, self._offers.get(name), {})]
         return NodesShort.nearest(found), tuple(dict.fromkeys(map(self._remedy, found)))
 
-    def _may_fit(self, job: Waiting, node: str) -> bool:
+    def _may_fit(self, job: WaitingJob, node: str) -> bool:
         offer = self._offers.get(node)
         if offer is not None and offer.error:
             return not offer.error.lasting
@@ -113,18 +113,18 @@ class _Alone:
         return Remedy(Act.ASK_FOR_LESS)
 
 
-def _awaited(job: Waiting) -> list[AwaitsJob]:
+def _awaited(job: WaitingJob) -> list[AwaitsJob]:
     """The jobs that it waits for."""
     return [one for one in job.blockers if isinstance(one, AwaitsJob)]
 
 
-def _unmet(job: Waiting) -> Unschedulable | None:
+def _unmet(job: WaitingJob) -> Unschedulable | None:
     """A dependency that can not be met any more."""
     final = next((one for one in job.blockers if isinstance(one, UnmetDependency)), None)
     return Unschedulable(job.id, final, (Remedy(Act.CHANGE_AFTER),)) if final else None
 
 
-def _behind(job: Waiting, found: Mapping[str, Unschedulable]) -> Unschedulable | None:
+def _behind(job: WaitingJob, found: Mapping[str, Unschedulable]) -> Unschedulable | None:
     """A dependency on a job that will never start itself."""
     first = next((one for one in _awaited(job) if one.job in found), None)
     return Unschedulable(job.id, AwaitsUnschedulable(first), (Remedy(Act.SEE_JOB, first.job),)) if first else None

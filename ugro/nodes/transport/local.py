@@ -20,9 +20,9 @@ from ugro.nodes.transport.base import (
     KILL_GRACE,
     READ_SIZE,
     Collector,
-    Frame,
     Outcome,
     Output,
+    ScriptFrame,
     Transport,
     chunks,
     conclude,
@@ -50,7 +50,7 @@ class LocalTransport(Transport):
         timeout: float | None = 30.0,
         on_output: Output | None = None,
     ) -> Outcome:
-        frame = Frame(script, args, timeout)
+        frame = ScriptFrame(script, args, timeout)
         collector = Collector(frame.nonce, on_output)
         started = time.monotonic()
         process = await _begun(frame.command)

@@ -13,17 +13,17 @@ from ugro.common.job_spec import FailurePolicy, JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Attempt, FirstFailure, Job, JobState, Wish
 from ugro.common.models.node import Drain
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.diagnosis import causes
 from ugro.control_plane.failure_handler.handler import FailureHandler, proposal_in_words
 from ugro.control_plane.failure_handler.retry import decide, trouble
-from ugro.control_plane.failure_handler.watchdog.sights import Memory
+from ugro.control_plane.failure_handler.watchdog.sights import WatchMemory
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing import builders
 from ugro.testing.clock import FakeClock
 from ugro.testing.cluster import STAY, WAITS, Bed
 
-SMALLER = (Change(name="--batch", before="2", after="1"),)
+SMALLER = (ArgumentChange(name="--batch", before="2", after="1"),)
 
 # Each attempt leaves the next checkpoint, then loses its peer; the third one ends well.
 LOSES_ITS_PEER = """\
@@ -95,7 +95,9 @@ def asked(default: str = "ask", **causes_: str) -> JobSpec:
         (asked("retry"), failed("peer_lost", 3, ("peer_lost", 0), ("peer_lost", 1), ("peer_lost", 2)), 4, (), "ask"),
     ],
 )
-def test_the_decision(spec: JobSpec, before: Job, at: int | None, changes: tuple[Change, ...], action: str) -> None:
+def test_the_decision(
+    spec: JobSpec, before: Job, at: int | None, changes: tuple[ArgumentChange, ...], action: str
+) -> None:
     last = checkpoint(at) if at is not None else None
     assert decide(before, trouble(before) or "", spec, last, changes).action == action
 
@@ -278,7 +280,7 @@ async def test_a_node_that_answers_again_needs_no_answer(bed: Bed) -> None:
 
 async def hangs_for(bed: Bed, submitted: Job, seconds: float) -> None:
     """Let a job look as the watchdog leaves one that it has called hung."""
-    memory = Memory(attempt=1, looked_at=time.time(), watched=1000.0 + seconds, hung_at=1000.0, culprit=1)
+    memory = WatchMemory(attempt=1, looked_at=time.time(), watched=1000.0 + seconds, hung_at=1000.0, culprit=1)
     bed.store.jobs.files(submitted.id).watchdog.write_text(memory.model_dump_json())
     await bed.tick()
 

@@ -27,7 +27,7 @@ from ugro.common.models.job import Job, JobState
 from ugro.common.models.node import Drain
 from ugro.control_plane.failure_handler.handler import FailureHandler
 from ugro.control_plane.failure_handler.watchdog import watch
-from ugro.control_plane.failure_handler.watchdog.sights import Memory
+from ugro.control_plane.failure_handler.watchdog.sights import WatchMemory
 from ugro.control_plane.metadata_store import MetadataStore, cluster_file, job_registry, locks, retention, timeline
 from ugro.control_plane.metadata_store.records import pass_over, replace_record, stop_where_held
 from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, remove_stray, strays
@@ -288,7 +288,7 @@ def test_a_record_of_a_newer_ugro_that_holds_nothing_stops_nobody_and_stays_what
 def test_a_spec_and_a_watchdogs_memory_of_a_newer_ugro_are_left_alone(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     files = store.jobs.files(submit(store).id)
-    files.watchdog.write_text(Memory(attempt=1, looked_at=1.0).model_dump_json())
+    files.watchdog.write_text(WatchMemory(attempt=1, looked_at=1.0).model_dump_json())
     for path in (files.spec, files.watchdog):
         newer(path, schema_version=99)
     with pytest.raises(RecordNewer, match="schema_version 99"):

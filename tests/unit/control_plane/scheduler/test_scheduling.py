@@ -17,8 +17,8 @@ from ugro.common.errors import HostKeyChanged, InputError, KeyUnusable, NodeErro
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.common.models.node import Drain, NodeView
-from ugro.control_plane.resource_manager.governor import Offer, Slot, offers, placement_keys
-from ugro.control_plane.scheduler.backfill import SLACK, Queue, Running, ScheduledStart, Turn, Waiting
+from ugro.control_plane.resource_manager.governor import Capacity, Slot, offers, placement_keys
+from ugro.control_plane.scheduler.backfill import SLACK, Queue, RunningJob, ScheduledStart, Turn, WaitingJob
 from ugro.control_plane.scheduler.forecast import CHAIN, forecast
 from ugro.control_plane.scheduler.pending_reasons import (
     AwaitsJob,
@@ -52,16 +52,16 @@ HELD, HELD_TEXT = OnHold(), "held until it is released"
 UNMET = UnmetDependency("job-001", EndsAs.SUCCESS, JobState.FAILED)
 
 
-def waiting(number: int, expected: float | None = None, *blocked: Blocker, **fields: object) -> Waiting:
+def waiting(number: int, expected: float | None = None, *blocked: Blocker, **fields: object) -> WaitingJob:
     wish = spec(**fields)
     expected = wish.time_limit if expected is None else expected
-    return Waiting(f"job-{number:03}", wish, wish.priority, number, expected, blocked)
+    return WaitingJob(f"job-{number:03}", wish, wish.priority, number, expected, blocked)
 
 
-def cluster(**gpus: int) -> dict[str, Offer]:
+def cluster(**gpus: int) -> dict[str, Capacity]:
     """Nodes with so many GPUs, called `<node>-<index>`."""
     slots = {name: tuple(Slot(f"{name}-{n}", "RTX", 8000) for n in range(count)) for name, count in gpus.items()}
-    return {name: Offer(name, found or (Slot(f"cpu:{name}", "CPU"),)) for name, found in slots.items()}
+    return {name: Capacity(name, found or (Slot(f"cpu:{name}", "CPU"),)) for name, found in slots.items()}
 
 
 def inventory(names: Iterable[str]) -> Inventory:
@@ -69,19 +69,19 @@ def inventory(names: Iterable[str]) -> Inventory:
 
 
 def queue(
-    nodes: dict[str, Offer], jobs: Iterable[Waiting], running: Iterable[Running] = (), now: float = NOON
+    nodes: dict[str, Capacity], jobs: Iterable[WaitingJob], running: Iterable[RunningJob] = (), now: float = NOON
 ) -> Queue:
     return Queue(tuple(jobs), tuple(running), nodes, inventory(sorted(nodes)), now)
 
 
 def plan(
-    nodes: dict[str, Offer], jobs: Iterable[Waiting], running: Iterable[Running] = (), now: float = NOON
+    nodes: dict[str, Capacity], jobs: Iterable[WaitingJob], running: Iterable[RunningJob] = (), now: float = NOON
 ) -> Schedule:
     return schedule(queue(nodes, jobs, running, now))
 
 
-def holds(number: int, *keys: str, ends: float | None = None) -> Running:
-    return Running(f"job-{number:03}", frozenset(keys), ends)
+def holds(number: int, *keys: str, ends: float | None = None) -> RunningJob:
+    return RunningJob(f"job-{number:03}", frozenset(keys), ends)
 
 
 def started(found: Schedule) -> list[str]:
@@ -134,7 +134,7 @@ def test_a_gang_starts_whole_or_not_at_all_and_says_who_holds_what() -> None:
 
 
 def test_a_job_that_waits_for_one_that_is_stopping_is_told_so() -> None:
-    stopping = Running("job-001", frozenset({"b-0"}), NOON + 20, stopping=True)
+    stopping = RunningJob("job-001", frozenset({"b-0"}), NOON + 20, stopping=True)
     case = queue(TWO, [waiting(2)], [stopping])
     assert told(case, "job-002") == ("b is held by job-001 (stopping)",)
     assert texts(case) == {"job-002": "b is held by job-001 (stopping)"}
@@ -214,7 +214,7 @@ def test_a_start_that_depends_on_an_unknown_end_is_unknown() -> None:
 
 
 def test_requests_for_different_memory_are_told_apart() -> None:
-    nodes = cluster(a=1) | {"b": Offer("b", (Slot("b-0", "RTX", 24000),))}
+    nodes = cluster(a=1) | {"b": Capacity("b", (Slot("b-0", "RTX", 24000),))}
     jobs = [waiting(n, nodes=1, vram=mib) for n, mib in enumerate([30000, 10000, 9000, 8000, 7000])]
     found = plan(nodes, jobs)
     assert started(found) == ["job-001", "job-003"] and found.head == "job-002"
@@ -236,8 +236,8 @@ def test_what_no_end_of_a_job_makes_possible_holds_nobody_up() -> None:
 
 
 DRAINED = TWO | {"b": replace(TWO["b"], refusal="b is drained: new fan", remedy="ugro undrain b")}
-LOST = TWO | {"b": Offer("b", left_out=("GPU 0 (RTX): GPU is lost",))}
-SILENT = TWO | {"b": Offer("b", refusal="b: does not answer", error=Unreachable("b", "does not answer"))}
+LOST = TWO | {"b": Capacity("b", left_out=("GPU 0 (RTX): GPU is lost",))}
+SILENT = TWO | {"b": Capacity("b", refusal="b: does not answer", error=Unreachable("b", "does not answer"))}
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ SILENT = TWO | {"b": Offer("b", refusal="b: does not answer", error=Unreachable(
     ],
 )
 def test_a_job_that_will_never_start_says_so_first_and_what_would_help(
-    nodes: dict[str, Offer], wish: dict[str, object], cause: str, remedy: str
+    nodes: dict[str, Capacity], wish: dict[str, object], cause: str, remedy: str
 ) -> None:
     case = queue(nodes, [waiting(1, None, HELD, **wish), waiting(2, nodes="a")], [holds(9, "a-0")])
     said = f"is unschedulable: {cause}; to start it: {remedy}, or cancel it: ugro cancel job-001"
@@ -270,7 +270,7 @@ def test_what_may_pass_by_itself_is_not_called_unschedulable() -> None:
 
 
 SINCE = "b is unreachable (since 12:00; no route)"
-LOST = {name: Offer(name, refusal=f"{name} is lost", error=Unreachable(name, "no route")) for name in "bcd"}
+LOST = {name: Capacity(name, refusal=f"{name} is lost", error=Unreachable(name, "no route")) for name in "bcd"}
 
 
 @pytest.mark.parametrize(
@@ -304,12 +304,12 @@ def test_a_silent_node_is_not_all_that_a_job_waits_for() -> None:
 
 def test_what_no_waiting_mends_is_called_unschedulable() -> None:
     error = HostKeyChanged("b", "THE HOST KEY HAS CHANGED", "if the machine was reinstalled: ugro trust b --replace")
-    changed = TWO | {"b": Offer("b", refusal=error.message, remedy=error.hint, error=error)}
+    changed = TWO | {"b": Capacity("b", refusal=error.message, remedy=error.hint, error=error)}
     found = foretold(queue(changed, [waiting(1)]), "job-001")
     assert (
         found.never and "b: THE HOST KEY HAS CHANGED; to start it: if the machine was reinstalled: ugro" in found.text
     )
-    plain = TWO | {"b": Offer("b", refusal="b: no", error=KeyUnusable("b", "no"))}
+    plain = TWO | {"b": Capacity("b", refusal="b: no", error=KeyUnusable("b", "no"))}
     assert "to start it: check b: ugro check" in foretold(queue(plain, [waiting(1)]), "job-001").text
 
 
@@ -456,7 +456,7 @@ def test_a_forecast_follows_a_chain_of_jobs_but_not_a_long_one() -> None:
 
 
 def test_a_forecast_says_what_it_does_not_know() -> None:
-    def said(one: Waiting, *ahead: Waiting) -> str:
+    def said(one: WaitingJob, *ahead: WaitingJob) -> str:
         found = foretold(queue(TWO, [*ahead, one], [holds(1, "a-0")]), one.id)
         assert found.at is None
         return found.text.removeprefix("its start is not known: ")
@@ -475,7 +475,7 @@ def view(name: str, gpus: int, **fields: object) -> NodeView:
 OWNERS = inventory(["gpu-master", "gpu1", "gpu2"])
 
 
-def seen(*drained: str, **views: NodeView | NodeError) -> dict[str, Offer]:
+def seen(*drained: str, **views: NodeView | NodeError) -> dict[str, Capacity]:
     """The owners' nodes with a GPU each, but for these."""
     idle = {name: views.get(name, view(name, 1)) for name in OWNERS.nodes}
     drains = {name: Drain(node=name, reason="", since=1.0) for name in drained}
@@ -580,12 +580,12 @@ def situations(draw: st.DrawFn) -> Queue:
     return queue(nodes, [waiting(10 + n, None, *draw(BLOCKS), **wish) for n, wish in enumerate(wishes)], running)
 
 
-def ran(start: ScheduledStart, jobs: Iterable[Waiting], now: float) -> Running:
+def ran(start: ScheduledStart, jobs: Iterable[WaitingJob], now: float) -> RunningJob:
     limit = next(one.spec.time_limit for one in jobs if one.id == start.id)
-    return Running(start.id, placement_keys(start.placement), now + limit if limit else None)
+    return RunningJob(start.id, placement_keys(start.placement), now + limit if limit else None)
 
 
-def in_order(jobs: Iterable[Waiting]) -> list[Waiting]:
+def in_order(jobs: Iterable[WaitingJob]) -> list[WaitingJob]:
     return sorted(jobs, key=lambda one: (-one.priority, one.order))
 
 
@@ -712,7 +712,7 @@ def test_a_long_queue_on_a_large_cluster_is_decided_quickly() -> None:
     assert best < 0.3, "it takes about 0.02 s on an idle machine"
 
 
-def _seconds(nodes: dict[str, Offer], jobs: list[Waiting]) -> float:
+def _seconds(nodes: dict[str, Capacity], jobs: list[WaitingJob]) -> float:
     began = time.perf_counter()
     plan(nodes, jobs)
     return time.perf_counter() - began

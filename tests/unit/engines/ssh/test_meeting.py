@@ -8,18 +8,18 @@ from hypothesis import strategies as st
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, NodeRefused
 from ugro.engines.ssh.meeting import Meeting, candidates, mistake, settle
-from ugro.nodes.remote.run.process_manager import Prepared, Way
+from ugro.nodes.remote.run.process_manager import PeerRoute, Prepared
 
 ADDRESSES = ("127.0.0.1", "127.0.1.1", "::1", "10.0.0.1", "172.17.0.1", "100.64.0.1", "fe80::1", "fd00::1")
 
 
-def said(*ways: Way, network: str = "", errors: dict[str, str] | None = None, **more: object) -> Prepared:
+def said(*ways: PeerRoute, network: str = "", errors: dict[str, str] | None = None, **more: object) -> Prepared:
     facts = {"python": "3.11", "torch": "2", "network": network, "addresses": {}, "own": None, "port": 29500}
     return Prepared.model_validate(facts | {"ways": ways, "errors": errors or {}} | more)
 
 
-def way(peer: str, address: str, interface: str = "eth0") -> Way:
-    return Way(peer=peer, address=address, interface=interface)
+def way(peer: str, address: str, interface: str = "eth0") -> PeerRoute:
+    return PeerRoute(peer=peer, address=address, interface=interface)
 
 
 def config(name: str, **more: object) -> NodeConfig:

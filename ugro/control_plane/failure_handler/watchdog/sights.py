@@ -46,7 +46,7 @@ IDLE_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class HangLimits:
     """The shortest and the longest silence that can be called a hang, in seconds."""
 
     floor: float = 600.0
@@ -92,7 +92,7 @@ class Doing(StrEnum):
     UNCLEAR = "unclear"
 
 
-class Seen(Record):
+class RankWindow(Record):
     """What the looks of the present window showed of a rank: sums over the looks that said something.
 
     The extremes of the power go on over windows, as long as its GPU seems to spin: few looks may fall into each.
@@ -120,10 +120,10 @@ class RankMemory(Record):
     traffic_bytes: int | None = None
     usual_power_w: float | None = None
     doing: Doing = Doing.UNCLEAR
-    seen: Seen = Seen()
+    seen: RankWindow = RankWindow()
 
 
-class Memory(Record):
+class WatchMemory(Record):
     """What the watchdog knows of a job's attempt. Only `looked_at` and `look_gaps` are of the real clock.
 
     `longest` is the longest gap between two signs of life. `stepped` says whether its logs show a step; None: nobody
@@ -148,11 +148,13 @@ class Memory(Record):
     ranks: tuple[RankMemory, ...] = ()
 
 
-def look(memory: Memory | None, attempt: int, sights: Sequence[Sight], at: float, limits: Limits) -> Memory:
+def look(
+    memory: WatchMemory | None, attempt: int, sights: Sequence[Sight], at: float, limits: HangLimits
+) -> WatchMemory:
     """The memory after one more look, at a moment of the real clock."""
     if memory is None or memory.attempt != attempt:
         ranks = tuple(_first_sight(sight) for sight in sights)
-        return Memory(attempt=attempt, looked_at=at, ranks=ranks)
+        return WatchMemory(attempt=attempt, looked_at=at, ranks=ranks)
     gap = at - memory.looked_at
     counts = _counts(gap, memory.look_gaps)
     known = {rank.rank: rank for rank in memory.ranks}
@@ -207,8 +209,8 @@ def _first_sight(sight: Sight) -> RankMemory:
     )
 
 
-def _begin(sight: Sight) -> Seen:
-    return Seen(cpu_seconds=sight.cpu_seconds)
+def _begin(sight: Sight) -> RankWindow:
+    return RankWindow(cpu_seconds=sight.cpu_seconds)
 
 
 def _remember(before: RankMemory | None, now: Sight, watched: float) -> RankMemory:
@@ -233,7 +235,7 @@ def _remember(before: RankMemory | None, now: Sight, watched: float) -> RankMemo
     return before.model_copy(update=changed | {"seen": seen.model_copy(update=sums)})
 
 
-def _close_window(memory: Memory, sights: Sequence[Sight]) -> Memory:
+def _close_window(memory: WatchMemory, sights: Sequence[Sight]) -> WatchMemory:
     """See what each rank did over the window, and begin another one."""
     seconds = memory.watched - memory.window_at
     progressed = memory.alive_at > memory.window_at
@@ -260,7 +262,7 @@ def _closed(rank: RankMemory, sight: Sight, seconds: float, progressed: bool) ->
     return rank.model_copy(update={"usual_power_w": usual, "doing": doing, "seen": begun})
 
 
-def _doing(seen: Seen, cpu: float | None, has_gpu: bool, busy: float | None, power: float | None) -> Doing:
+def _doing(seen: RankWindow, cpu: float | None, has_gpu: bool, busy: float | None, power: float | None) -> Doing:
     """`cpu` is in seconds a second, `busy` in percent, `power` a part of the usual one."""
     if seen.states == "T":
         return Doing.STOPPED

@@ -18,7 +18,7 @@ from ugro.common.text import count, duration
 from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, judge, needs_steps
-from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, Limits, Memory, Sight, look
+from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, HangLimits, Sight, WatchMemory, look
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
@@ -87,7 +87,7 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     await store.write(record)
 
 
-def _tell(store: MetadataStore, job: Job, idle: Memory | None, verdict: Verdict) -> None:
+def _tell(store: MetadataStore, job: Job, idle: WatchMemory | None, verdict: Verdict) -> None:
     """Record what is new about a job that still runs."""
     if idle:
         gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
@@ -125,10 +125,10 @@ def hang_of(store: MetadataStore, job: Job) -> Hang:
     return Hang(memory.watched - memory.hung_at, memory.culprit)
 
 
-def limits_of(spec: JobSpec) -> Limits:
+def limits_of(spec: JobSpec) -> HangLimits:
     """The floor and the ceiling that a job asks for, or the usual ones."""
     asked = spec.hang_after
-    return Limits(asked.min, asked.max) if asked else Limits()
+    return HangLimits(asked.min, asked.max) if asked else HangLimits()
 
 
 def sights(job: Job, seen: Observation) -> list[Sight]:
@@ -160,14 +160,14 @@ def _sight(node: str, files: RankFiles, has_gpu: bool, gpu: Gpu | None) -> Sight
     )
 
 
-def _read(path: Path) -> Memory | None:
+def _read(path: Path) -> WatchMemory | None:
     """What is remembered. A file that cannot be understood is no loss: watching begins again.
 
     Raises:
         RecordNewer: a newer UGRO watches here, whose memory is not to be written over.
     """
     try:
-        return read_record(Memory, path)
+        return read_record(WatchMemory, path)
     except RecordNewer:
         raise
     except (InputError, RecordUnreadable):

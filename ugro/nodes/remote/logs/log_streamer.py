@@ -70,7 +70,7 @@ class Brought:
 
 
 @dataclass(frozen=True)
-class End:
+class LogEnd:
     """The end of a log on its node: its size, and the offset at which its last lines begin."""
 
     size: int
@@ -141,7 +141,7 @@ async def fetch_all(
         left -= brought.bytes
 
 
-async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) -> dict[str, End]:
+async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) -> dict[str, LogEnd]:
     """Where the last lines of a run's logs begin, by the name of their copies: `lines` of them (0: however many), and
     no more than `limit` bytes. Nothing is brought.
 
@@ -150,7 +150,7 @@ async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) ->
     """
     outcome = await transport.run(load("logs/ends.sh"), (paths.run_dir, str(lines), str(limit)), timeout=READ_TIMEOUT)
     found = filter(None, map(_END.fullmatch, outcome.text.splitlines()))
-    return {copy_name(one[1], paths.node_rank): End(int(one[2]), int(one[3])) for one in found}
+    return {copy_name(one[1], paths.node_rank): LogEnd(int(one[2]), int(one[3])) for one in found}
 
 
 def parse_pieces(output: bytes) -> Iterator[tuple[str, int, bytes]]:
@@ -190,7 +190,7 @@ def _append(copy: Path, at: float, offset: int, piece: bytes) -> None:
 
 
 @dataclass(frozen=True)
-class Line:
+class StreamedLine:
     """A line of a log: of a rank, or of torchrun itself on the node of that node rank."""
 
     text: str
@@ -202,7 +202,7 @@ class Line:
 class Unfinished:
     """A line whose end has not come. `number` tells it apart from those before and after it in its log."""
 
-    line: Line
+    line: StreamedLine
     number: int
 
 
@@ -223,7 +223,7 @@ class LogReader:
     _earlier: dict[str, int] = field(default_factory=dict)
     _ended: dict[str, int] = field(default_factory=dict)
 
-    def lines(self, final: bool = False) -> Iterator[Line]:
+    def lines(self, final: bool = False) -> Iterator[StreamedLine]:
         """The lines that are new since the last call. A line without its end is kept back, unless `final`."""
         earlier, self._earlier = self._earlier, {}
         yield from self._merged(earlier)
@@ -246,7 +246,7 @@ class LogReader:
             return None
         return Unfinished(_line(name, partial), self._ended.get(name, 0))
 
-    def last(self, count: int, final: bool = False) -> Iterator[Line]:
+    def last(self, count: int, final: bool = False) -> Iterator[StreamedLine]:
         """The last lines of those that `lines` would give. Only the ends of the copies are read, and those twice."""
         self._skip_to_last(count)
         ahead = LogReader(
@@ -301,7 +301,7 @@ class LogReader:
             return self.torchrun
         return name.endswith(".log") and (self.rank is None or name == f"rank-{self.rank}.log")
 
-    def _merged(self, ends: Mapping[str, int]) -> Iterator[Line]:
+    def _merged(self, ends: Mapping[str, int]) -> Iterator[StreamedLine]:
         """The lines of the copies up to these ends, side by side; a slab of all of them at a time."""
         spans = [(name, self._read.get(name, 0), end) for name, end in sorted(ends.items())]
         spans = [span for span in spans if span[1] < span[2]]
@@ -309,7 +309,7 @@ class LogReader:
         for slab in range(1, slabs + 1):
             yield from _merge([self._take(name, start + (end - start) * slab // slabs) for name, start, end in spans])
 
-    def _take(self, name: str, end: int) -> list[Line]:
+    def _take(self, name: str, end: int) -> list[StreamedLine]:
         start = self._read.get(name, 0)
         data = self._partial.pop(name, b"") + read_span(self.folder / name, start, end)
         self._read[name] = max(start, end)
@@ -359,13 +359,13 @@ def begin_of_line(path: Path, offset: int) -> int:
         return file.tell()
 
 
-def _line(name: str, data: bytes) -> Line:
+def _line(name: str, data: bytes) -> StreamedLine:
     kind, _, number = name.removesuffix(".log").partition("-")
     text = data.decode("utf-8", "replace")
-    return Line(text, rank=int(number)) if kind == "rank" else Line(text, node_rank=int(number))
+    return StreamedLine(text, rank=int(number)) if kind == "rank" else StreamedLine(text, node_rank=int(number))
 
 
-def _merge(streams: Sequence[list[Line]]) -> list[Line]:
+def _merge(streams: Sequence[list[StreamedLine]]) -> list[StreamedLine]:
     if len(streams) == 1:
         return streams[0]
     placed = [

@@ -21,7 +21,7 @@ from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
 from ugro.common.models.checkpoint import Checkpoint, Place
 from ugro.common.models.job import Attempt, Job, JobState, NodeShare, Placement, Wish
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt, words_for
@@ -32,7 +32,7 @@ from ugro.control_plane.scheduler.launcher import Launcher, NotStarted
 from ugro.control_plane.scheduler.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
 from ugro.engines.ssh.meeting import Meeting, NoAnswer
 from ugro.nodes.pool import Pool
-from ugro.nodes.remote.run.process_manager import Way
+from ugro.nodes.remote.run.process_manager import PeerRoute
 from ugro.nodes.transport import Outcome
 from ugro.testing import builders
 from ugro.testing.cluster import Bed
@@ -82,7 +82,7 @@ async def test_every_rank_goes_on_from_the_checkpoint_of_the_node_that_has_it(be
     checkpoint = await found(bed, job)
     assert (checkpoint.step, checkpoint.name, list(checkpoint.whole_at)) == (70, "out/checkpoint-70.pt", ["a"])
     planned = reopened(bed, job, checkpoint, batch_size="1")
-    assert planned.changes == (Change(name="--batch-size", before="8", after="1"),)
+    assert planned.changes == (ArgumentChange(name="--batch-size", before="8", after="1"),)
     ended = await bed.until(job, JobState.SUCCEEDED)
     own, sent = (
         str(bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt"),
@@ -248,7 +248,7 @@ async def test_a_node_without_an_answer_is_asked_again_before_it_counts(
     said = {
         "none": NoAnswer("b", "no answer"),
         "wrong": NodeRefused("b", "wrong"),
-        "found": Way(peer="x", address="y", interface="e"),
+        "found": PeerRoute(peer="x", address="y", interface="e"),
     }
     asked = iter(answers)
 
