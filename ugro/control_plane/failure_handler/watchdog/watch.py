@@ -16,12 +16,12 @@ from ugro.common.models.node import Gpu, NodeView
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.text import count, duration
 from ugro.control_plane import transitions
-from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, judge, needs_steps
 from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, HangLimits, Sight, WatchMemory, look
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
+from ugro.control_plane.training_metrics.steps import Progress, last_progress
 from ugro.control_plane.transitions import Stage
 from ugro.engines.base import Observation
 
