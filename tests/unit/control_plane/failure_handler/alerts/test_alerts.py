@@ -488,8 +488,8 @@ def test_a_server_that_answers_for_ever_keeps_no_command_from_ending(tmp_path: P
 import asyncio, sys
 from ugro.control_plane.failure_handler.alerts.rules import Notification
 from ugro.control_plane.failure_handler.alerts.sender import Sender
-from ugro.control_plane.failure_handler.alerts.settings import Channel
-channels = {"a": Channel(url=sys.argv[1])}
+from ugro.control_plane.failure_handler.alerts.settings import AlertChannel
+channels = {"a": AlertChannel(url=sys.argv[1])}
 print(asyncio.run(Sender().send(channels, {"a": Notification("t", "b", True)}, within=0.5)))
 """
     over = threading.Event()
