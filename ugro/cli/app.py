@@ -100,7 +100,7 @@ class App:
 
 
 class Whole(click.IntRange):
-    """A whole number within bounds, both included; what it is not is told without the language of programs."""
+    """A whole number within bounds, both included; an error says it without the language of programs."""
 
     name = "number"
 
