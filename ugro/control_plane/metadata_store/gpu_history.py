@@ -52,7 +52,7 @@ class GpuHistory:
         return sorted(name for name in names if NAME.fullmatch(name))
 
     def read(self, node: str, since: float) -> list[GpuLook]:
-        """What the GPUs of a node showed since that moment, in the order of the looks; a torn line is passed over."""
+        """The samples of a node's GPUs since that moment, in their order; an incomplete line is passed over."""
         paths = [self._older(node), self._looks(node)]
         with state_errors(paths[-1]):
             return [look for path in paths for look in read_lines(path, GpuLook) if look.at >= since]
