@@ -200,6 +200,15 @@ async def _leave_in_the_middle(door: Door) -> None:
     await door.context.close()
 
 
+def test_rehearsal_says_what_the_job_itself_would_wait_for(door: Door) -> None:
+    assert door.call(Rehearse(spec=a_spec(door, hold=True))).waits == ("held until it is released",)
+    first = door.call(Launch(plan=planned(door, a_spec(door, hold=True)), answers={}))
+    after = door.call(Rehearse(spec=a_spec(door, after=(first.id,))))
+    assert after.waits == ("waits for job-001 to succeed",) and len(after.scripts) == 1
+    later = door.call(Rehearse(spec=a_spec(door, not_before=time.time() + 7200)))
+    assert [each.startswith("not before ") for each in later.waits] == [True]
+
+
 def test_rehearses_and_starts_nothing(door: Door) -> None:
     rehearsal = door.call(Rehearse(spec=a_spec(door, args=("--lr", "1"))))
     [script] = rehearsal.scripts

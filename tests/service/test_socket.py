@@ -16,6 +16,7 @@ from door import Door, opened
 
 from ugro.common.errors import InputError, StateError
 from ugro.service.resident_socket import NoResident, ResidentSocket
+from ugro.service.session import find_resident
 from ugro.service.upload import INCOMING, receive
 from ugro.service.wire import SOCKET
 
@@ -142,3 +143,16 @@ def test_a_client_takes_no_nonsense_for_a_resident(says: Callable[[bytes], Path]
     path = says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
     with pytest.raises(NoResident):
         ResidentSocket(path, None)
+
+
+def test_says_that_nobody_listens_where_a_person_said_a_resident_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setenv("UGRO_HOME", str(tmp_path))
+    assert find_resident(None, said.append) is None and said == []  # no resident runs: nothing to tell
+    monkeypatch.setenv("UGRO_SOCKET", str(tmp_path / "other.sock"))
+    assert find_resident(None, said.append) is None
+    assert said == [
+        f"no resident controller listens at {tmp_path}/other.sock, which $UGRO_SOCKET names; this command acts by itself"
+    ]

@@ -1,12 +1,10 @@
 """Read the inventory: the machines of the cluster. An error names file, line and field."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -85,7 +83,7 @@ class Inventory(Config):
     departed: tuple[str, ...] = ()
 
     @model_validator(mode="after")
-    def _one_local_node(self) -> Inventory:
+    def _one_local_node(self) -> Self:
         if not self.nodes:
             raise Misplaced(("nodes",), "at least one node is expected under 'nodes:'")
         local = [name for name, node in self.nodes.items() if node.local]
@@ -95,12 +93,12 @@ class Inventory(Config):
             )
         return self
 
-    def with_departed(self, configs: Mapping[str, NodeConfig], needed: Iterable[str]) -> Inventory:
+    def with_departed(self, configs: Mapping[str, NodeConfig], needed: Iterable[str]) -> Self:
         """Add the needed nodes that left the file, with their last known address."""
         gone = {name: configs[name] for name in needed if name not in self.nodes and name in configs}
         return self.model_copy(update={"nodes": {**self.nodes, **gone}, "departed": tuple(gone)}) if gone else self
 
-    def present(self) -> Inventory:
+    def present(self) -> Self:
         """Return the inventory without departed nodes."""
         nodes = {name: node for name, node in self.nodes.items() if name not in self.departed}
         return self.model_copy(update={"nodes": nodes, "departed": ()})

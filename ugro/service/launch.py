@@ -10,13 +10,13 @@ from typing import Any
 from ugro.common.errors import NodeError
 from ugro.common.fields import without_effect
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job
+from ugro.common.models.job import CodeVersion, Job, JobState
 from ugro.common.models.node import NodeView
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.predictor.expectation import Expectation, expect_memory
 from ugro.control_plane.scheduler.allocator import candidates
-from ugro.control_plane.scheduler.queue import read_offers, read_queue
+from ugro.control_plane.scheduler.queue import obstacles_of, read_offers, read_queue
 from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.scheduler.submission import namesake, submit
 from ugro.nodes.remote.owner import owner
@@ -123,7 +123,8 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
     seen = await controller.observe(jobs)
     live = [await controller.live(each, seen) for each in jobs]
     check_request(spec, context.inventory, read_offers(context.store, context.inventory, live, seen.views))
-    queue = read_queue(context.store, context.cluster, live, seen.views, seen.at).with_draft(job, spec)
+    held_by = obstacles_of(context.store, job, spec, {each.id: each.state for each in live}, seen.at)
+    queue = read_queue(context.store, context.cluster, live, seen.views, seen.at).with_draft(job, spec, held_by)
     waits: tuple[str, ...] = ()
     if not (placement := placement_of(queue, job.id)):
         # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
@@ -173,6 +174,7 @@ def _rehearsed(context: Context, spec: JobSpec) -> Job:
         id=context.store.jobs.next_id(),
         uid="dry-run",
         name=spec.name or "dry-run",
+        state=JobState.HELD if spec.hold else JobState.QUEUED,
         submitted_at=time.time(),
         command=spec.command,
         code=CodeVersion(directory=spec.workdir, files=0, size_bytes=0),

@@ -37,6 +37,8 @@ def find_resident(inventory: str | None, say: Callable[[str], None]) -> Backend 
             return ResidentSocket(path, _inventory(inventory))
         except NoResident as reason:
             say(f"{reason}; this command acts by itself")
+    elif os.environ.get("UGRO_SOCKET"):
+        say(f"no resident controller listens at {path}, which $UGRO_SOCKET names; this command acts by itself")
     return None
 
 

@@ -1,7 +1,5 @@
 """A checkpoint on a node, and over all nodes."""
 
-from __future__ import annotations
-
 from pathlib import PurePosixPath
 
 from ugro.common.models.record import Record

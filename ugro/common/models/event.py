@@ -1,7 +1,5 @@
 """Events of the timeline."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Annotated, Any
 

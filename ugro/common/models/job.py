@@ -1,9 +1,7 @@
 """A job: its states, its ranks, where it runs, its attempts."""
 
-from __future__ import annotations
-
 from enum import StrEnum
-from typing import TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 from ugro.common.config import NodeConfig
 from ugro.common.models.checkpoint import Checkpoint
@@ -268,7 +266,7 @@ class Job(Record):
     taken_back: TakenBack | None = None
     last_event: Event | None = None
 
-    def changed(self, **fields: Unpack[JobFields]) -> Job:
+    def changed(self, **fields: Unpack[JobFields]) -> Self:
         """Return a copy with other values in these fields. What is recorded is an edge of `transitions`."""
         return self.model_copy(update=dict(fields))
 
@@ -330,7 +328,7 @@ class Job(Record):
             followed=self.followed,
         )
 
-    def as_of(self, attempt: int) -> Job:
+    def as_of(self, attempt: int) -> Self:
         """Return the job at the end of one of its attempts, as far as its record still has it."""
         before = next((past for past in self.past if past.attempt == attempt), None)
         if before is None:

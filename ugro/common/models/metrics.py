@@ -1,6 +1,7 @@
-"""Measurements: links between nodes, and samples of GPUs."""
+"""Measurements: links between nodes, samples of GPUs, and the training metrics that a script reports."""
 
-from __future__ import annotations
+from dataclasses import dataclass
+from enum import StrEnum
 
 from ugro.common.models.record import Record
 
@@ -45,3 +46,46 @@ class GpuSample(Record):
     utilization_percent: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
+
+
+class SeriesSource(StrEnum):
+    """Where the values of a series were read, the most exact first."""
+
+    EVENT_FILE = "event_file"
+    TRAINER_STATE = "trainer_state"
+    CSV = "csv"
+    LOG = "log"
+    BAR = "bar"
+    DERIVED = "derived"
+
+    @property
+    def exactness(self) -> int:
+        """Return its place by exactness; 0 is the most exact."""
+        return _EXACTNESS[self]
+
+
+_EXACTNESS = {source: place for place, source in enumerate(SeriesSource)}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value of one series; `nan` and `inf` are values. `at` is in seconds since the epoch."""
+
+    name: str
+    value: float
+    step: int | None
+    at: float
+    source: SeriesSource
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunProgress:
+    """How far a run is at `at` (seconds since the epoch), as far as its lines or files say so; `rate` in steps/s."""
+
+    at: float
+    step: int | None = None
+    steps: int | None = None
+    epoch: float | None = None
+    epochs: int | None = None
+    rate: float | None = None

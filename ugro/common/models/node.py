@@ -1,7 +1,5 @@
 """A node and its GPUs as observed, and decisions about the node."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from ugro.common.config import NodeConfig

@@ -1,7 +1,5 @@
 """Proposals after failures, with changed arguments."""
 
-from __future__ import annotations
-
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.record import Record
 

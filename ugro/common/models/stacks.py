@@ -1,7 +1,5 @@
 """Where a rank of a running job stands: the stacks of its threads."""
 
-from __future__ import annotations
-
 from ugro.common.models.record import Record
 
 STATES = {

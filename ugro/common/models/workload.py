@@ -1,7 +1,5 @@
 """Words for what of a training decides how much memory it takes."""
 
-from __future__ import annotations
-
 PRECISIONS = ("fp32", "amp", "bf16", "fp16")
 OPTIMIZERS = ("adamw", "adam8bit", "sgd", "adafactor")
 METHODS = ("full", "lora", "qlora")

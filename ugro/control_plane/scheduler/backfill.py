@@ -103,10 +103,10 @@ class Queue:
         """The jobs that wait, in the order of their turn; some may start before it, and some have obstacles."""
         return tuple(job.id for job in _in_turn(self.waiting))
 
-    def with_draft(self, job: Job, spec: JobSpec) -> Queue:
+    def with_draft(self, job: Job, spec: JobSpec, obstacles: tuple[Obstacle, ...]) -> Queue:
         """As it would be with one more job at its end."""
         order = 1 + max((other.order for other in self.waiting), default=0)
-        draft = Waiting(job.id, spec, spec.priority, order, spec.time_limit)
+        draft = Waiting(job.id, spec, spec.priority, order, spec.time_limit, obstacles)
         return replace(self, waiting=(*self.waiting, draft))
 
 

@@ -54,7 +54,7 @@ def read_queue(
             ends = now + STOPS_WITHIN if job.stopping else ends
             running.append(Running(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping))
         elif spec and not job.wish:
-            found = (*blocked, *_obstacles(store, job, spec, states, now))
+            found = (*blocked, *obstacles_of(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])
             waiting.append(Waiting(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
     return Queue(tuple(waiting), tuple(running), read_offers(store, inventory, jobs, views), present, now)
@@ -105,9 +105,10 @@ def _spec(store: MetadataStore, job: Job) -> JobSpec | None:
         return None
 
 
-def _obstacles(
+def obstacles_of(
     store: MetadataStore, job: Job, spec: JobSpec, live: Mapping[str, JobState], now: float
 ) -> tuple[Obstacle, ...]:
+    """Why a job may not start yet even on an idle cluster; `live` has the states of the jobs that have not ended."""
     if not spec.after:
         return obstacles(job, spec, {}, now)
     unreadable: list[RecordUnreadable] = []

@@ -1,7 +1,5 @@
 """What all requests and documents share."""
 
-from __future__ import annotations
-
 import base64
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar

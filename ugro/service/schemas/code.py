@@ -1,7 +1,5 @@
 """The code that goes with a job: what is sent of a working directory, and what is not."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import PlainValidator

@@ -1,7 +1,5 @@
 """Requests for the words that a shell offers to complete, and their answer."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from ugro.service.schemas.base import Document, Request

@@ -1,7 +1,5 @@
 """Documents of jobs, their attempts, ranks, checkpoints and events."""
 
-from __future__ import annotations
-
 from typing import Any, Self
 
 from ugro.common.models.checkpoint import Checkpoint, Place, position_in_words
@@ -171,7 +169,7 @@ class EventDocument(Document):
     """What happened, in a sentence."""
 
     @classmethod
-    def of(cls, event: Event) -> EventDocument:
+    def of(cls, event: Event) -> Self:
         """Return the document of an event."""
         return cls(at=event.at, job=event.job, node=event.node, kind=event.kind, message=event.message)
 

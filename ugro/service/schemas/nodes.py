@@ -1,7 +1,5 @@
 """Documents of nodes and their GPUs."""
 
-from __future__ import annotations
-
 from ugro.common.models.node import Gpu
 from ugro.service.schemas.base import Document, ErrorDocument, Moment
 

@@ -1,7 +1,5 @@
 """What functions report while they work."""
 
-from __future__ import annotations
-
 from ugro.service.schemas.base import Moment, Notice
 from ugro.service.schemas.jobs import JobDocument
 

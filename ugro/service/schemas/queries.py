@@ -1,7 +1,5 @@
 """Requests that change nothing, and their answers."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from ugro.common.models.job import JobState

@@ -1,7 +1,5 @@
 """What a job is told to wait for between its submission, or its resume, and its start."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from ugro.service.schemas.base import Document, Moment, Request
