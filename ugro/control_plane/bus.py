@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ugro.common.errors import UgroError
@@ -57,6 +57,7 @@ class Bus:
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self._before: set[str] = set()
         self._is_round_over = True
+        self._rounds = 0
         self.troubles: list[UgroError] = []
         """What was told in this round, and what of it stands since the one before."""
 
@@ -71,6 +72,10 @@ class Bus:
             self._kept.append(notice)
             self._next += 1
             self._is_round_over = isinstance(notice, RoundOver)
+        self._wake()
+
+    def _wake(self) -> None:
+        with self._lock:
             waiting, self._waiting = self._waiting, set()
         for loop, event in waiting:
             with contextlib.suppress(RuntimeError):  # its loop is closed
@@ -87,7 +92,10 @@ class Bus:
     def end_round(self) -> None:
         """Say that a tick is over, if it had anything to tell. Troubles that it did not have are new when they come."""
         self._before, self.troubles = {error.message for error in self.troubles}, []
-        if not self._is_round_over:
+        self._rounds += 1
+        if self._is_round_over:
+            self._wake()
+        else:
             self.publish(RoundOver())
 
     def read(self, cursor: int) -> Batch:
@@ -101,15 +109,27 @@ class Bus:
 
     async def next(self, cursor: int) -> Batch:
         """The same once there is anything."""
+        await self._until(lambda: self._next > cursor)
+        return self.read(cursor)
+
+    @property
+    def beat(self) -> int:
+        """A number that grows with each notice and each tick, also one that had nothing to tell."""
+        return self._next + self._rounds
+
+    async def beats(self, beat: int) -> None:
+        """Wait until the beat is another."""
+        await self._until(lambda: self.beat != beat)
+
+    async def _until(self, ready: Callable[[], bool]) -> None:
         while True:
             came = asyncio.Event()
             with self._lock:
-                if self._next > cursor:
-                    break
+                if ready():
+                    return
                 self._waiting.add(entry := (asyncio.get_running_loop(), came))
             try:
                 await came.wait()
             finally:
                 with self._lock:
                     self._waiting.discard(entry)
-        return self.read(cursor)

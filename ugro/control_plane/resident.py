@@ -46,6 +46,8 @@ class Resident:
         self._stopped = asyncio.Event()
         self.pool: Pool | None = None
         """The connections, while it stays."""
+        self.inventory: Inventory | None = None
+        """The inventory that ticks go by, once it stays."""
         self.ticks = 0
         """How many ticks are over."""
 
@@ -66,7 +68,7 @@ class Resident:
         Raises:
             InputError: the inventory has a mistake from the beginning on.
         """
-        inventory = await asyncio.to_thread(self._read_inventory)
+        self.inventory = inventory = await asyncio.to_thread(self._read_inventory)
         await asyncio.to_thread(lambda: [importlib.import_module(name) for name in USED_LATER])
         log.info("watches %s", ", ".join(inventory.nodes))
         async with Pool(inventory) as pool, Courier(self._store) as courier:
@@ -88,7 +90,9 @@ class Resident:
     async def _tick(self, controller: Controller, courier: Courier) -> None:
         """One tick, by the inventory as it is now; with a mistake in an edited one, by the last good one."""
         with self._boundary("the inventory"):
-            await controller.adopt(await asyncio.to_thread(self._read_inventory))
+            inventory = await asyncio.to_thread(self._read_inventory)
+            await controller.adopt(inventory)
+            self.inventory = inventory
         with self._boundary("a tick"), contextlib.suppress(StateLocked):  # another process's does the same work
             await controller.tick(patience=0)
         with self._boundary("alerts"):

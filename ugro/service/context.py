@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ugro.control_plane.controller.tick import Controller
     from ugro.control_plane.failure_handler.alerts.courier import Courier
     from ugro.nodes.pool import Pool
+    from ugro.service.board import Board
     from ugro.service.code import WorkingCode
     from ugro.service.schemas.jobs import JobDocument
 
@@ -54,6 +55,8 @@ class Context:
         """Takes what the running function reports."""
         self.code: dict[str, WorkingCode] = {}
         """By directory, the code that the client brought last."""
+        self.board: Board | None = None
+        """The live views that all who watch share, in the resident controller."""
         self._reach: Reach | None = None
         self._own: set[str] | None = set()
         """The jobs that this process takes steps for; None: for all of them."""

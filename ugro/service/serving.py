@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,9 @@ from ugro.common.models.event import Event
 from ugro.control_plane.bus import Batch, RoundOver
 from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.control_plane.resident import Resident
+from ugro.service.board import Board, State
 from ugro.service.context import Context, Reach
+from ugro.service.live import read_topic
 from ugro.service.news import is_news
 from ugro.service.schemas.jobs import EventDocument
 
@@ -44,6 +47,8 @@ class Serving:
         self._every = every
         self._begins_with: Inventory | None = None
         self._cursor = self._main.store.bus.cursor
+        self.board = Board(self._state_of, self._main.store.bus)
+        """The live views."""
 
     @property
     def home(self) -> Path:
@@ -105,7 +110,19 @@ class Serving:
 
     def context(self) -> Context:
         """Return what one call acts on: it shares the store and the connections, and wakes a tick at its end."""
-        return _ContextOfCall(self._option, self._main, self._resident)
+        context = _ContextOfCall(self._option, self._main, self._resident)
+        context.board = self.board
+        return context
+
+    async def _state_of(self, topic: str) -> State:
+        """Return the state of a topic of the board, by what the last tick left.
+
+        Raises:
+            StateError: there was no tick so far, or the state directory cannot be read. InputError: no such job.
+        """
+        if self._resident is None or self._resident.inventory is None:
+            raise StateError("the resident controller is not ready", "ask again in a moment")
+        return await asyncio.to_thread(read_topic, self._main.store, self._resident.inventory, True, topic)
 
     # --- for those who watch -----------------------------------------------------------------------------------------
 

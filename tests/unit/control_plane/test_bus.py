@@ -76,3 +76,15 @@ def test_a_quiet_round_says_nothing() -> None:
     bus.end_round()
     bus.end_round()
     assert bus.cursor == 2
+
+
+async def test_beats_with_each_notice_and_with_a_tick_that_told_nothing() -> None:
+    bus = Bus()
+    for happens in (lambda: bus.publish(event(1)), bus.end_round, bus.end_round):
+        beat = bus.beat
+        waiting = asyncio.create_task(bus.beats(beat))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        happens()
+        await waiting
+    await bus.beats(beat)

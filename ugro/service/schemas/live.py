@@ -1,0 +1,199 @@
+"""The live view: the cluster as a page shows it, whole at first and then only what changed."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from ugro.common.models.job import JobState
+from ugro.service.schemas.base import Document, ErrorDocument, Moment, Stream
+from ugro.service.schemas.nodes import DrainDocument
+
+ENDED_SHOWN = 30
+"""Ended jobs in the view: the last ones."""
+
+TEXT_SHOWN = 160
+"""Characters of a reason in the view; the job's own document has all of it."""
+
+
+class LiveGpu(Document):
+    """A GPU as its node last showed it. What the driver does not say is `null`."""
+
+    index: int | None
+    """The driver's index."""
+    uuid: str
+    name: str
+    """Model."""
+    memory_total_mib: int | None
+    memory_used_mib: int | None
+    utilization_percent: int | None
+    temperature_c: int | None
+    power_w: float | None
+    problem: str | None
+    """Why it cannot be used."""
+    job: str | None
+    """Id of the job that holds it."""
+
+
+class LiveNode(Document):
+    """A node."""
+
+    name: str
+    address: str
+    """Its address in the inventory."""
+    reachable: bool
+    """Whether it answered at the last tick."""
+    error: ErrorDocument | None
+    """Why it is unreachable."""
+    last_seen: Moment | None
+    """When an unreachable node last answered; `null` while it answers, or if it never did."""
+    drained: DrainDocument | None
+    """Why it gets no new jobs."""
+    departed: bool
+    """Whether it left the inventory while a job runs there."""
+    cpu_count: int | None
+    load_1m: float | None
+    memory_total_mib: int | None
+    memory_available_mib: int | None
+    disk_free_mib: int | None
+    gpu_problem: str | None
+    """nvidia-smi's error message."""
+    gpus: tuple[LiveGpu, ...]
+
+
+class LiveProgress(Document):
+    """How far a run is, as far as it says so."""
+
+    step: int | None
+    steps: int | None
+    """Steps that it will make."""
+    epoch: float | None
+    epochs: int | None
+    steps_per_second: float | None
+    ends_at: Moment | None
+    """When it will probably end."""
+
+
+class LiveJob(Document):
+    """A job in short."""
+
+    id: str
+    name: str
+    state: JobState
+    attempt: int
+    reason: str
+    """Why it is in this state, or why it waits; at most 160 characters."""
+    nodes: tuple[str, ...]
+    """Names of its nodes, by node rank."""
+    gpus: int
+    """Number of GPUs that its attempt has, or had."""
+    priority: int
+    submitted_at: Moment
+    started_at: Moment | None
+    ended_at: Moment | None
+    progress: LiveProgress | None
+    stopping: bool
+    """Whether its ranks are being ended."""
+    alert: str | None
+    """That it seems to hang, and why, while it does."""
+    user: str | None
+    """Who submitted it; `null`: not recorded."""
+
+
+class LiveProposal(Document):
+    """What is proposed about a job, in one line; it waits for an answer."""
+
+    job: str
+    attempt: int
+    """The attempt that failed."""
+    at: Moment
+    """When it was proposed."""
+    cause: str
+    what: str
+
+
+class LiveLink(Document):
+    """A way from one node to another as last measured."""
+
+    source: str
+    target: str
+    backend: str
+    gbit_per_s: float
+    latency_ms: float
+    measured_at: Moment
+
+
+class LiveView(Document):
+    """The cluster as it is now."""
+
+    at: Moment
+    """When it was put together."""
+    attended: bool
+    """Whether a scheduler runs."""
+    nodes: dict[str, LiveNode]
+    """By name, in the inventory's order."""
+    jobs: dict[str, LiveJob]
+    """By id: those that have not ended, and the last ones that did."""
+    queue: tuple[str, ...]
+    """Ids of the queued jobs, in the order of their turns."""
+    proposals: dict[str, LiveProposal]
+    """By job."""
+    links: dict[str, LiveLink]
+    """By `SOURCE>TARGET BACKEND`."""
+    problems: dict[str, ErrorDocument]
+    """What is wrong with UGRO's records, by message."""
+
+    def with_changes(self, changes: LiveChanges) -> Self:
+        """Return the view after these changes."""
+        now: dict[str, object] = {"at": changes.at}
+        now |= {name: new for name in ("attended", "queue") if (new := getattr(changes, name)) is not None}
+        for name in COLLECTIONS:
+            items = getattr(self, name) | getattr(changes, name)
+            now[name] = {key: item for key, item in items.items() if item is not None}
+        return self.model_copy(update=now)
+
+
+COLLECTIONS = ("nodes", "jobs", "proposals", "links", "problems")
+"""The fields of a view that have items by key."""
+
+
+class LiveChanges(Document):
+    """What changed in a view: each item that is new or other than before, whole; `null` for one that is gone."""
+
+    at: Moment
+    attended: bool | None = None
+    """`null`: as before."""
+    queue: tuple[str, ...] | None = None
+    """`null`: as before."""
+    nodes: dict[str, LiveNode | None] = Field(default_factory=dict)
+    jobs: dict[str, LiveJob | None] = Field(default_factory=dict)
+    proposals: dict[str, LiveProposal | None] = Field(default_factory=dict)
+    links: dict[str, LiveLink | None] = Field(default_factory=dict)
+    problems: dict[str, ErrorDocument | None] = Field(default_factory=dict)
+
+
+class LiveSnapshot(Document):
+    """The whole view. `seq` is its number: each later one is greater."""
+
+    type: Literal["snapshot"] = "snapshot"
+    seq: int
+    data: LiveView
+
+
+class LiveDelta(Document):
+    """What changed since the update before."""
+
+    type: Literal["delta"] = "delta"
+    seq: int
+    data: LiveChanges
+
+
+LiveUpdate = Annotated[LiveSnapshot | LiveDelta, Field(discriminator="type")]
+
+
+class Watch(Stream[LiveUpdate]):
+    """Watch the cluster: a snapshot, then what changes. `every`: seconds between two ticks where no resident runs."""
+
+    function: ClassVar[str] = "live.watch"
+    every: float = Field(default=2.0, ge=0.2)
