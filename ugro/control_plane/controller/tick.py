@@ -298,9 +298,9 @@ class Controller:
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
-    def logs_of(self, job: Job) -> JobLogs:
-        """The copies of a job's logs, and how they are brought up to date."""
-        return self._steps.logs_of(job)
+    def logs_of(self, job: Job, nodes: Sequence[str] | None = None) -> JobLogs:
+        """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
+        return self._steps.logs_of(job, nodes)
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
