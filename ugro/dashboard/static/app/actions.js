@@ -1,5 +1,6 @@
 // What can be done about a job. Each button names the command that does the same, and asks first.
 import {html, useState} from "./html.js";
+import {mayLaunch} from "./server.js";
 import {go} from "./router.js";
 import {Act} from "./parts.js";
 import {carryOut} from "./dialog.js";
@@ -24,9 +25,11 @@ export function Actions({job, proposal}) {
     ${waits ? button("priority", "Priority…") : null}
     ${job.state === "running" ? button("checkpoint", "Save a checkpoint…") : null}
     ${over ? button("resume", "Resume…", proposal ? "" : "primary") : button("cancel", "Cancel…", "danger")}
-    ${job.command?.length ? html`<${Act} label="Launch again…" kind="plain" busy=${busy} command=${`ugro launch … -- ${shell(job.command.slice(1))}`} testid="do-again" onClick=${() => again(job, act)} />` : null}
+    ${job.command?.length && mayLaunch.value ? html`<${Act} label="Launch again…" kind="plain" busy=${busy} command=${`ugro launch … -- ${shell(job.command.slice(1))}`} testid="do-again" onClick=${() => again(job, act)} />` : null}
   </div>`;
 }
+
+const SAVE_SECONDS = 5; // that the page waits for the checkpoint; it comes into the list whenever it is complete
 
 const plans = {
   cancel: (job) => ({
@@ -48,7 +51,7 @@ const plans = {
     facts: [["now", String(job.priority ?? 0)], ["effect", "a higher one starts sooner"]], fields: [{name: "priority", label: "New priority", type: "number", value: String(job.priority ?? 0)}],
   }),
   checkpoint: (job) => ({
-    title: `Ask ${job.id} to save now?`, verb: "Save", command: `ugro checkpoint ${job.id}`, done: `${job.id}: asked to save`,
+    body: {wait: SAVE_SECONDS}, title: `Ask ${job.id} to save now?`, verb: "Save", command: `ugro checkpoint ${job.id}`, done: `${job.id}: asked to save`,
     facts: [["effect", "its script gets SIGUSR1 where it catches that; training continues"]],
   }),
   resume: (job) => ({title: `Resume ${job.id}?`, verb: "Resume", command: `ugro resume ${job.id}`, done: `${job.id}: resumed`, confirm: false}),

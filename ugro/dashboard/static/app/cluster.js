@@ -1,7 +1,7 @@
 // The cluster: what needs attention, the map, each node with its GPUs.
 import {html, useEffect, useRef} from "./html.js";
 import {cluster} from "./live.js";
-import {Card, Empty, Figure} from "./parts.js";
+import {Card, Empty, Figure, Guarded} from "./parts.js";
 import {known, number, plural} from "./words.js";
 import {Attention} from "./attention.js";
 import {Map as NodesMap} from "./map.js";
@@ -16,11 +16,11 @@ export function ClusterPage() {
   useEffect(() => { if (view.known && view.at !== seen.current) { seen.current = view.at; remember(view); } }, [view]);
   if (!view.known) return html`<div class="title"><h1>Cluster</h1></div><${Empty}>waiting for the first observation<//>`;
   const nodes = Object.values(view.nodes);
-  return html`<div class="title line apart"><h1>Cluster</h1><${Sum} view=${view} /></div>
+  return html`<div class="title line apart"><h1>Cluster</h1><${Guarded}><${Sum} view=${view} /><//></div>
     <div class="stack">
-      <${Attention} view=${view} />
+      <${Guarded}><${Attention} view=${view} /><//>
       <${Card} title="Map" command="ugro check --network" id="map"><${NodesMap} view=${view} /><//>
-      <div class="nodes">${nodes.map((node) => html`<${NodeCard} key=${node.name} node=${node} jobs=${view.jobs} trails=${trails} />`)}</div>
+      <div class="nodes">${nodes.map((node) => html`<${Guarded} key=${node.name}><${NodeCard} node=${node} jobs=${view.jobs} trails=${trails} /><//>`)}</div>
       ${nodes.length ? null : html`<${Empty}>The inventory names no node.<//>`}
     </div>`;
 }

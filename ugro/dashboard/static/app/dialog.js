@@ -63,7 +63,7 @@ function Field({field, value, set}) {
   const change = (event) => set(field.type === "checkbox" ? event.target.checked : event.target.value);
   const input = field.type === "checkbox"
     ? html`<input type="checkbox" checked=${value} onChange=${change} id=${`field-${field.name}`} />`
-    : html`<input type=${field.type ?? "text"} value=${value} onInput=${change} id=${`field-${field.name}`} size="32" />`;
+    : html`<input type=${field.type ?? "text"} value=${value} onInput=${change} id=${`field-${field.name}`} required=${field.required} size="32" />`;
   return html`<label class="line" for=${`field-${field.name}`}>${field.type === "checkbox" ? [input, field.label] : [html`<span>${field.label}</span>`, input]}</label>`;
 }
 

@@ -3,7 +3,7 @@ import {html, useEffect, useMemo} from "./html.js";
 import {cluster, now, watch} from "./live.js";
 import {embedded} from "./server.js";
 import {address, place} from "./router.js";
-import {Command, Empty, Failure, Figure, JobBadge, Meter, Swatch} from "./parts.js";
+import {Command, Empty, Failure, Figure, Guarded, JobBadge, Meter, Swatch} from "./parts.js";
 import {clock, duration, ended, hue, known, lasting, moment, number, progressWords, share} from "./words.js";
 import {Actions} from "./actions.js";
 import {Overview} from "./overview.js";
@@ -36,7 +36,7 @@ export function JobView(shown) {
   return html`<${Head} ...${shown} />
     ${embedded ? null : html`<nav class="tabs under" aria-label="Sides of the job">${TABS.map(([name, title]) => html`
       <a href=${address(["jobs", job.id, name])} aria-current=${name === tab ? "page" : undefined} data-testid=${`tab-${name}`}>${title}</a>`)}</nav>
-    <${Body} ...${shown} />`}`;
+    <${Guarded} key=${tab}><${Body} ...${shown} /><//>`}`;
 }
 
 export function Head({job, progress, proposal}) {

@@ -14,7 +14,7 @@ const COLUMNS = [
 ];
 
 function byTurn(a, b) {
-  return (a.position ?? Infinity) - (b.position ?? Infinity) || byId(a.id, b.id) || 0;
+  return (a.turn ?? Infinity) - (b.turn ?? Infinity) || byId(a.id, b.id);
 }
 
 function byStart(a, b) {
@@ -28,7 +28,8 @@ function byEnd(a, b) {
 export function JobsPage() {
   const view = cluster.value, {text = "", state = "", node = ""} = place.value.options;
   if (!view.known) return html`<div class="title"><h1>Jobs</h1></div><${Empty}>waiting for the first observation<//>`;
-  const all = Object.values(view.jobs), fits = filter(text, state, node);
+  const turns = Object.fromEntries((view.queue ?? []).map((id, at) => [id, at + 1]));
+  const all = Object.values(view.jobs).map((job) => ({...job, turn: turns[job.id]})), fits = filter(text, state, node);
   const shown = all.filter(fits);
   const nodes = [...new Set([...Object.keys(view.nodes), ...all.flatMap((job) => job.nodes)])];
   return html`<div class="title line apart"><h1>Jobs</h1><${Command} text="ugro status" /></div>
@@ -82,6 +83,6 @@ function time(job) {
   const ends = moment(job.progress?.ends_at);
   if (!job.ended_at && ends !== null) return `${duration((ends - now.value) / 1000)} left`;
   if (job.ended_at) return clock(job.ended_at);
-  const turn = known(job.position) ? `turn ${job.position} · ` : "";
+  const turn = known(job.turn) ? `turn ${job.turn} · ` : "";
   return `${turn}${job.started_at ? "" : "waits "}${lasting(job, now.value)}`;
 }

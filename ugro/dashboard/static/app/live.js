@@ -1,9 +1,10 @@
 // The live view over one WebSocket: topics are watched while something shows them, and healed after any break.
 import {signal, effect, batch} from "./html.js";
-import {embedded, get, loggedIn, role} from "./server.js";
+import {embedded, get, loggedIn, takeSession} from "./server.js";
 
 const PAUSES = [1, 2, 5, 10];
 const QUIET = 10_000; // ms without a message after which the server is asked whether it lives
+const AGAIN = 5_000; // ms after which a topic that could not be read is asked for again
 const PATIENCE = 5_000; // ms that it may take to answer
 
 export const contact = signal({live: false, since: Date.now(), tried: false});
@@ -47,7 +48,6 @@ function take(message) {
   if (message.type === "hello") {
     if (epoch !== null && message.epoch !== epoch) for (const topic of topics.values()) topic.seq = null;
     epoch = message.epoch;
-    if (message.role) role.value = message.role;
     if (version.value && version.value.running !== message.version) version.value = {...version.value, updated: true};
     version.value ??= {running: message.version, updated: false};
     failures = 0;
@@ -56,7 +56,9 @@ function take(message) {
     return;
   }
   if (message.type === "error") {
-    if (message.topic) topicOf(message.topic).error.value = message.error ?? message;
+    if (!message.topic) return;
+    topicOf(message.topic).error.value = message.error;
+    setTimeout(subscribe, AGAIN); // the topic is over until it is asked for again
     return;
   }
   const topic = message.topic && topics.get(message.topic);
@@ -108,7 +110,7 @@ function lost() {
 
 async function retry() {
   try {
-    await get("/session"); // a refused handshake does not say why: this does
+    takeSession(await get("/session")); // a refused handshake does not say why: this does
   } catch (error) {
     if (error.status === 401) return;
   }

@@ -1,11 +1,11 @@
 // Starts the page: logs in, connects, and draws what the address names.
 import {html, render, signal, useEffect, useState} from "./html.js";
-import {codeOfAddress, get, loggedIn, logIn, role} from "./server.js";
+import {code, get, loggedIn, logIn, role, takeSession} from "./server.js";
 import {contact, now, retryNow, start, version, watch} from "./live.js";
 import {address, place} from "./router.js";
 import {Help, helping, startKeyboard} from "./keyboard.js";
 import {nextTheme, theme} from "./theme.js";
-import {Card, Command, Failure, said} from "./parts.js";
+import {Card, Command, Failure, Guarded, said} from "./parts.js";
 import {Dialog} from "./dialog.js";
 import {duration} from "./words.js";
 import {ClusterPage} from "./cluster.js";
@@ -67,8 +67,8 @@ function Login() {
       ${failed.value ? html`<${Failure} error=${failed.value} />` : null}
       <p>On the machine where <code>ugro serve</code> runs:</p>
       <div><${Command} text="ugro dashboard" /></div>
-      <p class="dim">It opens this page with a link that is good once, for a minute. Or paste that link here:</p>
-      <label class="line"><span>Link</span><input value=${code} onInput=${(event) => setCode(event.target.value)} autocomplete="off" size="34" /></label>
+      <p class="dim">It opens this page with a link that is good once, for a minute. Or paste that link, or a token, here:</p>
+      <label class="line"><span>Link or token</span><input value=${code} onInput=${(event) => setCode(event.target.value)} autocomplete="off" size="30" type="password" /></label>
       <div><button type="submit" class="primary" disabled=${!code.trim()}>Log in</button></div>
     </form><//></main>`;
 }
@@ -86,15 +86,14 @@ async function tryCode(code) {
 function App() {
   useEffect(() => watch("cluster").end, []);
   if (!loggedIn.value) return html`<${Login} />`;
-  return html`<${Top} /><main id="main" class="frame" tabindex="-1"><${Page} /></main>
+  return html`<${Top} /><main id="main" class="frame" tabindex="-1"><${Guarded} key=${place.value.parts.join("/")}><${Page} /><//></main>
     <${Dialog} /><${Help} /><div class="toast" role="status" hidden=${!said.value}>${said.value}</div>`;
 }
 
 async function begin() {
-  const code = codeOfAddress();
   if (code) await tryCode(code);
   else {
-    try { role.value = (await get("/session"))?.role ?? role.value; } catch (error) { failed.value = error.status === 401 ? null : error; }
+    try { takeSession(await get("/session")); } catch { /* a refusal shows the login, and no answer the band */ }
   }
   document.getElementById("waiting")?.remove();
   render(html`<${App} />`, document.getElementById("app"));

@@ -40,7 +40,7 @@ function Drain({node}) {
   const command = `ugro drain ${node.name} --reason …`;
   return html`<${Act} label="Drain…" kind="plain dim small" command=${command} onClick=${() => carryOut({
     path: `${path}/drain`, title: `Drain ${node.name}?`, verb: "Drain", command, done: `${node.name}: drained`,
-    facts: [["effect", "no new jobs start on it; those that run continue"]], fields: [{name: "reason", label: "Reason (others will see it)", value: ""}],
+    facts: [["effect", "no new jobs start on it; those that run continue"]], fields: [{name: "reason", label: "Reason (others will see it)", required: true}],
   })} />`;
 }
 

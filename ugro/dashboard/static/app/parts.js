@@ -63,15 +63,15 @@ export function Facts({rows}) {
   return html`<dl class="facts">${told.map(([name, value]) => html`<dt>${name}</dt><dd>${value}</dd>`)}</dl>`;
 }
 
-// One card's fault is not the page's.
-class Guarded extends Component {
+// What fails in here says so, and leaves the rest of the page as it is.
+export class Guarded extends Component {
   constructor() { super(); this.state = {error: null}; }
   static getDerivedStateFromError(error) { return {error}; }
-  componentDidCatch(error) { console.warn("a card failed:", error.message); }
+  componentDidCatch(error) { console.warn("a part of the page failed:", error.message); }
   render({children}, {error}) {
     if (!error) return children;
     const again = () => this.setState({error: null});
-    return html`<div class="failure" role="alert"><b>This card cannot be drawn.</b> ${error.message}
+    return html`<div class="failure" role="alert"><b>This part cannot be drawn.</b> ${error.message}
       <div><button type="button" onClick=${again}>Try again</button></div></div>`;
   }
 }

@@ -5,6 +5,14 @@ const BASE = "/api/v1";
 
 export const loggedIn = signal(true);
 export const role = signal("operate");
+export const mayLaunch = signal(false);
+
+// Take what the server says of the login.
+export function takeSession(session) {
+  role.value = session.role;
+  mayLaunch.value = session.launch;
+  loggedIn.value = true;
+}
 
 // The documents of a report, by path; null on the live page.
 export const embedded = readEmbedded();
@@ -71,12 +79,13 @@ export const post = (path, body) => send("POST", path, body);
 
 // Exchange the one-time code of the address for a cookie; the code leaves the address and the history at once.
 export async function logIn(code) {
-  const answer = await post("/login", {code});
-  loggedIn.value = true;
-  return answer;
+  takeSession(await post("/login", {code}));
 }
 
-export function codeOfAddress() {
+// The one-time code of the link that opened the page: taken out of the address before anything else reads that.
+export const code = codeOfAddress();
+
+function codeOfAddress() {
   const found = /^#t=([\w.~-]+)$/.exec(location.hash);
   if (found) history.replaceState(null, "", location.pathname + location.search);
   return found ? found[1] : null;

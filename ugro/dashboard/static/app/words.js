@@ -54,7 +54,7 @@ const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "
 // 14:02 today, else with the day; the tooltip has all of it.
 export function clock(iso, seconds = false, now = Date.now()) {
   const at = typeof iso === "number" ? iso : moment(iso);
-  if (at === null) return NONE;
+  if (!known(at)) return NONE;
   const when = new Date(at), today = new Date(now);
   const time = `${two(when.getHours())}:${two(when.getMinutes())}${seconds ? `:${two(when.getSeconds())}` : ""}`;
   if (when.toDateString() === today.toDateString()) return time;
