@@ -36,6 +36,11 @@ COMMANDS: dict[str, Entry] = {
     ),
     "status": ("ugro.cli.commands.status", "status", "Show the cluster and its jobs, or one job in detail."),
     "logs": ("ugro.cli.commands.logs", "logs", "Show the output of a job's ranks."),
+    "metrics": (
+        "ugro.cli.commands.metrics",
+        "metrics",
+        "Show the training curves of a job: loss, learning rate and other series.",
+    ),
     "stacks": ("ugro.cli.commands.stacks", "stacks_", "Show each rank's stack trace."),
     "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node and verify that no processes remain."),
     "hold": ("ugro.cli.commands.queue", "hold", "Hold a queued job until it is released."),
@@ -101,7 +106,7 @@ COMMANDS: dict[str, Entry] = {
 }
 
 SUBJECTS = {
-    "Jobs": ("launch", "status", "logs", "stacks", "cancel", "wait", "extend", "estimate", "rm", "job"),
+    "Jobs": ("launch", "status", "logs", "metrics", "stacks", "cancel", "wait", "extend", "estimate", "rm", "job"),
     "Queue": ("why", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
@@ -111,7 +116,7 @@ SUBJECTS = {
 """The headings of `ugro --help` with their commands, in its order."""
 
 OF_A_JOB = (
-    *("launch", "status", "logs", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
+    *("launch", "status", "logs", "metrics", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
     *("why", "hold", "release", "reprioritize", "events"),
     *("explain", "checkpoint", "checkpoints", "resume", "approve", "deny"),
 )

@@ -85,6 +85,11 @@ class JobFiles:
         return self.folder / "metrics.jsonl"
 
     @property
+    def series(self) -> Path:
+        """The series that its training reported: `readings.jsonl`, and what is made of it for charts."""
+        return self.folder / "metrics"
+
+    @property
     def watchdog(self) -> Path:
         """The watchdog's memory of the running attempt."""
         return self.folder / "watchdog.json"

@@ -15,6 +15,7 @@ from ugro.common.errors import StateLocked, UgroError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
+from ugro.common.models.metrics import RunProgress
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.service.documents import job_document
@@ -110,7 +111,16 @@ class Context:
 
     def document(self, job: Job) -> JobDocument:
         """Return the document of a job."""
-        return job_document(job, self.asked(job))
+        return job_document(job, self.asked(job), self._progress(job))
+
+    def _progress(self, job: Job) -> RunProgress | None:
+        """Return how far a job is that runs; None where that is not known, which is no reason not to show the job."""
+        if not job.state.on_nodes:
+            return None
+        try:
+            return self.store.metrics.series(job.id).index().progress
+        except UgroError:
+            return None
 
     def attended(self) -> bool:
         """Whether a scheduler runs for this state directory: a resident controller, or sweeps from the crontab."""

@@ -10,11 +10,18 @@ from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Attempt, Job
+from ugro.common.models.metrics import RunProgress
 from ugro.common.models.node import Drain, NodeView
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.attempts import attempts
 from ugro.service.schemas.base import ErrorDocument
-from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, UnreadableDocument
+from ugro.service.schemas.jobs import (
+    AttemptSummary,
+    CheckpointDocument,
+    JobDocument,
+    ProgressDocument,
+    UnreadableDocument,
+)
 from ugro.service.schemas.nodes import DrainDocument, NodeDocument
 
 WITHOUT_CONFIGS: dict[str, Any] = {"placement": {"shares": {"__all__": {"config"}}}}
@@ -24,17 +31,38 @@ KEPT_BACK: dict[str, Any] = dict.fromkeys(("schema_version", "uid", "wish", "tak
 IN_SHORT = frozenset(AttemptSummary.model_fields) - {"nodes"}
 
 
-def job_document(job: Job, asked: JobSpec | None) -> JobDocument:
-    """Return the document of a job; `asked` is its frozen spec, None where that is lost."""
+def job_document(job: Job, asked: JobSpec | None, progress: RunProgress | None = None) -> JobDocument:
+    """Return the document of a job; `asked` is its frozen spec, None where that is lost; `progress` how far it is."""
     made = {"past", "resume_from"}
     record = job.model_dump(exclude=KEPT_BACK | WITHOUT_CONFIGS | dict.fromkeys(made, True))
     record["past"] = tuple(past.model_dump(exclude=WITHOUT_CONFIGS) for past in job.past)
     record["resume_from"] = CheckpointDocument.of(job.resume_from) if job.resume_from else None
     record["attempts"] = tuple(map(_in_short, attempts(job)))
+    record["progress"] = progress_document(progress) if progress else None
     record |= {"stopping": job.stopping, "nodes": job.nodes, "cancel_requested": job.wish is not None}
     for name in ("time_limit", "time_warning", "grace", "vram", "not_before"):
         record[name] = getattr(asked, name, None)
     return JobDocument.model_validate(record | {"after": tuple(asked.after) if asked else ()})
+
+
+def progress_document(progress: RunProgress) -> ProgressDocument | None:
+    """Return the document of how far a run is; None where nothing is known of it."""
+    step, steps, rate = progress.step, progress.steps, progress.rate
+    if step is None and progress.epoch is None:
+        return None
+    percent = 100 * min(1.0, step / steps) if step is not None and steps else None
+    left = max(0, steps - step) / rate if step is not None and steps and rate else None
+    return ProgressDocument(
+        at=progress.at,
+        step=step,
+        steps=steps,
+        percent=percent,
+        epoch=progress.epoch,
+        epochs=progress.epochs,
+        rate=rate,
+        left=left,
+        eta=None if left is None else progress.at + left,
+    )
 
 
 def _in_short(attempt: Attempt) -> AttemptSummary:

@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,9 @@ BRING_SECONDS, ANSWER_WITHIN = 1.0, 5.0
 
 SEARCH_SECONDS = 2.0
 """Seconds that one search may take."""
+
+LONGEST_QUERY = 1000
+"""Characters that are searched for."""
 
 FRESH, SILENT_FOR = 0.3, 30.0
 """Seconds for which what a node said last will do, and for which one that did not answer is not asked again: a page
@@ -75,7 +78,7 @@ async def page(context: Context, request: PageOfLog) -> LogPage:
     def read(log: IndexedLog | None) -> tuple[dict[str, Any], bool]:
         found = _lines(log, request)
         last = found[-1].number if found else 0
-        told = _told(job, request.rank, log) | {"shown": tuple(map(_numbered, found))}
+        told = _told(job, request.rank, log) | {"shown": _numbered(found, request.rank)}
         return told, to_end or log is None or last in (0, log.count)
 
     told, at_end = await asyncio.to_thread(_on, copy, read)
@@ -84,7 +87,7 @@ async def page(context: Context, request: PageOfLog) -> LogPage:
     brought = await _bring(context, job, logs, request.rank, TOTAL if to_end else None)
     told, _ = await asyncio.to_thread(_on, copy, read)
     if to_end and brought.behind > TOTAL:
-        told["shown"] = await _end_alone(context, logs, copy, request.count) or told["shown"]
+        told["shown"] = await _end_alone(context, logs, copy, request) or told["shown"]
     return LogPage.model_validate(told | _of_node(brought))
 
 
@@ -97,17 +100,25 @@ async def search(context: Context, request: SearchLog) -> LogHits:
         StateError: the copy of the log cannot be read.
     """
     job, _ = asked(context, request)
-    if not request.query or any(unicodedata.category(one) in ("Cc", "Cs") and one != "\t" for one in request.query):
-        raise InputError("a search needs a text without line ends and control characters")
+    _check(request.query)
     logs, copy = await _copy_of(context, job, request.rank)
     brought = await _bring(context, job, logs, request.rank, None)
 
     def read(log: IndexedLog | None) -> dict[str, Any]:
         found = _found(log, copy, request) if log else Found((), None)
-        more = found.next if found.next is not None or not brought.behind or log is None else log.size
-        return _told(job, request.rank, log) | {"hits": tuple(map(_numbered, found.lines)), "next_offset": more}
+        if log and found.next is None and brought.behind:
+            found = _as_far_as_lines_are_whole(log, found, request.from_offset)
+        hits = {"hits": _numbered(found.lines, request.rank), "next_offset": found.next}
+        return _told(job, request.rank, log) | hits
 
     return LogHits.model_validate(await asyncio.to_thread(_on, copy, read) | _of_node(brought))
+
+
+def _check(query: str) -> None:
+    if not query or any(unicodedata.category(one) in ("Cc", "Cs") and one != "\t" for one in query):
+        raise InputError("a search needs a text without line ends and control characters")
+    if len(query) > LONGEST_QUERY:
+        raise InputError(f"a search takes at most {LONGEST_QUERY} characters")
 
 
 # --- what is on the master -------------------------------------------------------------------------------------------
@@ -143,21 +154,35 @@ def _found(log: IndexedLog, copy: Path, request: SearchLog) -> Found:
     return Found(tuple(log.around(*place) for place in said.places if place[0] < log.size), said.next)
 
 
+def _as_far_as_lines_are_whole(log: IndexedLog, found: Found, start: int) -> Found:
+    """Return what was found, but for a last line of which more is to come: the search continues with it."""
+    if not log.unfinished:
+        return Found(found.lines, log.size)
+    [last] = log.tail(1)
+    return Found(tuple(line for line in found.lines if line.number < last.number), max(start, last.offset))
+
+
 def _told(job: Job, rank: int, log: IndexedLog | None) -> dict[str, Any]:
     return {
         "job": job.id,
         "attempt": job.attempt,
         "rank": rank,
+        "ranks": _ranks(job),
         "size": log.size if log else 0,
         "lines": log.count if log else 0,
         "unfinished": bool(log and log.unfinished),
     }
 
 
-def _numbered(line: KeptLine) -> NumberedLine:
+def _numbered(lines: Iterable[KeptLine], rank: int) -> tuple[NumberedLine, ...]:
+    return tuple(_document(line, rank) for line in lines)
+
+
+def _document(line: KeptLine, rank: int) -> NumberedLine:
     found = runs(line.text)
     plain = all(not run.style for run in found)
     return NumberedLine(
+        rank=rank,
         number=line.number,
         offset=line.offset,
         text="".join(run.text for run in found),
@@ -194,17 +219,22 @@ async def _bring(context: Context, job: Job, logs: JobLogs, rank: int, most: int
     return said
 
 
-async def _end_alone(context: Context, logs: JobLogs, copy: Path, count: int) -> tuple[NumberedLine, ...]:
+async def _end_alone(context: Context, logs: JobLogs, copy: Path, request: PageOfLog) -> tuple[NumberedLine, ...]:
     """Return the last lines of a log whose copy is far behind: without numbers, since nothing counted the others."""
     with tempfile.TemporaryDirectory(prefix="ugro-logs-") as folder:
         window = None
         with context.store.optional():
-            window = await logs.window(count, Path(folder), ANSWER_WITHIN)
+            window = await logs.window(request.count, Path(folder), ANSWER_WITHIN)
         if window is None or window.silent:
             return ()
         end, start = window.folder / copy.name, window.start_of(copy)
-        found = await asyncio.to_thread(_on, end, lambda log: log.tail(count) if log else [])
-    return tuple(_numbered(line).model_copy(update={"number": None, "offset": start + line.offset}) for line in found)
+        found = await asyncio.to_thread(_on, end, lambda log: log.tail(request.count) if log else [])
+    lines = _numbered(found, request.rank)
+    return tuple(line.model_copy(update={"number": None, "offset": start + line.offset}) for line in lines)
+
+
+def _ranks(job: Job) -> int:
+    return job.placement.world_size if job.placement else len(job.ranks)
 
 
 def _of_node(brought: _Brought) -> dict[str, Any]:

@@ -89,3 +89,11 @@ class RunProgress:
     epoch: float | None = None
     epochs: int | None = None
     rate: float | None = None
+
+
+class Axis(StrEnum):
+    """What x is: the step, the time in seconds since the epoch, or the seconds since the job first started."""
+
+    STEP = "step"
+    TIME = "time"
+    ELAPSED = "elapsed"

@@ -11,6 +11,7 @@ import re
 import resource
 import subprocess
 import sys
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,22 +70,24 @@ def main(log: str, start: str, limit: str, pattern: str) -> None:
         file.seek(at)
         while (read := file.read(SLAB)) or rest:
             *lines, rest = (rest + read).split(b"\n")
-            ended = len(lines)
-            if rest and (not read or len(rest) >= LONGEST):
+            if open_end := rest and (not read or len(rest) >= LONGEST):
                 lines, rest = [*lines, rest], b""
-            for number, line in enumerate(lines):
-                end = at + len(line) + (number < ended)
-                text = line.decode("utf-8", "surrogateescape")
-                if found := search(text):
-                    before, match = (
-                        len(part.encode("utf-8", "surrogateescape")) for part in (text[: found.start()], found[0])
-                    )
-                    _say(place=[at + before, match], end=end)
+            ends = list(accumulate((len(line) + 1 for line in lines), initial=at))
+            if open_end:
+                ends[-1] -= 1
+            for number, text in enumerate(b"\n".join(lines).decode("utf-8", "surrogateescape").split("\n")):
+                if lines and (found := search(text)):
+                    place = [ends[number] + _bytes_of(text[: found.start()]), _bytes_of(found[0])]
+                    _say(place=place, end=ends[number + 1])
                     if (room := room - 1) == 0:
                         return
-                at = end
+            at = ends[-1]
             _say(at=at)
     _say(done=True)
+
+
+def _bytes_of(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))
 
 
 def _say(**fields: object) -> None:

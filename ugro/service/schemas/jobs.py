@@ -185,6 +185,29 @@ class UnreadableDocument(Document):
     """What is wrong; the hint restores the last good copy."""
 
 
+class ProgressDocument(Document):
+    """How far a run is, as far as its logs or files tell."""
+
+    at: Moment
+    """When it was there."""
+    step: int | None
+    """Steps that are done."""
+    steps: int | None
+    """Steps of the whole run."""
+    percent: float | None
+    """Part that is done."""
+    epoch: float | None
+    """Epochs that are done."""
+    epochs: int | None
+    """Epochs of the whole run."""
+    rate: float | None
+    """Steps a second."""
+    left: float | None
+    """Seconds that the rest takes at this rate, from `at`."""
+    eta: Moment | None
+    """When it will be done."""
+
+
 class JobDocument(Document):
     """A job, and what was requested of it."""
 
@@ -247,6 +270,8 @@ class JobDocument(Document):
     """Ids of the jobs that it waits for."""
     not_before: Moment | None
     """It does not start before this."""
+    progress: ProgressDocument | None
+    """How far it is while it runs; `null`: nothing tells."""
 
 
 def _fields(record: Record) -> dict[str, Any]:

@@ -113,6 +113,7 @@ class Span(Document):
     model_config = ConfigDict(populate_by_name=True)
 
     text: str
+    """Its text."""
     style: str = Field(alias="class")
     """Names with spaces between: `bold`, `dim`, `italic`, `underline`, `inverse`, `strike`, `fg-COLOUR`, `bg-COLOUR`.
 
@@ -124,6 +125,8 @@ class Span(Document):
 class NumberedLine(Document):
     """A line of one rank's log."""
 
+    rank: int
+    """Global rank."""
     number: int | None
     """Its number in the log, from 1; `null`: the lines before it are still only on the node."""
     offset: int
@@ -144,6 +147,8 @@ class LogPart(Document):
     job: str
     attempt: int
     rank: int
+    ranks: int
+    """Number of ranks of the job."""
     size: int
     """Bytes of the log that are on the master."""
     lines: int
@@ -187,14 +192,15 @@ class PageOfLog(Request[LogPage]):
 
 
 class SearchLog(Request[LogHits]):
-    """Search one rank's log for a text, or for a regular expression, from an offset on, for at most 2 s.
+    """Search one rank's log for a text, or for a regular expression of Python's, from an offset on, for at most 2 s.
 
-    An offset is that of a line, or `next_offset` of the search before.
+    An offset is that of a line, or `next_offset` of the search before. A query has at most 1,000 characters. Escapes in
+    the log are part of its text.
     """
 
     function: ClassVar[str] = "log_pages.search"
     job: str
-    query: str = Field(max_length=1000)
+    query: str
     rank: int = Field(default=0, ge=0)
     attempt: int | None = None
     regex: bool = False

@@ -1,4 +1,4 @@
-"""What was measured: GPU samples of jobs, the history of every GPU, speeds of GPUs and of the links between nodes."""
+"""What was measured: series of trainings, GPU samples of jobs, the history of every GPU, speeds of GPUs and links."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ugro.common.paths import JOBS, JobFiles
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
 from ugro.control_plane.metadata_store.gpu_history import GpuHistory
 from ugro.control_plane.metadata_store.links import Links
+from ugro.control_plane.metadata_store.metrics_store.training import JobSeries
 from ugro.control_plane.metadata_store.records import read_lines, read_tail, state_errors
 
 TAIL = 4096
@@ -18,7 +19,7 @@ TAIL = 4096
 
 
 class MetricsStore:
-    """`links` and `history` have files of their own; a job's samples are in its folder.
+    """`links` and `history` have files of their own; a job's series and samples are in its folder.
 
     Raises (from any method):
         StateError: a file cannot be read or written, with its name.
@@ -29,6 +30,10 @@ class MetricsStore:
         self.history = GpuHistory(home)
         self._jobs = home / JOBS
         self._tables = tables
+
+    def series(self, job_id: str) -> JobSeries:
+        """Return the series that a job's training reported. Several of one job may be in use at a time."""
+        return JobSeries(JobFiles(self._jobs / job_id).series)
 
     def add_samples(self, job_id: str, samples: Iterable[GpuSample]) -> None:
         """Add what a job's GPUs showed to its metrics."""

@@ -1,0 +1,87 @@
+"""The series that a job's training reports, through either backend."""
+
+from __future__ import annotations
+
+import pytest
+from door import Door
+
+from ugro.common.errors import InputError
+from ugro.common.models.metrics import Axis, Reading, RunProgress, SeriesSource
+from ugro.service.schemas.metrics import Metrics, MetricsDocument
+from ugro.service.schemas.queries import ShowJob
+
+NAN = float("nan")
+
+
+def add(
+    door: Door,
+    job: str,
+    values: dict[int, float],
+    attempt: int = 1,
+    source: SeriesSource = SeriesSource.LOG,
+    at: float = 1000.0,
+    progress: RunProgress | None = None,
+) -> None:
+    kept = door.store.metrics.series(job)
+    readings = [Reading("loss", value, step, at + step, source) for step, value in values.items()]
+    with kept.writing() as alone:
+        assert alone
+        kept.add(attempt, readings, {}, progress)
+
+
+def curves(door: Door, job: str, **asked: object) -> MetricsDocument:
+    return door.call(Metrics(job=job, **asked))  # type: ignore[arg-type]
+
+
+def test_shows_the_points_of_each_attempt(door: Door) -> None:
+    job = door.submit("pass\n", hold=True)
+    add(door, job.id, {1: 4.0, 2: 3.0, 3: NAN, 4: 2.5})
+    add(door, job.id, {3: 2.75, 4: 2.25, 5: 2.0}, attempt=2, at=2000.0)
+    [loss] = curves(door, job.id).series
+    assert (loss.name, loss.source, loss.unit) == ("loss", SeriesSource.LOG, "")
+    assert loss.points == ((1.0, 4.0), (2.0, 3.0), (3.0, 2.75), (4.0, 2.25), (5.0, 2.0))
+    assert loss.overwritten == ((3.0, None), (4.0, 2.5)) and loss.bad == ()
+    assert [(one.attempt, one.count, one.overwritten) for one in loss.segments] == [(1, 4, 2), (2, 3, 0)]
+    assert (loss.last, loss.min, loss.max, loss.count, loss.thinned) == (2.0, 2.0, 4.0, 7, False)
+    [first] = curves(door, job.id, attempts=(1,)).series
+    assert first.points[2:] == ((3.0, None), (4.0, 2.5)) and first.bad == ((3.0, "nan"),)
+    [timed] = curves(door, job.id, x="time", start=2003.0, end=2004.0).series
+    assert timed.points == ((2003.0, 2.75), (2004.0, 2.25))
+    document = curves(door, job.id).as_json()
+    assert document["id"] == job.id and document["series"][0]["points"][0] == [1.0, 4.0]
+    assert curves(door, job.id, x=Axis.ELAPSED).as_json()["x"] == "elapsed"
+
+
+def test_prefers_the_more_exact_source_and_continues_it(door: Door) -> None:
+    job = door.submit("pass\n", hold=True)
+    add(door, job.id, {1: 4.0, 2: 3.0, 3: 2.0})
+    add(door, job.id, {1: 4.0001, 2: 3.0001}, source=SeriesSource.EVENT_FILE)
+    [loss] = curves(door, job.id).series
+    assert loss.source == SeriesSource.EVENT_FILE
+    assert loss.points == ((1.0, 4.0001), (2.0, 3.0001), (3.0, 2.0)), "its file lags behind its log"
+
+
+def test_thins_a_long_series_to_what_a_chart_shows(door: Door) -> None:
+    job = door.submit("pass\n", hold=True)
+    values = {step: float(step % 7) for step in range(10_000)}
+    add(door, job.id, values | {4321: 99.0})
+    [loss] = curves(door, job.id, pixels=100).series
+    assert loss.thinned and len(loss.points) <= 400 and (4321.0, 99.0) in loss.points and loss.count == 10_000
+    [whole] = curves(door, job.id).series
+    assert len(whole.points) == 10_000 and not whole.thinned
+    assert curves(door, job.id, points=False).series[0].points == ()
+
+
+def test_says_why_there_is_none(door: Door) -> None:
+    job = door.submit("pass\n", hold=True)
+    answer = curves(door, job.id)
+    assert answer.series == () and answer.hint == "it has not started" and answer.progress is None
+    add(door, job.id, {1: 4.0}, progress=RunProgress(1000.0, step=1, steps=11, rate=2.0))
+    shown = curves(door, job.id).progress
+    assert shown and (shown.step, shown.steps, shown.left, shown.eta) == (1, 11, 5.0, 1005.0)
+    assert shown.percent == pytest.approx(100 / 11)
+    assert door.call(ShowJob(job=job.id)).answer.progress is None, "it does not run"
+    with pytest.raises(InputError, match="no series called lss"):
+        curves(door, job.id, names=("lss",))
+    with pytest.raises(InputError, match="there is no job"):
+        curves(door, "job-999")

@@ -1,0 +1,89 @@
+"""Draws the series of a job: each in a row, and curves."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterable
+from io import StringIO
+
+import click
+from rich.text import Text
+
+from ugro.cli.output import print_hanging
+from ugro.cli.render.grid import Column, Grid
+from ugro.cli.render.plot import plot, short
+from ugro.common.models.metrics import Axis
+from ugro.common.text import clock, count, duration, printable
+from ugro.service.schemas.jobs import ProgressDocument
+from ugro.service.schemas.metrics import MetricsDocument, SeriesDocument
+
+
+def progress_in_words(progress: ProgressDocument) -> str:
+    """Return how far a run is: `step 120 of 1000 (12%), 3.4 steps/s, done in 4 min (22:15)`."""
+    said = []
+    if progress.step is not None:
+        of = f" of {progress.steps}" if progress.steps else ""
+        percent = f" ({progress.percent:.0f}%)" if progress.percent is not None else ""
+        said.append(f"step {progress.step}{of}{percent}")
+    elif progress.epoch is not None:
+        of = f" of {progress.epochs}" if progress.epochs else ""
+        said.append(f"epoch {progress.epoch:g}{of}")
+    if progress.rate:
+        said.append(f"{short(progress.rate)} steps/s" if progress.rate >= 0.1 else f"{1 / progress.rate:.0f} s a step")
+    if progress.eta is not None and progress.left:
+        said.append(f"done in {duration(max(0.0, progress.eta - time.time()))} ({clock(progress.eta)})")
+    return ", ".join(said)
+
+
+def series_grid(series: Iterable[SeriesDocument]) -> Grid:
+    """One row per series."""
+    made = Grid(
+        Column("SERIES", 12),
+        Column("LAST"),
+        Column("MIN", leaves=2),
+        Column("MAX", leaves=2),
+        Column("POINTS", leaves=3),
+        Column("UNIT", leaves=4),
+        Column("FROM", leaves=1),
+    )
+    for one in series:
+        values = ["-" if value is None else short(value) for value in (one.last, one.min, one.max)]
+        bad = f" ({len(one.bad)} not a number)" if one.bad else ""
+        made.add(printable(one.name), *values, f"{one.count}{bad}", printable(one.unit) or "-", one.source.value)
+    return made
+
+
+def print_curve(one: SeriesDocument, axis: Axis, width: int, log: bool) -> None:
+    """Print one curve, and what of it no curve shows."""
+    unit = f" ({printable(one.unit)})" if one.unit else ""
+    click.echo(f"{printable(one.name)}{unit} by {axis.value}")
+    for line in plot(one.points, width, log, x_text=_texts(axis)) or ["no point to draw"]:
+        click.echo(line)
+    if one.bad:
+        x, what = one.bad[0]
+        click.secho(f"{what} at {axis.value} {_texts(axis)(x)}{', first' if len(one.bad) > 1 else ''}", fg="red")
+    again = [part for part in one.segments if part.overwritten]
+    for part in again:
+        print_hanging("", f"attempt {part.attempt}: its last {count(part.overwritten, 'point')} computed again later")
+
+
+def _texts(axis: Axis) -> Callable[[float], str]:
+    return {Axis.STEP: short, Axis.TIME: clock, Axis.ELAPSED: duration}[axis]
+
+
+def as_csv(answer: MetricsDocument) -> str:
+    """Return the points as CSV, one row each; what is no number is `nan`, `inf` or `-inf`."""
+    out = StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(("series", answer.x.value, "value"))
+    for one in answer.series:
+        bad = dict(one.bad)
+        rows.writerows((one.name, f"{x:.15g}", bad.get(x, "nan") if y is None else repr(y)) for x, y in one.points)
+    return out.getvalue()
+
+
+def head(answer: MetricsDocument) -> Text | None:
+    """Return how far the run is, in a line."""
+    words = progress_in_words(answer.progress) if answer.progress else ""
+    return Text(f"{answer.id}: {words}") if words else None

@@ -1,0 +1,115 @@
+"""The series that a job's training reports: loss, learning rate and whatever else its logs and files say."""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from ugro.common.errors import InputError
+from ugro.common.models.job import Job
+from ugro.control_plane.metadata_store.metrics_store.curves import Curve, Segment, Window, curve
+from ugro.control_plane.metadata_store.metrics_store.training import Index, JobSeries, Known
+from ugro.control_plane.metadata_store.retention import pruned_at
+from ugro.control_plane.scheduler.attempts import attempts
+from ugro.service.context import Context
+from ugro.service.documents import progress_document
+from ugro.service.schemas.metrics import Metrics, MetricsDocument, SegmentDocument, SeriesDocument
+
+LOSS = "loss"
+
+
+async def show(context: Context, request: Metrics) -> MetricsDocument:
+    """Return the series of a job.
+
+    Raises:
+        InputError: there is no such job, or none of its series has such a name.
+    """
+    job = context.store.jobs.find(request.job)
+    kept = context.store.metrics.series(job.id)
+    index = await asyncio.to_thread(kept.index)
+    series = await asyncio.to_thread(lambda: tuple(_series(kept, index, request, _window(job, request))))
+    if not series and index.series:
+        known = ", ".join(dict.fromkeys(name for name, _ in index.series))
+        raise InputError(f"{job.id} has no series called {' or '.join(request.names)}", f"its series are: {known}")
+    return MetricsDocument.model_construct(
+        id=job.id,
+        x=request.x,
+        series=series,
+        progress=progress_document(index.progress) if index.progress else None,
+        dropped=tuple(index.dropped),
+        reading=False,
+        hint="" if series else _why_none(context, job),
+    )
+
+
+def _window(job: Job, request: Metrics) -> Window:
+    starts = [one.started_at or one.launched_at for one in attempts(job)]
+    origin = min((at for at in starts if at is not None), default=job.submitted_at)
+    return Window(request.x, request.pixels, request.start, request.end, request.attempts, origin)
+
+
+def _series(kept: JobSeries, index: Index, request: Metrics, window: Window) -> Iterator[SeriesDocument]:
+    """The series that are asked for, the loss first; one that several sources have is shown by the most exact one."""
+    wanted = [
+        known
+        for known in index.series.values()
+        if not request.names or any(fnmatch.fnmatchcase(known.name, name) for name in request.names)
+    ]
+    wanted.sort(key=lambda known: (known.name != LOSS, known.name, known.source.exactness))
+    for _, sources in groupby(wanted, lambda known: known.name):
+        yield _document(kept, list(sources), window, request.points)
+
+
+def _document(kept: JobSeries, sources: Sequence[Known], window: Window, points: bool) -> SeriesDocument:
+    known = sources[0]
+    found = _curve(kept, known, window) if points else Curve([], [], [], [], True)
+    for other in sources[1:] if points else ():
+        found = _continued(found, _curve(kept, other, window))
+    return SeriesDocument.model_construct(
+        name=known.name,
+        unit=known.unit,
+        source=known.source,
+        points=tuple(found.points),
+        bad=tuple(found.bad),
+        overwritten=tuple(found.overwritten),
+        segments=tuple(map(_segment, found.segments)),
+        thinned=found.thinned,
+        count=known.count,
+        last=known.last,
+        min=known.low,
+        max=known.high,
+    )
+
+
+def _curve(kept: JobSeries, known: Known, window: Window) -> Curve:
+    with kept.opened(known) as series:
+        return curve(series, known, window)
+
+
+def _continued(exact: Curve, other: Curve) -> Curve:
+    """A curve, continued by what a less exact source says beyond its end: files may lag behind the log."""
+    if not exact.points:
+        return other
+    end = exact.points[-1][0]
+    points, bad = [one for one in other.points if one[0] > end], [one for one in other.bad if one[0] > end]
+    thinned = exact.thinned or other.thinned
+    return Curve(exact.points + points, exact.bad + bad, exact.overwritten, exact.segments, thinned)
+
+
+def _segment(one: Segment) -> SegmentDocument:
+    return SegmentDocument(
+        attempt=one.attempt, start=one.start, end=one.end, count=one.count, overwritten=one.overwritten
+    )
+
+
+def _why_none(context: Context, job: Job) -> str:
+    if job.started_at is None:
+        return "it has not started"
+    if removed := pruned_at(context.store, job.id):
+        return f"its logs were removed by `ugro gc` on {removed}, and no series had been read before"
+    return (
+        "nothing in its logs reads as a series: print lines such as `step=10 loss=0.5`, or write TensorBoard event "
+        "files or a CSV file below the working directory"
+    )
