@@ -12,6 +12,7 @@ from playwright.sync_api import Request, WebSocketRoute
 
 from ugro.common.models.checkpoint import Place
 from ugro.common.models.job import FirstFailure, JobState, Rank, RankState
+from ugro.common.models.metrics import Axis, SeriesSource
 from ugro.service.documents import job_document
 from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.checkpoints import ListedCheckpoint
@@ -19,6 +20,7 @@ from ugro.service.schemas.explain import FailureDocument
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.live import LiveGpu, LiveJob, LiveLink, LiveNode, LiveProgress, LiveProposal, LiveView
 from ugro.service.schemas.logs import LogHits, LogPage, NumberedLine, Span
+from ugro.service.schemas.metrics import MetricsDocument, SegmentDocument, SeriesDocument
 from ugro.service.schemas.nodes import DrainDocument
 from ugro.service.schemas.queries import GpuHistoryDocument, GpuSampleDocument
 from ugro.testing import builders
@@ -301,28 +303,29 @@ def metrics(job_id: str, options: dict[str, str]) -> dict[str, Any]:
     """Curves: one with values that are no number, one whose name is markup."""
     axis = options.get("x", "step")
     begin, pace = {"step": (0.0, 1.0), "time": (NOW - 2000, 2.0), "elapsed": (0.0, 2.0)}[axis]
-    points = [[begin + pace * at, None if 200 <= at < 210 else 3.0 - at / 200] for at in range(420)]
-    bad = [[begin + pace * at, "nan"] for at in range(200, 210)]
-    ends = {"start": points[0][0], "end": points[-1][0]}
-    found = [
-        {
-            "name": name,
-            "unit": "",
-            "source": "event_file",
-            "points": points,
-            "bad": bad,
-            "overwritten": [],
-            "segments": [{"attempt": 1, "count": len(points), "overwritten": 0} | ends],
-            "thinned": False,
-            "count": len(points),
-            "last": 0.9,
-            "min": 0.9,
-            "max": 3.0,
-        }
+    points = tuple((begin + pace * at, None if 200 <= at < 210 else 3.0 - at / 200) for at in range(420))
+    bad = tuple((begin + pace * at, "nan") for at in range(200, 210))
+    segment = SegmentDocument(attempt=1, start=points[0][0], end=points[-1][0], count=len(points), overwritten=0)
+    series = tuple(
+        SeriesDocument(
+            name=name,
+            unit="",
+            source=SeriesSource.EVENT_FILE,
+            points=points,
+            bad=bad,
+            overwritten=(),
+            segments=(segment,),
+            thinned=False,
+            count=len(points),
+            last=0.9,
+            min=0.9,
+            max=3.0,
+        )
         for name in ("loss", "learning_rate", MARKUP)
-    ]
-    wanted = [one for one in found if options.get("names", one["name"]) == one["name"]]
-    return {"id": job_id, "x": axis, "series": wanted, "progress": None, "dropped": [], "reading": False, "hint": ""}
+        if options.get("names", name) == name
+    )
+    found = MetricsDocument(id=job_id, x=Axis(axis), series=series, progress=None, dropped=(), reading=False, hint="")
+    return found.as_json()
 
 
 def history(node: str) -> list[GpuHistoryDocument]:
@@ -354,12 +357,12 @@ def line(number: int) -> NumberedLine:
             f"WARNING {number}",
             (Span(text="WARNING", style="bold fg-red"), Span(text=f" {number}", style="")),
         )
-    return NumberedLine(number=number, offset=20 * number, text=text, spans=spans)
+    return NumberedLine(rank=0, number=number, offset=20 * number, text=text, spans=spans)
 
 
 def about(options: dict[str, str], lines: int = LINES) -> dict[str, Any]:
     """What each page of a log and each search has."""
-    known = {"job": "job-005", "attempt": 1, "rank": int(options.get("rank", 0)), "unfinished": False}
+    known = {"job": "job-005", "attempt": 1, "rank": int(options.get("rank", 0)), "ranks": 2, "unfinished": False}
     return known | {"size": 20 * lines, "lines": lines, "behind": 0, "unreadable": None}
 
 

@@ -41,6 +41,7 @@ COMMANDS: dict[str, Entry] = {
         "metrics",
         "Show the training curves of a job: loss, learning rate and other series.",
     ),
+    "report": ("ugro.cli.commands.report", "report", "Write a report of a job: one HTML file that needs no server."),
     "stacks": ("ugro.cli.commands.stacks", "stacks_", "Show each rank's stack trace."),
     "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node and verify that no processes remain."),
     "hold": ("ugro.cli.commands.queue", "hold", "Hold a queued job until it is released."),
@@ -106,7 +107,10 @@ COMMANDS: dict[str, Entry] = {
 }
 
 SUBJECTS = {
-    "Jobs": ("launch", "status", "logs", "metrics", "stacks", "cancel", "wait", "extend", "estimate", "rm", "job"),
+    "Jobs": (
+        *("launch", "status", "logs", "metrics", "report", "stacks"),
+        *("cancel", "wait", "extend", "estimate", "rm", "job"),
+    ),
     "Queue": ("why", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
@@ -116,7 +120,7 @@ SUBJECTS = {
 """The headings of `ugro --help` with their commands, in its order."""
 
 OF_A_JOB = (
-    *("launch", "status", "logs", "metrics", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
+    *("launch", "status", "logs", "metrics", "report", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
     *("why", "hold", "release", "reprioritize", "events"),
     *("explain", "checkpoint", "checkpoints", "resume", "approve", "deny"),
 )

@@ -20,7 +20,7 @@ function List({job, list, silent}) {
         <td>${one.name}</td><td>${one.kind}</td><td class="right nowrap">${bytes(one.bytes)}</td><td class="nowrap">${clock(one.saved_at)}</td>
         <td>${[...new Set(one.places.map((place) => place.node))].join(", ")}${one.on_master ? " · master" : ""}</td>
         <td><${Badge} state=${one.whole ? "complete" : "incomplete"} title=${one.problem} />${one.problem ? html`<div class="small dim">${one.problem}</div>` : null}</td>
-        <td>${!embedded && one.whole && ended(job) && one.step !== null ? html`<${Act} label="Resume from here…" command=${`ugro resume ${job.id} --step ${one.step}`} onClick=${() => carryOut({
-          path: `/jobs/${job.id}/resume`, body: {attempt: job.attempt, step: one.step}, title: `Resume ${job.id} at step ${one.step}?`, verb: "Resume", command: `ugro resume ${job.id} --step ${one.step}`, confirm: false, done: `${job.id}: resumed`})} />` : null}</td>
+        <td>${!embedded && one.whole && ended(job) && one.step !== null ? html`<${Act} label="Resume from here…" command=${`ugro resume ${job.id} --from ${one.step}`} onClick=${() => carryOut({
+          path: `/jobs/${job.id}/resume`, body: {attempt: job.attempt, step: one.step}, title: `Resume ${job.id} at step ${one.step}?`, verb: "Resume", command: `ugro resume ${job.id} --from ${one.step}`, confirm: false, done: `${job.id}: resumed`})} />` : null}</td>
       </tr>`)}</tbody></table></div>` : html`<${Empty}>it has no checkpoint<//>`}`;
 }

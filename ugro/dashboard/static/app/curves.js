@@ -80,7 +80,7 @@ function Tools({job, others, count, range, zoom}) {
   const known = Object.values(cluster.value.jobs ?? {}).filter((one) => one.id !== job.id && !others.includes(one.id)).reverse();
   const overlay = (ids) => keep({over: ids.join(",")});
   return html`<div class="line tools-bar" role="group" aria-label="How the curves are drawn">
-    <label class="line tight">x <select value=${x} onChange=${(event) => keep({x: event.target.value, from: "", to: ""})}><option value="step">step</option><option value="time">time</option><option value="elapsed">since start</option></select></label>
+    <label class="line tight">x <select aria-label="x axis" value=${x} onChange=${(event) => keep({x: event.target.value, from: "", to: ""})}><option value="step">step</option><option value="time">time</option><option value="elapsed">since start</option></select></label>
     <label class="line tight">smooth <input type="range" min="0" max="0.99" step="0.01" value=${smooth} onInput=${(event) => keep({smooth: event.target.value === "0" ? "" : event.target.value})} aria-label="Smoothing" /> <span class="mono small">${Number(smooth).toFixed(2)}</span></label>
     <button type="button" aria-pressed=${Boolean(log)} onClick=${() => keep({log: log ? "" : "1"})}>log axis</button>
     <input type="search" data-search placeholder=${`search ${count} series   /`} aria-label="Search the series" value=${find} onInput=${(event) => keep({find: event.target.value})} size="16" />

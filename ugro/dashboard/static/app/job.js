@@ -4,7 +4,7 @@ import {cluster, now, watch} from "./live.js";
 import {embedded} from "./server.js";
 import {address, place} from "./router.js";
 import {Command, Empty, Failure, Figure, Guarded, JobBadge, Meter, Swatch} from "./parts.js";
-import {clock, duration, ended, hue, known, lasting, moment, number, progressWords, share} from "./words.js";
+import {clock, duration, ended, hue, known, lasting, moment, number, progressOf, progressWords, share} from "./words.js";
 import {Actions} from "./actions.js";
 import {Overview} from "./overview.js";
 import {Curves} from "./curves.js";
@@ -26,7 +26,7 @@ export function JobPage({id}) {
     return html`<div class="title"><h1>${id}</h1></div>${topic.error.value ? html`<${Failure} error=${topic.error.value} />` : html`<${Empty}>…<//>`}`;
   }
   const row = cluster.value.jobs?.[job.id];
-  return html`<${JobView} job=${job} events=${Object.values(events)} progress=${progress ?? row?.progress ?? null} proposal=${cluster.value.proposals?.[job.id] ?? null} reason=${row?.reason ?? job.reason} />`;
+  return html`<${JobView} job=${job} events=${Object.values(events)} progress=${progressOf(progress ?? job.progress ?? row?.progress)} proposal=${cluster.value.proposals?.[job.id] ?? null} reason=${row?.reason ?? job.reason} />`;
 }
 
 // The same for the live page and a report.

@@ -63,7 +63,7 @@ function About({job}) {
 }
 
 export function Attempts({job}) {
-  return html`<${Card} title="Attempts" command=${`ugro status ${job.id} --attempts`} flush><div class="scroll pad"><table class="list">
+  return html`<${Card} title="Attempts" command=${`ugro status ${job.id}`} flush><div class="scroll pad"><table class="list">
     <thead><tr><th></th><th>State</th><th>Started</th><th>From</th><th>Why it ended</th></tr></thead>
     <tbody>${job.attempts.map((one) => html`<tr key=${one.attempt}><td>${one.attempt}</td><td><${Badge} state=${one.state} /></td><td class="nowrap">${clock(one.started_at)}</td>
       <td class="nowrap">${one.step ? `step ${number(one.step)}` : one.epoch ? `epoch ${one.epoch}` : "the beginning"}</td><td>${one.reason || NONE}</td></tr>`)}</tbody></table></div><//>`;

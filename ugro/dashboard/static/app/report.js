@@ -10,13 +10,13 @@ import {Attempts, Ranks} from "./overview.js";
 import {Events, listed} from "./timeline.js";
 import {Checkpoints} from "./checkpoints.js";
 import {Spec} from "./spec.js";
-import {clock, plural} from "./words.js";
+import {clock, plural, progressOf} from "./words.js";
 
 function Report() {
   const {job, made_at: made, version} = embedded, path = `/jobs/${job.id}`;
   const explained = embedded[`${path}/explain`], logs = embedded[`${path}/logs`] ?? [];
   return html`<div class="report"><main class="frame">
-    <${Head} job=${job} progress=${embedded.progress} proposal=${null} />
+    <${Head} job=${job} progress=${progressOf(job.progress)} proposal=${null} />
     <p class="line apart dim small"><span>Report of ${clock(made)} by UGRO ${version}</span><button type="button" class="plain" onClick=${nextTheme}>colours: ${theme.value}</button></p>
     <div class="stack">
       ${explained ? html`<${Card} title="Why it failed" kind="attention bad" command=${`ugro explain ${job.id}`} id="explain"><${Diagnosis} found=${explained} /><//>` : null}

@@ -95,6 +95,12 @@ export function lasting(job, now) {
   return ended(job) ? NONE : duration((now - moment(job.submitted_at)) / 1000);
 }
 
+// How far a run is, in one form: a job's own document and the live view name the same by other words.
+export function progressOf(found) {
+  if (!found) return null;
+  return {...found, steps_per_second: found.steps_per_second ?? found.rate ?? null, ends_at: found.ends_at ?? found.eta ?? null};
+}
+
 // The share of its steps that a run has done, 0 to 1; null where it does not say.
 export function share(progress) {
   if (!progress) return null;
