@@ -93,6 +93,7 @@ COMMANDS: dict[str, Entry] = {
         "serve",
         "Run the resident controller: schedule, watch and recover jobs.",
     ),
+    "dashboard": ("ugro.cli.commands.dashboard", "dashboard", "Open the dashboard in the browser."),
     "cron": ("ugro.cli.commands.cron", "cron", "Run `ugro sweep` from your crontab: install, remove, show."),
     "state": ("ugro.cli.commands.maintenance", "state", "Maintain UGRO's own records."),
     "gc": (
@@ -114,7 +115,7 @@ SUBJECTS = {
     "Queue": ("why", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
-    "Cluster": ("serve", "sweep", "cron", "alerts", "gc", "state"),
+    "Cluster": ("serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
     "Set-up": ("init", "sandbox", "completion"),
 }
 """The headings of `ugro --help` with their commands, in its order."""

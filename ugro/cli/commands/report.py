@@ -13,9 +13,8 @@ from urllib.parse import quote
 import click
 
 from ugro import __version__
-from ugro.cli.app import App, command, json_option
+from ugro.cli.app import App, command
 from ugro.cli.complete import complete_job
-from ugro.cli.output import print_json
 from ugro.cli.render.report import report_page
 from ugro.common.errors import InputError, UgroError
 from ugro.common.models.job import JobState
@@ -40,19 +39,15 @@ LOG_LINES = 200
 @click.argument("job", shell_complete=complete_job)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write to this file instead of stdout.")  # fmt: skip
-@json_option
-def report(app: App, job: str, output: Path | None, as_json: bool) -> None:
+def report(app: App, job: str, output: Path | None) -> None:
     """Write a report of a job: one HTML file that needs no server.
 
     It has the curves, the use of the GPUs, the events, why the job failed, its spec, and the end of each rank's log.
     A browser opens it offline.
     """
-    if output is None and not as_json and sys.stdout.isatty():
+    if output is None and sys.stdout.isatty():
         raise InputError("a terminal cannot show the report", f"ugro report {job} > {job}.html")
     documents = dict(_documents(app, job))
-    if as_json:
-        print_json(documents)
-        return
     shown = documents["job"]
     page = report_page(f"{shown['id']} {shown['name']} · UGRO", documents)
     if output is None:

@@ -15,7 +15,7 @@ export function Diagnosis({found, words}) {
   const last = found.last_checkpoint;
   return html`<div class="stack tight">
     <p class="line"><span class="badge failed">${found.cause}</span><b>${found.message || words || ""}</b></p>
-    ${found.evidence?.length ? html`<pre class="evidence">${found.evidence.join("\n")}</pre>` : null}
+    ${found.evidence?.length && found.evidence.join() !== found.message ? html`<pre class="evidence">${found.evidence.join("\n")}</pre>` : null}
     ${found.suggestion ? html`<p>${found.suggestion}</p>` : null}
     <${Facts} rows=${[
       ["first", where || null], ["at", found.where],

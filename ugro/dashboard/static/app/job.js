@@ -42,7 +42,7 @@ export function JobView(shown) {
 export function Head({job, progress, proposal}) {
   return html`<div class="title head">
     <div class="line apart">
-      <h1 class="line"><${Swatch} colour=${hue(job.id)} /><span>${job.id}</span><span class="name">${job.name}</span><${JobBadge} job=${job} /></h1>
+      <h1 class="line"><${Swatch} colour=${hue(job.id)} /><span>${job.id}</span>${job.name === job.id ? null : html`<span class="name">${job.name}</span>`}<${JobBadge} job=${job} /></h1>
       <${Command} text=${`ugro status ${job.id}`} />
     </div>
     <${Running} job=${job} progress=${progress} />

@@ -62,7 +62,7 @@ function Column({column, jobs}) {
 function Tile({job}) {
   const done = share(job.progress), begun = job.started_at !== null && job.started_at !== undefined;
   return html`<a class=${`tile ${job.state}`} href=${address(["jobs", job.id])} data-choice data-testid=${`tile-${job.id}`}>
-    <span class="line apart"><span class="line tight clip"><${Swatch} colour=${hue(job.id)} /><b class="nowrap">${job.id}</b> <span class="clip">${job.name}</span></span><${JobBadge} job=${job} /></span>
+    <span class="line apart"><span class="line tight clip"><${Swatch} colour=${hue(job.id)} /><b class="nowrap">${job.id}</b> <span class="clip">${job.name === job.id ? "" : job.name}</span></span><${JobBadge} job=${job} /></span>
     ${done !== null && !job.ended_at ? html`<${Meter} value=${done * 100} label=${`${job.id}: ${number(done * 100)} % done`} />` : null}
     <span class="line apart small dim">
       <span title="$ ugro status ${job.id}">${progressWords(job.progress) || where(job)}</span>

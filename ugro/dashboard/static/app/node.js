@@ -52,7 +52,7 @@ function Gpu({node, gpu, job, trail}) {
     <div class="line apart">
       <span class="line tight clip"><b class="nowrap">${where}</b> <span class="clip" title=${`${gpu.name}, ${gpu.uuid}`}>${gpu.name.replace(/^NVIDIA (GeForce )?/, "")}</span><${Spark} values=${trail} /></span>
       ${gpu.problem ? html`<span class="bad">${gpu.problem}</span>` : null}
-      ${gpu.job ? html`<a class="chip" href=${address(["jobs", gpu.job])}><${Swatch} colour=${hue(gpu.job)} /><span class="clip">${gpu.job} ${job?.name ?? ""}</span></a>` : html`<span class="dim">${free}</span>`}
+      ${gpu.job ? html`<a class="chip" href=${address(["jobs", gpu.job])}><${Swatch} colour=${hue(gpu.job)} /><span class="clip">${gpu.job} ${!job || job.name === gpu.job ? "" : job.name}</span></a>` : html`<span class="dim">${free}</span>`}
     </div>
     <div class="gauges">
       <span class="gauge"><span class="dim">GPU</span><${Figure} command=${command}>${number(gpu.utilization_percent)} %<//><${Meter} value=${gpu.utilization_percent} label=${`utilisation of ${where}`} tone=${gpu.job && gpu.utilization_percent === 0 ? "warn" : ""} /></span>
