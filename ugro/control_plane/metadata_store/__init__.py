@@ -19,9 +19,10 @@
       history/NODE/       looks.jsonl: what its GPUs showed, one look a minute (the older half in looks.1.jsonl)
       jobs/job-001/       job.json (job.json.before: the copy before the last change), spec.json, events.jsonl,
                           metrics.jsonl (samples of its GPUs), metrics/ (the series of its training: `training`),
-                          watchdog.json (what the watchdog remembers), snapshot/ (the code; snapshot-N/: that of attempt N and those after it, where it is other code; unchanged files are hard links
-                          to those of other snapshots; snapshot.json: its list of files), logs/<attempt>/ (prefixes of
-                          the nodes' logs; ends/: the ends of long ones)
+                          watchdog.json (what the watchdog remembers), snapshot/ (the code; snapshot-N/: that of attempt
+                          N and those after it, where it is other code; unchanged files are hard links to those of
+                          other snapshots; snapshot.json: its list of files), logs/<attempt>/ (prefixes of the nodes'
+                          logs; ends/: the ends of long ones)
 
 Of jobs that were removed, jobs/.removed keeps the highest number, and cluster.json (removals) what nodes still owe.
 

@@ -202,6 +202,15 @@ class JobSeries:
                         self._catch_up()
             yield alone
 
+    def read_so_far(self, source: str) -> Any:
+        """Return how far a source was read, as it was noted; None: it was not. Within `writing`."""
+        return self._index.read.get(source)
+
+    @property
+    def progress(self) -> RunProgress | None:
+        """Return how far the run was. Within `writing`."""
+        return self._index.progress
+
     def add(
         self, attempt: int, readings: Sequence[Reading], read: Mapping[str, Any], progress: RunProgress | None
     ) -> None:
