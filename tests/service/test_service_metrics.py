@@ -85,3 +85,27 @@ def test_says_why_there_is_none(door: Door) -> None:
         curves(door, job.id, names=("lss",))
     with pytest.raises(InputError, match="there is no job"):
         curves(door, "job-999")
+
+
+PRINTS = """
+import time
+for step in range(1, 41):
+    loss = "nan" if step == 13 else f"{4 / step:.4f}"
+    print(f"step {step}/40 loss: {loss} lr: 1.0e-04", flush=True)
+raise SystemExit(3)
+"""
+
+
+def test_reads_what_a_script_printed(door: Door) -> None:
+    job = door.failed(PRINTS)
+    answer = curves(door, job.id)
+    assert [one.name for one in answer.series] == ["loss", "lr"] and not answer.reading
+    loss, rate = answer.series
+    expected = [(float(step), None if step == 13 else round(4 / step, 4)) for step in range(1, 41)]
+    assert list(loss.points) == expected and loss.bad == ((13.0, "nan"),)
+    assert {y for _, y in rate.points} == {1e-4} and rate.count == 40
+    assert answer.progress and (answer.progress.step, answer.progress.steps, answer.progress.percent) == (40, 40, 100)
+    folder = door.store.jobs.files(job.id).series
+    for path in folder.iterdir():
+        path.unlink()
+    assert curves(door, job.id).series == answer.series, "they are read again from the logs"

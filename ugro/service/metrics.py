@@ -9,6 +9,8 @@ from itertools import groupby
 
 from ugro.common.errors import InputError
 from ugro.common.models.job import Job
+from ugro.control_plane.controller.series_feed import SeriesFeeds
+from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.control_plane.metadata_store.metrics_store.curves import Curve, Segment, Window, curve
 from ugro.control_plane.metadata_store.metrics_store.training import Index, JobSeries, Known
 from ugro.control_plane.metadata_store.retention import pruned_at
@@ -19,6 +21,9 @@ from ugro.service.schemas.metrics import Metrics, MetricsDocument, SegmentDocume
 
 LOSS = "loss"
 
+READ_SECONDS = 3.0
+"""Seconds that the logs of a job that ended may be read for, where its series are not complete."""
+
 
 async def show(context: Context, request: Metrics) -> MetricsDocument:
     """Return the series of a job.
@@ -27,6 +32,7 @@ async def show(context: Context, request: Metrics) -> MetricsDocument:
         InputError: there is no such job, or none of its series has such a name.
     """
     job = context.store.jobs.find(request.job)
+    more = await _catch_up(context, job)
     kept = context.store.metrics.series(job.id)
     index = await asyncio.to_thread(kept.index)
     series = await asyncio.to_thread(lambda: tuple(_series(kept, index, request, _window(job, request))))
@@ -39,9 +45,20 @@ async def show(context: Context, request: Metrics) -> MetricsDocument:
         series=series,
         progress=progress_document(index.progress) if index.progress else None,
         dropped=tuple(index.dropped),
-        reading=False,
+        reading=more,
         hint="" if series else _why_none(context, job),
     )
+
+
+async def _catch_up(context: Context, job: Job) -> bool:
+    """Read what the job's logs say beyond its series; return whether there is more. Ticks do it for a job that runs."""
+    with context.store.optional():
+        if not job.state.on_nodes:
+            return await SeriesFeeds(context.store).read(job, READ_SECONDS)
+        if not context.store.is_locked(RESIDENT_LOCK):
+            logs = (await context.reach()).controller.logs_of(job)
+            await SeriesFeeds(context.store).bring(job, logs)
+    return False
 
 
 def _window(job: Job, request: Metrics) -> Window:

@@ -21,6 +21,7 @@ from ugro.common.text import count, duration, moment, some
 from ugro.control_plane import transitions
 from ugro.control_plane.controller.observer import Observer
 from ugro.control_plane.controller.plan import Conclude, Fail, OnNodes, Start, Stop, TellLimit
+from ugro.control_plane.controller.series_feed import SeriesFeeds
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.failure_handler.watchdog import rendezvous
 from ugro.control_plane.metadata_store import MetadataStore
@@ -55,6 +56,9 @@ LOGS_WITHIN = 30.0
 CANCELLED_LOGS_WITHIN = 3.0
 """The same for a job that somebody cancelled, who waits for its end and hardly for its logs."""
 
+SERIES_WITHIN = 2.0
+"""Seconds that the series in them may take then; `ugro metrics` reads what is missing."""
+
 ENDS_WITHIN = 3.0
 """Seconds that the ends of the logs may take before the ranks of a job are ended of which one failed: the others hold
 their GPUs meanwhile. What comes later still refines who failed first."""
@@ -77,6 +81,8 @@ class JobSteps:
         self._pool = pool
         self._observer = observer
         self._launcher = launcher
+        self.series = SeriesFeeds(store)
+        """What reads the series of trainings in the copies of logs."""
 
     @property
     def _inventory(self) -> Inventory:
@@ -245,6 +251,8 @@ class JobSteps:
         asked = [node for node in job.nodes if node not in given_up]
         logs_within = CANCELLED_LOGS_WITHIN if state == JobState.CANCELLED else LOGS_WITHIN
         await self.logs_of(job, asked).bring_all(logs_within)
+        with self._store.optional():
+            await self.series.read(job.changed(state=state), SERIES_WITHIN)
         seen, holders = await self._see_gpus_free(job, asked)
         found = tracker.assess(job, seen.runs[job.id])
         if (first := job.first_failure) and (

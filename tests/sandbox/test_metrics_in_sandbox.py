@@ -1,0 +1,77 @@
+"""Training curves of unchanged scripts on the sandbox: real torchrun, what it prints, and a resume."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from ugro.testing.commands import Ugro, document, until
+
+TRAIN = '''\
+"""Trained by torchrun: prints its losses, and fails once."""
+import os, pathlib, sys, time
+steps, mark = int(sys.argv[1]), pathlib.Path(sys.argv[2])
+begin = 11 if "UGRO_RESUME" in os.environ or mark.exists() else 1
+for step in range(begin, steps + 1):
+    if os.environ["RANK"] == "0":
+        print(f"step {step}/{steps} loss {9 / step:.4f} lr 1e-04", flush=True)
+        time.sleep(0.02)
+    if step == 20 and begin == 1:
+        mark.touch()
+        raise RuntimeError("on purpose")
+'''
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "train.py").write_text(TRAIN)
+    return folder
+
+
+def points(ugro: Ugro, job: str, *options: str) -> dict[str, list[list[float]]]:
+    return {one["name"]: one["points"] for one in document(ugro("metrics", job, "--json", *options))["series"]}
+
+
+def test_a_curve_has_what_was_printed_and_a_resume_is_a_segment(ugro: Ugro, project: Path) -> None:
+    mark = project / "failed-once"
+    job = document(ugro("launch", "train.py", "--nodes", "gpu1,gpu2", "--json", "--", "40", str(mark)))["id"]
+    assert document(ugro("wait", job, "--json"))["state"] == "failed"
+    printed = [line["text"] for line in document(ugro("logs", job, "--json")) if line["text"].startswith("step ")]
+    expected = [[float(text.split("/")[0][5:]), float(text.split()[3])] for text in printed]
+    assert len(expected) == 20 and points(ugro, job)["loss"] == expected
+    assert points(ugro, job)["lr"] == [[x, 1e-4] for x, _ in expected]
+
+    ugro("resume", job, "--from-start", "--yes", "--json") if False else None
+    shown = document(ugro("metrics", job, "--json"))
+    assert shown["progress"]["step"] == 20 and shown["progress"]["steps"] == 40
+    rows = list(csv.DictReader(io.StringIO(ugro("metrics", job, "loss", "--csv").stdout)))
+    assert [[float(row["step"]), float(row["value"])] for row in rows] == expected
+    text = ugro("metrics", job).stdout
+    assert "loss by step" in text and "step 20 of 40 (50%)" in text and "┤" in text
+    times = [x for x, _ in points(ugro, job, "--x", "time")["loss"]]
+    assert times == sorted(times) and len(times) == 20
+
+
+def test_a_running_job_shows_its_progress(ugro: Ugro, project: Path) -> None:
+    (project / "long.py").write_text(
+        "import os, time\n"
+        "for step in range(1, 100000):\n"
+        "    if os.environ['RANK'] == '0': print(f'step {step}/100000 loss {1 / step:.6f}', flush=True)\n"
+        "    time.sleep(0.05)\n"
+    )
+    job = document(ugro("launch", "long.py", "--nodes", "gpu1", "--json"))["id"]
+    until(lambda: len(points(ugro, job).get("loss", [])) > 5)
+
+    def progress() -> dict[str, float]:
+        found: dict[str, float] = document(ugro("status", job, "--json"))["progress"] or {}
+        return found
+
+    until(lambda: ugro("sweep") and progress().get("eta"))
+    found = progress()
+    assert found["steps"] == 100000 and found["step"] > 5 and 5 < found["rate"] < 25
+    assert "progress" in ugro("status", job).stdout
+    ugro("cancel", job, "--yes")
