@@ -1,4 +1,4 @@
-"""`python -m benchmarks [sweep|tick|store|jobs|cuts|hangs|logs …]`: measures, prints a table, keeps it in results/.
+"""`python -m benchmarks [PART …]`, by default all `PARTS`: measures, prints a table, keeps it in results/.
 
 Exit code 1: a target was missed, or a part broke off; 2: there is no such part. A part that this machine cannot measure
 says what it lacks.
@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from benchmarks import cuts, hangs, jobs, logs, report, store, sweep, tick
+from benchmarks import cuts, hangs, jobs, log_pages, logs, report, store, sweep, tick
 from benchmarks.report import Row, Unavailable
 
 BROKE_OFF = "broke off"
@@ -19,7 +19,7 @@ Parts = Mapping[str, Callable[[], Iterator[Row]]]
 
 PARTS: Parts = {
     "sweep": sweep.measure, "tick": tick.measure, "store": store.measure, "jobs": jobs.measure, "cuts": cuts.measure,
-    "hangs": hangs.measure, "logs": logs.measure,
+    "hangs": hangs.measure, "logs": logs.measure, "log_pages": log_pages.measure,
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A log of 1.5 GB on a node: its end as `ugro logs --tail` brings it, next to `ssh node tail`, and the memory used.
+"""A log of 2 GB on a node: its end as `ugro logs --tail` brings it, next to `ssh node tail`, and the memory used.
 
 The node is one of the sandbox: real SSH over loopback. The master's copy of the log is empty when the first one asks.
 """
@@ -18,10 +18,10 @@ from pathlib import Path
 from benchmarks.report import Row, in_ms, program
 from ugro.sandbox.cluster import Sandbox
 
-LOG_BYTES = 1_500_000_000
+LOG_BYTES = 2_000_000_000
 RUNS = 5
 NODE = "gpu1"
-GROUP = "a log of 1.5 GB"
+GROUP = "a log of 2 GB"
 MEMORY_LIMIT = 150.0
 """MiB of resident memory that a command may take."""
 

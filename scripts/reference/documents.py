@@ -78,7 +78,10 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
         Printed(queries.Status, "answer"),
         Printed(queries.ShowJob, "answer", "with JOB"),
     ),
-    "logs": (Printed(logs.LogLines, "lines"),),
+    "logs": (
+        Printed(logs.LogLines, "lines"),
+        Printed(logs.LogHits, "hits", "with `--since-line` or `--grep`"),
+    ),
     "metrics": (Printed(metrics.Metrics),),
     "stacks": (Printed(stacks.Stacks, "answer"),),
     "cancel": (Printed(ending.CheckCancelled, "job"),),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ugro.common.errors import AnswerPending, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import FirstFailure, Job, JobState, Rank, RankState, Wish
+from ugro.common.models.run import RankFiles, RunFiles
 from ugro.control_plane import transitions
 from ugro.control_plane.controller.plan import (
     SAMPLE_SECONDS,
@@ -26,10 +27,9 @@ from ugro.control_plane.controller.plan import (
     Watch,
     plan,
 )
-from ugro.control_plane.resource_manager.observation import Observation
 from ugro.control_plane.scheduler.tracker import expected_ranks
 from ugro.control_plane.transitions import EDGES, Change, Stage, stage
-from ugro.nodes.remote.run.run_files import RankFiles, RunFiles
+from ugro.engines.base import Observation
 from ugro.testing import builders
 
 NODES = ("gpu1", "gpu2")

@@ -21,13 +21,13 @@ from ugro.common.errors import JobSpecError, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.models.job import Job, JobState, NodeShare, Placement, Rank
 from ugro.common.models.node import NodeView
+from ugro.common.models.run import Effort, RankFiles, RunFiles
 from ugro.common.models.stacks import RankStack
 from ugro.control_plane.failure_handler.stacks import kept
 from ugro.control_plane.failure_handler.watchdog.sights import Limits, Memory
 from ugro.control_plane.failure_handler.watchdog.watch import hang_of, is_due, limits_of, watch
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.resource_manager.observation import Observation
-from ugro.nodes.remote.run.run_files import Effort, RankFiles, RunFiles
+from ugro.engines.base import Observation
 from ugro.nodes.remote.stacks.stacks import NodeStacks
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing import builders

@@ -12,9 +12,9 @@ SHOWN = 3
 """So many things are named in a short reason."""
 
 # CSI and OSC sequences, other two-byte escapes, then every control character but tab.
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
-_ERASES = re.compile(r"\x1b\[[02]?[JK]")
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+ERASES = re.compile(r"\x1b\[[02]?[JK]")
+CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def printable(text: str) -> str:
@@ -23,16 +23,16 @@ def printable(text: str) -> str:
     A progress bar that redraws itself with carriage returns is shown as a terminal would show it last.
     """
     text = text.rstrip("\r\n")
-    return _CONTROLS.sub("�", _overwritten(text) if "\r" in text else _ESCAPES.sub("", text))
+    return CONTROLS.sub("�", _overwritten(text) if "\r" in text else ESCAPES.sub("", text))
 
 
 def _overwritten(text: str) -> str:
     """Return what a terminal shows of text with carriage returns: the end of a longer earlier part stays visible."""
     shown = ""
     for part in reversed(text.split("\r")):
-        words = _ESCAPES.sub("", part)
+        words = ESCAPES.sub("", part)
         shown += words[len(shown) :]
-        if _ERASES.search(part):  # what was there before is wiped away
+        if ERASES.search(part):  # what was there before is wiped away
             break
     return shown
 

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 
 from ugro.common.config import Inventory
 from ugro.common.errors import StateLocked
+from ugro.common.troubles import trouble_of
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.alerts.courier import Courier
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.troubles import trouble_of
 from ugro.nodes.pool import Pool
 
 log = logging.getLogger(__name__)

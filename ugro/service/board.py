@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ugro.common.errors import UgroError
-from ugro.control_plane.troubles import trouble_of
+from ugro.common.troubles import trouble_of
 
 State = dict[str, Any]
 

@@ -21,7 +21,7 @@ from ugro.control_plane.preflight.network_trial import check_network
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.launcher import Launcher
-from ugro.control_plane.scheduler.meeting import find_meeting
+from ugro.engines.ssh.meeting import find_meeting
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.checkup.checkup import NodeReport, examine, file_system
 from ugro.nodes.remote.run.process_manager import PORTS

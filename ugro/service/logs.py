@@ -32,7 +32,9 @@ from ugro.service.schemas.logs import (
     LogsEnd,
     LogUpdate,
     NodeUse,
+    PageOfLog,
     ReadLogs,
+    SearchLog,
     UnfinishedLine,
 )
 from ugro.service.starting import last_queue
@@ -53,7 +55,7 @@ async def read(context: Context, request: ReadLogs) -> AsyncIterator[LogUpdate]:
     Raises:
         InputError: there is no such job, attempt or rank, or `ugro gc` removed the logs.
     """
-    job, past = _asked(context, request)
+    job, past = asked(context, request)
     copies = (await context.reach()).controller.logs_of(job)
     async with _shown(context, copies, request.tail) as shown:
         reader = LogReader(shown.folder, request.rank, request.torchrun)
@@ -74,7 +76,7 @@ async def follow(context: Context, request: Follow) -> AsyncIterator[FollowUpdat
     Raises:
         InputError: there is no such job, attempt or rank, the attempt is over, or `ugro gc` removed the logs.
     """
-    job, past = _asked(context, request)
+    job, past = asked(context, request)
     if past:
         over = f"attempt {job.attempt} of {job.id} is over, so there is nothing to follow"
         raise InputError(over, f"see what it printed: ugro logs {job.id} --attempt {job.attempt}")
@@ -116,7 +118,7 @@ async def _followed(
         await asyncio.sleep(POLL_SECONDS if time.monotonic() <= until else 0.0)
 
 
-def _asked(context: Context, request: ReadLogs | Follow) -> tuple[Job, bool]:
+def asked(context: Context, request: ReadLogs | Follow | PageOfLog | SearchLog) -> tuple[Job, bool]:
     """Return a job as it was in the attempt that is asked for, and whether another one followed that.
 
     Raises:

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 
 from ugro.common.errors import RecordUnreadable
 from ugro.common.models.job import Job, JobState
-from ugro.control_plane.resource_manager.observation import Observation, seen_by_resident
+from ugro.control_plane.resource_manager.observation import seen_by_resident
 from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.forecast import forecast
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import why
+from ugro.engines.base import Observation
 from ugro.service.context import Context
 
 OBSERVE_WITHIN = 1.7

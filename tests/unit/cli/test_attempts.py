@@ -172,3 +172,34 @@ def test_why_there_are_no_logs_is_told(master: Master) -> None:
     assert missing_logs(never, [], []) == "attempt 2 of job-001 never ran, so it printed nothing"
     assert missing_logs(job, ["here"], []).endswith("; here is no longer in the inventory")
     assert missing_logs(job, [], ["here"]).endswith("; here cannot be reached")
+
+
+def test_numbered_lines_of_all_ranks(master: Master) -> None:
+    twice_failed(master)
+    for rank in range(2):
+        leave(master, 2, rank, b"".join(b"line %d of rank %d\n" % (n, rank) for n in range(1, 2502)) + b"x" * 9000)
+    shown = master.ugro("logs", "job-001", "--since-line", "2501").stdout.splitlines()
+    cut = f"2502: {'x' * 8192} … (808 B after this)"
+    assert shown == [
+        line for rank in range(2) for line in (f"[rank {rank}] 2501: line 2501 of rank {rank}", f"[rank {rank}] {cut}")
+    ]
+    assert len(master.ugro("logs", "job-001", "--since-line", "1", "--rank", "1").stdout.splitlines()) == 2502
+    hits = master.ugro("logs", "job-001", "--grep", "ne 250", "--since-line", "2500").stdout.splitlines()
+    assert hits == [f"[rank {rank}] {n}: line {n} of rank {rank}" for rank in range(2) for n in (2500, 2501)]
+    assert len(master.ugro("logs", "job-001", "--grep", "of rank").stdout.splitlines()) == 5002
+    [hit] = master.json("logs", "job-001", "--grep", "^line (7|9999) ", "--regex", "--rank", "0")
+    assert (hit["rank"], hit["number"], hit["text"]) == (0, 7, "line 7 of rank 0")
+    assert master.ugro("logs", "job-001", "--grep", "nowhere").stdout == ""
+    assert master.json("logs", "job-001", "--since-line", "9999") == []
+
+
+def test_options_that_make_no_numbered_lines(master: Master) -> None:
+    twice_failed(master)
+    for option in (["-f"], ["--tail", "3"], ["--torchrun"]):
+        refused = master.ugro("logs", "job-001", "--grep", "x", *option, code=2).stderr
+        assert "show numbered lines and cannot be combined with --" in refused
+    assert "add --grep TEXT" in master.ugro("logs", "job-001", "--regex", code=2).stderr
+    assert "no output of rank 1" in master.ugro("logs", "job-001", "--grep", "x").stderr
+    leave(master, 2, 0, b"something\n")
+    assert "is no regular expression" in master.ugro("logs", "job-001", "--regex", "--grep", "(", code=2).stderr
+    assert "at most 1000 characters" in master.ugro("logs", "job-001", "--grep", "x" * 1001, code=2).stderr

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from ugro.common.errors import CommandTimedOut, NodeRefused
+from ugro.common.models.run import RankFiles
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.nodes.remote import observer
 from ugro.nodes.remote.gpus import gpu_monitor
 from ugro.nodes.remote.gpus.gpu_monitor import NO_ANSWER
 from ugro.nodes.remote.observer import observe
-from ugro.nodes.remote.run.run_files import RankFiles, look
+from ugro.nodes.remote.run.run_files import look
 from ugro.testing import builders
 from ugro.testing.transport import Counting
 

@@ -13,10 +13,11 @@ import pytest
 from places import TESTS
 
 from ugro.common.errors import NodeRefused
+from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.run import process_manager
 from ugro.nodes.remote.run.process_manager import Launch, Stopped, Way, launch_script, program_name
-from ugro.nodes.remote.run.run_files import RankFiles, RunFiles, look, parse_look
+from ugro.nodes.remote.run.run_files import look, parse_look
 from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
 

@@ -13,17 +13,18 @@ from rich.console import Console
 
 from ugro.cli.app import App, Whole, attempt_option, command, json_option
 from ugro.cli.complete import complete_job
+from ugro.cli.numbered import Numbered, numbered_lines
 from ugro.cli.offer import offer
 from ugro.cli.output import console, print_hanging, print_json_list
 from ugro.cli.render.attention import unattended
 from ugro.cli.render.live import Following
-from ugro.cli.render.logs import print_lines
+from ugro.cli.render.logs import print_lines, print_numbered, words_of_left_out
 from ugro.cli.render.starting import tell_going_on
 from ugro.common.errors import InputError
 from ugro.common.models.job import JobState
 from ugro.common.text import printable
 from ugro.service.schemas.jobs import JobDocument
-from ugro.service.schemas.logs import Follow, JobUpdate, LogLine, LogLines, LogsEnd, ReadLogs
+from ugro.service.schemas.logs import Follow, JobUpdate, LogLine, LogLines, LogPart, LogsEnd, ReadLogs
 from ugro.service.words import title
 
 
@@ -32,6 +33,9 @@ from ugro.service.words import title
 @click.option("-f", "--follow", "following", is_flag=True, help="Follow until the job has ended.")
 @click.option("--rank", type=Whole(min=0), help="Only this rank.")
 @click.option("--tail", type=Whole(min=0), metavar="N", help="Only the last N lines.")
+@click.option("--since-line", type=Whole(min=1), metavar="N", help="Only from line N of each rank on.")
+@click.option("--grep", metavar="TEXT", help="Only lines that contain TEXT.")
+@click.option("--regex", is_flag=True, help="With --grep: TEXT is a regular expression.")
 @click.option("--torchrun", is_flag=True, help="Also torchrun's own output on each node.")
 @attempt_option
 @json_option
@@ -41,14 +45,24 @@ def logs(
     following: bool,
     rank: int | None,
     tail: int | None,
+    since_line: int | None,
+    grep: str | None,
+    regex: bool,
     torchrun: bool,
     attempt: int | None,
     as_json: bool,
 ) -> int:
     """Show the output of a job's ranks.
 
-    JOB is an id or a name. The lines of all ranks are interleaved, each with its rank.
+    JOB is an id or a name. The lines of all ranks are interleaved, each with its rank. With --since-line or --grep they
+    come rank by rank, with their numbers.
     """
+    if regex and grep is None:
+        raise InputError("--regex says how --grep reads its text", "add --grep TEXT")
+    if since_line is not None or grep is not None:
+        _refuse_with_numbers({"--follow": following, "--tail": tail is not None, "--torchrun": torchrun})
+        _print_numbered(app, Numbered(job, attempt, rank, since_line or 1, grep, regex), as_json)
+        return 0
     if as_json and following:
         raise InputError("--json prints one document and cannot be combined with --follow")
     asked = {"job": job, "rank": rank, "tail": tail, "torchrun": torchrun, "attempt": attempt}
@@ -60,6 +74,23 @@ def logs(
     else:
         _print_what_is_there(app, request)
     return 0
+
+
+def _refuse_with_numbers(options: dict[str, bool]) -> None:
+    for option, given in options.items():
+        if given:
+            raise InputError(f"--since-line and --grep show numbered lines and cannot be combined with {option}")
+
+
+def _print_numbered(app: App, wanted: Numbered, as_json: bool) -> None:
+    left_out: list[LogPart] = []
+    lines = numbered_lines(app, wanted, left_out)
+    if as_json:
+        print_json_list(line.as_json() for line in lines)
+    else:
+        print_numbered(console(), lines)
+    for part in left_out:
+        click.echo(words_of_left_out(part), err=True)
 
 
 def _lines(app: App, request: ReadLogs) -> Iterator[LogLine]:

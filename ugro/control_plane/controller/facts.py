@@ -10,10 +10,10 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.models.metrics import GpuSample
+from ugro.common.models.run import RunFiles
 from ugro.control_plane.controller.plan import Facts
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.resource_manager.observation import Observation
-from ugro.nodes.remote.run.run_files import RunFiles
+from ugro.engines.base import Observation
 
 
 def read_facts(

@@ -19,7 +19,6 @@ from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
 from ugro.common.paths import run_paths
 from ugro.common.text import count, duration, moment, some
 from ugro.control_plane import transitions
-from ugro.control_plane.controller.observer import Observer
 from ugro.control_plane.controller.plan import Conclude, Fail, OnNodes, Start, Stop, TellLimit
 from ugro.control_plane.controller.series_feed import SeriesFeeds
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
@@ -28,11 +27,12 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
 from ugro.control_plane.resource_manager import monitor
-from ugro.control_plane.resource_manager.observation import Observation
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted, nothing_runs
 from ugro.control_plane.scheduler.tracker import Assessment, Phase
 from ugro.control_plane.transitions import Change
+from ugro.engines.base import Observation
+from ugro.engines.ssh.observer import Observer
 from ugro.nodes.pool import Pool
 
 CANCEL_GRACE = 10.0

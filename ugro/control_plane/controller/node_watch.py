@@ -10,12 +10,12 @@ from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.models.node import Drain, DrainOrigin, NodeView, Silence
 from ugro.common.text import duration
+from ugro.common.troubles import Troubles
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
-from ugro.control_plane.resource_manager.observation import Observation
-from ugro.control_plane.troubles import Troubles
+from ugro.engines.base import Observation
 
 
 def drain_departed(store: MetadataStore, inventory: Inventory) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from ugro.common.config import Inventory
 from ugro.common.errors import UgroError
 from ugro.common.models.job import Job, JobState, Placement
+from ugro.common.troubles import Troubles
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.balancer import with_batch_shares
-from ugro.control_plane.resource_manager.observation import Observation
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import schedule
-from ugro.control_plane.troubles import Troubles
+from ugro.engines.base import Observation
 
 
 def place_what_fits(store: MetadataStore, inventory: Inventory, seen: Observation, troubles: Troubles) -> list[Job]:

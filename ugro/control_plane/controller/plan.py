@@ -18,10 +18,10 @@ from ugro.common.models.node import NodeView, Owed
 from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.watchdog.rendezvous import PATIENCE, waits_to_meet
 from ugro.control_plane.resource_manager import monitor
-from ugro.control_plane.resource_manager.observation import Observation
 from ugro.control_plane.scheduler import time_limits, tracker
 from ugro.control_plane.scheduler.tracker import Assessment, Phase
 from ugro.control_plane.transitions import Change
+from ugro.engines.base import Observation
 
 SAMPLE_SECONDS = 10.0
 """Seconds between two samples of a job's GPUs that are kept."""

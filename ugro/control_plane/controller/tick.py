@@ -19,10 +19,10 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InternalError, RecordNewer, StateLocked, UgroError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
+from ugro.common.troubles import Troubles, trouble_of
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.facts import read_facts
 from ugro.control_plane.controller.job_steps import LEFTOVER_GRACE, JobSteps
-from ugro.control_plane.controller.observer import Observer
 from ugro.control_plane.controller.placing import place_what_fits
 from ugro.control_plane.controller.plan import (
     AskMeeting,
@@ -42,9 +42,9 @@ from ugro.control_plane.failure_handler.watchdog.rendezvous import tell
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.control_plane.resource_manager.observation import Observation
 from ugro.control_plane.scheduler.launcher import Launcher, OnCode, nothing_runs
-from ugro.control_plane.troubles import Troubles, trouble_of
+from ugro.engines.base import Observation
+from ugro.engines.ssh.observer import Observer
 from ugro.nodes.pool import Pool
 
 if TYPE_CHECKING:
@@ -300,9 +300,9 @@ class Controller:
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
-    def logs_of(self, job: Job) -> JobLogs:
-        """The copies of a job's logs, and how they are brought up to date."""
-        return self._steps.logs_of(job)
+    def logs_of(self, job: Job, nodes: Sequence[str] | None = None) -> JobLogs:
+        """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
+        return self._steps.logs_of(job, nodes)
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ugro.common.models.job import FirstFailure, LimitMark, Placement, Rank, RankState
+from ugro.common.models.run import RunFiles
 from ugro.common.text import some
 from ugro.control_plane.scheduler.tracker import Runs
-from ugro.nodes.remote.run.run_files import RunFiles
 
 if TYPE_CHECKING:
     from ugro.control_plane.diagnosis import Finding

@@ -12,6 +12,7 @@ from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState, Wish
 from ugro.common.models.proposal import Proposal
 from ugro.common.text import printable, some
+from ugro.common.troubles import Troubles
 from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.recovery.lost_work import last_checkpoint, steps_reached
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt
@@ -23,7 +24,6 @@ from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE, Views
 from ugro.control_plane.scheduler.command import source_text
 from ugro.control_plane.scheduler.queue import read_offers
-from ugro.control_plane.troubles import Troubles
 from ugro.nodes.pool import Pool
 
 LOOK_WITHIN = 20.0

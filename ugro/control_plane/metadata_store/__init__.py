@@ -21,8 +21,8 @@
                           metrics.jsonl (samples of its GPUs), metrics/ (the series of its training: `training`),
                           watchdog.json (what the watchdog remembers), snapshot/ (the code; snapshot-N/: that of attempt
                           N and those after it, where it is other code; unchanged files are hard links to those of
-                          other snapshots; snapshot.json: its list of files), logs/<attempt>/ (prefixes of the nodes'
-                          logs; ends/: the ends of long ones)
+                          other snapshots; snapshot.json: its list of files), logs/<attempt>/ (prefixes of
+                          the nodes' logs; ends/: the ends of long ones; index/: where their lines are)
 
 Of jobs that were removed, jobs/.removed keeps the highest number, and cluster.json (removals) what nodes still owe.
 

@@ -7,6 +7,7 @@ copies for a diagnosis.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.errors import NodeError
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store.log_ends import TAIL_BYTES, keep_end
+from ugro.control_plane.metadata_store.log_index import extend_indexes
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.nodes.pool import Configs, Pool
 from ugro.nodes.remote.logs import log_streamer
@@ -61,6 +63,10 @@ class JobLogs:
         """The nodes of which it is known where they are."""
         return list(self._paths)
 
+    def start_of(self, copy: Path) -> int:
+        """The offset of its log at which a copy in the folder begins."""
+        return self._starts.get(copy.name, 0)
+
     def again(self) -> JobLogs:
         """The same, to be brought once more: silent nodes are asked again."""
         return JobLogs(self._pool, self._paths, self.folder, self._starts, self._configs, self._clock)
@@ -79,6 +85,8 @@ class JobLogs:
         said = await self._pool.each(names, one, within, self._configs)
         self.silent |= {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
         brought = [answer for answer in said.values() if isinstance(answer, Brought)]
+        if not self._starts:
+            await asyncio.to_thread(extend_indexes, self.folder)
         return Brought(sum(one.bytes for one in brought), sum(one.left for one in brought))
 
     async def rounds(self, within: float | None = None) -> AsyncIterator[Brought]:
@@ -103,6 +111,8 @@ class JobLogs:
                 await log_streamer.fetch_all(transport, paths, self.folder, at, self._starts, total)
 
         said = await self._pool.each(self._paths, one, within, self._configs)
+        if not self._starts:
+            await asyncio.to_thread(extend_indexes, self.folder)
         return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
 
     async def bring_ends(self, within: float | None = None) -> dict[str, NodeError]:

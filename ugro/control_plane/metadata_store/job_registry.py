@@ -17,6 +17,7 @@ from ugro.common.models.event import Event, EventKind
 from ugro.common.models.job import CodeVersion, Job, JobState, Summary
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable
+from ugro.common.troubles import Troubles
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
 from ugro.control_plane.metadata_store.job_folders import JobFolders, Seen, number_of, readable, seen_as
 from ugro.control_plane.metadata_store.locks import RecordsLock, alone_on, is_held
@@ -30,7 +31,6 @@ from ugro.control_plane.metadata_store.records import (
 )
 from ugro.control_plane.metadata_store.timeline import Timeline
 from ugro.control_plane.transitions import Change
-from ugro.control_plane.troubles import Troubles
 
 
 class JobRegistry(JobFolders):

@@ -18,6 +18,7 @@ from ugro.common.config import Inventory
 from ugro.common.errors import NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import CodeVersion, Job, NodeShare, Placement
+from ugro.common.models.run import RunFiles
 from ugro.common.paths import RunPaths, run_paths
 from ugro.control_plane.failure_handler.blame import Inquiry
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
@@ -32,7 +33,7 @@ from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.run import process_manager
-from ugro.nodes.remote.run.run_files import RunFiles, look
+from ugro.nodes.remote.run.run_files import look
 from ugro.nodes.transport import Transport
 
 LIMIT = 60.0

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from ugro.common.config import Inventory, NodeConfig
+from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, NodeError, Unreachable
 from ugro.common.models.node import NodeView, Silence
 from ugro.common.text import duration
 from ugro.control_plane.metadata_store import RESIDENT_LOCK, MetadataStore
-
-if TYPE_CHECKING:
-    from ugro.nodes.remote.run.run_files import RunFiles
+from ugro.engines.base import Observation
 
 FRESH_SECONDS = 3.0
 """How old what the resident controller saw may be, to be shown without another look. It looks every two."""
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What every asked node said at one moment: its own state, and the files of each job that is on it."""
-
-    views: dict[str, NodeView | NodeError]
-    runs: dict[str, dict[str, RunFiles | NodeError]]
-    at: float
-    moved: dict[str, dict[str, NodeConfig]] = field(default_factory=dict)
-    """By job, the nodes that do not answer where its run was started, and have the run where the inventory says now."""
-
-    @property
-    def clock_offsets(self) -> dict[str, float]:
-        """Each node's clock minus the master's, in seconds, where it is known."""
-        return {name: view.clock_offset for name, view in self.views.items() if isinstance(view, NodeView)}
 
 
 def seen_by_resident(store: MetadataStore, inventory: Inventory, now: float) -> Observation | None:

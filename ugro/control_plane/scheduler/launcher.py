@@ -16,7 +16,7 @@ from ugro.common.paths import CODE, RunPaths, run_config, run_paths
 from ugro.common.text import some
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.scheduler.meeting import find_meeting
+from ugro.engines.ssh.meeting import find_meeting
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.owner.owner import claim, is_same_master
 from ugro.nodes.remote.run import process_manager

@@ -10,10 +10,10 @@ from ugro.common.errors import InputError, JobFailed, NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState, LimitMark
+from ugro.common.models.run import RunFiles
 from ugro.common.text import duration
 from ugro.common.units import check_seconds
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.nodes.remote.run.run_files import RunFiles
 
 Runs = Mapping[str, RunFiles | NodeError]
 

@@ -9,8 +9,8 @@ from enum import StrEnum
 from ugro.common.errors import NodeError
 from ugro.common.models.job import Job, LimitMark, NodeShare, Rank, RankState
 from ugro.common.models.node import NodeView
+from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.text import count
-from ugro.nodes.remote.run.run_files import RankFiles, RunFiles
 
 SETTLE_SECONDS = 15.0
 """How long torchrun may take to leave after the last rank ended well. A late agent can hang in its exit barrier."""

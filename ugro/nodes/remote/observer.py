@@ -10,10 +10,11 @@ from functools import cache
 from weakref import WeakKeyDictionary
 
 from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.run import RunFiles
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.gpus.gpu_monitor import NO_ANSWER, PROBE_SCRIPT, hear, parse_probe
-from ugro.nodes.remote.run.run_files import RunFiles, parse_look, require_all
+from ugro.nodes.remote.run.run_files import parse_look, require_all
 from ugro.nodes.transport import Transport
 
 HANG_PAUSE = 60.0

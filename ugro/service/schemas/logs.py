@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from ugro.service.schemas.base import Document, ErrorDocument, Stream
+from ugro.service.schemas.base import Document, ErrorDocument, Request, Stream
 from ugro.service.schemas.ending import JobProgress
 from ugro.service.schemas.jobs import JobDocument
 
@@ -102,3 +102,107 @@ class Follow(Stream[FollowUpdate]):
     tail: int | None = None
     torchrun: bool = False
     attempt: int | None = None
+
+
+# --- pages of one log, and a search in it ----------------------------------------------------------------------------
+
+
+class Span(Document):
+    """A part of a line that has one style."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    text: str
+    """Its text."""
+    style: str = Field(alias="class")
+    """Names with spaces between: `bold`, `dim`, `italic`, `underline`, `inverse`, `strike`, `fg-COLOUR`, `bg-COLOUR`.
+
+    COLOUR is `black`, `red`, `green`, `yellow`, `blue`, `magenta`, `cyan`, `white`, or one of them after `bright-`;
+    others become the nearest of these.
+    """
+
+
+class NumberedLine(Document):
+    """A line of one rank's log."""
+
+    rank: int
+    """Global rank."""
+    number: int | None
+    """Its number in the log, from 1; `null`: the lines before it are still only on the node."""
+    offset: int
+    """Byte of the log at which it begins."""
+    text: str
+    """Its text, harmless on a terminal: no escapes, and `�` for control characters. At most 8 KiB of the line."""
+    before: int = 0
+    """Bytes of the line that are left out before the text."""
+    after: int = 0
+    """Bytes of the line that are left out after the text."""
+    spans: tuple[Span, ...] = ()
+    """The text by its styles, where the line has any; empty: all of it is plain."""
+
+
+class LogPart(Document):
+    """What is told of one rank's log with each page and each search."""
+
+    job: str
+    attempt: int
+    rank: int
+    ranks: int
+    """Number of ranks of the job."""
+    size: int
+    """Bytes of the log that are on the master."""
+    lines: int
+    """Lines in them; a last line whose end has not come counts."""
+    unfinished: bool
+    """Whether the end of the last line has not come."""
+    behind: int | None
+    """Bytes that are still only on the node; `null`: unknown, since it was not asked or does not answer."""
+    unreadable: ErrorDocument | None
+    """Why the node cannot be read now."""
+
+
+class LogPage(LogPart):
+    """Lines of one rank's log, in order; fewer than were asked for where they are long or the log ends."""
+
+    shown: tuple[NumberedLine, ...]
+
+
+class LogHits(LogPart):
+    """Lines that a search found, in order; of a long line, what surrounds the match."""
+
+    hits: tuple[NumberedLine, ...]
+    next_offset: int | None
+    """Where the search continues, after as many hits as were asked for or 2 s; `null`: the whole log was searched."""
+
+
+class PageOfLog(Request[LogPage]):
+    """Read lines of one rank's log by their number.
+
+    `forward`: from `from_line` on (`null`: the first). `backward`: those that end with it (`null`: the last). An
+    interior page of a log reads what is on the master; at the end of it the node is asked for more.
+    """
+
+    function: ClassVar[str] = "log_pages.page"
+    job: str
+    rank: int = Field(default=0, ge=0)
+    attempt: int | None = None
+    from_line: int | None = Field(default=None, ge=1)
+    count: int = Field(default=200, ge=1, le=1000)
+    direction: Literal["forward", "backward"] = "forward"
+
+
+class SearchLog(Request[LogHits]):
+    """Search one rank's log for a text, or for a regular expression of Python's, from an offset on, for at most 2 s.
+
+    An offset is that of a line, or `next_offset` of the search before. A query has at most 1,000 characters. Escapes in
+    the log are part of its text.
+    """
+
+    function: ClassVar[str] = "log_pages.search"
+    job: str
+    query: str
+    rank: int = Field(default=0, ge=0)
+    attempt: int | None = None
+    regex: bool = False
+    from_offset: int = Field(default=0, ge=0)
+    limit: int = Field(default=100, ge=1, le=1000)

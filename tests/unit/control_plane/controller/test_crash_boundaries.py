@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
+from ugro.common import troubles
 from ugro.common.errors import InternalError, NodeRefused, UgroError
 from ugro.common.log import path_of
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
-from ugro.control_plane import troubles
-from ugro.control_plane.controller import observer, placing, tick
+from ugro.control_plane.controller import placing, tick
 from ugro.control_plane.controller.job_steps import JobSteps
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.handler import FailureHandler
@@ -29,6 +29,7 @@ from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher
+from ugro.engines.ssh import observer
 from ugro.testing.cluster import STARTED, Bed, Master, write_python
 from ugro.testing.commands import until
 

@@ -10,6 +10,7 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, Unreachable
 from ugro.common.models.job import FirstFailure, Job, JobState, NodeShare, Placement, RankState
 from ugro.common.models.node import GpuProcess, NodeView
+from ugro.common.models.run import Effort, RankFiles, RunFiles
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.scheduler.tracker import (
     Phase,
@@ -20,7 +21,6 @@ from ugro.control_plane.scheduler.tracker import (
     lost_first,
     news_of_ranks,
 )
-from ugro.nodes.remote.run.run_files import Effort, RankFiles, RunFiles
 from ugro.testing import builders
 
 NODES = ("gpu-master", "gpu1", "gpu2")

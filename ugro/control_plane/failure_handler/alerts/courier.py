@@ -6,9 +6,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from ugro.common.troubles import trouble_of
 from ugro.control_plane.failure_handler.alerts import FILE
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.troubles import trouble_of
 
 if TYPE_CHECKING:
     from ugro.control_plane.failure_handler.alerts.sender import Sender

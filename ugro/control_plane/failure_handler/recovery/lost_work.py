@@ -11,9 +11,9 @@ from ugro.common.errors import InputError
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
 from ugro.common.models.proposal import Change
-from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.metadata_store.checkpoint_store import newest_whole, with_copies
 from ugro.control_plane.metadata_store.log_ends import rank_log
+from ugro.control_plane.training_metrics.steps import Progress, last_progress
 
 MOST_RANKS = 16
 """Of so many ranks the logs are looked through for a step; those of the others would say the same."""

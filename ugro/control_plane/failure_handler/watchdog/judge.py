@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ugro.common.text import count, duration
-from ugro.control_plane.failure_handler.steps import Progress
 from ugro.control_plane.failure_handler.watchdog.sights import GAPS_KEPT, WATCH_GAP, Doing, Limits, Memory, RankMemory
+from ugro.control_plane.training_metrics.steps import Progress
 
 RHYTHM = 3.0
 """Times the longest healthy gap between two signs of life after which silence is suspicious."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from ugro.common.errors import NodeError
 from ugro.common.models.job import FirstFailure, Job, RankState
+from ugro.common.models.run import RunFiles
 from ugro.common.text import clock, some
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
@@ -17,7 +18,6 @@ from ugro.control_plane.scheduler.tracker import Runs
 from ugro.control_plane.transitions import Stage
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.network.reach import obstacle
-from ugro.nodes.remote.run.run_files import RunFiles
 from ugro.nodes.transport import Transport
 
 PATIENCE = 60.0

@@ -13,17 +13,17 @@ from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job
 from ugro.common.models.node import Gpu, NodeView
+from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.text import count, duration
 from ugro.control_plane import transitions
-from ugro.control_plane.failure_handler.steps import Progress, last_progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, judge, needs_steps
 from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, Limits, Memory, Sight, look
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
-from ugro.control_plane.resource_manager.observation import Observation
+from ugro.control_plane.training_metrics.steps import Progress, last_progress
 from ugro.control_plane.transitions import Stage
-from ugro.nodes.remote.run.run_files import RankFiles, RunFiles
+from ugro.engines.base import Observation
 
 if TYPE_CHECKING:
     from ugro.control_plane.failure_handler.stacks import Said

@@ -6,10 +6,11 @@ import math
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ugro.common.errors import NodeRefused
 from ugro.common.models.job import LimitMark
+from ugro.common.models.run import Effort, RankFiles, RunFiles
 from ugro.common.paths import RunPaths
 from ugro.common.text import size
 from ugro.nodes.remote.answers import read_sections
@@ -26,74 +27,6 @@ _OOM = {
     "full": "it was killed when the machine's memory was nearly full",
 }
 _LOG_SIZE = re.compile(r" *([0-9]{1,18}) rank-([0-9]{1,9})\.log")
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What a living rank has done so far. `state` is the kernel's letter for its process: R, S, D, T …
-
-    CPU seconds and bytes are those of the process and its descendants, ended ones included. The bytes are a measure of
-    traffic: what went through system calls (files, pipes, most sockets), and once more what reached a disk.
-    """
-
-    state: str
-    cpu_seconds: float
-    read_bytes: int
-    written_bytes: int
-
-
-@dataclass(frozen=True)
-class RankFiles:
-    """What a rank's files say. `ended_at` is in the node's clock.
-
-    `limit` says what came of its time limit, `oom` in words what shows that it was killed for lack of memory.
-    `effort` and `log_bytes` are told of living ranks only.
-    """
-
-    rank: int
-    pid: int
-    alive: bool
-    exit_code: int | None = None
-    signal: str | None = None
-    ended_at: float | None = None
-    limit: LimitMark | None = None
-    oom: str | None = None
-    effort: Effort | None = None
-    log_bytes: int | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether the rank left its exit code or signal."""
-        return self.exit_code is not None or self.signal is not None
-
-
-@dataclass(frozen=True)
-class RunFiles:
-    """What a run's folder says: nothing at all (`claimed` False) when the run never started there.
-
-    `exit_code` is torchrun's, as a shell tells it (128 + N for a signal N); `exit_at` is in whole seconds of the node's
-    clock; `reaper_died` tells that both are those of `reaper.py`, which ended before torchrun did.
-    `time_limit` is what its ranks keep, in seconds: None where they keep none, or one that nobody can change.
-    """
-
-    node_time: float
-    claimed: bool = False
-    uid: str | None = None
-    runner_alive: bool = False
-    rebooted: bool = False
-    exit_code: int | None = None
-    exit_at: float | None = None
-    reaper_died: bool = False
-    time_limit: float | None = None
-    ranks: tuple[RankFiles, ...] = ()
-
-    @property
-    def over(self) -> bool:
-        """Whether torchrun is gone from the node, with or without an exit code.
-
-        The runner may outlive it: it stays until what the ranks left running has ended.
-        """
-        return self.claimed and (self.exit_code is not None or not self.runner_alive)
 
 
 async def look(transport: Transport, runs: Sequence[RunPaths]) -> list[RunFiles]:

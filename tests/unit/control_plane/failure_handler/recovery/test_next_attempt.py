@@ -29,8 +29,8 @@ from ugro.control_plane.metadata_store import MetadataStore, removal
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, Listing, newest_whole, ran_at
 from ugro.control_plane.metadata_store.checkpoint_store.store import outdated, roots
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted
-from ugro.control_plane.scheduler.meeting import Meeting, NoAnswer
 from ugro.control_plane.scheduler.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
+from ugro.engines.ssh.meeting import Meeting, NoAnswer
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.run.process_manager import Way
 from ugro.nodes.transport import Outcome

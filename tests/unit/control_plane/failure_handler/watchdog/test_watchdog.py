@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ugro.common.models.run import Effort, RankFiles
 from ugro.common.paths import RunPaths
-from ugro.control_plane.failure_handler.steps import Progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, allowance, judge, needs_steps
 from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, TRAFFIC, Limits, Memory, Sight, look
+from ugro.control_plane.training_metrics.steps import Progress
 from ugro.nodes.remote.run import run_files
-from ugro.nodes.remote.run.run_files import Effort, RankFiles, parse_look
+from ugro.nodes.remote.run.run_files import parse_look
 from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
 from ugro.testing.commands import until

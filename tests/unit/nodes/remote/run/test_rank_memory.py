@@ -12,8 +12,9 @@ import pytest
 
 from tests.unit.control_plane.scheduler.test_tracker import OVER, done, failure, rank, runs
 from tests.unit.nodes.remote.run.test_rank_limit import left, run
+from ugro.common.models.run import RankFiles
 from ugro.nodes.remote.run.on_node import rank as script
-from ugro.nodes.remote.run.run_files import RankFiles, parse_look
+from ugro.nodes.remote.run.run_files import parse_look
 
 V1, V2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
 MEMINFO = "MemTotal: 1000 kB\nMemFree: 1 kB\nMemAvailable: {} kB\n"

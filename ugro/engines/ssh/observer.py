@@ -16,12 +16,12 @@ from ugro.common.errors import AnswerPending, NodeError, NodeRefused, Unreachabl
 from ugro.common.models.event import Event
 from ugro.common.models.job import Job
 from ugro.common.models.node import NodeView
+from ugro.common.models.run import RunFiles
 from ugro.common.paths import RunPaths, run_config, run_paths
-from ugro.control_plane.resource_manager.observation import Observation
-from ugro.control_plane.troubles import trouble_of
+from ugro.common.troubles import trouble_of
+from ugro.engines.base import Observation
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote import observer
-from ugro.nodes.remote.run.run_files import RunFiles
 
 Place = tuple[str, str]
 """A node's name, and how it was described: a run may have been started when that was another address or account."""

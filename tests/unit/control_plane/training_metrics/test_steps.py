@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ugro.control_plane.failure_handler.steps import Progress, last_progress, progress_of
+from ugro.control_plane.training_metrics.steps import Progress, last_progress, progress_of
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, NodeRefused
-from ugro.control_plane.scheduler.meeting import Meeting, candidates, mistake, settle
+from ugro.engines.ssh.meeting import Meeting, candidates, mistake, settle
 from ugro.nodes.remote.run.process_manager import Prepared, Way
 
 ADDRESSES = ("127.0.0.1", "127.0.1.1", "::1", "10.0.0.1", "172.17.0.1", "100.64.0.1", "fe80::1", "fd00::1")

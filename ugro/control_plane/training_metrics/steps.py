@@ -1,0 +1,118 @@
+"""How far a training is, by what it prints: the one place where a step is read from a line. Pure.
+
+Logs count in many ways: `step 12/100`, `'step': 12`, `Epoch 1:  12%|█▎ | 12/100 [00:10<…`, `iter 12`, `global_step=12`.
+A line such as `{'loss': 2.31, 'epoch': 0.5}` says that a step was made and not which one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ugro.common.text import printable
+
+LINE_LENGTH = 2000
+"""Characters of a line that are looked at: longer ones are data."""
+
+_NUMBER = r"(\d{1,3}(?:,\d{3})+|\d{1,12})"
+_END = r"(?!\.?\d|\s*(?:ms|us|s|sec|secs|seconds|x)\b)"
+_WORDS = re.compile(r"step|iter|num_updates")
+_WORD = re.compile(
+    r"(?:(?:(?<![a-z_])|(?<=global[_ -])|(?<=global))(?<!per )(?<!max )(?<!total )(?<!every )"
+    r"(?:step|iteration|iter)(s?)"
+    r"|(?<![a-z_])num_updates)"
+    rf"['\"]?\s{{0,12}}[:=\[(#]?\s{{0,12}}{_NUMBER}{_END}(?:\s{{0,12}}(?:/|of)\s{{0,12}}{_NUMBER})?"
+)
+"""The word at its place, in lower case: searched for by its letters first, which is quick."""
+
+_BAR = re.compile(rf"(?:{_NUMBER}/{_NUMBER}|(?<![\w.])(\d{{1,12}})it) \[\d")
+_EPOCH = re.compile(r"(?<![a-z_])epoch['\"]?\s{0,4}[:=\[(#]?\s{0,4}['\"]?(\d{1,6})(?:\s?/\s?(\d{1,6}))?(?![\d.])")
+_WITHIN = re.compile(
+    rf"(?<![a-z_])(?:epoch(?:\(train\))?|train:)[: ]{{0,3}}\[?(\d{{1,6}})(?:/(\d{{1,6}}))?\]?[: ]{{0,6}}\[?\s{{0,12}}"
+    rf"{_NUMBER}\s{{0,3}}/\s{{0,3}}{_NUMBER}(?=[\]\s])"
+)
+"""An epoch with the steps in it: `Epoch(train) [1][  50/30895]`, `Train Epoch: 1 [640/60000 (1%)]`."""
+
+_LOSS = re.compile(r"(?<![a-z])loss['\"]?\s{0,4}[:=(]?\s{0,4}['\"]?-?(?:\d|nan|inf)")
+_BESIDE = re.compile(r"(?<![a-z])(?:eval\w*|val\w*|test\w*|predict\w*)[\])\s_:/|-]{1,3}$")
+"""What stands before the steps of another work than training."""
+
+BESIDE_LENGTH = 40
+"""Characters before a step in which that is looked for."""
+
+_OTHER_WORK = re.compile(
+    r"load|download|fetch|resolv|map\b|\bmap|filter|token|generat|eval|valid|test|predict|sav|comput|cast|shard|extract"
+    r"|warm|sanity|pack|group|collect|convert|prepar|upload|build|compil"
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a line says of the way: the step (of how many), and the epoch. `in_epoch`: steps are counted within it.
+
+    `step` is None where only a step's loss was printed.
+    """
+
+    step: int | None
+    total: int | None = None
+    epoch: int | None = None
+    bar: bool = False
+    epochs: int | None = None
+    in_epoch: bool = False
+
+
+def progress_of(line: str) -> Progress | None:
+    """What one line says of a training's way; None: nothing, as with bars of downloads."""
+    return progress_in(printable(line[-LINE_LENGTH:]))
+
+
+def progress_in(line: str) -> Progress | None:
+    """Return what `progress_of` does, of a line that is short and printable."""
+    line = line.lower()
+    epoch = epochs = None
+    if match := _first("epoch", _EPOCH, line):
+        epoch, epochs = _whole(match[1]), _whole(match[2])
+    for word in _WORDS.finditer(line):
+        match = _WORD.match(line, word.start())
+        if match is None or _BESIDE.search(line, max(0, word.start() - BESIDE_LENGTH), word.start()):
+            continue
+        if match[3] or not match[1] or _first("loss", _LOSS, line):  # `steps: 400` alone says how many there are to be
+            return Progress(_whole(match[2]), _whole(match[3]), epoch, epochs=epochs)
+    match = _WITHIN.search(line) if "/" in line and ("epoch" in line or "train:" in line) else None
+    if match and not _BESIDE.search(line, max(0, match.start() - BESIDE_LENGTH), match.start()):
+        number, of, step, total = map(_whole, match.groups())
+        return Progress(step, total, number, epochs=of or epochs, in_epoch=True)
+    if "[" in line and (match := _BAR.search(line)):
+        title = line[: match.start()].partition("%|")[0]
+        if _OTHER_WORK.search(title):
+            return None
+        step, total = _whole(match[1] or match[3]), _whole(match[2])
+        return Progress(step, total, epoch, bar=True, epochs=epochs, in_epoch=epoch is not None)
+    return Progress(None, None, epoch, epochs=epochs) if _first("loss", _LOSS, line) else None
+
+
+def _first(word: str, pattern: re.Pattern[str], line: str) -> re.Match[str] | None:
+    """Return the first match of a pattern that begins with a word."""
+    at = line.find(word)
+    while at >= 0:
+        if match := pattern.match(line, at):
+            return match
+        at = line.find(word, at + 1)
+    return None
+
+
+def last_progress(log: str) -> Progress | None:
+    """How far a log got, by its end. What it says in words counts before bars, and the longest bar before shorter ones.
+
+    (An evaluation's bar often has no title; it is shorter than the training's.)
+    """
+    found = [seen for line in re.split(r"[\r\n]+", log) if (seen := progress_of(line))]
+    steps = [seen for seen in found if seen.step is not None]
+    words = [seen for seen in steps if not seen.bar]
+    longest = max((seen.total or 0 for seen in steps), default=0)
+    counted = words or [seen for seen in steps if (seen.total or 0) == longest]
+    return next(reversed(counted or found), None)
+
+
+def _whole(text: str | None) -> int | None:
+    return int(text.replace(",", "")) if text else None

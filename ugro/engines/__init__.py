@@ -1,0 +1,1 @@
+"""Ways to run the attempts of jobs on machines. `base.py` says what each of them is asked."""
