@@ -33,6 +33,10 @@ class Gpu(Record):
     utilization_percent: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    throttled: tuple[str, ...] | None = None
+    """Why its clocks are lower than they could be, such as `power_cap`."""
     driver: str | None = None
     """Version of the driver."""
     mig: bool = False

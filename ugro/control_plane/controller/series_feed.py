@@ -39,8 +39,8 @@ SLICES = 64
 SLICE_SECONDS = 0.25
 """A piece of a log that came in one look counts as having come bit by bit, in up to so many slices of so much time."""
 
-LONG_PIECE, SHORT_TIME = 2**14, 4.0
-"""A piece of fewer bytes came within so many seconds: the log was silent before."""
+UNSURE = 60.0
+"""Seconds from the start of an attempt in which its first lines count as having come together."""
 
 BRING_SECONDS = 5.0
 """Seconds that a tick's look at the logs of one job may take, and then their reading. The next one continues."""
@@ -88,35 +88,43 @@ class SeriesFeed:
         self._logs = {str(name): _Log(int(read), at=noted.get("at")) for name, read in files.items()}
         self._pieces = int(noted.get("pieces", 0))
         self._unsaved = 0
+        self._looked: float | None = None
         for name, log in self._logs.items():
             before = read_span(self._folder / name, max(0, log.read - WARM), log.read)
             self._reader.feed(_rank(name), before.decode("utf-8", "replace"), log.at or self._began or 0.0)
 
-    def read(self, most: int = PASS) -> bool:
+    def read(self, now: float, most: int = PASS) -> bool:
         """Read up to so many bytes of what is new, unless another process does; return whether there is more."""
         if not (self._folder / PIECES).exists():
             return False
         with self._kept.writing() as alone, state_errors(self._folder):
-            return alone and self._read(most)
+            return alone and self._read(now, most)
 
-    def _read(self, most: int) -> bool:
+    def _read(self, now: float, most: int) -> bool:
         noted = self._kept.read_so_far(self._key)
         if noted != self._noted:
             self._begin(noted or {})
             self._noted = noted
         found, left = list[Reading](), most
         for name, at, end, pieces in self._new_pieces():
-            log = self._logs.setdefault(name, _Log(at=self._began))
+            log = self._logs.setdefault(name, _Log())
             data = read_span(self._folder / name, log.read, min(end, log.read + left))
-            for part, moment in _slices(data, log.at, at):
+            for part, moment in _slices(data, self._since(log, at), at):
                 found += self._reader.feed(_rank(name), log.take(part), moment)
             left -= len(data)
             if log.read < end and len(data):
                 break  # the rest of the piece comes next time
             log.read, log.at, self._pieces = max(log.read, end), at, pieces
         self._unsaved += most - left
+        self._looked = now
         self._note(found)
         return left <= 0
+
+    def _since(self, log: _Log, at: float) -> float:
+        """Since when a piece of a log may have come: after the piece before, and after the last look."""
+        if log.at is None:  # when a script began is not known to the second, and its pace would depend on that
+            return at if self._began is None or at - self._began < UNSURE else self._began
+        return min(at, max(log.at, self._looked or log.at))
 
     def _note(self, found: list[Reading]) -> None:
         known = self._kept.progress if self._noted else None
@@ -167,7 +175,7 @@ class SeriesFeeds:
         """
         end = self._store.clock.monotonic() + within
         for feed in await asyncio.to_thread(self._of, job):
-            while await asyncio.to_thread(feed.read):
+            while await asyncio.to_thread(feed.read, self._store.clock.now()):
                 if self._store.clock.monotonic() > end:
                     return True
         if job.state.ended:
@@ -190,11 +198,9 @@ class SeriesFeeds:
         return [self._feeds[key] for key in sorted(self._feeds) if key[0] == job.id]
 
 
-def _slices(data: bytes, since: float | None, at: float) -> Iterator[tuple[bytes, float]]:
+def _slices(data: bytes, since: float, at: float) -> Iterator[tuple[bytes, float]]:
     """Return a piece as it may have come between two moments, cut at ends of lines."""
-    gap = 0.0 if since is None else max(0.0, at - since)
-    if len(data) < LONG_PIECE:
-        gap = min(gap, SHORT_TIME)
+    gap = max(0.0, at - since)
     count = max(1, min(SLICES, int(gap / SLICE_SECONDS)))
     start = 0
     for number in range(1, count + 1):

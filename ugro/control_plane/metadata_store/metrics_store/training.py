@@ -269,7 +269,7 @@ class JobSeries:
             file.write(growing.add(points))
 
     def _save(self) -> None:
-        self._index.bytes = self._readings.stat().st_size
+        self._index.bytes = self._there()
         fresh = self._index_file.with_name(f".tmp-index-{os.getpid()}")
         fresh.write_text(self._index.as_text())  # not synced: what a power cut loses is made again
         os.replace(fresh, self._index_file)
@@ -295,10 +295,12 @@ class JobSeries:
                 self._index = Index.of(self._index_file.read_text(errors="replace"))
                 self._seen = seen
 
+    def _there(self) -> int:
+        return self._readings.stat().st_size if self._readings.exists() else 0
+
     def _is_current(self) -> bool:
         """Whether the series hold what the truth says, as far as their sizes tell."""
-        there = self._readings.stat().st_size if self._readings.exists() else 0
-        return self._index.bytes == there and self._is_whole()
+        return self._index.bytes == self._there() and self._is_whole()
 
     def _is_whole(self) -> bool:
         for known in self._index.series.values():
@@ -309,8 +311,7 @@ class JobSeries:
 
     def _catch_up(self) -> None:
         """Take what the truth says beyond the index; all of it where the index or a series is damaged."""
-        there = self._readings.stat().st_size if self._readings.exists() else 0
-        if self._index.bytes > there or not self._is_whole():
+        if self._index.bytes > self._there() or not self._is_whole():
             self._index = Index()
         self._growing = {}
         with contextlib.suppress(FileNotFoundError), open(self._readings, "rb") as file:
