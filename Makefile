@@ -6,25 +6,37 @@ BIN    := $(VENV)/bin
 SANDBOX := $(VENV)/demo
 
 # Neither packages of another project nor the person's way of installing count for the environment in .venv.
-unexport PYTHONPATH PYTHONHOME PYTHONOPTIMIZE PYTHONSAFEPATH PYTHONWARNINGS PIP_PREFIX PIP_TARGET PIP_USER
+unexport PYTHONPATH PYTHONHOME PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH PYTHONWARNINGS PIP_PREFIX PIP_TARGET PIP_USER
 
 PYTEST := $(BIN)/python -X utf8 -m pytest -q -rs -p no:cacheprovider
 
-.PHONY: demo test test-testbed test-rest check docs picture chaos bench clean
+# What `make test` runs side by side, in this order: the longest begin early.
+SESSIONS := check test-sandbox test-control-plane test-hosts-l test-rest test-hosts-a
+
+.PHONY: demo test $(SESSIONS) docs picture chaos bench clean
 
 demo: $(VENV)/.demo
 	@BIN=$(BIN) SANDBOX="$(CURDIR)/$(SANDBOX)" sh examples/demo.sh
 
+# Side by side, since each waits as much as it works; make names those that failed. Each has hosts and folders of its own.
+# All sandboxes are one session's: their jobs look for free ports on the same loopback.
 test: $(VENV)/.test
-	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync test-testbed test-rest
+	@$(MAKE) --no-print-directory --jobs=4 --keep-going --output-sync $(SESSIONS)
 
-# Side by side, since both wait more than they work; only one of them has the testbed.
-test-testbed: $(VENV)/.test
-	$(PYTEST) -m testbed
+test-sandbox: $(VENV)/.test
+	$(PYTEST) tests/sandbox
+
+test-control-plane: $(VENV)/.test
+	$(PYTEST) tests/unit/control_plane
+
+test-hosts-a: $(VENV)/.test
+	$(PYTEST) tests/hosts/test_[a-k]*.py
+
+test-hosts-l: $(VENV)/.test
+	$(PYTEST) tests/hosts/test_[l-z]*.py
 
 test-rest: $(VENV)/.test
-	$(PYTEST) -m "not testbed"
+	$(PYTEST) $(foreach others,sandbox hosts unit/control_plane,--ignore=tests/$(others)) tests
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+import pytest_timeout
 import surroundings
 
 from ugro.testing.commands import Ugro, commands
@@ -64,12 +66,26 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = Path(tempfile.mkdtemp(prefix="ugro-tests-", dir="/tmp"))
     config.add_cleanup(lambda: shutil.rmtree(folder))
     surroundings.isolate(folder)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)  # who comes beside it leaves nothing among its files
     if place := surroundings.in_memory():
         os.environ["PYTEST_DEBUG_TEMPROOT"] = str(place)
 
 
+def pytest_collection_finish() -> None:
+    """What was imported stays, and is not searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """A teardown has as long as a test: after a failure pytest-timeout watches no more."""
+    item.config.hook.pytest_timeout_set_timer(item=item, settings=pytest_timeout._get_item_settings(item))
+    return (yield)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test of the testbed is marked, so that `make test` gives one session all of them."""
+    """Every test of the testbed is marked, so that they can be chosen."""
     for item in items:
         if "testbed" in getattr(item, "fixturenames", ()):
             item.add_marker("testbed")

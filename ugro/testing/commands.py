@@ -5,19 +5,27 @@ As a program this reads commands in JSON lines, `{args, cwd, env, …}`, and ans
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from ugro.cli.main import COMMANDS, main
+import ugro.cli
+import ugro.control_plane
+import ugro.nodes
+import ugro.service
+from ugro.cli.main import main
 
 Ugro = Callable[..., "subprocess.CompletedProcess[str]"]
 """Runs `ugro` with these words; `cwd` and `env` (all of it) may be given."""
@@ -76,10 +84,10 @@ def document(done: subprocess.CompletedProcess[str]) -> Any:
 def until(look: Callable[[], Any], seconds: float = 60) -> Any:
     """Look again until there is something to see; returns it."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    while (began := time.monotonic()) < end:
         if seen := look():
             return seen
-        time.sleep(0.1)
+        time.sleep(max(0.1, time.monotonic() - began))  # what is waited for needs the processor more than the looks do
     raise AssertionError(f"not seen within {seconds} s")
 
 
@@ -99,17 +107,33 @@ def run(
             os.dup2(err.fileno(), 2)
             sys.argv = ["ugro", *args]
             prepare()
-            main()
+            try:
+                main()
+            except SystemExit as ended:
+                _leave(ended.code)
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         for file in (out, err):
             file.seek(0)
         return {"status": status, "stdout": out.read().decode(), "stderr": err.read().decode()}
 
 
+def _leave(status: Any) -> NoReturn:
+    """End a forked process as Python does, but do not take apart all that was imported before."""
+    gc.collect()  # what was left open is complained of
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status or 0)
+
+
 def serve(run: Callable[..., dict[str, Any]]) -> None:
     """Answer the commands on stdin until there are no more."""
-    for module, _, _ in COMMANDS.values():
-        importlib.import_module(module)
+    for package in (ugro.cli, ugro.service, ugro.control_plane, ugro.nodes):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if "on_node" not in module.name:
+                importlib.import_module(module.name)
+    gc.freeze()
     for line in sys.stdin:
         print(json.dumps(run(**json.loads(line))), flush=True)
 

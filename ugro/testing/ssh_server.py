@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+
+from ugro.nodes import children
 
 
 def new_key(path: Path, kind: str = "ssh-ed25519", passphrase: str | None = None, **more: Any) -> asyncssh.SSHKey:
@@ -63,13 +64,10 @@ class Server:
     async def _run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         self.environments.append(dict(process.env))
         given = await process.stdin.read()
-        command = ("sh", "-c", process.command or "")
-        pipe = asyncio.subprocess.PIPE
-        child = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe)
-        stdout, stderr = await child.communicate(given)
+        status, stdout, stderr = await children.output("sh", "-c", process.command or "", data=given)
         process.stdout.write(stdout)
         process.stderr.write(stderr)
-        process.exit(child.returncode or 0)
+        process.exit(status or 0)
 
     def known(self, name: str = "127.0.0.1") -> str:
         """Its line of known_hosts."""

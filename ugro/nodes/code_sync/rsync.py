@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import re
 import shlex
 import shutil
-import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ugro.common.config import NodeConfig
 from ugro.common.text import printable
+from ugro.nodes import children
 from ugro.nodes.transport import LocalTransport, Transport
 from ugro.nodes.transport.ssh_config import Settings, config_arguments
 
@@ -111,38 +110,19 @@ def rsync_command(
 
 async def send(command: Sequence[str], names: Sequence[str], on_bytes: Callable[[int], None], seconds: float) -> str:
     """Run rsync for at most `seconds`; `on_bytes` hears how many bytes are done. Returns why it failed, or ""."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdin and process.stdout and process.stderr
     # "./": a name that begins with # or ; would be a comment, even with --from0.
     listing = b"".join(b"./" + os.fsencode(name) + b"\0" for name in names)
-    try:
-        async with asyncio.timeout(seconds):
-            _, _, complaint = await asyncio.gather(
-                _write(process.stdin, listing), _follow(process.stdout, on_bytes), process.stderr.read()
-            )
-            status = await process.wait()
-    except TimeoutError:
-        return f"it took longer than {seconds:.0f} s"
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+    async with children.started(*command) as child:
+        try:
+            async with asyncio.timeout(seconds):
+                _, _, complaint = await asyncio.gather(
+                    children.give(child.stdin, listing), _follow(child.stdout, on_bytes), child.stderr.read()
+                )
+                status = await child.wait()
+        except TimeoutError:
+            return f"it took longer than {seconds:.0f} s"
     said = complaint.decode("utf-8", "replace").strip().splitlines()
     return f"exit {status}: {printable(said[0]) if said else 'no message'}" if status else ""
-
-
-async def _write(stdin: asyncio.StreamWriter, data: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stdin.write(data)
-        await stdin.drain()
-    stdin.close()
 
 
 async def _follow(stdout: asyncio.StreamReader, on_bytes: Callable[[int], None]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, Sequence
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import LinkLost
+from ugro.nodes import children
 from ugro.nodes.open_files import with_inherited_limit
 from ugro.nodes.transport.base import (
     END_WAIT,
@@ -53,23 +54,18 @@ class LocalTransport(Transport):
         frame = Frame(script, args, timeout)
         collector = Collector(frame.nonce, on_output)
         started = time.monotonic()
-        process = await _begun(frame.command)
-        assert process.stdin and process.stdout and process.stderr
-        try:
-            async with asyncio.timeout(timeout + KILL_GRACE + 5 if timeout else None):
-                await asyncio.gather(
-                    _feed(process.stdin, frame.head, data),
-                    collector.drain("stdout", process.stdout),
-                    collector.drain("stderr", process.stderr),
-                )
-                status = await process.wait()
-        except TimeoutError:
-            raise LinkLost(self.name, f"a command gave no answer within {timeout:.0f} s") from None
-        finally:
-            if process.returncode is None:
-                await _end(process)
-            # A grandchild may hold the pipes open; asyncio would complain of them when the loop is gone.
-            process._transport.close()  # type: ignore[attr-defined]
+        command = ("/bin/sh", "-c", with_inherited_limit(frame.command))
+        async with children.started(*command, cwd=os.path.expanduser("~"), grace=KILL_GRACE) as child:
+            try:
+                async with asyncio.timeout(timeout + KILL_GRACE + 5 if timeout else None):
+                    await asyncio.gather(
+                        _feed(child.stdin, frame.head, data),
+                        collector.drain("stdout", child.stdout),
+                        collector.drain("stderr", child.stderr),
+                    )
+                    status = await child.wait()
+            except TimeoutError:
+                raise LinkLost(self.name, f"a command gave no answer within {timeout:.0f} s") from None
         return conclude(self.name, status, collector, frame, time.monotonic() - started)
 
     async def ask(
@@ -167,37 +163,3 @@ async def _feed(stdin: asyncio.StreamWriter, head: bytes, data: bytes | AsyncIte
             await stdin.drain()
         await stdin.drain()
     stdin.close()
-
-
-async def _begun(command: str) -> asyncio.subprocess.Process:
-    """Start a command for /bin/sh. Cancelled in the middle of it, asyncio would wait for ever for the child."""
-    beginning = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            "/bin/sh",
-            "-c",
-            with_inherited_limit(command),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=os.path.expanduser("~"),
-            start_new_session=True,
-        )
-    )
-    try:
-        return await asyncio.shield(beginning)
-    except asyncio.CancelledError:
-        process = await beginning
-        await _end(process)
-        process._transport.close()  # type: ignore[attr-defined]
-        raise
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            async with asyncio.timeout(KILL_GRACE):
-                await process.wait()
-        except TimeoutError:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()

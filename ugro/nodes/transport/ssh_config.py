@@ -9,14 +9,12 @@ Where no OpenSSH client is installed, asyncssh's parser reads the file, with the
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import getpass
 import os
 import pwd
 import re
 import shlex
 import shutil
-import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +23,7 @@ from hashlib import sha1
 from ugro.common.config import NodeConfig
 from ugro.common.errors import KeyUnusable
 from ugro.common.text import printable
+from ugro.nodes import children
 from ugro.nodes.transport.ssh_options import BY_NAME
 
 RESOLVE_TIMEOUT = 10.0
@@ -202,40 +201,19 @@ async def _resolve(node: NodeConfig, host: str, user: str | None, port: int | No
     if not shutil.which("ssh"):
         return Settings(label, host, await asyncio.to_thread(_by_library, node, host, user, port), arguments)
     command = ("ssh", "-G", *arguments, "--", host)  # a jump host may be called like an option
-    status, said, complaint = await _output(*command)
+    status, stdout, stderr = await children.output(*command, seconds=RESOLVE_TIMEOUT)
     if status is None:
         hint = f"does a `Match exec` in it hang? Try: {shlex.join(command)}"
         raise KeyUnusable(node.name, f"{node.ssh_config} was not read within {RESOLVE_TIMEOUT:g} s", hint)
     if status:
+        complaint = stderr.decode("utf-8", "replace")
         lines = [line for line in complaint.splitlines() if line.strip()] or [f"ssh -G ended with {status}"]
         raise KeyUnusable(node.name, printable(lines[0]), f"correct it; this says the same: {shlex.join(command)}")
     values: dict[str, tuple[str, ...]] = {}
-    for line in said.splitlines():
+    for line in stdout.decode("utf-8", "surrogateescape").splitlines():
         name, _, value = line.partition(" ")
         values[name.lower()] = (*values.get(name.lower(), ()), value)
     return Settings(label, host, values, arguments)
-
-
-async def _output(*command: str) -> tuple[int | None, str, str]:
-    """Exit status (None: it took too long), stdout and stderr of a program."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    try:
-        async with asyncio.timeout(RESOLVE_TIMEOUT):
-            stdout, stderr = await process.communicate()
-    except TimeoutError:
-        return None, "", ""
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
-    return process.returncode, stdout.decode("utf-8", "surrogateescape"), stderr.decode("utf-8", "replace")
 
 
 def _by_library(node: NodeConfig, host: str, user: str | None, port: int | None) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import hashlib
+import io
+import json
 import os
 import shutil
 import socket
@@ -13,6 +16,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,6 +157,23 @@ async def test_pushes_at_the_same_time_make_one_code(work: Path, home: Path, nod
     assert "tar" in [report.method for report in reports]
     assert tree(job(home, 1) / "code") == tree(source)
     assert sorted(os.listdir(job(home, 1))) == ["code", "code.json", "code.sha256"]
+
+
+def test_a_push_that_another_overtakes_while_it_prepares_finds_all_done(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = json.dumps([{"name": "a", "size": 1, "sha256": "", "mode": 0o644, "mtime": 0}]).encode()
+    delivery = receive_code.Delivery(str(job(home, 1)), "own", hashlib.sha256(manifest).hexdigest())
+
+    def overtaken(*_: object) -> list[int]:
+        plant(job(home, 1), {"code/a": "x", "code.sha256": delivery.digest})
+        receive_code.remove_leftovers(delivery, 0)
+        return [0]
+
+    monkeypatch.setattr(receive_code, "lacking", overtaken)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(manifest)))
+    assert receive_code.begin(delivery) == {"present": True, "staged": False}
+    assert sorted(os.listdir(job(home, 1))) == ["code", "code.sha256"]
 
 
 async def test_an_old_leftover_goes_at_once(work: Path, home: Path, node: LocalTransport) -> None:

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from ugro.common.errors import NodeError
 from ugro.common.models.node import NodeView
 from ugro.common.models.record import Record
+from ugro.nodes import children
 from ugro.nodes.remote.checkup.machine import Machine, ask_machine
 from ugro.nodes.remote.gpus import gpu_monitor
 from ugro.nodes.remote.python import ask_script
@@ -31,6 +32,8 @@ CLOCK_SAMPLES = 8
 REPLY_TIMEOUT = 2.0
 PYTHON_TIMEOUT = 60.0
 """Importing torch from a cold disk or a slow NFS takes that long."""
+
+STAT_TIMEOUT = 5.0
 
 _TIME = re.compile(rb"(\d{1,12})\.(\d{9}|\D\S*)?\s*")
 
@@ -164,8 +167,5 @@ async def ask_python(transport: Transport, *, with_cuda: bool) -> PythonFacts:
 async def file_system(folder: Path) -> str | None:
     """The kind of file system a folder of this machine lies on, or will, as `stat -f` names it; None if it hangs."""
     script = 'p=$1; until [ -e "$p" ]; do p=$(dirname "$p"); done; exec stat -f -c %T "$p"'
-    process = await asyncio.create_subprocess_exec(
-        "timeout", "5", "/bin/sh", "-c", script, "sh", str(folder.absolute()), stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await process.communicate()
-    return output.decode().strip() or None
+    _, said, _ = await children.output("/bin/sh", "-c", script, "sh", str(folder.absolute()), seconds=STAT_TIMEOUT)
+    return said.decode().strip() or None

@@ -95,6 +95,18 @@ def begin(delivery: Delivery) -> dict[str, Any]:
         return {"present": True, "staged": False}
     if held and held != delivery.earlier:
         return {"present": False, "holds": held}
+    try:
+        return prepared(delivery, manifest)
+    except OSError:
+        if not delivery.complete():
+            raise
+        # Another push was first, and removed this one's folder as a leftover.
+        shutil.rmtree(delivery.staging, ignore_errors=True)
+        return {"present": True, "staged": False}
+
+
+def prepared(delivery: Delivery, manifest: bytes) -> dict[str, Any]:
+    """The new tree with what is here already; publishes it if that is all."""
     os.makedirs(delivery.tree)
     remove_leftovers(delivery, STALE_SECONDS)
     with open(delivery.manifest, "wb") as file:
