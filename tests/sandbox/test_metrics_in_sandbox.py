@@ -89,3 +89,28 @@ def test_a_running_job_shows_its_progress(ugro: Ugro, project: Path) -> None:
     assert found["steps"] == 100000 and found["step"] > 5 and 5 < found["rate"] < 25
     assert "progress" in ugro("status", job).stdout
     ugro("cancel", job, "--yes")
+
+
+BOARD = '''\
+"""Writes TensorBoard events, prints nothing of them, and ends."""
+import os, sys, time
+from tensorboardX import SummaryWriter
+if os.environ["RANK"] == "0":
+    writer = SummaryWriter("runs/first")
+    for step in range(1, 61):
+        writer.add_scalar("train/loss", 8 / step, step)
+        if step == 30:
+            writer.flush()
+            time.sleep(float(sys.argv[1]))
+    writer.close()
+'''
+
+
+def test_the_events_of_tensorboard_are_a_curve(ugro: Ugro, project: Path) -> None:
+    (project / "board.py").write_text(BOARD)
+    job = document(ugro("launch", "board.py", "--nodes", "gpu1", "--json", "--", "3"))["id"]
+    assert ugro("wait", job).returncode == 0
+    [loss] = document(ugro("metrics", job, "--json"))["series"]
+    assert (loss["name"], loss["source"], loss["bad"]) == ("train/loss", "event_file", [])
+    assert [x for x, _ in loss["points"]] == list(range(1, 61))
+    assert all(abs(y - 8 / x) < 1e-6 for x, y in loss["points"])

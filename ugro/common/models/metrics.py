@@ -24,10 +24,15 @@ class GpuRange(Record):
     """The lowest and highest of the samples of which a line of a node's history is the mean."""
 
     utilization_percent: tuple[int, int] | None = None
+    """Lowest and highest."""
     memory_used_mib: tuple[int, int] | None = None
+    """Lowest and highest."""
     temperature_c: tuple[int, int] | None = None
+    """Lowest and highest."""
     power_w: tuple[float, float] | None = None
+    """Lowest and highest."""
     sm_clock_mhz: tuple[int, int] | None = None
+    """Lowest and highest."""
 
 
 class GpuLook(Record):

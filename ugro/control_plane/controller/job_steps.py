@@ -16,11 +16,12 @@ from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
-from ugro.common.paths import run_paths
+from ugro.common.paths import RunPaths, run_paths
 from ugro.common.text import count, duration, moment, some
 from ugro.control_plane import transitions
 from ugro.control_plane.controller.plan import Conclude, Fail, OnNodes, Start, Stop, TellLimit
 from ugro.control_plane.controller.series_feed import SeriesFeeds
+from ugro.control_plane.controller.series_files import SeriesFiles
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.failure_handler.watchdog import rendezvous
 from ugro.control_plane.metadata_store import MetadataStore
@@ -83,6 +84,7 @@ class JobSteps:
         self._launcher = launcher
         self.series = SeriesFeeds(store)
         """What reads the series of trainings in the copies of logs."""
+        self._files = SeriesFiles(store, pool)
 
     @property
     def _inventory(self) -> Inventory:
@@ -185,13 +187,20 @@ class JobSteps:
             until,
         )
 
+    async def bring_series(self, job: Job) -> None:
+        """Bring what is new of the series of a job's training, from its logs and from files that it writes."""
+        await self.series.bring(job, self.logs_of(job))
+        await self._files.bring(job, self._paths(job, job.nodes))
+
+    def _paths(self, job: Job, nodes: Sequence[str]) -> dict[str, RunPaths]:
+        return {node: where for node in nodes if (where := run_paths(self._inventory, job, node))}
+
     def logs_of(self, job: Job, nodes: Sequence[str] | None = None) -> JobLogs:
         """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
         nodes = job.nodes if nodes is None else nodes
-        paths = {node: where for node in nodes if (where := run_paths(self._inventory, job, node))}
         return JobLogs(
             self._pool,
-            paths,
+            self._paths(job, nodes),
             self._store.jobs.files(job.id).logs(job.attempt),
             configs=job.node_configs,
             clock=self._clock,
@@ -253,6 +262,7 @@ class JobSteps:
         await self.logs_of(job, asked).bring_all(logs_within)
         with self._store.optional():
             await self.series.read(job.changed(state=state), SERIES_WITHIN)
+        await self._files.bring(job, self._paths(job, asked), last=True)
         seen, holders = await self._see_gpus_free(job, asked)
         found = tracker.assess(job, seen.runs[job.id])
         if (first := job.first_failure) and (

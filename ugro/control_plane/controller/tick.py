@@ -137,8 +137,7 @@ class Controller:
                     with bounded(f"{job.id}: its next step", job.id):
                         await self._step(job, seen)
                         if job.state == JobState.RUNNING:
-                            bring = functools.partial(self._steps.series.bring, job, self.logs_of(job))
-                            self._begin(("series", job.id), None, bring)
+                            self._begin(("series", job.id), None, functools.partial(self._steps.bring_series, job))
             with bounded("the history of GPUs"):
                 await asyncio.to_thread(node_watch.keep_looks, self._store, seen, live)
             with bounded("what is done about failures"):

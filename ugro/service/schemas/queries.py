@@ -138,7 +138,9 @@ class GpuSampleDocument(Document):
     temperature_c: int | None
     power_w: float | None
     sm_clock_mhz: int | None
+    """Clock of its multiprocessors."""
     memory_clock_mhz: int | None
+    """Clock of its memory."""
     throttled: tuple[str, ...] | None
     """Why its clocks were lower than they could be; `null`: the driver does not say."""
     range: GpuRange | None
