@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from benchmarks.report import Row
-from ugro.control_plane.training_metrics.steps import Progress
 from ugro.control_plane.failure_handler.watchdog.judge import State, judge, needs_steps
 from ugro.control_plane.failure_handler.watchdog.sights import Limits, Memory, Sight, look
+from ugro.control_plane.training_metrics.steps import Progress
 
 HEALTHY = 300
 HANGS = 200

@@ -7,7 +7,7 @@ from door import Door
 
 from ugro.common.errors import InputError
 from ugro.common.models.metrics import Axis, Reading, RunProgress, SeriesSource
-from ugro.service.schemas.metrics import Metrics, MetricsDocument
+from ugro.service.schemas.metrics import Metrics, MetricsDocument, TryPattern
 from ugro.service.schemas.queries import ShowJob
 
 NAN = float("nan")
@@ -109,3 +109,19 @@ def test_reads_what_a_script_printed(door: Door) -> None:
     for path in folder.iterdir():
         path.unlink()
     assert curves(door, job.id).series == answer.series, "they are read again from the logs"
+
+
+def test_tries_a_pattern_on_a_file(door: Door) -> None:
+    log = door.project / "log"
+    log.write_text("nothing\n@7 L=0.5 G=nan\n@8 L=0.25 G=1\n")
+    pattern = r"@(?P<step>\d+) L=(?P<loss>\S+) G=(?P<grad_norm>\S+)"
+    tried = door.call(TryPattern(pattern=pattern, path=str(log)))
+    assert (tried.matched, tried.read) == (2, 3) and tried.lines[0].number == 2
+    assert [(one.name, one.step, one.value, one.bad) for one in tried.lines[0].values] == [
+        ("loss", 7, 0.5, None),
+        ("grad_norm", 7, None, "nan"),
+    ]
+    with pytest.raises(InputError, match="is refused"):
+        door.call(TryPattern(pattern="(a+)+(?P<loss>x)", path=str(log)))
+    with pytest.raises(InputError, match="No such file"):
+        door.call(TryPattern(pattern=pattern, path=str(log) + ".gone"))

@@ -14,7 +14,7 @@ from ugro.cli.render.grid import Column, Grid
 from ugro.cli.render.plot import plot, short
 from ugro.common.models.metrics import Axis
 from ugro.common.text import clock, count, duration, printable
-from ugro.service.schemas.metrics import MetricsDocument, SeriesDocument
+from ugro.service.schemas.metrics import MetricsDocument, SeriesDocument, TriedDocument
 from ugro.service.words import progress_in_words
 
 
@@ -52,6 +52,16 @@ def print_curve(one: SeriesDocument, axis: Axis, width: int, log: bool) -> None:
 
 def _texts(axis: Axis) -> Callable[[float], str]:
     return {Axis.STEP: short, Axis.TIME: clock, Axis.ELAPSED: duration}[axis]
+
+
+def print_tried(tried: TriedDocument) -> None:
+    """Print what a pattern reads, line by line."""
+    for line in tried.lines:
+        values = [f"{one.name}={one.bad or short(one.value or 0.0)}" for one in line.values]
+        step = next((one.step for one in line.values), None)
+        print_hanging(f"line {line.number}: ", printable(line.text))
+        click.secho(f"    {'' if step is None else f'step {step}: '}{', '.join(map(printable, values))}", fg="green")
+    click.echo(f"{tried.matched} of {count(tried.read, 'line')} {'matches' if tried.matched == 1 else 'match'}")
 
 
 def as_csv(answer: MetricsDocument) -> str:
