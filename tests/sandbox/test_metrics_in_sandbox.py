@@ -86,7 +86,7 @@ def test_a_running_job_shows_its_progress(ugro: Ugro, project: Path) -> None:
 
     until(lambda: ugro("sweep") and progress().get("eta"))
     found = progress()
-    assert found["steps"] == 100000 and found["step"] > 5 and 5 < found["rate"] < 25
+    assert found["steps"] == 100000 and found["step"] > 5 and 5 < found["rate"] < 40
     assert "progress" in ugro("status", job).stdout
     ugro("cancel", job, "--yes")
 
@@ -108,7 +108,7 @@ if os.environ["RANK"] == "0":
 
 def test_the_events_of_tensorboard_are_a_curve(ugro: Ugro, project: Path) -> None:
     (project / "board.py").write_text(BOARD)
-    job = document(ugro("launch", "board.py", "--nodes", "gpu1", "--json", "--", "3"))["id"]
+    job = document(ugro("launch", "board.py", "--nodes", "gpu2", "--json", "--", "3"))["id"]
     assert ugro("wait", job).returncode == 0
     [loss] = document(ugro("metrics", job, "--json"))["series"]
     assert (loss["name"], loss["source"], loss["bad"]) == ("train/loss", "event_file", [])
