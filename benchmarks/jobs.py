@@ -33,12 +33,12 @@ from benchmarks.report import Row, in_ms, program, timed
 from ugro.common.config import Inventory
 from ugro.common.job_spec import job_spec
 from ugro.common.paths import RunPaths
-from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.run.on_node.prepare import free_port
 from ugro.nodes.remote.run.process_manager import Launch, torchrun_command
+from ugro.testing.cluster import controller_over
 
 NODES = 3
 ROUNDS = 7
@@ -182,7 +182,7 @@ class Bench:
         return lambda: self.ugro("wait", job.id)
 
     async def _started(self, job_id: str) -> None:
-        controller = Controller(self.store, self._inventory, self._pool)
+        controller = controller_over(self.store, self._inventory, self._pool)
         try:
             await controller.complete(job_id)
         finally:

@@ -20,7 +20,6 @@ from ugro.common.files import write_atomic
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import JobState
 from ugro.common.models.node import Gpu, GpuProcess, NodeView
-from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.governor import Offer, Slot
 from ugro.control_plane.scheduler.backfill import Queue, Running, Waiting
@@ -29,6 +28,7 @@ from ugro.control_plane.scheduler.scheduling import schedule
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
 from ugro.testing.builders import job, node_view
+from ugro.testing.cluster import controller_over
 
 T = TypeVar("T")
 
@@ -223,7 +223,7 @@ def _steps(home: Path, size: int) -> Iterator[tuple[str, Callable[[], object], s
     yield BUSY, partial(decide, False, True), known
     yield FREE, partial(decide, False, False), known
     yield NEW, partial(decide, True, False), "every record and spec is read (`ugro sweep`)"
-    controller = Controller(store, nodes, AnsweredPool(nodes))
+    controller = controller_over(store, nodes, AnsweredPool(nodes))
     tick = "resident, all GPUs busy; the nodes' own time is not in it"
     yield TICK, lambda: asyncio.run(controller.tick()), tick
     yield PEER, read, "the peer: json.loads of every record and spec"

@@ -13,7 +13,6 @@ from ugro.api_server.app import create_app
 from ugro.api_server.server import listening
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
-from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.service.backend import Answer, Backend
@@ -22,7 +21,7 @@ from ugro.service.local import Local
 from ugro.service.resident_socket import ResidentSocket
 from ugro.service.schemas.base import Document, Notice, Request, Stream
 from ugro.service.wire import SOCKET
-from ugro.testing.cluster import write_python
+from ugro.testing.cluster import controller_over, write_python
 
 
 class Door:
@@ -95,7 +94,7 @@ class Door:
                 while (
                     now := self.store.jobs.job(job.id)
                 ).state not in states or job.id in self.store.decisions.undecided():
-                    controller = Controller(self.store, self.context.cluster, pool)
+                    controller = controller_over(self.store, self.context.cluster, pool)
                     try:
                         await controller.complete()
                     finally:

@@ -27,7 +27,6 @@ from ugro.common.models.metrics import GpuLook, GpuSample, MeasuredLink
 from ugro.common.models.node import Drain, NodeView, Owed, Silence
 from ugro.common.models.proposal import Change, Proposal
 from ugro.common.text import clock, moment
-from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.alerts.rounds import send_due
 from ugro.control_plane.failure_handler.alerts.sender import Sender
 from ugro.control_plane.metadata_store import MetadataStore
@@ -40,6 +39,7 @@ from ugro.control_plane.scheduler.scheduling import placement_when_idle, why
 from ugro.nodes.pool import Pool
 from ugro.service.schemas.base import iso
 from ugro.testing import builders
+from ugro.testing.cluster import controller_over
 from ugro.testing.commands import Ugro
 from ugro.testing.transport import Gone
 
@@ -318,7 +318,7 @@ def mutations(draw: st.DrawFn) -> tuple[str, Callable[[dict[str, Any]], tuple[st
 
 
 async def tick(store: MetadataStore, inventory: Inventory) -> None:
-    controller = Controller(store, inventory, Pool(inventory, Gone))
+    controller = controller_over(store, inventory, Pool(inventory, Gone))
     try:
         await controller.complete()
     finally:

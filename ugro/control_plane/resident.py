@@ -19,6 +19,7 @@ from ugro.common.troubles import trouble_of
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler.alerts.courier import Courier
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.engines.ssh.engine import SshEngine
 from ugro.nodes.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,8 @@ class Resident:
         await asyncio.to_thread(lambda: [importlib.import_module(name) for name in USED_LATER])
         log.info("watches %s", ", ".join(inventory.nodes))
         async with Pool(inventory) as pool, Courier(self._store) as courier:
-            self.pool, controller = pool, Controller(self._store, inventory, pool)
+            engine = SshEngine(inventory, pool, self._store.clock, self._store.config.master)
+            self.pool, controller = pool, Controller(self._store, engine, pool)
             try:
                 while not self._stopped.is_set():
                     began = time.monotonic()

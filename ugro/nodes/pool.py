@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import TypeVar
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import NodeError, Unreachable
+from ugro.common.each_node import each_node
+from ugro.common.errors import NodeError
 from ugro.nodes import open_files
 from ugro.nodes.transport import LocalTransport, Transport
 
@@ -60,20 +61,11 @@ class Pool:
         A node's failure is its result, and so is not having answered `within` seconds.
         """
 
-        async def one(name: str) -> T | NodeError:
+        async def one(name: str) -> T:
             config = (configs or {}).get(name)
-            try:
-                async with asyncio.timeout(within):
-                    return await act(self.transport(config) if config else self[name])
-            except NodeError as error:
-                return error
-            except TimeoutError:
-                return Unreachable(
-                    name, f"no answer within {within:g} s", "it may only be slow: `ugro check` waits longer"
-                )
+            return await act(self.transport(config) if config else self[name])
 
-        names = list(names)
-        return dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
+        return await each_node(names, one, within)
 
     async def adopt(self, inventory: Inventory, kept: Iterable[NodeConfig] = ()) -> None:
         """Use an edited inventory. Connections to nodes that are described as before, or in `kept`, stay open."""

@@ -20,7 +20,7 @@ from ugro.control_plane.preflight.network_report import NetworkReport, idle_gpus
 from ugro.control_plane.preflight.network_trial import check_network
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.twins import twins
-from ugro.control_plane.scheduler.launcher import Launcher
+from ugro.engines.ssh.engine import SshEngine
 from ugro.engines.ssh.meeting import find_meeting
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.checkup.checkup import NodeReport, examine, file_system
@@ -145,14 +145,14 @@ class _Checkup:
             text = "the network was not measured: that needs two nodes with a working torch"
             self._findings.append(info("network", text).about(None))
             return
-        store, inventory = self._context.store, self._context.inventory
+        store = self._context.store
         gpus = idle_gpus(list(able), self._reports, leases(store.jobs.live(stop_where_held)))
         self._waiting = WaitingForNodes(nodes=tuple(able), trial=True)
         if not gpus and any(python.cuda_available for python in able.values()):
             text = "the network was measured on CPUs, not with NCCL: not every node has an idle GPU"
             self._findings.append(info("network", text).about(None))
-        launcher = Launcher(store, inventory, pool, None)
-        self._network = await check_network(launcher, inventory, pool, list(able), gpus)
+        engine = SshEngine(self._context.inventory, pool, store.clock, store.config.master)
+        self._network = await check_network(engine, pool, list(able), gpus)
         self._findings += self._network.findings
         try:
             store.metrics.links.remember(self._network.measured(time.time()))

@@ -139,14 +139,21 @@ class Context:
             InventoryError: the inventory does not exist, or has a mistake.
         """
         if self._reach is None:
-            # Here, since their import takes long, and not every function reaches nodes.
-            from ugro.control_plane.controller.tick import Controller
+            # Here, since its import takes long, and not every function reaches nodes.
             from ugro.nodes.pool import Pool
 
             pool = await self._open.enter_async_context(Pool(self.cluster))
             await self._open.enter_async_context(self.courier)
-            self._reach = Reach(Controller(self.store, self.cluster, pool, self.tell_sent), pool)
+            self._reach = self._over(pool)
         return self._reach
+
+    def _over(self, pool: Pool) -> Reach:
+        """A controller of this context over connections that are open."""
+        from ugro.control_plane.controller.tick import Controller
+        from ugro.engines.ssh.engine import SshEngine
+
+        engine = SshEngine(self.cluster, pool, self.store.clock, self.store.config.master)
+        return Reach(Controller(self.store, engine, pool, self.tell_sent), pool)
 
     @property
     def is_open(self) -> bool:

@@ -160,13 +160,11 @@ class _ContextOfCall(Context):
 
     async def reach(self) -> Reach:
         if self._reach is None:
-            from ugro.control_plane.controller.tick import Controller
-
             if self._resident is None or self._resident.pool is None:
                 raise StateError("the resident controller is not ready", "ask again in a moment")
             pool = self._resident.pool
             await self._open.enter_async_context(self.courier)
-            self._reach = Reach(Controller(self.store, self.cluster, pool, self.tell_sent), pool)
+            self._reach = self._over(pool)
         return self._reach
 
     async def close(self, rest: bool = True) -> None:

@@ -22,6 +22,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import why
 from ugro.control_plane.scheduler.submission import choose_code, submit
+from ugro.engines.ssh.engine import SshEngine
 from ugro.nodes.pool import Pool
 from ugro.testing.commands import Ugro, until
 from ugro.testing.transport import Silencing
@@ -58,6 +59,11 @@ WAITS = "import os, time\nwhile not os.path.exists(os.environ['HOME'] + '/go'): 
 """What comes after it happens once `go` is in the home: a tick that goes on until nothing moves would see an end."""
 
 
+def controller_over(store: MetadataStore, inventory: Inventory, pool: Pool) -> Controller:
+    """A controller that runs jobs by SSH, or by what stands for it in this pool."""
+    return Controller(store, SshEngine(inventory, pool, store.clock, store.config.master), pool)
+
+
 class Bed:
     """A state directory, two nodes, a project, and controllers that come and go: real processes, no SSH, no torch."""
 
@@ -88,7 +94,7 @@ class Bed:
     async def tick(self) -> list[UgroError]:
         """One tick of a controller that has just been started. Returns what it went on without."""
         store = MetadataStore(self.store.home, self.store.clock)
-        controller = Controller(store, self.inventory, self.pool)
+        controller = controller_over(store, self.inventory, self.pool)
         try:
             await controller.complete()
         finally:
@@ -97,7 +103,7 @@ class Bed:
 
     async def looked_at(self, job: Job) -> Job:
         """The job as its nodes show it; nothing is changed."""
-        controller = Controller(self.store, self.inventory, self.pool)
+        controller = controller_over(self.store, self.inventory, self.pool)
         job = self.store.jobs.job(job.id)
         return await controller.live(job, await controller.observe([job]))
 

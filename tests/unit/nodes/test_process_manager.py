@@ -58,6 +58,10 @@ def script(home: Path, text: str) -> None:
     (home / ".ugro/jobs/job-001/code/train.py").write_text(text)
 
 
+async def start(node: LocalTransport, plan: Launch) -> None:
+    await process_manager.start(node, plan.paths, plan.uid, launch_script(plan))
+
+
 async def seen(node: LocalTransport, plan: Launch) -> RunFiles:
     return (await look(node, [plan.paths]))[0]
 
@@ -100,7 +104,7 @@ def test_the_launch_script_is_what_it_was() -> None:
 async def test_a_rank_leaves_its_own_exit_code(home: Path, node: LocalTransport) -> None:
     script(home, "import os, sys; print('hello', os.environ['UGRO_JOB'], sys.argv[1:]); sys.exit(3)")
     plan = launch(home, command=("train.py", "a b", "$(touch pwned)", "'\"", "new\nline", "../.."))
-    await process_manager.start(node, plan)
+    await start(node, plan)
     run = await until(node, plan, "over")
     assert run.claimed and run.uid == "uid-1" and not run.rebooted
     assert run.exit_code == 3
@@ -112,14 +116,14 @@ async def test_a_rank_leaves_its_own_exit_code(home: Path, node: LocalTransport)
 async def test_an_environment_of_the_job_does_not_break_what_notes_its_end(home: Path, node: LocalTransport) -> None:
     script(home, "import os, sys; print(os.environ['PATH']); sys.exit(5)")
     plan = launch(home, env=(("PATH", "/nowhere:$PATH"),))
-    await process_manager.start(node, plan)
+    await start(node, plan)
     run = await until(node, plan, "over")
     assert (run.exit_code, read(home, "rank-0.log")) == (5, "/nowhere:$PATH\n"), "a value is taken as it stands"
 
 
 async def test_a_rank_that_dies_of_a_signal(home: Path, node: LocalTransport) -> None:
     script(home, "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
-    await process_manager.start(node, launch(home))
+    await start(node, launch(home))
     run = await until(node, launch(home), "over")
     assert (run.ranks[0].exit_code, run.ranks[0].signal) == (None, "SEGV")
 
@@ -127,16 +131,16 @@ async def test_a_rank_that_dies_of_a_signal(home: Path, node: LocalTransport) ->
 async def test_the_time_limit_holds_on_the_node(home: Path, node: LocalTransport) -> None:
     script(home, "import time; time.sleep(600)")
     plan = launch(home, time_limit=0.4)
-    await process_manager.start(node, plan)
+    await start(node, plan)
     run = await until(node, plan, "over")
     assert run.ranks[0].signal == "TERM" and read(home, "rank-0.limit").startswith("ended ")
 
 
 async def test_a_second_start_of_the_same_attempt_starts_nothing(home: Path, node: LocalTransport) -> None:
     script(home, "import os; open('../started', 'a').write('x'); os.read(os.open('/proc/self/fd/0', 0), 1)")
-    await asyncio.gather(*(process_manager.start(node, launch(home)) for _ in range(5)))
+    await asyncio.gather(*(start(node, launch(home)) for _ in range(5)))
     await until(node, launch(home), "over")
-    await process_manager.start(node, launch(home))
+    await start(node, launch(home))
     assert (home / ".ugro/jobs/job-001/started").read_text() == "x"
 
 
@@ -154,7 +158,7 @@ async def test_stop_ends_everything_and_notes_how(home: Path, node: LocalTranspo
         "time.sleep(600)\n",
     )
     plan = launch(home)
-    await process_manager.start(node, plan)
+    await start(node, plan)
     rank = (await until(node, plan, "pid")).ranks[0]
     async with asyncio.timeout(10):
         while not read(home, "rank-0.log").endswith("\n"):
@@ -172,7 +176,7 @@ async def test_stop_ends_everything_and_notes_how(home: Path, node: LocalTranspo
 async def test_what_a_script_left_behind_is_named(home: Path, node: LocalTransport) -> None:
     script(home, "import subprocess\nsubprocess.Popen(['sleep', '600'], start_new_session=True)\n")
     plan = launch(home, uid="uid-of-its-own")
-    await process_manager.start(node, plan)
+    await start(node, plan)
     await until(node, plan, "over")
     (left,) = await process_manager.detached(node, plan.paths, plan.uid)
     assert left.name == "sleep"
@@ -192,7 +196,7 @@ sys.exit(7)
 async def daemon(home: Path, node: LocalTransport, plan: Launch, trap: str = "") -> int:
     """The pid of a daemon that a script left, which has ended."""
     script(home, DAEMON % trap)
-    await process_manager.start(node, plan)
+    await start(node, plan)
     run = await until(node, plan, "over")
     assert (run.exit_code, run.ranks[0].exit_code, run.runner_alive) == (7, 7, True), "its runner stays"
     pid = int((home / ".ugro/jobs/job-001/daemon").read_text())
@@ -249,7 +253,7 @@ async def test_once_the_reaper_is_killed_nothing_is_proved(home: Path, node: Loc
 async def test_torchrun_that_is_killed_leaves_its_signal(home: Path, node: LocalTransport) -> None:
     script(home, "import time; time.sleep(600)")
     plan = launch(home)
-    await process_manager.start(node, plan)
+    await start(node, plan)
     await until(node, plan, "pid")
     os.kill(int(read(home, "reaper.pid").split()[2]), signal.SIGKILL)
     run = await until(node, plan, "over")
@@ -260,7 +264,7 @@ async def test_torchrun_that_is_killed_leaves_its_signal(home: Path, node: Local
 async def test_a_reaper_that_is_killed_is_told_from_torchrun(home: Path, node: LocalTransport) -> None:
     script(home, "import time; time.sleep(600)")
     plan = launch(home)
-    await process_manager.start(node, plan)
+    await start(node, plan)
     await until(node, plan, "pid")
     os.kill(reaper_of(home), signal.SIGKILL)
     run = await until(node, plan, "over")
@@ -272,7 +276,7 @@ async def test_room_for_the_end_is_there_before_the_script_starts(home: Path, no
     """A disk that is full by then has no more; what else tells of the end may not fit."""
     script(home, "import os, sys, time\nwhile not os.path.exists('go'): time.sleep(0.02)\nsys.exit(3)")
     plan = launch(home)
-    await process_manager.start(node, plan)
+    await start(node, plan)
     await until(node, plan, "pid")
     folder = home / ".ugro/jobs/job-001/1/node-0"
     names = ("rank-0.exit", "exit", "gone")
@@ -291,7 +295,7 @@ async def test_room_for_the_end_is_there_before_the_script_starts(home: Path, no
 
 async def test_a_python_that_is_not_there_leaves_the_code_of_a_shell(home: Path, node: LocalTransport) -> None:
     plan = launch(home, python="/no/python")
-    await process_manager.start(node, plan)
+    await start(node, plan)
     assert (await until(node, plan, "over")).exit_code == 127
     assert not (await process_manager.stop(node, plan.paths, plan.uid, grace=1)).proved
 
@@ -353,7 +357,7 @@ async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home:
     assert storage == await process_manager.make_folder(node, "~/.ugro", "job-002", "uid-2")
     script(home, "import time; time.sleep(600)")
     plan = launch(home)
-    await process_manager.start(node, plan)
+    await start(node, plan)
     with pytest.raises(NodeRefused, match="another job-001, of another master, is running here"):
         await process_manager.make_folder(node, "~/.ugro", "job-001", "other")
     await process_manager.stop(node, plan.paths, plan.uid, grace=1)

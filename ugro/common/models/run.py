@@ -73,3 +73,19 @@ class RunFiles:
         The runner may outlive it: it stays until what the ranks left running has ended.
         """
         return self.claimed and (self.exit_code is not None or not self.runner_alive)
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What one round trip brought of logs: how many bytes, and how many more there were then."""
+
+    bytes: int
+    left: int
+
+
+@dataclass(frozen=True)
+class LogEnd:
+    """The end of a log on its node: its size, and the offset at which its last lines begin."""
+
+    size: int
+    start: int

@@ -11,8 +11,8 @@ import contextlib
 import functools
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
@@ -32,8 +32,7 @@ from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted, nothing_runs
 from ugro.control_plane.scheduler.tracker import Assessment, Phase
 from ugro.control_plane.transitions import Change
-from ugro.engines.base import Observation
-from ugro.engines.ssh.observer import Observer
+from ugro.engines.base import Engine, Observation, OnSent
 from ugro.nodes.pool import Pool
 
 CANCEL_GRACE = 10.0
@@ -76,19 +75,16 @@ most of it."""
 class JobSteps:
     """Decides and takes the steps of jobs."""
 
-    def __init__(self, store: MetadataStore, pool: Pool, observer: Observer, launcher: Launcher) -> None:
+    def __init__(self, store: MetadataStore, engine: Engine, pool: Pool, on_sent: OnSent | None = None) -> None:
         self._store = store
         self._clock = store.clock
+        self._engine = engine
         self._pool = pool
-        self._observer = observer
-        self._launcher = launcher
+        self._on_sent = on_sent
+        self.launcher = Launcher(store, engine, self._bring_checkpoint, on_sent)
         self.series = SeriesFeeds(store)
         """What reads the series of trainings in the copies of logs."""
         self._files = SeriesFiles(store, pool)
-
-    @property
-    def _inventory(self) -> Inventory:
-        return self._launcher.inventory
 
     async def act(self, action: OnNodes, seen: Observation) -> None:
         """Carry out what is planned for a job on its nodes."""
@@ -125,7 +121,7 @@ class JobSteps:
 
     async def _tell_limit(self, job: Job, nodes: Sequence[str]) -> None:
         spec = self._store.jobs.spec(job.id)
-        for node, answer in (await self._launcher.set_time_limit(job, spec, nodes)).items():
+        for node, answer in (await self._engine.set_time_limit(job, spec, nodes)).items():
             told = f"{node} lets it run for {duration(spec.time_limit or 0.0)}"
             words = answer.message if isinstance(answer, NodeError) else told
             known = [event for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.EXTENDED]
@@ -144,7 +140,7 @@ class JobSteps:
         with contextlib.suppress(UgroError):
             grace, ended = self._store.jobs.spec(job.id).grace, tracker.end_of_ranks(found.ranks, seen.clock_offsets)
             if grace and ended is not None and self._clock.now() < ended + grace:
-                left = await self._launcher.detached(job)
+                left = await self._engine.leftovers(job)
                 until = moment(ended + grace, ended)
                 return f"its ranks ended; until {until} at most, it waits for {_by_node(left)}" if left else ""
         return ""
@@ -193,18 +189,13 @@ class JobSteps:
         await self._files.bring(job, self._paths(job, job.nodes))
 
     def _paths(self, job: Job, nodes: Sequence[str]) -> dict[str, RunPaths]:
-        return {node: where for node in nodes if (where := run_paths(self._inventory, job, node))}
+        return {node: where for node in nodes if (where := run_paths(self._engine.inventory, job, node))}
 
     def logs_of(self, job: Job, nodes: Sequence[str] | None = None) -> JobLogs:
         """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
         nodes = job.nodes if nodes is None else nodes
-        return JobLogs(
-            self._pool,
-            self._paths(job, nodes),
-            self._store.jobs.files(job.id).logs(job.attempt),
-            configs=job.node_configs,
-            clock=self._clock,
-        )
+        folder = self._store.jobs.files(job.id).logs(job.attempt)
+        return JobLogs(self._engine, job, list(self._paths(job, nodes)), folder, clock=self._clock)
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
@@ -241,7 +232,7 @@ class JobSteps:
         """End whatever is left of a job on its nodes; only when all of them confirm it is the job over."""
         given_up = [node for node in job.nodes if job.wish == Wish.ABANDON and node in self._store.config.silences()]
         within = grace + ABANDON_WITHIN if job.wish == Wish.ABANDON else None
-        ending = await self._launcher.stop(job, grace, [node for node in job.nodes if node not in given_up], within)
+        ending = await self._engine.stop(job, grace, [node for node in job.nodes if node not in given_up], within)
         if job.wish == Wish.ABANDON and len(ending.problems) == len(ending.unreached):
             given_up += ending.unreached  # silent for long or not: the person gave up whatever cannot be reached
             ending.problems.clear()
@@ -302,7 +293,7 @@ class JobSteps:
         """
         end = self._clock.monotonic() + GPU_FREE_WITHIN
         while True:
-            seen = await self._observer.observe(self._inventory, [job], nodes, LOOK_AGAIN_WITHIN)
+            seen = await self._engine.observe([job], nodes, LOOK_AGAIN_WITHIN)
             holders = tracker.gpu_holders(job, seen.views)
             if not holders or self._clock.monotonic() > end:
                 return seen, holders
@@ -312,7 +303,7 @@ class JobSteps:
 
     async def _launch(self, job: Job, owners: Mapping[str, str]) -> None:
         try:
-            job = await self._launcher.launch(job, owners)
+            job = await self.launcher.launch(job, owners)
         except RecordNewer:
             raise
         except UgroError as error:
@@ -321,6 +312,14 @@ class JobSteps:
             return
         ranks = job.placement.world_size if job.placement else 0
         await self._save(transitions.run(job, self._clock.now(), f"{count(ranks, 'rank')} started"))
+
+    async def _bring_checkpoint(self, job: Job) -> Path:
+        """Bring the checkpoint that a job goes on from to this machine."""
+        from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore  # here, since few jobs resume
+
+        assert job.resume_from
+        store = CheckpointStore(self._store, self._engine.inventory, self._pool)
+        return await store.bring(job, job.resume_from, self._on_sent)
 
     def _take_back(self, job: Job, error: UgroError) -> None:
         """A launch did not come about: queue the job again, try the rest again, or let it fail.

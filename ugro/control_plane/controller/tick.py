@@ -42,9 +42,8 @@ from ugro.control_plane.failure_handler.watchdog.rendezvous import tell
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, MetadataStore
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.control_plane.scheduler.launcher import Launcher, OnCode, nothing_runs
-from ugro.engines.base import Observation
-from ugro.engines.ssh.observer import Observer
+from ugro.control_plane.scheduler.launcher import nothing_runs
+from ugro.engines.base import Engine, Observation, OnSent
 from ugro.nodes.pool import Pool
 
 if TYPE_CHECKING:
@@ -81,17 +80,17 @@ class Controller:
     def __init__(
         self,
         store: MetadataStore,
-        inventory: Inventory,
+        engine: Engine,
         pool: Pool,
-        on_code: OnCode | None = None,
+        on_sent: OnSent | None = None,
     ) -> None:
+        """`engine` runs attempts; what is asked of nodes besides goes over the connections of `pool`."""
         self._store = store
         self._clock = store.clock
-        self._inventory = inventory
+        self._engine = engine
         self._pool = pool
-        self.launcher = Launcher(store, inventory, pool, on_code)
-        self._observer = Observer(pool, store.clock)
-        self._steps = JobSteps(store, pool, self._observer, self.launcher)
+        self._steps = JobSteps(store, engine, pool, on_sent)
+        self.launcher = self._steps.launcher
         self._tasks: dict[Hashable, _Task] = {}
         self._troubles = Troubles()
         self._paused: dict[tuple[Hashable, bool], float] = {}
@@ -107,9 +106,11 @@ class Controller:
         """
         on_nodes = [job for job in jobs if job.state.on_nodes]
         everywhere = {*self._inventory.nodes, *(node for job in on_nodes for node in job.nodes)}
-        return await self._observer.observe(
-            self._inventory, on_nodes, everywhere if names is None else names, within, keep
-        )
+        return await self._engine.observe(on_nodes, everywhere if names is None else names, within, keep)
+
+    @property
+    def _inventory(self) -> Inventory:
+        return self._engine.inventory
 
     # --- ticks -----------------------------------------------------------------------------------------------------
 
@@ -190,9 +191,9 @@ class Controller:
         except UgroError as error:
             problems.append(error)
 
-    def _waited_for(self, job_ids: Sequence[str]) -> list[asyncio.Task[Any]]:
+    def _waited_for(self, job_ids: Sequence[str]) -> list[asyncio.Future[Any]]:
         if not job_ids:
-            return [*(one.task for one in self._tasks.values()), *self._observer.pending]
+            return [*(one.task for one in self._tasks.values()), *self._engine.pending]
         return [self._tasks[key].task for key in (*job_ids, FAILURES) if key in self._tasks]
 
     async def join(self, job_id: str, within: float) -> None:
@@ -221,8 +222,7 @@ class Controller:
 
     async def adopt(self, inventory: Inventory) -> None:
         """Use an edited inventory from now on. What runs keeps what it was started with."""
-        self._inventory = self.launcher.inventory = inventory
-        await self._pool.adopt(inventory, await asyncio.to_thread(self._configs_in_use))
+        await self._engine.adopt(inventory, await asyncio.to_thread(self._configs_in_use))
 
     def _configs_in_use(self) -> list[NodeConfig]:
         owing = self._store.jobs.all({job_id for job_id, _ in self._store.cleanup.leftovers()}, pass_over)
@@ -235,7 +235,7 @@ class Controller:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._observer.close()
+        await self._engine.close()
 
     def _begin(
         self, key: Hashable, stamp: Hashable, act: Callable[[], Coroutine[Any, Any, None]], ends: bool = False
@@ -278,7 +278,7 @@ class Controller:
 
     async def _clear(self, clear: Clear) -> None:
         job, nodes, back = clear.job, clear.nodes, clear.back
-        ending = await self.launcher.stop(job, LEFTOVER_GRACE, back)
+        ending = await self._engine.stop(job, LEFTOVER_GRACE, back)
         if ending.problems:
             return
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 from ugro.common.clock import SYSTEM_CLOCK, Clock
+from ugro.common.each_node import each_node
 from ugro.common.errors import NodeError
-from ugro.common.paths import RunPaths
+from ugro.common.models.job import Job
+from ugro.common.models.run import Brought, LogEnd
 from ugro.control_plane.metadata_store.log_ends import TAIL_BYTES, keep_end
 from ugro.control_plane.metadata_store.log_index import extend_indexes
 from ugro.control_plane.metadata_store.records import state_errors
-from ugro.nodes.pool import Configs, Pool
+from ugro.engines.base import Engine
 from ugro.nodes.remote.logs import log_streamer
-from ugro.nodes.remote.logs.log_streamer import FIRST, GROWTH, LONGEST_LINE, TOTAL, Brought, End
-from ugro.nodes.transport import Transport
+from ugro.nodes.remote.logs.log_streamer import FIRST, GROWTH, LONGEST_LINE, TOTAL
 
 CLOSE = FIRST
 """Bytes by which the copies of a node's logs may lag behind and are brought up to date before their ends are read: a
@@ -43,25 +44,21 @@ class JobLogs:
 
     def __init__(
         self,
-        pool: Pool,
-        paths: Mapping[str, RunPaths],
+        engine: Engine,
+        job: Job,
+        nodes: Sequence[str],
         folder: Path,
         starts: Mapping[str, int] | None = None,
-        configs: Configs | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        """`nodes` are those of the job of which it is known where they are."""
         self._clock = clock
         self.folder = folder
+        self.nodes = nodes
         self.silent: dict[str, NodeError] = {}
-        self._pool = pool
-        self._paths = paths
+        self._engine = engine
+        self._job = job
         self._starts = starts or {}
-        self._configs = configs
-
-    @property
-    def nodes(self) -> list[str]:
-        """The nodes of which it is known where they are."""
-        return list(self._paths)
 
     def start_of(self, copy: Path) -> int:
         """The offset of its log at which a copy in the folder begins."""
@@ -69,20 +66,18 @@ class JobLogs:
 
     def again(self) -> JobLogs:
         """The same, to be brought once more: silent nodes are asked again."""
-        return JobLogs(self._pool, self._paths, self.folder, self._starts, self._configs, self._clock)
+        return JobLogs(self._engine, self._job, self.nodes, self.folder, self._starts, self._clock)
 
     async def round(self, within: float | None = None, total: int = TOTAL) -> Brought:
         """Bring what is new, at most `total` bytes. Nodes that were silent before are not asked again."""
         at = self._clock.now()
-        names = [node for node in self._paths if node not in self.silent]
+        names = [node for node in self.nodes if node not in self.silent]
         each = total // max(1, len(names))
 
-        async def one(transport: Transport) -> Brought:
-            with state_errors(self.folder):
-                paths = self._paths[transport.name]
-                return await log_streamer.fetch(transport, paths, self.folder, at, self._starts, each)
+        async def one(node: str) -> Brought:
+            return await self._fetch(node, at, each)
 
-        said = await self._pool.each(names, one, within, self._configs)
+        said = await each_node(names, one, within)
         self.silent |= {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
         brought = [answer for answer in said.values() if isinstance(answer, Brought)]
         if not self._starts:
@@ -105,12 +100,10 @@ class JobLogs:
         """Bring what there is now; returns the nodes that could not be read, and why."""
         at = self._clock.now()
 
-        async def one(transport: Transport) -> None:
-            with state_errors(self.folder):
-                paths, total = self._paths[transport.name], TOTAL // len(self._paths)
-                await log_streamer.fetch_all(transport, paths, self.folder, at, self._starts, total)
+        async def one(node: str) -> None:
+            await self._fetch_all(node, at, TOTAL // len(self.nodes))
 
-        said = await self._pool.each(self._paths, one, within, self._configs)
+        said = await each_node(self.nodes, one, within)
         if not self._starts:
             await asyncio.to_thread(extend_indexes, self.folder)
         return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
@@ -121,25 +114,40 @@ class JobLogs:
         Returns the nodes that could not be read, and why.
         """
 
-        async def one(transport: Transport) -> None:
-            paths, at = self._paths[transport.name], self._clock.now()
-            with state_errors(self.folder):
-                brought = await log_streamer.fetch(transport, paths, self.folder, at, total=CLOSE)
-                if 0 < brought.left <= CLOSE:
-                    await log_streamer.fetch_all(transport, paths, self.folder, at)
-                elif brought.left:
-                    await self._bring_ends(transport, paths)
+        async def one(node: str) -> None:
+            at = self._clock.now()
+            brought = await self._fetch(node, at, CLOSE)
+            if 0 < brought.left <= CLOSE:
+                await self._fetch_all(node, at, TOTAL)
+            elif brought.left:
+                with state_errors(self.folder):
+                    await self._bring_ends(node)
 
-        said = await self._pool.each(self._paths, one, within, self._configs)
+        said = await each_node(self.nodes, one, within)
         return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
 
-    async def _bring_ends(self, transport: Transport, paths: RunPaths) -> None:
-        found = await log_streamer.ends(transport, paths, 0, TAIL_BYTES)
+    async def _fetch(self, node: str, at: float, most: int) -> Brought:
+        with state_errors(self.folder):
+            return await self._engine.fetch_logs(self._job, node, self.folder, at=at, starts=self._starts, most=most)
+
+    async def _fetch_all(self, node: str, at: float, total: int) -> None:
+        """Bring all that is there now, in as many round trips as it takes; a log that grows on ends them, too."""
+        most = min(FIRST, total)
+        brought = await self._fetch(node, at, most)
+        left = brought.left
+        while left > 0 and brought.bytes:
+            most = min(GROWTH * most, total)
+            brought = await self._fetch(node, at, most)
+            left -= brought.bytes
+
+    async def _bring_ends(self, node: str) -> None:
+        found = await self._engine.log_ends(self._job, node, 0, TAIL_BYTES)
         wanted = 2 * TAIL_BYTES * max(1, len(found))  # a rank has an error file beside its log
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".ends-", dir=self.folder) as name:
             starts = {copy: end.start for copy, end in found.items()}
-            await log_streamer.fetch(transport, paths, fresh := Path(name), self._clock.now(), starts, wanted)
+            fresh, at = Path(name), self._clock.now()
+            await self._engine.fetch_logs(self._job, node, fresh, at=at, starts=starts, most=wanted)
             for copy, start in starts.items():
                 if (fresh / copy).exists():
                     keep_end(self.folder, fresh / copy, start)
@@ -156,18 +164,16 @@ class JobLogs:
             return None
         lines = min(lines, MOST_LINES)
 
-        async def one(transport: Transport) -> Mapping[str, End]:
-            return await log_streamer.ends(transport, self._paths[transport.name], lines, lines * LONGEST_LINE)
+        async def one(node: str) -> Mapping[str, LogEnd]:
+            return await self._engine.log_ends(self._job, node, lines, lines * LONGEST_LINE)
 
-        said = await self._pool.each(
-            [node for node in self._paths if node not in self.silent], one, within, self._configs
-        )
+        said = await each_node([node for node in self.nodes if node not in self.silent], one, within)
         answers = [answer for answer in said.values() if not isinstance(answer, NodeError)]
         starts = {copy: end.start for answer in answers for copy, end in answer.items()}
         for copy in self.folder.glob("*.log"):
             if copy.name not in starts:  # of a node that does not answer
                 starts[copy.name] = _copy_end(copy, log_streamer.last_lines(copy, lines), folder)
-        found = JobLogs(self._pool, self._paths, folder, starts, self._configs, self._clock)
+        found = JobLogs(self._engine, self._job, self.nodes, folder, starts, self._clock)
         found.silent = self.silent | {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
         async for _ in found.rounds(within):
             pass

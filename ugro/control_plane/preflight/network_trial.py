@@ -1,6 +1,6 @@
 """Tries the network as a training would use it: a small job of its own, one rank on each node, measured and removed.
 
-It goes through the launcher, so the interface and the meeting point are those of a real launch. It is no job in the
+It goes through the engine, so the interface and the meeting point are those of a real launch. It is no job in the
 state directory, and nothing stays on the nodes.
 """
 
@@ -14,24 +14,23 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ugro.common.config import Inventory
 from ugro.common.errors import NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import CodeVersion, Job, NodeShare, Placement
 from ugro.common.models.run import RunFiles
 from ugro.common.paths import RunPaths, run_paths
 from ugro.control_plane.failure_handler.blame import Inquiry
+from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
 from ugro.control_plane.preflight import Finding
 from ugro.control_plane.preflight.findings import problem, warning
 from ugro.control_plane.preflight.network_report import FIREWALL, Facts, NetworkReport, hung, last_words, slow_links
 from ugro.control_plane.scheduler import tracker
-from ugro.control_plane.scheduler.launcher import Launcher, NotStarted
 from ugro.control_plane.scheduler.tracker import Phase, Runs
+from ugro.engines.base import Engine
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
-from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.run import process_manager
 from ugro.nodes.remote.run.run_files import look
 from ugro.nodes.transport import Transport
@@ -74,14 +73,12 @@ rmdir "$base/jobs" "$base" 2>/dev/null
 """usage: JOB_DIR. The folders above it go too if nothing else is in them."""
 
 
-async def check_network(
-    launcher: Launcher, inventory: Inventory, pool: Pool, nodes: Sequence[str], gpus: Mapping[str, str]
-) -> NetworkReport:
+async def check_network(engine: Engine, pool: Pool, nodes: Sequence[str], gpus: Mapping[str, str]) -> NetworkReport:
     """Measure every link and an all-reduce, over NCCL with one GPU of each node, or over gloo where `gpus` is empty.
 
     Ends within about `LIMIT` + `LOGS_SECONDS` + `CLEAR_SECONDS`, whatever happens on the nodes.
     """
-    trial = _Trial(launcher, inventory, pool, nodes, gpus)
+    trial = _Trial(engine, pool, nodes, gpus)
     with tempfile.TemporaryDirectory(prefix="ugro-check-") as folder:
         try:
             await trial.run()
@@ -94,17 +91,14 @@ async def check_network(
 class _Trial:
     """One trial: a job that no store knows."""
 
-    def __init__(
-        self, launcher: Launcher, inventory: Inventory, pool: Pool, nodes: Sequence[str], gpus: Mapping[str, str]
-    ) -> None:
-        self._launcher = launcher
-        self._inventory = inventory
+    def __init__(self, engine: Engine, pool: Pool, nodes: Sequence[str], gpus: Mapping[str, str]) -> None:
+        self._engine = engine
         self._pool = pool
         self._job = _job(nodes, gpus)
         self._backend = "nccl" if gpus else "gloo"
-        self._interfaces: dict[str, str | None] = {}
+        self._interfaces: Mapping[str, str | None] = {}
         self._runs: Runs = {}
-        self._error: NodeError | NotStarted | None = None
+        self._error: NodeError | None = None
 
     async def run(self) -> None:
         """Start the ranks, and wait until they have ended or the time is over."""
@@ -112,11 +106,12 @@ class _Trial:
         try:
             async with asyncio.timeout(LIMIT):
                 await self._place()
-                self._job, self._interfaces = await self._launcher.meet(self._job)
-                await self._launcher.start(self._job, spec, self._interfaces)
+                prepared = await self._engine.prepare(self._job, spec)
+                self._job, self._interfaces = self._job.changed(placement=prepared.placement), prepared.interfaces
+                await self._engine.start(self._job, prepared)
                 while await self._look() in (Phase.RUNNING, Phase.UNKNOWN):
                     await asyncio.sleep(LOOK_SECONDS)
-        except (NodeError, NotStarted) as error:
+        except NodeError as error:
             self._error = error
         except TimeoutError:
             return
@@ -142,11 +137,7 @@ class _Trial:
 
     async def fetch_logs(self, folder: Path) -> None:
         """Bring what the ranks said; a node that does not answer is left out."""
-
-        async def one(transport: Transport) -> None:
-            await log_streamer.fetch_all(transport, self._paths(transport.name), folder, time.time())
-
-        await self._pool.each(self._job.nodes, one, LOGS_SECONDS)
+        await JobLogs(self._engine, self._job, self._job.nodes, folder).bring_all(LOGS_SECONDS)
 
     async def clear(self) -> list[str]:
         """End what runs and remove what was written. Returns what is in the way of that, by node."""
@@ -173,7 +164,7 @@ class _Trial:
             nodes=self._job.nodes,
             backend=self._backend,
             meets_at=self._meets_at,
-            interfaces=self._interfaces,
+            interfaces=dict(self._interfaces),
             links=facts.links,
             all_reduce=facts.all_reduce,
             findings=(*self._failure(facts, folder), *slow, *leftover),
@@ -207,7 +198,7 @@ class _Trial:
         return f"{placement.master_addr}:{placement.master_port}" if placement and placement.master_port else None
 
     def _paths(self, node: str) -> RunPaths:
-        paths = run_paths(self._inventory, self._job, node)
+        paths = run_paths(self._engine.inventory, self._job, node)
         assert paths
         return paths
 

@@ -5,18 +5,23 @@ That address decides on all nodes: a rank uses the interface whose route leads t
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, NodeRefused
+from ugro.common.models.job import Job
 from ugro.common.text import printable
 from ugro.nodes.pool import Configs, Pool
-from ugro.nodes.remote.run.process_manager import Prepared, Way, prepare
+from ugro.nodes.remote.run.process_manager import PORTS, Prepared, Way, prepare
 from ugro.nodes.transport import Transport
 
 LOOPBACK = "127.0.0.1"
+
+MEET_AGAIN = (5.0, 10.0)
+"""Seconds after which nodes are asked again that get no answer from where the ranks would meet: once is no proof."""
 
 MOST_ADDRESSES = 4
 """So many addresses of rank 0's node are tried: each one that gives no answer takes some seconds."""
@@ -59,6 +64,29 @@ class Meeting:
                 raise way
             found[node] = way.interface
         return found
+
+
+async def meet(pool: Pool, job: Job, again: Sequence[float] = ()) -> Meeting:
+    """See that every node of a job can start its part, and find where its ranks meet, unless its placement says that.
+
+    Nothing is started. Nodes that get no answer are asked `again` after so many seconds.
+    """
+    assert job.placement
+    address, port = job.placement.master_addr, job.placement.master_port
+    known = (address, port) if address and port else None
+    for pause in again:
+        meeting = await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs)
+        if not meeting.unanswered:
+            return meeting
+        await asyncio.sleep(pause)
+    return await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs)
+
+
+def _port_range(job: Job) -> tuple[int, int]:
+    """Jobs begin their search at different ports, so that two launches at once do not pick the same one."""
+    first, last = PORTS
+    number = int(job.id.rpartition("-")[2], 16)  # job-012 and check-1a2b3c4d alike
+    return first + number * 7 % ((last - first) // 2), last
 
 
 async def find_meeting(

@@ -7,7 +7,7 @@ is still about the same records. So a slow link delays what is decided about its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ugro.common.clock import Clock
@@ -54,7 +54,7 @@ class Observer:
         self._pending: dict[Place, asyncio.Task[_Answer | NodeError]] = {}
 
     @property
-    def pending(self) -> Iterable[asyncio.Task[_Answer | NodeError]]:
+    def pending(self) -> Collection[asyncio.Task[_Answer | NodeError]]:
         """The questions that are not answered so far."""
         return self._pending.values()
 

@@ -30,7 +30,8 @@ from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher
 from ugro.engines.ssh import observer
-from ugro.testing.cluster import STARTED, Bed, Master, write_python
+from ugro.engines.ssh.engine import SshEngine
+from ugro.testing.cluster import STARTED, Bed, Master, controller_over, write_python
 from ugro.testing.commands import until
 
 FAILS = "import sys; sys.exit(3)\n"
@@ -65,7 +66,7 @@ def break_for(job: Job, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) 
 async def ticks(bed: Bed, until: Callable[[], object]) -> list[UgroError]:
     """Tick until something is so. Returns what the ticks complained of."""
     store, told = MetadataStore(bed.store.home), []
-    controller = Controller(store, bed.inventory, bed.pool)
+    controller = controller_over(store, bed.inventory, bed.pool)
     async with asyncio.timeout(60):
         while not until():
             try:
@@ -88,7 +89,7 @@ STEPS = [
     (JobSteps, "_end_on_nodes", STARTED),
     (JobSteps, "end", STARTED),
     (Launcher, "launch", STARTED),
-    (Launcher, "stop", FAILS),
+    (SshEngine, "stop", FAILS),
     (placing, "_place", STARTED),
     (Controller, "_watch", STARTED),
     (tracker, "assess", STARTED),
@@ -134,7 +135,7 @@ async def test_a_node_whose_answer_is_a_surprise_hides_no_other(bed: Bed, monkey
     job = bed.submit(STARTED, nodes=("b",))
     await ticks(bed, lambda: bed.store.jobs.job(job.id).state == JobState.SUCCEEDED)
     assert bed.store.config.silences()["a"].problem == "its answer cannot be used (KeyError)"
-    seen = await Controller(bed.store, bed.inventory, bed.pool).observe([])
+    seen = await controller_over(bed.store, bed.inventory, bed.pool).observe([])
     assert isinstance(seen.views["a"], NodeRefused)
 
 

@@ -18,9 +18,8 @@ from ugro.common.errors import InputError, StateLocked
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank, RankState
-from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.testing.cluster import Bed
+from ugro.testing.cluster import Bed, controller_over
 
 HOLDER = """
 import sys
@@ -213,7 +212,7 @@ async def test_a_tick_over_many_big_records_keeps_nobody_waiting(bed: Bed) -> No
     for job in as_one.jobs.live():
         as_one.jobs.save(job, EventKind.RANKS, "")
     baseline = time.monotonic() - began
-    controller = Controller(MetadataStore(bed.store.home), bed.inventory, bed.pool)
+    controller = controller_over(MetadataStore(bed.store.home), bed.inventory, bed.pool)
     with machine_noise() as noise:
         async with heartbeat() as late:
             await controller.tick()

@@ -26,7 +26,7 @@ from ugro.nodes.transport import Outcome
 from ugro.service import ending
 from ugro.service.context import Context
 from ugro.service.schemas.ending import CheckCancelled
-from ugro.testing.cluster import STARTED, STAY, Bed
+from ugro.testing.cluster import STARTED, STAY, Bed, controller_over
 from ugro.testing.transport import Silencing
 
 SCRIPTS = ("owner/owner.sh", "run/folder.sh", "code/receive_code.py", "run/prepare.py", "run/start.sh")
@@ -88,7 +88,7 @@ def slow(bed: Bed, name: str = "b") -> SlowNode:
 
 
 def another_process(bed: Bed) -> Controller:
-    return Controller(MetadataStore(bed.store.home), bed.inventory, bed.pool)
+    return controller_over(MetadataStore(bed.store.home), bed.inventory, bed.pool)
 
 
 async def code_on_its_way(bed: Bed) -> tuple[SlowNode, Job, Controller]:
@@ -175,7 +175,7 @@ async def test_a_node_that_answers_late_delays_only_its_own_jobs(bed: Bed, monke
         return await ask(node, *args, **options)
 
     monkeypatch.setattr(Silencing, "ask", late)
-    controller = Controller(bed.store, bed.inventory, bed.pool)
+    controller = controller_over(bed.store, bed.inventory, bed.pool)
     job = bed.submit(STARTED, nodes=("a",))
     async with asyncio.timeout(30):
         while bed.store.jobs.job(job.id).state != JobState.SUCCEEDED:

@@ -20,7 +20,6 @@ from ugro.common.errors import AnswerPending, InternalError, NodeRefused, Record
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Drain, Owed
-from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.failure_handler import blame
 from ugro.control_plane.metadata_store import MetadataStore, gpu_history
 from ugro.control_plane.metadata_store.config_store import ConfigStore
@@ -34,7 +33,7 @@ from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.transport import Outcome
 from ugro.testing.clock import FakeClock
-from ugro.testing.cluster import STARTED, STAY, WAITS, Bed
+from ugro.testing.cluster import STARTED, STAY, WAITS, Bed, controller_over
 from ugro.testing.transport import Silencing
 
 NODES = ("a", "b")
@@ -275,7 +274,7 @@ async def test_a_failure_keeps_its_reason_while_a_silent_node_delays_the_end(bed
 async def test_a_node_that_left_the_inventory_does_not_spoil_looking(bed: Bed) -> None:
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     smaller = bed.inventory.model_copy(update={"nodes": {"a": bed.inventory.nodes["a"]}})
-    controller = Controller(bed.store, smaller, Pool(smaller, lambda config: bed.nodes[config.name]))
+    controller = controller_over(bed.store, smaller, Pool(smaller, lambda config: bed.nodes[config.name]))
     seen = await controller.observe([job], job.nodes)
     assert (await controller.live(job, seen)).state == JobState.RUNNING
     await cancel(bed, job)
@@ -417,7 +416,7 @@ async def test_what_was_unknown_and_answers_again_is_shown_without_the_reason_of
 
 async def test_a_node_that_is_only_slow_to_answer_is_named_beside_what_is_known(bed: Bed) -> None:
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
-    controller = Controller(bed.store, bed.inventory, bed.pool)
+    controller = controller_over(bed.store, bed.inventory, bed.pool)
     seen = await controller.observe([job])
     slow = AnswerPending("a", "no answer within 1.7 s")
     shown = await controller.live(job, replace(seen, runs={job.id: {**seen.runs[job.id], "a": slow}}))
@@ -534,7 +533,7 @@ async def test_a_look_goes_on_without_the_logs_that_a_full_disk_does_not_take(
 ) -> None:
     job = await bed.until(bed.submit(WAITS + "import sys; print('boom'); sys.exit(3)"), JobState.RUNNING)
     (bed.home / "go").touch()
-    controller = Controller(bed.store, bed.inventory, bed.pool)
+    controller = controller_over(bed.store, bed.inventory, bed.pool)
     full = Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     monkeypatch.setattr(log_streamer, "append_line", full)
     async with asyncio.timeout(30):

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from ugro.common.clock import SYSTEM_CLOCK
 from ugro.common.config import Inventory
+from ugro.common.models.job import JobState
 from ugro.common.paths import RunPaths
 from ugro.control_plane.diagnosis import Reader
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import ERROR_BYTES, TAIL_BYTES, rank_log
+from ugro.engines.ssh.engine import SshEngine
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.logs.log_streamer import ERROR_LIMIT, LONGEST_LINE, SLAB, LogReader, last_lines
 from ugro.nodes.transport import Outcome
@@ -41,7 +44,9 @@ def node() -> Counting:
 @pytest.fixture
 async def logs(node: Counting, tmp_path: Path) -> AsyncIterator[JobLogs]:
     async with Pool(Inventory(nodes={"here": node.node}), lambda _: node) as pool:
-        yield JobLogs(pool, {"here": PATHS}, tmp_path / "copies")
+        engine = SshEngine(Inventory(nodes={"here": node.node}), pool, SYSTEM_CLOCK, str)
+        job = builders.job(JobState.RUNNING, placement=builders.placement("here"))
+        yield JobLogs(engine, job, job.nodes, tmp_path / "copies")
 
 
 def fill(path: Path, mib: int, last: bytes = b"") -> None:

@@ -21,7 +21,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.preflight import Level, network_trial
 from ugro.control_plane.preflight.network_report import NetworkReport
 from ugro.control_plane.preflight.network_trial import check_network
-from ugro.control_plane.scheduler.launcher import Launcher
+from ugro.engines.ssh.engine import SshEngine
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.checkup.checkup import NodeReport, examine, sample_clock
@@ -234,8 +234,9 @@ def _processes_of(home: Path) -> list[psutil.Process]:
 
 async def trial(inventory: Inventory, home: Path) -> NetworkReport:
     async with Pool(inventory, connect=LocalTransport) as pool:
-        launcher = Launcher(MetadataStore(home / ".ugro"), inventory, pool, None)
-        return await check_network(launcher, inventory, pool, list(inventory.nodes), {})
+        store = MetadataStore(home / ".ugro")
+        engine = SshEngine(inventory, pool, store.clock, store.config.master)
+        return await check_network(engine, pool, list(inventory.nodes), {})
 
 
 def replace_program(monkeypatch: pytest.MonkeyPatch, text: str) -> None:

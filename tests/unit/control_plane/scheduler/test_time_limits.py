@@ -8,9 +8,8 @@ import pytest
 
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
-from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.scheduler.time_limits import Told, extend, longer, require_hearing, told, too_late
-from ugro.testing.cluster import STAY, WAITS, Bed, Master
+from ugro.testing.cluster import STAY, WAITS, Bed, Master, controller_over
 
 
 def kept(bed: Bed, job: Job, node: str) -> list[str]:
@@ -20,7 +19,7 @@ def kept(bed: Bed, job: Job, node: str) -> list[str]:
 
 
 async def look(bed: Bed, job: Job) -> Told:
-    controller = Controller(bed.store, bed.inventory, bed.pool)
+    controller = controller_over(bed.store, bed.inventory, bed.pool)
     try:
         seen = await controller.observe([job])
     finally:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ugro.common.config import NodeConfig
+from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError, NodeRefused
-from ugro.engines.ssh.meeting import Meeting, candidates, mistake, settle
+from ugro.engines.ssh.meeting import Meeting, NoAnswer, candidates, meet, mistake, settle
+from ugro.nodes.pool import Pool
 from ugro.nodes.remote.run.process_manager import Prepared, Way
+from ugro.testing.builders import job, placement
 
 ADDRESSES = ("127.0.0.1", "127.0.1.1", "::1", "10.0.0.1", "172.17.0.1", "100.64.0.1", "fe80::1", "fd00::1")
 
@@ -77,3 +80,30 @@ def test_one_node_alone_meets_at_its_loopback_whatever_its_train_address_is() ->
     assert (place.address, others) == ("127.0.0.1", [])
     refused = mistake(behind_nat, host, gang=True)
     assert refused and "is none of its addresses" in refused.problem and "127.0.0.1 (lo)" in refused.hint
+
+
+@pytest.mark.parametrize(
+    "answers", [("none", "found"), ("none", "none", "found"), ("none", "none", "none"), ("wrong",)]
+)
+async def test_a_node_without_an_answer_is_asked_again_before_it_counts(
+    monkeypatch: pytest.MonkeyPatch, answers: tuple[str, ...]
+) -> None:
+    """A cable may be out for the moment of the look before a launch; what a node refuses stays refused."""
+    answer = {
+        "none": NoAnswer("b", "no answer"),
+        "wrong": NodeRefused("b", "wrong"),
+        "found": Way(peer="x", address="y", interface="e"),
+    }
+    asked = iter(answers)
+
+    async def find(*_: object) -> Meeting:
+        return Meeting({"a": answer["found"], "b": answer[next(asked)]}, "10.0.0.1", 29500)
+
+    monkeypatch.setattr("ugro.engines.ssh.meeting.find_meeting", find)
+    meeting = await meet(Pool(Inventory(nodes={"a": config("a")})), job(placement=placement("a", "b")), (0.0, 0.0))
+    if answers[-1] == "found":
+        assert meeting.found and meeting.address == "10.0.0.1"
+    else:
+        with pytest.raises(NodeRefused, match=r"b: (no answer|wrong)"):
+            meeting.interfaces()
+    assert list(asked) == [], "no more and no fewer questions"

@@ -22,6 +22,7 @@ from typing import Any
 from filelock import AsyncFileLock
 
 from ugro.common.files import append_line
+from ugro.common.models.run import Brought, LogEnd
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
@@ -59,22 +60,6 @@ PIECES = "pieces.jsonl"
 _HEADER = re.compile(rb"(log|rank-\d+\.log|rank-\d+\.error) (\d+) (\d+)\n")
 _LEFT = re.compile(rb"left (\d{1,18})\n\Z")
 _END = re.compile(r"(log|rank-\d+\.log) (\d{1,18}) (\d{1,18})")
-
-
-@dataclass(frozen=True)
-class Brought:
-    """What one round trip brought: how many bytes, and how many more there were then."""
-
-    bytes: int
-    left: int
-
-
-@dataclass(frozen=True)
-class End:
-    """The end of a log on its node: its size, and the offset at which its last lines begin."""
-
-    size: int
-    start: int
 
 
 async def fetch(
@@ -119,29 +104,7 @@ async def fetch(
     return Brought(sum(len(data) for _, _, data in pieces), int(left[1]) if left else 0)
 
 
-async def fetch_all(
-    transport: Transport,
-    paths: RunPaths,
-    folder: Path,
-    at: float,
-    starts: Mapping[str, int] | None = None,
-    total: int = TOTAL,
-) -> None:
-    """Append all that is in a run's logs now, in as many round trips as it takes; a log that grows on ends them, too.
-
-    Raises:
-        NodeError: the node cannot be read now; the copies have what came before.
-    """
-    most = min(FIRST, total)
-    brought = await fetch(transport, paths, folder, at, starts, most)
-    left = brought.left
-    while left > 0 and brought.bytes:
-        most = min(GROWTH * most, total)
-        brought = await fetch(transport, paths, folder, at, starts, most)
-        left -= brought.bytes
-
-
-async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) -> dict[str, End]:
+async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) -> dict[str, LogEnd]:
     """Where the last lines of a run's logs begin, by the name of their copies: `lines` of them (0: however many), and
     no more than `limit` bytes. Nothing is brought.
 
@@ -150,7 +113,7 @@ async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) ->
     """
     outcome = await transport.run(load("logs/ends.sh"), (paths.run_dir, str(lines), str(limit)), timeout=READ_TIMEOUT)
     found = filter(None, map(_END.fullmatch, outcome.text.splitlines()))
-    return {copy_name(one[1], paths.node_rank): End(int(one[2]), int(one[3])) for one in found}
+    return {copy_name(one[1], paths.node_rank): LogEnd(int(one[2]), int(one[3])) for one in found}
 
 
 def parse_pieces(output: bytes) -> Iterator[tuple[str, int, bytes]]:

@@ -248,15 +248,14 @@ async def prepare(
     return seen
 
 
-async def start(transport: Transport, launch: Launch) -> None:
-    """Start a node's part of an attempt; harmless when it runs already.
+async def start(transport: Transport, paths: RunPaths, uid: str, script: str) -> None:
+    """Start a node's part of an attempt by its `launch_script`; harmless when it runs already.
 
     Raises:
         Unreachable, NodeRefused: it did not start. LinkLost, CommandTimedOut: it may have.
     """
-    paths = launch.paths
     args = (
-        paths.run_dir, paths.job, str(paths.attempt), launch.run, launch.uid, launch_script(launch),
+        paths.run_dir, paths.job, str(paths.attempt), run_token(uid, paths), uid, script,
         load("run/rank.py"), load("run/reaper.py"),
     )  # fmt: skip
     outcome = await transport.run(load("run/start.sh"), args, timeout=START_TIMEOUT)

@@ -28,11 +28,8 @@ from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt
 from ugro.control_plane.metadata_store import MetadataStore, removal
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, Listing, newest_whole, ran_at
 from ugro.control_plane.metadata_store.checkpoint_store.store import outdated, roots
-from ugro.control_plane.scheduler.launcher import Launcher, NotStarted
 from ugro.control_plane.scheduler.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
-from ugro.engines.ssh.meeting import Meeting, NoAnswer
 from ugro.nodes.pool import Pool
-from ugro.nodes.remote.run.process_manager import Way
 from ugro.nodes.transport import Outcome
 from ugro.testing import builders
 from ugro.testing.cluster import Bed
@@ -236,36 +233,6 @@ async def test_checkpoints_of_a_live_job_are_found_where_it_was_started_after_th
         assert (await store.bring(job, listing.checkpoints[0]) / "checkpoint-70.pt").exists()
     bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
     await bed.until(job, JobState.CANCELLED)
-
-
-@pytest.mark.parametrize(
-    "answers", [("none", "found"), ("none", "none", "found"), ("none", "none", "none"), ("wrong",)]
-)
-async def test_a_node_without_an_answer_is_asked_again_before_it_counts(
-    bed: Bed, monkeypatch: pytest.MonkeyPatch, answers: tuple[str, ...]
-) -> None:
-    """A cable may be out for the moment of the look before a launch; what a node refuses stays refused."""
-    said = {
-        "none": NoAnswer("b", "no answer"),
-        "wrong": NodeRefused("b", "wrong"),
-        "found": Way(peer="x", address="y", interface="e"),
-    }
-    asked = iter(answers)
-
-    async def find(*_: object) -> Meeting:
-        return Meeting({"a": said["found"], "b": said[next(asked)]}, "10.0.0.1", 29500)
-
-    monkeypatch.setattr("ugro.control_plane.scheduler.launcher.find_meeting", find)
-    share = [NodeShare(node=name, node_rank=rank, first_rank=rank, nproc=1) for rank, name in enumerate(("a", "b"))]
-    job = bed.submit(SCRIPT).model_copy(update={"placement": Placement(shares=tuple(share))})
-    launcher = Launcher(bed.store, bed.inventory, bed.pool, None)
-    if answers[-1] == "found":
-        met, _ = await launcher.meet(job, (0.0, 0.0))
-        assert met.placement and met.placement.master_addr == "10.0.0.1"
-    else:
-        with pytest.raises(NotStarted, match=r"b: (no answer|wrong)"):
-            await launcher.meet(job, (0.0, 0.0))
-    assert list(asked) == [], "no more and no fewer questions"
 
 
 async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one_lives(bed: Bed) -> None:
