@@ -125,3 +125,10 @@ def test_tries_a_pattern_on_a_file(door: Door) -> None:
         door.call(TryPattern(pattern="(a+)+(?P<loss>x)", path=str(log)))
     with pytest.raises(InputError, match="No such file"):
         door.call(TryPattern(pattern=pattern, path=str(log) + ".gone"))
+
+
+def test_reads_a_job_with_its_own_pattern(door: Door) -> None:
+    script = "for n in range(1, 6): print(f'@{n}~{1 / n}')\nraise SystemExit(3)\n"
+    job = door.failed(script, metrics={"pattern": r"@(?P<step>\d+)~(?P<loss>\S+)"})
+    [loss] = curves(door, job.id).series
+    assert loss.points == tuple((float(n), 1 / n) for n in range(1, 6))

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ugro.common.errors import UgroError
 from ugro.common.models.job import Job
 from ugro.common.models.metrics import Reading, RunProgress
 from ugro.control_plane.metadata_store import MetadataStore
@@ -194,8 +195,15 @@ class SeriesFeeds:
             if (files.logs(attempt) / PIECES).exists():
                 began = known[attempt].started_at or known[attempt].launched_at
                 kept = self._store.metrics.series(job.id)
-                self._feeds[job.id, attempt] = SeriesFeed(kept, files.logs(attempt), attempt, began)
+                feed = SeriesFeed(kept, files.logs(attempt), attempt, began, self._pattern(job))
+                self._feeds[job.id, attempt] = feed
         return [self._feeds[key] for key in sorted(self._feeds) if key[0] == job.id]
+
+    def _pattern(self, job: Job) -> str | None:
+        """The job's own pattern for its lines, if it has one; a job without a readable spec is read without."""
+        with contextlib.suppress(UgroError):
+            return self._store.jobs.spec(job.id).metrics.pattern or None
+        return None
 
 
 def _slices(data: bytes, since: float, at: float) -> Iterator[tuple[bytes, float]]:
