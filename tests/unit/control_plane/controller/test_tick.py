@@ -21,9 +21,10 @@ from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Drain, Owed
 from ugro.control_plane.failure_handler import blame
-from ugro.control_plane.metadata_store import MetadataStore, gpu_history, metrics_store
+from ugro.control_plane.metadata_store import MetadataStore, gpu_history
 from ugro.control_plane.metadata_store.config_store import ConfigStore
 from ugro.control_plane.metadata_store.job_registry import JobRegistry
+from ugro.control_plane.metadata_store.metrics_store import store as metrics_store
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import nothing_runs
