@@ -202,12 +202,12 @@ class Guard:
             return Caller(role, False, knock.address) if role else self.wrong_token(knock.address)
         cookie = _cookie(knock, cookie_name(knock.host[1]))
         if cookie is None:
-            return _unknown("a token is needed", "open the dashboard anew: ugro dashboard; in scripts: docs/api.md")
+            return _unknown("a token is needed", "open the dashboard again: ugro dashboard; in scripts: docs/api.md")
         if role := self._tokens.role_of_cookie(cookie):
             return Caller(role, True, knock.address, cookie.rpartition(".")[0])
         refused = self.wrong_token(knock.address)
         if refused.status == 401:
-            return _unknown("the login is over", "open the dashboard anew: ugro dashboard")
+            return _unknown("the login is over", "open the dashboard again: ugro dashboard")
         return refused
 
 

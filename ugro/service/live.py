@@ -174,7 +174,7 @@ def _proposals(store: MetadataStore) -> Iterable[LiveProposal]:
 
 def _job_state(store: MetadataStore, inventory: Inventory, job_id: str) -> State:
     """Return one job: its document field by field, its last events by their number, and its progress."""
-    job = store.jobs.job(job_id)
+    job = store.jobs.find(job_id)
     if job.state == JobState.QUEUED:
         job = with_prospects(job, _queue(store, inventory, store.jobs.live(pass_over)))
     try:

@@ -118,8 +118,10 @@ class _Live:
         while True:
             try:
                 text = await self._socket.receive_text()
-            except (WebSocketDisconnect, KeyError, RuntimeError):  # KeyError: it was bytes
-                raise _Over(1003, "messages are JSON in text") from None
+            except (WebSocketDisconnect, RuntimeError):
+                raise _Over() from None
+            except KeyError:
+                raise _Over(1003, "messages are JSON in text, not bytes") from None
             now = time.monotonic()
             if len(self._came) == MESSAGES_A_SECOND and now - self._came[0] < 1.0:
                 raise _Over(1008, f"more than {MESSAGES_A_SECOND} messages in a second")

@@ -10,6 +10,7 @@ import {ended, known, moment, plural} from "./words.js";
 
 const PIXELS = 900;
 const GPU_CHARTS = [["utilization_percent", "GPU", "%", 100, 1], ["memory_used_mib", "GPU memory", "GiB", undefined, 1 / 1024], ["temperature_c", "temperature", "°C", undefined, 1], ["power_w", "power", "W", undefined, 1]];
+const STEPS = [2, 60, 900]; // seconds between two samples of a GPU that are kept
 const LANES = ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7"];
 
 export function metricsPath(id, options) {
@@ -107,8 +108,9 @@ function SeriesChart({name, answers, common}) {
 // The GPUs of the job over the same axis: one line for each GPU, under the same cursor.
 function GpuCharts({job, common, answer}) {
   const begun = job.launched_at ?? job.started_at, nodes = job.nodes ?? [], axis = common.axis;
-  const since = begun ? encodeURIComponent(begun) : null;
-  const found = useAnswers(since && !embedded ? nodes.map((node) => `/nodes/${encodeURIComponent(node)}/history?since=${since}`) : [], ended(job) ? 0 : 15_000);
+  const since = begun ? encodeURIComponent(begun) : null, lasts = ((moment(job.ended_at) ?? Date.now()) - moment(begun)) / 1000;
+  const step = STEPS.find((one) => lasts / one < PIXELS) ?? STEPS[STEPS.length - 1];
+  const found = useAnswers(since && !embedded ? nodes.map((node) => `/nodes/${encodeURIComponent(node)}/history?since=${since}&every=${step}`) : [], ended(job) ? 0 : 15_000);
   const times = useAnswer(axis === "step" && answer?.series.length ? metricsPath(job.id, {x: "time", pixels: 1, names: answer.series[0].name}) : null, {mark: answer?.series[0]?.count});
   const gpus = Object.values(found).flatMap((one) => (Array.isArray(one.body) ? one.body : one.body?.answer ?? []));
   const mine = gpus.filter((gpu) => gpu.samples.some((sample) => sample.job === job.id));
@@ -117,7 +119,7 @@ function GpuCharts({job, common, answer}) {
   const charts = useMemo(() => (xOf ? GPU_CHARTS.map(([field, title, unit, most, factor]) => ({
     title, unit, most,
     lines: mine.map((gpu, at) => ({label: `${gpu.node}:${gpu.index ?? "?"} ${gpu.name}`, axis, colour: `var(${LANES[at % LANES.length]})`, bad: [], starts: [],
-      points: moved(gpu.samples.filter((sample) => sample.job === job.id).map((sample) => [moment(sample.at) / 1000, known(sample[field]) ? sample[field] * factor : null]), xOf, 200)})),
+      points: moved(gpu.samples.filter((sample) => sample.job === job.id).map((sample) => [moment(sample.at) / 1000, known(sample[field]) ? sample[field] * factor : null]), xOf, step * 2.5 + 50)})),
   })).filter((chart) => chart.lines.some((one) => one.points.some(([, y]) => known(y)))) : []), [found, axis, answer, times.body]);
   if (!charts.length) return null;
   return html`<h2>Its GPUs</h2><div class="charts" data-testid="gpu-charts">${charts.map((chart) => html`<section key=${chart.title} class="card pad"><${Chart} ...${common} ...${chart} range=${range} log=${false} weight=${0} height=${130} /></section>`)}</div>`;

@@ -6,6 +6,11 @@ import {Answer, Card, Empty, useAnswer} from "./parts.js";
 import {Lane, Scale} from "./lanes.js";
 
 const SPANS = [["6h", "6 hours"], ["24h", "1 day"], ["3d", "3 days"], ["7d", "7 days"], ["30d", "30 days"]];
+const MINUTE = 60, QUARTER = 900; // seconds between two samples: a lane is about a thousand pixels wide
+
+export function every(span) {
+  return seconds(span) > 90_000 ? QUARTER : MINUTE;
+}
 
 export function HistoryPage() {
   const view = cluster.value, {since = "24h", node = ""} = place.value.options;
@@ -22,15 +27,15 @@ export function HistoryPage() {
 }
 
 function NodeHistory({name, since}) {
-  const found = useAnswer(`/nodes/${encodeURIComponent(name)}/history?since=${since}`, {every: 60_000});
+  const found = useAnswer(`/nodes/${encodeURIComponent(name)}/history?since=${since}&every=${every(since)}`, {every: 60_000});
   return html`<${Card} title=${name} command=${`ugro history ${name} --since ${since}`} id=${`history-${name}`}>
-    <${Answer} of=${found}>${(body) => html`<${Lanes} gpus=${Array.isArray(body) ? body : body.answer ?? []} span=${seconds(since)} />`}<//><//>`;
+    <${Answer} of=${found}>${(body) => html`<${Lanes} gpus=${Array.isArray(body) ? body : body.answer ?? []} span=${seconds(since)} every=${every(since)} />`}<//><//>`;
 }
 
-function Lanes({gpus, span}) {
+function Lanes({gpus, span, every: step}) {
   if (!gpus.length) return html`<${Empty}>no scheduling pass has observed a GPU of it since then<//>`;
   const until = Date.now(), from = until - span * 1000;
-  return html`<div class="lanes">${gpus.map((gpu) => html`<${Lane} key=${gpu.uuid} gpu=${gpu} from=${from} until=${until} />`)}<${Scale} from=${from} until=${until} /></div>`;
+  return html`<div class="lanes">${gpus.map((gpu) => html`<${Lane} key=${gpu.uuid} gpu=${gpu} from=${from} until=${until} every=${step} />`)}<${Scale} from=${from} until=${until} /></div>`;
 }
 
 export function seconds(span) {

@@ -7,8 +7,13 @@ import {clock, duration, hue, known, moment, number, NONE} from "./words.js";
 
 const HEIGHT = 34, BUSY = 5; // % from which a GPU is not idle
 
+// Milliseconds for which a sample speaks: those before it, up to the one before. `every`: seconds between two.
+function reach(every) {
+  return every * 2500 + 50_000;
+}
+
 // Columns of a lane: for each, which job, the mean and most use; null where nothing was observed.
-export function columns(samples, from, until, width) {
+export function columns(samples, from, until, width, every = 60) {
   const found = Array.from({length: width}, () => null), span = until - from;
   let before = null;
   for (const sample of samples) {
@@ -16,7 +21,7 @@ export function columns(samples, from, until, width) {
     if (at === null || at < from || at > until) continue;
     const place = Math.min(width - 1, Math.floor(((at - from) / span) * width));
     // A sample speaks for the time since the one before, if that was not long ago.
-    const first = before !== null && at - before < 200_000 ? Math.floor(((before - from) / span) * width) + 1 : place;
+    const first = before !== null && at - before < reach(every) ? Math.floor(((before - from) / span) * width) + 1 : place;
     for (let x = Math.max(0, Math.min(first, place)); x <= place; x += 1) {
       const column = (found[x] ??= {job: sample.job, program: sample.program, sum: 0, count: 0, most: 0});
       column.job = sample.job ?? column.job;
@@ -24,7 +29,7 @@ export function columns(samples, from, until, width) {
       if (!known(sample.utilization_percent)) continue;
       column.sum += sample.utilization_percent;
       column.count += 1;
-      column.most = Math.max(column.most, sample.utilization_percent);
+      column.most = Math.max(column.most, sample.range?.utilization_percent?.[1] ?? sample.utilization_percent);
     }
     before = at;
   }
@@ -32,7 +37,7 @@ export function columns(samples, from, until, width) {
 }
 
 // What a lane comes to, in seconds: held by jobs, busy, idle while held, free, and not observed.
-export function sums(samples, from, until) {
+export function sums(samples, from, until, every = 60) {
   const sum = {held: 0, busy: 0, wasted: 0, free: 0, unseen: 0};
   let before = from;
   for (const sample of samples) {
@@ -40,7 +45,7 @@ export function sums(samples, from, until) {
     if (at === null || at < from || at > until) continue;
     const step = (at - before) / 1000;
     before = at;
-    if (step > 200) { sum.unseen += step; continue; }
+    if (step * 1000 > reach(every)) { sum.unseen += step; continue; }
     const busy = known(sample.utilization_percent) && sample.utilization_percent >= BUSY;
     if (busy) sum.busy += step;
     if (sample.job) { sum.held += step; if (!busy) sum.wasted += step; } else if (!busy) sum.free += step;
@@ -49,7 +54,7 @@ export function sums(samples, from, until) {
   return sum;
 }
 
-export function Lane({gpu, from, until}) {
+export function Lane({gpu, from, until, every}) {
   const canvas = useRef(null), [width, setWidth] = useState(0), [at, setAt] = useState(null);
   const stamp = painted.value;
   useEffect(() => {
@@ -57,9 +62,9 @@ export function Lane({gpu, from, until}) {
     watcher.observe(canvas.current.parentElement);
     return () => watcher.disconnect();
   }, []);
-  const found = width ? columns(gpu.samples, from, until, width) : [];
+  const found = width ? columns(gpu.samples, from, until, width, every) : [];
   useEffect(() => { if (width) draw(canvas.current, found, width); }, [gpu, width, stamp]);
-  const sum = sums(gpu.samples, from, until), jobs = [...new Set(gpu.samples.map((one) => one.job).filter(Boolean))];
+  const sum = sums(gpu.samples, from, until, every), jobs = [...new Set(gpu.samples.map((one) => one.job).filter(Boolean))];
   const column = at === null ? null : found[at];
   const said = at === null ? null : `${clock(from + (at / width) * (until - from))}: ${column ? `${column.job ?? column.program ?? "free"}, ${column.count ? number(column.sum / column.count) : NONE} %` : "not observed"}`;
   return html`<div class="lane">
