@@ -53,9 +53,10 @@ check: $(VENV)/.test
 docs: $(VENV)/.test
 	@PYTHONPATH=scripts $(BIN)/python -m reference
 
-# docs/terminal.svg, from a real run in a sandbox of its own.
+# docs/terminal.svg and docs/dashboard.png, from real runs in sandboxes of their own.
 picture: $(VENV)/.test
 	$(BIN)/python scripts/picture.py
+	$(BIN)/python scripts/dashboard_picture.py
 
 # Random faults against a sandbox of its own, for some minutes: SEED says which, MINUTES of simulated time how many.
 # `make chaos LOG=…` lets the faults of a log that an earlier run wrote happen again.

@@ -157,7 +157,7 @@ def test_a_run_is_watched_searched_and_cancelled(page: Page, ugro: Ugro, served:
 def test_a_failed_run_is_explained_and_its_resume_approved(
     page: Page, ugro: Ugro, served: Served, faults: list[str], tmp_path: Path
 ) -> None:
-    job = launched(ugro, "--nodes", "2", "--name", MARKUP, "--", "--fail")
+    job = launched(ugro, "--nodes", "2", "--name", "fails-once", "--", "--fail")
     page.goto(f"http://{served.place}/#/jobs/{job}")
     expect(page.locator("h1")).to_contain_text("failed", timeout=SLOW)
     expect(page.get_by_test_id("explain")).to_contain_text("CUDA out of memory", timeout=SLOW)
@@ -177,8 +177,9 @@ def test_a_failed_run_is_explained_and_its_resume_approved(
     file = tmp_path / "job.html"
     assert ugro("report", job, "--output", str(file)).returncode == 0
     page.goto(file.as_uri())
-    expect(page.locator("h1")).to_contain_text(MARKUP)
+    expect(page.locator("h1")).to_contain_text("fails-once")
     expect(page.get_by_test_id("log-ends")).to_contain_text("step 25/10000")
+    expect(page.get_by_test_id("log-ends")).to_contain_text(MARKUP)
 
 
 @pytest.mark.timeout(600)
