@@ -330,16 +330,12 @@ def metrics(job_id: str, options: dict[str, str]) -> dict[str, Any]:
 
 def history(node: str) -> list[GpuHistoryDocument]:
     """A day of one GPU: free, then held by job-005, with a hole."""
+    basis: dict[str, Any] = dict.fromkeys(GpuSampleDocument.model_fields) | {"memory_used_mib": 8000, "power_w": 150.0}
     samples = tuple(
-        GpuSampleDocument(
-            at=NOW - 86_400 + 60 * minute,
-            utilization_percent=90 if minute > 1300 else 0,
-            memory_used_mib=8000,
-            memory_total_mib=12282,
-            temperature_c=60,
-            power_w=150.0,
-            job="job-005" if minute > 1300 else None,
-            program=None,
+        GpuSampleDocument.model_validate(
+            basis
+            | {"at": NOW - 86_400 + 60 * minute}
+            | {"utilization_percent": 90 if minute > 1300 else 0, "job": "job-005" if minute > 1300 else None}
         )
         for minute in range(1440)
         if not 400 < minute < 500

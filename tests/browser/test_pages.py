@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -159,6 +160,40 @@ def test_approve_shows_what_will_change_and_a_stale_plan_is_refused(
     faults.clear()
 
 
+def test_a_job_is_launched_again_with_other_arguments(opened: Open, canned: Canned, faults: list[str]) -> None:
+    def launch(body: dict[str, Any]) -> tuple[int, Any]:
+        if "fingerprint" not in body:
+            return 409, {"error": {"code": "consent_needed", "message": "asks"}, "plan": PLAN | {"questions": []}}
+        return 200, {"id": "job-008"}
+
+    canned.actions["/jobs"] = launch
+    page = opened("#/jobs/job-001")
+    page.get_by_test_id("do-again").click()
+    page.get_by_label("Arguments").fill("--lr 1e-4")
+    page.get_by_test_id("dialog-yes").click()
+    expect(page.get_by_test_id("dialog")).to_contain_text("--batch-size 16 → 8")
+    page.get_by_test_id("dialog-yes").click()
+    expect(page.locator("h1")).to_contain_text("job-008")
+    assert canned.posted[0][1] == {"like": "job-001", "name": "train", "arguments": "--lr 1e-4"}
+    assert canned.posted[1][1] == canned.posted[0][1] | {"answers": {}, "fingerprint": PLAN["fingerprint"]}
+    faults.clear()  # the browser notes the 409
+
+
+def test_deny_and_drain_ask_first(opened: Open, canned: Canned) -> None:
+    page = opened("#/cluster")
+    page.get_by_test_id("deny").click()
+    expect(page.get_by_test_id("dialog")).to_contain_text("ugro deny job-002")
+    page.get_by_test_id("dialog-yes").click()
+    expect(page.locator(".toast")).to_contain_text("denied")
+    page.get_by_test_id("node-gpu1").get_by_role("button", name="Drain…").click()
+    page.get_by_test_id("dialog-yes").click()
+    expect(page.get_by_test_id("dialog")).to_be_visible()  # a reason is needed
+    page.get_by_label("Reason").fill("new fan")
+    page.get_by_test_id("dialog-yes").click()
+    expect(page.locator(".toast")).to_contain_text("gpu1: drained")
+    assert canned.posted == [("/jobs/job-002/deny", {"attempt": 1}), ("/nodes/gpu1/drain", {"reason": "new fan"})]
+
+
 def test_lost_contact_is_shown_turns_buttons_off_and_heals(opened: Open, canned: Canned, faults: list[str]) -> None:
     page = opened("#/jobs/job-005")
     expect(page.get_by_test_id("do-cancel")).to_be_enabled()
@@ -234,6 +269,10 @@ def test_curves_mark_what_is_no_number_and_zoom_together(opened: Open) -> None:
     assert "from=" in page.url and "to=" in page.url
     page.get_by_role("button", name="reset zoom").click()
     assert "from=" not in page.url
+    for kind, begins in (("csv", b"series,step,value\n"), ("png", b"\x89PNG")):
+        with page.expect_download() as saved:
+            charts.first.get_by_role("button", name=kind).click()
+        assert Path(saved.value.path()).read_bytes().startswith(begins)
 
 
 def test_one_card_that_fails_leaves_the_others(context: BrowserContext, canned: Canned, faults: list[str]) -> None:

@@ -87,6 +87,10 @@ function isItems(value) {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
+function read(text) {
+  try { return JSON.parse(text); } catch { return {}; } // nothing of ours; the next message may be
+}
+
 export function connect() {
   if (embedded || !loggedIn.value || socket) return;
   clearTimeout(timer);
@@ -95,7 +99,7 @@ export function connect() {
   heard = Date.now();
   made.onmessage = (event) => {
     heard = Date.now();
-    if (made === socket) take(JSON.parse(event.data));
+    if (made === socket) take(read(event.data));
   };
   made.onclose = () => { if (made === socket) lost(); };
 }
