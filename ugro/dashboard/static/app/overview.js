@@ -1,7 +1,7 @@
 // A job at one glance: what waits for a person, why it waits or failed, its main curve, its ranks, its last events.
 import {html} from "./html.js";
 import {address} from "./router.js";
-import {Answer, Badge, Card, Command, Empty, Facts, useAnswer} from "./parts.js";
+import {Badge, Card, Facts, useAnswer} from "./parts.js";
 import {clock, ended, number, NONE} from "./words.js";
 import {Explain} from "./explain.js";
 import {MainCurve} from "./curves.js";
@@ -68,5 +68,3 @@ export function Attempts({job}) {
     <tbody>${job.attempts.map((one) => html`<tr key=${one.attempt}><td>${one.attempt}</td><td><${Badge} state=${one.state} /></td><td class="nowrap">${clock(one.started_at)}</td>
       <td class="nowrap">${one.step ? `step ${number(one.step)}` : one.epoch ? `epoch ${one.epoch}` : "the beginning"}</td><td>${one.reason || NONE}</td></tr>`)}</tbody></table></div><//>`;
 }
-
-export {Answer, Command, Empty};

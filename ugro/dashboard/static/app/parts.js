@@ -2,7 +2,7 @@
 import {html, Component, signal, useEffect, useState} from "./html.js";
 import {embedded, get, role} from "./server.js";
 import {contact} from "./live.js";
-import {NONE, known, phase} from "./words.js";
+import {known, phase} from "./words.js";
 
 export const said = signal("");
 let quiet = 0;
@@ -124,5 +124,3 @@ export function Answer({of, children, waiting = "…"}) {
   if (of.body !== null) return children(of.body);
   return of.error ? html`<${Failure} error=${of.error} />` : html`<${Empty}>${waiting}<//>`;
 }
-
-export {NONE};

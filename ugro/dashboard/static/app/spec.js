@@ -1,7 +1,6 @@
 // What was asked for: the command, and everything that the record says.
 import {html} from "./html.js";
-import {Card, Facts} from "./parts.js";
-import {copy} from "./parts.js";
+import {Card, Facts, copy} from "./parts.js";
 import {clock, duration, shell} from "./words.js";
 
 export function Spec({job}) {

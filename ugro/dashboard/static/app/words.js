@@ -77,7 +77,6 @@ export function shell(words) {
 }
 
 export const ENDED = ["succeeded", "failed", "cancelled"];
-export const ON_NODES = ["starting", "running", "unknown"];
 
 export function ended(job) {
   return ENDED.includes(job.state);
