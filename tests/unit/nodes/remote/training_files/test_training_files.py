@@ -285,6 +285,24 @@ def test_reads_each_value_once_however_the_file_is_cut(
     assert len(found) == len(expected)
 
 
+@pytest.mark.parametrize(
+    ("tensor", "value"),
+    [
+        (b"\x08\x01\x2a\x04" + struct.pack("<f", 1.5), 1.5),  # float_val, packed
+        (b"\x08\x01\x2d" + struct.pack("<f", 1.5), 1.5),  # float_val
+        (b"\x08\x01\x12\x00\x22\x04" + struct.pack("<f", math.inf), math.inf),  # tensor_content, with a shape
+        (b"\x08\x02\x32\x08" + struct.pack("<d", 2.5), 2.5),  # double_val
+        (b"\x08\x01\x2a\x08" + struct.pack("<ff", 1.5, 2.5), None),  # more than one
+        (b"\x08\x07\x42\x04text", None),
+        (b"\x08\x01", None),
+    ],
+)
+def test_reads_a_tensor_of_one_number(tensor: bytes, value: float | None) -> None:
+    item = b"\x0a\x01a" + b"\x42" + bytes([len(tensor)]) + tensor
+    data = b"\x09" + struct.pack("<d", 5.0) + b"\x10\x07" + b"\x2a" + bytes([len(item) + 2, 0x0A, len(item)]) + item
+    assert scalars(data) == ([] if value is None else [["a", value, 7, 5.0]])
+
+
 def test_names_of_event_files() -> None:
     match = on_node.EVENTS.match("events.out.tfevents.1700000000.my.host-1.4242.0")
     assert match and match.group(1, 2, 3) == ("1700000000", "my.host-1", "4242")
