@@ -1,9 +1,9 @@
 """Reads the values that a job's script writes to files of its own. Answers with what is new since a cursor.
 
-usage: training_files.py RUN_DIR [CURSOR]
-CURSOR is the JSON that the answer before had. The files are searched for in the working directories of the ranks, in
-the job's code, and where arguments of the script point. Nothing is followed, opened or waited for but regular files of
-this user, written since the attempt began.
+usage: training_files.py RUN_DIR [CURSOR [search]]
+CURSOR is the JSON that the answer before had. Files are searched for now and then, and with `search`: in the working
+directories of the ranks, in the job's code, and where arguments of the script point. Nothing is followed, opened or
+waited for but regular files of this user, written since the attempt began.
 """
 
 from __future__ import annotations
@@ -327,7 +327,8 @@ def main() -> None:
         cursor = {}
     files: dict[str, dict[str, Any]] = cursor.setdefault("files", {})
     now = time.time()
-    if not 0 <= now - cursor.get("searched_at", 0.0) < SEARCH_SECONDS:
+    due = not 0 <= now - cursor.get("searched_at", 0.0) < SEARCH_SECONDS
+    if due or not files or "search" in sys.argv[3:]:
         search = Search(run_dir, cursor)
         search.run()
         for path, kind in sorted(search.found.items()):
