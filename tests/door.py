@@ -97,10 +97,13 @@ class Door:
         """Tick until a job is in one of these states, and nothing is left to decide about it."""
 
         async def ticks() -> Job:
+            pause = 0.0
             async with asyncio.timeout(30), Pool(self.context.cluster) as pool:
                 while (
                     now := self.store.jobs.job(job.id)
                 ).state not in states or job.id in self.store.decisions.undecided():
+                    await asyncio.sleep(pause)
+                    pause = 0.1  # as in ugro.testing.cluster
                     controller = controller_over(self.store, self.context.cluster, pool)
                     try:
                         await controller.complete()

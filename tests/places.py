@@ -8,3 +8,5 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 DOCS = ROOT / "docs"
 EXAMPLES = ROOT / "examples"
+QUICK = TESTS / "quick"
+"""For the PYTHONPATH of processes that import torch: see the file there."""

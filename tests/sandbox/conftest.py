@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from places import QUICK
 
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.cluster import write_python
@@ -24,7 +25,7 @@ if [ "$1" = -m ]; then
         *.py) grep -q torchrun "$word" || exec {without_torch} "$@"; break ;;
     esac; done
 fi
-exec {python} "$@"
+PYTHONPATH={quick}${{PYTHONPATH:+:$PYTHONPATH}} exec {python} "$@"
 """
 
 
@@ -32,7 +33,8 @@ exec {python} "$@"
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     folder = tmp_path_factory.mktemp("python")
     python = folder / "python"
-    python.write_text(SPARING.format(without_torch=write_python(folder / "without-torch"), python=sys.executable))
+    without_torch = write_python(folder / "without-torch")
+    python.write_text(SPARING.format(without_torch=without_torch, python=sys.executable, quick=QUICK))
     python.chmod(0o755)
     cluster = Sandbox(tmp_path_factory.mktemp("sandbox"))
     with pytest.MonkeyPatch.context() as patch:

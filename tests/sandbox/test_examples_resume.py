@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from places import EXAMPLES
+from places import EXAMPLES, QUICK
 
 from ugro.sandbox.cluster import Sandbox
 from ugro.testing.commands import Ugro, document, until
@@ -46,6 +46,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uninterrupted(script: str, args: list[str], folder: Path) -> str:
     """What a run of two ranks prints that torchrun alone started."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
+    env |= {"PYTHONPATH": str(QUICK)}
     command = [*TWO_RANKS, "--nproc-per-node=2", str(EXAMPLES / script), *args]
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -8,8 +8,9 @@ import pytest
 from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STAY
-from ugro.common.errors import InputError
+from ugro.common.errors import InputError, Unreachable
 from ugro.common.models.job import Job, JobState
+from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.logs.log_streamer import CHUNK, TOTAL
 from ugro.service import log_pages
 from ugro.service.schemas.logs import LogPage, PageOfLog, ReadLogs, SearchLog
@@ -115,6 +116,40 @@ def test_the_end_of_a_log_that_is_far_behind_comes_first(door: Door) -> None:
         at = said.next_offset
     assert found == [lines]
     assert numbers(door.call(PageOfLog(job=job.id, direction="backward", count=1))) == [lines]
+
+
+def test_a_full_disk_shows_what_is_here(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
+    before = door.call(PageOfLog(job=job.id, direction="backward", count=1))
+    with log_on_node(door, job).open("a") as log:
+        log.write("\nmore\n")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log_streamer, "_append", full)
+        page = door.call(PageOfLog(job=job.id, direction="backward", count=1))
+        assert (page.shown, page.behind) == (before.shown, None)
+        assert len(door.call(SearchLog(job=job.id, query="line 3000")).hits) == 1
+    assert door.call(PageOfLog(job=job.id, direction="backward", count=1)).shown[0].text == "more", "nothing is lost"
+
+
+def test_an_unreachable_node_is_told_and_not_asked_by_each_tab(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
+    door.call(PageOfLog(job=job.id, direction="backward"))
+    asked = []
+
+    async def silent(*_: object, **__: object) -> None:
+        asked.append(1)
+        raise Unreachable("here", "no route to host", "see whether it is on")
+
+    monkeypatch.setattr(log_streamer, "fetch", silent)
+    for _ in range(3):
+        page = door.call(PageOfLog(job=job.id, direction="backward", count=1))
+        assert numbers(page) == [3001] and page.behind is None
+        assert page.unreadable and "no route to host" in page.unreadable.message
+    assert len(asked) == 1
 
 
 def test_a_log_that_is_deleted(door: Door) -> None:

@@ -8,17 +8,22 @@ import os
 import socket
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from door import Door, opened
 
 from ugro.common.errors import InputError, StateError
+from ugro.service import logs
+from ugro.service.context import Context
 from ugro.service.resident_socket import NoResident, ResidentSocket
+from ugro.service.schemas.logs import LogLine, LogLines, ReadLogs
 from ugro.service.session import find_resident
 from ugro.service.upload import INCOMING, receive
 from ugro.service.wire import SOCKET
+from ugro.testing.commands import until
 
 DOCUMENT = {"directory": "/w", "digest": "d", "size_bytes": 1, "largest": [], "left_out": [], "not_sent": [],
             "lfs_pointers": []}  # fmt: skip
@@ -155,3 +160,20 @@ def test_says_that_nobody_listens_where_a_person_said_a_resident_does(
     assert find_resident(None, said.append) is None
     [note] = said
     assert note.startswith(f"no resident controller listens at {tmp_path}/other.sock, which $UGRO_SOCKET names; ")
+
+
+def test_a_slow_reader_of_a_long_log_costs_the_resident_no_memory(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its reader has not taken is not made."""
+    made = list[int]()
+
+    async def endless(context: Context, request: ReadLogs) -> AsyncIterator[LogLines]:
+        while True:
+            made.append(1)
+            yield LogLines(lines=(LogLine(rank=0, node_rank=None, text="x" * 100_000),), nodes=())
+
+    monkeypatch.setattr(logs, "read", endless)
+    with closing(door.stream(ReadLogs(job="job-001"))) as items:
+        next(items)
+        until(lambda: len(made) > 1)
+        threading.Event().wait(0.5)  # time in which thousands could be made
+        assert len(made) < 200, "more than the buffers of a socket hold"

@@ -147,13 +147,14 @@ class Calls:
             lines.put_nowait(line(notice=type(notice).__name__, body=notice.model_dump(mode="json")))
 
         context.tell = tell
-        acting = asyncio.create_task(_act(context, request, lines.put_nowait))
+        acting = asyncio.create_task(_act(context, request, lines))
         self._acting.add(acting)
         acting.add_done_callback(self._acting.discard)
         complete = False
         try:
             while (ready := await lines.get()) is not None:
                 yield ready
+                lines.task_done()
             complete = True
         finally:
             acting.cancel()
@@ -162,12 +163,13 @@ class Calls:
                 await asyncio.to_thread(left)
 
 
-async def _act(context: Context, request: Any, put: Callable[[bytes | None], None]) -> None:
-    rest = True
+async def _act(context: Context, request: Any, lines: asyncio.Queue[bytes | None]) -> None:
+    rest, put = True, lines.put_nowait
     try:
         if isinstance(request, Stream):
             async for item in function_of(request)(context, request):
                 put(line(item=item.model_dump(mode="json")))
+                await lines.join()  # a log has gigabytes, and its reader may be slow
             put(line(answer=None))
         else:
             answer = await function_of(request)(context, request)

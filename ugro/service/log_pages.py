@@ -49,10 +49,13 @@ MOST_REMEMBERED = 1000
 
 @dataclass(frozen=True)
 class _Brought:
-    """When a node was asked for more of its logs last, the bytes that are left there, and why it did not answer."""
+    """When a node was asked for more of its logs last, the bytes that are left there, and why it did not answer.
+
+    `behind` is None where that is unknown: it did not answer, or the disk here takes no more.
+    """
 
     at: float
-    behind: int
+    behind: int | None
     silent: NodeError | None
 
     @property
@@ -86,7 +89,7 @@ async def page(context: Context, request: PageOfLog) -> LogPage:
         return LogPage.model_validate(told | {"behind": None, "unreadable": None})
     brought = await _bring(context, job, logs, request.rank, TOTAL if to_end else None)
     told, _ = await asyncio.to_thread(_on, copy, read)
-    if to_end and brought.behind > TOTAL:
+    if to_end and (brought.behind or 0) > TOTAL:
         told["shown"] = await _end_alone(context, logs, copy, request) or told["shown"]
     return LogPage.model_validate(told | _of_node(brought))
 
@@ -207,11 +210,12 @@ async def _bring(context: Context, job: Job, logs: JobLogs, rank: int, most: int
     key = (logs.folder, rank, job.state)
     if (known := _brought.get(key)) and known.will_do and (known.silent or not known.behind):
         return known
-    behind, until = 0, time.monotonic() + BRING_SECONDS
+    behind: int | None = None
+    until = time.monotonic() + BRING_SECONDS
     with context.store.optional():  # on a full disk the copies that are there have to do
         async for one in logs.rounds(ANSWER_WITHIN):
-            behind = one.left
-            if time.monotonic() > until or (most is not None and behind > most):
+            behind = one.left if one.left or not logs.silent else behind
+            if time.monotonic() > until or (most is not None and one.left > most):
                 break
     while len(_brought) >= MOST_REMEMBERED:
         _brought.pop(next(iter(_brought)))
@@ -239,6 +243,6 @@ def _ranks(job: Job) -> int:
 
 def _of_node(brought: _Brought) -> dict[str, Any]:
     return {
-        "behind": None if brought.silent and not brought.behind else brought.behind,
+        "behind": brought.behind,
         "unreadable": error_document(brought.silent) if brought.silent else None,
     }

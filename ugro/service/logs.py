@@ -7,21 +7,21 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
 from ugro.common.errors import InputError
 from ugro.common.models.job import Job, JobState
-from ugro.control_plane.failure_handler.handler import in_words
+from ugro.control_plane.failure_handler.handler import proposal_in_words
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
-from ugro.control_plane.scheduler.scheduling import reasons
-from ugro.nodes.remote.logs.log_streamer import NO_RANK, Line, LogReader
+from ugro.nodes.remote.logs.log_streamer import NO_RANK, LogReader, StreamedLine
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.ending import progress
+from ugro.service.observed import short_reasons
 from ugro.service.schemas.logs import (
     Follow,
     FollowUpdate,
@@ -60,12 +60,12 @@ async def read(context: Context, request: ReadLogs) -> AsyncIterator[LogUpdate]:
     async with _shown(context, copies, request.tail) as shown:
         reader = LogReader(shown.folder, request.rank, request.torchrun)
         if request.tail is not None:
-            for part in _parts(reader.last(request.tail, final=True), job):
+            async for part in _parts(reader.last(request.tail, final=True), job):
                 yield part
         else:
             async for part in _rounds(context, shown, reader, job):
                 yield part
-            for part in _rest(reader, job):
+            async for part in _rest(reader, job):
                 yield part
         yield _end(context, job, copies, shown, past)
 
@@ -86,7 +86,7 @@ async def follow(context: Context, request: Follow) -> AsyncIterator[FollowUpdat
         reader = LogReader(shown.folder, request.rank, request.torchrun)
         window = shown if shown is not copies else None
         if request.tail is not None:
-            for part in _parts(reader.last(request.tail), job):
+            async for part in _parts(reader.last(request.tail), job):
                 yield part
             yield _end(context, job, copies, shown, past)
         async for update in _followed(context, job, reader, window):
@@ -110,7 +110,7 @@ async def _followed(
         async for part in _rounds(context, logs, reader, job, until):
             yield part
         if job.state.ended:
-            for part in _rest(reader, job):
+            async for part in _rest(reader, job):
                 yield part
             yield _update(context, job)
             return
@@ -153,28 +153,36 @@ async def _rounds(
     """Yield what there is now of a job's logs as it comes, until a monotonic time."""
     with context.store.optional():  # on a full disk the copies that are there have to do
         async for _ in logs.rounds(SYNC_WITHIN):
-            for part in _parts(reader.lines(), job):
+            async for part in _parts(reader.lines(), job):
                 yield part
             if time.monotonic() > until:
                 return
 
 
-def _rest(reader: LogReader, job: Job) -> Iterator[LogLines]:
+async def _rest(reader: LogReader, job: Job) -> AsyncIterator[LogLines]:
     """Return the last lines, and torchrun's own of a job that failed before its ranks began: no others tell why."""
-    yield from _parts(reader.lines(final=True), job)
+    async for part in _parts(reader.lines(final=True), job):
+        yield part
     failure = job.first_failure
     if failure and failure.rank is None and not reader.torchrun:
         own = LogReader(reader.folder, NO_RANK, torchrun=True)
-        yield from _parts(own.lines(final=True), job, explains=True)
+        async for part in _parts(own.lines(final=True), job, explains=True):
+            yield part
 
 
-def _parts(lines: Iterable[Line], job: Job, explains: bool = False) -> Iterator[LogLines]:
+async def _parts(lines: Iterable[StreamedLine], job: Job, explains: bool = False) -> AsyncIterator[LogLines]:
+    """Yield lines in parts. A thread reads them: the event loop has others to serve."""
     found = iter(lines)
-    while part := tuple(map(_line, islice(found, LINES))):
-        yield LogLines(lines=part, nodes=job.nodes, explains=explains)
+
+    def next_part() -> LogLines | None:
+        part = tuple(map(_line, islice(found, LINES)))
+        return LogLines(lines=part, nodes=job.nodes, explains=explains) if part else None
+
+    while part := await asyncio.to_thread(next_part):
+        yield part
 
 
-def _line(line: Line) -> LogLine:
+def _line(line: StreamedLine) -> LogLine:
     return LogLine(rank=line.rank, node_rank=line.node_rank, text=line.text)
 
 
@@ -232,7 +240,7 @@ def _why_it_waits(context: Context, job_id: str) -> str:
     if job.state == JobState.RUNNING:
         return "" if job.stopping else job.reason  # once its ranks have ended, that names what they left running
     waiting = job.state in (JobState.QUEUED, JobState.HELD) and not job.wish
-    return reasons(last_queue(context))[job_id] if waiting else ""
+    return short_reasons(last_queue(context))[job_id] if waiting else ""
 
 
 def _trouble(context: Context, job_id: str) -> str:
@@ -247,5 +255,5 @@ def _trouble(context: Context, job_id: str) -> str:
         return ""
     proposed = ""
     if proposal and not proposal.approved:
-        proposed = f"; proposed: {in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}"
+        proposed = f"; proposed: {proposal_in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}"
     return f"{job_id} {job.alert or job.reason}{proposed}"

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from places import EXAMPLES
+from places import EXAMPLES, QUICK
 
 from ugro.nodes.remote import bundle
 
@@ -34,7 +34,8 @@ def environment(**extra: str) -> dict[str, str]:
     """Ours, without what would make the script resume or join another job; gloo stays on loopback."""
     others = ("RANK", "UGRO_RESUME_FROM", "UGRO_BATCH_SHARE")
     ours = {key: value for key, value in os.environ.items() if key not in others}
-    return ours | {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"} | extra
+    ours |= {"GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(QUICK)}
+    return ours | extra
 
 
 @contextlib.contextmanager

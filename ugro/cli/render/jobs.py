@@ -94,7 +94,7 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
 
 
 def rank_state(job: JobDocument, rank: RankDocument) -> str:
-    """What became of a rank, in a word: those of a job that somebody ended did not fail, they were stopped."""
+    """What became of a rank, in a word: those of a cancelled job did not fail, they were stopped."""
     ended_by_us = job.state == JobState.CANCELLED and rank.state in (RankState.FAILED, RankState.LOST)
     return "stopped" if ended_by_us else rank.state.value
 

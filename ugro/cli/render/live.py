@@ -165,7 +165,7 @@ class Stops:
             click.echo(f"{progress.job.id} is stopping: {words}", err=True)
 
 
-class Waiting:
+class WaitDisplay:
     """Drawn on stderr while a job is waited for: what it does, and since when. Elsewhere it says only what is new."""
 
     def __init__(self, progress: JobProgress, text: str) -> None:
@@ -173,7 +173,7 @@ class Waiting:
         shown = console(stderr=True)
         self._stops, self._status = Stops(shown.is_terminal), shown.status(self)
 
-    def __enter__(self) -> Waiting:
+    def __enter__(self) -> WaitDisplay:
         self._status.start()
         self.tell(self._progress)
         return self

@@ -1,6 +1,6 @@
 """What is done for one job after an observation: brought to its nodes, followed, ended.
 
-Whoever takes a step on nodes is alone with the job (`MetadataStore.alone_with`) and holds no other lock meanwhile. Each
+A step on nodes is alone with the job (`MetadataStore.alone_with`), and its process holds no other lock meanwhile. Each
 step may be cut short anywhere: the next one, of whichever process, continues from the record and the nodes' files.
 """
 
@@ -54,7 +54,7 @@ LOGS_WITHIN = 30.0
 """Seconds that the logs of a job that ended may take before it counts as ended; `ugro logs` brings what is missing."""
 
 CANCELLED_LOGS_WITHIN = 3.0
-"""The same for a job that somebody cancelled, who waits for its end and hardly for its logs."""
+"""The same for a cancelled job: the user waits for its end, hardly for its logs."""
 
 SERIES_WITHIN = 2.0
 """Seconds that the series in them may take then; `ugro metrics` reads what is missing."""
@@ -153,7 +153,7 @@ class JobSteps:
             return
         failure = await asyncio.to_thread(self.first_failure, job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
-            failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
+            failure = rendezvous.blamed(failure, job, await rendezvous.unreached(self._pool, job))
         reason = failure_in_words(failure)
         ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
         job = await self._save(transitions.fail(job.changed(ranks=ranks), failure, reason))

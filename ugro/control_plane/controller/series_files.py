@@ -48,7 +48,7 @@ class SeriesFiles:
 
             async def one(transport: Transport, cursors: Mapping[str, str] = state["cursors"]) -> FileReadings:
                 where = paths[transport.name]
-                return await training_files(transport, where, cursors.get(str(where.node_rank), ""))
+                return await training_files(transport, where, cursors.get(str(where.node_rank), ""), search=last)
 
             said = await self._pool.each(nodes, one, WITHIN, job.node_configs)
             found = {node: answer for node, answer in said.items() if not isinstance(answer, NodeError)}

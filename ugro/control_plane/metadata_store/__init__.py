@@ -42,7 +42,7 @@ as it is, nothing older is put in its place, and it stops nobody unless the job 
 
 A damaged row of `cluster.json` counts as not there and stops nobody (`rows`); the drains are then taken from the
 timeline, and the live jobs from their folders. Where all of it is broken or gone, a rebuild takes its copy, and the
-drains from the timeline. An archive that says less than when it was sealed is told by `status` and `sweep`. On a full
+drains from the timeline. `status` and `sweep` report an archive that says less than when it was sealed. On a full
 disk, who looks goes on with what is there, and a tick without what it can do without (`MetadataStore.optional`).
 """
 

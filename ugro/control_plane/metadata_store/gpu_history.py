@@ -107,7 +107,7 @@ class GpuHistory:
         return sorted(name for name in names if NAME.fullmatch(name))
 
     def read(self, node: str, since: float, every: float = EVERY_SECONDS) -> list[GpuLook]:
-        """What the GPUs of a node showed since that moment, in the order of the looks; a torn line is passed over.
+        """The samples of a node's GPUs since that moment, in their order; an incomplete line is passed over.
 
         A sample each `every` seconds, or coarser: from a finer file as far back as it goes, before that from the next.
         """

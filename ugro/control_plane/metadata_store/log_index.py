@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import math
 import os
 import re
 import time
@@ -40,7 +41,8 @@ DUE_AFTER = 64
 """Blocks that a copy may grow by before its index does."""
 
 KEPT_AT = 1024
-"""Blocks after which an index that is being built is kept, so that one that is broken off continues."""
+"""Blocks after which an index that is being built is kept, so that one that is broken off continues. A log that
+arrives waits for no more of them at a time."""
 
 FOLDER, MAGIC, ENTRY = "index", b"UGROIX01", 8
 T = TypeVar("T")
@@ -77,7 +79,7 @@ class Found:
 
 
 class IndexedLog:
-    """A log, open for reading, as long as it was when it was opened. `with` closes it.
+    """A log, open for reading, as long as it was when it was opened, or its first `most` bytes. `with` closes it.
 
     `read` is how many bytes of the log were read.
 
@@ -85,12 +87,12 @@ class IndexedLog:
         FileNotFoundError: there is no such log.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, most: float = math.inf) -> None:
         self._index = _index_of(log)
         self._keeps = True
         self._file = os.open(log, os.O_RDONLY)
         self.read = 0
-        self.size = os.fstat(self._file).st_size
+        self.size = int(min(os.fstat(self._file).st_size, most))
         self._block = -1
         self._ends: list[int] = []
         try:
@@ -289,13 +291,13 @@ def on_log(log: Path, act: Callable[[IndexedLog], T]) -> T:
 
 
 def extend_indexes(folder: Path) -> None:
-    """Bring the indexes up to date with the copies of a job's logs in a folder, where those grew by much."""
+    """Let the indexes of a job's logs follow the copies in a folder, where those grew by much: 64 MiB at a time."""
     for log in folder.glob("rank-*.log"):
         with contextlib.suppress(OSError):
             index = _index_of(log)
             known = max(0, index.stat().st_size - len(MAGIC)) // ENTRY if index.exists() else 0
             if log.stat().st_size // BLOCK - known >= DUE_AFTER:
-                IndexedLog(log).close()
+                IndexedLog(log, (known + KEPT_AT) * BLOCK).close()
 
 
 def _index_of(log: Path) -> Path:

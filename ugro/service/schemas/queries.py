@@ -137,13 +137,13 @@ class GpuSampleDocument(Document):
     memory_total_mib: int | None
     temperature_c: int | None
     power_w: float | None
-    sm_clock_mhz: int | None
+    sm_clock_mhz: int | None = None
     """Clock of its multiprocessors."""
-    memory_clock_mhz: int | None
+    memory_clock_mhz: int | None = None
     """Clock of its memory."""
-    throttled: tuple[str, ...] | None
+    throttled: tuple[str, ...] | None = None
     """Why its clocks were lower than they could be; `null`: the driver does not say."""
-    range: GpuRange | None
+    range: GpuRange | None = None
     """Lowest and highest values, where the sample is a mean of several."""
     job: str | None
     """Id of the job that used it; `null`: none of UGRO's."""

@@ -14,9 +14,10 @@ from ugro.common.clock import SYSTEM_CLOCK
 from ugro.common.config import Inventory
 from ugro.common.models.job import JobState
 from ugro.common.paths import RunPaths
-from ugro.control_plane.diagnosis import Reader
+from ugro.control_plane.diagnosis import EvidenceReader
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import ERROR_BYTES, TAIL_BYTES, rank_log
+from ugro.control_plane.metadata_store.log_index import BLOCK, DUE_AFTER, IndexedLog
 from ugro.engines.ssh.engine import SshEngine
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.logs.log_streamer import ERROR_LIMIT, LONGEST_LINE, SLAB, LogReader, last_lines
@@ -177,7 +178,7 @@ def test_where_the_last_lines_begin(tmp_path: Path, count: int) -> None:
 def test_a_diagnosis_reads_any_log_in_bounded_memory() -> None:
     chunks = [b"x" * MIB, BAR[:MIB], b"\0" * MIB, b"\n" * (MIB // 8), LINE * 1000, b"RuntimeError: boom\n"]
     with bounded(140):
-        reader = Reader()
+        reader = EvidenceReader()
         reader.read(chunks)
     assert reader.evidence.sightings
 
@@ -189,3 +190,15 @@ def test_pieces_that_were_torn_cost_only_the_order(tmp_path: Path) -> None:
         b'{"at": 2.0, "file": "rank-0.log", "end": 4000}\n'
     )
     assert [line.text for line in LogReader(tmp_path).lines(final=True)] == ["one", "two"]
+
+
+async def test_an_index_grows_as_the_log_arrives(logs: JobLogs, run_dir: Path) -> None:
+    fill(run_dir / "rank-0.log", 24)
+    async for _ in logs.rounds():
+        pass
+    log, index = logs.folder / "rank-0.log", logs.folder / "index/rank-0.log"
+    known = index.stat().st_size // 8 - 1
+    assert log.stat().st_size == (run_dir / "rank-0.log").stat().st_size
+    assert log.stat().st_size // BLOCK - DUE_AFTER < known <= log.stat().st_size // BLOCK
+    with IndexedLog(log) as opened:
+        assert opened.read < (DUE_AFTER + 4) * BLOCK, "what is left to count is little"

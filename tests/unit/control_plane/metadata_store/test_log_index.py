@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ugro.control_plane.metadata_store import log_index
 from ugro.control_plane.metadata_store.log_index import (
     BLOCK,
     FOLDER,
+    KEPT_AT,
     LINE_BYTES,
     PAGE_BYTES,
     SLAB,
@@ -72,6 +74,23 @@ def test_no_more_is_read_than_is_shown(tmp_path: Path) -> None:
         opened.tail(100)
         opened.grep(b"step 0099990", len(STEPS) - 20 * STEP, 10, math.inf)
         assert opened.read <= 7 * BLOCK
+
+
+def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "rank-0.log"
+    with log.open("wb") as file:
+        for _ in range(12):
+            file.write(STEPS)
+        file.write(b"x" * 5_000_000)
+    tracemalloc.start()
+    try:
+        on_log(log, lambda opened: opened.tail(100))
+        on_log(log, lambda opened: opened.lines(600_000, 100))
+        on_log(log, lambda opened: opened.grep(b"no such text", 0, 1000, math.inf))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4_000_000 < log.stat().st_size / 8
 
 
 @settings(max_examples=60, deadline=None)
@@ -141,11 +160,17 @@ def test_an_index_grows_with_its_log(tmp_path: Path) -> None:
     log.write_bytes(STEPS * 2)
     extend_indexes(tmp_path)
     assert len(index_of(log).read_bytes()) == 8 + 8 * (2 * len(STEPS) // BLOCK)
+    log.write_bytes(STEPS * 40)
+    extend_indexes(tmp_path)
+    size = len(index_of(log).read_bytes())
+    assert size == 8 + 8 * (2 * len(STEPS) // BLOCK + KEPT_AT), "an old log is counted little by little"
+    log.write_bytes(STEPS * 3)
+    IndexedLog(log).close()
     with log.open("ab") as file:
         file.write(STEPS)
     with IndexedLog(log) as opened:
         assert opened.read <= len(STEPS) + 4 * BLOCK, "what was counted is not counted again"
-        assert opened.count == 300_000 and opened.lines(250_001, 1)[0].text == "step 0050001 loss 0.12345"
+        assert opened.count == 400_000 and opened.lines(250_001, 1)[0].text == "step 0050001 loss 0.12345"
 
 
 def test_two_who_index_at_once_write_the_same(tmp_path: Path) -> None:

@@ -205,6 +205,23 @@ async def test_hostile_files_do_no_harm(paths: RunPaths, node: LocalTransport, t
     assert any("larger than" in problem for problem in found.problems)
 
 
+async def test_reads_what_can_be_read_beside_nonsense(paths: RunPaths, node: LocalTransport) -> None:
+    code = os.fsencode(Path(paths.job_dir, "code"))
+    os.makedirs(code + b"/\xff\xfe/checkpoint-3")
+    history = '[{"step": 3, "\\ud800": 1, "big": 1%s, "loss": 2.5, "flag": true}, 7, {"step": 1e400}]' % ("0" * 400)
+    with open(code + b"/\xff\xfe/checkpoint-3/trainer_state.json", "w") as file:
+        file.write('{"log_history": ' + history + "}")
+    with open(code + b"/\xff\xfe/metrics.csv", "wb") as file:
+        file.write(b"\xff\n1\n")
+    data = b"\x09" + struct.pack("<d", math.nan) + event("a", 1.5, 1)[9:]
+    with open(code + b"/events.out.tfevents.9999999999.h", "wb") as file:
+        file.write(record(data) + record(b"\xff" * 20))
+    found = await training_files(node, paths)
+    assert values(found) == {("?", 3): 1.0, ("loss", 3): 2.5, ("a", 1): 1.5}
+    assert all(math.isfinite(one.at) for one in found.readings) and len(found.problems) == 1
+    assert (await training_files(node, paths, found.cursor)).readings == []
+
+
 async def test_reads_much_in_several_calls(
     paths: RunPaths, node: LocalTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -283,6 +300,24 @@ def test_reads_each_value_once_however_the_file_is_cut(
     expected = {(name, step): value for name, numbers in series.items() for step, value in enumerate(numbers)}
     assert {(name, step): value for name, value, step, _ in found} == pytest.approx(expected, nan_ok=True, abs=0, rel=0)
     assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value"),
+    [
+        (b"\x08\x01\x2a\x04" + struct.pack("<f", 1.5), 1.5),  # float_val, packed
+        (b"\x08\x01\x2d" + struct.pack("<f", 1.5), 1.5),  # float_val
+        (b"\x08\x01\x12\x00\x22\x04" + struct.pack("<f", math.inf), math.inf),  # tensor_content, with a shape
+        (b"\x08\x02\x32\x08" + struct.pack("<d", 2.5), 2.5),  # double_val
+        (b"\x08\x01\x2a\x08" + struct.pack("<ff", 1.5, 2.5), None),  # more than one
+        (b"\x08\x07\x42\x04text", None),
+        (b"\x08\x01", None),
+    ],
+)
+def test_reads_a_tensor_of_one_number(tensor: bytes, value: float | None) -> None:
+    item = b"\x0a\x01a" + b"\x42" + bytes([len(tensor)]) + tensor
+    data = b"\x09" + struct.pack("<d", 5.0) + b"\x10\x07" + b"\x2a" + bytes([len(item) + 2, 0x0A, len(item)]) + item
+    assert scalars(data) == ([] if value is None else [["a", value, 7, 5.0]])
 
 
 def test_names_of_event_files() -> None:
