@@ -83,7 +83,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
         Printed(logs.LogLines, "lines"),
         Printed(logs.LogHits, "hits", "with `--since-line` or `--grep`"),
     ),
-    "metrics": (Printed(metrics.Metrics),),
+    "metrics": (Printed(metrics.Metrics), Printed(metrics.TryPattern, when="with `--try`")),
     "top": (Printed(live.LiveSnapshot, "data"),),
     "stacks": (Printed(stacks.Stacks, "answer"),),
     "cancel": (Printed(ending.CheckCancelled, "job"),),

@@ -79,6 +79,9 @@ GPU_FIELDS: dict[str, Field] = {
     "temperature.gpu": ("", lambda gpu: gpu.temperature_c),
     "fan.speed": ("%", lambda gpu: gpu.fan_percent),
     "power.draw": ("W", lambda gpu: f"{gpu.power_w:.2f}"),
+    "clocks.sm": ("MHz", lambda gpu: 210 + 15 * gpu.utilization),
+    "clocks.mem": ("MHz", lambda gpu: 405 if not gpu.utilization else 9501),
+    "clocks_event_reasons.active": ("", lambda gpu: f"0x{0 if gpu.utilization else 1:016x}"),
     "power.limit": ("W", lambda gpu: f"{gpu.machine.limit_w:.2f}"),
 }
 

@@ -12,6 +12,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Attempt, Job
 from ugro.common.models.metrics import RunProgress
 from ugro.common.models.node import Drain, NodeView
+from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.attempts import attempts
 from ugro.service.schemas.base import ErrorDocument
@@ -45,13 +46,25 @@ def job_document(job: Job, asked: JobSpec | None, progress: RunProgress | None =
     return JobDocument.model_validate(record | {"after": tuple(asked.after) if asked else ()})
 
 
+def known_progress(store: MetadataStore, job: Job) -> RunProgress | None:
+    """Return how far a job is that runs; None where that is not known, which is no reason not to show the job."""
+    if not job.state.on_nodes:
+        return None
+    try:
+        return store.metrics.series(job.id).index().progress
+    except UgroError:
+        return None
+
+
 def progress_document(progress: RunProgress) -> ProgressDocument | None:
     """Return the document of how far a run is; None where nothing is known of it."""
-    step, steps, rate = progress.step, progress.steps, progress.rate
+    from ugro.control_plane.training_metrics.pace import seconds_left  # here, since few documents have a use for it
+
+    step, steps = progress.step, progress.steps
     if step is None and progress.epoch is None:
         return None
     percent = 100 * min(1.0, step / steps) if step is not None and steps else None
-    left = max(0, steps - step) / rate if step is not None and steps and rate else None
+    left = seconds_left(progress, progress.at)
     return ProgressDocument(
         at=progress.at,
         step=step,
@@ -59,7 +72,7 @@ def progress_document(progress: RunProgress) -> ProgressDocument | None:
         percent=percent,
         epoch=progress.epoch,
         epochs=progress.epochs,
-        rate=rate,
+        rate=progress.rate,
         left=left,
         eta=None if left is None else progress.at + left,
     )

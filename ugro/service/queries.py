@@ -217,7 +217,7 @@ def _history(context: Context, request: History) -> Iterator[GpuHistoryDocument]
     for node in dict.fromkeys(asked or [*cluster.nodes, *recorded]):
         indexes = {gpu.uuid: gpu.index for gpu in views[node].gpus} if node in views else {}
         by_gpu: dict[str, list[GpuLook]] = {}
-        for look in kept.read(node, request.since):
+        for look in kept.read(node, request.since, request.every):
             by_gpu.setdefault(look.uuid, []).append(look)
         for uuid in sorted(by_gpu, key=lambda uuid: (uuid not in indexes, indexes.get(uuid) or 0)):
             samples = tuple(

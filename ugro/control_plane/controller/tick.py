@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InternalError, RecordNewer, StateLocked, UgroError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job
+from ugro.common.models.job import Job, JobState
 from ugro.common.troubles import Troubles, trouble_of
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.facts import read_facts
@@ -137,6 +137,8 @@ class Controller:
                 if job.state.on_nodes or job.wish:
                     with bounded(f"{job.id}: its next step", job.id):
                         await self._step(job, seen)
+                        if job.state == JobState.RUNNING:
+                            self._begin(("series", job.id), None, functools.partial(self._steps.bring_series, job))
             with bounded("the history of GPUs"):
                 await asyncio.to_thread(node_watch.keep_looks, self._store, seen, live)
             with bounded("what is done about failures"):
@@ -224,8 +226,7 @@ class Controller:
 
     def _configs_in_use(self) -> list[NodeConfig]:
         owing = self._store.jobs.all({job_id for job_id, _ in self._store.cleanup.leftovers()}, pass_over)
-        jobs = [*self._store.jobs.live(pass_over), *owing]
-        kept = [config for job in jobs for config in job.node_configs.values()]
+        kept = [config for job in (*self._store.jobs.live(pass_over), *owing) for config in job.node_configs.values()]
         return [*kept, *(one.config for one in self._store.cleanup.removals())]
 
     async def close(self) -> None:

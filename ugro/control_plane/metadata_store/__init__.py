@@ -14,9 +14,11 @@
       alerts.yaml         channels and rules of a person (docs/alerts.md); alerts.json: what was told, and what waits
       log/ugro.log        what UGRO did and what surprised it, without secrets (the older half in ugro.log.1)
       ugro.sock           where the resident controller takes requests, while it runs
+      token               what callers over HTTP show to change things; token.view: to look (docs/api.md)
       incoming/           code that clients of the resident controller send; its snapshot is taken from there
       snapshots/          where the last snapshot of each working directory is, for the next one to share files with
-      history/NODE/       looks.jsonl: what its GPUs showed, one look a minute (the older half in looks.1.jsonl)
+      history/NODE/       raw.jsonl, looks.jsonl, quarters.jsonl: what its GPUs showed, each 2 s, minute and quarter of
+                          an hour (the older halves in raw.1.jsonl …)
       jobs/job-001/       job.json (job.json.before: the copy before the last change), spec.json, events.jsonl,
                           metrics.jsonl (samples of its GPUs), metrics/ (the series of its training: `training`),
                           watchdog.json (what the watchdog remembers), snapshot/ (the code; snapshot-N/: that of attempt

@@ -232,8 +232,6 @@ class SshEngine:
         """End every process of a job on these nodes. A node has `within` seconds to say that it did."""
 
         async def one(transport: Transport) -> Stopped:
-            if transport.name not in job.nodes:
-                return Stopped((), ())
             paths, began = self._paths(job, transport.name), job.began_on(transport.name)
             return await process_manager.stop(transport, paths, job.uid, grace, began=began)
 

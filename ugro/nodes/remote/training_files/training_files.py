@@ -47,13 +47,15 @@ class FileReadings:
     more: bool = False
 
 
-async def training_files(transport: Transport, paths: RunPaths, cursor: str = "") -> FileReadings:
+async def training_files(transport: Transport, paths: RunPaths, cursor: str = "", search: bool = False) -> FileReadings:
     """Return the values that the script of an attempt wrote on a node since the cursor; all of them without one.
+
+    New files are searched for every 20 s, or at once to `search`: for the last look at an attempt.
 
     Raises:
         NodeRefused: the node's answer cannot be understood. NodeError: as `Transport.run` does.
     """
-    args = (paths.run_dir, cursor)
+    args = (paths.run_dir, cursor, *(["search"] if search else []))
     answer = await ask_script(transport, "training_files/training_files.py", args, _ANSWER, PROBLEM, timeout=TIMEOUT)
     readings = [
         Reading(name, value, step, at, SeriesSource(source))

@@ -205,6 +205,23 @@ async def test_hostile_files_do_no_harm(paths: RunPaths, node: LocalTransport, t
     assert any("larger than" in problem for problem in found.problems)
 
 
+async def test_reads_what_can_be_read_beside_nonsense(paths: RunPaths, node: LocalTransport) -> None:
+    code = os.fsencode(Path(paths.job_dir, "code"))
+    os.makedirs(code + b"/\xff\xfe/checkpoint-3")
+    history = '[{"step": 3, "\\ud800": 1, "big": 1%s, "loss": 2.5, "flag": true}, 7, {"step": 1e400}]' % ("0" * 400)
+    with open(code + b"/\xff\xfe/checkpoint-3/trainer_state.json", "w") as file:
+        file.write('{"log_history": ' + history + "}")
+    with open(code + b"/\xff\xfe/metrics.csv", "wb") as file:
+        file.write(b"\xff\n1\n")
+    data = b"\x09" + struct.pack("<d", math.nan) + event("a", 1.5, 1)[9:]
+    with open(code + b"/events.out.tfevents.9999999999.h", "wb") as file:
+        file.write(record(data) + record(b"\xff" * 20))
+    found = await training_files(node, paths)
+    assert values(found) == {("?", 3): 1.0, ("loss", 3): 2.5, ("a", 1): 1.5}
+    assert all(math.isfinite(one.at) for one in found.readings) and len(found.problems) == 1
+    assert (await training_files(node, paths, found.cursor)).readings == []
+
+
 async def test_reads_much_in_several_calls(
     paths: RunPaths, node: LocalTransport, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,9 @@
 """Reads the values that a job's script writes to files of its own. Answers with what is new since a cursor.
 
-usage: training_files.py RUN_DIR [CURSOR]
-CURSOR is the JSON that the answer before had. The files are searched for in the working directories of the ranks, in
-the job's code, and where arguments of the script point. Nothing is followed, opened or waited for but regular files of
-this user, written since the attempt began.
+usage: training_files.py RUN_DIR [CURSOR [search]]
+CURSOR is the JSON that the answer before had. Files are searched for now and then, and with `search`: in the working
+directories of the ranks, in the job's code, and where arguments of the script point. Nothing is followed, opened or
+waited for but regular files of this user, written since the attempt began.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import math
 import os
 import re
 import stat
@@ -21,7 +22,7 @@ from typing import Any, Iterator
 
 from ugro.nodes.remote.on_node.answer import answer, error_in_words
 from ugro.nodes.remote.on_node.processes import named_in, pid_files, stat_fields
-from ugro.nodes.remote.training_files.on_node.event_files import Damaged, read_events
+from ugro.nodes.remote.training_files.on_node.event_files import Damaged, masked_crc, read_events
 
 MOST_BYTES = 256 * 1024
 """Bytes that one call reads, of all files together."""
@@ -32,6 +33,9 @@ ENTRIES, DEPTH = 20000, 6
 MOST_FILES, MOST_ROOTS = 64, 16
 SEARCH_SECONDS = 20.0
 """Time between two searches; in between only known files are read."""
+LARGEST_STEP = 10**15
+LONGEST_PATH = 1000
+"""Characters; the cursor, which names all files, is an argument of the next call."""
 LONGEST_HEADER = 64 * 1024
 SKIPPED = {
     ".git",
@@ -91,7 +95,7 @@ class Search:
             except OSError:
                 continue
             roots += [folder, *named_folders(folder, words)]
-        roots = [root for root in roots if os.path.dirname(root) != root]
+        roots = [root for root in roots if os.path.dirname(root) != root and len(root) <= LONGEST_PATH]
         return list(dict.fromkeys(roots)), alive + descendants(alive) if alive else []
 
     def below(self, folder: str, pids: set[int], depth: int) -> None:
@@ -117,6 +121,8 @@ class Search:
         name = entry.name
         folder = os.path.dirname(entry.path)
         kind = None
+        if len(entry.path) > LONGEST_PATH:
+            return None
         if name.startswith("events.out.tfevents."):
             match = EVENTS.match(name)
             # A file of the job's own folder is the job's, whichever of its processes wrote it.
@@ -210,10 +216,13 @@ class Reader:
         except FileNotFoundError:
             return
         except (Damaged, ValueError, RecursionError, OSError, csv.Error) as error:
-            known["problem"] = text = error_in_words(error)
-            self.problems.append([path, text])
+            known["problem"] = text = clean(error_in_words(error))[:200]
+            self.problems.append([clean(path), text])
             return
-        self.readings += [[known["kind"], *row] for row in rows]
+        for name, value, step, at in rows:
+            if abs(step) <= LARGEST_STEP:
+                moment = at if math.isfinite(at) else facts.st_mtime
+                self.readings.append([known["kind"], clean(name), value, step, moment])
 
     def events(self, file: Any, facts: Any, known: dict[str, Any]) -> list[list[Any]]:
         offset = known.get("offset", 0)
@@ -248,9 +257,10 @@ class Reader:
             done += 1
             if isinstance(entry, dict) and isinstance(entry.get("step"), int):
                 rows += [
-                    [name, value, entry["step"], facts.st_mtime]
+                    [name, float(value), entry["step"], facts.st_mtime]
                     for name, value in entry.items()
-                    if name not in ("step", "epoch", "total_flos") and type(value) in (int, float)
+                    if name not in ("step", "epoch", "total_flos")
+                    and (type(value) is float or (type(value) is int and abs(value) < 1e300))
                 ]
         known["rows"] = done
         self.more = self.more or done < len(history)
@@ -269,7 +279,7 @@ class Reader:
         place = next((names.index(name) for name in ("step", "epoch") if name in names), None)
         if place is None:
             raise Damaged("it has no column step or epoch")
-        mark = [facts.st_ino, header.decode("utf-8", "replace")]
+        mark = [facts.st_ino, masked_crc(header)]
         if known.get("mark") != mark or facts.st_size < known.get("offset", 0):
             known.update(mark=mark, offset=len(header), skip=known.get("rows", 0), rows=0)
         file.seek(known["offset"])
@@ -290,11 +300,16 @@ def values(names: list[str], cells: list[str], place: int, at: float) -> Iterato
     """Yield the numbers of a row, whose step is in a place of it."""
     numbers = [number(cell) for cell in cells]
     step = numbers[place] if place < len(numbers) else None
-    if step is None or step != step or abs(step) > 1e15:
+    if step is None or not abs(step) <= LARGEST_STEP:
         return
     for name, value in zip(names, numbers):
         if value is not None and name not in ("step", "epoch", "time", ""):
             yield [name, value, int(step), at]
+
+
+def clean(text: str) -> str:
+    """Return a text without what is no UTF-8: names of files and series may have it."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def number(cell: str) -> float | None:
@@ -312,7 +327,8 @@ def main() -> None:
         cursor = {}
     files: dict[str, dict[str, Any]] = cursor.setdefault("files", {})
     now = time.time()
-    if not 0 <= now - cursor.get("searched_at", 0.0) < SEARCH_SECONDS:
+    due = not 0 <= now - cursor.get("searched_at", 0.0) < SEARCH_SECONDS
+    if due or not files or "search" in sys.argv[3:]:
         search = Search(run_dir, cursor)
         search.run()
         for path, kind in sorted(search.found.items()):
