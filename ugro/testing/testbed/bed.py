@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
@@ -140,19 +140,28 @@ def install_missing(environ: Mapping[str, str] = os.environ) -> None:
     Raises:
         TestbedError: it cannot be installed here.
     """
+    install(missing_packages, environ, "testbed")
+
+
+def install(missing: Callable[[], str], environ: Mapping[str, str], what: str) -> None:
+    """Install with apt the Debian packages that are missing, with blanks between them, if any are; `what` needs them.
+
+    Raises:
+        TestbedError: they cannot be installed here.
+    """
     with FileLock("/run/ugro-testbed.lock"):  # two sessions may start at once
-        if not (packages := missing_packages()):
+        if not (packages := missing()):
             return
         if not shutil.which("apt-get"):
-            raise TestbedError(f"the testbed needs {packages}: please install what this system has in their place")
-        print(f"testbed: installing {packages} with apt-get", file=sys.stderr, flush=True)
+            raise TestbedError(f"the {what} needs {packages}: please install what this system has in their place")
+        print(f"{what}: installing {packages} with apt-get", file=sys.stderr, flush=True)
         env = {**environ, "DEBIAN_FRONTEND": "noninteractive"}
         try:
             system("apt-get", "update", "-q", env=env)
             system("apt-get", "install", "-qy", "--no-install-recommends", *packages.split(), env=env)
         except TestbedError as error:
             why = str(error).splitlines()[-1]
-            raise TestbedError(f"the testbed needs {packages}, which apt-get could not install ({why})") from None
+            raise TestbedError(f"the {what} needs {packages}, which apt-get could not install ({why})") from None
 
 
 def missing_packages() -> str:
