@@ -10,7 +10,7 @@ import asyncio
 import tempfile
 import time
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,9 @@ BRING_SECONDS, ANSWER_WITHIN = 1.0, 5.0
 
 SEARCH_SECONDS = 2.0
 """Seconds that one search may take."""
+
+PIECE = 262_144
+"""Bytes of a complete log that are in memory at a time."""
 
 LONGEST_QUERY = 1000
 """Characters that are searched for."""
@@ -115,6 +118,39 @@ async def search(context: Context, request: SearchLog) -> LogHits:
         return _told(job, request.rank, log) | hits
 
     return LogHits.model_validate(await asyncio.to_thread(_on, copy, read) | _of_node(brought))
+
+
+async def raw(context: Context, request: PageOfLog) -> tuple[str, AsyncIterator[bytes]]:
+    """Return a name for a rank's log, and all its bytes: the copy first, then what its node still has, if it answers.
+
+    Raises:
+        InputError: there is no such job, attempt or rank, or `ugro gc` removed the logs.
+    """
+    job, _ = asked(context, request)
+    logs, copy = await _copy_of(context, job, request.rank)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        offset = 0
+        while piece := await asyncio.to_thread(_piece, copy, offset):
+            offset += len(piece)
+            yield piece
+        with context.store.optional():  # on a full disk the copy that is there has to do
+            async for _ in logs.rounds(ANSWER_WITHIN):
+                while piece := await asyncio.to_thread(_piece, copy, offset):
+                    offset += len(piece)
+                    yield piece
+
+    return f"{job.id}-attempt-{job.attempt}-rank-{request.rank}.log", pieces()
+
+
+def _piece(copy: Path, offset: int) -> bytes:
+    """Return what follows in a copy; nothing at its end, or where it is gone."""
+    try:
+        with copy.open("rb") as file:
+            file.seek(offset)
+            return file.read(PIECE)
+    except OSError:
+        return b""
 
 
 def _check(query: str) -> None:

@@ -69,6 +69,13 @@ async def test_shows_logs_by_line_and_finds_in_them(served: Served) -> None:
     assert code(await served.get(f"/jobs/{job.id}/logs?rank=7"))[0] == 400
     assert code(await served.get(f"/jobs/{job.id}/logs?count=0"))[0] == 422
     assert code(await served.get(f"/jobs/{job.id}/logs/search?query=(&regex=true"))[0] == 400
+    log = await served.get(f"/jobs/{job.id}/logs/raw")
+    assert log.body == served.store.jobs.files(job.id).logs(1).joinpath("rank-0.log").read_bytes()
+    assert log.header("content-disposition") == f'attachment; filename="{job.id}-attempt-1-rank-0.log"'
+    assert (log.header("content-type") or "").startswith("text/plain")
+    for wrong in ("rank=7", "attempt=2"):
+        assert code(await served.get(f"/jobs/{job.id}/logs/raw?{wrong}"))[0] == 400
+    assert code(await served.get("/jobs/job-999/logs/raw"))[0] == 404
     metrics = (await served.get(f"/jobs/{job.id}/metrics?names=loss&pixels=50")).json
     assert metrics["id"] == job.id and [one["name"] for one in metrics["series"]] in ([], ["loss"])
     assert code(await served.get(f"/jobs/{job.id}/metrics?x=sideways"))[0] == 422

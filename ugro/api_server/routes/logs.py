@@ -1,17 +1,24 @@
-"""What jobs print: pages of a rank's log by line, and a search in all of it."""
+"""What jobs print: pages of a rank's log by line, a search in all of it, and the log itself."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from ugro.api_server.errors import RESPONSES
 from ugro.api_server.state import Here, document
+from ugro.service.context import Context
+from ugro.service.log_pages import raw
 from ugro.service.schemas.logs import LogHits, LogPage, PageOfLog, SearchLog
 
 router = APIRouter(tags=["logs"], responses=RESPONSES)
+
+TEXT: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The log, as a file"}
+}
 
 Number = Annotated[int | None, Query(ge=1, le=2**31)]
 
@@ -47,3 +54,26 @@ async def search(
         job=job, query=query, rank=rank, attempt=attempt, regex=regex, from_offset=from_offset, limit=limit
     )
     return await document(await web.ask(asked))
+
+
+@router.get("/jobs/{job}/logs/raw", response_model=None, responses=TEXT)
+async def download(
+    web: Here, job: str, rank: Annotated[int, Query(ge=0, le=100_000)] = 0, attempt: Number = None
+) -> Response:
+    """Read all of one rank's log, byte by byte as it was printed; a file for a browser."""
+    context = web.serving.context()
+    try:
+        name, pieces = await raw(context, PageOfLog(job=job, rank=rank, attempt=attempt))
+    except BaseException:
+        await context.close()
+        raise
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return StreamingResponse(_then_closed(context, pieces), headers=headers, media_type="text/plain")
+
+
+async def _then_closed(context: Context, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        async for piece in pieces:
+            yield piece
+    finally:
+        await context.close()

@@ -5,6 +5,7 @@ import {Card, Empty, Failure} from "./parts.js";
 import {LogPages} from "./log_pages.js";
 import {Search} from "./log_search.js";
 import {Row} from "./log_row.js";
+import {BASE, embedded, query} from "./server.js";
 import {bytes, ended, number, plural} from "./words.js";
 
 const ROW = 18, TALLEST = 12_000_000, MORE = 40, SELECTABLE = 4000;
@@ -31,6 +32,7 @@ export function Log({job}) {
       ${job.attempts?.length > 1 ? html`<select aria-label="Attempt" value=${past} onChange=${(event) => keep({attempt: event.target.value, line: ""})}>
         <option value="">attempt ${job.attempt}</option>${job.attempts.filter((one) => one.attempt !== job.attempt).map((one) => html`<option value=${one.attempt}>attempt ${one.attempt}</option>`)}</select>` : null}
       <${Jump} total=${pages.total} />
+      ${embedded ? null : html`<a class="small" href=${`${BASE}/jobs/${encodeURIComponent(job.id)}/logs/raw${query({rank, attempt})}`} download data-testid="log-download" title="The complete log of this rank, as it was printed">download</a>`}
       <span class="dim small" role="status" data-testid="log-size">${pages.known ? `${plural(pages.total, "line")}, ${bytes(pages.size)}` : "…"}${pages.behind ? `, ${bytes(pages.behind)} more on the node` : ""}</span>
     </div>
     <${Search} job=${job} rank=${rank} ranks=${ranks} attempt=${attempt} />

@@ -1,7 +1,7 @@
 // Asks the server over HTTP. In a report the answers are in the page.
 import {signal} from "./html.js";
 
-const BASE = "/api/v1";
+export const BASE = "/api/v1";
 
 export const loggedIn = signal(true);
 export const role = signal("operate");
