@@ -42,6 +42,13 @@ def test_numbers_are_short_and_have_units(page: Page) -> None:
     assert called(page, "words", "shell", ["a.py", "--name", "it's"]) == """a.py --name 'it'"'"'s'"""
 
 
+def test_an_axis_without_outliers(page: Page) -> None:
+    points = [[x, 1 + x / 100] for x in range(98)] + [[98, 1e9], [99, None], [100, -1e9]]
+    assert called(page, "series", "inner", [points]) == pytest.approx([1.0, 1.97])
+    assert called(page, "series", "inner", [[[0, 5]], []]) == [4.5, 5.5]
+    assert called(page, "series", "inner", [[[0, None]]]) is None
+
+
 def test_smoothing_starts_unbiased_and_bridges_no_gap(page: Page) -> None:
     smooth = called(page, "series", "smoothed", [[0, 2], [1, 4], [2, None], [3, 10]], 0.5)
     assert smooth[0] == [0, 2] and smooth[1][1] == pytest.approx(10 / 3) and smooth[2:] == [[2, None], [3, 10]]

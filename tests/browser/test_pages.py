@@ -243,6 +243,8 @@ def test_the_end_of_a_log_is_followed(opened: Open, canned: Canned) -> None:
     canned.lines = 50
     page = opened("#/jobs/job-005/log")
     expect(page.locator("[data-row='50']")).to_be_visible()
+    raw = "/api/v1/jobs/job-005/logs/raw?rank=0"
+    expect(page.get_by_test_id("log-download")).to_have_attribute("href", raw)
     canned.lines = 5000
     expect(page.locator("[data-row='5000']")).to_be_visible()
     page.get_by_test_id("log-frame").focus()
@@ -269,6 +271,9 @@ def test_curves_mark_what_is_no_number_and_zoom_together(opened: Open) -> None:
     assert "from=" in page.url and "to=" in page.url
     page.get_by_role("button", name="reset zoom").click()
     assert "from=" not in page.url
+    page.get_by_role("button", name="no outliers").click()
+    expect(page.get_by_role("button", name="no outliers")).to_have_attribute("aria-pressed", "true")
+    assert "clip=1" in page.url
     for kind, begins in (("csv", b"series,step,value\n"), ("png", b"\x89PNG")):
         with page.expect_download() as saved:
             charts.first.get_by_role("button", name=kind).click()

@@ -3,13 +3,13 @@ import {html, useEffect, useLayoutEffect, useRef, useState} from "./html.js";
 import uPlot from "../vendor/uplot.js";
 import {colour, faint, painted} from "./theme.js";
 import {Swatch} from "./parts.js";
-import {above, aligned, smoothed} from "./series.js";
+import {above, aligned, inner, smoothed} from "./series.js";
 import {clock, duration, figure, known, number} from "./words.js";
 
 const EVERY = 250; // ms between two drawings at least
 
 // `lines`: {label, colour, points, bad, overwritten, starts}; `range`: [from, to] of x or null; `axis`: step, time, elapsed.
-export function Chart({title, unit = "", lines, axis = "step", log = false, weight = 0, range = null, onZoom, group, height = 190, most, tools}) {
+export function Chart({title, unit = "", lines, axis = "step", log = false, weight = 0, clip = false, range = null, onZoom, group, height = 190, most, tools}) {
   const box = useRef(null), plot = useRef(null), [width, setWidth] = useState(0), [seen, setSeen] = useState(false), [at, setAt] = useState(null);
   const stamp = painted.value;
   useLayoutEffect(() => {
@@ -19,8 +19,9 @@ export function Chart({title, unit = "", lines, axis = "step", log = false, weig
     sight.observe(box.current);
     return () => { sizes.disconnect(); sight.disconnect(); plot.current?.destroy(); plot.current = null; };
   }, []);
-  const drawn = prepared(lines, {log, weight});
-  const shape = JSON.stringify([lines.map((line) => [line.label, line.colour, Boolean(line.overwritten?.length)]), log, weight > 0, axis, stamp, width, height, most]);
+  const drawn = prepared(lines, {log, weight}), limits = useRef(null);
+  limits.current = clip ? inner(drawn.map((line) => line.raw)) : null;
+  const shape = JSON.stringify([lines.map((line) => [line.label, line.colour, Boolean(line.overwritten?.length)]), log, weight > 0, clip, axis, stamp, width, height, most]);
   const last = useRef({shape: "", at: 0});
   useEffect(() => {
     if (!seen || !width) return undefined;
@@ -30,7 +31,7 @@ export function Chart({title, unit = "", lines, axis = "step", log = false, weig
       if (plot.current && last.current.shape === shape) plot.current.setData(data, false);
       else {
         plot.current?.destroy();
-        const options = settings({axis, log, drawn, width, height, group, most, setAt, onZoom});
+        const options = settings({axis, log, limits: clip ? limits : null, drawn, width, height, group, most, setAt, onZoom});
         plot.current = new uPlot(options, data, box.current);
         last.current.shape = shape;
       }
@@ -82,11 +83,11 @@ function prepared(lines, {log, weight}) {
     if (line.overwritten?.length) parts.push({points: log ? above(line.overwritten).points : line.overwritten, alpha: 0.3, dash: [4, 4]});
     parts.push({points: raw.points, alpha: weight ? 0.25 : 1});
     if (weight) parts.push({points: smoothed(raw.points, weight), alpha: 1});
-    return {...line, parts, hidden: raw.hidden};
+    return {...line, parts, raw: raw.points, hidden: raw.hidden};
   });
 }
 
-function settings({axis, log, drawn, width, height, group, most, setAt, onZoom}) {
+function settings({axis, log, limits, drawn, width, height, group, most, setAt, onZoom}) {
   const flat = drawn.flatMap((line) => line.parts.map((part) => ({line, part})));
   const main = drawn.map((line) => flat.findLastIndex((one) => one.line === line) + 1);
   const dim = colour("--dim"), grid = {stroke: faint("--dim", 0.16), width: 1};
@@ -104,7 +105,7 @@ function settings({axis, log, drawn, width, height, group, most, setAt, onZoom})
     },
     scales: {
       x: {time: axis === "time"},
-      y: {distr: log ? 3 : 1, range: most ? [0, most] : undefined},
+      y: {distr: log ? 3 : 1, range: most ? [0, most] : limits ? (_, low, high) => limits.current ?? [low, high] : undefined},
     },
     axes: [
       {...side, size: 26, values: axis === "elapsed" ? (_, ticks) => ticks.map((tick) => duration(tick)) : axis === "step" ? (_, ticks) => ticks.map((tick) => (tick % 1 ? "" : short(tick))) : undefined},

@@ -52,7 +52,7 @@ function line(series, label, axis, colour) {
 }
 
 export function Curves({job}) {
-  const {x = "step", smooth = "0", log = "", find = "", over = "", from = "", to = ""} = place.value.options;
+  const {x = "step", smooth = "0", log = "", clip = "", find = "", over = "", from = "", to = ""} = place.value.options;
   const others = over.split(",").filter((id) => id && id !== job.id), ids = [job.id, ...others];
   const range = useMemo(() => (from !== "" && to !== "" ? [Number(from), Number(to)] : null), [from, to]);
   const asked = {x, pixels: PIXELS, start: range?.[0], end: range?.[1]};
@@ -64,7 +64,7 @@ export function Curves({job}) {
   const names = [...new Set(answers.flatMap((one) => one.body?.series.map((series) => series.name) ?? []))];
   const wanted = names.filter((name) => name.toLowerCase().includes(find.toLowerCase()));
   const zoom = (limits) => keep(limits ? {from: limits[0].toPrecision(10), to: limits[1].toPrecision(10)} : {from: "", to: ""});
-  const common = {axis: x, log: Boolean(log), weight: Number(smooth), range, onZoom: zoom, group: `job-${job.id}`};
+  const common = {axis: x, log: Boolean(log), clip: Boolean(clip), weight: Number(smooth), range, onZoom: zoom, group: `job-${job.id}`};
   return html`<div class="stack">
     <${Tools} job=${job} others=${others} count=${names.length} range=${range} zoom=${zoom} />
     ${answers.map((one) => (one.error ? html`<${Failure} error=${one.error} />` : null))}
@@ -77,13 +77,14 @@ export function Curves({job}) {
 }
 
 function Tools({job, others, count, range, zoom}) {
-  const {x = "step", smooth = "0", log = "", find = ""} = place.value.options;
+  const {x = "step", smooth = "0", log = "", clip = "", find = ""} = place.value.options;
   const known = Object.values(cluster.value.jobs ?? {}).filter((one) => one.id !== job.id && !others.includes(one.id)).reverse();
   const overlay = (ids) => keep({over: ids.join(",")});
   return html`<div class="line tools-bar" role="group" aria-label="How the curves are drawn">
     <label class="line tight">x <select aria-label="x axis" value=${x} onChange=${(event) => keep({x: event.target.value, from: "", to: ""})}><option value="step">step</option><option value="time">time</option><option value="elapsed">since start</option></select></label>
     <label class="line tight">smooth <input type="range" min="0" max="0.99" step="0.01" value=${smooth} onInput=${(event) => keep({smooth: event.target.value === "0" ? "" : event.target.value})} aria-label="Smoothing" /> <span class="mono small">${Number(smooth).toFixed(2)}</span></label>
     <button type="button" aria-pressed=${Boolean(log)} onClick=${() => keep({log: log ? "" : "1"})}>log axis</button>
+    <button type="button" aria-pressed=${Boolean(clip)} onClick=${() => keep({clip: clip ? "" : "1"})} title="The axis leaves out the lowest and the highest 1 % of the values">no outliers</button>
     <input type="search" data-search placeholder=${`search ${count} series   /`} aria-label="Search the series" value=${find} onInput=${(event) => keep({find: event.target.value})} size="16" />
     ${embedded ? null : html`<select class="narrow" aria-label="Lay another job over it" value="" onChange=${(event) => { if (event.target.value) overlay([...others, event.target.value]); event.target.value = ""; }}>
       <option value="">compare with …</option>${known.map((one) => html`<option value=${one.id}>${one.id} ${one.name}</option>`)}</select>`}
@@ -122,7 +123,7 @@ function GpuCharts({job, common, answer}) {
       points: moved(gpu.samples.filter((sample) => sample.job === job.id).map((sample) => [moment(sample.at) / 1000, known(sample[field]) ? sample[field] * factor : null]), xOf, step * 2.5 + 50)})),
   })).filter((chart) => chart.lines.some((one) => one.points.some(([, y]) => known(y)))) : []), [found, axis, answer, times.body]);
   if (!charts.length) return null;
-  return html`<h2>Its GPUs</h2><div class="charts" data-testid="gpu-charts">${charts.map((chart) => html`<section key=${chart.title} class="card pad"><${Chart} ...${common} ...${chart} range=${range} log=${false} weight=${0} height=${130} /></section>`)}</div>`;
+  return html`<h2>Its GPUs</h2><div class="charts" data-testid="gpu-charts">${charts.map((chart) => html`<section key=${chart.title} class="card pad"><${Chart} ...${common} ...${chart} range=${range} log=${false} weight=${0} clip=${false} height=${130} /></section>`)}</div>`;
 }
 
 function axisOf(axis, job, answer, times) {

@@ -1,6 +1,8 @@
 // What is done to points before they are drawn. Pure.
 import {known} from "./words.js";
 
+const FEW = 20; // values of which none is an outlier
+
 // Exponential moving average, corrected for its start. A gap begins it again: it is never bridged.
 export function smoothed(points, weight) {
   if (!weight) return points;
@@ -21,6 +23,20 @@ export function above(points) {
     return [x, y];
   });
   return {points: shown, hidden};
+}
+
+// From where to where the values of lines reach without their outliers: the lowest and the highest 1 % of each.
+export function inner(lines) {
+  let low = Infinity, high = -Infinity;
+  for (const points of lines) {
+    const values = Float64Array.from(points.map(([, y]) => y).filter(known)).sort();
+    if (!values.length) continue;
+    const skipped = values.length < FEW ? 0 : Math.ceil(values.length / 100);
+    low = Math.min(low, values[skipped]);
+    high = Math.max(high, values[values.length - 1 - skipped]);
+  }
+  if (low > high) return null;
+  return low < high ? [low, high] : [low - (Math.abs(low) || 1) / 10, high + (Math.abs(high) || 1) / 10];
 }
 
 // The lowest and highest x of lines.
