@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ugro.service.context import Context
 from ugro.service.local import Local
 from ugro.service.resident_socket import ResidentSocket
 from ugro.service.schemas.base import Document, Notice, Request, Stream
+from ugro.service.web import WebDoor
 from ugro.service.wire import SOCKET
 from ugro.testing.cluster import controller_over, write_python
 
@@ -38,8 +39,9 @@ class Door:
         self.store = self.context.store
         self._local = Local(self.context)
         self.backend: Backend = self._local
+        self._web: list[WebDoor] = []
         if by_socket:
-            path = stack.enter_context(resident_of(inventory, self.store.home))
+            path = stack.enter_context(resident_of(inventory, self.store.home, self._web))
             self.backend = ResidentSocket(path, inventory)
         stack.callback(self._close)
         self.told: list[Notice] = []
@@ -47,6 +49,11 @@ class Door:
     def _close(self) -> None:
         for backend in {id(one): one for one in (self.backend, self._local)}.values():
             backend.close()
+
+    def serve(self, web: WebDoor) -> None:
+        """Have the functions know of a dashboard."""
+        self.context.web = web
+        self._web.append(web)
 
     def use(self, inventory: Path) -> None:
         """Act on another inventory from now on, in this process."""
@@ -116,13 +123,21 @@ class Door:
 
 
 @contextmanager
-def resident_of(inventory: Path, home: Path) -> Iterator[Path]:
-    """Serve the functions on the socket of a state directory, in a thread with a loop of its own."""
+def resident_of(inventory: Path, home: Path, web: Sequence[WebDoor] = ()) -> Iterator[Path]:
+    """Serve the functions on the socket of a state directory, in a thread with a loop of its own.
+
+    `web`: where a dashboard is served, the last one.
+    """
     home.mkdir(exist_ok=True)
     path, ready, ended = home / SOCKET, threading.Event(), asyncio.Event()
 
+    def context() -> Context:
+        made = Context(str(inventory), home)
+        made.web = web[-1] if web else None
+        return made
+
     async def serve() -> None:
-        app = create_app(home, lambda: Context(str(inventory), home), lambda: str(inventory))
+        app = create_app(home, context, lambda: str(inventory))
         async with listening(app, path):
             loops.append(asyncio.get_running_loop())
             ready.set()

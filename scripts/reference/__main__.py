@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from reference.api import api_page
 from reference.causes import causes_page
 from reference.commands import commands_page
 from reference.documents import documents_page
@@ -20,6 +21,7 @@ from reference.settings import inventory_page, job_page
 INDEX = {
     "commands.md": "every command, its arguments, options and exit codes",
     "json.md": "documents that commands print with `--json`, with every field",
+    "api.md": "routes of `ugro serve`",
     "inventory.md": "keys of `inventory.yaml`",
     "job.md": "keys of `job.yaml`",
     "causes.md": "causes of failure and what to do about them",
@@ -41,6 +43,7 @@ FOLDER = Path(__file__).parents[2] / "docs" / "reference"
 PAGES: dict[str, Callable[[], str]] = {
     "commands.md": commands_page,
     "json.md": documents_page,
+    "api.md": api_page,
     "inventory.md": inventory_page,
     "job.md": job_page,
     "causes.md": causes_page,

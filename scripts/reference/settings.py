@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from reference.markdown import Incomplete, code, docstring, page, prose, table
 from ugro.common import fields, job_spec
-from ugro.common.config import Inventory, NodeConfig
+from ugro.common.config import Inventory, NodeConfig, WebSettings
 from ugro.common.fields import Config
 from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec
 from ugro.common.text import exactly
@@ -33,6 +33,7 @@ KINDS: Mapping[Any, str] = {
     job_spec.Dependency: "job",
     job_spec.Cause: "cause",
     int: "whole number",
+    WebSettings: "map: [below](#dashboard)",
     HangAfter: "map: [below](#hang_after)",
     CheckpointRules: "map: [below](#checkpoints)",
     FailurePolicy: "map: [below](#on_failure)",
@@ -49,7 +50,7 @@ def inventory_page() -> str:
     """Return the page of `inventory.yaml`."""
     top = [
         (code("defaults"), "map of keys of a node", "", "Keys that count for every node that has none of its own"),
-        *(row for row in _rows(Inventory, INTERNAL["inventory"]) if row[0] == "`nodes`"),
+        *(row for row in _rows(Inventory, INTERNAL["inventory"]) if row[0] in ("`nodes`", "`dashboard`")),
     ]
     script = [row for row in _rows(Inventory, INTERNAL["inventory"]) if row[0] == "`script`"]
     return page(
@@ -63,6 +64,9 @@ def inventory_page() -> str:
         table(HEADS, _rows(NodeConfig)),
         "## Only under `defaults:`",
         table(HEADS, script),
+        "## `dashboard`",
+        _about(WebSettings) + " [More](../api.md#who-may-reach-it).",
+        table(HEADS, _rows(WebSettings)),
     )
 
 
@@ -153,7 +157,7 @@ def _default(field: FieldInfo, hint: Any) -> str:
     if field.is_required():
         return "required"
     value = field.default
-    if value is PydanticUndefined or value in (None, "", ()):
+    if value is PydanticUndefined or value in (None, "", ()) or isinstance(value, Config):
         return ""
     if isinstance(value, bool):
         return code(str(value).lower())

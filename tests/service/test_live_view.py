@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import StateError, Unreachable
@@ -12,7 +13,7 @@ from ugro.common.models.metrics import MeasuredLink
 from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.service.board import difference
 from ugro.service.live import Known, live_view
-from ugro.service.schemas.live import LiveChanges, LiveProposal, LiveView
+from ugro.service.schemas.live import LiveChanges, LiveProgress, LiveProposal, LiveView
 from ugro.testing.builders import job, node_view
 
 NODES = ("gpu-master", "gpu1", "gpu2")
@@ -74,11 +75,15 @@ def known(**fields: object) -> Known:
         ended=[one for one in jobs if one.state.ended],
         reasons={one.id: "needs 1 GPU on gpu1, which job-005 holds" for one in jobs if one.state == JobState.QUEUED},
         turns=[one.id for one in jobs if one.state == JobState.QUEUED],
+        progress={one.id: PROGRESS for one in jobs if one.state == JobState.RUNNING},
     )
     return replace(basis, **fields)
 
 
-NODES_FILE = "/home/me/inventory.yaml"
+PROGRESS = LiveProgress(
+    step=12_345, steps=50_000, epoch=1.25, epochs=3, steps_per_second=2.345678, ends_at=1_790_003_600.5
+)
+NODES_FILE = Path("/home/me/inventory.yaml")
 
 
 def size(document: object) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ugro.common.errors import InputError, NoSuchNode
 from ugro.common.fields import (
@@ -20,6 +20,7 @@ from ugro.common.fields import (
     NodeName,
     RemotePath,
     Whole,
+    as_list,
 )
 from ugro.common.mistakes import Misplaced
 
@@ -68,7 +69,16 @@ class NodeConfig(Config):
     def _gpus_as_list(cls, value: object) -> object:
         if not isinstance(value, (str, list, tuple)):
             raise ValueError("the name of a GPU, or a list of them, is expected")
-        return [value] if isinstance(value, str) else value
+        return as_list(value)
+
+
+class WebSettings(Config):
+    """Who may reach the dashboard and the API of `ugro serve`, and what a browser may do."""
+
+    hosts: Annotated[tuple[Address, ...], BeforeValidator(as_list)] = Field(
+        default=(), description="Host names, beside this machine's own, under which `ugro serve` may be reached"
+    )
+    launch: Flag = Field(default=False, description="A browser may launch jobs; a token may in any case")
 
 
 class Inventory(Config):
@@ -78,6 +88,7 @@ class Inventory(Config):
     """
 
     nodes: dict[NodeName, NodeConfig] = Field(description="The nodes by name; the first one holds rank 0")
+    dashboard: WebSettings = Field(default=WebSettings(), description="Who may reach the dashboard and the API")
     script: Line | None = Field(default=None, description="Script that `ugro launch` runs where none is named")
     path: Path = Path(INVENTORY)
     departed: tuple[str, ...] = ()

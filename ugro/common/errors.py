@@ -3,6 +3,7 @@
     UgroError
     ├── InputError            exit 2   wrong input, inventory or job spec
     │   ├── NoSuchNode
+    │   ├── NoSuchJob
     │   ├── InventoryError
     │   └── JobSpecError
     ├── NodeError             exit 3   a node is unreachable or not trusted
@@ -71,6 +72,10 @@ class InputError(UgroError):
 
 class NoSuchNode(InputError):
     """A node is named that the inventory does not have."""
+
+
+class NoSuchJob(InputError):
+    """A job is named that the state directory does not have."""
 
 
 class InventoryError(InputError):

@@ -98,6 +98,11 @@ def whole(value: object) -> int:
     raise ValueError("a whole number is expected")
 
 
+def as_list(value: object) -> object:
+    """Return a single text as a list of it; anything else as it is."""
+    return [value] if isinstance(value, str) else value
+
+
 def is_flag(value: object) -> bool:
     """Return whether a value is read as true or false."""
     return isinstance(value, bool) or (isinstance(value, str) and value.lower() in _FLAGS)

@@ -7,11 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ugro.common.config import INVENTORY, Inventory, NodeConfig, ugro_home
+from ugro.common.config import INVENTORY, Inventory, NodeConfig, WebSettings, ugro_home
 from ugro.common.errors import InventoryError
 from ugro.common.fields import is_given
 from ugro.common.mistakes import MAPPING, Location, dotted, shown
 from ugro.common.yaml_files import Keys, describe_in_file, line_of, parse_yaml, read_yaml, stands
+
+_KEYS = (*NodeConfig.model_fields, *WebSettings.model_fields)
 
 
 def load_inventory(path: Path) -> Inventory:
@@ -39,9 +41,9 @@ def parse_inventory(text: str, path: Path) -> Inventory:
 
 
 def _inventory(path: Path, document: Keys) -> Inventory:
-    if unknown := [key for key in document if key not in ("defaults", "nodes")]:
-        line = document.lines[unknown[0]]
-        raise InventoryError(f"{path}:{line}: {unknown[0]}: unknown key; 'defaults' or 'nodes' is expected")
+    if unknown := [key for key in document if key not in ("defaults", "nodes", "dashboard")]:
+        line, expected = document.lines[unknown[0]], "'defaults', 'nodes' or 'dashboard' is expected"
+        raise InventoryError(f"{path}:{line}: {unknown[0]}: unknown key; {expected}")
     defaults = _node_keys(path, document, "defaults")
     script = {"script": defaults.pop("script")} if "script" in defaults else {}
     nodes: dict[str, Any] = {}
@@ -51,6 +53,8 @@ def _inventory(path: Path, document: Keys) -> Inventory:
 
     def place(where: Location) -> Location:
         """Return the place in the file: inherited values are under `defaults:`, a node's name is its key."""
+        if where[:1] == ("dashboard",):
+            return where
         if where[:1] != ("nodes",):
             return ("defaults", *where)
         inherited = ("defaults", *where[2:])
@@ -59,11 +63,10 @@ def _inventory(path: Path, document: Keys) -> Inventory:
         return where[:2] if where[2:] == ("name",) else where
 
     try:
-        return Inventory.model_validate({"nodes": nodes, "path": path} | script)
+        dashboard = {"dashboard": _mapping(path, document, "dashboard")}
+        return Inventory.model_validate({"nodes": nodes, "path": path} | script | dashboard)
     except ValidationError as error:
-        raise InventoryError(
-            describe_in_file(error, path, document, {key: key for key in NodeConfig.model_fields}, place)
-        ) from None
+        raise InventoryError(describe_in_file(error, path, document, {key: key for key in _KEYS}, place)) from None
 
 
 def _node_keys(path: Path, document: Keys, *where: str) -> dict[str, Any]:

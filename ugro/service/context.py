@@ -15,10 +15,9 @@ from ugro.common.errors import StateLocked, UgroError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
-from ugro.common.models.metrics import RunProgress
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.service.documents import job_document
+from ugro.service.documents import job_document, known_progress
 from ugro.service.schemas.base import Notice
 from ugro.service.schemas.notices import CodeSent, JobStopping, LeftToNextPass, StillWorking
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from ugro.service.board import Board
     from ugro.service.code import WorkingCode
     from ugro.service.schemas.jobs import JobDocument
+    from ugro.service.web import WebDoor
 
 Tell = Callable[[Notice], None]
 
@@ -58,6 +58,8 @@ class Context:
         """By directory, the code that the client brought last."""
         self.board: Board | None = None
         """The live views that all who watch share, in the resident controller."""
+        self.web: WebDoor | None = None
+        """Where the resident controller serves the dashboard, if it does."""
         self._reach: Reach | None = None
         self._own: set[str] | None = set()
         """The jobs that this process takes steps for; None: for all of them."""
@@ -111,16 +113,7 @@ class Context:
 
     def document(self, job: Job) -> JobDocument:
         """Return the document of a job."""
-        return job_document(job, self.asked(job), self._progress(job))
-
-    def _progress(self, job: Job) -> RunProgress | None:
-        """Return how far a job is that runs; None where that is not known, which is no reason not to show the job."""
-        if not job.state.on_nodes:
-            return None
-        try:
-            return self.store.metrics.series(job.id).index().progress
-        except UgroError:
-            return None
+        return job_document(job, self.asked(job), known_progress(self.store, job))
 
     def attended(self) -> bool:
         """Whether a scheduler runs for this state directory: a resident controller, or sweeps from the crontab."""

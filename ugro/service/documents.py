@@ -12,6 +12,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Attempt, Job
 from ugro.common.models.metrics import RunProgress
 from ugro.common.models.node import Drain, NodeView
+from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.attempts import attempts
 from ugro.service.schemas.base import ErrorDocument
@@ -43,6 +44,16 @@ def job_document(job: Job, asked: JobSpec | None, progress: RunProgress | None =
     for name in ("time_limit", "time_warning", "grace", "vram", "not_before"):
         record[name] = getattr(asked, name, None)
     return JobDocument.model_validate(record | {"after": tuple(asked.after) if asked else ()})
+
+
+def known_progress(store: MetadataStore, job: Job) -> RunProgress | None:
+    """Return how far a job is that runs; None where that is not known, which is no reason not to show the job."""
+    if not job.state.on_nodes:
+        return None
+    try:
+        return store.metrics.series(job.id).index().progress
+    except UgroError:
+        return None
 
 
 def progress_document(progress: RunProgress) -> ProgressDocument | None:

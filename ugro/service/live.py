@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -24,7 +24,7 @@ from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import reasons
 from ugro.service.board import Board, State
 from ugro.service.context import Context
-from ugro.service.documents import error_document, job_document
+from ugro.service.documents import error_document, job_document, known_progress, progress_document
 from ugro.service.observed import with_prospects
 from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.jobs import EventDocument
@@ -114,7 +114,7 @@ class Known:
     proposals: Sequence[LiveProposal] = ()
     links: Sequence[MeasuredLink] = ()
     problems: Sequence[UgroError] = ()
-    progress: Mapping[str, LiveProgress] | None = None
+    progress: Mapping[str, LiveProgress] = field(default_factory=dict)
 
 
 def read_topic(store: MetadataStore, inventory: Inventory, attended: bool, topic: str) -> State:
@@ -151,6 +151,7 @@ def read_known(store: MetadataStore, inventory: Inventory, attended: bool) -> Kn
         proposals=list(_proposals(store)),
         links=store.metrics.links.all(),
         problems=[*store.problems(), *unreadable],
+        progress={job.id: found for job in live if (found := _progress(store, job))},
     )
 
 
@@ -173,7 +174,7 @@ def _proposals(store: MetadataStore) -> Iterable[LiveProposal]:
 
 def _job_state(store: MetadataStore, inventory: Inventory, job_id: str) -> State:
     """Return one job: its document field by field, its last events by their number, and its progress."""
-    job = store.jobs.job(job_id)
+    job = store.jobs.find(job_id)
     if job.state == JobState.QUEUED:
         job = with_prospects(job, _queue(store, inventory, store.jobs.live(pass_over)))
     try:
@@ -183,10 +184,25 @@ def _job_state(store: MetadataStore, inventory: Inventory, job_id: str) -> State
     events = store.timeline.of_job(job_id)
     first = max(0, len(events) - EVENTS_SHOWN)
     return {
-        "job": job_document(job, spec).as_json(),
+        "job": job_document(job, spec, known_progress(store, job)).as_json(),
         "events": {str(first + at): EventDocument.of(one).as_json() for at, one in enumerate(events[first:])},
-        "progress": None,
+        "progress": progress.as_json() if (progress := _progress(store, job)) else None,
     }
+
+
+def _progress(store: MetadataStore, job: Job) -> LiveProgress | None:
+    known = known_progress(store, job)
+    found = progress_document(known) if known else None
+    if found is None:
+        return None
+    return LiveProgress(
+        step=found.step,
+        steps=found.steps,
+        epoch=found.epoch,
+        epochs=found.epochs,
+        steps_per_second=found.rate,
+        ends_at=found.eta,
+    )
 
 
 # --- what is shown: pure ---------------------------------------------------------------------------------------------
@@ -196,13 +212,12 @@ def live_view(known: Known) -> LiveView:
     """Return the view of what is known."""
     held, queued = leases(known.live), {job.id for job in known.live if job.state == JobState.QUEUED}
     jobs = {job.id: job for job in (*known.ended, *known.live)}
-    progress = known.progress or {}
     return LiveView(
         at=known.at,
         attended=known.attended,
         nodes={name: _node(known, name, held) for name in known.inventory.nodes},
         jobs={
-            one: _job(jobs[one], known.reasons.get(one), progress.get(one))
+            one: _job(jobs[one], known.reasons.get(one), known.progress.get(one))
             for one in sorted(jobs, key=lambda one: (len(one), one))
         },
         queue=tuple(one for one in known.turns if one in queued),

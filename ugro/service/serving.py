@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ugro.common.config import Inventory, inventory_path
+from ugro.common.config import Inventory, WebSettings, inventory_path
 from ugro.common.errors import StateError, StateLocked, UgroError
 from ugro.common.models.event import Event
 from ugro.control_plane.bus import Batch, RoundOver
@@ -16,9 +16,11 @@ from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.control_plane.resident import Resident
 from ugro.service.board import Board, State
 from ugro.service.context import Context, Reach
+from ugro.service.lag import LoopLag
 from ugro.service.live import read_topic
 from ugro.service.news import is_news
 from ugro.service.schemas.jobs import EventDocument
+from ugro.service.web import WebDoor
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Serving:
         self._cursor = self._main.store.bus.cursor
         self.board = Board(self._state_of, self._main.store.bus)
         """The live views."""
+        self.web: WebDoor | None = None
+        """Where the dashboard is served, if it is."""
+        self.lag = LoopLag()
+        """How late the event loop is, while something is served over HTTP."""
 
     @property
     def home(self) -> Path:
@@ -69,6 +75,12 @@ class Serving:
     def inventory(self) -> str:
         """The path of the inventory in use."""
         return str(inventory_path(self._option).resolve())
+
+    @property
+    def settings(self) -> WebSettings:
+        """What the inventory says of the dashboard, as of the last tick."""
+        inventory = (self._resident and self._resident.inventory) or self._begins_with
+        return inventory.dashboard if inventory else WebSettings()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
@@ -111,7 +123,7 @@ class Serving:
     def context(self) -> Context:
         """Return what one call acts on: it shares the store and the connections, and wakes a tick at its end."""
         context = _ContextOfCall(self._option, self._main, self._resident)
-        context.board = self.board
+        context.board, context.web = self.board, self.web
         return context
 
     async def _state_of(self, topic: str) -> State:

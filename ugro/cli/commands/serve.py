@@ -11,7 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -19,12 +21,27 @@ from ugro.cli.app import App, command, json_option
 from ugro.cli.output import print_json
 from ugro.cli.render.news import news_line
 from ugro.common import log
-from ugro.common.errors import UgroError
-from ugro.common.text import clock
+from ugro.common.errors import InputError, UgroError
+from ugro.common.text import clock, printable
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.maintenance import ChangesDocument
 from ugro.service.serving import Happening, Missed, Serving, TickOver
 from ugro.service.session import socket_path
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8470
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _place(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """Read HOST:PORT; an IPv6 address has brackets."""
+    if value is None:
+        return None
+    host, colon, port = value.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 2**16):
+        message = f"{printable(value)!r}: HOST:PORT is expected, such as {DEFAULT_HOST}:{DEFAULT_PORT} or [::1]:0"
+        raise click.BadParameter(message, ctx, param)
+    return host, int(port)
 
 
 @command()
@@ -32,21 +49,45 @@ from ugro.service.session import socket_path
     "--every", type=click.FloatRange(min=0.2), default=2.0, show_default=True, help="Seconds between scheduling passes."
 )
 @click.option("--log-level", type=click.Choice(log.LEVELS), help="Like `ugro --log-level`, for this command.")
+@click.option(
+    "--listen",
+    "place",
+    metavar="HOST:PORT",
+    callback=_place,
+    help=f"Serve the dashboard and the API there. Default: {DEFAULT_HOST}:{DEFAULT_PORT}.",
+)
+@click.option("--no-http", is_flag=True, help="Serve neither the dashboard nor the API.")
+@click.option("--tls-cert", type=FILE, metavar="FILE", help="Certificate (PEM), to serve them over https.")
+@click.option("--tls-key", type=FILE, metavar="FILE", help="Its key (PEM), if that is in another file.")
 @json_option
-def serve(app: App, every: float, log_level: str | None, as_json: bool) -> None:
+def serve(
+    app: App,
+    every: float,
+    log_level: str | None,
+    place: tuple[str, int] | None,
+    no_http: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    as_json: bool,
+) -> None:
     """Run the resident controller: schedule, watch and recover jobs.
 
     It runs a scheduling pass every few seconds over persistent connections, until SIGTERM or Ctrl-C. Jobs keep running
     when it ends. A changed inventory takes effect at the next pass. Other commands with the same state directory act
-    through it, over $UGRO_HOME/ugro.sock.
+    through it, over $UGRO_HOME/ugro.sock. Browsers and scripts reach it over HTTP, with the token in $UGRO_HOME/token.
     """
+    if no_http and (place or tls_cert):
+        raise InputError("--no-http leaves nothing to listen for", "leave it out, or --listen and --tls-cert")
+    if tls_key and not tls_cert:
+        raise InputError("--tls-key is of no use alone", "name its certificate: --tls-cert FILE")
     serving = Serving(app.inventory_option, every)
     log.start(serving.home, log_level or app.log_level)
+    web = None if no_http else _Web(serving, place, tls_cert, tls_key)
     with serving.alone():
-        asyncio.run(_stay(serving, as_json))
+        asyncio.run(_stay(serving, web, as_json))
 
 
-async def _stay(serving: Serving, as_json: bool) -> None:
+async def _stay(serving: Serving, web: _Web | None, as_json: bool) -> None:
     # Here, since only this command has a use for them, and their import takes long.
     from ugro.api_server.app import create_app
     from ugro.api_server.server import listening
@@ -58,14 +99,51 @@ async def _stay(serving: Serving, as_json: bool) -> None:
     application = create_app(serving.home, serving.context, lambda: serving.inventory)
     printing = asyncio.create_task(printer.follow(serving))
     try:
-        async with listening(application, socket_path()):
-            printer.say(f"watching {nodes}; state in {serving.home}")
+        async with listening(application, socket_path()), web.open() if web else contextlib.nullcontext(()) as told:
+            for words in (f"watching {nodes}; state in {serving.home}", *told):
+                printer.say(words)
             await serving.stay()
     finally:
         printing.cancel()
         await asyncio.gather(printing, return_exceptions=True)
         printer.print(serving.rest())
     printer.say("stopped; jobs keep running")
+
+
+class _Web:
+    """Where HTTP is to be served; the usual place, unless another one was named."""
+
+    def __init__(
+        self, serving: Serving, place: tuple[str, int] | None, certificate: Path | None, key: Path | None
+    ) -> None:
+        self._serving, self._named = serving, place is not None
+        self._place, self._certificate, self._key = place or (DEFAULT_HOST, DEFAULT_PORT), certificate, key
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[Sequence[str]]:
+        """Serve it; give what is to be told of it. Where another program has the usual port, jobs matter more: that is
+        told, and nothing is served.
+
+        Raises:
+            InputError: the place that was named cannot be listened at, or the certificate cannot be used.
+            StateError: a token cannot be used.
+        """
+        from ugro.api_server.server import Listen, PortTaken, bind, serving_web
+
+        listen = Listen(*self._place, self._certificate, self._key)
+        try:
+            ear = bind(listen)
+        except PortTaken as error:
+            if self._named:
+                raise
+            yield [f"no dashboard and no API: {error.message} ({error.hint})"]
+            return
+        listen = replace(listen, port=ear.getsockname()[1])
+        async with serving_web(self._serving, listen, ear):
+            found = [f"dashboard: ugro dashboard; API: {listen.url}/api/v1/, token in {self._serving.home / 'token'}"]
+            if not (listen.is_loopback or listen.certificate):
+                found.append(f"{listen.url} is not encrypted: others in this network can read tokens (docs/api.md)")
+            yield found
 
 
 class _Printer:

@@ -101,6 +101,8 @@ class EventKind(StrEnum):
     UNDRAINED = "undrained"
     """The node gets jobs again."""
 
+    ASKED = "asked"
+    """A change was asked for over HTTP. The message says which, by whom and from where."""
     ALERT = "alert"
     """A channel of alerts fails or works again, or no alerts can be sent."""
     DAMAGED = "damaged"

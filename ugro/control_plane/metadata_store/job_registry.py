@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ugro.common.clock import Clock
-from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, UgroError
+from ugro.common.errors import InputError, NoSuchJob, RecordNewer, RecordUnreadable, UgroError
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models.event import Event, EventKind
@@ -283,7 +283,7 @@ class JobRegistry(JobFolders):
         """The job of that id or name; of several with one name, the newest.
 
         Raises:
-            InputError: there is none.
+            NoSuchJob: there is none.
         """
         if JOB_ID.fullmatch(reference) and (found := self._job_if_any(reference)):
             return found
@@ -296,7 +296,7 @@ class JobRegistry(JobFolders):
         named = named or [row.id for row in self.summaries() if row.name == reference]
         if not named:
             hint = "`ugro status` lists the jobs" if self._folders() else "`ugro launch` submits a first job"
-            raise InputError(f"there is no job {printable(reference)!r}", hint)
+            raise NoSuchJob(f"there is no job {printable(reference)!r}", hint)
         return self.job(max(named, key=number_of))
 
 

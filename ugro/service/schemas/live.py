@@ -196,4 +196,5 @@ class Watch(Stream[LiveUpdate]):
     """Watch the cluster: a snapshot, then what changes. `every`: seconds between two ticks where no resident runs."""
 
     function: ClassVar[str] = "live.watch"
+    repeatable: ClassVar[bool] = True
     every: float = Field(default=2.0, ge=0.2)

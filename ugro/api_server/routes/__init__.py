@@ -1,0 +1,12 @@
+"""The routes under `/api/v1/`, one module a subject. Thin: parse, call the service, return a document."""
+
+from fastapi import APIRouter
+
+from ugro.api_server.routes import jobs, launch, live, logs, metrics, nodes, recovery, session
+
+API = "/api/v1"
+
+ROUTERS: tuple[APIRouter, ...] = tuple(
+    module.router for module in (jobs, launch, recovery, logs, metrics, nodes, session, live)
+)
+"""All routes, without `API` before them."""

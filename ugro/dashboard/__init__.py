@@ -1,0 +1,1 @@
+"""The web page that shows and steers everything: static files. `ugro serve` serves them, `ugro report` inlines them."""

@@ -1,0 +1,108 @@
+"""What callers over HTTP need beside the service functions: a login for a browser, proof that what they show is what
+is, and a record of who changed what.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+
+from ugro.common.errors import InputError
+from ugro.common.models.event import EventKind
+from ugro.common.text import one_line
+from ugro.service.context import Context
+from ugro.service.schemas.web import Login, LoginLink, Role
+
+CODE_SECONDS = 60.0
+"""Seconds for which a code of a link is good."""
+
+CODES_KEPT = 100
+
+
+class Stale(InputError):
+    """What somebody wanted to change is not as they saw it."""
+
+    code = "stale"
+
+
+class WebDoor:
+    """Where the dashboard is served, and the codes of the links to it that nobody has used so far."""
+
+    def __init__(self, url: str, host: str, port: int, now: Callable[[], float] = time.monotonic) -> None:
+        self.url, self.host, self.port = url, host, port
+        self._now = now
+        self._codes: dict[str, tuple[Role, float]] = {}
+
+    def mint(self, role: Role) -> str:
+        """Return a new code."""
+        code = secrets.token_urlsafe(24)
+        self._codes[code] = (role, self._now() + CODE_SECONDS)
+        while len(self._codes) > CODES_KEPT:
+            del self._codes[next(iter(self._codes))]
+        return code
+
+    def redeem(self, code: str) -> Role | None:
+        """Return the role of a code, which is used up by that; None: it is none, was used, or is over."""
+        found = [known for known in self._codes if hmac.compare_digest(known.encode(), code.encode())]
+        if not found:
+            return None
+        role, ends = self._codes.pop(found[0])
+        return role if self._now() < ends else None
+
+
+async def login(context: Context, request: Login) -> LoginLink:
+    """Return a link that logs a browser in, once.
+
+    Raises:
+        InputError: nobody serves a dashboard here.
+    """
+    if context.web is None:
+        raise InputError("no dashboard is served here", "start the resident controller: ugro serve")
+    code = context.web.mint(request.role)
+    return LoginLink(
+        url=f"{context.web.url}/#t={code}",
+        expires_at=time.time() + CODE_SECONDS,
+        host=context.web.host,
+        port=context.web.port,
+    )
+
+
+def require_attempt(context: Context, job: str, attempt: int | None) -> str:
+    """Return the id of a job after a check that its attempt is the one that the asker saw; None: any will do.
+
+    Raises:
+        InputError: there is no such job. Stale: it has another attempt.
+    """
+    found = context.store.jobs.find(job)
+    if attempt is not None and found.attempt != attempt:
+        message = f"{found.id} is in attempt {found.attempt}, not {attempt}; nothing was done"
+        raise Stale(message, f"look again: ugro status {found.id}")
+    return found.id
+
+
+def require_proposal(context: Context, job: str, attempt: int | None) -> None:
+    """Check that what is proposed about a job is about the attempt that the asker saw; None: any will do.
+
+    Raises:
+        Stale: it is not, or nothing is proposed any more.
+    """
+    proposal = context.store.decisions.proposals().get(job)
+    if attempt is not None and (proposal is None or proposal.attempt != attempt):
+        raise Stale(f"what was proposed about {job} is no longer proposed; nothing was done", "see: ugro proposals")
+
+
+async def note(context: Context, what: str, who: str, job: str = "", node: str = "") -> None:
+    """Add to the timeline who asked for a change over HTTP, and from where."""
+    message = f"{what}, by {one_line(who)}"
+    await context.store.write(lambda: context.store.timeline.note(node, EventKind.ASKED, message, job))
+
+
+def require_node(context: Context, node: str) -> None:
+    """Check that the inventory has a node.
+
+    Raises:
+        NoSuchNode: it does not.
+    """
+    context.cluster.node(node)
