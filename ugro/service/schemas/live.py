@@ -30,6 +30,8 @@ class LiveGpu(Document):
     utilization_percent: int | None
     temperature_c: int | None
     power_w: float | None
+    driver: str | None
+    """Version of the driver."""
     problem: str | None
     """Why it cannot be used."""
     job: str | None
