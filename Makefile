@@ -1,5 +1,5 @@
 # `make demo` and `make test` need Python 3.11, git and make; they install the rest into .venv.
-# As root, `make test` also installs what its hosts are made with, where it is missing: sshd, rsync, shells (apt-get).
+# As root, `make test` also installs what its hosts are made with, where it is missing: sshd, rsync, shells, Prometheus (apt-get).
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

@@ -7,7 +7,7 @@ sample: no zero, no NaN.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import isfinite
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ugro.common.causes import CAUSES
 from ugro.common.errors import InputError
 from ugro.common.models.job import JobState
 from ugro.control_plane.counts import SECONDS
+from ugro.service.live import NOT_SEEN
 from ugro.service.monitoring import LIVE_JOBS, Serve, Snapshot, is_told
 from ugro.service.schemas.live import LiveGpu, LiveView
 
@@ -92,7 +93,7 @@ def _families(snapshot: Snapshot) -> Iterator[Family]:
 
 def _nodes(snapshot: Snapshot) -> Iterator[Family]:
     nodes, label = snapshot.view.nodes, ("node",)
-    answers = (((name,), float(node.reachable)) for name, node in nodes.items())
+    answers = (((name,), float(node.reachable)) for name, node in nodes.items() if node.error != NOT_SEEN)
     yield _gauge("ugro_node_up", "Whether the node answered at the last tick.", label, answers)
     seen = (((name,), snapshot.seen.get(name)) for name in nodes)
     yield _gauge("ugro_node_last_seen_timestamp_seconds", "When the node answered last.", label, seen)
@@ -126,9 +127,6 @@ def _gpus(view: LiveView) -> Iterator[Family]:
     for name, meaning, known, times in OF_GPU:
         samples = ((where, _times(getattr(gpu, known), times)) for where, gpu in gpus.items())
         yield _gauge(f"ugro_gpu_{name}", meaning, GPU, samples)
-    throttled = ((*where, reason) for where, gpu in gpus.items() for reason in gpu.throttled or ())
-    meaning = "Why the clocks of the GPU are lower than they could be."
-    yield _gauge("ugro_gpu_throttled", meaning, (*GPU, "reason"), ((one, 1) for one in throttled))
     if _are_told(view):
         held = ((*where, gpu.job) for where, gpu in gpus.items() if gpu.job)
         yield _gauge("ugro_gpu_job_info", "The job that holds the GPU.", (*GPU, "ugro_job"), ((one, 1) for one in held))
@@ -224,11 +222,11 @@ def _serve(serve: Serve) -> Iterator[Family]:
     counts = serve.counts
     none = {("succeeded", ""): 0, ("cancelled", ""): 0} | {("failed", cause): 0 for cause in CAUSES}
     meaning = "Attempts of jobs that ended, by result and cause of failure."
-    yield _counter("ugro_jobs", meaning, ("result", "cause"), none | counts.ended.all())
-    rules = {(kind,): number for kind, number in counts.alerts.all().items()}
+    yield _counter("ugro_jobs", meaning, ("result", "cause"), (none | counts.ended.all()).items())
+    rules = (((kind,), number) for kind, number in counts.alerts.all().items())
     yield _counter("ugro_alerts", "Alerts that channels took, by what they are about.", ("rule",), rules)
     meaning = "Ticks in which a node gave no answer, by the code of the error."
-    yield _counter("ugro_ssh_errors", meaning, ("node", "kind"), counts.node_errors.all())
+    yield _counter("ugro_ssh_errors", meaning, ("node", "kind"), counts.node_errors.all().items())
     buckets = [*map(str, SECONDS), "+Inf"]
     yield HistogramMetricFamily(
         "ugro_tick_seconds",
@@ -252,9 +250,9 @@ def _gauge(name: str, meaning: str, labels: Sequence[str], samples: Samples) -> 
     return family
 
 
-def _counter(name: str, meaning: str, labels: Sequence[str], counts: Mapping[tuple[str, ...], int]) -> Family:
+def _counter(name: str, meaning: str, labels: Sequence[str], counts: Iterable[tuple[Sequence[str], int]]) -> Family:
     family = CounterMetricFamily(name, meaning, labels=labels)
-    for values, number in counts.items():
+    for values, number in counts:
         family.add_metric([_label(one) for one in values], number)
     return family
 

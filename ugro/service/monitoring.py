@@ -50,7 +50,7 @@ class Serve:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is told at one moment. `seen` has when each node last answered, `waiting` since when each queued job does."""
+    """What is told at one moment. `seen` has when each node answered last, `waiting` since when queued jobs wait."""
 
     view: LiveView
     seen: Mapping[str, float] = field(default_factory=dict)
@@ -74,22 +74,20 @@ class Monitor:
         self._store = store
         self._series: dict[str, JobSeries] = {}
 
-    def read(
-        self, inventory: Inventory, attended: bool, serve: Serve | None = None, swept_at: float | None = None
-    ) -> Snapshot:
+    def read(self, inventory: Inventory, serve: Serve | None = None, swept_at: float | None = None) -> Snapshot:
         """Read what the last tick left. For threads: it reads files.
 
         Raises:
             StateError: the state directory cannot be read.
         """
-        known = read_known(self._store, inventory, attended)
+        known = read_known(self._store, inventory, attended=True)
         view = live_view(known)
         told = [key for key, job in view.jobs.items() if job.started_at is not None and is_told(job, view.at)]
         if len(known.live) > LIVE_JOBS:
             told = []
         self._series = {key: self._series.get(key) or self._store.metrics.series(key) for key in told}
         training = {key: found for key, series in self._series.items() if (found := _training(series))}
-        seen = known.remembered | {name: one for name, one in known.views.items() if isinstance(one, NodeView)}
+        seen = {**known.remembered} | {name: one for name, one in known.views.items() if isinstance(one, NodeView)}
         return Snapshot(
             view,
             seen={name: one.seen_at for name, one in seen.items()},
@@ -99,23 +97,6 @@ class Monitor:
             serve=serve,
             swept_at=swept_at,
         )
-
-
-def write_textfile(snapshot: Snapshot, folder: Path) -> None:
-    """Write a snapshot to `ugro.prom` in a folder that node_exporter reads; it sees the old file or the new one.
-
-    Raises:
-        InputError: it cannot be written.
-    """
-    from prometheus_client import write_to_textfile
-
-    from ugro.service.exposition import registry
-
-    try:
-        write_to_textfile(str(folder / FILE), registry(snapshot))
-    except OSError as error:
-        hint = f"the pass itself was made; see: ls -ld {folder}"
-        raise InputError(f"{folder / FILE} cannot be written: {error.strerror}", hint) from None
 
 
 def _waits_since(job: Job) -> float:

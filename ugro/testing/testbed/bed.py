@@ -134,28 +134,30 @@ class Testbed:
             host.write(".ssh/authorized_keys", public, 0o600)
 
 
-def install_missing(environ: Mapping[str, str] = os.environ) -> None:
-    """Install with apt what the bed needs and this machine lacks; `environ` may name the proxies.
+def install_missing(environ: Mapping[str, str] = os.environ, programs: Mapping[str, str] = PACKAGES) -> None:
+    """Install with apt what tests need and this machine lacks: programs by their packages; by default the bed's.
+
+    `environ` may name the proxies.
 
     Raises:
         TestbedError: it cannot be installed here.
     """
     with FileLock("/run/ugro-testbed.lock"):  # two sessions may start at once
-        if not (packages := missing_packages()):
+        if not (packages := missing_packages(programs)):
             return
         if not shutil.which("apt-get"):
-            raise TestbedError(f"the testbed needs {packages}: please install what this system has in their place")
-        print(f"testbed: installing {packages} with apt-get", file=sys.stderr, flush=True)
+            raise TestbedError(f"the tests need {packages}: please install what this system has in their place")
+        print(f"tests: installing {packages} with apt-get", file=sys.stderr, flush=True)
         env = {**environ, "DEBIAN_FRONTEND": "noninteractive"}
         try:
             system("apt-get", "update", "-q", env=env)
             system("apt-get", "install", "-qy", "--no-install-recommends", *packages.split(), env=env)
         except TestbedError as error:
             why = str(error).splitlines()[-1]
-            raise TestbedError(f"the testbed needs {packages}, which apt-get could not install ({why})") from None
+            raise TestbedError(f"the tests need {packages}, which apt-get could not install ({why})") from None
 
 
-def missing_packages() -> str:
-    """The Debian packages that the bed needs and this machine lacks, with blanks between them."""
+def missing_packages(programs: Mapping[str, str] = PACKAGES) -> str:
+    """The Debian packages of programs that this machine lacks, with blanks between them."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    return " ".join(sorted({package for program, package in PACKAGES.items() if not shutil.which(program, path=path)}))
+    return " ".join(sorted({package for program, package in programs.items() if not shutil.which(program, path=path)}))
