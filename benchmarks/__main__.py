@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from benchmarks import cuts, hangs, jobs, log_pages, logs, report, store, sweep, tick, web
+from benchmarks import curves, cuts, hangs, jobs, log_pages, logs, metrics, report, store, sweep, tick, web
 from benchmarks.report import Row, Unavailable
 
 BROKE_OFF = "broke off"
@@ -19,7 +19,8 @@ Parts = Mapping[str, Callable[[], Iterator[Row]]]
 
 PARTS: Parts = {
     "sweep": sweep.measure, "tick": tick.measure, "store": store.measure, "jobs": jobs.measure, "cuts": cuts.measure,
-    "hangs": hangs.measure, "logs": logs.measure, "log_pages": log_pages.measure, "web": web.measure,
+    "hangs": hangs.measure, "logs": logs.measure, "log_pages": log_pages.measure,
+    "curves": curves.measure, "metrics": metrics.measure, "web": web.measure,
 }  # fmt: skip
 
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 
 from benchmarks.report import Row
 from ugro.control_plane.failure_handler.watchdog.judge import State, judge, needs_steps
-from ugro.control_plane.failure_handler.watchdog.sights import Limits, Memory, Sight, look
+from ugro.control_plane.failure_handler.watchdog.sights import HangLimits, Sight, WatchMemory, look
 from ugro.control_plane.training_metrics.steps import Progress
 
 HEALTHY = 300
 HANGS = 200
 HOURS = 8
-LIMITS = Limits()
+LIMITS = HangLimits()
 GROUP = "the watchdog"
 SLEEP_SECONDS = 8 * 3600
 CRON_SECONDS = 300.0
@@ -97,7 +97,7 @@ class Trace:
         self.hung_at = float("inf")
         self.named: int | None = None
         self._now = 1.7e9
-        self._memory: Memory | None = None
+        self._memory: WatchMemory | None = None
         self._sights = [Sight(rank, f"gpu{rank}", 0, 0, 0.0, "S", has_gpu=self._gpus) for rank in range(self._count)]
         self._logged = 0.0
         self.phase = Phase("begin", 0)

@@ -37,7 +37,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.run.on_node.prepare import free_port
-from ugro.nodes.remote.run.process_manager import Launch, torchrun_command
+from ugro.nodes.remote.run.process_manager import NodeLaunch, torchrun_command
 from ugro.testing.cluster import controller_over
 
 NODES = 3
@@ -205,7 +205,7 @@ class Bench:
 
     def _torchrun(self, number: int, port: int) -> list[str]:
         paths = RunPaths("~/.ugro", "loop", 1, number)
-        launch = Launch(paths, "", (SCRIPT,), NODES, 1, ADDRESS, port, sys.executable)
+        launch = NodeLaunch(paths, "", (SCRIPT,), NODES, 1, ADDRESS, port, sys.executable)
         return torchrun_command(launch)
 
     def _node(self, number: int) -> Path:

@@ -21,8 +21,8 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import JobState
 from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.resource_manager.governor import Offer, Slot
-from ugro.control_plane.scheduler.backfill import Queue, Running, Waiting
+from ugro.control_plane.resource_manager.governor import Capacity, Slot
+from ugro.control_plane.scheduler.backfill import Queue, RunningJob, WaitingJob
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import schedule
 from ugro.nodes.pool import Pool
@@ -76,7 +76,7 @@ def spec(dice: random.Random) -> JobSpec:
     return JobSpec.model_validate(wish)
 
 
-def waiting_jobs(count: int, unlike: bool = False) -> tuple[Waiting, ...]:
+def waiting_jobs(count: int, unlike: bool = False) -> tuple[WaitingJob, ...]:
     """So many jobs in the queue, always the same ones; unlike ones each want another amount of memory."""
     dice = random.Random(1)
     found = []
@@ -84,7 +84,7 @@ def waiting_jobs(count: int, unlike: bool = False) -> tuple[Waiting, ...]:
         wish = spec(dice)
         if unlike:
             wish = wish.model_copy(update={"vram": 4000 + number})
-        found.append(Waiting(f"job-{number:03}", wish, wish.priority, number, wish.time_limit))
+        found.append(WaitingJob(f"job-{number:03}", wish, wish.priority, number, wish.time_limit))
     return tuple(found)
 
 
@@ -93,7 +93,7 @@ def _pure() -> Iterator[Row]:
     nodes = inventory()
     for held in (1.0, 0.5):
         offers, running = _cluster(held)
-        queues: dict[object, tuple[Waiting, ...]] = {size: waiting_jobs(size) for size in SIZES}
+        queues: dict[object, tuple[WaitingJob, ...]] = {size: waiting_jobs(size) for size in SIZES}
         queues["unlike"] = waiting_jobs(1000, unlike=True)
         decisions = {
             f"{size}": partial(schedule, Queue(queue, running, offers, nodes, NOW)) for size, queue in queues.items()
@@ -119,16 +119,16 @@ def _through_json(plain: object) -> None:
     json.loads(json.dumps(plain))
 
 
-def _cluster(held: float) -> tuple[dict[str, Offer], tuple[Running, ...]]:
+def _cluster(held: float) -> tuple[dict[str, Capacity], tuple[RunningJob, ...]]:
     """What the nodes offer, and one job on each of the first of them."""
     offers, running = {}, []
     for number in range(NODES):
         name = f"n{number:02}"
         slots = tuple(Slot(f"GPU-{number:04x}-{gpu}", "RTX", 24000) for gpu in range(GPUS))
-        offers[name] = Offer(name, slots)
+        offers[name] = Capacity(name, slots)
         if number < NODES * held:
             ends = NOW + 60 * number if number % 3 else None
-            running.append(Running(f"job-9{number:03}", frozenset(slot.key for slot in slots), ends))
+            running.append(RunningJob(f"job-9{number:03}", frozenset(slot.key for slot in slots), ends))
     return offers, tuple(running)
 
 

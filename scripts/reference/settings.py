@@ -14,7 +14,7 @@ from reference.markdown import Incomplete, code, docstring, page, prose, table
 from ugro.common import fields, job_spec
 from ugro.common.config import Inventory, MetricsSettings, NodeConfig, WebSettings
 from ugro.common.fields import Config
-from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec
+from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules
 from ugro.common.text import exactly
 
 KINDS: Mapping[Any, str] = {
@@ -38,6 +38,7 @@ KINDS: Mapping[Any, str] = {
     HangAfter: "map: [below](#hang_after)",
     CheckpointRules: "map: [below](#checkpoints)",
     FailurePolicy: "map: [below](#on_failure)",
+    MetricsRules: "map: [below](#metrics)",
 }
 """What the type of a field is called in the files. Kinds are explained in docs/files.md."""
 
@@ -78,6 +79,7 @@ def job_page() -> str:
     """Return the page of `job.yaml`."""
     nested: Sequence[tuple[str, type[Config]]] = (
         ("checkpoints", CheckpointRules),
+        ("metrics", MetricsRules),
         ("on_failure", FailurePolicy),
         ("hang_after", HangAfter),
     )

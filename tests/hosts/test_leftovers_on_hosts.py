@@ -9,7 +9,7 @@ from counting import let_go, recorded, start, state
 
 from ugro.testing.commands import Ugro, document, until
 from ugro.testing.testbed.bed import Testbed
-from ugro.testing.testbed.machine import Process
+from ugro.testing.testbed.machine import ProcessView
 
 # Ends at once, and leaves an upload behind that is detached in every way, and ends when it is let go.
 UPLOADS = """\
@@ -88,7 +88,7 @@ def test_what_outlasts_its_grace_or_is_not_wanted_is_ended(
     assert state(ugro, made["id"]) == ("failed" if end == "fail" else "succeeded")
 
 
-def daemons(bed: Testbed) -> list[Process]:
+def daemons(bed: Testbed) -> list[ProcessView]:
     return [process for process in bed.gpu1.processes() if process.command == ["sleep", "4711"]]
 
 

@@ -25,7 +25,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint, Place
 from ugro.common.models.metrics import GpuLook, GpuSample, MeasuredLink
 from ugro.common.models.node import Drain, NodeView, Owed, Silence
-from ugro.common.models.proposal import Change, Proposal
+from ugro.common.models.proposal import ArgumentChange, Proposal
 from ugro.common.text import clock, moment
 from ugro.control_plane.failure_handler.alerts.rounds import send_due
 from ugro.control_plane.failure_handler.alerts.sender import Sender
@@ -66,7 +66,7 @@ def filled(home: Path) -> MetadataStore:
     for job in (queued, other):
         store.decisions.remember_undecided(job.id)
         checkpoint = Checkpoint(step=1, kind="k", name="n", bytes=1, saved_at=NOW, places=(Place(node="a", path="/c"),))
-        changes = (Change(name="--bs", before="8", after="4"),)
+        changes = (ArgumentChange(name="--bs", before="8", after="4"),)
         store.decisions.propose(
             Proposal(job=job.id, attempt=1, at=NOW, cause="hang", text="t", checkpoint=checkpoint, changes=changes)
         )

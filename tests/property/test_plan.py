@@ -17,9 +17,9 @@ from ugro.control_plane.controller.plan import (
     Action,
     AskMeeting,
     Conclude,
-    Facts,
     Fail,
-    Record,
+    JobFacts,
+    RecordChange,
     Sample,
     Start,
     Stop,
@@ -35,7 +35,7 @@ from ugro.testing import builders
 NODES = ("gpu1", "gpu2")
 NOW = 1000.0
 
-World = tuple[Job, Observation, Facts]
+World = tuple[Job, Observation, JobFacts]
 
 MANY = settings(max_examples=300, deadline=None)
 LIVE = tuple(state for state in JobState if not state.ended)
@@ -101,14 +101,14 @@ def worlds(
     views = {node: one if isinstance(one, NodeError) else view for node, one in said.items()}
     limit = draw(st.sampled_from([None, 60.0, 90.0]))
     spec = JobSpec(script="t.py", workdir="/w", time_limit=limit) if limit else None
-    facts = Facts(draw(times), spec, draw(times), draw(st.booleans()), draw(times))
+    facts = JobFacts(draw(times), spec, draw(times), draw(st.booleans()), draw(times))
     return job, Observation(views, {job.id: said}, NOW), facts
 
 
 def edges_of(action: Action) -> list[Change]:
     """Take the edges that an action may lead to. Raises ImpossibleTransition for one that is not in the table."""
     match action:
-        case Record(change):
+        case RecordChange(change):
             return [change]
         case Start(job):
             assert job.placement
@@ -131,7 +131,7 @@ def edges_of(action: Action) -> list[Change]:
 def subject(action: Action) -> str:
     """Return the id of the job that an action is about."""
     match action:
-        case Record(change):
+        case RecordChange(change):
             return change.job.id
         case Sample(job_id, _):
             return job_id
@@ -173,12 +173,12 @@ def test_an_unchanged_world_plans_nothing(world: World) -> None:
     """What was recorded, sampled and looked at is not planned again: the second tick finds nothing new."""
     job, seen, facts = world
     first = plan(job, seen, facts, NOW)
-    if not all(isinstance(one, Record | Sample | Watch | AskMeeting) for one in first):
+    if not all(isinstance(one, RecordChange | Sample | Watch | AskMeeting) for one in first):
         return  # something is done on its nodes first
-    after = next((one.change.job for one in first if isinstance(one, Record)), job)
+    after = next((one.change.job for one in first if isinstance(one, RecordChange)), job)
     again = plan(after, seen, replace(facts, sampled_at=NOW, watch_due=False, meeting_asked=0.0), NOW)
     assert [one for one in again if not isinstance(one, TellLimit)] == []
-    if not any(isinstance(one, Record) for one in first):
+    if not any(isinstance(one, RecordChange) for one in first):
         assert again == []
 
 
@@ -190,8 +190,8 @@ def test_an_unreachable_node_decides_nothing(world: World) -> None:
     job = job.changed(ranks=expected_ranks(job))  # none of them was seen to end
     silent: dict[str, RunFiles | NodeError] = {node: Unreachable(node, "no route") for node in NODES}
     actions = plan(job, replace(seen, runs={job.id: silent}), facts, NOW)
-    changes = [one.change for one in actions if isinstance(one, Record)]
-    assert all(isinstance(one, Record | Sample) for one in actions)
+    changes = [one.change for one in actions if isinstance(one, RecordChange)]
+    assert all(isinstance(one, RecordChange | Sample) for one in actions)
     assert [stage(change.job) for change in changes] == [Stage.UNKNOWN] * (job.state != JobState.UNKNOWN)
 
 
@@ -200,7 +200,7 @@ def test_an_unreachable_node_decides_nothing(world: World) -> None:
 def test_a_requested_end_is_always_acted_on(world: World) -> None:
     job, seen, facts = world
     [action] = plan(job, seen, facts, NOW)
-    assert isinstance(action, Stop | Fail) or (isinstance(action, Record) and action.change.job.state.ended)
+    assert isinstance(action, Stop | Fail) or (isinstance(action, RecordChange) and action.change.job.state.ended)
 
 
 @MANY

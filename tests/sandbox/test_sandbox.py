@@ -25,7 +25,7 @@ from ugro.nodes.transport.ssh import SshTransport
 from ugro.sandbox.cluster import Sandbox
 from ugro.sandbox.machines import MACHINES
 from ugro.sandbox.server import INHERITED, loopback
-from ugro.sandbox.simulation import Gpu, Process
+from ugro.sandbox.simulation import SimulatedGpu, SimulatedProcess
 
 NODES = ["gpu-master", "gpu1", "gpu2"]
 
@@ -382,8 +382,8 @@ async def test_a_rank_shows_on_its_gpu_and_its_data_loader_does_not(sandbox: San
 
 
 def test_no_gpu_has_more_in_use_than_it_has() -> None:
-    ranks = tuple(Process(pid, 1, "python", 9000, 0.0, 0.0) for pid in (10, 11))
-    gpu = Gpu(MACHINES[0], "GPU-1", ranks, 100)
+    ranks = tuple(SimulatedProcess(pid, 1, "python", 9000, 0.0, 0.0) for pid in (10, 11))
+    gpu = SimulatedGpu(MACHINES[0], "GPU-1", ranks, 100)
     assert gpu.used_mib == MACHINES[0].memory_mib
     assert gpu.power_w < MACHINES[0].limit_w and gpu.temperature_c < 85
 

@@ -24,7 +24,7 @@ from ugro.common.models.node import NodeView
 from ugro.common.models.run import Effort, RankFiles, RunFiles
 from ugro.common.models.stacks import RankStack
 from ugro.control_plane.failure_handler.stacks import kept
-from ugro.control_plane.failure_handler.watchdog.sights import Limits, Memory
+from ugro.control_plane.failure_handler.watchdog.sights import HangLimits, WatchMemory
 from ugro.control_plane.failure_handler.watchdog.watch import hang_of, is_due, limits_of, watch
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.engines.base import Observation
@@ -136,7 +136,7 @@ async def test_a_crash_before_the_record_loses_no_alert_and_a_torn_memory_is_no_
     assert (await job.look()).alert, "it is in the watchdog's memory"
     job.store.jobs.files(job.id).watchdog.write_text('{"attempt": 1, "looked_at"')
     assert (await job.look()).alert, "a lost memory is no sign of life"
-    assert Memory.model_validate_json(job.store.jobs.files(job.id).watchdog.read_text()).watched == 0
+    assert WatchMemory.model_validate_json(job.store.jobs.files(job.id).watchdog.read_text()).watched == 0
     job.log += 1
     assert (await job.look()).alert is None and len(job.told("hang")) == 2
 
@@ -164,8 +164,8 @@ def test_records_of_before_the_watchdog_load() -> None:
 
 def test_a_job_may_bound_the_patience(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("script: t.py\nhang_after: {min: 5m, max: 1h}\n")
-    assert limits_of(load_job_spec(tmp_path / "job.yaml")) == Limits(300.0, 3600.0)
-    assert limits_of(JobSpec(script="t.py")) == Limits(600.0, 7200.0)
+    assert limits_of(load_job_spec(tmp_path / "job.yaml")) == HangLimits(300.0, 3600.0)
+    assert limits_of(JobSpec(script="t.py")) == HangLimits(600.0, 7200.0)
     (tmp_path / "job.yaml").write_text("script: t.py\nhang_after:\n  min: 5h\n")
     with pytest.raises(JobSpecError, match=r"job\.yaml:\d: hang_after\.max: .* not shorter than 'min'"):
         load_job_spec(tmp_path / "job.yaml")

@@ -10,9 +10,10 @@ from door import Door
 from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import SCRIPT
 from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import JobState, Wish
+from ugro.common.models.job import JobState
 from ugro.service.schemas.checkpoints import Checkpoints, SaveCheckpoint
 from ugro.service.schemas.notices import AskedToSave
+from ugro.testing import builders
 
 ANSWERS = """\
 import os, pathlib, time, zipfile
@@ -55,7 +56,7 @@ def test_asks_a_running_job_to_save(door: Door) -> None:
     assert [event.node for event in door.store.timeline.of_job(job.id) if event.kind == EventKind.CHECKPOINT] == [
         "here"
     ]
-    door.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), EventKind.CANCEL, "")
+    builders.cancel(door.store, job.id)
     door.until(job, JobState.CANCELLED)
 
 

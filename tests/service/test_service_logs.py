@@ -12,9 +12,10 @@ from door import Door
 from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.job import FirstFailure, Job, JobState
 from ugro.service.logs import LINES
 from ugro.service.schemas.logs import Follow, JobUpdate, LogLines, LogsEnd, ReadLogs
+from ugro.testing import builders
 from ugro.testing.commands import until
 
 COUNTS = "for number in range(5): print('line', number, flush=True)\n"
@@ -107,9 +108,7 @@ def test_an_update_says_how_the_job_stands(door: Door) -> None:
     assert (running.waits, running.trouble) == ("", "") and running.since == pytest.approx(
         job.started_at or 0, abs=0.01
     )
-    door.store.jobs.update(
-        job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), EventKind.CANCEL, "cancel was requested"
-    )
+    builders.cancel(door.store, job.id)
     *_, ended = door.stream(Follow(job=job.id))
     assert isinstance(ended, JobUpdate) and ended.job.state == JobState.CANCELLED
 

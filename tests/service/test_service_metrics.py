@@ -7,7 +7,7 @@ from door import Door
 
 from ugro.common.errors import InputError
 from ugro.common.models.metrics import Axis, Reading, RunProgress, SeriesSource
-from ugro.service.schemas.metrics import Metrics, MetricsDocument
+from ugro.service.schemas.metrics import Metrics, MetricsDocument, TryPattern
 from ugro.service.schemas.queries import ShowJob
 
 NAN = float("nan")
@@ -85,3 +85,50 @@ def test_says_why_there_is_none(door: Door) -> None:
         curves(door, job.id, names=("lss",))
     with pytest.raises(InputError, match="there is no job"):
         curves(door, "job-999")
+
+
+PRINTS = """
+import time
+for step in range(1, 41):
+    loss = "nan" if step == 13 else f"{4 / step:.4f}"
+    print(f"step {step}/40 loss: {loss} lr: 1.0e-04", flush=True)
+raise SystemExit(3)
+"""
+
+
+def test_reads_what_a_script_printed(door: Door) -> None:
+    job = door.failed(PRINTS)
+    answer = curves(door, job.id)
+    assert [one.name for one in answer.series] == ["loss", "lr"] and not answer.reading
+    loss, rate = answer.series
+    expected = [(float(step), None if step == 13 else round(4 / step, 4)) for step in range(1, 41)]
+    assert list(loss.points) == expected and loss.bad == ((13.0, "nan"),)
+    assert {y for _, y in rate.points} == {1e-4} and rate.count == 40
+    assert answer.progress and (answer.progress.step, answer.progress.steps, answer.progress.percent) == (40, 40, 100)
+    folder = door.store.jobs.files(job.id).series
+    for path in folder.iterdir():
+        path.unlink()
+    assert curves(door, job.id).series == answer.series, "they are read again from the logs"
+
+
+def test_tries_a_pattern_on_a_file(door: Door) -> None:
+    log = door.project / "log"
+    log.write_text("nothing\n@7 L=0.5 G=nan\n@8 L=0.25 G=1\n")
+    pattern = r"@(?P<step>\d+) L=(?P<loss>\S+) G=(?P<grad_norm>\S+)"
+    tried = door.call(TryPattern(pattern=pattern, path=str(log)))
+    assert (tried.matched, tried.read) == (2, 3) and tried.lines[0].number == 2
+    assert [(one.name, one.step, one.value, one.bad) for one in tried.lines[0].values] == [
+        ("loss", 7, 0.5, None),
+        ("grad_norm", 7, None, "nan"),
+    ]
+    with pytest.raises(InputError, match="is refused"):
+        door.call(TryPattern(pattern="(a+)+(?P<loss>x)", path=str(log)))
+    with pytest.raises(InputError, match="No such file"):
+        door.call(TryPattern(pattern=pattern, path=str(log) + ".gone"))
+
+
+def test_reads_a_job_with_its_own_pattern(door: Door) -> None:
+    script = "for n in range(1, 6): print(f'@{n}~{1 / n}')\nraise SystemExit(3)\n"
+    job = door.failed(script, metrics={"pattern": r"@(?P<step>\d+)~(?P<loss>\S+)"})
+    [loss] = curves(door, job.id).series
+    assert loss.points == tuple((float(n), 1 / n) for n in range(1, 6))

@@ -13,6 +13,7 @@ from ugro.common.models.job import Job, JobState
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.records import Rebuild
 from ugro.service.schemas.removal import Collect, PlanCollect, PlanRemove, Remove
+from ugro.testing import builders
 
 FAILS = "raise SystemExit('enough')"
 SAVES = "import pathlib; pathlib.Path('checkpoint-20.pt').write_bytes(b'x'); raise SystemExit('enough')"
@@ -24,7 +25,7 @@ def folder(home: Path, job: Job) -> Path:
 
 def changed(door: Door, job: Job) -> None:
     """Make the record one of another attempt."""
-    door.store.jobs.update(job.id, lambda job: job.model_copy(update={"attempt": 2}), EventKind.RANKS, "")
+    builders.change(door.store, job.id, EventKind.RANKS, attempt=2)
 
 
 def test_removes_a_job_once_that_is_agreed_to(door: Door, home: Path) -> None:

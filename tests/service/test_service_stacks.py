@@ -9,12 +9,12 @@ from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STARTED, STAY
 from ugro.common.errors import InputError
-from ugro.common.models.event import EventKind
-from ugro.common.models.job import JobState, Wish
-from ugro.common.models.stacks import Frame, RankStack, Thread
+from ugro.common.models.job import JobState
+from ugro.common.models.stacks import RankStack, StackFrame, Thread
 from ugro.control_plane.failure_handler.stacks import keep
 from ugro.nodes.remote.stacks.stacks import NodeStacks
 from ugro.service.schemas.stacks import Stacks
+from ugro.testing import builders
 from ugro.testing.commands import until
 
 
@@ -26,7 +26,7 @@ def test_shows_the_ranks_of_a_running_job(door: Door) -> None:
     assert [(rank.node, rank.rank, bool(rank.threads)) for rank in found.answer.ranks] == [("here", 0, True)]
     with pytest.raises(InputError, match="has no rank 7"):
         door.call(Stacks(job=job.id, rank=7))
-    door.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), EventKind.CANCEL, "")
+    builders.cancel(door.store, job.id)
     door.until(job, JobState.CANCELLED)
 
 
@@ -34,7 +34,7 @@ def test_shows_where_the_ranks_of_an_ended_job_hung(door: Door) -> None:
     job = door.until(door.submit(STARTED), JobState.SUCCEEDED)
     with pytest.raises(InputError, match="only a running job"):
         door.call(Stacks(job=job.id))
-    thread = Thread(tid=1, name="main", frames=(Frame(function="step", file="t.py", line=3),))
+    thread = Thread(tid=1, name="main", frames=(StackFrame(function="step", file="t.py", line=3),))
     stacks = NodeStacks(ranks=(RankStack(rank=0, pid=1, threads=(thread,)), RankStack(rank=1)), nccl="hung")
     at = time.time()
     keep(door.store.jobs.files(job.id).hang(1), {"here": stacks}, at)

@@ -7,10 +7,10 @@ from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError
-from ugro.common.models.event import EventKind
-from ugro.common.models.job import JobState, Wish
+from ugro.common.models.job import JobState
 from ugro.service.schemas.notices import TellingNodes
 from ugro.service.schemas.time_limits import Extend
+from ugro.testing import builders
 
 
 def test_extends_a_job_that_waits(door: Door) -> None:
@@ -27,7 +27,7 @@ def test_tells_the_nodes_of_a_running_job(door: Door) -> None:
     extended = door.call(Extend(job=job.id, seconds=1200.0, add=False))
     assert (extended.told, extended.pending, extended.time_limit) == (("here",), (), 1200.0)
     assert door.told == [TellingNodes(job=job.id)]
-    door.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), EventKind.CANCEL, "")
+    builders.cancel(door.store, job.id)
     door.until(job, JobState.CANCELLED)
 
 

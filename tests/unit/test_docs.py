@@ -12,7 +12,7 @@ from places import ROOT
 
 from ugro.cli.main import cli
 from ugro.control_plane.diagnosis.causes import CAUSES
-from ugro.control_plane.failure_handler.alerts.settings import Kind
+from ugro.control_plane.failure_handler.alerts.settings import AlertKind
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 DECISIONS = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
@@ -89,7 +89,7 @@ def test_the_page_about_diagnosis_has_the_causes_of_the_code() -> None:
 
 
 def test_the_page_about_alerts_has_every_kind() -> None:
-    assert set(re.findall(r"^\| `(\w+)` \|", page("docs/alerts.md"), re.M)) == {kind.value for kind in Kind}
+    assert set(re.findall(r"^\| `(\w+)` \|", page("docs/alerts.md"), re.M)) == {kind.value for kind in AlertKind}
 
 
 @pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.name)
@@ -97,7 +97,35 @@ def test_a_decision_is_short_whole_and_linked(path: Path) -> None:
     text, number = path.read_text(), int(path.name[:4])
     assert text.startswith(f"# {number}. ") and len(text.splitlines()) <= 40
     assert all(f"**{part}" in text for part in ("Context", "Decision", "Consequences"))
-    assert f"({path.name})" in page("docs/adr/README.md") and f"(adr/{path.name})" in page("docs/architecture.md")
+    assert f"({path.name})" in page("docs/adr/README.md")
+
+
+BOXES = (
+    *("queue", "allocator", "launcher", "tracker"),
+    *("monitor", "predictor", "balancer", "governor"),
+    *("job registry", "checkpoint store", "config store", "metrics"),
+    *("watchdog", "retry", "recovery", "alert"),
+)
+
+
+def test_the_architecture_is_one_page_with_one_picture_and_the_picture_has_every_box() -> None:
+    text = page("docs/architecture.md")
+    assert len(text.splitlines()) <= 110
+    (picture,) = re.findall(r"```\n(.*?)```", text, re.S)
+    rows = dict(re.findall(r"│ ([A-Z]+(?: [A-Z]+)?) +([a-z_/.]+)", picture))
+    assert {box.lower() for box in rows} == set(BOXES)
+    assert tuple(re.findall(r"^\| ([a-z ]+) \|", text, re.M)[1:]) == BOXES
+    rooms = [path for path in (ROOT / "ugro/control_plane").iterdir() if path.is_dir()]
+    assert all(any((room / file).exists() for room in rooms) for file in rows.values()), rows
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    text = page("docs/architecture.md").replace("~/.ugro/", "")
+    known = [str(path.relative_to(ROOT)) for path in (ROOT / "ugro").rglob("*") if "__pycache__" not in path.parts]
+    for name in re.findall(r"(?<![\w<>./-])[a-z_]+(?:/[a-z_]+)*(?:\.py|/(?=[\s,:)]))", text):
+        assert name in ("claim/", "code/", "jobs/") or any(
+            f"/{one}".endswith(f"/{name.rstrip('/')}") for one in known
+        ), name
 
 
 def test_decisions_are_numbered_without_gaps() -> None:

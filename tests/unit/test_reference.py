@@ -22,7 +22,7 @@ from reference.events import described, events_page
 from reference.markdown import Incomplete, help_text, table
 from ugro.cli.main import cli
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec
+from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.models.node import Gpu
@@ -90,7 +90,7 @@ def test_every_kind_of_event_is_on_the_page_once_and_used_in_the_code() -> None:
     assert {kind.name for kind in EventKind} == used
 
 
-@pytest.mark.parametrize("model", [NodeConfig, JobSpec, CheckpointRules, FailurePolicy, HangAfter])
+@pytest.mark.parametrize("model", [NodeConfig, JobSpec, CheckpointRules, FailurePolicy, HangAfter, MetricsRules])
 def test_defaults_are_shown_as_a_file_may_have_them(model: type[settings.Config]) -> None:
     required = {"name": "gpu1", "address": "10.0.0.1"} if model is NodeConfig else {}
     required |= {"script": "train.py"} if model is JobSpec else {}

@@ -39,6 +39,11 @@ class App:
             return self._here
         return find_resident(self.inventory_option, self._note) or self._here
 
+    def beside(self) -> Backend:
+        """Return another way to the same answers, for another thread. What there is to note was noted by `backend`."""
+        resident = None if self._local else find_resident(self.inventory_option, lambda _: None)
+        return resident or open_local(self.inventory_option, self.log_level)
+
     def _note(self, words: str) -> None:
         context = click.get_current_context(silent=True)
         if not (context and context.params.get("as_json")):  # stderr then has one document at most
@@ -95,7 +100,7 @@ class App:
 
 
 class Whole(click.IntRange):
-    """A whole number within bounds, both included; what it is not is told without the language of programs."""
+    """A whole number within bounds, both included; an error says it without the language of programs."""
 
     name = "number"
 

@@ -71,6 +71,7 @@ COMMANDS: dict[str, Entry] = {
     "deny": ("ugro.cli.commands.proposals", "deny", "Deny a proposal: leave the job as it is."),
     "rm": ("ugro.cli.commands.remove", "rm", "Remove ended jobs: record, logs, code, folders on nodes."),
     "wait": ("ugro.cli.commands.jobs", "wait", "Wait until a job has ended."),
+    "top": ("ugro.cli.commands.top", "top", "Watch nodes, GPUs and jobs, live."),
     "nodes": ("ugro.cli.commands.nodes", "nodes", "Show the nodes and their GPUs."),
     "history": ("ugro.cli.commands.history", "history", "Show the use of each GPU over the last hours."),
     "drain": ("ugro.cli.commands.nodes", "drain", "Drain a node: start no new jobs on it."),
@@ -110,7 +111,7 @@ SUBJECTS = {
     "Queue": ("why", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
-    "Cluster": ("serve", "sweep", "cron", "alerts", "gc", "state"),
+    "Cluster": ("top", "serve", "sweep", "cron", "alerts", "gc", "state"),
     "Set-up": ("init", "sandbox", "completion"),
 }
 """The headings of `ugro --help` with their commands, in its order."""

@@ -38,6 +38,7 @@ from ugro.common.fields import (
     whole,
     without_effect,
 )
+from ugro.common.metric_pattern import compiled, try_out
 from ugro.common.mistakes import Location, Misplaced, and_more, mistakes
 from ugro.common.units import check_vram
 from ugro.common.yaml_files import describe_in_file, line_of, read_yaml, stands
@@ -135,6 +136,23 @@ class CheckpointRules(Config):
     )
 
 
+def _metric_pattern(value: str) -> str:
+    if value:
+        compiled(value)
+    return value
+
+
+class MetricsRules(Config):
+    """How metrics are read from a job's log where it has a format that UGRO does not know.
+
+    Each named group of `pattern` is a series; the groups `step` and `epoch` say where. `ugro metrics --try` tries it.
+    """
+
+    pattern: Annotated[Line, AfterValidator(_metric_pattern)] = Field(
+        default="", description=r"Regular expression with named groups: `step (?P<step>\d+).*loss (?P<loss>\S+)`"
+    )
+
+
 class JobSpec(Config):
     """What to run, frozen at submission as `spec.json`; only its time limit may be extended since.
 
@@ -178,6 +196,9 @@ class JobSpec(Config):
     hang_after: HangAfter | None = Field(default=None, description="Bounds of the watchdog's patience")
     checkpoints: CheckpointRules = Field(
         default_factory=CheckpointRules, description="Where checkpoints are and which are kept; text alone is `dir`"
+    )
+    metrics: MetricsRules = Field(
+        default_factory=MetricsRules, description="How metrics are read from its log; text alone is `pattern`"
     )
     on_failure: FailurePolicy = Field(
         default_factory=FailurePolicy, description="What is done when it fails; a word alone is `default`"
@@ -245,6 +266,11 @@ class JobSpec(Config):
     @classmethod
     def _checkpoints_from_text(cls, value: object) -> object:
         return {"dir": value} if isinstance(value, str) else value
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _metrics_from_text(cls, value: object) -> object:
+        return {"pattern": value} if isinstance(value, str) else value
 
     @field_validator("after", mode="before")
     @classmethod
@@ -324,6 +350,12 @@ def load_job_spec(path: Path) -> JobSpec:
     except ValidationError as error:
         keys = {word: key for key in JobSpec.model_fields for word in (key, OPTIONS.get(key, key))}
         raise JobSpecError(describe_in_file(error, path, document, keys, place)) from None
+    if spec.metrics.pattern:
+        try:
+            try_out(spec.metrics.pattern)
+        except ValueError as error:
+            line = line_of(document, ("metrics", "pattern")) or line_of(document, ("metrics",)) or 1
+            raise JobSpecError(f"{path}:{line}: metrics.pattern: {error}", _PATTERN_HINT) from None
     for name, reason in _without_effect(spec).items():
         raise JobSpecError(f"{path}:{line_of(document, ('env', name)) or 1}: env.{name}: {reason}", _ENV_HINT)
     return spec
@@ -349,6 +381,7 @@ def job_spec(**fields: Any) -> JobSpec:
     return spec
 
 
+_PATTERN_HINT = "name what stands between the values, as in `loss: (?P<loss>[^ ]+)`, instead of several `.*`"
 _ENV_HINT = "leave it out; GPUs and nodes are chosen by --gpus-per-node and --nodes"
 
 

@@ -11,7 +11,6 @@ import json
 import re
 import re._constants as codes  # type: ignore[import-not-found]
 import re._parser as parser  # type: ignore[import-not-found]
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -72,6 +71,8 @@ def try_out(text: str) -> None:
     Raises:
         ValueError: as `compiled` does, or it is too slow.
     """
+    import subprocess  # here, since few jobs have a pattern
+
     compiled(text)
     trial = [sys.executable, "-I", "-S", "-c", _TRIAL, str(TRIAL_SECONDS)]
     done = subprocess.run(trial, input=json.dumps([text, _hard_lines(text)]), capture_output=True, text=True)

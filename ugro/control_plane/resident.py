@@ -53,7 +53,7 @@ class Resident:
         """How many ticks are over."""
 
     def wake(self) -> None:
-        """Have the next tick begin at once: somebody asked for something. Called in the event loop."""
+        """Have the next tick begin at once: a request came in. Called in the event loop."""
         self._woken.set()
 
     def stop(self) -> None:
@@ -114,7 +114,7 @@ class Resident:
             self._store.bus.tell(trouble_of(what, error))
 
     async def _rest(self, began: float) -> None:
-        """Wait for the time of the next tick, or for somebody who wakes it; for `BREATH` in any case but the end."""
+        """Wait for the time of the next tick, or for a wake-up; for `BREATH` in any case but the end."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), BREATH)
         with contextlib.suppress(TimeoutError):

@@ -18,6 +18,9 @@ from typing import IO
 LONGEST_PAUSE = 0.05
 """Seconds between two looks whether a program has ended, which it mostly has when its output has."""
 
+REAP_SECONDS = 1.0
+"""Most seconds that the loop stands still for the end of a program that was killed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Child:
@@ -111,4 +114,8 @@ async def _end(process: subprocess.Popen[bytes], grace: float) -> None:
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
-            await _ended(process)
+            try:
+                await _ended(process)
+            finally:  # also where this is cancelled once more: its end is milliseconds away
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(REAP_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Machine(NamedTuple):
+class SimulatedMachine(NamedTuple):
     """One simulated machine with its GPU. Memory is in MiB, power in watts.
 
     `display_mib` is what a desktop keeps of the GPU while nothing computes.
@@ -22,9 +22,9 @@ class Machine(NamedTuple):
 
 
 MACHINES = (
-    Machine("gpu-master", "127.0.0.11", "NVIDIA GeForce RTX 5070 Ti", 12227, 418, "12.0", 14.2, 300.0),
-    Machine("gpu1", "127.0.0.12", "NVIDIA GeForce RTX 4070", 8188, 0, "8.9", 11.6, 200.0),
-    Machine("gpu2", "127.0.0.13", "NVIDIA GeForce RTX 3070 Ti", 8192, 0, "8.6", 17.9, 290.0),
+    SimulatedMachine("gpu-master", "127.0.0.11", "NVIDIA GeForce RTX 5070 Ti", 12227, 418, "12.0", 14.2, 300.0),
+    SimulatedMachine("gpu1", "127.0.0.12", "NVIDIA GeForce RTX 4070", 8188, 0, "8.9", 11.6, 200.0),
+    SimulatedMachine("gpu2", "127.0.0.13", "NVIDIA GeForce RTX 3070 Ti", 8192, 0, "8.6", 17.9, 290.0),
 )
 
 MARK = "UGRO_SANDBOX"

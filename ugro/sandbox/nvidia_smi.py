@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ugro.sandbox.machines import MACHINES
-from ugro.sandbox.simulation import Gpu, observe
+from ugro.sandbox.simulation import SimulatedGpu, observe
 
 DRIVER = "580.95.05"
 CUDA = "13.0"
@@ -79,6 +79,9 @@ GPU_FIELDS: dict[str, Field] = {
     "temperature.gpu": ("", lambda gpu: gpu.temperature_c),
     "fan.speed": ("%", lambda gpu: gpu.fan_percent),
     "power.draw": ("W", lambda gpu: f"{gpu.power_w:.2f}"),
+    "clocks.sm": ("MHz", lambda gpu: 210 + 15 * gpu.utilization),
+    "clocks.mem": ("MHz", lambda gpu: 405 if not gpu.utilization else 9501),
+    "clocks_event_reasons.active": ("", lambda gpu: f"0x{0 if gpu.utilization else 1:016x}"),
     "power.limit": ("W", lambda gpu: f"{gpu.machine.limit_w:.2f}"),
 }
 
@@ -99,7 +102,7 @@ OPTIONS = {"-h": "help", "--help": "help", "-L": "list", "--list-gpus": "list", 
 OPTIONS |= {"--query-gpu": "gpu", "--query-compute-apps": "apps", "--format": "format"}
 
 
-class Refused(Exception):
+class QueryRefused(Exception):
     """A query without an answer: its message (on stdout, as the real one prints it), and the exit code."""
 
     def __init__(self, text: str, status: int = INVALID_ARGUMENT) -> None:
@@ -114,9 +117,9 @@ def main(root: str, node: str, uuid: str, samples: str, *arguments: str) -> int:
     try:
         options = _parse(arguments)
         if options.get("id", "0") not in ("0", uuid, BUS_ID):
-            raise Refused("No devices were found\n", NOT_FOUND)
+            raise QueryRefused("No devices were found\n", NOT_FOUND)
         sys.stdout.write(_answer(options, lambda: observe(machine, uuid, root, samples)))
-    except Refused as refused:
+    except QueryRefused as refused:
         sys.stdout.write(refused.text)
         return refused.status
     return 0
@@ -130,17 +133,17 @@ def _parse(arguments: Iterable[str]) -> dict[str, str]:
         flag, given, value = argument.partition("=")
         name = OPTIONS.get(flag)
         if name is None:
-            raise Refused("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n\n")
+            raise QueryRefused("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n\n")
         options[name] = value if given or name in ("help", "list") else next(rest, "")
     return options
 
 
-def _answer(options: dict[str, str], look: Callable[[], Gpu]) -> str:
+def _answer(options: dict[str, str], look: Callable[[], SimulatedGpu]) -> str:
     match options:
         case {"help": _}:
             return HELP.format(driver=DRIVER, gpu_fields=" ".join(GPU_FIELDS), app_fields=" ".join(APP_FIELDS))
         case {"gpu": _, "apps": _} | {"list": _, "gpu": _} | {"list": _, "apps": _}:
-            raise Refused("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n\n")
+            raise QueryRefused("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n\n")
         case {"list": _}:
             gpu = look()
             return f"GPU 0: {gpu.machine.gpu} (UUID: {gpu.uuid})\n"
@@ -158,7 +161,7 @@ def _fields(names: str, known: dict[str, Field], aliases: dict[str, str]) -> lis
     for name in (part.strip() for part in names.split(",")):
         field = aliases.get(name, name)
         if field not in known:
-            raise Refused(f'Field "{name}" is not a valid field to query.\n\n')
+            raise QueryRefused(f'Field "{name}" is not a valid field to query.\n\n')
         chosen.append((field, known[field]))
     return chosen
 
@@ -166,7 +169,7 @@ def _fields(names: str, known: dict[str, Field], aliases: dict[str, str]) -> lis
 def _style(options: dict[str, str]) -> set[str]:
     style = {part.strip() for part in options.get("format", "").split(",")}
     if "csv" not in style or not style <= {"csv", "noheader", "nounits"}:
-        raise Refused("\"--format=\" has to be 'csv', optionally with 'noheader' and 'nounits'\n\n")
+        raise QueryRefused("\"--format=\" has to be 'csv', optionally with 'noheader' and 'nounits'\n\n")
     return style
 
 
@@ -182,7 +185,7 @@ def _csv(fields: list[tuple[str, Field]], style: set[str], rows: list[tuple[Any,
     return "".join(", ".join(cells) + "\n" for cells in lines)
 
 
-def _table(gpu: Gpu) -> str:
+def _table(gpu: SimulatedGpu) -> str:
     processes = [
         f"|    0   N/A  N/A {process.pid:>15}      C   {_tail(process.name, 35):<35} {gpu.process_mib(process):>7}MiB |"
         for process in gpu.processes

@@ -12,7 +12,7 @@ import json
 import os
 from typing import Any, NamedTuple
 
-from ugro.sandbox.machines import MARK, NODE_MARK, Machine
+from ugro.sandbox.machines import MARK, NODE_MARK, SimulatedMachine
 
 CONTEXT_MIB = 284
 """GPU memory that a CUDA context takes before the first tensor."""
@@ -28,7 +28,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MIB = 1024 * 1024
 
 
-class Process(NamedTuple):
+class SimulatedProcess(NamedTuple):
     """A process on the GPU. `started` and `cpu` are seconds, `started` since the boot."""
 
     pid: int
@@ -39,15 +39,15 @@ class Process(NamedTuple):
     cpu: float
 
 
-class Gpu(NamedTuple):
+class SimulatedGpu(NamedTuple):
     """A GPU at one moment. `utilization` is in percent."""
 
-    machine: Machine
+    machine: SimulatedMachine
     uuid: str
-    processes: tuple[Process, ...]
+    processes: tuple[SimulatedProcess, ...]
     utilization: int
 
-    def process_mib(self, process: Process) -> int:
+    def process_mib(self, process: SimulatedProcess) -> int:
         """Return the GPU memory of a process, at most all that the display leaves."""
         return min(process.rss_mib + CONTEXT_MIB, self.machine.memory_mib - self.machine.display_mib)
 
@@ -79,13 +79,13 @@ class Gpu(NamedTuple):
         return "P2" if self.processes else "P8"
 
 
-def observe(machine: Machine, uuid: str, root: str, samples: str) -> Gpu:
+def observe(machine: SimulatedMachine, uuid: str, root: str, samples: str) -> SimulatedGpu:
     """Return the GPU of a node now. `samples` is the file with the last CPU times, for the difference."""
     processes = training_processes(root, machine.node, uuid)
-    return Gpu(machine, uuid, processes, _utilization(samples, processes) if processes else 0)
+    return SimulatedGpu(machine, uuid, processes, _utilization(samples, processes) if processes else 0)
 
 
-def training_processes(root: str, node: str, uuid: str) -> tuple[Process, ...]:
+def training_processes(root: str, node: str, uuid: str) -> tuple[SimulatedProcess, ...]:
     """Return the processes on the GPU, by pid. Without /proc there are none."""
     marks = {os.fsencode(f"{MARK}={root}"), os.fsencode(f"{NODE_MARK}={node}")}
     found = {}
@@ -107,12 +107,12 @@ def _trains(environ: list[bytes], marks: set[bytes], uuid: bytes) -> bool:
     return uuid in visible and b"RANK" in values and b"LOCAL_RANK" in values
 
 
-def _process(pid: int) -> Process:
+def _process(pid: int) -> SimulatedProcess:
     # The command in parentheses may hold anything; after it come the fields from the third on.
     stat = _read(pid, "stat").rpartition(b")")[2].split()
     name = os.fsdecode(_read(pid, "cmdline").split(b"\0")[0])
     cpu = (int(stat[11]) + int(stat[12])) / _TICKS
-    return Process(pid, int(stat[1]), name, int(stat[21]) * _PAGE // _MIB, int(stat[19]) / _TICKS, cpu)
+    return SimulatedProcess(pid, int(stat[1]), name, int(stat[21]) * _PAGE // _MIB, int(stat[19]) / _TICKS, cpu)
 
 
 def _read(pid: int, name: str) -> bytes:
@@ -120,7 +120,7 @@ def _read(pid: int, name: str) -> bytes:
         return file.read()
 
 
-def _utilization(samples: str, processes: tuple[Process, ...]) -> int:
+def _utilization(samples: str, processes: tuple[SimulatedProcess, ...]) -> int:
     """Return the percentage of one CPU that the processes used since the last sample, or since they started."""
     with open("/proc/uptime", encoding="ascii") as file:
         now = float(file.read().split()[0])

@@ -7,7 +7,7 @@ import os
 from ugro.common.errors import InputError
 from ugro.common.text import printable
 from ugro.control_plane.failure_handler.alerts import FILE
-from ugro.control_plane.failure_handler.alerts.settings import EXAMPLE, AlertsError, Settings, load_settings
+from ugro.control_plane.failure_handler.alerts.settings import EXAMPLE, AlertsError, AlertSettings, load_settings
 from ugro.service.context import Context
 from ugro.service.schemas.alerts import (
     AlertsDocument,
@@ -77,7 +77,7 @@ async def init(context: Context, request: InitAlerts) -> WrittenDocument:
     return WrittenDocument(path=str(path))
 
 
-def _settings(context: Context) -> Settings:
+def _settings(context: Context) -> AlertSettings:
     path = context.store.home / FILE
     if not path.exists():
         raise AlertsError(f"there is no {path}", "write one: ugro alerts init")

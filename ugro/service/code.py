@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.text import printable, size
 from ugro.control_plane.scheduler.launch_line import START
@@ -19,7 +18,6 @@ from ugro.service.plan import Question, digest
 from ugro.service.schemas.code import SEND, CodeDocument, LargeFile, LeftOut, NotSent
 
 if TYPE_CHECKING:
-    from ugro.service.context import Context
     from ugro.service.schemas.resume import CodeSourceDocument
 
 NAMED = 3
@@ -46,17 +44,6 @@ class WorkingCode:
             not_sent=tuple(NotSent(path=path, reason=reason) for path, reason in chosen.refused.items()),
             lfs_pointers=chosen.pointers,
         )
-
-
-def brought(context: Context, directory: str) -> WorkingCode:
-    """Return the code that the client brought last from a directory.
-
-    Raises:
-        InputError: it brought none.
-    """
-    if found := context.code.get(directory):
-        return found
-    raise InputError(f"the files of {printable(directory)} were not brought", "bring them before the request")
 
 
 def question_of_size(code: CodeDocument) -> Question | None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ugro.common.config import Inventory, inventory_path, ugro_home
-from ugro.common.errors import StateLocked, UgroError
+from ugro.common.errors import InputError, StateLocked, UgroError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
+from ugro.common.text import printable
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.service.documents import job_document, known_progress
@@ -115,11 +116,21 @@ class Context:
         """Return the document of a job."""
         return job_document(job, self.asked(job), known_progress(self.store, job))
 
+    def brought(self, directory: str) -> WorkingCode:
+        """Return the code that the client brought last from a directory.
+
+        Raises:
+            InputError: it brought none.
+        """
+        if found := self.code.get(directory):
+            return found
+        raise InputError(f"the files of {printable(directory)} were not brought", "bring them before the request")
+
     def attended(self) -> bool:
         """Whether a scheduler runs for this state directory: a resident controller, or sweeps from the crontab."""
         if self.store.is_locked(RESIDENT_LOCK):
             return True
-        from ugro.service.crontab import installed  # here, since most functions have no use for it
+        from ugro.service.crontab_lines import installed  # here, since most functions have no use for it
 
         return installed(self.store.home)
 

@@ -58,11 +58,13 @@ def known_progress(store: MetadataStore, job: Job) -> RunProgress | None:
 
 def progress_document(progress: RunProgress) -> ProgressDocument | None:
     """Return the document of how far a run is; None where nothing is known of it."""
-    step, steps, rate = progress.step, progress.steps, progress.rate
+    from ugro.control_plane.training_metrics.pace import seconds_left  # here, since few documents have a use for it
+
+    step, steps = progress.step, progress.steps
     if step is None and progress.epoch is None:
         return None
     percent = 100 * min(1.0, step / steps) if step is not None and steps else None
-    left = max(0, steps - step) / rate if step is not None and steps and rate else None
+    left = seconds_left(progress, progress.at)
     return ProgressDocument(
         at=progress.at,
         step=step,
@@ -70,7 +72,7 @@ def progress_document(progress: RunProgress) -> ProgressDocument | None:
         percent=percent,
         epoch=progress.epoch,
         epochs=progress.epochs,
-        rate=rate,
+        rate=progress.rate,
         left=left,
         eta=None if left is None else progress.at + left,
     )

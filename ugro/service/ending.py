@@ -102,7 +102,7 @@ async def wait(context: Context, request: Wait) -> AsyncIterator[JobProgress]:
         yield progress(context, job)
         if not job.state.ended:
             await asyncio.sleep(WAIT_SECONDS)
-    if job.id in context.store.decisions.undecided():  # so that whoever waited finds what is proposed
+    if job.id in context.store.decisions.undecided():  # so that a waiting user finds what is proposed
         await context.tick(job.id)
     yield progress(context, context.store.jobs.job(job.id))
 

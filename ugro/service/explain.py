@@ -10,7 +10,7 @@ from typing import Any
 from ugro.common.errors import InventoryError
 from ugro.common.models.job import FirstFailure, Job, JobState
 from ugro.common.text import clock, printable
-from ugro.control_plane.diagnosis import Finding, diagnose
+from ugro.control_plane.diagnosis import Diagnosis, diagnose
 from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
 from ugro.control_plane.scheduler.attempts import in_attempt, next_after
@@ -62,7 +62,7 @@ async def _bring_logs(context: Context, job: Job) -> None:
         await controller.logs_of(job).bring_ends(LOGS_WITHIN)
 
 
-def _found(context: Context, job: Job, record: Job) -> Finding | None:
+def _found(context: Context, job: Job, record: Job) -> Diagnosis | None:
     followed_by = next_after(record, job.attempt)
     found = _finding(context, job, f" --attempt {job.attempt}" if followed_by else "")
     if found and (earlier := next((past for past in record.past if past.attempt == job.attempt), None)):
@@ -70,7 +70,7 @@ def _found(context: Context, job: Job, record: Job) -> Finding | None:
     return found
 
 
-async def _document(context: Context, job: Job, record: Job, found: Finding | None) -> FailureDocument:
+async def _document(context: Context, job: Job, record: Job, found: Diagnosis | None) -> FailureDocument:
     """The record says which rank failed first and why; its log says where and in which words."""
     failure = job.first_failure if found else None
     fields: dict[str, Any] = dict(diagnosis_document(found)) | {
@@ -93,7 +93,7 @@ async def _document(context: Context, job: Job, record: Job, found: Finding | No
     return FailureDocument.model_validate(fields)
 
 
-def _finding(context: Context, job: Job, which: str) -> Finding | None:
+def _finding(context: Context, job: Job, which: str) -> Diagnosis | None:
     """Why it ended badly, or does not go on; None where nothing shows that. `which`: the option for its attempt."""
     failure = job.first_failure
     if job.alert and not job.state.ended:
@@ -103,18 +103,18 @@ def _finding(context: Context, job: Job, which: str) -> Finding | None:
             f"{job.id} then shows how to resume",
             CAUSES["hang"].retry_helps,
         )
-        return Finding("hang", job.alert, evidence=(job.alert,), own_advice=advice)
+        return Diagnosis("hang", job.alert, evidence=(job.alert,), own_advice=advice)
     if job.state == JobState.CANCELLED and failure is None:
-        return Finding("cancelled", job.reason or "it was cancelled")
+        return Diagnosis("cancelled", job.reason or "it was cancelled")
     if job.state not in (JobState.FAILED, JobState.CANCELLED):
         return None
     if failure is None:
-        return Finding("unknown", job.reason, evidence=(job.reason,) if job.reason else ())
+        return Diagnosis("unknown", job.reason, evidence=(job.reason,) if job.reason else ())
     found = _in_its_words(job, failure, context.store.jobs.files(job.id).logs(job.attempt), which)
     return dataclasses.replace(found, consequences=job.followed, rank=failure.rank)
 
 
-def _in_its_words(job: Job, failure: FirstFailure, folder: Path, which: str) -> Finding:
+def _in_its_words(job: Job, failure: FirstFailure, folder: Path, which: str) -> Diagnosis:
     """What the log of the rank (or of torchrun on the node) shows; where that is something else, the record's words."""
     shares = job.placement.shares if job.placement else ()
     node_rank = next((share.node_rank for share in shares if share.node == failure.node), 0)
@@ -122,15 +122,15 @@ def _in_its_words(job: Job, failure: FirstFailure, folder: Path, which: str) -> 
     if failure.cause == "unknown":
         return _last_words(job, failure, log, which)
     found = diagnose(log, failure.exit_code, failure.signal)
-    recorded = Finding(failure.cause, failure.message, evidence=(failure.message,))
+    recorded = Diagnosis(failure.cause, failure.message, evidence=(failure.message,))
     return found if found.cause == failure.cause else recorded
 
 
-def _last_words(job: Job, failure: FirstFailure, log: str, which: str) -> Finding:
+def _last_words(job: Job, failure: FirstFailure, log: str, which: str) -> Diagnosis:
     """Where the log does not say why: how the process ended, the last lines of its log, and where to look."""
     said = [line for text in log.splitlines()[-100:] if (line := printable(text).strip())]
     rank = "" if failure.rank is None else f" --rank {failure.rank}"
     read = f"read what came before: ugro logs {job.id}{which}{rank} --tail 200"
     code = f"; look in the script for what exits with {failure.exit_code}" if failure.exit_code else ""
     advice = Advice(CAUSES["unknown"].words, read + code, CAUSES["unknown"].retry_helps)
-    return Finding("unknown", failure.message, evidence=tuple(said[-LAST_WORDS:]), own_advice=advice)
+    return Diagnosis("unknown", failure.message, evidence=tuple(said[-LAST_WORDS:]), own_advice=advice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ugro.control_plane.diagnosis import Finding, Reader, explain
+from ugro.control_plane.diagnosis import Diagnosis, EvidenceReader, explain
 from ugro.control_plane.diagnosis.causes import CAUSES
 from ugro.service.schemas.explain import DiagnosisDocument, LogsAnswer
 
@@ -14,14 +14,14 @@ def explain_logs(logs: Iterable[tuple[int | None, Iterable[bytes]]]) -> LogsAnsw
 
     No request: the logs are where the asker is, and may be larger than what is worth sending.
     """
-    reader = Reader()
+    reader = EvidenceReader()
     for rank, pieces in logs:
         reader.read(pieces, rank)
     found = explain(reader.evidence)
     return LogsAnswer(answer=diagnosis_document(found), words=words_of(found))
 
 
-def diagnosis_document(found: Finding | None) -> DiagnosisDocument:
+def diagnosis_document(found: Diagnosis | None) -> DiagnosisDocument:
     """Return the document of a finding; None: nothing shows that the run failed."""
     if found is None:
         return DiagnosisDocument()
@@ -38,6 +38,6 @@ def diagnosis_document(found: Finding | None) -> DiagnosisDocument:
     )
 
 
-def words_of(found: Finding | None) -> str | None:
+def words_of(found: Diagnosis | None) -> str | None:
     """Return the words for the cause of a finding."""
     return CAUSES.get(found.cause, CAUSES["unknown"]).words if found else None

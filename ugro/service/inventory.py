@@ -1,4 +1,4 @@
-"""Writes a first inventory, from what it is told and what `~/.ssh/config` knows."""
+"""Writes a first inventory, from a request and what `~/.ssh/config` knows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NODE = re.compile(r"(?:(?P<name>[^=@]+)=)?(?:(?P<user>[^@=]+)@)?(?P<address>\[[
 
 
 @dataclass(frozen=True)
-class Host:
+class NamedHost:
     """A machine as the person named it, or as a `Host` of the ssh configuration."""
 
     name: str
@@ -94,7 +94,7 @@ def is_sample(path: Path) -> bool:
         return False
 
 
-def parse_host(text: str) -> Host:
+def parse_host(text: str) -> NamedHost:
     """A machine from `[NAME=][USER@]ADDRESS[:PORT]`.
 
     Raises:
@@ -108,10 +108,10 @@ def parse_host(text: str) -> Host:
             "write NAME=USER@ADDRESS:PORT, or any part of it: gpu1=ob@192.168.1.101; "
             "a name is neither a number nor 'all'",
         )
-    return Host(name, match["address"].strip("[]"), match["user"], int(match["port"]) if match["port"] else None)
+    return NamedHost(name, match["address"].strip("[]"), match["user"], int(match["port"]) if match["port"] else None)
 
 
-def hosts_of_ssh_config(path: Path) -> list[Host]:
+def hosts_of_ssh_config(path: Path) -> list[NamedHost]:
     """The hosts that an ssh configuration names without wildcards. Their details stay there, where ssh reads them."""
     if not path.is_file():
         return []
@@ -120,7 +120,7 @@ def hosts_of_ssh_config(path: Path) -> list[Host]:
         key, *values = line.replace("=", " ", 1).split() or [""]
         if key.lower() == "host":
             names += [value for value in values if is_node_name(value)]
-    return [Host(name, name) for name in dict.fromkeys(names)]
+    return [NamedHost(name, name) for name in dict.fromkeys(names)]
 
 
 def own_address() -> str:
@@ -134,7 +134,7 @@ def own_address() -> str:
     return "127.0.0.1"
 
 
-def draft(own_name: str, address: str, hosts: Sequence[Host], suggested: Sequence[Host]) -> str:
+def draft(own_name: str, address: str, hosts: Sequence[NamedHost], suggested: Sequence[NamedHost]) -> str:
     """The text of the inventory; `suggested` hosts stand in it as comments."""
     own = _line(own_name, {"address": address, "local": True})
     listed = "\n".join(host.line for host in hosts)

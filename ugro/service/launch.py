@@ -16,11 +16,12 @@ from ugro.common.text import printable
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.predictor.expectation import Expectation, expect_memory
 from ugro.control_plane.scheduler.allocator import candidates
-from ugro.control_plane.scheduler.queue import obstacles_of, read_offers, read_queue
+from ugro.control_plane.scheduler.pending_words import reason_in_words
+from ugro.control_plane.scheduler.queue import blockers_of, read_offers, read_queue
 from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.scheduler.submission import namesake, submit
 from ugro.nodes.remote.owner import owner
-from ugro.service.code import brought, question_of_size
+from ugro.service.code import question_of_size
 from ugro.service.context import Context
 from ugro.service.plan import Fingerprint, Question, consented
 from ugro.service.schemas.jobs import JobDocument
@@ -98,7 +99,7 @@ async def launch(context: Context, request: Launch) -> JobDocument:
     consented(plan.questions, request.answers)
     if plan.foreign:
         await _take_over(context, plan)
-    code = brought(context, plan.code.directory)
+    code = context.brought(plan.code.directory)
     spec = plan.draft.spec.model_copy(update={"workdir": plan.code.directory})
     submission = asyncio.to_thread(submit, context.store, spec, code.selection, plan.predicted_mib)
     making = asyncio.ensure_future(submission)
@@ -123,12 +124,13 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
     seen = await controller.observe(jobs)
     live = [await controller.live(each, seen) for each in jobs]
     check_request(spec, context.inventory, read_offers(context.store, context.inventory, live, seen.views))
-    held_by = obstacles_of(context.store, job, spec, {each.id: each.state for each in live}, seen.at)
+    held_by = blockers_of(context.store, job, spec, {each.id: each.state for each in live}, seen.at)
     queue = read_queue(context.store, context.cluster, live, seen.views, seen.at).with_draft(job, spec, held_by)
     waits: tuple[str, ...] = ()
     if not (placement := placement_of(queue, job.id)):
         # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
-        placement, waits = placement_when_idle(queue, spec), tuple(why(queue, job.id))
+        placement = placement_when_idle(queue, spec)
+        waits = tuple(reason_in_words(reason, queue.now) for reason in why(queue, job.id))
     scripts = await controller.launcher.rehearse(job.model_copy(update={"placement": placement}), spec)
     return Rehearsal(
         scripts=tuple(NodeScript(node=node, launch_sh=text) for node, text in scripts.items()), waits=waits
@@ -163,7 +165,7 @@ def _rests_on(context: Context, spec: JobSpec, directory: str, foreign: tuple[Fo
     """Return what the plan of a launch rests on, as it is now."""
     nodes = {name: context.inventory.nodes[name] for name in candidates(spec, context.inventory)}
     return {
-        f"the code in {printable(directory)}": brought(context, directory).document.digest,
+        f"the code in {printable(directory)}": context.brought(directory).document.digest,
         "the nodes": {name: config.model_dump(mode="json") for name, config in nodes.items()},
         "the masters of the nodes": {one.node: one.owner for one in foreign},
     }

@@ -21,11 +21,10 @@ from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.observation import last_look
 from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.queue import read_queue
-from ugro.control_plane.scheduler.scheduling import reasons
 from ugro.service.board import Board, State
 from ugro.service.context import Context
 from ugro.service.documents import error_document, job_document, known_progress, progress_document
-from ugro.service.observed import with_prospects
+from ugro.service.observed import short_reasons, with_prospects
 from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.live import (
@@ -146,7 +145,7 @@ def read_known(store: MetadataStore, inventory: Inventory, attended: bool) -> Kn
         drains=store.config.drains(),
         live=[job for job in live if not job.state.ended],
         ended=[*store.jobs.recent(ENDED_SHOWN, pass_over), *(job for job in live if job.state.ended)],
-        reasons=reasons(queue),
+        reasons=short_reasons(queue),
         turns=list(queue.in_turn()),
         proposals=list(_proposals(store)),
         links=store.metrics.links.all(),
@@ -166,10 +165,10 @@ def _proposals(store: MetadataStore) -> Iterable[LiveProposal]:
     waiting = [one for one in store.decisions.proposals().values() if not one.approved]
     if not waiting:
         return
-    from ugro.control_plane.failure_handler.handler import in_words  # here, since its import takes long
+    from ugro.control_plane.failure_handler.handler import proposal_in_words  # here, since its import takes long
 
     for one in waiting:
-        yield LiveProposal(job=one.job, attempt=one.attempt, at=one.at, cause=one.cause, what=in_words(one))
+        yield LiveProposal(job=one.job, attempt=one.attempt, at=one.at, cause=one.cause, what=proposal_in_words(one))
 
 
 def _job_state(store: MetadataStore, inventory: Inventory, job_id: str) -> State:

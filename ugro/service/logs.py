@@ -13,15 +13,15 @@ from pathlib import Path
 
 from ugro.common.errors import InputError
 from ugro.common.models.job import Job, JobState
-from ugro.control_plane.failure_handler.handler import in_words
+from ugro.control_plane.failure_handler.handler import proposal_in_words
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
-from ugro.control_plane.scheduler.scheduling import reasons
-from ugro.nodes.remote.logs.log_streamer import NO_RANK, Line, LogReader
+from ugro.nodes.remote.logs.log_streamer import NO_RANK, LogReader, StreamedLine
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.ending import progress
+from ugro.service.observed import short_reasons
 from ugro.service.schemas.logs import (
     Follow,
     FollowUpdate,
@@ -170,7 +170,7 @@ async def _rest(reader: LogReader, job: Job) -> AsyncIterator[LogLines]:
             yield part
 
 
-async def _parts(lines: Iterable[Line], job: Job, explains: bool = False) -> AsyncIterator[LogLines]:
+async def _parts(lines: Iterable[StreamedLine], job: Job, explains: bool = False) -> AsyncIterator[LogLines]:
     """Yield lines in parts. A thread reads them: the event loop has others to serve."""
     found = iter(lines)
 
@@ -182,7 +182,7 @@ async def _parts(lines: Iterable[Line], job: Job, explains: bool = False) -> Asy
         yield part
 
 
-def _line(line: Line) -> LogLine:
+def _line(line: StreamedLine) -> LogLine:
     return LogLine(rank=line.rank, node_rank=line.node_rank, text=line.text)
 
 
@@ -240,7 +240,7 @@ def _why_it_waits(context: Context, job_id: str) -> str:
     if job.state == JobState.RUNNING:
         return "" if job.stopping else job.reason  # once its ranks have ended, that names what they left running
     waiting = job.state in (JobState.QUEUED, JobState.HELD) and not job.wish
-    return reasons(last_queue(context))[job_id] if waiting else ""
+    return short_reasons(last_queue(context))[job_id] if waiting else ""
 
 
 def _trouble(context: Context, job_id: str) -> str:
@@ -255,5 +255,5 @@ def _trouble(context: Context, job_id: str) -> str:
         return ""
     proposed = ""
     if proposal and not proposal.approved:
-        proposed = f"; proposed: {in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}"
+        proposed = f"; proposed: {proposal_in_words(proposal)}: ugro approve {job_id}, or ugro deny {job_id}"
     return f"{job_id} {job.alert or job.reason}{proposed}"

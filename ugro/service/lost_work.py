@@ -7,7 +7,7 @@ from typing import Any
 
 from ugro.common.errors import UgroError
 from ugro.common.models.job import Attempt, Job
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import (
     LastCheckpoint,
@@ -94,7 +94,7 @@ async def _listed(context: Context, job: Job) -> Listing:
     return await CheckpointStore(context.store, context.cluster, pool).find(job, spec, views, CHECKPOINTS_WITHIN)
 
 
-def _repair(context: Context, job: Job, cause: str | None) -> tuple[Change, ...]:
+def _repair(context: Context, job: Job, cause: str | None) -> tuple[ArgumentChange, ...]:
     spec = context.asked(job)
     return smaller_batch(spec.args, script_of(context.store, job)) if spec and cause == "cuda_oom" else ()
 

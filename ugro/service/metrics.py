@@ -5,19 +5,37 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, islice
+from math import isfinite
 
 from ugro.common.errors import InputError
 from ugro.common.models.job import Job
+from ugro.control_plane.controller.series_feed import SeriesFeeds
+from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.control_plane.metadata_store.metrics_store.curves import Curve, Segment, Window, curve
 from ugro.control_plane.metadata_store.metrics_store.training import Index, JobSeries, Known
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import attempts
 from ugro.service.context import Context
 from ugro.service.documents import progress_document
-from ugro.service.schemas.metrics import Metrics, MetricsDocument, SegmentDocument, SeriesDocument
+from ugro.service.schemas.metrics import (
+    Metrics,
+    MetricsDocument,
+    SegmentDocument,
+    SeriesDocument,
+    TriedDocument,
+    TriedLine,
+    TriedValue,
+    TryPattern,
+)
 
 LOSS = "loss"
+
+TRIED_LINES, TRIED_SHOWN, LINE = 1_000_000, 20, 2000
+"""Lines of a file that a pattern is tried on, those that are shown, and characters of each."""
+
+READ_SECONDS = 3.0
+"""Seconds that the logs of a job that ended may be read for, where its series are not complete."""
 
 
 async def show(context: Context, request: Metrics) -> MetricsDocument:
@@ -27,6 +45,7 @@ async def show(context: Context, request: Metrics) -> MetricsDocument:
         InputError: there is no such job, or none of its series has such a name.
     """
     job = context.store.jobs.find(request.job)
+    more = await _catch_up(context, job)
     kept = context.store.metrics.series(job.id)
     index = await asyncio.to_thread(kept.index)
     series = await asyncio.to_thread(lambda: tuple(_series(kept, index, request, _window(job, request))))
@@ -39,9 +58,60 @@ async def show(context: Context, request: Metrics) -> MetricsDocument:
         series=series,
         progress=progress_document(index.progress) if index.progress else None,
         dropped=tuple(index.dropped),
-        reading=False,
+        reading=more,
         hint="" if series else _why_none(context, job),
     )
+
+
+async def _catch_up(context: Context, job: Job) -> bool:
+    """Read what the job's logs say beyond its series; return whether there is more. Ticks do it for a job that runs."""
+    with context.store.optional():
+        if not job.state.on_nodes:
+            return await SeriesFeeds(context.store).read(job, READ_SECONDS)
+        if not context.store.is_locked(RESIDENT_LOCK):
+            logs = (await context.reach()).controller.logs_of(job)
+            await SeriesFeeds(context.store).bring(job, logs)
+    return False
+
+
+async def try_pattern(_: Context, request: TryPattern) -> TriedDocument:
+    """Return what a pattern reads in a file.
+
+    Raises:
+        InputError: the pattern is refused, or the file cannot be read.
+    """
+    return await asyncio.to_thread(_tried, request)
+
+
+def _tried(request: TryPattern) -> TriedDocument:
+    from ugro.common.metric_pattern import try_out  # these here, since few functions have a use for them
+    from ugro.control_plane.training_metrics.pattern import Pattern
+
+    try:
+        try_out(request.pattern)
+        own = Pattern(request.pattern)
+        with open(request.path, encoding="utf-8", errors="replace") as file:
+            lines = [line.rstrip("\r\n") for line in islice(file, TRIED_LINES)]
+    except ValueError as error:
+        raise InputError(f"the pattern {request.pattern!r} is refused: {error}", "see: docs/metrics.md") from None
+    except OSError as error:
+        raise InputError(
+            f"{request.path}: {error.strerror}", "name a log, such as one of `ugro logs JOB > log`"
+        ) from None
+    found, matched = list[TriedLine](), 0
+    for number, line in enumerate(lines, 1):
+        if read := own.read(line):
+            matched += 1
+            pairs, progress = read
+            if len(found) < TRIED_SHOWN:
+                values = tuple(_tried_value(pair.name, pair.value, progress.step) for pair in pairs)
+                found.append(TriedLine(number=number, text=line[:LINE], values=values))
+    return TriedDocument(lines=tuple(found), matched=matched, read=len(lines))
+
+
+def _tried_value(name: str, value: float, step: int | None) -> TriedValue:
+    finite = isfinite(value)
+    return TriedValue(name=name, step=step, value=value if finite else None, bad=None if finite else str(value))
 
 
 def _window(job: Job, request: Metrics) -> Window:

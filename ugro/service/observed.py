@@ -11,8 +11,9 @@ from ugro.common.models.job import Job, JobState
 from ugro.control_plane.resource_manager.observation import seen_by_resident
 from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.forecast import forecast
+from ugro.control_plane.scheduler.pending_words import forecast_in_words, reason_in_words
 from ugro.control_plane.scheduler.queue import read_queue
-from ugro.control_plane.scheduler.scheduling import why
+from ugro.control_plane.scheduler.scheduling import reasons, why
 from ugro.engines.base import Observation
 from ugro.service.context import Context
 
@@ -56,6 +57,11 @@ async def observed(context: Context, job: Job) -> Job:
     return (await observe(context, [job], job.nodes))[1][0] if job.state.on_nodes else job
 
 
+def short_reasons(queue: Queue) -> dict[str, str]:
+    """Return by job its nearest pending reason, in words that change only with the reason."""
+    return {job_id: reason_in_words(reason, queue.now, ends=False) for job_id, reason in reasons(queue).items()}
+
+
 def with_reason(job: Job, reason: str | None) -> Job:
     """Return a queued job with its pending reason: that is in no record, since it changes with every observation."""
     return job.model_copy(update={"reason": reason}) if reason and job.state == JobState.QUEUED else job
@@ -65,6 +71,7 @@ def with_prospects(job: Job, queue: Queue) -> Job:
     """Return a queued job with its nearest pending reasons, and when it will probably start."""
     if all(job.id != one.id for one in queue.waiting):
         return job
-    causes, expected = why(queue, job.id)[:REASONS], forecast(queue, job.id)
-    words = [*causes, expected.text] if expected.at is not None else causes
+    causes = [reason_in_words(reason, queue.now) for reason in why(queue, job.id)[:REASONS]]
+    expected = forecast(queue, job.id)
+    words = [*causes, forecast_in_words(expected, queue.now)] if expected.at is not None else causes
     return with_reason(job, "; ".join(words) if causes else "starts at the next scheduling pass")

@@ -11,7 +11,7 @@ from ugro.common.errors import InputError, StateLocked
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.common.models.proposal import Proposal
-from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
+from ugro.control_plane.failure_handler.handler import FailureHandler, proposal_in_words
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.service.context import Context
@@ -109,7 +109,7 @@ async def deny(context: Context, request: Deny) -> DenyAnswer:
                 f"the proposal about {proposal.job} was answered already", f"see: ugro status {proposal.job}"
             )
         context.store.decisions.withdraw(proposal.job)
-        context.store.timeline.note("", EventKind.DENIED, in_words(proposal), proposal.job)
+        context.store.timeline.note("", EventKind.DENIED, proposal_in_words(proposal), proposal.job)
 
     await context.store.write(record)
     job = context.store.jobs.job(proposal.job)
@@ -128,7 +128,7 @@ async def _proposal(context: Context, reference: str) -> Proposal:
 
 
 def _document(proposal: Proposal) -> ProposalDocument:
-    known = dict(proposal) | {"what": in_words(proposal)}
+    known = dict(proposal) | {"what": proposal_in_words(proposal)}
     known["checkpoint"] = CheckpointDocument.of(proposal.checkpoint) if proposal.checkpoint else None
     del known["approved"]
     return ProposalDocument.model_validate(known)
@@ -139,7 +139,7 @@ def _plan(context: Context, proposal: Proposal) -> ApprovePlan:
     question = Question(
         id=APPROVE,
         text=_question(job, proposal),
-        refusal=f"what is proposed about {title(job)} needs an answer: {in_words(proposal)}",
+        refusal=f"what is proposed about {title(job)} needs an answer: {proposal_in_words(proposal)}",
         hint=f"ugro approve {job.id}, or ugro deny {job.id}",
     )
     return ApprovePlan(

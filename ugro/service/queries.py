@@ -20,10 +20,9 @@ from ugro.control_plane.resource_manager.observation import fresh_or_remembered
 from ugro.control_plane.resource_manager.twins import REMEDY, twins
 from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.queue import read_queue
-from ugro.control_plane.scheduler.scheduling import reasons
 from ugro.service.context import Context
 from ugro.service.documents import error_document, node_documents, unreadable_document
-from ugro.service.observed import OBSERVE_WITHIN, observe, observed, with_reason
+from ugro.service.observed import OBSERVE_WITHIN, observe, observed, short_reasons, with_reason
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.queries import (
     LAST_EVENTS,
@@ -65,7 +64,8 @@ async def status(context: Context, request: Status) -> ClusterStatus:
     jobs = _wanted(request, store, records, unreadable.append)
     seen, live = await observe(context, records)
     queue = read_queue(store, context.cluster, live, seen.views, seen.at, unreadable)
-    said, turns, now = reasons(queue), _turns(queue, live), {job.id: job for job in live}
+    turns, now = _turns(queue, live), {job.id: job for job in live}
+    said = short_reasons(queue)
     jobs = [with_reason(now.get(job.id, job), said.get(job.id)) for job in jobs]
     views, errors = fresh_or_remembered(store, seen)
     answer = StatusDocument(
@@ -120,9 +120,9 @@ def proposed(store: MetadataStore, jobs: set[str]) -> tuple[Proposed, ...]:
     waiting = [one for one in store.decisions.proposals().values() if one.job in jobs and not one.approved]
     if not waiting:
         return ()
-    from ugro.control_plane.failure_handler.handler import in_words  # here, since its import takes long
+    from ugro.control_plane.failure_handler.handler import proposal_in_words  # here, since its import takes long
 
-    return tuple(Proposed(job=one.job, what=in_words(one)) for one in waiting)
+    return tuple(Proposed(job=one.job, what=proposal_in_words(one)) for one in waiting)
 
 
 def _twins(cluster: Inventory, views: Mapping[str, NodeView | None]) -> dict[str, str]:
@@ -217,7 +217,7 @@ def _history(context: Context, request: History) -> Iterator[GpuHistoryDocument]
     for node in dict.fromkeys(asked or [*cluster.nodes, *recorded]):
         indexes = {gpu.uuid: gpu.index for gpu in views[node].gpus} if node in views else {}
         by_gpu: dict[str, list[GpuLook]] = {}
-        for look in kept.read(node, request.since):
+        for look in kept.read(node, request.since, request.every):
             by_gpu.setdefault(look.uuid, []).append(look)
         for uuid in sorted(by_gpu, key=lambda uuid: (uuid not in indexes, indexes.get(uuid) or 0)):
             samples = tuple(

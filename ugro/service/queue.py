@@ -13,6 +13,7 @@ from ugro.control_plane import transitions
 from ugro.control_plane.scheduler import scheduling
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.forecast import forecast
+from ugro.control_plane.scheduler.pending_words import forecast_in_words, reason_in_words
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.transitions import Change
 from ugro.service.context import Context
@@ -81,15 +82,16 @@ async def why(context: Context, request: Why) -> Explained:
         job, unreadable = record, list[RecordUnreadable]()
         seen, live = await observe(context, context.store.jobs.live(unreadable.append))
         queue = read_queue(context.store, context.cluster, live, seen.views, time.time(), unreadable)
-        expected, reasons = forecast(queue, job.id), scheduling.why(queue, job.id)
-        starts_at, never, text = expected.at, expected.never, expected.text
+        expected = forecast(queue, job.id)
+        reasons = tuple(reason_in_words(reason, queue.now) for reason in scheduling.why(queue, job.id))
+        starts_at, never, text = expected.at, expected.never, forecast_in_words(expected, queue.now)
     else:
         job = await observed(context, record)
         starts_at, never, text, reasons = None, False, "", _why_there(context, job)
     answer = ReasonsDocument(
         id=job.id,
         state=job.state,
-        reasons=tuple(reasons),
+        reasons=reasons,
         attended=context.attended(),
         starts_at=starts_at,
         never_starts=never,

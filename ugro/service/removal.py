@@ -80,14 +80,14 @@ async def _removable(context: Context, names: Sequence[str]) -> tuple[list[Job],
     return list(found.values()), refused
 
 
-async def _uses(context: Context, jobs: Sequence[Job]) -> tuple[removal.Use, ...]:
+async def _uses(context: Context, jobs: Sequence[Job]) -> tuple[removal.DiskUse, ...]:
     if not jobs:
         return ()
     pool = (await context.reach()).pool
     return (await removal.survey(context.store, context.cluster, pool, jobs)).uses
 
 
-def _parts(uses: Iterable[removal.Use], with_checkpoints: bool = True) -> dict[str, object]:
+def _parts(uses: Iterable[removal.DiskUse], with_checkpoints: bool = True) -> dict[str, object]:
     """What a plan rests on: it is about these runs, and about what they could be resumed from, where that goes."""
     found = dict[str, object]()
     for use in uses:
@@ -99,7 +99,7 @@ def _parts(uses: Iterable[removal.Use], with_checkpoints: bool = True) -> dict[s
     return found
 
 
-def _questions(uses: Sequence[removal.Use], with_checkpoints: bool) -> tuple[Question, ...]:
+def _questions(uses: Sequence[removal.DiskUse], with_checkpoints: bool) -> tuple[Question, ...]:
     """Ask for what goes, and once more for what a job could be resumed from."""
     if not uses:
         return ()
@@ -125,7 +125,7 @@ def _questions(uses: Sequence[removal.Use], with_checkpoints: bool) -> tuple[Que
     return (everything, *resumable)
 
 
-def _use_document(use: removal.Use) -> UseDocument:
+def _use_document(use: removal.DiskUse) -> UseDocument:
     parts = (PartDocument(node=part.node.name, files=part.found.files, bytes=part.found.bytes) for part in use.parts)
     return UseDocument(
         id=use.job.id,
@@ -139,7 +139,7 @@ def _use_document(use: removal.Use) -> UseDocument:
     )
 
 
-def _checkpoints(use: removal.Use) -> tuple[HeldCheckpoint, ...]:
+def _checkpoints(use: removal.DiskUse) -> tuple[HeldCheckpoint, ...]:
     """Return the checkpoints of a job; of an incomplete one the master has no copy."""
     return tuple(
         HeldCheckpoint.of(found, on_master=found.label in use.copies and found.problem is None)
@@ -168,7 +168,7 @@ async def remove(context: Context, request: Remove) -> RemovedDocument:
     return RemovedDocument(removed=tuple(removed), failed=plan.refused)
 
 
-def _removed(use: removal.Use, told: Mapping[str, Removal | NodeError]) -> RemovedJob:
+def _removed(use: removal.DiskUse, told: Mapping[str, Removal | NodeError]) -> RemovedJob:
     nodes = (
         RemovedFromNode(node=node, state=answer.value, error=None)
         if isinstance(answer, Removal)

@@ -13,7 +13,7 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.common.text import printable, some
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt
@@ -25,7 +25,7 @@ from ugro.control_plane.scheduler.queue import read_offers
 from ugro.control_plane.scheduler.scheduling import check_request
 from ugro.control_plane.scheduler.submission import NewCode, adopt, new_code, require_room
 from ugro.service.checkpoints import checked, spec_with
-from ugro.service.code import brought, question_of_size
+from ugro.service.code import question_of_size
 from ugro.service.context import Context
 from ugro.service.plan import Fingerprint, Question, consented
 from ugro.service.schemas.code import CodeDocument
@@ -118,7 +118,7 @@ class _Survey:
     missing: InputError | None
     code: NewCode | None
 
-    def next_attempt(self, further: tuple[Change, ...] = ()) -> NextAttempt:
+    def next_attempt(self, further: tuple[ArgumentChange, ...] = ()) -> NextAttempt:
         """Return the attempt, with `further` changes of arguments.
 
         Raises:
@@ -133,8 +133,8 @@ class _Survey:
         )
 
     @property
-    def smaller_batch(self) -> tuple[Change, ...]:
-        """The changes that avoid a CUDA OOM, for whoever has not said what to change."""
+    def smaller_batch(self) -> tuple[ArgumentChange, ...]:
+        """The changes that avoid a CUDA OOM, where the user has not said what to change."""
         cause = self.job.first_failure.cause if self.job.first_failure else None
         if cause != "cuda_oom" or self.options.settings:
             return ()
@@ -174,7 +174,7 @@ def _question_of_beginning(missing: InputError) -> Question:
     )
 
 
-def _question_of_batch(changes: tuple[Change, ...]) -> Question:
+def _question_of_batch(changes: tuple[ArgumentChange, ...]) -> Question:
     return Question(
         id=SMALLER_BATCH,
         text="Retry with smaller batch size?",
@@ -229,7 +229,7 @@ async def _copied(
     if code is None:
         yield None
         return
-    selection = brought(context, code.directory).selection
+    selection = context.brought(code.directory).selection
     with contextlib.ExitStack() as stack:
         copy = new_code(context.store, job, spec, selection)
         yield await asyncio.to_thread(stack.enter_context, copy)
@@ -262,7 +262,7 @@ def _reopen(context: Context, found: _Survey, planned: NextAttempt) -> None:
     store.decisions.withdraw(job.id)
 
 
-def _said(checkpoint: Checkpoint | None, code: NewCode | None, changes: tuple[Change, ...]) -> str:
+def _said(checkpoint: Checkpoint | None, code: NewCode | None, changes: tuple[ArgumentChange, ...]) -> str:
     """The event of the new attempt."""
     where = f"from {checkpoint.name} ({checkpoint.where})" if checkpoint else "from the beginning"
     other = _code_changes(code)

@@ -13,6 +13,7 @@ from ugro.control_plane.resource_manager.governor import held_gpus
 from ugro.control_plane.resource_manager.observation import last_look
 from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.forecast import forecast
+from ugro.control_plane.scheduler.pending_words import forecast_in_words
 from ugro.control_plane.scheduler.queue import read_offers, read_queue
 from ugro.service.context import Context
 from ugro.service.schemas.notices import GpusHeld, GpusStillHeld
@@ -41,8 +42,9 @@ def expected_start(context: Context, job: Job) -> Expected | None:
     """Return when a waiting job will start, by the observation of the last tick; None for a job that does not wait."""
     if job.state not in (JobState.QUEUED, JobState.HELD):
         return None
-    found = forecast(last_queue(context), job.id)
-    return Expected(at=found.at, never=found.never, text=found.text)
+    queue = last_queue(context)
+    found = forecast(queue, job.id)
+    return Expected(at=found.at, never=found.never, text=forecast_in_words(found, queue.now))
 
 
 def last_queue(context: Context) -> Queue:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.text import duration, printable, size
-from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument
+from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, ProgressDocument
 
 if TYPE_CHECKING:
     from ugro.service.schemas.resume import CodeChanges
@@ -53,6 +54,24 @@ def begins(attempt: Attempt | AttemptSummary) -> str:
         return "the beginning"
     where = f"epoch {attempt.epoch}" if attempt.step is None else f"step {attempt.step}"
     return where if attempt.source is None else f"{where} of attempt {attempt.source}"
+
+
+def progress_in_words(progress: ProgressDocument) -> str:
+    """Return how far a run is: `step 120 of 1000 (12%), 3.4 steps/s, done in 4 min`."""
+    said = []
+    if progress.step is not None:
+        of = "" if progress.steps is None else f" of {progress.steps}"
+        percent = "" if progress.percent is None else f" ({progress.percent:.0f}%)"
+        said.append(f"step {progress.step}{of}{percent}")
+    elif progress.epoch is not None:
+        of = "" if progress.epochs is None else f" of {progress.epochs}"
+        said.append(f"epoch {progress.epoch:g}{of}")
+    if progress.rate:
+        quick = progress.rate >= 0.1
+        said.append(f"{progress.rate:.3g} steps/s" if quick else f"{duration(1 / progress.rate)} a step")
+    if progress.eta is not None and progress.left:
+        said.append(f"done in {duration(max(0.0, progress.eta - time.time()))}")
+    return ", ".join(said)
 
 
 def saved_in_words(checkpoint: CheckpointDocument, seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""What tests and benchmarks stand on: pretended nodes, records that are filled in, and `ugro` as a person types it.
+"""What tests and benchmarks stand on: simulated nodes, records that are filled in, and `ugro` as a person types it.
 
 Nothing of ugro imports it.
 """

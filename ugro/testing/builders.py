@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ugro.common.config import NodeConfig
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement
+from ugro.common.models.event import EventKind
+from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Wish
 from ugro.common.models.node import Gpu, NodeView
+from ugro.control_plane import transitions
+from ugro.control_plane.metadata_store import MetadataStore
 
 CODE = CodeVersion(directory="/w", files=1, size_bytes=1)
 
@@ -15,6 +18,18 @@ def job(state: JobState = JobState.QUEUED, **fields: Any) -> Job:
     """job-001, in that state."""
     basis = {"id": "job-001", "uid": "u", "name": "n", "submitted_at": 1.0, "command": ("t.py",), "code": CODE}
     return Job.model_validate(basis | {"state": state} | fields)
+
+
+def change(store: MetadataStore, job_id: str, kind: EventKind | str, message: str = "", **fields: Any) -> Job:
+    """The recorded job with these fields, saved with an event of that kind: whatever would have led there."""
+    return store.jobs.change(
+        job_id, lambda job: transitions.Change(job.model_copy(update=fields), EventKind(kind), message)
+    )
+
+
+def cancel(store: MetadataStore, job_id: str, wish: Wish = Wish.CANCEL) -> Job:
+    """The recorded job, once its end is requested."""
+    return store.jobs.change(job_id, lambda job: transitions.cancel(job, wish, "cancel was requested"))
 
 
 def placement(*nodes: str) -> Placement:

@@ -1,4 +1,4 @@
-"""Clusters of this machine alone: two pretended nodes under a controller, and one node under `ugro` commands."""
+"""Clusters of this machine alone: two simulated nodes under a controller, and one node under `ugro` commands."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.scheduler.pending_words import reason_in_words
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import why
 from ugro.control_plane.scheduler.submission import choose_code, submit
@@ -120,7 +121,8 @@ class Bed:
     def why(self, job: Job) -> tuple[str, ...]:
         """Why the job waits."""
         live, views = self.store.jobs.live(), self.store.config.remembered_nodes()
-        return why(read_queue(self.store, self.inventory, live, views, time.time()), job.id)
+        queue = read_queue(self.store, self.inventory, live, views, time.time())
+        return tuple(reason_in_words(reason, queue.now) for reason in why(queue, job.id))
 
     def kinds(self, job: Job) -> list[str]:
         """What happened to the job, but for its ranks."""

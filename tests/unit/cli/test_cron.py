@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from ugro.cli.main import COMMANDS, cli
 from ugro.common.errors import InputError
-from ugro.service.crontab import BEGIN, END, installed, own_lines, sweep_line, with_block, without_block
+from ugro.service.crontab_lines import BEGIN, END, installed, own_lines, sweep_line, with_block, without_block
 
 STAND_IN = """#!/bin/sh
 # Stands for crontab: `-l` prints, `-` replaces. What `parallel` holds is run at the second `-l` and later.

@@ -18,7 +18,7 @@ from ugro.cli.render.notices import Notices
 from ugro.common.models.event import Event
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.nodes.remote.logs.log_streamer import LONGEST_LINE, Line, LogReader, Unfinished
+from ugro.nodes.remote.logs.log_streamer import LONGEST_LINE, LogReader, StreamedLine, Unfinished
 from ugro.service.context import Context
 from ugro.service.ending import progress
 from ugro.service.schemas.logs import JobUpdate, LogLine, UnfinishedLine
@@ -52,8 +52,8 @@ def test_a_line_without_its_end_is_known_as_it_grows(tmp_path: Path) -> None:
         return reader.unfinished()
 
     assert add(b"one\ntwo\n") is None
-    assert add(b"\r1%") == Unfinished(Line("\r1%", rank=0), 2)
-    assert add(b"\r2%") == Unfinished(Line("\r1%\r2%", rank=0), 2)
+    assert add(b"\r1%") == Unfinished(StreamedLine("\r1%", rank=0), 2)
+    assert add(b"\r2%") == Unfinished(StreamedLine("\r1%\r2%", rank=0), 2)
     assert add(b"\ndone\n") is None
     for _ in range(64):
         held = add(b"x" * LONGEST_LINE)
@@ -142,7 +142,7 @@ async def test_who_waits_for_a_tick_hears_that_it_ends_the_job(
     async def tick(*_: object) -> None:
         nonlocal said
         await asyncio.sleep(0)
-        context.store.jobs.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+        builders.cancel(context.store, "job-001")
         while not said:
             await asyncio.sleep(0.01)
             said = capsys.readouterr().err

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState, NodeShare, Placement, Wish
+from ugro.common.models.job import Job, JobState, NodeShare, Placement
 from ugro.common.models.node import Drain
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
@@ -300,7 +300,7 @@ def test_a_node_that_left_the_inventory_is_shown_as_departed(master: Master) -> 
     store.config.remember_nodes([], [NodeConfig(name="gone", address="127.0.0.1", port=1)])
     share = NodeShare(node="gone", node_rank=0, first_rank=0, nproc=1)
     moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
-    store.jobs.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
+    builders.change(store, "job-001", "running", **moved)
     assert [(node["name"], node["departed"]) for node in master.json("nodes")] == [("here", False), ("gone", True)]
     store.config.drain(Drain(node="gone", reason="it is not in the inventory any more", since=1.0))
     here, gone = master.ugro("nodes").stdout.splitlines()[1:3]
@@ -354,7 +354,7 @@ def test_looking_at_a_job_without_logs_leaves_no_trace(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold")
     share = NodeShare(node="here", node_rank=0, first_rank=0, nproc=1)
     moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
-    MetadataStore(master.home).jobs.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
+    builders.change(MetadataStore(master.home), "job-001", "running", **moved)
     inventory = master.root / "inventory.yaml"
     inventory.write_text("nodes:\n  here: {address: 127.0.0.1, port: 1}\n")
 
@@ -391,13 +391,13 @@ def test_of_held_and_ended_jobs_nobody_promises_a_start(master: Master) -> None:
 def test_a_cancel_that_is_under_way_is_told_and_an_asked_for_end_has_a_reason(master: Master) -> None:
     master.ugro("launch", "t.py", "--not-before", "+2h")
     store = MetadataStore(master.home)
-    store.jobs.update("job-001", lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(store, "job-001")
     told = master.ugro("why", "job-001").stdout
     assert told.startswith("job-001 is being cancelled") and "cancel was requested" in told
     assert "is being cancelled" in master.ugro("hold", "job-001", code=2).stderr
     ended = master.ugro("wait", "job-001", code=1).stderr
     assert "job-001 cancelled: cancelled before it started" in ended
-    store.jobs.update("job-001", lambda job: job.model_copy(update={"reason": ""}), "cancelled", "")
+    builders.change(store, "job-001", "cancelled", reason="")
     assert "job-001 cancelled: as requested\n" in master.ugro("wait", "job-001", code=1).stderr
 
 
@@ -411,7 +411,7 @@ def test_a_job_that_the_look_shows_as_ended_holds_nothing(home: Path, monkeypatc
         store.jobs.submit(store.jobs.reserve(), wish, builders.CODE, time.time())
     share = NodeShare(node="here", node_rank=0, first_rank=0, nproc=1)
     moved = {"state": JobState.RUNNING, "placement": Placement(shares=(share,))}
-    store.jobs.update("job-001", lambda job: job.model_copy(update=moved), "running", "")
+    builders.change(store, "job-001", "running", **moved)
 
     def shown() -> list[tuple[str, str]]:
         words = ["--inventory", str(home / "inventory.yaml"), "status", "--json"]

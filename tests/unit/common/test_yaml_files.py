@@ -20,7 +20,7 @@ from ugro.common.inventory_file import load_inventory, parse_inventory
 from ugro.common.job_spec import JobSpec, load_job_spec
 from ugro.common.yaml_files import LOADER, MOST_VALUES, Keys, line_of, parse_yaml
 from ugro.control_plane.failure_handler.alerts.settings import EXAMPLE, load_settings
-from ugro.service.inventory import Host, draft
+from ugro.service.inventory import NamedHost, draft
 
 FILE = Path("f.yaml")
 
@@ -158,8 +158,8 @@ def test_a_frozen_spec_is_a_job_file(tmp_path: Path) -> None:
 
 def test_what_init_writes_is_read_back_by_this_and_by_other_readers() -> None:
     names = ["no", "1e3", "0x10", "null", "yes", "1.0", "gpu1"]
-    hosts = [Host(name, name, user, 2222) for name, user in zip(names, [*names[1:], None], strict=True)]
-    text = draft("on", "10.0.0.1", hosts, [Host("off", "off")])
+    hosts = [NamedHost(name, name, user, 2222) for name, user in zip(names, [*names[1:], None], strict=True)]
+    text = draft("on", "10.0.0.1", hosts, [NamedHost("off", "off")])
     inventory = parse_inventory(text, FILE)
     assert [(n.name, n.address, n.user, n.port) for n in inventory.nodes.values()] == [
         ("on", "10.0.0.1", None, None), *((h.name, h.address, h.user, h.port) for h in hosts),

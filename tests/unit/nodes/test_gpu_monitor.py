@@ -229,7 +229,8 @@ async def test_healthy_gpus_and_the_owner_of_a_real_process(local: LocalTranspor
     assert second.processes == (GpuProcess(pid=999999999, name="[Not Found]", user=None, memory_mib=5),)
     assert calls.read_text().splitlines() == [
         "--format=csv,nounits --query-gpu=index,uuid,memory.total,memory.used,memory.free,utilization.gpu,"
-        "temperature.gpu,driver_version,power.draw,mig.mode.current,name",
+        "temperature.gpu,driver_version,power.draw,mig.mode.current,clocks.sm,clocks.mem,"
+        "clocks_event_reasons.active,name",
         "--format=csv,nounits --query-compute-apps=gpu_uuid,pid,used_memory,process_name",
     ]
 
@@ -255,6 +256,29 @@ async def test_an_unknown_optional_field_does_not_cost_the_core(local: LocalTran
     view = await look(local)
     assert view.gpu_problem is None
     assert [(gpu.name, gpu.memory_used_mib, gpu.power_w) for gpu in view.gpus] == [("Tesla K80", 0, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell", "expected"),
+    [
+        ("clocks_event_reasons.active", "0x0000000000000024", ("power_cap", "software_thermal")),
+        ("clocks_throttle_reasons.active", "0x0000000000000001", ()),
+        ("clocks_event_reasons.active", "[N/A]", None),
+    ],
+)
+async def test_clocks_and_why_they_are_lowered(
+    local: LocalTransport, nvidia_smi: Script, name: str, cell: str, expected: tuple[str, ...] | None
+) -> None:
+    refused = 'Field "clocks_event_reasons.active" is not a valid field to query.'
+    header = f"index, uuid, clocks.sm [MHz], clocks.mem [MHz], {name}, name"
+    cases = {
+        f"*{name}*": says(header, f"0, {GPU_A}, 1695, [N/A], {cell}, X"),
+        "*clocks_event_reasons*": says(refused, "", exit=2),
+        "*--query-compute-apps=*": says(PROCESSES),
+    }
+    nvidia_smi(cases)
+    [gpu] = (await look(local)).gpus
+    assert (gpu.sm_clock_mhz, gpu.memory_clock_mhz, gpu.throttled) == (1695, None, expected)
 
 
 async def test_a_driver_mismatch(local: LocalTransport, nvidia_smi: Script) -> None:

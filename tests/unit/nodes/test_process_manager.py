@@ -16,7 +16,7 @@ from ugro.common.errors import NodeRefused
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.run import process_manager
-from ugro.nodes.remote.run.process_manager import Launch, Stopped, Way, launch_script, program_name
+from ugro.nodes.remote.run.process_manager import NodeLaunch, PeerRoute, Stopped, launch_script, program_name
 from ugro.nodes.remote.run.run_files import look, parse_look
 from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
@@ -30,8 +30,8 @@ RANK=0 /usr/bin/setsid --wait {python} "$@"
 """
 
 
-def launch(home: Path, **changes: object) -> Launch:
-    given = Launch(
+def launch(home: Path, **changes: object) -> NodeLaunch:
+    given = NodeLaunch(
         paths=RunPaths("~/.ugro", "job-001", 1, 0),
         uid="uid-1",
         command=("train.py",),
@@ -58,15 +58,15 @@ def script(home: Path, text: str) -> None:
     (home / ".ugro/jobs/job-001/code/train.py").write_text(text)
 
 
-async def start(node: LocalTransport, plan: Launch) -> None:
+async def start(node: LocalTransport, plan: NodeLaunch) -> None:
     await process_manager.start(node, plan.paths, plan.uid, launch_script(plan))
 
 
-async def seen(node: LocalTransport, plan: Launch) -> RunFiles:
+async def seen(node: LocalTransport, plan: NodeLaunch) -> RunFiles:
     return (await look(node, [plan.paths]))[0]
 
 
-async def until(node: LocalTransport, plan: Launch, done: str) -> RunFiles:
+async def until(node: LocalTransport, plan: NodeLaunch, done: str) -> RunFiles:
     """Look until an attribute of the run, or of its rank, is set."""
     async with asyncio.timeout(20):
         while True:
@@ -82,7 +82,7 @@ def read(home: Path, name: str) -> str:
 
 def test_the_launch_script_is_what_it_was() -> None:
     """A change of this file is a change of what runs on people's machines: look at it."""
-    plan = Launch(
+    plan = NodeLaunch(
         paths=RunPaths("~/.ugro", "job-007", 2, 1),
         uid="0123456789abcdef",
         command=("train it.py", "--lr", "1e-4", "$(touch x)", "it's\n"),
@@ -193,7 +193,7 @@ sys.exit(7)
 """
 
 
-async def daemon(home: Path, node: LocalTransport, plan: Launch, trap: str = "") -> int:
+async def daemon(home: Path, node: LocalTransport, plan: NodeLaunch, trap: str = "") -> int:
     """The pid of a daemon that a script left, which has ended."""
     script(home, DAEMON % trap)
     await start(node, plan)
@@ -368,7 +368,10 @@ async def test_a_folder_of_another_master_is_put_aside_unless_it_is_in_use(home:
 async def test_prepare_says_what_is_missing(home: Path, node: LocalTransport) -> None:
     real = LocalTransport(builders.this_machine(python=sys.executable))
     ready = await process_manager.prepare(real, ["127.0.0.2", "no such host"], ports=(29500, 30499))
-    assert ready.ways == (Way(peer="127.0.0.2", address="127.0.0.1", interface="lo"),) and ready.errors["no such host"]
+    assert (
+        ready.ways == (PeerRoute(peer="127.0.0.2", address="127.0.0.1", interface="lo"),)
+        and ready.errors["no such host"]
+    )
     assert ready.port and 29500 <= ready.port <= 30499
     assert ready.python == sys.version.split()[0] and ready.addresses["127.0.0.1"] == "lo"
     missing = LocalTransport(builders.this_machine(python="/no/python"))

@@ -29,7 +29,7 @@ def history(app: App, names: tuple[str, ...], since: float, wide: bool, as_json:
     """Show the use of each GPU over the last hours.
 
     Shows utilization, memory, temperature, and the jobs or other programs that used the GPU. Default: all nodes.
-    Scheduling passes (serve, sweep, a command that follows a job) record a sample every minute, also of idle GPUs.
+    Scheduling passes (serve, sweep, a command that follows a job) record samples, also of idle GPUs.
     """
     past, now = app.call(History(nodes=names, since=since)).answer, time.time()
     if as_json:

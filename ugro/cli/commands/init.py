@@ -1,4 +1,4 @@
-"""`ugro init`: a commented first inventory, from what it is told and what `~/.ssh/config` knows."""
+"""`ugro init`: a commented first inventory, from its arguments and what `~/.ssh/config` knows."""
 
 from __future__ import annotations
 

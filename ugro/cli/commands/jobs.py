@@ -9,7 +9,7 @@ import click
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_job
 from ugro.cli.output import console, print_hanging, print_json
-from ugro.cli.render.live import Waiting
+from ugro.cli.render.live import WaitDisplay
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import JobFailed, UgroError
 from ugro.common.models.job import JobState
@@ -62,7 +62,7 @@ def _carry_out(app: App, jobs: list[str]) -> dict[str, JobDocument]:
         with closing(app.stream(CarryOutCancels(jobs=tuple(jobs)))) as updates:
             first = next(updates)
             last[first.job.id] = first.job
-            alone = Waiting(first, text) if len(jobs) == 1 else None
+            alone = WaitDisplay(first, text) if len(jobs) == 1 else None
             with alone or console(stderr=True).status(text):
                 for update in updates:
                     last[update.job.id] = update.job
@@ -113,7 +113,7 @@ def wait(app: App, job: str, as_json: bool) -> int:
 def _until_ended(app: App, job: str) -> JobProgress:
     with closing(app.stream(Wait(job=job))) as updates:
         last = next(updates)
-        with Waiting(last, f"waiting for {last.job.id}") as waiting:
+        with WaitDisplay(last, f"waiting for {last.job.id}") as waiting:
             for last in updates:
                 waiting.tell(last)
     return last

@@ -195,7 +195,7 @@ def line_so_far(ctx: click.Context) -> list[str]:
 
 
 def _tell_times(spec: JobSpec) -> None:
-    """Say beside the output how the durations were understood that somebody gave."""
+    """Say beside the output how given durations were understood."""
     said = {"time limit": spec.time_limit, "warned before": spec.time_warning, "grace": spec.grace}
     words = [f"{name} {exactly(seconds)}" for name, seconds in said.items() if seconds is not None]
     if words:

@@ -19,7 +19,7 @@ from ugro.cli.output import console, print_hanging, print_json_list
 from ugro.cli.render.attention import unattended
 from ugro.cli.render.live import Following
 from ugro.cli.render.logs import print_lines, print_numbered, words_of_left_out
-from ugro.cli.render.starting import tell_going_on
+from ugro.cli.render.notices import tell_going_on
 from ugro.common.errors import InputError
 from ugro.common.models.job import JobState
 from ugro.common.text import printable

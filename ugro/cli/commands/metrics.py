@@ -7,10 +7,10 @@ import click
 from ugro.cli.app import App, Whole, attempt_option, command, json_option
 from ugro.cli.complete import complete_job
 from ugro.cli.output import console, print_hanging, print_json, terminal_width
-from ugro.cli.render.metrics import as_csv, head, print_curve, series_grid
+from ugro.cli.render.metrics import as_csv, head, print_curve, print_tried, series_grid
 from ugro.common.models.metrics import Axis
 from ugro.common.text import some
-from ugro.service.schemas.metrics import Metrics
+from ugro.service.schemas.metrics import Metrics, TryPattern
 
 WIDTH = 80
 """Cells of a curve that no terminal shows."""
@@ -21,6 +21,8 @@ WIDTH = 80
 @click.argument("names", nargs=-1, metavar="[SERIES]...")
 @click.option("--x", "axis", type=click.Choice([axis.value for axis in Axis]), default=Axis.STEP.value,
               show_default=True, help="What x is: the step, the time, or the time since the first start.")  # fmt: skip
+@click.option("--try", "pattern", metavar="REGEX",
+              help="Show what a pattern of a job file reads in a log: `ugro metrics --try REGEX FILE`.")  # fmt: skip
 @click.option("--log", is_flag=True, help="Draw values on a logarithmic axis.")
 @click.option("--csv", "as_table", is_flag=True, help="Print every point as CSV.")
 @click.option("--points", type=Whole(min=1, max=100_000), metavar="N",
@@ -32,6 +34,7 @@ def metrics(
     job: str,
     names: tuple[str, ...],
     axis: str,
+    pattern: str | None,
     log: bool,
     as_table: bool,
     points: int | None,
@@ -43,6 +46,10 @@ def metrics(
     They are read from the job's logs and files; the script stays as it is. SERIES is a name, or a pattern like 'eval*'.
     By default every series is listed, and the loss is drawn.
     """
+    if pattern is not None:
+        tried = app.call(TryPattern(pattern=pattern, path=job))
+        print_json(tried.as_json()) if as_json else print_tried(tried)
+        return
     screen = terminal_width() or WIDTH
     pixels = points if as_json or as_table else 2 * screen
     attempts = (attempt,) if attempt else ()

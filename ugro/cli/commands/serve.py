@@ -161,12 +161,12 @@ class _Printer:
 
     def print(self, happenings: Iterable[Happening]) -> None:
         """Print what is new. Where nobody reads it any more, or the disk is full, that is no reason to end."""
-        with self._one_at_a_time, self._whoever_reads():
+        with self._one_at_a_time, self._reader_may_go():
             for happening in happenings:
                 self._print(happening)
 
     @contextlib.contextmanager
-    def _whoever_reads(self) -> Iterator[None]:
+    def _reader_may_go(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -188,7 +188,7 @@ class _Printer:
     def say(self, text: str) -> None:
         """Print a line for people."""
         if not self._as_json:
-            with self._whoever_reads():
+            with self._reader_may_go():
                 click.echo(f"{clock(time.time())}  {text}")
 
     def _complain(self, error: UgroError) -> None:

@@ -14,7 +14,7 @@ from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.models.job import JobState, RankState
 from ugro.common.text import clock, count, duration, printable, size
 from ugro.service.schemas.jobs import JobDocument, RankDocument
-from ugro.service.words import begins, phase, title
+from ugro.service.words import begins, phase, progress_in_words, title
 
 
 def command_line(job: JobDocument) -> str:
@@ -68,6 +68,8 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
             Text(clock(job.ended_at) + (f" after {time_in_words(job)}" if job.ended_at and job.started_at else "")),
         ),
     ]
+    if job.progress:
+        facts.append(("progress", Text(progress_in_words(job.progress))))
     if job.alert:
         facts.append(("alert", Text(printable(job.alert), "bold red")))
     if job.cancel_requested:
@@ -92,7 +94,7 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
 
 
 def rank_state(job: JobDocument, rank: RankDocument) -> str:
-    """What became of a rank, in a word: those of a job that somebody ended did not fail, they were stopped."""
+    """What became of a rank, in a word: those of a cancelled job did not fail, they were stopped."""
     ended_by_us = job.state == JobState.CANCELLED and rank.state in (RankState.FAILED, RankState.LOST)
     return "stopped" if ended_by_us else rank.state.value
 

@@ -15,7 +15,7 @@ from ugro.common.text import duration, printable, size
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.nodes import NodeDocument
 from ugro.service.schemas.queries import ListedJob
-from ugro.service.words import phase
+from ugro.service.words import phase, progress_in_words
 
 LEAST_NAME = 24
 """Cells that a name gets before columns are left out for it."""
@@ -132,7 +132,8 @@ def _place(job: ListedJob, last: int) -> tuple[int, int, int, str]:
 
 def _why(job: JobDocument) -> str:
     asked = "cancel was requested" if job.cancel_requested else ""
-    return printable("; ".join(filter(None, (asked, job.reason or job.alert)))) or "-"
+    progress = progress_in_words(job.progress) if job.progress else ""
+    return printable("; ".join(filter(None, (asked, job.reason or job.alert or progress)))) or "-"
 
 
 def _ranks_in_words(job: JobDocument) -> str:

@@ -16,7 +16,7 @@ from ugro.cli.render.logs import prefix, print_lines
 from ugro.common.text import duration, printable, size
 from ugro.service.schemas.ending import JobProgress
 from ugro.service.schemas.logs import JobUpdate, LogLine, LogLines, NodeUse, UnfinishedLine
-from ugro.service.words import phase, stopping_in_words
+from ugro.service.words import phase, progress_in_words, stopping_in_words
 
 UNFINISHED_SECONDS = 5.0
 """Between two states of a line without its end in a pipe; so long it has to have none before the first of them."""
@@ -96,7 +96,8 @@ class View:
     def __rich__(self) -> Group:
         update, job = self._update, self._update.job
         head = ((f" {job.id} ", "reverse"), " ", (phase(job), STATE_STYLES[phase(job)]), f" {_seconds(update)}")
-        reason = "; ".join(filter(None, (printable(job.reason or update.waits), _stopping(update))))
+        progress = progress_in_words(job.progress) if job.progress else ""
+        reason = "; ".join(filter(None, (progress, printable(job.reason or update.waits), _stopping(update))))
         status = Text.assemble(
             *head, *map(_node, update.nodes), f"  {reason}" if reason else "", no_wrap=True, overflow="ellipsis"
         )
@@ -164,7 +165,7 @@ class Stops:
             click.echo(f"{progress.job.id} is stopping: {words}", err=True)
 
 
-class Waiting:
+class WaitDisplay:
     """Drawn on stderr while a job is waited for: what it does, and since when. Elsewhere it says only what is new."""
 
     def __init__(self, progress: JobProgress, text: str) -> None:
@@ -172,7 +173,7 @@ class Waiting:
         shown = console(stderr=True)
         self._stops, self._status = Stops(shown.is_terminal), shown.status(self)
 
-    def __enter__(self) -> Waiting:
+    def __enter__(self) -> WaitDisplay:
         self._status.start()
         self.tell(self._progress)
         return self

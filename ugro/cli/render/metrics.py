@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Callable, Iterable
 from io import StringIO
 
@@ -15,25 +14,8 @@ from ugro.cli.render.grid import Column, Grid
 from ugro.cli.render.plot import plot, short
 from ugro.common.models.metrics import Axis
 from ugro.common.text import clock, count, duration, printable
-from ugro.service.schemas.jobs import ProgressDocument
-from ugro.service.schemas.metrics import MetricsDocument, SeriesDocument
-
-
-def progress_in_words(progress: ProgressDocument) -> str:
-    """Return how far a run is: `step 120 of 1000 (12%), 3.4 steps/s, done in 4 min (22:15)`."""
-    said = []
-    if progress.step is not None:
-        of = f" of {progress.steps}" if progress.steps else ""
-        percent = f" ({progress.percent:.0f}%)" if progress.percent is not None else ""
-        said.append(f"step {progress.step}{of}{percent}")
-    elif progress.epoch is not None:
-        of = f" of {progress.epochs}" if progress.epochs else ""
-        said.append(f"epoch {progress.epoch:g}{of}")
-    if progress.rate:
-        said.append(f"{short(progress.rate)} steps/s" if progress.rate >= 0.1 else f"{1 / progress.rate:.0f} s a step")
-    if progress.eta is not None and progress.left:
-        said.append(f"done in {duration(max(0.0, progress.eta - time.time()))} ({clock(progress.eta)})")
-    return ", ".join(said)
+from ugro.service.schemas.metrics import MetricsDocument, SeriesDocument, TriedDocument
+from ugro.service.words import progress_in_words
 
 
 def series_grid(series: Iterable[SeriesDocument]) -> Grid:
@@ -70,6 +52,16 @@ def print_curve(one: SeriesDocument, axis: Axis, width: int, log: bool) -> None:
 
 def _texts(axis: Axis) -> Callable[[float], str]:
     return {Axis.STEP: short, Axis.TIME: clock, Axis.ELAPSED: duration}[axis]
+
+
+def print_tried(tried: TriedDocument) -> None:
+    """Print what a pattern reads, line by line."""
+    for line in tried.lines:
+        values = [f"{one.name}={one.bad or short(one.value or 0.0)}" for one in line.values]
+        step = next((one.step for one in line.values), None)
+        print_hanging(f"line {line.number}: ", printable(line.text))
+        click.secho(f"    {'' if step is None else f'step {step}: '}{', '.join(map(printable, values))}", fg="green")
+    click.echo(f"{tried.matched} of {count(tried.read, 'line')} {'matches' if tried.matched == 1 else 'match'}")
 
 
 def as_csv(answer: MetricsDocument) -> str:

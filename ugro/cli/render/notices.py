@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ugro.cli.output import console
-from ugro.cli.render.starting import tell_going_on
+from ugro.cli.output import console, print_hanging
 from ugro.common.text import count, duration, printable, some
 from ugro.service.schemas.base import Notice
+from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.notices import (
     AskedToSave,
     CodeSent,
@@ -116,3 +116,10 @@ def _bars() -> Progress:
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     return Progress(*columns, console=console(stderr=True), transient=True)
+
+
+def tell_going_on(job: JobDocument) -> None:
+    """Say to a person who interrupts that the job does not end with this command."""
+    goes_on = "keeps running" if job.state.on_nodes else f"is {job.state.value}"
+    click.echo(err=True)
+    print_hanging("", f"{job.id} {goes_on}. Follow it: ugro logs -f {job.id}. End it: ugro cancel {job.id}", True)

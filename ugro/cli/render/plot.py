@@ -25,7 +25,8 @@ class Axis:
 
     def dot(self, value: float) -> int:
         """Return the dot of a value, within the axis."""
-        part = (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
+        span = self.high / 2 - self.low / 2  # halves, since the difference of huge numbers is infinite
+        part = (value / 2 - self.low / 2) / span if span > 0 else 0.5
         return max(0, min(self.count - 1, round(part * (self.count - 1))))
 
 

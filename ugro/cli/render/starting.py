@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import click
-
 from ugro.cli.output import print_commands, print_hanging
 from ugro.cli.render.attention import unattended
+from ugro.cli.render.notices import tell_going_on
 from ugro.common.models.job import JobState
 from ugro.common.text import printable, rough
 from ugro.service.schemas.jobs import JobDocument
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from ugro.cli.app import App
 
 SOON = 30.0
-"""Seconds within which a start is told as what it waits for, and not as a time."""
+"""Seconds within which a start is shown as what it waits for, and not as a time."""
 
 
 def announce(app: App, started: Started, following: bool = False) -> None:
@@ -58,10 +57,3 @@ def going_on(job: JobDocument) -> Iterator[None]:
     except KeyboardInterrupt:
         tell_going_on(job)
         raise
-
-
-def tell_going_on(job: JobDocument) -> None:
-    """Say to a person who interrupts that the job does not end with this command."""
-    goes_on = "keeps running" if job.state.on_nodes else f"is {job.state.value}"
-    click.echo(err=True)
-    print_hanging("", f"{job.id} {goes_on}. Follow it: ugro logs -f {job.id}. End it: ugro cancel {job.id}", True)

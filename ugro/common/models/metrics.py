@@ -20,10 +20,26 @@ class MeasuredLink(Record):
     measured_at: float
 
 
-class GpuLook(Record):
-    """One line of a node's history: a sample of one GPU. Memory in MiB.
+class GpuRange(Record):
+    """The lowest and highest of the samples of which a line of a node's history is the mean."""
 
-    `job` is the one that held it; `program` names what else used it, and whose that is, where no job did.
+    utilization_percent: tuple[int, int] | None = None
+    """Lowest and highest."""
+    memory_used_mib: tuple[int, int] | None = None
+    """Lowest and highest."""
+    temperature_c: tuple[int, int] | None = None
+    """Lowest and highest."""
+    power_w: tuple[float, float] | None = None
+    """Lowest and highest."""
+    sm_clock_mhz: tuple[int, int] | None = None
+    """Lowest and highest."""
+
+
+class GpuLook(Record):
+    """One line of a node's history: a sample of one GPU, or the mean of those since the line before. Memory in MiB.
+
+    `job` is the one that held it; `program` names what else used it, and whose that is, where no job did. `throttled`
+    are all reasons that were seen; `range` is there where it is a mean.
     """
 
     at: float
@@ -33,6 +49,10 @@ class GpuLook(Record):
     memory_total_mib: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
+    sm_clock_mhz: int | None = None
+    memory_clock_mhz: int | None = None
+    throttled: tuple[str, ...] | None = None
+    range: GpuRange | None = None
     job: str | None = None
     program: str | None = None
 

@@ -33,6 +33,12 @@ class Gpu(Record):
     utilization_percent: int | None = None
     temperature_c: int | None = None
     power_w: float | None = None
+    sm_clock_mhz: int | None = None
+    """Clock of its multiprocessors."""
+    memory_clock_mhz: int | None = None
+    """Clock of its memory."""
+    throttled: tuple[str, ...] | None = None
+    """Why its clocks are lower than they could be, such as `power_cap`."""
     driver: str | None = None
     """Version of the driver."""
     mig: bool = False

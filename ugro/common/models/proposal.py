@@ -4,7 +4,7 @@ from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.record import Record
 
 
-class Change(Record):
+class ArgumentChange(Record):
     """One argument of a job's next attempt."""
 
     name: str
@@ -33,7 +33,7 @@ class Proposal(Record):
     cause: str
     text: str
     checkpoint: Checkpoint | None = None
-    changes: tuple[Change, ...] = ()
+    changes: tuple[ArgumentChange, ...] = ()
     nodes: tuple[str, ...] = ()
     ends: bool = False
     approved: bool = False

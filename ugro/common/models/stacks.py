@@ -14,7 +14,7 @@ STATES = {
 """The kernel's letters in words."""
 
 
-class Frame(Record):
+class StackFrame(Record):
     """One frame of a Python stack."""
 
     function: str
@@ -42,7 +42,7 @@ class Thread(Record):
     """Kernel function that it waits in."""
     kernel: tuple[str, ...] = ()
     """Its kernel stack, where root may read it."""
-    frames: tuple[Frame, ...] = ()
+    frames: tuple[StackFrame, ...] = ()
     """Its Python stack, the innermost frame first."""
 
 

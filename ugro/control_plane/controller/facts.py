@@ -11,7 +11,7 @@ from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.models.metrics import GpuSample
 from ugro.common.models.run import RunFiles
-from ugro.control_plane.controller.plan import Facts
+from ugro.control_plane.controller.plan import JobFacts
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.engines.base import Observation
 
@@ -22,7 +22,7 @@ def read_facts(
     seen: Observation,
     meeting_asked: float | None,
     note: Callable[[UgroError], None],
-) -> Facts:
+) -> JobFacts:
     """Read the facts of a job. A problem with the watchdog's memory is passed to `note`: the job is followed without.
 
     Raises:
@@ -30,9 +30,9 @@ def read_facts(
     """
     if job.wish:
         requested = [one.at for one in store.timeline.of_job(job.id) if one.kind == EventKind.CANCEL]
-        return Facts(cancel_requested_at=requested[-1] if requested else None)
+        return JobFacts(cancel_requested_at=requested[-1] if requested else None)
     if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.first_failure:
-        return Facts()
+        return JobFacts()
     spec: JobSpec | None = None
     sample: GpuSample | None = None
     if any(isinstance(run, RunFiles) and run.time_limit is not None for run in seen.runs[job.id].values()):
@@ -40,7 +40,7 @@ def read_facts(
             spec = store.jobs.spec(job.id)
     with store.optional():
         sample = store.metrics.last_sample(job.id)
-    return Facts(
+    return JobFacts(
         spec=spec,
         sampled_at=sample.at if sample else None,
         watch_due=_watch_is_due(store, job, seen, note),

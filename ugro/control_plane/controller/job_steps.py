@@ -1,6 +1,6 @@
 """What is done for one job after an observation: brought to its nodes, followed, ended.
 
-Whoever takes a step on nodes is alone with the job (`MetadataStore.alone_with`) and holds no other lock meanwhile. Each
+A step on nodes is alone with the job (`MetadataStore.alone_with`), and its process holds no other lock meanwhile. Each
 step may be cut short anywhere: the next one, of whichever process, continues from the record and the nodes' files.
 """
 
@@ -16,10 +16,12 @@ from pathlib import Path
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
-from ugro.common.paths import run_paths
+from ugro.common.paths import RunPaths, run_paths
 from ugro.common.text import count, duration, moment, some
 from ugro.control_plane import transitions
 from ugro.control_plane.controller.plan import Conclude, Fail, OnNodes, Start, Stop, TellLimit
+from ugro.control_plane.controller.series_feed import SeriesFeeds
+from ugro.control_plane.controller.series_files import SeriesFiles
 from ugro.control_plane.failure_handler.blame import LATE_LEAVER_PATIENCE, Inquiry, is_symptom, node_addresses
 from ugro.control_plane.failure_handler.watchdog import rendezvous
 from ugro.control_plane.metadata_store import MetadataStore
@@ -52,7 +54,10 @@ LOGS_WITHIN = 30.0
 """Seconds that the logs of a job that ended may take before it counts as ended; `ugro logs` brings what is missing."""
 
 CANCELLED_LOGS_WITHIN = 3.0
-"""The same for a job that somebody cancelled, who waits for its end and hardly for its logs."""
+"""The same for a cancelled job: the user waits for its end, hardly for its logs."""
+
+SERIES_WITHIN = 2.0
+"""Seconds that the series in them may take then; `ugro metrics` reads what is missing."""
 
 ENDS_WITHIN = 3.0
 """Seconds that the ends of the logs may take before the ranks of a job are ended of which one failed: the others hold
@@ -77,6 +82,9 @@ class JobSteps:
         self._pool = pool
         self._on_sent = on_sent
         self.launcher = Launcher(store, engine, self._bring_checkpoint, on_sent)
+        self.series = SeriesFeeds(store)
+        """What reads the series of trainings in the copies of logs."""
+        self._files = SeriesFiles(store, pool)
 
     async def act(self, action: OnNodes, seen: Observation) -> None:
         """Carry out what is planned for a job on its nodes."""
@@ -145,7 +153,7 @@ class JobSteps:
             return
         failure = await asyncio.to_thread(self.first_failure, job, found, seen)
         if failure.cause == "rendezvous_timeout" and rendezvous.never_met(job):
-            failure = rendezvous.blamed(failure, job, await rendezvous.obstacles(self._pool, job))
+            failure = rendezvous.blamed(failure, job, await rendezvous.unreached(self._pool, job))
         reason = failure_in_words(failure)
         ranks = tracker.lost_first(found.ranks, seen.runs[job.id], failure.rank)
         job = await self._save(transitions.fail(job.changed(ranks=ranks), failure, reason))
@@ -175,12 +183,19 @@ class JobSteps:
             until,
         )
 
+    async def bring_series(self, job: Job) -> None:
+        """Bring what is new of the series of a job's training, from its logs and from files that it writes."""
+        await self.series.bring(job, self.logs_of(job))
+        await self._files.bring(job, self._paths(job, job.nodes))
+
+    def _paths(self, job: Job, nodes: Sequence[str]) -> dict[str, RunPaths]:
+        return {node: where for node in nodes if (where := run_paths(self._engine.inventory, job, node))}
+
     def logs_of(self, job: Job, nodes: Sequence[str] | None = None) -> JobLogs:
         """The copies of a job's logs, and how they are brought up to date: from these nodes (all by default)."""
         nodes = job.nodes if nodes is None else nodes
-        known = [node for node in nodes if run_paths(self._engine.inventory, job, node)]
         folder = self._store.jobs.files(job.id).logs(job.attempt)
-        return JobLogs(self._engine, job, known, folder, clock=self._clock)
+        return JobLogs(self._engine, job, list(self._paths(job, nodes)), folder, clock=self._clock)
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
         """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
@@ -236,6 +251,9 @@ class JobSteps:
         asked = [node for node in job.nodes if node not in given_up]
         logs_within = CANCELLED_LOGS_WITHIN if state == JobState.CANCELLED else LOGS_WITHIN
         await self.logs_of(job, asked).bring_all(logs_within)
+        with self._store.optional():
+            await self.series.read(job.changed(state=state), SERIES_WITHIN)
+        await self._files.bring(job, self._paths(job, asked), last=True)
         seen, holders = await self._see_gpus_free(job, asked)
         found = tracker.assess(job, seen.runs[job.id])
         if (first := job.first_failure) and (

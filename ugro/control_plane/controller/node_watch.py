@@ -65,12 +65,12 @@ def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live
 
 
 def keep_looks(store: MetadataStore, seen: Observation, jobs: Sequence[Job]) -> None:
-    """Add what the GPUs showed to their history, where it is time. `jobs` are those of the look."""
-    history, held, troubles = store.metrics.history, leases(jobs), Troubles()
+    """Add what the GPUs showed to their history. `jobs` are those of the look."""
+    held, troubles = leases(jobs), Troubles()
     for name, view in seen.views.items():
-        if isinstance(view, NodeView) and history.due(name, seen.at):
+        if isinstance(view, NodeView):
             with troubles.boundary(f"{name}: the history of its GPUs"), store.optional():
-                history.add(name, monitor.looks(view, held))
+                store.metrics.history.add(name, monitor.looks(view, held))
     troubles.raise_first(store.tell)
 
 

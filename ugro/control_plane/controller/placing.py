@@ -11,6 +11,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.balancer import with_batch_shares
 from ugro.control_plane.scheduler import tracker
+from ugro.control_plane.scheduler.pending_words import turn_in_words
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.control_plane.scheduler.scheduling import schedule
 from ugro.engines.base import Observation
@@ -37,7 +38,7 @@ def place_what_fits(store: MetadataStore, inventory: Inventory, seen: Observatio
     for start in schedule(read_queue(store, inventory, jobs, seen.views, store.clock.now())).starts:
         with troubles.boundary(f"{start.id}: its start", start.id):
             placement, words = with_batch_shares(start.placement, store.metrics.speeds())
-            why = "; ".join(filter(None, [start.why, placement.why, words]))
+            why = "; ".join(filter(None, [turn_in_words(start), placement.why, words]))
             placed.append(_place(store, inventory, waiting[start.id], placement, why))
     return placed
 

@@ -31,7 +31,7 @@ HOW_TO_REACH = ("address", "user", "port", "identity_file", "ssh_config", "local
 
 
 @dataclass(frozen=True)
-class Record:
+class RecordChange:
     """Write a change of the job's record."""
 
     change: Change
@@ -108,11 +108,11 @@ OnNodes = Start | TellLimit | Ending
 Begun = OnNodes | Watch | AskMeeting
 """What a tick only begins, since nodes are asked."""
 
-Action = Record | Sample | Begun
+Action = RecordChange | Sample | Begun
 
 
 @dataclass(frozen=True)
-class Facts:
+class JobFacts:
     """What a plan for a job needs beside its record and the observation.
 
     `cancel_requested_at` is when its end was requested last, `spec` None where it cannot be read or is not needed,
@@ -127,10 +127,10 @@ class Facts:
     meeting_asked: float | None = None
 
 
-def plan(job: Job, seen: Observation, facts: Facts, now: float) -> list[Action]:
+def plan(job: Job, seen: Observation, facts: JobFacts, now: float) -> list[Action]:
     """Return what to do about a job, in order: at most one action changes its record, one after it acts on nodes."""
     if not job.state.on_nodes:
-        return [Record(end_unstarted(job, now))] if job.wish else []
+        return [RecordChange(end_unstarted(job, now))] if job.wish else []
     if job.state == JobState.STARTING and not (job.wish or job.first_failure):
         return [start(job, seen)]
     found = tracker.assess(job, seen.runs[job.id])
@@ -170,7 +170,7 @@ def relocate(job: Job, nodes: Mapping[str, NodeConfig]) -> Change:
     return transitions.move(job, placement, words)
 
 
-def _end_as_requested(job: Job, found: Assessment, seen: Observation, facts: Facts) -> Action:
+def _end_as_requested(job: Job, found: Assessment, seen: Observation, facts: JobFacts) -> Action:
     """What had ended before the end was requested counts as it ended."""
     if job.state != JobState.STARTING and found.phase == Phase.SUCCEEDED:
         return Stop(job, JobState.SUCCEEDED)
@@ -179,14 +179,14 @@ def _end_as_requested(job: Job, found: Assessment, seen: Observation, facts: Fac
     return Fail(job, found) if found.phase == Phase.FAILED and failed_before else Stop(job, JobState.CANCELLED)
 
 
-def _sample(job: Job, seen: Observation, facts: Facts, now: float) -> list[Action]:
+def _sample(job: Job, seen: Observation, facts: JobFacts, now: float) -> list[Action]:
     if facts.sampled_at is not None and 0 <= now - facts.sampled_at < SAMPLE_SECONDS:
         return []
     samples = monitor.samples(job, seen.views, now)
     return [Sample(job.id, tuple(samples))] if samples else []
 
 
-def _follow(job: Job, found: Assessment, seen: Observation, facts: Facts, now: float) -> list[Action]:
+def _follow(job: Job, found: Assessment, seen: Observation, facts: JobFacts, now: float) -> list[Action]:
     """Follow what the nodes say of a running job."""
     known, job = job.ranks, job.changed(ranks=found.ranks)
     match found.phase:
@@ -195,24 +195,24 @@ def _follow(job: Job, found: Assessment, seen: Observation, facts: Facts, now: f
         case Phase.FAILED:
             return [Fail(job, found)]
         case Phase.UNKNOWN if job.state != JobState.UNKNOWN:
-            return [Record(transitions.lose_sight(job, found.reason, now)), *_attend(job, found, seen, facts)]
+            return [RecordChange(transitions.lose_sight(job, found.reason, now)), *_attend(job, found, seen, facts)]
         case Phase.RUNNING if job.state == JobState.UNKNOWN:
             change = transitions.run(job, now, "its nodes answer again")
-            return [Record(change), *_attend(job, found, seen, facts)]
+            return [RecordChange(change), *_attend(job, found, seen, facts)]
         case Phase.RUNNING if found.ranks != known:
             change = transitions.follow_ranks(job, now, tracker.news_of_ranks(known, found.ranks))
-            return [Record(change), *_attend(job, found, seen, facts)]
+            return [RecordChange(change), *_attend(job, found, seen, facts)]
     return _attend(job, found, seen, facts)
 
 
-def _attend(job: Job, found: Assessment, seen: Observation, facts: Facts) -> list[Action]:
+def _attend(job: Job, found: Assessment, seen: Observation, facts: JobFacts) -> list[Action]:
     """Tell nodes of an extended time limit, else watch the job."""
     if facts.spec and (nodes := time_limits.untold(facts.spec, seen.runs[job.id])):
         return [TellLimit(job, tuple(nodes))]
     return _watch(job, found, seen, facts)
 
 
-def _watch(job: Job, found: Assessment, seen: Observation, facts: Facts) -> list[Action]:
+def _watch(job: Job, found: Assessment, seen: Observation, facts: JobFacts) -> list[Action]:
     """See whether a running job hangs, or its ranks never meet."""
     if found.phase != Phase.RUNNING or job.state not in (JobState.RUNNING, JobState.UNKNOWN):
         return []

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InternalError, RecordNewer, StateLocked, UgroError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job
+from ugro.common.models.job import Job, JobState
 from ugro.common.troubles import Troubles, trouble_of
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.facts import read_facts
@@ -30,7 +30,7 @@ from ugro.control_plane.controller.plan import (
     Clear,
     Ending,
     OnNodes,
-    Record,
+    RecordChange,
     Sample,
     Watch,
     clearing,
@@ -56,7 +56,7 @@ OBSERVE_WITHIN = 2.5
 """Seconds that a tick waits for the slowest node. A later answer counts at the next tick."""
 
 TICK_SECONDS = 2.0
-"""Between two ticks of whoever waits for something on nodes."""
+"""Seconds between two ticks of a command that waits for something on nodes."""
 
 BUG_PAUSE = 60.0
 """Seconds until what met a bug is begun once more: each time may record that it began."""
@@ -137,6 +137,8 @@ class Controller:
                 if job.state.on_nodes or job.wish:
                     with bounded(f"{job.id}: its next step", job.id):
                         await self._step(job, seen)
+                        if job.state == JobState.RUNNING:
+                            self._begin(("series", job.id), None, functools.partial(self._steps.bring_series, job))
             with bounded("the history of GPUs"):
                 await asyncio.to_thread(node_watch.keep_looks, self._store, seen, live)
             with bounded("what is done about failures"):
@@ -224,8 +226,7 @@ class Controller:
 
     def _configs_in_use(self) -> list[NodeConfig]:
         owing = self._store.jobs.all({job_id for job_id, _ in self._store.cleanup.leftovers()}, pass_over)
-        jobs = [*self._store.jobs.live(pass_over), *owing]
-        kept = [config for job in jobs for config in job.node_configs.values()]
+        kept = [config for job in (*self._store.jobs.live(pass_over), *owing) for config in job.node_configs.values()]
         return [*kept, *(one.config for one in self._store.cleanup.removals())]
 
     async def close(self) -> None:
@@ -307,7 +308,7 @@ class Controller:
         return await self._steps.live(job, seen, within)
 
     async def _step(self, job: Job, seen: Observation) -> None:
-        """The next step for one job: recorded at once, or begun on its nodes by whoever is alone with the job."""
+        """The next step for one job: recorded at once, or begun on its nodes by one process alone."""
         under_way = self._tasks.get(job.id)
         if under_way and not (job.wish and not under_way.ends):
             return
@@ -331,7 +332,7 @@ class Controller:
         left, recorded = list[Begun](), None
         for action in plan(job, seen, facts, self._clock.now()):
             match action:
-                case Record(change):
+                case RecordChange(change):
                     recorded = self._steps.record(change)
                 case Sample(job_id, samples):
                     with self._store.optional():
@@ -385,7 +386,7 @@ class Controller:
         self._begin(FAILURES, (records, tuple(undecided), approved), lambda: handler.handle(seen.views))
 
     async def _schedule(self, seen: Observation) -> None:
-        """Start what the scheduler says can start now. Why the others wait is computed when somebody asks."""
+        """Start what the scheduler says can start now. Why the others wait is computed when the user asks."""
         try:
             placed = await self._store.write(
                 lambda: place_what_fits(self._store, self._inventory, seen, self._troubles)

@@ -5,7 +5,7 @@ Wordings span torch 1.13 to 2.13, NCCL 2.14 and later, and the launchers and sch
 
 from __future__ import annotations
 
-from ugro.control_plane.diagnosis import codes
+import ugro.control_plane.diagnosis.codes as codes
 from ugro.control_plane.diagnosis.entry import confirmation, consequence, hint, root
 
 # Searched in single lines, and in the words that end a traceback. The first entry that matches wins, so what is more

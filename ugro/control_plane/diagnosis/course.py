@@ -1,4 +1,4 @@
-"""What a log says of the course of a run: that it goes on, got to its end, or was started anew."""
+"""What a log says of the course of a run: that it continues, got to its end, or was started again."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ RESTARTED = re.compile(
     r"(?:[Rr]etry|[Rr]elaunch|[Rr]e-?run|[Rr]esubmi)(?:ing|tted|tting|ning)? "
     r"(?:the )?(?:training|job|run|trial|worker group)\b"
 )
-"""A run that is started anew: what went wrong before no longer says how it ended."""
+"""A run that is started again: what went wrong before no longer says how it ended."""
 
 BANNER = 3
 """Lines that a log begins with, by which another start of the same script is known."""

@@ -10,7 +10,7 @@ from ugro.control_plane.diagnosis.lines import quote
 
 
 @dataclass(frozen=True)
-class End:
+class ReportedEnd:
     """What a launcher, scheduler or shell said of a process that ended: an exit code or a signal's name.
 
     `root` and `time` are from torchrun's summary: what it saw fail first, and when.
@@ -107,7 +107,7 @@ class Table:
             return False
         return True
 
-    def end(self, match: re.Match[str], text: str, rank: int | None) -> End | None:
+    def end(self, match: re.Match[str], text: str, rank: int | None) -> ReportedEnd | None:
         """The end that a line tells of in which one of the catalogue's ENDS was found; None if it was a good one."""
         found = match.groupdict()
         code = int(found["code"][:11]) if found.get("code") else None
@@ -122,7 +122,7 @@ class Table:
             rank = 0
         signal = found.get("signal") or _WORDS.get((found.get("word") or "").strip()) or _signal(code, text)
         root, time = (self.root, self.time) if of_table else (False, "")
-        return End(quote(text, match), rank, code, signal, root, time)
+        return ReportedEnd(quote(text, match), rank, code, signal, root, time)
 
 
 def _signal(code: int | None, text: str) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What a match means: why a run ended, what followed from that, or proof that makes a vague cause a sure one.
 
     A hint is a root in the words of a warning: it counts where a run failed and nothing else says why.
@@ -24,7 +24,7 @@ class Entry:
     """One line of the catalogue; its own suggestion, where it has one, goes before that of its cause (causes.py)."""
 
     cause: str
-    kind: Kind
+    kind: EntryKind
     pattern: re.Pattern[str]
     suggestion: str | None = None
     retry_helps: bool | None = None
@@ -37,19 +37,19 @@ def _any(patterns: str) -> re.Pattern[str]:
 
 def root(cause: str, patterns: str, suggestion: str | None = None, retry_helps: bool | None = None) -> Entry:
     """A reason why a run ended."""
-    return Entry(cause, Kind.ROOT, _any(patterns), suggestion, retry_helps)
+    return Entry(cause, EntryKind.ROOT, _any(patterns), suggestion, retry_helps)
 
 
 def consequence(cause: str, patterns: str) -> Entry:
     """What is said when something else took the run down."""
-    return Entry(cause, Kind.CONSEQUENCE, _any(patterns))
+    return Entry(cause, EntryKind.CONSEQUENCE, _any(patterns))
 
 
 def confirmation(cause: str, patterns: str) -> Entry:
     """Proof that makes a vague cause a sure one."""
-    return Entry(cause, Kind.CONFIRMATION, _any(patterns))
+    return Entry(cause, EntryKind.CONFIRMATION, _any(patterns))
 
 
 def hint(cause: str, patterns: str) -> Entry:
     """A reason in the words of a warning."""
-    return Entry(cause, Kind.HINT, _any(patterns))
+    return Entry(cause, EntryKind.HINT, _any(patterns))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from ugro.control_plane.diagnosis.ends import End
-from ugro.control_plane.diagnosis.entry import Entry, Kind
-from ugro.control_plane.diagnosis.silence import Silence
+from ugro.control_plane.diagnosis.ends import ReportedEnd
+from ugro.control_plane.diagnosis.entry import Entry, EntryKind
+from ugro.control_plane.diagnosis.silence import LogSilence
 from ugro.control_plane.diagnosis.traceback import Block
 
 _SIZE = r"[\d.]+ ?(?:bytes|[KMGT]i?B)"
@@ -40,7 +40,7 @@ class Sighting:
     """Something a log says that may be why the run ended, with the place in the order of lines where it stood."""
 
     cause: str
-    kind: Kind
+    kind: EntryKind
     message: str
     at: int
     rank: int | None = None
@@ -64,14 +64,14 @@ class Evidence:
     """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
 
     `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
-    runs that were started anew in the same log, the last time at `started_at`; `masters` tells whether a pod called
+    runs that were started again in the same log, the last time at `started_at`; `masters` tells whether a pod called
     master, which holds rank 0, wrote beside those called worker; `cut_short` that a log ends in the middle of a
     traceback; `complained` that its last words are those of an error; `silence` that of a run that had made
     progress, if a log ended in it.
     """
 
     sightings: list[Sighting] = field(default_factory=list)
-    ends: list[End] = field(default_factory=list)
+    ends: list[ReportedEnd] = field(default_factory=list)
     ranks: set[int] = field(default_factory=set)
     lines: int = 0
     progress: int = 0
@@ -84,4 +84,4 @@ class Evidence:
     masters: bool = False
     cut_short: bool = False
     complained: bool = False
-    silence: Silence | None = None
+    silence: LogSilence | None = None

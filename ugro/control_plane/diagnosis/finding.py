@@ -8,7 +8,7 @@ from ugro.control_plane.diagnosis.causes import CAUSES, Advice
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """Why a run or a rank ended badly. `rank` and `where` (file:line) are None where the logs do not tell.
 
     `consequence` tells that another rank's failure did it. `consequences` counts what was seen to follow from this one.

@@ -19,7 +19,7 @@ LONGEST_REST = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Line:
+class PlainLine:
     """A line without its prefixes; its indentation is kept, since tracebacks live from it.
 
     `source` tells interleaved writers apart (`rank 3`, a pod, a host); `rank` is known where the prefix names one.
@@ -117,7 +117,7 @@ _INNER_RANK = re.compile(r"\[(?:PG [^\]]{0,80} )?[Rr]ank (\d+)\]|:\d+:\d+ \[(\d+
 _MOST_PREFIXES = 10
 
 
-def read(raw: bytes) -> Line:
+def read(raw: bytes) -> PlainLine:
     """One raw line understood. Never raises, whatever the bytes are."""
     text = printable(raw.replace(b"\0", b"").decode("utf-8", "replace"))
     rank, source, level, at = None, "", "", 0
@@ -135,7 +135,7 @@ def read(raw: bytes) -> Line:
         source = source or found["pod"] or found["ray"] or found["host"] or found["address"] or ""
     if rank is None and (glued := _GLUED.search(text, at)):
         rank, at = int(glued[1]), glued.end()
-    return Line(text[at:], rank, f"rank {rank}" if rank is not None else source, level)
+    return PlainLine(text[at:], rank, f"rank {rank}" if rank is not None else source, level)
 
 
 _LOUD = ("ERROR", "CRITICAL", "FATAL")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ugro.control_plane.diagnosis import lines
+import ugro.control_plane.diagnosis.lines as lines
 from ugro.control_plane.diagnosis.course import LOADING, PROGRESS, RESTARTED
 
 LAST_LINES = 4
@@ -28,7 +28,7 @@ _MEASURED = re.compile(
 )
 _LONGEST_COMPLAINT = 300
 STOPPED_BY_HAND = re.compile(r"(?:^|\s)\^C$")
-"""The last line of a terminal in which somebody ended the run."""
+"""The last line of a terminal in which the user ended the run."""
 
 
 def last_complaint(raws: Sequence[bytes]) -> str | None:

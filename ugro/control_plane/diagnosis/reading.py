@@ -21,10 +21,10 @@ from ugro.control_plane.diagnosis.course import (
     Banner,
     got_to_its_end,
 )
-from ugro.control_plane.diagnosis.ends import ENDS, TABLE, End, Table
-from ugro.control_plane.diagnosis.entry import Entry, Kind
+from ugro.control_plane.diagnosis.ends import ENDS, TABLE, ReportedEnd, Table
+from ugro.control_plane.diagnosis.entry import Entry, EntryKind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, Evidence, Sighting
-from ugro.control_plane.diagnosis.lines import Line
+from ugro.control_plane.diagnosis.lines import PlainLine
 from ugro.control_plane.diagnosis.parting import LAST_LINES, STOPPED_BY_HAND, last_complaint
 from ugro.control_plane.diagnosis.prefilter import Prefilter
 from ugro.control_plane.diagnosis.silence import Shape, silence
@@ -55,7 +55,7 @@ _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
 _ENDED_BY_SOMEBODY = ("cancelled", "killed")
 _SAID_AS_WARNING = ("hang", "cancelled")
-# An end of a connection that the operating system tells of, whoever was at the other one.
+# An end of a connection that the operating system tells of, whatever the other end was.
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
 _NAMES_A_RANK = re.compile(rb"(?i)rank|\[(?:default|gpu)?\d|^ {0,4}\d{1,4}: |-master-0")
@@ -75,7 +75,7 @@ _ENDS = {pattern.pattern for pattern in ENDS}
 _VARYING = b"0123456789.#=> \t\xe2\x96" + bytes(range(0x80, 0x90))
 
 
-class Reader:
+class EvidenceReader:
     """Takes logs one after the other; `evidence` is what they said so far. Never raises, whatever the bytes are."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Reader:
         self.evidence.complained = complaint is not None
         self.evidence.last_words = (complaint or end)[: lines.QUOTED]
         if STOPPED_BY_HAND.search(end):
-            self._keep("cancelled", Kind.ROOT, end.strip(), None, self._stream, None)
+            self._keep("cancelled", EntryKind.ROOT, end.strip(), None, self._stream, None)
 
     def _take(self, raw: bytes) -> None:
         """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
@@ -162,7 +162,7 @@ class Reader:
         elif self._latest and self._latest.count >= OFTEN and len(self._often) < MOST_SHAPES:
             self._often[shape] = self._latest
 
-    def _told(self, raw: bytes, line: Line | None) -> bool:
+    def _told(self, raw: bytes, line: PlainLine | None) -> bool:
         telling = TELLING.any(_searched(raw))
         if telling or _NAMES_A_RANK.search(raw):
             line = line or lines.read(raw)
@@ -205,14 +205,14 @@ class Reader:
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""
         at, progress = self.evidence.lines + 1, self.evidence.progress
-        self.evidence.ends.append(End(message, rank, None, signal, root=True, at=at, progress=progress))
+        self.evidence.ends.append(ReportedEnd(message, rank, None, signal, root=True, at=at, progress=progress))
 
     def _count_progress(self, raw: bytes) -> None:
         if self._fresh_progress < ENOUGH_PROGRESS and PROGRESS.search(raw) and not LOADING.search(raw):
             self._fresh_progress += 1
             self.evidence.progress += 1
 
-    def _understood(self, line: Line) -> bool:
+    def _understood(self, line: PlainLine) -> bool:
         """Whether a line told something; what it told is kept."""
         rank, stream = self._whose(line)
         self._latest = None
@@ -224,10 +224,10 @@ class Reader:
         told = ended or self._loose(line, rank, stream) or self._loss(line, rank)
         return self._course(line) or told
 
-    def _whose(self, line: Line) -> tuple[int | None, str]:
+    def _whose(self, line: PlainLine) -> tuple[int | None, str]:
         return line.rank if line.rank is not None else self._rank, line.source or self._stream
 
-    def _belongs_to_a_traceback(self, line: Line) -> bool:
+    def _belongs_to_a_traceback(self, line: PlainLine) -> bool:
         rank, stream = self._whose(line)
         self._continue(line, stream)
         block = self._blocks.take(stream, line.text, self.evidence.lines)
@@ -236,7 +236,7 @@ class Reader:
             self._exception(block, block.rank if block.rank is not None else rank, stream)
         return block is not None
 
-    def _continue(self, line: Line, stream: str) -> None:
+    def _continue(self, line: PlainLine, stream: str) -> None:
         """Add a line to the message of the exception before it, which may become another cause by it."""
         sighting, count = self._tails.pop(stream, (None, 0))
         if sighting is None or not line.text.strip() or line.text.startswith("Traceback"):
@@ -248,8 +248,8 @@ class Reader:
                 sighting.more.append(line.text.strip()[: lines.QUOTED])
             open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
             vague = sighting.cause == "python_exception" and count == 0 and not EXCEPTION.match(line.text)
-            vague = vague and entry is not None and entry.kind is Kind.ROOT
-            told = entry is not None and entry.kind is not Kind.HINT and entry.cause not in _SAYS_NO_MORE
+            vague = vague and entry is not None and entry.kind is EntryKind.ROOT
+            told = entry is not None and entry.kind is not EntryKind.HINT and entry.cause not in _SAYS_NO_MORE
             if entry and told and (open_ended or vague):
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
 
@@ -257,36 +257,41 @@ class Reader:
         entry = _entry(block.exception) or _entry(f"{block.exception} (raised in {block.frame})")
         if entry and entry.cause == "peer_lost" and block.local and _OWN_CONNECTION.match(block.exception):
             entry = None
-        cause, kind = (entry.cause, entry.kind) if entry else ("python_exception", Kind.ROOT)
+        cause, kind = (entry.cause, entry.kind) if entry else ("python_exception", EntryKind.ROOT)
         block.handled |= LEFT.search(block.exception) is not None
         found = self._keep(cause, kind, block.exception, rank, stream, entry, block)
         if block.fatal:
             self._fails()
         self._tails[stream] = (found, 0)
 
-    def _loose(self, line: Line, rank: int | None, stream: str) -> bool:
+    def _loose(self, line: PlainLine, rank: int | None, stream: str) -> bool:
         text = line.text.strip()
         entry = _entry(text)
         quiet = line.quiet and HEADER not in text
         if entry:
-            hint = quiet and entry.kind is Kind.ROOT and entry.cause not in _SAID_AS_WARNING and not _MEANT.search(text)
+            hint = (
+                quiet
+                and entry.kind is EntryKind.ROOT
+                and entry.cause not in _SAID_AS_WARNING
+                and not _MEANT.search(text)
+            )
             inner = lines.inner_rank(text) if rank is None else rank
-            self._keep(entry.cause, Kind.HINT if hint else entry.kind, text, inner, stream, entry)
+            self._keep(entry.cause, EntryKind.HINT if hint else entry.kind, text, inner, stream, entry)
             return True
         raised = EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)
         if raised and not quiet and not LEFT.search(text):
-            self._keep("python_exception", Kind.ROOT, text[raised.start() :], rank, stream, None)
+            self._keep("python_exception", EntryKind.ROOT, text[raised.start() :], rank, stream, None)
             return True
         return False
 
-    def _loss(self, line: Line, rank: int | None) -> bool:
+    def _loss(self, line: PlainLine, rank: int | None) -> bool:
         if _NAN in _possible(line.text) and _NAN.search(line.text) and not _FINITE.search(line.text):
-            self._keep("nan_loss", Kind.CONFIRMATION, line.text.strip(), rank, "", None)
+            self._keep("nan_loss", EntryKind.CONFIRMATION, line.text.strip(), rank, "", None)
             return True
         return False
 
-    def _course(self, line: Line) -> bool:
-        """Whether a line tells of the run's course: that it got to its end, leaves, or is started anew."""
+    def _course(self, line: PlainLine) -> bool:
+        """Whether a line tells of the run's course: that it got to its end, leaves, or is started again."""
         text, evidence = line.text.strip(), self.evidence
         possible = _possible(text)
         if HEADING in possible and HEADING.search(text):
@@ -309,7 +314,7 @@ class Reader:
     def _fails(self) -> None:
         self._failed_at, self._failed_progress = self.evidence.lines, self.evidence.progress
 
-    def _end(self, line: Line, rank: int | None) -> bool:
+    def _end(self, line: PlainLine, rank: int | None) -> bool:
         text, evidence = line.text.strip(), self.evidence
         if self._table.take(text):
             return True
@@ -326,7 +331,7 @@ class Reader:
     def _keep(
         self,
         cause: str,
-        kind: Kind,
+        kind: EntryKind,
         text: str,
         rank: int | None,
         stream: str,

@@ -11,7 +11,7 @@ from ugro.control_plane.diagnosis.course import LOADING, PROGRESS
 from ugro.control_plane.diagnosis.lines import QUOTED, read
 
 LONGEST_PAUSE = 600
-"""Seconds without progress that are no silence yet: a checkpoint or an evaluation may take so long."""
+"""Seconds without progress that do not count as silence: a checkpoint or an evaluation may take so long."""
 
 USUAL = 5
 """Times the usual time between two lines of progress that are no silence yet."""
@@ -49,7 +49,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Silence:
+class LogSilence:
     """How long a log went on after the last progress, in seconds, with that line and the last one that followed."""
 
     seconds: float
@@ -57,7 +57,7 @@ class Silence:
     last: str
 
 
-def silence(shapes: Iterable[Shape], end: bytes) -> Silence | None:
+def silence(shapes: Iterable[Shape], end: bytes) -> LogSilence | None:
     """The silence in which a log ended, if it did.
 
     `end` is the line that tells who ended the run, if one does.
@@ -72,7 +72,9 @@ def silence(shapes: Iterable[Shape], end: bytes) -> Silence | None:
     return None
 
 
-def _silence(pattern: re.Pattern[bytes], at: float, step: Shape, known: Iterable[Shape], end: bytes) -> Silence | None:
+def _silence(
+    pattern: re.Pattern[bytes], at: float, step: Shape, known: Iterable[Shape], end: bytes
+) -> LogSilence | None:
     later = {line: gap for line in (shape.last for shape in known) if (gap := _gap(pattern, at, line)) > 0}
     alive = any(gap > AT_ONCE and not _WATCHES.search(line) for line, gap in later.items())
     if step.count < 2 or alive:
@@ -81,7 +83,7 @@ def _silence(pattern: re.Pattern[bytes], at: float, step: Shape, known: Iterable
     last = max((*later, end), key=lambda line: _gap(pattern, at, line))
     seconds = _gap(pattern, at, last)
     silent = seconds >= max(LONGEST_PAUSE, USUAL * usual)
-    return Silence(seconds, read(step.last).text[:QUOTED], read(last).text[:QUOTED]) if silent else None
+    return LogSilence(seconds, read(step.last).text[:QUOTED], read(last).text[:QUOTED]) if silent else None
 
 
 def _is_progress(line: bytes) -> bool:

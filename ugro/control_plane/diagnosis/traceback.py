@@ -105,7 +105,7 @@ class Blocks:
     def begin(self, stream: str, text: str, at: int) -> bool:
         """Whether a line begins a traceback, or says what the next one will be."""
         if HEADER in text:
-            together = len(text) - text.index(HEADER) > len(HEADER) + 40  # somebody joined the lines to one
+            together = len(text) - text.index(HEADER) > len(HEADER) + 40  # the lines were joined to one
             if not together:
                 self._begin(stream, text, at)
             return not together
@@ -130,7 +130,7 @@ class Blocks:
             self._close(stream, block)
             _remember(self._last, stream, block)
         elif stripped and not text[:1].isspace():
-            return None  # of somebody else
+            return None  # of another traceback
         return block
 
     def _begin(self, stream: str, text: str, at: int) -> None:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from ugro.control_plane.diagnosis.ends import End
-from ugro.control_plane.diagnosis.entry import Kind
+from ugro.control_plane.diagnosis.ends import ReportedEnd
+from ugro.control_plane.diagnosis.entry import EntryKind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, Evidence, Sighting
-from ugro.control_plane.diagnosis.finding import Finding
+from ugro.control_plane.diagnosis.finding import Diagnosis
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
 from ugro.control_plane.diagnosis.wording import SIGNAL_CAUSES, end_order, from_death, from_ends, from_sighting, quoted
 
@@ -23,10 +23,10 @@ LAST_WORDS = 20
 """Lines at the end of a log in which a complaint is taken for why it ends."""
 
 LAST_PAGE = 100
-"""The same for an exception that somebody caught and printed, or that has no traceback."""
+"""The same for an exception that was caught and printed, or that has no traceback."""
 
 REQUEUED_FOR = 2
-"""Lines after a scheduler ended a run only to start it anew that show that it runs again."""
+"""Lines after a scheduler ended a run only to start it again that show that it runs again."""
 
 # Causes that no script handles and goes on as if nothing had been.
 _HARD = {
@@ -51,7 +51,7 @@ _RAISED_BY = {
 }
 # What tools complain of that were only tried.
 _PROBED = {"permission_denied", "file_not_found"}
-# What says so little that a run which was started anew is judged with what went wrong before.
+# What says so little that a run which was started again is judged with what went wrong before.
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
 # Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
 _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
@@ -59,24 +59,24 @@ _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]
 _CANNOT_OPEN = "can't open file"
 # How a process ends that falls over its own feet.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
-# How a run ends whose silence somebody saw.
+# How a run ends whose silence was seen.
 _ENDED_BY_SOMEBODY = {"cancelled", "killed"}
 
 
-def explain(evidence: Evidence, failed: bool = False) -> Finding | None:
+def explain(evidence: Evidence, failed: bool = False) -> Diagnosis | None:
     """Why a run ended badly, or None if nothing says that it did. `failed` says so where it is known.
 
-    Of a run that was started anew in the same log, the last time counts, unless it says too little by itself.
+    Of a run that was started again in the same log, the last time counts, unless it says too little by itself.
     """
     found = _judged(evidence, failed)
     silence = evidence.silence
     if silence and (found is None or found.cause in _ENDED_BY_SOMEBODY):
         message = f"no progress for {round(silence.seconds / 60)} minutes after: {silence.progress}"
-        return Finding("hang", message, evidence=quoted([silence.progress, silence.last]))
+        return Diagnosis("hang", message, evidence=quoted([silence.progress, silence.last]))
     return found
 
 
-def _judged(evidence: Evidence, failed: bool) -> Finding | None:
+def _judged(evidence: Evidence, failed: bool) -> Diagnosis | None:
     found = _explained(evidence if failed else _without_crash_at_exit(evidence), failed)
     before = evidence.before
     if before is None or evidence.progress > evidence.started_progress:
@@ -89,12 +89,12 @@ def _judged(evidence: Evidence, failed: bool) -> Finding | None:
     return _explained(replace(evidence, sightings=sightings, ends=ends), failed) or found
 
 
-def _explained(evidence: Evidence, failed: bool) -> Finding | None:
+def _explained(evidence: Evidence, failed: bool) -> Diagnosis | None:
     seen = _without_chains(evidence.sightings)
     bad_end = failed or _ended_badly(evidence)
     alive = [sighting for sighting in seen if not _was_handled(sighting, evidence, bad_end)]
     if bad_end:
-        explained = any(sighting.kind is Kind.ROOT for sighting in alive) or _deaths(evidence)
+        explained = any(sighting.kind is EntryKind.ROOT for sighting in alive) or _deaths(evidence)
         recent = [s for s in seen if not _is_noise(s) and evidence.progress - s.progress < ENOUGH_PROGRESS]
         return _verdict(alive if explained else recent, evidence)
     if _is_failure(alive, evidence):
@@ -119,7 +119,7 @@ def _without_chains(sightings: Sequence[Sighting]) -> list[Sighting]:
             continue
         earlier = told.pop(id(earlier), earlier)
         later = told.get(id(sighting), sighting)
-        telling = earlier.cause in _HARD or (sighting.block.explicit and earlier.kind is Kind.ROOT)
+        telling = earlier.cause in _HARD or (sighting.block.explicit and earlier.kind is EntryKind.ROOT)
         if telling and later.cause in ("python_exception", "unknown") and earlier.cause != "python_exception":
             told[id(sighting)] = replace(
                 later,
@@ -137,7 +137,7 @@ def _ended_badly(evidence: Evidence) -> bool:
     spoken = [
         (s.last_at, s.progress, s.message)
         for s in evidence.sightings
-        if s.kind is Kind.CONSEQUENCE and s.cause == "unknown"
+        if s.kind is EntryKind.CONSEQUENCE and s.cause == "unknown"
     ]
     return evidence.cut_short or any(
         at > evidence.success_at and evidence.progress - progress < _patience(message)
@@ -150,7 +150,7 @@ def _patience(message: str) -> int:
     return HANDLED_AFTER if _ENDED_ALL.search(message) else SURELY_HANDLED_AFTER
 
 
-def _deaths(evidence: Evidence) -> list[End]:
+def _deaths(evidence: Evidence) -> list[ReportedEnd]:
     """The processes that a signal ended which says something."""
     return [
         end
@@ -164,13 +164,13 @@ def _deaths(evidence: Evidence) -> list[End]:
 def _without_crash_at_exit(evidence: Evidence) -> Evidence:
     """Leave out that a process crashed while it left, with its work done: nothing was lost by that."""
     done = max(evidence.success_at, evidence.left_at)
-    later = [s for s in evidence.sightings if s.last_at > done and s.kind is not Kind.HINT and not _is_noise(s)]
+    later = [s for s in evidence.sightings if s.last_at > done and s.kind is not EntryKind.HINT and not _is_noise(s)]
     crashes = [s for s in later if s.cause == "segfault" and not s.block]
-    wrong = [s for s in later if s.kind is Kind.ROOT and s not in crashes]
+    wrong = [s for s in later if s.kind is EntryKind.ROOT and s not in crashes]
     ends = [end for end in evidence.ends if end.at > done]
     if done < 0 or wrong or not (ends or crashes or later) or any(end.signal not in _CRASHES for end in ends):
         return evidence
-    said = [s for s in evidence.sightings if s.last_at <= done or s.kind is Kind.CONFIRMATION]
+    said = [s for s in evidence.sightings if s.last_at <= done or s.kind is EntryKind.CONFIRMATION]
     return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done], cut_short=False)
 
 
@@ -183,7 +183,7 @@ def _is_noise(sighting: Sighting) -> bool:
 def _was_handled(sighting: Sighting, evidence: Evidence, bad_end: bool) -> bool:
     if _is_noise(sighting):
         return True
-    if sighting.kind is Kind.CONFIRMATION:
+    if sighting.kind is EntryKind.CONFIRMATION:
         return False
     if sighting.cause in _DECIDED:
         return evidence.progress - sighting.progress >= ENOUGH_PROGRESS
@@ -197,10 +197,10 @@ def _is_failure(alive: Iterable[Sighting], evidence: Evidence) -> bool:
 
 def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
     """Whether a sighting shows a failure: what is sure does wherever it stands, a complaint only as the last words."""
-    if sighting.kind in (Kind.CONFIRMATION, Kind.HINT) or sighting.last_at <= evidence.success_at:
+    if sighting.kind in (EntryKind.CONFIRMATION, EntryKind.HINT) or sighting.last_at <= evidence.success_at:
         return False
     block, over = sighting.block, evidence.success_at >= 0
-    if over and ((block and (block.child or block.thread)) or (not block and sighting.kind is Kind.CONSEQUENCE)):
+    if over and ((block and (block.child or block.thread)) or (not block and sighting.kind is EntryKind.CONSEQUENCE)):
         return False  # who leaves first is missed by the others
     if (block and block.fatal) or sighting.cause in _HARD:
         return True
@@ -210,7 +210,7 @@ def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
 
 def _confirms(sighting: Sighting, evidence: Evidence) -> bool:
     """Whether a confirmation is enough by itself: an OOM kill, or losses that stayed NaN."""
-    if sighting.kind is not Kind.CONFIRMATION:
+    if sighting.kind is not EntryKind.CONFIRMATION:
         return False
     unfinished = sighting.last_at > evidence.success_at
     if sighting.cause == "nan_loss":
@@ -221,11 +221,11 @@ def _confirms(sighting: Sighting, evidence: Evidence) -> bool:
 # --- which one was it ------------------------------------------------------------------------------------------------
 
 
-def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Finding:
+def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     confirmed = [sighting for sighting in alive if _confirms(sighting, evidence)]
     alive = _last_words_of_each(alive, evidence)
-    consequences = [sighting for sighting in alive if sighting.kind is Kind.CONSEQUENCE]
-    roots = [sighting for sighting in alive if sighting.kind is Kind.ROOT]
+    consequences = [sighting for sighting in alive if sighting.kind is EntryKind.CONSEQUENCE]
+    roots = [sighting for sighting in alive if sighting.kind is EntryKind.ROOT]
     root = min(roots, key=lambda sighting: _order(sighting, evidence), default=None)
     if root and _is_probe(root) and any(s.block and s.block.fatal for s in consequences):
         root = None
@@ -235,7 +235,7 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Finding:
         means = SIGNAL_CAUSES[first.signal or ""]
         proof = next((sighting for sighting in confirmed if means in _RAISED_BY.get(sighting.cause, ())), None)
         return from_death(first, proof, consequences, evidence)
-    lost = [sighting for sighting in alive if sighting.kind is Kind.HINT and sighting.cause == "gpu_lost"]
+    lost = [sighting for sighting in alive if sighting.kind is EntryKind.HINT and sighting.cause == "gpu_lost"]
     root = next((s for s in (*confirmed, *roots, *lost) if _raises(s, root)), root)
     root = root or (None if _another_aborted(consequences, evidence) else _second_hand(alive))
     if root is None or _was_cancelled_for_it(root, evidence):
@@ -274,7 +274,7 @@ def _outlives(sighting: Sighting) -> bool:
 
 
 def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
-    launched = bool(evidence.ends) or any(s.kind is Kind.CONSEQUENCE for s in evidence.sightings)
+    launched = bool(evidence.ends) or any(s.kind is EntryKind.CONSEQUENCE for s in evidence.sightings)
     return launched or len(evidence.ranks) > 1 or any(s.count > 1 for s in sightings if s.block)
 
 
@@ -294,7 +294,7 @@ def _was_cancelled_for_it(root: Sighting, evidence: Evidence) -> bool:
     """Whether a scheduler cancelled the others only since one had ended by itself."""
     first = min(evidence.ends, key=end_order, default=None)
     itself = first is not None and first.signal is None and first.at < root.at
-    return itself and root.cause == "cancelled" and root.kind is Kind.CONSEQUENCE
+    return itself and root.cause == "cancelled" and root.kind is EntryKind.CONSEQUENCE
 
 
 def _weight(sighting: Sighting) -> int:
@@ -318,12 +318,12 @@ def _raises(telling: Sighting, root: Sighting | None) -> bool:
     if root is not None and root.cause == "python_exception":
         return telling.cause == "nan_loss" and "nan" in root.message.lower()
     if root is None:
-        return telling.kind is Kind.CONFIRMATION
+        return telling.kind is EntryKind.CONFIRMATION
     return root.cause in _RAISED_BY.get(telling.cause, ())
 
 
 def _second_hand(alive: Iterable[Sighting]) -> Sighting | None:
     """What is left to name where no root was seen: what followed from it, or what a warning hinted at."""
-    told = [s for s in alive if s.kind in (Kind.CONSEQUENCE, Kind.HINT) and s.cause != "unknown"]
-    telling = [s for s in told if s.kind is Kind.CONSEQUENCE or s.cause not in _PROBED]
-    return min(telling, key=lambda s: (s.kind is Kind.HINT, not (s.block and s.block.fatal), s.at), default=None)
+    told = [s for s in alive if s.kind in (EntryKind.CONSEQUENCE, EntryKind.HINT) and s.cause != "unknown"]
+    telling = [s for s in told if s.kind is EntryKind.CONSEQUENCE or s.cause not in _PROBED]
+    return min(telling, key=lambda s: (s.kind is EntryKind.HINT, not (s.block and s.block.fatal), s.at), default=None)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from ugro.control_plane.diagnosis.causes import CAUSES, Advice
-from ugro.control_plane.diagnosis.ends import End
-from ugro.control_plane.diagnosis.entry import Kind
+from ugro.control_plane.diagnosis.ends import ReportedEnd
+from ugro.control_plane.diagnosis.entry import EntryKind
 from ugro.control_plane.diagnosis.evidence import Evidence, Sighting
-from ugro.control_plane.diagnosis.finding import Finding
+from ugro.control_plane.diagnosis.finding import Diagnosis
 
 QUOTES = 6
 
@@ -28,22 +28,22 @@ _CODE_CAUSES = {124: "time_limit", 126: "launch_failed", 127: "launch_failed"}
 _NUMBERED = re.compile(r"(worker|node|master|rank|trainer)-?(\d+)$")
 
 
-def end_order(end: End) -> tuple[bool, str, int]:
+def end_order(end: ReportedEnd) -> tuple[bool, str, int]:
     """Each node's launcher names a root cause: the earliest is that of the run."""
     return not end.root, end.time, end.at
 
 
-def from_death(end: End, proof: Sighting | None, followed: Sequence[Sighting], evidence: Evidence) -> Finding:
-    """That a signal ended a process; `proof` tells why somebody sent it."""
+def from_death(end: ReportedEnd, proof: Sighting | None, followed: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
+    """That a signal ended a process; `proof` tells why it was sent."""
     cause = proof.cause if proof else SIGNAL_CAUSES[end.signal or ""]
     quotes = [end.message, *([proof.message] if proof else []), *(other.message for other in evidence.ends[:3])]
     rank = end.rank if end.rank is not None else _launchers_rank(evidence)
-    return Finding(cause, end.message, rank=rank, evidence=quoted(quotes), consequences=_count(followed))
+    return Diagnosis(cause, end.message, rank=rank, evidence=quoted(quotes), consequences=_count(followed))
 
 
-def from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Evidence) -> Finding:
+def from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     """What a log says went wrong; `followed` are the complaints that it brought about."""
-    alike = [s for s in evidence.sightings if s.cause == root.cause and s.kind is not Kind.HINT]
+    alike = [s for s in evidence.sightings if s.cause == root.cause and s.kind is not EntryKind.HINT]
     told = {s.rank for s in alike if s.rank is not None}
     known = (
         _named_rank(root, evidence),
@@ -59,10 +59,10 @@ def from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Eviden
         if entry and entry.suggestion
         else None
     )
-    return Finding(
+    return Diagnosis(
         root.cause,
         root.message,
-        consequence=root.kind is Kind.CONSEQUENCE,
+        consequence=root.kind is EntryKind.CONSEQUENCE,
         rank=next((rank for rank in known if rank is not None), None),
         where=root.block.where if root.block else None,
         evidence=quoted([root.message, *root.more, *same[:3], *(end.message for end in evidence.ends[:2])]),
@@ -72,13 +72,13 @@ def from_sighting(root: Sighting, followed: Sequence[Sighting], evidence: Eviden
     )
 
 
-def from_ends(followed: Sequence[Sighting], evidence: Evidence) -> Finding:
+def from_ends(followed: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     """How a run ended that does not say why."""
     message = evidence.ends[0].message if evidence.ends else evidence.last_words
     first = min(evidence.ends, key=end_order, default=None)  # it brought about how the others ended
     told = (_TOLD_TO_END.get(first.signal or "") or _CODE_CAUSES.get(first.code or 0)) if first else None
     cause = told or "unknown"
-    return Finding(
+    return Diagnosis(
         cause, message, rank=_launchers_rank(evidence), evidence=quoted([message]), consequences=_count(followed)
     )
 

@@ -2,7 +2,7 @@
 
 Everything that left is a suspect. What speaks for itself (an error of its own, a signal from outside, a reboot) goes
 before what only says that another one was missed. Among equals the earlier end counts, by the master's clock, which
-tells two nodes' moments apart as far as clock offsets can be measured. Where all that failed only missed somebody, who
+tells two nodes' moments apart as far as clock offsets can be measured. Where all that failed missed another rank, who
 left well, or is still there, is a suspect as well.
 """
 
@@ -22,7 +22,7 @@ from ugro.common.text import some
 from ugro.control_plane.scheduler.tracker import Runs
 
 if TYPE_CHECKING:
-    from ugro.control_plane.diagnosis import Finding
+    from ugro.control_plane.diagnosis import Diagnosis
 
 SYMPTOMS = ("peer_lost", "collective_timeout", "rendezvous_timeout")
 """What a rank says that waited for one that was not there."""
@@ -79,7 +79,7 @@ class Inquiry:
     def first(self) -> FirstFailure:
         """The rank that failed first, or what left on a node."""
         suspects, failed = self._suspects()
-        if _all_miss_somebody(suspects):
+        if _all_miss_another(suspects):
             suspects += (
                 list(self._early_leavers(failed)) or list(self._absent(failed)) or list(self._late_leavers(failed))
             )
@@ -95,7 +95,7 @@ class Inquiry:
         """
         suspects, failed = self._suspects()
         missed = self._missed(failed)
-        if missed is None or abs(now - missed.at) >= LATE_LEAVER_PATIENCE or not _all_miss_somebody(suspects):
+        if missed is None or abs(now - missed.at) >= LATE_LEAVER_PATIENCE or not _all_miss_another(suspects):
             return ()
         if any(True for _ in (*self._early_leavers(failed), *self._absent(failed))):
             return ()
@@ -128,16 +128,16 @@ class Inquiry:
             )
             yield _Suspect(weight, self._at(rank.ended_at, rank.node), failure)
 
-    def _finding(self, rank: Rank) -> Finding:
-        from ugro.control_plane.diagnosis import Finding, diagnose  # here: a tenth of a second, and few ticks need it
+    def _finding(self, rank: Rank) -> Diagnosis:
+        from ugro.control_plane.diagnosis import Diagnosis, diagnose  # here: a tenth of a second, and few ticks need it
 
         if rank.limit == LimitMark.ENDED:
-            return Finding("time_limit", "its time limit was reached")
+            return Diagnosis("time_limit", "its time limit was reached")
         found = diagnose(self.rank_log(rank.rank), rank.exit_code, rank.signal)
-        return Finding("host_oom", rank.oom) if rank.oom and found.cause == "killed" else found
+        return Diagnosis("host_oom", rank.oom) if rank.oom and found.cause == "killed" else found
 
     def _early_leavers(self, failed: list[_Suspect]) -> Iterator[_Suspect]:
-        """Ranks that ended with 0 while others, which only miss somebody, still needed them."""
+        """Ranks that ended with 0 while others, which only miss another rank, still needed them."""
         first = min(failed, key=lambda one: one.at, default=None)
         if first is None:
             return
@@ -200,7 +200,7 @@ class Inquiry:
         return min((one for one in failed if one.failure.cause in SYMPTOMS), key=lambda one: one.at, default=None)
 
     def _still_there(self, missed: _Suspect, failed: list[_Suspect]) -> list[Rank]:
-        """The ranks that were there after that one had missed somebody; those whom the others name, if they name any.
+        """The ranks that were there after that one had missed another; those whom the others name, if they name any.
 
         If it names a node itself, and nobody was there any more on any that is named, none is left to suspect.
         """
@@ -229,7 +229,7 @@ class Inquiry:
             one.failure.node == rank.node and one.failure.cause in SYMPTOMS for one in failed
         )
 
-    def _own_words(self, rank: Rank) -> Finding | None:
+    def _own_words(self, rank: Rank) -> Diagnosis | None:
         """What the log of a rank that was still there says of a failure of its own."""
         from ugro.control_plane.diagnosis import diagnose_so_far  # here, too
 
@@ -340,7 +340,7 @@ class Inquiry:
         return math.inf if moment is None else moment - self.clock_offsets.get(node, 0.0)
 
 
-def _all_miss_somebody(suspects: list[_Suspect]) -> bool:
+def _all_miss_another(suspects: list[_Suspect]) -> bool:
     return all(suspect.weight == SYMPTOM or suspect.failure.cause in SYMPTOMS for suspect in suspects)
 
 

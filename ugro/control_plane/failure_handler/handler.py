@@ -85,7 +85,7 @@ class FailureHandler:
             return None
 
     async def _go_on_as_approved(self) -> None:
-        """Queue jobs again that were ended for it; what stands in the way is told, and left to a person."""
+        """Queue jobs again that were ended for it; what is in the way is reported, and left to the user."""
         troubles = Troubles()
         for proposal in self._store.decisions.proposals().values():
             job = self._readable(proposal.job) if proposal.approved else None
@@ -173,7 +173,7 @@ class FailureHandler:
         await self._store.write(lambda: self._store.timeline.note("", EventKind.RECOVERY, words, job_id))
 
     def _propose(self, proposal: Proposal) -> None:
-        told = f"{in_words(proposal)}: ugro approve {proposal.job}, or ugro deny {proposal.job}"
+        told = f"{proposal_in_words(proposal)}: ugro approve {proposal.job}, or ugro deny {proposal.job}"
         self._store.decisions.propose(proposal)
         self._store.timeline.note("", EventKind.PROPOSAL, told, proposal.job)
 
@@ -227,7 +227,7 @@ class FailureHandler:
             await self._checkpoints.bring(job, held, progress)
 
         def resume() -> Job:
-            resumed = self._store.jobs.reopen(planned.job, planned.spec, f"approved: {in_words(proposal)}")
+            resumed = self._store.jobs.reopen(planned.job, planned.spec, f"approved: {proposal_in_words(proposal)}")
             self._store.decisions.withdraw(job.id)
             return resumed
 
@@ -248,7 +248,7 @@ def script_of(store: MetadataStore, job: Job) -> str:
         return ""
 
 
-def in_words(proposal: Proposal) -> str:
+def proposal_in_words(proposal: Proposal) -> str:
     """What would be done, in one line."""
     at = proposal.checkpoint
     where = f"resume from {at.where} ({printable(at.name)})" if at else "begin again"

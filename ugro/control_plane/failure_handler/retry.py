@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Attempt, Job, JobState
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.common.text import duration, some
 from ugro.control_plane.diagnosis.causes import CAUSES
 
@@ -47,7 +47,7 @@ def decide(
     cause: str,
     spec: JobSpec,
     checkpoint: Checkpoint | None,
-    changes: tuple[Change, ...],
+    changes: tuple[ArgumentChange, ...],
     left_out: Collection[str] = (),
     unseen: Sequence[str] = (),
     steps: Mapping[int, int | None] | None = None,
@@ -96,7 +96,7 @@ def _position(began: Attempt | Checkpoint | None) -> tuple[int | None, int | Non
     return (began.step, None if began.step is not None else began.epoch) if began else (None, None)
 
 
-def can_help(cause: str, changes: tuple[Change, ...]) -> bool:
+def can_help(cause: str, changes: tuple[ArgumentChange, ...]) -> bool:
     """Whether another attempt may go better: the cause may be over by then, or what is changed helps against it."""
     advice = CAUSES.get(cause)
     return bool(changes) or cause in FROM_OUTSIDE or bool(advice and advice.retry_helps)

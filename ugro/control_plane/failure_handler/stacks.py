@@ -21,7 +21,7 @@ Said = Mapping[str, NodeStacks | NodeError]
 """What each node of a job said, or why it said nothing."""
 
 
-class Kept(Record):
+class KeptStacks(Record):
     """Where the ranks of a job stood when it was found to hang, by node. `at` is in seconds since the epoch."""
 
     at: float
@@ -55,13 +55,13 @@ def report_of_nccl(answers: Sequence[NodeStacks]) -> str:
 
 def keep(path: Path, said: Said, at: float) -> None:
     """Keep what was said. Raises OSError."""
-    kept = Kept(at=at, nodes={name: one for name, one in said.items() if isinstance(one, NodeStacks)})
+    kept = KeptStacks(at=at, nodes={name: one for name, one in said.items() if isinstance(one, NodeStacks)})
     write_atomic(path, kept.model_dump_json())
 
 
-def kept(path: Path) -> Kept | None:
+def kept(path: Path) -> KeptStacks | None:
     """What was kept; None: nothing, or nothing that can be read."""
     try:
-        return known_part(Kept, json.loads(path.read_bytes()))
+        return known_part(KeptStacks, json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return None

@@ -17,7 +17,8 @@
       token               what callers over HTTP show to change things; token.view: to look (docs/api.md)
       incoming/           code that clients of the resident controller send; its snapshot is taken from there
       snapshots/          where the last snapshot of each working directory is, for the next one to share files with
-      history/NODE/       looks.jsonl: what its GPUs showed, one look a minute (the older half in looks.1.jsonl)
+      history/NODE/       raw.jsonl, looks.jsonl, quarters.jsonl: what its GPUs showed, each 2 s, minute and quarter of
+                          an hour (the older halves in raw.1.jsonl …)
       jobs/job-001/       job.json (job.json.before: the copy before the last change), spec.json, events.jsonl,
                           metrics.jsonl (samples of its GPUs), metrics/ (the series of its training: `training`),
                           watchdog.json (what the watchdog remembers), snapshot/ (the code; snapshot-N/: that of attempt
@@ -41,7 +42,7 @@ as it is, nothing older is put in its place, and it stops nobody unless the job 
 
 A damaged row of `cluster.json` counts as not there and stops nobody (`rows`); the drains are then taken from the
 timeline, and the live jobs from their folders. Where all of it is broken or gone, a rebuild takes its copy, and the
-drains from the timeline. An archive that says less than when it was sealed is told by `status` and `sweep`. On a full
+drains from the timeline. `status` and `sweep` report an archive that says less than when it was sealed. On a full
 disk, who looks goes on with what is there, and a tick without what it can do without (`MetadataStore.optional`).
 """
 

@@ -26,7 +26,7 @@ Seal = dict[str, Any]
 class Archive:
     """Appended to when a job ends. A job that is there twice (a crash in between) counts once, the later line.
 
-    It only grows, so whoever kept its seal sees whether anything that was in it then is lost.
+    It only grows, so its seal shows whether anything that was in it then is lost.
     """
 
     def __init__(self, home: Path) -> None:
@@ -40,7 +40,7 @@ class Archive:
             append_line(self.path, summary.model_dump_json())
 
     def replace(self, summaries: Iterable[Summary]) -> None:
-        """Write it anew."""
+        """Rewrite it."""
         with state_errors(self.path):
             write_atomic(self.path, rewritten(self.path, summaries, Summary))
 

@@ -37,7 +37,7 @@ def read_tables(path: Path, sound: Tables | None = None) -> tuple[Tables | None,
     `sound` is what it said, or was made to say, before.
 
     Raises:
-        RecordUnreadable: it is torn, no object of tables, or gone, and only its copy is there.
+        RecordUnreadable: it is incomplete, no object of tables, or gone, and only its copy is there.
         RecordNewer: it is of a newer UGRO.
     """
     try:
@@ -120,7 +120,7 @@ class ClusterFile:
 
     @contextlib.contextmanager
     def change(self, on_aside: Callable[[Damaged], None]) -> Iterator[TinyDB]:
-        """A transaction that is written when the block ends well. Each row that this puts aside is told."""
+        """A transaction that is written when the block ends well. Each row that this puts aside is reported."""
         with state_errors(self.path), FileLock(self._lock), self._opened() as db:
             yield db
             self._sound = storage_of(db).read()
@@ -145,7 +145,7 @@ class ClusterFile:
         return db
 
     def take_back(self, db: TinyDB) -> list[str]:
-        """Put damaged rows aside, and take back those that somebody corrected since. Returns which, in words."""
+        """Put damaged rows aside, and take back those that were corrected since. Returns which, in words."""
         self.aside.add(storage_of(db).damaged)
         return self.aside.take_back(db)
 

@@ -72,7 +72,7 @@ class ClusterTables:
 
         A `cluster.json` that cannot be read is put aside first, and its copy of before its last change is taken; which
         nodes are drained is taken from the timeline, which knows that change, too. Damaged rows are put aside, and of
-        those that were, the ones that somebody corrected since are taken back.
+        those that were, the ones that were corrected since are taken back.
         """
         make_home(self._home)
         mended = self._file.mend()

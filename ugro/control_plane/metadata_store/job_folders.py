@@ -45,7 +45,7 @@ class JobFolders:
 
     Raises (from any method):
         StateError: a file or folder cannot be read or written, with its name.
-        RecordUnreadable: a job's record is torn, that of another job, or gone.
+        RecordUnreadable: a job's record is incomplete, that of another job, or gone.
     """
 
     def __init__(self, home: Path) -> None:

@@ -1,6 +1,6 @@
 """Brings the logs of one attempt of a job here: all that there is, round by round, or only the ends of long ones.
 
-The copies on the master are prefixes. Where they lag far behind, whoever wants the end of a log does not wait for all
+The copies on the master are prefixes. Where they lag far behind, a reader of a log's end does not wait for all
 that lies between: it is brought as a window, into a folder of its own for lines that are shown, into `ends/` beside the
 copies for a diagnosis.
 """
@@ -86,7 +86,7 @@ class JobLogs:
 
     async def rounds(self, within: float | None = None) -> AsyncIterator[Brought]:
         """Bring what there is now, round after round; a log that grows on ends them, too. `within` bounds each."""
-        total = FIRST  # the first rounds are small: somebody may be waiting for them over a slow link
+        total = FIRST  # the first rounds are small: the user may be waiting for them over a slow link
         brought = await self.round(within, total)
         left = brought.left
         yield brought

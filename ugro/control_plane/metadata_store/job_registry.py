@@ -187,15 +187,10 @@ class JobRegistry(JobFolders):
         with self._lock.held():
             return self._save(*edge(self.job(job_id)))
 
-    def update(self, job_id: str, change: Callable[[Job], Job], kind: EventKind, message: str) -> Job:
-        """Read a job, change it and save it."""
-        with self._lock.held():
-            return self._save(change(self.job(job_id)), kind, message)
-
     def settle(self) -> list[UgroError]:
         """Finish what a crash left between a record and the timelines or the indexes. Returns what went wrong.
 
-        A record that somebody put back is an older one than its timeline; that gets an event of its own.
+        A record that was put back is an older one than its timeline; that gets an event of its own.
         """
         troubles = Troubles()
         with self._lock.held():
@@ -243,7 +238,7 @@ class JobRegistry(JobFolders):
     def live(self, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
         """The jobs that have not ended, in the order of their ids.
 
-        What an unreadable one holds is not known, so whoever gives out GPUs has to stop there; whoever looks may go on.
+        What an unreadable one holds is not known: who allocates GPUs has to stop there, readers continue.
         """
         return [job for job in self._indexed(on_unreadable) if not job.state.ended]
 

@@ -29,10 +29,10 @@ LOCK_PATIENCE = 60.0
 """Seconds a command waits for another controller before it gives up with exit code 4."""
 
 RECORDS_LOCK = "lock"
-"""The lock of whoever changes records."""
+"""The lock around changes of records."""
 
 TURN_LOCK = "tick.lock"
-"""The lock of whoever observes the cluster and decides. Slow work on nodes is done without it."""
+"""The lock around observations and decisions. Slow work on nodes is done without it."""
 
 RESIDENT_LOCK = "serve.lock"
 """The lock that `ugro serve` holds as long as it stays."""
@@ -116,7 +116,7 @@ def held(path: Path, patience: float) -> Iterator[None]:
     """Be the one who holds a lock.
 
     Raises:
-        StateLocked: somebody else does and did not finish within `patience` seconds; the message says who.
+        StateLocked: another process does and did not finish within `patience` seconds; the message says who.
     """
     lock = FileLock(path, timeout=patience)
     with state_errors(path):
@@ -174,7 +174,7 @@ def alone_on(path: Path) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether somebody holds a lock just now. Nothing is written, but whoever takes it meanwhile has to wait."""
+    """Whether a process holds a lock just now. Nothing is written, but who takes it meanwhile has to wait."""
     try:
         with open(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

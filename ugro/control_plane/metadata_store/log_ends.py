@@ -1,7 +1,7 @@
 """The ends of a job's logs, from their copies on the master, as a diagnosis reads them.
 
 A copy may lag far behind its log. Then the end of the log is beside it: `ends/rank-0.log@OFFSET`, the bytes from that
-offset on as they were when somebody last looked.
+offset on as they were when last read.
 """
 
 from __future__ import annotations

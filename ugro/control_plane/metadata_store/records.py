@@ -42,7 +42,7 @@ MIGRATIONS: Mapping[int, Callable[[Fields], Fields]] = {
 
 
 LONGEST_LINE = 8 * 2**20
-"""More bytes than a line of JSON has; longer ones are passed over like torn ones, in parts."""
+"""More bytes than a line of JSON has; longer ones are passed over like incomplete ones, in parts."""
 
 
 def stop_at(error: RecordUnreadable) -> NoReturn:
@@ -62,7 +62,7 @@ def stop_where_held(error: RecordUnreadable) -> None:
 
 
 def pass_over(error: RecordUnreadable) -> None:
-    """For those who need only what can be read, where somebody else tells of the rest."""
+    """For those who need only what can be read, where the rest is reported elsewhere."""
 
 
 def copy_before(path: Path) -> Path:
@@ -148,7 +148,7 @@ def keys_in_words(keys: Iterable[tuple[str | int, ...]]) -> str:
 
 
 def known_part(model: type[Model], fields: Any) -> Model:
-    """A record without the keys that only a newer UGRO knows, for whoever only reads it.
+    """A record without the keys that only a newer UGRO knows, for readers.
 
     Raises:
         ValidationError: it is no such record without them either.
@@ -210,7 +210,7 @@ def migrated(fields: Any) -> Any:
 
 
 def broken(path: Path, detail: str) -> RecordUnreadable:
-    """The error for a file that was torn or edited, with the way back."""
+    """The error for a file that is incomplete or was edited, with the way back."""
     return RecordUnreadable(path, f"{path} is not a valid record: {detail}", _way_back(path))
 
 

@@ -57,7 +57,7 @@ class Kept(StrEnum):
 
 
 @dataclass(frozen=True)
-class Part:
+class NodeFolder:
     """The folder of a job on one node. Nodes that share a home have one."""
 
     node: NodeConfig
@@ -65,7 +65,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Use:
+class DiskUse:
     """What a job takes up. Bytes are those of files; of snapshots (`has_code`), what no other job's shares.
 
     `checkpoints` are all of them, whole or not, wherever they are. `unseen` says what was not searched; `silent` are
@@ -77,7 +77,7 @@ class Use:
     has_code: bool = False
     snapshots: int = 0
     record: int = 0
-    parts: tuple[Part, ...] = ()
+    parts: tuple[NodeFolder, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     unseen: tuple[str, ...] = ()
     silent: tuple[NodeConfig, ...] = ()
@@ -85,7 +85,7 @@ class Use:
 
     @property
     def resumable(self) -> Kept | None:
-        """Why it has to be taken for one that somebody may go on from; None: nobody can."""
+        """Why it may be one to resume from; None: it cannot be resumed from."""
         if self.checkpoints:
             return Kept.CHECKPOINTS
         return Kept.UNSEEN if self.unseen else None
@@ -100,7 +100,7 @@ class Use:
 class Survey:
     """What jobs take up, and the nodes of the inventory that could not be asked."""
 
-    uses: tuple[Use, ...]
+    uses: tuple[DiskUse, ...]
     silent: Mapping[str, NodeError] = field(default_factory=dict)
 
 
@@ -108,7 +108,7 @@ class Survey:
 class Going:
     """What `ugro gc` removes of a job; `kept` says why its code and node folders stay."""
 
-    use: Use
+    use: DiskUse
     logs: bool
     code: bool
     kept: Kept | None = None
@@ -121,7 +121,7 @@ def chosen(rows: Sequence[Summary], before: float, keep: int) -> list[str]:
     return [row.id for row in old if row.ended_at < before]
 
 
-def decide(use: Use, undecided: Collection[str], owing: Collection[str], with_checkpoints: bool) -> Going:
+def decide(use: DiskUse, undecided: Collection[str], owing: Collection[str], with_checkpoints: bool) -> Going:
     """What of an ended job goes. Its logs are nothing that it is resumed from."""
     kept: Kept | None = None
     if use.job.id in undecided:
@@ -148,7 +148,7 @@ def decide_all(store: MetadataStore, found: Survey, with_checkpoints: bool) -> l
 
 
 def undecided(store: MetadataStore) -> set[str]:
-    """The jobs that may be tried again once somebody says so."""
+    """The jobs that may be tried again once the user says so."""
     return {*store.decisions.undecided(), *store.decisions.proposals()}
 
 
@@ -196,13 +196,13 @@ def places(inventory: Inventory, job: Job) -> list[NodeConfig]:
     return [*found.values()]
 
 
-def master_use(store: MetadataStore, job: Job) -> Use:
+def master_use(store: MetadataStore, job: Job) -> DiskUse:
     """What a job takes up on the master."""
     logs, snapshots = logs_of(store, job.id), snapshots_of(store, job.id)
     taken = logs.bytes if logs else 0
     own = freed_bytes(snapshots)
     rest = bytes_below(store.jobs.files(job.id).folder) - taken - sum(map(bytes_below, snapshots))
-    return Use(job, taken, bool(snapshots), own, rest)
+    return DiskUse(job, taken, bool(snapshots), own, rest)
 
 
 async def survey(store: MetadataStore, inventory: Inventory, pool: Pool, jobs: Sequence[Job]) -> Survey:
@@ -217,7 +217,7 @@ async def survey(store: MetadataStore, inventory: Inventory, pool: Pool, jobs: S
     }
     searches = asyncio.Semaphore(SEARCHES)
 
-    async def one(job: Job) -> Use:
+    async def one(job: Job) -> DiskUse:
         async with searches:
             use = await asyncio.to_thread(master_use, store, job)
             said = {key: answers[key] for key in map(_key, where[job.id])}
@@ -240,15 +240,15 @@ def _key(config: NodeConfig) -> str:
     return f"{config.name} {config.address} {config.user} {config.base_dir}"
 
 
-def _parts(job: Job, said: Sequence[tuple[NodeConfig, Footprint]]) -> tuple[Part, ...]:
+def _parts(job: Job, said: Sequence[tuple[NodeConfig, Footprint]]) -> tuple[NodeFolder, ...]:
     """The folders that carry the job's uid, each once where nodes share a home."""
-    found: dict[str, Part] = {}
+    found: dict[str, NodeFolder] = {}
     for config, seen in said:
         for one in seen.jobs:
             if one.id == job.id and one.uid == job.uid:
                 key = seen.storage_id or _key(config)
                 if key not in found or one.running:  # whatever runs is seen on its own node alone
-                    found[key] = Part(config, one)
+                    found[key] = NodeFolder(config, one)
     return tuple(found.values())
 
 
@@ -301,7 +301,7 @@ async def collect(store: MetadataStore, pool: Pool, going: Going) -> Done:
     return Done(going)
 
 
-async def remove(store: MetadataStore, pool: Pool, use: Use) -> dict[str, Removal | NodeError]:
+async def remove(store: MetadataStore, pool: Pool, use: DiskUse) -> dict[str, Removal | NodeError]:
     """Remove an ended job wholly: its folders on nodes, then its record. Returns what each node said.
 
     What is to go is noted first. Where a node is unreachable the note stays, and a later tick does it.

@@ -73,7 +73,7 @@ def snapshots_of(store: MetadataStore, job_id: str) -> list[Path]:
 
 
 def prune_snapshots(store: MetadataStore, job_id: str) -> None:
-    """Remove a job's code and note when, so that whoever wants to resume it is told."""
+    """Remove a job's code and note when, so that a resume can say so."""
     snapshots = snapshots_of(store, job_id)
     with state_errors(store.jobs.files(job_id).folder):
         for snapshot in snapshots:

@@ -139,7 +139,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "leftovers": ("job", "attempt"),
     "speeds": ("uuid",),
 }
-"""What tells the rows of a table apart. The other tables are made anew from the jobs' folders."""
+"""What tells the rows of a table apart. The other tables are rebuilt from the jobs' folders."""
 
 _PARTS = ("config", "view", "gpus", "silence")
 """Of a node's row, what goes without the others."""
@@ -269,7 +269,7 @@ class Aside:
     def take_back(self, db: TinyDB) -> list[str]:
         """Insert what is valid by now of the rows that lie aside, and say which. Raises OSError.
 
-        A row is not needed any more where there is a later one of the same thing, or its table is made anew.
+        A row is not needed any more where there is a later one of the same thing, or its table is rebuilt.
         """
         entries = filter(None, map(_entry, self._lines()))
         found = [(table, row) for entry in entries for table, row in _rows(entry) if table in _KEYS]

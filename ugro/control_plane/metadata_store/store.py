@@ -117,14 +117,14 @@ class MetadataStore:
         return alone_on(self.jobs.files(job_id).folder)
 
     def is_locked(self, name: str) -> bool:
-        """Whether somebody holds a lock just now. Nothing is written, but whoever takes it meanwhile has to wait."""
+        """Whether a process holds a lock just now. Nothing is written, but who takes it meanwhile has to wait."""
         return is_held(self.home / name)
 
     # --- what the disk refuses ---------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def optional(self) -> Iterator[None]:
-        """Around what is good to have and no reason to stop: what the disk refuses is told on the bus."""
+        """Around what is good to have and no reason to stop: what the disk refuses is reported on the bus."""
         try:
             yield
         except RecordNewer as error:

@@ -75,7 +75,7 @@ class Timeline:
         return False
 
     def of_job(self, job_id: str) -> list[Event]:
-        """A job's timeline, the last `EVENTS_LIMIT` bytes of it; a torn line is passed over."""
+        """A job's timeline, the last `EVENTS_LIMIT` bytes of it; an incomplete line is passed over."""
         with state_errors(path := self._of_job(job_id)):
             return read_tail(path, Event, EVENTS_LIMIT)
 

@@ -9,9 +9,9 @@ from ugro.common.config import NodeConfig
 from ugro.common.models.node import NodeView
 from ugro.common.text import duration, size
 from ugro.control_plane.preflight.findings import Remark, info, ok, problem, warning
-from ugro.nodes.remote.checkup.checkup import Clock
-from ugro.nodes.remote.checkup.machine import Machine, Power
-from ugro.nodes.remote.run.process_manager import Way
+from ugro.nodes.remote.checkup.checkup import ClockReading
+from ugro.nodes.remote.checkup.machine import MachineReport, Power
+from ugro.nodes.remote.run.process_manager import PeerRoute
 
 CLOCK_WARNING_SECONDS = 0.5
 DISK_WARNING_MIB = 10 * 1024
@@ -27,7 +27,7 @@ ABSENT = ("suspend", "hibernate", "hybrid-sleep", "suspend-then-hibernate", "sle
 _REMOTE = re.compile(r"nfs|fuse|v9fs|9p|smb|cifs|afs|ceph|lustre|gpfs|gfs|beegfs|panfs|vboxsf")
 
 
-def judge_clock(clock: Clock | None, machine: Machine | None) -> Iterator[Remark]:
+def judge_clock(clock: ClockReading | None, machine: MachineReport | None) -> Iterator[Remark]:
     """Whether the node's clock agrees with this machine's, as far as could be measured."""
     if clock is None or abs(clock.offset) <= max(CLOCK_WARNING_SECONDS, 2 * clock.uncertainty):
         yield ok("reachable", "answers" if clock is None else "answers, and its clock is right")
@@ -52,7 +52,7 @@ def judge_disk(view: NodeView, base_dir: str) -> Iterator[Remark]:
         yield (problem if free < DISK_PROBLEM_MIB else warning)("disk", f"only {text}", hint)
 
 
-def judge_machine(machine: Machine) -> Iterator[Remark]:
+def judge_machine(machine: MachineReport) -> Iterator[Remark]:
     """Whether processes survive the logout, and the limits they live in."""
     if not machine.complete:
         yield warning("machine", "it did not answer everything in time", "does nvidia-smi or systemd hang there?")
@@ -94,7 +94,7 @@ def judge_power(power: Power) -> Iterator[Remark]:
         yield warning("sleep", text, f"its Settings, Power: no automatic suspend; or {STAY_AWAKE}")
 
 
-def judge_network(node: NodeConfig, way: Way | None, machine: Machine) -> Iterator[Remark]:
+def judge_network(node: NodeConfig, way: PeerRoute | None, machine: MachineReport) -> Iterator[Remark]:
     """Whether the interface towards the other nodes is there, and has a cable."""
     interface = node.interface or (way.interface if way else None)
     if node.interface and machine.interfaces and node.interface not in machine.interfaces:

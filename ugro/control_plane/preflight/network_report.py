@@ -33,7 +33,7 @@ _FACT = re.compile(r"^UGRO-NETWORK (\{.*\})\s*$", re.MULTILINE)
 Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Link(Record):
+class NetworkLink(Record):
     """The way from one node to another; the latency is half of a round trip."""
 
     source: str
@@ -57,7 +57,7 @@ class NetworkReport(Record):
     backend: str
     meets_at: str | None = None
     interfaces: dict[str, str | None] = Field(default_factory=dict)
-    links: tuple[Link, ...] = ()
+    links: tuple[NetworkLink, ...] = ()
     all_reduce: AllReduce | None = None
     findings: tuple[Finding, ...] = Field(default=(), exclude=True)
 
@@ -66,7 +66,7 @@ class NetworkReport(Record):
         return [MeasuredLink(backend=self.backend, measured_at=at, **link.model_dump()) for link in self.links]
 
 
-class Facts:
+class RankFacts:
     """What ranks said in their logs. `nodes` are those of the ranks, in order; nothing that makes no sense is kept."""
 
     def __init__(self, nodes: Sequence[str], logs: Iterable[str]) -> None:
@@ -95,7 +95,7 @@ def _ranks(said: object, nodes: Sequence[str]) -> list[int]:
     return [rank for rank in said if isinstance(rank, int) and rank in known] if isinstance(said, list) else []
 
 
-def _links(fact: Mapping[str, Any], nodes: Sequence[str]) -> list[Link]:
+def _links(fact: Mapping[str, Any], nodes: Sequence[str]) -> list[NetworkLink]:
     """A way and the way back."""
     ranks = _ranks(fact.get("link"), nodes)
     if len(ranks) != 2:
@@ -104,7 +104,7 @@ def _links(fact: Mapping[str, Any], nodes: Sequence[str]) -> list[Link]:
     try:
         latency = float(fact["round_trip"]) * 500
         return [
-            Link(source=source, target=target, latency_ms=latency, gbit_per_s=float(fact[rate]) * 8e-9)
+            NetworkLink(source=source, target=target, latency_ms=latency, gbit_per_s=float(fact[rate]) * 8e-9)
             for source, target, rate in ((a, b, "there"), (b, a, "back"))
         ]
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -122,7 +122,7 @@ def _all_reduce(fact: Mapping[str, Any]) -> AllReduce | None:
         return None
 
 
-def slow_links(links: Iterable[Link]) -> Iterator[Remark]:
+def slow_links(links: Iterable[NetworkLink]) -> Iterator[Remark]:
     """Ways over which every step of a training would wait."""
     for link in links:
         if link.gbit_per_s < SLOW_GBIT_PER_S:
@@ -130,7 +130,9 @@ def slow_links(links: Iterable[Link]) -> Iterator[Remark]:
             yield warning("network", text, "Wi-Fi, a 100 Mbit port, or a bad cable? See there: ethtool INTERFACE")
 
 
-def hung(nodes: Sequence[str], facts: Facts, seconds: float, meets_at: str | None, logs: Mapping[str, str]) -> Remark:
+def hung(
+    nodes: Sequence[str], facts: RankFacts, seconds: float, meets_at: str | None, logs: Mapping[str, str]
+) -> Remark:
     """What to say when ranks neither ended nor failed in time. `logs` are those of each node, by its name."""
     missing = [node for node in nodes if node not in facts.joined]
     begin = f"no result within {seconds:.0f} s"

@@ -24,7 +24,7 @@ from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
 from ugro.control_plane.preflight import Finding
 from ugro.control_plane.preflight.findings import problem, warning
-from ugro.control_plane.preflight.network_report import FIREWALL, Facts, NetworkReport, hung, last_words, slow_links
+from ugro.control_plane.preflight.network_report import FIREWALL, NetworkReport, RankFacts, hung, last_words, slow_links
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.tracker import Phase, Runs
 from ugro.engines.base import Engine
@@ -156,7 +156,7 @@ class _Trial:
 
     def report(self, folder: Path, left: Sequence[str]) -> NetworkReport:
         """What was measured and what went wrong, from the logs in `folder`."""
-        facts = Facts(self._job.nodes, [rank_log(folder, rank) for rank in range(len(self._job.nodes))])
+        facts = RankFacts(self._job.nodes, [rank_log(folder, rank) for rank in range(len(self._job.nodes))])
         slow = [remark.about(None) for remark in slow_links(facts.links)]
         hint = "the rest of the trial ends by itself within a minute; the next check removes what it wrote"
         leftover = [warning("network", f"not cleaned up: {what}", hint).about(None) for what in left]
@@ -170,7 +170,7 @@ class _Trial:
             findings=(*self._failure(facts, folder), *slow, *leftover),
         )
 
-    def _failure(self, facts: Facts, folder: Path) -> Iterator[Finding]:
+    def _failure(self, facts: RankFacts, folder: Path) -> Iterator[Finding]:
         if self._error:
             yield problem("network", self._error.message, self._error.hint).about(self._error.node)
             return

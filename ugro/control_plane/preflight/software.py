@@ -9,7 +9,7 @@ from ugro.common.models.node import Gpu, NodeView
 from ugro.common.text import size
 from ugro.control_plane.preflight.findings import Remark, info, ok, problem, warning
 from ugro.nodes.remote.checkup.checkup import PythonFacts
-from ugro.nodes.remote.checkup.machine import Machine
+from ugro.nodes.remote.checkup.machine import MachineReport
 
 INSTALL = "https://pytorch.org/get-started/locally"
 
@@ -78,7 +78,7 @@ def compare_gpus(expected: Sequence[str], present: Sequence[Gpu]) -> tuple[list[
     return missing, [gpu for gpu in present if gpu not in taken]
 
 
-def judge_torch_with_gpus(gpus: Sequence[Gpu], python: PythonFacts, machine: Machine) -> Iterator[Remark]:
+def judge_torch_with_gpus(gpus: Sequence[Gpu], python: PythonFacts, machine: MachineReport) -> Iterator[Remark]:
     """Whether this torch can use these GPUs."""
     if not gpus or not python.torch:
         return
@@ -103,7 +103,7 @@ def judge_torch_with_gpus(gpus: Sequence[Gpu], python: PythonFacts, machine: Mac
         yield info("persistence", text, "sudo systemctl enable --now nvidia-persistenced")
 
 
-def _compiled_for(gpus: Sequence[Gpu], python: PythonFacts, machine: Machine) -> Iterator[Remark]:
+def _compiled_for(gpus: Sequence[Gpu], python: PythonFacts, machine: MachineReport) -> Iterator[Remark]:
     for gpu in gpus:
         capability = machine.compute_caps.get(gpu.uuid)
         if capability and python.archs and not fits(python.archs, capability):

@@ -38,7 +38,7 @@ def ddp_loss(speeds: Sequence[Speed]) -> float:
     return max(0.0, 1 - min(speeds) * len(speeds) / total)
 
 
-def in_words(names: Sequence[str], speeds: Sequence[Speed]) -> str | None:
+def speeds_in_words(names: Sequence[str], speeds: Sequence[Speed]) -> str | None:
     """What equal batches would cost on GPUs of these names and speeds; None if all are about equally fast.
 
     Raises:
@@ -67,7 +67,7 @@ def with_batch_shares(placement: Placement, speeds: Mapping[str, tuple[str, Spee
     if len(gpus) < 2 or any(uuid not in speeds for uuid in gpus):
         return placement, None
     measured = [speeds[uuid][1] for uuid in gpus]
-    words = in_words([speeds[uuid][0] for uuid in gpus], measured)
+    words = speeds_in_words([speeds[uuid][0] for uuid in gpus], measured)
     if words is None:
         return placement, None
     parts = dict(zip(gpus, batch_shares(measured), strict=True))

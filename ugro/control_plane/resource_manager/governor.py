@@ -36,7 +36,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Offer:
+class Capacity:
     """What one node can give. Reasons are short phrases for people.
 
     `slots` are the usable GPUs, leased by UGRO or not, in the driver's order; the CPU alone on a node without GPUs.
@@ -101,8 +101,8 @@ def _machine(config: NodeConfig) -> tuple[str, int | None, bool, str]:
     return config.address, config.port, config.local, config.base_dir
 
 
-def held_gpus(job: Job, offers: Mapping[str, Offer]) -> list[str]:
-    """Which GPUs of a job that ended somebody else uses still, or nobody whom the driver names: in words."""
+def held_gpus(job: Job, offers: Mapping[str, Capacity]) -> list[str]:
+    """Return in words which GPUs of an ended job are still in use, by a program that the driver names or not."""
     shares = [share for share in (job.placement.shares if job.placement else ()) if share.node in offers]
     return [
         f"{share.node}: {offers[share.node].busy[uuid]}"
@@ -120,7 +120,7 @@ def offers(
     known: Mapping[str, Mapping[str, str]],
     master: str | None,
     since: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, Offer]:
+) -> dict[str, Capacity]:
     """What every node of the inventory can give, in its order; a node without a view counts as unreadable.
 
     `held` is what `leases` says, `known` the GPUs seen in the past (node -> UUID -> name), `master` our own id. `since`
@@ -131,7 +131,7 @@ def offers(
     for name, config in inventory.nodes.items():
         view = views.get(name) or NodeError(name, "was not asked")
         if isinstance(view, NodeError):
-            offer = Offer(name, refusal=view.message, remedy=view.hint, error=view)
+            offer = Capacity(name, refusal=view.message, remedy=view.hint, error=view)
             found[name] = replace(offer, refusal=_silence(view, since.get(name))) if offer.silent else offer
         else:
             offer = _offer(config, view, held, drains.get(name), known.get(name, {}), master, shared.get(name, {}))
@@ -139,7 +139,7 @@ def offers(
     return found
 
 
-def _as_twin(offer: Offer, text: str) -> Offer:
+def _as_twin(offer: Capacity, text: str) -> Capacity:
     refusals, remedies = filter(None, (text, offer.refusal)), filter(None, (REMEDY, offer.remedy))
     return replace(offer, refusal="; ".join(refusals), remedy=" and ".join(remedies), twin=text)
 
@@ -156,7 +156,7 @@ def _offer(
     known: Mapping[str, str],
     master: str | None,
     shared: Mapping[str, str],
-) -> Offer:
+) -> Capacity:
     slots, busy, left_out = [], {}, []
     for gpu in view.gpus:
         if problem := _unusable(gpu) or (f"{shared[gpu.uuid]} has it too" if gpu.uuid in shared else None):
@@ -178,7 +178,7 @@ def _offer(
         slots.append(Slot(cpu_key(config.name), "CPU"))
     refusals = _refusals(config, view, drain, master)
     refusal, remedy = "; ".join(refusals) or None, " and ".join(refusals.values())
-    return Offer(config.name, tuple(slots), busy, refusal, remedy, tuple(left_out))
+    return Capacity(config.name, tuple(slots), busy, refusal, remedy, tuple(left_out))
 
 
 def _refusals(config: NodeConfig, view: NodeView, drain: Drain | None, master: str | None) -> dict[str, str]:

@@ -140,6 +140,9 @@ def looks(view: NodeView, held: Mapping[str, str]) -> list[GpuLook]:
                 memory_total_mib=gpu.memory_total_mib,
                 temperature_c=gpu.temperature_c,
                 power_w=gpu.power_w,
+                sm_clock_mhz=gpu.sm_clock_mhz,
+                memory_clock_mhz=gpu.memory_clock_mhz,
+                throttled=gpu.throttled,
                 job=job,
                 program=program(foreign[0])[:PROGRAM_LENGTH] if foreign and not job else None,
             )

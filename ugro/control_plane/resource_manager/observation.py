@@ -16,7 +16,7 @@ FRESH_SECONDS = 3.0
 
 
 def seen_by_resident(store: MetadataStore, inventory: Inventory, now: float) -> Observation | None:
-    """What `ugro serve` saw a moment ago of every node, if it runs and goes by this inventory; its files of runs are
+    """What `ugro serve` saw a moment ago of every node, if it runs and uses this inventory; its files of runs are
     in the jobs' records. None: look yourself.
     """
     if not store.is_locked(RESIDENT_LOCK):

@@ -6,21 +6,29 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
 from ugro.common.config import Inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import NodeShare, Placement
 from ugro.common.models.metrics import MeasuredLink
-from ugro.common.text import count, size
-from ugro.control_plane.resource_manager.governor import Offer, Slot, cpu_key
+from ugro.control_plane.resource_manager.governor import Capacity, Slot, cpu_key
+from ugro.control_plane.scheduler.pending_reasons import (
+    GpuBusy,
+    GpuLeftOut,
+    Holder,
+    NodeHeld,
+    NodeReason,
+    NodeRefuses,
+    NotInInventory,
+    TooFewGpus,
+)
 
 FASTER = 1.25
 """So many times as fast has the slowest link of other nodes to be, for them to be preferred: measurements vary."""
 
 
 @dataclass(frozen=True)
-class Part:
+class Allocation:
     """What one node would give to a gang. `memory_mib` is of all its GPUs, infinity if one does not say its own."""
 
     node: str
@@ -29,7 +37,7 @@ class Part:
     memory_mib: float
 
 
-Entry = tuple[float, int, Part]
+Entry = tuple[float, int, Allocation]
 """What a part wastes in MiB, and the place of its node in the order of the names."""
 
 Ways = Mapping[frozenset[str], Sequence[Entry]]
@@ -38,30 +46,10 @@ Ways = Mapping[frozenset[str], Sequence[Entry]]
 Shape = tuple[int | tuple[str, ...] | None, int | None, int | None]
 
 
-class Kind(IntEnum):
-    """Why a node does not take a job, the nearest to be over first."""
-
-    HELD = 0
-    BUSY = 1
-    REFUSED = 2
-    TOO_SMALL = 3
-    LEFT_OUT = 4
-
-
-@dataclass(frozen=True)
-class Lack:
-    """One reason why a node does not take a job, and when it is over (in seconds since the epoch), if that is known."""
-
-    kind: Kind
-    node: str
-    text: str
-    ends: float = math.inf
-
-
 class Room:
     """What is free on the nodes: their offers without what jobs have taken."""
 
-    def __init__(self, offers: Mapping[str, Offer], taken: Iterable[str] = ()) -> None:
+    def __init__(self, offers: Mapping[str, Capacity], taken: Iterable[str] = ()) -> None:
         self._offers = offers
         self._taken = set(taken)
         self._nodes = {slot.key: name for name, offer in offers.items() for slot in offer.slots}
@@ -69,20 +57,20 @@ class Room:
         self._sizes = sorted({slot.memory_mib or 0 for offer in offers.values() for slot in offer.slots})
         self.fastest = max((rate for offer in offers.values() for rate in offer.links.values()), default=0.0)
         """The rate of the fastest link in Gbit/s; 0: none was measured."""
-        self._found: dict[str, dict[tuple[int | None, int | None], tuple[Part, ...]]] = {}
+        self._found: dict[str, dict[tuple[int | None, int | None], tuple[Allocation, ...]]] = {}
 
     def without(self, keys: Iterable[str]) -> Room:
         """Another room, in which these slots are taken too."""
         return Room(self._offers, self._taken.union(keys))
 
     def take(self, keys: Iterable[str]) -> None:
-        """Somebody has these slots now."""
+        """Count these slots as taken."""
         for key in keys:
             self._taken.add(key)
             self._found.pop(self._nodes.get(key, ""), None)
 
     def give(self, keys: Iterable[str]) -> None:
-        """Nobody has these slots any more."""
+        """Count these slots as free."""
         for key in keys:
             self._taken.discard(key)
             self._found.pop(self._nodes.get(key, ""), None)
@@ -105,7 +93,7 @@ class Room:
         # Requests for memory between the same two sizes of GPUs are alike, however many different ones there are.
         return spec.nodes, spec.gpus_per_node, None if spec.vram is None else bisect_left(self._sizes, spec.vram)
 
-    def parts(self, spec: JobSpec, node: str) -> tuple[Part, ...]:
+    def parts(self, spec: JobSpec, node: str) -> tuple[Allocation, ...]:
         """What the node could give the job now: one part for each GPU model that would do, or one of mixed models."""
         shape = self.shape(spec)[1:]
         found = self._found.setdefault(node, {})
@@ -113,7 +101,7 @@ class Room:
             found[shape] = self._look(spec, node)
         return found[shape]
 
-    def _look(self, spec: JobSpec, node: str) -> tuple[Part, ...]:
+    def _look(self, spec: JobSpec, node: str) -> tuple[Allocation, ...]:
         offer = self._offers.get(node)
         if offer is None or offer.refusal:
             return ()
@@ -172,29 +160,27 @@ def candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
     return list(inventory.nodes)
 
 
-def lacks(spec: JobSpec, node: str, offer: Offer | None, holders: Mapping[str, tuple[float, str]]) -> list[Lack]:
-    """Why a node does not take a job. `holders` has of each taken slot until when (infinity: unknown) and by whom."""
+def shortfalls(spec: JobSpec, node: str, offer: Capacity | None, holders: Mapping[str, Holder]) -> list[NodeReason]:
+    """Return why a node does not take a job. `holders` has the job that holds each taken slot."""
     if offer is None:
-        return [Lack(Kind.REFUSED, node, f"{node} is not in the inventory any more")]
+        return [NotInInventory(node)]
     if offer.refusal:
-        return [Lack(Kind.REFUSED, node, offer.refusal)]
+        return [NodeRefuses(node, offer.refusal)]
     asked = suited(spec, offer)
-    found = []
+    found: list[NodeReason] = []
     if held := sorted({holders[slot.key] for slot in asked if slot.key in holders}):
         # A CPU rank takes all cores as a rule, and nothing says how many: so there is one a node at a time.
-        what = f"the CPU of {node}" if offer.gpus and asked[0].key == cpu_key(node) else node
-        found.append(Lack(Kind.HELD, node, f"{what} is held by {', '.join(who for _, who in held)}", held[-1][0]))
-    busy = [offer.busy[slot.key] for slot in asked if slot.key in offer.busy]
-    found += [Lack(Kind.BUSY, node, f"{node}: {reason}") for reason in busy]
+        found.append(NodeHeld(node, tuple(held), cpu=bool(offer.gpus) and asked[0].key == cpu_key(node)))
+    found += [GpuBusy(node, offer.busy[slot.key]) for slot in asked if slot.key in offer.busy]
     if len(asked) < (spec.gpus_per_node or 1):
         small = any(too_small(spec, slot) for slot in offer.gpus)
-        found.append(Lack(Kind.TOO_SMALL if small else Kind.LEFT_OUT, node, f"{node} has only {contents(offer)}"))
+        found.append(TooFewGpus(node, len(offer.gpus), sizes(offer), offer.left_out, small))
     else:
-        found += [Lack(Kind.LEFT_OUT, node, f"{node}: {reason}") for reason in offer.left_out]
+        found += [GpuLeftOut(node, problem) for problem in offer.left_out]
     return found
 
 
-def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Offer]) -> str:
+def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Capacity]) -> str:
     """The options with which a job that is too large for so many of these nodes would fit; nothing if none help."""
     usable = {name: len(suited(spec, offer)) for name, offer in offers.items()}
     gpus = min(spec.gpus_per_node or 1, max(usable.values(), default=0))
@@ -204,19 +190,12 @@ def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Offer]) -> 
     return " ".join(filter(None, (nodes, fewer)))
 
 
-def contents(offer: Offer) -> str:
-    """What a node has, for people: usable GPUs with their memory, and what is wrong with others."""
-    if offer.error:
-        return offer.error.problem
-    if offer.twin:
-        return offer.twin
-    known = {slot.memory_mib for slot in offer.gpus if slot.memory_mib is not None}
-    sizes = ", ".join(dict.fromkeys(size(mib) for mib in sorted(known)))
-    usable = count(len(offer.gpus), "usable GPU") + (f" ({sizes})" if sizes else "")
-    return ", ".join([usable, *offer.left_out])
+def sizes(offer: Capacity) -> tuple[int, ...]:
+    """Return the different memory sizes of a node's usable GPUs, in MiB, smallest first."""
+    return tuple(sorted({slot.memory_mib for slot in offer.gpus if slot.memory_mib is not None}))
 
 
-def suited(spec: JobSpec, offer: Offer) -> tuple[Slot, ...]:
+def suited(spec: JobSpec, offer: Capacity) -> tuple[Slot, ...]:
     """The slots of a node that the job could use, free or not."""
     if spec.gpus_per_node == 0:
         return (Slot(cpu_key(offer.node), "CPU"),)
@@ -229,7 +208,7 @@ def too_small(spec: JobSpec, slot: Slot) -> bool:
     return spec.vram is not None and slot.memory_mib is not None and slot.memory_mib < spec.vram
 
 
-def _gather(ways: Ways, wanted: int, chosen: Mapping[int, Part], links: Room | None) -> list[Part]:
+def _gather(ways: Ways, wanted: int, chosen: Mapping[int, Allocation], links: Room | None) -> list[Allocation]:
     """The chosen parts and the best others, so many in all. Between equal ones the links decide, or else the order."""
     while len(chosen) < wanted:
         found = [_worth(models, way, chosen, wanted, links) for models, way in ways.items()]
@@ -237,7 +216,7 @@ def _gather(ways: Ways, wanted: int, chosen: Mapping[int, Part], links: Room | N
     return [chosen[place] for place in sorted(chosen)]
 
 
-def _better_linked(spec: JobSpec, ways: Ways, usual: Sequence[Part], room: Room) -> Placement:
+def _better_linked(spec: JobSpec, ways: Ways, usual: Sequence[Allocation], room: Room) -> Placement:
     """The usual choice, or one that is as good and whose links are known to be faster."""
     slow = room.slowest(_nodes(usual), unknown=math.inf)
     if room.fastest <= FASTER * slow:
@@ -253,19 +232,19 @@ def _better_linked(spec: JobSpec, ways: Ways, usual: Sequence[Part], room: Room)
     return _placement(linked, f"its links are the fastest: {_rate(fast)} against {_rate(slow)}")
 
 
-def _quality(spec: JobSpec, parts: Sequence[Part]) -> tuple[int, float]:
+def _quality(spec: JobSpec, parts: Sequence[Allocation]) -> tuple[int, float]:
     """What matters more than links: how many GPU models these are, and what they waste."""
     models = frozenset[str]().union(*(part.models for part in parts))
     return len(models), sum(_waste(spec, part) for part in parts)
 
 
-def _nodes(parts: Iterable[Part]) -> list[str]:
+def _nodes(parts: Iterable[Allocation]) -> list[str]:
     return [part.node for part in parts]
 
 
 def _worth(
-    models: frozenset[str], way: Sequence[Entry], chosen: Mapping[int, Part], wanted: int, links: Room | None
-) -> tuple[tuple[bool, int, int, float, float, list[int]], dict[int, Part]]:
+    models: frozenset[str], way: Sequence[Entry], chosen: Mapping[int, Allocation], wanted: int, links: Room | None
+) -> tuple[tuple[bool, int, int, float, float, list[int]], dict[int, Allocation]]:
     """What the best parts of one way add to the chosen ones, and how good that is (less is better)."""
     rest = wanted - len(chosen)
     entries = sorted(entry for entry in way if entry[1] not in chosen) if chosen else sorted(way)
@@ -330,8 +309,8 @@ def _pick(spec: JobSpec, free: Sequence[Slot], wanted: int) -> list[list[Slot]]:
     return [[slot for slot in free if slot in picked] for picked in pure or [largest_first[:wanted]]]
 
 
-def _part(node: str, slots: Sequence[Slot]) -> Part:
-    return Part(node, tuple(slots), frozenset(slot.name for slot in slots), sum(map(_memory, slots)))
+def _part(node: str, slots: Sequence[Slot]) -> Allocation:
+    return Allocation(node, tuple(slots), frozenset(slot.name for slot in slots), sum(map(_memory, slots)))
 
 
 def _memory(slot: Slot) -> float:
@@ -339,7 +318,7 @@ def _memory(slot: Slot) -> float:
     return math.inf if slot.memory_mib is None else slot.memory_mib
 
 
-def _waste(spec: JobSpec, part: Part) -> float:
+def _waste(spec: JobSpec, part: Allocation) -> float:
     """Memory in MiB that the job does not ask for; nothing can be said of a job that does not tell its need."""
     return 0 if spec.vram is None else part.memory_mib - len(part.slots) * spec.vram
 
@@ -348,7 +327,7 @@ def _rate(gbit_per_s: float) -> str:
     return f"{gbit_per_s:.3g} Gbit/s" if gbit_per_s >= 1 else f"{gbit_per_s * 1000:.0f} Mbit/s"
 
 
-def _placement(parts: Iterable[Part], why: str = "") -> Placement:
+def _placement(parts: Iterable[Allocation], why: str = "") -> Placement:
     shares: list[NodeShare] = []
     first = 0
     for part in parts:

@@ -11,44 +11,29 @@ import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from itertools import takewhile
 
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, Placement
-from ugro.control_plane.resource_manager.governor import Offer, placement_keys
+from ugro.control_plane.resource_manager.governor import Capacity, placement_keys
 from ugro.control_plane.scheduler.allocator import Room, Shape, choose, suited
+from ugro.control_plane.scheduler.pending_reasons import Blocker
 
 SLACK = 90.0
 """Seconds that a job which overtakes the head has to be over before the head is to start."""
 
-Ending = tuple[float, int, str, "Running"]
+Ending = tuple[float, int, str, "RunningJob"]
 """A running job, sortable by when it ends; of equal ones the older is first."""
 
 
 @dataclass(frozen=True)
-class Obstacle:
-    """A reason to wait that is no resource.
-
-    It is over at the moment `until`, which is so late for that `cause`, or when the job `job` has ended; with neither,
-    when a person says so. `proviso` is how that job has to end (`job-001 succeeds`), nothing if any end will do. A
-    `final` one is never over.
-    """
-
-    text: str
-    until: float | None = None
-    cause: str = "as asked for"
-    job: str = ""
-    proviso: str = ""
-    final: bool = False
-
-
-@dataclass(frozen=True)
-class Waiting:
+class WaitingJob:
     """A job that has not started. `order` is its submission number, `expected` the seconds it will probably run.
 
-    A job that has obstacles is passed over.
+    A job that has blockers is passed over.
     """
 
     id: str
@@ -56,7 +41,7 @@ class Waiting:
     priority: int = 0
     order: int = 0
     expected: float | None = None
-    obstacles: tuple[Obstacle, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
 
     @property
     def seconds(self) -> float | None:
@@ -64,14 +49,14 @@ class Waiting:
         known = [seconds for seconds in (self.expected, self.spec.time_limit) if seconds is not None]
         return min(known, default=None)
 
-    def started(self, placement: Placement, at: float) -> Running:
+    def started(self, placement: Placement, at: float) -> RunningJob:
         """The same job, started at that moment."""
         seconds = self.seconds
-        return Running(self.id, placement_keys(placement), None if seconds is None else at + seconds)
+        return RunningJob(self.id, placement_keys(placement), None if seconds is None else at + seconds)
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningJob:
     """A job that has slots (by their keys), and when it will probably give them back (None: nobody knows).
 
     `stopping`: its ranks are being ended.
@@ -93,34 +78,46 @@ class Running:
 class Queue:
     """All that a decision depends on, as of one moment: what waits, what runs, and what each node can give."""
 
-    waiting: tuple[Waiting, ...]
-    running: tuple[Running, ...]
-    offers: Mapping[str, Offer]
+    waiting: tuple[WaitingJob, ...]
+    running: tuple[RunningJob, ...]
+    offers: Mapping[str, Capacity]
     inventory: Inventory
     now: float
 
     def in_turn(self) -> tuple[str, ...]:
-        """The jobs that wait, in the order of their turn; some may start before it, and some have obstacles."""
+        """The jobs that wait, in the order of their turn; some may start before it, and some have blockers."""
         return tuple(job.id for job in _in_turn(self.waiting))
 
-    def with_draft(self, job: Job, spec: JobSpec, obstacles: tuple[Obstacle, ...]) -> Queue:
+    def with_draft(self, job: Job, spec: JobSpec, blockers: tuple[Blocker, ...]) -> Queue:
         """As it would be with one more job at its end."""
         order = 1 + max((other.order for other in self.waiting), default=0)
-        draft = Waiting(job.id, spec, spec.priority, order, spec.time_limit, obstacles)
+        draft = WaitingJob(job.id, spec, spec.priority, order, spec.time_limit, blockers)
         return replace(self, waiting=(*self.waiting, draft))
 
 
-def _in_turn(jobs: Iterable[Waiting]) -> list[Waiting]:
+def _in_turn(jobs: Iterable[WaitingJob]) -> list[WaitingJob]:
     return sorted(jobs, key=lambda job: (-job.priority, job.order))
 
 
+class Turn(Enum):
+    """Why a job may start: no other waits before it, or it does not delay the head."""
+
+    OWN = auto()
+    BESIDE_HEAD = auto()
+    """It uses nothing that the head waits for."""
+
+    BEFORE_HEAD = auto()
+    """It is over before the head can start."""
+
+
 @dataclass(frozen=True)
-class Start:
-    """A job to start now, where, and why it is its turn."""
+class ScheduledStart:
+    """A job to start now, where, and why it is its turn; `head` is the job that it overtakes, if any."""
 
     id: str
     placement: Placement
-    why: str
+    turn: Turn
+    head: str = ""
 
 
 class Round:
@@ -134,8 +131,8 @@ class Round:
         self.jobs = _in_turn(queue.waiting)
         self.running = list(queue.running)
         self.room = self._spare = Room(queue.offers, [key for run in self.running for key in run.keys])
-        self.starts: dict[str, Start] = {}
-        self.head: Waiting | None = None
+        self.starts: dict[str, ScheduledStart] = {}
+        self.head: WaitingJob | None = None
         self.head_starts_at: float | None = None
         self._nodes = list(queue.inventory.nodes)
         self._empty = Room(queue.offers)
@@ -145,10 +142,10 @@ class Round:
         # Requests that failed (in the whole room or not): nothing gets free in a round, so they fail again.
         self._failed: set[tuple[bool, Shape]] = set()
         for job in self.jobs:
-            if not job.obstacles and not self._start(job) and not self.head and self.fits_alone(job):
+            if not job.blockers and not self._start(job) and not self.head and self.fits_alone(job):
                 self._reserve(job)
 
-    def find(self, job_id: str) -> Waiting:
+    def find(self, job_id: str) -> WaitingJob:
         """The job of that id.
 
         Raises:
@@ -159,37 +156,37 @@ class Round:
                 return job
         raise InputError(f"{job_id} does not wait")
 
-    def fits_alone(self, job: Waiting) -> bool:
+    def fits_alone(self, job: WaitingJob) -> bool:
         """Whether the job would fit if every job of UGRO ended now."""
         shape = self._empty.shape(job.spec)
         if shape not in self._fits_alone:
             self._fits_alone[shape] = self._choose(job, self._empty) is not None
         return self._fits_alone[shape]
 
-    def competes(self, one: Waiting, other: Waiting) -> bool:
+    def competes(self, one: WaitingJob, other: WaitingJob) -> bool:
         """Whether two jobs may want the same slot; of the head only what is kept for it counts."""
         wanted = self._reserved if one is self.head else self._slots(one)
         return not wanted.isdisjoint(self._slots(other))
 
-    def _slots(self, job: Waiting) -> frozenset[str]:
+    def _slots(self, job: WaitingJob) -> frozenset[str]:
         shape = self._empty.shape(job.spec)
         if shape not in self._suited:
             offers = [self.queue.offers[name] for name in self.nodes(job) if name in self.queue.offers]
             self._suited[shape] = frozenset(slot.key for offer in offers for slot in suited(job.spec, offer))
         return self._suited[shape]
 
-    def ahead_of(self, job: Waiting) -> list[Waiting]:
+    def ahead_of(self, job: WaitingJob) -> list[WaitingJob]:
         """The jobs that go first: those still waiting after this round that can start some time."""
         return self._contenders(takewhile(lambda one: one is not job, self.jobs))
 
-    def behind(self, job: Waiting) -> list[Waiting]:
+    def behind(self, job: WaitingJob) -> list[WaitingJob]:
         """The jobs that go later, likewise."""
         return self._contenders(self.jobs[self.jobs.index(job) + 1 :])
 
-    def _contenders(self, jobs: Iterable[Waiting]) -> list[Waiting]:
-        return [one for one in jobs if not one.obstacles and one.id not in self.starts and self.fits_alone(one)]
+    def _contenders(self, jobs: Iterable[WaitingJob]) -> list[WaitingJob]:
+        return [one for one in jobs if not one.blockers and one.id not in self.starts and self.fits_alone(one)]
 
-    def nodes(self, job: Waiting) -> Sequence[str]:
+    def nodes(self, job: WaitingJob) -> Sequence[str]:
         """The nodes a job may be placed on; one of them may not be there any more."""
         return job.spec.nodes if isinstance(job.spec.nodes, tuple) else self._nodes
 
@@ -197,7 +194,7 @@ class Round:
         """The jobs that run, the soonest to end first."""
         return sorted(run.ending for run in self.running)
 
-    def fit_later(self, job: Waiting, room: Room, running: list[Ending]) -> tuple[Placement, list[Running]]:
+    def fit_later(self, job: WaitingJob, room: Room, running: list[Ending]) -> tuple[Placement, list[RunningJob]]:
         """Let running jobs (a heap) end until a job fits that fits alone; `room` and `running` change."""
         ended = []
         while (placement := self._choose(job, room)) is None:
@@ -206,27 +203,25 @@ class Round:
             ended.append(run)
         return placement, ended
 
-    def _start(self, job: Waiting) -> bool:
+    def _start(self, job: WaitingJob) -> bool:
         """Start a job if it fits and does not delay the head."""
-        placement, reason = self._choose_now(job, self._spare), "its turn"
-        if self.head:
-            reason = f"uses nothing that {self.head.id} waits for"
-            if placement is None and self._is_over_before_head(job):
-                placement, reason = self._choose_now(job, self.room), f"is over before {self.head.id} can start"
+        placement, turn = self._choose_now(job, self._spare), Turn.BESIDE_HEAD if self.head else Turn.OWN
+        if placement is None and self._is_over_before_head(job):
+            placement, turn = self._choose_now(job, self.room), Turn.BEFORE_HEAD
         if placement is None:
             return False
         run = job.started(placement, self.queue.now)
-        self.starts[job.id] = Start(job.id, placement, reason)
+        self.starts[job.id] = ScheduledStart(job.id, placement, turn, self.head.id if self.head else "")
         self.running.append(run)
         self.room.take(run.keys)
         self._spare.take(run.keys)
         return True
 
-    def _is_over_before_head(self, job: Waiting) -> bool:
+    def _is_over_before_head(self, job: WaitingJob) -> bool:
         limit, head_at = job.spec.time_limit, self.head_starts_at  # only a limit is kept; an expectation may be wrong
         return limit is not None and head_at is not None and self.queue.now + limit + SLACK <= head_at
 
-    def _reserve(self, job: Waiting) -> None:
+    def _reserve(self, job: WaitingJob) -> None:
         """Make the job the head, and keep for it the slots on which it fits first."""
         placement, ended = self.fit_later(job, self.room.without(()), self.endings())
         ends = ended[-1].ends
@@ -234,12 +229,12 @@ class Round:
         self._reserved = placement_keys(placement)
         self._spare = self.room.without(self._reserved)
 
-    def _choose_now(self, job: Waiting, room: Room) -> Placement | None:
+    def _choose_now(self, job: WaitingJob, room: Room) -> Placement | None:
         key = (room is self.room, self._empty.shape(job.spec))
         placement = None if key in self._failed else self._choose(job, room)
         if placement is None:
             self._failed.add(key)
         return placement
 
-    def _choose(self, job: Waiting, room: Room) -> Placement | None:
+    def _choose(self, job: WaitingJob, room: Room) -> Placement | None:
         return choose(job.spec, self.nodes(job), room)

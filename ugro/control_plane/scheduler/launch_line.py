@@ -1,4 +1,4 @@
-"""What to type for `ugro launch` where somebody wrote what stands in a terminal: `torchrun --nnodes 2 train.py`."""
+"""What to type for `ugro launch` for the line of a terminal: `torchrun --nnodes 2 train.py`."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Foreign:
 
 
 def line(directory: Path, foreign: Foreign, start: Sequence[str] = START) -> str:
-    """The words to type in that directory; `start` has those that begin it, with the options that somebody gave."""
+    """The words to type in that directory; `start` has those that begin it, with the options that were given."""
     how = ["-m"] if foreign.module else ["--no-python"] if foreign.no_python else []
     in_place = foreign.no_python and "/" not in foreign.what and (directory / foreign.what).is_file()
     what = f"./{foreign.what}" if in_place else foreign.what

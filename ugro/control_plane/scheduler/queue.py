@@ -14,12 +14,13 @@ from ugro.common.text import moment
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.history import run_of
 from ugro.control_plane.metadata_store.records import may_hold
-from ugro.control_plane.resource_manager.governor import Offer, leases, offers
+from ugro.control_plane.resource_manager.governor import Capacity, leases, offers
 from ugro.control_plane.resource_manager.monitor import Views
 from ugro.control_plane.resource_manager.observation import as_told
 from ugro.control_plane.scheduler.allocator import link_rates
-from ugro.control_plane.scheduler.backfill import Obstacle, Queue, Running, Waiting
-from ugro.control_plane.scheduler.scheduling import obstacles
+from ugro.control_plane.scheduler.backfill import Queue, RunningJob, WaitingJob
+from ugro.control_plane.scheduler.pending_reasons import Blocker, DependencyUnreadable, HolderUnreadable
+from ugro.control_plane.scheduler.scheduling import blockers
 
 STOPS_WITHIN = 20.0
 """Seconds that a job which is being ended keeps its GPUs: ranks may ignore SIGTERM, and drivers take their time."""
@@ -39,12 +40,11 @@ def read_queue(
     beside them, unless a newer UGRO says of one that it holds nothing.
     """
     present = inventory.present()
-    feared = filter(may_hold, unreadable)
-    blocked = tuple(Obstacle(f"nothing starts while {error.path} cannot be read") for error in feared)
+    blocked = tuple(HolderUnreadable(error.path) for error in unreadable if may_hold(error))
     past = typical_seconds(store.jobs.summaries() if jobs else ())
     states = {job.id: job.state for job in jobs}
-    waiting: list[Waiting] = []
-    running: list[Running] = []
+    waiting: list[WaitingJob] = []
+    running: list[RunningJob] = []
     for job in jobs:
         if job.state.ended:
             continue
@@ -52,15 +52,15 @@ def read_queue(
         if job.state.on_nodes:
             ends = _expected_end(job, expected_seconds(spec, past) if spec else None, now)
             ends = now + STOPS_WITHIN if job.stopping else ends
-            running.append(Running(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping))
+            running.append(RunningJob(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping))
         elif spec and not job.wish:
-            found = (*blocked, *obstacles_of(store, job, spec, states, now))
+            found = (*blocked, *blockers_of(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])
-            waiting.append(Waiting(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
+            waiting.append(WaitingJob(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
     return Queue(tuple(waiting), tuple(running), read_offers(store, inventory, jobs, views), present, now)
 
 
-def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views) -> dict[str, Offer]:
+def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views) -> dict[str, Capacity]:
     """What each node of the inventory can give while these jobs hold what they hold."""
     present, silences, now = inventory.present(), store.config.silences(), store.clock.now()
     said = {**views} | {name: as_told(views[name], silence) for name, silence in silences.items() if name in views}
@@ -105,16 +105,16 @@ def _spec(store: MetadataStore, job: Job) -> JobSpec | None:
         return None
 
 
-def obstacles_of(
+def blockers_of(
     store: MetadataStore, job: Job, spec: JobSpec, live: Mapping[str, JobState], now: float
-) -> tuple[Obstacle, ...]:
+) -> tuple[Blocker, ...]:
     """Why a job may not start yet even on an idle cluster; `live` has the states of the jobs that have not ended."""
     if not spec.after:
-        return obstacles(job, spec, {}, now)
+        return blockers(job, spec, {}, now)
     unreadable: list[RecordUnreadable] = []
     names = {dependency.partition(":")[0] for dependency in spec.after}
     others = {name: live[name] for name in names & live.keys()}
     others |= {other.id: other.state for other in store.jobs.all(names - live.keys(), unreadable.append)}
     others |= {error.path.parent.name: JobState.UNKNOWN for error in unreadable}
-    unread = (Obstacle(f"{error.path} cannot be read") for error in unreadable)
-    return (*unread, *obstacles(job, spec, others, now))
+    unread = (DependencyUnreadable(error.path) for error in unreadable)
+    return (*unread, *blockers(job, spec, others, now))

@@ -10,50 +10,54 @@ from ugro.common.config import Inventory
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState, Placement
-from ugro.common.text import count, moment, size, some
-from ugro.control_plane.resource_manager.governor import Offer
+from ugro.common.text import count, size
+from ugro.control_plane.resource_manager.governor import Capacity
 from ugro.control_plane.resource_manager.twins import REMEDY
-from ugro.control_plane.scheduler.allocator import (
-    Kind,
-    Lack,
-    Room,
-    candidates,
-    choose,
-    contents,
-    lacks,
-    smaller_request,
+from ugro.control_plane.scheduler.allocator import Room, candidates, choose, shortfalls, sizes, smaller_request
+from ugro.control_plane.scheduler.backfill import Queue, Round, ScheduledStart, WaitingJob
+from ugro.control_plane.scheduler.pending_reasons import (
+    AwaitsJob,
+    Behind,
+    Blocker,
+    EndsAs,
+    Holder,
+    LaunchCutOff,
+    NodeHeld,
+    NodeReason,
+    NodesShort,
+    NotBefore,
+    OnHold,
+    Overtaken,
+    PendingReason,
+    Starts,
+    UnmetDependency,
+    nearness,
 )
-from ugro.control_plane.scheduler.backfill import Obstacle, Queue, Round, Running, Start, Waiting
-from ugro.control_plane.scheduler.unschedulable import defects, hopeless, shortly
-
-_HOW = {"": "succeed", "success": "succeed", "failure": "fail", "any": "end"}
-_PROVISO = {"": "succeeds", "success": "succeeds", "failure": "fails"}
-_ENDED = {JobState.SUCCEEDED: "succeeded", JobState.FAILED: "failed", JobState.CANCELLED: "was cancelled"}
+from ugro.control_plane.scheduler.pending_words import gpus_in_words
+from ugro.control_plane.scheduler.unschedulable import defects, unschedulable
 
 
 @dataclass(frozen=True)
 class Schedule:
     """What to start now. `head` is the job that the others may not delay; when it starts is None if it is unknown."""
 
-    starts: tuple[Start, ...]
+    starts: tuple[ScheduledStart, ...]
     head: str | None
     head_starts_at: float | None
 
 
-def obstacles(job: Job, spec: JobSpec, others: Mapping[str, JobState], now: float) -> tuple[Obstacle, ...]:
-    """Why a job may not start yet even on an idle cluster: it is held, depends on others, is for later, or its launch
-    was just cut off.
+def blockers(job: Job, spec: JobSpec, others: Mapping[str, JobState], now: float) -> tuple[Blocker, ...]:
+    """Return why a job may not start yet even on an idle cluster: it is held, depends on others, is for later, or its
+    launch was just cut off.
 
     `others` has the states of the jobs it depends on by id, as far as they are known.
     """
-    found = [Obstacle("held until it is released")] if job.state == JobState.HELD else []
-    found += [obstacle for entry in spec.after if (obstacle := _dependency(entry, others))]
+    found: list[Blocker] = [OnHold()] if job.state == JobState.HELD else []
+    found += [blocker for entry in spec.after if (blocker := _dependency(entry, others))]
     if spec.not_before is not None and spec.not_before > now:
-        found.append(Obstacle(f"not before {moment(spec.not_before, now)}", until=spec.not_before))
+        found.append(NotBefore(spec.not_before))
     if (back := job.taken_back) and now < back.until:
-        times = f"{back.times} times in a row, " if back.times > 1 else ""
-        text = f"its launch was cut off {times}before anything was started: {back.reason}"
-        found.append(Obstacle(text, until=back.until, cause=f"since {text}"))
+        found.append(LaunchCutOff(back.until, back.times, back.reason))
     return tuple(found)
 
 
@@ -63,31 +67,31 @@ def schedule(queue: Queue) -> Schedule:
     return Schedule(tuple(turn.starts.values()), turn.head.id if turn.head else None, turn.head_starts_at)
 
 
-def reasons(queue: Queue) -> dict[str, str]:
-    """In short, by job: why it waits, or that it starts. No times are in it, so it changes only with the cause."""
+def reasons(queue: Queue) -> dict[str, PendingReason]:
+    """Return by job its nearest pending reason, or that it starts."""
     turn = Round(queue)
-    never = hopeless(turn)
+    never = unschedulable(turn)
 
-    def reason(job: Waiting) -> str:
+    def reason(job: WaitingJob) -> PendingReason:
         if job.id in turn.starts:
-            return "starts at the next scheduling pass"
+            return Starts()
         if job.id in never:
             return never[job.id]
-        if job.obstacles:
-            return job.obstacles[0].text
+        if job.blockers:
+            return job.blockers[0]
         if not turn.fits_alone(job):
-            return f"{defects(turn, job)} (others go first meanwhile)"
+            return Overtaken(defects(turn, job))
         if turn.head and turn.head is not job and turn.competes(turn.head, job):
-            return f"behind {turn.head.id}"
-        return shortly(_lacks(turn, job, False))
+            return Behind((turn.head.id,))
+        return NodesShort.nearest(_shortfalls(turn, job))
 
     return {job.id: reason(job) for job in turn.jobs}
 
 
-def why(queue: Queue, job_id: str) -> tuple[str, ...]:
-    """Every reason why a job waits, the nearest to be over first; nothing if it starts now.
+def why(queue: Queue, job_id: str) -> tuple[PendingReason, ...]:
+    """Return every pending reason of a job, the nearest to be over first; nothing if it starts now.
 
-    That it will never start as things are comes before all of them.
+    That it is unschedulable comes before all of them.
 
     Raises:
         InputError: no such job waits.
@@ -96,17 +100,17 @@ def why(queue: Queue, job_id: str) -> tuple[str, ...]:
     job = turn.find(job_id)
     if job_id in turn.starts:
         return ()
-    lacking = sorted(_lacks(turn, job, times=True), key=lambda lack: (lack.kind, lack.ends))
-    held = [lack.text for lack in lacking if lack.kind == Kind.HELD]
-    others = [other.id for other in turn.ahead_of(job) if turn.competes(other, job)]
-    ahead = [f"behind {some(others)}"] if others else []
-    found = [one.text for one in job.obstacles] + held + ahead + [one.text for one in lacking if one.kind != Kind.HELD]
-    if (never := hopeless(turn).get(job_id)) is None:
+    short = sorted(_shortfalls(turn, job), key=nearness)
+    held = [one for one in short if isinstance(one, NodeHeld)]
+    others = tuple(other.id for other in turn.ahead_of(job) if turn.competes(other, job))
+    ahead = [Behind(others)] if others else []
+    found: list[PendingReason] = [*job.blockers, *held, *ahead, *short[len(held) :]]
+    if (never := unschedulable(turn).get(job_id)) is None:
         return tuple(found)
-    return (never, *(reason for reason in found if reason not in never))
+    return (never, *(reason for reason in found if reason not in never.named))
 
 
-def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Offer]) -> None:
+def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Capacity]) -> None:
     """Refuse what could not run even on an idle cluster. Drained, full or busy nodes count as they would be then.
 
     Nobody knows what a node has that cannot be read, so it counts as one that can give all.
@@ -133,7 +137,7 @@ def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Offe
         raise InputError(
             f"requested: {gpus} on each of {count(wanted, 'node')}; {able} can give that",
             (f"it would fit with {smaller}; " if smaller else "")
-            + "; ".join(f"{name}: {contents(offers[name])}" for name in names),
+            + "; ".join(f"{name}: {_contents(offers[name])}" for name in names),
         )
 
 
@@ -156,35 +160,32 @@ def placement_when_idle(queue: Queue, spec: JobSpec) -> Placement:
     raise type(error)(error.node, error.problem, f"a launch would be queued, and wait for it; {error.hint}")
 
 
-def _idle(offers: Mapping[str, Offer]) -> Room:
+def _contents(offer: Capacity) -> str:
+    """What a node has, for an error; where it cannot be read, or has another name, that."""
+    if offer.error:
+        return offer.error.problem
+    return offer.twin or gpus_in_words(len(offer.gpus), sizes(offer), offer.left_out)
+
+
+def _idle(offers: Mapping[str, Capacity]) -> Room:
     readable = {name: offer for name, offer in offers.items() if not offer.error}
     return Room({name: replace(offer, busy={}, refusal=offer.twin or None) for name, offer in readable.items()})
 
 
-def _lacks(turn: Round, job: Waiting, times: bool) -> list[Lack]:
-    """What keeps the nodes from taking the job now, node by node; with or without times in the text."""
-    holders: dict[str, tuple[float, str]] = {}
+def _shortfalls(turn: Round, job: WaitingJob) -> list[NodeReason]:
+    """What keeps the nodes from taking the job now, node by node."""
+    holders: dict[str, Holder] = {}
     for run in turn.running:
-        until = " (stopping)" if run.stopping else _until(run, turn.queue.now) if times else ""
-        holders |= dict.fromkeys(run.keys, (math.inf if run.ends is None else run.ends, run.id + until))
+        holders |= dict.fromkeys(run.keys, Holder(math.inf if run.ends is None else run.ends, run.id, run.stopping))
     names = [name for name in turn.nodes(job) if not turn.room.parts(job.spec, name)]
-    return [lack for name in names for lack in lacks(job.spec, name, turn.queue.offers.get(name), holders)]
+    return [one for name in names for one in shortfalls(job.spec, name, turn.queue.offers.get(name), holders)]
 
 
-def _until(run: Running, now: float) -> str:
-    if run.ends is None:
-        return ""
-    return f" until ~{moment(run.ends, now)}" if run.ends > now else " (over its estimate: any moment)"
-
-
-def _dependency(entry: str, others: Mapping[str, JobState]) -> Obstacle | None:
+def _dependency(entry: str, others: Mapping[str, JobState]) -> AwaitsJob | UnmetDependency | None:
     """Why a job has to wait for the one that an entry of its `after` names, or None."""
     name, _, when = entry.partition(":")
-    waits = f"waits for {name} to {_HOW[when]}"
-    state = others.get(name)
-    if state is None:
-        return Obstacle(f"{waits}, but no such job is known", final=True)
-    if not state.ended:
-        return Obstacle(waits, job=name, proviso=f"{name} {_PROVISO[when]}" if when in _PROVISO else "")
-    met = {"any": True, "failure": state == JobState.FAILED}.get(when, state == JobState.SUCCEEDED)
-    return None if met else Obstacle(f"{waits}, but it {_ENDED[state]}", final=True)
+    ending, state = EndsAs(when or EndsAs.SUCCESS), others.get(name)
+    if state is not None and not state.ended:
+        return AwaitsJob(name, ending)
+    met = {EndsAs.SUCCESS: state == JobState.SUCCEEDED, EndsAs.FAILURE: state == JobState.FAILED}
+    return None if state and met.get(ending, True) else UnmetDependency(name, ending, state)

@@ -98,7 +98,7 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_
 
 
 def choose_new_code(directory: str, spec: JobSpec) -> Selection:
-    """The same, of the directory that the job's code came from, wherever somebody stands now.
+    """The same, of the directory that the job's code came from, whatever the working directory is now.
 
     Raises:
         InputError: as `choose_code` does.

@@ -1,72 +1,69 @@
-"""Jobs that will never start as things are, why, and what a person could do about it. No I/O.
+"""Unschedulable jobs: those that will never start as things are, why, and what the user can do about it. No I/O.
 
-What may pass by itself is no such cause: a node that does not answer, a GPU that somebody else uses.
+What may pass by itself is no such cause: an unreachable node, a GPU that other programs use.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
-from ugro.common.text import count, some
-from ugro.control_plane.scheduler.allocator import Kind, Lack, Room, Shape, lacks
-from ugro.control_plane.scheduler.backfill import Round, Waiting
+from ugro.control_plane.scheduler.allocator import Room, Shape, shortfalls
+from ugro.control_plane.scheduler.backfill import Round, WaitingJob
+from ugro.control_plane.scheduler.pending_reasons import (
+    Act,
+    AwaitsCircle,
+    AwaitsJob,
+    AwaitsNodes,
+    AwaitsUnschedulable,
+    NodeReason,
+    NodeRefuses,
+    NodesShort,
+    Remedy,
+    TooFewNodes,
+    UnmetDependency,
+    Unschedulable,
+)
 
 
-@dataclass(frozen=True)
-class Deadlock:
-    """Why a job will never start as things are; `remedies` are what would help, besides giving it up."""
-
-    cause: str
-    remedies: tuple[str, ...]
-
-
-def hopeless(turn: Round) -> dict[str, str]:
-    """The jobs that will never start as things are, with the cause and what would help, in one sentence each."""
+def unschedulable(turn: Round) -> dict[str, Unschedulable]:
+    """Return the jobs that will never start as things are, with the cause and what would help."""
     jobs = {job.id: job for job in turn.jobs if job.id not in turn.starts}
-    waits_for = {job.id: [one.job for one in job.obstacles if one.job in jobs] for job in jobs.values()}
+    waits_for = {job.id: [one.job for one in _awaited(job) if one.job in jobs] for job in jobs.values()}
     alone = _Alone(turn)
-    found: dict[str, Deadlock] = {}
+    found: dict[str, Unschedulable] = {}
     for job_id in _dependencies_first(waits_for):
         job = jobs.pop(job_id)
-        if cause := _unmet(job) or _behind(job, found) or alone.lacking(job):
-            found[job_id] = cause
+        if one := _unmet(job) or _behind(job, found) or alone.unschedulable(job):
+            found[job_id] = one
     for job in jobs.values():  # what is left waits in a circle, or for one of it
-        first = next(one for one in job.obstacles if one.job in jobs)
-        circle = "itself" if first.job == job.id else "others that wait for each other"
-        found[job.id] = Deadlock(f"{first.text}, so it waits for {circle}", (f"ugro cancel {first.job}",))
-    return {job_id: _in_words(job_id, cause) for job_id, cause in found.items()}
+        first = next(one for one in _awaited(job) if one.job in jobs)
+        circle = AwaitsCircle(first, itself=first.job == job.id)
+        found[job.id] = Unschedulable(job.id, circle, (Remedy(Act.CANCEL_JOB, first.job),))
+    return found
 
 
-def defects(turn: Round, job: Waiting) -> str:
-    """Why a job does not fit even if every job of UGRO ended, in short."""
-    found = [lack for name in turn.nodes(job) for lack in lacks(job.spec, name, turn.queue.offers.get(name), {})]
-    return shortly(found)
+def defects(turn: Round, job: WaitingJob) -> NodesShort:
+    """Return why a job does not fit even if every job of UGRO ended."""
+    offers = turn.queue.offers
+    return NodesShort.nearest(
+        one for name in turn.nodes(job) for one in shortfalls(job.spec, name, offers.get(name), {})
+    )
 
 
-def unanswered(turn: Round, job: Waiting) -> str:
-    """The silent nodes that a job could start with right now, and what it could start without; nothing if none can
-    help it.
+def unanswered(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
+    """Return the unreachable nodes that a job could start with right now, and what it could start without; None if
+    none can help it.
     """
     names, offers = turn.nodes(job), turn.queue.offers
     silent = [offer for name in names if (offer := offers.get(name)) and offer.silent]
-    ready = [name for name in names if turn.room.parts(job.spec, name)]
+    ready = tuple(name for name in names if turn.room.parts(job.spec, name))
     missing = (job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)) - len(ready)
     if not 0 < missing <= len(silent):
-        return ""
-    when = "enough of them do" if missing < len(silent) else "it does" if missing == 1 else "they do"
-    now = f"; one with --nodes {','.join(ready)} could start now" if ready else ""
-    return f"{some([offer.refusal or '' for offer in silent], '; ')}; it starts when {when}{now}"
-
-
-def shortly(found: Sequence[Lack]) -> str:
-    """The nearest reason of each node."""
-    nearest: dict[str, str] = {}
-    for lack in found:
-        nearest.setdefault(lack.node, lack.text)
-    return some(list(nearest.values()), "; ")
+        return None
+    return AwaitsNodes(tuple(offer.refusal or "" for offer in silent), missing, ready)
 
 
 class _Alone:
@@ -76,72 +73,68 @@ class _Alone:
         self._turn = turn
         self._offers = {name: replace(offer, busy={}) for name, offer in turn.queue.offers.items()}
         self._room = Room(self._offers)
-        self._known: dict[Shape, Deadlock | None] = {}
+        self._known: dict[Shape, tuple[NodesShort | TooFewNodes, tuple[Remedy, ...]] | None] = {}
 
-    def lacking(self, job: Waiting) -> Deadlock | None:
-        """Which nodes do not take the job, where too few of the others are left."""
+    def unschedulable(self, job: WaitingJob) -> Unschedulable | None:
+        """Return which nodes do not take the job, where too few of the others are left."""
         if self._turn.fits_alone(job):
             return None
         shape = self._room.shape(job.spec)
         if shape not in self._known:
-            self._known[shape] = self._look(job)
-        return self._known[shape]
+            self._known[shape] = self._judge(job)
+        known = self._known[shape]
+        return Unschedulable(job.id, *known) if known else None
 
-    def _look(self, job: Waiting) -> Deadlock | None:
+    def _judge(self, job: WaitingJob) -> tuple[NodesShort | TooFewNodes, tuple[Remedy, ...]] | None:
         names = self._turn.nodes(job)
         wanted = job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)
         if wanted > len(names):
-            cause = f"{count(wanted, 'node')} are requested and the inventory has {len(names)}"
-            return Deadlock(cause, ("add nodes to the inventory",))
+            return TooFewNodes(wanted, len(names)), (Remedy(Act.ADD_NODES),)
         unable = [name for name in names if not self._may_fit(job, name)]
         if len(names) - len(unable) >= wanted:
             return None
-        found = [lack for name in unable for lack in lacks(job.spec, name, self._offers.get(name), {})]
-        return Deadlock(shortly(found), tuple(dict.fromkeys(self._remedy(lack) for lack in found)))
+        found = [one for name in unable for one in shortfalls(job.spec, name, self._offers.get(name), {})]
+        return NodesShort.nearest(found), tuple(dict.fromkeys(map(self._remedy, found)))
 
-    def _may_fit(self, job: Waiting, node: str) -> bool:
+    def _may_fit(self, job: WaitingJob, node: str) -> bool:
         offer = self._offers.get(node)
         if offer is not None and offer.error:
             return not offer.error.lasting
         return bool(self._room.parts(job.spec, node))
 
-    def _remedy(self, lack: Lack) -> str:
-        offer = self._offers.get(lack.node)
+    def _remedy(self, reason: NodeReason) -> Remedy:
+        offer = self._offers.get(reason.node)
         if offer is None:
-            return f"add {lack.node} to the inventory again"
-        if lack.kind == Kind.REFUSED and offer.remedy:
-            return offer.remedy
+            return Remedy(Act.ADD_NODE_AGAIN, reason.node)
+        if isinstance(reason, NodeRefuses) and offer.remedy:
+            return Remedy(Act.MEND_NODE, offer.remedy)
         if offer.left_out or offer.error:
-            return f"check {lack.node}: ugro check"
-        return "launch it again for less"
+            return Remedy(Act.CHECK_NODE, reason.node)
+        return Remedy(Act.ASK_FOR_LESS)
 
 
-def _unmet(job: Waiting) -> Deadlock | None:
+def _awaited(job: WaitingJob) -> list[AwaitsJob]:
+    """The jobs that it waits for."""
+    return [one for one in job.blockers if isinstance(one, AwaitsJob)]
+
+
+def _unmet(job: WaitingJob) -> Unschedulable | None:
     """A dependency that can not be met any more."""
-    final = next((one for one in job.obstacles if one.final), None)
-    return Deadlock(final.text, ("launch it again with another --after",)) if final else None
+    final = next((one for one in job.blockers if isinstance(one, UnmetDependency)), None)
+    return Unschedulable(job.id, final, (Remedy(Act.CHANGE_AFTER),)) if final else None
 
 
-def _behind(job: Waiting, found: Mapping[str, Deadlock]) -> Deadlock | None:
+def _behind(job: WaitingJob, found: Mapping[str, Unschedulable]) -> Unschedulable | None:
     """A dependency on a job that will never start itself."""
-    first = next((one for one in job.obstacles if one.job in found), None)
-    return (
-        Deadlock(f"{first.text}, which is unschedulable", (f"look at that one: ugro why {first.job}",))
-        if first
-        else None
-    )
+    first = next((one for one in _awaited(job) if one.job in found), None)
+    return Unschedulable(job.id, AwaitsUnschedulable(first), (Remedy(Act.SEE_JOB, first.job),)) if first else None
 
 
 def _dependencies_first(waits_for: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Each job after all those that it waits for; none that waits for itself, be it through others."""
     sorter = TopologicalSorter(waits_for)
-    with contextlib.suppress(CycleError):  # it goes on with what is in no circle
+    with contextlib.suppress(CycleError):  # it continues with what is in no circle
         sorter.prepare()
     while ready := sorter.get_ready():
         yield from ready
         sorter.done(*ready)
-
-
-def _in_words(job_id: str, found: Deadlock) -> str:
-    help_ = some(found.remedies, " and ")
-    return f"is unschedulable: {found.cause}; to start it: {help_}, or cancel it: ugro cancel {job_id}"

@@ -45,6 +45,9 @@ _NO_SERIES = frozenset((
 ))  # fmt: skip
 """Names of numbers that are no series: what is counted, when, and where, in lower case."""
 
+_ENDS_OF_PLACES = (".py", ".cc", ".cpp", ".cu", ".h", "rank")
+"""How names of source files and ranks end: `train.py:12`, `mpirank:2`."""
+
 _THROUGHPUT = re.compile(r"(?i)tps|tok\w*/s|per_sec|/sec|it/s|throughput|samplespersec|samples/s|wps|ups|steps_per_s")
 _VALIDATION = re.compile(
     r"(?<![\w./-])(val(?:id|idation|idating)?|eval(?:uation|uating)?|test(?:ing)?)(?![\w./=])|\((val|test)\)"
@@ -204,7 +207,8 @@ def _may_tell(lower: str) -> bool:
 
 @lru_cache(4096)
 def _is_series(name: str) -> bool:
-    return name.lower() not in _NO_SERIES
+    lower = name.lower()
+    return lower not in _NO_SERIES and not lower.endswith(_ENDS_OF_PLACES)
 
 
 @lru_cache(4096)

@@ -7,7 +7,7 @@ A line such as `{'loss': 2.31, 'epoch': 0.5}` says that a step was made and not 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ugro.common.text import printable
 
@@ -46,8 +46,7 @@ _OTHER_WORK = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """What a line says of the way: the step (of how many), and the epoch. `in_epoch`: steps are counted within it.
 
     `step` is None where only a step's loss was printed.

@@ -23,7 +23,7 @@ from ugro.nodes.pool import Pool
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.owner.owner import claim, is_same_master
 from ugro.nodes.remote.run import process_manager
-from ugro.nodes.remote.run.process_manager import Launch, Stopped
+from ugro.nodes.remote.run.process_manager import NodeLaunch, Stopped
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -148,12 +148,12 @@ class SshEngine:
 
         await self._all(job, push)
 
-    def _launch(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> Launch:
+    def _launch(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> NodeLaunch:
         """What a node is told to start."""
         assert job.placement
         config = self._config(job, node)
         share = next(share for share in job.placement.shares if share.node == node)
-        return Launch(
+        return NodeLaunch(
             paths=self._paths(job, node),
             uid=job.uid,
             command=spec.command,
@@ -232,8 +232,6 @@ class SshEngine:
         """End every process of a job on these nodes. A node has `within` seconds to say that it did."""
 
         async def one(transport: Transport) -> Stopped:
-            if transport.name not in job.nodes:
-                return Stopped((), ())
             paths, began = self._paths(job, transport.name), job.began_on(transport.name)
             return await process_manager.stop(transport, paths, job.uid, grace, began=began)
 

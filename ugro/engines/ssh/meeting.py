@@ -15,7 +15,7 @@ from ugro.common.errors import NodeError, NodeRefused
 from ugro.common.models.job import Job
 from ugro.common.text import printable
 from ugro.nodes.pool import Configs, Pool
-from ugro.nodes.remote.run.process_manager import PORTS, Prepared, Way, prepare
+from ugro.nodes.remote.run.process_manager import PORTS, PeerRoute, Prepared, prepare
 from ugro.nodes.transport import Transport
 
 LOOPBACK = "127.0.0.1"
@@ -38,7 +38,7 @@ class Meeting:
     The address is empty where rank 0's own node is the obstacle.
     """
 
-    ways: Mapping[str, Way | NodeError]
+    ways: Mapping[str, PeerRoute | NodeError]
     address: str = ""
     port: int = 0
 
@@ -117,7 +117,7 @@ async def find_meeting(
         return Meeting({first: refusal})
     likely, unlikely = ([_at(address, host)], []) if known else candidates(config, host, gang=bool(others))
 
-    async def meet_at(places: Sequence[Way]) -> Meeting:
+    async def meet_at(places: Sequence[PeerRoute]) -> Meeting:
         async def ask(transport: Transport) -> Prepared:
             knock = None if known else port  # rank 0 may listen there by now, and wants no strangers
             return await prepare(transport, [place.address for place in places], knock=knock)
@@ -154,7 +154,7 @@ def mistake(config: NodeConfig, said: Prepared, gang: bool) -> NodeRefused | Non
     return None
 
 
-def candidates(config: NodeConfig, host: Prepared, gang: bool) -> tuple[list[Way], list[Way]]:
+def candidates(config: NodeConfig, host: Prepared, gang: bool) -> tuple[list[PeerRoute], list[PeerRoute]]:
     """The addresses at which others could meet rank 0's node: the likely ones, and those that are left.
 
     What the inventory says decides. Otherwise likely is what it uses itself towards the other nodes.
@@ -172,14 +172,14 @@ def candidates(config: NodeConfig, host: Prepared, gang: bool) -> tuple[list[Way
 def settle(
     config: NodeConfig,
     host: Prepared,
-    places: Sequence[Way],
+    places: Sequence[PeerRoute],
     port: int,
     others: Mapping[str, tuple[NodeConfig, Prepared | NodeError]],
 ) -> Meeting:
     """The first of the places that all other nodes reach; where there is none, who does not reach the likeliest one."""
     tried: list[Meeting] = []
     for place in places:
-        ways: dict[str, Way | NodeError] = {config.name: _over(config, place)}
+        ways: dict[str, PeerRoute | NodeError] = {config.name: _over(config, place)}
         if others and _is_link_local(place.address):
             problem = f"its address {printable(place.address)} is link-local, and none without an interface's name"
             ways[config.name] = NodeRefused(config.name, problem, _hint(config.name))
@@ -195,7 +195,7 @@ def settle(
     return Meeting({config.name: refusal})
 
 
-def _way(config: NodeConfig, said: Prepared, first: str, host: Prepared, place: Way) -> Way | NodeError:
+def _way(config: NodeConfig, said: Prepared, first: str, host: Prepared, place: PeerRoute) -> PeerRoute | NodeError:
     """How a node gets to a place of the node `first`, or why it does not."""
     if refusal := mistake(config, said, gang=True):
         return refusal
@@ -223,12 +223,12 @@ def _way(config: NodeConfig, said: Prepared, first: str, host: Prepared, place: 
     return way
 
 
-def _at(address: str, said: Prepared) -> Way:
+def _at(address: str, said: Prepared) -> PeerRoute:
     """An address of a node itself."""
-    return Way(peer=address, address=address, interface=said.addresses.get(address))
+    return PeerRoute(peer=address, address=address, interface=said.addresses.get(address))
 
 
-def _over(config: NodeConfig, way: Way) -> Way:
+def _over(config: NodeConfig, way: PeerRoute) -> PeerRoute:
     """A way over the interface that the inventory names, if it names one."""
     return way.model_copy(update={"interface": config.interface}) if config.interface else way
 

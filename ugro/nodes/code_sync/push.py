@@ -1,9 +1,9 @@
 """Brings a snapshot to a node: `<job_dir>/code` is there whole, or not at all.
 
 Two steps of `receive_code.py` on the node frame the transfer. The first says which files no recent job has there
-already, the last checks every file and publishes. What is missing goes by rsync where both sides have it, else, or when
-rsync fails, as one tar through the transport's own channel. Where a node has an earlier code of the job, the first step
-is told what was in that one, so that the last can replace it.
+already, the last checks every file and publishes. Missing files are sent by rsync where both sides have it; else, or
+when rsync fails, as one tar through the transport's own channel. Where a node has an earlier code of the job, the first
+step learns what was in that one, so that the last can replace it.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ async def push_code(
     """Bring a snapshot to `<job_dir>/code` on a node. Files that a recent job's code has there are copied, not sent.
 
     `job_dir` is absolute or begins with `~/`. May be called again at any time: a complete push is left alone, an
-    interrupted one is made anew or carried on. It takes as long as the link needs.
+    interrupted one is repeated or continued. It takes as long as the link needs.
 
     Code of one of the snapshots `before` is replaced: files of it that are no more go, those that the job wrote stay.
 

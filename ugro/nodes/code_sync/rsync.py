@@ -14,7 +14,7 @@ from ugro.common.config import NodeConfig
 from ugro.common.text import printable
 from ugro.nodes import children
 from ugro.nodes.transport import LocalTransport, Transport
-from ugro.nodes.transport.ssh_config import Settings, config_arguments
+from ugro.nodes.transport.ssh_config import SshSettings, config_arguments
 
 READ_SIZE = 64 * 1024
 _PROGRESS = re.compile(rb"(\d+) +\d+%")
@@ -47,9 +47,9 @@ OWN = {
 """What the transport does not do either, whatever ssh_config says. An older ssh does not know all of them."""
 
 
-def ssh_command(node: NodeConfig, route: Sequence[Settings] = ()) -> list[str]:
+def ssh_command(node: NodeConfig, route: Sequence[SshSettings] = ()) -> list[str]:
     """The OpenSSH client with a node's settings, on the way that its transport takes."""
-    last = route[-1] if route else Settings(node.address, node.address, {})
+    last = route[-1] if route else SshSettings(node.address, node.address, {})
     command = ["ssh", *config_arguments(node), *_options(*STRICT)]
     # A master connection started here would live on and hold our pipes open; one that runs already is used.
     command += _options(f"ConnectTimeout={last.get('connecttimeout') or 8}", "ControlMaster=no")
@@ -69,11 +69,11 @@ def _options(*options: str) -> list[str]:
     return [word for option in options for word in ("-o", option)]
 
 
-def _own(settings: Settings) -> list[str]:
+def _own(settings: SshSettings) -> list[str]:
     return [f"{name}={value}" for name, value in OWN.items() if settings.all(name.lower())]
 
 
-def _through(jumps: Sequence[Settings]) -> str:
+def _through(jumps: Sequence[SshSettings]) -> str:
     """A ProxyCommand over these hosts. What ProxyJump starts would check their host keys as the file likes."""
     *before, last = jumps
     command = ["ssh", *last.arguments, *_options(*STRICT, *_own(last))]
@@ -83,7 +83,7 @@ def _through(jumps: Sequence[Settings]) -> str:
 
 
 def rsync_command(
-    node: NodeConfig, snapshot: Path, tree: str, sources: Sequence[str], route: Sequence[Settings] = ()
+    node: NodeConfig, snapshot: Path, tree: str, sources: Sequence[str], route: Sequence[SshSettings] = ()
 ) -> list[str]:
     """Sends the files named on stdin into `tree`, and of a file that `sources` have in another version what differs.
 

@@ -146,7 +146,7 @@ class Transport(ABC):
 
 
 @dataclass
-class Frame:
+class ScriptFrame:
     """One script made ready for the wire."""
 
     script: str
@@ -231,7 +231,7 @@ class Collector:
             self.feed(stream, chunk)
 
 
-def conclude(node: str, status: int | None, collector: Collector, frame: Frame, elapsed: float) -> Outcome:
+def conclude(node: str, status: int | None, collector: Collector, frame: ScriptFrame, elapsed: float) -> Outcome:
     """The outcome of an ended command, or the error that says why there is none."""
     if status is None:
         hint = "the next scheduling pass shows whether it took effect"

@@ -14,7 +14,7 @@ import asyncssh
 from asyncssh.public_key import decode_ssh_public_key
 
 from ugro.common.text import printable
-from ugro.nodes.transport.ssh_config import Settings
+from ugro.nodes.transport.ssh_config import SshSettings
 
 AGENT_TIMEOUT = 5.0
 """Seconds for ssh-agent to name its keys."""
@@ -48,7 +48,7 @@ class _File:
     encrypted: bool = False
 
 
-async def gather_credentials(settings: Settings, only: str | None = None) -> Credentials:
+async def gather_credentials(settings: SshSettings, only: str | None = None) -> Credentials:
     """The keys for a host; with `only` that file alone, from disk or from the agent."""
     paths = [os.path.expanduser(only)] if only else [settings.path(name) for name in settings.all("identityfile")]
     paths = [path for path in dict.fromkeys(paths) if path.lower() != "none"]
@@ -126,7 +126,7 @@ def _certificates(paths: Sequence[str], found: Credentials) -> list[asyncssh.SSH
     return certificates
 
 
-async def _agent_keys(settings: Settings, found: Credentials) -> list[asyncssh.SSHKeyPair]:
+async def _agent_keys(settings: SshSettings, found: Credentials) -> list[asyncssh.SSHKeyPair]:
     path = _agent_path(settings)
     if not path:
         return []
@@ -140,7 +140,7 @@ async def _agent_keys(settings: Settings, found: Credentials) -> list[asyncssh.S
         return []
 
 
-def _agent_path(settings: Settings) -> str:
+def _agent_path(settings: SshSettings) -> str:
     """The agent's socket; "" where there is none."""
     said = next(iter(settings.all("identityagent")), "SSH_AUTH_SOCK")
     if said.lower() == "none":
@@ -156,7 +156,7 @@ def _with_certificate(key: asyncssh.SSHKeyPair, certificate: asyncssh.SSHCertifi
     return certified
 
 
-def _accepted(pair: asyncssh.SSHKeyPair, settings: Settings, found: Credentials) -> bool:
+def _accepted(pair: asyncssh.SSHKeyPair, settings: SshSettings, found: Credentials) -> bool:
     """Whether PubkeyAcceptedAlgorithms and RequiredRSASize let this key be offered."""
     name = pair_name(pair)
     accepted = (settings.get("pubkeyacceptedalgorithms") or settings.get("pubkeyacceptedkeytypes")).split(",")

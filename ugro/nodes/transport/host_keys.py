@@ -13,8 +13,8 @@ from asyncssh.public_key import get_certificate_algs
 from ugro.common.errors import HostKeyChanged, HostKeyUnknown, KeyUnusable, NodeError
 from ugro.common.text import printable
 from ugro.nodes.transport.credentials import rsa_bits
-from ugro.nodes.transport.ssh_config import Settings
-from ugro.nodes.transport.ssh_options import Use, not_honoured
+from ugro.nodes.transport.ssh_config import SshSettings
+from ugro.nodes.transport.ssh_options import OptionUse, not_honoured
 
 KEY_ALGORITHMS = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "rsa-sha2-512")
 KRL_MAGIC = b"SSHKRL"
@@ -27,7 +27,7 @@ class HostKeyCheck:
         KeyUnusable: a known_hosts file cannot be read or has a line that makes no sense.
     """
 
-    def __init__(self, node: str, hop: Settings, is_jump: bool) -> None:
+    def __init__(self, node: str, hop: SshSettings, is_jump: bool) -> None:
         self._node = node
         self._hop = hop
         self._is_jump = is_jump
@@ -62,7 +62,7 @@ class HostKeyCheck:
         """Why the host key was refused, with fingerprints and the command to run. `reason` is asyncssh's."""
         offered = self.offered.get_fingerprint() if self.offered else "a key of another kind than recorded"
         host = f"the jump host {printable(self._hop.label)}: " if self._is_jump else ""
-        named = "".join(f"; {line}" for line in not_honoured(self._hop.values, Use.AT_HOST_KEY))
+        named = "".join(f"; {line}" for line in not_honoured(self._hop.values, OptionUse.AT_HOST_KEY))
         trust = f"ugro trust {self._node}"
         if "revoked" in reason:
             return HostKeyChanged(
@@ -107,7 +107,7 @@ class HostKeyCheck:
         )
 
 
-def known_hosts_files(hop: Settings) -> list[str]:
+def known_hosts_files(hop: SshSettings) -> list[str]:
     """The known_hosts files that count for a host and exist."""
     return [path for path in (*hop.files("userknownhostsfile"), *hop.files("globalknownhostsfile")) if _is_file(path)]
 
@@ -129,7 +129,7 @@ def read_known_hosts(node: str, files: list[str]) -> asyncssh.SSHKnownHosts:
         raise KeyUnusable(node, f"{', '.join(files)} cannot be used: {detail}", "correct the file") from None
 
 
-def _revoked(node: str, hop: Settings) -> list[asyncssh.SSHKey]:
+def _revoked(node: str, hop: SshSettings) -> list[asyncssh.SSHKey]:
     """The keys of RevokedHostKeys. As for ssh, a file that cannot be read refuses every host.
 
     Raises:
@@ -152,7 +152,7 @@ def _revoked(node: str, hop: Settings) -> list[asyncssh.SSHKey]:
         ) from None
 
 
-def writable_known_hosts(hop: Settings) -> Path:
+def writable_known_hosts(hop: SshSettings) -> Path:
     """The file a newly trusted key is written to: the first UserKnownHostsFile, or the default."""
     files = [path for path in hop.files("userknownhostsfile") if path != os.devnull]
     return Path(files[0] if files else os.path.expanduser("~/.ssh/known_hosts"))

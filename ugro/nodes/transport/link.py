@@ -24,8 +24,8 @@ from ugro.common.text import printable
 from ugro.nodes.transport.credentials import Credentials, gather_credentials
 from ugro.nodes.transport.host_keys import KEY_ALGORITHMS, HostKeyCheck
 from ugro.nodes.transport.login import ENCRYPTED_HINT, Login, explain_login, noting_client
-from ugro.nodes.transport.ssh_config import Settings, find_route
-from ugro.nodes.transport.ssh_options import Use, not_honoured
+from ugro.nodes.transport.ssh_config import SshSettings, find_route
+from ugro.nodes.transport.ssh_options import OptionUse, not_honoured
 from ugro.nodes.transport.way import Way
 
 SILENT_HINT = "is the machine on, and on this network?"
@@ -37,7 +37,7 @@ GREETING_WAIT = 2.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class LinkLimits:
     """Seconds for connecting and logging in, and how a dead link is noticed."""
 
     connect: float
@@ -46,7 +46,7 @@ class Limits:
     keepalive_count: int
 
 
-async def open_link(node: NodeConfig, limits: Limits) -> Link:
+async def open_link(node: NodeConfig, limits: LinkLimits) -> Link:
     """Find the way to a node.
 
     Raises:
@@ -58,7 +58,7 @@ async def open_link(node: NodeConfig, limits: Limits) -> Link:
 class Link:
     """The way to one node."""
 
-    def __init__(self, node: NodeConfig, route: Sequence[Settings], limits: Limits) -> None:
+    def __init__(self, node: NodeConfig, route: Sequence[SshSettings], limits: LinkLimits) -> None:
         self._node = node
         self._route = route
         self._limits = limits
@@ -66,7 +66,7 @@ class Link:
             _refuse_impossible(node.name, hop)
 
     @property
-    def target(self) -> Settings:
+    def target(self) -> SshSettings:
         """The settings of the node itself."""
         return self._route[-1]
 
@@ -107,7 +107,7 @@ class Link:
             if through:
                 through.abort()
 
-    async def _fetch(self, hop: Settings, through: asyncssh.SSHClientConnection | None) -> list[asyncssh.SSHKey]:
+    async def _fetch(self, hop: SshSettings, through: asyncssh.SSHClientConnection | None) -> list[asyncssh.SSHKey]:
         keys: list[asyncssh.SSHKey] = []
         refused: Exception = asyncssh.KeyExchangeFailed("no kind of host key in common")
         for algorithm in KEY_ALGORITHMS:
@@ -132,7 +132,7 @@ class Link:
         return keys
 
     async def _log_in(
-        self, hop: Settings, through: asyncssh.SSHClientConnection | None
+        self, hop: SshSettings, through: asyncssh.SSHClientConnection | None
     ) -> asyncssh.SSHClientConnection:
         is_jump = hop is not self.target
         check = HostKeyCheck(self._node.name, hop, is_jump)
@@ -164,7 +164,7 @@ class Link:
 
     async def _why(
         self,
-        hop: Settings,
+        hop: SshSettings,
         through: asyncssh.SSHClientConnection | None,
         error: Exception,
         check: HostKeyCheck,
@@ -211,10 +211,10 @@ class Link:
             return error
         return TurnedAway(error.node, f"{error.problem} (it says: {said})", error.hint)
 
-    def _place(self, hop: Settings) -> str:
+    def _place(self, hop: SshSettings) -> str:
         return f"the jump host {printable(hop.label)}: " if hop is not self.target else ""
 
-    def _explain(self, hop: Settings, error: Exception, way: Way) -> NodeError:
+    def _explain(self, hop: SshSettings, error: Exception, way: Way) -> NodeError:
         """The error a person can act on, for what asyncssh and the system raise while connecting."""
         name, target, before = self._node.name, self.target, self._route[: self._route.index(hop)]
         jumps = [printable(jump.label) for jump in self._route[:-1]]
@@ -251,7 +251,7 @@ class Link:
             case _:
                 return Unreachable(name, f"no SSH connection to {where}: {detail}", f"try: {hop.by_hand}")
 
-    def _options(self, hop: Settings, check: HostKeyCheck) -> dict[str, Any]:
+    def _options(self, hop: SshSettings, check: HostKeyCheck) -> dict[str, Any]:
         """The hop's settings as asyncssh takes them. No configuration file of its own choice is read."""
         name, limit = self._node.name, float(hop.get("connecttimeout") or self._limits.connect)
         host_key_algs = [*get_certificate_algs(), *get_public_key_algs()]
@@ -289,13 +289,13 @@ class Link:
         return options
 
 
-def _refuse_impossible(node: str, hop: Settings) -> None:
+def _refuse_impossible(node: str, hop: SshSettings) -> None:
     """See that nothing is asked for which UGRO cannot do, and without which the connection would be another one.
 
     Raises:
         KeyUnusable: something is.
     """
-    refused = not_honoured(hop.values, Use.REFUSED)
+    refused = not_honoured(hop.values, OptionUse.REFUSED)
     if text := hop.get("refuseconnection"):
         refused.append(f"ssh_config refuses the connection: {printable(text)}")
     methods = hop.get("preferredauthentications")
@@ -305,7 +305,7 @@ def _refuse_impossible(node: str, hop: Settings) -> None:
         raise KeyUnusable(node, "; ".join(refused), f"change it for this host; its settings: {hop.resolve_by_hand}")
 
 
-def _known(node: str, hop: Settings, name: str, available: Sequence[bytes]) -> Sequence[str]:
+def _known(node: str, hop: SshSettings, name: str, available: Sequence[bytes]) -> Sequence[str]:
     """The algorithms of an option that the SSH library has; all of its defaults where the option is not set.
 
     Raises:
@@ -320,7 +320,7 @@ def _known(node: str, hop: Settings, name: str, available: Sequence[bytes]) -> S
     raise KeyUnusable(node, f"{name} {printable(wanted)}: UGRO's SSH library has none of them", "allow one that it has")
 
 
-def _environment(hop: Settings) -> dict[str, str]:
+def _environment(hop: SshSettings) -> dict[str, str]:
     """SetEnv and SendEnv; without the language, which would change what programs print for UGRO to read."""
     patterns = [pattern for line in hop.all("sendenv") for pattern in line.split()]
     sent = {key: value for key, value in os.environ.items() if any(fnmatch.fnmatchcase(key, p) for p in patterns)}

@@ -21,9 +21,9 @@ from ugro.nodes.transport.base import (
     KILL_GRACE,
     READ_SIZE,
     Collector,
-    Frame,
     Outcome,
     Output,
+    ScriptFrame,
     Transport,
     chunks,
     conclude,
@@ -51,7 +51,7 @@ class LocalTransport(Transport):
         timeout: float | None = 30.0,
         on_output: Output | None = None,
     ) -> Outcome:
-        frame = Frame(script, args, timeout)
+        frame = ScriptFrame(script, args, timeout)
         collector = Collector(frame.nonce, on_output)
         started = time.monotonic()
         command = ("/bin/sh", "-c", with_inherited_limit(frame.command))
@@ -103,7 +103,7 @@ class _LocalChannel:
                 cwd=os.path.expanduser("~"),
                 start_new_session=True,
             )
-        # Whoever forgets to close a transport leaves nothing behind, not even a warning.
+        # A transport that is never closed leaves nothing behind, not even a warning.
         self._bury = weakref.finalize(self, _bury, self._process, self._socket)
 
     @property

@@ -12,8 +12,8 @@ import asyncssh
 from ugro.common.errors import AuthenticationFailed, KeyUnusable, NodeError
 from ugro.common.text import printable
 from ugro.nodes.transport.credentials import Credentials, pair_name
-from ugro.nodes.transport.ssh_config import Settings
-from ugro.nodes.transport.ssh_options import Use, not_honoured
+from ugro.nodes.transport.ssh_config import SshSettings
+from ugro.nodes.transport.ssh_options import OptionUse, not_honoured
 
 ENCRYPTED_HINT = "load it into ssh-agent (ssh-add), or name another key: identity_file"
 USERAUTH_FAILURE = 51
@@ -108,7 +108,7 @@ def _note_signature(pair: asyncssh.SSHKeyPair, login: Login) -> None:
 
 
 def explain_login(
-    node: str, hop: Settings, is_jump: bool, keys: Credentials, login: Login, error: Exception
+    node: str, hop: SshSettings, is_jump: bool, keys: Credentials, login: Login, error: Exception
 ) -> NodeError:
     """Why a login failed, as exactly as can be known from here, and what to do next."""
     who = printable(f"{hop.user}@{hop.host}")
@@ -155,11 +155,11 @@ def explain_login(
     )
 
 
-def _not_honoured(hop: Settings, login: Login) -> list[str]:
-    return not_honoured(hop.values, Use.AT_LOGIN, offered=login.offered or ())
+def _not_honoured(hop: SshSettings, login: Login) -> list[str]:
+    return not_honoured(hop.values, OptionUse.AT_LOGIN, offered=login.offered or ())
 
 
-def _no_key(node: str, place: str, hop: Settings, keys: Credentials, login: Login) -> NodeError:
+def _no_key(node: str, place: str, hop: SshSettings, keys: Credentials, login: Login) -> NodeError:
     more = _not_honoured(hop, login)
     if keys.encrypted:
         return KeyUnusable(
@@ -180,7 +180,7 @@ def _words(methods: Sequence[str]) -> str:
     return printable(", ".join(methods))
 
 
-def _key_only(hop: Settings, login: Login) -> str:
+def _key_only(hop: SshSettings, login: Login) -> str:
     match = f"Match Address {login.own_address}" if login.own_address else f"Match User {hop.user}"
     return (
         f"UGRO needs a login by key alone. At the end of its sshd_config: `{match}`, and below it "
@@ -188,7 +188,7 @@ def _key_only(hop: Settings, login: Login) -> str:
     )
 
 
-def _copy_id(hop: Settings, keys: Credentials) -> str:
+def _copy_id(hop: SshSettings, keys: Credentials) -> str:
     """The command that installs our key; `ssh-copy-id` takes its user before the host."""
     words, user = list(hop.arguments), ""
     if "-l" in words:

@@ -1,6 +1,6 @@
 """The kept shell: one session on a node in which short scripts run one after another, without a login for each.
 
-The login shell is told to become /bin/sh, which reads its commands from the session's stdin. Each call runs in a
+The login shell becomes /bin/sh, which reads its commands from the session's stdin. Each call runs in a
 subshell, so nothing it does to itself is left for the next one. A line with a nonce comes before a call's output and
 another one, with the exit code, after it; what stands outside of these two (a `.bashrc`, a process that an earlier
 call left behind) is thrown away. The nonce stands in the lines that the shell reads and in no variable of it, so no
@@ -75,7 +75,7 @@ class Channel(Protocol):
 
 
 class KeptShell:
-    """A node's shell, opened at the first call and anew when it was lost. Calls take turns."""
+    """A node's shell, opened at the first call, and again when it was lost. Calls take turns."""
 
     def __init__(
         self,

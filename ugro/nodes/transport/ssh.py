@@ -25,14 +25,14 @@ from ugro.nodes.transport.base import (
     KILL_GRACE,
     READ_SIZE,
     Collector,
-    Frame,
     Outcome,
     Output,
+    ScriptFrame,
     Transport,
     chunks,
     conclude,
 )
-from ugro.nodes.transport.link import Limits, open_link
+from ugro.nodes.transport.link import LinkLimits, open_link
 from ugro.nodes.transport.shell import SHELL_COMMAND, START_TIMEOUT, Channel, KeptShell
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ CONNECT_TIMEOUT = 8.0
 """Seconds in which a connection must be made, the tries that sshd turned away included."""
 
 TURNED_AWAY_WAIT = (0.1, 0.6)
-"""Seconds, drawn anew each time: sshd closes connections at random while many others log in (MaxStartups)."""
+"""Seconds, drawn at random each time: sshd closes connections at random while many others log in (MaxStartups)."""
 
 ATTEMPT_WAIT = 1.0
 """Seconds between the tries of ConnectionAttempts, as for ssh."""
@@ -89,7 +89,7 @@ class SshTransport(Transport):
         timeout: float | None = 30.0,
         on_output: Output | None = None,
     ) -> Outcome:
-        frame = Frame(script, args, timeout)
+        frame = ScriptFrame(script, args, timeout)
         collector = Collector(frame.nonce, on_output)
         async with self._sessions:
             connection = await self._connected()
@@ -192,7 +192,7 @@ class SshTransport(Transport):
         """End a command nobody waits for any more. Without a live link, the remote time limit is what ends it."""
         if leader is None or connection.is_closed():
             return False
-        frame = Frame(END_SCRIPT, (str(leader),), timeout=5)
+        frame = ScriptFrame(END_SCRIPT, (str(leader),), timeout=5)
         with contextlib.suppress(OSError, asyncssh.Error, TimeoutError):
             async with asyncio.timeout(within):
                 done = await connection.run(frame.command, input=frame.head, encoding=None)
@@ -291,6 +291,6 @@ async def _after(first: bytes, rest: AsyncIterable[bytes]) -> AsyncIterator[byte
         yield chunk
 
 
-def limits() -> Limits:
+def limits() -> LinkLimits:
     """The time limits of a connection."""
-    return Limits(CONNECT_TIMEOUT, LOGIN_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)
+    return LinkLimits(CONNECT_TIMEOUT, LOGIN_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT)

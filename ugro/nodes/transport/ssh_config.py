@@ -39,7 +39,7 @@ _VARIABLE = re.compile(r"\$\{(\w+)\}")
 
 
 @dataclass(frozen=True)
-class Settings:
+class SshSettings:
     """How one host is reached. `values` are by lower-case name, one for each line of `ssh -G`.
 
     `label` is how a person calls it, `arguments` are ssh's before the host that was asked for. `identity_file` is the
@@ -144,7 +144,7 @@ class Settings:
 
 
 def config_arguments(node: NodeConfig) -> list[str]:
-    """How ssh is told which file counts; nothing where that is its own choice."""
+    """The options that tell ssh which file counts; nothing where that is its own choice."""
     path = os.path.expanduser(node.ssh_config)
     if node.ssh_config == _DEFAULT_FILE:
         own_home = os.path.expanduser("~") == pwd.getpwuid(os.getuid()).pw_dir  # ssh does not look at HOME
@@ -157,7 +157,7 @@ def login_arguments(user: str | None, port: int | None) -> list[str]:
     return [*(("-p", str(port)) if port else ()), *(("-l", user) if user else ())]
 
 
-async def find_route(node: NodeConfig) -> tuple[Settings, ...]:
+async def find_route(node: NodeConfig) -> tuple[SshSettings, ...]:
     """The hosts to pass, in order: jump hosts first, the node last.
 
     Raises:
@@ -188,18 +188,18 @@ async def find_route(node: NodeConfig) -> tuple[Settings, ...]:
     return tuple(route)
 
 
-def _jumps(settings: Settings) -> list[str]:
+def _jumps(settings: SshSettings) -> list[str]:
     return [jump for jump in settings.get("proxyjump").split(",") if jump]
 
 
-def _without_proxy(settings: Settings) -> Settings:
+def _without_proxy(settings: SshSettings) -> SshSettings:
     return replace(settings, values={name: value for name, value in settings.values.items() if name != "proxycommand"})
 
 
-async def _resolve(node: NodeConfig, host: str, user: str | None, port: int | None, label: str) -> Settings:
+async def _resolve(node: NodeConfig, host: str, user: str | None, port: int | None, label: str) -> SshSettings:
     arguments = (*config_arguments(node), *login_arguments(user, port))
     if not shutil.which("ssh"):
-        return Settings(label, host, await asyncio.to_thread(_by_library, node, host, user, port), arguments)
+        return SshSettings(label, host, await asyncio.to_thread(_by_library, node, host, user, port), arguments)
     command = ("ssh", "-G", *arguments, "--", host)  # a jump host may be called like an option
     status, stdout, stderr = await children.output(*command, seconds=RESOLVE_TIMEOUT)
     if status is None:
@@ -213,7 +213,7 @@ async def _resolve(node: NodeConfig, host: str, user: str | None, port: int | No
     for line in stdout.decode("utf-8", "surrogateescape").splitlines():
         name, _, value = line.partition(" ")
         values[name.lower()] = (*values.get(name.lower(), ()), value)
-    return Settings(label, host, values, arguments)
+    return SshSettings(label, host, values, arguments)
 
 
 def _by_library(node: NodeConfig, host: str, user: str | None, port: int | None) -> dict[str, tuple[str, ...]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Use(StrEnum):
+class OptionUse(StrEnum):
     """What becomes of an option. The three last ones are named to the person when they are set and matter."""
 
     HONOURED = "honoured"
@@ -29,115 +29,123 @@ class Option:
     """
 
     name: str
-    use: Use
+    use: OptionUse
     note: str = ""
     unset: tuple[str, ...] = ("", "no", "false", "none")
     method: str = ""
 
 
-def _options(use: Use, note: str, *names: str) -> list[Option]:
+def _options(use: OptionUse, note: str, *names: str) -> list[Option]:
     return [Option(name, use, note) for name in names]
 
 
 OPTIONS: tuple[Option, ...] = (
     # Which settings count is decided by `ssh -G`.
-    *_options(Use.HONOURED, "by `ssh -G`", "Host", "Match", "Include", "IgnoreUnknown", "Tag"),
+    *_options(OptionUse.HONOURED, "by `ssh -G`", "Host", "Match", "Include", "IgnoreUnknown", "Tag"),
     *_options(
-        Use.HONOURED,
+        OptionUse.HONOURED,
         "by `ssh -G`",
         *("CanonicalDomains", "CanonicalizeFallbackLocal", "CanonicalizeHostname", "CanonicalizeMaxDots"),
         "CanonicalizePermittedCNAMEs",
     ),
     # The way there
-    *_options(Use.HONOURED, "", "Hostname", "Port", "User", "AddressFamily", "BindAddress", "BindInterface"),
-    *_options(Use.HONOURED, "each jump host with its own settings", "ProxyJump"),
-    *_options(Use.HONOURED, "what it says on stderr is shown when the connection fails", "ProxyCommand"),
-    *_options(Use.HONOURED, "", "ConnectTimeout", "ConnectionAttempts", "TCPKeepAlive", "Compression", "RekeyLimit"),
-    *_options(Use.HONOURED, "the connection is refused with its text", "RefuseConnection"),
-    Option("ProxyUseFdpass", Use.REFUSED, "use a ProxyCommand that passes the data on, or ProxyJump"),
-    *_options(Use.IGNORED, "UGRO's own (5 s, 3 times) notices a lost node soon", "ServerAliveInterval"),
-    *_options(Use.IGNORED, "as ServerAliveInterval", "ServerAliveCountMax"),
-    *_options(Use.IGNORED, "the system's default serves as well", "IPQoS"),
-    *_options(Use.HONOURED, "as far as UGRO's SSH library has them", "Ciphers", "MACs", "KexAlgorithms"),
+    *_options(OptionUse.HONOURED, "", "Hostname", "Port", "User", "AddressFamily", "BindAddress", "BindInterface"),
+    *_options(OptionUse.HONOURED, "each jump host with its own settings", "ProxyJump"),
+    *_options(OptionUse.HONOURED, "what it says on stderr is shown when the connection fails", "ProxyCommand"),
+    *_options(
+        OptionUse.HONOURED, "", "ConnectTimeout", "ConnectionAttempts", "TCPKeepAlive", "Compression", "RekeyLimit"
+    ),
+    *_options(OptionUse.HONOURED, "the connection is refused with its text", "RefuseConnection"),
+    Option("ProxyUseFdpass", OptionUse.REFUSED, "use a ProxyCommand that passes the data on, or ProxyJump"),
+    *_options(OptionUse.IGNORED, "UGRO's own (5 s, 3 times) notices a lost node soon", "ServerAliveInterval"),
+    *_options(OptionUse.IGNORED, "as ServerAliveInterval", "ServerAliveCountMax"),
+    *_options(OptionUse.IGNORED, "the system's default serves as well", "IPQoS"),
+    *_options(OptionUse.HONOURED, "as far as UGRO's SSH library has them", "Ciphers", "MACs", "KexAlgorithms"),
     # Who we are
-    *_options(Use.HONOURED, "all of them, in ssh's order", "IdentityFile", "CertificateFile"),
-    *_options(Use.HONOURED, "", "IdentitiesOnly", "IdentityAgent", "PubkeyAcceptedAlgorithms", "RequiredRSASize"),
-    Option("PubkeyAcceptedKeyTypes", Use.HONOURED, "the old name of PubkeyAcceptedAlgorithms"),
+    *_options(OptionUse.HONOURED, "all of them, in ssh's order", "IdentityFile", "CertificateFile"),
+    *_options(OptionUse.HONOURED, "", "IdentitiesOnly", "IdentityAgent", "PubkeyAcceptedAlgorithms", "RequiredRSASize"),
+    Option("PubkeyAcceptedKeyTypes", OptionUse.HONOURED, "the old name of PubkeyAcceptedAlgorithms"),
     Option(
         "PubkeyAuthentication",
-        Use.REFUSED,
+        OptionUse.REFUSED,
         "UGRO logs in with a key alone: set it to yes",
         unset=("", "yes", "true", "unbound", "host-bound"),
     ),
-    Option("PreferredAuthentications", Use.HONOURED, "a list without publickey refuses the node"),
-    Option("PKCS11Provider", Use.AT_LOGIN, "load its keys into the agent: ssh-add -s PROVIDER"),
+    Option("PreferredAuthentications", OptionUse.HONOURED, "a list without publickey refuses the node"),
+    Option("PKCS11Provider", OptionUse.AT_LOGIN, "load its keys into the agent: ssh-add -s PROVIDER"),
     Option(
         "SecurityKeyProvider",
-        Use.AT_LOGIN,
+        OptionUse.AT_LOGIN,
         "load the security key into the agent: ssh-add",
         unset=("", "no", "none", "internal", "$SSH_SK_PROVIDER"),
     ),
-    Option("GSSAPIAuthentication", Use.AT_LOGIN, "UGRO logs in with a key: ssh-copy-id", method="gssapi-with-mic"),
-    Option("HostbasedAuthentication", Use.AT_LOGIN, "UGRO logs in with a key: ssh-copy-id", method="hostbased"),
-    *_options(Use.IGNORED, "part of GSSAPIAuthentication", "GSSAPIDelegateCredentials", "GSSAPIKeyExchange"),
+    Option(
+        "GSSAPIAuthentication", OptionUse.AT_LOGIN, "UGRO logs in with a key: ssh-copy-id", method="gssapi-with-mic"
+    ),
+    Option("HostbasedAuthentication", OptionUse.AT_LOGIN, "UGRO logs in with a key: ssh-copy-id", method="hostbased"),
+    *_options(OptionUse.IGNORED, "part of GSSAPIAuthentication", "GSSAPIDelegateCredentials", "GSSAPIKeyExchange"),
     *_options(
-        Use.IGNORED,
+        OptionUse.IGNORED,
         "part of GSSAPIAuthentication",
         *("GSSAPIClientIdentity", "GSSAPIServerIdentity", "GSSAPIRenewalForcesRekey", "GSSAPITrustDns"),
         "GSSAPIKexAlgorithms",
     ),
     *_options(
-        Use.IGNORED,
+        OptionUse.IGNORED,
         "part of HostbasedAuthentication",
         *("EnableSSHKeysign", "HostbasedAcceptedAlgorithms", "HostbasedKeyTypes"),
     ),
     *_options(
-        Use.IGNORED,
+        OptionUse.IGNORED,
         "UGRO asks for no password",
         *("BatchMode", "PasswordAuthentication", "KbdInteractiveAuthentication", "KbdInteractiveDevices"),
         *("ChallengeResponseAuthentication", "NumberOfPasswordPrompts"),
     ),
-    *_options(Use.IGNORED, "UGRO adds nothing to the agent", "AddKeysToAgent"),
+    *_options(OptionUse.IGNORED, "UGRO adds nothing to the agent", "AddKeysToAgent"),
     # Who the node is
-    *_options(Use.HONOURED, "", "UserKnownHostsFile", "GlobalKnownHostsFile", "HostKeyAlias", "HostKeyAlgorithms"),
-    *_options(Use.HONOURED, "a file of public keys; a binary list (KRL) refuses the node", "RevokedHostKeys"),
+    *_options(
+        OptionUse.HONOURED, "", "UserKnownHostsFile", "GlobalKnownHostsFile", "HostKeyAlias", "HostKeyAlgorithms"
+    ),
+    *_options(OptionUse.HONOURED, "a file of public keys; a binary list (KRL) refuses the node", "RevokedHostKeys"),
     Option(
         "StrictHostKeyChecking",
-        Use.AT_HOST_KEY,
+        OptionUse.AT_HOST_KEY,
         "UGRO trusts no key without your confirmation: ugro trust",
         unset=("", "ask", "yes", "true"),
     ),
-    *_options(Use.AT_HOST_KEY, "its keys must stand in a known_hosts file", "KnownHostsCommand", "VerifyHostKeyDNS"),
-    *_options(Use.AT_HOST_KEY, "UGRO checks every host key", "NoHostAuthenticationForLocalhost"),
-    *_options(Use.IGNORED, "the name alone counts, as is ssh's default", "CheckHostIP"),
-    *_options(Use.IGNORED, "`ugro trust` writes plain names; hashed ones are read", "HashKnownHosts"),
-    *_options(Use.IGNORED, "only `ugro trust` writes to known_hosts", "UpdateHostKeys"),
-    *_options(Use.IGNORED, "UGRO's SSH library has its own list", "CASignatureAlgorithms"),
-    *_options(Use.IGNORED, "UGRO shows SHA256 fingerprints", "FingerprintHash", "VisualHostKey"),
-    # What a session is
-    *_options(Use.HONOURED, "but for LANG and LC_*: UGRO reads what programs print", "SendEnv", "SetEnv"),
     *_options(
-        Use.IGNORED,
+        OptionUse.AT_HOST_KEY, "its keys must stand in a known_hosts file", "KnownHostsCommand", "VerifyHostKeyDNS"
+    ),
+    *_options(OptionUse.AT_HOST_KEY, "UGRO checks every host key", "NoHostAuthenticationForLocalhost"),
+    *_options(OptionUse.IGNORED, "the name alone counts, as is ssh's default", "CheckHostIP"),
+    *_options(OptionUse.IGNORED, "`ugro trust` writes plain names; hashed ones are read", "HashKnownHosts"),
+    *_options(OptionUse.IGNORED, "only `ugro trust` writes to known_hosts", "UpdateHostKeys"),
+    *_options(OptionUse.IGNORED, "UGRO's SSH library has its own list", "CASignatureAlgorithms"),
+    *_options(OptionUse.IGNORED, "UGRO shows SHA256 fingerprints", "FingerprintHash", "VisualHostKey"),
+    # What a session is
+    *_options(OptionUse.HONOURED, "but for LANG and LC_*: UGRO reads what programs print", "SendEnv", "SetEnv"),
+    *_options(
+        OptionUse.IGNORED,
         "UGRO runs its own commands, without a terminal",
         *("RemoteCommand", "RequestTTY", "SessionType", "StdinNull", "ForkAfterAuthentication", "EscapeChar"),
         *("EnableEscapeCommandline", "ObscureKeystrokeTiming", "LocalCommand", "PermitLocalCommand"),
     ),
     *_options(
-        Use.IGNORED,
+        OptionUse.IGNORED,
         "UGRO forwards nothing",
         *("ForwardAgent", "ForwardX11", "ForwardX11Timeout", "ForwardX11Trusted", "XAuthLocation"),
         *("LocalForward", "RemoteForward", "DynamicForward", "ClearAllForwardings", "ExitOnForwardFailure"),
         *("GatewayPorts", "PermitRemoteOpen", "StreamLocalBindMask", "StreamLocalBindUnlink"),
         *("Tunnel", "TunnelDevice", "ChannelTimeout"),
     ),
-    *_options(Use.IGNORED, "UGRO keeps connections itself", "ControlMaster", "ControlPath", "ControlPersist"),
-    *_options(Use.IGNORED, "", "LogLevel", "LogVerbose", "SyslogFacility", "VersionAddendum", "WarnWeakCrypto"),
+    *_options(OptionUse.IGNORED, "UGRO keeps connections itself", "ControlMaster", "ControlPath", "ControlPersist"),
+    *_options(OptionUse.IGNORED, "", "LogLevel", "LogVerbose", "SyslogFacility", "VersionAddendum", "WarnWeakCrypto"),
 )
 
 BY_NAME: Mapping[str, Option] = {option.name.lower(): option for option in OPTIONS}
 
 
-def not_honoured(values: Mapping[str, Sequence[str]], *uses: Use, offered: Sequence[str] = ()) -> list[str]:
+def not_honoured(values: Mapping[str, Sequence[str]], *uses: OptionUse, offered: Sequence[str] = ()) -> list[str]:
     """The options of these uses that are set, each as a sentence for a person: what is set, and what to do.
 
     `values` are by lower-case name, as `ssh -G` prints them; `offered` are the methods to log in that sshd names.

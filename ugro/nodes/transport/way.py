@@ -16,7 +16,7 @@ from typing import IO, Any
 import asyncssh
 
 from ugro.common.text import printable
-from ugro.nodes.transport.ssh_config import Settings
+from ugro.nodes.transport.ssh_config import SshSettings
 
 COMPLAINT_LIMIT = 64 * 1024
 """Bytes of a ProxyCommand's stderr that are looked at."""
@@ -28,7 +28,7 @@ class Way:
     A connection keeps it in the place of asyncssh's tunnel, and closes it when it is lost.
     """
 
-    def __init__(self, hop: Settings, through: asyncssh.SSHClientConnection | None) -> None:
+    def __init__(self, hop: SshSettings, through: asyncssh.SSHClientConnection | None) -> None:
         self._hop = hop
         self._through = through
         self._end: Callable[[], object] = lambda: None
@@ -69,7 +69,7 @@ class Way:
                 ours.close()
                 self._complaint.close()
                 raise
-        # Whoever forgets to close a transport leaves nothing behind.
+        # A transport that is never closed leaves nothing behind.
         self._end = weakref.finalize(self, _end_proxy, process, self._complaint)
         ours.setblocking(False)
         return ours
@@ -97,7 +97,7 @@ def _end_proxy(process: subprocess.Popen[bytes], complaint: IO[bytes]) -> None:
     process.wait()
 
 
-def _local_address(hop: Settings, family: int) -> dict[str, Any]:
+def _local_address(hop: SshSettings, family: int) -> dict[str, Any]:
     """BindAddress, or the address of BindInterface.
 
     Raises:

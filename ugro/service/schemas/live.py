@@ -23,6 +23,7 @@ class LiveGpu(Document):
     index: int | None
     """The driver's index."""
     uuid: str
+    """Its UUID."""
     name: str
     """Model."""
     memory_total_mib: int | None
@@ -42,6 +43,7 @@ class LiveNode(Document):
     """A node."""
 
     name: str
+    """Its name in the inventory."""
     address: str
     """Its address in the inventory."""
     reachable: bool
@@ -62,6 +64,7 @@ class LiveNode(Document):
     gpu_problem: str | None
     """nvidia-smi's error message."""
     gpus: tuple[LiveGpu, ...]
+    """Its GPUs."""
 
 
 class LiveProgress(Document):
@@ -72,7 +75,9 @@ class LiveProgress(Document):
     """Steps that it will make."""
     epoch: float | None
     epochs: int | None
+    """Epochs that it will make."""
     steps_per_second: float | None
+    """Its recent speed."""
     ends_at: Moment | None
     """When it will probably end."""
 
@@ -82,6 +87,7 @@ class LiveJob(Document):
 
     id: str
     name: str
+    """Its name."""
     state: JobState
     attempt: int
     reason: str
@@ -91,10 +97,13 @@ class LiveJob(Document):
     gpus: int
     """Number of GPUs that its attempt has, or had."""
     priority: int
+    """Its priority."""
     submitted_at: Moment
+    """When it was submitted."""
     started_at: Moment | None
     ended_at: Moment | None
     progress: LiveProgress | None
+    """How far it is."""
     stopping: bool
     """Whether its ranks are being ended."""
     alert: str | None
@@ -113,6 +122,7 @@ class LiveProposal(Document):
     """When it was proposed."""
     cause: str
     what: str
+    """What is proposed."""
 
 
 class LiveLink(Document):
@@ -120,10 +130,15 @@ class LiveLink(Document):
 
     source: str
     target: str
+    """Name of the node that received."""
     backend: str
+    """What carried it."""
     gbit_per_s: float
+    """Its speed."""
     latency_ms: float
+    """Its latency."""
     measured_at: Moment
+    """When it was measured."""
 
 
 class LiveView(Document):

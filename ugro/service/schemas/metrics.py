@@ -94,3 +94,47 @@ class Metrics(Request[MetricsDocument]):
     end: float | None = None
     attempts: tuple[int, ...] = ()
     points: bool = True
+
+
+class TriedValue(Document):
+    """A value that a pattern reads in a line."""
+
+    name: str
+    """Name of the series."""
+    step: int | None
+    """Step that the line says."""
+    value: float | None
+    """The value; `null`: it is no number."""
+    bad: str | None
+    """What it is then: `nan`, `inf` or `-inf`."""
+
+
+class TriedLine(Document):
+    """A line that a pattern matches."""
+
+    number: int
+    """Its number, from 1."""
+    text: str
+    """The line."""
+    values: tuple[TriedValue, ...]
+    """What the pattern reads in it."""
+
+
+class TriedDocument(Document):
+    """What a pattern reads in a file."""
+
+    lines: tuple[TriedLine, ...]
+    """The first lines that match."""
+    matched: int
+    """How many lines match."""
+    read: int
+    """How many lines were read."""
+
+
+class TryPattern(Request[TriedDocument]):
+    """Show what a pattern of a job file would read in a log of this machine."""
+
+    function: ClassVar[str] = "metrics.try_pattern"
+    here: ClassVar[bool] = True
+    pattern: str
+    path: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ugro.common.models.job import JobState
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.service.plan import Plan
 from ugro.service.schemas.base import Document, Moment, Request
 from ugro.service.schemas.jobs import CheckpointDocument, JobDocument
@@ -28,7 +28,7 @@ class ProposalDocument(Document):
     """The proposal and its reason, in sentences."""
     checkpoint: CheckpointDocument | None
     """The checkpoint to resume from; `null`: from the beginning."""
-    changes: tuple[Change, ...]
+    changes: tuple[ArgumentChange, ...]
     """Arguments that change."""
     nodes: tuple[str, ...]
     """Nodes of the next attempt; empty: those that were requested."""

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from ugro.common.models.job import JobState
+from ugro.common.models.metrics import EVERY_SECONDS, GpuRange
 from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
 from ugro.service.schemas.jobs import EventDocument, JobDocument, UnreadableDocument
 from ugro.service.schemas.nodes import NodeDocument
@@ -136,6 +137,14 @@ class GpuSampleDocument(Document):
     memory_total_mib: int | None
     temperature_c: int | None
     power_w: float | None
+    sm_clock_mhz: int | None = None
+    """Clock of its multiprocessors."""
+    memory_clock_mhz: int | None = None
+    """Clock of its memory."""
+    throttled: tuple[str, ...] | None = None
+    """Why its clocks were lower than they could be; `null`: the driver does not say."""
+    range: GpuRange | None = None
+    """Lowest and highest values, where the sample is a mean of several."""
     job: str | None
     """Id of the job that used it; `null`: none of UGRO's."""
     program: str | None
@@ -163,8 +172,13 @@ class HistoryAnswer(Document):
 
 
 class History(Request[HistoryAnswer]):
-    """Show what each GPU did since a time, on these nodes (all by default)."""
+    """Show what each GPU did since a time, on these nodes (all by default).
+
+    `every`: seconds between two samples: 2 for the last two hours, 60 for 30 days, 900 for a year. Where nothing so
+    fine is kept, what is coarser is given.
+    """
 
     function: ClassVar[str] = "queries.history"
     nodes: tuple[str, ...] = ()
     since: float
+    every: float = EVERY_SECONDS

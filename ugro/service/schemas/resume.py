@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.service.plan import Plan
 from ugro.service.schemas.base import Document, Request
 from ugro.service.schemas.code import CodeDocument, FileName
@@ -70,8 +70,8 @@ class ResumePlan(Plan):
     options: ResumeOptions
     job: JobDocument
     checkpoint: CheckpointDocument | None
-    changes: tuple[Change, ...]
-    smaller_batch: tuple[Change, ...]
+    changes: tuple[ArgumentChange, ...]
+    smaller_batch: tuple[ArgumentChange, ...]
     code_changes: CodeChanges | None
 
 

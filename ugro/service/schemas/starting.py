@@ -1,4 +1,4 @@
-"""What a job is told to wait for between its submission, or its resume, and its start."""
+"""What a job waits for between its submission, or its resume, and its start."""
 
 from typing import ClassVar
 

@@ -3,6 +3,6 @@
 from ugro.testing.testbed.bed import Testbed
 from ugro.testing.testbed.errors import TestbedError
 from ugro.testing.testbed.hosts import Host
-from ugro.testing.testbed.machine import HostProcess, Process
+from ugro.testing.testbed.machine import HostProcess, ProcessView
 
-__all__ = ["Host", "HostProcess", "Process", "Testbed", "TestbedError"]
+__all__ = ["Host", "HostProcess", "ProcessView", "Testbed", "TestbedError"]

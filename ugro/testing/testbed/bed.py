@@ -33,7 +33,7 @@ PACKAGES = {
 }
 
 LOGIN_TIMEOUT = 20
-"""Seconds in which a host of a new bed lets somebody in."""
+"""Seconds in which a host of a new bed accepts logins."""
 
 LOOK = "import os, pwd, ugro; print(pwd.getpwuid(os.getuid()).pw_name, os.getuid(), os.getcwd())"
 
@@ -95,7 +95,7 @@ class Testbed:
         self._write_homes()
 
     def log_in_everywhere(self) -> None:
-        """Have each host answer a login, so that a broken one is told of once and not by every test that waits for it.
+        """Have each host answer a login, so that a broken one is reported once and not by every test that waits for it.
 
         Raises:
             TestbedError: a host does not answer, or otherwise than its user would.

@@ -75,7 +75,7 @@ def write_etc(folder: Path, hostname: str, user: User) -> None:
     (folder / "shadow").chmod(0o600)
     (folder / "nsswitch.conf").write_text(NAMES_AND_ADDRESSES)
     (folder / "hostname").write_text(f"{hostname}\n")
-    # The second line is Debian's, and a trap for whoever looks up the host's own name.
+    # The second line is Debian's, and a trap for a program that looks up the host's own name.
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {hostname}\n")
     (folder / "mtab").symlink_to("../proc/self/mounts")
     write_passwd(folder, user, "/bin/bash")

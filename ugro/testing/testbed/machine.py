@@ -24,7 +24,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 """Of the first process: a folder of the tests' own PATH may be one that it covers."""
 
 
-class Process(NamedTuple):
+class ProcessView(NamedTuple):
     """A process as its own machine sees it."""
 
     pid: int
@@ -92,13 +92,13 @@ class Machine:
         carrier = [*self._enter, "-S", str(uid), "-G", str(uid), "--", "setsid", "env", f"--chdir={cwd}", "--"]
         return HostProcess([*carrier, *argv], env=env, stdin=stdin, stdout=stdout, stderr=stderr, text=True)
 
-    def processes(self) -> list[Process]:
+    def processes(self) -> list[ProcessView]:
         """What runs here, without the first process."""
         found = []
         for pid, process in self.members():
             with contextlib.suppress(psutil.NoSuchProcess):
                 if pid != 1 and (command := process.cmdline()):
-                    found.append(Process(pid, command, process.environ()))
+                    found.append(ProcessView(pid, command, process.environ()))
         return found
 
     def kill(self, pid: int, sig: int = signal.SIGKILL) -> None:

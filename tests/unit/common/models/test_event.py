@@ -11,6 +11,7 @@ from ugro.common.models.event import Event, EventKind
 from ugro.common.models.job import CodeVersion, JobState
 from ugro.common.models.node import DrainOrigin
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.testing import builders
 
 NEWER = '{"at":2.0,"job":"job-001","node":"","kind":"preempted","message":"by job-002","noted":false,"by":"job-002"}'
 
@@ -22,7 +23,7 @@ def test_reads_known_kinds_as_types_and_keeps_those_of_a_newer_ugro_as_text(tmp_
     )
     for path in (tmp_path / "events.jsonl", store.jobs.files(job.id).events):
         append_line(path, NEWER)
-    store.jobs.update(job.id, lambda job: job.model_copy(update={"priority": 1}), EventKind.PRIORITY, "priority 1")
+    builders.change(store, job.id, EventKind.PRIORITY, "priority 1", priority=1)
     for events in (MetadataStore(tmp_path).timeline.of_cluster(), MetadataStore(tmp_path).timeline.of_job(job.id)):
         assert [event.kind for event in events] == [EventKind.SUBMITTED, "preempted", EventKind.PRIORITY]
         assert [type(event.kind) for event in events] == [EventKind, str, EventKind]

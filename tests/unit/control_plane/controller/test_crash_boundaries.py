@@ -31,6 +31,7 @@ from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher
 from ugro.engines.ssh import observer
 from ugro.engines.ssh.engine import SshEngine
+from ugro.testing import builders
 from ugro.testing.cluster import STARTED, Bed, Master, controller_over, write_python
 from ugro.testing.commands import until
 
@@ -119,7 +120,7 @@ async def test_a_bug_in_one_jobs_step_keeps_no_other_job_waiting(
     assert any(record.exc_info for record in caplog.records)
     with contextlib.suppress(UgroError):
         monkeypatch.undo()
-        bed.store.jobs.update(one.id, lambda job: job, EventKind.RANKS, "")
+        builders.change(bed.store, one.id, EventKind.RANKS)
     await ticks(bed, lambda: bed.store.jobs.job(one.id).state.ended)
 
 

@@ -19,6 +19,7 @@ from ugro.control_plane.controller import tick as ticks
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.forecast import forecast
+from ugro.control_plane.scheduler.pending_words import forecast_in_words
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.bundle import load
@@ -26,6 +27,7 @@ from ugro.nodes.transport import Outcome
 from ugro.service import ending
 from ugro.service.context import Context
 from ugro.service.schemas.ending import CheckCancelled
+from ugro.testing import builders
 from ugro.testing.cluster import STARTED, STAY, Bed, controller_over
 from ugro.testing.transport import Silencing
 
@@ -129,7 +131,7 @@ async def test_code_on_its_way_over_a_slow_link_holds_up_nobody_else(bed: Bed) -
         assert node.gate
         other = await bed.until(bed.submit(STAY, nodes=("a",)), JobState.RUNNING)
         await cancel(bed, other)
-        bed.store.jobs.update(sent.id, lambda job: job.model_copy(update={"priority": 3}), "priority", "")
+        builders.change(bed.store, sent.id, "priority", priority=3)
         assert bed.store.jobs.job(sent.id).state == JobState.STARTING
         node.gate.set()
         await launching.complete(sent.id)
@@ -141,7 +143,7 @@ async def test_code_on_its_way_over_a_slow_link_holds_up_nobody_else(bed: Bed) -
 async def test_a_job_whose_code_is_on_its_way_can_be_cancelled_from_elsewhere(bed: Bed) -> None:
     async with asyncio.timeout(30):
         node, job, launching = await code_on_its_way(bed)
-        bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+        builders.cancel(bed.store, job.id)
         await bed.tick()
         assert bed.store.jobs.job(job.id).state == JobState.STARTING, "another process is at work on it"
         node.at = ""
@@ -184,7 +186,7 @@ async def test_a_node_that_answers_late_delays_only_its_own_jobs(bed: Bed, monke
     assert bed.store.jobs.job(on_b.id).state == JobState.RUNNING, "late is not silent"
     assert "b" not in bed.store.config.silences()
     gate.set()
-    bed.store.jobs.update(on_b.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, on_b.id)
     await controller.complete()
     assert bed.store.jobs.job(on_b.id).state == JobState.CANCELLED
     await controller.close()
@@ -227,7 +229,7 @@ async def test_a_node_that_cannot_be_reached_is_given_up_at_once_when_a_person_s
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     bed.nodes["b"].silent = True
     assert "b" not in bed.store.config.silences(), "nobody has looked since"
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    builders.cancel(bed.store, job.id, Wish.ABANDON)
     controller = another_process(bed)
     await controller.complete(job.id)
     await controller.close()
@@ -242,7 +244,7 @@ async def test_what_was_given_up_is_ended_where_it_was_started(bed: SlowBed, edi
         await bed.tick()
     pid = bed.store.jobs.job(job.id).ranks[1].pid
     bed.nodes["b"].silent = True
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    builders.cancel(bed.store, job.id, Wish.ABANDON)
     await bed.until(job, JobState.CANCELLED)
     a, b = bed.inventory.nodes["a"], bed.inventory.nodes["b"]
     other = {"alpha": b.model_copy(update={"name": "alpha"})} if edit == "renamed" else {}
@@ -305,7 +307,7 @@ async def test_a_node_that_hangs_is_given_up_when_a_person_says_so(
     job = await bed.until(bed.submit(STAY), JobState.RUNNING)
     node = slow(bed)
     node.at, node.error, node.gate = "run/stop.sh", error, asyncio.Event()
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    builders.cancel(bed.store, job.id, Wish.ABANDON)
     controller = another_process(bed)
     async with asyncio.timeout(15):
         await controller.complete(job.id)
@@ -361,11 +363,12 @@ async def test_a_job_whose_launch_is_cut_off_again_and_again_says_so_and_waits_l
         assert "a command gave no answer within 30 s" in said and ("3 times in a row" in said) == (times == 3)
         queue = read_queue(bed.store, bed.inventory, [now], bed.store.config.remembered_nodes(), time.time())
         expected = forecast(queue, job.id)
-        assert expected.at and "a command gave no answer within 30 s" in expected.text, "so says `ugro launch`"
+        told = forecast_in_words(expected, queue.now)
+        assert expected.at and "a command gave no answer within 30 s" in told, "so says `ugro launch`"
         pause = now.taken_back.until - time.time()
         assert pause > 1.5 * before
         before = pause
         over = now.taken_back.model_copy(update={"until": time.time()})
-        bed.store.jobs.update(job.id, lambda job, over=over: job.model_copy(update={"taken_back": over}), "queued", "")
+        builders.change(bed.store, job.id, "queued", taken_back=over)
     ended = await bed.until(job, JobState.SUCCEEDED)
     assert ended.taken_back is None

@@ -32,6 +32,7 @@ from ugro.nodes.pool import Pool
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.transport import Outcome
+from ugro.testing import builders
 from ugro.testing.clock import FakeClock
 from ugro.testing.cluster import STARTED, STAY, WAITS, Bed, controller_over
 from ugro.testing.transport import Silencing
@@ -127,7 +128,7 @@ async def test_a_run_whose_folder_is_gone_is_not_proved_to_have_never_begun(bed:
     while not all(rank.pid for rank in bed.store.jobs.job(job.id).ranks):
         await bed.tick()
     shutil.rmtree(bed.home / "b/jobs/job-001")
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     assert (await bed.until(job, JobState.CANCELLED)).gone_from == ("a",)
 
 
@@ -138,7 +139,7 @@ async def test_an_unreadable_job_keeps_its_gpus_and_the_others_are_followed(bed:
     whole = record.read_text()
     record.write_text("{")
     waiting = bed.submit(STARTED)
-    bed.store.jobs.update(other.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, other.id)
     async with asyncio.timeout(30):
         while bed.store.jobs.job(other.id).state != JobState.CANCELLED:
             with pytest.raises(RecordUnreadable, match=str(record)):
@@ -164,7 +165,7 @@ async def test_what_a_lost_job_left_on_a_node_keeps_no_other_waiting(bed: Bed, t
 
 
 async def cancel(bed: Bed, job: Job) -> Job:
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     return await bed.until(job, JobState.CANCELLED)
 
 
@@ -221,7 +222,7 @@ async def test_silent_is_unknown_and_nothing_is_decided(bed: Bed) -> None:
     bed.nodes["b"].silent = True
     unknown = await bed.until(job, JobState.UNKNOWN)
     assert unknown.unknown_since and "b: does not answer" in unknown.reason
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     await bed.tick()
     assert bed.store.jobs.job(job.id).state == JobState.UNKNOWN, "a cancel that is not confirmed is not done"
     bed.nodes["b"].silent = False
@@ -339,7 +340,7 @@ async def test_a_node_given_up_frees_the_job_and_is_cleared_when_it_is_back(bed:
     pid = bed.store.jobs.job(job.id).ranks[1].pid
     bed.nodes["b"].silent = True
     await bed.until(job, JobState.UNKNOWN)
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    builders.cancel(bed.store, job.id, Wish.ABANDON)
     ended = await bed.until(job, JobState.CANCELLED)
     assert ended.abandoned == ("b",) and Path(f"/proc/{pid}").exists()
     bed.nodes["b"].silent = False
@@ -379,7 +380,7 @@ async def test_a_cancel_that_comes_after_the_end_finds_a_success(bed: Bed) -> No
         while (await bed.looked_at(job)).state != JobState.SUCCEEDED:
             await asyncio.sleep(0.05)
     assert bed.store.jobs.job(job.id).state == JobState.RUNNING, "nobody has acted since"
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     await bed.tick()
     assert bed.store.jobs.job(job.id).state == JobState.SUCCEEDED
 
@@ -392,7 +393,7 @@ async def test_a_cancel_that_comes_after_a_failure_finds_it_and_what_ends_for_it
         while (await bed.looked_at(job)).state != JobState.FAILED:
             await asyncio.sleep(0.05)
     assert bed.store.jobs.job(job.id).state == JobState.RUNNING, "nobody has acted since"
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     assert (await bed.looked_at(job)).state == JobState.RUNNING, "what ends from now on, ends for the cancel"
     await bed.tick()
     failed = bed.store.jobs.job(job.id)
@@ -512,7 +513,7 @@ async def test_a_tick_goes_on_without_what_a_full_disk_does_not_take_and_tells_i
     other = bed.submit(STARTED)
     bed.store.jobs.files(job.id).metrics.unlink(missing_ok=True)
     shutil.rmtree(bed.store.home / "history")
-    bed.store.jobs.update(other.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, other.id)
     full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with monkeypatch.context() as patched:
         views = Mock(side_effect=StateError("cluster.json: No space left on device"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ugro.control_plane.diagnosis import Reader, explain
+from ugro.control_plane.diagnosis import EvidenceReader, explain
 from ugro.control_plane.diagnosis.codes import SIGNALS
 from ugro.control_plane.diagnosis.parting import complains
 from ugro.control_plane.diagnosis.wording import SIGNAL_CAUSES
@@ -49,7 +49,7 @@ CODES = {
 
 
 def cause(log: str) -> str | None:
-    reader = Reader()
+    reader = EvidenceReader()
     reader.read([log.encode()])
     found = explain(reader.evidence)
     return found.cause if found else None

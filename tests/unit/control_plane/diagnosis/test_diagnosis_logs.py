@@ -26,7 +26,7 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
-from ugro.control_plane.diagnosis import Finding, Reader, diagnose, explain
+from ugro.control_plane.diagnosis import Diagnosis, EvidenceReader, diagnose, explain
 from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.causes import CAUSES
 from ugro.control_plane.diagnosis.conjecture import HEADING, stated
@@ -48,8 +48,8 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def read(*logs: bytes) -> Finding | None:
-    reader = Reader()
+def read(*logs: bytes) -> Diagnosis | None:
+    reader = EvidenceReader()
     for log in logs:
         reader.read([log])
     return explain(reader.evidence)
@@ -79,11 +79,11 @@ def test_the_cause_and_the_rank(path: Path) -> None:
 def test_in_pieces_with_other_line_ends_and_in_colour_it_is_the_same(path: Path) -> None:
     log = path.read_bytes()
     whole = read(log)
-    reader = Reader()
+    reader = EvidenceReader()
     reader.read(log[at : at + 7] for at in range(0, len(log), 7))
     assert explain(reader.evidence) == whole
     assert read(log.replace(b"\n", b"\r\n")) == whole
-    reader = Reader()
+    reader = EvidenceReader()
     reader.read(byte for line in log.splitlines() for byte in (line, b"\r", b"\n"))
     assert explain(reader.evidence) == whole
     coloured = read(b"".join(b"\x1b[31m" + line + b"\x1b[0m\n" for line in log.splitlines()))
@@ -128,7 +128,7 @@ def test_tracebacks_of_ranks_through_each_other_are_taken_apart() -> None:
 
 
 def test_files_of_ranks_are_one_run() -> None:
-    reader = Reader()
+    reader = EvidenceReader()
     reader.read([TRACEBACK + b"ConnectionResetError: [Errno 104] Connection reset by peer\n"], 0)
     reader.read([TRACEBACK + b"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 1\n"], 1)
     found = explain(reader.evidence)
@@ -295,7 +295,7 @@ def test_colours_within_words_do_not_hide_them() -> None:
 
 
 def test_a_rank_that_only_said_harmless_things_is_known() -> None:
-    reader = Reader()
+    reader = EvidenceReader()
     reader.read([b"[rank5]: good morning\n3: hello\n2025-03-02 11:00:01 [rank7]: hi there\nplain prose\n"])
     assert reader.evidence.ranks == {3, 5, 7}
 
@@ -355,7 +355,7 @@ def test_a_long_log_is_read_in_bounded_memory() -> None:
             if made > size:
                 return
 
-    reader = Reader()
+    reader = EvidenceReader()
     chunks = stream()
     reader.read([next(chunks)])
     tracemalloc.start()
@@ -423,7 +423,7 @@ def failed_job(home: Path, cause: str, log: str, args: tuple[str, ...] = (), **f
     ranks = tuple(Rank(rank=n, local_rank=0, node=f"gpu{n}", state=RankState.FAILED, exit_code=1) for n in range(3))
     failure = FirstFailure(rank=2, node="gpu2", exit_code=1, cause=cause, message="what the record says")
     ended = {"state": JobState.FAILED, "ranks": ranks, "first_failure": failure, **fields}
-    store.jobs.update(job.id, lambda job: job.model_copy(update=ended), "failed", "rank 2")
+    builders.change(store, job.id, "failed", "rank 2", **ended)
     folder = store.jobs.files(job.id).logs(job.attempt)
     folder.mkdir(parents=True)
     (folder / "rank-2.log").write_text(log)
@@ -493,10 +493,10 @@ def test_the_second_time_at_one_step_a_retry_alone_does_not_help(
     assert "will not help by itself: this is the second time here (step 5000)" in ugro("job-001").stdout
     (before / "rank-2.log").write_text(log.replace("5000", "4000"))
     assert explained()["earlier_failures_here"] == 0
-    store.jobs.update("job-001", lambda job: job.model_copy(update={"resume_from": None}), "changed", "")
+    builders.change(store, "job-001", "ranks", resume_from=None)
     assert explained()["earlier_failures_here"] == 1, "no checkpoint between them: the same way again"
     mended = CodeVersion(directory="/w", files=1, size_bytes=1, attempt=2)
-    store.jobs.update("job-001", lambda job: job.model_copy(update={"code": mended}), "changed", "")
+    builders.change(store, "job-001", "ranks", code=mended)
     assert explained()["earlier_failures_here"] == 0, "the code is another"
 
 
@@ -553,7 +553,7 @@ def test_what_the_nodes_showed_goes_before_what_the_log_says(tmp_path: Path, mon
     assert (document["cause"], document["message"]) == ("node_rebooted", "what the record says")
     assert document["retry_helps"] is True
     cancelled = {"state": JobState.CANCELLED, "first_failure": None}
-    store.jobs.update("job-001", lambda job: job.model_copy(update=cancelled), "cancelled", "asked for")
+    builders.change(store, "job-001", "cancelled", "asked for", **cancelled)
     assert json.loads(ugro("job-001", "--json").stdout)["cause"] == "cancelled"
 
 

@@ -13,17 +13,17 @@ from ugro.common.job_spec import FailurePolicy, JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Attempt, FirstFailure, Job, JobState, Wish
 from ugro.common.models.node import Drain
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.diagnosis import causes
-from ugro.control_plane.failure_handler.handler import FailureHandler, in_words
+from ugro.control_plane.failure_handler.handler import FailureHandler, proposal_in_words
 from ugro.control_plane.failure_handler.retry import decide, trouble
-from ugro.control_plane.failure_handler.watchdog.sights import Memory
+from ugro.control_plane.failure_handler.watchdog.sights import WatchMemory
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing import builders
 from ugro.testing.clock import FakeClock
 from ugro.testing.cluster import STAY, WAITS, Bed
 
-SMALLER = (Change(name="--batch", before="2", after="1"),)
+SMALLER = (ArgumentChange(name="--batch", before="2", after="1"),)
 
 # Each attempt leaves the next checkpoint, then loses its peer; the third one ends well.
 LOSES_ITS_PEER = """\
@@ -95,7 +95,9 @@ def asked(default: str = "ask", **causes_: str) -> JobSpec:
         (asked("retry"), failed("peer_lost", 3, ("peer_lost", 0), ("peer_lost", 1), ("peer_lost", 2)), 4, (), "ask"),
     ],
 )
-def test_the_decision(spec: JobSpec, before: Job, at: int | None, changes: tuple[Change, ...], action: str) -> None:
+def test_the_decision(
+    spec: JobSpec, before: Job, at: int | None, changes: tuple[ArgumentChange, ...], action: str
+) -> None:
     last = checkpoint(at) if at is not None else None
     assert decide(before, trouble(before) or "", spec, last, changes).action == action
 
@@ -198,7 +200,7 @@ async def test_a_proposal_waits_and_is_carried_out_when_approved(bed: Bed) -> No
     submitted = bed.submit(LOSES_ITS_PEER)
     await bed.until(submitted, JobState.FAILED)
     [proposal] = bed.store.decisions.proposals().values()
-    assert in_words(proposal) == "resume from step 10 (checkpoint-10.pt)"
+    assert proposal_in_words(proposal) == "resume from step 10 (checkpoint-10.pt)"
     for _ in range(3):
         await bed.tick()
     assert bed.store.jobs.job(submitted.id).state == JobState.FAILED, "nothing happens without a word"
@@ -220,7 +222,7 @@ async def test_a_node_that_is_gone_is_left_out_if_a_person_says_so(bed: Bed) -> 
     bed.nodes["b"].silent = True
     await bed.tick()
     [proposal] = bed.store.decisions.proposals().values()
-    assert in_words(proposal) == "resume from step 10 (checkpoint-10.pt); on a only"
+    assert proposal_in_words(proposal) == "resume from step 10 (checkpoint-10.pt); on a only"
     assert proposal.text.endswith("without b: does not answer")
     await FailureHandler(bed.store, bed.inventory, bed.pool).approve(proposal)
     await bed.until(submitted, JobState.FAILED)
@@ -246,7 +248,7 @@ async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(bed: Bed)
     await silent_for_long(bed, "b")
     [proposal] = bed.store.decisions.proposals().values()
     assert (proposal.cause, proposal.ends, proposal.nodes) == ("node_lost", True, ("a",))
-    assert in_words(proposal) == "end it; begin again; on a only"
+    assert proposal_in_words(proposal) == "end it; begin again; on a only"
     assert bed.store.jobs.job(submitted.id).state == JobState.UNKNOWN, "which is not dead by UGRO's own word"
     handler = FailureHandler(bed.store, bed.inventory, bed.pool)
     handler.end(proposal)
@@ -258,7 +260,7 @@ async def test_a_job_that_waits_for_a_silent_node_may_go_on_without_it(bed: Bed)
     bed.nodes["b"].silent = False
     await bed.tick()
     assert not bed.store.cleanup.leftovers(), "what the first attempt left on b is ended"
-    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, submitted.id)
     await bed.until(submitted, JobState.CANCELLED)
 
 
@@ -272,13 +274,13 @@ async def test_a_node_that_answers_again_needs_no_answer(bed: Bed) -> None:
     assert not bed.store.decisions.proposals() and bed.kinds(submitted)[-2:] == ["running", "withdrawn"]
     with pytest.raises(InputError, match="has not ended: it is running"):
         FailureHandler(bed.store, bed.inventory, bed.pool).end(proposal)
-    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, submitted.id)
     await bed.until(submitted, JobState.CANCELLED)
 
 
 async def hangs_for(bed: Bed, submitted: Job, seconds: float) -> None:
     """Let a job look as the watchdog leaves one that it has called hung."""
-    memory = Memory(attempt=1, looked_at=time.time(), watched=1000.0 + seconds, hung_at=1000.0, culprit=1)
+    memory = WatchMemory(attempt=1, looked_at=time.time(), watched=1000.0 + seconds, hung_at=1000.0, culprit=1)
     bed.store.jobs.files(submitted.id).watchdog.write_text(memory.model_dump_json())
     await bed.tick()
 
@@ -299,7 +301,7 @@ async def test_a_hang_is_ended_by_consent_once_it_was_told_for_long(bed: Bed) ->
     [past] = (await bed.until(submitted, JobState.RUNNING)).past
     assert (past.state, past.cause) == (JobState.FAILED, "hang")
     assert bed.store.jobs.job(submitted.id).alert is None and not bed.store.decisions.undecided()
-    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, submitted.id)
     await bed.until(submitted, JobState.CANCELLED)
 
 
@@ -310,7 +312,7 @@ async def test_a_hang_waits_for_a_word_where_nobody_consented(bed: Bed) -> None:
     bed.store.jobs.save(running.model_copy(update={"alert": "hangs: rank 1 on b waits"}), "hang", "rank 1 on b waits")
     await hangs_for(bed, submitted, 1e6)
     [proposal] = bed.store.decisions.proposals().values()
-    assert in_words(proposal) == "end it; begin again" and not bed.store.decisions.undecided()
+    assert proposal_in_words(proposal) == "end it; begin again" and not bed.store.decisions.undecided()
     await hangs_for(bed, submitted, 2e6)
     assert "restored" not in bed.kinds(submitted), "a note is no change of the record"
     assert bed.store.jobs.job(submitted.id).state == JobState.RUNNING and bed.kinds(submitted).count("proposal") == 1
@@ -320,7 +322,7 @@ async def test_a_hang_waits_for_a_word_where_nobody_consented(bed: Bed) -> None:
     assert bed.store.jobs.job(submitted.id).past[0].cause == "hang" and not bed.store.decisions.proposals()
     assert bed.kinds(submitted).count("proposal") == 1, "nothing is asked again"
     await bed.until(submitted, JobState.RUNNING)
-    bed.store.jobs.update(submitted.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, submitted.id)
     await bed.until(submitted, JobState.CANCELLED)
 
 

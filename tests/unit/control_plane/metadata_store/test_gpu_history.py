@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 
 from ugro.cli.render.history import BLOCKS, GAP, buckets, sparkline, used_by
 from ugro.common.errors import StateError
-from ugro.common.models.metrics import EVERY_SECONDS, GpuLook
+from ugro.common.models.metrics import GpuLook
 from ugro.common.models.node import Gpu, GpuProcess
 from ugro.control_plane.metadata_store import gpu_history
-from ugro.control_plane.metadata_store.gpu_history import GpuHistory
+from ugro.control_plane.metadata_store.gpu_history import GpuHistory, Tier
 from ugro.control_plane.resource_manager.monitor import PROGRAM_LENGTH, looks
 from ugro.testing import builders
 
@@ -52,45 +51,83 @@ def test_looks_are_kept_node_by_node_and_read_again(tmp_path: Path) -> None:
     kept = GpuHistory(tmp_path / "state")
     assert kept.nodes() == [] and kept.read("a", 0.0) == []
     assert not (tmp_path / "state").exists(), "reading writes nothing"
-    kept.add("a", [look(1.0), look(2.0, job="job-001")])
+    kept.add("a", [look(1.0)])
+    kept.add("a", [look(100.0, job="job-001")])
     kept.add("a.1", [look(3.0)])
     kept.add("empty", [])
     assert kept.nodes() == ["a", "a.1"]
-    assert kept.read("a", 0.0) == [look(1.0), look(2.0, job="job-001")]
-    assert kept.read("a", 1.5) == [look(2.0, job="job-001")]
+    assert kept.read("a", 0.0) == [look(1.0), look(100.0, job="job-001")]
+    assert kept.read("a", 1.5) == [look(100.0, job="job-001")]
     assert kept.read("a.1", 0.0) == [look(3.0)]
     assert (tmp_path / "state/history/a").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_look_is_kept_once_a_minute(tmp_path: Path) -> None:
-    kept, now = GpuHistory(tmp_path), time.time()
-    assert kept.due("a", now)
-    kept.add("a", [look(now)])
-    assert not kept.due("a", now + EVERY_SECONDS / 2)
-    assert kept.due("a", now + EVERY_SECONDS + 5)
-    assert kept.due("a", now - 3600), "a clock that was set back does not stop it for an hour"
+def seen(kept: GpuHistory, every: float, since: float = 0.0) -> list[float]:
+    return [each.at for each in kept.read("a", since, every)]
+
+
+def test_each_sample_is_kept_and_the_mean_of_each_minute_and_quarter(tmp_path: Path) -> None:
+    kept = GpuHistory(tmp_path)
+    for number in range(1801):
+        kept.add("a", [look(2.0 * number, number % 100, power_w=50.0, throttled=("power_cap",) if number == 7 else ())])
+    assert len(seen(kept, 2.0)) == 1801
+    minutes = kept.read("a", 0.0)
+    assert [each.at for each in minutes] == [60.0 * number for number in range(61)]
+    second = minutes[1]
+    assert second.range and second.range.utilization_percent == (1, 30) and second.utilization_percent in (15, 16)
+    assert second.throttled == ("power_cap",) and minutes[2].throttled == () and second.power_w == 50.0
+    quarters = kept.read("a", 0.0, 900.0)
+    assert [each.at for each in quarters] == [0.0, 900.0, 1800.0, 2700.0, 3600.0]
+    assert quarters[1].range and quarters[1].range.utilization_percent == (0, 99)
+    assert seen(kept, 2.0, 3590.0) == [3590.0, 3592.0, 3594.0, 3596.0, 3598.0, 3600.0]
+
+
+def test_what_is_older_than_a_file_comes_from_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_history, "RAW", Tier("raw", 2.0, 100.0))
+    monkeypatch.setattr(gpu_history, "TIERS", (gpu_history.RAW, gpu_history.MINUTES, gpu_history.QUARTERS))
+    kept = GpuHistory(tmp_path)
+    for number in range(301):
+        kept.add("a", [look(2.0 * number)])
+    found = seen(kept, 2.0)
+    fine = [at for at in found if at % 60]
+    assert found == sorted(found) and found[:3] == [0.0, 60.0, 120.0] and found[-1] == 600.0
+    assert 100.0 <= 600.0 - min(fine) <= 202.0, "bounded, and as long as promised"
+
+
+def test_a_history_of_before_is_read_on(tmp_path: Path) -> None:
+    (tmp_path / "history/a").mkdir(parents=True)
+    line = '{"at":%d,"uuid":"GPU-00000000","utilization_percent":50}\n'
+    (tmp_path / "history/a/looks.jsonl").write_text("".join(line % (60 * number) for number in range(5000)))
+    kept = GpuHistory(tmp_path)
+    kept.add("a", [look(300_000.0)])
+    assert seen(kept, 60.0)[:2] == [0.0, 60.0] and seen(kept, 60.0, 299_000.0)[0] == 299_040.0
+
+
+def test_a_clock_that_was_set_back_stops_nothing(tmp_path: Path) -> None:
+    kept = GpuHistory(tmp_path)
+    for at in (10_000.0, 5_000.0, 5_002.0):
+        kept.add("a", [look(at)])
+    assert seen(kept, 60.0)[-2:] == [10_000.0, 5_000.0] and seen(kept, 2.0)[-3:] == [10_000.0, 5_000.0, 5_002.0]
 
 
 def test_a_torn_line_costs_only_itself(tmp_path: Path) -> None:
     kept = GpuHistory(tmp_path)
     kept.add("a", [look(1.0)])
-    with open(tmp_path / "history/a/looks.jsonl", "a") as file:
-        file.write('{"at": 2.0, "uu')
-    kept.add("a", [look(3.0)])
-    assert [each.at for each in kept.read("a", 0.0)] == [1.0, 3.0]
+    for name in ("looks", "raw"):
+        with open(tmp_path / f"history/a/{name}.jsonl", "a") as file:
+            file.write('{"at": 2.0, "uu')
+    kept.add("a", [look(100.0)])
+    assert seen(kept, 60.0) == seen(kept, 2.0) == [1.0, 100.0]
 
 
 def test_the_history_of_a_node_stays_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_history, "LIMIT", 2000)
     kept = GpuHistory(tmp_path)
-    for at in range(200):
-        kept.add("a", [look(float(at))])
+    for number in range(200):
+        kept.add("a", [look(1000.0 * number)])
     found = [each.at for each in kept.read("a", 0.0)]
-    assert found == [float(at) for at in range(200 - len(found), 200)] and len(found) > 20
-    assert sum(path.stat().st_size for path in (tmp_path / "history").rglob("*.jsonl")) < 2 * 2000 + 500
-    assert not kept.due("a", 200.0), "also just after what was there was put aside"
-    os.utime(tmp_path / "history/a/looks.jsonl", (9e9, 9e9))
-    assert not kept.due("a", 200.0) and kept.due("a", 300.0), "whatever the file server's clock says"
+    assert found == [1000.0 * number for number in range(200 - len(found), 200)] and len(found) > 20
+    assert sum(path.stat().st_size for path in (tmp_path / "history").rglob("*.jsonl")) < 3 * (2 * 2000 + 500)
 
 
 def test_what_the_disk_says_names_the_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from ugro.common.clock import SYSTEM_CLOCK
 from ugro.common.config import Inventory
 from ugro.common.models.job import JobState
 from ugro.common.paths import RunPaths
-from ugro.control_plane.diagnosis import Reader
+from ugro.control_plane.diagnosis import EvidenceReader
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import ERROR_BYTES, TAIL_BYTES, rank_log
 from ugro.control_plane.metadata_store.log_index import BLOCK, DUE_AFTER, IndexedLog
@@ -178,7 +178,7 @@ def test_where_the_last_lines_begin(tmp_path: Path, count: int) -> None:
 def test_a_diagnosis_reads_any_log_in_bounded_memory() -> None:
     chunks = [b"x" * MIB, BAR[:MIB], b"\0" * MIB, b"\n" * (MIB // 8), LINE * 1000, b"RuntimeError: boom\n"]
     with bounded(140):
-        reader = Reader()
+        reader = EvidenceReader()
         reader.read(chunks)
     assert reader.evidence.sightings
 

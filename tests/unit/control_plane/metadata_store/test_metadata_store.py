@@ -27,7 +27,7 @@ from ugro.common.models.job import Job, JobState
 from ugro.common.models.node import Drain
 from ugro.control_plane.failure_handler.handler import FailureHandler
 from ugro.control_plane.failure_handler.watchdog import watch
-from ugro.control_plane.failure_handler.watchdog.sights import Memory
+from ugro.control_plane.failure_handler.watchdog.sights import WatchMemory
 from ugro.control_plane.metadata_store import MetadataStore, cluster_file, job_registry, locks, retention, timeline
 from ugro.control_plane.metadata_store.records import pass_over, replace_record, stop_where_held
 from ugro.control_plane.metadata_store.retention import prunable, prune, pruned_at, remove_stray, strays
@@ -56,7 +56,7 @@ def test_ids_names_and_records(tmp_path: Path) -> None:
 def test_every_change_is_an_event(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     job = submit(store)
-    store.jobs.update(job.id, lambda job: job.model_copy(update={"state": JobState.RUNNING}), "running", "3 ranks")
+    builders.change(store, job.id, "running", "3 ranks", state=JobState.RUNNING)
     assert [(event.kind, event.message) for event in store.timeline.of_job(job.id)] == [
         ("submitted", "t.py"),
         ("running", "3 ranks"),
@@ -220,7 +220,7 @@ def test_a_state_directory_of_the_first_version_is_taken_over(tmp_path: Path) ->
     fresh = MetadataStore(tmp_path)
     assert [job.id for job in fresh.jobs.live()] == [live.id], "looking needs no index"
     assert not (tmp_path / "cluster.json").exists(), "and makes none"
-    fresh.jobs.update(live.id, lambda job: job.model_copy(update={"priority": 3}), "priority", "")
+    builders.change(fresh, live.id, "priority", priority=3)
     submit(fresh)
     assert [row.id for row in fresh.jobs.summaries()] == [done.id]
     assert [job.priority for job in fresh.jobs.live()] == [3, 0]
@@ -288,7 +288,7 @@ def test_a_record_of_a_newer_ugro_that_holds_nothing_stops_nobody_and_stays_what
 def test_a_spec_and_a_watchdogs_memory_of_a_newer_ugro_are_left_alone(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     files = store.jobs.files(submit(store).id)
-    files.watchdog.write_text(Memory(attempt=1, looked_at=1.0).model_dump_json())
+    files.watchdog.write_text(WatchMemory(attempt=1, looked_at=1.0).model_dump_json())
     for path in (files.spec, files.watchdog):
         newer(path, schema_version=99)
     with pytest.raises(RecordNewer, match="schema_version 99"):
@@ -365,7 +365,7 @@ def test_tables_of_a_later_version_are_refused_and_a_rebuild_leaves_them(tmp_pat
 def test_a_broken_record_names_the_last_good_copy_and_that_copy_works(tmp_path: Path, torn: str) -> None:
     store = MetadataStore(tmp_path)
     job = submit(store)
-    store.jobs.update(job.id, lambda job: job.model_copy(update={"priority": 7}), "priority", "")
+    builders.change(store, job.id, "priority", priority=7)
     path = store.jobs.files(job.id).record
     path.write_text(torn)
     with pytest.raises(StateError, match=r"job\.json is not a valid record") as caught:
@@ -484,7 +484,7 @@ def test_a_change_that_follows_a_kill_at_once_keeps_the_event_that_was_under_way
     with monkeypatch.context() as patched, pytest.raises(RuntimeError):
         patched.setattr(timeline, "append_line", Mock(side_effect=RuntimeError))
         store.jobs.save(job, "held", "")
-    MetadataStore(tmp_path).jobs.update(job.id, lambda job: job, "released", "")
+    builders.change(MetadataStore(tmp_path), job.id, "released")
     for events in (store.timeline.of_job(job.id), store.timeline.of_cluster()):
         assert [event.kind for event in events] == ["submitted", "held", "released"]
 
@@ -575,10 +575,7 @@ def test_a_record_that_was_put_back_is_told_once(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     job = submit(store)
     for priority in (1, 2):
-        changed = {"priority": priority}
-        job = store.jobs.update(
-            job.id, lambda job, changed=changed: job.model_copy(update=changed), "priority", str(priority)
-        )
+        job = builders.change(store, job.id, "priority", str(priority), priority=priority)
     path = store.jobs.files(job.id).record
     os.replace(path.with_name("job.json.before"), path)
     for _ in range(2):
@@ -681,7 +678,7 @@ def test_a_failed_submission_leaves_nothing_in_the_index(tmp_path: Path, monkeyp
 def test_the_record_of_another_job_is_not_believed(tmp_path: Path) -> None:
     store = MetadataStore(tmp_path)
     job, other = submit(store), submit(store)
-    store.jobs.update(job.id, lambda job: job.model_copy(update={"priority": 4}), "priority", "")
+    builders.change(store, job.id, "priority", priority=4)
     record = store.jobs.files(job.id).record
     shutil.copy(store.jobs.files(other.id).record, record)
     for read in (

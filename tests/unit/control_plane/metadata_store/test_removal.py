@@ -26,7 +26,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job, JobState, NodeShare, Placement, Summary
 from ugro.control_plane.metadata_store import MetadataStore, removal
-from ugro.control_plane.metadata_store.removal import Going, Kept, Part, Use, chosen, decide
+from ugro.control_plane.metadata_store.removal import DiskUse, Going, Kept, NodeFolder, chosen, decide
 from ugro.control_plane.metadata_store.retention import require_code, snapshots_of, strays
 from ugro.nodes.code_sync import list_beside
 from ugro.nodes.pool import Pool
@@ -41,8 +41,8 @@ from ugro.testing.transport import Parrot
 JOB = builders.job(JobState.FAILED, name="job-001")
 SAVED = Checkpoint(step=20, kind="torch", name="step-20.pt", bytes=10, saved_at=1.0, places=())
 NODE = builders.this_machine(python=sys.executable)
-PART = Part(NODE, JobFootprint("job-001", "u", 100, 3, False, ()))
-USE = Use(JOB, logs=5, has_code=True, snapshots=7, record=1, parts=(PART,))
+PART = NodeFolder(NODE, JobFootprint("job-001", "u", 100, 3, False, ()))
+USE = DiskUse(JOB, logs=5, has_code=True, snapshots=7, record=1, parts=(PART,))
 
 
 # --- decisions --------------------------------------------------------------------------------------------------------
@@ -71,18 +71,18 @@ def test_chooses_by_age_and_keeps_the_last_ones() -> None:
         (replace(USE, unseen=("gpu1: too many files",)), False, (True, False, Kept.UNSEEN)),
         (replace(USE, unseen=("gpu1: too many files",)), True, (True, True, None)),
         (replace(USE, silent=(NODE,)), True, (True, False, Kept.SILENT)),
-        (Use(JOB, has_code=True), False, (False, True, None)),  # all of its files are shared with other jobs
+        (DiskUse(JOB, has_code=True), False, (False, True, None)),  # all of its files are shared with other jobs
         (replace(USE, parts=(replace(PART, found=replace(PART.found, running=True)),)), True,
          (True, False, Kept.RUNNING)),
-        (Use(JOB, logs=5), False, (True, False, None)),
+        (DiskUse(JOB, logs=5), False, (True, False, None)),
         (replace(USE, parts=(replace(PART, found=replace(PART.found, links=("jobs/job-001",))),)), True,
          (True, False, Kept.LINKED)),
-        (Use(JOB), False, (False, False, None)),
-        (Use(JOB, checkpoints=(SAVED,)), False, (False, False, None)),
+        (DiskUse(JOB), False, (False, False, None)),
+        (DiskUse(JOB, checkpoints=(SAVED,)), False, (False, False, None)),
     ],
 )  # fmt: skip
 def test_nothing_resumable_goes_without_consent(
-    use: Use, consent: bool, expected: tuple[bool, bool, Kept | None]
+    use: DiskUse, consent: bool, expected: tuple[bool, bool, Kept | None]
 ) -> None:
     assert decide(use, set(), set(), consent) == Going(use, *expected)
 
@@ -361,7 +361,7 @@ def gone() -> NodeConfig:
     return NodeConfig(name="gone", address="127.0.0.1", port=9, user="nobody")
 
 
-async def surveyed(store: MetadataStore, pool: Pool, inventory: Inventory, *jobs: Job) -> list[Use]:
+async def surveyed(store: MetadataStore, pool: Pool, inventory: Inventory, *jobs: Job) -> list[DiskUse]:
     return list((await removal.survey(store, inventory, pool, jobs)).uses)
 
 

@@ -12,10 +12,10 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeRefused, Unreachable
 from ugro.common.models.node import Gpu, GpuProcess, NodeView
 from ugro.control_plane.preflight import Finding, Level, Report, judge, judge_state
-from ugro.control_plane.preflight.network_report import Facts, hung, idle_gpus, last_words, slow_links
+from ugro.control_plane.preflight.network_report import RankFacts, hung, idle_gpus, last_words, slow_links
 from ugro.control_plane.preflight.software import compare_gpus, fits
-from ugro.nodes.remote.checkup.checkup import Clock, NodeReport, PythonFacts, Way, clock_sample
-from ugro.nodes.remote.checkup.machine import Machine, Power, parse_machine
+from ugro.nodes.remote.checkup.checkup import ClockReading, NodeReport, PeerRoute, PythonFacts, clock_sample
+from ugro.nodes.remote.checkup.machine import MachineReport, Power, parse_machine
 
 UUID = "GPU-5c1e0a7e-1111-2222-3333-444455556666"
 GPU = Gpu(index=0, uuid=UUID, name="NVIDIA GeForce RTX 4090", memory_total_mib=24564, driver="550.54.15")
@@ -27,13 +27,13 @@ PYTHON = PythonFacts(
     cuda="12.4", cuda_available=True, cuda_error=None, devices=1, nccl="2.21.5",
     archs=("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"),
 )  # fmt: skip
-MACHINE = Machine(
+MACHINE = MachineReport(
     user="ob", shm_mib=16000, open_files=1048576, rsync=True, interfaces=("lo", "enp5s0"), kills_at_logout=False,
     persistence={UUID: True}, compute_caps={UUID: "8.9"},
 )  # fmt: skip
 GOOD = NodeReport(
-    clock=Clock(offset=0.003, uncertainty=0.001), view=VIEW, machine=MACHINE, python=PYTHON,
-    way=Way(peer="192.168.1.100", address="192.168.1.101", interface="enp5s0"),
+    clock=ClockReading(offset=0.003, uncertainty=0.001), view=VIEW, machine=MACHINE, python=PYTHON,
+    way=PeerRoute(peer="192.168.1.100", address="192.168.1.101", interface="enp5s0"),
 )  # fmt: skip
 
 LAPTOP = """
@@ -127,7 +127,7 @@ def test_an_unreachable_node_keeps_its_own_hint() -> None:
 def test_a_laptop_on_battery_with_wifi() -> None:
     parsed = parse_machine(LAPTOP, "N")
     assert parsed is not None
-    findings = found(report(machine=parsed, way=Way(peer="10.0.0.1", address="10.0.0.7", interface="wlp3s0")))
+    findings = found(report(machine=parsed, way=PeerRoute(peer="10.0.0.1", address="10.0.0.7", interface="wlp3s0")))
     assert [(finding.level, finding.text) for finding in findings] == [
         ("info", "persistence mode is off (NVIDIA GeForce RTX 4090): each query of the GPU may take seconds"),
         ("info", "no rsync there: code is sent through SSH itself, which works as well"),
@@ -163,13 +163,13 @@ def test_sleep(power: Power, said: list[str]) -> None:
     ],
 )
 def test_a_skewed_clock(offset: float, uncertainty: float, said: str | None) -> None:
-    findings = found(report(clock=Clock(offset=offset, uncertainty=uncertainty)))
+    findings = found(report(clock=ClockReading(offset=offset, uncertainty=uncertainty)))
     assert [finding.text for finding in findings] == ([said] if said else [])
 
 
 def test_a_skewed_clock_is_explained() -> None:
     skewed = report(
-        clock=Clock(offset=3, uncertainty=0), machine=MACHINE.model_copy(update={"clock_synchronized": False})
+        clock=ClockReading(offset=3, uncertainty=0), machine=MACHINE.model_copy(update={"clock_synchronized": False})
     )
     assert only(skewed).text == "its clock is 3.0 s ahead of this machine's, and is not synchronized"
 
@@ -256,7 +256,7 @@ def test_interfaces() -> None:
 
 
 def test_a_peer_that_is_this_machine_itself() -> None:
-    looped = report(way=Way(peer="127.0.1.1", address="127.0.0.1", interface="lo"))
+    looped = report(way=PeerRoute(peer="127.0.1.1", address="127.0.0.1", interface="lo"))
     assert only(looped).text == "the other node's address 127.0.1.1 is this machine itself"
 
 
@@ -300,7 +300,7 @@ def test_state_on_a_local_disk(kind: str) -> None:
 
 def test_what_a_laptop_says() -> None:
     parsed = parse_machine(LAPTOP, "N")
-    assert parsed == Machine(
+    assert parsed == MachineReport(
         user="ob", open_files=1024, shm_mib=7936, rsync=False, interfaces=("enp5s0", "lo", "wlp3s0"),
         wireless=("wlp3s0",), clock_synchronized=True, kills_at_logout=False, persistence={UUID: False},
         compute_caps={UUID: "8.9"},
@@ -350,7 +350,7 @@ def test_an_answer_that_says_nothing(output: str) -> None:
 def test_an_answer_that_makes_no_sense() -> None:
     output = "@N user \n@N shm x y z\n@N open_files unlimited\n@N supply Battery\n@N chassis\n@N ntp\n@N gpu\n@N"
     parsed = parse_machine(output, "N")
-    assert parsed == Machine(user="", complete=False)
+    assert parsed == MachineReport(user="", complete=False)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,9 @@ def said(**fact: Any) -> str:
 
 def test_measurements() -> None:
     link = said(trying=[0, 1]) + said(link=[0, 1], round_trip=0.0004, there=1.25e8, back=2.5e7)
-    facts = Facts(NODES, ["noise\n" + said(joined=0) + link + said(all_reduce=2**24, seconds=0.5, bus_rate=3e7), ""])
+    facts = RankFacts(
+        NODES, ["noise\n" + said(joined=0) + link + said(all_reduce=2**24, seconds=0.5, bus_rate=3e7), ""]
+    )
     assert facts.joined == {"a"} and facts.stuck is None
     assert [(found.source, found.target, found.latency_ms, found.gbit_per_s) for found in facts.links] == [
         ("a", "b", pytest.approx(0.2), pytest.approx(1.0)), ("b", "a", pytest.approx(0.2), pytest.approx(0.2))
@@ -404,7 +406,7 @@ def test_measurements() -> None:
     ],
 )
 def test_measurements_that_make_no_sense(log: str) -> None:
-    facts = Facts(NODES, [log])
+    facts = RankFacts(NODES, [log])
     assert (facts.joined, facts.links, facts.all_reduce, facts.stuck) == (set(), (), None, None)
 
 
@@ -418,7 +420,7 @@ def test_measurements_that_make_no_sense(log: str) -> None:
     ],
 )
 def test_who_hangs(logs: list[str], words: str) -> None:
-    remark = hung(NODES, Facts(NODES, logs), 60, "10.0.0.1:29500", {"b": "one\n\n\x1b[31mtwo\n" + said(joined=1)})
+    remark = hung(NODES, RankFacts(NODES, logs), 60, "10.0.0.1:29500", {"b": "one\n\n\x1b[31mtwo\n" + said(joined=1)})
     assert remark.text.startswith("no result within 60 s") and words in remark.text
     assert remark.hint.splitlines()[1:] == ["b | one", "b | two"]
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from places import EXAMPLES
 
 from ugro.common.errors import NodeRefused
-from ugro.control_plane.resource_manager.balancer import batch_shares, ddp_loss, in_words
+from ugro.control_plane.resource_manager.balancer import batch_shares, ddp_loss, speeds_in_words
 from ugro.nodes.remote.speed import speed
 from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
@@ -66,12 +66,12 @@ def test_what_is_no_speed(speeds: tuple[float, ...]) -> None:
 def test_in_words() -> None:
     names = ("RTX 4090", "RTX 3090", "RTX 3070 Ti")
     assert ddp_loss((48, 30, 22)) == pytest.approx(0.34)
-    assert in_words(names, (48, 30, 22)) == (
+    assert speeds_in_words(names, (48, 30, 22)) == (
         "equal batches would run at the pace of RTX 3070 Ti: 34 % slower than shares by speed (0.48, 0.30, 0.22)"
     )
-    assert in_words(names, (1.0, 0.98, 1.0)) is None
-    assert in_words(("RTX 4090",), (3.0,)) is None
-    assert in_words((), ()) is None
+    assert speeds_in_words(names, (1.0, 0.98, 1.0)) is None
+    assert speeds_in_words(("RTX 4090",), (3.0,)) is None
+    assert speeds_in_words((), ()) is None
 
 
 def here(python: str) -> LocalTransport:

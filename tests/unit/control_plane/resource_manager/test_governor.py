@@ -11,12 +11,14 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyUnknown, NodeError, Unreachable
 from ugro.common.models.job import JobState, NodeShare, Placement
 from ugro.common.models.node import Drain, Gpu, GpuProcess, NodeView
-from ugro.control_plane.resource_manager.governor import Offer, Slot, leases, offers
+from ugro.control_plane.resource_manager.governor import Capacity, Slot, leases, offers
 from ugro.testing import builders
 from ugro.testing.builders import gpu
 
 
-def offer(view: NodeView | NodeError, held: tuple[str, ...] = (), drain: str | None = None, **config: object) -> Offer:
+def offer(
+    view: NodeView | NodeError, held: tuple[str, ...] = (), drain: str | None = None, **config: object
+) -> Capacity:
     """What a node called gpu1 offers to the master m1."""
     node = NodeConfig.model_validate({"name": "gpu1", "address": "h", **config})
     drains = {"gpu1": Drain(node="gpu1", reason=drain, since=1.0)} if drain is not None else {}
@@ -75,7 +77,7 @@ def test_a_small_display_and_what_is_unknown_keep_no_gpu_back(fields: dict[str, 
 
 def test_an_unreadable_node_refuses_with_its_error() -> None:
     error = HostKeyUnknown("gpu1", "the host key is not known yet", "ugro trust gpu1")
-    assert offer(error) == Offer("gpu1", refusal=error.message, remedy=error.hint, error=error)
+    assert offer(error) == Capacity("gpu1", refusal=error.message, remedy=error.hint, error=error)
     assert not offer(error).silent
 
 

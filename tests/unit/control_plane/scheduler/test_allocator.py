@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Placement
 from ugro.common.models.metrics import MeasuredLink
-from ugro.control_plane.resource_manager.governor import Offer, Slot, placement_keys
+from ugro.control_plane.resource_manager.governor import Capacity, Slot, placement_keys
 from ugro.control_plane.scheduler.allocator import FASTER, Room, choose, link_rates
 
 
@@ -21,14 +21,14 @@ def spec(**fields: object) -> JobSpec:
     return JobSpec.model_validate({"script": "t.py", **fields})
 
 
-def node(name: str, *gpus: str | tuple[str, int | None]) -> Offer:
+def node(name: str, *gpus: str | tuple[str, int | None]) -> Capacity:
     """A node with GPUs of these models, with their memory in MiB; its keys are `<node>-<index>`."""
     pairs = [(gpu, None) if isinstance(gpu, str) else gpu for gpu in gpus]
     slots = [Slot(f"{name}-{index}", model, memory) for index, (model, memory) in enumerate(pairs)]
-    return Offer(name, tuple(slots) or (Slot(f"cpu:{name}", "CPU"),))
+    return Capacity(name, tuple(slots) or (Slot(f"cpu:{name}", "CPU"),))
 
 
-def place(asked: JobSpec, *nodes: Offer, taken: tuple[str, ...] = ()) -> Placement | None:
+def place(asked: JobSpec, *nodes: Capacity, taken: tuple[str, ...] = ()) -> Placement | None:
     names = asked.nodes if isinstance(asked.nodes, tuple) else [offer.node for offer in nodes]
     return choose(asked, names, Room({offer.node: offer for offer in nodes}, taken))
 
@@ -55,10 +55,10 @@ def test_all_gpus_of_a_node_are_free_only_together() -> None:
 
 
 def test_busy_gpus_and_refusing_nodes_are_not_used() -> None:
-    busy = Offer("a", node("a", "R", "R").slots, busy={"a-0": "too hot"})
+    busy = Capacity("a", node("a", "R", "R").slots, busy={"a-0": "too hot"})
     assert place(spec(), busy) is None
     assert gpus(place(spec(gpus_per_node=1), busy)) == [("a-1",)]
-    refusing = Offer("b", node("b", "R").slots, refusal="b is drained")
+    refusing = Capacity("b", node("b", "R").slots, refusal="b is drained")
     assert gpus(place(spec(nodes=1, gpus_per_node=1), refusing, busy)) == [("a-1",)]
 
 
@@ -146,7 +146,7 @@ def measured(rates: Rates, backend: str = "gloo") -> list[MeasuredLink]:
     ]
 
 
-def linked(rates: Rates, *nodes: Offer) -> list[Offer]:
+def linked(rates: Rates, *nodes: Capacity) -> list[Capacity]:
     known = link_rates(measured(rates))
     return [replace(offer, links=known.get(offer.node, {})) for offer in nodes]
 

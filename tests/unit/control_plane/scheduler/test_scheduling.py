@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,23 @@ from ugro.common.errors import HostKeyChanged, InputError, KeyUnusable, NodeErro
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.common.models.node import Drain, NodeView
-from ugro.control_plane.resource_manager.governor import Offer, Slot, offers, placement_keys
-from ugro.control_plane.scheduler.backfill import SLACK, Obstacle, Queue, Running, Start, Waiting
-from ugro.control_plane.scheduler.forecast import CHAIN, Forecast, forecast
+from ugro.control_plane.resource_manager.governor import Capacity, Slot, offers, placement_keys
+from ugro.control_plane.scheduler.backfill import SLACK, Queue, RunningJob, ScheduledStart, Turn, WaitingJob
+from ugro.control_plane.scheduler.forecast import CHAIN, forecast
+from ugro.control_plane.scheduler.pending_reasons import (
+    AwaitsJob,
+    Blocker,
+    EndsAs,
+    NotBefore,
+    OnHold,
+    UnmetDependency,
+    Unschedulable,
+)
+from ugro.control_plane.scheduler.pending_words import forecast_in_words, reason_in_words, turn_in_words
 from ugro.control_plane.scheduler.scheduling import (
     Schedule,
+    blockers,
     check_request,
-    obstacles,
     placement_when_idle,
     reasons,
     schedule,
@@ -38,19 +48,20 @@ def spec(**fields: object) -> JobSpec:
     return JobSpec.model_validate({"script": "t.py", **fields})
 
 
-HELD = Obstacle("held until it is released")
+HELD, HELD_TEXT = OnHold(), "held until it is released"
+UNMET = UnmetDependency("job-001", EndsAs.SUCCESS, JobState.FAILED)
 
 
-def waiting(number: int, expected: float | None = None, *blocked: Obstacle, **fields: object) -> Waiting:
+def waiting(number: int, expected: float | None = None, *blocked: Blocker, **fields: object) -> WaitingJob:
     wish = spec(**fields)
     expected = wish.time_limit if expected is None else expected
-    return Waiting(f"job-{number:03}", wish, wish.priority, number, expected, blocked)
+    return WaitingJob(f"job-{number:03}", wish, wish.priority, number, expected, blocked)
 
 
-def cluster(**gpus: int) -> dict[str, Offer]:
+def cluster(**gpus: int) -> dict[str, Capacity]:
     """Nodes with so many GPUs, called `<node>-<index>`."""
     slots = {name: tuple(Slot(f"{name}-{n}", "RTX", 8000) for n in range(count)) for name, count in gpus.items()}
-    return {name: Offer(name, found or (Slot(f"cpu:{name}", "CPU"),)) for name, found in slots.items()}
+    return {name: Capacity(name, found or (Slot(f"cpu:{name}", "CPU"),)) for name, found in slots.items()}
 
 
 def inventory(names: Iterable[str]) -> Inventory:
@@ -58,23 +69,47 @@ def inventory(names: Iterable[str]) -> Inventory:
 
 
 def queue(
-    nodes: dict[str, Offer], jobs: Iterable[Waiting], running: Iterable[Running] = (), now: float = NOON
+    nodes: dict[str, Capacity], jobs: Iterable[WaitingJob], running: Iterable[RunningJob] = (), now: float = NOON
 ) -> Queue:
     return Queue(tuple(jobs), tuple(running), nodes, inventory(sorted(nodes)), now)
 
 
 def plan(
-    nodes: dict[str, Offer], jobs: Iterable[Waiting], running: Iterable[Running] = (), now: float = NOON
+    nodes: dict[str, Capacity], jobs: Iterable[WaitingJob], running: Iterable[RunningJob] = (), now: float = NOON
 ) -> Schedule:
     return schedule(queue(nodes, jobs, running, now))
 
 
-def holds(number: int, *keys: str, ends: float | None = None) -> Running:
-    return Running(f"job-{number:03}", frozenset(keys), ends)
+def holds(number: int, *keys: str, ends: float | None = None) -> RunningJob:
+    return RunningJob(f"job-{number:03}", frozenset(keys), ends)
 
 
 def started(found: Schedule) -> list[str]:
     return [start.id for start in found.starts]
+
+
+def texts(case: Queue) -> dict[str, str]:
+    """The nearest pending reason of each job, in words."""
+    return {job_id: reason_in_words(reason, case.now, ends=False) for job_id, reason in reasons(case).items()}
+
+
+def told(case: Queue, job_id: str) -> tuple[str, ...]:
+    """Every pending reason of a job, in words."""
+    return tuple(reason_in_words(reason, case.now) for reason in why(case, job_id))
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """A forecast, in words."""
+
+    at: float | None
+    text: str
+    never: bool = False
+
+
+def foretold(case: Queue, job_id: str) -> Foretold:
+    found = forecast(case, job_id)
+    return Foretold(found.at, forecast_in_words(found, case.now), found.never)
 
 
 TWO = cluster(a=1, b=1)
@@ -85,52 +120,52 @@ def test_jobs_start_by_priority_and_then_in_the_order_of_submission() -> None:
     found = plan(TWO, jobs)
     assert started(found) == ["job-003", "job-001"]
     assert (found.head, found.head_starts_at) == ("job-002", None)
-    assert reasons(queue(TWO, jobs)) == {
+    assert texts(queue(TWO, jobs)) == {
         "job-003": "starts at the next scheduling pass",
         "job-001": "starts at the next scheduling pass",
         "job-002": "a is held by job-003; b is held by job-001",
     }
-    assert found.starts[0].why == "its turn"
+    assert turn_in_words(found.starts[0]) == "its turn"
 
 
 def test_a_gang_starts_whole_or_not_at_all_and_says_who_holds_what() -> None:
     case = queue(TWO, [waiting(2)], [holds(1, "b-0")])
-    assert not schedule(case).starts and reasons(case) == {"job-002": "b is held by job-001"}
+    assert not schedule(case).starts and texts(case) == {"job-002": "b is held by job-001"}
 
 
 def test_a_job_that_waits_for_one_that_is_stopping_is_told_so() -> None:
-    stopping = Running("job-001", frozenset({"b-0"}), NOON + 20, stopping=True)
+    stopping = RunningJob("job-001", frozenset({"b-0"}), NOON + 20, stopping=True)
     case = queue(TWO, [waiting(2)], [stopping])
-    assert why(case, "job-002") == ("b is held by job-001 (stopping)",)
-    assert reasons(case) == {"job-002": "b is held by job-001 (stopping)"}
-    told = Forecast(NOON + 20, "starts ~12:01, when job-001, which is stopping, frees b")
-    assert forecast(case, "job-002") == told
+    assert told(case, "job-002") == ("b is held by job-001 (stopping)",)
+    assert texts(case) == {"job-002": "b is held by job-001 (stopping)"}
+    expected = Foretold(NOON + 20, "starts ~12:01, when job-001, which is stopping, frees b")
+    assert foretold(case, "job-002") == expected
 
 
 def test_a_cpu_rank_waits_for_the_cpu_of_a_node_and_not_for_its_gpus() -> None:
     case = queue(TWO, [waiting(2, nodes=("a",), gpus_per_node=0)], [holds(1, "a-0"), holds(3, "cpu:a")])
-    assert reasons(case) == {"job-002": "the CPU of a is held by job-003"}
+    assert texts(case) == {"job-002": "the CPU of a is held by job-003"}
 
 
 def test_a_job_is_told_to_be_behind_one_only_if_that_wants_what_it_could_get() -> None:
     running = [holds(1, "a-0"), holds(2, "b-0")]
     jobs = [waiting(3, nodes=("a",)), waiting(4, nodes=("b",)), waiting(5, nodes=("a",)), waiting(6)]
     case = queue(TWO, jobs, running)
-    said = reasons(case)
+    said = texts(case)
     assert (said["job-003"], said["job-004"]) == ("a is held by job-001", "b is held by job-002")
     assert said["job-005"] == said["job-006"] == "behind job-003"
-    assert why(case, "job-004") == ("b is held by job-002",)
-    assert why(case, "job-005") == ("a is held by job-001", "behind job-003")
+    assert told(case, "job-004") == ("b is held by job-002",)
+    assert told(case, "job-005") == ("a is held by job-001", "behind job-003")
     cpu = queue(
         TWO, [waiting(3, nodes=("a",)), waiting(4, nodes=("a",), gpus_per_node=0)], [*running, holds(9, "cpu:a")]
     )
-    assert reasons(cpu)["job-004"] == "the CPU of a is held by job-009"
+    assert texts(cpu)["job-004"] == "the CPU of a is held by job-009"
 
 
-def test_a_job_with_an_obstacle_is_passed_over() -> None:
+def test_a_job_with_a_blocker_is_passed_over() -> None:
     case = queue(TWO, [waiting(1, None, HELD), waiting(2)])
     assert started(schedule(case)) == ["job-002"]
-    assert reasons(case)["job-001"] == "held until it is released"
+    assert texts(case)["job-001"] == "held until it is released"
 
 
 def test_the_head_keeps_what_it_waits_for() -> None:
@@ -138,7 +173,7 @@ def test_the_head_keeps_what_it_waits_for() -> None:
     case = queue(TWO, [waiting(2), waiting(3, nodes=1)], [holds(1, "b-0", ends=NOON + 600)])
     found = schedule(case)
     assert (found.head, found.head_starts_at) == ("job-002", NOON + 600) and not found.starts
-    assert reasons(case)["job-003"] == "behind job-002"
+    assert texts(case)["job-003"] == "behind job-002"
 
 
 @pytest.mark.parametrize(("limit", "starts"), [(600 - SLACK, True), (600 - SLACK + 1, False)])
@@ -146,7 +181,7 @@ def test_a_job_that_is_surely_over_in_time_overtakes(limit: float, starts: bool)
     jobs = [waiting(2), waiting(3, nodes=1, time_limit=limit)]
     found = plan(TWO, jobs, [holds(1, "b-0", ends=NOON + 600)])
     assert started(found) == (["job-003"] if starts else [])
-    assert not starts or found.starts[0].why == "is over before job-002 can start"
+    assert not starts or turn_in_words(found.starts[0]) == "is over before job-002 can start"
 
 
 def test_two_that_overtake_do_not_share_what_is_kept_for_the_head() -> None:
@@ -164,7 +199,7 @@ def test_a_job_overtakes_where_the_head_needs_nothing() -> None:
     nodes = cluster(a=1, b=1, c=1)
     found = plan(nodes, [waiting(2, nodes="a,b"), waiting(3, nodes=1)], [holds(1, "b-0")])
     assert [(start.id, start.placement.shares[0].node) for start in found.starts] == [("job-003", "c")]
-    assert found.starts[0].why == "uses nothing that job-002 waits for"
+    assert turn_in_words(found.starts[0]) == "uses nothing that job-002 waits for"
 
 
 def test_where_an_end_is_unknown_nobody_bets_on_it() -> None:
@@ -179,11 +214,11 @@ def test_a_start_that_depends_on_an_unknown_end_is_unknown() -> None:
 
 
 def test_requests_for_different_memory_are_told_apart() -> None:
-    nodes = cluster(a=1) | {"b": Offer("b", (Slot("b-0", "RTX", 24000),))}
+    nodes = cluster(a=1) | {"b": Capacity("b", (Slot("b-0", "RTX", 24000),))}
     jobs = [waiting(n, nodes=1, vram=mib) for n, mib in enumerate([30000, 10000, 9000, 8000, 7000])]
     found = plan(nodes, jobs)
     assert started(found) == ["job-001", "job-003"] and found.head == "job-002"
-    assert reasons(queue(nodes, jobs))["job-004"] == "behind job-002"
+    assert texts(queue(nodes, jobs))["job-004"] == "behind job-002"
 
 
 def test_a_job_that_ran_longer_than_expected_may_end_now() -> None:
@@ -196,13 +231,13 @@ def test_what_no_end_of_a_job_makes_possible_holds_nobody_up() -> None:
     case = queue(nodes, [waiting(1), waiting(2, nodes=1), waiting(3, nodes=1)])
     found = schedule(case)
     assert started(found) == ["job-002"] and found.head == "job-003"
-    assert reasons(case)["job-001"] == "b: GPU 0 (RTX): used by python of alice (others go first meanwhile)"
-    assert not forecast(case, "job-001").never
+    assert texts(case)["job-001"] == "b: GPU 0 (RTX): used by python of alice (others go first meanwhile)"
+    assert not foretold(case, "job-001").never
 
 
 DRAINED = TWO | {"b": replace(TWO["b"], refusal="b is drained: new fan", remedy="ugro undrain b")}
-LOST = TWO | {"b": Offer("b", left_out=("GPU 0 (RTX): GPU is lost",))}
-SILENT = TWO | {"b": Offer("b", refusal="b: does not answer", error=Unreachable("b", "does not answer"))}
+LOST = TWO | {"b": Capacity("b", left_out=("GPU 0 (RTX): GPU is lost",))}
+SILENT = TWO | {"b": Capacity("b", refusal="b: does not answer", error=Unreachable("b", "does not answer"))}
 
 
 @pytest.mark.parametrize(
@@ -217,25 +252,25 @@ SILENT = TWO | {"b": Offer("b", refusal="b: does not answer", error=Unreachable(
     ],
 )
 def test_a_job_that_will_never_start_says_so_first_and_what_would_help(
-    nodes: dict[str, Offer], wish: dict[str, object], cause: str, remedy: str
+    nodes: dict[str, Capacity], wish: dict[str, object], cause: str, remedy: str
 ) -> None:
     case = queue(nodes, [waiting(1, None, HELD, **wish), waiting(2, nodes="a")], [holds(9, "a-0")])
     said = f"is unschedulable: {cause}; to start it: {remedy}, or cancel it: ugro cancel job-001"
-    first, *rest = why(case, "job-001")
-    assert first == said and cause not in rest and HELD.text in rest
-    assert reasons(case)["job-001"] == said
-    assert forecast(case, "job-001") == Forecast(None, f"it {said}", never=True)
-    assert not forecast(case, "job-002").never
+    first, *rest = told(case, "job-001")
+    assert first == said and cause not in rest and HELD_TEXT in rest
+    assert texts(case)["job-001"] == said
+    assert foretold(case, "job-001") == Foretold(None, f"it {said}", never=True)
+    assert not foretold(case, "job-002").never
 
 
-def test_what_may_pass_by_itself_is_not_called_hopeless() -> None:
+def test_what_may_pass_by_itself_is_not_called_unschedulable() -> None:
     hot = TWO | {"b": replace(TWO["b"], busy={"b-0": "hot"})}
-    assert forecast(queue(hot, [waiting(1)]), "job-001") == Forecast(None, "its start is not known: b: hot")
-    assert not forecast(queue(SILENT, [waiting(1)]), "job-001").never
+    assert foretold(queue(hot, [waiting(1)]), "job-001") == Foretold(None, "its start is not known: b: hot")
+    assert not foretold(queue(SILENT, [waiting(1)]), "job-001").never
 
 
 SINCE = "b is unreachable (since 12:00; no route)"
-LOST = {name: Offer(name, refusal=f"{name} is lost", error=Unreachable(name, "no route")) for name in "bcd"}
+LOST = {name: Capacity(name, refusal=f"{name} is lost", error=Unreachable(name, "no route")) for name in "bcd"}
 
 
 @pytest.mark.parametrize(
@@ -256,37 +291,35 @@ def test_a_job_that_only_silent_nodes_keep_from_starting_is_told_so(
 ) -> None:
     offered = cluster(a=1) | {name: replace(LOST[name], refusal=text) for name, text in nodes.items()}
     case = queue(offered, [waiting(1, **wish)])
-    assert forecast(case, "job-001") == Forecast(None, said)
-    assert why(case, "job-001") == tuple(nodes.values())
+    assert foretold(case, "job-001") == Foretold(None, said)
+    assert told(case, "job-001") == tuple(nodes.values())
     assert started(plan(offered, [waiting(1, **wish), waiting(2, nodes="a")])) == ["job-002"], "it holds nobody up"
 
 
 def test_a_silent_node_is_not_all_that_a_job_waits_for() -> None:
     held = queue(cluster(a=1) | {"b": LOST["b"]}, [waiting(1)], [holds(9, "a-0")])
-    assert forecast(held, "job-001").text == "its start is not known: b is lost"
-    assert why(held, "job-001") == ("a is held by job-009", "b is lost")
+    assert foretold(held, "job-001").text == "its start is not known: b is lost"
+    assert told(held, "job-001") == ("a is held by job-009", "b is lost")
 
 
-def test_what_no_waiting_mends_is_called_hopeless() -> None:
+def test_what_no_waiting_mends_is_called_unschedulable() -> None:
     error = HostKeyChanged("b", "THE HOST KEY HAS CHANGED", "if the machine was reinstalled: ugro trust b --replace")
-    changed = TWO | {"b": Offer("b", refusal=error.message, remedy=error.hint, error=error)}
-    found = forecast(queue(changed, [waiting(1)]), "job-001")
+    changed = TWO | {"b": Capacity("b", refusal=error.message, remedy=error.hint, error=error)}
+    found = foretold(queue(changed, [waiting(1)]), "job-001")
     assert (
         found.never and "b: THE HOST KEY HAS CHANGED; to start it: if the machine was reinstalled: ugro" in found.text
     )
-    plain = TWO | {"b": Offer("b", refusal="b: no", error=KeyUnusable("b", "no"))}
-    assert "to start it: check b: ugro check" in forecast(queue(plain, [waiting(1)]), "job-001").text
+    plain = TWO | {"b": Capacity("b", refusal="b: no", error=KeyUnusable("b", "no"))}
+    assert "to start it: check b: ugro check" in foretold(queue(plain, [waiting(1)]), "job-001").text
 
 
-def after(job_id: str, how: str = "succeeds") -> Obstacle:
-    verb = {"succeeds": "succeed", "fails": "fail", "": "end"}[how]
-    return Obstacle(f"waits for {job_id} to {verb}", job=job_id, proviso=f"{job_id} {how}" if how else "")
+def after(job_id: str, ending: EndsAs = EndsAs.SUCCESS) -> AwaitsJob:
+    return AwaitsJob(job_id, ending)
 
 
 def test_who_waits_for_a_job_that_will_never_start_will_not_either() -> None:
-    failed = Obstacle("waits for job-001 to succeed, but it failed", final=True)
-    case = queue(TWO, [waiting(2, None, failed), waiting(3, None, after("job-002", "")), waiting(4)])
-    said = reasons(case)
+    case = queue(TWO, [waiting(2, None, UNMET), waiting(3, None, after("job-002", EndsAs.ANY)), waiting(4)])
+    said = texts(case)
     assert "waits for job-001 to succeed, but it failed; to start it: launch it again" in said["job-002"]
     assert said["job-003"] == (
         "is unschedulable: waits for job-002 to end, which is unschedulable; "
@@ -298,7 +331,7 @@ def test_who_waits_for_a_job_that_will_never_start_will_not_either() -> None:
 def test_jobs_that_wait_for_each_other_never_start() -> None:
     jobs = [waiting(1, None, after("job-002")), waiting(2, None, after("job-001")), waiting(3, None, after("job-003"))]
     case = queue(TWO, [*jobs, waiting(4, None, after("job-001")), waiting(5)])
-    said = {job_id: forecast(case, job_id) for job_id in ("job-001", "job-002", "job-003", "job-004", "job-005")}
+    said = {job_id: foretold(case, job_id) for job_id in ("job-001", "job-002", "job-003", "job-004", "job-005")}
     assert [found.never for found in said.values()] == [True, True, True, True, False]
     assert "waits for job-002 to succeed, so it waits for others that wait for each other" in said["job-001"].text
     assert "waits for job-003 to succeed, so it waits for itself" in said["job-003"].text
@@ -324,16 +357,19 @@ def job(state: JobState = JobState.QUEUED) -> Job:
 )
 def test_a_job_waits_for_others_to_end_as_asked(after: str, state: JobState | None, reason: str | None) -> None:
     others = {"job-001": state} if state else {}
-    found = obstacles(job(), spec(after=after), others, NOON)
-    assert [one.text for one in found] == ([reason] if reason else [])
-    assert all(one.final == (state is None or state.ended) and bool(one.job) != one.final for one in found)
+    found = blockers(job(), spec(after=after), others, NOON)
+    assert [reason_in_words(one, NOON) for one in found] == ([reason] if reason else [])
+    kind = UnmetDependency if state is None or state.ended else AwaitsJob
+    assert all(isinstance(one, kind) for one in found)
 
 
 def test_a_held_job_and_one_for_later_wait() -> None:
     later = spec(not_before=NOON + 5400)
-    assert obstacles(job(JobState.HELD), later, {}, NOON) == (HELD, Obstacle("not before 13:30", until=NOON + 5400))
-    assert obstacles(job(), later, {}, NOON + 5400) == ()
-    assert obstacles(job(), spec(not_before=NOON + 86400), {}, NOON)[0].text == "not before 2026-11-25 12:00"
+    assert blockers(job(JobState.HELD), later, {}, NOON) == (HELD, NotBefore(NOON + 5400))
+    assert reason_in_words(NotBefore(NOON + 5400), NOON) == "not before 13:30"
+    assert blockers(job(), later, {}, NOON + 5400) == ()
+    (tomorrow,) = blockers(job(), spec(not_before=NOON + 86400), {}, NOON)
+    assert reason_in_words(tomorrow, NOON) == "not before 2026-11-25 12:00"
 
 
 def test_why_tells_every_reason_with_the_nearest_first() -> None:
@@ -343,7 +379,7 @@ def test_why_tells_every_reason_with_the_nearest_first() -> None:
     nodes["e"] = replace(nodes["e"], refusal="e is drained: new fan")
     jobs = [waiting(3, nodes="a"), waiting(4, nodes=2, gpus_per_node=2)]
     running = [holds(1, "a-0", ends=NOON + 7200), holds(2, "b-0", ends=NOON + 600)]
-    assert why(queue(nodes, jobs, running), "job-004") == (
+    assert told(queue(nodes, jobs, running), "job-004") == (
         "b is held by job-002 until ~12:10",
         "a is held by job-001 until ~14:00",
         "behind job-003",
@@ -353,80 +389,80 @@ def test_why_tells_every_reason_with_the_nearest_first() -> None:
     )
 
 
-def test_why_tells_of_busy_gpus_and_of_obstacles_and_nothing_of_a_job_that_starts() -> None:
+def test_why_tells_of_busy_gpus_and_of_blockers_and_nothing_of_a_job_that_starts() -> None:
     busy = TWO | {"a": replace(TWO["a"], busy={"a-0": "GPU 0 (RTX): hot"})}
     case = queue(busy, [waiting(1, nodes="a"), waiting(2, nodes="b"), waiting(3, None, HELD)])
-    assert why(case, "job-001") == ("a: GPU 0 (RTX): hot",)
-    assert why(case, "job-002") == ()
-    assert why(case, "job-003") == (HELD.text, "b is held by job-002", "a: GPU 0 (RTX): hot")
+    assert told(case, "job-001") == ("a: GPU 0 (RTX): hot",)
+    assert told(case, "job-002") == ()
+    assert told(case, "job-003") == (HELD_TEXT, "b is held by job-002", "a: GPU 0 (RTX): hot")
     with pytest.raises(InputError, match="job-007 does not wait"):
-        why(case, "job-007")
+        told(case, "job-007")
 
 
 def test_a_forecast_lets_the_jobs_ahead_go_first() -> None:
     jobs = [waiting(2, nodes="a", expected=600), waiting(3, nodes="a", expected=60), waiting(4, nodes="a")]
     running = [holds(1, "a-0", ends=NOON + 1200)]
-    said = [forecast(queue(TWO, jobs, running), one.id) for one in jobs]
+    said = [foretold(queue(TWO, jobs, running), one.id) for one in jobs]
     assert [(found.at, found.text) for found in said] == [
         (NOON + 1200, "starts ~12:20, when job-001 frees a"),
         (NOON + 1800, "starts ~12:30, when job-002 frees a"),
         (NOON + 1860, "starts ~12:31, when job-003 frees a"),
     ]
-    assert forecast(queue(TWO, [waiting(5, nodes=1)], running), "job-005").text == "starts at the next scheduling pass"
+    assert foretold(queue(TWO, [waiting(5, nodes=1)], running), "job-005").text == "starts at the next scheduling pass"
 
 
-def later(seconds: float) -> Obstacle:
-    return Obstacle("not before then", until=NOON + seconds)
+def later(seconds: float) -> NotBefore:
+    return NotBefore(NOON + seconds)
 
 
 def test_a_forecast_knows_the_time_before_which_a_job_was_not_to_start() -> None:
     case = queue(TWO, [waiting(1, None, later(5400)), waiting(2, None, later(60), nodes="a")])
-    assert forecast(case, "job-001") == Forecast(NOON + 5400, "starts ~13:30, as asked for")
+    assert foretold(case, "job-001") == Foretold(NOON + 5400, "starts ~13:30, as asked for")
     busy = replace(case, running=(holds(9, "a-0", ends=NOON + 1200),))
-    assert forecast(busy, "job-001").at == NOON + 5400
-    assert forecast(busy, "job-002") == Forecast(NOON + 1200, "starts ~12:20, when job-009 frees a")
+    assert foretold(busy, "job-001").at == NOON + 5400
+    assert foretold(busy, "job-002") == Foretold(NOON + 1200, "starts ~12:20, when job-009 frees a")
 
 
 def test_a_forecast_lets_later_jobs_run_until_a_job_may_start() -> None:
     jobs = [waiting(1, None, later(600)), waiting(2, 300), waiting(3, 900), waiting(4, 60)]
-    assert forecast(queue(TWO, jobs), "job-001") == Forecast(NOON + 1200, "starts ~12:20, when job-003 frees a, b")
-    assert forecast(queue(TWO, [*jobs[:2], waiting(3, nodes="a")]), "job-001").at is None
+    assert foretold(queue(TWO, jobs), "job-001") == Foretold(NOON + 1200, "starts ~12:20, when job-003 frees a, b")
+    assert foretold(queue(TWO, [*jobs[:2], waiting(3, nodes="a")]), "job-001").at is None
 
 
 def test_a_forecast_knows_when_the_job_that_is_waited_for_will_end() -> None:
     jobs = [
         waiting(2, 300, after("job-001"), nodes="b"),
-        waiting(3, 60, after("job-001", ""), nodes="a"),
-        waiting(4, None, after("job-002", "fails"), later(60), nodes="b"),
+        waiting(3, 60, after("job-001", EndsAs.ANY), nodes="a"),
+        waiting(4, None, after("job-002", EndsAs.FAILURE), later(60), nodes="b"),
     ]
     case = queue(TWO, jobs, [holds(1, "a-0", ends=NOON + 1200)])
-    assert [forecast(case, one.id) for one in jobs] == [
-        Forecast(NOON + 1200, "starts ~12:20, if job-001 succeeds"),
-        Forecast(NOON + 1200, "starts ~12:20, when job-001 frees a"),
-        Forecast(NOON + 1500, "starts ~12:25, if job-002 fails"),
+    assert [foretold(case, one.id) for one in jobs] == [
+        Foretold(NOON + 1200, "starts ~12:20, if job-001 succeeds"),
+        Foretold(NOON + 1200, "starts ~12:20, when job-001 frees a"),
+        Foretold(NOON + 1500, "starts ~12:25, if job-002 fails"),
     ]
     unknown = replace(case, running=(holds(1, "a-0"),))
-    assert forecast(unknown, "job-002").text == "its start is not known: waits for job-001 to succeed"
+    assert foretold(unknown, "job-002").text == "its start is not known: waits for job-001 to succeed"
 
 
 def test_a_forecast_follows_a_chain_of_jobs_but_not_a_long_one() -> None:
     chain = [waiting(n, 60, after(f"job-{n - 1:03}"), nodes=1) for n in range(2, CHAIN + 5)]
     case = queue(TWO, chain, [holds(1, "a-0", ends=NOON + 60)])
     for number in (2, CHAIN + 1):
-        assert forecast(case, f"job-{number:03}").at == NOON + 60 * (number - 1)
-    assert forecast(case, f"job-{CHAIN + 2:03}").text == (
+        assert foretold(case, f"job-{number:03}").at == NOON + 60 * (number - 1)
+    assert foretold(case, f"job-{CHAIN + 2:03}").text == (
         f"its start is not known: it waits for a chain of more than {CHAIN} jobs"
     )
 
 
 def test_a_forecast_says_what_it_does_not_know() -> None:
-    def said(one: Waiting, *ahead: Waiting) -> str:
-        found = forecast(queue(TWO, [*ahead, one], [holds(1, "a-0")]), one.id)
+    def said(one: WaitingJob, *ahead: WaitingJob) -> str:
+        found = foretold(queue(TWO, [*ahead, one], [holds(1, "a-0")]), one.id)
         assert found.at is None
         return found.text.removeprefix("its start is not known: ")
 
     assert said(waiting(900)) == "job-001 has no time limit and no history"
-    assert said(waiting(900, None, HELD)) == HELD.text
+    assert said(waiting(900, None, HELD)) == HELD_TEXT
     ahead = [waiting(number) for number in range(2, 203)]
     assert said(waiting(900), *ahead) == "more than 200 jobs are ahead of it"
 
@@ -439,7 +475,7 @@ def view(name: str, gpus: int, **fields: object) -> NodeView:
 OWNERS = inventory(["gpu-master", "gpu1", "gpu2"])
 
 
-def seen(*drained: str, **views: NodeView | NodeError) -> dict[str, Offer]:
+def seen(*drained: str, **views: NodeView | NodeError) -> dict[str, Capacity]:
     """The owners' nodes with a GPU each, but for these."""
     idle = {name: views.get(name, view(name, 1)) for name in OWNERS.nodes}
     drains = {name: Drain(node=name, reason="", since=1.0) for name in drained}
@@ -518,7 +554,9 @@ SHAPES = st.fixed_dictionaries(
 )
 
 
-BLOCKS = st.sampled_from([(), (), (), (), (HELD,), (later(60),), (Obstacle("its job failed", final=True),)])
+BLOCKS = st.sampled_from(
+    [(), (), (), (), (HELD,), (later(60),), (UnmetDependency("job-001", EndsAs.SUCCESS, JobState.FAILED),)]
+)
 
 
 @st.composite
@@ -542,12 +580,12 @@ def situations(draw: st.DrawFn) -> Queue:
     return queue(nodes, [waiting(10 + n, None, *draw(BLOCKS), **wish) for n, wish in enumerate(wishes)], running)
 
 
-def ran(start: Start, jobs: Iterable[Waiting], now: float) -> Running:
+def ran(start: ScheduledStart, jobs: Iterable[WaitingJob], now: float) -> RunningJob:
     limit = next(one.spec.time_limit for one in jobs if one.id == start.id)
-    return Running(start.id, placement_keys(start.placement), now + limit if limit else None)
+    return RunningJob(start.id, placement_keys(start.placement), now + limit if limit else None)
 
 
-def in_order(jobs: Iterable[Waiting]) -> list[Waiting]:
+def in_order(jobs: Iterable[WaitingJob]) -> list[WaitingJob]:
     return sorted(jobs, key=lambda one: (-one.priority, one.order))
 
 
@@ -568,7 +606,7 @@ def test_nothing_is_given_twice_and_every_job_gets_all_it_asks_for(case: Queue) 
     jobs = {one.id: one for one in case.waiting}
     for start in schedule(case).starts:
         wish, shares = jobs[start.id].spec, start.placement.shares
-        assert not jobs[start.id].obstacles
+        assert not jobs[start.id].blockers
         named = wish.nodes if isinstance(wish.nodes, tuple) else ()
         wanted = wish.nodes if isinstance(wish.nodes, int) else len(named or case.offers)
         assert len({share.node for share in shares}) == len(shares) == wanted
@@ -606,12 +644,12 @@ def test_no_job_is_touched_by_those_of_lower_priority(case: Queue) -> None:
         first = replace(case, waiting=tuple(jobs[:count]))
         names = {one.id for one in first.waiting}
         assert schedule(first).starts == tuple(start for start in found.starts if start.id in names)
-    able = [one for one in jobs if not one.obstacles and schedule(replace(case, waiting=(one,), running=())).starts]
+    able = [one for one in jobs if not one.blockers and schedule(replace(case, waiting=(one,), running=())).starts]
     late = [one.id for one in able if one.id not in started(found)]
     assert found.head == (late[0] if late else None), "the head is the first that has to wait for others alone"
     for start in found.starts:
         overtakes = bool(late) and [one.id for one in able].index(start.id) > [one.id for one in able].index(late[0])
-        assert overtakes == (start.why != "its turn")
+        assert overtakes == (start.turn is not Turn.OWN)
 
 
 @settings(max_examples=300, deadline=None)
@@ -620,25 +658,25 @@ def test_no_job_that_overtakes_delays_the_head(case: Queue) -> None:
     found, after = schedule(case), after_round(case)
     if found.head is None or found.head_starts_at is None:
         # Where nobody knows when the head can start, nobody overtakes it on what it could use.
-        assert not any("is over before" in start.why for start in found.starts)
+        assert not any(start.turn is Turn.BEFORE_HEAD for start in found.starts)
         return
     at = found.head_starts_at
     left = [run for run in after.running if run.ends is None or run.ends > at]
     head = tuple(one for one in case.waiting if one.id == found.head)
     assert schedule(replace(case, waiting=head, running=tuple(left), now=at)).starts, "it starts when it was promised"
-    assert forecast(case, found.head).at == at
+    assert foretold(case, found.head).at == at
 
 
 @settings(max_examples=200, deadline=None)
 @given(situations())
-def test_only_what_cannot_start_on_nodes_without_other_work_is_called_hopeless(case: Queue) -> None:
+def test_only_what_cannot_start_on_nodes_without_other_work_is_called_unschedulable(case: Queue) -> None:
     quiet = {name: replace(offer, busy={}) for name, offer in case.offers.items()}
     said = reasons(case)
     for one in case.waiting:
-        alone = replace(case, waiting=(replace(one, obstacles=()),), running=(), offers=quiet)
-        final = any(obstacle.final for obstacle in one.obstacles)
-        hopeless = final or not schedule(alone).starts
-        assert forecast(case, one.id).never == said[one.id].startswith("is unschedulable") == hopeless
+        alone = replace(case, waiting=(replace(one, blockers=()),), running=(), offers=quiet)
+        unmet = any(isinstance(blocker, UnmetDependency) for blocker in one.blockers)
+        never = unmet or not schedule(alone).starts
+        assert forecast(case, one.id).never == isinstance(said[one.id], Unschedulable) == never
 
 
 @settings(max_examples=60, deadline=None)
@@ -674,7 +712,7 @@ def test_a_long_queue_on_a_large_cluster_is_decided_quickly() -> None:
     assert best < 0.3, "it takes about 0.02 s on an idle machine"
 
 
-def _seconds(nodes: dict[str, Offer], jobs: list[Waiting]) -> float:
+def _seconds(nodes: dict[str, Capacity], jobs: list[WaitingJob]) -> float:
     began = time.perf_counter()
     plan(nodes, jobs)
     return time.perf_counter() - began
@@ -682,11 +720,11 @@ def _seconds(nodes: dict[str, Offer], jobs: list[Waiting]) -> float:
 
 def test_a_job_over_its_estimate_ends_at_any_moment() -> None:
     over = queue(TWO, [waiting(2)], [holds(1, "a-0", ends=NOON)])
-    assert why(over, "job-002") == ("a is held by job-001 (over its estimate: any moment)",)
-    assert forecast(over, "job-002") == Forecast(NOON, "starts any moment, when job-001 frees a")
+    assert told(over, "job-002") == ("a is held by job-001 (over its estimate: any moment)",)
+    assert foretold(over, "job-002") == Foretold(NOON, "starts any moment, when job-001 frees a")
 
 
 def test_a_moment_that_is_told_is_never_over_already() -> None:
     late = queue(TWO, [waiting(2)], [holds(1, "a-0", ends=NOON + 119)], now=NOON + 113)
-    assert why(late, "job-002") == ("a is held by job-001 until ~12:02",)
-    assert forecast(late, "job-002").text == "starts ~12:02, when job-001 frees a"
+    assert told(late, "job-002") == ("a is held by job-001 until ~12:02",)
+    assert foretold(late, "job-002").text == "starts ~12:02, when job-001 frees a"

@@ -10,6 +10,7 @@ import pytest
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
 from ugro.control_plane.scheduler.time_limits import Told, extend, longer, require_hearing, told, too_late
+from ugro.testing import builders
 from ugro.testing.cluster import STAY, WAITS, Bed, Master, controller_over
 
 
@@ -64,7 +65,7 @@ async def test_a_node_that_cannot_be_reached_is_told_by_a_later_tick(bed: Bed) -
     before = bed.store.timeline.of_job(job.id)
     await bed.tick()
     assert bed.store.timeline.of_job(job.id) == before, "what every node keeps is told once"
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     await bed.until(job, JobState.CANCELLED)
 
 
@@ -74,7 +75,7 @@ async def test_a_run_of_an_earlier_ugro_keeps_its_limit_and_that_is_told(bed: Be
     with pytest.raises(InputError, match="was started by an earlier UGRO on b") as refused:
         require_hearing(job, await look(bed, job), 1200.5)
     assert refused.value.hint.endswith(f"ugro cancel {job.id} && ugro resume {job.id} --time 1201s")
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     await bed.until(job, JobState.CANCELLED)
 
 
@@ -107,10 +108,10 @@ def test_what_cannot_be_extended_is_refused(bed: Bed) -> None:
         extend(bed.store, limited.id, 10_000 * 86400, add=True)
     failing = FirstFailure(rank=0, node="a")
     for changed in ({"wish": Wish.CANCEL}, {"first_failure": failing}):
-        stopping = bed.store.jobs.update(limited.id, lambda job, to=changed: job.model_copy(update=to), "test", "")
+        stopping = builders.change(bed.store, limited.id, "ranks", **changed)
         with pytest.raises(InputError, match="is stopping"):
             extend(bed.store, stopping.id, 60, add=True)
-    bed.store.jobs.update(limited.id, lambda job: job.model_copy(update={"state": JobState.FAILED}), "failed", "")
+    builders.change(bed.store, limited.id, "failed", state=JobState.FAILED)
     with pytest.raises(InputError, match="has ended") as refused:
         extend(bed.store, limited.id, 60, add=True)
     assert refused.value.hint.endswith(f"ugro resume {limited.id} --time 3660s")

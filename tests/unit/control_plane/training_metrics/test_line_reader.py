@@ -183,6 +183,7 @@ LINES: dict[str, tuple[str, int | None, dict[str, float]]] = {
     "not finite": ("step 3 loss=inf a=-inf b=nan c=NaN", 3, {"loss": INF, "a": -INF, "b": NAN, "c": NAN}),
     "a list is no thousand": ("step 3 loss=[1,234] n=1,234", 3, {"loss": 1.0, "n": 1234.0}),
     "validation in words": ("Validation: loss=0.4 acc=0.9", None, {"val/loss": 0.4, "val/acc": 0.9}),
+    "places are no values": ("[1,mpirank:2] train.py:12 cuda.cu:3 step 5 loss: 2.5", 5, {"loss": 2.5}),
     "python's logging": ("INFO:root:loss=0.5", None, {"loss": 0.5}),
     "ray": ("(RayTrainWorker pid=932, ip=10.0.0.7) epoch 2 loss 1.8", 2, {"loss": 1.8}),
     "speed after the values": ("2026-03-01 10:01:07 [INFO] step 10 loss 2.880 1.7 s/it", 10, {"loss": 2.88}),

@@ -10,19 +10,19 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError, NodeRefused
 from ugro.engines.ssh.meeting import Meeting, NoAnswer, candidates, meet, mistake, settle
 from ugro.nodes.pool import Pool
-from ugro.nodes.remote.run.process_manager import Prepared, Way
+from ugro.nodes.remote.run.process_manager import PeerRoute, Prepared
 from ugro.testing.builders import job, placement
 
 ADDRESSES = ("127.0.0.1", "127.0.1.1", "::1", "10.0.0.1", "172.17.0.1", "100.64.0.1", "fe80::1", "fd00::1")
 
 
-def said(*ways: Way, network: str = "", errors: dict[str, str] | None = None, **more: object) -> Prepared:
+def said(*ways: PeerRoute, network: str = "", errors: dict[str, str] | None = None, **more: object) -> Prepared:
     facts = {"python": "3.11", "torch": "2", "network": network, "addresses": {}, "own": None, "port": 29500}
     return Prepared.model_validate(facts | {"ways": ways, "errors": errors or {}} | more)
 
 
-def way(peer: str, address: str, interface: str = "eth0") -> Way:
-    return Way(peer=peer, address=address, interface=interface)
+def way(peer: str, address: str, interface: str = "eth0") -> PeerRoute:
+    return PeerRoute(peer=peer, address=address, interface=interface)
 
 
 def config(name: str, **more: object) -> NodeConfig:
@@ -92,7 +92,7 @@ async def test_a_node_without_an_answer_is_asked_again_before_it_counts(
     answer = {
         "none": NoAnswer("b", "no answer"),
         "wrong": NodeRefused("b", "wrong"),
-        "found": Way(peer="x", address="y", interface="e"),
+        "found": PeerRoute(peer="x", address="y", interface="e"),
     }
     asked = iter(answers)
 

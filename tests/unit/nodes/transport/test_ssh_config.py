@@ -27,8 +27,8 @@ from ugro.common.errors import (
 )
 from ugro.nodes.code_sync.rsync import ssh_command
 from ugro.nodes.transport.ssh import SshTransport
-from ugro.nodes.transport.ssh_config import Settings, find_route
-from ugro.nodes.transport.ssh_options import BY_NAME, OPTIONS, Use, not_honoured
+from ugro.nodes.transport.ssh_config import SshSettings, find_route
+from ugro.nodes.transport.ssh_options import BY_NAME, OPTIONS, OptionUse, not_honoured
 from ugro.testing.ssh_server import Server, new_key
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="no OpenSSH client is installed here")
@@ -91,12 +91,16 @@ def test_every_option_of_the_installed_ssh_is_in_the_table() -> None:
     names = {line.partition(" ")[0].lower() for line in said.splitlines()}
     assert names <= {*BY_NAME, "host"}
     assert len(OPTIONS) == len(BY_NAME)
-    assert all(option.note for option in OPTIONS if option.use in (Use.AT_LOGIN, Use.AT_HOST_KEY, Use.REFUSED))
+    assert all(
+        option.note
+        for option in OPTIONS
+        if option.use in (OptionUse.AT_LOGIN, OptionUse.AT_HOST_KEY, OptionUse.REFUSED)
+    )
     values: dict[str, tuple[str, ...]] = {}
     for line in said.splitlines():
         name, _, value = line.partition(" ")
         values[name.lower()] = (*values.get(name.lower(), ()), value)
-    named = not_honoured(values, Use.AT_LOGIN, Use.AT_HOST_KEY, Use.REFUSED)
+    named = not_honoured(values, OptionUse.AT_LOGIN, OptionUse.AT_HOST_KEY, OptionUse.REFUSED)
     assert not named, "no default is worth a word"
 
 
@@ -514,6 +518,6 @@ async def test_a_server_without_keys_or_with_too_many_is_told(write: Write, tmp_
 
 
 def test_a_label_of_settings_is_what_a_person_typed() -> None:
-    settings = Settings("me@there", "there", {"port": ("2200",), "hostname": ("h",)}, ("-F", "a b", "-l", "me"))
+    settings = SshSettings("me@there", "there", {"port": ("2200",), "hostname": ("h",)}, ("-F", "a b", "-l", "me"))
     assert settings.by_hand == "ssh -F 'a b' -l me there"
     assert settings.known_as == "[h]:2200"

@@ -1,4 +1,4 @@
-"""Alerts: `settings` reads alerts.yaml, `rules` decides what is told (pure), `sender` sends through apprise, `rounds`
+"""Alerts: `settings` reads alerts.yaml, `rules` decides what is sent (pure), `sender` sends through apprise, `rounds`
 puts these together with the state directory, and `courier` does rounds beside the ticks.
 """
 

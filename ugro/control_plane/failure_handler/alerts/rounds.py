@@ -16,9 +16,9 @@ from ugro.common.files import file_skew, write_atomic
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job
 from ugro.control_plane.failure_handler.alerts import FILE, rules
-from ugro.control_plane.failure_handler.alerts.rules import Memory, Seen
+from ugro.control_plane.failure_handler.alerts.rules import AlertMemory, AlertSources
 from ugro.control_plane.failure_handler.alerts.sender import Outcome, Sender
-from ugro.control_plane.failure_handler.alerts.settings import Settings, load_settings
+from ugro.control_plane.failure_handler.alerts.settings import AlertSettings, load_settings
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import put_aside, read_record, state_errors
 from ugro.control_plane.metadata_store.timeline import Mark
@@ -45,7 +45,7 @@ async def send_due(store: MetadataStore, sender: Sender) -> None:
         await asyncio.to_thread(_keep, store.home, memory, after)
 
 
-async def _round(store: MetadataStore, sender: Sender, settings: Settings, memory: Memory) -> Memory:
+async def _round(store: MetadataStore, sender: Sender, settings: AlertSettings, memory: AlertMemory) -> AlertMemory:
     now = store.clock.now()
     seen, mark = await asyncio.to_thread(_look, store, memory.mark, now)
     decided = rules.decide(settings, memory, seen, now).model_copy(update={"mark": mark})
@@ -65,36 +65,36 @@ async def _round(store: MetadataStore, sender: Sender, settings: Settings, memor
 
 
 def _news_of(channel: str, outcome: Outcome, failures: int) -> str:
-    """What the timeline is told of a channel: when it begins to fail, and when it works again."""
+    """What the timeline records of a channel: when it begins to fail, and when it works again."""
     if outcome and not failures:
         return f"channel {channel} failed: {outcome}; it is tried again. See: ugro alerts test {channel}"
     return f"channel {channel} works again" if failures and not outcome else ""
 
 
-def _look(store: MetadataStore, mark: Mark, now: float) -> tuple[Seen, Mark]:
+def _look(store: MetadataStore, mark: Mark, now: float) -> tuple[AlertSources, Mark]:
     events, mark = store.timeline.since(mark, now)
     jobs: dict[str, Job] = {}
     for job in {event.job for event in events if event.job}:
         with contextlib.suppress(UgroError):
             jobs[job] = store.jobs.job(job)
-    seen = Seen(
+    seen = AlertSources(
         events, jobs, store.config.remembered_nodes(), store.config.remembered_configs(), store.config.silences()
     )
     return seen, mark
 
 
-def _recall(store: MetadataStore) -> Memory:
+def _recall(store: MetadataStore) -> AlertMemory:
     """The memory. A damaged one is put aside, and what happened before it was last written counts as told."""
     path = store.home / "alerts.json"
     with state_errors(path):
         try:
-            return read_record(Memory, path)
+            return read_record(AlertMemory, path)
         except InputError:
-            return Memory(mark=Mark(at=_written_at(store.home / FILE)))
+            return AlertMemory(mark=Mark(at=_written_at(store.home / FILE)))
         except RecordNewer:  # what it knows to be told, a newer UGRO tells
             raise
         except RecordUnreadable as error:
-            memory = Memory(mark=Mark(at=_written_at(path)))
+            memory = AlertMemory(mark=Mark(at=_written_at(path)))
             hint = (
                 f"the list of waiting alerts is lost; to restore it, correct the file and put it back: mv {{}} {path}"
             )
@@ -107,7 +107,7 @@ def _written_at(path: Path) -> float:
     return path.stat().st_mtime - file_skew(path.parent)
 
 
-def _keep(home: Path, before: Memory, after: Memory) -> None:
+def _keep(home: Path, before: AlertMemory, after: AlertMemory) -> None:
     if after != before:
         with state_errors(path := home / "alerts.json"):
             write_atomic(path, after.model_dump_json())

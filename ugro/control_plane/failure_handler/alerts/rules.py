@@ -1,6 +1,6 @@
-"""What is told to whom: events, what the nodes show, the rules, and a memory of what was told already. Pure.
+"""Which alert goes to which channel: events, observations, the rules, and what was sent already. Pure.
 
-Events of jobs are told once. What stands for a while – a silent node, a hot GPU, a full disk – is told when it begins
+Events of jobs are sent once. What lasts – an unreachable node, a hot GPU, a full disk – is sent when it begins
 and when it is over, and with a margin between both, so that a value at its limit does not tell again and again.
 """
 
@@ -18,7 +18,7 @@ from ugro.common.models.job import Job
 from ugro.common.models.node import NodeView, Silence
 from ugro.common.models.record import Record
 from ugro.common.text import clock, count, duration, printable, size
-from ugro.control_plane.failure_handler.alerts.settings import Kind, Rule, Settings
+from ugro.control_plane.failure_handler.alerts.settings import AlertKind, AlertSettings, Rule
 from ugro.control_plane.metadata_store.timeline import Mark
 
 KEEP_SECONDS = 86400.0
@@ -40,18 +40,18 @@ COOLER = 5
 ROOMIER = 1.1
 """Times its limit of free disk at which a node counts as having room again."""
 
-OF_JOBS: Mapping[str, Kind] = {
-    EventKind.FAILED: Kind.FAILURE,
-    EventKind.SUCCEEDED: Kind.DONE,
-    EventKind.HANG: Kind.HANG,
-    EventKind.PROPOSAL: Kind.PROPOSAL,
-    EventKind.IDLE: Kind.GPU_IDLE,
+OF_JOBS: Mapping[str, AlertKind] = {
+    EventKind.FAILED: AlertKind.FAILURE,
+    EventKind.SUCCEEDED: AlertKind.DONE,
+    EventKind.HANG: AlertKind.HANG,
+    EventKind.PROPOSAL: AlertKind.PROPOSAL,
+    EventKind.IDLE: AlertKind.GPU_IDLE,
 }
-OF_NODES: Mapping[str, Kind] = {
-    EventKind.GPU_GONE: Kind.GPU_LOST,
-    EventKind.GPU_PROBLEM: Kind.GPU_LOST,
-    EventKind.GPU_WELL: Kind.RECOVERY,
-    EventKind.PROPOSAL: Kind.PROPOSAL,
+OF_NODES: Mapping[str, AlertKind] = {
+    EventKind.GPU_GONE: AlertKind.GPU_LOST,
+    EventKind.GPU_PROBLEM: AlertKind.GPU_LOST,
+    EventKind.GPU_WELL: AlertKind.RECOVERY,
+    EventKind.PROPOSAL: AlertKind.PROPOSAL,
 }
 WORDS: Mapping[str, str] = {
     EventKind.FAILED: "failed",
@@ -67,7 +67,7 @@ TROUBLE = (EventKind.FAILING, EventKind.HANG)
 OVER = (EventKind.RUNNING, EventKind.SUCCEEDED, EventKind.CANCELLED)
 """Events of a job with which its trouble is over."""
 
-GOOD = (Kind.RECOVERY, Kind.DONE)
+GOOD = (AlertKind.RECOVERY, AlertKind.DONE)
 
 _MENTION = re.compile(r"@(?=(?:everyone|here|channel|all)\b)|<(?=[!@#&])")
 
@@ -76,12 +76,12 @@ class Message(Record):
     """One thing to tell. `about` is what it is about, the words with which it begins."""
 
     at: float
-    kind: Kind
+    kind: AlertKind
     about: str
     text: str
 
 
-class Waiting(Record):
+class PendingMessages(Record):
     """The messages for one channel that are not sent yet, how often it failed with them, and when it is tried again."""
 
     messages: tuple[Message, ...] = ()
@@ -89,7 +89,7 @@ class Waiting(Record):
     retry_at: float = 0.0
 
 
-class Memory(Record):
+class AlertMemory(Record):
     """What is known from before, `alerts.json`.
 
     `troubled` are jobs that failed or hung and did not go on yet. `standing` has since when a state stands, by
@@ -101,12 +101,12 @@ class Memory(Record):
     standing: dict[str, float] = Field(default_factory=dict)
     believed: dict[str, frozenset[str]] = Field(default_factory=dict)
     told: dict[str, dict[str, float]] = Field(default_factory=dict)
-    waiting: dict[str, Waiting] = Field(default_factory=dict)
+    waiting: dict[str, PendingMessages] = Field(default_factory=dict)
     complaint: str = ""
 
 
 @dataclass(frozen=True)
-class Seen:
+class AlertSources:
     """The new events, the records of their jobs, and what was last known of the nodes."""
 
     events: Sequence[Event] = ()
@@ -131,13 +131,13 @@ class _State:
     """Something that stands or is over: `stands` is None where nothing says which."""
 
     subject: str
-    kind: Kind
+    kind: AlertKind
     stands: bool | None
     begun: tuple[str, str]
     over: tuple[str, str]
 
 
-def decide(settings: Settings, memory: Memory, seen: Seen, now: float) -> Memory:
+def decide(settings: AlertSettings, memory: AlertMemory, seen: AlertSources, now: float) -> AlertMemory:
     """The memory with the messages that are due now waiting for their channels, and without what is past."""
     memory = _forget(settings, memory, now)
     news, troubled = _news(memory, seen)
@@ -150,18 +150,18 @@ def decide(settings: Settings, memory: Memory, seen: Seen, now: float) -> Memory
             rules, told, memory.believed.get(channel, frozenset()), states, now
         )
         if due or changed:
-            before = memory.waiting.get(channel, Waiting())
+            before = memory.waiting.get(channel, PendingMessages())
             messages = (*before.messages, *due, *changed)[-KEEP_MESSAGES:]
             memory.waiting[channel] = before.model_copy(update={"messages": messages})
     since = {state.subject: memory.standing.get(state.subject, now) for state in states if _stands(memory, state)}
     return memory.model_copy(update={"troubled": troubled, "standing": since})
 
 
-def _stands(memory: Memory, state: _State) -> bool:
+def _stands(memory: AlertMemory, state: _State) -> bool:
     return state.subject in memory.standing if state.stands is None else state.stands
 
 
-def _news(memory: Memory, seen: Seen) -> tuple[list[_News], tuple[str, ...]]:
+def _news(memory: AlertMemory, seen: AlertSources) -> tuple[list[_News], tuple[str, ...]]:
     """What the events have to tell, and the jobs that are in trouble after them."""
     news: list[_News] = []
     troubled = list(memory.troubled)
@@ -177,16 +177,16 @@ def _news(memory: Memory, seen: Seen) -> tuple[list[_News], tuple[str, ...]]:
 def _changed(
     rules: Sequence[Rule], told: dict[str, float], believed: frozenset[str], states: Sequence[_State], now: float
 ) -> tuple[list[Message], frozenset[str]]:
-    """What a channel is told of states that are not as it believes, and what it believes then.
+    """What a channel is sent about states that are not as it believes, and what it believes then.
 
-    What was told not long ago waits: if it still stands after its quiet time, it is told then.
+    What was sent not long ago waits: if it still stands after its quiet time, it is sent then.
     """
     messages = []
     believed = believed & {state.subject for state in states}
     for state in states:
         if state.stands is None or state.stands == (state.subject in believed):
             continue
-        kind = state.kind if state.stands else Kind.RECOVERY
+        kind = state.kind if state.stands else AlertKind.RECOVERY
         about, text = state.begun if state.stands else state.over
         news = _News(Message(at=now, kind=kind, about=about, text=text), about)
         wanted = any(rule.wants(kind, "", "") for rule in rules)
@@ -197,7 +197,7 @@ def _changed(
     return messages, believed
 
 
-def _forget(settings: Settings, memory: Memory, now: float) -> Memory:
+def _forget(settings: AlertSettings, memory: AlertMemory, now: float) -> AlertMemory:
     """Without channels that are gone and without what is too old to matter; clocks that were set back count too."""
     longest = max((KEEP_SECONDS, *(rule.quiet for rule in settings.rules)))
     told = {
@@ -214,7 +214,7 @@ def _forget(settings: Settings, memory: Memory, now: float) -> Memory:
 
 
 def _tell(rules: Sequence[Rule], told: dict[str, float], news: _News) -> bool:
-    """Whether a channel with these rules is told now; the first rule that wants the message says how often."""
+    """Whether a channel with these rules gets a message now; the first rule that wants it says how often."""
     rule = next((rule for rule in rules if rule.wants(news.message.kind, news.job, news.name)), None)
     if rule is None or 0 <= news.message.at - told.get(news.key, -rule.quiet) < rule.quiet:
         return False
@@ -225,7 +225,7 @@ def _tell(rules: Sequence[Rule], told: dict[str, float], news: _News) -> bool:
 def _of_event(event: Event, job: Job | None, troubled: bool) -> Iterator[_News]:
     kind = OF_JOBS.get(event.kind) if event.job else OF_NODES.get(event.kind)
     if event.kind == EventKind.RUNNING and troubled:
-        kind = Kind.RECOVERY
+        kind = AlertKind.RECOVERY
     if kind is None:
         return
     name, about, text, see = "", event.node, event.message, ""
@@ -233,15 +233,15 @@ def _of_event(event: Event, job: Job | None, troubled: bool) -> Iterator[_News]:
         name = job.name if job else event.job
         title = event.job if name == event.job else f"{event.job} ({name})"
         about = f"{title} {WORDS[event.kind]}"
-    if kind == Kind.FAILURE:  # the reason is in the record: the timeline told it at another event
+    if kind == AlertKind.FAILURE:  # the reason is in the record: the timeline told it at another event
         text, see = job.reason if job and job.reason else event.message, f" – see: ugro explain {event.job}"
-    if kind == Kind.DONE and job and job.started_at and job.ended_at:
+    if kind == AlertKind.DONE and job and job.started_at and job.ended_at:
         text = f"after {duration(job.ended_at - job.started_at)}"
     message = Message(at=event.at, kind=kind, about=about, text=_text(text, see))
     yield _News(message, f"{kind} {about}: {message.text}", event.job, name)
 
 
-def _states(memory: Memory, seen: Seen) -> Iterator[_State]:
+def _states(memory: AlertMemory, seen: AlertSources) -> Iterator[_State]:
     """What may stand at each node. What was seen before a node fell silent says that it goes on as it was."""
     for name, config in seen.configs.items():
         view, silence = seen.views.get(name), seen.silences.get(name)
@@ -250,21 +250,23 @@ def _states(memory: Memory, seen: Seen) -> Iterator[_State]:
         back = since is None or (view is not None and view.seen_at > since)
         stands = True if silence else False if back else None
         last = f"seen last at {clock(view.seen_at)}" if view else "it was never seen"
-        yield _State(f"down {name}", Kind.NODE_DOWN, stands, (f"{name} is unreachable", last), (f"{name} answers", ""))
+        yield _State(
+            f"down {name}", AlertKind.NODE_DOWN, stands, (f"{name} is unreachable", last), (f"{name} answers", "")
+        )
         if view:
             yield _disk(memory, config, view)
             yield from _heat(memory, config, view)
 
 
-def _disk(memory: Memory, config: NodeConfig, view: NodeView) -> _State:
+def _disk(memory: AlertMemory, config: NodeConfig, view: NodeView) -> _State:
     subject, free, least = f"disk {config.name}", view.disk_free_mib, config.min_disk
     enough = least * ROOMIER if subject in memory.standing else least
     words = "" if free is None else f"{size(free)} free, its min_disk is {size(least)}"
     begun, over = f"{config.name} has little disk space", f"{config.name} has disk space again"
-    return _State(subject, Kind.DISK_LOW, None if free is None else free < enough, (begun, words), (over, words))
+    return _State(subject, AlertKind.DISK_LOW, None if free is None else free < enough, (begun, words), (over, words))
 
 
-def _heat(memory: Memory, config: NodeConfig, view: NodeView) -> Iterator[_State]:
+def _heat(memory: AlertMemory, config: NodeConfig, view: NodeView) -> Iterator[_State]:
     for gpu in view.gpus:
         if gpu.uuid:
             subject, heat, most = f"hot {config.name} {gpu.uuid}", gpu.temperature_c, config.max_temperature
@@ -272,7 +274,9 @@ def _heat(memory: Memory, config: NodeConfig, view: NodeView) -> Iterator[_State
             title = f"GPU {gpu.index if gpu.index is not None else gpu.uuid} ({printable(gpu.name)}) on {config.name}"
             words = f"{heat} °C, its max_temperature is {most} °C"
             begun, over = f"{title} is too hot", f"{title} has cooled down"
-            yield _State(subject, Kind.GPU_HOT, None if heat is None else heat > bound, (begun, words), (over, words))
+            yield _State(
+                subject, AlertKind.GPU_HOT, None if heat is None else heat > bound, (begun, words), (over, words)
+            )
 
 
 def _text(words: str, see: str = "") -> str:
@@ -294,7 +298,7 @@ class Notification:
     bad: bool
 
 
-def due(memory: Memory, now: float) -> dict[str, Notification]:
+def due(memory: AlertMemory, now: float) -> dict[str, Notification]:
     """What to send now: all that waits for a channel in one notification."""
     return {
         channel: notification(waiting.messages)
@@ -314,12 +318,12 @@ def notification(messages: Sequence[Message]) -> Notification:
     return Notification(f"UGRO: {len(lines)} alerts", "\n".join(lines[-SHOWN:] + more), bad)
 
 
-def sent(memory: Memory, channel: str) -> Memory:
+def sent(memory: AlertMemory, channel: str) -> AlertMemory:
     """The memory once a channel has taken what waited for it."""
     return memory.model_copy(update={"waiting": {k: v for k, v in memory.waiting.items() if k != channel}})
 
 
-def failed(memory: Memory, channel: str, now: float) -> Memory:
+def failed(memory: AlertMemory, channel: str, now: float) -> AlertMemory:
     """The memory once a channel has failed."""
     left = memory.waiting[channel]
     first, longest = RETRY_SECONDS

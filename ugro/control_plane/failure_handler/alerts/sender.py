@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 
 from ugro.control_plane.failure_handler.alerts.rules import Notification
-from ugro.control_plane.failure_handler.alerts.settings import Channel
+from ugro.control_plane.failure_handler.alerts.settings import AlertChannel
 
 CHANNEL_SECONDS = 8.0
 """How long a channel may take. apprise gives a server 4 s to accept a connection and 4 s to answer."""
@@ -37,7 +37,7 @@ class Sender:
 
     async def send(
         self,
-        channels: Mapping[str, Channel],
+        channels: Mapping[str, AlertChannel],
         notifications: Mapping[str, Notification],
         within: float = CHANNEL_SECONDS,
     ) -> dict[str, Outcome]:
@@ -46,7 +46,7 @@ class Sender:
         sendings = (self._send_one(name, channels[name], each, within) for name, each in notifications.items())
         return dict(zip(notifications, await asyncio.gather(*sendings), strict=True))
 
-    async def _send_one(self, name: str, channel: Channel, notification: Notification, within: float) -> Outcome:
+    async def _send_one(self, name: str, channel: AlertChannel, notification: Notification, within: float) -> Outcome:
         if name in self._busy and self._busy[name].is_alive():
             return "it is still busy with an earlier message"
         loop = asyncio.get_running_loop()
@@ -81,7 +81,7 @@ def _load() -> None:
         apprise.Apprise.instantiate("json://localhost")
 
 
-def _deliver(channel: Channel, notification: Notification) -> Outcome:
+def _deliver(channel: AlertChannel, notification: Notification) -> Outcome:
     try:
         with _Reason() as reason:
             return _notify(channel, notification, lambda: reason.words)
@@ -89,7 +89,7 @@ def _deliver(channel: Channel, notification: Notification) -> Outcome:
         return f"apprise failed ({type(error).__name__})"
 
 
-def _notify(channel: Channel, notification: Notification, reason: Callable[[], str]) -> Outcome:
+def _notify(channel: AlertChannel, notification: Notification, reason: Callable[[], str]) -> Outcome:
     import apprise  # here: it takes its time, and few commands have something to send
 
     address = channel.address()

@@ -34,7 +34,7 @@ class AlertsError(InputError):
     code = "alerts"
 
 
-class Kind(StrEnum):
+class AlertKind(StrEnum):
     """What an alert is about, as rules name it."""
 
     FAILURE = "failure"
@@ -49,14 +49,14 @@ class Kind(StrEnum):
     DONE = "done"
 
 
-class Channel(Config):
+class AlertChannel(Config):
     """A way to a person: an apprise URL, written here or in an environment variable."""
 
     url: SecretStr | None = None
     url_env: Line | None = None
 
     @validator(mode="after")
-    def _one_of_both(self) -> Channel:
+    def _one_of_both(self) -> AlertChannel:
         if (self.url is None) == (self.url_env is None):
             raise ValueError("either 'url' or 'url_env' is expected")
         if self.url_env is not None and not ENV_NAME.fullmatch(self.url_env):
@@ -77,7 +77,7 @@ class Channel(Config):
 class Rule(Config):
     """Which kinds of alerts go to which channels. With `jobs`, a pattern of names or ids, it is about jobs alone."""
 
-    when: Annotated[tuple[Kind, ...], Field(min_length=1)]
+    when: Annotated[tuple[AlertKind, ...], Field(min_length=1)]
     to: Annotated[tuple[Name, ...], Field(min_length=1)]
     jobs: Line | None = None
     quiet: Seconds = QUIET
@@ -86,8 +86,8 @@ class Rule(Config):
     @classmethod
     def _known_kinds(cls, value: object) -> object:
         words = [value] if isinstance(value, str) else value
-        if not isinstance(words, list) or not all(word in list(Kind) for word in words):
-            raise ValueError(f"a list of these is expected: {', '.join(Kind)}")
+        if not isinstance(words, list) or not all(word in list(AlertKind) for word in words):
+            raise ValueError(f"a list of these is expected: {', '.join(AlertKind)}")
         return words
 
     @field_validator("to", mode="before")
@@ -95,17 +95,17 @@ class Rule(Config):
     def _to_as_list(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
 
-    def wants(self, kind: Kind, job: str, name: str) -> bool:
+    def wants(self, kind: AlertKind, job: str, name: str) -> bool:
         """Whether an alert of this kind about this job (empty: about a node) is for the rule's channels."""
         if self.jobs is not None and not (job and (fnmatchcase(name, self.jobs) or fnmatchcase(job, self.jobs))):
             return False
         return kind in self.when
 
 
-class Settings(Config):
+class AlertSettings(Config):
     """All of alerts.yaml."""
 
-    channels: dict[Name, Channel] = Field(default_factory=dict)
+    channels: dict[Name, AlertChannel] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
 
     @field_validator("rules")
@@ -125,7 +125,7 @@ class _Hidden(str):
         return "(hidden)"
 
 
-def load_settings(path: Path) -> Settings:
+def load_settings(path: Path) -> AlertSettings:
     """Read and check alerts.yaml.
 
     Raises:
@@ -139,9 +139,9 @@ def load_settings(path: Path) -> Settings:
                 line = line_of(document, ("channels", name))
                 raise AlertsError(f"{path}:{line}: channels: a short name is expected: 'phone: {{url: …}}'")
         hidden = {"channels": _hidden(channels)} if channels else {}
-        settings = Settings.model_validate(document | hidden)
+        settings = AlertSettings.model_validate(document | hidden)
     except ValidationError as error:
-        keys = {key: key for model in (Settings, Channel, Rule) for key in model.model_fields}
+        keys = {key: key for model in (AlertSettings, AlertChannel, Rule) for key in model.model_fields}
         raise AlertsError(_ADDRESS.sub("(hidden)", describe_in_file(error, path, document, keys))) from None
     except AlertsError as error:
         raise AlertsError(_ADDRESS.sub("(hidden)", error.message), error.hint) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from ugro.common.errors import InputError
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.metadata_store.checkpoint_store import newest_whole, with_copies
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.training_metrics.steps import Progress, last_progress
@@ -78,7 +78,7 @@ def lost_seconds(job: Job, last: LastCheckpoint | None, now: float) -> float | N
 
 
 def resume_command(
-    job: Job, changes: Sequence[Change], cause: str | None, anew: bool = False, code_gone: bool = False
+    job: Job, changes: Sequence[ArgumentChange], cause: str | None, anew: bool = False, code_gone: bool = False
 ) -> str:
     """What a person would type to go on with a job that ended; with its code mended, where that was the cause.
 

@@ -9,7 +9,7 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.common.text import duration
 from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.recovery.repair import options_of, with_changes
@@ -34,7 +34,7 @@ class NextAttempt:
 
     job: Job
     spec: JobSpec
-    changes: tuple[Change, ...]
+    changes: tuple[ArgumentChange, ...]
 
 
 def next_attempt(
@@ -62,11 +62,11 @@ def next_attempt(
     fields = spec.model_dump() | {"args": args, "hold": False, "after": (), "not_before": None}
     if nodes is not None:
         fields["nodes"] = nodes
-        changes = (*changes, Change(name="--nodes", before=_shown(spec.nodes), after=nodes))
+        changes = (*changes, ArgumentChange(name="--nodes", before=_shown(spec.nodes), after=nodes))
     if time_limit is not None:
         fields["time_limit"] = time_limit
         was = None if spec.time_limit is None else duration(spec.time_limit)
-        changes = (*changes, Change(name="--time", before=was, after=duration(time_limit)))
+        changes = (*changes, ArgumentChange(name="--time", before=was, after=duration(time_limit)))
     asked = JobSpec.model_validate(fields)
     if checkpoint:
         _require_ranks(job, asked, checkpoint)
@@ -92,7 +92,7 @@ def words_for(spec: JobSpec, script: str) -> str:
     """The words that tell a script where to go on from, with {path}; none where it reads UGRO_RESUME_FROM itself.
 
     Raises:
-        InputError: nothing shows how this script is told.
+        InputError: nothing shows how this script takes a checkpoint.
     """
     if spec.checkpoints.resume or RESUME_VARIABLE in script:
         return spec.checkpoints.resume

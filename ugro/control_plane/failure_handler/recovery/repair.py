@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, NodeShare
-from ugro.common.models.proposal import Change
-from ugro.control_plane.resource_manager.governor import Offer
+from ugro.common.models.proposal import ArgumentChange
+from ugro.control_plane.resource_manager.governor import Capacity
 
 BATCH = (
     "per_device_train_batch_size",
@@ -42,7 +42,7 @@ ACCUMULATION = (
 
 def with_changes(
     args: Sequence[str], wanted: Mapping[str, str], known: Sequence[str] = ()
-) -> tuple[tuple[str, ...], tuple[Change, ...]]:
+) -> tuple[tuple[str, ...], tuple[ArgumentChange, ...]]:
     """The arguments with others values, and what changed. `wanted` is by name, with or without dashes.
 
     `known` has the options of the script, as it spells them; with it an argument that was not given has to be one.
@@ -61,14 +61,14 @@ def with_changes(
                 words[index] = f"{words[index].partition('=')[0]}={value}"
             else:
                 words[index + 1] = value
-            changes.append(Change(name=spelled, before=before, after=value))
+            changes.append(ArgumentChange(name=spelled, before=before, after=value))
             continue
         declared = next((option for option in known if _plain(option) == _plain(name)), None)
         if known and declared is None:
             raise InputError(f"the script has no argument {name!r}", f"it has {', '.join(known[:12])}")
         added = declared or f"--{name.lstrip('-')}"
         words += [added, value]
-        changes.append(Change(name=added, before=None, after=value))
+        changes.append(ArgumentChange(name=added, before=None, after=value))
     return tuple(words), tuple(changes)
 
 
@@ -77,7 +77,7 @@ def options_of(script: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(re.findall(r"""['"](--[A-Za-z][\w-]*)['"]""", script)))
 
 
-def smaller_batch(args: Sequence[str], script: str) -> tuple[Change, ...]:
+def smaller_batch(args: Sequence[str], script: str) -> tuple[ArgumentChange, ...]:
     """Half the batch of each GPU, with twice the gradient accumulation where the script has one, so that a step of the
     optimizer sees as much as before. Nothing where no batch size is given that can be halved.
     """
@@ -88,11 +88,11 @@ def smaller_batch(args: Sequence[str], script: str) -> tuple[Change, ...]:
         return ()
     name, given, before = batch
     after = before // 2
-    halved = Change(name=name, before=given, after=str(after))
+    halved = ArgumentChange(name=name, before=given, after=str(after))
     for wanted in ACCUMULATION:
         if hit := _number(args, wanted, known, defaults | {wanted: defaults.get(wanted, 1)}):
             kept = _rounded(hit[2] * before, after)
-            return halved, Change(name=hit[0], before=hit[1], after=str(kept))
+            return halved, ArgumentChange(name=hit[0], before=hit[1], after=str(kept))
     return (halved,)
 
 
@@ -120,7 +120,7 @@ def _number(
     return (known[name], None, defaults[name]) if name in known and name in defaults else None
 
 
-def left_out(job: Job, spec: JobSpec, offers: Mapping[str, Offer]) -> dict[str, str]:
+def left_out(job: Job, spec: JobSpec, offers: Mapping[str, Capacity]) -> dict[str, str]:
     """The nodes of a job that cannot do their part any more, and why: silent, or short of GPUs.
 
     None where others take their place by themselves, since the job asks for a number of nodes.
@@ -131,7 +131,7 @@ def left_out(job: Job, spec: JobSpec, offers: Mapping[str, Offer]) -> dict[str, 
     return {} if isinstance(spec.nodes, int) and able >= spec.nodes else found
 
 
-def _unable(share: NodeShare, offer: Offer | None) -> str:
+def _unable(share: NodeShare, offer: Capacity | None) -> str:
     if offer is None:
         return "it is not in the inventory any more"
     if offer.error:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ugro.common.text import count, duration
-from ugro.control_plane.failure_handler.watchdog.sights import GAPS_KEPT, WATCH_GAP, Doing, Limits, Memory, RankMemory
+from ugro.control_plane.failure_handler.watchdog.sights import (
+    GAPS_KEPT,
+    WATCH_GAP,
+    Doing,
+    HangLimits,
+    RankMemory,
+    WatchMemory,
+)
 from ugro.control_plane.training_metrics.steps import Progress
 
 RHYTHM = 3.0
@@ -41,12 +48,12 @@ class Verdict:
     rank: int | None = None
 
 
-def allowance(memory: Memory, limits: Limits) -> float:
+def allowance(memory: WatchMemory, limits: HangLimits) -> float:
     """Watched seconds of silence after which this job is suspicious, once it makes steps."""
     return min(limits.ceiling, max(limits.floor, RHYTHM * memory.longest))
 
 
-def needs_steps(memory: Memory, limits: Limits) -> bool:
+def needs_steps(memory: WatchMemory, limits: HangLimits) -> bool:
     """Whether the logs have to be read: what they say decides, or how far each rank got is about to be told.
 
     A silence that is long enough to become this job's rhythm counts only if a step was made before it.
@@ -56,7 +63,7 @@ def needs_steps(memory: Memory, limits: Limits) -> bool:
     return memory.stepped is True and memory.hung_at is None and _hangs(memory, allowance(memory, limits), limits)
 
 
-def judge(memory: Memory, limits: Limits, steps: Mapping[int, Progress | None] | None = None) -> Verdict:
+def judge(memory: WatchMemory, limits: HangLimits, steps: Mapping[int, Progress | None] | None = None) -> Verdict:
     """What to think of the job. `steps` is how far each rank's log got, where it was read."""
     quiet, allowed = memory.watched - memory.alive_at, allowance(memory, limits)
     if not memory.stepped:
@@ -69,7 +76,7 @@ def judge(memory: Memory, limits: Limits, steps: Mapping[int, Progress | None] |
     return Verdict(State.QUIET, f"no sign of life for {duration(quiet)}; suspicious after {duration(allowed)}")
 
 
-def _hangs(memory: Memory, allowed: float, limits: Limits) -> bool:
+def _hangs(memory: WatchMemory, allowed: float, limits: HangLimits) -> bool:
     """Silent for too long, and still for the floor at least: a rank that works in silence does not hang."""
     silent = memory.watched - memory.alive_at >= allowed
     still = memory.watched - memory.still_at >= limits.floor and memory.still_looks >= STILL_LOOKS
@@ -78,14 +85,14 @@ def _hangs(memory: Memory, allowed: float, limits: Limits) -> bool:
     return silent and still and (held or Doing.UNCLEAR not in doing) and bool(doing)
 
 
-def _silence_in_words(memory: Memory, quiet: float, steps: Mapping[int, Progress | None]) -> str:
+def _silence_in_words(memory: WatchMemory, quiet: float, steps: Mapping[int, Progress | None]) -> str:
     before = f", before at most {duration(memory.longest)}" if memory.longest else ""
     numbers = [seen.step for seen in steps.values() if seen and seen.step is not None]
     step = f"; last step {max(numbers)}" if numbers else ""
     return f"no log line, no step and no traffic for {duration(quiet)}{before}{step}"
 
 
-def _odd_one(memory: Memory, steps: Mapping[int, Progress | None]) -> tuple[int | None, str]:
+def _odd_one(memory: WatchMemory, steps: Mapping[int, Progress | None]) -> tuple[int | None, str]:
     """The rank that differs from all others, in the order of what says most, and how."""
     ranks = memory.ranks
     others = f"while {_others_in_words(ranks)}" if len(ranks) > 1 else ""
@@ -134,7 +141,7 @@ def _behind(ranks: Sequence[RankMemory], steps: Mapping[int, Progress | None]) -
     return at[0][2], f"is at step {at[0][1]}, the others at {at[1][1]} or later"
 
 
-def _fell_silent(memory: Memory) -> tuple[RankMemory, str] | None:
+def _fell_silent(memory: WatchMemory) -> tuple[RankMemory, str] | None:
     """The one rank whose log stopped clearly before all others', by its own rhythm."""
     early = [
         rank

@@ -1,7 +1,7 @@
 """Ranks that never meet: torchrun waits on every node, and no rank begins.
 
 torchrun itself says nothing for ten minutes and more. So once none has begun for `PATIENCE` seconds, each node is asked
-whether it reaches the meeting point, and what stands in the way is told as the reason of the job.
+whether it reaches the meeting point, and records what is in the way as the job's reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PATIENCE = 60.0
 
 CHECK = "see: ugro check --network"
 
-Obstacles = Sequence[tuple[str, str]]
+Unreached = Sequence[tuple[str, str]]
 """Nodes that do not reach the meeting point, and why not."""
 
 
@@ -46,21 +46,21 @@ def never_met(job: Job) -> bool:
     return len(job.nodes) > 1 and not any(rank.pid or rank.state in began for rank in job.ranks)
 
 
-def in_words(job: Job, obstacles: Obstacles) -> str:
+def unmet_in_words(job: Job, unreached: Unreached) -> str:
     """Why the ranks of a job do not begin, as far as that can be seen from outside."""
     since = f"no rank has begun since {clock(job.started_at)}" if job.started_at else "no rank has begun"
     meets_at = _meeting_point(job)
-    if not obstacles:
+    if not unreached:
         return f"{since}; every node reaches {meets_at}: torchrun itself may be slow there ({CHECK})"
-    return f"{since}; {_obstacles_in_words(obstacles, meets_at)}; {CHECK}"
+    return f"{since}; {_unreached_in_words(unreached, meets_at)}; {CHECK}"
 
 
-def blamed(failure: FirstFailure, job: Job, obstacles: Obstacles) -> FirstFailure:
+def blamed(failure: FirstFailure, job: Job, unreached: Unreached) -> FirstFailure:
     """The failure of a job whose ranks never met: it is that of the nodes which do not reach the others."""
-    if not obstacles:
+    if not unreached:
         return failure
-    words = f"{_obstacles_in_words(obstacles, _meeting_point(job))}: a firewall, or another network? {CHECK}"
-    return failure.model_copy(update={"rank": None, "node": obstacles[0][0], "message": words})
+    words = f"{_unreached_in_words(unreached, _meeting_point(job))}: a firewall, or another network? {CHECK}"
+    return failure.model_copy(update={"rank": None, "node": unreached[0][0], "message": words})
 
 
 def _meeting_point(job: Job) -> str:
@@ -68,11 +68,11 @@ def _meeting_point(job: Job) -> str:
     return f"{placement.master_addr}:{placement.master_port}" if placement else "the meeting point"
 
 
-def _obstacles_in_words(obstacles: Obstacles, meets_at: str) -> str:
-    return some([f"{node} does not reach {meets_at} ({why})" for node, why in obstacles], "; ")
+def _unreached_in_words(unreached: Unreached, meets_at: str) -> str:
+    return some([f"{node} does not reach {meets_at} ({why})" for node, why in unreached], "; ")
 
 
-async def obstacles(pool: Pool, job: Job) -> Obstacles:
+async def unreached(pool: Pool, job: Job) -> Unreached:
     """Ask the nodes of a job whether they reach where its ranks meet. One that cannot be asked proves nothing."""
     placement = job.placement
     if placement is None or placement.master_addr is None or placement.master_port is None:
@@ -88,7 +88,7 @@ async def obstacles(pool: Pool, job: Job) -> Obstacles:
 
 async def tell(store: MetadataStore, pool: Pool, job: Job) -> None:
     """Record why the ranks of a job do not begin, unless they began meanwhile, or it is known."""
-    words = in_words(job, await obstacles(pool, job))
+    words = unmet_in_words(job, await unreached(pool, job))
 
     def record() -> None:
         now = store.jobs.job(job.id)

@@ -1,6 +1,6 @@
 """What the watchdog sees of a running job, and what it remembers of it from look to look. Pure (docs/watchdog.md).
 
-Moments are in watched seconds: a clock that stands still while nobody looks.
+Moments are in watched seconds: a clock that stops between observations.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ power is steady: the most of a window is no more than so much above the least.
 
 IDLE_PERCENT = 2
 IDLE_SECONDS = 3600.0
-"""A job whose GPUs are all no busier than this for so long is told once."""
+"""A job whose GPUs are all no busier than this for so long is reported once."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class HangLimits:
     """The shortest and the longest silence that can be called a hang, in seconds."""
 
     floor: float = 600.0
@@ -92,7 +92,7 @@ class Doing(StrEnum):
     UNCLEAR = "unclear"
 
 
-class Seen(Record):
+class RankWindow(Record):
     """What the looks of the present window showed of a rank: sums over the looks that said something.
 
     The extremes of the power go on over windows, as long as its GPU seems to spin: few looks may fall into each.
@@ -120,10 +120,10 @@ class RankMemory(Record):
     traffic_bytes: int | None = None
     usual_power_w: float | None = None
     doing: Doing = Doing.UNCLEAR
-    seen: Seen = Seen()
+    seen: RankWindow = RankWindow()
 
 
-class Memory(Record):
+class WatchMemory(Record):
     """What the watchdog knows of a job's attempt. Only `looked_at` and `look_gaps` are of the real clock.
 
     `longest` is the longest gap between two signs of life. `stepped` says whether its logs show a step; None: nobody
@@ -148,11 +148,13 @@ class Memory(Record):
     ranks: tuple[RankMemory, ...] = ()
 
 
-def look(memory: Memory | None, attempt: int, sights: Sequence[Sight], at: float, limits: Limits) -> Memory:
+def look(
+    memory: WatchMemory | None, attempt: int, sights: Sequence[Sight], at: float, limits: HangLimits
+) -> WatchMemory:
     """The memory after one more look, at a moment of the real clock."""
     if memory is None or memory.attempt != attempt:
         ranks = tuple(_first_sight(sight) for sight in sights)
-        return Memory(attempt=attempt, looked_at=at, ranks=ranks)
+        return WatchMemory(attempt=attempt, looked_at=at, ranks=ranks)
     gap = at - memory.looked_at
     counts = _counts(gap, memory.look_gaps)
     known = {rank.rank: rank for rank in memory.ranks}
@@ -170,7 +172,7 @@ def look(memory: Memory | None, attempt: int, sights: Sequence[Sight], at: float
         healthy = memory.signs > 0 and (memory.hung_at is not None or memory.stepped is not False)
         longest = max(memory.longest, watched - memory.alive_at) if healthy else memory.longest
         changed |= {"signs": memory.signs + 1, "longest": longest, "hung_at": None, "stepped": memory.stepped or None}
-    if lives or not counts:  # nobody knows what happened while nobody looked: silence begins anew
+    if lives or not counts:  # what happened unobserved is unknown: silence begins again
         changed |= {"alive_at": watched, "still_at": watched, "still_looks": 0}
     after = [_remember(known.get(sight.rank), sight, watched) for sight in sights]
     if not counts:
@@ -186,7 +188,7 @@ def _counts(gap: float, usual: Sequence[float]) -> bool:
 
 
 def _lives(before: RankMemory, now: Sight, gap: float) -> bool:
-    """A log that grew (or was begun anew), or traffic: checkpoints, caches, downloads, uploads, data."""
+    """A log that grew (or was begun again), or traffic: checkpoints, caches, downloads, uploads, data."""
     grew = None not in (before.log_bytes, now.log_bytes) and before.log_bytes != now.log_bytes
     moved = (now.traffic_bytes or 0) - (before.traffic_bytes or 0) if before.traffic_bytes is not None else 0
     return grew or moved >= max(TRAFFIC, TRAFFIC_RATE * gap)
@@ -207,8 +209,8 @@ def _first_sight(sight: Sight) -> RankMemory:
     )
 
 
-def _begin(sight: Sight) -> Seen:
-    return Seen(cpu_seconds=sight.cpu_seconds)
+def _begin(sight: Sight) -> RankWindow:
+    return RankWindow(cpu_seconds=sight.cpu_seconds)
 
 
 def _remember(before: RankMemory | None, now: Sight, watched: float) -> RankMemory:
@@ -233,7 +235,7 @@ def _remember(before: RankMemory | None, now: Sight, watched: float) -> RankMemo
     return before.model_copy(update=changed | {"seen": seen.model_copy(update=sums)})
 
 
-def _close_window(memory: Memory, sights: Sequence[Sight]) -> Memory:
+def _close_window(memory: WatchMemory, sights: Sequence[Sight]) -> WatchMemory:
     """See what each rank did over the window, and begin another one."""
     seconds = memory.watched - memory.window_at
     progressed = memory.alive_at > memory.window_at
@@ -260,7 +262,7 @@ def _closed(rank: RankMemory, sight: Sight, seconds: float, progressed: bool) ->
     return rank.model_copy(update={"usual_power_w": usual, "doing": doing, "seen": begun})
 
 
-def _doing(seen: Seen, cpu: float | None, has_gpu: bool, busy: float | None, power: float | None) -> Doing:
+def _doing(seen: RankWindow, cpu: float | None, has_gpu: bool, busy: float | None, power: float | None) -> Doing:
     """`cpu` is in seconds a second, `busy` in percent, `power` a part of the usual one."""
     if seen.states == "T":
         return Doing.STOPPED

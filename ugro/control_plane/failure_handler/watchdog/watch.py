@@ -17,7 +17,7 @@ from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.text import count, duration
 from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, judge, needs_steps
-from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, Limits, Memory, Sight, look
+from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, HangLimits, Sight, WatchMemory, look
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
@@ -51,7 +51,7 @@ def is_due(store: MetadataStore, job_id: str, seen: Observation) -> bool:
 async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends: SyncEnds, stand: Stand) -> None:
     """Take a look at a running job into account that is due (`is_due`), and tell a hang, its end, and GPUs that idle.
 
-    Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is told.
+    Logs are read only where they decide: in a long silence, until a first step is seen, and before a hang is reported.
     Then it is also kept where each rank stands.
     """
     path, limits = store.jobs.files(job_id).watchdog, limits_of(store.jobs.spec(job_id))
@@ -76,7 +76,9 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
         changed |= {"hung_at": since, "culprit": memory.culprit if verdict.rank is None else verdict.rank}
 
     def record() -> None:
-        with state_errors(path):  # before it is told: what a crash keeps from the record is told at the next look
+        with state_errors(
+            path
+        ):  # before it is reported: what a crash keeps from the record is reported at the next observation
             write_atomic(path, memory.model_copy(update=changed).model_dump_json())
         now = store.jobs.job(job_id)  # logs and stacks may have taken their time
         if now.attempt == job.attempt and transitions.stage(now) == Stage.RUNNING:
@@ -85,7 +87,7 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     await store.write(record)
 
 
-def _tell(store: MetadataStore, job: Job, idle: Memory | None, verdict: Verdict) -> None:
+def _tell(store: MetadataStore, job: Job, idle: WatchMemory | None, verdict: Verdict) -> None:
     """Record what is new about a job that still runs."""
     if idle:
         gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
@@ -123,10 +125,10 @@ def hang_of(store: MetadataStore, job: Job) -> Hang:
     return Hang(memory.watched - memory.hung_at, memory.culprit)
 
 
-def limits_of(spec: JobSpec) -> Limits:
+def limits_of(spec: JobSpec) -> HangLimits:
     """The floor and the ceiling that a job asks for, or the usual ones."""
     asked = spec.hang_after
-    return Limits(asked.min, asked.max) if asked else Limits()
+    return HangLimits(asked.min, asked.max) if asked else HangLimits()
 
 
 def sights(job: Job, seen: Observation) -> list[Sight]:
@@ -158,14 +160,14 @@ def _sight(node: str, files: RankFiles, has_gpu: bool, gpu: Gpu | None) -> Sight
     )
 
 
-def _read(path: Path) -> Memory | None:
-    """What is remembered. A file that cannot be understood is no loss: watching begins anew.
+def _read(path: Path) -> WatchMemory | None:
+    """What is remembered. A file that cannot be understood is no loss: watching begins again.
 
     Raises:
         RecordNewer: a newer UGRO watches here, whose memory is not to be written over.
     """
     try:
-        return read_record(Memory, path)
+        return read_record(WatchMemory, path)
     except RecordNewer:
         raise
     except (InputError, RecordUnreadable):

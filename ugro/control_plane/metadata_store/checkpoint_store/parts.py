@@ -26,7 +26,7 @@ _MODEL_RANK = re.compile(r"^mp_rank_(\d+(?:_\d+)*)(?=[/_])")
 
 
 def rank_of(name: str) -> int | None:
-    """The rank that wrote a part, by its name; the first one where parts count from 1 and their number is told."""
+    """The rank that wrote a part, by its name; the first one where parts count from 1 and their number is known."""
     if match := _RANK.search(name):
         return int(match[2])
     numbered = _OF.search(name)

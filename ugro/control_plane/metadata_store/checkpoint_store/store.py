@@ -23,7 +23,7 @@ from ugro.control_plane.metadata_store.checkpoint_store.lineage import lineage, 
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.checkpoints import checkpoints
-from ugro.nodes.remote.checkpoints.checkpoints import Search
+from ugro.nodes.remote.checkpoints.checkpoints import SearchResult
 from ugro.nodes.transport import Transport
 
 OUTPUT_OPTION = re.compile(
@@ -81,7 +81,7 @@ class CheckpointStore:
 
         runs = runs_of(job)
 
-        async def one(transport: Transport) -> Search:
+        async def one(transport: Transport) -> SearchResult:
             since = job.submitted_at + offsets.get(transport.name, 0.0)
             folders = _job_dirs(job, transport.node)
             places = dict.fromkeys(place for folder in folders for place in roots(spec, f"{folder}/{CODE}"))

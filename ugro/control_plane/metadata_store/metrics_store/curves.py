@@ -96,9 +96,9 @@ def curve(series: Series, known: Known, window: Window) -> Curve:
 
 
 def _parts(known: Known, attempts: Collection[int]) -> Iterator[tuple[Part, int]]:
-    """The parts of these attempts, each with the number behind its last point."""
+    """The parts of these attempts in order, each with the number behind its last point."""
     ends = [*(part.start for part in known.parts[1:]), known.count]
-    for part, end in zip(known.parts, ends, strict=True):
+    for part, end in sorted(zip(known.parts, ends, strict=True), key=lambda one: one[0].attempt):
         if part.start < end and (not attempts or part.attempt in attempts):
             yield part, end
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf, isfinite
 from operator import itemgetter
 from typing import Any, cast
@@ -89,17 +90,18 @@ class Growing:
             waiting += [series.bucket(level, number) for number in range(full - full % FAN, full)]
         return made
 
-    def add(self, points: Iterable[Point]) -> bytes:
+    def add(self, points: Sequence[Point]) -> bytes:
         """Add points; return the bytes that follow those of before."""
-        out, values = bytearray(), self._values
-        for point in points:
-            out += _POINT.pack(*point)
-            values.append(point[2])
-            self.count += 1
+        out, values, start = [], self._values, 0
+        while start < len(points):
+            part = points[start : start + FAN - len(values)]
+            out.append(struct.pack(f"<{3 * len(part)}d", *chain.from_iterable(part)))
+            values += [point[2] for point in part]
+            start, self.count = start + len(part), self.count + len(part)
             if len(values) == FAN:
-                out += self._close(_bucket(values, self.count - FAN))
+                out.append(self._close(_bucket(values, self.count - FAN)))
                 values.clear()
-        return bytes(out)
+        return b"".join(out)
 
     def _close(self, bucket: Bucket) -> bytes:
         out = _BUCKET.pack(*bucket)

@@ -15,7 +15,6 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -76,32 +75,41 @@ class Known:
     bad: int = 0
     """How many points are not finite."""
 
-    def place(self, attempt: int, step: int | None, at: float, value: float) -> Point:
-        """Return the point of a reading, and count it."""
+    def place(self, attempt: int, seen: Iterable[tuple[int | None, float, float]]) -> list[Point]:
+        """Return the points of readings of one attempt (step, time, value), and count them. There are many."""
         part = self.parts[-1] if self.parts else None
         if part is None or part.attempt != attempt:
             part = self._begin(Part(self.count, attempt))
-        step = None if step is None or step > MOST_STEP else step
-        x = self.x + 1 if step is None else step + part.offset
-        if self.count > part.start and x < self.x:
-            x = self._back(part, step or 0, x)
-        self.at = at if self.count == part.start else max(at, self.at)
-        self.x, self.count = x, self.count + 1
-        if isfinite(value):
-            self.low = value if self.low is None else min(value, self.low)
-            self.high = value if self.high is None else max(value, self.high)
-            self.last = value
-        else:
-            self.bad += 1
-        return x, self.at, value
+        points: list[Point] = []
+        before, last, count = self.x, self.at if self.count > part.start else 0.0, self.count
+        for step, at, value in seen:
+            x = before + 1 if step is None or step > MOST_STEP else step + part.offset
+            if x < before and count > part.start:
+                self.x, self.count = before, count
+                x = self._back(part, step or 0)
+                part = self.parts[-1]
+            last = at if at > last else last
+            points.append((x, last, value))
+            before, count = x, count + 1
+        self.x, self.at, self.count = before, last, count
+        self._sum_up([value for _, _, value in points])
+        return points
+
+    def _sum_up(self, values: Sequence[float]) -> None:
+        finite = values if all(map(isfinite, values)) else [value for value in values if isfinite(value)]
+        self.bad += len(values) - len(finite)
+        if finite:
+            low, high, self.last = min(finite), max(finite), finite[-1]
+            self.low = low if self.low is None else min(low, self.low)
+            self.high = high if self.high is None else max(high, self.high)
 
     def _begin(self, part: Part) -> Part:
         self.parts.append(part)
         self.x = 0.0
         return part
 
-    def _back(self, part: Part, step: int, x: float) -> float:
-        """A step that is smaller than the one before: a counter that began again, or work that is done again."""
+    def _back(self, part: Part, step: int) -> float:
+        """Return x of a step that is smaller than that before: of a counter that began again, or of work done again."""
         if len(self.parts) >= MOST_PARTS:
             return self.x
         again = step < (self.x - part.offset) / 2
@@ -202,6 +210,15 @@ class JobSeries:
                         self._catch_up()
             yield alone
 
+    def read_so_far(self, source: str) -> Any:
+        """Return how far a source was read, as it was noted; None: it was not. Within `writing`."""
+        return self._index.read.get(source)
+
+    @property
+    def progress(self) -> RunProgress | None:
+        """Return how far the run was. Within `writing`."""
+        return self._index.progress
+
     def add(
         self, attempt: int, readings: Sequence[Reading], read: Mapping[str, Any], progress: RunProgress | None
     ) -> None:
@@ -227,16 +244,21 @@ class JobSeries:
 
     def _take(self, readings: Iterable[tuple[Reading, int]], end: Fields) -> None:
         """Add the readings of a batch, each with its attempt, to their series."""
-        pending: dict[tuple[str, SeriesSource], tuple[Known, list[Point]]] = {}
+        pending: dict[tuple[SeriesSource, int], dict[str, list[tuple[int | None, float, float]]]] = {}
+        units: dict[str, str] = {}
+        last: tuple[SeriesSource, int] | None = None
         for one, attempt in readings:
-            key = one.name, one.source
-            if (found := pending.get(key)) is None:
-                if (known := self._known(key, one.unit)) is None:
-                    continue
-                found = pending[key] = known, []
-            found[1].append(found[0].place(attempt, one.step, one.at, one.value))
-        for known, points in pending.values():
-            self._append(known, points)
+            if last is None or one.source is not last[0] or attempt != last[1]:
+                last = one.source, attempt
+                by_name = pending.setdefault(last, {})
+            if (seen := by_name.get(one.name)) is None:
+                seen, units[one.name] = by_name.setdefault(one.name, []), one.unit
+            seen.append((one.step, one.at, one.value))
+        for (source, attempt), by_name in pending.items():
+            for name, seen in by_name.items():
+                if known := self._known((name, source), units[name]):
+                    before = known.count
+                    self._append(known, before, known.place(attempt, seen))
         self._index.read |= end["read"]
         self._index.progress = _progress(end["progress"]) or self._index.progress
 
@@ -250,17 +272,16 @@ class JobSeries:
             known = series[key] = Known(*key, unit, f"{len(series):03d}.series")
         return known
 
-    def _append(self, known: Known, points: Sequence[Point]) -> None:
+    def _append(self, known: Known, before: int, points: Sequence[Point]) -> None:
         path, growing = self.folder / known.file, self._growing.get(known.file)
         with open(path, "r+b" if path.exists() else "w+b") as file:
             if growing is None:
-                before = known.count - len(points)
                 growing = self._growing[known.file] = Growing.of(Series(file.read(size(before)), before))
             file.seek(size(growing.count))
             file.write(growing.add(points))
 
     def _save(self) -> None:
-        self._index.bytes = self._readings.stat().st_size
+        self._index.bytes = self._there()
         fresh = self._index_file.with_name(f".tmp-index-{os.getpid()}")
         fresh.write_text(self._index.as_text())  # not synced: what a power cut loses is made again
         os.replace(fresh, self._index_file)
@@ -286,10 +307,12 @@ class JobSeries:
                 self._index = Index.of(self._index_file.read_text(errors="replace"))
                 self._seen = seen
 
+    def _there(self) -> int:
+        return self._readings.stat().st_size if self._readings.exists() else 0
+
     def _is_current(self) -> bool:
         """Whether the series hold what the truth says, as far as their sizes tell."""
-        there = self._readings.stat().st_size if self._readings.exists() else 0
-        return self._index.bytes == there and self._is_whole()
+        return self._index.bytes == self._there() and self._is_whole()
 
     def _is_whole(self) -> bool:
         for known in self._index.series.values():
@@ -300,8 +323,7 @@ class JobSeries:
 
     def _catch_up(self) -> None:
         """Take what the truth says beyond the index; all of it where the index or a series is damaged."""
-        there = self._readings.stat().st_size if self._readings.exists() else 0
-        if self._index.bytes > there or not self._is_whole():
+        if self._index.bytes > self._there() or not self._is_whole():
             self._index = Index()
         self._growing = {}
         with contextlib.suppress(FileNotFoundError), open(self._readings, "rb") as file:
@@ -320,23 +342,26 @@ class JobSeries:
 def _lines(attempt: int, readings: Iterable[Reading]) -> Iterator[str]:
     """The lines of a batch: values of one source, step and time stand together. By hand, since there are many."""
     names: dict[str, str] = {}
-    for (at, step, source), group in groupby(readings, lambda one: (one.at, one.step, one.source)):
-        values, units = Texts(), Texts()
-        for one in group:
-            if (name := names.get(one.name)) is None:
-                name = names[one.name] = json.dumps(one.name)
-            if name in values:
-                yield _line(attempt, source, at, step, values, units)
-                values, units = Texts(), Texts()
-            values[name] = repr(one.value) if isfinite(one.value) else f'"{one.value}"'
-            if one.unit:
-                units[name] = json.dumps(one.unit)
-        yield _line(attempt, source, at, step, values, units)
+    values, units = Texts(), Texts()
+    last: Reading | None = None
+    for one in readings:
+        if (name := names.get(one.name)) is None:
+            name = names[one.name] = json.dumps(one.name)
+        if last and (one.step != last.step or one.at != last.at or one.source is not last.source or name in values):
+            yield _line(attempt, last, values, units)
+            values, units = Texts(), Texts()
+        last, value = one, one.value
+        values[name] = repr(value) if isfinite(value) else f'"{value}"'
+        if one.unit:
+            units[name] = json.dumps(one.unit)
+    if last:
+        yield _line(attempt, last, values, units)
 
 
-def _line(attempt: int, source: str, at: float, step: int | None, values: Texts, units: Texts) -> str:
+def _line(attempt: int, of: Reading, values: Texts, units: Texts) -> str:
     more = f', "units": {_object(units)}' if units else ""
-    head = f'"attempt": {attempt}, "source": "{source}", "at": {at!r}, "step": {"null" if step is None else step}'
+    step = "null" if of.step is None else of.step
+    head = f'"attempt": {attempt}, "source": "{of.source.value}", "at": {of.at!r}, "step": {step}'
     return f'{{{head}, "values": {_object(values)}{more}}}'
 
 

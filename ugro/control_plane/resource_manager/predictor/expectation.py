@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ugro.common.job_spec import JobSpec
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.history import run_of
-from ugro.control_plane.resource_manager.governor import Offer, Slot
+from ugro.control_plane.resource_manager.governor import Capacity, Slot
 from ugro.control_plane.resource_manager.predictor.fit import PastRun, explain, formula_mib, predict
 from ugro.control_plane.resource_manager.predictor.workload import read_workload
 
@@ -28,7 +28,7 @@ def past_runs(store: MetadataStore) -> list[PastRun]:
     ]
 
 
-def expect_memory(store: MetadataStore, spec: JobSpec, offers: Mapping[str, Offer]) -> Expectation | None:
+def expect_memory(store: MetadataStore, spec: JobSpec, offers: Mapping[str, Capacity]) -> Expectation | None:
     """The expectation for a job, or None when nothing is known of it or of the GPUs."""
     smallest, count = _smallest_gpu(spec, offers)
     if smallest is None or smallest.memory_mib is None:
@@ -42,7 +42,7 @@ def expect_memory(store: MetadataStore, spec: JobSpec, offers: Mapping[str, Offe
     )
 
 
-def _smallest_gpu(spec: JobSpec, offers: Mapping[str, Offer]) -> tuple[Slot | None, int]:
+def _smallest_gpu(spec: JobSpec, offers: Mapping[str, Capacity]) -> tuple[Slot | None, int]:
     """The smallest GPU that the job would get on an idle cluster, and how many GPUs it would get."""
     got: list[list[Slot]] = []
     for offer in offers.values():

@@ -96,7 +96,7 @@ def parameter_count(name: str) -> int | None:
 
 
 def is_convolutional(model: str) -> bool:
-    """Whether it is an image model whose memory is told by its convolutions, not by a transformer's shape."""
+    """Whether it is an image model whose memory follows from its convolutions, not from a transformer's shape."""
     return _known(model, tuple(_CONVOLUTIONS)) is not None
 
 

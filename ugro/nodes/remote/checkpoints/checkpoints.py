@@ -34,7 +34,7 @@ _SUMS = TypeAdapter(list[str])
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchResult:
     """The checkpoints that a node has, and the places that were not searched, each with the reason."""
 
     found: list[FoundCheckpoint]
@@ -49,7 +49,7 @@ class _Found(Record):
 _SEARCH = TypeAdapter(_Found)
 
 
-async def find(transport: Transport, job_dir: str, roots: Sequence[str], pattern: str, since: float) -> Search:
+async def find(transport: Transport, job_dir: str, roots: Sequence[str], pattern: str, since: float) -> SearchResult:
     """The checkpoints below some directories of a node that a job may have written: since it began, by its own files in
     `job_dir`, or since then (the node's clock, epoch seconds) where these do not tell.
 
@@ -65,7 +65,7 @@ async def find(transport: Transport, job_dir: str, roots: Sequence[str], pattern
             _inside(name)
     except OSError:
         raise NodeRefused(transport.name, "its list of checkpoints cannot be understood") from None
-    return Search(answer.found, tuple(map(printable, answer.passed)))
+    return SearchResult(answer.found, tuple(map(printable, answer.passed)))
 
 
 async def fetch(

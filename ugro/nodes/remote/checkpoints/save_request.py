@@ -53,7 +53,7 @@ async def ask(transport: Transport, paths: RunPaths, when: str) -> Asked:
 
 
 async def withdraw(transport: Transport, paths: RunPaths, when: str) -> bool:
-    """Remove the request of that content; one of somebody who asked since stays. Returns whether a script had taken it.
+    """Remove the request of that content; a later request stays. Returns whether a script had taken it.
 
     Raises:
         NodeRefused: the file cannot be removed. NodeError: as `Transport.run` does.

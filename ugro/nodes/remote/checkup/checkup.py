@@ -20,10 +20,10 @@ from ugro.common.errors import NodeError
 from ugro.common.models.node import NodeView
 from ugro.common.models.record import Record
 from ugro.nodes import children
-from ugro.nodes.remote.checkup.machine import Machine, ask_machine
+from ugro.nodes.remote.checkup.machine import MachineReport, ask_machine
 from ugro.nodes.remote.gpus import gpu_monitor
 from ugro.nodes.remote.python import ask_script
-from ugro.nodes.remote.run.process_manager import Way
+from ugro.nodes.remote.run.process_manager import PeerRoute
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ STAT_TIMEOUT = 5.0
 _TIME = re.compile(rb"(\d{1,12})\.(\d{9}|\D\S*)?\s*")
 
 
-class Clock(Record):
+class ClockReading(Record):
     """The node's clock minus this machine's, in seconds, and how far off that may be."""
 
     offset: float
@@ -68,11 +68,11 @@ _FACTS = TypeAdapter(PythonFacts)
 class NodeReport:
     """What one node said. A part that could not be read is None, and `unread` has why, by the part's name."""
 
-    clock: Clock | None = None
+    clock: ClockReading | None = None
     view: NodeView | None = None
-    machine: Machine | None = None
+    machine: MachineReport | None = None
     python: PythonFacts | None = None
-    way: Way | None = None
+    way: PeerRoute | None = None
     unread: Mapping[str, NodeError] = field(default_factory=dict)
 
 
@@ -106,13 +106,13 @@ async def examine(transport: Transport) -> NodeReport:
 # --- the clock -------------------------------------------------------------------------------------------------------
 
 
-async def sample_clock(transport: Transport) -> Clock | None:
+async def sample_clock(transport: Transport) -> ClockReading | None:
     """Compare clocks over one open shell, where an answer takes one round trip; the quickest answer counts.
 
     Raises:
         NodeError: the node cannot be reached.
     """
-    samples: list[Clock] = []
+    samples: list[ClockReading] = []
     replies: asyncio.Queue[bytes] = asyncio.Queue()
 
     def take(stream: str, chunk: bytes) -> None:
@@ -134,14 +134,14 @@ async def sample_clock(transport: Transport) -> Clock | None:
     return min(samples, key=lambda sample: sample.uncertainty, default=None)
 
 
-def clock_sample(asked_at: float, answered_at: float, reply: bytes) -> Clock | None:
+def clock_sample(asked_at: float, answered_at: float, reply: bytes) -> ClockReading | None:
     """What one answer of `date +%s.%N` says. BusyBox knows no %N: then it is good to half a second."""
     match = _TIME.fullmatch(reply)
     if not match:
         return None
     exact = (match[2] or b"").isdigit()
     remote = float(match[1]) + (float(match[2]) / 1e9 if exact else 0.5)
-    return Clock(
+    return ClockReading(
         offset=remote - (asked_at + answered_at) / 2,
         uncertainty=(answered_at - asked_at) / 2 + (0 if exact else 0.5),
     )

@@ -44,7 +44,7 @@ class Power(Record):
     desktop_sleep: int | None = None
 
 
-class Machine(Record):
+class MachineReport(Record):
     """What the machine says of itself; None where it does not say.
 
     `simulated`: it is one of the sandbox's. `open_files` is None where there is no limit. `kills_at_logout`: logind
@@ -68,7 +68,7 @@ class Machine(Record):
     complete: bool = True
 
 
-async def ask_machine(transport: Transport, *, with_gpus: bool) -> Machine:
+async def ask_machine(transport: Transport, *, with_gpus: bool) -> MachineReport:
     """Ask a machine, nvidia-smi only if `with_gpus`. What came before a question that hangs counts.
 
     Raises:
@@ -94,7 +94,7 @@ async def ask_machine(transport: Transport, *, with_gpus: bool) -> Machine:
     return machine
 
 
-def parse_machine(output: str, nonce: str) -> Machine | None:
+def parse_machine(output: str, nonce: str) -> MachineReport | None:
     """Understand the output of checkup.sh; None if it says nothing."""
     said: dict[str, list[str]] = {}
     for section in read_sections(output, nonce):
@@ -104,7 +104,7 @@ def parse_machine(output: str, nonce: str) -> Machine | None:
     user = said["user"][0]
     logind = dict(line.partition("=")[::2] for line in said.get("logind", []))
     gpus = list(filter(None, map(_GPU_ROW.fullmatch, said.get("gpu", []))))
-    return Machine(
+    return MachineReport(
         user=user,
         simulated="simulated" in said,
         open_files=_whole(_one(said, "open_files")),

@@ -106,7 +106,7 @@ class Removal(StrEnum):
     GONE = "gone"
     ABSENT = "absent"
     REST = "rest"
-    """UGRO's part is gone; what somebody else put there stays."""
+    """UGRO's part is gone; what others put there stays."""
     OTHER = "other"
     """The folder is marked as that of another job, or of none."""
     RUNNING = "running"

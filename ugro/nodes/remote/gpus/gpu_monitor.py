@@ -35,10 +35,23 @@ HINTS = {
     "Driver/library version mismatch": "the driver was updated: reboot, or reload its modules",
     "couldn't communicate with the NVIDIA driver": "its kernel module is not loaded",
 }
+THROTTLES = {
+    0x2: "applications_clocks",
+    0x4: "power_cap",
+    0x8: "hardware_slowdown",
+    0x10: "sync_boost",
+    0x20: "software_thermal",
+    0x40: "hardware_thermal",
+    0x80: "power_brake",
+    0x100: "display_clocks",
+}
+"""Bits of `nvmlClocksEventReasons`: why clocks are lower than they could be. Bit 0, that the GPU is idle, is none."""
+
 TEXT_LIMIT = 200
 """Characters that are kept of a name or a complaint."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+_MASK = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 _UUID = re.compile(r"GPU-[0-9A-Fa-f-]{8,64}")
 _OWNER = re.compile(r"/proc/([0-9]{1,15}) ([0-9]{1,15}) (\S+)")
 _LISTED = re.compile(r"GPU ([0-9]{1,5}): (.*) \(UUID: (GPU-[0-9A-Fa-f-]{8,64})\)")
@@ -272,10 +285,21 @@ def _gpu(row: dict[str, str]) -> Gpu:
         utilization_percent=_whole(row.get("utilization.gpu")),
         temperature_c=_whole(row.get("temperature.gpu")),
         power_w=_number(row.get("power.draw")),
+        sm_clock_mhz=_whole(row.get("clocks.sm", row.get("clocks.current.sm"))),
+        memory_clock_mhz=_whole(row.get("clocks.mem", row.get("clocks.current.memory"))),
+        throttled=_reasons(row.get("clocks_event_reasons.active", row.get("clocks_throttle_reasons.active", ""))),
         driver=_word(row.get("driver_version")),
         mig=row.get("mig.mode.current") == "Enabled",
         problem=fatal[0].strip("[]") if fatal else None,
     )
+
+
+def _reasons(cell: str) -> tuple[str, ...] | None:
+    """Why the clocks are lowered; None: the driver does not say."""
+    if not _MASK.fullmatch(cell.strip()):
+        return None
+    mask = int(cell, 16)
+    return tuple(reason for bit, reason in THROTTLES.items() if mask & bit)
 
 
 def _processes(sections: list[Section], healthy: set[str]) -> tuple[dict[str, list[GpuProcess]], list[str]]:

@@ -34,7 +34,7 @@ TOTAL = 16 * 1024 * 1024
 """Most bytes of all files of a job that are brought in one round trip to each of its nodes."""
 
 FIRST = 64 * 1024
-"""The same for the first round trip; each one after it may bring `GROWTH` times as much. So whoever breaks off on a
+"""The same for the first round trip; each one after it may bring `GROWTH` times as much. A reader that breaks off on a
 slow link leaves little on its way, which the next question to the node would have to wait for."""
 
 GROWTH = 4
@@ -72,7 +72,7 @@ async def fetch(
 ) -> Brought:
     """Append what is new in a run's logs to their copies in `folder`, in one round trip.
 
-    What somebody else brought meanwhile is dropped: a piece counts only where the copy ends. Pieces that came `at` the
+    What others brought meanwhile is dropped: a piece counts only where the copy ends. Pieces that came `at` the
     same time (seconds since the epoch) are read back side by side. `starts` says, by the name of the copy, at which
     offset of its log a copy begins; `total` bounds the bytes that come.
 
@@ -153,7 +153,7 @@ def _append(copy: Path, at: float, offset: int, piece: bytes) -> None:
 
 
 @dataclass(frozen=True)
-class Line:
+class StreamedLine:
     """A line of a log: of a rank, or of torchrun itself on the node of that node rank."""
 
     text: str
@@ -165,7 +165,7 @@ class Line:
 class Unfinished:
     """A line whose end has not come. `number` tells it apart from those before and after it in its log."""
 
-    line: Line
+    line: StreamedLine
     number: int
 
 
@@ -186,7 +186,7 @@ class LogReader:
     _earlier: dict[str, int] = field(default_factory=dict)
     _ended: dict[str, int] = field(default_factory=dict)
 
-    def lines(self, final: bool = False) -> Iterator[Line]:
+    def lines(self, final: bool = False) -> Iterator[StreamedLine]:
         """The lines that are new since the last call. A line without its end is kept back, unless `final`."""
         earlier, self._earlier = self._earlier, {}
         yield from self._merged(earlier)
@@ -209,7 +209,7 @@ class LogReader:
             return None
         return Unfinished(_line(name, partial), self._ended.get(name, 0))
 
-    def last(self, count: int, final: bool = False) -> Iterator[Line]:
+    def last(self, count: int, final: bool = False) -> Iterator[StreamedLine]:
         """The last lines of those that `lines` would give. Only the ends of the copies are read, and those twice."""
         self._skip_to_last(count)
         ahead = LogReader(
@@ -264,7 +264,7 @@ class LogReader:
             return self.torchrun
         return name.endswith(".log") and (self.rank is None or name == f"rank-{self.rank}.log")
 
-    def _merged(self, ends: Mapping[str, int]) -> Iterator[Line]:
+    def _merged(self, ends: Mapping[str, int]) -> Iterator[StreamedLine]:
         """The lines of the copies up to these ends, side by side; a slab of all of them at a time."""
         spans = [(name, self._read.get(name, 0), end) for name, end in sorted(ends.items())]
         spans = [span for span in spans if span[1] < span[2]]
@@ -272,7 +272,7 @@ class LogReader:
         for slab in range(1, slabs + 1):
             yield from _merge([self._take(name, start + (end - start) * slab // slabs) for name, start, end in spans])
 
-    def _take(self, name: str, end: int) -> list[Line]:
+    def _take(self, name: str, end: int) -> list[StreamedLine]:
         start = self._read.get(name, 0)
         data = self._partial.pop(name, b"") + read_span(self.folder / name, start, end)
         self._read[name] = max(start, end)
@@ -322,13 +322,13 @@ def begin_of_line(path: Path, offset: int) -> int:
         return file.tell()
 
 
-def _line(name: str, data: bytes) -> Line:
+def _line(name: str, data: bytes) -> StreamedLine:
     kind, _, number = name.removesuffix(".log").partition("-")
     text = data.decode("utf-8", "replace")
-    return Line(text, rank=int(number)) if kind == "rank" else Line(text, node_rank=int(number))
+    return StreamedLine(text, rank=int(number)) if kind == "rank" else StreamedLine(text, node_rank=int(number))
 
 
-def _merge(streams: Sequence[list[Line]]) -> list[Line]:
+def _merge(streams: Sequence[list[StreamedLine]]) -> list[StreamedLine]:
     if len(streams) == 1:
         return streams[0]
     placed = [

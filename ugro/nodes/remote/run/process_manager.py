@@ -47,7 +47,7 @@ LIMIT_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
-class Launch:
+class NodeLaunch:
     """Everything one node needs to start its part of an attempt."""
 
     paths: RunPaths
@@ -85,7 +85,7 @@ def run_token(uid: str, paths: RunPaths) -> str:
     return f"{uid}/{paths.attempt}/{paths.node_rank}"
 
 
-class Way(Record):
+class PeerRoute(Record):
     """How a node reaches its peer of a training: with which address of its own, over which interface."""
 
     peer: Line
@@ -106,7 +106,7 @@ class Prepared(Record):
     network: Line
     addresses: dict[Line, Line]
     own: Line | None
-    ways: tuple[Way, ...]
+    ways: tuple[PeerRoute, ...]
     errors: dict[str, str]
     port: Annotated[int, Field(ge=1, le=65535)] | None
 
@@ -114,7 +114,7 @@ class Prepared(Record):
 _PREPARED = TypeAdapter(Prepared)
 
 
-def torchrun_command(launch: Launch) -> list[str]:
+def torchrun_command(launch: NodeLaunch) -> list[str]:
     """The command line of torchrun's static rendezvous: UGRO owns the placement and restarts whole gangs itself."""
     return [
         launch.python,
@@ -129,7 +129,7 @@ def torchrun_command(launch: Launch) -> list[str]:
     ]
 
 
-def rank_environment(launch: Launch) -> dict[str, str]:
+def rank_environment(launch: NodeLaunch) -> dict[str, str]:
     """The variables a rank finds besides torchrun's own; the job's own `env` wins over what UGRO suggests."""
     env: dict[str, str] = {}
     if launch.interface:
@@ -147,7 +147,7 @@ def rank_environment(launch: Launch) -> dict[str, str]:
     return env
 
 
-def launch_script(launch: Launch) -> str:
+def launch_script(launch: NodeLaunch) -> str:
     """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
     python, *options = torchrun_command(launch)
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
@@ -275,7 +275,7 @@ async def set_time_limit(transport: Transport, paths: RunPaths, limit: float, wa
 
 
 @dataclass(frozen=True)
-class Process:
+class RunProcess:
     """A process of a run, with its children, outside of torchrun's own tree: a detached child of the script, say."""
 
     pid: int
@@ -295,7 +295,7 @@ class Stopped:
     """
 
     left: tuple[int, ...]
-    detached: tuple[Process, ...]
+    detached: tuple[RunProcess, ...]
     proved: bool = False
 
 
@@ -318,7 +318,7 @@ async def stop(transport: Transport, paths: RunPaths, uid: str, grace: float, *,
     return Stopped(left, _processes(outcome.text), proved)
 
 
-async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[Process, ...]:
+async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[RunProcess, ...]:
     """What runs of a run outside of torchrun's own tree. Nothing is ended.
 
     Raises:
@@ -329,9 +329,9 @@ async def detached(transport: Transport, paths: RunPaths, uid: str) -> tuple[Pro
     return _processes(outcome.text)
 
 
-def _processes(text: str) -> tuple[Process, ...]:
+def _processes(text: str) -> tuple[RunProcess, ...]:
     found = re.findall(r"^found (\d{1,9}) (.*)$", text, re.MULTILINE)
-    return tuple(Process(int(pid), program_name(words.split("\t"))) for pid, words in found)
+    return tuple(RunProcess(int(pid), program_name(words.split("\t"))) for pid, words in found)
 
 
 def program_name(words: Sequence[str]) -> str:

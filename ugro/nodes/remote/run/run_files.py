@@ -55,7 +55,7 @@ def require_all(transport: Transport, found: list[RunFiles], runs: Sequence[RunP
 def parse_look(text: str, nonce: str) -> list[RunFiles]:
     """The runs in the output of `look.sh` as far as it is whole.
 
-    Lines that make no sense are passed over: a file may be half written, or written by somebody else.
+    Lines that make no sense are passed over: a file may be half written, or written by another program.
     """
     sections = read_sections(text, nonce)
     clock = next((section.arguments for section in sections if section.name == "clock"), ())

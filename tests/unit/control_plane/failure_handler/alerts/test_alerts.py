@@ -31,10 +31,10 @@ from ugro.control_plane.failure_handler.alerts import rules, sender
 from ugro.control_plane.failure_handler.alerts.courier import Courier
 from ugro.control_plane.failure_handler.alerts.rounds import send_due
 from ugro.control_plane.failure_handler.alerts.rules import (
-    Memory,
+    AlertMemory,
+    AlertSources,
     Message,
     Notification,
-    Seen,
     decide,
     due,
     failed,
@@ -44,10 +44,10 @@ from ugro.control_plane.failure_handler.alerts.rules import (
 from ugro.control_plane.failure_handler.alerts.sender import Sender
 from ugro.control_plane.failure_handler.alerts.settings import (
     EXAMPLE,
+    AlertChannel,
+    AlertKind,
     AlertsError,
-    Channel,
-    Kind,
-    Settings,
+    AlertSettings,
     load_settings,
 )
 from ugro.control_plane.metadata_store import MetadataStore, timeline
@@ -55,7 +55,7 @@ from ugro.control_plane.metadata_store.timeline import Mark, Timeline
 from ugro.testing import builders
 
 SECRET = "s3cr3t-token"
-ALL = {"when": [str(kind) for kind in Kind], "to": ["a"]}
+ALL = {"when": [str(kind) for kind in AlertKind], "to": ["a"]}
 
 
 # --- alerts.yaml -----------------------------------------------------------------------------------------------------
@@ -111,14 +111,14 @@ def test_addresses_in_the_file_are_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def test_the_example_is_valid_also_with_its_comments_taken_away(tmp_path: Path) -> None:
-    assert load_settings(written(tmp_path, EXAMPLE)) == Settings()
+    assert load_settings(written(tmp_path, EXAMPLE)) == AlertSettings()
     full = load_settings(written(tmp_path, EXAMPLE.replace("\n  # ", "\n  ")))
     assert list(full.channels) == ["phone", "team", "mail"] and len(full.rules) == 3
-    assert all(str(kind) in EXAMPLE for kind in Kind)
+    assert all(str(kind) in EXAMPLE for kind in AlertKind)
 
 
 def test_a_secret_is_not_in_what_a_channel_says_of_itself() -> None:
-    channel = Channel.model_validate({"url": f"json://{SECRET}@x"})
+    channel = AlertChannel.model_validate({"url": f"json://{SECRET}@x"})
     assert SECRET not in repr(channel) + str(channel.model_dump(mode="json")) + str(channel.kind)
     assert channel.address() == f"json://{SECRET}@x"
 
@@ -126,9 +126,9 @@ def test_a_secret_is_not_in_what_a_channel_says_of_itself() -> None:
 # --- the rules -------------------------------------------------------------------------------------------------------
 
 
-def settings(*given: dict[str, Any], channels: str = "a") -> Settings:
+def settings(*given: dict[str, Any], channels: str = "a") -> AlertSettings:
     named = {name: {"url": f"json://{name}"} for name in channels}
-    return Settings.model_validate({"channels": named, "rules": [dict(rule) for rule in given or (ALL,)]})
+    return AlertSettings.model_validate({"channels": named, "rules": [dict(rule) for rule in given or (ALL,)]})
 
 
 def job(job_id: str = "job-001", **changed: Any) -> Job:
@@ -140,10 +140,10 @@ def view(at: float = 50.0, heat: int | None = 50, free: int | None = 9000, node:
     return builders.node_view(node, gpu, seen_at=at, disk_free_mib=free)
 
 
-def node(shown: NodeView | None, silent: bool = False) -> Seen:
+def node(shown: NodeView | None, silent: bool = False) -> AlertSources:
     config = NodeConfig(name="n", address="x", max_temperature=80, min_disk=1000)
     silences = {"n": Silence(since=1.0, seen_at=1.0)} if silent else {}
-    return Seen(views={"n": shown} if shown else {}, configs={"n": config}, silences=silences)
+    return AlertSources(views={"n": shown} if shown else {}, configs={"n": config}, silences=silences)
 
 
 class Told:
@@ -151,14 +151,16 @@ class Told:
 
     def __init__(self, *given: dict[str, Any], channels: str = "a") -> None:
         self.settings = settings(*given, channels=channels)
-        self.memory = Memory(mark=Mark(at=0.0))
+        self.memory = AlertMemory(mark=Mark(at=0.0))
 
-    def look(self, seen: Seen, now: float, channel: str = "a") -> list[str]:
+    def look(self, seen: AlertSources, now: float, channel: str = "a") -> list[str]:
         memory = decide(self.settings, self.memory, seen, now)
-        lines = [f"{m.kind}: {m.about}: {m.text}" for m in memory.waiting.get(channel, rules.Waiting()).messages]
+        lines = [
+            f"{m.kind}: {m.about}: {m.text}" for m in memory.waiting.get(channel, rules.PendingMessages()).messages
+        ]
         for name in self.settings.channels:
             memory = sent(memory, name)
-        self.memory = Memory.model_validate_json(memory.model_dump_json())
+        self.memory = AlertMemory.model_validate_json(memory.model_dump_json())
         return lines
 
 
@@ -169,23 +171,23 @@ def events(*kinds: str, at: float = 10.0, **about: str) -> list[Event]:
 
 def test_jobs_are_told_of_with_what_a_person_needs() -> None:
     ended = job(reason="rank 1 on n failed first (cuda_oom): no memory", started_at=10.0, ended_at=130.0)
-    seen = Seen(events("submitted", "running", "failing", "failed"), {"job-001": ended})
+    seen = AlertSources(events("submitted", "running", "failing", "failed"), {"job-001": ended})
     assert Told().look(seen, 20.0) == [
         "failure: job-001 (demo) failed: rank 1 on n failed first (cuda_oom): no memory – see: ugro explain job-001"
     ]
-    [told] = Told().look(Seen(events("failed"), {"job-001": job(reason="x" * 1000)}), 20.0)
+    [told] = Told().look(AlertSources(events("failed"), {"job-001": job(reason="x" * 1000)}), 20.0)
     assert told.endswith("x… – see: ugro explain job-001"), "what to do next is never cut off"
-    assert Told().look(Seen(events("succeeded"), {"job-001": ended}), 20.0) == [
+    assert Told().look(AlertSources(events("succeeded"), {"job-001": ended}), 20.0) == [
         "done: job-001 (demo) succeeded: after 2m 00s"
     ]
-    assert Told().look(Seen(events("hang", "idle", "proposal")), 20.0) == [
+    assert Told().look(AlertSources(events("hang", "idle", "proposal")), 20.0) == [
         "hang: job-001 hangs: words",
         "gpu_idle: job-001 leaves GPUs idle: words",
         "proposal: job-001 asks: words",
     ]
     gone = events("gpu_gone", "gpu_gone", "gpu_well", "proposal", "drained", node="n")
     gone.append(gone[0].model_copy(update={"message": "another GPU"}))
-    assert [line.split(":")[0] for line in Told().look(Seen(gone), 20.0)] == [
+    assert [line.split(":")[0] for line in Told().look(AlertSources(gone), 20.0)] == [
         "gpu_lost",
         "recovery",
         "proposal",
@@ -195,13 +197,13 @@ def test_jobs_are_told_of_with_what_a_person_needs() -> None:
 
 def test_a_job_that_runs_again_after_trouble_has_recovered() -> None:
     story = Told()
-    assert story.look(Seen(events("starting", "running")), 1.0) == []
-    assert story.look(Seen(events("unknown", "running")), 2.0) == [], "its node tells of that"
-    story.look(Seen(events("hang")), 3.0)
-    assert story.look(Seen(events("running")), 4.0) == ["recovery: job-001 runs again: words"]
-    assert story.look(Seen(events("running")), 5.0) == []
-    story.look(Seen(events("failing", "failed")), 6.0)
-    assert len(story.look(Seen(events("starting", "running", at=9000.0)), 9000.0)) == 1, "resumed later"
+    assert story.look(AlertSources(events("starting", "running")), 1.0) == []
+    assert story.look(AlertSources(events("unknown", "running")), 2.0) == [], "its node tells of that"
+    story.look(AlertSources(events("hang")), 3.0)
+    assert story.look(AlertSources(events("running")), 4.0) == ["recovery: job-001 runs again: words"]
+    assert story.look(AlertSources(events("running")), 5.0) == []
+    story.look(AlertSources(events("failing", "failed")), 6.0)
+    assert len(story.look(AlertSources(events("starting", "running", at=9000.0)), 9000.0)) == 1, "resumed later"
 
 
 def test_who_is_told_what() -> None:
@@ -213,7 +215,7 @@ def test_who_is_told_what() -> None:
     )
     llama, other = job("job-001", name="llama-7b"), job("job-002", name="bert")
     failures = [*events("failed"), *events("failed", job="job-002"), *events("succeeded", job="job-002")]
-    seen = Seen(failures, {"job-001": llama, "job-002": other})
+    seen = AlertSources(failures, {"job-001": llama, "job-002": other})
     memory = decide(story.settings, story.memory, seen, 20.0)
     assert [m.about for m in memory.waiting["a"].messages] == ["job-001 (llama-7b) failed"]
     assert [m.about for m in memory.waiting["b"].messages] == ["job-002 (bert) succeeded"]
@@ -223,15 +225,17 @@ def test_who_is_told_what() -> None:
 
 
 def test_two_rules_tell_a_channel_once() -> None:
-    assert len(Told(ALL, ALL).look(Seen(events("failed")), 20.0)) == 1
+    assert len(Told(ALL, ALL).look(AlertSources(events("failed")), 20.0)) == 1
 
 
 def test_the_same_thing_is_not_told_again_within_its_quiet_time() -> None:
     story = Told(ALL | {"quiet": "5m"})
-    assert len(story.look(Seen(events("hang", at=0.0)), 0.0)) == 1
-    assert story.look(Seen(events("hang", at=299.0)), 299.0) == []
-    assert len(story.look(Seen(events("hang", at=300.0)), 300.0)) == 1
-    assert len(story.look(Seen(events("hang", at=301.0, job="job-002")), 301.0)) == 1, "another job is another thing"
+    assert len(story.look(AlertSources(events("hang", at=0.0)), 0.0)) == 1
+    assert story.look(AlertSources(events("hang", at=299.0)), 299.0) == []
+    assert len(story.look(AlertSources(events("hang", at=300.0)), 300.0)) == 1
+    assert len(story.look(AlertSources(events("hang", at=301.0, job="job-002")), 301.0)) == 1, (
+        "another job is another thing"
+    )
 
 
 def test_a_silent_node_is_told_once_and_that_it_is_back() -> None:
@@ -286,7 +290,7 @@ def test_a_hot_gpu_and_a_full_disk_in_words() -> None:
 
 def test_foreign_words_are_short_harmless_and_call_nobody() -> None:
     hostile = Event(at=1.0, job="job-001", kind="hang", message="\x1b[31m@everyone <!here>\nme@host.org " + "x" * 5000)
-    [line] = Told().look(Seen([hostile]), 1.0)
+    [line] = Told().look(AlertSources([hostile]), 1.0)
     assert "\x1b" not in line and "\n" not in line and len(line) < 250
     assert "@everyone" not in line and "<!here" not in line and "me@host.org" in line
 
@@ -294,36 +298,36 @@ def test_foreign_words_are_short_harmless_and_call_nobody() -> None:
 def test_what_waits_for_a_channel_is_one_notification_and_bounded() -> None:
     story = Told()
     many = [Event(at=float(n), job=f"job-{n:03d}", kind="failed", message=f"reason {n}") for n in range(500)]
-    memory = decide(story.settings, story.memory, Seen(many), 500.0)
+    memory = decide(story.settings, story.memory, AlertSources(many), 500.0)
     assert len(memory.waiting["a"].messages) == rules.KEEP_MESSAGES
     note = due(memory, 500.0)["a"]
     assert note.title == "UGRO: 100 alerts" and note.bad
     assert "job-499 failed: reason 499" in note.body and "… and 90 earlier ones: ugro events" in note.body
     assert len(note.body.splitlines()) == rules.SHOWN + 1
-    good = notification([Message(at=0.0, kind=Kind.DONE, about="job-001 succeeded", text="")])
+    good = notification([Message(at=0.0, kind=AlertKind.DONE, about="job-001 succeeded", text="")])
     assert good == Notification("UGRO: job-001 succeeded", "job-001 succeeded", bad=False)
 
 
 def test_a_channel_that_fails_is_tried_less_and_less_often_and_for_a_day() -> None:
     story = Told()
-    memory, now, tries = decide(story.settings, story.memory, Seen(events("failed")), 10.0), 10.0, []
+    memory, now, tries = decide(story.settings, story.memory, AlertSources(events("failed")), 10.0), 10.0, []
     while memory.waiting["a"].messages:
         if due(memory, now):
             tries.append(now)
             memory = failed(memory, "a", now)
         now += 10.0
-        memory = decide(story.settings, memory, Seen(), now)
+        memory = decide(story.settings, memory, AlertSources(), now)
     gaps = [later - earlier for earlier, later in pairwise(tries)]
     assert gaps[:3] == [60.0, 120.0, 240.0] and max(gaps) == 3600.0 and 20 < len(tries) < 40
     assert now == pytest.approx(86400 + 10, abs=11)
-    set_back = failed(decide(story.settings, story.memory, Seen(events("failed")), 9e9), "a", 9e9)
+    set_back = failed(decide(story.settings, story.memory, AlertSources(events("failed")), 9e9), "a", 9e9)
     assert due(set_back, 10.0), "a clock that was set back does not stop a channel"
 
 
 def test_a_channel_that_is_gone_is_forgotten() -> None:
-    memory = decide(settings(), Memory(mark=Mark(at=0.0)), node(view(heat=99)), 1.0)
+    memory = decide(settings(), AlertMemory(mark=Mark(at=0.0)), node(view(heat=99)), 1.0)
     assert memory.waiting and memory.told and memory.believed
-    memory = decide(Settings(), memory, node(view(heat=99)), 2.0)
+    memory = decide(AlertSettings(), memory, node(view(heat=99)), 2.0)
     assert not memory.waiting and not memory.told and not memory.believed
 
 
@@ -418,8 +422,8 @@ def closed_port() -> str:
         return f"json://user:{SECRET}@127.0.0.1:{listening.getsockname()[1]}/{SECRET}"
 
 
-def channel(url: str) -> Channel:
-    return Channel.model_validate({"url": url})
+def channel(url: str) -> AlertChannel:
+    return AlertChannel.model_validate({"url": url})
 
 
 NOTE = Notification("UGRO: title", "body", bad=True)
@@ -442,7 +446,7 @@ async def test_channels_do_not_wait_for_each_other_and_no_secret_gets_out(
 ) -> None:
     channels = {"mute": channel(mute), "closed": channel(closed_port()), "good": channel(inbox.url)}
     channels |= {"odd": channel(f"nonsense://{SECRET}"), "half": channel(f"slack://{SECRET}")}
-    channels |= {"unset": Channel(url_env="UGRO_TEST_NO_SUCH")}
+    channels |= {"unset": AlertChannel(url_env="UGRO_TEST_NO_SUCH")}
     await Sender().send({"good": channel(inbox.url)}, {"good": NOTE})  # what it imports may take longer than a message
     inbox.got.clear()
     sending = asyncio.create_task(Sender().send(channels, dict.fromkeys(channels, NOTE), within=3.0))
@@ -484,8 +488,8 @@ def test_a_server_that_answers_for_ever_keeps_no_command_from_ending(tmp_path: P
 import asyncio, sys
 from ugro.control_plane.failure_handler.alerts.rules import Notification
 from ugro.control_plane.failure_handler.alerts.sender import Sender
-from ugro.control_plane.failure_handler.alerts.settings import Channel
-channels = {"a": Channel(url=sys.argv[1])}
+from ugro.control_plane.failure_handler.alerts.settings import AlertChannel
+channels = {"a": AlertChannel(url=sys.argv[1])}
 print(asyncio.run(Sender().send(channels, {"a": Notification("t", "b", True)}, within=0.5)))
 """
     over = threading.Event()
@@ -726,6 +730,6 @@ def test_the_first_file_is_written_for_its_owner_alone_and_never_twice(home: Pat
         ugro("show")
     assert ugro("init")[0] == 0
     path = home / ".ugro/alerts.yaml"
-    assert path.stat().st_mode & 0o777 == 0o600 and load_settings(path) == Settings()
+    assert path.stat().st_mode & 0o777 == 0o600 and load_settings(path) == AlertSettings()
     with pytest.raises(Exception, match="is there already"):
         ugro("init", "--json")

@@ -21,7 +21,7 @@ from ugro.common.errors import InputError, NodeRefused
 from ugro.common.job_spec import CheckpointRules, JobSpec
 from ugro.common.models.checkpoint import Checkpoint, Place
 from ugro.common.models.job import Attempt, Job, JobState, NodeShare, Placement, Wish
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt, words_for
@@ -79,7 +79,7 @@ async def test_every_rank_goes_on_from_the_checkpoint_of_the_node_that_has_it(be
     checkpoint = await found(bed, job)
     assert (checkpoint.step, checkpoint.name, list(checkpoint.whole_at)) == (70, "out/checkpoint-70.pt", ["a"])
     planned = reopened(bed, job, checkpoint, batch_size="1")
-    assert planned.changes == (Change(name="--batch-size", before="8", after="1"),)
+    assert planned.changes == (ArgumentChange(name="--batch-size", before="8", after="1"),)
     ended = await bed.until(job, JobState.SUCCEEDED)
     own, sent = (
         str(bed.home / "a/jobs/job-001/code/out/checkpoint-70.pt"),
@@ -231,7 +231,7 @@ async def test_checkpoints_of_a_live_job_are_found_where_it_was_started_after_th
         listing = await store.find(job, bed.store.jobs.spec(job.id), {})
         assert [one.step for one in listing.checkpoints] == [70]
         assert (await store.bring(job, listing.checkpoints[0]) / "checkpoint-70.pt").exists()
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     await bed.until(job, JobState.CANCELLED)
 
 
@@ -243,7 +243,7 @@ async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one
     pid = bed.store.jobs.job(job.id).ranks[1].pid
     bed.nodes["b"].silent = True
     await bed.until(job, JobState.UNKNOWN)
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.ABANDON}), "cancel", "")
+    builders.cancel(bed.store, job.id, Wish.ABANDON)
     ended = await bed.until(job, JobState.CANCELLED)
     planned = next_attempt(ended, bed.store.jobs.spec(job.id), SCRIPT, None, {}, "a")
     bed.store.jobs.reopen(planned.job, planned.spec, "")
@@ -253,7 +253,7 @@ async def test_what_an_earlier_attempt_left_on_a_node_is_cleared_and_the_new_one
     assert resumed.nodes == ("a",) and not bed.store.cleanup.leftovers()
     assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
     assert bed.store.jobs.job(job.id).state == JobState.RUNNING
-    bed.store.jobs.update(job.id, lambda job: job.model_copy(update={"wish": Wish.CANCEL}), "cancel", "")
+    builders.cancel(bed.store, job.id)
     await bed.until(job, JobState.CANCELLED)
 
 

@@ -10,9 +10,9 @@ from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import 
 from ugro.common.errors import InputError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, NodeShare, Placement
-from ugro.common.models.proposal import Change
+from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.failure_handler.recovery.repair import left_out, options_of, smaller_batch, with_changes
-from ugro.control_plane.resource_manager.governor import Offer, Slot
+from ugro.control_plane.resource_manager.governor import Capacity, Slot
 
 ADDS = "parser.add_argument(%s, type=int, default=%s)"
 
@@ -37,7 +37,10 @@ def test_a_value_is_changed_where_it_stands(args: list[str], wanted: dict[str, s
 def test_what_changed_is_told_and_the_same_is_no_change() -> None:
     words, changes = with_changes(["--a", "1", "--b", "2"], {"a": "5", "b": "2", "c": "3"})
     assert words == ("--a", "5", "--b", "2", "--c", "3")
-    assert changes == (Change(name="--a", before="1", after="5"), Change(name="--c", before=None, after="3"))
+    assert changes == (
+        ArgumentChange(name="--a", before="1", after="5"),
+        ArgumentChange(name="--c", before=None, after="3"),
+    )
     assert changes[0].text == "--a 1 → 5" and changes[1].text == "--c (not given) → 3"
 
 
@@ -88,8 +91,8 @@ def gpus(node: str, count: int) -> tuple[str, ...]:
     return tuple(f"GPU-{node}-{index}" for index in range(count))
 
 
-def offer(node: str, count: int = 2, **fields: Any) -> Offer:
-    return Offer(node, tuple(Slot(key, "RTX") for key in gpus(node, count)), **fields)
+def offer(node: str, count: int = 2, **fields: Any) -> Capacity:
+    return Capacity(node, tuple(Slot(key, "RTX") for key in gpus(node, count)), **fields)
 
 
 def test_a_node_that_is_silent_or_lost_a_gpu_is_left_out() -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.control_plane.scheduler.test_tracker import UNREAD, UP, job, rank, runs
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.models.job import FirstFailure, Job
-from ugro.control_plane.failure_handler.watchdog.rendezvous import blamed, in_words, obstacles, waits_to_meet
+from ugro.control_plane.failure_handler.watchdog.rendezvous import blamed, unmet_in_words, unreached, waits_to_meet
 from ugro.nodes.pool import Pool
 
 PLACED = {"master_addr": "10.0.0.1", "master_port": 29500}
@@ -47,9 +47,9 @@ def test_a_job_on_one_node_has_nobody_to_meet() -> None:
 
 
 def test_tells_who_does_not_reach_the_meeting_point() -> None:
-    words = in_words(placed(), [("gpu2", "no answer within 5 s")])
+    words = unmet_in_words(placed(), [("gpu2", "no answer within 5 s")])
     assert "gpu2 does not reach 10.0.0.1:29500 (no answer within 5 s); see: ugro check --network" in words
-    assert "every node reaches 10.0.0.1:29500" in in_words(placed(), [])
+    assert "every node reaches 10.0.0.1:29500" in unmet_in_words(placed(), [])
 
 
 def test_blames_the_node_that_does_not_get_through() -> None:
@@ -74,6 +74,6 @@ async def test_asks_the_nodes_themselves(listening: int, unused_tcp_port: int) -
 
     async with Pool(Inventory(nodes=nodes), LocalTransport) as pool:
         for port in (listening, unused_tcp_port):  # refused is an answer, too
-            assert await obstacles(pool, placed(master_addr="127.0.0.1", master_port=port)) == []
-        found = await obstacles(pool, placed(master_addr="no.such.host.invalid"))
+            assert await unreached(pool, placed(master_addr="127.0.0.1", master_port=port)) == []
+        found = await unreached(pool, placed(master_addr="no.such.host.invalid"))
         assert [node for node, _ in found] == ["gpu1", "gpu2"] and all(why for _, why in found)

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from ugro.common.models.run import Effort, RankFiles
 from ugro.common.paths import RunPaths
 from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, allowance, judge, needs_steps
-from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, TRAFFIC, Limits, Memory, Sight, look
+from ugro.control_plane.failure_handler.watchdog.sights import (
+    IDLE_SECONDS,
+    TRAFFIC,
+    HangLimits,
+    Sight,
+    WatchMemory,
+    look,
+)
 from ugro.control_plane.training_metrics.steps import Progress
 from ugro.nodes.remote.run import run_files
 from ugro.nodes.remote.run.run_files import parse_look
@@ -24,7 +31,7 @@ from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
 from ugro.testing.commands import until
 
-USUAL = Limits()
+USUAL = HangLimits()
 STEP = Progress(7)
 
 
@@ -34,10 +41,10 @@ class Run:
 
     count: int = 3
     every: float = 10.0
-    limits: Limits = USUAL
+    limits: HangLimits = USUAL
     steps: bool = True
     now: float = 1e9
-    memory: Memory | None = None
+    memory: WatchMemory | None = None
     sights: list[Sight] = field(default_factory=list)
     at_steps: dict[int, Progress | None] = field(default_factory=dict)
 
@@ -61,7 +68,7 @@ class Run:
             steps = self.at_steps
             self.memory = self.memory.model_copy(update={"stepped": any(steps.values())})
         verdict = judge(self.memory, self.limits, steps)
-        self.memory = Memory.model_validate_json(
+        self.memory = WatchMemory.model_validate_json(
             self.memory.model_copy(update={"hung_at": self.hung_at(verdict)}).model_dump_json()
         )
         return verdict
@@ -282,7 +289,7 @@ def test_a_new_attempt_begins_anew_and_a_rank_that_ends_is_a_sign_of_life() -> N
 )
 def test_a_run_within_its_own_rhythm_is_never_called_hung(gaps: list[int], stretch: float, every: int) -> None:
     """Gaps in minutes; each later one is at most `stretch` times the longest before it, and nothing else shows work."""
-    run = Run(every=float(every), limits=Limits(60.0, 10 * 3600.0))
+    run = Run(every=float(every), limits=HangLimits(60.0, 10 * 3600.0))
     longest = 0.0
     for gap in gaps:
         run.log(0)
@@ -297,7 +304,7 @@ def test_a_run_within_its_own_rhythm_is_never_called_hung(gaps: list[int], stret
     odd=st.integers(0, 2),
 )  # fmt: skip
 def test_every_hang_is_found_within_the_ceiling(seconds: float, every: int, floor: int, spin: bool, odd: int) -> None:
-    run = Run(every=float(every), limits=Limits(floor, 3600.0))
+    run = Run(every=float(every), limits=HangLimits(floor, 3600.0))
     run.change(has_gpu=spin, utilization_percent=95 if spin else None, power_w=250.0 if spin else None)
     run.train(20, seconds)
     if spin:

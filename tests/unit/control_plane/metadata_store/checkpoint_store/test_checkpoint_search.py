@@ -37,7 +37,7 @@ async def here(home: Path) -> AsyncIterator[LocalTransport]:
     await transport.close()
 
 
-async def search(here: LocalTransport, root: Path) -> checkpoints.Search:
+async def search(here: LocalTransport, root: Path) -> checkpoints.SearchResult:
     return await checkpoints.find(here, str(root / "no-job"), [str(root)], "", 0.0)
 
 

@@ -7,7 +7,7 @@ empty, is a glob that the path below ROOT has to match; without one the names an
 are looked for. Answers with those `found`, and with what was `passed`, not searched, and why.
 
 Only a word says what a number in a name is: `step-20` is step 20, and neither `best_acc_0.9312.pt` nor `yolov8n.pt` has
-one. Where each rank writes a file or a folder of its own (`ckpt_rank0.pt`, `rank1/step-20.pt`), each is told by itself.
+one. Where each rank writes a file or a folder of its own (`ckpt_rank0.pt`, `rank1/step-20.pt`), each is one by itself.
 
 Formats, besides those of `contents.py`: the Trainer writes trainer_state.json last (transformers/trainer.py);
 torch.distributed.checkpoint renames .metadata into place last (torch/distributed/checkpoint/filesystem.py), and names

@@ -3,7 +3,7 @@
 usage: save_request.py ask|withdraw FILE WHEN
 FILE, in the run's folder, is what its ranks know as UGRO_CHECKPOINT_REQUEST, and WHEN its content. `ask` makes it, in
 the place of one that is there, and sends SIGUSR2 to each rank that catches it: any other would be killed by it.
-`withdraw` removes it if its content is WHEN: another one is of somebody who asked since.
+`withdraw` removes it if its content is WHEN: another one is a later request.
 """
 
 from __future__ import annotations

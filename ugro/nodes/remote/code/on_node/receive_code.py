@@ -214,7 +214,7 @@ def finish(delivery: Delivery) -> dict[str, Any]:
 def conclude(delivery: Delivery, filled: Callable[[], list[dict[str, Any]]]) -> str:
     """Give the whole new tree its name (`published`), or leave it `staged` where it has to replace an earlier code.
 
-    Whoever lost a race to that name finds that all is done: `present`.
+    The loser of a race to that name finds that all is done: `present`.
     """
     try:
         done = published(delivery, filled())

@@ -9,7 +9,7 @@ carry_on  finishes a replacement that was cut short
 
 The folder stays, since the job's own files and its checkpoints lie there, too: file by file, those of the earlier code
 go that the new one has not, and those of the new one come. A file that the job has written or changed is never touched.
-What is to be done lies beside it, whole, as `code.next-…` before the first file moves, and whoever comes next carries
+What is to be done lies beside it, whole, as `code.next-…` before the first file moves, and the next process carries
 it on. Each step is a rename out of that folder or into it, so that what was done once is not done again. `code.sha256`
 says the new digest only after the last one.
 """
@@ -33,7 +33,7 @@ KIND = "replace_code"
 NAMED = 5
 
 
-class Change:
+class Replacement:
     """What has to be done to make one code of another, in a folder that the job has written to since.
 
     `put` and `remove` are names; `conflicts` are those of the new code's files in whose place something of the job is.
@@ -118,14 +118,14 @@ def files_below(folder: str) -> list[str]:
     ]
 
 
-def planned(job_dir: str, digest: str) -> Change | None:
+def planned(job_dir: str, digest: str) -> Replacement | None:
     """The change from the earlier code to the new one, by what stdin says of both; None: it is not the earlier one."""
     manifest, _, earlier = sys.stdin.buffer.read().partition(b"\n")
     if hashlib.sha256(manifest).hexdigest() != digest:
         raise Refused("the list of files arrived incomplete")
     if hashlib.sha256(earlier).hexdigest() != noted_digest(job_dir):
         return None
-    return Change(os.path.join(job_dir, "code"), json.loads(manifest), json.loads(earlier))
+    return Replacement(os.path.join(job_dir, "code"), json.loads(manifest), json.loads(earlier))
 
 
 def check(job_dir: str, digest: str) -> dict[str, Any]:

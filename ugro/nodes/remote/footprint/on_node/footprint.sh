@@ -1,7 +1,7 @@
 # usage: BASE_DIR; footprint.py adds `report` to it, or remove.sh and what uses the same eyes.
 # Records of NUL-ended fields, because names may hold anything else. A thing is UGRO's if its name and its type are what
 # the other scripts make: a link is never one of them, and never followed below BASE_DIR. Only `jobs` itself may be a link
-# that whoever owns the node made to a larger disk: jobs run behind it, so it is followed like one at BASE_DIR.
+# that the node's owner made to a larger disk: jobs run behind it, so it is followed like one at BASE_DIR.
 base=$1; case $base in "~/"*) base=$HOME/${base#"~/"} ;; esac
 here=$base # without links, once it was entered
 jobs_at=$base/jobs # the same

@@ -18,6 +18,7 @@ set -f
 newline='
 '
 core=index,uuid,memory.total,memory.used,memory.free,utilization.gpu,temperature.gpu,driver_version
+known=power.draw,mig.mode.current clocks=clocks.sm,clocks.mem
 apps=gpu_uuid,pid,used_memory,process_name
 processes='' lost='' boot_id='' load='' total='' available=''
 
@@ -37,10 +38,13 @@ smi() {
 
 # ask [-i UUID]: the GPUs and their processes. A name stands last in its row: it may have commas.
 ask() {
-    smi "$@" --format=csv,nounits --query-gpu="$core,power.draw,mig.mode.current,name"
-    case $rc:$out in
-    2:* | *"not a valid field"*) smi "$@" --format=csv,nounits --query-gpu="$core,name" ;; # an optional one is unknown
-    esac
+    for more in "$known,$clocks,clocks_event_reasons.active" "$known,$clocks,clocks_throttle_reasons.active" "$known" ""; do
+        smi "$@" --format=csv,nounits --query-gpu="$core${more:+,$more},name"
+        case $rc:$out in
+        2:* | *"not a valid field"*) ;; # this driver does not know one of them, or by another name
+        *) break ;;
+        esac
+    done
     tell "gpus $rc $2" "$out"
     case $out in *"device handle"*) lost=yes ;; esac
     [ "$rc" -eq 0 ] || return 1

@@ -35,7 +35,7 @@ def say(**facts: Any) -> None:
     print("UGRO-NETWORK " + json.dumps(facts), flush=True)
 
 
-class Link:
+class RankLink:
     """One end of the way between two ranks. One end asks, the other one serves."""
 
     def __init__(self, peer: int, device: torch.device) -> None:
@@ -96,10 +96,10 @@ def measure_links(rank: int, size: int, device: torch.device) -> float:
     for pair in pairs:
         dist.barrier()
         if rank == pair[1]:
-            Link(pair[0], device).serve()
+            RankLink(pair[0], device).serve()
         elif rank == pair[0]:
             say(trying=pair)
-            link = Link(pair[1], device)
+            link = RankLink(pair[1], device)
             round_trip = link.round_trip(seconds)
             there, back = link.rate(TAKE, seconds), link.rate(GIVE, seconds)
             link.ask(END)

@@ -4,7 +4,7 @@ torchrun ends with 1 whatever the script ended with, so this stands between the 
 needs nothing but Python, and ends as the script ended, so that torchrun sees what it would have seen.
 usage: rank.py RUN_DIR [-m | --no-python] SCRIPT [ARG…]; both mean what they mean for torchrun.
 
-It also keeps the job's time limit, so that the limit holds while nobody looks and the node's own sleep does not count:
+It also keeps the job's time limit, so that it holds without a controller and the node's own sleep does not count:
 UGRO_TIME_LIMIT seconds after the script's start it ends the script, and UGRO_TIME_WARNING seconds before that it sends
 SIGUSR2 to a script that catches it. `rank-<r>.limit` says which of this was done last, and when. What `time-limit` in
 RUN_DIR says, `SECONDS WARNING`, counts instead: it is read again and again, since a limit may be extended.

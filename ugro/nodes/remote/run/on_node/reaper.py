@@ -65,7 +65,7 @@ def start(command: list[str]) -> int:
     """Start torchrun with the signals as they were here at the beginning. Returns its pid."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # what is ignored (nohup) stays so below
-            signal.signal(number, lambda *_: None)  # torchrun is told by its own signals; exec sets it back
+            signal.signal(number, lambda *_: None)  # torchrun gets its own signals; exec sets it back
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     ignored_by_python = [signal.SIGPIPE, signal.SIGXFSZ]
     return os.posix_spawnp(command[0], command, os.environ, setsigmask=mask, setsigdef=ignored_by_python)

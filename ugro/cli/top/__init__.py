@@ -1,0 +1,1 @@
+"""`ugro top`: the cluster in a terminal, live."""

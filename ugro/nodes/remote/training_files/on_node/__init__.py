@@ -1,0 +1,1 @@
+"""Reads the stack traces of ranks."""
