@@ -34,6 +34,7 @@ def test_tells_of_nodes_and_of_the_gpus_of_those_that_answer() -> None:
     assert of(found, "ugro_gpu_memory_total_bytes", **where) == 1000 * 2**20
     assert of(found, "ugro_gpu_temperature_celsius", **where) == 70
     assert of(found, "ugro_gpu_power_watts", **where) == 300.5
+    assert of(found, "ugro_gpu_throttled", **where, reason="power_cap") == 1
     assert of(found, "ugro_gpu_job_info", **where, ugro_job="job-001") == 1
     assert not [one for one in found if one[0].startswith("ugro_gpu") and ("node", "gpu2") in one[1]]
 

@@ -82,10 +82,10 @@ class WebSettings(Config):
 
 
 class MetricsSettings(Config):
-    """What Prometheus is told."""
+    """What is reported to Prometheus."""
 
     dcgm_names: Flag = Field(
-        default=False, description="Tell of GPUs by the names of NVIDIA's dcgm-exporter, too, for boards made for those"
+        default=False, description="Report GPUs by the names of NVIDIA's dcgm-exporter, too, for boards made for those"
     )
 
 
@@ -97,7 +97,7 @@ class Inventory(Config):
 
     nodes: dict[NodeName, NodeConfig] = Field(description="The nodes by name; the first one holds rank 0")
     dashboard: WebSettings = Field(default=WebSettings(), description="Who may reach the dashboard and the API")
-    metrics: MetricsSettings = Field(default=MetricsSettings(), description="What Prometheus is told")
+    metrics: MetricsSettings = Field(default=MetricsSettings(), description="What is reported to Prometheus")
     script: Line | None = Field(default=None, description="Script that `ugro launch` runs where none is named")
     path: Path = Path(INVENTORY)
     departed: tuple[str, ...] = ()

@@ -127,6 +127,9 @@ def _gpus(view: LiveView) -> Iterator[Family]:
     for name, meaning, known, times in OF_GPU:
         samples = ((where, _times(getattr(gpu, known), times)) for where, gpu in gpus.items())
         yield _gauge(f"ugro_gpu_{name}", meaning, GPU, samples)
+    throttled = ((*where, reason) for where, gpu in gpus.items() for reason in gpu.throttled or ())
+    meaning = "Why the clocks of the GPU are lower than they could be."
+    yield _gauge("ugro_gpu_throttled", meaning, (*GPU, "reason"), ((one, 1) for one in throttled))
     if _are_told(view):
         held = ((*where, gpu.job) for where, gpu in gpus.items() if gpu.job)
         yield _gauge("ugro_gpu_job_info", "The job that holds the GPU.", (*GPU, "ugro_job"), ((one, 1) for one in held))
