@@ -1,5 +1,6 @@
 # `make demo` and `make test` need Python 3.11, git and make; they install the rest into .venv.
-# As root, `make test` also installs what its hosts are made with, where it is missing: sshd, rsync, shells, Prometheus (apt-get).
+# As root, `make test` also installs what is missing of what its hosts are made with (sshd, rsync, shells), Chromium for the
+# tests of the dashboard, and Prometheus, by apt-get.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -23,8 +24,10 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	@$(MAKE) --no-print-directory --jobs=4 --keep-going --output-sync $(SESSIONS)
 
+ON_SANDBOX := tests/browser/test_dashboard_on_sandbox.py
+
 test-sandbox: $(VENV)/.test
-	$(PYTEST) tests/sandbox
+	$(PYTEST) tests/sandbox $(ON_SANDBOX)
 
 test-control-plane: $(VENV)/.test
 	$(PYTEST) tests/unit/control_plane
@@ -36,7 +39,7 @@ test-hosts-l: $(VENV)/.test
 	$(PYTEST) tests/hosts/test_[l-z]*.py
 
 test-rest: $(VENV)/.test
-	$(PYTEST) $(foreach others,sandbox hosts unit/control_plane,--ignore=tests/$(others)) tests
+	$(PYTEST) $(foreach others,sandbox hosts unit/control_plane,--ignore=tests/$(others)) --ignore=$(ON_SANDBOX) tests
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -50,9 +53,10 @@ check: $(VENV)/.test
 docs: $(VENV)/.test
 	@PYTHONPATH=scripts $(BIN)/python -m reference
 
-# docs/terminal.svg, from a real run in a sandbox of its own.
+# docs/terminal.svg and docs/dashboard.png, from real runs in sandboxes of their own.
 picture: $(VENV)/.test
 	$(BIN)/python scripts/picture.py
+	$(BIN)/python scripts/dashboard_picture.py
 
 # Random faults against a sandbox of its own, for some minutes: SEED says which, MINUTES of simulated time how many.
 # `make chaos LOG=…` lets the faults of a log that an earlier run wrote happen again.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import replace
 
 import pytest
@@ -19,10 +18,13 @@ from ugro.service.live import Known, live_view
 from ugro.service.monitoring import Serve, Snapshot, Training
 from ugro.service.schemas.live import LiveProposal, LiveView
 from ugro.testing.builders import gpu, job, node_view
-from ugro.testing.testbed.bed import install_missing
+from ugro.testing.testbed.bed import install, missing_packages
 from ugro.testing.testbed.errors import TestbedError
 
 NOW = 1_790_000_000.0
+
+PROGRAMS = {"prometheus": "prometheus", "promtool": "prometheus"}
+"""What is needed of Prometheus, by Debian's package."""
 
 HOSTILE = 'a"b\\c\nd\re\x00é{x="1"} 1\n# TYPE evil gauge\nevil 1 \ud800'
 """A name that tries what a name can."""
@@ -114,11 +116,11 @@ def as_told(name: str) -> str:
 
 def require_prometheus() -> None:
     """Install Prometheus where it is missing and this may be done; skip the test where it cannot be had."""
-    if shutil.which("prometheus") and shutil.which("promtool"):
+    if not missing_packages(PROGRAMS):
         return
     if os.geteuid():
         pytest.skip("Prometheus is not installed, and only root can: apt-get install prometheus")
     try:
-        install_missing(surroundings.GIVEN, {"prometheus": "prometheus", "promtool": "prometheus"})
+        install(lambda: missing_packages(PROGRAMS), surroundings.GIVEN, "monitoring test")
     except TestbedError as error:
         pytest.skip(str(error))

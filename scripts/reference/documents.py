@@ -38,6 +38,7 @@ from ugro.service.schemas import (
     resume,
     stacks,
     time_limits,
+    web,
 )
 from ugro.service.schemas.base import Document, Moment, Request, Stream
 
@@ -123,6 +124,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     ),
     "sweep": (Printed(maintenance.Sweep, "answer"),),
     "serve": (Printed(maintenance.ChangesDocument, when="one line for each tick that changed something"),),
+    "dashboard": (Printed(web.Login),),
     "cron install": (Printed(crontab.InstallSweep),),
     "cron remove": (Printed(crontab.RemoveSweep),),
     "cron show": (Printed(crontab.ShowSweep),),

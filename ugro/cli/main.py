@@ -41,6 +41,7 @@ COMMANDS: dict[str, Entry] = {
         "metrics",
         "Show the training curves of a job: loss, learning rate and other series.",
     ),
+    "report": ("ugro.cli.commands.report", "report", "Write a report of a job: one HTML file that needs no server."),
     "stacks": ("ugro.cli.commands.stacks", "stacks_", "Show each rank's stack trace."),
     "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node and verify that no processes remain."),
     "hold": ("ugro.cli.commands.queue", "hold", "Hold a queued job until it is released."),
@@ -93,6 +94,7 @@ COMMANDS: dict[str, Entry] = {
         "serve",
         "Run the resident controller: schedule, watch and recover jobs.",
     ),
+    "dashboard": ("ugro.cli.commands.dashboard", "dashboard", "Open the dashboard in the browser."),
     "cron": ("ugro.cli.commands.cron", "cron", "Run `ugro sweep` from your crontab: install, remove, show."),
     "state": ("ugro.cli.commands.maintenance", "state", "Maintain UGRO's own records."),
     "gc": (
@@ -107,17 +109,20 @@ COMMANDS: dict[str, Entry] = {
 }
 
 SUBJECTS = {
-    "Jobs": ("launch", "status", "logs", "metrics", "stacks", "cancel", "wait", "extend", "estimate", "rm", "job"),
+    "Jobs": (
+        *("launch", "status", "logs", "metrics", "report", "stacks"),
+        *("cancel", "wait", "extend", "estimate", "rm", "job"),
+    ),
     "Queue": ("why", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
-    "Cluster": ("top", "serve", "sweep", "cron", "alerts", "gc", "state"),
+    "Cluster": ("top", "serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
     "Set-up": ("init", "sandbox", "completion"),
 }
 """The headings of `ugro --help` with their commands, in its order."""
 
 OF_A_JOB = (
-    *("launch", "status", "logs", "metrics", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
+    *("launch", "status", "logs", "metrics", "report", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
     *("why", "hold", "release", "reprioritize", "events"),
     *("explain", "checkpoint", "checkpoints", "resume", "approve", "deny"),
 )

@@ -14,6 +14,7 @@ from ugro.api_server.errors import RESPONSES
 from ugro.api_server.routes.consent import Body, once
 from ugro.api_server.routes.moments import Past
 from ugro.api_server.state import Here, Who, document
+from ugro.common.models.metrics import EVERY_SECONDS
 from ugro.service.schemas.base import Document
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.maintenance import Drained, DrainNode, UndrainedDocument, UndrainNode
@@ -34,10 +35,12 @@ async def nodes(web: Here) -> Response:
 
 
 @router.get("/nodes/{node}/history", response_model=list[GpuHistoryDocument])
-async def history(web: Here, node: str, since: Past = None) -> Response:
-    """Show what each GPU of a node did since a time: the last day, where none is given."""
+async def history(
+    web: Here, node: str, since: Past = None, every: Annotated[float, Query(ge=1, le=86400)] = EVERY_SECONDS
+) -> Response:
+    """Show what each GPU of a node did since a time: the last day, where none is given. `every`: seconds a sample."""
     begin = time.time() - HISTORY_SECONDS if since is None else since
-    return await document((await web.ask(History(nodes=(node,), since=begin))).answer)
+    return await document((await web.ask(History(nodes=(node,), since=begin, every=every))).answer)
 
 
 @router.get("/events", response_model=list[EventDocument])

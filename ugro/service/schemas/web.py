@@ -25,6 +25,7 @@ class LoginLink(Document):
     host: str
     """Where the server listens."""
     port: int
+    """Its port."""
 
 
 class Login(Request[LoginLink]):

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from types import TracebackType
@@ -134,30 +134,37 @@ class Testbed:
             host.write(".ssh/authorized_keys", public, 0o600)
 
 
-def install_missing(environ: Mapping[str, str] = os.environ, programs: Mapping[str, str] = PACKAGES) -> None:
-    """Install with apt what tests need and this machine lacks: programs by their packages; by default the bed's.
-
-    `environ` may name the proxies.
+def install_missing(environ: Mapping[str, str] = os.environ) -> None:
+    """Install with apt what the bed needs and this machine lacks; `environ` may name the proxies.
 
     Raises:
         TestbedError: it cannot be installed here.
     """
+    install(missing_packages, environ, "testbed")
+
+
+def install(missing: Callable[[], str], environ: Mapping[str, str], what: str) -> None:
+    """Install with apt the Debian packages that are missing, with blanks between them, if any are; `what` needs them.
+
+    Raises:
+        TestbedError: they cannot be installed here.
+    """
     with FileLock("/run/ugro-testbed.lock"):  # two sessions may start at once
-        if not (packages := missing_packages(programs)):
+        if not (packages := missing()):
             return
         if not shutil.which("apt-get"):
-            raise TestbedError(f"the tests need {packages}: please install what this system has in their place")
-        print(f"tests: installing {packages} with apt-get", file=sys.stderr, flush=True)
+            raise TestbedError(f"the {what} needs {packages}: please install what this system has in their place")
+        print(f"{what}: installing {packages} with apt-get", file=sys.stderr, flush=True)
         env = {**environ, "DEBIAN_FRONTEND": "noninteractive"}
         try:
             system("apt-get", "update", "-q", env=env)
             system("apt-get", "install", "-qy", "--no-install-recommends", *packages.split(), env=env)
         except TestbedError as error:
             why = str(error).splitlines()[-1]
-            raise TestbedError(f"the tests need {packages}, which apt-get could not install ({why})") from None
+            raise TestbedError(f"the {what} needs {packages}, which apt-get could not install ({why})") from None
 
 
 def missing_packages(programs: Mapping[str, str] = PACKAGES) -> str:
-    """The Debian packages of programs that this machine lacks, with blanks between them."""
+    """The Debian packages of programs that this machine lacks, with blanks between them; by default the bed's."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
     return " ".join(sorted({package for program, package in programs.items() if not shutil.which(program, path=path)}))
