@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
 from ugro.common.models.job import JobState
+from ugro.common.models.node import NodeView
 from ugro.control_plane.counts import Counts
 from ugro.service.exposition import text
 from ugro.service.live import Known, live_view
@@ -71,10 +72,12 @@ def counts() -> Counts:
 
 def snapshot(view: LiveView | None = None) -> Snapshot:
     """A snapshot that has every metric."""
+    cards = (card for node in known().views.values() if isinstance(node, NodeView) for card in node.gpus)
     return Snapshot(
         view or live_view(known()),
         seen={"gpu1": NOW - 1, "gpu2": NOW - 500},
         waiting={"job-002": NOW - 90},
+        gpus={card.uuid: card for card in cards},
         training={"job-001": Training(NOW - 5, 10, 100, 2.5, 0.75, 1e-4)},
         dcgm_names=True,
         serve=Serve(counts(), clients=3, lag=0.002),

@@ -76,7 +76,7 @@ def _families(snapshot: Snapshot) -> Iterator[Family]:
     view = snapshot.view
     yield _gauge("ugro_build_info", "The version of UGRO that tells.", ("version",), [((__version__,), 1)])
     yield from _nodes(snapshot)
-    yield from _gpus(view)
+    yield from _gpus(snapshot)
     if snapshot.dcgm_names:
         yield from _dcgm(view)
     yield from _queue(snapshot)
@@ -120,17 +120,19 @@ DCGM = (
 """Those names of dcgm-exporter that most boards and alerts use, and fields of `LiveGpu`."""
 
 
-def _gpus(view: LiveView) -> Iterator[Family]:
-    gpus = _answering(view)
-    info = ((*where, gpu.name, gpu.driver or "") for where, gpu in gpus.items())
+def _gpus(snapshot: Snapshot) -> Iterator[Family]:
+    gpus, more = _answering(snapshot.view), snapshot.gpus
+    drivers = {uuid: gpu.driver for uuid, gpu in more.items()}
+    info = ((*where, gpu.name, drivers.get(gpu.uuid) or "") for where, gpu in gpus.items())
     yield _gauge("ugro_gpu_info", "A GPU of a node that answers.", (*GPU, "name", "driver"), ((one, 1) for one in info))
     for name, meaning, known, times in OF_GPU:
         samples = ((where, _times(getattr(gpu, known), times)) for where, gpu in gpus.items())
         yield _gauge(f"ugro_gpu_{name}", meaning, GPU, samples)
-    throttled = ((*where, reason) for where, gpu in gpus.items() for reason in gpu.throttled or ())
+    reasons = {uuid: gpu.throttled or () for uuid, gpu in more.items()}
+    throttled = ((*where, reason) for where, gpu in gpus.items() for reason in reasons.get(gpu.uuid, ()))
     meaning = "Why the clocks of the GPU are lower than they could be."
     yield _gauge("ugro_gpu_throttled", meaning, (*GPU, "reason"), ((one, 1) for one in throttled))
-    if _are_told(view):
+    if _are_told(snapshot.view):
         held = ((*where, gpu.job) for where, gpu in gpus.items() if gpu.job)
         yield _gauge("ugro_gpu_job_info", "The job that holds the GPU.", (*GPU, "ugro_job"), ((one, 1) for one in held))
 

@@ -9,7 +9,7 @@ from math import isfinite
 from ugro.common.config import Inventory
 from ugro.common.errors import UgroError
 from ugro.common.models.job import Job, JobState
-from ugro.common.models.node import NodeView
+from ugro.common.models.node import Gpu, NodeView
 from ugro.control_plane.counts import Counts
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.metrics_store.training import Index, JobSeries, Known
@@ -50,11 +50,15 @@ class Serve:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is told at one moment. `seen` has when each node answered last, `waiting` since when queued jobs wait."""
+    """What is told at one moment. `seen` has when each node answered last, `waiting` since when queued jobs wait.
+
+    `gpus` has by UUID what the live view does not show of those of nodes that answer.
+    """
 
     view: LiveView
     seen: Mapping[str, float] = field(default_factory=dict)
     waiting: Mapping[str, float] = field(default_factory=dict)
+    gpus: Mapping[str, Gpu] = field(default_factory=dict)
     training: Mapping[str, Training] = field(default_factory=dict)
     dcgm_names: bool = False
     serve: Serve | None = None
@@ -87,11 +91,12 @@ class Monitor:
             told = []
         self._series = {key: self._series.get(key) or self._store.metrics.series(key) for key in told}
         training = {key: found for key, series in self._series.items() if (found := _training(series))}
-        seen = {**known.remembered} | {name: one for name, one in known.views.items() if isinstance(one, NodeView)}
+        answers = {name: one for name, one in known.views.items() if isinstance(one, NodeView)}
         return Snapshot(
             view,
-            seen={name: one.seen_at for name, one in seen.items()},
+            seen={name: one.seen_at for name, one in ({**known.remembered} | answers).items()},
             waiting={job.id: _waits_since(job) for job in known.live if job.state == JobState.QUEUED},
+            gpus={gpu.uuid: gpu for node in answers.values() for gpu in node.gpus},
             training=training,
             dcgm_names=inventory.metrics.dcgm_names,
             serve=serve,

@@ -105,7 +105,7 @@ class JobRegistry(JobFolders):
         self._timeline.add(event)
         self._told[job.id] = event
         if job.state.ended:
-            if kind.value == job.state.value:
+            if str(kind) == job.state.value:
                 self._counts.ended.add((job.state.value, _cause(job)))
             self._settle(job)
         return job

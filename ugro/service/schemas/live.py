@@ -31,10 +31,6 @@ class LiveGpu(Document):
     utilization_percent: int | None
     temperature_c: int | None
     power_w: float | None
-    throttled: tuple[str, ...] | None
-    """Why its clocks are lower than they could be, such as `power_cap`."""
-    driver: str | None
-    """Version of the driver."""
     problem: str | None
     """Why it cannot be used."""
     job: str | None
