@@ -10,7 +10,7 @@ from door import Door
 from ugro.common.errors import Declined, InputError
 from ugro.common.models.job import JobState
 from ugro.service.plan import PlanChanged
-from ugro.service.schemas.footprint import Clean, Footprint, FootprintDocument, PlanClean
+from ugro.service.schemas.footprint import Clean, FootprintDocument, PlanClean, ShowFootprint
 from ugro.service.schemas.maintenance import (
     CommandEnd,
     CommandOutput,
@@ -79,7 +79,7 @@ def test_a_scheduling_pass_leaves_a_file_for_prometheus(door: Door, tmp_path: Pa
 
 def test_cleans_a_node_as_planned_and_nothing_else(door: Door) -> None:
     door.failed("raise SystemExit(3)\n")
-    [found] = door.call(Footprint()).nodes
+    [found] = door.call(ShowFootprint()).nodes
     assert isinstance(found, FootprintDocument) and [job.id for job in found.jobs] == ["job-001"]
     plan = door.call(PlanClean(node="here"))
     assert [question.id for question in plan.questions] == ["remove"] and "jobs/job-001" in plan.own

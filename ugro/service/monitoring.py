@@ -13,7 +13,7 @@ from ugro.common.models.node import Gpu, NodeView
 from ugro.control_plane.counts import Counts
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.metrics_store.training import Index, JobSeries, Known
-from ugro.service.live import live_view, read_known
+from ugro.service.live import live_view, read_recorded
 from ugro.service.schemas.live import LiveJob, LiveView
 
 ENDED_SECONDS = 600.0
@@ -84,7 +84,7 @@ class Monitor:
         Raises:
             StateError: the state directory cannot be read.
         """
-        known = read_known(self._store, inventory, attended=True)
+        known = read_recorded(self._store, inventory, attended=True)
         view = live_view(known)
         told = [key for key, job in view.jobs.items() if job.started_at is not None and is_told(job, view.at)]
         if len(known.live) > LIVE_JOBS:

@@ -13,7 +13,7 @@ from ugro.common.text import one_line
 from ugro.common.troubles import trouble_of
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.governor import leases
-from ugro.control_plane.scheduler.queue import read_offers
+from ugro.control_plane.scheduler.queue import read_capacities
 from ugro.nodes.remote.command import command
 from ugro.nodes.remote.speed import speed
 from ugro.nodes.remote.speed.speed import MeasuredSpeed
@@ -98,12 +98,12 @@ async def measure(context: Context, request: Measure) -> Measured:
         raise InputError("the sandbox's GPUs are simulated: there is no speed to measure", "use your own inventory")
     controller, pool = await context.reach()
     views = (await controller.observe([], chosen)).views
-    idle = read_offers(store, inventory, store.jobs.live(stop_where_held), views)
+    idle = read_capacities(store, inventory, store.jobs.live(stop_where_held), views)
     held = leases(store.jobs.live(stop_where_held))
 
     async def one(transport: Transport) -> list[MeasuredSpeed]:
-        offer = idle[transport.name]
-        free = [slot.key for slot in offer.gpus if slot.key not in held and slot.key not in offer.busy]
+        capacity = idle[transport.name]
+        free = [slot.key for slot in capacity.gpus if slot.key not in held and slot.key not in capacity.busy]
         return await speed.measure(transport, free) if free else []
 
     found = await pool.each(chosen, one)

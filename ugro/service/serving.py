@@ -21,7 +21,7 @@ from ugro.service.live import read_topic
 from ugro.service.monitoring import Monitor, Serve, Snapshot
 from ugro.service.news import is_news
 from ugro.service.schemas.jobs import EventDocument
-from ugro.service.web import WebDoor
+from ugro.service.web import NotServed, WebDoor
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Serving:
         self.board = Board(self._state_of, self._main.store.bus)
         """The live views."""
         self._monitor = Monitor(self._main.store)
-        self.web: WebDoor | None = None
-        """Where the dashboard is served, if it is."""
+        self.web: WebDoor | NotServed = NotServed("it has only just begun, or ends")
+        """Where the dashboard is served, or why it is not."""
         self.lag = LoopLag()
         """How late the event loop is, while something is served over HTTP."""
 
