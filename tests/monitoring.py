@@ -15,7 +15,7 @@ from ugro.common.models.job import JobState
 from ugro.common.models.node import NodeView
 from ugro.control_plane.counts import Counts
 from ugro.service.exposition import text
-from ugro.service.live import Known, live_view
+from ugro.service.live import Recorded, live_view
 from ugro.service.monitoring import Serve, Snapshot, Training
 from ugro.service.schemas.live import LiveProposal, LiveView
 from ugro.testing.builders import gpu, job, node_view
@@ -33,7 +33,7 @@ HOSTILE = 'a"b\\c\nd\re\x00é{x="1"} 1\n# TYPE evil gauge\nevil 1 \ud800'
 Sample = tuple[str, frozenset[tuple[str, str]]]
 
 
-def known(name: str = "llama") -> Known:
+def known(name: str = "llama") -> Recorded:
     """Two nodes that answer, one that does not, a job that runs, one that waits, and two that ended."""
     card = gpu(memory_total_mib=1000, memory_used_mib=250, utilization_percent=40, temperature_c=70, power_w=300.5)
     card = card.model_copy(update={"driver": "550.1", "name": name, "throttled": ("power_cap",)})
@@ -44,7 +44,7 @@ def known(name: str = "llama") -> Known:
         job(JobState.FAILED, id=f"job-00{at}", started_at=1.0, ended_at=NOW - ago) for at, ago in ((3, 60), (4, 601))
     ]
     nodes = {node: NodeConfig(name=node, address=node) for node in ("gpu1", "gpu2", "gpu3")}
-    return Known(
+    return Recorded(
         at=NOW,
         inventory=Inventory(nodes=nodes),
         attended=True,
