@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from benchmarks import curves, cuts, hangs, jobs, log_pages, logs, metrics, report, store, sweep, tick, web
+from benchmarks import curves, cuts, hangs, jobs, log_pages, logs, metrics, report, store, sweep, tabs, tick, web
 from benchmarks.report import Row, Unavailable
 
 BROKE_OFF = "broke off"
@@ -21,6 +21,7 @@ PARTS: Parts = {
     "sweep": sweep.measure, "tick": tick.measure, "store": store.measure, "jobs": jobs.measure, "cuts": cuts.measure,
     "hangs": hangs.measure, "logs": logs.measure, "log_pages": log_pages.measure,
     "curves": curves.measure, "metrics": metrics.measure, "web": web.measure,
+    "tabs": tabs.measure,
 }  # fmt: skip
 
 
