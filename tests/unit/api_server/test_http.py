@@ -57,6 +57,14 @@ async def test_shows_what_the_commands_print(served: Served) -> None:
     assert session == {"role": "operate", "browser": False, "launch": True, "version": __version__}
 
 
+async def test_a_log_that_is_only_on_its_node_comes_as_a_file(served: Served) -> None:
+    job = await served.until(served.submit("for i in range(9): print(f'{i}' * 70_000)\n").id, JobState.SUCCEEDED)
+    copy = served.store.jobs.files(job.id).logs(1) / "rank-0.log"
+    copy.unlink(missing_ok=True)
+    log = await served.get(f"/jobs/{job.id}/logs/raw?attempt=1")
+    assert log.body == b"".join(b"%d" % i * 70_000 + b"\n" for i in range(9))
+
+
 async def test_shows_logs_by_line_and_finds_in_them(served: Served) -> None:
     text = "for i in range(500): print(f'step={i} loss={1 / (i + 1)}', flush=True)\nraise SystemExit(3)\n"
     job = await served.until(served.submit(text).id, JobState.FAILED)
