@@ -7,7 +7,6 @@ import contextlib
 import json
 import shutil
 import socket
-import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -89,17 +88,6 @@ async def test_is_made_once_a_tick_and_only_while_somebody_asks(
     before = made
     await ticks(served, 3)
     assert made == before
-
-
-async def test_a_scrape_takes_no_time(served: Served) -> None:
-    await ticks(served)
-    await scrape(served)
-    took = []
-    for _ in range(50):
-        began = time.perf_counter()
-        await scrape(served)
-        took.append(time.perf_counter() - began)
-    assert sorted(took)[25] < 0.005
 
 
 async def test_what_cannot_be_read_is_said_and_read_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
