@@ -27,7 +27,7 @@ export async function carryOut({path, body = {}, title, verb, command, facts = [
       if (!(error instanceof Refused)) throw error;
       const plan = planOf(error);
       const next = plan
-        ? await ask({title, verb, command, danger, facts: effects(plan), questions: plan.questions ?? []})
+        ? await ask({title, verb, command, danger, facts: effects(plan), questions: plan.questions ?? [], error: sent.fingerprint ? error : null})
         : await ask({title: `${title}: refused`, error, verb: null});
       if (!next) return null;
       if (!plan) return null;
