@@ -160,6 +160,17 @@ def test_approve_shows_what_will_change_and_a_stale_plan_is_refused(
     faults.clear()
 
 
+def test_a_question_ends_when_its_page_is_left(opened: Open, canned: Canned) -> None:
+    page = opened("#/jobs")
+    page.goto(page.url.split("#")[0] + "#/jobs/job-005")
+    page.get_by_test_id("do-cancel").click()
+    expect(page.get_by_test_id("dialog")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_test_id("dialog")).to_have_count(0)
+    expect(page).to_have_title("Jobs · UGRO")
+    assert canned.posted == []
+
+
 def test_a_plan_that_changed_meanwhile_is_asked_about_again(opened: Open, canned: Canned, faults: list[str]) -> None:
     other = {"parts": {"the attempt of job-002": "def"}}
     changed = PLAN | {"effects": {"begins": "from step 900"}, "fingerprint": other}
