@@ -156,7 +156,7 @@ async def test_over_the_logs_the_keys_of_the_tables_do_nothing(answers: Answers)
         assert isinstance(app.screen, Log) and answers.followed == ["job-002"]
         assert not app.query_one("#filter").display
         await pilot.press("escape")
-        assert not isinstance(app.screen, (Log, Question)) and answers.followed == ["job-002", "end"]
+        assert not isinstance(app.screen, (Log, Confirmation)) and answers.followed == ["job-002", "end"]
 
 
 async def test_says_that_there_is_no_contact_until_there_is_one_again(answers: Answers) -> None:
