@@ -160,6 +160,41 @@ def test_approve_shows_what_will_change_and_a_stale_plan_is_refused(
     faults.clear()
 
 
+def test_a_question_ends_when_its_page_is_left(opened: Open, canned: Canned) -> None:
+    page = opened("#/jobs")
+    page.goto(page.url.split("#")[0] + "#/jobs/job-005")
+    page.get_by_test_id("do-cancel").click()
+    expect(page.get_by_test_id("dialog")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_test_id("dialog")).to_have_count(0)
+    expect(page).to_have_title("Jobs · UGRO")
+    assert canned.posted == []
+
+
+def test_a_plan_that_changed_meanwhile_is_asked_about_again(opened: Open, canned: Canned, faults: list[str]) -> None:
+    other = {"parts": {"the attempt of job-002": "def"}}
+    changed = PLAN | {"effects": {"begins": "from step 900"}, "fingerprint": other}
+
+    def approve(body: dict[str, Any]) -> tuple[int, Any]:
+        if "answers" not in body:
+            return 409, {"error": {"code": "consent_needed", "message": "asks", "hint": ""}, "plan": PLAN}
+        if body["fingerprint"] == PLAN["fingerprint"]:
+            return 409, {"error": {"code": "plan_changed", "message": "changed: the attempt"}, "plan": changed}
+        return 200, {"id": "job-002"}
+
+    canned.actions["/jobs/job-002/approve"] = approve
+    page = opened("#/jobs/job-002")
+    page.get_by_test_id("approve").click()
+    dialog = page.get_by_test_id("dialog")
+    expect(dialog.get_by_role("alert")).to_have_count(0)
+    page.get_by_test_id("dialog-yes").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("changed: the attempt")
+    expect(dialog).to_contain_text("from step 900")
+    page.get_by_test_id("dialog-yes").click()
+    expect(page.locator(".toast")).to_contain_text("job-002: approved")
+    faults.clear()  # the browser notes each 409
+
+
 def test_a_job_is_launched_again_with_other_arguments(opened: Open, canned: Canned, faults: list[str]) -> None:
     def launch(body: dict[str, Any]) -> tuple[int, Any]:
         if "fingerprint" not in body:
@@ -258,7 +293,7 @@ def test_curves_mark_what_is_no_number_and_zoom_together(opened: Open) -> None:
     page = opened("#/jobs/job-005/curves?smooth=0.9&over=job-001")
     charts = page.get_by_test_id("charts").locator("figure")
     expect(charts).to_have_count(3)
-    expect(charts.first).to_contain_text("NaN since step 200")
+    expect(charts.first).to_contain_text("NaN at step 200 and 9 more")
     expect(page.get_by_test_id("gpu-charts").locator("figure").first).to_be_visible()
     over = charts.first.locator(".u-over")
     box = over.bounding_box()

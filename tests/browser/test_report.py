@@ -42,7 +42,7 @@ def test_a_report_opens_offline_and_its_texts_stay_text(chromium: Browser, fault
     expect(page.get_by_test_id("charts").locator("canvas").first).to_be_visible()
     expect(page.get_by_test_id("explain")).to_contain_text("Use a smaller batch.")
     page.get_by_label("x axis").select_option("time")
-    expect(page.get_by_test_id("charts").locator("figure").first).to_contain_text("NaN since")
+    expect(page.get_by_test_id("charts").locator("figure").first).to_contain_text("NaN at")
     assert page.evaluate("window.broken") is None and page.title() == f"{ENDS} · UGRO"
     assert page.locator("[data-testid^='do-'], [data-testid='approve']").count() == 0
     assert serious(page) == []

@@ -121,6 +121,9 @@ def test_tries_a_pattern_on_a_file(door: Door) -> None:
         ("loss", 7, 0.5, None),
         ("grad_norm", 7, None, "nan"),
     ]
+    log.write_text("@1 L=1 G=1 " + "x" * 5000 + " @2 L=2 G=2\n@3 L=3 G=3\n")
+    tried = door.call(TryPattern(pattern=pattern, path=str(log)))
+    assert (tried.matched, tried.read) == (2, 2) and len(tried.lines[0].text) == 2000, "of a long line its beginning"
     with pytest.raises(InputError, match="is refused"):
         door.call(TryPattern(pattern="(a+)+(?P<loss>x)", path=str(log)))
     with pytest.raises(InputError, match="No such file"):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby, islice
 from math import isfinite
+from typing import TYPE_CHECKING, TextIO
 
 from ugro.common.errors import InputError
 from ugro.common.models.job import Job
@@ -29,10 +31,14 @@ from ugro.service.schemas.metrics import (
     TryPattern,
 )
 
+if TYPE_CHECKING:
+    from ugro.control_plane.training_metrics.pattern import Pattern
+
 LOSS = "loss"
 
 TRIED_LINES, TRIED_SHOWN, LINE = 1_000_000, 20, 2000
-"""Lines of a file that a pattern is tried on, those that are shown, and characters of each."""
+"""Lines of a file that a pattern is tried on, those that are shown, and characters of each.
+Each further LINE characters of a line count as a line."""
 
 READ_SECONDS = 3.0
 """Seconds that the logs of a job that ended may be read for, where its series are not complete."""
@@ -90,23 +96,36 @@ def _tried(request: TryPattern) -> TriedDocument:
     try:
         try_out(request.pattern)
         own = Pattern(request.pattern)
-        with open(request.path, encoding="utf-8", errors="replace") as file:
-            lines = [line.rstrip("\r\n") for line in islice(file, TRIED_LINES)]
     except ValueError as error:
         raise InputError(f"the pattern {request.pattern!r} is refused: {error}", "see: docs/metrics.md") from None
+    try:
+        with open(request.path, encoding="utf-8", errors="replace") as file:
+            return _read_by(own, file)
     except OSError as error:
         raise InputError(
             f"{request.path}: {error.strerror}", "name a log, such as one of `ugro logs JOB > log`"
         ) from None
-    found, matched = list[TriedLine](), 0
-    for number, line in enumerate(lines, 1):
+
+
+def _read_by(own: Pattern, file: TextIO) -> TriedDocument:
+    found, matched, number = list[TriedLine](), 0, 0
+    for number, line in enumerate(_lines(file), 1):
         if read := own.read(line):
             matched += 1
             pairs, progress = read
             if len(found) < TRIED_SHOWN:
                 values = tuple(_tried_value(pair.name, pair.value, progress.step) for pair in pairs)
-                found.append(TriedLine(number=number, text=line[:LINE], values=values))
-    return TriedDocument(lines=tuple(found), matched=matched, read=len(lines))
+                found.append(TriedLine(number=number, text=line, values=values))
+    return TriedDocument(lines=tuple(found), matched=matched, read=number)
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """The beginning of each line. A file of one endless line, such as /dev/zero, takes no more memory than another."""
+    begins = True
+    for piece in islice(iter(partial(file.readline, LINE), ""), TRIED_LINES):
+        if begins:
+            yield piece.rstrip("\r\n")
+        begins = piece.endswith("\n")
 
 
 def _tried_value(name: str, value: float, step: int | None) -> TriedValue:

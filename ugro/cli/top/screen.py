@@ -29,6 +29,9 @@ from ugro.service.schemas.live import LiveView
 STALE = 5.0
 """Seconds without contact before that is shown."""
 
+OF_THE_TABLES = ("follow", "cancel", "sort", "filter", "clear_filter")
+"""The actions of keys that mean a row or the order of the rows."""
+
 
 class Handed(Message):
     """A call that another thread hands over."""
@@ -189,6 +192,10 @@ class Top(TextualApp[None]):
         return self.focused if isinstance(self.focused, RowTable) else self.query_one("#jobs", RowTable)
 
     # --- what keys do ------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Over the logs the keys of the tables do nothing: their rows are not in sight."""
+        return action not in OF_THE_TABLES or not isinstance(self.screen, Log)
 
     def action_help(self) -> None:
         self.push_screen(Help(self.readonly))

@@ -148,6 +148,17 @@ async def test_follows_the_logs_of_a_job_and_comes_back(answers: Answers) -> Non
         assert not isinstance(app.screen, Log) and answers.followed == ["job-002", "end"]
 
 
+async def test_over_the_logs_the_keys_of_the_tables_do_nothing(answers: Answers) -> None:
+    app = screen(answers)
+    async with app.run_test(size=(120, 40)) as pilot:
+        await begin(app, pilot)
+        await pilot.press("l", "l", "enter", "c", "o", "slash")
+        assert isinstance(app.screen, Log) and answers.followed == ["job-002"]
+        assert not app.query_one("#filter").display
+        await pilot.press("escape")
+        assert not isinstance(app.screen, (Log, Confirmation)) and answers.followed == ["job-002", "end"]
+
+
 async def test_says_that_there_is_no_contact_until_there_is_one_again(answers: Answers) -> None:
     app = screen(answers)
     async with app.run_test(size=(120, 40)) as pilot:

@@ -58,7 +58,8 @@ export function Chart({title, unit = "", lines, axis = "step", log = false, weig
 function bad(line) {
   if (!line.bad?.length) return null;
   const [[x, what]] = line.bad;
-  return html`<span class="badge failed" title=${`${line.bad.length} values are no number`}>${what === "nan" ? "NaN" : what} since ${xWords(x, line.axis)}</span>`;
+  const recovered = line.points.some(([at, value]) => at > x && value !== null), more = line.bad.length - 1;
+  return html`<span class="badge failed" title=${`${line.bad.length} values are no number`}>${what === "nan" ? "NaN" : what} ${recovered ? "at" : "since"} ${xWords(x, line.axis)}${recovered && more ? ` and ${more} more` : ""}</span>`;
 }
 
 function spoken(title, lines, unit) {

@@ -27,7 +27,7 @@ export async function carryOut({path, body = {}, title, verb, command, facts = [
       if (!(error instanceof Refused)) throw error;
       const plan = planOf(error);
       const next = plan
-        ? await ask({title, verb, command, danger, facts: effects(plan), questions: plan.questions ?? []})
+        ? await ask({title, verb, command, danger, facts: effects(plan), questions: plan.questions ?? [], error: sent.fingerprint ? error : null})
         : await ask({title: `${title}: refused`, error, verb: null});
       if (!next) return null;
       if (!plan) return null;
@@ -85,8 +85,14 @@ export function Dialog() {
     setValues(Object.fromEntries((question.fields ?? []).map((one) => [one.name, one.value ?? ""])));
     if (!box.current.open) box.current.showModal();
   }, [question]);
-  if (!question) return null;
   const end = (answer) => { box.current?.close(); asked.value = null; question.answer(answer); };
+  useEffect(() => { // it is about the page below: who leaves that, leaves the question
+    if (!question) return;
+    const left = () => end(null);
+    window.addEventListener("hashchange", left);
+    return () => window.removeEventListener("hashchange", left);
+  }, [question]);
+  if (!question) return null;
   const missing = (question.questions ?? []).filter((one) => !one.optional && !answers[one.id]);
   const yes = (event) => { event.preventDefault(); end({answers, values: typed(question.fields ?? [], values)}); };
   return html`<dialog ref=${box} aria-labelledby="dialog-title" data-testid="dialog" onCancel=${(event) => { event.preventDefault(); end(null); }}>
