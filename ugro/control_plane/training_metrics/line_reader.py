@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from ugro.common.models.metrics import Reading, RunProgress, SeriesSource
@@ -11,8 +12,9 @@ from ugro.control_plane.training_metrics.columns import Table, header_of, row_of
 from ugro.control_plane.training_metrics.pace import Pace
 from ugro.control_plane.training_metrics.pairs import Pair, in_unit, pairs_in
 from ugro.control_plane.training_metrics.pattern import Pattern
+from ugro.control_plane.training_metrics.shapes import Shapes
 from ugro.control_plane.training_metrics.step_count import StepCount
-from ugro.control_plane.training_metrics.steps import LINE_LENGTH, Progress, progress_in
+from ugro.control_plane.training_metrics.steps import LINE_LENGTH, Progress, progress_in, progress_places
 
 BAR_SECONDS = 1.0
 """Least time between two states of a progress bar that are read."""
@@ -45,6 +47,9 @@ _NO_SERIES = frozenset((
 ))  # fmt: skip
 """Names of numbers that are no series: what is counted, when, and where, in lower case."""
 
+_FRACTIONS = ("epoch", "Epoch")
+"""Names of an epoch with decimals."""
+
 _ENDS_OF_PLACES = (".py", ".cc", ".cpp", ".cu", ".h", "rank")
 """How names of source files and ranks end: `train.py:12`, `mpirank:2`."""
 
@@ -69,6 +74,7 @@ class LineReader:
         self._bar_total = ""
         self._bar_at = float("-inf")
         self._table: Table | None = None
+        self._shapes = Shapes()
         self._count = StepCount()
         self._pace = Pace()
         self._told_at: float | None = None
@@ -108,15 +114,30 @@ class LineReader:
         if self._table is None and not _may_tell(line.lower()):
             return
         line = _bare(line)
-        if self._read_table(line, at, found):
-            return
+        if self._table is None and (said := self._shapes.read(line)):
+            self._take_line(*said, at, found)
+        elif not self._read_table(line, at, found):
+            self._read_values(line, at, found)
+
+    def _read_values(self, line: str, at: float, found: list[Reading]) -> None:
+        """Take the values of a line of a shape that is not known."""
         pairs = pairs_in(line)
-        progress = progress_in(line)
+        lower = line.lower()
+        places = progress_places(lower)
+        progress = places and places.read(lower)
         has_step = progress is not None and progress.step is not None and not progress.bar
         if has_step or any(_is_telling(pair.name) for pair in pairs):
-            if not has_step and self._bar:  # the line is printed at the step that the bar before it shows
-                self._advance(progress_in(_bare(self._bar)), [], at, found)
-            self._take(_of_validation(line, pairs), progress, SeriesSource.LOG, at, found)
+            pairs = _of_validation(line, pairs)
+            values = [pair for pair in pairs if pair.name in _FRACTIONS or _is_series(pair.name)]
+            if values and self._table is None and len(lower) == len(line):
+                self._shapes.learn(line, values, places)
+            self._take_line(pairs, progress, at, found)
+
+    def _take_line(self, pairs: Sequence[Pair], progress: Progress | None, at: float, found: list[Reading]) -> None:
+        if self._bar and (progress is None or progress.step is None or progress.bar):
+            # the line is printed at the step that the bar before it shows
+            self._advance(progress_in(_bare(self._bar)), [], at, found)
+        self._take(pairs, progress, SeriesSource.LOG, at, found)
 
     def _keep_bar(self, line: str, at: float) -> str:
         """Keep the newest state of a bar, and return what stands behind the bar on its line."""
@@ -159,17 +180,15 @@ class LineReader:
         return True
 
     def _take(
-        self, pairs: list[Pair], progress: Progress | None, source: SeriesSource, at: float, found: list[Reading]
+        self, pairs: Sequence[Pair], progress: Progress | None, source: SeriesSource, at: float, found: list[Reading]
     ) -> None:
         """Add the values of a line to what was found, after the step that it says."""
         self._advance(progress, pairs, at, found)
         step = self._count.step
-        for name, value, unit, _ in pairs:
-            if not _is_series(name):
-                continue
+        for name, value, unit, *_ in pairs:
             known = self._units.get(name)
             if known is None:
-                if not self._has_room(name):
+                if not _is_series(name) or not self._has_room(name):
                     continue
                 self._units[name] = known = unit
                 self._prints_throughput = self._prints_throughput or bool(_THROUGHPUT.search(name))
@@ -177,9 +196,13 @@ class LineReader:
                 value = converted
             found.append(Reading(name, value, step, at, source, known))
 
-    def _advance(self, progress: Progress | None, pairs: list[Pair], at: float, found: list[Reading]) -> None:
+    def _advance(self, progress: Progress | None, pairs: Sequence[Pair], at: float, found: list[Reading]) -> None:
         """Note how far the run is, and the pace."""
-        fraction = next((pair.value for pair in pairs if pair.name in ("epoch", "Epoch")), None)
+        fraction = None
+        for pair in pairs:
+            if pair.name in _FRACTIONS:
+                fraction = pair.value
+                break
         if not self._count.take(progress, fraction, with_values=bool(pairs)):
             return
         self._told_at, step = at, self._count.step

@@ -53,16 +53,20 @@ _SCALES = {"k": 1e3, "M": 1e6}
 
 
 class Pair(NamedTuple):
-    """A name with its value as printed, its unit where one stands beside it, and where in the text the name begins."""
+    """A name with its value as printed, its unit where one stands beside it, and where in the text both stand.
+
+    `start` is where the name begins, `place` where its number begins and ends.
+    """
 
     name: str
     value: float
     unit: str = ""
     start: int = 0
+    place: tuple[int, int] = (0, 0)
 
     def renamed(self, name: str) -> Pair:
         """Return the value under another name."""
-        return Pair(name[:NAME_LENGTH], self.value, self.unit, self.start)
+        return self._replace(name=name[:NAME_LENGTH])
 
 
 def pairs_in(text: str) -> list[Pair]:
@@ -85,7 +89,7 @@ def pairs_in(text: str) -> list[Pair]:
         value = float(number)
         if unit in _SCALES:
             value, unit = value * _SCALES[unit], ""
-        found.append(Pair(series_name(name), value, inside or unit or "", start))
+        found.append(Pair(series_name(name), value, inside or unit or "", start, match.span("number")))
     return found
 
 
