@@ -16,6 +16,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 from ugro.testing.testbed.bed import install
 from ugro.testing.testbed.errors import TestbedError
 
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+"""What distributions call it."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -37,13 +40,17 @@ def chromium() -> Iterator[Browser]:
             pytest.fail(str(error))
     with sync_playwright() as play:
         # Its sandbox needs a user that is not root.
-        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = play.chromium.launch(executable_path=_found(), args=["--no-sandbox"])
         yield browser
         browser.close()
 
 
+def _found() -> str | None:
+    return next(filter(None, map(shutil.which, NAMES)), None)
+
+
 def _missing() -> str:
-    return "" if shutil.which("chromium") else "chromium"
+    return "" if _found() else "chromium"
 
 
 @pytest.fixture

@@ -193,6 +193,9 @@ def test_a_tab_heals_within_15_s_after_the_server_was_killed(page: Page, served:
     expect(page.get_by_test_id("band")).to_have_count(0, timeout=15_000)
     expect(page.get_by_test_id("contact")).to_contain_text("live")
     assert page.evaluate("window.same") == 1  # nothing was loaded again
+    page.goto(f"http://{served.place}/#/history?since=3d")
+    expect(page.get_by_test_id("history-gpu1").locator("canvas")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_test_id("history-gpu1")).to_contain_text("idle in a job")
     faults.clear()  # the browser notes each attempt that fails
 
 

@@ -132,7 +132,9 @@ class World:
             self._blame(self._another())
 
     def _job_folders(self) -> list[Path]:
-        return sorted(self._store.home.glob("jobs/job-*"))
+        """Those of jobs: a submission that was cut short before its record has a folder, and no job."""
+        none = self._store.jobs.cut_short()
+        return [folder for folder in sorted(self._store.home.glob("jobs/job-*")) if folder.name not in none]
 
     def _leftovers(self) -> Iterator[Path]:
         """Files that were written halfway, but for what a killed controller leaves to `ugro gc`."""

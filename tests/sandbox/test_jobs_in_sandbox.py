@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,24 @@ def test_the_same_command_everywhere(ugro: Ugro) -> None:
     assert sorted(line.split(" | ")[0].strip() for line in done.stdout.splitlines()) == list(NODES)
     literal = ugro("run", "--json", "--on", "gpu2", "--", "printf", "%s|", "$HOME", "a b")
     assert [(answer["node"], answer["stdout"]) for answer in document(literal)] == [("gpu2", "$HOME|a b|")]
+
+
+def test_a_command_ends_with_its_client_and_what_it_left_running_stays(sandbox: Sandbox, ugro: Ugro) -> None:
+    left = ugro("run", "--on", "gpu1", "--", "sleep 300 >/dev/null 2>&1 & echo $!").stdout.split()[-1]
+    words = [sys.executable, "-m", "ugro", "run", "--", "echo $$; sleep 300 & sleep 300"]
+    with subprocess.Popen(words, env=os.environ | sandbox.environment(), stdout=-1, text=True) as client:
+        assert client.stdout
+        groups = [int(client.stdout.readline().split()[-1]) for _ in NODES]
+        client.kill()
+        until(lambda: not any(map(group_lives, groups)))
+    os.kill(int(left), signal.SIGTERM)
+
+
+def group_lives(group: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.killpg(group, 0)
+        return True
+    return False
 
 
 def test_the_machines_as_json(ugro: Ugro) -> None:

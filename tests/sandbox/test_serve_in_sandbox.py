@@ -19,6 +19,8 @@ from ugro.testing.commands import Ugro, document, until
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
     (folder / "brief.py").write_text("")
+    counting = "import time\nfor n in range(1000):\n    print('line', n, flush=True)\n    time.sleep(0.002)\n"
+    (folder / "counting.py").write_text(counting)
     return folder
 
 
@@ -50,3 +52,21 @@ def test_serves_the_sandbox_and_finishes_its_tick_at_sigterm(
     assert f"{job} succeeded" in said and said.rstrip().endswith("stopped; jobs keep running")
     logged = Path(sandbox.environment()["UGRO_HOME"], "log", "ugro.log").read_text()
     assert "connected to gpu1" in logged and f"{job} succeeded" in logged and "tick 1 took" in logged
+
+
+def test_following_continues_where_the_resident_is_killed(
+    serving: subprocess.Popen[str], sandbox: Sandbox, project: Path, ugro: Ugro
+) -> None:
+    job = document(ugro("launch", "counting.py", "--json"))["id"]
+    command = [sys.executable, "-m", "ugro", "logs", "-f", job]
+    env = os.environ | sandbox.environment() | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, cwd=project, env=env, stdout=-1, stderr=-1, text=True) as following:
+        assert following.stdout and following.stderr
+        lines = [following.stdout.readline() for _ in range(100)]
+        serving.kill()
+        lines += following.stdout.readlines()
+        complained = following.stderr.read()
+    for rank in {line.partition("]")[0] for line in lines}:
+        assert [line.split()[-1] for line in lines if line.startswith(rank)] == [str(n) for n in range(1000)]
+    assert complained == "note: the resident controller ended; this command continues by itself\n"
+    assert following.returncode == 0

@@ -5,14 +5,17 @@ from __future__ import annotations
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from door import Door
+from pydantic import ValidationError
 
 from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState
+from ugro.service import logs
 from ugro.service.logs import LINES
 from ugro.service.schemas.logs import Follow, JobUpdate, LogLines, LogsEnd, ReadLogs
 from ugro.testing import builders
@@ -95,6 +98,56 @@ def test_follows_the_last_lines_and_what_comes(door: Door) -> None:
     _, lines, end, last = door.stream(Follow(job=job.id, tail=2))
     assert isinstance(lines, LogLines) and [line.text for line in lines.lines] == ["line 3", "line 4"]
     assert isinstance(end, LogsEnd) and isinstance(last, JobUpdate) and last.job.state == JobState.SUCCEEDED
+
+
+def rest_after(door: Door, request: Follow, items: list[Any]) -> list[Any]:
+    """What comes after these items for a client that was cut off."""
+    for item in items:
+        request = request.rest(item)
+    return list(door.stream(request))
+
+
+@pytest.mark.parametrize("tail", [None, 4])
+def test_who_was_cut_off_asks_for_the_rest(door: Door, monkeypatch: pytest.MonkeyPatch, tail: int | None) -> None:
+    monkeypatch.setattr(logs, "LINES", 2)
+    job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
+    request = Follow(job=job.id, tail=tail)
+    items = list(door.stream(request))
+    texts = [f"line {n}" for n in range(5)][-(tail or 5) :]
+    for count in range(1, len(items)):
+        rest = rest_after(door, request, items[:count])
+        parts = [part for part in items[:count] + rest if isinstance(part, LogLines)]
+        assert [line.text for part in parts for line in part.lines] == texts, count
+        assert rest[-1] == items[-1]
+
+
+def test_the_rest_of_an_attempt_comes_once_another_one_began(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torchrun's own words, which explain a failure, have a position of their own."""
+    monkeypatch.setattr(logs, "LINES", 1)
+    job = door.failed("raise SystemExit(3)\n")
+    folder = door.store.jobs.files(job.id).logs(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "node-0.log").write_text("no\nrendezvous\n")
+    (folder / "rank-0.log").write_text("hello\n")
+    job = job.model_copy(update={"first_failure": FirstFailure(rank=None, node="here")})
+    door.store.jobs.save(job, EventKind.FAILED, "")
+    items = list(door.stream(Follow(job=job.id)))
+    assert [type(item) for item in items] == [JobUpdate, LogLines, LogLines, LogLines, JobUpdate]
+    again = {"past": (job.latest,), "attempt": 2, "state": JobState.QUEUED}
+    door.store.jobs.save(job.model_copy(update=again), EventKind.QUEUED, "")
+    for count in range(1, 5):
+        rest = rest_after(door, Follow(job=job.id), items[:count])
+        parts = [part for part in items[:count] + rest if isinstance(part, LogLines)]
+        assert [(line.text, part.explains) for part in parts for line in part.lines] == [
+            ("hello", False), ("no", True), ("rendezvous", True),
+        ]  # fmt: skip
+        assert isinstance(rest[-1], JobUpdate) and rest[-1].job.attempt == 1
+
+
+@pytest.mark.parametrize("name", ["../etc", "rank-0.error", "rank-x.log", "log"])
+def test_a_position_names_logs_alone(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Follow(job="job-001", position={name: 1})
 
 
 def test_an_update_says_how_the_job_stands(door: Door) -> None:

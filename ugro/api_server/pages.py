@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -31,8 +32,8 @@ FOREVER = "public, max-age=31536000, immutable"
 class Pages:
     """Everything that a browser loads before it is logged in.
 
-    Files have the version in their address and are kept by browsers; `index.html` is not, and names them by it. So an
-    update never mixes old files with new ones.
+    Files have a digest of all of them in their address and are kept by browsers; `index.html` is not, and names them by
+    it. So an update never mixes old files with new ones, also one between two versions.
     """
 
     def __init__(self) -> None:
@@ -45,8 +46,11 @@ class Pages:
         index = root.joinpath("index.html")
         if not index.is_file():
             raise StateError("the dashboard's files are missing", "install UGRO again")
-        self._index = index.read_bytes().replace(b'"static/', f'"{STATIC}{__version__}/'.encode())
-        self._files = {f"{STATIC}{__version__}/{name}": found for name, found in _read(root, "")}
+        found = sorted(_read(root, ""))
+        digest = hashlib.sha256(b"".join(name.encode() + content for name, (_, content) in found)).hexdigest()
+        place = f"{STATIC}{__version__}-{digest[:12]}/"
+        self._index = index.read_bytes().replace(b'"static/', f'"{place}'.encode())
+        self._files = {f"{place}{name}": file for name, file in found}
         self.router = APIRouter(include_in_schema=False)
         self.router.add_api_route("/", self._page, methods=["GET", "HEAD"])
         self.router.add_api_route(f"{STATIC}{{rest:path}}", self._file, methods=["GET", "HEAD"])

@@ -82,11 +82,15 @@ class App:
         """
         with self._notices:
             try:
-                yield from self.backend.stream(request, self._notices.tell)
+                for item in self.backend.stream(request, self._notices.tell):
+                    request = request.rest(item)
+                    yield item
             except ResidentGone:
-                if not request.repeatable:
+                if not request.resumable:
                     raise
-                yield from self._here.stream(request, self._notices.tell)
+                self._note("the resident controller ended; this command continues by itself")
+                self.backend = self._here  # for what this command still asks
+                yield from self.backend.stream(request, self._notices.tell)
 
     def bring(self, code: WorkingCode) -> CodeDocument:
         """Bring files of this machine to where the service functions run."""

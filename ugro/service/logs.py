@@ -7,7 +7,7 @@ import contextlib
 import math
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -58,16 +58,16 @@ async def read(context: Context, request: ReadLogs) -> AsyncIterator[LogUpdate]:
     job, past = asked(context, request)
     copies = (await context.reach()).controller.logs_of(job)
     async with _shown(context, copies, request.tail) as shown:
-        reader = LogReader(shown.folder, request.rank, request.torchrun)
+        reader = shown.reader(request.rank, request.torchrun)
         if request.tail is not None:
-            async for part in _parts(reader.last(request.tail, final=True), job):
+            async for part in _parts(reader, reader.last(request.tail, final=True), job):
                 yield part
         else:
             async for part in _rounds(context, shown, reader, job):
                 yield part
-            async for part in _rest(reader, job):
+            async for part in _rest(shown, reader, job, {}):
                 yield part
-        yield _end(context, job, copies, shown, past)
+        yield _end(context, job, copies, shown, reader, past)
 
 
 async def follow(context: Context, request: Follow) -> AsyncIterator[FollowUpdate]:
@@ -77,26 +77,31 @@ async def follow(context: Context, request: Follow) -> AsyncIterator[FollowUpdat
         InputError: there is no such job, attempt or rank, the attempt is over, or `ugro gc` removed the logs.
     """
     job, past = asked(context, request)
-    if past:
+    if past and request.position is None:
         over = f"attempt {job.attempt} of {job.id} is over, so there is nothing to follow"
         raise InputError(over, f"see what it printed: ugro logs {job.id} --attempt {job.attempt}")
     yield _update(context, job)
     copies = (await context.reach()).controller.logs_of(job)
-    async with _shown(context, copies, request.tail) as shown:
-        reader = LogReader(shown.folder, request.rank, request.torchrun)
-        window = shown if shown is not copies else None
-        if request.tail is not None:
-            async for part in _parts(reader.last(request.tail), job):
+    async with _shown(context, copies, request.tail, request.position) as shown:
+        reader = shown.reader(request.rank, request.torchrun)
+        if request.position is not None:
+            reader.skip_to(request.position)
+        elif request.tail is not None:
+            async for part in _parts(reader, reader.last(request.tail), job):
                 yield part
-            yield _end(context, job, copies, shown, past)
-        async for update in _followed(context, job, reader, window):
+            yield _end(context, job, copies, shown, reader, past)
+        window = shown if shown is not copies else None
+        async for update in _followed(context, job, reader, window, request.position or {}):
             yield update
 
 
 async def _followed(
-    context: Context, job: Job, reader: LogReader, window: JobLogs | None
+    context: Context, job: Job, reader: LogReader, window: JobLogs | None, position: Mapping[str, int]
 ) -> AsyncIterator[FollowUpdate]:
-    """Yield what is new; `window` is what the reader reads, where that is not the copies of the job's logs."""
+    """Yield what is new; `window` is what the reader reads, where that is not the copies of the job's logs.
+
+    `position`: how far they were read before.
+    """
     controller = (await context.reach()).controller
     ticked, waits, trouble = 0.0, "", ""
     while True:
@@ -104,13 +109,13 @@ async def _followed(
             await context.tick_if_free()
             ticked = time.monotonic()
             waits, trouble = _why_it_waits(context, job.id), _trouble(context, job.id)
-        job = context.store.jobs.job(job.id)
+        job = in_attempt(context.store.jobs.job(job.id), job.attempt)
         logs = window.again() if window else controller.logs_of(job)
         until = math.inf if job.state.ended else ticked + TICK_SECONDS
         async for part in _rounds(context, logs, reader, job, until):
             yield part
         if job.state.ended:
-            async for part in _rest(reader, job):
+            async for part in _rest(logs, reader, job, position):
                 yield part
             yield _update(context, job)
             return
@@ -135,15 +140,20 @@ def asked(context: Context, request: ReadLogs | Follow | PageOfLog | SearchLog) 
 
 
 @contextlib.asynccontextmanager
-async def _shown(context: Context, copies: JobLogs, tail: int | None) -> AsyncIterator[JobLogs]:
-    """Give the logs to read: the copies, or a window of the last lines where the copies are far behind."""
+async def _shown(
+    context: Context, copies: JobLogs, tail: int | None, position: Mapping[str, int] | None = None
+) -> AsyncIterator[JobLogs]:
+    """Give the logs to read: the copies, or where they are far behind a window of the last lines, or of what is new."""
     if tail is None:
         yield copies
         return
     with tempfile.TemporaryDirectory(prefix="ugro-logs-") as folder:
         window = None
         with context.store.optional():
-            window = await copies.window(tail, Path(folder), SYNC_WITHIN)
+            if position is None:
+                window = await copies.window(tail, Path(folder), SYNC_WITHIN)
+            else:
+                window = copies.window_from(position, Path(folder))
         yield window or copies
 
 
@@ -153,30 +163,36 @@ async def _rounds(
     """Yield what there is now of a job's logs as it comes, until a monotonic time."""
     with context.store.optional():  # on a full disk the copies that are there have to do
         async for _ in logs.rounds(SYNC_WITHIN):
-            async for part in _parts(reader.lines(), job):
+            async for part in _parts(reader, reader.lines(), job):
                 yield part
             if time.monotonic() > until:
                 return
 
 
-async def _rest(reader: LogReader, job: Job) -> AsyncIterator[LogLines]:
-    """Return the last lines, and torchrun's own of a job that failed before its ranks began: no others tell why."""
-    async for part in _parts(reader.lines(final=True), job):
+async def _rest(logs: JobLogs, reader: LogReader, job: Job, position: Mapping[str, int]) -> AsyncIterator[LogLines]:
+    """Return the last lines, and torchrun's own of a job that failed before its ranks began: no others tell why.
+
+    `position`: how far they were read before.
+    """
+    async for part in _parts(reader, reader.lines(final=True), job):
         yield part
     failure = job.first_failure
     if failure and failure.rank is None and not reader.torchrun:
-        own = LogReader(reader.folder, NO_RANK, torchrun=True)
-        async for part in _parts(own.lines(final=True), job, explains=True):
+        own = logs.reader(NO_RANK, torchrun=True)
+        own.skip_to({name: offset for name, offset in position.items() if name.startswith("node-")})
+        async for part in _parts(own, own.lines(final=True), job, explains=True):
             yield part
 
 
-async def _parts(lines: Iterable[StreamedLine], job: Job, explains: bool = False) -> AsyncIterator[LogLines]:
+async def _parts(
+    reader: LogReader, lines: Iterable[StreamedLine], job: Job, explains: bool = False
+) -> AsyncIterator[LogLines]:
     """Yield lines in parts. A thread reads them: the event loop has others to serve."""
     found = iter(lines)
 
     def next_part() -> LogLines | None:
         part = tuple(map(_line, islice(found, LINES)))
-        return LogLines(lines=part, nodes=job.nodes, explains=explains) if part else None
+        return LogLines(lines=part, nodes=job.nodes, explains=explains, position=reader.position) if part else None
 
     while part := await asyncio.to_thread(next_part):
         yield part
@@ -186,7 +202,7 @@ def _line(line: StreamedLine) -> LogLine:
     return LogLine(rank=line.rank, node_rank=line.node_rank, text=line.text)
 
 
-def _end(context: Context, job: Job, copies: JobLogs, shown: JobLogs, past: bool) -> LogsEnd:
+def _end(context: Context, job: Job, copies: JobLogs, shown: JobLogs, reader: LogReader, past: bool) -> LogsEnd:
     missing = None
     if past and not any(copies.folder.glob("*.log")):
         unknown = [node for node in job.nodes if node not in copies.nodes]
@@ -195,6 +211,7 @@ def _end(context: Context, job: Job, copies: JobLogs, shown: JobLogs, past: bool
         job=context.document(job),
         missing=missing,
         unreadable=tuple(map(error_document, shown.silent.values())),
+        position=reader.position,
     )
 
 

@@ -12,6 +12,7 @@ from ugro.common.text import one_line
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.scheduler.queue import read_offers
+from ugro.nodes.remote.command import command
 from ugro.nodes.remote.speed import speed
 from ugro.nodes.remote.speed.speed import MeasuredSpeed
 from ugro.nodes.transport import Outcome, Transport
@@ -125,10 +126,9 @@ async def run_command(context: Context, request: RunCommand) -> AsyncIterator[Co
     Raises:
         InputError: there is no such node, or the command is empty.
     """
-    chosen, words = [node.name for node in context.inventory.select(request.nodes)], request.words
-    if not words[0]:
+    chosen = [node.name for node in context.inventory.select(request.nodes)]
+    if not request.words[0]:
         raise InputError("the command is empty")
-    script, args = (words[0], ()) if len(words) == 1 else ('exec "$@"', words)
     printed: asyncio.Queue[CommandOutput | None] = asyncio.Queue()
     pool = (await context.reach()).pool
 
@@ -136,7 +136,7 @@ async def run_command(context: Context, request: RunCommand) -> AsyncIterator[Co
         def take(stream: str, data: bytes) -> None:
             printed.put_nowait(CommandOutput(node=transport.name, stream=stream, data=data))
 
-        return await transport.run(script, args, timeout=None, on_output=take if request.live else None)
+        return await command.run_command(transport, request.words, take if request.live else None)
 
     async def all_of_them() -> dict[str, Outcome | NodeError]:
         try:

@@ -16,7 +16,7 @@ class Silencing(LocalTransport):
     silent = False
 
     async def run(
-        self, script: str, args: Sequence[str] = (), *, data: bytes | AsyncIterable[bytes] = b"", **options: Any
+        self, script: str, args: Sequence[str] = (), *, data: bytes | AsyncIterable[bytes] | None = b"", **options: Any
     ) -> Outcome:
         self._hear()
         return await super().run(script, args, data=data, **options)
@@ -53,7 +53,7 @@ class Counting(LocalTransport):
         script: str,
         args: Sequence[str] = (),
         *,
-        data: bytes | AsyncIterable[bytes] = b"",
+        data: bytes | AsyncIterable[bytes] | None = b"",
         on_output: Output | None = None,
         **options: Any,
     ) -> Outcome:
@@ -78,7 +78,7 @@ class Meddling(LocalTransport):
         self._word, self._meddle = word, meddle
 
     async def run(
-        self, script: str, args: Sequence[str] = (), *, data: bytes | AsyncIterable[bytes] = b"", **options: Any
+        self, script: str, args: Sequence[str] = (), *, data: bytes | AsyncIterable[bytes] | None = b"", **options: Any
     ) -> Outcome:
         if self._word in args:
             self._meddle()
@@ -99,14 +99,14 @@ class Parrot(Transport):
         script: str,
         args: Sequence[str] = (),
         *,
-        data: bytes | AsyncIterable[bytes] = b"",
+        data: bytes | AsyncIterable[bytes] | None = b"",
         timeout: float | None = 30.0,
         on_output: Output | None = None,
     ) -> Outcome:
         self._patience -= 1
         assert self._patience > 0, "it asks for ever"
         answer = self._answer
-        if not isinstance(data, bytes):
+        if data is not None and not isinstance(data, bytes):
             async for _ in data:
                 if on_output:
                     on_output("stdout", answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ugro.api_server.guard import Application, Guard
@@ -136,13 +138,17 @@ class Served:
 
 @pytest.fixture
 async def served(home: Path) -> AsyncIterator[Served]:
-    found = Served(home)
+    found, before = Served(home), {child.pid for child in psutil.Process().children()}
     with found.serving.alone():
         staying = asyncio.create_task(found.serving.stay())
         await found.store.bus.beats(0)
         yield found
         found.serving.stop()
         await staying
+    with contextlib.suppress(TimeoutError):  # what was broken off on the node is reaped by this loop
+        async with asyncio.timeout(10):
+            while {child.pid for child in psutil.Process().children()} - before:
+                await asyncio.sleep(0.05)
 
 
 @pytest.fixture

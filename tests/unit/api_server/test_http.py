@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 from ugro import __version__
@@ -234,15 +235,14 @@ async def test_serves_the_page_and_its_files(served: Served) -> None:
     page = await ask(served.app, "GET", "/", host)
     assert page.status == 200 and page.header("cache-control") == "no-store"
     assert (page.header("content-type") or "").startswith("text/html")
-    for path in (
-        "/static/nosuch.js",
-        "/static/../token",
-        "/static/%2e%2e/token",
-        f"/static/{__version__}/../index.html",
-    ):
+    names = re.findall(r'"(/static/[^"]+)"', page.body.decode())
+    assert len(names) > 4 and all(name.startswith(f"/static/{__version__}-") for name in names)
+    place = names[0].split("/")[2]
+    for path in ("/static/nosuch.js", "/static/../token", "/static/%2e%2e/token", f"/static/{place}/../index.html"):
         assert (await ask(served.app, "GET", path, host)).status == 401, path
-    name = f"/static/{__version__}/index.html"
-    found = await ask(served.app, "GET", name, host)
+    for name in names:
+        assert (await ask(served.app, "GET", name, host)).status == 200, name
+    found = await ask(served.app, "GET", names[0], host)
     assert found.status == 200 and found.header("cache-control") == "public, max-age=31536000, immutable"
     assert (await ask(served.app, "GET", "/healthz", host)).json == {"status": "ok"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,31 @@ async def test_long_logs_come_in_bounded_pieces(
     assert [line.text for line in lines if line.rank == 1] == [f"line {number}" for number in range(1000)]
     assert [line.rank for line in lines[:4]] == [0, 1, 0, 1], "ranks in step are read side by side"
     assert {line.rank for line in LogReader(tmp_path / "logs", rank=1).lines()} == {1}
+
+
+@pytest.mark.parametrize("starts", [{}, {"rank-0.log": 700, "rank-1.log": 5}])
+async def test_a_reader_begins_where_another_one_stopped(
+    run_dir: Path, node: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: dict[str, int]
+) -> None:
+    monkeypatch.setattr(log_streamer, "SLAB", 64)
+    monkeypatch.setattr(log_streamer, "LONGEST_LINE", 40)
+    copies = tmp_path / "logs"
+    copies.mkdir()
+    for name in ("rank-0.log", "rank-1.log"):
+        lines = [f"{name} {number} {'.' * (90 if number in (0, 7, 14) else number % 5)}" for number in range(30)]
+        (copies / name).write_text("\n".join(lines))
+    written = list(LogReader(copies, starts=starts).lines(final=True))
+    for count in range(len(written)):
+        before, after = (LogReader(copies, starts=starts) for _ in range(2))
+        texts = {rank: "".join(line.text for line in written if line.rank == rank) for rank in (0, 1)}
+        taken = list(islice(before.lines(final=True), count))
+        after.skip_to(before.position)
+        taken += after.lines(final=True)
+        assert {rank: "".join(line.text for line in taken if line.rank == rank) for rank in (0, 1)} == texts, count
+    last = LogReader(copies, starts=starts)
+    taken = list(islice(last.last(9, final=True), 4))
+    after.skip_to(last.position)
+    assert len(taken + list(after.lines(final=True))) == 9
 
 
 async def test_a_killed_follower_leaves_a_copy_that_is_gone_on_from(

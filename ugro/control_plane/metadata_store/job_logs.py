@@ -22,7 +22,7 @@ from ugro.control_plane.metadata_store.log_index import extend_indexes
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.engines.base import Engine
 from ugro.nodes.remote.logs import log_streamer
-from ugro.nodes.remote.logs.log_streamer import FIRST, GROWTH, LONGEST_LINE, TOTAL
+from ugro.nodes.remote.logs.log_streamer import FIRST, GROWTH, LONGEST_LINE, TOTAL, LogReader
 
 CLOSE = FIRST
 """Bytes by which the copies of a node's logs may lag behind and are brought up to date before their ends are read: a
@@ -60,9 +60,18 @@ class JobLogs:
         self._job = job
         self._starts = starts or {}
 
+    def reader(self, rank: int | None = None, torchrun: bool = False) -> LogReader:
+        """What reads the copies: of one rank alone, and with torchrun's own words."""
+        return LogReader(self.folder, rank, torchrun, self._starts)
+
     def start_of(self, copy: Path) -> int:
         """The offset of its log at which a copy in the folder begins."""
         return self._starts.get(copy.name, 0)
+
+    def window_from(self, position: Mapping[str, int], folder: Path) -> JobLogs | None:
+        """What comes after a position, in another folder; None: the copies reach as far as that."""
+        behind = any(_size(self.folder / name) < offset for name, offset in position.items())
+        return JobLogs(self._engine, self._job, self.nodes, folder, position, self._clock) if behind else None
 
     def again(self) -> JobLogs:
         """The same, to be brought once more: silent nodes are asked again."""
@@ -178,6 +187,10 @@ class JobLogs:
         async for _ in found.rounds(within):
             pass
         return found
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _copy_end(copy: Path, start: int, folder: Path) -> int:

@@ -7,8 +7,10 @@ import os
 import shutil
 import stat
 import subprocess
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from ugro.common.config import ugro_home
@@ -105,6 +107,7 @@ def select_files(directory: Path) -> Selection:
         paths = list(walk(root, lambda path, folder: git.leaves_out(path, folder) or choice.leaves_out(path, folder)))
     else:
         paths = [path for path, tracked in listed.items() if choice.takes(path, tracked)]
+        paths += _special_files(root, choice)
     files: dict[str, int] = {}
     refused: dict[str, str] = {}
     for path in sorted(paths):
@@ -128,7 +131,7 @@ class _Choice:
         if tracked and not self._never.leaves_out(path):
             return True
         folders = [path[:at] for at, letter in enumerate(path) if letter == "/"]
-        at = next((folder for folder in folders if self._refuses(folder)), None) if not tracked else None
+        at = next((folder for folder in folders if self.refuses(folder)), None) if not tracked else None
         if at is None and not tracked and not self._refuses_one(path, folder=False):
             return True
         self._note(path if at is None else at, at is not None, [_size(self._root / path)])
@@ -136,12 +139,13 @@ class _Choice:
 
     def leaves_out(self, path: str, folder: bool) -> bool:
         """Whether a path is not sent, where no git says what is there."""
-        if not (self._refuses(path) if folder else self._refuses_one(path, folder)):
+        if not (self.refuses(path) if folder else self._refuses_one(path, folder)):
             return False
         self._note(path, folder, _sizes_below(self._root / path) if folder else [_size(self._root / path)])
         return True
 
-    def _refuses(self, folder: str) -> bool:
+    def refuses(self, folder: str) -> bool:
+        """Whether the lists leave out a folder."""
         if folder not in self._judged:
             self._judged[folder] = self._refuses_one(folder, folder=True)
         return self._judged[folder]
@@ -179,6 +183,29 @@ def _sizes_below(folder: Path) -> Iterator[int]:
                     folders.append(entry.path)
                 else:
                     yield _size(Path(entry.path))
+
+
+def _special_files(root: Path, choice: _Choice) -> Iterator[str]:
+    """Sockets, pipes and devices, which git does not list: those among the first COUNTED entries from the top."""
+    with contextlib.suppress(InputError):  # of an ignore file that git cannot read either
+        git = IgnoreFiles(root, ".gitignore", read_lines(root / ".git" / "info" / "exclude"))
+        folders, left = deque([""]), COUNTED
+        while folders and left:
+            for entry in (found := _entries(root / folders[0], left)):
+                path = folders[0] + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name != ".git" and not git.leaves_out(path, folder=True) and not choice.refuses(path):
+                        folders.append(f"{path}/")
+                elif not (entry.is_symlink() or entry.is_file() or git.leaves_out(path)):
+                    yield path
+            left -= len(found)
+            folders.popleft()
+
+
+def _entries(folder: Path, limit: int) -> list[os.DirEntry[str]]:
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        return list(islice(entries, limit))
+    return []
 
 
 def _size(path: Path) -> int:

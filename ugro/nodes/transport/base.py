@@ -106,11 +106,11 @@ class Transport(ABC):
         script: str,
         args: Sequence[str] = (),
         *,
-        data: bytes | AsyncIterable[bytes] = b"",
+        data: bytes | AsyncIterable[bytes] | None = b"",
         timeout: float | None = 30.0,
         on_output: Output | None = None,
     ) -> Outcome:
-        """Run a POSIX shell script with positional arguments and `data` on its stdin.
+        """Run a POSIX shell script with positional arguments and `data` on its stdin; None: stdin stays open.
 
         `timeout` is in seconds; when it is over the command is ended on the node too. With `on_output` the output is
         handed over as it comes, without limit, and not kept. A cancelled call ends the command as well.

@@ -47,7 +47,7 @@ class LocalTransport(Transport):
         script: str,
         args: Sequence[str] = (),
         *,
-        data: bytes | AsyncIterable[bytes] = b"",
+        data: bytes | AsyncIterable[bytes] | None = b"",
         timeout: float | None = 30.0,
         on_output: Output | None = None,
     ) -> Outcome:
@@ -154,12 +154,13 @@ def _signal(process: subprocess.Popen[bytes], number: int) -> bool:
     return True
 
 
-async def _feed(stdin: asyncio.StreamWriter, head: bytes, data: bytes | AsyncIterable[bytes]) -> None:
+async def _feed(stdin: asyncio.StreamWriter, head: bytes, data: bytes | AsyncIterable[bytes] | None) -> None:
     """Write a command's stdin; a command that stops reading ends this early, and its exit code says the rest."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stdin.write(head)
-        async for chunk in chunks(data):
+        async for chunk in chunks(data or b""):
             stdin.write(chunk)
             await stdin.drain()
         await stdin.drain()
-    stdin.close()
+    if data is not None:
+        stdin.close()

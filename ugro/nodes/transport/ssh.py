@@ -85,7 +85,7 @@ class SshTransport(Transport):
         script: str,
         args: Sequence[str] = (),
         *,
-        data: bytes | AsyncIterable[bytes] = b"",
+        data: bytes | AsyncIterable[bytes] | None = b"",
         timeout: float | None = 30.0,
         on_output: Output | None = None,
     ) -> Outcome:
@@ -134,17 +134,18 @@ class SshTransport(Transport):
     async def _converse(
         process: asyncssh.SSHClientProcess[bytes],
         head: bytes,
-        data: bytes | AsyncIterable[bytes],
+        data: bytes | AsyncIterable[bytes] | None,
         collector: Collector,
     ) -> int | None:
         async def feed() -> None:
-            async for chunk in _after(head, chunks(data)):
+            async for chunk in _after(head, chunks(data or b"")):
                 # A command that stops reading is judged by its exit code, a lost link by its missing one.
                 with contextlib.suppress(OSError, asyncssh.Error):
                     process.stdin.write(chunk)
                     await process.stdin.drain()
-            with contextlib.suppress(OSError, asyncssh.Error):
-                process.stdin.write_eof()
+            if data is not None:
+                with contextlib.suppress(OSError, asyncssh.Error):
+                    process.stdin.write_eof()
 
         async def read() -> None:
             await asyncio.gather(collector.drain("stdout", process.stdout), collector.drain("stderr", process.stderr))

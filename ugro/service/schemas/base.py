@@ -2,7 +2,7 @@
 
 import base64
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
@@ -64,8 +64,12 @@ class Stream(BaseModel, Generic[Answer]):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     function: ClassVar[str]
-    repeatable: ClassVar[bool] = False
-    """Asked again it yields the same: what a client may do where the resident controller ends in the middle."""
+    resumable: ClassVar[bool] = False
+    """Whether a client may ask for the rest where the resident controller ends in the middle."""
+
+    def rest(self, item: Any) -> Self:
+        """Return the request for what comes after an item of the answer."""
+        return self
 
 
 class Notice(Document):

@@ -54,5 +54,5 @@ class Wait(Stream[JobProgress]):
     """Wait until a job has ended. The last item is the job as it ended."""
 
     function: ClassVar[str] = "ending.wait"
-    repeatable: ClassVar[bool] = True
+    resumable: ClassVar[bool] = True
     job: str

@@ -10,6 +10,9 @@ from ugro.service.schemas.base import Document, ErrorDocument, Request, Stream
 from ugro.service.schemas.ending import JobProgress
 from ugro.service.schemas.jobs import JobDocument
 
+Position = dict[Annotated[str, Field(pattern=r"^(rank|node)-\d{1,9}\.log$")], Annotated[int, Field(ge=0)]]
+"""How far logs were read: bytes by `rank-N.log`, and by `node-N.log` for torchrun's own of a node rank."""
+
 
 class LogLine(Document):
     """A line of a log: of a rank, or of torchrun itself on the node of that node rank."""
@@ -32,6 +35,8 @@ class LogLines(Document):
     lines: tuple[LogLine, ...]
     nodes: tuple[str, ...]
     explains: bool = False
+    position: Position = Field(default_factory=dict)
+    """How far the logs were read with them."""
 
 
 class LogsEnd(Document):
@@ -41,6 +46,8 @@ class LogsEnd(Document):
     job: JobDocument
     missing: str | None
     unreadable: tuple[ErrorDocument, ...]
+    position: Position = Field(default_factory=dict)
+    """How far the logs were read."""
 
 
 class GpuUse(Document):
@@ -93,15 +100,25 @@ class ReadLogs(Stream[LogUpdate]):
 class Follow(Stream[FollowUpdate]):
     """Read what the ranks of a job print until it has ended. The last item is the job as it ended.
 
-    A `LogsEnd` comes between the last `tail` lines and what is new, where `tail` is given.
+    A `LogsEnd` comes between the last `tail` lines and what is new, where `tail` is given. With `position`, what comes
+    after it is read, whatever `tail` says: even of an attempt that is over.
     """
 
     function: ClassVar[str] = "logs.follow"
+    resumable: ClassVar[bool] = True
     job: str
     rank: int | None = None
     tail: int | None = None
     torchrun: bool = False
     attempt: int | None = None
+    position: Position | None = None
+
+    def rest(self, item: LogLines | LogsEnd | JobUpdate) -> Follow:
+        """Return the request for what comes after an item, of the same attempt."""
+        position = self.position if self.tail is not None else self.position or {}
+        if isinstance(item, JobUpdate):
+            return self.model_copy(update={"attempt": item.job.attempt, "position": position})
+        return self.model_copy(update={"position": {**(position or {}), **item.position}})
 
 
 # --- pages of one log, and a search in it ----------------------------------------------------------------------------

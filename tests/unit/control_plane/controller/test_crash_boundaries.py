@@ -208,8 +208,8 @@ def test_a_resident_outlives_bugs_and_broken_files(master: Master) -> None:
             cluster = master.home / "cluster.json"
             sound = cluster.read_text()
             for damage in ("[", '{"proposals": {"1": {"job": 5}}, "meta": 7}', ""):
+                said_before = log.stat().st_size  # each trouble is logged once: before it can be
                 cluster.write_text(damage)
-                said_before = log.stat().st_size
                 until(lambda before=said_before: log.stat().st_size > before)  # type: ignore[misc]
                 assert serving.poll() is None
             cluster.write_text(sound)

@@ -43,7 +43,7 @@ class SlowNode(Silencing):
     reached: asyncio.Event
 
     async def run(
-        self, script: str, args: Sequence[str] = (), *, data: bytes | AsyncIterable[bytes] = b"", **options: Any
+        self, script: str, args: Sequence[str] = (), *, data: bytes | AsyncIterable[bytes] | None = b"", **options: Any
     ) -> Outcome:
         if self.at and load(self.at) in (script, *args, data.decode() if isinstance(data, bytes) else ""):
             self.reached.set()

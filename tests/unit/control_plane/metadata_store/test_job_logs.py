@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,26 @@ async def test_the_last_lines_of_a_long_log_come_without_the_rest(
     async for _ in window.again().rounds():
         pass
     assert [(line.rank, line.text) for line in reader.lines()] == [(1, "and goes on")]
+
+
+async def test_what_follows_the_lines_of_a_window_comes_without_what_is_before_them(
+    logs: JobLogs, node: Counting, run_dir: Path, tmp_path: Path
+) -> None:
+    fill(run_dir / "rank-0.log", 64, b"one\ntwo\n")
+    window = await logs.window(2, tmp_path / "window")
+    assert window
+    reader = window.reader()
+    assert [line.text for line in islice(reader.last(2), 1)] == ["one"]
+    node.said = 0
+    again = logs.window_from(reader.position, tmp_path / "again")
+    assert again
+    async for _ in again.rounds():
+        pass
+    rest = again.reader()
+    rest.skip_to(reader.position)
+    assert [line.text for line in rest.lines()] == ["two"] and node.said < MIB
+    assert rest.position == {"rank-0.log": (run_dir / "rank-0.log").stat().st_size}
+    assert logs.window_from({"rank-0.log": 5}, tmp_path / "none") is None, "the copies reach so far"
 
 
 async def test_where_the_copies_are_close_they_serve(logs: JobLogs, run_dir: Path, tmp_path: Path) -> None:

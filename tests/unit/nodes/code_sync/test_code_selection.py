@@ -207,7 +207,20 @@ def test_what_cannot_be_sent_is_named(work: Path, tmp_path: Path, monkeypatch: p
     assert set(selection.refused) == {"out", "absolute", "there-and-back", "via", "pipe", "socket", "locked"}
     assert "leads out" in selection.refused["out"] and "cannot be read" in selection.refused["locked"]
     git(work, "init")
-    assert select_files(work).files == selection.files
+    listed = select_files(work)
+    assert listed.files == selection.files and listed.refused == selection.refused
+
+
+def test_names_pipes_and_sockets_in_a_git_work_tree(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(
+        work, {"a.py": "", ".gitignore": "data/\n*.ipc\n", "data/x": "", "checkpoints/x": "", "sub/.gitignore": "q\n"}
+    )
+    git(work, "init")
+    for name in ("pipe", "a.ipc", "data/pipe", "checkpoints/pipe", "sub/q", "sub/pipe", ".git/pipe"):
+        os.mkfifo(work / name)
+    assert select_files(work).refused == dict.fromkeys(["pipe", "sub/pipe"], "a socket, pipe or device")
+    monkeypatch.setattr(snapshot_module, "COUNTED", 8)  # those of the folder itself, and of none below it
+    assert select_files(work).refused == {"pipe": "a socket, pipe or device"}
 
 
 def test_sizes(work: Path) -> None:

@@ -14,8 +14,8 @@ import contextlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +159,13 @@ class StreamedLine:
     text: str
     rank: int | None = None
     node_rank: int | None = None
+    end: int = field(default=0, compare=False)
+    """Byte of its copy at which it ends."""
+
+    @property
+    def copy(self) -> str:
+        """Name of the copy that it is in."""
+        return f"node-{self.node_rank}.log" if self.rank is None else f"rank-{self.rank}.log"
 
 
 @dataclass(frozen=True)
@@ -174,17 +181,30 @@ class LogReader:
     """Reads the copies in the order in which their pieces came, from where it stopped the last time.
 
     Ranks that came in one look are merged by their share of lines: what ranks of a gang say in step stands together.
-    `rank` leaves out the other ranks; `torchrun` adds what torchrun itself says on each node.
+    `rank` leaves out the other ranks; `torchrun` adds what torchrun itself says on each node. `starts` are the offsets
+    of their logs at which copies begin.
     """
 
     folder: Path
     rank: int | None = None
     torchrun: bool = False
+    starts: Mapping[str, int] = field(default_factory=dict)
     _pieces_read: int = 0
     _read: dict[str, int] = field(default_factory=dict)
     _partial: dict[str, bytes] = field(default_factory=dict)
     _earlier: dict[str, int] = field(default_factory=dict)
     _ended: dict[str, int] = field(default_factory=dict)
+    _given: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def position(self) -> dict[str, int]:
+        """Byte of each log, by the name of its copy, at which the last line ends that was taken from here; else 0."""
+        return {name: self.starts.get(name, 0) + at for name, at in self._given.items()}
+
+    def skip_to(self, position: Mapping[str, int]) -> None:
+        """Begin where another reader stopped."""
+        self._read = {name: at - self.starts.get(name, 0) for name, at in position.items()}
+        self._given = dict(self._read)
 
     def lines(self, final: bool = False) -> Iterator[StreamedLine]:
         """The lines that are new since the last call. A line without its end is kept back, unless `final`."""
@@ -197,7 +217,7 @@ class LogReader:
             yield from self._merged(rest)
             for name in rest:
                 if partial := self._partial.pop(name, b""):
-                    yield _line(name, partial)
+                    yield self._give(_line(name, partial, self._read[name]))
 
     def unfinished(self) -> Unfinished | None:
         """What rank 0 (or the one that is read alone) has begun to say since its last line: a progress bar, perhaps.
@@ -207,21 +227,19 @@ class LogReader:
         name = f"rank-{self.rank or 0}.log"
         if not (partial := self._partial.get(name)):
             return None
-        return Unfinished(_line(name, partial), self._ended.get(name, 0))
+        return Unfinished(_line(name, partial, self._read[name]), self._ended.get(name, 0))
 
     def last(self, count: int, final: bool = False) -> Iterator[StreamedLine]:
         """The last lines of those that `lines` would give. Only the ends of the copies are read, and those twice."""
         self._skip_to_last(count)
-        ahead = LogReader(
-            self.folder, self.rank, self.torchrun, self._pieces_read, dict(self._read), {}, dict(self._earlier)
-        )
+        ahead = replace(self, _read=dict(self._read), _partial={}, _earlier=dict(self._earlier), _given={}, _ended={})
         surplus = sum(1 for _ in ahead.lines(final)) - count
         yield from islice(self.lines(final), max(0, surplus), None)
 
     def _skip_to_last(self, count: int) -> None:
         logs = list(self._logs())
         self._read = {path.name: last_lines(path, count) for path in logs}
-        self._partial = {}
+        self._given, self._partial = dict(self._read), {}
         if (pieces := self.folder / PIECES).exists():
             self._pieces_read = begin_of_line(pieces, pieces.stat().st_size - PIECES_LOOKED_AT)
         skipped = self._pieces_read
@@ -270,11 +288,17 @@ class LogReader:
         spans = [span for span in spans if span[1] < span[2]]
         slabs = -(-sum(end - start for _, start, end in spans) // SLAB)
         for slab in range(1, slabs + 1):
-            yield from _merge([self._take(name, start + (end - start) * slab // slabs) for name, start, end in spans])
+            taken = [self._take(name, start + (end - start) * slab // slabs) for name, start, end in spans]
+            yield from map(self._give, _merge(taken))
+
+    def _give(self, line: StreamedLine) -> StreamedLine:
+        self._given[line.copy] = line.end
+        return line
 
     def _take(self, name: str, end: int) -> list[StreamedLine]:
         start = self._read.get(name, 0)
-        data = self._partial.pop(name, b"") + read_span(self.folder / name, start, end)
+        begun = self._partial.pop(name, b"")
+        data = begun + read_span(self.folder / name, start, end)
         self._read[name] = max(start, end)
         *whole, partial = data.split(b"\n")
         if len(partial) > LONGEST_LINE:
@@ -283,7 +307,9 @@ class LogReader:
         if partial:
             self._partial[name] = partial
         self._ended[name] = self._ended.get(name, 0) + len(whole)
-        return [_line(name, line) for line in whole]
+        ends = accumulate((len(line) + 1 for line in whole), initial=start - len(begun))
+        next(ends)
+        return [_line(name, line, min(at, self._read[name])) for line, at in zip(whole, ends, strict=True)]
 
 
 def read_span(path: Path, start: int, end: int) -> bytes:
@@ -322,10 +348,11 @@ def begin_of_line(path: Path, offset: int) -> int:
         return file.tell()
 
 
-def _line(name: str, data: bytes) -> StreamedLine:
+def _line(name: str, data: bytes, end: int) -> StreamedLine:
     kind, _, number = name.removesuffix(".log").partition("-")
     text = data.decode("utf-8", "replace")
-    return StreamedLine(text, rank=int(number)) if kind == "rank" else StreamedLine(text, node_rank=int(number))
+    rank, node_rank = (int(number), None) if kind == "rank" else (None, int(number))
+    return StreamedLine(text, rank, node_rank, end)
 
 
 def _merge(streams: Sequence[list[StreamedLine]]) -> list[StreamedLine]:

@@ -1,0 +1,1 @@
+"""Runs a command beside what tells that its client is gone."""
