@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -67,6 +68,15 @@ class Pair(NamedTuple):
     def renamed(self, name: str) -> Pair:
         """Return the value under another name."""
         return self._replace(name=name[:NAME_LENGTH])
+
+
+Value = tuple[str, float, str]
+"""A name with its value and unit."""
+
+
+def values_of(pairs: Iterable[Pair]) -> list[Value]:
+    """Return the values without their places in the line."""
+    return [pair[:3] for pair in pairs]
 
 
 def pairs_in(text: str) -> list[Pair]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ugro.control_plane.training_metrics.pairs import Pair
+from ugro.control_plane.training_metrics.pairs import Pair, Value
 from ugro.control_plane.training_metrics.steps import Place, Places, Progress, whole
 
 MOST_SHAPES = 8
@@ -43,7 +43,7 @@ _SPACES = (3, 4, 6, 12)
 class Line(NamedTuple):
     """What a line says: its values, and how far the run is."""
 
-    pairs: Sequence[Pair]
+    values: Sequence[Value]
     progress: Progress | None
 
 
@@ -63,11 +63,11 @@ class Shape(NamedTuple):
         if match is None:
             return None
         texts = match.groups()
-        pairs = [Pair(name, float(texts[group].replace(",", "")), unit) for name, unit, group in self.values]
+        values = [(name, float(texts[group].replace(",", "")), unit) for name, unit, group in self.values]
         if self.way is None:
-            return Line(pairs, None)
+            return Line(values, None)
         step, total, epoch, epochs = self.way
-        return Line(pairs, Progress(
+        return Line(values, Progress(
             whole(texts[step]), whole(texts[total]), whole(texts[epoch]), False, whole(texts[epochs]), self.in_epoch
         ))  # fmt: skip
 
