@@ -1,6 +1,6 @@
 # `make demo` and `make test` need Python 3.11, git and make; they install the rest into .venv.
-# As root, `make test` also installs what is missing of what its hosts are made with (sshd, rsync, shells) and Chromium
-# for the tests of the dashboard, by apt-get.
+# As root, `make test` also installs what is missing of what its hosts are made with (sshd, rsync, shells), Chromium for the
+# tests of the dashboard, and Prometheus, by apt-get.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

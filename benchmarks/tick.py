@@ -92,11 +92,12 @@ def _pure() -> Iterator[Row]:
     group = f"scheduler, {NODES} nodes × {GPUS} GPUs, plain data"
     nodes = inventory()
     for held in (1.0, 0.5):
-        offers, running = _cluster(held)
+        capacities, running = _cluster(held)
         queues: dict[object, tuple[WaitingJob, ...]] = {size: waiting_jobs(size) for size in SIZES}
         queues["unlike"] = waiting_jobs(1000, unlike=True)
         decisions = {
-            f"{size}": partial(schedule, Queue(queue, running, offers, nodes, NOW)) for size, queue in queues.items()
+            f"{size}": partial(schedule, Queue(queue, running, capacities, nodes, NOW))
+            for size, queue in queues.items()
         }
         plain = [waiting.spec.model_dump(mode="json") for waiting in queues[1000]]
         acts = {name: clocked(decide) for name, decide in decisions.items()}
@@ -120,16 +121,16 @@ def _through_json(plain: object) -> None:
 
 
 def _cluster(held: float) -> tuple[dict[str, Capacity], tuple[RunningJob, ...]]:
-    """What the nodes offer, and one job on each of the first of them."""
-    offers, running = {}, []
+    """The capacity of the nodes, and one job on each of the first of them."""
+    capacities, running = {}, []
     for number in range(NODES):
         name = f"n{number:02}"
         slots = tuple(Slot(f"GPU-{number:04x}-{gpu}", "RTX", 24000) for gpu in range(GPUS))
-        offers[name] = Capacity(name, slots)
+        capacities[name] = Capacity(name, slots)
         if number < NODES * held:
             ends = NOW + 60 * number if number % 3 else None
             running.append(RunningJob(f"job-9{number:03}", frozenset(slot.key for slot in slots), ends))
-    return offers, tuple(running)
+    return capacities, tuple(running)
 
 
 def view(name: str, number: int, busy: bool, at: float) -> NodeView:

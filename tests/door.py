@@ -20,7 +20,7 @@ from ugro.service.context import Context
 from ugro.service.local import Local
 from ugro.service.resident_socket import ResidentSocket
 from ugro.service.schemas.base import Document, Notice, Request, Stream
-from ugro.service.web import WebDoor
+from ugro.service.web import NotServed, WebDoor
 from ugro.service.wire import SOCKET
 from ugro.testing.cluster import controller_over, write_python
 
@@ -39,7 +39,7 @@ class Door:
         self.store = self.context.store
         self._local = Local(self.context)
         self.backend: Backend = self._local
-        self._web: list[WebDoor] = []
+        self._web: list[WebDoor | NotServed] = []
         if by_socket:
             path = stack.enter_context(resident_of(inventory, self.store.home, self._web))
             self.backend = ResidentSocket(path, inventory)
@@ -50,7 +50,7 @@ class Door:
         for backend in {id(one): one for one in (self.backend, self._local)}.values():
             backend.close()
 
-    def serve(self, web: WebDoor) -> None:
+    def serve(self, web: WebDoor | NotServed) -> None:
         """Have the functions know of a dashboard."""
         self.context.web = web
         self._web.append(web)
@@ -123,7 +123,7 @@ class Door:
 
 
 @contextmanager
-def resident_of(inventory: Path, home: Path, web: Sequence[WebDoor] = ()) -> Iterator[Path]:
+def resident_of(inventory: Path, home: Path, web: Sequence[WebDoor | NotServed] = ()) -> Iterator[Path]:
     """Serve the functions on the socket of a state directory, in a thread with a loop of its own.
 
     `web`: where a dashboard is served, the last one.

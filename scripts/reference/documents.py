@@ -114,7 +114,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "drain": (Printed(maintenance.DrainNode),),
     "undrain": (Printed(maintenance.UndrainNode, "answer"),),
     "estimate": (Printed(estimate.EstimateMemory, "answer"),),
-    "footprint": (Printed(footprint.Footprint),),
+    "footprint": (Printed(footprint.ShowFootprint),),
     "node clean": (Printed(footprint.Clean, "answer"),),
     "measure": (Printed(maintenance.Measure, "answer"),),
     "run": (Printed(maintenance.RunCommand, "answer", "a list with one for each node"),),

@@ -12,7 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from reference.markdown import Incomplete, code, docstring, page, prose, table
 from ugro.common import fields, job_spec
-from ugro.common.config import Inventory, NodeConfig, WebSettings
+from ugro.common.config import Inventory, MetricsSettings, NodeConfig, WebSettings
 from ugro.common.fields import Config
 from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules
 from ugro.common.text import exactly
@@ -34,6 +34,7 @@ KINDS: Mapping[Any, str] = {
     job_spec.Cause: "cause",
     int: "whole number",
     WebSettings: "map: [below](#dashboard)",
+    MetricsSettings: "map: [below](#metrics)",
     HangAfter: "map: [below](#hang_after)",
     CheckpointRules: "map: [below](#checkpoints)",
     FailurePolicy: "map: [below](#on_failure)",
@@ -51,7 +52,7 @@ def inventory_page() -> str:
     """Return the page of `inventory.yaml`."""
     top = [
         (code("defaults"), "map of keys of a node", "", "Keys that count for every node that has none of its own"),
-        *(row for row in _rows(Inventory, INTERNAL["inventory"]) if row[0] in ("`nodes`", "`dashboard`")),
+        *(row for row in _rows(Inventory, INTERNAL["inventory"]) if row[0] in ("`nodes`", "`dashboard`", "`metrics`")),
     ]
     script = [row for row in _rows(Inventory, INTERNAL["inventory"]) if row[0] == "`script`"]
     return page(
@@ -68,6 +69,9 @@ def inventory_page() -> str:
         "## `dashboard`",
         _about(WebSettings) + " [More](../api.md#who-may-reach-it).",
         table(HEADS, _rows(WebSettings)),
+        "## `metrics`",
+        _about(MetricsSettings) + " [More](../monitoring.md).",
+        table(HEADS, _rows(MetricsSettings)),
     )
 
 

@@ -462,6 +462,8 @@ def test_damaged_lines_cost_only_themselves(tmp_path: Path) -> None:
         "metrics.jsonl",
         "finished.jsonl",
         "looks.jsonl",
+        "raw.jsonl",
+        "quarters.jsonl",
         "links.jsonl",
     }
     for path in files:

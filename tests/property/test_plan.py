@@ -20,11 +20,11 @@ from ugro.control_plane.controller.plan import (
     Fail,
     JobFacts,
     RecordChange,
+    RunWatchdog,
     Sample,
     Start,
     Stop,
     TellLimit,
-    Watch,
     plan,
 )
 from ugro.control_plane.scheduler.tracker import expected_ranks
@@ -162,7 +162,7 @@ def test_leads_nowhere_outside_the_table(world: World) -> None:
 def test_does_one_thing_at_a_time(world: World) -> None:
     job, seen, facts = world
     actions = plan(job, seen, facts, NOW)
-    decisive = [one for one in actions if not isinstance(one, Sample | Watch | AskMeeting)]
+    decisive = [one for one in actions if not isinstance(one, Sample | RunWatchdog | AskMeeting)]
     assert len(decisive) <= 1
     assert len(actions) == len({type(one) for one in actions})
 
@@ -173,7 +173,7 @@ def test_an_unchanged_world_plans_nothing(world: World) -> None:
     """What was recorded, sampled and looked at is not planned again: the second tick finds nothing new."""
     job, seen, facts = world
     first = plan(job, seen, facts, NOW)
-    if not all(isinstance(one, RecordChange | Sample | Watch | AskMeeting) for one in first):
+    if not all(isinstance(one, RecordChange | Sample | RunWatchdog | AskMeeting) for one in first):
         return  # something is done on its nodes first
     after = next((one.change.job for one in first if isinstance(one, RecordChange)), job)
     again = plan(after, seen, replace(facts, sampled_at=NOW, watch_due=False, meeting_asked=0.0), NOW)

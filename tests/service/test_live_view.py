@@ -12,7 +12,7 @@ from ugro.common.models.job import Job, JobState
 from ugro.common.models.metrics import MeasuredLink
 from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.service.board import difference
-from ugro.service.live import Known, live_view
+from ugro.service.live import Recorded, live_view
 from ugro.service.schemas.live import LiveChanges, LiveProgress, LiveProposal, LiveView
 from ugro.testing.builders import job, node_view
 
@@ -61,10 +61,10 @@ def a_job(number: int) -> Job:
     )
 
 
-def known(**fields: object) -> Known:
+def known(**fields: object) -> Recorded:
     nodes = {name: NodeConfig(name=name, address=f"192.168.1.{at}") for at, name in enumerate(NODES, 100)}
     jobs = [a_job(number) for number in range(1, 51)]
-    basis = Known(
+    basis = Recorded(
         at=1_790_000_000.0,
         inventory=Inventory(path=NODES_FILE, nodes=nodes),
         attended=True,

@@ -10,7 +10,7 @@ from door import Door
 from ugro.common.errors import Declined, InputError
 from ugro.common.models.job import JobState
 from ugro.service.plan import PlanChanged
-from ugro.service.schemas.footprint import Clean, Footprint, FootprintDocument, PlanClean
+from ugro.service.schemas.footprint import Clean, FootprintDocument, PlanClean, ShowFootprint
 from ugro.service.schemas.maintenance import (
     CommandEnd,
     CommandOutput,
@@ -66,9 +66,20 @@ def test_makes_a_scheduling_pass(door: Door) -> None:
     assert not [event for event in again if event.kind == "starting"], "only what this pass changed"
 
 
+def test_a_scheduling_pass_leaves_a_file_for_prometheus(door: Door, tmp_path: Path) -> None:
+    job = door.submit("print('fine')\n")
+    assert door.call(Sweep(textfile=str(tmp_path))).untold is None
+    written = (tmp_path / "ugro.prom").read_text()
+    assert 'ugro_node_up{node="here"} 1.0' in written and "ugro_last_sweep_timestamp_seconds" in written
+    assert job.id in written and "_total" not in written, "counts are of a process, and each pass may be another one"
+    swept = door.call(Sweep(textfile=str(tmp_path / "ugro.prom")))
+    assert swept.untold is not None and "ugro.prom cannot be written: Not a directory" in swept.untold.message
+    door.until(job, JobState.SUCCEEDED)
+
+
 def test_cleans_a_node_as_planned_and_nothing_else(door: Door) -> None:
     door.failed("raise SystemExit(3)\n")
-    [found] = door.call(Footprint()).nodes
+    [found] = door.call(ShowFootprint()).nodes
     assert isinstance(found, FootprintDocument) and [job.id for job in found.jobs] == ["job-001"]
     plan = door.call(PlanClean(node="here"))
     assert [question.id for question in plan.questions] == ["remove"] and "jobs/job-001" in plan.own

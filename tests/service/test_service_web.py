@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from door import Door
 
 from ugro.common.errors import InputError
 from ugro.service.schemas.web import Login, Role
-from ugro.service.web import CODES_KEPT, WebDoor
+from ugro.service.web import CODES_KEPT, NotServed, WebDoor
 
 
 def test_gives_no_link_where_no_dashboard_is_served(door: Door) -> None:
     with pytest.raises(InputError, match="no dashboard is served") as caught:
         door.call(Login())
     assert caught.value.hint == "start the resident controller: ugro serve"
+
+
+def test_says_why_the_resident_controller_serves_none(door: Door) -> None:
+    door.serve(NotServed("port 8470 is in use at 127.0.0.1"))
+    with pytest.raises(InputError, match="without a dashboard: port 8470 is in use") as caught:
+        door.call(Login())
+    assert f"`kill {os.getpid()}`" in caught.value.hint and "ugro serve --listen 127.0.0.1:0" in caught.value.hint
 
 
 def test_gives_a_link_that_logs_in_once(door: Door) -> None:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import click
 import pytest
+from monitoring import snapshot
 from places import ROOT
+from prometheus_client.parser import text_string_to_metric_families
 
 from ugro.cli.main import cli
 from ugro.control_plane.diagnosis.causes import CAUSES
 from ugro.control_plane.failure_handler.alerts.settings import AlertKind
+from ugro.service.exposition import text
 
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
 DECISIONS = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
 OF_SCRIPTS = {"launch", "estimate", "run"}
 """Commands whose line may have options of a script."""
@@ -90,6 +93,19 @@ def test_the_page_about_diagnosis_has_the_causes_of_the_code() -> None:
 
 def test_the_page_about_alerts_has_every_kind() -> None:
     assert set(re.findall(r"^\| `(\w+)` \|", page("docs/alerts.md"), re.M)) == {kind.value for kind in AlertKind}
+
+
+def test_the_page_about_monitoring_has_every_metric_and_its_labels() -> None:
+    rows = re.findall(r"^\| (`ugro_.*?) \| ?(.*?) ?\|", page("docs/monitoring.md"), re.M)
+    listed = {name: set(re.findall(r"\w+", labels)) for cell, labels in rows for name in re.findall(r"\w+", cell)}
+    found = {
+        f"{family.name}_total" if family.type == "counter" else family.name: {
+            key for one in family.samples for key in one.labels
+        }
+        for family in text_string_to_metric_families(text(snapshot()).decode())
+        if not family.name.startswith("DCGM")
+    }
+    assert listed == {name: labels - {"le"} for name, labels in found.items()}
 
 
 @pytest.mark.parametrize("path", DECISIONS, ids=lambda path: path.name)

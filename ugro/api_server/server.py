@@ -22,7 +22,7 @@ from ugro.api_server.tokens import Tokens
 from ugro.common.errors import InputError, StateError
 from ugro.service.resident_socket import reachable_path
 from ugro.service.serving import Serving
-from ugro.service.web import WebDoor
+from ugro.service.web import NotServed, WebDoor
 
 BACKLOG = 64
 END_WITHIN = 5
@@ -117,7 +117,7 @@ async def serving_web(serving: Serving, listen: Listen, ear: socket.socket) -> A
         async with listening_on(web, ear, listen):
             yield
     finally:
-        serving.web = None
+        serving.web = NotServed("it ends")
         watching.cancel()
 
 

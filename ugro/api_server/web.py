@@ -1,4 +1,4 @@
-"""The application on HTTP: the service functions under `/api/v1/`, the live views, and the page."""
+"""The application on HTTP: the service functions under `/api/v1/`, the live views, `/metrics`, and the page."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ugro import __version__
 from ugro.api_server.errors import answer_to, invalid, unexpected
 from ugro.api_server.guard import Application, Guard, Receive, Scope, Send, error_body
 from ugro.api_server.pages import Pages
+from ugro.api_server.prometheus import Prometheus
 from ugro.api_server.routes import API, ROUTERS
 from ugro.api_server.state import Web
 from ugro.api_server.tokens import Tokens
@@ -42,9 +43,10 @@ def create_web(serving: Serving, tokens: Tokens, host: str) -> Guard:
     names = [host] if host not in ("0.0.0.0", "::", "") else [socket.gethostname()]
     setting = f"`dashboard: {{hosts: [NAME]}}` in {serving.inventory}"
     guard = Guard(_Boundary(app), tokens, lambda: [*names, *serving.settings.hosts], setting, pages.paths)
-    app.state.web = Web(serving, tokens, guard)
+    app.state.web = web = Web(serving, tokens, guard)
     for router in ROUTERS:
         app.include_router(router, prefix=API)
+    app.include_router(Prometheus(web).router)
     app.include_router(pages.router)
     _answer_errors(app)
     return guard

@@ -118,7 +118,7 @@ class Whole(click.IntRange):
 
 
 class Command(click.Command):
-    """Says of every mistake in its words that it was made in them, so that the hint names its own help."""
+    """Attributes every usage error to this command, so that the hint names its own help."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:

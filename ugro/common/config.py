@@ -81,6 +81,14 @@ class WebSettings(Config):
     launch: Flag = Field(default=False, description="A browser may launch jobs; a token may in any case")
 
 
+class MetricsSettings(Config):
+    """What is reported to Prometheus."""
+
+    dcgm_names: Flag = Field(
+        default=False, description="Report GPUs by the names of NVIDIA's dcgm-exporter, too, for boards made for those"
+    )
+
+
 class Inventory(Config):
     """The cluster as the inventory describes it, in the order of node ranks.
 
@@ -89,6 +97,7 @@ class Inventory(Config):
 
     nodes: dict[NodeName, NodeConfig] = Field(description="The nodes by name; the first one holds rank 0")
     dashboard: WebSettings = Field(default=WebSettings(), description="Who may reach the dashboard and the API")
+    metrics: MetricsSettings = Field(default=MetricsSettings(), description="What is reported to Prometheus")
     script: Line | None = Field(default=None, description="Script that `ugro launch` runs where none is named")
     path: Path = Path(INVENTORY)
     departed: tuple[str, ...] = ()

@@ -7,13 +7,15 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ugro.common.config import INVENTORY, Inventory, NodeConfig, WebSettings, ugro_home
+from ugro.common.config import INVENTORY, Inventory, MetricsSettings, NodeConfig, WebSettings, ugro_home
 from ugro.common.errors import InventoryError
 from ugro.common.fields import is_given
 from ugro.common.mistakes import MAPPING, Location, dotted, shown
 from ugro.common.yaml_files import Keys, describe_in_file, line_of, parse_yaml, read_yaml, stands
 
-_KEYS = (*NodeConfig.model_fields, *WebSettings.model_fields)
+_KEYS = (*NodeConfig.model_fields, *WebSettings.model_fields, *MetricsSettings.model_fields)
+_SETTINGS = ("dashboard", "metrics")
+"""Keys beside the nodes that have keys of their own."""
 
 
 def load_inventory(path: Path) -> Inventory:
@@ -41,8 +43,8 @@ def parse_inventory(text: str, path: Path) -> Inventory:
 
 
 def _inventory(path: Path, document: Keys) -> Inventory:
-    if unknown := [key for key in document if key not in ("defaults", "nodes", "dashboard")]:
-        line, expected = document.lines[unknown[0]], "'defaults', 'nodes' or 'dashboard' is expected"
+    if unknown := [key for key in document if key not in ("defaults", "nodes", *_SETTINGS)]:
+        line, expected = document.lines[unknown[0]], "'defaults', 'nodes', 'dashboard' or 'metrics' is expected"
         raise InventoryError(f"{path}:{line}: {unknown[0]}: unknown key; {expected}")
     defaults = _node_keys(path, document, "defaults")
     script = {"script": defaults.pop("script")} if "script" in defaults else {}
@@ -53,7 +55,7 @@ def _inventory(path: Path, document: Keys) -> Inventory:
 
     def place(where: Location) -> Location:
         """Return the place in the file: inherited values are under `defaults:`, a node's name is its key."""
-        if where[:1] == ("dashboard",):
+        if where and where[0] in _SETTINGS:
             return where
         if where[:1] != ("nodes",):
             return ("defaults", *where)
@@ -63,8 +65,8 @@ def _inventory(path: Path, document: Keys) -> Inventory:
         return where[:2] if where[2:] == ("name",) else where
 
     try:
-        dashboard = {"dashboard": _mapping(path, document, "dashboard")}
-        return Inventory.model_validate({"nodes": nodes, "path": path} | script | dashboard)
+        settings = {name: _mapping(path, document, name) for name in _SETTINGS}
+        return Inventory.model_validate({"nodes": nodes, "path": path} | script | settings)
     except ValidationError as error:
         raise InventoryError(describe_in_file(error, path, document, {key: key for key in _KEYS}, place)) from None
 

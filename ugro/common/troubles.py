@@ -51,7 +51,7 @@ class Troubles:
     def raise_first(self, tell: Callable[[UgroError], None], jobs: Collection[str] = ()) -> None:
         """Raise the first of them, if any, and tell the others, as far as no node is all that they are about.
 
-        Who acts for some `jobs` is told of bugs that stop others.
+        A caller that acts for some `jobs` hears of bugs that stop others.
         """
         found, self.found = self.found, []
         of_others = [one for one in found if jobs and isinstance(one, InternalError) and one.job not in ("", *jobs)]

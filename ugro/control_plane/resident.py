@@ -81,7 +81,9 @@ class Resident:
                     self._woken.clear()
                     await self._tick(controller, courier)
                     self.ticks += 1
-                    log.debug("tick %d took %.3f s", self.ticks, time.monotonic() - began)
+                    took = time.monotonic() - began
+                    self._store.counts.ticks.add(took)
+                    log.debug("tick %d took %.3f s", self.ticks, took)
                     await self._rest(began)
             finally:
                 self.pool = None

@@ -6,7 +6,7 @@ when, and records it; it asks an engine to bring that about, and knows none of t
 Every engine promises (`tests/unit/engines/test_promises.py` holds it to that):
 
 - An act may be repeated, by any process: what was prepared is not brought again, what was started is not started again.
-- What was started outlives this process and its connections; whoever observes later finds it again.
+- What was started outlives this process and its connections; a later observation finds it again.
 - A machine that gives no answer proves nothing. It is a `NodeError` in the answer, never an end.
 - `stop` says `proved` only of nodes where no process of the attempt remains.
 - Logs go on from where their copies end.

@@ -1,7 +1,7 @@
-"""Programs that run on this machine, and that end with whoever waits for them.
+"""Run programs on this machine that end with the task that waits for them.
 
-asyncio's own subprocesses do not: cancelled while one starts, as Ctrl-C cancels all tasks at once, the loop waits for
-ever for pipes that nobody connects any more. Here a start may be cancelled anywhere.
+asyncio's own subprocesses do not: where a start is cancelled, as Ctrl-C cancels all tasks at once, the loop waits
+for ever for pipes that are never connected. Here a start may be cancelled anywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import IO
 
 LONGEST_PAUSE = 0.05
-"""Seconds between two looks whether a program has ended, which it mostly has when its output has."""
+"""Most seconds between two polls of a program whose output has ended: mostly it has ended, too."""
 
 REAP_SECONDS = 1.0
 """Most seconds that the loop stands still for the end of a program that was killed."""
@@ -24,7 +24,7 @@ REAP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A program that runs, and its three streams."""
+    """A running program and its three streams."""
 
     process: subprocess.Popen[bytes]
     stdin: asyncio.StreamWriter
@@ -40,8 +40,8 @@ class Child:
 async def started(*command: str, cwd: str | None = None, grace: float = 0) -> AsyncIterator[Child]:
     """Start a program that leads a process group.
 
-    Where it still runs when the block is left, its group is ended: at once, or after SIGTERM and `grace` seconds.
-    What it started and left behind is let be.
+    If it still runs when the block is left, its group is killed: at once, or after SIGTERM and `grace` seconds.
+    Processes that an ended program left running are not touched.
     """
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, cwd=cwd, start_new_session=True)
@@ -59,7 +59,7 @@ async def started(*command: str, cwd: str | None = None, grace: float = 0) -> As
 
 
 async def output(*command: str, data: bytes = b"", seconds: float | None = None) -> tuple[int | None, bytes, bytes]:
-    """Run a program on that stdin; returns its exit status, stdout and stderr. After `seconds` there is no status."""
+    """Run a program on that stdin; returns its exit status, stdout and stderr. The status is None after `seconds`."""
     async with started(*command) as child:
         try:
             async with asyncio.timeout(seconds):
@@ -72,7 +72,7 @@ async def output(*command: str, data: bytes = b"", seconds: float | None = None)
 
 
 async def give(stdin: asyncio.StreamWriter, data: bytes) -> None:
-    """Write all of a program's stdin; one that stops reading ends this early, and its exit status says the rest."""
+    """Write all of a program's stdin. Stop early if it stops reading: its exit status says why."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         stdin.write(data)
         await stdin.drain()
@@ -91,7 +91,7 @@ async def _writer(file: IO[bytes], transports: contextlib.ExitStack) -> asyncio.
     transport, protocol = await loop.connect_write_pipe(
         lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader()), file
     )
-    # What nobody reads any more is not written; a transport that is closed already cannot be aborted.
+    # Drop what the program did not read. A transport that is closed already cannot be aborted.
     transports.callback(lambda: transport.abort() if transport.get_write_buffer_size() else transport.close())
     return asyncio.StreamWriter(transport, protocol, None, loop)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ugro.service.board import Board
     from ugro.service.code import WorkingCode
     from ugro.service.schemas.jobs import JobDocument
-    from ugro.service.web import WebDoor
+    from ugro.service.web import NotServed, WebDoor
 
 Tell = Callable[[Notice], None]
 
@@ -59,8 +59,8 @@ class Context:
         """By directory, the code that the client brought last."""
         self.board: Board | None = None
         """The live views that all who watch share, in the resident controller."""
-        self.web: WebDoor | None = None
-        """Where the resident controller serves the dashboard, if it does."""
+        self.web: WebDoor | NotServed | None = None
+        """Where the resident controller serves the dashboard, or why it does not; None: this is not its process."""
         self._reach: Reach | None = None
         self._own: set[str] | None = set()
         """The jobs that this process takes steps for; None: for all of them."""

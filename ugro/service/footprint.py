@@ -17,20 +17,20 @@ from ugro.service.schemas.footprint import (
     Cleaned,
     CleanedDocument,
     CleanPlan,
-    Footprint,
     FootprintAnswer,
     FootprintDocument,
     JobFootprintDocument,
     OtherDocument,
     PlanClean,
     ProcessDocument,
+    ShowFootprint,
     UnreadDocument,
 )
 
 T = TypeVar("T")
 
 
-async def footprint(context: Context, request: Footprint) -> FootprintAnswer:
+async def footprint(context: Context, request: ShowFootprint) -> FootprintAnswer:
     """Return everything UGRO has on nodes. Changes nothing.
 
     Raises:

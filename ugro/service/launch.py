@@ -18,7 +18,7 @@ from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.predictor.expectation import Expectation, expect_memory
 from ugro.control_plane.scheduler.allocator import candidates
 from ugro.control_plane.scheduler.pending_words import reason_in_words
-from ugro.control_plane.scheduler.queue import blockers_of, read_offers, read_queue
+from ugro.control_plane.scheduler.queue import blockers_of, read_capacities, read_queue
 from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.scheduler.submission import namesake, submit
 from ugro.nodes.remote.owner import owner
@@ -74,9 +74,9 @@ async def plan_launch(context: Context, request: PlanLaunch) -> LaunchPlan:
     controller = (await context.reach()).controller
     views = (await controller.observe([], candidates(made.spec, context.inventory))).views
     foreign = _foreign(context, views)
-    offers = read_offers(context.store, context.inventory, context.store.jobs.live(stop_where_held), views)
-    check_request(made.spec, context.inventory, offers)
-    expected = expect_memory(context.store, made.spec, offers)
+    capacities = read_capacities(context.store, context.inventory, context.store.jobs.live(stop_where_held), views)
+    check_request(made.spec, context.inventory, capacities)
+    expected = expect_memory(context.store, made.spec, capacities)
     questions = (_question_of_owners(foreign), question_of_size(request.code), _question_of_memory(expected))
     return LaunchPlan(
         draft=made,
@@ -128,7 +128,7 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
     jobs = context.store.jobs.live(stop_where_held)
     seen = await controller.observe(jobs)
     live = [await controller.live(each, seen) for each in jobs]
-    check_request(spec, context.inventory, read_offers(context.store, context.inventory, live, seen.views))
+    check_request(spec, context.inventory, read_capacities(context.store, context.inventory, live, seen.views))
     held_by = blockers_of(context.store, job, spec, {each.id: each.state for each in live}, seen.at)
     queue = read_queue(context.store, context.cluster, live, seen.views, seen.at).with_draft(job, spec, held_by)
     waits: tuple[str, ...] = ()

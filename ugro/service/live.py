@@ -97,7 +97,7 @@ class _Every:
 
 
 @dataclass(frozen=True)
-class Known:
+class Recorded:
     """What the view is made of: what a tick left in the records. `views` has a node's error while it is silent."""
 
     at: float
@@ -124,10 +124,10 @@ def read_topic(store: MetadataStore, inventory: Inventory, attended: bool, topic
     """
     if topic.startswith(JOB):
         return _job_state(store, inventory, topic.removeprefix(JOB))
-    return live_view(read_known(store, inventory, attended)).model_dump(mode="json")
+    return live_view(read_recorded(store, inventory, attended)).model_dump(mode="json")
 
 
-def read_known(store: MetadataStore, inventory: Inventory, attended: bool) -> Known:
+def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) -> Recorded:
     """Read what the last tick left in the records.
 
     Raises:
@@ -136,7 +136,7 @@ def read_known(store: MetadataStore, inventory: Inventory, attended: bool) -> Kn
     now, unreadable = store.clock.now(), list[RecordUnreadable]()
     live = store.jobs.live(unreadable.append)
     queue = _queue(store, inventory, live, unreadable)
-    return Known(
+    return Recorded(
         at=now,
         inventory=inventory,
         attended=attended,
@@ -207,7 +207,7 @@ def _progress(store: MetadataStore, job: Job) -> LiveProgress | None:
 # --- what is shown: pure ---------------------------------------------------------------------------------------------
 
 
-def live_view(known: Known) -> LiveView:
+def live_view(known: Recorded) -> LiveView:
     """Return the view of what is known."""
     held, queued = leases(known.live), {job.id for job in known.live if job.state == JobState.QUEUED}
     jobs = {job.id: job for job in (*known.ended, *known.live)}
@@ -226,7 +226,7 @@ def live_view(known: Known) -> LiveView:
     )
 
 
-def _node(known: Known, name: str, held: Mapping[str, str]) -> LiveNode:
+def _node(known: Recorded, name: str, held: Mapping[str, str]) -> LiveNode:
     view, drain = known.views.get(name), known.drains.get(name)
     error = error_document(view) if isinstance(view, NodeError) else None if view else NOT_SEEN
     last = view if isinstance(view, NodeView) else known.remembered.get(name)

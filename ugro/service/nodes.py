@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from ugro.common.errors import InputError, NodeError, StateLocked
 from ugro.common.models.node import Drain
 from ugro.common.text import one_line
+from ugro.common.troubles import trouble_of
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.governor import leases
-from ugro.control_plane.scheduler.queue import read_offers
+from ugro.control_plane.scheduler.queue import read_capacities
 from ugro.nodes.remote.command import command
 from ugro.nodes.remote.speed import speed
 from ugro.nodes.remote.speed.speed import MeasuredSpeed
@@ -19,6 +21,7 @@ from ugro.nodes.transport import Outcome, Transport
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.news import news_of
+from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.maintenance import (
     ChangesDocument,
@@ -95,12 +98,12 @@ async def measure(context: Context, request: Measure) -> Measured:
         raise InputError("the sandbox's GPUs are simulated: there is no speed to measure", "use your own inventory")
     controller, pool = await context.reach()
     views = (await controller.observe([], chosen)).views
-    idle = read_offers(store, inventory, store.jobs.live(stop_where_held), views)
+    idle = read_capacities(store, inventory, store.jobs.live(stop_where_held), views)
     held = leases(store.jobs.live(stop_where_held))
 
     async def one(transport: Transport) -> list[MeasuredSpeed]:
-        offer = idle[transport.name]
-        free = [slot.key for slot in offer.gpus if slot.key not in held and slot.key not in offer.busy]
+        capacity = idle[transport.name]
+        free = [slot.key for slot in capacity.gpus if slot.key not in held and slot.key not in capacity.busy]
         return await speed.measure(transport, free) if free else []
 
     found = await pool.each(chosen, one)
@@ -169,21 +172,41 @@ def _ended(name: str, outcome: Outcome | NodeError) -> CommandEnd:
     return CommandEnd(answer=ended, worst=code)
 
 
-async def sweep(context: Context, _: Sweep) -> Swept:
+async def sweep(context: Context, request: Sweep) -> Swept:
     """Make one scheduling pass: observe the cluster, and take the next step of every job.
 
     Raises:
         UgroError: what stopped a step; the others were taken.
     """
-    busy, began_at = None, context.store.bus.cursor
+    busy, untold, began_at = None, None, context.store.bus.cursor
     try:
         await context.tick(patience=0)
     except StateLocked as error:
         busy = error.message
+    finally:
+        if request.textfile and not busy:
+            untold = await _tell_prometheus(context, Path(request.textfile))
     await context.rest()
     await context.courier.rest()  # a channel that fails is news
     return Swept(
         answer=ChangesDocument(changes=tuple(map(EventDocument.of, news_of(context.store, began_at)))),
         problems=tuple(map(error_document, context.store.problems())),
         busy=busy,
+        untold=untold,
     )
+
+
+async def _tell_prometheus(context: Context, folder: Path) -> ErrorDocument | None:
+    """Leave what a pass saw in a folder; return why that could not be. Whatever it is, the pass was made."""
+    from ugro.service.exposition import write_textfile  # these here, since their import takes long
+    from ugro.service.monitoring import Monitor
+
+    def write() -> None:
+        now = context.store.clock.now()
+        write_textfile(Monitor(context.store).read(context.cluster, swept_at=now), folder)
+
+    try:
+        await asyncio.to_thread(write)
+    except Exception as error:
+        return error_document(trouble_of("the file for Prometheus", error))
+    return None

@@ -21,7 +21,7 @@ from ugro.control_plane.failure_handler.recovery.repair import smaller_batch
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, Listing, newest_whole
 from ugro.control_plane.metadata_store.retention import require_code
 from ugro.control_plane.scheduler.accepted import accepts
-from ugro.control_plane.scheduler.queue import read_offers
+from ugro.control_plane.scheduler.queue import read_capacities
 from ugro.control_plane.scheduler.scheduling import check_request
 from ugro.control_plane.scheduler.submission import NewCode, adopt, new_code, require_room
 from ugro.service.checkpoints import checked, spec_with
@@ -207,8 +207,8 @@ async def _survey(context: Context, options: ResumeOptions) -> AsyncIterator[_Su
             checkpoint, missing = _chosen(job, listing, options.step)
         script = code.script if code else script_of(context.store, job)
         found = _Survey(options, job, spec, script, checkpoint, missing, code)
-        offers = read_offers(context.store, context.inventory, (), views)
-        check_request(found.next_attempt().spec, context.inventory, offers)
+        capacities = read_capacities(context.store, context.inventory, (), views)
+        check_request(found.next_attempt().spec, context.inventory, capacities)
         if code and code.differences:
             await require_room(context.store, pool, context.cluster.nodes, job, code)
         yield found

@@ -14,13 +14,14 @@ from ugro.common.models.event import Event
 from ugro.control_plane.bus import Batch, RoundOver
 from ugro.control_plane.metadata_store import RESIDENT_LOCK
 from ugro.control_plane.resident import Resident
-from ugro.service.board import Board, State
+from ugro.service.board import Board, Pulse, State
 from ugro.service.context import Context, Reach
 from ugro.service.lag import LoopLag
 from ugro.service.live import read_topic
+from ugro.service.monitoring import Monitor, Serve, Snapshot
 from ugro.service.news import is_news
 from ugro.service.schemas.jobs import EventDocument
-from ugro.service.web import WebDoor
+from ugro.service.web import NotServed, WebDoor
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ class Serving:
         self._cursor = self._main.store.bus.cursor
         self.board = Board(self._state_of, self._main.store.bus)
         """The live views."""
-        self.web: WebDoor | None = None
-        """Where the dashboard is served, if it is."""
+        self._monitor = Monitor(self._main.store)
+        self.web: WebDoor | NotServed = NotServed("it has only just begun, or ends")
+        """Where the dashboard is served, or why it is not."""
         self.lag = LoopLag()
         """How late the event loop is, while something is served over HTTP."""
 
@@ -132,9 +134,28 @@ class Serving:
         Raises:
             StateError: there was no tick so far, or the state directory cannot be read. InputError: no such job.
         """
+        return await asyncio.to_thread(read_topic, self._main.store, self._ticked(), True, topic)
+
+    def _ticked(self) -> Inventory:
+        """Return the inventory that ticks go by."""
         if self._resident is None or self._resident.inventory is None:
             raise StateError("the resident controller is not ready", "ask again in a moment")
-        return await asyncio.to_thread(read_topic, self._main.store, self._resident.inventory, True, topic)
+        return self._resident.inventory
+
+    @property
+    def pulse(self) -> Pulse:
+        """Beats with each tick, and with all that happens."""
+        return self._main.store.bus
+
+    async def snapshot(self, clients: int) -> Snapshot:
+        """Return what monitoring is told, by what the last tick left; `clients` is the number of open live views.
+
+        Raises:
+            StateError: there was no tick so far, or the state directory cannot be read.
+        """
+        inventory = self._ticked()
+        serve = Serve(self._main.store.counts, clients, self.lag.quantile(0.99))
+        return await asyncio.to_thread(self._monitor.read, inventory, serve)
 
     # --- for those who watch -----------------------------------------------------------------------------------------
 

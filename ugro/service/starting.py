@@ -14,7 +14,7 @@ from ugro.control_plane.resource_manager.observation import last_look
 from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.forecast import forecast
 from ugro.control_plane.scheduler.pending_words import forecast_in_words
-from ugro.control_plane.scheduler.queue import read_offers, read_queue
+from ugro.control_plane.scheduler.queue import read_capacities, read_queue
 from ugro.service.context import Context
 from ugro.service.schemas.notices import GpusHeld, GpusStillHeld
 from ugro.service.schemas.starting import AwaitStart, Expected, Started
@@ -64,7 +64,9 @@ async def gpus_come_free(context: Context, before: Job, nodes: Sequence[str]) ->
     end, told = time.monotonic() + FREE_WITHIN, False
     while True:
         views = (await controller.observe([], nodes)).views
-        held = held_gpus(before, read_offers(context.store, context.cluster, context.store.jobs.live(pass_over), views))
+        held = held_gpus(
+            before, read_capacities(context.store, context.cluster, context.store.jobs.live(pass_over), views)
+        )
         if not held or time.monotonic() > end:
             break
         if not told:

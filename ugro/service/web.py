@@ -5,9 +5,11 @@ is, and a record of who changed what.
 from __future__ import annotations
 
 import hmac
+import os
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
@@ -25,6 +27,13 @@ class Stale(InputError):
     """What somebody wanted to change is not as they saw it."""
 
     code = "stale"
+
+
+@dataclass(frozen=True)
+class NotServed:
+    """Why a resident controller runs without HTTP, as the end of a sentence."""
+
+    why: str
 
 
 class WebDoor:
@@ -60,6 +69,9 @@ async def login(context: Context, request: Login) -> LoginLink:
     """
     if context.web is None:
         raise InputError("no dashboard is served here", "start the resident controller: ugro serve")
+    if isinstance(context.web, NotServed):
+        hint = f"end it with `kill {os.getpid()}` (jobs keep running), then: ugro serve --listen 127.0.0.1:0"
+        raise InputError(f"`ugro serve` runs here without a dashboard: {context.web.why}", hint)
     code = context.web.mint(request.role)
     return LoginLink(
         url=f"{context.web.url}/#t={code}",

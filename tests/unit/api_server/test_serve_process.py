@@ -51,6 +51,14 @@ async def serving(
         await process.wait()
 
 
+async def dashboard(inventory: Path) -> str:
+    """What `ugro dashboard` complains of."""
+    words = [sys.executable, "-m", "ugro", "--inventory", str(inventory), "dashboard", "--no-browser"]
+    done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    return done.stderr
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as ear:
         return int(ear.getsockname()[1])
@@ -101,12 +109,15 @@ async def test_the_usual_port_may_be_taken_and_a_named_one_may_not(inventory: Pa
             pass  # another program has it: as well
         async with serving(inventory) as (_, told):
             assert "watching here" in told and "no dashboard and no API: port 8470 is in use" in told
+            assert "without a dashboard: port 8470 is in use" in await dashboard(inventory)
 
 
 async def test_serves_no_http_where_none_is_wanted(inventory: Path) -> None:
     async with serving(inventory, "--no-http", lines=1) as (process, told):
         assert "watching here" in told
         assert process.stdout and "here joined" in (await process.stdout.readline()).decode()
+        told = await dashboard(inventory)
+        assert "without a dashboard: it was started with --no-http" in told and f"`kill {process.pid}`" in told
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,11 @@ def test_the_owners_inventory(tmp_path: Path) -> None:
     assert inventory.nodes["gpu2"].env == {"NCCL_DEBUG": "WARN", "A": "2"}, "a node's env is laid over the defaults'"
 
 
+def test_names_of_dcgm_exporter_are_asked_for(tmp_path: Path) -> None:
+    assert not load_inventory(write(tmp_path, OWNERS)).metrics.dcgm_names
+    assert load_inventory(write(tmp_path, OWNERS + "metrics:\n  dcgm_names: yes\n")).metrics.dcgm_names
+
+
 def test_the_repositorys_own_inventory() -> None:
     inventory = load_inventory(ROOT / "inventory.yaml")
     assert [node.user for node in inventory.nodes.values()] == [None, "ob", "ollie"]
@@ -52,6 +57,8 @@ def test_the_repositorys_own_inventory() -> None:
             "nodes:\n  a: {address: 10.0.0.1}\n  b: {adress: 10.0.0.2}\n",
             "inventory.yaml:3: nodes.b.adress: unknown key",
         ),
+        ("nodes:\n  a: {address: h}\nmetrics:\n  dcgm: yes\n", "inventory.yaml:4: metrics.dcgm: unknown key"),
+        ("nodes:\n  a: {address: h}\nmetric:\n  dcgm_names: yes\n", "'dashboard' or 'metrics' is expected"),
         ("nodes:\n  a: {}\n", "inventory.yaml:2: nodes.a.address: is missing"),
         (
             "nodes:\n  a:\n    address: h\n    port: 99999\n",

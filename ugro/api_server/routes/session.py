@@ -15,6 +15,7 @@ from ugro.api_server.routes.consent import Body
 from ugro.api_server.state import Here, Who
 from ugro.api_server.tokens import COOKIE_DAYS
 from ugro.service.schemas.web import Role
+from ugro.service.web import WebDoor
 
 router = APIRouter(tags=["session"], responses=RESPONSES)
 
@@ -46,7 +47,7 @@ async def session(web: Here, who: Who) -> SessionBody:
 async def login(web: Here, request: Request, response: Response, body: LoginBody) -> SessionBody | Response:
     """Exchange a one-time code, or a token, for a cookie."""
     door, knock = web.serving.web, Knock.of(request.scope)
-    role = (door.redeem(body.code) if door else None) or web.tokens.role_of(body.code)
+    role = (door.redeem(body.code) if isinstance(door, WebDoor) else None) or web.tokens.role_of(body.code)
     if role is None:
         refused = web.guard.wrong_token(knock.address)
         text = "the link was used, or is over" if refused.status == 401 else refused.message

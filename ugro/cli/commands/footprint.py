@@ -16,9 +16,9 @@ from ugro.service.schemas.footprint import (
     Clean,
     CleanedDocument,
     CleanPlan,
-    Footprint,
     FootprintDocument,
     PlanClean,
+    ShowFootprint,
     UnreadDocument,
 )
 
@@ -33,7 +33,7 @@ def footprint(app: App, names: str | None, as_json: bool) -> int:
 
     Shows the folders of jobs, their size, and processes. Nothing is changed.
     """
-    seen = app.call(Footprint(nodes=names))
+    seen = app.call(ShowFootprint(nodes=names))
     if as_json:
         print_json(seen.as_json())
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from pathlib import Path
 
 import click
 
@@ -21,7 +22,7 @@ from ugro.cli.output import (
 from ugro.cli.render.listings import nodes_grid
 from ugro.cli.render.news import news_line
 from ugro.cli.several import Did, for_each, several
-from ugro.common.errors import InputError
+from ugro.common.errors import EXIT_INPUT, EXIT_OK, InputError
 from ugro.common.text import one_line, printable
 from ugro.service.schemas.maintenance import (
     CommandEnd,
@@ -118,21 +119,29 @@ def measure(app: App, names: str | None, as_json: bool) -> int:
 
 
 @command()
+@click.option(
+    "--textfile",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write ugro.prom there, for the textfile collector of Prometheus's node_exporter.",
+)
 @json_option
-def sweep(app: App, as_json: bool) -> None:
+def sweep(app: App, textfile: Path | None, as_json: bool) -> int:
     """Run one scheduling pass, for cron.
 
     Observes all nodes and takes the next step for every job. Prints only changes.
     """
-    swept = app.call(Sweep())
+    swept = app.call(Sweep(textfile=str(textfile.absolute()) if textfile else None))
     if swept.busy:
         click.echo(f"nothing to do: {swept.busy}", err=True)
     print_problems(swept.problems, err=True)
     if as_json:
         print_json(swept.answer.as_json())
-        return
-    for event in swept.answer.changes:
-        click.echo(news_line(event))
+    else:
+        for event in swept.answer.changes:
+            click.echo(news_line(event))
+    print_problems([swept.untold] if swept.untold else [], err=True)
+    return EXIT_INPUT if swept.untold else EXIT_OK
 
 
 @command(context_settings={"ignore_unknown_options": False})

@@ -27,6 +27,7 @@ from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.maintenance import ChangesDocument
 from ugro.service.serving import Happening, Missed, Serving, TickOver
 from ugro.service.session import socket_path
+from ugro.service.web import NotServed
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8470
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -83,6 +84,8 @@ def serve(
     serving = Serving(app.inventory_option, every)
     log.start(serving.home, log_level or app.log_level)
     web = None if no_http else _Web(serving, place, tls_cert, tls_key)
+    if no_http:
+        serving.web = NotServed("it was started with --no-http")
     with serving.alone():
         asyncio.run(_stay(serving, web, as_json))
 
@@ -99,7 +102,7 @@ async def _stay(serving: Serving, web: _Web | None, as_json: bool) -> None:
     application = create_app(serving.home, serving.context, lambda: serving.inventory)
     printing = asyncio.create_task(printer.follow(serving))
     try:
-        async with listening(application, socket_path()), web.open() if web else contextlib.nullcontext(()) as told:
+        async with web.open() if web else contextlib.nullcontext(()) as told, listening(application, socket_path()):
             for words in (f"watching {nodes}; state in {serving.home}", *told):
                 printer.say(words)
             await serving.stay()
@@ -136,6 +139,7 @@ class _Web:
         except PortTaken as error:
             if self._named:
                 raise
+            self._serving.web = NotServed(error.message)
             yield [f"no dashboard and no API: {error.message} ({error.hint})"]
             return
         listen = replace(listen, port=ear.getsockname()[1])

@@ -16,7 +16,7 @@ _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 
 
 @dataclass(frozen=True)
-class Axis:
+class Scale:
     """What a row or column of dots stands for: from `low` to `high`, in `count` dots."""
 
     low: float
@@ -69,7 +69,7 @@ def plot(
     labels = [short(10**y if log else y) for y in (high, low)]
     margin = max(map(len, labels)) + 2
     canvas = Canvas(max(4, width - margin), rows)
-    across, up = Axis(shown[0][0], shown[-1][0], canvas.columns), Axis(low, high, canvas.rows)
+    across, up = Scale(shown[0][0], shown[-1][0], canvas.columns), Scale(low, high, canvas.rows)
     for run in _runs(shown):
         dots = [(across.dot(x), up.dot(y)) for x, y in run]
         for start, end in zip(dots, dots[1:] or dots, strict=False):

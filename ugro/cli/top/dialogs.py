@@ -13,10 +13,10 @@ from textual.widgets import Static
 _BOX = "{ align: center middle; } Vertical { width: auto; max-width: 90%; height: auto; border: round $primary; padding: 1 2; } Static { width: auto; height: auto; }"  # noqa: E501
 
 
-class Question(ModalScreen[bool]):
+class Confirmation(ModalScreen[bool]):
     """Asks for a yes. Anything but `y` is none."""
 
-    CSS = f"Question {_BOX}"
+    CSS = f"Confirmation {_BOX}"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "dismiss(True)"),
         Binding("n,escape,q,enter", "dismiss(False)"),

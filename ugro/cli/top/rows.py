@@ -36,7 +36,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Column:
+class SortColumn:
     """A column: its title, and by what the rows are sorted for it."""
 
     title: str
@@ -79,16 +79,16 @@ class Use:
 
 Place = tuple[LiveNode, LiveGpu | None]
 
-GPU_COLUMNS: Mapping[str, Column] = {
-    "GPU": Column("GPU", lambda place: ()),  # the order of the inventory
-    "NAME": Column("NAME", lambda place: place[1].name if place[1] else "~"),
-    "MEMORY": Column("MEMORY", lambda place: -(_memory(place[1]) or 0.0)),
-    "UTIL": Column("UTIL", lambda place: -_known(place, "utilization_percent")),
-    "LAST": Column("LAST", lambda place: -_known(place, "utilization_percent")),
-    "TEMP": Column("TEMP", lambda place: -_known(place, "temperature_c")),
-    "POWER": Column("POWER", lambda place: -_known(place, "power_w")),
-    "JOB": Column("JOB", lambda place: (not (place[1] and place[1].job), (place[1] and place[1].job) or "")),
-    "NODE": Column("NODE", lambda place: place[0].reachable),
+GPU_COLUMNS: Mapping[str, SortColumn] = {
+    "GPU": SortColumn("GPU", lambda place: ()),  # the order of the inventory
+    "NAME": SortColumn("NAME", lambda place: place[1].name if place[1] else "~"),
+    "MEMORY": SortColumn("MEMORY", lambda place: -(_memory(place[1]) or 0.0)),
+    "UTIL": SortColumn("UTIL", lambda place: -_known(place, "utilization_percent")),
+    "LAST": SortColumn("LAST", lambda place: -_known(place, "utilization_percent")),
+    "TEMP": SortColumn("TEMP", lambda place: -_known(place, "temperature_c")),
+    "POWER": SortColumn("POWER", lambda place: -_known(place, "power_w")),
+    "JOB": SortColumn("JOB", lambda place: (not (place[1] and place[1].job), (place[1] and place[1].job) or "")),
+    "NODE": SortColumn("NODE", lambda place: place[0].reachable),
 }
 
 
@@ -154,16 +154,16 @@ def _group(job: LiveJob) -> int:
     return 2 if job.state.ended else 0 if job.state.on_nodes else 1
 
 
-JOB_COLUMNS: Mapping[str, Column] = {
-    "ID": Column("ID", lambda job: (len(job.id), job.id)),
-    "NAME": Column("NAME", lambda job: job.name),
-    "STATE": Column("STATE", _group),
-    "PROGRESS": Column("PROGRESS", lambda job: -(_part(job.progress) or 0.0)),
-    "ENDS IN": Column("ENDS IN", lambda job: (job.progress and job.progress.ends_at) or float("inf")),
-    "GPUS": Column("GPUS", lambda job: -job.gpus),
-    "NODES": Column("NODES", lambda job: job.nodes),
-    "TIME": Column("TIME", lambda job: job.started_at or job.submitted_at),
-    "WHY": Column("WHY", lambda job: job.reason),
+JOB_COLUMNS: Mapping[str, SortColumn] = {
+    "ID": SortColumn("ID", lambda job: (len(job.id), job.id)),
+    "NAME": SortColumn("NAME", lambda job: job.name),
+    "STATE": SortColumn("STATE", _group),
+    "PROGRESS": SortColumn("PROGRESS", lambda job: -(_part(job.progress) or 0.0)),
+    "ENDS IN": SortColumn("ENDS IN", lambda job: (job.progress and job.progress.ends_at) or float("inf")),
+    "GPUS": SortColumn("GPUS", lambda job: -job.gpus),
+    "NODES": SortColumn("NODES", lambda job: job.nodes),
+    "TIME": SortColumn("TIME", lambda job: job.started_at or job.submitted_at),
+    "WHY": SortColumn("WHY", lambda job: job.reason),
 }
 
 

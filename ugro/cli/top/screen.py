@@ -17,9 +17,9 @@ from textual.widgets import DataTable, Input, Static
 
 from ugro.cli.output import STATE_STYLES
 from ugro.cli.top.asking import Asking
-from ugro.cli.top.dialogs import Help, Question
+from ugro.cli.top.dialogs import Confirmation, Help
 from ugro.cli.top.logs import Log
-from ugro.cli.top.rows import GPU_COLUMNS, JOB_COLUMNS, Column, Row, Use, gpu_rows, job_rows, summary
+from ugro.cli.top.rows import GPU_COLUMNS, JOB_COLUMNS, Row, SortColumn, Use, gpu_rows, job_rows, summary
 from ugro.common.errors import UgroError
 from ugro.common.text import duration, printable
 from ugro.service.schemas.ending import Cancel
@@ -38,7 +38,7 @@ class Handed(Message):
         self.function, self.args = function, args
 
 
-class Listing(DataTable[Text]):
+class RowTable(DataTable[Text]):
     """A table whose rows keep their keys, and the cursor its row, whatever changes."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -46,7 +46,7 @@ class Listing(DataTable[Text]):
         Binding("k", "cursor_up", show=False),
     ]
 
-    def __init__(self, columns: Mapping[str, Column], by: str, id: str) -> None:
+    def __init__(self, columns: Mapping[str, SortColumn], by: str, id: str) -> None:
         super().__init__(id=id, cursor_type="row", zebra_stripes=False, cell_padding=1)
         self.columns_by_title, self.by = columns, by
         self.rows_shown: Sequence[Row] = ()
@@ -98,8 +98,8 @@ class Top(TextualApp[None]):
     CSS = """
     Static { height: 1; width: 100%; }
     #summary { text-style: bold; }
-    Listing { scrollbar-size-horizontal: 0; }
-    Listing > .datatable--header { background: $panel; color: $text-muted; }
+    RowTable { scrollbar-size-horizontal: 0; }
+    RowTable > .datatable--header { background: $panel; color: $text-muted; }
     #gpus { height: auto; max-height: 50%; }
     #jobs { height: 1fr; margin-top: 1; }
     #lost { background: $error; color: $text; display: none; }
@@ -126,8 +126,8 @@ class Top(TextualApp[None]):
     def compose(self) -> ComposeResult:
         yield Static("reading the cluster …", id="summary", markup=False)
         yield Static("", id="lost", markup=False)
-        yield Listing(GPU_COLUMNS, "GPU", id="gpus")
-        yield Listing(JOB_COLUMNS, "STATE", id="jobs")
+        yield RowTable(GPU_COLUMNS, "GPU", id="gpus")
+        yield RowTable(JOB_COLUMNS, "STATE", id="jobs")
         yield Input(placeholder="only rows with these words; Enter keeps them, Escape shows all", id="filter")
         yield Static("", id="command", markup=False)
 
@@ -170,7 +170,7 @@ class Top(TextualApp[None]):
     def _draw(self) -> None:
         if self.view is None:
             return
-        gpus, jobs = self.query_one("#gpus", Listing), self.query_one("#jobs", Listing)
+        gpus, jobs = self.query_one("#gpus", RowTable), self.query_one("#jobs", RowTable)
         self.query_one("#summary", Static).update(f"{time.strftime('%H:%M:%S')}  {summary(self.view)}")
         gpus.show(gpu_rows(self.view, self.use, gpus.by, self.words))
         jobs.show(job_rows(self.view, time.time(), jobs.by, self.words))
@@ -185,8 +185,8 @@ class Top(TextualApp[None]):
     def on_descendant_focus(self) -> None:
         self._tell_command()
 
-    def _listing(self) -> Listing:
-        return self.focused if isinstance(self.focused, Listing) else self.query_one("#jobs", Listing)
+    def _listing(self) -> RowTable:
+        return self.focused if isinstance(self.focused, RowTable) else self.query_one("#jobs", RowTable)
 
     # --- what keys do ------------------------------------------------------------------------------------------------
 
@@ -235,7 +235,7 @@ class Top(TextualApp[None]):
         name = "" if found.name == job else f" ({found.name})"
         text = f"Cancel {job}{name}?" + (f" Its ranks{where} end: SIGTERM, then SIGKILL." if where else "")
         self.push_screen(
-            Question(printable(text), f"ugro cancel {job}"), lambda yes: self._cancel(job) if yes else None
+            Confirmation(printable(text), f"ugro cancel {job}"), lambda yes: self._cancel(job) if yes else None
         )
 
     def _cancel(self, job: str) -> None:
@@ -253,5 +253,5 @@ class Top(TextualApp[None]):
         self.notify(printable(f"{error.message}; {error.hint}"), severity="error", markup=False, timeout=10)
 
     def _job(self) -> str | None:
-        row = self.query_one("#jobs", Listing).current
+        row = self.query_one("#jobs", RowTable).current
         return row.key if row else None

@@ -33,6 +33,9 @@ def drain_departed(store: MetadataStore, inventory: Inventory) -> None:
 def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live: Sequence[Job]) -> None:
     """Keep what the nodes said, and tell what is new about them."""
     now = store.clock.now()
+    for view in seen.views.values():
+        if isinstance(view, NodeError):
+            store.counts.node_errors.add((view.node, view.code))
     before, silent = store.config.remembered_nodes(), store.config.silences()
     said = {name: view for name, view in seen.views.items() if not isinstance(view, AnswerPending)}
     still = {name: silence for name, silence in silent.items() if name in seen.views and name not in said}

@@ -86,7 +86,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Watch:
+class RunWatchdog:
     """Let the watchdog look at a running job."""
 
     job: Job
@@ -105,7 +105,7 @@ Ending = Conclude | Fail | Stop
 OnNodes = Start | TellLimit | Ending
 """What takes long on a job's nodes: one at a time for each job, beside the ticks."""
 
-Begun = OnNodes | Watch | AskMeeting
+Begun = OnNodes | RunWatchdog | AskMeeting
 """What a tick only begins, since nodes are asked."""
 
 Action = RecordChange | Sample | Begun
@@ -218,7 +218,7 @@ def _watch(job: Job, found: Assessment, seen: Observation, facts: JobFacts) -> l
         return []
     asked = facts.meeting_asked is not None and facts.meeting_asked < PATIENCE
     unmet: list[Action] = [] if asked or not waits_to_meet(job, seen.runs[job.id], seen.at) else [AskMeeting(job)]
-    return [*unmet, *([Watch(job)] if facts.watch_due else [])]
+    return [*unmet, *([RunWatchdog(job)] if facts.watch_due else [])]
 
 
 # --- what ended jobs left on nodes -----------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ from ugro.control_plane.controller.plan import (
     Ending,
     OnNodes,
     RecordChange,
+    RunWatchdog,
     Sample,
-    Watch,
     clearing,
     plan,
     relocate,
@@ -344,7 +344,7 @@ class Controller:
     def _begin_action(self, action: Begun, seen: Observation) -> None:
         job = action.job
         match action:
-            case Watch():
+            case RunWatchdog():
                 self._begin(("watch", job.id), job.last_event, functools.partial(self._watch, job.id, seen))
             case AskMeeting():
                 self._asked_to_meet[job.id] = self._clock.monotonic()

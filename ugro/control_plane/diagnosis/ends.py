@@ -88,7 +88,7 @@ TABLE = (_PART, _RANK, _TIME, _MPI)
 
 
 @dataclass
-class Table:
+class FailureTable:
     """Where we are in the table that torchrun or mpirun prints when ranks failed."""
 
     root: bool = False

@@ -21,7 +21,7 @@ from ugro.control_plane.diagnosis.course import (
     Banner,
     got_to_its_end,
 )
-from ugro.control_plane.diagnosis.ends import ENDS, TABLE, ReportedEnd, Table
+from ugro.control_plane.diagnosis.ends import ENDS, TABLE, FailureTable, ReportedEnd
 from ugro.control_plane.diagnosis.entry import Entry, EntryKind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import PlainLine
@@ -87,7 +87,7 @@ class EvidenceReader:
         self._often: dict[bytes, Sighting] = {}
         self._latest: Sighting | None = None
         self._tails: dict[str, tuple[Sighting, int]] = {}
-        self._table = Table()
+        self._table = FailureTable()
         self._fresh_progress = ENOUGH_PROGRESS
         self._rank: int | None = None
         self._file = 0
@@ -194,7 +194,7 @@ class EvidenceReader:
         evidence.started_at, evidence.started_progress = evidence.lines, evidence.progress
         evidence.success_at = evidence.left_at = self._failed_at = -1
         self._often.clear()
-        self._latest, self._table, self._fresh_progress = None, Table(), 0
+        self._latest, self._table, self._fresh_progress = None, FailureTable(), 0
 
     def _dismiss(self, shape: bytes, raw: bytes) -> None:
         if len(self._dull) >= MOST_SHAPES:

@@ -23,7 +23,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE, Views
 from ugro.control_plane.scheduler.command import source_text
-from ugro.control_plane.scheduler.queue import read_offers
+from ugro.control_plane.scheduler.queue import read_capacities
 from ugro.nodes.pool import Pool
 
 LOOK_WITHIN = 20.0
@@ -130,7 +130,7 @@ class FailureHandler:
         checkpoint = last.checkpoint if last else None
         if self._readable(job.id) != job:  # it was resumed meanwhile, or ended: that is for the next tick
             return False
-        without = left_out(job, spec, read_offers(self._store, self._inventory, (), views))
+        without = left_out(job, spec, read_capacities(self._store, self._inventory, (), views))
         if len(without) == len(job.nodes):
             if not job.state.ended:
                 return True

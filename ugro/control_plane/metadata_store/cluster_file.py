@@ -25,13 +25,13 @@ from ugro.control_plane.metadata_store.records import (
     state_errors,
     unparsed,
 )
-from ugro.control_plane.metadata_store.rows import Aside, Damaged, Tables, sift
+from ugro.control_plane.metadata_store.rows import Aside, DamagedRow, Tables, sift
 
 CLUSTER_VERSION = 1
 """The schema of the tables, which `meta` names. One without a number is of this version, too."""
 
 
-def read_tables(path: Path, sound: Tables | None = None) -> tuple[Tables | None, list[Damaged]]:
+def read_tables(path: Path, sound: Tables | None = None) -> tuple[Tables | None, list[DamagedRow]]:
     """What the file says, and which rows are damaged and left out; None: there is none, and never was.
 
     `sound` is what it said, or was made to say, before.
@@ -119,7 +119,7 @@ class ClusterFile:
         self._sound: Tables | None = None
 
     @contextlib.contextmanager
-    def change(self, on_aside: Callable[[Damaged], None]) -> Iterator[TinyDB]:
+    def change(self, on_aside: Callable[[DamagedRow], None]) -> Iterator[TinyDB]:
         """A transaction that is written when the block ends well. Each row that this puts aside is reported."""
         with state_errors(self.path), FileLock(self._lock), self._opened() as db:
             yield db

@@ -15,7 +15,7 @@ from ugro.control_plane.metadata_store.cluster_file import ClusterFile, has_inde
 from ugro.control_plane.metadata_store.drains import take_drains
 from ugro.control_plane.metadata_store.job_index import Indexed, JobIndex
 from ugro.control_plane.metadata_store.records import keys_in_words, make_home, state_errors
-from ugro.control_plane.metadata_store.rows import Damaged, newer_keys
+from ugro.control_plane.metadata_store.rows import DamagedRow, newer_keys
 from ugro.control_plane.metadata_store.timeline import Timeline
 
 
@@ -56,7 +56,7 @@ class ClusterTables:
                 take_drains(db, self._timeline.of_cluster())
             yield db
 
-    def _note_aside(self, row: Damaged) -> None:
+    def _note_aside(self, row: DamagedRow) -> None:
         self._timeline.note("", EventKind.DAMAGED, f"{self._file.path}: {row}; it is kept in {self._file.aside.path}")
 
     def problems(self) -> list[StateError]:

@@ -18,6 +18,7 @@ from ugro.common.models.job import CodeVersion, Job, JobState, Summary
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable
 from ugro.common.troubles import Troubles
+from ugro.control_plane.counts import Counts
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
 from ugro.control_plane.metadata_store.job_folders import JobFolders, Seen, number_of, readable, seen_as
 from ugro.control_plane.metadata_store.locks import RecordsLock, alone_on, is_held
@@ -40,12 +41,21 @@ class JobRegistry(JobFolders):
         StateError: a file or the directory cannot be read or written, with its name.
     """
 
-    def __init__(self, home: Path, lock: RecordsLock, tables: ClusterTables, timeline: Timeline, clock: Clock) -> None:
+    def __init__(
+        self,
+        home: Path,
+        lock: RecordsLock,
+        tables: ClusterTables,
+        timeline: Timeline,
+        counts: Counts,
+        clock: Clock,
+    ) -> None:
         super().__init__(home)
         self._lock = lock
         self._tables = tables
         self._index = tables.index
         self._timeline = timeline
+        self._counts = counts
         self._clock = clock
         self._parsed: dict[str, tuple[Seen, Job]] = {}
         self._told: dict[str, Event] = {}
@@ -95,6 +105,8 @@ class JobRegistry(JobFolders):
         self._timeline.add(event)
         self._told[job.id] = event
         if job.state.ended:
+            if str(kind) == job.state.value:
+                self._counts.ended.add((job.state.value, _cause(job)))
             self._settle(job)
         return job
 
@@ -293,6 +305,10 @@ class JobRegistry(JobFolders):
             hint = "`ugro status` lists the jobs" if self._folders() else "`ugro launch` submits a first job"
             raise NoSuchJob(f"there is no job {printable(reference)!r}", hint)
         return self.job(max(named, key=number_of))
+
+
+def _cause(job: Job) -> str:
+    return job.first_failure.cause if job.state == JobState.FAILED and job.first_failure else ""
 
 
 def with_requests(job: Job, before: Job) -> Job:

@@ -48,7 +48,7 @@ FOLDER, MAGIC, ENTRY = "index", b"UGROIX01", 8
 T = TypeVar("T")
 
 
-class Damaged(Exception):
+class IndexMismatch(Exception):
     """An index does not belong to its log."""
 
 
@@ -204,14 +204,14 @@ class IndexedLog:
         """Return the offsets of the line ends in a block.
 
         Raises:
-            Damaged: the index says another number of them.
+            IndexMismatch: the index says another number of them.
         """
         if block != self._block:
             data = self._pread(BLOCK, block * BLOCK)
             self._ends = [block * BLOCK + end.start() for end in re.finditer(b"\n", data)]
             self._block = block
             if len(self._ends) != self._counts[block + 1] - self._counts[block]:
-                raise Damaged
+                raise IndexMismatch
         return self._ends
 
     def _pread(self, count: int, offset: int) -> bytes:
@@ -280,7 +280,7 @@ def on_log(log: Path, act: Callable[[IndexedLog], T]) -> T:
     """
     try:
         for _ in range(2):
-            with contextlib.suppress(Damaged), IndexedLog(log) as opened:
+            with contextlib.suppress(IndexMismatch), IndexedLog(log) as opened:
                 return act(opened)
             _index_of(log).unlink(missing_ok=True)
     except FileNotFoundError:

@@ -146,7 +146,7 @@ _PARTS = ("config", "view", "gpus", "silence")
 
 
 @dataclass(frozen=True)
-class Damaged:
+class DamagedRow:
     """A row as it was, and what is wrong with it. Without an `id` it is a whole table."""
 
     table: str
@@ -166,25 +166,25 @@ class Damaged:
         return json.dumps({"table": self.table, "id": self.id, "row": self.row, "why": self.why})
 
 
-def sift(tables: Tables, sound: Tables) -> tuple[Tables, list[Damaged]]:
+def sift(tables: Tables, sound: Tables) -> tuple[Tables, list[DamagedRow]]:
     """The tables without their damaged rows, and those. What tables only a newer UGRO has stays as it is.
 
     `sound` are tables that were sifted before: a row that is the same as there is not judged again.
     """
-    damaged: list[Damaged] = []
+    damaged: list[DamagedRow] = []
     sifted = {name: _sifted(name, tables[name], sound.get(name, {}), damaged) for name in ROWS if name in tables}
     return {**tables, **sifted}, damaged
 
 
-def _sifted(name: str, table: Any, sound: Tables, damaged: list[Damaged]) -> Any:
+def _sifted(name: str, table: Any, sound: Tables, damaged: list[DamagedRow]) -> Any:
     if not isinstance(table, dict):
-        damaged.append(Damaged(name, None, table, "numbered rows are expected"))
+        damaged.append(DamagedRow(name, None, table, "numbered rows are expected"))
         return {}
     rows = {}
     for key, row in table.items():
         fit, why = (row, "") if key in sound and sound[key] == row else fitting(name, key, row)
         if why:
-            damaged.append(Damaged(name, key, row, why))
+            damaged.append(DamagedRow(name, key, row, why))
         if fit is not None:
             rows[key] = fit
     return rows
@@ -243,14 +243,14 @@ class Aside:
         self._cluster = cluster
         self.path = cluster.with_name(f"{cluster.name}.aside")
 
-    def add(self, damaged: Iterable[Damaged]) -> None:
+    def add(self, damaged: Iterable[DamagedRow]) -> None:
         """Keep rows, once each. Raises OSError."""
         there = self._lines()
         for row in damaged:
             if row.line not in there:
                 append_line(self.path, row.line)
 
-    def problems(self, damaged: Iterable[Damaged]) -> list[StateError]:
+    def problems(self, damaged: Iterable[DamagedRow]) -> list[StateError]:
         """What is damaged in the file just now, and what lies aside. Raises OSError."""
         found = [
             StateError(
@@ -286,7 +286,7 @@ class Aside:
                 left.append(line)
                 continue
             rows = [(table, row, fitting(table, "1", row)[1]) for table, row in _rows(entry) if table in _KEYS]
-            left += [Damaged(table, _id_of(entry), row, why).line for table, row, why in rows if why]
+            left += [DamagedRow(table, _id_of(entry), row, why).line for table, row, why in rows if why]
         if left:
             write_atomic(self.path, "".join(f"{line}\n" for line in left))
         else:

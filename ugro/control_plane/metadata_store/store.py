@@ -10,6 +10,7 @@ from typing import TypeVar
 from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.errors import InternalError, RecordNewer, RecordUnreadable, StateError, UgroError
 from ugro.control_plane.bus import Bus
+from ugro.control_plane.counts import Counts
 from ugro.control_plane.metadata_store.cleanup import Cleanup
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
 from ugro.control_plane.metadata_store.config_store import ConfigStore
@@ -47,10 +48,12 @@ class MetadataStore:
         self._records = RecordsLock(home)
         self.bus = Bus()
         """What this process changes, and what it goes on without."""
+        self.counts = Counts()
+        """What it counts."""
         self.timeline = Timeline(home, self.bus.publish, clock)
         """What happened, in order."""
         self._tables = ClusterTables(home, self.timeline, clock)
-        self.jobs = JobRegistry(home, self._records, self._tables, self.timeline, clock)
+        self.jobs = JobRegistry(home, self._records, self._tables, self.timeline, self.counts, clock)
         """The jobs' records and specs, and the indexes of them."""
         self.config = ConfigStore(home, self._tables, self.timeline, clock)
         """The nodes as they were reached and seen last, which are drained, and which master this is."""

@@ -101,18 +101,18 @@ def _machine(config: NodeConfig) -> tuple[str, int | None, bool, str]:
     return config.address, config.port, config.local, config.base_dir
 
 
-def held_gpus(job: Job, offers: Mapping[str, Capacity]) -> list[str]:
+def held_gpus(job: Job, capacities: Mapping[str, Capacity]) -> list[str]:
     """Return in words which GPUs of an ended job are still in use, by a program that the driver names or not."""
-    shares = [share for share in (job.placement.shares if job.placement else ()) if share.node in offers]
+    shares = [share for share in (job.placement.shares if job.placement else ()) if share.node in capacities]
     return [
-        f"{share.node}: {offers[share.node].busy[uuid]}"
+        f"{share.node}: {capacities[share.node].busy[uuid]}"
         for share in shares
         for uuid in share.gpus
-        if uuid in offers[share.node].busy
+        if uuid in capacities[share.node].busy
     ]
 
 
-def offers(
+def capacities(
     inventory: Inventory,
     views: Mapping[str, NodeView | NodeError],
     held: Mapping[str, str],
@@ -131,24 +131,26 @@ def offers(
     for name, config in inventory.nodes.items():
         view = views.get(name) or NodeError(name, "was not asked")
         if isinstance(view, NodeError):
-            offer = Capacity(name, refusal=view.message, remedy=view.hint, error=view)
-            found[name] = replace(offer, refusal=_silence(view, since.get(name))) if offer.silent else offer
+            capacity = Capacity(name, refusal=view.message, remedy=view.hint, error=view)
+            found[name] = replace(capacity, refusal=_silence(view, since.get(name))) if capacity.silent else capacity
         else:
-            offer = _offer(config, view, held, drains.get(name), known.get(name, {}), master, shared.get(name, {}))
-            found[name] = _as_twin(offer, same[name].text(name)) if name in same else offer
+            capacity = _capacity(
+                config, view, held, drains.get(name), known.get(name, {}), master, shared.get(name, {})
+            )
+            found[name] = _as_twin(capacity, same[name].text(name)) if name in same else capacity
     return found
 
 
-def _as_twin(offer: Capacity, text: str) -> Capacity:
-    refusals, remedies = filter(None, (text, offer.refusal)), filter(None, (REMEDY, offer.remedy))
-    return replace(offer, refusal="; ".join(refusals), remedy=" and ".join(remedies), twin=text)
+def _as_twin(capacity: Capacity, text: str) -> Capacity:
+    refusals, remedies = filter(None, (text, capacity.refusal)), filter(None, (REMEDY, capacity.remedy))
+    return replace(capacity, refusal="; ".join(refusals), remedy=" and ".join(remedies), twin=text)
 
 
 def _silence(error: NodeError, since: str | None) -> str:
     return f"{error.node} is unreachable ({f'since {since}; ' if since else ''}{error.problem})"
 
 
-def _offer(
+def _capacity(
     config: NodeConfig,
     view: NodeView,
     held: Mapping[str, str],

@@ -47,21 +47,21 @@ Shape = tuple[int | tuple[str, ...] | None, int | None, int | None]
 
 
 class Room:
-    """What is free on the nodes: their offers without what jobs have taken."""
+    """What is free on the nodes: their capacities without what jobs have taken."""
 
-    def __init__(self, offers: Mapping[str, Capacity], taken: Iterable[str] = ()) -> None:
-        self._offers = offers
+    def __init__(self, capacities: Mapping[str, Capacity], taken: Iterable[str] = ()) -> None:
+        self._capacities = capacities
         self._taken = set(taken)
-        self._nodes = {slot.key: name for name, offer in offers.items() for slot in offer.slots}
-        self._nodes |= {cpu_key(name): name for name in offers}
-        self._sizes = sorted({slot.memory_mib or 0 for offer in offers.values() for slot in offer.slots})
-        self.fastest = max((rate for offer in offers.values() for rate in offer.links.values()), default=0.0)
+        self._nodes = {slot.key: name for name, capacity in capacities.items() for slot in capacity.slots}
+        self._nodes |= {cpu_key(name): name for name in capacities}
+        self._sizes = sorted({slot.memory_mib or 0 for capacity in capacities.values() for slot in capacity.slots})
+        self.fastest = max((rate for capacity in capacities.values() for rate in capacity.links.values()), default=0.0)
         """The rate of the fastest link in Gbit/s; 0: none was measured."""
         self._found: dict[str, dict[tuple[int | None, int | None], tuple[Allocation, ...]]] = {}
 
     def without(self, keys: Iterable[str]) -> Room:
         """Another room, in which these slots are taken too."""
-        return Room(self._offers, self._taken.union(keys))
+        return Room(self._capacities, self._taken.union(keys))
 
     def take(self, keys: Iterable[str]) -> None:
         """Count these slots as taken."""
@@ -86,7 +86,7 @@ class Room:
 
     def rate(self, one: str, other: str, unknown: float = 0.0) -> float:
         """The rate of one link, likewise."""
-        return self._offers[one].links.get(other, unknown)
+        return self._capacities[one].links.get(other, unknown)
 
     def shape(self, spec: JobSpec) -> Shape:
         """What decides whether a job fits: two jobs of one shape fit into the same places."""
@@ -102,11 +102,11 @@ class Room:
         return found[shape]
 
     def _look(self, spec: JobSpec, node: str) -> tuple[Allocation, ...]:
-        offer = self._offers.get(node)
-        if offer is None or offer.refusal:
+        capacity = self._capacities.get(node)
+        if capacity is None or capacity.refusal:
             return ()
-        asked = suited(spec, offer)
-        free = [slot for slot in asked if slot.key not in self._taken and slot.key not in offer.busy]
+        asked = suited(spec, capacity)
+        free = [slot for slot in asked if slot.key not in self._taken and slot.key not in capacity.busy]
         wanted = spec.gpus_per_node
         if wanted:
             return tuple(_part(node, slots) for slots in _pick(spec, free, wanted))
@@ -160,29 +160,29 @@ def candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
     return list(inventory.nodes)
 
 
-def shortfalls(spec: JobSpec, node: str, offer: Capacity | None, holders: Mapping[str, Holder]) -> list[NodeReason]:
+def shortfalls(spec: JobSpec, node: str, capacity: Capacity | None, holders: Mapping[str, Holder]) -> list[NodeReason]:
     """Return why a node does not take a job. `holders` has the job that holds each taken slot."""
-    if offer is None:
+    if capacity is None:
         return [NotInInventory(node)]
-    if offer.refusal:
-        return [NodeRefuses(node, offer.refusal)]
-    asked = suited(spec, offer)
+    if capacity.refusal:
+        return [NodeRefuses(node, capacity.refusal)]
+    asked = suited(spec, capacity)
     found: list[NodeReason] = []
     if held := sorted({holders[slot.key] for slot in asked if slot.key in holders}):
         # A CPU rank takes all cores as a rule, and nothing says how many: so there is one a node at a time.
-        found.append(NodeHeld(node, tuple(held), cpu=bool(offer.gpus) and asked[0].key == cpu_key(node)))
-    found += [GpuBusy(node, offer.busy[slot.key]) for slot in asked if slot.key in offer.busy]
+        found.append(NodeHeld(node, tuple(held), cpu=bool(capacity.gpus) and asked[0].key == cpu_key(node)))
+    found += [GpuBusy(node, capacity.busy[slot.key]) for slot in asked if slot.key in capacity.busy]
     if len(asked) < (spec.gpus_per_node or 1):
-        small = any(too_small(spec, slot) for slot in offer.gpus)
-        found.append(TooFewGpus(node, len(offer.gpus), sizes(offer), offer.left_out, small))
+        small = any(too_small(spec, slot) for slot in capacity.gpus)
+        found.append(TooFewGpus(node, len(capacity.gpus), sizes(capacity), capacity.left_out, small))
     else:
-        found += [GpuLeftOut(node, problem) for problem in offer.left_out]
+        found += [GpuLeftOut(node, problem) for problem in capacity.left_out]
     return found
 
 
-def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Capacity]) -> str:
+def smaller_request(spec: JobSpec, wanted: int, capacities: Mapping[str, Capacity]) -> str:
     """The options with which a job that is too large for so many of these nodes would fit; nothing if none help."""
-    usable = {name: len(suited(spec, offer)) for name, offer in offers.items()}
+    usable = {name: len(suited(spec, capacity)) for name, capacity in capacities.items()}
     gpus = min(spec.gpus_per_node or 1, max(usable.values(), default=0))
     able = [name for name, number in usable.items() if number >= gpus > 0]
     nodes = f"--nodes {','.join(able)}" if 0 < len(able) < wanted else ""
@@ -190,16 +190,16 @@ def smaller_request(spec: JobSpec, wanted: int, offers: Mapping[str, Capacity]) 
     return " ".join(filter(None, (nodes, fewer)))
 
 
-def sizes(offer: Capacity) -> tuple[int, ...]:
+def sizes(capacity: Capacity) -> tuple[int, ...]:
     """Return the different memory sizes of a node's usable GPUs, in MiB, smallest first."""
-    return tuple(sorted({slot.memory_mib for slot in offer.gpus if slot.memory_mib is not None}))
+    return tuple(sorted({slot.memory_mib for slot in capacity.gpus if slot.memory_mib is not None}))
 
 
-def suited(spec: JobSpec, offer: Capacity) -> tuple[Slot, ...]:
+def suited(spec: JobSpec, capacity: Capacity) -> tuple[Slot, ...]:
     """The slots of a node that the job could use, free or not."""
     if spec.gpus_per_node == 0:
-        return (Slot(cpu_key(offer.node), "CPU"),)
-    slots = offer.slots if spec.gpus_per_node is None and spec.vram is None else offer.gpus
+        return (Slot(cpu_key(capacity.node), "CPU"),)
+    slots = capacity.slots if spec.gpus_per_node is None and spec.vram is None else capacity.gpus
     return tuple(slot for slot in slots if not too_small(spec, slot))
 
 

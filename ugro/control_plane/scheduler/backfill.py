@@ -80,7 +80,7 @@ class Queue:
 
     waiting: tuple[WaitingJob, ...]
     running: tuple[RunningJob, ...]
-    offers: Mapping[str, Capacity]
+    capacities: Mapping[str, Capacity]
     inventory: Inventory
     now: float
 
@@ -130,12 +130,12 @@ class Round:
         self.queue = queue
         self.jobs = _in_turn(queue.waiting)
         self.running = list(queue.running)
-        self.room = self._spare = Room(queue.offers, [key for run in self.running for key in run.keys])
+        self.room = self._spare = Room(queue.capacities, [key for run in self.running for key in run.keys])
         self.starts: dict[str, ScheduledStart] = {}
         self.head: WaitingJob | None = None
         self.head_starts_at: float | None = None
         self._nodes = list(queue.inventory.nodes)
-        self._empty = Room(queue.offers)
+        self._empty = Room(queue.capacities)
         self._fits_alone: dict[Shape, bool] = {}
         self._reserved = frozenset[str]()
         self._suited: dict[Shape, frozenset[str]] = {}
@@ -171,8 +171,8 @@ class Round:
     def _slots(self, job: WaitingJob) -> frozenset[str]:
         shape = self._empty.shape(job.spec)
         if shape not in self._suited:
-            offers = [self.queue.offers[name] for name in self.nodes(job) if name in self.queue.offers]
-            self._suited[shape] = frozenset(slot.key for offer in offers for slot in suited(job.spec, offer))
+            capacities = [self.queue.capacities[name] for name in self.nodes(job) if name in self.queue.capacities]
+            self._suited[shape] = frozenset(slot.key for capacity in capacities for slot in suited(job.spec, capacity))
         return self._suited[shape]
 
     def ahead_of(self, job: WaitingJob) -> list[WaitingJob]:

@@ -14,7 +14,7 @@ from ugro.common.text import moment
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.history import run_of
 from ugro.control_plane.metadata_store.records import may_hold
-from ugro.control_plane.resource_manager.governor import Capacity, leases, offers
+from ugro.control_plane.resource_manager.governor import Capacity, capacities, leases
 from ugro.control_plane.resource_manager.monitor import Views
 from ugro.control_plane.resource_manager.observation import as_told
 from ugro.control_plane.scheduler.allocator import link_rates
@@ -57,15 +57,17 @@ def read_queue(
             found = (*blocked, *blockers_of(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])
             waiting.append(WaitingJob(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
-    return Queue(tuple(waiting), tuple(running), read_offers(store, inventory, jobs, views), present, now)
+    return Queue(tuple(waiting), tuple(running), read_capacities(store, inventory, jobs, views), present, now)
 
 
-def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views) -> dict[str, Capacity]:
+def read_capacities(
+    store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views
+) -> dict[str, Capacity]:
     """What each node of the inventory can give while these jobs hold what they hold."""
     present, silences, now = inventory.present(), store.config.silences(), store.clock.now()
     said = {**views} | {name: as_told(views[name], silence) for name, silence in silences.items() if name in views}
     since = {name: moment(silence.since // 60 * 60, now) for name, silence in silences.items()}
-    found = offers(
+    found = capacities(
         present,
         said,
         leases(jobs, present.nodes),
@@ -75,7 +77,7 @@ def read_offers(store: MetadataStore, inventory: Inventory, jobs: Sequence[Job],
         since,
     )
     links = link_rates(store.metrics.links.all())
-    return {name: replace(offer, links=links.get(name, {})) for name, offer in found.items()}
+    return {name: replace(capacity, links=links.get(name, {})) for name, capacity in found.items()}
 
 
 def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:

@@ -110,7 +110,7 @@ def why(queue: Queue, job_id: str) -> tuple[PendingReason, ...]:
     return (never, *(reason for reason in found if reason not in never.named))
 
 
-def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Capacity]) -> None:
+def check_request(spec: JobSpec, inventory: Inventory, capacities: Mapping[str, Capacity]) -> None:
     """Refuse what could not run even on an idle cluster. Drained, full or busy nodes count as they would be then.
 
     Nobody knows what a node has that cannot be read, so it counts as one that can give all.
@@ -123,21 +123,21 @@ def check_request(spec: JobSpec, inventory: Inventory, offers: Mapping[str, Capa
     if wanted > len(names):
         hint = f"ask for fewer: --nodes {len(names)}" if names else ""
         raise InputError(f"{wanted} nodes are requested and the inventory has {len(names)}", hint)
-    doubled = {name: offers[name].twin for name in names if offers[name].twin}
+    doubled = {name: capacities[name].twin for name in names if capacities[name].twin}
     if wanted > len(names) - len(doubled):
         others = ",".join(name for name in names if name not in doubled)
         raise InputError("; ".join(doubled.values()), f"{REMEDY} ({inventory.path}), or leave it out: --nodes {others}")
-    idle = _idle({name: offers[name] for name in names})
-    fitting = [name for name in names if offers[name].error or idle.parts(spec, name)]
+    idle = _idle({name: capacities[name] for name in names})
+    fitting = [name for name in names if capacities[name].error or idle.parts(spec, name)]
     if len(fitting) < wanted:
         gpus = count(spec.gpus_per_node or 1, "GPU") + (f" with {size(spec.vram)} of memory" if spec.vram else "")
-        limit = "at most" if any(offers[name].error for name in fitting) else "only"
+        limit = "at most" if any(capacities[name].error for name in fitting) else "only"
         able = f"{limit} {count(len(fitting), 'node')}" if fitting else "no node"
-        smaller = smaller_request(spec, wanted, {name: offers[name] for name in names})
+        smaller = smaller_request(spec, wanted, {name: capacities[name] for name in names})
         raise InputError(
             f"requested: {gpus} on each of {count(wanted, 'node')}; {able} can give that",
             (f"it would fit with {smaller}; " if smaller else "")
-            + "; ".join(f"{name}: {_contents(offers[name])}" for name in names),
+            + "; ".join(f"{name}: {_contents(capacities[name])}" for name in names),
         )
 
 
@@ -154,22 +154,24 @@ def placement_when_idle(queue: Queue, spec: JobSpec) -> Placement:
         NodeError: it needs a node that cannot be read.
     """
     names = candidates(spec, queue.inventory)
-    if placement := choose(spec, names, _idle(queue.offers)):
+    if placement := choose(spec, names, _idle(queue.capacities)):
         return placement
-    error = next(error for name in names if (error := queue.offers[name].error))
+    error = next(error for name in names if (error := queue.capacities[name].error))
     raise type(error)(error.node, error.problem, f"a launch would be queued, and wait for it; {error.hint}")
 
 
-def _contents(offer: Capacity) -> str:
+def _contents(capacity: Capacity) -> str:
     """What a node has, for an error; where it cannot be read, or has another name, that."""
-    if offer.error:
-        return offer.error.problem
-    return offer.twin or gpus_in_words(len(offer.gpus), sizes(offer), offer.left_out)
+    if capacity.error:
+        return capacity.error.problem
+    return capacity.twin or gpus_in_words(len(capacity.gpus), sizes(capacity), capacity.left_out)
 
 
-def _idle(offers: Mapping[str, Capacity]) -> Room:
-    readable = {name: offer for name, offer in offers.items() if not offer.error}
-    return Room({name: replace(offer, busy={}, refusal=offer.twin or None) for name, offer in readable.items()})
+def _idle(capacities: Mapping[str, Capacity]) -> Room:
+    readable = {name: capacity for name, capacity in capacities.items() if not capacity.error}
+    return Room(
+        {name: replace(capacity, busy={}, refusal=capacity.twin or None) for name, capacity in readable.items()}
+    )
 
 
 def _shortfalls(turn: Round, job: WaitingJob) -> list[NodeReason]:
@@ -178,7 +180,7 @@ def _shortfalls(turn: Round, job: WaitingJob) -> list[NodeReason]:
     for run in turn.running:
         holders |= dict.fromkeys(run.keys, Holder(math.inf if run.ends is None else run.ends, run.id, run.stopping))
     names = [name for name in turn.nodes(job) if not turn.room.parts(job.spec, name)]
-    return [one for name in names for one in shortfalls(job.spec, name, turn.queue.offers.get(name), holders)]
+    return [one for name in names for one in shortfalls(job.spec, name, turn.queue.capacities.get(name), holders)]
 
 
 def _dependency(entry: str, others: Mapping[str, JobState]) -> AwaitsJob | UnmetDependency | None:

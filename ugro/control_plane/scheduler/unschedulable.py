@@ -47,9 +47,9 @@ def unschedulable(turn: Round) -> dict[str, Unschedulable]:
 
 def defects(turn: Round, job: WaitingJob) -> NodesShort:
     """Return why a job does not fit even if every job of UGRO ended."""
-    offers = turn.queue.offers
+    capacities = turn.queue.capacities
     return NodesShort.nearest(
-        one for name in turn.nodes(job) for one in shortfalls(job.spec, name, offers.get(name), {})
+        one for name in turn.nodes(job) for one in shortfalls(job.spec, name, capacities.get(name), {})
     )
 
 
@@ -57,13 +57,13 @@ def unanswered(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
     """Return the unreachable nodes that a job could start with right now, and what it could start without; None if
     none can help it.
     """
-    names, offers = turn.nodes(job), turn.queue.offers
-    silent = [offer for name in names if (offer := offers.get(name)) and offer.silent]
+    names, capacities = turn.nodes(job), turn.queue.capacities
+    silent = [capacity for name in names if (capacity := capacities.get(name)) and capacity.silent]
     ready = tuple(name for name in names if turn.room.parts(job.spec, name))
     missing = (job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)) - len(ready)
     if not 0 < missing <= len(silent):
         return None
-    return AwaitsNodes(tuple(offer.refusal or "" for offer in silent), missing, ready)
+    return AwaitsNodes(tuple(capacity.refusal or "" for capacity in silent), missing, ready)
 
 
 class _Alone:
@@ -71,8 +71,8 @@ class _Alone:
 
     def __init__(self, turn: Round) -> None:
         self._turn = turn
-        self._offers = {name: replace(offer, busy={}) for name, offer in turn.queue.offers.items()}
-        self._room = Room(self._offers)
+        self._capacities = {name: replace(capacity, busy={}) for name, capacity in turn.queue.capacities.items()}
+        self._room = Room(self._capacities)
         self._known: dict[Shape, tuple[NodesShort | TooFewNodes, tuple[Remedy, ...]] | None] = {}
 
     def unschedulable(self, job: WaitingJob) -> Unschedulable | None:
@@ -93,22 +93,22 @@ class _Alone:
         unable = [name for name in names if not self._may_fit(job, name)]
         if len(names) - len(unable) >= wanted:
             return None
-        found = [one for name in unable for one in shortfalls(job.spec, name, self._offers.get(name), {})]
+        found = [one for name in unable for one in shortfalls(job.spec, name, self._capacities.get(name), {})]
         return NodesShort.nearest(found), tuple(dict.fromkeys(map(self._remedy, found)))
 
     def _may_fit(self, job: WaitingJob, node: str) -> bool:
-        offer = self._offers.get(node)
-        if offer is not None and offer.error:
-            return not offer.error.lasting
+        capacity = self._capacities.get(node)
+        if capacity is not None and capacity.error:
+            return not capacity.error.lasting
         return bool(self._room.parts(job.spec, node))
 
     def _remedy(self, reason: NodeReason) -> Remedy:
-        offer = self._offers.get(reason.node)
-        if offer is None:
+        capacity = self._capacities.get(reason.node)
+        if capacity is None:
             return Remedy(Act.ADD_NODE_AGAIN, reason.node)
-        if isinstance(reason, NodeRefuses) and offer.remedy:
-            return Remedy(Act.MEND_NODE, offer.remedy)
-        if offer.left_out or offer.error:
+        if isinstance(reason, NodeRefuses) and capacity.remedy:
+            return Remedy(Act.MEND_NODE, capacity.remedy)
+        if capacity.left_out or capacity.error:
             return Remedy(Act.CHECK_NODE, reason.node)
         return Remedy(Act.ASK_FOR_LESS)
 

@@ -149,7 +149,7 @@ class SshEngine:
         await self._all(job, push)
 
     def _launch(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> NodeLaunch:
-        """What a node is told to start."""
+        """Return what a node starts."""
         assert job.placement
         config = self._config(job, node)
         share = next(share for share in job.placement.shares if share.node == node)

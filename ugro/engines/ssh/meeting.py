@@ -15,7 +15,7 @@ from ugro.common.errors import NodeError, NodeRefused
 from ugro.common.models.job import Job
 from ugro.common.text import printable
 from ugro.nodes.pool import Configs, Pool
-from ugro.nodes.remote.run.process_manager import PORTS, PeerRoute, Prepared, prepare
+from ugro.nodes.remote.run.process_manager import PORTS, PeerRoute, PreparedNode, prepare
 from ugro.nodes.transport import Transport
 
 LOOPBACK = "127.0.0.1"
@@ -105,7 +105,7 @@ async def find_meeting(
     # What it uses towards the others they may reach; and so may they the address where we reached it, if it is its own.
     peers = [_reach(reached[node]) for node in (*others, first)] if others else [LOOPBACK]
 
-    async def ask_first(transport: Transport) -> Prepared:
+    async def ask_first(transport: Transport) -> PreparedNode:
         return await prepare(transport, list(dict.fromkeys(peers)), ports=ports)
 
     host = (await pool.each([first], ask_first, configs=configs))[first]
@@ -118,7 +118,7 @@ async def find_meeting(
     likely, unlikely = ([_at(address, host)], []) if known else candidates(config, host, gang=bool(others))
 
     async def meet_at(places: Sequence[PeerRoute]) -> Meeting:
-        async def ask(transport: Transport) -> Prepared:
+        async def ask(transport: Transport) -> PreparedNode:
             knock = None if known else port  # rank 0 may listen there by now, and wants no strangers
             return await prepare(transport, [place.address for place in places], knock=knock)
 
@@ -137,7 +137,7 @@ def _reach(transport: Transport) -> str:
     return transport.node.train_address or transport.peer_address or transport.node.address
 
 
-def mistake(config: NodeConfig, said: Prepared, gang: bool) -> NodeRefused | None:
+def mistake(config: NodeConfig, said: PreparedNode, gang: bool) -> NodeRefused | None:
     """What the inventory says of a node's network and the node does not; None if they agree, or it does not say."""
     if not said.addresses:
         return None
@@ -154,7 +154,7 @@ def mistake(config: NodeConfig, said: Prepared, gang: bool) -> NodeRefused | Non
     return None
 
 
-def candidates(config: NodeConfig, host: Prepared, gang: bool) -> tuple[list[PeerRoute], list[PeerRoute]]:
+def candidates(config: NodeConfig, host: PreparedNode, gang: bool) -> tuple[list[PeerRoute], list[PeerRoute]]:
     """The addresses at which others could meet rank 0's node: the likely ones, and those that are left.
 
     What the inventory says decides. Otherwise likely is what it uses itself towards the other nodes.
@@ -171,10 +171,10 @@ def candidates(config: NodeConfig, host: Prepared, gang: bool) -> tuple[list[Pee
 
 def settle(
     config: NodeConfig,
-    host: Prepared,
+    host: PreparedNode,
     places: Sequence[PeerRoute],
     port: int,
-    others: Mapping[str, tuple[NodeConfig, Prepared | NodeError]],
+    others: Mapping[str, tuple[NodeConfig, PreparedNode | NodeError]],
 ) -> Meeting:
     """The first of the places that all other nodes reach; where there is none, who does not reach the likeliest one."""
     tried: list[Meeting] = []
@@ -195,7 +195,9 @@ def settle(
     return Meeting({config.name: refusal})
 
 
-def _way(config: NodeConfig, said: Prepared, first: str, host: Prepared, place: PeerRoute) -> PeerRoute | NodeError:
+def _way(
+    config: NodeConfig, said: PreparedNode, first: str, host: PreparedNode, place: PeerRoute
+) -> PeerRoute | NodeError:
     """How a node gets to a place of the node `first`, or why it does not."""
     if refusal := mistake(config, said, gang=True):
         return refusal
@@ -223,7 +225,7 @@ def _way(config: NodeConfig, said: Prepared, first: str, host: Prepared, place: 
     return way
 
 
-def _at(address: str, said: Prepared) -> PeerRoute:
+def _at(address: str, said: PreparedNode) -> PeerRoute:
     """An address of a node itself."""
     return PeerRoute(peer=address, address=address, interface=said.addresses.get(address))
 

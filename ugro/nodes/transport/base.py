@@ -78,7 +78,7 @@ class Outcome:
         return lines[-1] if lines else ""
 
 
-class Reader(Protocol):
+class ByteReader(Protocol):
     """The part of asyncio's and asyncssh's readers that is used."""
 
     async def read(self, n: int = -1) -> bytes: ...
@@ -225,7 +225,7 @@ class Collector:
         """Whether the script began to run."""
         return self._started["stdout"]
 
-    async def drain(self, stream: str, reader: Reader) -> None:
+    async def drain(self, stream: str, reader: ByteReader) -> None:
         """Feed everything a reader has until its end."""
         while chunk := await reader.read(READ_SIZE):
             self.feed(stream, chunk)

@@ -23,7 +23,7 @@ from ugro.common.errors import KeyUnusable, NodeError, TurnedAway, Unreachable
 from ugro.common.text import printable
 from ugro.nodes.transport.credentials import Credentials, gather_credentials
 from ugro.nodes.transport.host_keys import KEY_ALGORITHMS, HostKeyCheck
-from ugro.nodes.transport.login import ENCRYPTED_HINT, Login, explain_login, noting_client
+from ugro.nodes.transport.login import ENCRYPTED_HINT, SshLogin, explain_login, noting_client
 from ugro.nodes.transport.ssh_config import SshSettings, find_route
 from ugro.nodes.transport.ssh_options import OptionUse, not_honoured
 from ugro.nodes.transport.way import Way
@@ -140,7 +140,7 @@ class Link:
         keys = await gather_credentials(hop, only)
         if only and not keys.pairs:
             raise _unusable(self._node.name, only, keys)
-        login, way = Login(), Way(hop, through)
+        login, way = SshLogin(), Way(hop, through)
         try:
             await way.open()
             connection = await asyncssh.connect(
@@ -169,7 +169,7 @@ class Link:
         error: Exception,
         check: HostKeyCheck,
         keys: Credentials,
-        login: Login,
+        login: SshLogin,
         way: Way,
     ) -> NodeError:
         is_jump = hop is not self.target

@@ -24,7 +24,7 @@ LONGEST = 300
 
 
 @dataclass
-class Login:
+class SshLogin:
     """Facts of one try. `offered` and `left` are methods of sshd: at first, and after it took a key and wants more."""
 
     tried: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Login:
 
 
 def noting_client(
-    login: Login, pairs: Sequence[asyncssh.SSHKeyPair], on_host_key: Callable[[asyncssh.SSHKey], None]
+    login: SshLogin, pairs: Sequence[asyncssh.SSHKeyPair], on_host_key: Callable[[asyncssh.SSHKey], None]
 ) -> Callable[[], asyncssh.SSHClient]:
     """The factory of a client that offers these keys one by one, refuses unknown host keys, and notes what happens."""
     waiting = iter(pairs)
@@ -75,7 +75,7 @@ def noting_client(
     return NotingClient
 
 
-def _listen_for_refusals(connection: asyncssh.SSHClientConnection, login: Login) -> None:
+def _listen_for_refusals(connection: asyncssh.SSHClientConnection, login: SshLogin) -> None:
     """Note which methods sshd names. asyncssh keeps them to itself; without its inside only words would suffer."""
     handlers = getattr(connection, "_packet_handlers", {})
     handle = handlers.get(USERAUTH_FAILURE)
@@ -95,7 +95,7 @@ def _listen_for_refusals(connection: asyncssh.SSHClientConnection, login: Login)
     connection._packet_handlers = {**handlers, USERAUTH_FAILURE: note}
 
 
-def _note_signature(pair: asyncssh.SSHKeyPair, login: Login) -> None:
+def _note_signature(pair: asyncssh.SSHKeyPair, login: SshLogin) -> None:
     """A key signs only when sshd has said that it would do."""
     sign: Any = getattr(pair, "sign_async", None)
 
@@ -108,7 +108,7 @@ def _note_signature(pair: asyncssh.SSHKeyPair, login: Login) -> None:
 
 
 def explain_login(
-    node: str, hop: SshSettings, is_jump: bool, keys: Credentials, login: Login, error: Exception
+    node: str, hop: SshSettings, is_jump: bool, keys: Credentials, login: SshLogin, error: Exception
 ) -> NodeError:
     """Why a login failed, as exactly as can be known from here, and what to do next."""
     who = printable(f"{hop.user}@{hop.host}")
@@ -155,11 +155,11 @@ def explain_login(
     )
 
 
-def _not_honoured(hop: SshSettings, login: Login) -> list[str]:
+def _not_honoured(hop: SshSettings, login: SshLogin) -> list[str]:
     return not_honoured(hop.values, OptionUse.AT_LOGIN, offered=login.offered or ())
 
 
-def _no_key(node: str, place: str, hop: SshSettings, keys: Credentials, login: Login) -> NodeError:
+def _no_key(node: str, place: str, hop: SshSettings, keys: Credentials, login: SshLogin) -> NodeError:
     more = _not_honoured(hop, login)
     if keys.encrypted:
         return KeyUnusable(
@@ -180,7 +180,7 @@ def _words(methods: Sequence[str]) -> str:
     return printable(", ".join(methods))
 
 
-def _key_only(hop: SshSettings, login: Login) -> str:
+def _key_only(hop: SshSettings, login: SshLogin) -> str:
     match = f"Match Address {login.own_address}" if login.own_address else f"Match User {hop.user}"
     return (
         f"UGRO needs a login by key alone. At the end of its sshd_config: `{match}`, and below it "

@@ -85,7 +85,7 @@ class FootprintAnswer(Document):
     """One for each node, in the inventory's order."""
 
 
-class Footprint(Request[FootprintAnswer]):
+class ShowFootprint(Request[FootprintAnswer]):
     """Show everything UGRO has on these nodes; null: on all."""
 
     function: ClassVar[str] = "footprint.footprint"

@@ -28,7 +28,7 @@ class LogLine(Document):
 class LogLines(Document):
     """Lines, in the order in which they came.
 
-    `explains`: torchrun's own words, added since the job failed before a rank could say why. `nodes` are the job's.
+    `explains`: torchrun's own output, added because the job failed before a rank printed the cause. `nodes`: the job's.
     """
 
     kind: Literal["lines"] = "lines"
@@ -40,7 +40,7 @@ class LogLines(Document):
 
 
 class LogsEnd(Document):
-    """The end of the lines: the job (in the attempt that was asked for), why there are none, and unreadable nodes."""
+    """The end of the lines: the job in the requested attempt, why there are none, and unreadable nodes."""
 
     kind: Literal["end"] = "end"
     job: JobDocument
@@ -51,7 +51,7 @@ class LogsEnd(Document):
 
 
 class GpuUse(Document):
-    """How busy a GPU was at the last observation."""
+    """Load of a GPU at the last observation."""
 
     utilization_percent: int | None
     memory_used_mib: int | None
@@ -73,7 +73,7 @@ class UnfinishedLine(Document):
 
 
 class JobUpdate(JobProgress):
-    """How a followed job stands: why it waits, what is wrong with it and what is proposed."""
+    """State of a followed job: its pending reason, its trouble and what is proposed."""
 
     kind: Literal["job"] = "job"
     waits: str = ""
@@ -87,7 +87,7 @@ FollowUpdate = Annotated[LogLines | LogsEnd | JobUpdate, Field(discriminator="ki
 
 
 class ReadLogs(Stream[LogUpdate]):
-    """Read what the ranks of a job have printed: `rank` alone, the last `tail` lines, of an earlier `attempt`."""
+    """Read the output of a job's ranks: of one `rank`, the last `tail` lines, of an earlier `attempt`."""
 
     function: ClassVar[str] = "logs.read"
     job: str
@@ -98,7 +98,7 @@ class ReadLogs(Stream[LogUpdate]):
 
 
 class Follow(Stream[FollowUpdate]):
-    """Read what the ranks of a job print until it has ended. The last item is the job as it ended.
+    """Follow the output of a job's ranks until it has ended. The last item is the ended job.
 
     A `LogsEnd` comes between the last `tail` lines and what is new, where `tail` is given. With `position`, what comes
     after it is read, whatever `tail` says: even of an attempt that is over.
@@ -159,7 +159,7 @@ class NumberedLine(Document):
 
 
 class LogPart(Document):
-    """What is told of one rank's log with each page and each search."""
+    """State of one rank's log, in every page and every search result."""
 
     job: str
     attempt: int

@@ -163,9 +163,12 @@ class Swept(Document):
     answer: ChangesDocument
     problems: tuple[ErrorDocument, ...]
     busy: str | None
+    untold: ErrorDocument | None = None
+    """Why the file for Prometheus was not written."""
 
 
 class Sweep(Request[Swept]):
-    """Make one scheduling pass."""
+    """Make one scheduling pass. `textfile`: a folder, in which it leaves what it saw for Prometheus's node_exporter."""
 
     function: ClassVar[str] = "nodes.sweep"
+    textfile: str | None = None

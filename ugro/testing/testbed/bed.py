@@ -164,7 +164,7 @@ def install(missing: Callable[[], str], environ: Mapping[str, str], what: str) -
             raise TestbedError(f"the {what} needs {packages}, which apt-get could not install ({why})") from None
 
 
-def missing_packages() -> str:
-    """The Debian packages that the bed needs and this machine lacks, with blanks between them."""
+def missing_packages(programs: Mapping[str, str] = PACKAGES) -> str:
+    """The Debian packages of programs that this machine lacks, with blanks between them; by default the bed's."""
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    return " ".join(sorted({package for program, package in PACKAGES.items() if not shutil.which(program, path=path)}))
+    return " ".join(sorted({package for program, package in programs.items() if not shutil.which(program, path=path)}))

@@ -10,9 +10,9 @@ from textual.pilot import Pilot
 from textual.widgets import RichLog, Static
 
 from tests.unit.cli.top.test_rows import JOB, a_view
-from ugro.cli.top.dialogs import Help, Question
+from ugro.cli.top.dialogs import Confirmation, Help
 from ugro.cli.top.logs import Log
-from ugro.cli.top.screen import Listing, Top
+from ugro.cli.top.screen import RowTable, Top
 from ugro.common.errors import StateError, UgroError
 from ugro.service.schemas.ending import Cancel
 from ugro.service.schemas.live import LiveView
@@ -53,7 +53,7 @@ def screen(answers: Any, **options: Any) -> Top:
 
 
 def shown(app: Top, table: str) -> list[str]:
-    listing = app.query_one(table, Listing)
+    listing = app.query_one(table, RowTable)
     return [str(listing.get_row_at(number)[0]) for number in range(listing.row_count)]
 
 
@@ -101,9 +101,9 @@ async def test_sorts_and_filters(answers: Answers) -> None:
         assert shown(app, "#jobs") == ["job-004"] and shown(app, "#gpus") == []
         await pilot.press("escape")
         assert len(shown(app, "#jobs")) == 4
-        assert app.query_one("#jobs", Listing).by == "STATE"
+        assert app.query_one("#jobs", RowTable).by == "STATE"
         await pilot.press("o")
-        assert app.query_one("#jobs", Listing).by == "PROGRESS"
+        assert app.query_one("#jobs", RowTable).by == "PROGRESS"
 
 
 async def test_cancels_only_after_a_yes(answers: Answers) -> None:
@@ -111,11 +111,11 @@ async def test_cancels_only_after_a_yes(answers: Answers) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await begin(app, pilot)
         await pilot.press("c")
-        assert isinstance(app.screen, Question)
+        assert isinstance(app.screen, Confirmation)
         text = "\n".join(str(each.render()) for each in app.screen.query(Static))
         assert "Cancel job-002 (lr)? Its ranks on gpu1 end" in text and "ugro cancel job-002" in text
         await pilot.press("enter")
-        assert answers.called == [] and not isinstance(app.screen, Question)
+        assert answers.called == [] and not isinstance(app.screen, Confirmation)
         await pilot.press("c", "y")
         assert answers.called == [Cancel(job="job-002")]
 
@@ -128,7 +128,7 @@ async def test_asks_nothing_where_nothing_may_be_cancelled(
     async with app.run_test(size=(120, 40)) as pilot:
         await begin(app, pilot)
         await pilot.press(*keys)
-        assert not isinstance(app.screen, Question) and answers.called == []
+        assert not isinstance(app.screen, Confirmation) and answers.called == []
         assert ("c cancel" in command(app)) is not readonly
 
 

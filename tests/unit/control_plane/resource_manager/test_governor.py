@@ -11,19 +11,19 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyUnknown, NodeError, Unreachable
 from ugro.common.models.job import JobState, NodeShare, Placement
 from ugro.common.models.node import Drain, Gpu, GpuProcess, NodeView
-from ugro.control_plane.resource_manager.governor import Capacity, Slot, leases, offers
+from ugro.control_plane.resource_manager.governor import Capacity, Slot, capacities, leases
 from ugro.testing import builders
 from ugro.testing.builders import gpu
 
 
-def offer(
+def capacity(
     view: NodeView | NodeError, held: tuple[str, ...] = (), drain: str | None = None, **config: object
 ) -> Capacity:
-    """What a node called gpu1 offers to the master m1."""
+    """The capacity of a node called gpu1, as the master m1 sees it."""
     node = NodeConfig.model_validate({"name": "gpu1", "address": "h", **config})
     drains = {"gpu1": Drain(node="gpu1", reason=drain, since=1.0)} if drain is not None else {}
     inventory = Inventory(nodes={"gpu1": node}, path=Path("inventory.yaml"))
-    return offers(inventory, {"gpu1": view}, dict.fromkeys(held, "job-001"), drains, {}, "m1")["gpu1"]
+    return capacities(inventory, {"gpu1": view}, dict.fromkeys(held, "job-001"), drains, {}, "m1")["gpu1"]
 
 
 def view(*gpus: Gpu, **fields: object) -> NodeView:
@@ -35,7 +35,7 @@ def process(name: str, **fields: object) -> GpuProcess:
 
 
 def test_a_node_offers_its_gpus_with_the_memory_that_is_left_for_jobs() -> None:
-    found = offer(view(gpu(memory_total_mib=8000, memory_used_mib=300), gpu(1)), reserve_memory=1000)
+    found = capacity(view(gpu(memory_total_mib=8000, memory_used_mib=300), gpu(1)), reserve_memory=1000)
     assert found.slots == (Slot("GPU-0", "RTX", 6700), Slot("GPU-1", "RTX", None))
     assert not found.busy and found.refusal is None and not found.left_out
 
@@ -43,7 +43,7 @@ def test_a_node_offers_its_gpus_with_the_memory_that_is_left_for_jobs() -> None:
 def test_a_leased_gpu_is_never_busy_and_has_its_memory_but_for_the_display() -> None:
     foreign = (process("/usr/lib/xorg/Xorg", memory_mib=100), process("python", memory_mib=6000))
     full = gpu(memory_total_mib=8000, memory_used_mib=7000, temperature_c=99, processes=foreign)
-    found = offer(view(full), held=("GPU-0",))
+    found = capacity(view(full), held=("GPU-0",))
     assert found.slots == (Slot("GPU-0", "RTX", 7900),) and not found.busy
 
 
@@ -58,7 +58,7 @@ def test_a_leased_gpu_is_never_busy_and_has_its_memory_but_for_the_display() -> 
     ],
 )
 def test_a_gpu_that_others_use_or_that_is_too_hot_is_given_to_nobody(fields: dict[str, Any], reason: str) -> None:
-    assert offer(view(gpu(**fields))).busy == {"GPU-0": f"GPU 0 (RTX): {reason}"}
+    assert capacity(view(gpu(**fields))).busy == {"GPU-0": f"GPU 0 (RTX): {reason}"}
 
 
 @pytest.mark.parametrize(
@@ -72,20 +72,20 @@ def test_a_gpu_that_others_use_or_that_is_too_hot_is_given_to_nobody(fields: dic
     ],
 )
 def test_a_small_display_and_what_is_unknown_keep_no_gpu_back(fields: dict[str, Any]) -> None:
-    assert not offer(view(gpu(**fields))).busy
+    assert not capacity(view(gpu(**fields))).busy
 
 
 def test_an_unreadable_node_refuses_with_its_error() -> None:
     error = HostKeyUnknown("gpu1", "the host key is not known yet", "ugro trust gpu1")
-    assert offer(error) == Capacity("gpu1", refusal=error.message, remedy=error.hint, error=error)
-    assert not offer(error).silent
+    assert capacity(error) == Capacity("gpu1", refusal=error.message, remedy=error.hint, error=error)
+    assert not capacity(error).silent
 
 
 def test_a_silent_node_tells_since_when_where_that_is_known() -> None:
     error = Unreachable("gpu1", "no route")
-    assert offer(error).silent and offer(error).refusal == "gpu1 is unreachable (no route)"
+    assert capacity(error).silent and capacity(error).refusal == "gpu1 is unreachable (no route)"
     inventory = Inventory(nodes={"gpu1": NodeConfig(name="gpu1", address="h")})
-    found = offers(inventory, {"gpu1": error}, {}, {}, {}, None, {"gpu1": "14:20"})["gpu1"]
+    found = capacities(inventory, {"gpu1": error}, {}, {}, {}, None, {"gpu1": "14:20"})["gpu1"]
     assert found.refusal == "gpu1 is unreachable (since 14:20; no route)"
 
 
@@ -101,7 +101,7 @@ def test_a_silent_node_tells_since_when_where_that_is_known() -> None:
     ],
 )
 def test_what_makes_a_node_take_no_new_job(said: dict[str, object], drain: str | None, refusal: str | None) -> None:
-    assert offer(view(gpu(), **said), drain=drain).refusal == refusal
+    assert capacity(view(gpu(), **said), drain=drain).refusal == refusal
 
 
 def test_gpus_that_cannot_be_used_are_left_out_by_name() -> None:
@@ -114,7 +114,7 @@ def test_gpus_that_cannot_be_used_are_left_out_by_name() -> None:
     )
     seen = {"gpu1": view(*gpus)}
     known = {"gpu1": {"GPU-9": "A100", "GPU-3": "RTX"}}
-    found = offers(Inventory(nodes={"gpu1": node}), seen, {}, {}, known, None)["gpu1"]
+    found = capacities(Inventory(nodes={"gpu1": node}), seen, {}, {}, known, None)["gpu1"]
     assert [slot.key for slot in found.slots] == ["GPU-3"]
     assert found.left_out == (
         "GPU 0 (RTX): GPU is lost",
@@ -125,16 +125,16 @@ def test_gpus_that_cannot_be_used_are_left_out_by_name() -> None:
 
 
 def test_only_a_node_that_never_had_gpus_offers_its_cpu_in_their_place() -> None:
-    assert offer(view()).slots == (Slot("cpu:gpu1", "CPU"),) and not offer(view()).gpus
-    broken = offer(view(gpu_problem="the driver does not answer"))
+    assert capacity(view()).slots == (Slot("cpu:gpu1", "CPU"),) and not capacity(view()).gpus
+    broken = capacity(view(gpu_problem="the driver does not answer"))
     assert not broken.slots and broken.left_out == ("the driver does not answer",)
     inventory = Inventory(nodes={"gpu1": NodeConfig(name="gpu1", address="h")})
-    gone = offers(inventory, {"gpu1": view()}, {}, {}, {"gpu1": {"GPU-0": "RTX"}}, None)["gpu1"]
+    gone = capacities(inventory, {"gpu1": view()}, {}, {}, {"gpu1": {"GPU-0": "RTX"}}, None)["gpu1"]
     assert not gone.slots and gone.left_out == ("RTX (GPU-0) has disappeared",)
 
 
 def test_a_node_that_was_not_asked_offers_nothing() -> None:
-    found = offers(Inventory(nodes={"gpu1": NodeConfig(name="gpu1", address="h")}), {}, {}, {}, {}, None)["gpu1"]
+    found = capacities(Inventory(nodes={"gpu1": NodeConfig(name="gpu1", address="h")}), {}, {}, {}, {}, None)["gpu1"]
     assert found.refusal == "gpu1: was not asked" and found.error
 
 

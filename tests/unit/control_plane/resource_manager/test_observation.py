@@ -18,7 +18,7 @@ from ugro.control_plane.resource_manager.observation import (
     last_look,
     seen_by_resident,
 )
-from ugro.control_plane.scheduler.queue import read_offers
+from ugro.control_plane.scheduler.queue import read_capacities
 from ugro.testing import builders
 
 NOW = 1000.0
@@ -90,9 +90,9 @@ def test_why_a_node_is_silent_is_kept_with_what_would_help(store: MetadataStore)
     error = kept["gpu2"]
     assert kept["gpu1"] == view("gpu1") and isinstance(error, HostKeyChanged) and error.hint == told.hint
     assert error.problem == "has not answered for 1m 00s: THE HOST KEY HAS CHANGED"
-    offer = read_offers(store, INVENTORY, [], kept)["gpu2"]
-    assert offer.refusal == told.message, "as it was told at first"
-    assert read_offers(store, INVENTORY, [], {"gpu2": Unreachable("gpu2", "slow")})["gpu2"].silent
+    capacity = read_capacities(store, INVENTORY, [], kept)["gpu2"]
+    assert capacity.refusal == told.message, "as it was told at first"
+    assert read_capacities(store, INVENTORY, [], {"gpu2": Unreachable("gpu2", "slow")})["gpu2"].silent
 
 
 def test_a_look_that_was_too_short_shows_what_the_last_tick_found(store: MetadataStore) -> None:
@@ -104,6 +104,6 @@ def test_a_look_that_was_too_short_shows_what_the_last_tick_found(store: Metadat
     known = errors["gpu2"]
     assert isinstance(known, HostKeyChanged) and (known.message, known.hint) == (told.message, told.hint)
     assert views["gpu1"] == view("gpu1") and errors["gpu1"] == seen.views["gpu1"], "of it nothing bad is known"
-    assert read_offers(store, INVENTORY, [], seen.views)["gpu2"].refusal == told.message
+    assert read_capacities(store, INVENTORY, [], seen.views)["gpu2"].refusal == told.message
     refused = Unreachable("gpu2", "refuses connections")
     assert fresh_or_remembered(store, Observation({"gpu2": refused}, {}, NOW))[1]["gpu2"] == refused, "the newer word"

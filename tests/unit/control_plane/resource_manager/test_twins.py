@@ -11,7 +11,7 @@ from ugro.common.errors import InputError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.node import NodeView
 from ugro.control_plane.preflight.across import judge_names
-from ugro.control_plane.resource_manager.governor import Capacity, offers, placement_keys
+from ugro.control_plane.resource_manager.governor import Capacity, capacities, placement_keys
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.allocator import Room, choose
 from ugro.control_plane.scheduler.scheduling import check_request
@@ -28,7 +28,7 @@ def view(
 
 
 def offered(*views: NodeView) -> dict[str, Capacity]:
-    return offers(inventory(*views), {view.node: view for view in views}, {}, {}, {}, None)
+    return capacities(inventory(*views), {view.node: view for view in views}, {}, {}, {}, None)
 
 
 def inventory(*views: NodeView) -> Inventory:

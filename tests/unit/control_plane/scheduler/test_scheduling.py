@@ -17,7 +17,7 @@ from ugro.common.errors import HostKeyChanged, InputError, KeyUnusable, NodeErro
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.common.models.node import Drain, NodeView
-from ugro.control_plane.resource_manager.governor import Capacity, Slot, offers, placement_keys
+from ugro.control_plane.resource_manager.governor import Capacity, Slot, capacities, placement_keys
 from ugro.control_plane.scheduler.backfill import SLACK, Queue, RunningJob, ScheduledStart, Turn, WaitingJob
 from ugro.control_plane.scheduler.forecast import CHAIN, forecast
 from ugro.control_plane.scheduler.pending_reasons import (
@@ -479,7 +479,7 @@ def seen(*drained: str, **views: NodeView | NodeError) -> dict[str, Capacity]:
     """The owners' nodes with a GPU each, but for these."""
     idle = {name: views.get(name, view(name, 1)) for name in OWNERS.nodes}
     drains = {name: Drain(node=name, reason="", since=1.0) for name in drained}
-    return offers(OWNERS, idle, {}, drains, {}, None)
+    return capacities(OWNERS, idle, {}, drains, {}, None)
 
 
 @pytest.mark.parametrize(
@@ -563,14 +563,14 @@ BLOCKS = st.sampled_from(
 def situations(draw: st.DrawFn) -> Queue:
     sizes = draw(st.lists(st.integers(0, 3), min_size=1, max_size=4))
     nodes = cluster(**{f"n{n}": size for n, size in enumerate(sizes)})
-    keys = sorted(slot.key for offer in nodes.values() for slot in offer.slots)
+    keys = sorted(slot.key for capacity in nodes.values() for slot in capacity.slots)
     owners = draw(st.lists(st.sampled_from([None, None, "busy", 1, 2, 3]), min_size=len(keys), max_size=len(keys)))
-    for name, offer in nodes.items():
+    for name, capacity in nodes.items():
         mib = draw(st.sampled_from([8000, 8000, 24000, None]))
-        slots = tuple(replace(slot, memory_mib=mib) if slot in offer.gpus else slot for slot in offer.slots)
-        busy = {slot.key: "hot" for slot in offer.gpus if owners[keys.index(slot.key)] == "busy"}
+        slots = tuple(replace(slot, memory_mib=mib) if slot in capacity.gpus else slot for slot in capacity.slots)
+        busy = {slot.key: "hot" for slot in capacity.gpus if owners[keys.index(slot.key)] == "busy"}
         refusal = draw(st.sampled_from([None, None, None, "drained"]))
-        nodes[name] = replace(offer, slots=slots, busy=busy, refusal=refusal, remedy="undrain" if refusal else "")
+        nodes[name] = replace(capacity, slots=slots, busy=busy, refusal=refusal, remedy="undrain" if refusal else "")
     running = [
         holds(n, *held, ends=draw(st.sampled_from([None, NOON - 9, NOON + 300, NOON + 3000])))
         for n in (1, 2, 3)
@@ -608,13 +608,13 @@ def test_nothing_is_given_twice_and_every_job_gets_all_it_asks_for(case: Queue) 
         wish, shares = jobs[start.id].spec, start.placement.shares
         assert not jobs[start.id].blockers
         named = wish.nodes if isinstance(wish.nodes, tuple) else ()
-        wanted = wish.nodes if isinstance(wish.nodes, int) else len(named or case.offers)
+        wanted = wish.nodes if isinstance(wish.nodes, int) else len(named or case.capacities)
         assert len({share.node for share in shares}) == len(shares) == wanted
         assert not named or {share.node for share in shares} == set(named)
         for share in shares:
-            offer = case.offers[share.node]
-            gpus = {slot.key: slot for slot in offer.gpus}
-            assert not offer.refusal and set(share.gpus) <= set(gpus) - set(offer.busy)
+            capacity = case.capacities[share.node]
+            gpus = {slot.key: slot for slot in capacity.gpus}
+            assert not capacity.refusal and set(share.gpus) <= set(gpus) - set(capacity.busy)
             number = wish.gpus_per_node
             suited = [gpu for gpu in gpus.values() if not gpu.memory_mib or gpu.memory_mib >= (wish.vram or 0)]
             assert len(share.gpus) == (len(suited) if number is None else number)
@@ -628,7 +628,7 @@ def test_the_same_queue_is_always_decided_alike_and_at_once(case: Queue) -> None
         case,
         waiting=case.waiting[::-1],
         running=case.running[::-1],
-        offers=dict(reversed(case.offers.items())),
+        capacities=dict(reversed(case.capacities.items())),
     )
     assert schedule(turned) == schedule(case) and reasons(turned) == reasons(case), "no order of input matters"
     following = schedule(after_round(case))
@@ -670,10 +670,10 @@ def test_no_job_that_overtakes_delays_the_head(case: Queue) -> None:
 @settings(max_examples=200, deadline=None)
 @given(situations())
 def test_only_what_cannot_start_on_nodes_without_other_work_is_called_unschedulable(case: Queue) -> None:
-    quiet = {name: replace(offer, busy={}) for name, offer in case.offers.items()}
+    quiet = {name: replace(capacity, busy={}) for name, capacity in case.capacities.items()}
     said = reasons(case)
     for one in case.waiting:
-        alone = replace(case, waiting=(replace(one, blockers=()),), running=(), offers=quiet)
+        alone = replace(case, waiting=(replace(one, blockers=()),), running=(), capacities=quiet)
         unmet = any(isinstance(blocker, UnmetDependency) for blocker in one.blockers)
         never = unmet or not schedule(alone).starts
         assert forecast(case, one.id).never == isinstance(said[one.id], Unschedulable) == never
@@ -683,7 +683,7 @@ def test_only_what_cannot_start_on_nodes_without_other_work_is_called_unschedula
 @given(situations(), st.lists(SHAPES, min_size=1, max_size=3))
 def test_no_stream_of_small_jobs_starves_a_job(case: Queue, stream: list[dict[str, Any]]) -> None:
     """Whatever can run starts at last, though with every minute new jobs of its priority come that would fit."""
-    nodes, big, now = dict(case.offers), waiting(9, nodes=len(case.offers)), NOON
+    nodes, big, now = dict(case.capacities), waiting(9, nodes=len(case.capacities)), NOON
     if not plan(nodes, [big]).starts:
         return  # it could not even run alone
     running = [replace(run, ends=run.ends or NOON + 1200) for run in case.running]

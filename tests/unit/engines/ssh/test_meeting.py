@@ -10,15 +10,15 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import NodeError, NodeRefused
 from ugro.engines.ssh.meeting import Meeting, NoAnswer, candidates, meet, mistake, settle
 from ugro.nodes.pool import Pool
-from ugro.nodes.remote.run.process_manager import PeerRoute, Prepared
+from ugro.nodes.remote.run.process_manager import PeerRoute, PreparedNode
 from ugro.testing.builders import job, placement
 
 ADDRESSES = ("127.0.0.1", "127.0.1.1", "::1", "10.0.0.1", "172.17.0.1", "100.64.0.1", "fe80::1", "fd00::1")
 
 
-def said(*ways: PeerRoute, network: str = "", errors: dict[str, str] | None = None, **more: object) -> Prepared:
+def said(*ways: PeerRoute, network: str = "", errors: dict[str, str] | None = None, **more: object) -> PreparedNode:
     facts = {"python": "3.11", "torch": "2", "network": network, "addresses": {}, "own": None, "port": 29500}
-    return Prepared.model_validate(facts | {"ways": ways, "errors": errors or {}} | more)
+    return PreparedNode.model_validate(facts | {"ways": ways, "errors": errors or {}} | more)
 
 
 def way(peer: str, address: str, interface: str = "eth0") -> PeerRoute:
@@ -29,7 +29,7 @@ def config(name: str, **more: object) -> NodeConfig:
     return NodeConfig.model_validate({"name": name, "address": "10.0.0.1"} | more)
 
 
-def settled(host: Prepared, other: Prepared) -> Meeting:
+def settled(host: PreparedNode, other: PreparedNode) -> Meeting:
     return settle(config("a"), host, candidates(config("a"), host, True)[0], 29500, {"b": (config("b"), other)})
 
 

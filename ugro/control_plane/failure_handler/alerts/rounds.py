@@ -57,6 +57,9 @@ async def _round(store: MetadataStore, sender: Sender, settings: AlertSettings, 
     for channel, outcome in outcomes.items():
         if news := _news_of(channel, outcome, decided.waiting[channel].failures):
             store.timeline.note("", EventKind.ALERT, news)
+        if not outcome:
+            for message in decided.waiting[channel].messages:
+                store.counts.alerts.add(message.kind.value)
         decided = rules.failed(decided, channel, store.clock.now()) if outcome else rules.sent(decided, channel)
     return decided
 

@@ -78,14 +78,14 @@ def lost_seconds(job: Job, last: LastCheckpoint | None, now: float) -> float | N
 
 
 def resume_command(
-    job: Job, changes: Sequence[ArgumentChange], cause: str | None, anew: bool = False, code_gone: bool = False
+    job: Job, changes: Sequence[ArgumentChange], cause: str | None, from_start: bool = False, code_gone: bool = False
 ) -> str:
     """What a person would type to go on with a job that ended; with its code mended, where that was the cause.
 
-    `anew`: there is no checkpoint, so that it begins again only when that is said. `code_gone`: its snapshot was
+    `from_start`: there is no checkpoint, so that it begins again only when that is said. `code_gone`: its snapshot was
     removed.
     """
-    again = ["--from", "0"] if anew else []
+    again = ["--from", "0"] if from_start else []
     settings = [word for change in changes for word in ("--set", f"{change.name.lstrip('-')}={change.after}")]
     mended = ["--new-code"] if cause in OF_THE_CODE or code_gone else []
     return shlex.join(["ugro", "resume", job.id, *again, *mended, *settings])

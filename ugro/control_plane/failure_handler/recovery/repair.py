@@ -120,24 +120,24 @@ def _number(
     return (known[name], None, defaults[name]) if name in known and name in defaults else None
 
 
-def left_out(job: Job, spec: JobSpec, offers: Mapping[str, Capacity]) -> dict[str, str]:
+def left_out(job: Job, spec: JobSpec, capacities: Mapping[str, Capacity]) -> dict[str, str]:
     """The nodes of a job that cannot do their part any more, and why: silent, or short of GPUs.
 
     None where others take their place by themselves, since the job asks for a number of nodes.
     """
     shares = job.placement.shares if job.placement else ()
-    found = {share.node: why for share in shares if (why := _unable(share, offers.get(share.node)))}
-    able = sum(not offer.error for name, offer in offers.items() if name not in found)
+    found = {share.node: why for share in shares if (why := _unable(share, capacities.get(share.node)))}
+    able = sum(not capacity.error for name, capacity in capacities.items() if name not in found)
     return {} if isinstance(spec.nodes, int) and able >= spec.nodes else found
 
 
-def _unable(share: NodeShare, offer: Capacity | None) -> str:
-    if offer is None:
+def _unable(share: NodeShare, capacity: Capacity | None) -> str:
+    if capacity is None:
         return "it is not in the inventory any more"
-    if offer.error:
-        return offer.error.problem
-    short = len(offer.gpus) < len(share.gpus)
-    return "; ".join(offer.left_out) or "it has too few GPUs" if short else ""
+    if capacity.error:
+        return capacity.error.problem
+    short = len(capacity.gpus) < len(share.gpus)
+    return "; ".join(capacity.left_out) or "it has too few GPUs" if short else ""
 
 
 def _rounded(total: int, parts: int) -> int:

@@ -10,7 +10,7 @@ from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint, Place
 from ugro.common.text import count
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import (
     CLOCK_SLACK,
-    Run,
+    WritingAttempt,
     lineage,
     of_other_branch,
     writer,
@@ -25,7 +25,9 @@ Sightings = Mapping[str, FoundCheckpoint]
 
 
 def gather(
-    found: Mapping[str, Iterable[FoundCheckpoint]], clock_offsets: Mapping[str, float], runs: Sequence[Run] = ()
+    found: Mapping[str, Iterable[FoundCheckpoint]],
+    clock_offsets: Mapping[str, float],
+    runs: Sequence[WritingAttempt] = (),
 ) -> list[Checkpoint]:
     """The checkpoints of a job by step, the oldest first; `clock_offsets` are the nodes' clocks minus the master's.
 
@@ -143,8 +145,8 @@ def newest_since(
 def _merge(
     sightings: Sightings,
     clock_offsets: Mapping[str, float],
-    run: Run | None,
-    runs: Sequence[Run],
+    run: WritingAttempt | None,
+    runs: Sequence[WritingAttempt],
     asked: Collection[str],
 ) -> Checkpoint:
     nodes = list(sightings)
@@ -180,7 +182,7 @@ def _merge(
 
 
 def _mixed(
-    sightings: Sightings, holders: Sequence[str], clock_offsets: Mapping[str, float], runs: Sequence[Run]
+    sightings: Sightings, holders: Sequence[str], clock_offsets: Mapping[str, float], runs: Sequence[WritingAttempt]
 ) -> str | None:
     """A checkpoint that an attempt was writing over when it ended has files of the one before, each of them whole."""
     for node in holders:

@@ -31,7 +31,7 @@ class Position:
 
 
 @dataclass(frozen=True)
-class Run:
+class WritingAttempt:
     """An attempt: from when on it may have written (the master's clock; None: it never did), on which nodes, with how
     many ranks, and from which attempt's checkpoint it went on."""
 
@@ -43,9 +43,9 @@ class Run:
     at: Position | None = None
 
 
-def runs_of(job: Job) -> list[Run]:
+def runs_of(job: Job) -> list[WritingAttempt]:
     """The attempts of a job, the first one first."""
-    runs: list[Run] = []
+    runs: list[WritingAttempt] = []
     ended: float | None = None
     attempts: list[Attempt | Job] = [*job.past, job]
     for one in attempts:
@@ -54,7 +54,7 @@ def runs_of(job: Job) -> list[Run]:
     return runs
 
 
-def _run(one: Attempt | Job, submitted_at: float, ended_before: float | None) -> Run:
+def _run(one: Attempt | Job, submitted_at: float, ended_before: float | None) -> WritingAttempt:
     """An attempt before this version does not say when it was launched: after the one before it ended.
 
     The boundary to the attempt before is halfway between its end and this launch, since clocks are known so well only.
@@ -67,7 +67,7 @@ def _run(one: Attempt | Job, submitted_at: float, ended_before: float | None) ->
     began = one.resume_from if isinstance(one, Job) else one
     told = began is not None and (began.step is not None or began.epoch is not None)
     saved_by = one.source if isinstance(one, Attempt) else one.resume_from and one.resume_from.attempt
-    return Run(
+    return WritingAttempt(
         attempt=one.attempt,
         since=since if one.placement else None,
         nodes=tuple(share.node for share in one.placement.shares) if one.placement else (),
@@ -77,7 +77,7 @@ def _run(one: Attempt | Job, submitted_at: float, ended_before: float | None) ->
     )
 
 
-def writer(runs: Sequence[Run], saved_at: float, nodes: Collection[str]) -> int | None:
+def writer(runs: Sequence[WritingAttempt], saved_at: float, nodes: Collection[str]) -> int | None:
     """The attempt that saved what lies on some nodes; None: it was there before the first one.
 
     It is the latest that was launched before. One that a node has no part in wrote nothing there, even while an attempt
@@ -88,7 +88,7 @@ def writer(runs: Sequence[Run], saved_at: float, nodes: Collection[str]) -> int 
     return max((run.attempt for run in there or begun), default=None)
 
 
-def lineage(runs: Sequence[Run]) -> dict[int, Position | None]:
+def lineage(runs: Sequence[WritingAttempt]) -> dict[int, Position | None]:
     """The attempts that the latest one goes back to, and how far each counts; None: all of it."""
     by_attempt = {run.attempt: run for run in runs}
     run = runs[-1]

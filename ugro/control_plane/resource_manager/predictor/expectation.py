@@ -28,9 +28,9 @@ def past_runs(store: MetadataStore) -> list[PastRun]:
     ]
 
 
-def expect_memory(store: MetadataStore, spec: JobSpec, offers: Mapping[str, Capacity]) -> Expectation | None:
+def expect_memory(store: MetadataStore, spec: JobSpec, capacities: Mapping[str, Capacity]) -> Expectation | None:
     """The expectation for a job, or None when nothing is known of it or of the GPUs."""
-    smallest, count = _smallest_gpu(spec, offers)
+    smallest, count = _smallest_gpu(spec, capacities)
     if smallest is None or smallest.memory_mib is None:
         return None
     history, workload = past_runs(store), read_workload(spec.args, count)
@@ -42,11 +42,11 @@ def expect_memory(store: MetadataStore, spec: JobSpec, offers: Mapping[str, Capa
     )
 
 
-def _smallest_gpu(spec: JobSpec, offers: Mapping[str, Capacity]) -> tuple[Slot | None, int]:
+def _smallest_gpu(spec: JobSpec, capacities: Mapping[str, Capacity]) -> tuple[Slot | None, int]:
     """The smallest GPU that the job would get on an idle cluster, and how many GPUs it would get."""
     got: list[list[Slot]] = []
-    for offer in offers.values():
-        slots = sorted((slot for slot in offer.gpus if slot.memory_mib is not None), key=_memory, reverse=True)
+    for capacity in capacities.values():
+        slots = sorted((slot for slot in capacity.gpus if slot.memory_mib is not None), key=_memory, reverse=True)
         if spec.gpus_per_node != 0 and slots:
             got.append(slots[: spec.gpus_per_node])
     got.sort(key=lambda slots: _memory(slots[-1]), reverse=True)

@@ -93,7 +93,7 @@ class PeerRoute(Record):
     interface: Line | None
 
 
-class Prepared(Record):
+class PreparedNode(Record):
     """What a node said just before the launch.
 
     `network` names its network stack: nodes that name the same one share their loopback. `addresses` has the interface
@@ -111,7 +111,7 @@ class Prepared(Record):
     port: Annotated[int, Field(ge=1, le=65535)] | None
 
 
-_PREPARED = TypeAdapter(Prepared)
+_PREPARED = TypeAdapter(PreparedNode)
 
 
 def torchrun_command(launch: NodeLaunch) -> list[str]:
@@ -228,7 +228,7 @@ async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -
 
 async def prepare(
     transport: Transport, peers: Sequence[str], *, knock: int | None = None, ports: tuple[int, int] | None = None
-) -> Prepared:
+) -> PreparedNode:
     """See that a node can start its part: its python, its torch, and (rank 0) a free port.
 
     It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.

@@ -577,10 +577,12 @@ async def test_a_failure_is_told_once_and_a_failed_channel_later(
     assert len(inbox.got) == 1, "not again before its time"
     [told] = [event for event in store.timeline.of_cluster() if event.kind == "alert"]
     assert told.message.startswith("channel a failed: it did not take the message: HTTP status 500;")
+    assert store.counts.alerts.all() == {}
     inbox.answer = 200
     monkeypatch.setattr(rules, "RETRY_SECONDS", (0.0, 0.0))
     await send_due(store, Sender())
     await send_due(store, Sender())
+    assert store.counts.alerts.all() == {"gpu_lost": 1}
     assert [got["message"] for got in inbox.got] == ["n: RTX has disappeared"] * 2
     assert [event.message for event in store.timeline.of_cluster() if event.kind == "alert"][1:] == [
         "channel a works again"

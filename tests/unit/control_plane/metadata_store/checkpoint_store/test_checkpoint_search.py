@@ -19,7 +19,7 @@ from envelopes import envelope
 from ugro.common.errors import NodeRefused
 from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
-from ugro.control_plane.metadata_store.checkpoint_store.lineage import Run
+from ugro.control_plane.metadata_store.checkpoint_store.lineage import WritingAttempt
 from ugro.control_plane.metadata_store.checkpoint_store.parts import lacking, ranks_in
 from ugro.nodes.remote.checkpoints import checkpoints
 from ugro.nodes.remote.run.on_node.rank import own_checkpoint
@@ -168,7 +168,7 @@ LAYOUTS = [
 
 
 def gathered(nodes: dict[str, Sequence[FoundCheckpoint]], ranks: int = 3) -> list[Checkpoint]:
-    run = Run(attempt=1, since=0.0, nodes=("a", "b", "c"), ranks=ranks)
+    run = WritingAttempt(attempt=1, since=0.0, nodes=("a", "b", "c"), ranks=ranks)
     return gather(nodes, {}, [run])
 
 

@@ -18,7 +18,7 @@ import torch.distributed.checkpoint as dcp
 from ugro.common.errors import InputError, NodeRefused, StateError
 from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
-from ugro.control_plane.metadata_store.checkpoint_store.lineage import Run
+from ugro.control_plane.metadata_store.checkpoint_store.lineage import WritingAttempt
 from ugro.nodes.remote.checkpoints import checkpoints
 from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
@@ -307,7 +307,7 @@ def test_parts_of_ranks_in_the_trainers_folder_are_needed() -> None:
         trainers("model.safetensors", "optimizer_rank0.pt"),
         trainers("optimizer_rank1.pt", problem="no state"),
     )
-    runs = [Run(attempt=1, since=0.0, nodes=("gpu1", "gpu2"), ranks=2)]
+    runs = [WritingAttempt(attempt=1, since=0.0, nodes=("gpu1", "gpu2"), ranks=2)]
     [one] = gather({"gpu1": [first], "gpu2": [second]}, {}, runs)
     assert (one.problem, one.split, one.ranks) == (None, True, 2)
     [torn] = gather({"gpu1": [first]}, {}, runs)
