@@ -111,6 +111,6 @@ def test_the_events_of_tensorboard_are_a_curve(ugro: Ugro, project: Path) -> Non
     job = document(ugro("launch", "board.py", "--nodes", "gpu2", "--json", "--", "3"))["id"]
     assert ugro("wait", job).returncode == 0
     [loss] = document(ugro("metrics", job, "--json"))["series"]
-    assert (loss["name"], loss["source"], loss["bad"]) == ("train/loss", "event_file", [])
+    assert (loss["name"], loss["source"], loss["bad"]) == ("loss", "event_file", [])
     assert [x for x, _ in loss["points"]] == list(range(1, 61))
     assert all(abs(y - 8 / x) < 1e-6 for x, y in loss["points"])

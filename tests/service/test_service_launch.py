@@ -12,7 +12,7 @@ import pytest
 from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STARTED, STAY
-from ugro.common.errors import Declined, InputError, NoSuchNode
+from ugro.common.errors import Declined, InputError, JobSpecError, NoSuchNode
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import JobState
 from ugro.common.models.node import Drain
@@ -105,6 +105,23 @@ def test_drafts_name_other_jobs_by_their_ids(door: Door) -> None:
         door.call(DraftLaunch(spec=a_spec(door, after=("nobody",))))
     with pytest.raises(NoSuchNode):
         door.call(DraftLaunch(spec=a_spec(door, nodes=("there",))))
+
+
+SLOW = r"(?P<loss>x)?.*.*.*.*.*.*.*.*y"
+
+
+def test_refuses_a_pattern_that_is_slow_on_hard_lines(door: Door) -> None:
+    spec = a_spec(door, metrics={"pattern": SLOW})
+    code = door.backend.bring(read_code(spec))
+    for request in (DraftLaunch(spec=spec), PlanLaunch(spec=spec, code=code), Rehearse(spec=spec)):
+        with pytest.raises(JobSpecError, match=r"metrics\.pattern: it is too slow"):
+            door.call(request)
+    plan = planned(door, a_spec(door))
+    sly = plan.model_copy(update={"draft": plan.draft.model_copy(update={"spec": spec})})
+    with pytest.raises(JobSpecError, match="too slow"):
+        door.call(Launch(plan=sly, answers={}))
+    usual = a_spec(door, metrics={"pattern": r"@(?P<step>\d+) (?P<loss>\S+)"})
+    assert planned(door, usual).draft.spec.metrics.pattern
 
 
 def test_names_variables_that_ranks_do_not_find(door: Door) -> None:

@@ -21,9 +21,10 @@ def add(
     source: SeriesSource = SeriesSource.LOG,
     at: float = 1000.0,
     progress: RunProgress | None = None,
+    name: str = "loss",
 ) -> None:
     kept = door.store.metrics.series(job)
-    readings = [Reading("loss", value, step, at + step, source) for step, value in values.items()]
+    readings = [Reading(name, value, step, at + step, source) for step, value in values.items()]
     with kept.writing() as alone:
         assert alone
         kept.add(attempt, readings, {}, progress)
@@ -59,6 +60,22 @@ def test_prefers_the_more_exact_source_and_continues_it(door: Door) -> None:
     [loss] = curves(door, job.id).series
     assert loss.source == SeriesSource.EVENT_FILE
     assert loss.points == ((1.0, 4.0001), (2.0, 3.0001), (3.0, 2.0)), "its file lags behind its log"
+
+
+def test_one_quantity_is_one_series_whatever_its_sources_call_it(door: Door) -> None:
+    job = door.submit("pass\n", hold=True)
+    add(door, job.id, {1: 4.0, 2: 3.0, 3: 2.0})
+    add(door, job.id, {1: 4.0001, 2: 3.0001}, source=SeriesSource.EVENT_FILE, name="train/loss")
+    add(door, job.id, {2: 3.5}, source=SeriesSource.EVENT_FILE, name="val/loss")
+    add(door, job.id, {1: 0.1}, name="learning_rate")
+    series = curves(door, job.id).series
+    assert [one.name for one in series] == ["loss", "lr", "val/loss"]
+    assert series[0].source == SeriesSource.EVENT_FILE
+    assert series[0].points == ((1.0, 4.0001), (2.0, 3.0001), (3.0, 2.0))
+    assert curves(door, job.id, names=("train/*",)).series == series[:1], "it is found by what its source calls it, too"
+    with pytest.raises(InputError, match="no series called lss") as refused:
+        curves(door, job.id, names=("lss",))
+    assert refused.value.hint == "its series are: loss, val/loss, lr"
 
 
 def test_thins_a_long_series_to_what_a_chart_shows(door: Door) -> None:

@@ -355,7 +355,7 @@ def load_job_spec(path: Path) -> JobSpec:
             try_out(spec.metrics.pattern)
         except ValueError as error:
             line = line_of(document, ("metrics", "pattern")) or line_of(document, ("metrics",)) or 1
-            raise JobSpecError(f"{path}:{line}: metrics.pattern: {error}", _PATTERN_HINT) from None
+            raise JobSpecError(f"{path}:{line}: metrics.pattern: {error}", PATTERN_HINT) from None
     for name, reason in _without_effect(spec).items():
         raise JobSpecError(f"{path}:{line_of(document, ('env', name)) or 1}: env.{name}: {reason}", _ENV_HINT)
     return spec
@@ -381,7 +381,7 @@ def job_spec(**fields: Any) -> JobSpec:
     return spec
 
 
-_PATTERN_HINT = "name what stands between the values, as in `loss: (?P<loss>[^ ]+)`, instead of several `.*`"
+PATTERN_HINT = "name what stands between the values, as in `loss: (?P<loss>[^ ]+)`, instead of several `.*`"
 _ENV_HINT = "leave it out; GPUs and nodes are chosen by --gpus-per-node and --nodes"
 
 

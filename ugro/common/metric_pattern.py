@@ -13,6 +13,7 @@ import re._constants as codes  # type: ignore[import-not-found]
 import re._parser as parser  # type: ignore[import-not-found]
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 LENGTH = 1000
@@ -65,6 +66,7 @@ def compiled(text: str) -> re.Pattern[str]:
     return pattern
 
 
+@lru_cache(64)  # a launch asks for it several times; what is refused is tried again
 def try_out(text: str) -> None:
     """Run a pattern over hard lines in a process of its own.
 

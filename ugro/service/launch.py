@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ugro.common.errors import NodeError
+from ugro.common.errors import JobSpecError, NodeError
 from ugro.common.fields import without_effect
-from ugro.common.job_spec import JobSpec
+from ugro.common.job_spec import PATTERN_HINT, JobSpec
+from ugro.common.metric_pattern import try_out
 from ugro.common.models.job import CodeVersion, Job, JobState
 from ugro.common.models.node import NodeView
 from ugro.common.text import printable
@@ -57,9 +58,9 @@ async def draft(context: Context, request: DraftLaunch) -> Draft:
     """Read a spec against the records and the inventory. Reaches no node.
 
     Raises:
-        InputError: it names a job or a node that does not exist.
+        InputError: it names a job or a node that does not exist. JobSpecError: its pattern for metrics is too slow.
     """
-    return _draft(context, request.spec)
+    return await _draft(context, request.spec)
 
 
 async def plan_launch(context: Context, request: PlanLaunch) -> LaunchPlan:
@@ -67,8 +68,9 @@ async def plan_launch(context: Context, request: PlanLaunch) -> LaunchPlan:
 
     Raises:
         InputError: it names a job or a node that does not exist, or asks for more than the cluster has.
+        JobSpecError: its pattern for metrics is too slow.
     """
-    made = _draft(context, request.spec)
+    made = await _draft(context, request.spec)
     controller = (await context.reach()).controller
     views = (await controller.observe([], candidates(made.spec, context.inventory))).views
     foreign = _foreign(context, views)
@@ -92,8 +94,10 @@ async def launch(context: Context, request: Launch) -> JobDocument:
     Raises:
         PlanChanged: the code, the nodes or their masters are not as they were. InputError: a question has no answer.
         Declined: an answer is no. NodeError: a node cannot be taken over. StateError: nothing of the job is written.
+        JobSpecError: its pattern for metrics is too slow.
     """
     plan = request.plan
+    await _try_pattern(plan.draft.spec)
     foreign = await _foreign_now(context, plan) if plan.foreign else ()
     plan.fingerprint.require(_rests_on(context, plan.draft.spec, plan.code.directory, foreign))
     consented(plan.questions, request.answers)
@@ -116,8 +120,9 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
 
     Raises:
         InputError: the cluster has not what the job asks for. NodeError: a node that it needs cannot be read.
+        JobSpecError: its pattern for metrics is too slow.
     """
-    spec = _draft(context, request.spec).spec
+    spec = (await _draft(context, request.spec)).spec
     controller = (await context.reach()).controller
     job = _rehearsed(context, spec)
     jobs = context.store.jobs.live(stop_where_held)
@@ -137,7 +142,8 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
     )
 
 
-def _draft(context: Context, spec: JobSpec) -> Draft:
+async def _draft(context: Context, spec: JobSpec) -> Draft:
+    await _try_pattern(spec)
     if spec.after:
         spec = JobSpec.model_validate(spec.model_dump() | {"after": [_by_id(context, each) for each in spec.after]})
     first = namesake(context.store, spec)
@@ -153,6 +159,15 @@ def _draft(context: Context, spec: JobSpec) -> Draft:
         ignored=tuple(ignored),
         inventory=str(context.inventory.path),
     )
+
+
+async def _try_pattern(spec: JobSpec) -> None:
+    """Try a spec's pattern for metrics: it may come from anywhere, and runs over every line of the job's logs."""
+    if spec.metrics.pattern:
+        try:
+            await asyncio.to_thread(try_out, spec.metrics.pattern)
+        except ValueError as error:
+            raise JobSpecError(f"metrics.pattern: {error}", PATTERN_HINT) from None
 
 
 def _by_id(context: Context, dependency: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby, islice
 from math import isfinite
@@ -18,6 +19,7 @@ from ugro.control_plane.metadata_store.metrics_store.curves import Curve, Segmen
 from ugro.control_plane.metadata_store.metrics_store.training import Index, JobSeries, Known
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import attempts
+from ugro.control_plane.training_metrics.quantities import shown_names
 from ugro.service.context import Context
 from ugro.service.documents import progress_document
 from ugro.service.schemas.metrics import (
@@ -56,7 +58,7 @@ async def show(context: Context, request: Metrics) -> MetricsDocument:
     index = await asyncio.to_thread(kept.index)
     series = await asyncio.to_thread(lambda: tuple(_series(kept, index, request, _window(job, request))))
     if not series and index.series:
-        known = ", ".join(dict.fromkeys(name for name, _ in index.series))
+        known = ", ".join(dict.fromkeys(shown_names(index.series).values()))
         raise InputError(f"{job.id} has no series called {' or '.join(request.names)}", f"its series are: {known}")
     return MetricsDocument.model_construct(
         id=job.id,
@@ -140,24 +142,31 @@ def _window(job: Job, request: Metrics) -> Window:
 
 
 def _series(kept: JobSeries, index: Index, request: Metrics, window: Window) -> Iterator[SeriesDocument]:
-    """The series that are asked for, the loss first; one that several sources have is shown by the most exact one."""
-    wanted = [
-        known
-        for known in index.series.values()
-        if not request.names or any(fnmatch.fnmatchcase(known.name, name) for name in request.names)
-    ]
-    wanted.sort(key=lambda known: (known.name != LOSS, known.name, known.source.exactness))
-    for _, sources in groupby(wanted, lambda known: known.name):
-        yield _document(kept, list(sources), window, request.points)
+    """The series that are asked for, the loss first; one that several sources have is shown by the most exact one.
+
+    They are asked for by the name that is shown, or the one that a source has.
+    """
+    shown = shown_names(index.series)
+    by_name: dict[str, list[Known]] = defaultdict(list)
+    for key, known in index.series.items():
+        by_name[shown[key]].append(known)
+    for name in sorted(by_name, key=lambda name: (name != LOSS, name)):
+        sources = sorted(by_name[name], key=lambda known: known.source.exactness)
+        if not request.names or _is_asked({name, *(known.name for known in sources)}, request.names):
+            yield _document(kept, name, sources, window, request.points)
 
 
-def _document(kept: JobSeries, sources: Sequence[Known], window: Window, points: bool) -> SeriesDocument:
+def _is_asked(names: Iterable[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _document(kept: JobSeries, name: str, sources: Sequence[Known], window: Window, points: bool) -> SeriesDocument:
     known = sources[0]
     found = _curve(kept, known, window) if points else Curve([], [], [], [], True)
     for other in sources[1:] if points else ():
         found = _continued(found, _curve(kept, other, window))
     return SeriesDocument.model_construct(
-        name=known.name,
+        name=name,
         unit=known.unit,
         source=known.source,
         points=tuple(found.points),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from ugro.common.models.record import Record
 
@@ -87,9 +88,11 @@ class SeriesSource(StrEnum):
 _EXACTNESS = {source: place for place, source in enumerate(SeriesSource)}
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One value of one series; `nan` and `inf` are values. `at` is in seconds since the epoch."""
+class Reading(NamedTuple):
+    """One value of one series; `nan` and `inf` are values. `at` is in seconds since the epoch.
+
+    A tuple, since there are thousands a second.
+    """
 
     name: str
     value: float

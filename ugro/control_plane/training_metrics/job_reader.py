@@ -24,7 +24,8 @@ class JobReader:
     def feed(self, rank: int, text: str, at: float) -> list[Reading]:
         """Return the new values in the next piece of a rank's log, which arrived at `at`."""
         reader = self._readers.setdefault(rank, LineReader(self._pattern))
-        return [reading for reading in reader.feed(text, at) if self._is_source(rank, reading.name)]
+        found, rank_of = reader.feed(text, at), self._rank_of
+        return [one for one in found if rank_of.get(one.name) == rank or self._is_source(rank, one.name)]
 
     @property
     def progress(self) -> RunProgress | None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 
 from ugro.common.models.metrics import Reading, RunProgress, SeriesSource
 from ugro.common.text import printable
 from ugro.control_plane.training_metrics.columns import Table, header_of, row_of
 from ugro.control_plane.training_metrics.pace import Pace
-from ugro.control_plane.training_metrics.pairs import Pair, in_unit, pairs_in
+from ugro.control_plane.training_metrics.pairs import Pair, Value, in_unit, pairs_in, values_of
 from ugro.control_plane.training_metrics.pattern import Pattern
+from ugro.control_plane.training_metrics.shapes import Shapes
 from ugro.control_plane.training_metrics.step_count import StepCount
-from ugro.control_plane.training_metrics.steps import LINE_LENGTH, Progress, progress_in
+from ugro.control_plane.training_metrics.steps import LINE_LENGTH, Progress, progress_in, progress_places
 
 BAR_SECONDS = 1.0
 """Least time between two states of a progress bar that are read."""
@@ -45,6 +47,9 @@ _NO_SERIES = frozenset((
 ))  # fmt: skip
 """Names of numbers that are no series: what is counted, when, and where, in lower case."""
 
+_FRACTIONS = ("epoch", "Epoch")
+"""Names of an epoch with decimals."""
+
 _ENDS_OF_PLACES = (".py", ".cc", ".cpp", ".cu", ".h", "rank")
 """How names of source files and ranks end: `train.py:12`, `mpirank:2`."""
 
@@ -69,6 +74,7 @@ class LineReader:
         self._bar_total = ""
         self._bar_at = float("-inf")
         self._table: Table | None = None
+        self._shapes = Shapes()
         self._count = StepCount()
         self._pace = Pace()
         self._told_at: float | None = None
@@ -103,20 +109,35 @@ class LineReader:
         if ("it/s" in line or "s/it" in line or "%|" in line) and _BAR_SHAPE.search(line):
             line = self._keep_bar(line, at)
         if self.pattern is not None and (read := self.pattern.read(line)):
-            self._take(*read, SeriesSource.LOG, at, found)
+            self._take(values_of(read[0]), read[1], SeriesSource.LOG, at, found)
             return
         if self._table is None and not _may_tell(line.lower()):
             return
         line = _bare(line)
-        if self._read_table(line, at, found):
-            return
+        if self._table is None and (said := self._shapes.read(line)):
+            self._take_line(*said, at, found)
+        elif not self._read_table(line, at, found):
+            self._read_values(line, at, found)
+
+    def _read_values(self, line: str, at: float, found: list[Reading]) -> None:
+        """Take the values of a line of a shape that is not known."""
         pairs = pairs_in(line)
-        progress = progress_in(line)
+        lower = line.lower()
+        places = progress_places(lower)
+        progress = places and places.read(lower)
         has_step = progress is not None and progress.step is not None and not progress.bar
         if has_step or any(_is_telling(pair.name) for pair in pairs):
-            if not has_step and self._bar:  # the line is printed at the step that the bar before it shows
-                self._advance(progress_in(_bare(self._bar)), [], at, found)
-            self._take(_of_validation(line, pairs), progress, SeriesSource.LOG, at, found)
+            pairs = _of_validation(line, pairs)
+            kept = [pair for pair in pairs if pair.name in _FRACTIONS or _is_series(pair.name)]
+            if kept and self._table is None and len(lower) == len(line):
+                self._shapes.learn(line, kept, places)
+            self._take_line(values_of(pairs), progress, at, found)
+
+    def _take_line(self, values: Sequence[Value], progress: Progress | None, at: float, found: list[Reading]) -> None:
+        if self._bar and (progress is None or progress.step is None or progress.bar):
+            # the line is printed at the step that the bar before it shows
+            self._advance(progress_in(_bare(self._bar)), [], at, found)
+        self._take(values, progress, SeriesSource.LOG, at, found)
 
     def _keep_bar(self, line: str, at: float) -> str:
         """Keep the newest state of a bar, and return what stands behind the bar on its line."""
@@ -145,7 +166,8 @@ class LineReader:
         pairs = pairs_in(bar[cut:]) if cut >= 0 else []
         if pairs and "]" not in bar[cut:]:
             pairs.pop()  # the end of a cut line may be a part of a number
-        self._take([*pairs_in(title.rpartition(":")[0]), *pairs], progress, SeriesSource.BAR, at, found)
+        values = values_of([*pairs_in(title.rpartition(":")[0]), *pairs])
+        self._take(values, progress, SeriesSource.BAR, at, found)
 
     def _read_table(self, line: str, at: float, found: list[Reading]) -> bool:
         """Take a table's header or row; return whether the line is one."""
@@ -155,21 +177,19 @@ class LineReader:
         if self._table is None or (row := row_of(self._table, line)) is None:
             return False
         pairs, progress = row
-        self._take(pairs, progress, SeriesSource.BAR if progress else SeriesSource.LOG, at, found)
+        self._take(values_of(pairs), progress, SeriesSource.BAR if progress else SeriesSource.LOG, at, found)
         return True
 
     def _take(
-        self, pairs: list[Pair], progress: Progress | None, source: SeriesSource, at: float, found: list[Reading]
+        self, values: Sequence[Value], progress: Progress | None, source: SeriesSource, at: float, found: list[Reading]
     ) -> None:
         """Add the values of a line to what was found, after the step that it says."""
-        self._advance(progress, pairs, at, found)
+        self._advance(progress, values, at, found)
         step = self._count.step
-        for name, value, unit, _ in pairs:
-            if not _is_series(name):
-                continue
+        for name, value, unit in values:
             known = self._units.get(name)
             if known is None:
-                if not self._has_room(name):
+                if not _is_series(name) or not self._has_room(name):
                     continue
                 self._units[name] = known = unit
                 self._prints_throughput = self._prints_throughput or bool(_THROUGHPUT.search(name))
@@ -177,10 +197,14 @@ class LineReader:
                 value = converted
             found.append(Reading(name, value, step, at, source, known))
 
-    def _advance(self, progress: Progress | None, pairs: list[Pair], at: float, found: list[Reading]) -> None:
+    def _advance(self, progress: Progress | None, values: Sequence[Value], at: float, found: list[Reading]) -> None:
         """Note how far the run is, and the pace."""
-        fraction = next((pair.value for pair in pairs if pair.name in ("epoch", "Epoch")), None)
-        if not self._count.take(progress, fraction, with_values=bool(pairs)):
+        fraction = None
+        for name, value, _ in values:
+            if name in _FRACTIONS:
+                fraction = value
+                break
+        if not self._count.take(progress, fraction, with_values=bool(values)):
             return
         self._told_at, step = at, self._count.step
         pace = self._pace.add(step, at) if step is not None else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -53,16 +54,29 @@ _SCALES = {"k": 1e3, "M": 1e6}
 
 
 class Pair(NamedTuple):
-    """A name with its value as printed, its unit where one stands beside it, and where in the text the name begins."""
+    """A name with its value as printed, its unit where one stands beside it, and where in the text both stand.
+
+    `start` is where the name begins, `place` where its number begins and ends.
+    """
 
     name: str
     value: float
     unit: str = ""
     start: int = 0
+    place: tuple[int, int] = (0, 0)
 
     def renamed(self, name: str) -> Pair:
         """Return the value under another name."""
-        return Pair(name[:NAME_LENGTH], self.value, self.unit, self.start)
+        return self._replace(name=name[:NAME_LENGTH])
+
+
+Value = tuple[str, float, str]
+"""A name with its value and unit."""
+
+
+def values_of(pairs: Iterable[Pair]) -> list[Value]:
+    """Return the values without their places in the line."""
+    return [pair[:3] for pair in pairs]
 
 
 def pairs_in(text: str) -> list[Pair]:
@@ -85,7 +99,7 @@ def pairs_in(text: str) -> list[Pair]:
         value = float(number)
         if unit in _SCALES:
             value, unit = value * _SCALES[unit], ""
-        found.append(Pair(series_name(name), value, inside or unit or "", start))
+        found.append(Pair(series_name(name), value, inside or unit or "", start, match.span("number")))
     return found
 
 

@@ -28,8 +28,8 @@ _WORD = re.compile(
 _BAR = re.compile(rf"(?:{_NUMBER}/{_NUMBER}|(?<![\w.])(\d{{1,12}})it) \[\d")
 _EPOCH = re.compile(r"(?<![a-z_])epoch['\"]?\s{0,4}[:=\[(#]?\s{0,4}['\"]?(\d{1,6})(?:\s?/\s?(\d{1,6}))?(?![\d.])")
 _WITHIN = re.compile(
-    rf"(?<![a-z_])(?:epoch(?:\(train\))?|train:)[: ]{{0,3}}\[?(\d{{1,6}})(?:/(\d{{1,6}}))?\]?[: ]{{0,6}}\[?\s{{0,12}}"
-    rf"{_NUMBER}\s{{0,3}}/\s{{0,3}}{_NUMBER}(?=[\]\s])"
+    rf"(?<![a-z_])(?:epoch(?:\(train\))?|train:)[: ]{{0,3}}\[?(\d{{1,6}})(?!\d)(?:/(\d{{1,6}})(?!\d))?\]?[: ]{{0,6}}"
+    rf"\[?\s{{0,12}}{_NUMBER}\s{{0,3}}/\s{{0,3}}{_NUMBER}(?=[\]\s])"
 )
 """An epoch with the steps in it: `Epoch(train) [1][  50/30895]`, `Train Epoch: 1 [640/60000 (1%)]`."""
 
@@ -60,6 +60,26 @@ class Progress(NamedTuple):
     in_epoch: bool = False
 
 
+Place = tuple[int, int]
+_NOWHERE: Place = (-1, -1)
+
+
+class Places(NamedTuple):
+    """Where in a line the numbers of a `Progress` stand."""
+
+    step: Place = _NOWHERE
+    total: Place = _NOWHERE
+    epoch: Place = _NOWHERE
+    epochs: Place = _NOWHERE
+    bar: bool = False
+    in_epoch: bool = False
+
+    def read(self, line: str) -> Progress:
+        """Return what the line says at these places."""
+        step, total, epoch, epochs = (whole(line[start:end]) for start, end in self[:4])
+        return Progress(step, total, epoch, self.bar, epochs, self.in_epoch)
+
+
 def progress_of(line: str) -> Progress | None:
     """What one line says of a training's way; None: nothing, as with bars of downloads."""
     return progress_in(printable(line[-LINE_LENGTH:]))
@@ -68,26 +88,32 @@ def progress_of(line: str) -> Progress | None:
 def progress_in(line: str) -> Progress | None:
     """Return what `progress_of` does, of a line that is short and printable."""
     line = line.lower()
-    epoch = epochs = None
+    places = progress_places(line)
+    return places and places.read(line)
+
+
+def progress_places(line: str) -> Places | None:
+    """Return where a line in lower case says what `progress_in` returns."""
+    epoch = epochs = _NOWHERE
     if match := _first("epoch", _EPOCH, line):
-        epoch, epochs = _whole(match[1]), _whole(match[2])
+        epoch, epochs = match.span(1), match.span(2)
     for word in _WORDS.finditer(line):
         match = _WORD.match(line, word.start())
         if match is None or _BESIDE.search(line, max(0, word.start() - BESIDE_LENGTH), word.start()):
             continue
         if match[3] or not match[1] or _first("loss", _LOSS, line):  # `steps: 400` alone says how many there are to be
-            return Progress(_whole(match[2]), _whole(match[3]), epoch, epochs=epochs)
+            return Places(match.span(2), match.span(3), epoch, epochs)
     match = _WITHIN.search(line) if "/" in line and ("epoch" in line or "train:" in line) else None
     if match and not _BESIDE.search(line, max(0, match.start() - BESIDE_LENGTH), match.start()):
-        number, of, step, total = map(_whole, match.groups())
-        return Progress(step, total, number, epochs=of or epochs, in_epoch=True)
+        of = match.span(2) if match[2] else epochs
+        return Places(match.span(3), match.span(4), match.span(1), of, in_epoch=True)
     if "[" in line and (match := _BAR.search(line)):
         title = line[: match.start()].partition("%|")[0]
         if _OTHER_WORK.search(title):
             return None
-        step, total = _whole(match[1] or match[3]), _whole(match[2])
-        return Progress(step, total, epoch, bar=True, epochs=epochs, in_epoch=epoch is not None)
-    return Progress(None, None, epoch, epochs=epochs) if _first("loss", _LOSS, line) else None
+        step = match.span(1) if match[1] else match.span(3)
+        return Places(step, match.span(2), epoch, epochs, bar=True, in_epoch=epoch != _NOWHERE)
+    return Places(epoch=epoch, epochs=epochs) if _first("loss", _LOSS, line) else None
 
 
 def _first(word: str, pattern: re.Pattern[str], line: str) -> re.Match[str] | None:
@@ -113,5 +139,6 @@ def last_progress(log: str) -> Progress | None:
     return next(reversed(counted or found), None)
 
 
-def _whole(text: str | None) -> int | None:
+def whole(text: str) -> int | None:
+    """Return a whole number, whose thousands may be grouped; None: the text is empty."""
     return int(text.replace(",", "")) if text else None

@@ -22,6 +22,7 @@ from ugro.control_plane.training_metrics.steps import Progress, last_progress, p
         ("Step [1,200/5000]", 1200, 5000, None),
         ("{'loss': 2.3, 'grad_norm': 1.0, 'epoch': 0.5}", None, None, None),
         ("train_loss=nan", None, None, None),
+        ("Epoch 12/20 - loss: 0.5", None, None, 12),
     ],
 )
 def test_steps_in_logs(line: str, step: int | None, total: int | None, epoch: int | None) -> None:

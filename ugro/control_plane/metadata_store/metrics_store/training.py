@@ -14,7 +14,7 @@ import json
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,6 @@ MOST_PARTS = 1000
 """Times that the steps of a series may go back; after that they stay where they are until they go forward."""
 
 Fields = dict[str, Any]
-Texts = dict[str, str]
 
 
 @dataclass
@@ -229,7 +228,7 @@ class JobSeries:
             with state_errors(self._readings):
                 lines = list(_lines(attempt, readings))
                 append_line(self._readings, "\n".join([*lines, json.dumps({"lines": len(lines)} | end)]))
-                self._take(((one, attempt) for one in readings), end)
+                self._take([(attempt, readings)], end)
                 self._save()
         except BaseException:
             self._seen = None  # what memory says is ahead of the files
@@ -240,20 +239,20 @@ class JobSeries:
         if len(self._names) < MOST_SERIES and printable(reading.name[:NAME_LENGTH]) == reading.name:
             self._names.add(reading.name)
             return reading
-        return replace(reading, name=printable(reading.name)[:NAME_LENGTH])
+        return reading._replace(name=printable(reading.name)[:NAME_LENGTH])
 
-    def _take(self, readings: Iterable[tuple[Reading, int]], end: Fields) -> None:
-        """Add the readings of a batch, each with its attempt, to their series."""
+    def _take(self, batch: Iterable[tuple[int, Iterable[Reading]]], end: Fields) -> None:
+        """Add the readings of a batch, those of an attempt behind its number, to their series."""
         pending: dict[tuple[SeriesSource, int], dict[str, list[tuple[int | None, float, float]]]] = {}
         units: dict[str, str] = {}
-        last: tuple[SeriesSource, int] | None = None
-        for one, attempt in readings:
-            if last is None or one.source is not last[0] or attempt != last[1]:
-                last = one.source, attempt
-                by_name = pending.setdefault(last, {})
-            if (seen := by_name.get(one.name)) is None:
-                seen, units[one.name] = by_name.setdefault(one.name, []), one.unit
-            seen.append((one.step, one.at, one.value))
+        for attempt, readings in batch:
+            last: SeriesSource | None = None
+            for name, value, step, at, source, unit in readings:
+                if source is not last:
+                    last, by_name = source, pending.setdefault((source, attempt), {})
+                if (seen := by_name.get(name)) is None:
+                    seen, units[name] = by_name.setdefault(name, []), unit
+                seen.append((step, at, value))
         for (source, attempt), by_name in pending.items():
             for name, seen in by_name.items():
                 if known := self._known((name, source), units[name]):
@@ -334,39 +333,45 @@ class JobSeries:
                     waiting.append(line)
                     continue
                 batch = waiting[max(0, len(waiting) - end["lines"]) :]
-                self._take((found for one in batch for found in _readings_of(one)), end)
+                self._take(map(_readings_of, batch), end)
                 waiting.clear()
         self._save()
 
 
 def _lines(attempt: int, readings: Iterable[Reading]) -> Iterator[str]:
     """The lines of a batch: values of one source, step and time stand together. By hand, since there are many."""
-    names: dict[str, str] = {}
-    values, units = Texts(), Texts()
+    texts: dict[str, str] = {}  # of names and units, as JSON has them
+    values: dict[str, float] = {}
+    units: dict[str, str] = {}
     last: Reading | None = None
     for one in readings:
-        if (name := names.get(one.name)) is None:
-            name = names[one.name] = json.dumps(one.name)
-        if last and (one.step != last.step or one.at != last.at or one.source is not last.source or name in values):
-            yield _line(attempt, last, values, units)
-            values, units = Texts(), Texts()
-        last, value = one, one.value
-        values[name] = repr(value) if isfinite(value) else f'"{value}"'
-        if one.unit:
-            units[name] = json.dumps(one.unit)
+        name, value, step, at, source, unit = one
+        if last and (step != last.step or at != last.at or source is not last.source or name in values):
+            yield _line(attempt, last, texts, values, units)
+            values, units = {}, {}
+        last, values[name] = one, value
+        if name not in texts:
+            texts[name] = json.dumps(name)
+        if unit:
+            units[name] = unit
+            if unit not in texts:
+                texts[unit] = json.dumps(unit)
     if last:
-        yield _line(attempt, last, values, units)
+        yield _line(attempt, last, texts, values, units)
 
 
-def _line(attempt: int, of: Reading, values: Texts, units: Texts) -> str:
-    more = f', "units": {_object(units)}' if units else ""
+def _line(
+    attempt: int, of: Reading, texts: Mapping[str, str], values: Mapping[str, float], units: Mapping[str, str]
+) -> str:
+    found = ", ".join([
+        f"{texts[name]}: {value!r}" if isfinite(value) else f'{texts[name]}: "{value}"'
+        for name, value in values.items()
+    ])  # fmt: skip
+    told = ", ".join([f"{texts[name]}: {texts[unit]}" for name, unit in units.items()])
+    more = f', "units": {{{told}}}' if told else ""
     step = "null" if of.step is None else of.step
     head = f'"attempt": {attempt}, "source": "{of.source.value}", "at": {of.at!r}, "step": {step}'
-    return f'{{{head}, "values": {_object(values)}{more}}}'
-
-
-def _object(texts: Texts) -> str:
-    return "{" + ", ".join([f"{name}: {text}" for name, text in texts.items()]) + "}"
+    return f'{{{head}, "values": {{{found}}}{more}}}'
 
 
 def _end(line: bytes) -> Fields | None:
@@ -379,19 +384,19 @@ def _end(line: bytes) -> Fields | None:
         return None
 
 
-def _readings_of(line: bytes) -> list[tuple[Reading, int]]:
-    """The readings of a line of the truth, with their attempt; none where it is damaged, or something else."""
+def _readings_of(line: bytes) -> tuple[int, list[Reading]]:
+    """The attempt and the readings of a line of the truth; none where it is damaged, or something else."""
     try:
         told = json.loads(line)
         source, step, at, units = SeriesSource(told["source"]), told["step"], float(told["at"]), told.get("units", {})
         if not (isfinite(at) and (step is None or (isinstance(step, int) and isfinite(float(step))))):
-            return []
-        return [
-            (Reading(name, float(value), step, at, source, str(units.get(name, ""))), int(told["attempt"]))
+            return 0, []
+        return int(told["attempt"]), [
+            Reading(name, float(value), step, at, source, str(units.get(name, "")))
             for name, value in told["values"].items()
         ]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        return []
+        return 0, []
 
 
 def _progress(fields: Any) -> RunProgress | None:

@@ -80,6 +80,22 @@ def write(folder: Path, scalars: dict[str, list[float]]) -> Path:
     return next(folder.glob("events.out.tfevents.*"))
 
 
+async def test_finds_folders_that_the_log_names(paths: RunPaths, node: LocalTransport, tmp_path: Path) -> None:
+    code = Path(paths.job_dir, "code")
+    write(code / "data/runs/detect/train", {"a": [1.0]})
+    write(code / "a/b/c/d/e/f/g/h", {"b": [2.0]})
+    write(code / "data/other", {"c": [3.0]})
+    write(tmp_path / "elsewhere", {"d": [4.0]})
+    os.symlink(tmp_path / "elsewhere", code / "data/link")
+    Path(paths.run_dir, "rank-0.log").write_text(
+        "hello\n\x1b[1mLogging results to data/runs/detect/train\x1b[0m\n"
+        f"Experiment logs directory: {code}/a/b/c/d/e/f/g/h.\n"
+        f"saved in ../../elsewhere/\nlogs: {tmp_path}/elsewhere\nlogs: data/link/x\n"
+        "logs: data/link/\nresult in no/where\n"
+    )
+    assert {name for name, _ in values(await training_files(node, paths))} == {"a", "b"}
+
+
 async def test_reads_what_tensorboard_x_writes(paths: RunPaths, node: LocalTransport) -> None:
     write(Path(paths.job_dir, "code/runs/a"), {"train/loss": [2.5, math.nan, math.inf], "lr": [0.5]})
     found = await training_files(node, paths)

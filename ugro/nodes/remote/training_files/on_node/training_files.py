@@ -2,7 +2,8 @@
 
 usage: training_files.py RUN_DIR [CURSOR [search]]
 CURSOR is the JSON that the answer before had. Files are searched for now and then, and with `search`: in the working
-directories of the ranks, in the job's code, and where arguments of the script point. Nothing is followed, opened or
+directories of the ranks, in the job's code, where arguments of the script point, and first in folders of these that the
+logs name. Nothing is followed, opened or
 waited for but regular files of this user, written since the attempt began.
 """
 
@@ -51,6 +52,11 @@ SKIPPED = {
 }
 EVENTS = re.compile(r"^events\.out\.tfevents\.(\d{1,12})\.(.{1,200}?)(?:\.(\d{1,10})\.(\d{1,10}))?(?:\.v2)?$")
 CHECKPOINT = re.compile(r"^checkpoint-(\d{1,12})$")
+SAID = re.compile(
+    rb"(?i)(?:log|result|experiment|output|sav)[^\r\n/]{0,80}?(?<![\w.-])((?:/|[\w.-]{1,100}/)[\w./=@+-]{1,300})"
+)
+"""A folder that a line of a log names: `Logging results to runs/detect/train`."""
+LOG_BYTES, MOST_LOGS, MOST_SAID = 64 * 1024, 8, 8
 STATE = "trainer_state.json"
 EVENT_FILE, TRAINER_STATE, CSV = "event_file", "trainer_state", "csv"
 
@@ -71,7 +77,7 @@ class Search:
         self.cursor["roots"] = roots = list(dict.fromkeys([*self.cursor.get("roots", []), *roots]))[:MOST_ROOTS]
         self.cursor["pids"] = pids = sorted({*self.cursor.get("pids", []), *pids})[-256:]
         searched: list[str] = []
-        for root in roots:
+        for root in [*said_folders(self.run_dir, roots), *roots]:
             if not any(root == other or root.startswith(other.rstrip("/") + "/") for other in searched):
                 searched.append(root)
                 self.below(root, set(pids), 0)
@@ -156,6 +162,22 @@ def named_folders(folder: str, words: list[bytes]) -> list[str]:
         if word and os.path.isdir(path) and os.path.realpath(path) not in ("/", os.path.expanduser("~")):
             found.append(os.path.realpath(path))
     return found
+
+
+def said_folders(run_dir: str, roots: list[str]) -> list[str]:
+    """Return the folders below the roots that the beginnings of the ranks' logs name."""
+    found: dict[str, None] = {}
+    for log in sorted(glob.glob(os.path.join(glob.escape(run_dir), "rank-*.log")))[:MOST_LOGS]:
+        try:
+            with opened(log) as file:
+                told = re.sub(rb"\x1b\[[0-9;]*m", b"", file.read(LOG_BYTES))
+        except OSError:
+            continue
+        for path, root in ((os.fsdecode(path), root) for path in islice(SAID.findall(told), 64) for root in roots):
+            folder = os.path.realpath(os.path.join(root, path.rstrip(".")))
+            if folder.startswith(root + os.sep) and len(folder) <= LONGEST_PATH and os.path.isdir(folder):
+                found[folder] = None
+    return list(found)[:MOST_SAID]
 
 
 def descendants(pids: list[int]) -> list[int]:
