@@ -7,7 +7,7 @@ import fnmatch
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import groupby, islice
+from itertools import islice
 from math import isfinite
 from typing import TYPE_CHECKING, TextIO
 
