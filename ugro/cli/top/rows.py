@@ -13,7 +13,10 @@ from ugro.common.text import duration, printable, size
 from ugro.service.schemas.live import LiveGpu, LiveJob, LiveNode, LiveProgress, LiveView
 
 SAMPLES = 16
-"""Cells of a sparkline: one for each update that the view has seen."""
+"""Updates of which a sparkline has a cell each."""
+
+NARROW, FEW_SAMPLES = 100, 8
+"""Cells of a terminal below which a row of a GPU is shortened, and those of its sparkline then."""
 
 BAR = 8
 """Cells of a bar."""
@@ -70,9 +73,9 @@ class Use:
                 seen = self._seen.setdefault(gpu.uuid, deque(maxlen=SAMPLES))
                 seen.append(gpu.utilization_percent if node.reachable else None)
 
-    def of(self, uuid: str) -> str:
-        """Return the sparkline of a GPU."""
-        return sparkline(tuple(self._seen.get(uuid, ())))
+    def of(self, uuid: str, cells: int = SAMPLES) -> str:
+        """Return the sparkline of a GPU, the newest sample last. It is as wide as ever, however few there are."""
+        return sparkline(tuple(self._seen.get(uuid, ()))[-cells:]).rjust(cells)
 
 
 # --- GPUs ------------------------------------------------------------------------------------------------------------
@@ -92,28 +95,29 @@ GPU_COLUMNS: Mapping[str, SortColumn] = {
 }
 
 
-def gpu_rows(view: LiveView, use: Use, by: str = "GPU", words: str = "") -> list[Row]:
-    """Return a row for each GPU, and for each node without one; in the order of the inventory where they are equal."""
+def gpu_rows(view: LiveView, use: Use, by: str = "GPU", words: str = "", narrow: bool = False) -> list[Row]:
+    """Return a row for each GPU, and for each node without one; in the order of the inventory where they are equal.
+
+    `narrow`: there is no room for bars.
+    """
     places: list[Place] = [(node, gpu) for node in view.nodes.values() for gpu in node.gpus or (None,)]
-    rows = [_gpu_row(node, gpu, use) for node, gpu in sorted(places, key=GPU_COLUMNS[by].order)]
+    rows = [_gpu_row(node, gpu, use, narrow) for node, gpu in sorted(places, key=GPU_COLUMNS[by].order)]
     return [row for row in rows if words.lower() in row.words]
 
 
-def _gpu_row(node: LiveNode, gpu: LiveGpu | None, use: Use) -> Row:
+def _gpu_row(node: LiveNode, gpu: LiveGpu | None, use: Use, narrow: bool) -> Row:
     said, state = _of_node(node)
     where = f"{node.name}:{'-' if gpu is None or gpu.index is None else gpu.index}"
     if gpu is None:
         cells = (where, node.gpu_problem or "no GPU", *["-"] * 6, said)
     else:
-        used, total = gpu.memory_used_mib, gpu.memory_total_mib
-        memory = f"{bar(_memory(gpu))} {'-' if used is None else size(used)} / {'-' if total is None else size(total)}"
         percent = gpu.utilization_percent
         cells = (
             where,
             short_name(gpu.name) + (f" ({gpu.problem})" if gpu.problem else ""),
-            memory,
+            _memory_in_words(gpu, narrow),
             "-" if percent is None else f"{percent:3}%",
-            use.of(gpu.uuid),
+            use.of(gpu.uuid, FEW_SAMPLES if narrow else SAMPLES),
             "-" if gpu.temperature_c is None else f"{gpu.temperature_c}°C",
             "-" if gpu.power_w is None else f"{gpu.power_w:.0f} W",
             gpu.job or "-",
@@ -140,6 +144,13 @@ def _memory(gpu: LiveGpu | None) -> float | None:
     if gpu is None or gpu.memory_used_mib is None or not gpu.memory_total_mib:
         return None
     return gpu.memory_used_mib / gpu.memory_total_mib
+
+
+def _memory_in_words(gpu: LiveGpu, narrow: bool) -> str:
+    used, total = gpu.memory_used_mib, gpu.memory_total_mib
+    if narrow:
+        return "-" if used is None or total is None else f"{used / 1024:.1f}/{total / 1024:.1f} GiB"
+    return f"{bar(_memory(gpu))} {'-' if used is None else size(used)} / {'-' if total is None else size(total)}"
 
 
 def _known(place: Place, field: str) -> float:
@@ -225,18 +236,21 @@ def _time(job: LiveJob, now: float) -> str:
 
 
 def summary(view: LiveView) -> str:
-    """Return the cluster in one line."""
+    """Return the cluster in one line; what needs a person is first, where no terminal cuts it."""
     gpus = [gpu for node in view.nodes.values() for gpu in node.gpus]
     away = [node.name for node in view.nodes.values() if not node.reachable]
     states = [job.state for job in view.jobs.values()]
+    proposed = len(view.proposals)
+    needs = [
+        "" if view.attended else "no scheduler runs: ugro serve",
+        f"{proposed} proposed: ugro proposals" if proposed else "",
+        f"{', '.join(away)} unreachable" if away else "",
+    ]
     parts = [
-        f"{len(view.nodes)} nodes" + (f", {', '.join(away)} unreachable" if away else ""),
+        *filter(None, needs),
+        f"{len(view.nodes)} nodes",
         f"{sum(gpu.job is not None for gpu in gpus)} of {len(gpus)} GPUs taken",
         f"{sum(state.on_nodes for state in states)} running",
         f"{sum(state in (JobState.QUEUED, JobState.HELD) for state in states)} waiting",
     ]
-    if view.proposals:
-        parts.append(f"{len(view.proposals)} proposed: ugro proposals")
-    if not view.attended:
-        parts.append("no scheduler runs: ugro serve")
     return printable(" · ".join(parts))

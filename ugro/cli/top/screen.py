@@ -19,7 +19,7 @@ from ugro.cli.output import STATE_STYLES
 from ugro.cli.top.asking import Asking
 from ugro.cli.top.dialogs import Confirmation, Help
 from ugro.cli.top.logs import Log
-from ugro.cli.top.rows import GPU_COLUMNS, JOB_COLUMNS, Row, SortColumn, Use, gpu_rows, job_rows, summary
+from ugro.cli.top.rows import GPU_COLUMNS, JOB_COLUMNS, NARROW, Row, SortColumn, Use, gpu_rows, job_rows, summary
 from ugro.common.errors import UgroError
 from ugro.common.text import duration, printable
 from ugro.service.schemas.ending import Cancel
@@ -175,7 +175,7 @@ class Top(TextualApp[None]):
             return
         gpus, jobs = self.query_one("#gpus", RowTable), self.query_one("#jobs", RowTable)
         self.query_one("#summary", Static).update(f"{time.strftime('%H:%M:%S')}  {summary(self.view)}")
-        gpus.show(gpu_rows(self.view, self.use, gpus.by, self.words))
+        gpus.show(gpu_rows(self.view, self.use, gpus.by, self.words, self.size.width < NARROW))
         jobs.show(job_rows(self.view, time.time(), jobs.by, self.words))
         self._tell_command()
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ugro.cli.top.rows import (
     BAR,
+    FEW_SAMPLES,
     GPU_COLUMNS,
     JOB_COLUMNS,
     SAMPLES,
@@ -64,11 +65,22 @@ def test_a_gpu_has_its_node_its_bars_and_its_job() -> None:
     first, second, third = gpu_rows(a_view(), Use())
     assert first.cells[0] == "gpu1:0" and first.cells[1] == "RTX 4070"
     assert first.cells[2] == f"{bar(0.5)} 4.0 GiB / 8.0 GiB"
-    assert first.cells[3:] == (" 50%", "", "61°C", "100 W", "job-002", "load 1.2/8")
+    assert first.cells[3:] == (" 50%", " " * SAMPLES, "61°C", "100 W", "job-002", "load 1.2/8")
     assert first.command == "ugro history gpu1"
-    assert second.cells[2:8] == ("- - / -", "-", "", "-", "-", "-"), "what the driver does not say is no zero"
+    assert second.cells[2:8] == ("- - / -", "-", " " * SAMPLES, "-", "-", "-"), (
+        "what the driver does not say is no zero"
+    )
     assert second.cells[8] == "no answer" and second.states[8] == "failed"
     assert third.cells[:2] == ("cpu:-", "no GPU") and third.command == "ugro nodes"
+
+
+def test_in_a_narrow_terminal_a_gpu_is_short_and_its_last_samples_take_no_more_room_with_time() -> None:
+    use = Use()
+    for _ in range(SAMPLES + 5):
+        use.take(a_view())
+        cells = gpu_rows(a_view(), use, narrow=True)[0].cells
+        assert cells[2] == "4.0/8.0 GiB" and len(cells[4]) == FEW_SAMPLES
+    assert cells[4] == "▄" * FEW_SAMPLES
 
 
 def test_jobs_stand_in_the_order_of_their_lives_and_the_queue_in_that_of_its_turns() -> None:
@@ -96,13 +108,13 @@ def test_the_use_of_a_gpu_is_a_line_with_gaps_while_its_node_is_silent() -> None
     use = Use()
     for _ in range(SAMPLES + 5):
         use.take(a_view())
-    assert use.of("GPU-1") == "▄" * SAMPLES and use.of("GPU-2") == " " * SAMPLES and use.of("other") == ""
+    assert use.of("GPU-1") == "▄" * SAMPLES and use.of("GPU-2") == " " * SAMPLES and use.of("other") == " " * SAMPLES
 
 
 def test_the_line_above_says_what_needs_a_person() -> None:
     line = summary(a_view(attended=False))
     assert line == (
-        "3 nodes, gpu2 unreachable · 1 of 2 GPUs taken · 1 running · 2 waiting · no scheduler runs: ugro serve"
+        "no scheduler runs: ugro serve · gpu2 unreachable · 3 nodes · 1 of 2 GPUs taken · 1 running · 2 waiting"
     )
 
 
