@@ -21,7 +21,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.remote.logs.log_streamer import LONGEST_LINE, LogReader, StreamedLine, Unfinished
 from ugro.service.context import Context
 from ugro.service.ending import progress
-from ugro.service.schemas.logs import JobUpdate, LogLine, UnfinishedLine
+from ugro.service.schemas.logs import JobUpdate, LogLine, NodeUse, UnfinishedLine
 from ugro.testing import builders
 from ugro.testing.cluster import Master
 
@@ -78,9 +78,10 @@ def test_in_a_pipe_a_bar_is_said_now_and_then() -> None:
     assert long and len(long.text) == UNFINISHED_WIDTH and long.text.endswith("end")
 
 
-def drawn(job: Job, text: str | None) -> list[str]:
-    out = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
-    update = JobUpdate(**dict(progress(Context(), job)), unfinished=begun(text) if text else None)
+def drawn(job: Job, text: str | None, width: int = 40, nodes: tuple[NodeUse, ...] = ()) -> list[str]:
+    out = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    known = dict(progress(Context(), job)) | {"nodes": nodes}
+    update = JobUpdate(**known, unfinished=begun(text) if text else None)
     view = View(JobUpdate(**dict(progress(Context(), a_job()))), out.width)
     view.show(update)
     with out.capture() as capture:
@@ -91,6 +92,8 @@ def drawn(job: Job, text: str | None) -> list[str]:
 def test_on_a_terminal_the_bar_is_drawn_on_one_line(home: Path) -> None:
     assert drawn(a_job(), None) == [" job-001  running 0s"]
     assert drawn(a_job(), "\r1%\r\x1b]0;x\x07\x00 2%")[0] == "[rank 0] � 2%"
+    line = drawn(a_job(reason="step 1 of 9"), None, 80, (NodeUse(node="gpu1", gpus=(), silent=True),))[0]
+    assert line == " job-001  running 0s  step 1 of 9  gpu1 silent", "how far it is stands before what may be cut"
     wide = drawn(a_job(), "=" * 1000 + "> 5%")
     assert len(wide) == 2 and wide[0].endswith("=> 5%") and len(wide[0]) == 40
 

@@ -99,7 +99,7 @@ class View:
         progress = progress_in_words(job.progress) if job.progress else ""
         reason = "; ".join(filter(None, (progress, printable(job.reason or update.waits), _stopping(update))))
         status = Text.assemble(
-            *head, *map(_node, update.nodes), f"  {reason}" if reason else "", no_wrap=True, overflow="ellipsis"
+            *head, f"  {reason}" if reason else "", *map(_node, update.nodes), no_wrap=True, overflow="ellipsis"
         )
         begun = update.unfinished
         return Group(*([_begun_line(begun.line, self._width)] if begun else []), status)
