@@ -56,22 +56,33 @@ def begins(attempt: Attempt | AttemptSummary) -> str:
     return where if attempt.source is None else f"{where} of attempt {attempt.source}"
 
 
+def _position(progress: ProgressDocument) -> str:
+    if progress.step is not None:
+        return f"step {progress.step}" + ("" if progress.steps is None else f" of {progress.steps}")
+    if progress.epoch is not None:
+        return f"epoch {progress.epoch:g}" + ("" if progress.epochs is None else f" of {progress.epochs}")
+    return ""
+
+
 def progress_in_words(progress: ProgressDocument) -> str:
     """Return how far a run is: `step 120 of 1000 (12%), 3.4 steps/s, done in 4 min`."""
-    said = []
-    if progress.step is not None:
-        of = "" if progress.steps is None else f" of {progress.steps}"
-        percent = "" if progress.percent is None else f" ({progress.percent:.0f}%)"
-        said.append(f"step {progress.step}{of}{percent}")
-    elif progress.epoch is not None:
-        of = "" if progress.epochs is None else f" of {progress.epochs}"
-        said.append(f"epoch {progress.epoch:g}{of}")
+    percent = "" if progress.step is None or progress.percent is None else f" ({progress.percent:.0f}%)"
+    said = [where + percent] if (where := _position(progress)) else []
     if progress.rate:
         quick = progress.rate >= 0.1
         said.append(f"{progress.rate:.3g} steps/s" if quick else f"{duration(1 / progress.rate)} a step")
     if progress.eta is not None and progress.left:
         said.append(f"done in {duration(max(0.0, progress.eta - time.time()))}")
     return ", ".join(said)
+
+
+def progress_in_brief(progress: ProgressDocument) -> str:
+    """Return how far a run is where there is little room, what matters most first: `12%, 4m left, step 120 of 1000`."""
+    percent = "" if progress.percent is None else f"{progress.percent:.0f}%"
+    left = ""
+    if progress.eta is not None and progress.left:
+        left = f"{duration(max(0.0, progress.eta - time.time()))} left"
+    return ", ".join(filter(None, (percent, left, _position(progress))))
 
 
 def saved_in_words(checkpoint: CheckpointDocument, seconds: float) -> str:

@@ -32,7 +32,9 @@ from ugro.common.models.job import Job, JobState, Rank, RankState
 from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.service.documents import job_document, node_documents
 from ugro.service.schemas.checkpoints import ListedCheckpoint
+from ugro.service.schemas.jobs import ProgressDocument
 from ugro.service.schemas.queries import GpuHistoryDocument, GpuSampleDocument, ListedJob
+from ugro.service.words import progress_in_brief, progress_in_words
 from ugro.testing import builders
 from ugro.testing.builders import placement
 
@@ -137,8 +139,38 @@ def test_the_history_of_a_gpu_is_one_line(width: int) -> None:
     title, head, *lines = shown(history_grid(past, 0.0, 1800.0, width), width)
     assert len(lines) == 3 and all(cell_len(line) <= width for line in (title, head, *lines))
     assert (
-        lines[0].startswith(NODES[0][: width // 4]) and BLOCKS[0] in lines[0] and "UTIL" in head and "USED BY" in head
+        lines[0].startswith(NODES[0][: width // 4 - 1])
+        and BLOCKS[0] in lines[0]
+        and "UTIL" in head
+        and "USED BY" in head
     )
+
+
+def test_who_had_a_gpu_is_told_before_the_sparkline_of_its_memory() -> None:
+    looks = tuple(
+        GpuSampleDocument(
+            at=at * 60.0, utilization_percent=100, memory_used_mib=418, memory_total_mib=8192,
+            temperature_c=40 + at, power_w=None, job=f"job-{at // 15 + 4:03}", program=None,
+        )
+        for at in range(30)
+    )  # fmt: skip
+    one = GpuHistoryDocument(node="gpu-master", uuid="GPU-1", index=0, name="NVIDIA GeForce RTX 4070", samples=looks)
+    _, head, line = shown(history_grid([one], 0.0, 86400.0, 80), 80)
+    assert line.endswith("418 MiB  40–69 °C  job-004, job-005") and cell_len(line) <= 80
+    assert head.index("MEMORY") == line.index("418 MiB"), "the heading stands over the number, which stays"
+
+
+def progress(**fields: Any) -> ProgressDocument:
+    unknown = dict.fromkeys(("step", "steps", "percent", "epoch", "epochs", "rate", "left", "eta"))
+    return ProgressDocument.model_validate({"at": 1.0} | unknown | fields)
+
+
+def test_in_a_list_the_time_that_is_left_stands_before_what_may_be_cut() -> None:
+    known = progress(step=104, steps=600, percent=17.3, rate=4.0, left=120.0, eta=time.time() + 120.5)
+    assert progress_in_brief(known) == "17%, 2m 00s left, step 104 of 600"
+    assert progress_in_words(known) == "step 104 of 600 (17%), 4 steps/s, done in 2m 00s"
+    assert progress_in_brief(progress(epoch=1.5, epochs=3)) == "epoch 1.5 of 3"
+    assert progress_in_brief(progress()) == ""
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -191,6 +223,8 @@ def test_ranks_that_were_ended_with_their_job_have_not_failed() -> None:
     ranks = tuple(Rank(rank=n, local_rank=0, node="gpu1", state=state) for n, state in enumerate(states))
     ended = job(1, JobState.CANCELLED, ranks=ranks, placement=placement("gpu1"))
     assert "2 stopped, 1 succeeded" in shown(jobs_grid(listed(ended)), None)[1]
+    stopped = ended.model_copy(update={"ranks": ranks[:2]})
+    assert shown(jobs_grid(listed(stopped)), None)[1].split()[4] == "2", "all as their job: the number will do"
     failed = ended.model_copy(update={"state": JobState.FAILED})
     assert "1 failed, 1 lost, 1 succeeded" in shown(jobs_grid(listed(failed)), None)[1]
 

@@ -26,6 +26,9 @@ WIDTHS = range(8, 61)
 OTHER_WIDTH = 32
 """Characters of another column that count; what is wider is folded."""
 
+USERS_WIDTH = 24
+"""Characters that the names of those that had a GPU get before the sparkline of its memory leaves for them."""
+
 SHOWN = 3
 """So many of those that had a GPU are named, the last ones."""
 
@@ -34,7 +37,7 @@ Value = Callable[[GpuSampleDocument], float | None]
 
 def history_grid(past: Sequence[GpuHistoryDocument], since: float, now: float, screen: int) -> Grid:
     """One line for each GPU; the sparklines get what the other columns leave of the screen's width."""
-    columns = ("NODE", "GPU", "UTIL", "", "MEMORY", "", "TEMP", "USED BY")
+    columns = ("NODE", "GPU", "UTIL", "", "MEMORY", "", "TEMP", "USED BY")  # a number, then its sparkline
     rows = [_cells(gpu) for gpu in past]
     widest = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
     taken = sum(min(cell, OTHER_WIDTH) for cell in widest) + 2 * (len(columns) - 1)
@@ -45,10 +48,10 @@ def history_grid(past: Sequence[GpuHistoryDocument], since: float, now: float, s
         Column("GPU", 10),
         Column("UTIL"),
         Column(""),
-        Column("MEMORY", leaves=3),
-        Column("", leaves=1),
+        Column("MEMORY", leaves=1),
+        Column("", leaves=3),
         Column("TEMP", leaves=2),
-        Column("USED BY", 12),
+        Column("USED BY", USERS_WIDTH),
         title=f"{clock(since)} to {clock(now)}",
     )
     shown = ""
@@ -57,7 +60,7 @@ def history_grid(past: Sequence[GpuHistoryDocument], since: float, now: float, s
         most = max(look.memory_total_mib or look.memory_used_mib or 0 for look in gpu.samples)
         memory = sparkline(buckets(gpu.samples, lambda look: look.memory_used_mib, since, now, count), most)
         node = gpu.node if gpu.node != shown else ""
-        made.add(node, cells[1], Text(used, "cyan"), cells[3], Text(memory, "green"), *cells[5:])
+        made.add(node, cells[1], cells[2], Text(used, "cyan"), cells[4], Text(memory, "green"), *cells[6:])
         shown = gpu.node
     return made
 
@@ -70,10 +73,10 @@ def _cells(gpu: GpuHistoryDocument) -> list[str]:
     return [
         gpu.node,
         _title(gpu),
-        "",
         f"{statistics.fmean(busy):.0f}%" if busy else "-",
         "",
         size(max(memory)) if memory else "-",
+        "",
         f"{'–'.join(map(str, dict.fromkeys((heat[0], heat[-1]))))} °C" if heat else "-",
         used_by(gpu.samples),
     ]

@@ -15,7 +15,7 @@ from ugro.common.text import duration, printable, size
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.nodes import NodeDocument
 from ugro.service.schemas.queries import ListedJob
-from ugro.service.words import phase, progress_in_words
+from ugro.service.words import phase, progress_in_brief
 
 LEAST_NAME = 24
 """Cells that a name gets before columns are left out for it."""
@@ -132,12 +132,16 @@ def _place(job: ListedJob, last: int) -> tuple[int, int, int, str]:
 
 def _why(job: JobDocument) -> str:
     asked = "cancel was requested" if job.cancel_requested else ""
-    progress = progress_in_words(job.progress) if job.progress else ""
+    progress = progress_in_brief(job.progress) if job.progress else ""
     return printable("; ".join(filter(None, (asked, job.reason or job.alert or progress)))) or "-"
 
 
 def _ranks_in_words(job: JobDocument) -> str:
+    """Return how many ranks there are, and their states where these are not that of the job, which stands beside."""
     counts: dict[str, int] = {}
     for state in sorted(rank_state(job, rank) for rank in job.ranks):
         counts[state] = counts.get(state, 0) + 1
+    expected = "stopped" if job.state == JobState.CANCELLED else phase(job)
+    if counts.keys() == {expected}:
+        return str(counts[expected])
     return ", ".join(f"{count} {state}" for state, count in counts.items()) or "-"
