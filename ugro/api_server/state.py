@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from ugro.api_server.guard import Caller
 from ugro.common.errors import InputError
+from ugro.common.text import printable
 from ugro.service.context import Context
 from ugro.service.local import function_of
 from ugro.service.schemas.base import Document
@@ -31,6 +32,10 @@ T = TypeVar("T")
 
 KEYS_KEPT, KEY_SECONDS = 1000, 600.0
 """Acts that are remembered by their Idempotency-Key, and for how many seconds."""
+
+
+FEW, LONGEST_NAME = 5, 50
+"""Unknown parameters that are named, and so much of each."""
 
 
 @dataclass
@@ -108,6 +113,21 @@ def _web(connection: HTTPConnection) -> Web:
 def _caller(connection: HTTPConnection) -> Caller:
     found: Caller = connection.state.caller
     return found
+
+
+def only_known_parameters(connection: HTTPConnection) -> None:
+    """Refuse a request with a parameter in its query that its route does not have: an answer would not be to it.
+
+    Raises:
+        InputError: it has one.
+    """
+    if connection.scope["type"] != "http":
+        return
+    known = [parameter.alias for parameter in connection.scope["route"].dependant.query_params]
+    if unknown := [name for name in connection.query_params if name not in known]:
+        names = ", ".join(f"`{printable(name)[:LONGEST_NAME]}`" for name in dict.fromkeys(unknown[:FEW]))
+        has = f"it has: {', '.join(f'`{name}`' for name in known)}" if known else "it has none"
+        raise InputError(f"{connection.url.path} has no parameter {names}", f"{has}; see /api/v1/openapi.json")
 
 
 Here = Annotated[Web, Depends(_web)]

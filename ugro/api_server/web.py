@@ -6,7 +6,7 @@ import logging
 import socket
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -17,7 +17,7 @@ from ugro.api_server.guard import Application, Guard, Receive, Scope, Send, erro
 from ugro.api_server.pages import Pages
 from ugro.api_server.prometheus import Prometheus
 from ugro.api_server.routes import API, ROUTERS
-from ugro.api_server.state import Web
+from ugro.api_server.state import Web, only_known_parameters
 from ugro.api_server.tokens import Tokens
 from ugro.common.errors import UgroError
 from ugro.service.serving import Serving
@@ -45,7 +45,7 @@ def create_web(serving: Serving, tokens: Tokens, host: str) -> Guard:
     guard = Guard(_Boundary(app), tokens, lambda: [*names, *serving.settings.hosts], setting, pages.paths)
     app.state.web = web = Web(serving, tokens, guard)
     for router in ROUTERS:
-        app.include_router(router, prefix=API)
+        app.include_router(router, prefix=API, dependencies=[Depends(only_known_parameters)])
     app.include_router(Prometheus(web).router)
     app.include_router(pages.router)
     _answer_errors(app)

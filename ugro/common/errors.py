@@ -224,6 +224,11 @@ class StateLocked(StateError):
 
     code = "state_locked"
 
+    def __init__(self, message: str, hint: str = "", pid: int | None = None) -> None:
+        super().__init__(message, hint)
+        self.pid = pid
+        """Of the other process, where it is known."""
+
 
 class ResidentGone(StateError):
     """The resident controller ended before it answered. What it recorded of the request stays."""

@@ -95,10 +95,9 @@ class Serving:
             try:
                 stack.enter_context(self._main.store.exclusive(RESIDENT_LOCK, patience=1))
             except StateLocked as error:
-                hint = (
-                    "one is enough: `ps -fp PID` shows it, `kill PID` ends it (jobs keep running); then start this one"
-                )
-                raise StateLocked(f"`ugro serve` runs already: {error.message}", hint) from None
+                how = f"`kill {error.pid}` ends it" if error.pid else "`pgrep -af 'ugro serve'` finds it, to end it"
+                hint = f"one is enough: {how} (jobs keep running); then start this one"
+                raise StateLocked(f"`ugro serve` runs already: {error.message}", hint, error.pid) from None
             yield
 
     def _read_inventory(self) -> Inventory:

@@ -4,14 +4,15 @@ is, and a record of who changed what.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from ugro.common.errors import InputError
+from ugro.common.errors import InputError, UgroError
 from ugro.common.models.event import EventKind
 from ugro.common.text import one_line
 from ugro.service.context import Context
@@ -105,10 +106,20 @@ def require_proposal(context: Context, job: str, attempt: int | None) -> None:
         raise Stale(f"what was proposed about {job} is no longer proposed; nothing was done", "see: ugro proposals")
 
 
-async def note(context: Context, what: str, who: str, job: str = "", node: str = "") -> None:
-    """Add to the timeline who asked for a change over HTTP, and from where."""
-    message = f"{what}, by {one_line(who)}"
-    await context.store.write(lambda: context.store.timeline.note(node, EventKind.ASKED, message, job))
+@contextlib.asynccontextmanager
+async def noted(context: Context, what: str, who: str, job: str = "", node: str = "") -> AsyncIterator[None]:
+    """Around a change that was asked for over HTTP: add to the timeline who asked, from where, and whether it was done."""
+
+    async def note(end: str) -> None:
+        message = f"{what}, by {one_line(who)}{end}"
+        await context.store.write(lambda: context.store.timeline.note(node, EventKind.ASKED, message, job))
+
+    try:
+        yield
+    except UgroError as error:
+        await note(f"; not done: {one_line(error.message)}")
+        raise
+    await note("")
 
 
 def require_node(context: Context, node: str) -> None:

@@ -97,6 +97,13 @@ async def test_says_what_is_wrong_in_json(served: Served) -> None:
     assert code(await served.post("/nodes/there/drain", {"reason": "x"}))[0] == 404
     assert code(await served.get("/jobs?state=odd")) == (422, "malformed")
     assert code(await served.get("/jobs?since=whenever")) == (422, "malformed")
+    unknown = await served.get("/jobs/job-001/logs?start=5&count=3&begin=1")
+    assert unknown.status == 400
+    assert unknown.json["error"]["message"] == "/api/v1/jobs/job-001/logs has no parameter `start`, `begin`"
+    assert "`rank`, `attempt`, `from_line`, `count`, `direction`" in unknown.json["error"]["hint"]
+    assert (await served.get("/status?all=true")).status == 200
+    assert code(await served.get("/status?everything=true"))[0] == 400, "what counts is its name in the query"
+    assert "it has none" in (await served.get("/session?x=1")).json["error"]["hint"]
     assert code(await served.get("/nosuch")) == (404, "not_found")
     assert code(await served.post("/status")) == (405, "method_not_allowed")
     for body in ([], {"reason": 5}, {"reason": ""}, {"reason": "x", "more": 1}, None, "text"):
@@ -193,6 +200,9 @@ async def test_approves_and_denies_what_is_proposed(served: Served) -> None:
     yes = {"fingerprint": fingerprint, "answers": {"approve": True}}
     assert (await served.post(f"/jobs/{job.id}/approve", yes)).json["attempt"] == 2
     assert (await served.post(f"/jobs/{job.id}/approve", yes)).status in (400, 409)
+    asked = [event.message for event in served.store.timeline.of_job(job.id) if event.kind == "asked"]
+    assert asked[-1] == "approve, by a token (operate) from 127.0.0.1"
+    assert asked[:-1] and all("; not done: " in message for message in asked[:-1]), "no refusal looks like a change"
 
 
 async def test_launches_with_consent_and_a_browser_only_where_that_is_allowed(served: Served) -> None:

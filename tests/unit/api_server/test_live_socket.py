@@ -126,6 +126,8 @@ async def test_says_what_is_wrong_with_a_topic(served: Served, listening: Listen
             "job:job-404",
             "weather",
         }
+        odd = next(one["error"] for one in found if one["topic"] == "job:../../token")
+        assert odd["message"] == "there is no job '../../token'" and "ugro status" in odd["hint"]
 
 
 @pytest.mark.parametrize(("sent", "code"), [("x" * 70_000, 1009), (b"bytes", 1003)])

@@ -323,7 +323,7 @@ def test_simulated_gpus_are_not_measured(master: Master) -> None:
 def test_a_second_resident_is_told_of_the_first_and_how_to_end_it(master: Master) -> None:
     with master.resident() as first:
         said = master.ugro("serve", code=4).stderr
-        assert "`ugro serve` runs already" in said and f"(pid {first.pid})" in said and "kill PID" in said
+        assert "`ugro serve` runs already" in said and f"(pid {first.pid})" in said and f"`kill {first.pid}`" in said
         assert "wait for it" not in said
 
 

@@ -22,7 +22,7 @@ from ugro.service.schemas.explain import Explain, FailureDocument
 from ugro.service.schemas.jobs import EventDocument, JobDocument
 from ugro.service.schemas.queries import Events, ListedJob, ShowJob, Status, StatusDocument
 from ugro.service.schemas.queue import Hold, ReasonsDocument, Release, Reprioritize, Why
-from ugro.service.web import note, require_attempt
+from ugro.service.web import noted, require_attempt
 
 router = APIRouter(tags=["jobs"], responses=RESPONSES)
 
@@ -120,16 +120,16 @@ async def _act(
 ) -> Response:
     """Change a job that is as its asker saw it, once, with who did it in its timeline."""
 
-    async def noted() -> Response:
+    async def checked() -> Response:
         context = web.serving.context()
         try:
             job_id = require_attempt(context, job, body.attempt if body else None)
-            await note(context, what, str(who), job_id)
+            async with noted(context, what, str(who), job_id):
+                return await document(await act(job_id))
         finally:
             await context.close()
-        return await document(await act(job_id))
 
-    return await once(web, request, noted)
+    return await once(web, request, checked)
 
 
 @router.post("/jobs/{job}/cancel", response_model=JobDocument)

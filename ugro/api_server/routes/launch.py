@@ -20,7 +20,7 @@ from ugro.service.code import WorkingCode, read_code
 from ugro.service.context import Context
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.launch import Launch, LaunchPlan, PlanLaunch
-from ugro.service.web import note
+from ugro.service.web import noted
 
 router = APIRouter(tags=["jobs"], responses=RESPONSES)
 
@@ -51,8 +51,8 @@ async def launch(web: Here, who: Who, request: Request, body: LaunchBody) -> Res
             plan = await web.ask(PlanLaunch(spec=spec, code=code.document), context)
 
             async def act(plan: LaunchPlan) -> Response:
-                await note(context, f"launch of {spec.name or spec.script}", str(who))
-                return await document(await web.ask(Launch(plan=plan, answers=body.answers), context))
+                async with noted(context, f"launch of {spec.name or spec.script}", str(who)):
+                    return await document(await web.ask(Launch(plan=plan, answers=body.answers), context))
 
             return await with_consent(body, plan, effects(plan), act)
         finally:

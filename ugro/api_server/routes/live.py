@@ -28,8 +28,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ugro import __version__
 from ugro.api_server.guard import Caller, error_body
 from ugro.api_server.state import Here, Web, Who
-from ugro.common.errors import InputError, UgroError
+from ugro.common.errors import InputError, NoSuchJob, UgroError
 from ugro.common.job_spec import JOB_ID
+from ugro.common.text import printable
 from ugro.service.live import CLUSTER, JOB
 
 router = APIRouter()
@@ -143,7 +144,10 @@ class _Live:
                 self._watching[topic] = tasks.create_task(self._watch(topic, wanted.since.get(topic)))
 
     async def _watch(self, topic: str, since: int | None) -> None:
-        if topic != CLUSTER and not (topic.startswith(JOB) and JOB_ID.fullmatch(topic.removeprefix(JOB))):
+        if topic.startswith(JOB) and not JOB_ID.fullmatch(job := topic.removeprefix(JOB)):
+            await self._say(NoSuchJob(f"there is no job {printable(job)!r}", "`ugro status` lists the jobs"), topic)
+            return
+        if topic != CLUSTER and not topic.startswith(JOB):
             await self._say_wrong("no_such_topic", "a topic is `cluster`, or `job:` and the id of a job", topic)
             return
         while True:
@@ -153,10 +157,13 @@ class _Live:
                         since = one.seq
                         await self._send(f'{{"type":"{one.kind}","topic":"{topic}","seq":{one.seq},"data":{one.text}}}')
             except UgroError as error:
-                await self._send(json.dumps({"type": "error", "topic": topic, "error": error.as_dict()}))
+                await self._say(error, topic)
                 if isinstance(error, InputError):
                     return
             await asyncio.sleep(RETRY_SECONDS)  # what cannot be read now may be again
+
+    async def _say(self, error: UgroError, topic: str) -> None:
+        await self._send(json.dumps({"type": "error", "topic": topic, "error": error.as_dict()}))
 
     async def _say_wrong(self, code: str, message: str, topic: str | None = None) -> None:
         error = {"code": code, "message": message[:500], "hint": "see docs/api.md"}

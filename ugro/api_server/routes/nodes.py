@@ -20,7 +20,7 @@ from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.maintenance import Drained, DrainNode, UndrainedDocument, UndrainNode
 from ugro.service.schemas.nodes import NodeDocument
 from ugro.service.schemas.queries import Events, GpuHistoryDocument, History, Nodes
-from ugro.service.web import note, require_node
+from ugro.service.web import noted, require_node
 
 router = APIRouter(tags=["nodes"], responses=RESPONSES)
 
@@ -63,16 +63,16 @@ class DrainBody(Body):
 async def _act(
     web: Here, who: Who, request: Request, node: str, what: str, act: Callable[[], Awaitable[Document]]
 ) -> Response:
-    async def noted() -> Response:
+    async def checked() -> Response:
         context = web.serving.context()
         try:
             require_node(context, node)
-            await note(context, what, str(who), node=node)
+            async with noted(context, what, str(who), node=node):
+                return await document(await act())
         finally:
             await context.close()
-        return await document(await act())
 
-    return await once(web, request, noted)
+    return await once(web, request, checked)
 
 
 @router.post("/nodes/{node}/drain", response_model=Drained)

@@ -22,7 +22,7 @@ from ugro.service.schemas.proposals import (
     Proposals,
 )
 from ugro.service.schemas.resume import PlanResume, Resume, ResumedDocument, ResumeOptions, ResumePlan
-from ugro.service.web import note, require_attempt, require_proposal
+from ugro.service.web import noted, require_attempt, require_proposal
 
 router = APIRouter(tags=["recovery"], responses=RESPONSES)
 
@@ -63,8 +63,8 @@ async def resume(web: Here, who: Who, request: Request, job: str, body: ResumeBo
             plan = await web.ask(PlanResume(options=options), context)
 
             async def act(plan: ResumePlan) -> Response:
-                await note(context, "resume", str(who), job_id)
-                return await document((await web.ask(Resume(plan=plan, answers=given.answers), context)).answer)
+                async with noted(context, "resume", str(who), job_id):
+                    return await document((await web.ask(Resume(plan=plan, answers=given.answers), context)).answer)
 
             return await with_consent(given, plan, effects_of_resume(plan), act)
         finally:
@@ -86,8 +86,8 @@ async def approve(web: Here, who: Who, request: Request, job: str, body: Consent
             plan = await web.ask(PlanApprove(job=job_id), context)
 
             async def act(plan: ApprovePlan) -> Response:
-                await note(context, "approve", str(who), job_id)
-                return await document((await web.ask(Approve(plan=plan, answers=given.answers), context)).job)
+                async with noted(context, "approve", str(who), job_id):
+                    return await document((await web.ask(Approve(plan=plan, answers=given.answers), context)).job)
 
             return await with_consent(given, plan, effects_of_approve(plan), act)
         finally:
@@ -105,8 +105,8 @@ async def deny(web: Here, who: Who, request: Request, job: str, body: JobBody | 
         try:
             job_id = require_attempt(context, job, None)
             require_proposal(context, job_id, body.attempt if body else None)
-            await note(context, "deny", str(who), job_id)
-            return await document((await web.ask(Deny(job=job_id), context)).answer)
+            async with noted(context, "deny", str(who), job_id):
+                return await document((await web.ask(Deny(job=job_id), context)).answer)
         finally:
             await context.close()
 

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -125,7 +126,8 @@ def held(path: Path, patience: float) -> Iterator[None]:
         except Timeout:
             holder = printable(path.read_text(errors="replace").strip()) or "another process"
             hint = "wait for it, or check why it takes so long"
-            raise StateLocked(f"{path} is held by {holder}", hint) from None
+            pid = re.search(r"\(pid (\d+)\) since ", holder)
+            raise StateLocked(f"{path} is held by {holder}", hint, int(pid[1]) if pid else None) from None
     try:
         with state_errors(path):
             _sign(path)
