@@ -88,6 +88,14 @@ def test_the_slowest_direction_of_the_fastest_backend_is_shown(page: Page) -> No
     assert pair["ends"] == ["a", "b"] and pair["shown"]["gbit_per_s"] == 8 and len(pair["all"]) == 4
 
 
+@pytest.mark.parametrize("count", [3, 4, 6, 7])
+def test_nodes_stand_on_the_map_in_the_order_of_the_inventory(page: Page, count: int) -> None:
+    nodes = [{"name": f"gpu{number}", "gpus": []} for number in range(count)]
+    spots = called(page, "map", "layout", nodes, 900)["spots"]
+    as_read = sorted(spots, key=lambda name: (round(spots[name]["y"], 3), spots[name]["x"]))
+    assert as_read == [node["name"] for node in nodes]
+
+
 def test_a_lane_tells_idle_from_free_and_from_unobserved(page: Page) -> None:
     def sample(minute: int, job: str | None, use: int | None) -> dict[str, Any]:
         at = f"2026-01-01T00:{minute:02}:00.000+00:00"

@@ -149,6 +149,7 @@ def test_approve_shows_what_will_change_and_a_stale_plan_is_refused(
     page = opened("#/jobs/job-002")
     page.get_by_test_id("approve").click()
     dialog = page.get_by_test_id("dialog")
+    expect(dialog).to_contain_text("Approve what is proposed for job-002?")
     expect(dialog).to_contain_text("--batch-size 16 → 8")
     expect(dialog).to_contain_text("50 steps are lost")
     page.get_by_test_id("dialog-yes").click()
@@ -230,10 +231,12 @@ def test_deny_and_drain_ask_first(opened: Open, canned: Canned) -> None:
 
 
 def test_lost_contact_is_shown_turns_buttons_off_and_heals(opened: Open, canned: Canned, faults: list[str]) -> None:
-    page = opened("#/jobs/job-005")
+    page = opened("#/jobs/job-005/log")
     expect(page.get_by_test_id("do-cancel")).to_be_enabled()
-    canned.drop()
+    with page.expect_response(lambda answer: "/logs" in answer.url and not answer.ok):
+        canned.drop()
     expect(page.get_by_test_id("band")).to_contain_text("no contact for")
+    expect(page.get_by_role("alert")).to_have_count(0)  # the band has said it
     expect(page.get_by_test_id("do-cancel")).to_be_disabled()
     expect(page.locator("h1")).to_contain_text("job-005")
     canned.up, canned.epoch = True, "second"

@@ -26,7 +26,7 @@ def test_a_report_opens_offline_and_its_texts_stay_text(chromium: Browser, fault
         f"{path}/events": canned.events(),
         f"{path}/explain": canned.explained(),
         f"{path}/checkpoints": canned.checkpoints(),
-        f"{path}/logs": [{"rank": 1, "node": None, "lines": [ENDS, "step 1"]}],
+        f"{path}/logs": [{"rank": 1, "node": None, "lines": [ENDS, *map(str, range(100)), "step 1"]}],
         **{f"{path}/metrics?x={x}": canned.metrics("job-002", {"x": x}) for x in ("step", "time", "elapsed")},
         **{f"/nodes/{node}/history": [one.as_json() for one in canned.history(node)] for node in job["nodes"]},
     }
@@ -38,6 +38,7 @@ def test_a_report_opens_offline_and_its_texts_stay_text(chromium: Browser, fault
     page.goto(file.as_uri())
     expect(page.locator("h1")).to_contain_text(MARKUP)
     expect(page.get_by_test_id("log-ends")).to_contain_text(ENDS)
+    page.wait_for_function("document.querySelector('.log-end').scrollTop > 0")  # it opens at its end
     expect(page.get_by_test_id("charts").locator("figure")).to_have_count(3)
     expect(page.get_by_test_id("charts").locator("canvas").first).to_be_visible()
     expect(page.get_by_test_id("explain")).to_contain_text("Use a smaller batch.")

@@ -108,7 +108,7 @@ def require_proposal(context: Context, job: str, attempt: int | None) -> None:
 
 @contextlib.asynccontextmanager
 async def noted(context: Context, what: str, who: str, job: str = "", node: str = "") -> AsyncIterator[None]:
-    """Around a change that was asked for over HTTP: add to the timeline who asked, from where, and whether it was done."""
+    """Around a change asked for over HTTP: add to the timeline who asked, from where, and whether it was done."""
 
     async def note(end: str) -> None:
         message = f"{what}, by {one_line(who)}{end}"

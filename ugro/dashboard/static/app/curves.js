@@ -121,8 +121,9 @@ function GpuCharts({job, common, answer}) {
     title, unit, most,
     lines: mine.map((gpu, at) => ({label: `${gpu.node}:${gpu.index ?? "?"} ${gpu.name}`, axis, colour: `var(${LANES[at % LANES.length]})`, bad: [], starts: [],
       points: moved(gpu.samples.filter((sample) => sample.job === job.id).map((sample) => [moment(sample.at) / 1000, known(sample[field]) ? sample[field] * factor : null]), xOf, step * 2.5 + 50)})),
-  })).filter((chart) => chart.lines.some((one) => one.points.some(([, y]) => known(y)))) : []), [found, axis, answer, times.body]);
-  if (!charts.length) return null;
+  })).filter((chart) => chart.lines.some((one) => one.points.filter(([, y]) => known(y)).length > 1)) : []), [found, axis, answer, times.body]);
+  if (!charts.length && !(mine.length && xOf)) return null;
+  if (!charts.length) return html`<h2>Its GPUs</h2><${Empty}>${ended(job) ? "it was too short for curves of its GPUs" : "too few observations so far"}: ugro history has what was seen of them<//>`;
   return html`<h2>Its GPUs</h2><div class="charts" data-testid="gpu-charts">${charts.map((chart) => html`<section key=${chart.title} class="card pad"><${Chart} ...${common} ...${chart} range=${range} log=${false} weight=${0} clip=${false} height=${130} /></section>`)}</div>`;
 }
 

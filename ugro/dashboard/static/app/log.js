@@ -1,5 +1,6 @@
 // The log of a rank: any number of lines, of which only those in sight are in the page.
 import {html, useEffect, useMemo, useRef, useState} from "./html.js";
+import {contact} from "./live.js";
 import {keep, place} from "./router.js";
 import {Card, Empty, Failure} from "./parts.js";
 import {LogPages} from "./log_pages.js";
@@ -36,7 +37,7 @@ export function Log({job}) {
       <span class="dim small" role="status" data-testid="log-size">${pages.known ? `${plural(pages.total, "line")}, ${bytes(pages.size)}` : "…"}${pages.behind ? `, ${bytes(pages.behind)} more on the node` : ""}</span>
     </div>
     <${Search} job=${job} rank=${rank} ranks=${ranks} attempt=${attempt} />
-    ${pages.error ? html`<div class="pad"><${Failure} error=${pages.error} /></div>` : null}
+    ${pages.error && contact.value.live ? html`<div class="pad"><${Failure} error=${pages.error} /></div>` : null}
     ${pages.unreadable ? html`<div class="pad"><p class="note">The node cannot be read now: ${pages.unreadable.message}. What is shown is the master's copy.</p></div>` : null}
     ${pages.known && !pages.rows ? html`<div class="pad"><${Empty}>${live ? "it has printed nothing so far" : "it printed nothing"}<//></div>` : null}
     <${Viewer} key=${`${rank} ${past}`} pages=${pages} stamp=${stamp} rows=${pages.rows} rank=${rank} wanted=${wanted} words=${q} live=${live} />

@@ -32,8 +32,9 @@ function boxHeight(node) {
   return HEAD + 22 + Math.max(1, Math.ceil(node.gpus.length / PER_ROW)) * (GPU + GAP);
 }
 
-// One node in the middle, two side by side, more on an ellipse; narrow screens get a column.
-function layout(nodes, width) {
+// One node in the middle, two side by side, more on an ellipse, in the order of the inventory as one reads; narrow screens
+// get a column.
+export function layout(nodes, width) {
   const tall = Math.max(70, ...nodes.map(boxHeight)), spots = {}, count = nodes.length;
   const set = (node, x, y) => { spots[node.name] = {x: Math.max(0, Math.min(width - BOX, x - BOX / 2)), y: y - boxHeight(node) / 2, height: boxHeight(node)}; };
   if (width < 420 && count > 2) {
@@ -46,8 +47,9 @@ function layout(nodes, width) {
   }
   const height = Math.max(tall * 2 + 44, Math.min(420, 60 + count * 42));
   const across = Math.min(width / 2 - BOX / 2, 430), angles = nodes.map((_, at) => -Math.PI / 2 + (2 * Math.PI * at) / count);
-  const lowest = Math.max(...angles.map(Math.sin)), space = height - tall - 8;
-  nodes.forEach((node, at) => set(node, width / 2 + across * Math.cos(angles[at]), tall / 2 + 4 + (space * (Math.sin(angles[at]) + 1)) / (lowest + 1)));
+  const places = angles.map((angle) => [Math.cos(angle), Math.sin(angle)]).sort((a, b) => Math.round((a[1] - b[1]) * 1e6) || a[0] - b[0]);
+  const lowest = places[count - 1][1], space = height - tall - 8;
+  nodes.forEach((node, at) => set(node, width / 2 + across * places[at][0], tall / 2 + 4 + (space * (places[at][1] + 1)) / (lowest + 1)));
   return {spots, height};
 }
 

@@ -12,7 +12,7 @@ export function Proposal({proposal, where = "list"}) {
     try { await carryOut(options); } finally { setBusy(false); }
   };
   const approve = () => act({
-    path: `/jobs/${job}/approve`, title: `Approve for ${job}?`, verb: "Approve", command: `ugro approve ${job}`, confirm: false,
+    path: `/jobs/${job}/approve`, title: `Approve what is proposed for ${job}?`, verb: "Approve", command: `ugro approve ${job}`, confirm: false,
     done: `${job}: approved`, body: {attempt},
   });
   const deny = () => act({

@@ -1,5 +1,5 @@
 // A report of one job: the same parts as on the page, fed by the documents in this file. Nothing is asked of a server.
-import {html, render} from "./html.js";
+import {html, render, useEffect, useRef} from "./html.js";
 import {embedded} from "./server.js";
 import {nextTheme, theme} from "./theme.js";
 import {Card, Empty, said} from "./parts.js";
@@ -33,7 +33,13 @@ function Report() {
 function LogEnds({logs}) {
   if (!logs.length) return html`<${Empty}>there is no log<//>`;
   return logs.map((log) => html`<h3>${log.rank === null ? `torchrun on ${log.node}` : `rank ${log.rank}`} <span class="dim">last ${plural(log.lines.length, "line")}</span></h3>
-    <div class=${`log-end evidence rank${(log.rank ?? 0) % 8}`} tabindex="0">${log.lines.map((text, at) => html`<div key=${at}>${text || " "}</div>`)}</div>`);
+    <${LogEnd} log=${log} />`);
+}
+
+function LogEnd({log}) {
+  const box = useRef(null);
+  useEffect(() => { box.current.scrollTop = box.current.scrollHeight; }, []); // what came last is what is looked for
+  return html`<div ref=${box} class=${`log-end evidence rank${(log.rank ?? 0) % 8}`} tabindex="0">${log.lines.map((text, at) => html`<div key=${at}>${text || " "}</div>`)}</div>`;
 }
 
 render(html`<${Report} />`, document.getElementById("app"));
