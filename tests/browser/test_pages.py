@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import canned as canned_answers
 from browser.canned import LINES, MARKUP, Canned
 from browser.pages import Open, open_canned, serious
 from playwright.sync_api import BrowserContext, Page, expect
@@ -316,6 +317,20 @@ def test_curves_mark_what_is_no_number_and_zoom_together(opened: Open) -> None:
         with page.expect_download() as saved:
             charts.first.get_by_role("button", name=kind).click()
         assert Path(saved.value.path()).read_bytes().startswith(begins)
+
+
+def test_a_job_too_short_for_curves_of_its_gpus_has_a_sentence_and_no_empty_charts(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = canned_answers.history
+    monkeypatch.setattr(
+        canned_answers,
+        "history",
+        lambda node: [gpu.model_copy(update={"samples": gpu.samples[-1:]}) for gpu in whole(node)],
+    )
+    page = opened("#/jobs/job-005/curves")
+    expect(page.locator("p.empty")).to_contain_text("too few observations so far")
+    expect(page.get_by_test_id("gpu-charts")).to_have_count(0)
 
 
 def test_one_card_that_fails_leaves_the_others(context: BrowserContext, canned: Canned, faults: list[str]) -> None:
