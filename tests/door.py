@@ -20,7 +20,7 @@ from ugro.service.context import Context
 from ugro.service.local import Local
 from ugro.service.resident_socket import ResidentSocket
 from ugro.service.schemas.base import Document, Notice, Request, Stream
-from ugro.service.web import NotServed, WebDoor
+from ugro.service.web_door import NotServed, WebDoor
 from ugro.service.wire import SOCKET
 from ugro.testing.cluster import controller_over, write_python
 

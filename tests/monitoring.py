@@ -16,7 +16,7 @@ from ugro.common.models.node import NodeView
 from ugro.control_plane.counts import Counts
 from ugro.service.exposition import text
 from ugro.service.live import Recorded, live_view
-from ugro.service.monitoring import Serve, Snapshot, Training
+from ugro.service.monitoring import Serve, Snapshot, TrainingNow
 from ugro.service.schemas.live import LiveProposal, LiveView
 from ugro.testing.builders import gpu, job, node_view
 from ugro.testing.testbed.bed import install, missing_packages
@@ -78,7 +78,7 @@ def snapshot(view: LiveView | None = None) -> Snapshot:
         seen={"gpu1": NOW - 1, "gpu2": NOW - 500},
         waiting={"job-002": NOW - 90},
         gpus={card.uuid: card for card in cards},
-        training={"job-001": Training(NOW - 5, 10, 100, 2.5, 0.75, 1e-4)},
+        training={"job-001": TrainingNow(NOW - 5, 10, 100, 2.5, 0.75, 1e-4)},
         dcgm_names=True,
         serve=Serve(counts(), clients=3, lag=0.002),
         swept_at=NOW,

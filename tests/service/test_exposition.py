@@ -13,7 +13,7 @@ from monitoring import HOSTILE, NOW, as_told, counts, known, names, of_jobs, req
 from ugro.common.errors import InputError
 from ugro.service.exposition import LABEL, text, write_textfile
 from ugro.service.live import live_view
-from ugro.service.monitoring import LIVE_JOBS, Serve, Snapshot, Training
+from ugro.service.monitoring import LIVE_JOBS, Serve, Snapshot, TrainingNow
 
 BARE = re.compile(r"ugro_[a-z_]+|DCGM_FI_DEV_[A-Z_]+")
 
@@ -67,7 +67,7 @@ def test_tells_what_a_resident_counted() -> None:
 
 def test_what_is_not_known_has_no_sample() -> None:
     bare = replace(known(), turns=[], proposals=[])
-    one = Snapshot(live_view(bare), training={"job-001": Training(NOW, loss=float("nan"), rate=float("inf"))})
+    one = Snapshot(live_view(bare), training={"job-001": TrainingNow(NOW, loss=float("nan"), rate=float("inf"))})
     found = told(one)
     for name in ("step", "steps_expected", "loss", "steps_per_second", "learning_rate"):
         assert f"ugro_job_{name}" not in names(found)

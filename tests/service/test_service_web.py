@@ -9,7 +9,7 @@ from door import Door
 
 from ugro.common.errors import InputError
 from ugro.service.schemas.web import Login, Role
-from ugro.service.web import CODES_KEPT, NotServed, WebDoor
+from ugro.service.web_door import CODES_KEPT, NotServed, WebDoor
 
 
 def test_gives_no_link_where_no_dashboard_is_served(door: Door) -> None:

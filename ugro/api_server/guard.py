@@ -163,7 +163,7 @@ class Guard:
         await self._app(scope, receive, send if scope["type"] == "websocket" else _with_headers(send))
 
     def judge(self, knock: Knock) -> Caller | Refusal | None:
-        """Return who asks, or why that is refused; None: an open path, whoever asks."""
+        """Return who asks, or why that is refused; None: an open path, for any caller."""
         if refusal := self._wrong_host(knock):
             return refusal
         if knock.kind == "http" and not knock.changes and knock.path in self._open:
@@ -178,7 +178,7 @@ class Guard:
         return _not_allowed(knock, caller) or caller
 
     def wrong_token(self, address: str) -> Refusal:
-        """Return what a client is told that sent a wrong token or code, and count it."""
+        """Return the answer to a client that sent a wrong token or code, and count it."""
         if self._attempts.too_many(address):
             hint = "wait a second between attempts"
             return Refusal(429, "too_many_attempts", "too many wrong tokens", hint, ((b"retry-after", b"1"),))

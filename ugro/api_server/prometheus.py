@@ -1,4 +1,4 @@
-"""`/metrics`: what Prometheus scrapes. It is made once a tick, and only while somebody scrapes it."""
+"""`/metrics`: what Prometheus scrapes. It is made once a tick, and only while it is scraped."""
 
 from __future__ import annotations
 

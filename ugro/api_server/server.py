@@ -22,7 +22,7 @@ from ugro.api_server.tokens import Tokens
 from ugro.common.errors import InputError, StateError
 from ugro.service.resident_socket import reachable_path
 from ugro.service.serving import Serving
-from ugro.service.web import NotServed, WebDoor
+from ugro.service.web_door import NotServed, WebDoor
 
 BACKLOG = 64
 END_WITHIN = 5

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ugro.service.board import Board
     from ugro.service.code import WorkingCode
     from ugro.service.schemas.jobs import JobDocument
-    from ugro.service.web import NotServed, WebDoor
+    from ugro.service.web_door import NotServed, WebDoor
 
 Tell = Callable[[Notice], None]
 

@@ -1,4 +1,4 @@
-"""What Prometheus is told: one snapshot as metrics, by rules that keep their number small. Pure.
+"""What Prometheus gets: one snapshot as metrics, by rules that keep their number small. Pure.
 
 No label is called `job` or `instance`, which are Prometheus's own. `ugro_job` is a label of gauges alone, of jobs that
 have not ended and for ten minutes after. Nothing that a log names becomes a name or a label. What is not known has no
@@ -183,7 +183,7 @@ OF_TRAINING = (
     ("learning_rate", "Learning rate that the job's training said last.", "learning_rate"),
     ("last_progress_timestamp_seconds", "When the job's training said its step last.", "at"),
 )
-"""Name, meaning, and field of `Training`."""
+"""Name, meaning, and field of `TrainingNow`."""
 
 
 def _queue(snapshot: Snapshot) -> Iterator[Family]:

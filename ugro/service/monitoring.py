@@ -1,4 +1,4 @@
-"""What monitoring is told: a snapshot of the live view, the progress of trainings, and what this process counted."""
+"""What monitoring gets: a snapshot of the live view, the progress of trainings, and what this process counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEARNING_RATE = ("lr", "learning_rate", "train/learning_rate")
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingNow:
     """What a job's training said last. `at`: when its step was read; `rate` in steps a second."""
 
     at: float
@@ -50,7 +50,7 @@ class Serve:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is told at one moment. `seen` has when each node answered last, `waiting` since when queued jobs wait.
+    """What is known at one moment. `seen` has when each node answered last, `waiting` since when queued jobs wait.
 
     `gpus` has by UUID what the live view does not show of those of nodes that answer.
     """
@@ -59,7 +59,7 @@ class Snapshot:
     seen: Mapping[str, float] = field(default_factory=dict)
     waiting: Mapping[str, float] = field(default_factory=dict)
     gpus: Mapping[str, Gpu] = field(default_factory=dict)
-    training: Mapping[str, Training] = field(default_factory=dict)
+    training: Mapping[str, TrainingNow] = field(default_factory=dict)
     dcgm_names: bool = False
     serve: Serve | None = None
     swept_at: float | None = None
@@ -109,7 +109,7 @@ def _waits_since(job: Job) -> float:
     return max([job.submitted_at, *(one.ended_at for one in job.past if one.ended_at is not None)])
 
 
-def _training(series: JobSeries) -> Training | None:
+def _training(series: JobSeries) -> TrainingNow | None:
     """What a job's training said last; None: nothing that is known, or it cannot be read, which `problems` tell."""
     try:
         index = series.index()
@@ -118,7 +118,7 @@ def _training(series: JobSeries) -> Training | None:
         return None
     if (found := index.progress) is None:
         return None
-    return Training(found.at, found.step, found.steps, found.rate, loss, rate)
+    return TrainingNow(found.at, found.step, found.steps, found.rate, loss, rate)
 
 
 def _last(series: JobSeries, index: Index, names: tuple[str, ...]) -> float | None:

@@ -21,7 +21,7 @@ from ugro.service.live import read_topic
 from ugro.service.monitoring import Monitor, Serve, Snapshot
 from ugro.service.news import is_news
 from ugro.service.schemas.jobs import EventDocument
-from ugro.service.web import NotServed, WebDoor
+from ugro.service.web_door import NotServed, WebDoor
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Serving:
         return self._main.store.bus
 
     async def snapshot(self, clients: int) -> Snapshot:
-        """Return what monitoring is told, by what the last tick left; `clients` is the number of open live views.
+        """Return what monitoring gets, by what the last tick left; `clients` is the number of open live views.
 
         Raises:
             StateError: there was no tick so far, or the state directory cannot be read.

@@ -5,61 +5,22 @@ is, and a record of who changed what.
 from __future__ import annotations
 
 import contextlib
-import hmac
 import os
-import secrets
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 from ugro.common.errors import InputError, UgroError
 from ugro.common.models.event import EventKind
 from ugro.common.text import one_line
 from ugro.service.context import Context
-from ugro.service.schemas.web import Login, LoginLink, Role
-
-CODE_SECONDS = 60.0
-"""Seconds for which a code of a link is good."""
-
-CODES_KEPT = 100
+from ugro.service.schemas.web import Login, LoginLink
+from ugro.service.web_door import CODE_SECONDS, NotServed
 
 
 class Stale(InputError):
-    """What somebody wanted to change is not as they saw it."""
+    """What a caller wants to change is not as they saw it."""
 
     code = "stale"
-
-
-@dataclass(frozen=True)
-class NotServed:
-    """Why a resident controller runs without HTTP, as the end of a sentence."""
-
-    why: str
-
-
-class WebDoor:
-    """Where the dashboard is served, and the codes of the links to it that nobody has used so far."""
-
-    def __init__(self, url: str, host: str, port: int, now: Callable[[], float] = time.monotonic) -> None:
-        self.url, self.host, self.port = url, host, port
-        self._now = now
-        self._codes: dict[str, tuple[Role, float]] = {}
-
-    def mint(self, role: Role) -> str:
-        """Return a new code."""
-        code = secrets.token_urlsafe(24)
-        self._codes[code] = (role, self._now() + CODE_SECONDS)
-        while len(self._codes) > CODES_KEPT:
-            del self._codes[next(iter(self._codes))]
-        return code
-
-    def redeem(self, code: str) -> Role | None:
-        """Return the role of a code, which is used up by that; None: it is none, was used, or is over."""
-        found = [known for known in self._codes if hmac.compare_digest(known.encode(), code.encode())]
-        if not found:
-            return None
-        role, ends = self._codes.pop(found[0])
-        return role if self._now() < ends else None
 
 
 async def login(context: Context, request: Login) -> LoginLink:

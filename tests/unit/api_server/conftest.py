@@ -23,7 +23,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.service.serving import Serving
-from ugro.service.web import WebDoor
+from ugro.service.web_door import WebDoor
 from ugro.testing.cluster import write_python
 
 

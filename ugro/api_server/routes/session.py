@@ -15,7 +15,7 @@ from ugro.api_server.routes.consent import Body
 from ugro.api_server.state import Here, Who
 from ugro.api_server.tokens import COOKIE_DAYS
 from ugro.service.schemas.web import Role
-from ugro.service.web import WebDoor
+from ugro.service.web_door import WebDoor
 
 router = APIRouter(tags=["session"], responses=RESPONSES)
 

@@ -27,7 +27,7 @@ from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.maintenance import ChangesDocument
 from ugro.service.serving import Happening, Missed, Serving, TickOver
 from ugro.service.session import socket_path
-from ugro.service.web import NotServed
+from ugro.service.web_door import NotServed
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8470
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -47,7 +47,7 @@ class Line(NamedTuple):
     progress: Progress | None
 
 
-class Shape(NamedTuple):
+class LineShape(NamedTuple):
     """A pattern of lines, and what each of its groups is: of the values, and of the step and the epoch."""
 
     pattern: re.Pattern[str]
@@ -76,7 +76,7 @@ class Shapes:
     """The shapes of one rank's lines, the one that was seen last first."""
 
     def __init__(self) -> None:
-        self._known: list[Shape] = []
+        self._known: list[LineShape] = []
         self._read = 0
         self._learned = 0
 
@@ -100,7 +100,7 @@ class Shapes:
             del self._known[MOST_SHAPES:]
 
 
-def _shape_of(line: str, pairs: Sequence[Pair], places: Places | None) -> Shape | None:
+def _shape_of(line: str, pairs: Sequence[Pair], places: Places | None) -> LineShape | None:
     """Return the shape of a line; None: its values do not stand there as they are, or it is that of a bar."""
     if not all(_is_plain(line, pair) for pair in pairs) or (places and places.bar):
         return None
@@ -113,9 +113,9 @@ def _shape_of(line: str, pairs: Sequence[Pair], places: Places | None) -> Shape 
     group = {place: number for number, place in enumerate(numbers, 1)}
     values = tuple((pair.name, pair.unit, group[pair.place]) for pair in pairs)
     if places is None:
-        return Shape(pattern, values, None, False)
+        return LineShape(pattern, values, None, False)
     step, total, epoch, epochs = (group.get(place, 0) for place in places[:4])
-    return Shape(pattern, values, (step, total, epoch, epochs), places.in_epoch)
+    return LineShape(pattern, values, (step, total, epoch, epochs), places.in_epoch)
 
 
 def _is_plain(line: str, pair: Pair) -> bool:

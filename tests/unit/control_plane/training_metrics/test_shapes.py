@@ -79,7 +79,7 @@ def test_a_log_of_ever_new_lines_learns_few_shapes(monkeypatch: pytest.MonkeyPat
     made: list[str] = []
     of = shapes._shape_of
 
-    def counted(line: str, *rest: object) -> shapes.Shape | None:
+    def counted(line: str, *rest: object) -> shapes.LineShape | None:
         made.append(line)
         return of(line, *rest)  # type: ignore[arg-type]
 
