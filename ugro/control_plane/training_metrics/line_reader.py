@@ -105,6 +105,12 @@ class LineReader:
             self._bar = ""
         return found
 
+    def begin_pace(self, at: float) -> None:
+        """Measure the pace from here on: what was fed so far came at other times than was said, its end at `at`."""
+        self._pace = Pace()
+        if self._count.step is not None:
+            self._pace.add(self._count.step, at)
+
     def _read(self, line: str, at: float, found: list[Reading]) -> None:
         if ("it/s" in line or "s/it" in line or "%|" in line) and _BAR_SHAPE.search(line):
             line = self._keep_bar(line, at)
