@@ -57,7 +57,7 @@ def begins(attempt: Attempt | AttemptSummary) -> str:
 
 
 def progress_in_words(progress: ProgressDocument) -> str:
-    """Return how far a run is: `step 120 of 1000 (12%), 3.4 steps/s, done in 4 min`."""
+    """Return how far a run is: `step 120 of 1000 (12%), mean 3.4 steps/s, done in 4 min`."""
     said = []
     if progress.step is not None:
         of = "" if progress.steps is None else f" of {progress.steps}"
@@ -68,7 +68,7 @@ def progress_in_words(progress: ProgressDocument) -> str:
         said.append(f"epoch {progress.epoch:g}{of}")
     if progress.rate:
         quick = progress.rate >= 0.1
-        said.append(f"{progress.rate:.3g} steps/s" if quick else f"{duration(1 / progress.rate)} a step")
+        said.append(f"mean {progress.rate:.3g} steps/s" if quick else f"mean {duration(1 / progress.rate)} a step")
     if progress.eta is not None and progress.left:
         said.append(f"done in {duration(max(0.0, progress.eta - time.time()))}")
     return ", ".join(said)

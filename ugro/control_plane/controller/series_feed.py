@@ -154,12 +154,12 @@ class SeriesFeed:
         begin = self._pieces
         for at, look in groupby(self._listed(), key=lambda piece: piece[1]):
             ends = dict[str, int]()
-            for name, _, end, stop in look:
+            for name, _, end, _ in (pieces := list(look)):
                 ends[name] = end
-            *others, last = ends.items()
-            yield from ((name, at, end, begin) for name, end in others)
-            yield last[0], at, last[1], stop
-            begin = stop
+            *others, (name, end) = ends.items()
+            yield from ((other, at, there, begin) for other, there in others)
+            begin = pieces[-1][3]
+            yield name, at, end, begin
 
     def _listed(self) -> Iterator[tuple[str, float, int, int]]:
         """The new pieces as they are listed."""
