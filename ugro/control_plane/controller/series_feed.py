@@ -232,12 +232,15 @@ class SeriesFeeds:
 
 
 def _slices(data: bytes, since: float, at: float) -> Iterator[tuple[bytes, float]]:
-    """Return a piece as it may have come between two moments, cut at ends of lines."""
+    """Return a piece as it may have come between two moments, cut at ends of lines.
+
+    A line has come when its end has.
+    """
     gap = max(0.0, at - since)
     count = max(1, min(SLICES, int(gap / SLICE_SECONDS)))
     start = 0
     for number in range(1, count + 1):
-        end = len(data) if number == count else data.find(b"\n", len(data) * number // count) + 1
+        end = len(data) if number == count else data.rfind(b"\n", 0, len(data) * number // count) + 1
         if end > start:
             yield data[start:end], at - gap * (count - number) / count
             start = end

@@ -155,6 +155,13 @@ def test_lines_from_while_no_process_read_are_no_pace_of_a_moment(copies: Copies
     assert_one_a_second(copies)
 
 
+def test_processes_that_read_now_and_then_see_the_same_pace(copies: Copies) -> None:
+    for second in range(3, 60, 2):
+        copies.come(lines([second - 1, second]), 1000.0 + second)
+        copies.feed().read(1000.0 + second)
+    assert_one_a_second(copies)
+
+
 def test_what_comes_in_several_round_trips_or_passes_came_over_the_same_time(copies: Copies) -> None:
     text = [f"{'x' * 80}\n" * 9 + line + "\n" for line in lines(range(1, 61)).splitlines()]
     feed = copies.feed()
