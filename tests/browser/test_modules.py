@@ -109,6 +109,13 @@ def test_a_lane_tells_idle_from_free_and_from_unobserved(page: Page) -> None:
     assert [bool(one) for one in columns[:6]] == [False, True, True, True, False, False]
 
 
+def test_what_is_no_number_is_named(page: Page) -> None:
+    line = {"points": [[1, 2], [2, None], [3, None]], "bad": [[2, "nan"], [3, "-inf"]]}
+    assert called(page, "series", "noNumber", line) == "-inf"
+    assert [called(page, "series", "noNumber", line, x) for x in (1, 2)] == [None, "NaN"]
+    assert called(page, "series", "noNumber", {"points": [], "bad": []}) is None
+
+
 def test_csv_quotes_names(page: Page) -> None:
     assert called(page, "series", "csv", "step", [{"label": 'a,"b"', "points": [[1, 2], [2, None]]}]).splitlines() == [
         "series,step,value",

@@ -104,6 +104,15 @@ def test_says_why_there_is_none(door: Door) -> None:
         curves(door, "job-999")
 
 
+def test_says_where_no_rank_printed_anything(door: Door) -> None:
+    job = door.failed("raise SystemExit(3)\n")
+    for log in door.store.jobs.files(job.id).all_logs.rglob("rank-*.log"):
+        log.write_bytes(b"")
+    assert curves(door, job.id).hint == f"no rank printed anything: see `ugro explain {job.id}`"
+    job = door.failed("print('hello', flush=True)\nraise SystemExit(3)\n")
+    assert curves(door, job.id).hint.startswith("nothing in its logs reads as a series")
+
+
 PRINTS = """
 import time
 for step in range(1, 41):

@@ -202,7 +202,10 @@ class Guard:
             return Caller(role, False, knock.address) if role else self.wrong_token(knock.address)
         cookie = _cookie(knock, cookie_name(knock.host[1]))
         if cookie is None:
-            return _unknown("a token is needed", "open the dashboard again: ugro dashboard; in scripts: docs/api.md")
+            hint = (
+                'open the dashboard again: ugro dashboard; in scripts: -H "Authorization: Bearer $(cat ~/.ugro/token)"'
+            )
+            return _unknown("a token is needed", hint)
         if role := self._tokens.role_of_cookie(cookie):
             return Caller(role, True, knock.address, cookie.rpartition(".")[0])
         refused = self.wrong_token(knock.address)

@@ -59,7 +59,7 @@ def _dependency(value: str) -> str:
 def _cause(value: str) -> str:
     if value not in CAUSES:
         near = difflib.get_close_matches(value, CAUSES, 1)
-        raise ValueError(f"a cause of failure is expected{f', such as {near[0]}' if near else ''} (docs/diagnosis.md)")
+        raise ValueError(f"a cause of failure is expected: {', '.join(near or CAUSES)}")
     return value
 
 

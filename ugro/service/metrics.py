@@ -67,7 +67,7 @@ async def show(context: Context, request: Metrics) -> MetricsDocument:
         progress=progress_document(index.progress) if index.progress else None,
         dropped=tuple(index.dropped),
         reading=more,
-        hint="" if series else _why_none(context, job),
+        hint="" if series else await asyncio.to_thread(_why_none, context, job),
     )
 
 
@@ -99,7 +99,9 @@ def _tried(request: TryPattern) -> TriedDocument:
         try_out(request.pattern)
         own = Pattern(request.pattern)
     except ValueError as error:
-        raise InputError(f"the pattern {request.pattern!r} is refused: {error}", "see: docs/metrics.md") from None
+        raise InputError(
+            f"the pattern {request.pattern!r} is refused: {error}", "what a pattern is: ugro metrics --help"
+        ) from None
     try:
         with open(request.path, encoding="utf-8", errors="replace") as file:
             return _read_by(own, file)
@@ -207,6 +209,12 @@ def _why_none(context: Context, job: Job) -> str:
         return "it has not started"
     if removed := pruned_at(context.store, job.id):
         return f"its logs were removed by `ugro gc` on {removed}, and no series had been read before"
+    if not any(path.stat().st_size for path in context.store.jobs.files(job.id).all_logs.rglob("rank-*.log")):
+        return (
+            f"no rank printed anything: see `ugro explain {job.id}`"
+            if job.state.ended
+            else "no rank printed anything yet"
+        )
     return (
         "nothing in its logs reads as a series: print lines such as `step=10 loss=0.5`, or write TensorBoard event "
         "files or a CSV file below the working directory"

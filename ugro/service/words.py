@@ -65,12 +65,12 @@ def _position(progress: ProgressDocument) -> str:
 
 
 def progress_in_words(progress: ProgressDocument) -> str:
-    """Return how far a run is: `step 120 of 1000 (12%), 3.4 steps/s, done in 4 min`."""
+    """Return how far a run is: `step 120 of 1000 (12%), mean 3.4 steps/s, done in 4 min`."""
     percent = "" if progress.step is None or progress.percent is None else f" ({progress.percent:.0f}%)"
     said = [where + percent] if (where := _position(progress)) else []
     if progress.rate:
         quick = progress.rate >= 0.1
-        said.append(f"{progress.rate:.3g} steps/s" if quick else f"{duration(1 / progress.rate)} a step")
+        said.append(f"mean {progress.rate:.3g} steps/s" if quick else f"mean {duration(1 / progress.rate)} a step")
     if progress.eta is not None and progress.left:
         said.append(f"done in {duration(max(0.0, progress.eta - time.time()))}")
     return ", ".join(said)

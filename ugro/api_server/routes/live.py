@@ -46,6 +46,8 @@ SOCKETS, SOCKETS_A_CLIENT = 32, 16
 DRAIN_WITHIN = 10.0
 """Seconds in which a client has to take a message."""
 
+HOW_TO_ASK = 'a message is {"type": "subscribe", "topics": ["cluster", "job:job-001"]}'
+
 BEAT_SECONDS = 5.0
 
 RETRY_SECONDS = 1.0
@@ -166,7 +168,7 @@ class _Live:
         await self._send(json.dumps({"type": "error", "topic": topic, "error": error.as_dict()}))
 
     async def _say_wrong(self, code: str, message: str, topic: str | None = None) -> None:
-        error = {"code": code, "message": message[:500], "hint": "see docs/api.md"}
+        error = {"code": code, "message": message[:500], "hint": HOW_TO_ASK}
         await self._send(json.dumps({"type": "error", "topic": topic, "error": error}))
 
     async def _beat(self) -> None:

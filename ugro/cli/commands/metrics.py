@@ -45,6 +45,9 @@ def metrics(
 
     They are read from the job's logs and files; the script stays as it is. SERIES is a name, or a pattern like 'eval*'.
     By default every series is listed, and the loss is drawn.
+
+    REGEX is a regular expression of Python. Its named groups are series; 'step' and 'epoch' say where:
+    'at (?P<step>\\d+): (?P<loss>\\S+)'. One that can take exponential time is refused.
     """
     if pattern is not None:
         tried = app.call(TryPattern(pattern=pattern, path=job))

@@ -146,7 +146,7 @@ class _Web:
         async with serving_web(self._serving, listen, ear):
             found = [f"dashboard: ugro dashboard; API: {listen.url}/api/v1/, token in {self._serving.home / 'token'}"]
             if not (listen.is_loopback or listen.certificate):
-                found.append(f"{listen.url} is not encrypted: others in this network can read tokens (docs/api.md)")
+                found.append(f"{listen.url} is not encrypted: others in this network can read tokens; see --tls-cert")
             yield found
 
 

@@ -80,5 +80,5 @@ def not_saved(saved: SaveAnswer) -> NotSaved:
         ago = duration(saved.answer.seconds)
         hint = f"it may still save: ugro checkpoints {job.id}; or it saves elsewhere: --checkpoints DIR"
         return NotSaved(f"{title(job)} was asked {ago} ago, and no new checkpoint is complete", hint)
-    hint = "the script has to listen for one of the two (docs/recovery.md)"
+    hint = "the script has to listen for one of the two"
     return NotSaved(f"{title(job)} does not react to the request; it keeps running and saves as usual", hint)

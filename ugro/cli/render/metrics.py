@@ -30,10 +30,17 @@ def series_grid(series: Iterable[SeriesDocument]) -> Grid:
         Column("FROM", leaves=1),
     )
     for one in series:
-        values = ["-" if value is None else short(value) for value in (one.last, one.min, one.max)]
+        values = [_last(one), *("-" if value is None else short(value) for value in (one.min, one.max))]
         bad = f" ({len(one.bad)} not a number)" if one.bad else ""
         made.add(printable(one.name), *values, f"{one.count}{bad}", printable(one.unit) or "-", one.source.value)
     return made
+
+
+def _last(one: SeriesDocument) -> str:
+    """The last value: the last point, where that is not a number."""
+    if one.points and one.points[-1][1] is None and one.bad:
+        return printable(one.bad[-1][1])
+    return "-" if one.last is None else short(one.last)
 
 
 def print_curve(one: SeriesDocument, axis: Axis, width: int, log: bool) -> None:

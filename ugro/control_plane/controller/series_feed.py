@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -92,16 +93,19 @@ class SeriesFeed:
         self._looked: float | None = None
         for name, log in self._logs.items():
             before = read_span(self._folder / name, max(0, log.read - WARM), log.read)
-            self._reader.feed(_rank(name), before.decode("utf-8", "replace"), log.at or self._began or 0.0)
+            self._reader.warm(_rank(name), before.decode("utf-8", "replace"), log.at or self._began or 0.0)
 
-    def read(self, now: float, most: int = PASS) -> bool:
-        """Read up to so many bytes of what is new, unless another process does; return whether there is more."""
+    def read(self, now: float, most: int = PASS, seen: bool = True) -> bool:
+        """Read up to so many bytes of what is new, unless another process does; return whether there is more.
+
+        `seen`: all that the ranks had printed by `now` was brought. Otherwise what comes next may be older.
+        """
         if not (self._folder / PIECES).exists():
             return False
         with self._kept.writing() as alone, state_errors(self._folder):
-            return alone and self._read(now, most)
+            return alone and self._read(now, most, seen)
 
-    def _read(self, now: float, most: int) -> bool:
+    def _read(self, now: float, most: int, seen: bool) -> bool:
         noted = self._kept.read_so_far(self._key)
         if noted != self._noted:
             self._begin(noted or {})
@@ -110,14 +114,18 @@ class SeriesFeed:
         for name, at, end, pieces in self._new_pieces():
             log = self._logs.setdefault(name, _Log())
             data = read_span(self._folder / name, log.read, min(end, log.read + left))
-            for part, moment in _slices(data, self._since(log, at), at):
+            since = self._since(log, at)
+            until = since + (at - since) * min(1.0, len(data) / max(1, end - log.read))
+            for part, moment in _slices(data, since, until):
                 found += self._reader.feed(_rank(name), log.take(part), moment)
             left -= len(data)
             if log.read < end and len(data):
+                log.at = until
                 break  # the rest of the piece comes next time
             log.read, log.at, self._pieces = max(log.read, end), at, pieces
         self._unsaved += most - left
-        self._looked = now
+        if seen and left > 0:
+            self._looked = now
         self._note(found)
         return left <= 0
 
@@ -139,7 +147,22 @@ class SeriesFeed:
         self._noted, self._unsaved = noted, 0
 
     def _new_pieces(self) -> Iterator[tuple[str, float, int, int]]:
-        """Each new piece of a rank's log: its name, when it came, where it ends, and where the list of pieces does."""
+        """Each new piece of a rank's log: its name, when it came, where it ends, and where the list of pieces does.
+
+        What came in several round trips of one look is one piece. The list counts as read with the look's last piece.
+        """
+        begin = self._pieces
+        for at, look in groupby(self._listed(), key=lambda piece: piece[1]):
+            ends = dict[str, int]()
+            for name, _, end, _ in (pieces := list(look)):
+                ends[name] = end
+            *others, (name, end) = ends.items()
+            yield from ((other, at, there, begin) for other, there in others)
+            begin = pieces[-1][3]
+            yield name, at, end, begin
+
+    def _listed(self) -> Iterator[tuple[str, float, int, int]]:
+        """The new pieces as they are listed."""
         with contextlib.suppress(FileNotFoundError), open(self._folder / PIECES, "rb") as file:
             file.seek(self._pieces)
             at = self._pieces
@@ -166,17 +189,19 @@ class SeriesFeeds:
             async for _ in logs.rounds(BRING_SECONDS):
                 if self._store.clock.monotonic() > end:
                     break
-            await self.read(job, BRING_SECONDS)
+            await self.read(job, BRING_SECONDS, seen=not logs.silent)
 
-    async def read(self, job: Job, within: float) -> bool:
+    async def read(self, job: Job, within: float, seen: bool = True) -> bool:
         """Read what is here of a job's logs, for up to so many seconds; return whether there is more.
+
+        `seen`: all its nodes were asked just before, and answered.
 
         Raises:
             StateError: the series cannot be written.
         """
         end = self._store.clock.monotonic() + within
         for feed in await asyncio.to_thread(self._of, job):
-            while await asyncio.to_thread(feed.read, self._store.clock.now()):
+            while await asyncio.to_thread(feed.read, self._store.clock.now(), PASS, seen):
                 if self._store.clock.monotonic() > end:
                     return True
         if job.state.ended:
@@ -207,12 +232,15 @@ class SeriesFeeds:
 
 
 def _slices(data: bytes, since: float, at: float) -> Iterator[tuple[bytes, float]]:
-    """Return a piece as it may have come between two moments, cut at ends of lines."""
+    """Return a piece as it may have come between two moments, cut at ends of lines.
+
+    A line has come when its end has.
+    """
     gap = max(0.0, at - since)
     count = max(1, min(SLICES, int(gap / SLICE_SECONDS)))
     start = 0
     for number in range(1, count + 1):
-        end = len(data) if number == count else data.find(b"\n", len(data) * number // count) + 1
+        end = len(data) if number == count else data.rfind(b"\n", 0, len(data) * number // count) + 1
         if end > start:
             yield data[start:end], at - gap * (count - number) / count
             start = end

@@ -27,6 +27,11 @@ class JobReader:
         found, rank_of = reader.feed(text, at), self._rank_of
         return [one for one in found if rank_of.get(one.name) == rank or self._is_source(rank, one.name)]
 
+    def warm(self, rank: int, text: str, at: float) -> None:
+        """Read lines again that were read before, for what later ones need; only the last of them came at `at`."""
+        self.feed(rank, text, at)
+        self._readers[rank].begin_pace(at)
+
     @property
     def progress(self) -> RunProgress | None:
         """Return how far the run is: the furthest that a rank says; None: none says so."""

@@ -10,7 +10,7 @@ from ugro.common.models.metrics import Reading, RunProgress, SeriesSource
 from ugro.common.text import printable
 from ugro.control_plane.training_metrics.columns import Table, header_of, row_of
 from ugro.control_plane.training_metrics.pace import Pace
-from ugro.control_plane.training_metrics.pairs import Pair, Value, in_unit, pairs_in, values_of
+from ugro.control_plane.training_metrics.pairs import Pair, Value, in_unit, pairs_in, rates_in, values_of
 from ugro.control_plane.training_metrics.pattern import Pattern
 from ugro.control_plane.training_metrics.shapes import Shapes
 from ugro.control_plane.training_metrics.step_count import StepCount
@@ -105,6 +105,12 @@ class LineReader:
             self._bar = ""
         return found
 
+    def begin_pace(self, at: float) -> None:
+        """Measure the pace from here on: what was fed so far came at other times than was said, its end at `at`."""
+        self._pace = Pace()
+        if self._count.step is not None:
+            self._pace.add(self._count.step, at)
+
     def _read(self, line: str, at: float, found: list[Reading]) -> None:
         if ("it/s" in line or "s/it" in line or "%|" in line) and _BAR_SHAPE.search(line):
             line = self._keep_bar(line, at)
@@ -127,7 +133,7 @@ class LineReader:
         progress = places and places.read(lower)
         has_step = progress is not None and progress.step is not None and not progress.bar
         if has_step or any(_is_telling(pair.name) for pair in pairs):
-            pairs = _of_validation(line, pairs)
+            pairs = _of_validation(line, sorted([*pairs, *rates_in(line, pairs)], key=lambda pair: pair.start))
             kept = [pair for pair in pairs if pair.name in _FRACTIONS or _is_series(pair.name)]
             if kept and self._table is None and len(lower) == len(line):
                 self._shapes.learn(line, kept, places)

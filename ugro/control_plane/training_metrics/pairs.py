@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -51,6 +51,12 @@ _BYTES = {
     **{f"{prefix}B": 1000.0**power for power, prefix in enumerate("KMGT", 1)},
 }
 _SCALES = {"k": 1e3, "M": 1e6}
+_RATE = re.compile(
+    rf"(?<![\w.,/@+-])(?P<number>{NUMBER})\s?(?P<scale>[kM])?\s?"
+    r"(?:(?P<tokens>tok(?:en)?s?)|(?P<samples>samples?)|(?P<images>im(?:g|age)s?)|(?P<steps>it(?:er)?s?|steps?))"
+    r"/s(?:ec(?:ond)?)?(?![\w/])"
+)
+"""A number that only its unit names: `45.1k tok/s`."""
 
 
 class Pair(NamedTuple):
@@ -101,6 +107,24 @@ def pairs_in(text: str) -> list[Pair]:
             value, unit = value * _SCALES[unit], ""
         found.append(Pair(series_name(name), value, inside or unit or "", start, match.span("number")))
     return found
+
+
+def rates_in(text: str, pairs: Sequence[Pair]) -> list[Pair]:
+    """Return what a text says a second is worth, beyond its pairs: `45.1k tok/s` is `tokens_per_second`."""
+    if "/s" not in text:
+        return []
+    named = {pair.place for pair in pairs}
+    return [
+        Pair(
+            f"{match.lastgroup}_per_second",
+            float(match["number"].replace(",", "")) * _SCALES.get(match["scale"], 1.0),
+            "/s",
+            match.start(),
+            match.span("number"),
+        )
+        for match in _RATE.finditer(text)
+        if match.span("number") not in named
+    ]
 
 
 def number_in(text: str) -> float | None:

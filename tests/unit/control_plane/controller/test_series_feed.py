@@ -125,3 +125,55 @@ def test_bytes_that_are_no_text_do_no_harm(copies: Copies) -> None:
         file.write('nonsense\n{"at": "x"}\n{"at": 1, "file": "../../etc/passwd", "end": 9}\n')
     feed.read(1002.0)
     assert [x for x, _ in copies.points()][1:] == [2, 3]
+
+
+def paces(copies: Copies) -> list[float]:
+    kept = JobSeries(copies.series)
+    known = kept.index().series["steps_per_second", SeriesSource.DERIVED]
+    with kept.opened(known) as series:
+        return [y for _, y in curve(series, known, Window()).points if y is not None]
+
+
+def assert_one_a_second(copies: Copies) -> None:
+    progress = JobSeries(copies.series).index().progress
+    assert isinstance(progress, RunProgress) and progress.rate == pytest.approx(1.0, rel=0.1)
+    assert min(paces(copies)) > 0.5 and max(paces(copies)) <= 2.0
+
+
+def test_lines_from_while_no_process_read_are_no_pace_of_a_moment(copies: Copies) -> None:
+    feed = copies.feed()
+    for second in range(1, 31):
+        copies.come(lines([second]), 1000.0 + second)
+        feed.read(1000.0 + second)
+    feed = copies.feed()
+    feed.read(1038.0, seen=False)
+    copies.come(lines(range(31, 40)), 1039.0)
+    for second in range(39, 45):
+        feed.read(1000.0 + second)
+        copies.come(lines([second + 1]), 1001.0 + second)
+    feed.read(1045.0)
+    assert_one_a_second(copies)
+
+
+def test_processes_that_read_now_and_then_see_the_same_pace(copies: Copies) -> None:
+    for second in range(3, 60, 2):
+        copies.come(lines([second - 1, second]), 1000.0 + second)
+        copies.feed().read(1000.0 + second)
+    assert_one_a_second(copies)
+
+
+def test_what_comes_in_several_round_trips_or_passes_came_over_the_same_time(copies: Copies) -> None:
+    text = [f"{'x' * 80}\n" * 9 + line + "\n" for line in lines(range(1, 61)).splitlines()]
+    feed = copies.feed()
+    copies.come(text[0], 1001.0)
+    feed.read(1001.0)
+    feed = copies.feed()
+    for start in range(1, 41, 10):
+        copies.come("".join(text[start : start + 10]), 1041.0)
+    while feed.read(1041.0, 9000):
+        pass
+    for second in range(42, 52):
+        copies.come(text[second - 1], 1000.0 + second)
+        feed.read(1000.0 + second)
+    assert_one_a_second(copies)
+    assert [x for x, _ in copies.points()] == list(range(1, 52))

@@ -131,6 +131,23 @@ LINES: dict[str, tuple[str, int | None, dict[str, float]]] = {
         250,
         {"train_loss": 2.9, "val_loss": 3.0},
     ),
+    "a unit and no name": (
+        "[rank 0] step 40/200 epoch 1 loss 1.8933 lr 2.74e-03 45.1k tok/s, 1,024 samples/sec, 1.5M img/s, 12.5it/s",
+        40,
+        {
+            "loss": 1.8933,
+            "lr": 2.74e-03,
+            "tokens_per_second": 45100.0,
+            "samples_per_second": 1024.0,
+            "images_per_second": 1.5e6,
+            "steps_per_second": 12.5,
+        },
+    ),
+    "a unit behind a name": (
+        "step 4 loss 1.5 speed: 45k tok/s, 900 tok/s/gpu at 1/2 it/s",
+        4,
+        {"loss": 1.5, "speed": 45000.0},
+    ),
     "nanochat": (
         "step 00309/21400 (1.44%) | loss: 3.452771 | lrm: 0.00 | dt: 1014ms | tok/sec: 129,238 | mfu: 18.3% | "
         "epoch: 1 | total time: 3.20m | remaining: 36s",

@@ -164,7 +164,7 @@ def _hidden(value: Any) -> Any:
 
 EXAMPLE = """\
 # What UGRO tells you, and how. Only you may read this file (mode 600): addresses of channels are secrets.
-# Try it: ugro alerts test. More: docs/alerts.md
+# Try it: ugro alerts test. More: ugro alerts --help
 
 channels:  # a name, and an address of https://appriseit.com/services/
   # phone: {url: "ntfys://a-secret-topic"}

@@ -3,7 +3,7 @@ import {html, useEffect, useLayoutEffect, useRef, useState} from "./html.js";
 import uPlot from "../vendor/uplot.js";
 import {colour, faint, painted} from "./theme.js";
 import {Swatch} from "./parts.js";
-import {above, aligned, inner, smoothed} from "./series.js";
+import {above, aligned, inner, noNumber, smoothed} from "./series.js";
 import {clock, duration, figure, known, number} from "./words.js";
 
 const EVERY = 250; // ms between two drawings at least
@@ -51,7 +51,7 @@ export function Chart({title, unit = "", lines, axis = "step", log = false, weig
       <span class="line tight small">${at !== null && at.x !== null ? html`<span class="dim">${xWords(at.x, axis)}</span>` : null}${tools}</span></figcaption>
     <div ref=${box} class="plot" role="img" aria-label=${spoken(title, lines, unit)}></div>
     <div class="line legend small">${lines.map((line, place) => html`<span class="line tight"><${Swatch} colour=${line.colour} /><span class="clip">${line.label}</span>
-      <span class="mono">${figure(at && at.x !== null ? at.values[place] : lastOf(line.points))}</span></span>`)}</div>
+      <span class="mono">${at && at.x !== null ? noNumber(line, at.x) ?? figure(at.values[place]) : lastWord(line)}</span></span>`)}</div>
   </figure>`;
 }
 
@@ -63,7 +63,11 @@ function bad(line) {
 }
 
 function spoken(title, lines, unit) {
-  return `${title}: ${lines.map((line) => `${line.label} ${figure(lastOf(line.points))}${unit ? ` ${unit}` : ""}`).join(", ")}`;
+  return `${title}: ${lines.map((line) => `${line.label} ${lastWord(line)}${unit ? ` ${unit}` : ""}`).join(", ")}`;
+}
+
+function lastWord(line) {
+  return noNumber(line) ?? figure(lastOf(line.points));
 }
 
 function lastOf(points) {

@@ -89,6 +89,12 @@ export function moved(samples, xOf, hole = Infinity) {
   return points.sort((a, b) => a[0] - b[0]);
 }
 
+// What the value at x, or the last one, is that no number can show; null: it is a number, or there is none.
+export function noNumber({points, bad}, x = points[points.length - 1]?.[0]) {
+  const what = bad?.findLast(([at]) => at === x)?.[1];
+  return what === "nan" ? "NaN" : what ?? null;
+}
+
 export function csv(axis, lines) {
   const cell = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
   const rows = lines.flatMap((line) => line.points.map(([x, y]) => [cell(line.label), x, known(y) ? y : "nan"].join(",")));

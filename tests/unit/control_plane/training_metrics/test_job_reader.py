@@ -1,36 +1,11 @@
-"""Tests of which source of a series counts, and which rank's."""
+"""Tests of which rank's series counts, and when a run ends."""
 
 from __future__ import annotations
 
-from ugro.common.models.metrics import Reading, RunProgress, SeriesSource
-from ugro.control_plane.training_metrics.choice import choose
+from ugro.common.models.metrics import RunProgress
 from ugro.control_plane.training_metrics.job_reader import JobReader
 from ugro.control_plane.training_metrics.line_reader import MOST_SERIES
 from ugro.control_plane.training_metrics.pace import seconds_left
-
-LOG, FILE = SeriesSource.LOG, SeriesSource.EVENT_FILE
-
-
-def _values(source: SeriesSource, steps: range, value: float, at: float = 0.0, name: str = "loss") -> list[Reading]:
-    return [Reading(name, value, step, at + step, source) for step in steps]
-
-
-def test_shows_log_lines_until_the_file_catches_up() -> None:
-    logged, filed = _values(LOG, range(10), 2.3), _values(FILE, range(2, 6), 2.3125)
-    assert choose([*logged, *filed]) == [*logged[:2], *filed, *logged[6:]]
-    assert choose([*logged, *_values(FILE, range(10), 2.3125)]) == _values(FILE, range(10), 2.3125)
-
-
-def test_keeps_series_apart_and_in_order() -> None:
-    other = _values(LOG, range(3), 1.0, name="lr")
-    assert choose([*_values(LOG, range(2), 2.0), *other]) == [*_values(LOG, range(2), 2.0), *other]
-    assert choose([]) == []
-
-
-def test_compares_values_without_a_step_by_time() -> None:
-    unknown = [Reading("loss", 2.0, None, at, LOG) for at in (1.0, 3.5, 9.0)]
-    filed = _values(FILE, range(2, 5), 2.5)
-    assert choose([*unknown, *filed]) == [unknown[0], *filed, unknown[2]]
 
 
 def test_the_rank_that_prints_a_series_first_stays_its_source() -> None:
