@@ -168,7 +168,7 @@ def progress(**fields: Any) -> ProgressDocument:
 def test_in_a_list_the_time_that_is_left_stands_before_what_may_be_cut() -> None:
     known = progress(step=104, steps=600, percent=17.3, rate=4.0, left=120.0, eta=time.time() + 120.5)
     assert progress_in_brief(known) == "17%, 2m 00s left, step 104 of 600"
-    assert progress_in_words(known) == "step 104 of 600 (17%), 4 steps/s, done in 2m 00s"
+    assert progress_in_words(known) == "step 104 of 600 (17%), mean 4 steps/s, done in 2m 00s"
     assert progress_in_brief(progress(epoch=1.5, epochs=3)) == "epoch 1.5 of 3"
     assert progress_in_brief(progress()) == ""
 
