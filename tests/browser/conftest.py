@@ -26,9 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The browser. As root it is installed where it is missing; else the tests are skipped."""
+    """The browser. As root it is installed where it is missing; else the tests are skipped.
+
+    While it runs, so does a loop of its own in this thread: it ends before the coroutines of other modules.
+    """
     if not _missing():
         pass
     elif os.geteuid():
