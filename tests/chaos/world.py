@@ -29,6 +29,9 @@ from ugro.testing.commands import Ugro, commands, document, until
 SPEED = 40.0
 """How much faster than in its schedule a fault follows another."""
 
+MEETS_WITHIN = 5.0
+"""Seconds in which a tick that writes is waited for, before the controller is killed."""
+
 LOOK_EVERY = 0.2
 """Seconds between two looks while no fault is due."""
 
@@ -239,8 +242,13 @@ class World:
         return serve
 
     def _kill_controller(self, fault: Fault) -> str:
-        """While somebody acts, which is mostly the controller itself, in the middle of a tick."""
-        until(lambda: self._store.is_locked("lock"))
+        """While somebody acts, which is mostly the controller itself, in the middle of a tick.
+
+        A tick that has little to write holds the lock for a moment only: where none is met, it is killed between two.
+        """
+        end = time.monotonic() + MEETS_WITHIN
+        while not self._store.is_locked("lock") and time.monotonic() < end:
+            time.sleep(0.005)
         self._serve.kill()
         self._serve.wait()
         self._serve = self._served()
