@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -97,10 +98,18 @@ class Web:
         Raises:
             UgroError: what the function raises.
         """
-        context = context or self.serving.context()
+        if context is None:
+            async with self.context() as context:
+                return await self.ask(request, context)
+        answer: T = await function_of(request)(context, request)
+        return answer
+
+    @contextlib.asynccontextmanager
+    async def context(self) -> AsyncIterator[Context]:
+        """Give what the requests of one call act on; it is closed after the last of them."""
+        context = self.serving.context()
         try:
-            answer: T = await function_of(request)(context, request)
-            return answer
+            yield context
         finally:
             await context.close()
 

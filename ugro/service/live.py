@@ -19,7 +19,6 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.resource_manager.governor import leases
 from ugro.control_plane.resource_manager.observation import last_look
-from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.service.board import Board, State
 from ugro.service.context import Context
@@ -135,12 +134,13 @@ def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) ->
     """
     now, unreadable = store.clock.now(), list[RecordUnreadable]()
     live = store.jobs.live(unreadable.append)
-    queue = _queue(store, inventory, live, unreadable)
+    views = last_look(store, inventory, now)
+    queue = read_queue(store, inventory, live, views, now, unreadable)
     return Recorded(
         at=now,
         inventory=inventory,
         attended=attended,
-        views=last_look(store, inventory, now),
+        views=views,
         remembered=store.config.remembered_nodes(),
         drains=store.config.drains(),
         live=[job for job in live if not job.state.ended],
@@ -152,13 +152,6 @@ def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) ->
         problems=[*store.problems(), *unreadable],
         progress={job.id: found for job in live if (found := _progress(store, job))},
     )
-
-
-def _queue(
-    store: MetadataStore, inventory: Inventory, live: Sequence[Job], unreadable: Sequence[RecordUnreadable] = ()
-) -> Queue:
-    now = store.clock.now()
-    return read_queue(store, inventory, live, last_look(store, inventory, now), now, unreadable)
 
 
 def _proposals(store: MetadataStore) -> Iterable[LiveProposal]:
@@ -175,7 +168,9 @@ def _job_state(store: MetadataStore, inventory: Inventory, job_id: str) -> State
     """Return one job: its document field by field, its last events by their number, and its progress."""
     job = store.jobs.find(job_id)
     if job.state == JobState.QUEUED:
-        job = with_prospects(job, _queue(store, inventory, store.jobs.live(pass_over)))
+        now = store.clock.now()
+        views = last_look(store, inventory, now)
+        job = with_prospects(job, read_queue(store, inventory, store.jobs.live(pass_over), views, now))
     try:
         spec = store.jobs.spec(job_id)
     except UgroError:  # that is no reason not to show the job

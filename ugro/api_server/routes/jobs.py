@@ -121,13 +121,10 @@ async def _act(
     """Change a job that is as its asker saw it, once, with who did it in its timeline."""
 
     async def checked() -> Response:
-        context = web.serving.context()
-        try:
+        async with web.context() as context:
             job_id = require_attempt(context, job, body.attempt if body else None)
             async with noted(context, what, str(who), job_id):
                 return await document(await act(job_id))
-        finally:
-            await context.close()
 
     return await once(web, request, checked)
 

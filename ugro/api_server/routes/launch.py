@@ -44,8 +44,7 @@ async def launch(web: Here, who: Who, request: Request, body: LaunchBody) -> Res
         raise Forbidden("a browser may not launch jobs here", hint)
 
     async def planned() -> Response:
-        context = web.serving.context()
-        try:
+        async with web.context() as context:
             spec, code = await asyncio.to_thread(_read, context, body)
             context.code[code.document.directory] = code
             plan = await web.ask(PlanLaunch(spec=spec, code=code.document), context)
@@ -55,8 +54,6 @@ async def launch(web: Here, who: Who, request: Request, body: LaunchBody) -> Res
                     return await document(await web.ask(Launch(plan=plan, answers=body.answers), context))
 
             return await with_consent(body, plan, effects(plan), act)
-        finally:
-            await context.close()
 
     return await once(web, request, planned)
 

@@ -64,13 +64,10 @@ async def _act(
     web: Here, who: Who, request: Request, node: str, what: str, act: Callable[[], Awaitable[Document]]
 ) -> Response:
     async def checked() -> Response:
-        context = web.serving.context()
-        try:
+        async with web.context() as context:
             require_node(context, node)
             async with noted(context, what, str(who), node=node):
                 return await document(await act())
-        finally:
-            await context.close()
 
     return await once(web, request, checked)
 

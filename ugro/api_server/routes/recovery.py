@@ -50,8 +50,7 @@ async def resume(web: Here, who: Who, request: Request, job: str, body: ResumeBo
     given = body or ResumeBody()
 
     async def planned() -> Response:
-        context = web.serving.context()
-        try:
+        async with web.context() as context:
             job_id = require_attempt(context, job, given.attempt)
             options = ResumeOptions(
                 job=job_id,
@@ -67,8 +66,6 @@ async def resume(web: Here, who: Who, request: Request, job: str, body: ResumeBo
                     return await document((await web.ask(Resume(plan=plan, answers=given.answers), context)).answer)
 
             return await with_consent(given, plan, effects_of_resume(plan), act)
-        finally:
-            await context.close()
 
     return await once(web, request, planned)
 
@@ -79,8 +76,7 @@ async def approve(web: Here, who: Who, request: Request, job: str, body: Consent
     given = body or ConsentBody()
 
     async def planned() -> Response:
-        context = web.serving.context()
-        try:
+        async with web.context() as context:
             job_id = require_attempt(context, job, None)
             require_proposal(context, job_id, given.attempt)
             plan = await web.ask(PlanApprove(job=job_id), context)
@@ -90,8 +86,6 @@ async def approve(web: Here, who: Who, request: Request, job: str, body: Consent
                     return await document((await web.ask(Approve(plan=plan, answers=given.answers), context)).job)
 
             return await with_consent(given, plan, effects_of_approve(plan), act)
-        finally:
-            await context.close()
 
     return await once(web, request, planned)
 
@@ -101,14 +95,11 @@ async def deny(web: Here, who: Who, request: Request, job: str, body: JobBody | 
     """Leave a job as it is. `attempt` is that of the proposal; another one is not turned down."""
 
     async def act() -> Response:
-        context = web.serving.context()
-        try:
+        async with web.context() as context:
             job_id = require_attempt(context, job, None)
             require_proposal(context, job_id, body.attempt if body else None)
             async with noted(context, "deny", str(who), job_id):
                 return await document((await web.ask(Deny(job=job_id), context)).answer)
-        finally:
-            await context.close()
 
     return await once(web, request, act)
 
