@@ -7,12 +7,10 @@ import time
 from contextlib import closing
 
 import click
-from rich.text import Text
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.output import STATE_STYLES, print_json
+from ugro.cli.output import print_json
 from ugro.cli.render.grid import Column, Grid
-from ugro.common.text import printable
 from ugro.service.schemas.live import LiveSnapshot, LiveView, Watch
 
 
@@ -56,8 +54,6 @@ def _print_once(view: LiveView) -> None:
         made = Grid(*(Column(title, 12 if title in ("NAME", "NODE", "NODES", "WHY") else None, leaves)
                       for leaves, title in enumerate(titles)))  # fmt: skip
         for row in rows:
-            states = row.states or [""] * len(row.cells)
-            cells = zip(row.cells, states, strict=True)
-            made.add(*(Text(printable(cell), STATE_STYLES.get(state, "")) for cell, state in cells))
+            made.add(*row.texts())
         click.echo()
         made.print()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 from ugro.cli.app import App
 from ugro.common.errors import UgroError
-from ugro.service.schemas.base import Request
+from ugro.service.backend import Backend
+from ugro.service.schemas.base import Request, Stream
 from ugro.service.schemas.live import LiveSnapshot, LiveView, Watch
 from ugro.service.schemas.logs import Follow, FollowUpdate
 
@@ -37,22 +38,9 @@ class Asking:
             failed = 0
             while not self._ended.is_set():
                 try:
-                    backend = self._app.beside()
-                    try:
-                        with closing(backend.stream(Watch(every=every))) as updates:
-                            view: LiveView | None = None
-                            for update in updates:
-                                if self._ended.is_set():
-                                    return
-                                if isinstance(update, LiveSnapshot):
-                                    view = update.data
-                                elif view is not None:
-                                    view = view.with_changes(update.data)
-                                if view is not None:
-                                    failed = 0
-                                    take(view)
-                    finally:
-                        backend.close(rest=False)
+                    for view in self._views(every):
+                        failed = 0
+                        take(view)
                 except UgroError as error:
                     lost(error)
                     self._ended.wait(AGAIN[min(failed, len(AGAIN) - 1)])
@@ -68,15 +56,11 @@ class Asking:
 
         def work() -> None:
             try:
-                backend = self._app.beside()
-                try:
-                    with closing(backend.stream(Follow(job=job, tail=500))) as updates:
-                        for update in updates:
-                            if enough.is_set() or self._ended.is_set():
-                                return
-                            take(update)
-                finally:
-                    backend.close(rest=False)
+                with closing(self._items(Follow(job=job, tail=500))) as updates:
+                    for update in updates:
+                        if enough.is_set():
+                            return
+                        take(update)
             except UgroError as error:
                 failed(error)
 
@@ -90,17 +74,40 @@ class Asking:
 
         def work() -> None:
             try:
-                backend = self._app.beside()
-                try:
+                with self._backend() as backend:
                     answer = backend.call(request)
-                finally:
-                    backend.close(rest=False)
             except UgroError as error:
                 failed(error)
             else:
                 done(answer)
 
         self._begin(work, "call")
+
+    def _views(self, every: float) -> Iterator[LiveView]:
+        view: LiveView | None = None
+        for update in self._items(Watch(every=every)):
+            if isinstance(update, LiveSnapshot):
+                view = update.data
+            elif view is not None:
+                view = view.with_changes(update.data)
+            if view is not None:
+                yield view
+
+    def _items(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
+        """Yield the items of an answer until the screen ends."""
+        with self._backend() as backend, closing(backend.stream(request)) as items:
+            for item in items:
+                if self._ended.is_set():
+                    return
+                yield item
+
+    @contextmanager
+    def _backend(self) -> Iterator[Backend]:
+        backend = self._app.beside()
+        try:
+            yield backend
+        finally:
+            backend.close(rest=False)
 
     def _begin(self, work: Callable[[], None], name: str) -> None:
         threading.Thread(target=work, name=f"ugro top: {name}", daemon=True).start()

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.text import Text
+
+from ugro.cli.output import STATE_STYLES
 from ugro.cli.render.listings import short_name
 from ugro.common.models.job import JobState
 from ugro.common.text import duration, printable, size
@@ -36,6 +39,11 @@ class Row:
     command: str
     states: tuple[str, ...] = ()
     """What colours the cells, by column; empty: nothing."""
+
+    def texts(self) -> list[Text]:
+        """Return the cells in their colours."""
+        states = self.states or ("",) * len(self.cells)
+        return [Text(cell, STATE_STYLES.get(state, "")) for cell, state in zip(self.cells, states, strict=True)]
 
 
 @dataclass(frozen=True)

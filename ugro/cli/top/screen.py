@@ -15,7 +15,6 @@ from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.widgets import DataTable, Input, Static
 
-from ugro.cli.output import STATE_STYLES
 from ugro.cli.top.asking import Asking
 from ugro.cli.top.dialogs import Confirmation, Help
 from ugro.cli.top.logs import Log
@@ -73,7 +72,7 @@ class RowTable(DataTable[Text]):
         """Show these rows. Only cells that changed are drawn again, unless rows came, went or moved."""
         if [row.key for row in rows] == [row.key for row in self.rows_shown]:
             for before, row in zip(self.rows_shown, rows, strict=True):
-                for title, old, new in zip(self.columns_by_title, _cells(before), _cells(row), strict=True):
+                for title, old, new in zip(self.columns_by_title, before.texts(), row.texts(), strict=True):
                     if old != new:
                         self.update_cell(row.key, title, new, update_width=True)
             self.rows_shown = rows
@@ -81,16 +80,11 @@ class RowTable(DataTable[Text]):
         kept = self.current.key if self.current else None
         self.clear()
         for row in rows:
-            self.add_row(*_cells(row), key=row.key)
+            self.add_row(*row.texts(), key=row.key)
         self.rows_shown = rows
         keys = [row.key for row in rows]
         if kept in keys:
             self.move_cursor(row=keys.index(kept), animate=False)
-
-
-def _cells(row: Row) -> list[Text]:
-    states = row.states or [""] * len(row.cells)
-    return [Text(cell, STATE_STYLES.get(state, "")) for cell, state in zip(row.cells, states, strict=True)]
 
 
 class Top(TextualApp[None]):
