@@ -11,10 +11,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from reference.markdown import Incomplete, code, docstring, page, prose, table
-from ugro.common import fields, job_spec
+from ugro.common import fields
 from ugro.common.config import Inventory, MetricsSettings, NodeConfig, WebSettings
 from ugro.common.fields import Config
-from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules
+from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules, rules
 from ugro.common.text import exactly
 
 KINDS: Mapping[Any, str] = {
@@ -30,8 +30,8 @@ KINDS: Mapping[Any, str] = {
     fields.Moment: "time",
     fields.Mib: "size",
     fields.Env: "map of variables",
-    job_spec.Dependency: "job",
-    job_spec.Cause: "cause",
+    rules.Dependency: "job",
+    rules.Cause: "cause",
     int: "whole number",
     WebSettings: "map: [below](#dashboard)",
     MetricsSettings: "map: [below](#metrics)",

@@ -7,15 +7,16 @@ from typing import Any
 
 import click
 
-from ugro.cli.app import App, ScriptCommand, Whole, command, json_option
-from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
+from ugro.cli.app import App, ScriptCommand, command, json_option
+from ugro.cli.complete import complete_file
+from ugro.cli.launch_options import spec_options
 from ugro.cli.output import console, print_json
 from ugro.cli.prompts import answers
 from ugro.cli.render.code import tell_what_stays
 from ugro.cli.render.jobs import ranks_table
 from ugro.cli.render.starting import announce, going_on
 from ugro.common.errors import InputError, JobFailed
-from ugro.common.job_spec import PRIORITIES, JobSpec
+from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import JobState
 from ugro.common.text import exactly, printable
 from ugro.service.code import read_code
@@ -55,61 +56,7 @@ In the last form, options that UGRO does not know are passed unchanged to the de
     context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
-@click.option("-m", "--module", is_flag=True, default=None, help="SCRIPT is a module, as for torchrun: pkg.train.")
-@click.option(
-    "--no-python", is_flag=True, default=None, help="SCRIPT is a program: ./train.sh, or one in the nodes' PATH."
-)
-@click.option(
-    "--nodes",
-    shell_complete=complete_nodes,
-    metavar="N|NAMES",
-    help="Number of nodes, or their names (comma-separated). Default: all.",
-)
-@click.option(
-    "--gpus-per-node", type=Whole(min=0), metavar="N", help="GPUs of each node. Default: all; 0: one CPU rank."
-)
-@click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable of every rank.")
-@click.option("--name", help="Name of the job; commands take it in place of the id.")
-@click.option(
-    "--vram",
-    metavar="SIZE",
-    help="Minimum memory of each GPU: 10G.",
-)
-@click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner. Default: 0.")
-@click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`.")
-@click.option(
-    "--after",
-    multiple=True,
-    shell_complete=complete_jobs_listed,
-    metavar="JOB[:any],…",
-    help="Start once JOB succeeded (:failure: failed, :any: ended).",
-)
-@click.option("--not-before", metavar="TIME", help="Do not start earlier: +2h, 22:30, 2026-11-24T22:30.")
-@click.option(
-    "--time",
-    "time_limit",
-    metavar="TIME",
-    help="Time limit: 90m, 1h30m, or as in Slurm: 90 (minutes), 1:30:00, 1-12. Needed for backfill.",
-)
-@click.option(
-    "--time-warning",
-    metavar="TIME",
-    help="Send SIGUSR2 this long before the limit. Default: a tenth of it, at most 5m.",
-)
-@click.option("--grace", metavar="TIME", help="Time for processes that are still running after success: 10m.")
-@click.option(
-    "--on-failure",
-    multiple=True,
-    metavar="[CAUSE=]ask|retry|fail",
-    help="Propose a retry and ask, retry, or leave it failed.",
-)
-@click.option(
-    "--checkpoints",
-    metavar="DIR",
-    shell_complete=complete_folder,
-    help="Where the script saves checkpoints, if not in its own folder.",
-)
-@click.option("--resume-with", metavar="WORDS", help="Arguments to resume with: '--resume_from_checkpoint {path}'.")
+@spec_options
 @click.option(
     "--follow", "following", is_flag=True, help="Show the logs until the job has ended; exit code 1 if it failed."
 )

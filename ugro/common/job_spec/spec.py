@@ -1,26 +1,14 @@
-"""The job spec: a job as requested on the command line or in a job.yaml."""
+"""The job spec itself: what to run, where, when, and what is done about a failure."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from ugro.common.causes import CAUSES
-from ugro.common.errors import JobSpecError
 from ugro.common.fields import (
     NAME,
     WHOLE,
@@ -36,121 +24,12 @@ from ugro.common.fields import (
     Whole,
     is_flag,
     whole,
-    without_effect,
 )
-from ugro.common.metric_pattern import compiled, try_out
-from ugro.common.mistakes import Location, Misplaced, and_more, mistakes
-from ugro.common.units import check_vram
-from ugro.common.yaml_files import describe_in_file, line_of, read_yaml, stands
+from ugro.common.job_spec.rules import CheckpointRules, Dependency, FailurePolicy, HangAfter, MetricsRules
+from ugro.common.mistakes import Misplaced
 
 JOB_ID = re.compile(r"job-[0-9]+")
 PRIORITIES = (-1000, 1000)
-OPTIONS = {"time_limit": "time"}
-"""What a field of a job is called on the command line, where that is not its own name."""
-
-
-def _dependency(value: str) -> str:
-    job, _, when = value.partition(":")
-    if not NAME.fullmatch(job) or when not in ("", *DEPENDENCIES):
-        raise ValueError(f"a job is expected, or JOB:{' or JOB:'.join(DEPENDENCIES)}")
-    return value
-
-
-def _cause(value: str) -> str:
-    if value not in CAUSES:
-        near = difflib.get_close_matches(value, CAUSES, 1)
-        raise ValueError(f"a cause of failure is expected: {', '.join(near or CAUSES)}")
-    return value
-
-
-DEPENDENCIES = ("success", "failure", "any")
-"""How the job that is waited for has to end; `success` unless another is said."""
-
-Dependency = Annotated[str, AfterValidator(_dependency)]
-Cause = Annotated[str, AfterValidator(_cause)]
-
-
-class HangAfter(Config):
-    """Bounds of the silence, in seconds, after which a job can count as hung."""
-
-    min: Seconds = Field(default=600.0, description="Shortest silence that can be a hang, and time without any work")
-    max: Seconds = Field(default=7200.0, validate_default=True, description="Longest silence that is waited for")
-
-    @field_validator("max")
-    @classmethod
-    def _not_below_min(cls, value: float, info: ValidationInfo) -> float:
-        if value < info.data.get("min", 0.0):
-            raise ValueError("a duration that is not shorter than 'min' is expected")
-        return value
-
-
-def _resume_template(value: str) -> str:
-    try:
-        words = shlex.split(value)
-    except ValueError as error:
-        raise ValueError(f"not words as a shell reads them: {error}") from None
-    if words and sum(word.count("{path}") for word in words) != 1:
-        raise ValueError("{path} is expected in it once, as in '--resume_from_checkpoint {path}'")
-    return value
-
-
-Action = Literal["ask", "retry", "fail"]
-"""What is done about a failure: propose and wait, try again without a question, nothing."""
-
-
-class FailurePolicy(Config):
-    """Retry policy of a job. `causes` overrides it for single causes: standing consent, or none.
-
-    Of retries without a question there are at most `max_retries`; the first comes `backoff` seconds after the failure,
-    and each one after twice as long as the one before.
-    """
-
-    default: Action = Field(default="ask", description="For every cause that `causes` does not name")
-    causes: dict[Cause, Action] = Field(default_factory=dict, description="For single [causes](causes.md)")
-    max_retries: Annotated[Whole, Field(ge=0, le=1000)] = Field(
-        default=3, description="Retries without a question; after them UGRO asks"
-    )
-    backoff: Seconds = Field(default=30.0, description="Wait before the first retry; doubled with each one more")
-
-    def action(self, cause: str) -> str:
-        """Return the action for a failure of this cause."""
-        return self.causes.get(cause, self.default)
-
-
-class CheckpointRules(Config):
-    """Where a job's checkpoints are, how its script resumes from one, and which copies the master keeps.
-
-    `dir` is absolute, begins with `~/`, or is relative to the job's code; `pattern` is a glob of paths below it.
-    `resume` are the arguments that a resumed script gets, with {path}; UGRO_RESUME_FROM is also set. The master keeps
-    the last `keep_last` copies, and those of every `keep_every` steps.
-    """
-
-    dir: Line = Field(default="", description="Where the script saves: absolute, `~/…`, or relative to the code")
-    pattern: Line = Field(default="", description="Glob of paths below `dir`; default: what the usual tools write")
-    resume: Annotated[Text, AfterValidator(_resume_template)] = Field(
-        default="", description="Words for a resumed script, with `{path}` once: `--resume_from_checkpoint {path}`"
-    )
-    keep_last: Annotated[Whole, Field(ge=1)] = Field(default=3, description="Newest copies that the master keeps")
-    keep_every: Annotated[Whole, Field(ge=1)] | None = Field(
-        default=None, description="Also keep the copies of every so many steps"
-    )
-
-
-def _metric_pattern(value: str) -> str:
-    if value:
-        compiled(value)
-    return value
-
-
-class MetricsRules(Config):
-    """How metrics are read from a job's log where it has a format that UGRO does not know.
-
-    Each named group of `pattern` is a series; the groups `step` and `epoch` say where. `ugro metrics --try` tries it.
-    """
-
-    pattern: Annotated[Line, AfterValidator(_metric_pattern)] = Field(
-        default="", description=r"Regular expression with named groups: `step (?P<step>\d+).*loss (?P<loss>\S+)`"
-    )
 
 
 class JobSpec(Config):
@@ -330,70 +209,3 @@ class JobSpec(Config):
 def _in_directory(program: str) -> bool:
     """Return whether a program is searched from the working directory, and not in PATH or elsewhere."""
     return "/" in program and not program.startswith("/")
-
-
-def load_job_spec(path: Path) -> JobSpec:
-    """Read and check a job.yaml.
-
-    Raises:
-        JobSpecError: with file, line, field, what was found and what is expected.
-    """
-    document = read_yaml(path, JobSpecError)
-
-    def place(where: Location) -> Location:
-        """Return the place in the file: the script may be the name of a module."""
-        named = where == ("script",) and not stands(document, where) and stands(document, ("module",))
-        return ("module",) if named else where
-
-    try:
-        spec = JobSpec.model_validate(document)
-    except ValidationError as error:
-        keys = {word: key for key in JobSpec.model_fields for word in (key, OPTIONS.get(key, key))}
-        raise JobSpecError(describe_in_file(error, path, document, keys, place)) from None
-    if spec.metrics.pattern:
-        try:
-            try_out(spec.metrics.pattern)
-        except ValueError as error:
-            line = line_of(document, ("metrics", "pattern")) or line_of(document, ("metrics",)) or 1
-            raise JobSpecError(f"{path}:{line}: metrics.pattern: {error}", PATTERN_HINT) from None
-    for name, reason in _without_effect(spec).items():
-        raise JobSpecError(f"{path}:{line_of(document, ('env', name)) or 1}: env.{name}: {reason}", _ENV_HINT)
-    return spec
-
-
-def job_spec(**fields: Any) -> JobSpec:
-    """Build a job spec from command-line values.
-
-    Raises:
-        JobSpecError: a value is wrong; the message names its option.
-    """
-    try:
-        spec = JobSpec.model_validate({key: value for key, value in fields.items() if value is not None})
-    except ValidationError as error:
-        found = mistakes(error)
-        raise JobSpecError(f"{_option(found[0].where)}: {found[0].text}{and_more(found)}") from None
-    try:
-        check_vram(spec.vram or 0)  # not a rule of the record: what was once submitted stays readable
-    except ValueError as error:
-        raise JobSpecError(f"--vram: {error}") from None
-    for name, reason in _without_effect(spec).items():
-        raise JobSpecError(f"--env {name}: {reason}", _ENV_HINT)
-    return spec
-
-
-PATTERN_HINT = "name what stands between the values, as in `loss: (?P<loss>[^ ]+)`, instead of several `.*`"
-_ENV_HINT = "leave it out; GPUs and nodes are chosen by --gpus-per-node and --nodes"
-
-
-def _without_effect(spec: JobSpec) -> dict[str, str]:
-    return without_effect(spec.env, gpus=spec.gpus_per_node != 0)
-
-
-def _option(where: Location) -> str:
-    """Return a field of a job as the command line names it."""
-    field = str(where[0])
-    if field in ("script", "workdir"):
-        return field
-    if field == "args" and len(where) > 1:
-        return f"argument {int(where[1]) + 1} of the script"
-    return "--" + OPTIONS.get(field, field).replace("_", "-")

@@ -1,0 +1,110 @@
+"""Options of `ugro launch`, in groups: each is a field of the job spec."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from ugro.cli.app import Whole
+from ugro.cli.complete import complete_folder, complete_jobs_listed, complete_nodes
+from ugro.common.job_spec import PRIORITIES
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def _group(*options: Decorator) -> Decorator:
+    """Return options as one decorator; help lists them in this order."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+what_runs_options = _group(
+    click.option("-m", "--module", is_flag=True, default=None, help="SCRIPT is a module, as for torchrun: pkg.train."),
+    click.option(
+        "--no-python", is_flag=True, default=None, help="SCRIPT is a program: ./train.sh, or one in the nodes' PATH."
+    ),
+)
+"""Options that say how the script is run."""
+
+placement_options = _group(
+    click.option(
+        "--nodes",
+        shell_complete=complete_nodes,
+        metavar="N|NAMES",
+        help="Number of nodes, or their names (comma-separated). Default: all.",
+    ),
+    click.option(
+        "--gpus-per-node", type=Whole(min=0), metavar="N", help="GPUs of each node. Default: all; 0: one CPU rank."
+    ),
+    click.option(
+        "--vram",
+        metavar="SIZE",
+        help="Minimum memory of each GPU: 10G.",
+    ),
+)
+"""Options that say where a job runs."""
+
+environment_options = _group(
+    click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable of every rank."),
+)
+"""Options that say what the ranks find around them."""
+
+identity_options = _group(
+    click.option("--name", help="Name of the job; commands take it in place of the id."),
+)
+"""Options that say what a job is called."""
+
+order_options = _group(
+    click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner. Default: 0."),
+    click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`."),
+    click.option(
+        "--after",
+        multiple=True,
+        shell_complete=complete_jobs_listed,
+        metavar="JOB[:any],…",
+        help="Start once JOB succeeded (:failure: failed, :any: ended).",
+    ),
+    click.option("--not-before", metavar="TIME", help="Do not start earlier: +2h, 22:30, 2026-11-24T22:30."),
+    click.option(
+        "--time",
+        "time_limit",
+        metavar="TIME",
+        help="Time limit: 90m, 1h30m, or as in Slurm: 90 (minutes), 1:30:00, 1-12. Needed for backfill.",
+    ),
+    click.option(
+        "--time-warning",
+        metavar="TIME",
+        help="Send SIGUSR2 this long before the limit. Default: a tenth of it, at most 5m.",
+    ),
+    click.option("--grace", metavar="TIME", help="Time for processes that are still running after success: 10m."),
+)
+"""Options that say when a job starts, and how long it may run."""
+
+recovery_options = _group(
+    click.option(
+        "--on-failure",
+        multiple=True,
+        metavar="[CAUSE=]ask|retry|fail",
+        help="Propose a retry and ask, retry, or leave it failed.",
+    ),
+    click.option(
+        "--checkpoints",
+        metavar="DIR",
+        shell_complete=complete_folder,
+        help="Where the script saves checkpoints, if not in its own folder.",
+    ),
+    click.option("--resume-with", metavar="WORDS", help="Arguments to resume with: '--resume_from_checkpoint {path}'."),
+)
+"""Options that say what happens after a failure, and from where a job resumes."""
+
+spec_options = _group(
+    what_runs_options, placement_options, environment_options, identity_options, order_options, recovery_options
+)
+"""All fields of a job spec that a command line may give."""

@@ -1,0 +1,19 @@
+"""The job spec: a job as requested on the command line or in a job.yaml."""
+
+from ugro.common.job_spec.reading import OPTIONS, PATTERN_HINT, job_spec, load_job_spec
+from ugro.common.job_spec.rules import CheckpointRules, FailurePolicy, HangAfter, MetricsRules
+from ugro.common.job_spec.spec import JOB_ID, PRIORITIES, JobSpec
+
+__all__ = [
+    "JOB_ID",
+    "OPTIONS",
+    "PATTERN_HINT",
+    "PRIORITIES",
+    "CheckpointRules",
+    "FailurePolicy",
+    "HangAfter",
+    "JobSpec",
+    "MetricsRules",
+    "job_spec",
+    "load_job_spec",
+]

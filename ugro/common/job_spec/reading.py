@@ -1,0 +1,85 @@
+"""Read a job spec from a job.yaml or a command line. An error names file and line, or the option."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ugro.common.errors import JobSpecError
+from ugro.common.fields import without_effect
+from ugro.common.job_spec.spec import JobSpec
+from ugro.common.metric_pattern import try_out
+from ugro.common.mistakes import Location, and_more, mistakes
+from ugro.common.units import check_vram
+from ugro.common.yaml_files import describe_in_file, line_of, read_yaml, stands
+
+OPTIONS = {"time_limit": "time"}
+"""What a field of a job is called on the command line, where that is not its own name."""
+
+PATTERN_HINT = "name what stands between the values, as in `loss: (?P<loss>[^ ]+)`, instead of several `.*`"
+_ENV_HINT = "leave it out; GPUs and nodes are chosen by --gpus-per-node and --nodes"
+
+
+def load_job_spec(path: Path) -> JobSpec:
+    """Read and check a job.yaml.
+
+    Raises:
+        JobSpecError: with file, line, field, what was found and what is expected.
+    """
+    document = read_yaml(path, JobSpecError)
+
+    def place(where: Location) -> Location:
+        """Return the place in the file: the script may be the name of a module."""
+        named = where == ("script",) and not stands(document, where) and stands(document, ("module",))
+        return ("module",) if named else where
+
+    try:
+        spec = JobSpec.model_validate(document)
+    except ValidationError as error:
+        keys = {word: key for key in JobSpec.model_fields for word in (key, OPTIONS.get(key, key))}
+        raise JobSpecError(describe_in_file(error, path, document, keys, place)) from None
+    if spec.metrics.pattern:
+        try:
+            try_out(spec.metrics.pattern)
+        except ValueError as error:
+            line = line_of(document, ("metrics", "pattern")) or line_of(document, ("metrics",)) or 1
+            raise JobSpecError(f"{path}:{line}: metrics.pattern: {error}", PATTERN_HINT) from None
+    for name, reason in _without_effect(spec).items():
+        raise JobSpecError(f"{path}:{line_of(document, ('env', name)) or 1}: env.{name}: {reason}", _ENV_HINT)
+    return spec
+
+
+def job_spec(**fields: Any) -> JobSpec:
+    """Build a job spec from command-line values.
+
+    Raises:
+        JobSpecError: a value is wrong; the message names its option.
+    """
+    try:
+        spec = JobSpec.model_validate({key: value for key, value in fields.items() if value is not None})
+    except ValidationError as error:
+        found = mistakes(error)
+        raise JobSpecError(f"{_option(found[0].where)}: {found[0].text}{and_more(found)}") from None
+    try:
+        check_vram(spec.vram or 0)  # not a rule of the record: what was once submitted stays readable
+    except ValueError as error:
+        raise JobSpecError(f"--vram: {error}") from None
+    for name, reason in _without_effect(spec).items():
+        raise JobSpecError(f"--env {name}: {reason}", _ENV_HINT)
+    return spec
+
+
+def _without_effect(spec: JobSpec) -> dict[str, str]:
+    return without_effect(spec.env, gpus=spec.gpus_per_node != 0)
+
+
+def _option(where: Location) -> str:
+    """Return a field of a job as the command line names it."""
+    field = str(where[0])
+    if field in ("script", "workdir"):
+        return field
+    if field == "args" and len(where) > 1:
+        return f"argument {int(where[1]) + 1} of the script"
+    return "--" + OPTIONS.get(field, field).replace("_", "-")

@@ -1,0 +1,117 @@
+"""Parts of a job spec with rules of their own: dependencies, retries, checkpoints, hangs, metrics."""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from ugro.common.causes import CAUSES
+from ugro.common.fields import NAME, Config, Line, Seconds, Text, Whole
+from ugro.common.metric_pattern import compiled
+
+
+def _dependency(value: str) -> str:
+    job, _, when = value.partition(":")
+    if not NAME.fullmatch(job) or when not in ("", *DEPENDENCIES):
+        raise ValueError(f"a job is expected, or JOB:{' or JOB:'.join(DEPENDENCIES)}")
+    return value
+
+
+def _cause(value: str) -> str:
+    if value not in CAUSES:
+        near = difflib.get_close_matches(value, CAUSES, 1)
+        raise ValueError(f"a cause of failure is expected: {', '.join(near or CAUSES)}")
+    return value
+
+
+DEPENDENCIES = ("success", "failure", "any")
+"""How the job that is waited for has to end; `success` unless another is said."""
+
+Dependency = Annotated[str, AfterValidator(_dependency)]
+Cause = Annotated[str, AfterValidator(_cause)]
+
+
+class HangAfter(Config):
+    """Bounds of the silence, in seconds, after which a job can count as hung."""
+
+    min: Seconds = Field(default=600.0, description="Shortest silence that can be a hang, and time without any work")
+    max: Seconds = Field(default=7200.0, validate_default=True, description="Longest silence that is waited for")
+
+    @field_validator("max")
+    @classmethod
+    def _not_below_min(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("min", 0.0):
+            raise ValueError("a duration that is not shorter than 'min' is expected")
+        return value
+
+
+def _resume_template(value: str) -> str:
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise ValueError(f"not words as a shell reads them: {error}") from None
+    if words and sum(word.count("{path}") for word in words) != 1:
+        raise ValueError("{path} is expected in it once, as in '--resume_from_checkpoint {path}'")
+    return value
+
+
+Action = Literal["ask", "retry", "fail"]
+"""What is done about a failure: propose and wait, try again without a question, nothing."""
+
+
+class FailurePolicy(Config):
+    """Retry policy of a job. `causes` overrides it for single causes: standing consent, or none.
+
+    Of retries without a question there are at most `max_retries`; the first comes `backoff` seconds after the failure,
+    and each one after twice as long as the one before.
+    """
+
+    default: Action = Field(default="ask", description="For every cause that `causes` does not name")
+    causes: dict[Cause, Action] = Field(default_factory=dict, description="For single [causes](causes.md)")
+    max_retries: Annotated[Whole, Field(ge=0, le=1000)] = Field(
+        default=3, description="Retries without a question; after them UGRO asks"
+    )
+    backoff: Seconds = Field(default=30.0, description="Wait before the first retry; doubled with each one more")
+
+    def action(self, cause: str) -> str:
+        """Return the action for a failure of this cause."""
+        return self.causes.get(cause, self.default)
+
+
+class CheckpointRules(Config):
+    """Where a job's checkpoints are, how its script resumes from one, and which copies the master keeps.
+
+    `dir` is absolute, begins with `~/`, or is relative to the job's code; `pattern` is a glob of paths below it.
+    `resume` are the arguments that a resumed script gets, with {path}; UGRO_RESUME_FROM is also set. The master keeps
+    the last `keep_last` copies, and those of every `keep_every` steps.
+    """
+
+    dir: Line = Field(default="", description="Where the script saves: absolute, `~/…`, or relative to the code")
+    pattern: Line = Field(default="", description="Glob of paths below `dir`; default: what the usual tools write")
+    resume: Annotated[Text, AfterValidator(_resume_template)] = Field(
+        default="", description="Words for a resumed script, with `{path}` once: `--resume_from_checkpoint {path}`"
+    )
+    keep_last: Annotated[Whole, Field(ge=1)] = Field(default=3, description="Newest copies that the master keeps")
+    keep_every: Annotated[Whole, Field(ge=1)] | None = Field(
+        default=None, description="Also keep the copies of every so many steps"
+    )
+
+
+def _metric_pattern(value: str) -> str:
+    if value:
+        compiled(value)
+    return value
+
+
+class MetricsRules(Config):
+    """How metrics are read from a job's log where it has a format that UGRO does not know.
+
+    Each named group of `pattern` is a series; the groups `step` and `epoch` say where. `ugro metrics --try` tries it.
+    """
+
+    pattern: Annotated[Line, AfterValidator(_metric_pattern)] = Field(
+        default="", description=r"Regular expression with named groups: `step (?P<step>\d+).*loss (?P<loss>\S+)`"
+    )
