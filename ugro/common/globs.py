@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from pathspec import GitIgnoreSpec
-
 from ugro.common.text import printable
 
 GLOB_CHARACTERS = re.compile(r"[*?\[\]\\]")
@@ -39,6 +37,8 @@ def glob_regex(glob: str) -> str:
     Raises:
         ValueError: it is no glob.
     """
+    from pathspec import GitIgnoreSpec  # here, since few commands have a use for it
+
     [pattern] = GitIgnoreSpec.from_lines([f"/{glob}"]).patterns
     if pattern.regex is None:
         raise ValueError("it names nothing")
