@@ -11,10 +11,13 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InputError
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.nodes.remote.files.fetch import part_of
 from ugro.service.schemas.files import ListFiles, Pull, PullDocument
+from ugro.service.schemas.logs import Follow, JobUpdate
 from ugro.service.schemas.notices import CodeSent
+from ugro.service.schemas.queries import ShowJob
 
 WRITES = """\
 import os
@@ -55,8 +58,8 @@ def test_lists_what_the_folder_of_a_job_holds(door: Door, job: Job) -> None:
     [node] = door.call(ListFiles(job=job.id, path="out/", depth=2)).nodes
     kinds = {one.path.removeprefix("out/"): one.kind for one in node.files}
     assert kinds == {
-        **{"deep": "folder", "deep/run.sh": "file", "empty": "file", "fifo": "other", "model.bin": "file"},
-        **{"new\nline\x1b[31m": "file", "passwd": "link"},
+        "deep": "folder", "deep/run.sh": "file", "empty": "file", "fifo": "other", "model.bin": "file",
+        "new\nline\x1b[31m": "file", "passwd": "link",
     }
     assert [one.path for one in node.files if one.executable] == ["out/deep/run.sh"]
     [node] = door.call(ListFiles(job=job.id, path="out/model.bin")).nodes
@@ -161,3 +164,19 @@ def test_names_a_file_that_cannot_be_read(door: Door, job: Job, tmp_path: Path) 
     [missing] = came.answer.missing
     assert (missing.path, missing.reason, came.exit_code) == ("out/model.bin", "Permission denied", 3)
     assert len(came.answer.files) == 3
+
+
+def test_brings_declared_outputs_to_the_master_once_the_job_has_succeeded(door: Door, job: Job) -> None:
+    copy = door.store.jobs.files(job.id).outputs
+    document = door.call(ShowJob(job=job.id)).answer.outputs
+    assert document and (document.state, document.files, document.folder) == ("here", 4, str(copy))
+    assert (copy / "out/model.bin").read_bytes() == (on_node(door, job) / "out/model.bin").read_bytes()
+    [event] = [one for one in door.store.timeline.of_job(job.id) if one.kind == EventKind.OUTPUTS]
+    assert event.message == f"4 outputs (1 MiB) copied to {copy}" and door.store.outputs.owed() == []
+
+
+def test_follows_a_job_until_its_outputs_are_here(door: Door) -> None:
+    job = door.submit(WRITES, outputs=["out/*.bin", "no"])
+    *_, last = door.stream(Follow(job=job.id))
+    assert isinstance(last, JobUpdate) and last.job.outputs
+    assert (last.job.outputs.state, last.job.outputs.files) == ("here", 1)

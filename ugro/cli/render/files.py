@@ -12,6 +12,8 @@ from ugro.cli.render.grid import Column, Grid
 from ugro.common.errors import UgroError
 from ugro.common.text import bytes_in_words, clock, count, printable, some
 from ugro.service.schemas.files import FilesDocument, NodeFilesDocument, PullAnswer, PullDocument, PulledFile
+from ugro.service.schemas.jobs import JobDocument
+from ugro.service.words import outputs_in_words
 
 NAMED = 20
 """Files that are named one by one after a pull."""
@@ -54,6 +56,18 @@ def _print_node(found: FilesDocument, one: NodeFilesDocument) -> None:
 
 def _example(one: NodeFilesDocument) -> str:
     return next((shlex.quote(printable(file.path)) for file in one.files if file.kind == "folder"), "PATH")
+
+
+def tell_success(job: JobDocument) -> None:
+    """Say that a job succeeded, and where its outputs are."""
+    click.echo(f"{job.id} succeeded")
+    tell_outputs(job)
+
+
+def tell_outputs(job: JobDocument) -> None:
+    """Say where the outputs of a job are that declares some."""
+    if job.outputs:
+        print_hanging("outputs: ", outputs_in_words(job.id, job.outputs))
 
 
 def pull_in_lines(came: PullDocument) -> Iterator[str]:

@@ -109,8 +109,12 @@ class JobFilesOnNodes:
         silent = {name: answer for name, answer in answers.items() if isinstance(answer, NodeError)}
         return Found(listings, silent)
 
-    async def bring(self, found: Found, target: Path, progress: Progress | None = None) -> Brought:
+    async def bring(
+        self, found: Found, target: Path, progress: Progress | None = None, trusted: bool = False
+    ) -> Brought:
         """Bring what was found to a folder of this machine, as it is below the job's folder.
+
+        A `trusted` folder is written by nobody else: a file there with the node's size and time is not read again.
 
         What two nodes have with different content goes below the names of its nodes. What came of a transfer that ended
         early stays, and the next call continues it.
@@ -129,11 +133,14 @@ class JobFilesOnNodes:
         brought.missing = [Missing(node, path, "it may not be read") for node in here for path in here[node].unread]
         await asyncio.to_thread(_require_space, target, chosen)
         by_node = dict[str, list[Choice]]()
+        if trusted:
+            there, chosen = await asyncio.to_thread(_parted, chosen, target)
+            brought.done = [(one, Fetched(_wanted(one, target), "same", one.entry.size, 0, "")) for one in there]
         for choice in chosen:
             by_node.setdefault(choice.node, []).append(choice)
 
         async def one(transport: Transport) -> Fetch:
-            wanted = [Wanted(one.entry.path, one.entry.size, target / one.name) for one in by_node[transport.name]]
+            wanted = [_wanted(one, target) for one in by_node[transport.name]]
             folder, _ = self._folder(transport)
             tell = None if progress is None else _about(progress, transport.name)
             return await fetch(transport, folder, wanted, tell)
@@ -161,6 +168,27 @@ class JobFilesOnNodes:
         return {node: answer for node, answer in answers.items() if not isinstance(answer, NodeError)}
 
 
+def _wanted(choice: Choice, target: Path) -> Wanted:
+    return Wanted(choice.entry.path, choice.entry.size, target / choice.name)
+
+
+def _parted(chosen: Sequence[Choice], target: Path) -> tuple[list[Choice], list[Choice]]:
+    """Return the files that are there, and the others."""
+    there = {number for number, one in enumerate(chosen) if _is_there(one, target)}
+    return [chosen[number] for number in sorted(there)], [
+        one for number, one in enumerate(chosen) if number not in there
+    ]
+
+
+def _is_there(choice: Choice, target: Path) -> bool:
+    """Return whether a file came before, by its size and time."""
+    try:
+        status = (target / choice.name).lstat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (choice.entry.size, choice.entry.modified)
+
+
 def _about(progress: Progress, node: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(node, done, total)
 
@@ -175,7 +203,7 @@ def _require_space(target: Path, chosen: Iterable[Choice]) -> None:
     there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
     if needed > free:
-        words = f"{printable(str(target))} has room for {bytes_in_words(free)} more, and {bytes_in_words(needed)} are to come"
+        words = f"{printable(str(target))} has {bytes_in_words(free)} free, and {bytes_in_words(needed)} are to come"
         raise StateError(words, f"free some space there, or choose another folder, {AGAIN}")
 
 

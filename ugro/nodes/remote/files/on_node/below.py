@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import List
 
 CHUNK = 1024 * 1024
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -16,7 +15,7 @@ class Outside(OSError):
     """A name that leads out of the folder, or to no regular file."""
 
 
-def names_of(path: str) -> List[str]:
+def names_of(path: str) -> list[str]:
     """The names on the way to a path below a folder."""
     names = path.split("/") if path else []
     if any(name in ("", ".", "..") or "\0" in name for name in names):
@@ -34,7 +33,7 @@ def open_top(path: str) -> int:
         os.close(parent)
 
 
-def open_folder(top: int, names: List[str]) -> int:
+def open_folder(top: int, names: list[str]) -> int:
     """A folder below the top one; a new descriptor in any case."""
     found = os.dup(top)
     for name in names:

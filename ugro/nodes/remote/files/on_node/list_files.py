@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import sys
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable
 
 from ugro.nodes.remote.files.on_node.below import names_of, open_folder, open_top
 from ugro.nodes.remote.on_node.answer import answer, error_in_words, refuse
@@ -37,8 +37,8 @@ class Walk:
 
     def __init__(self, wanted: Callable[[str, int], bool], limit: int) -> None:
         self.wanted, self.limit = wanted, limit
-        self.entries: List[List[Any]] = []
-        self.unread: List[str] = []
+        self.entries: list[list[Any]] = []
+        self.unread: list[str] = []
         self.odd = self.seen = self.bytes = 0
 
     def take(self, path: str, status: os.stat_result) -> None:
@@ -117,7 +117,7 @@ def look(walk: Walk, top: int, root: str, depth: int) -> bool:
 
 
 def main() -> None:
-    asked: Dict[str, Any] = json.loads(sys.stdin.buffer.readline())
+    asked: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     patterns = asked["patterns"]
     known = [re.compile(pattern) for pattern in patterns or ()]
 

@@ -16,13 +16,13 @@ import hashlib
 import json
 import os
 import sys
-from typing import Any, Dict
+from typing import Any
 
 from ugro.nodes.remote.files.on_node.below import CHUNK, open_file, open_top
 from ugro.nodes.remote.on_node.answer import error_in_words
 
 
-def say(out: Any, fields: Dict[str, Any]) -> None:
+def say(out: Any, fields: dict[str, Any]) -> None:
     """Print a line of JSON."""
     out.write(json.dumps(fields).encode() + b"\n")
 
@@ -85,11 +85,11 @@ def main() -> None:
         sys.exit(error_in_words(error))
     for one in wanted:
         try:
-            file = open(open_file(top, one["name"]), "rb")
+            found = open_file(top, one["name"])
         except OSError as error:
             say(out, {"problem": error.strerror or error_in_words(error)})
             continue
-        with file:
+        with open(found, "rb") as file:
             send(file, one["have"], one["sha256"], out)
     say(out, {"end": True})
     out.flush()
