@@ -14,7 +14,7 @@ from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.nodes.remote.files.fetch import part_of
-from ugro.service.schemas.files import ListFiles, Pull, PullDocument
+from ugro.service.schemas.files import ListFiles, Pull, PullDocument, Push
 from ugro.service.schemas.logs import Follow, JobUpdate
 from ugro.service.schemas.notices import CodeSent
 from ugro.service.schemas.queries import ShowJob
@@ -58,8 +58,13 @@ def test_lists_what_the_folder_of_a_job_holds(door: Door, job: Job) -> None:
     [node] = door.call(ListFiles(job=job.id, path="out/", depth=2)).nodes
     kinds = {one.path.removeprefix("out/"): one.kind for one in node.files}
     assert kinds == {
-        "deep": "folder", "deep/run.sh": "file", "empty": "file", "fifo": "other", "model.bin": "file",
-        "new\nline\x1b[31m": "file", "passwd": "link",
+        "deep": "folder",
+        "deep/run.sh": "file",
+        "empty": "file",
+        "fifo": "other",
+        "model.bin": "file",
+        "new\nline\x1b[31m": "file",
+        "passwd": "link",
     }
     assert [one.path for one in node.files if one.executable] == ["out/deep/run.sh"]
     [node] = door.call(ListFiles(job=job.id, path="out/model.bin")).nodes
@@ -180,3 +185,38 @@ def test_follows_a_job_until_its_outputs_are_here(door: Door) -> None:
     *_, last = door.stream(Follow(job=job.id))
     assert isinstance(last, JobUpdate) and last.job.outputs
     assert (last.job.outputs.state, last.job.outputs.files) == ("here", 1)
+
+
+def test_copies_a_folder_to_a_node_and_nothing_again(door: Door, tmp_path: Path) -> None:
+    data = tmp_path / "set"
+    (data / "deep").mkdir(parents=True)
+    (data / "train.bin").write_bytes(bytes(range(256)) * 3000)
+    (data / "deep/run.sh").write_text("#!/bin/sh\n")
+    (data / "deep/run.sh").chmod(0o755)
+    (data / "empty\n").touch()
+    (data / "link").symlink_to("/etc")
+    there = door.project.parent / "node/data/set"
+    went = door.call(Push(path=str(data), node="all"))
+    [node] = went.answer.nodes
+    assert (went.exit_code, node.folder, node.sent, node.same) == (0, str(there), 768_010, 0)
+    assert went.answer.left_out == ("set/link",) and not (there / "link").exists()
+    assert (there / "train.bin").read_bytes() == (data / "train.bin").read_bytes()
+    assert (there / "deep/run.sh").stat().st_mode & stat.S_IXUSR and (there / "empty\n").stat().st_size == 0
+    [node] = door.call(Push(path=str(data), node="here")).answer.nodes
+    assert (node.sent, node.same) == (0, 3)
+    (there / "train.bin").rename(there / "train.bin.ugro-part")
+    with (there / "train.bin.ugro-part").open("r+b") as file:
+        file.truncate(500_000)
+    [node] = door.call(Push(path=str(data), node="here")).answer.nodes
+    assert (node.sent, node.same) == (268_000, 2)
+    assert (there / "train.bin").read_bytes() == (data / "train.bin").read_bytes()
+
+
+def test_pushes_no_path_or_node_that_is_not_there(door: Door, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no: |No such file or directory"):
+        door.call(Push(path=str(tmp_path / "no"), node="here"))
+    with pytest.raises(InputError, match="gpu9"):
+        door.call(Push(path=str(tmp_path), node="gpu9"))
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(InputError, match="bare has no files"):
+        door.call(Push(path=str(tmp_path / "bare"), node="here"))

@@ -65,6 +65,7 @@ COMMANDS: dict[str, Entry] = {
     "resume": ("ugro.cli.commands.resume", "resume", "Resume an ended job from its last complete checkpoint."),
     "ls": ("ugro.cli.commands.files", "ls", "List the files of a job on its nodes."),
     "pull": ("ugro.cli.commands.files", "pull", "Copy files of a job from its nodes to this machine."),
+    "push": ("ugro.cli.commands.files", "push", "Copy a file or folder of this machine to a node."),
     "proposals": ("ugro.cli.commands.proposals", "proposals", "List what UGRO proposes for failed jobs."),
     "approve": (
         "ugro.cli.commands.proposals",
@@ -115,7 +116,7 @@ SUBJECTS = {
         *("launch", "status", "logs", "metrics", "report", "stacks"),
         *("cancel", "wait", "extend", "estimate", "rm", "job"),
     ),
-    "Files": ("ls", "pull"),
+    "Files": ("ls", "pull", "push"),
     "Queue": ("why", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),

@@ -1,14 +1,14 @@
-"""Commands about files: ls, pull."""
+"""Commands about files: ls, pull, push."""
 
 from __future__ import annotations
 
 import click
 
 from ugro.cli.app import App, Whole, attempt_option, command, json_option
-from ugro.cli.complete import complete_folder, complete_job, complete_node
+from ugro.cli.complete import complete_file, complete_folder, complete_job, complete_node
 from ugro.cli.output import print_json
-from ugro.cli.render.files import failure_of, print_listing, pull_in_lines
-from ugro.service.schemas.files import ListFiles, Pull
+from ugro.cli.render.files import failure_of, failure_of_push, print_listing, pull_in_lines, push_in_lines
+from ugro.service.schemas.files import ListFiles, Pull, Push
 
 node_option = click.option("--node", metavar="NODE", shell_complete=complete_node, help="Only this node.")
 
@@ -61,4 +61,27 @@ def pull(
             click.echo(line)
     if came.exit_code:
         raise failure_of(came)
+    return 0
+
+
+@command()
+@click.argument("path", shell_complete=complete_file)
+@click.argument("node", shell_complete=complete_node)
+@click.option("--to", metavar="DIR", help="Folder on the node that takes it. Default: data in the node's base_dir.")
+@json_option
+def push(app: App, path: str, node: str, to: str | None, as_json: bool) -> int:
+    """Copy a file or folder of this machine to a node.
+
+    NODE is a name, or `all`: then to all nodes at the same time, and once where nodes share a disk. Every file's
+    SHA-256 sum is compared. A file that is there is not sent again, one that differs is replaced, and an interrupted
+    copy continues. Links are not followed.
+    """
+    went = app.call(Push(path=path, node=node, to=to))
+    if as_json:
+        print_json(went.answer.as_json())
+    else:
+        for line in push_in_lines(went.answer):
+            click.echo(line)
+    if went.exit_code:
+        raise failure_of_push(went)
     return 0

@@ -11,7 +11,15 @@ from ugro.cli.output import print_hanging
 from ugro.cli.render.grid import Column, Grid
 from ugro.common.errors import UgroError
 from ugro.common.text import bytes_in_words, clock, count, printable, some
-from ugro.service.schemas.files import FilesDocument, NodeFilesDocument, PullAnswer, PullDocument, PulledFile
+from ugro.service.schemas.files import (
+    FilesDocument,
+    NodeFilesDocument,
+    PullAnswer,
+    PullDocument,
+    PulledFile,
+    PushAnswer,
+    PushDocument,
+)
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.words import outputs_in_words
 
@@ -115,4 +123,33 @@ def failure_of(came: PullAnswer) -> UgroError:
         error = UgroError(f"{answer.id} has nothing named {names}", f"see what there is: ugro ls {answer.id}")
         error.code = "input"
     error.exit_code = came.exit_code
+    return error
+
+
+def push_in_lines(went: PushDocument) -> Iterator[str]:
+    """Yield what came of a push, node by node."""
+    for one in went.nodes:
+        if one.error or one.missing:
+            continue
+        shared = f" (the same disk: {', '.join(one.same_as)})" if one.same_as else ""
+        sent = went.files - one.same
+        told = [f"{count(sent, 'file')} sent ({bytes_in_words(one.sent)})"] if sent else []
+        told += [f"{count(one.same, 'file')} already there"] if one.same else []
+        yield f"{one.node}: {', '.join(told)}: {printable(one.folder)}{shared}"
+    if went.left_out:
+        yield f"left out, since they are no files (links are not followed): {printable(some(went.left_out))}"
+
+
+def failure_of_push(went: PushAnswer) -> UgroError:
+    """Return the error that says where it did not come."""
+    again = "the same command continues: what is there stays"
+    words, code, hint = list[str](), "node", ""
+    for one in went.answer.nodes:
+        if one.error:
+            words.append(one.error.message)
+            code, hint = one.error.code, hint or one.error.hint
+        elif one.missing:
+            words.append(f"{one.node}: {printable(one.missing[0].path)}: {one.missing[0].reason}")
+    error = UgroError(some(words, "; "), hint or again)
+    error.code, error.exit_code = code, went.exit_code
     return error

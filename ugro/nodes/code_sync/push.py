@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import secrets
 import tarfile
@@ -276,7 +277,9 @@ class _Push:
 
 
 class Parcel:
-    """Files of a snapshot as one tar, each named by its number in the manifest, which any file name survives.
+    """Files of a folder as one tar, each named by its number in the manifest, which any file name survives.
+
+    An entry with `from` is so many bytes (`size`) of its file from there on.
 
     A transport may take an error of its data for an error of the link, so `failure` keeps what went wrong instead; the
     stream then ends early, and the node refuses it.
@@ -316,8 +319,13 @@ class Parcel:
             header = tarfile.TarInfo(str(number))
             header.size = entry["size"]
             yield header.tobuf(tarfile.GNU_FORMAT)
+            left = header.size
             with (self._snapshot / local(entry["name"])).open("rb") as file:
-                while chunk := file.read(BLOCK):
+                file.seek(entry.get("from", 0))
+                while left and (chunk := file.read(min(BLOCK, left))):
                     self._sent += len(chunk)
+                    left -= len(chunk)
                     yield chunk
+            if left:
+                raise OSError(errno.EIO, "it is shorter than it was", file.name)
             yield bytes(-header.size % tarfile.BLOCKSIZE)

@@ -145,3 +145,59 @@ class Pull(Request[PullAnswer]):
     to: str | None = None
     node: str | None = None
     attempt: int | None = None
+
+
+# --- to nodes --------------------------------------------------------------------------------------------------------
+
+
+class PushedNode(Document):
+    """What came of a push to a node. Nodes that share the disk get it once."""
+
+    node: str
+    same_as: tuple[str, ...]
+    """Other nodes that see the same disk."""
+    folder: str
+    """Where it is there; empty: that is not known."""
+    sent: int
+    """Bytes that were sent now."""
+    same: int
+    """Files that were there already."""
+    missing: tuple[MissingFile, ...]
+    """Files that are not there."""
+    error: ErrorDocument | None
+    """What ended it."""
+
+
+class PushDocument(Document):
+    """What came of a push."""
+
+    path: str
+    """File or folder on this machine."""
+    files: int
+    """Number of files."""
+    bytes: int
+    """Size of all of them."""
+    left_out: tuple[str, ...]
+    """Links, which are not followed, and other names that are no files."""
+    nodes: tuple[PushedNode, ...]
+    """What came of it on each node."""
+
+
+class PushAnswer(Document):
+    """What came of a push; `exit_code` is that of its errors."""
+
+    answer: PushDocument
+    exit_code: int
+
+
+class Push(Request[PushAnswer]):
+    """Copy a file or folder of this machine to a node, or to `all`: into a folder, by default `data` in its base_dir.
+
+    What a node has already, or in part, is compared and continued.
+    """
+
+    function: ClassVar[str] = "push.push"
+    here: ClassVar[bool] = True
+    path: str
+    node: str
+    to: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-CHUNK = 1024 * 1024
+PIECE = 1024 * 1024
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """A FIFO is opened without waiting for its writer, and refused then."""

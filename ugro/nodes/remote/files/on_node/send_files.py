@@ -18,7 +18,7 @@ import os
 import sys
 from typing import Any
 
-from ugro.nodes.remote.files.on_node.below import CHUNK, open_file, open_top
+from ugro.nodes.remote.files.on_node.below import PIECE, open_file, open_top
 from ugro.nodes.remote.on_node.answer import error_in_words
 
 
@@ -31,7 +31,7 @@ def digest_of(file: Any, size: int) -> Any:
     """The sum of so many bytes from where the file stands."""
     digest = hashlib.sha256()
     while size > 0:
-        chunk = file.read(min(CHUNK, size))
+        chunk = file.read(min(PIECE, size))
         if not chunk:
             break
         digest.update(chunk)
@@ -55,9 +55,9 @@ def send(file: Any, have: Any, known: str, out: Any) -> None:
     say(out, dict(head, mtime=status.st_mtime_ns))
     left, short = size - begin, False
     while left:
-        chunk = file.read(min(CHUNK, left))
+        chunk = file.read(min(PIECE, left))
         if not chunk:
-            chunk, short = bytes(min(CHUNK, left)), True
+            chunk, short = bytes(min(PIECE, left)), True
         digest.update(chunk)
         out.write(chunk)
         left -= len(chunk)
