@@ -24,6 +24,7 @@ from ugro.service.schemas import (
     ending,
     estimate,
     explain,
+    files,
     footprint,
     launch,
     live,
@@ -76,6 +77,9 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
         Printed(launch.LaunchDocument),
         Printed(launch.Rehearse, "scripts", "with `--dry-run`"),
     ),
+    "ls": (Printed(files.ListFiles),),
+    "pull": (Printed(files.Pull, "answer"),),
+    "push": (Printed(files.Push, "answer"),),
     "status": (
         Printed(queries.Status, "answer"),
         Printed(queries.ShowJob, "answer", "with JOB"),

@@ -86,6 +86,7 @@ class PulledFile(Document):
     received: int
     """Bytes that came now: less for a file that was here in part, none for one that was here."""
     sha256: str
+    """Its SHA-256 sum, here and on the node."""
     how: Literal["copied", "same", "grown"]
     """`same`: it was here already; `grown`: it grew on the node meanwhile, and this is what it was before."""
 

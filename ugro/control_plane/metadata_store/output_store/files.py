@@ -70,7 +70,10 @@ def places(inventory: Inventory, job: Job, only: str | None = None) -> dict[str,
         InputError: it never got nodes, or did not run on that one.
     """
     if job.placement is None:
-        raise InputError(f"{job.id} has no files: it is {job.state.value} and has not started", f"ugro why {job.id}")
+        raise InputError(
+            f"{job.id} has no files: it is {job.state.value} and has not started",
+            f"see why it waits: ugro why {job.id}",
+        )
     found = dict[str, NodeConfig]()
     for share in job.placement.shares:
         now = inventory.nodes.get(share.node)

@@ -48,6 +48,8 @@ def open_folder(top: int, names: list[str]) -> int:
 def open_file(top: int, path: str) -> int:
     """A regular file below the top folder, for reading."""
     names = names_of(path)
+    if not names:
+        raise Outside(22, "it is no regular file")
     folder = open_folder(top, names[:-1])
     try:
         found = os.open(names[-1], FILE, dir_fd=folder)
