@@ -42,7 +42,11 @@ def test_lists_and_copies_what_a_job_left_and_brings_its_outputs(door: Door, tmp
     [node] = door.call(ListFiles(job=job.id, path="out/", depth=2)).nodes
     kinds = {one.path.removeprefix("out/"): one.kind for one in node.files}
     assert kinds == {
-        "deep": "folder", "deep/run.sh": "file", "fifo": "other", "model.bin": "file", "passwd": "link",
+        "deep": "folder",
+        "deep/run.sh": "file",
+        "fifo": "other",
+        "model.bin": "file",
+        "passwd": "link",
         "new\nline\x1b[31m": "file",
     }
     assert [one.path for one in node.files if one.executable] == ["out/deep/run.sh"]

@@ -57,8 +57,12 @@ async def test_finds_the_files_that_globs_name(node: Transport, code: Path) -> N
     found = await find_files(node, str(code), base, ["out/**", "*.py"])
     assert (found.exists, found.storage, found.more, found.odd) == (True, "12-34", False, 0)
     assert {one.path: one.kind for one in found.entries} == {
-        "out/deep/run.sh": "file", "out/empty": "file", "out/model.bin": "file", "out/new\nline\x1b[31m": "file",
-        "out/fifo": "other", "out/passwd": "link",
+        "out/deep/run.sh": "file",
+        "out/empty": "file",
+        "out/model.bin": "file",
+        "out/new\nline\x1b[31m": "file",
+        "out/fifo": "other",
+        "out/passwd": "link",
     }
     assert [one.path for one in (await find_files(node, str(code), base, ["out/*.bin"])).entries] == ["out/model.bin"]
     assert (await find_files(node, str(code), base, ["etc/passwd", "etc/**"])).entries == ()
