@@ -25,6 +25,7 @@ from ugro.service.schemas import (
     entry,
     estimate,
     explain,
+    files,
     footprint,
     launch,
     live,
@@ -77,6 +78,9 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
         Printed(launch.LaunchDocument),
         Printed(launch.Rehearse, "scripts", "with `--dry-run`"),
     ),
+    "ls": (Printed(files.ListFiles),),
+    "pull": (Printed(files.Pull, "answer"),),
+    "push": (Printed(files.Push, "answer"),),
     "status": (
         Printed(queries.Status, "answer"),
         Printed(queries.ShowJob, "answer", "with JOB"),

@@ -74,6 +74,9 @@ COMMANDS: dict[str, Entry] = {
         "List a job's checkpoints on all nodes, complete or incomplete.",
     ),
     "resume": ("ugro.cli.commands.resume", "resume", "Resume an ended job from its last complete checkpoint."),
+    "ls": ("ugro.cli.commands.files", "ls", "List the files of a job on its nodes."),
+    "pull": ("ugro.cli.commands.files", "pull", "Copy files of a job from its nodes to this machine."),
+    "push": ("ugro.cli.commands.files", "push", "Copy a file or folder of this machine to a node."),
     "proposals": ("ugro.cli.commands.proposals", "proposals", "List what UGRO proposes for failed jobs."),
     "approve": (
         "ugro.cli.commands.proposals",
@@ -124,6 +127,7 @@ SUBJECTS = {
         *("launch", "status", "logs", "metrics", "report", "stacks", "exec"),
         *("cancel", "wait", "extend", "estimate", "rm", "job"),
     ),
+    "Files": ("ls", "pull", "push"),
     "Queue": ("why", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": (
@@ -149,6 +153,7 @@ OF_A_JOB = (
     *("launch", "status", "logs", "metrics", "report", "stacks", "exec", "cancel", "wait", "extend", "estimate", "rm"),
     *("why", "hold", "release", "reprioritize", "events"),
     *("explain", "checkpoint", "checkpoints", "resume", "approve", "deny"),
+    *("ls", "pull"),
 )
 OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprint", "trust")
 """Commands that are also found in the groups `ugro job` and `ugro node`."""
