@@ -41,6 +41,12 @@ placement_options = _group(
         help="Number of nodes, or their names (comma-separated). Default: all.",
     ),
     click.option(
+        "--gpus",
+        type=Whole(min=1),
+        metavar="N",
+        help="GPUs in all, placed on as few nodes as possible (of --nodes, where given).",
+    ),
+    click.option(
         "--gpus-per-node", type=Whole(min=0), metavar="N", help="GPUs of each node. Default: all; 0: one CPU rank."
     ),
     click.option(

@@ -83,6 +83,7 @@ def effects(plan: LaunchPlan) -> dict[str, Any]:
         "runs": " ".join(spec.command),
         "name": spec.name,
         "nodes": spec.nodes if spec.nodes is None or isinstance(spec.nodes, int) else list(spec.nodes),
+        "gpus": spec.gpus,
         "gpus_per_node": spec.gpus_per_node,
         "code": code.directory,
         "code_bytes": code.size_bytes,

@@ -48,6 +48,9 @@ class JobSpec(Config):
     nodes: int | tuple[Name, ...] | None = Field(
         default=None, description="How many nodes, or which; default: all of them"
     )
+    gpus: Annotated[Whole, Field(ge=1)] | None = Field(
+        default=None, description="GPUs in all, placed on as few nodes as possible (within `nodes`)"
+    )
     gpus_per_node: Annotated[Whole, Field(ge=0)] | None = Field(
         default=None, description="GPUs of each node; 0: one CPU rank; default: all GPUs of a node"
     )
@@ -122,6 +125,21 @@ class JobSpec(Config):
         if len(set(names)) < len(names):
             raise ValueError("a node is named twice")
         return tuple(names)
+
+    @field_validator("gpus")
+    @classmethod
+    def _enough_for_nodes(cls, value: int | None, info: ValidationInfo) -> int | None:
+        nodes = info.data.get("nodes")
+        if value is not None and isinstance(nodes, int) and value < nodes:
+            raise ValueError(f"at least one GPU for each of the {nodes} nodes is expected")
+        return value
+
+    @field_validator("gpus_per_node")
+    @classmethod
+    def _one_count_of_gpus(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("gpus") is not None:
+            raise ValueError("GPUs are counted in all ('gpus') or on each node, not both")
+        return value
 
     @field_validator("on_failure", mode="before")
     @classmethod

@@ -19,8 +19,9 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, Placement
 from ugro.control_plane.resource_manager.governor import Capacity, placement_keys
-from ugro.control_plane.scheduler.allocator import Room, Shape, choose, suited
+from ugro.control_plane.scheduler.allocator import choose
 from ugro.control_plane.scheduler.pending_reasons import Blocker
+from ugro.control_plane.scheduler.room import Room, Shape, suited
 
 SLACK = 90.0
 """Seconds that a job which overtakes the head has to be over before the head is to start."""

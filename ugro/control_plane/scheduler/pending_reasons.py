@@ -232,6 +232,17 @@ class TooFewNodes:
 
 
 @dataclass(frozen=True)
+class TooFewInAll:
+    """More GPUs in all are requested than the nodes have that would do; `reasons` say what keeps nodes from giving
+    theirs.
+    """
+
+    wanted: int
+    usable: int
+    reasons: tuple[NodeReason, ...]
+
+
+@dataclass(frozen=True)
 class AwaitsUnschedulable:
     """It waits for a job that is unschedulable itself."""
 
@@ -251,14 +262,14 @@ class Unschedulable:
     """The job will never start as things are; one of the remedies helps, or nothing but giving it up."""
 
     job: str
-    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | NodesShort
+    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | TooFewInAll | NodesShort
     remedies: tuple[Remedy, ...]
 
     @property
     def named(self) -> tuple[Blocker | NodeReason, ...]:
         """The pending reasons that its words name already."""
         match self.cause:
-            case NodesShort(reasons=reasons):
+            case NodesShort(reasons=reasons) | TooFewInAll(reasons=reasons):
                 return reasons[:SHOWN]
             case AwaitsUnschedulable(dependency=one) | AwaitsCircle(dependency=one):
                 return (one,)

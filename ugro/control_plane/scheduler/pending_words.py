@@ -39,6 +39,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     Remedy,
     Starts,
     TooFewGpus,
+    TooFewInAll,
     TooFewNodes,
     UnmetDependency,
     Unschedulable,
@@ -60,7 +61,7 @@ _REMEDIES = {
 }
 
 
-def reason_in_words(reason: Prospect | TooFewNodes, now: float, ends: bool = True) -> str:
+def reason_in_words(reason: Prospect | TooFewNodes | TooFewInAll, now: float, ends: bool = True) -> str:
     """Return a reason in words. Without `ends` they do not say until when slots are held, so they change only with
     the reason.
     """
@@ -84,6 +85,9 @@ def reason_in_words(reason: Prospect | TooFewNodes, now: float, ends: bool = Tru
             return f"{node} has only {gpus_in_words(reason.gpus, reason.memory_mib, reason.left_out)}"
         case TooFewNodes(wanted=wanted, known=known):
             return f"{count(wanted, 'node')} are requested and the inventory has {known}"
+        case TooFewInAll(wanted=wanted, usable=usable, reasons=reasons):
+            short = some([reason_in_words(one, now, ends) for one in reasons], "; ")
+            return f"{wanted} of {count(usable, 'usable GPU')} are requested" + (f" ({short})" if short else "")
         case Starts():
             return "starts at the next scheduling pass"
         case Behind(jobs=jobs):

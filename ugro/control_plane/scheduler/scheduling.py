@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ugro.common.config import Inventory
@@ -13,8 +13,9 @@ from ugro.common.models.job import Job, JobState, Placement
 from ugro.common.text import count, size
 from ugro.control_plane.resource_manager.governor import Capacity
 from ugro.control_plane.resource_manager.twins import REMEDY
-from ugro.control_plane.scheduler.allocator import Room, candidates, choose, shortfalls, sizes, smaller_request
+from ugro.control_plane.scheduler.allocator import candidates, choose, shortfalls, sizes, smaller_request
 from ugro.control_plane.scheduler.backfill import Queue, Round, ScheduledStart, WaitingJob
+from ugro.control_plane.scheduler.gpu_count import usable_gpus
 from ugro.control_plane.scheduler.pending_reasons import (
     AwaitsJob,
     Behind,
@@ -34,6 +35,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     nearness,
 )
 from ugro.control_plane.scheduler.pending_words import gpus_in_words
+from ugro.control_plane.scheduler.room import Room, suited
 from ugro.control_plane.scheduler.unschedulable import defects, unschedulable
 
 
@@ -128,6 +130,9 @@ def check_request(spec: JobSpec, inventory: Inventory, capacities: Mapping[str, 
         others = ",".join(name for name in names if name not in doubled)
         raise InputError("; ".join(doubled.values()), f"{REMEDY} ({inventory.path}), or leave it out: --nodes {others}")
     idle = _idle({name: capacities[name] for name in names})
+    if spec.gpus is not None:
+        _check_in_all(spec, idle, [capacities[name] for name in names])
+        return
     fitting = [name for name in names if capacities[name].error or idle.parts(spec, name)]
     if len(fitting) < wanted:
         gpus = count(spec.gpus_per_node or 1, "GPU") + (f" with {size(spec.vram)} of memory" if spec.vram else "")
@@ -139,6 +144,25 @@ def check_request(spec: JobSpec, inventory: Inventory, capacities: Mapping[str, 
             (f"it would fit with {smaller}; " if smaller else "")
             + "; ".join(f"{name}: {_contents(capacities[name])}" for name in names),
         )
+
+
+def _check_in_all(spec: JobSpec, idle: Room, capacities: Sequence[Capacity]) -> None:
+    """Refuse more GPUs in all than these nodes have.
+
+    Raises:
+        InputError: so many are requested.
+    """
+    if any(capacity.error for capacity in capacities) or choose(spec, [one.node for one in capacities], idle):
+        return
+    able = usable_gpus(spec, map(_as_idle, capacities))
+    smaller = smaller_request(spec, 0, {capacity.node: _as_idle(capacity) for capacity in capacities})
+    size_of_each = f" with {size(spec.vram)} of memory" if spec.vram else ""
+    where = f" on {count(spec.nodes, 'node')}" if isinstance(spec.nodes, int) else ""
+    raise InputError(
+        f"requested: {count(spec.gpus or 0, 'GPU')}{size_of_each} in all{where}; only {able} can be given",
+        (f"it would fit with {smaller}; " if smaller else "")
+        + "; ".join(f"{capacity.node}: {_contents(capacity)}" for capacity in capacities),
+    )
 
 
 def placement_of(queue: Queue, job_id: str) -> Placement | None:
@@ -168,10 +192,11 @@ def _contents(capacity: Capacity) -> str:
 
 
 def _idle(capacities: Mapping[str, Capacity]) -> Room:
-    readable = {name: capacity for name, capacity in capacities.items() if not capacity.error}
-    return Room(
-        {name: replace(capacity, busy={}, refusal=capacity.twin or None) for name, capacity in readable.items()}
-    )
+    return Room({name: _as_idle(capacity) for name, capacity in capacities.items() if not capacity.error})
+
+
+def _as_idle(capacity: Capacity) -> Capacity:
+    return replace(capacity, busy={}, refusal=capacity.twin or None)
 
 
 def _shortfalls(turn: Round, job: WaitingJob) -> list[NodeReason]:
@@ -179,8 +204,16 @@ def _shortfalls(turn: Round, job: WaitingJob) -> list[NodeReason]:
     holders: dict[str, Holder] = {}
     for run in turn.running:
         holders |= dict.fromkeys(run.keys, Holder(math.inf if run.ends is None else run.ends, run.id, run.stopping))
-    names = [name for name in turn.nodes(job) if not turn.room.parts(job.spec, name)]
+    names = [name for name in turn.nodes(job) if not _gives_all(turn, job, name)]
     return [one for name in names for one in shortfalls(job.spec, name, turn.queue.capacities.get(name), holders)]
+
+
+def _gives_all(turn: Round, job: WaitingJob, node: str) -> bool:
+    """Whether a node gives a job what it could: of GPUs in all, every one that would do."""
+    capacity = turn.queue.capacities.get(node)
+    if job.spec.gpus is None or capacity is None:
+        return bool(turn.room.parts(job.spec, node))
+    return 0 < len(turn.room.free(job.spec, node)) == len(suited(job.spec, capacity))
 
 
 def _dependency(entry: str, others: Mapping[str, JobState]) -> AwaitsJob | UnmetDependency | None:

@@ -49,6 +49,10 @@ def _smallest_gpu(spec: JobSpec, capacities: Mapping[str, Capacity]) -> tuple[Sl
         slots = sorted((slot for slot in capacity.gpus if slot.memory_mib is not None), key=_memory, reverse=True)
         if spec.gpus_per_node != 0 and slots:
             got.append(slots[: spec.gpus_per_node])
+    if spec.gpus is not None:  # the fewest nodes: those with most
+        most = sorted(got, key=len, reverse=True)[: spec.nodes if isinstance(spec.nodes, int) else None]
+        chosen = [slot for slots in most for slot in slots][: spec.gpus]
+        return min(chosen, key=_memory, default=None), spec.gpus
     got.sort(key=lambda slots: _memory(slots[-1]), reverse=True)
     chosen = [slot for slots in (got[: spec.nodes] if isinstance(spec.nodes, int) else got) for slot in slots]
     return min(chosen, key=_memory, default=None), max(1, len(chosen))
