@@ -54,6 +54,13 @@ placement_options = _group(
         metavar="SIZE",
         help="Minimum memory of each GPU: 10G.",
     ),
+    click.option(
+        "--share",
+        is_flag=False,
+        flag_value="vram",
+        metavar="[FRACTION]",
+        help="Share one GPU with other jobs: 0.5 of it, or the memory that --vram says.",
+    ),
 )
 """Options that say where a job runs."""
 

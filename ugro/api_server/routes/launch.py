@@ -85,6 +85,7 @@ def effects(plan: LaunchPlan) -> dict[str, Any]:
         "nodes": spec.nodes if spec.nodes is None or isinstance(spec.nodes, int) else list(spec.nodes),
         "gpus": spec.gpus,
         "gpus_per_node": spec.gpus_per_node,
+        "share": spec.share,
         "code": code.directory,
         "code_bytes": code.size_bytes,
         "memory_mib_of_each_gpu": plan.predicted_mib,

@@ -25,7 +25,15 @@ from ugro.common.fields import (
     is_flag,
     whole,
 )
-from ugro.common.job_spec.rules import CheckpointRules, Dependency, FailurePolicy, HangAfter, MetricsRules
+from ugro.common.job_spec.rules import (
+    BY_VRAM,
+    CheckpointRules,
+    Dependency,
+    FailurePolicy,
+    HangAfter,
+    MetricsRules,
+    share_of,
+)
 from ugro.common.mistakes import Misplaced
 
 JOB_ID = re.compile(r"job-[0-9]+")
@@ -75,6 +83,10 @@ class JobSpec(Config):
         default=None, description="Time for processes that are still running after the job succeeded. Default: none"
     )
     vram: Mib | None = Field(default=None, description="Memory that each of its GPUs has to give")
+    share: Annotated[float | Literal["vram"] | None, BeforeValidator(share_of)] = Field(
+        default=None,
+        description="Share one GPU with other jobs: a fraction of its memory, or `true` with `vram`; default: alone",
+    )
     hang_after: HangAfter | None = Field(default=None, description="Bounds of the watchdog's patience")
     checkpoints: CheckpointRules = Field(
         default_factory=CheckpointRules, description="Where checkpoints are and which are kept; text alone is `dir`"
@@ -141,6 +153,25 @@ class JobSpec(Config):
             raise ValueError("GPUs are counted in all ('gpus') or on each node, not both")
         return value
 
+    @field_validator("share")
+    @classmethod
+    def _one_gpu_with_known_memory(
+        cls, value: float | Literal["vram"] | None, info: ValidationInfo
+    ) -> float | Literal["vram"] | None:
+        if value is None:
+            return None
+        given, ranks = info.data, "ranks of one job are never put on one GPU (NCCL refuses that), so a shared GPU runs"
+        for name, most in (("nodes", 1), ("gpus", 1), ("gpus_per_node", 1)):
+            if isinstance(asked := given.get(name), int) and asked > most:
+                raise ValueError(f"{ranks} a job of one rank: it goes with {name} 1, not {asked}")
+        if given.get("gpus_per_node") == 0:
+            raise ValueError("a CPU rank has no GPU to share")
+        if value == BY_VRAM and not given.get("vram"):
+            raise ValueError("how much memory does it take? --vram 4G --share, or a fraction of a GPU: --share 0.5")
+        if value != BY_VRAM and given.get("vram") is not None:
+            raise ValueError("either a fraction is expected, or memory with it: --vram 4G --share")
+        return value
+
     @field_validator("on_failure", mode="before")
     @classmethod
     def _policy_from_words(cls, value: object) -> object:
@@ -185,6 +216,11 @@ class JobSpec(Config):
         if value is not None and "time_limit" in info.data and value > (info.data["time_limit"] or 0.0):
             raise ValueError("a time limit that is at least as long is needed with it")
         return value
+
+    @property
+    def gpus_in_all(self) -> int | None:
+        """Return how many GPUs of its own are requested in all; None: they are counted by node, or it shares one."""
+        return None if self.share is not None else self.gpus
 
     @property
     def warning_seconds(self) -> float | None:

@@ -9,10 +9,12 @@ from ugro.common.config import Inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import NodeShare, Placement
 from ugro.common.models.metrics import MeasuredLink
-from ugro.control_plane.resource_manager.governor import Capacity, cpu_key
+from ugro.control_plane.resource_manager.governor import Capacity, Slot, cpu_key
+from ugro.control_plane.resource_manager.tenants import MOST_SHARERS
 from ugro.control_plane.scheduler.gpu_count import fewest_nodes, uneven_parts, usable_gpus
 from ugro.control_plane.scheduler.pending_reasons import (
     GpuBusy,
+    GpuFull,
     GpuLeftOut,
     Holder,
     NodeHeld,
@@ -21,7 +23,8 @@ from ugro.control_plane.scheduler.pending_reasons import (
     NotInInventory,
     TooFewGpus,
 )
-from ugro.control_plane.scheduler.room import Allocation, Room, suited, too_small, waste
+from ugro.control_plane.scheduler.room import Allocation, Room, nodes_wanted, room_beside, suited, too_small, waste
+from ugro.control_plane.scheduler.sharing import pack, slot_title
 
 FASTER = 1.25
 """So many times as fast has the slowest link of other nodes to be, for them to be preferred: measurements vary."""
@@ -37,14 +40,17 @@ Ways = Mapping[frozenset[str], Sequence[Entry]]
 def choose(spec: JobSpec, names: Sequence[str], room: Room) -> Placement | None:
     """Place a whole gang on the first-rate part of these nodes, or None when it does not fit now.
 
-    GPUs in all go to the fewest nodes that have them free, equally many of each where that is possible.
+    GPUs in all go to the fewest nodes that have them free, equally many of each where that is possible. A job that
+    shares a GPU is packed beside others.
     """
-    if spec.gpus is None:
+    if spec.share is not None:
+        return pack(spec, names, room)
+    if spec.gpus_in_all is None:
         return _on_each(spec, names, room)
     number = fewest_nodes(spec, names, room)
     if number is None:
         return None
-    each, rest = divmod(spec.gpus, number)
+    each, rest = divmod(spec.gpus_in_all, number)
     equal = spec.model_copy(update={"nodes": number, "gpus": None, "gpus_per_node": each})
     if not rest and (placement := _on_each(equal, names, room)):
         return placement
@@ -59,7 +65,7 @@ def _on_each(spec: JobSpec, names: Sequence[str], room: Room) -> Placement | Non
     nodes that come early. Models are added greedily, so their number is the least possible when one suffices. Node
     ranks follow the order of the names.
     """
-    wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
+    wanted = nodes_wanted(spec, names)
     ways: dict[frozenset[str], list[Entry]] = {}
     missing = 0
     for place, name in enumerate(names):
@@ -99,15 +105,19 @@ def candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
     return list(inventory.nodes)
 
 
-def shortfalls(spec: JobSpec, node: str, capacity: Capacity | None, holders: Mapping[str, Holder]) -> list[NodeReason]:
-    """Return why a node does not take a job. `holders` has the job that holds each taken slot."""
+def shortfalls(
+    spec: JobSpec, node: str, capacity: Capacity | None, holders: Mapping[str, Sequence[Holder]]
+) -> list[NodeReason]:
+    """Return why a node does not take a job. `holders` has the jobs that hold each taken slot: one, or sharers."""
     if capacity is None:
         return [NotInInventory(node)]
     if capacity.refusal:
         return [NodeRefuses(node, capacity.refusal)]
     asked = suited(spec, capacity)
     found: list[NodeReason] = []
-    if held := sorted({holders[slot.key] for slot in asked if slot.key in holders}):
+    shared = [slot for slot in asked if spec.share is not None and any(one.shared for one in holders.get(slot.key, ()))]
+    found += [full for slot in shared if (full := _full(spec, node, slot, holders[slot.key]))]
+    if held := sorted({one for slot in asked if slot not in shared for one in holders.get(slot.key, ())}):
         # A CPU rank takes all cores as a rule, and nothing says how many: so there is one a node at a time.
         found.append(NodeHeld(node, tuple(held), cpu=bool(capacity.gpus) and asked[0].key == cpu_key(node)))
     found += [GpuBusy(node, capacity.busy[slot.key]) for slot in asked if slot.key in capacity.busy]
@@ -119,9 +129,18 @@ def shortfalls(spec: JobSpec, node: str, capacity: Capacity | None, holders: Map
     return found
 
 
+def _full(spec: JobSpec, node: str, slot: Slot, holders: Sequence[Holder]) -> GpuFull | None:
+    declared = [one.shared_mib or 0 for one in holders]
+    if room_beside(spec, slot, declared) >= 0:
+        return None
+    usable = slot.memory_mib or 0
+    left = max(0, usable - slot.undeclared_mib - sum(declared))
+    return GpuFull(node, slot_title(slot), left, usable, tuple(sorted(holders)), len(declared) >= MOST_SHARERS)
+
+
 def smaller_request(spec: JobSpec, wanted: int, capacities: Mapping[str, Capacity]) -> str:
     """The options with which a job that is too large for so many of these nodes would fit; nothing if none help."""
-    if spec.gpus is not None:
+    if spec.gpus_in_all is not None:
         in_all = usable_gpus(spec, capacities.values())
         return f"--gpus {in_all}" if in_all else ""
     usable = {name: len(suited(spec, capacity)) for name, capacity in capacities.items()}

@@ -23,7 +23,7 @@ def fewest_nodes(spec: JobSpec, names: Sequence[str], room: Room) -> int | None:
     """Return on how many nodes the job's GPUs are free: the fewest, or the number requested; None: on none."""
     counts = sorted((len(room.free(spec, name)) for name in names), reverse=True)
     counts = [number for number in counts if number]
-    wanted = spec.gpus or 0
+    wanted = spec.gpus_in_all or 0
     if isinstance(spec.nodes, int):
         return spec.nodes if len(counts) >= spec.nodes and sum(counts[: spec.nodes]) >= wanted else None
     return next((nodes for nodes, total in enumerate(accumulate(counts), 1) if total >= wanted), None)
@@ -67,7 +67,7 @@ def _grown(spec: JobSpec, pool: Pool, first: str, number: int, room: Room) -> li
 
 
 def _parts(spec: JobSpec, pool: Pool, chosen: Sequence[str], number: int) -> list[Allocation]:
-    wanted = spec.gpus or 0
+    wanted = spec.gpus_in_all or 0
     if len(chosen) < number or sum(len(pool[name]) for name in chosen) < wanted:
         return []
     names = [name for name in pool if name in chosen]

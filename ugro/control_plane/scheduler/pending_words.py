@@ -22,6 +22,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     EndUnknown,
     Freed,
     GpuBusy,
+    GpuFull,
     GpuLeftOut,
     Holder,
     HolderUnreadable,
@@ -75,6 +76,10 @@ def reason_in_words(reason: Prospect | TooFewNodes | TooFewInAll, now: float, en
         case NodeHeld(node=node, holders=holders, cpu=cpu):
             what = f"the CPU of {node}" if cpu else node
             return f"{what} is held by {', '.join(_holder(one, now, ends) for one in holders)}"
+        case GpuFull(node=node, gpu=gpu, holders=holders, most=most):
+            jobs = ", ".join(_holder(one, now, ends) for one in holders)
+            left = "no more may share it" if most else f"{size(reason.left_mib)} of {size(reason.usable_mib)} free"
+            return f"{gpu} of {node} is shared by {jobs}: {left}"
         case GpuBusy(node=node, problem=problem) | GpuLeftOut(node=node, problem=problem):
             return f"{node}: {problem}"
         case NodeRefuses(refusal=refusal):

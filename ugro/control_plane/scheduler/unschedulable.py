@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
 from ugro.control_plane.scheduler.allocator import shortfalls
@@ -28,7 +27,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     UnmetDependency,
     Unschedulable,
 )
-from ugro.control_plane.scheduler.room import Room, Shape
+from ugro.control_plane.scheduler.room import Room, Shape, nodes_wanted
 
 
 def unschedulable(turn: Round) -> dict[str, Unschedulable]:
@@ -61,11 +60,11 @@ def unanswered(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
     none can help it.
     """
     names, capacities = turn.nodes(job), turn.queue.capacities
-    if job.spec.gpus is not None:
+    if job.spec.gpus_in_all is not None:
         return _unanswered_in_all(turn, job)
     silent = [capacity for name in names if (capacity := capacities.get(name)) and capacity.silent]
     ready = tuple(name for name in names if turn.room.parts(job.spec, name))
-    missing = (job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)) - len(ready)
+    missing = nodes_wanted(job.spec, names) - len(ready)
     if not 0 < missing <= len(silent):
         return None
     return AwaitsNodes(tuple(capacity.refusal or "" for capacity in silent), missing, ready)
@@ -88,7 +87,7 @@ class _Alone:
 
     def __init__(self, turn: Round) -> None:
         self._turn = turn
-        self._capacities = {name: replace(capacity, busy={}) for name, capacity in turn.queue.capacities.items()}
+        self._capacities = {name: capacity.calm for name, capacity in turn.queue.capacities.items()}
         self._room = Room(self._capacities)
         self._known: dict[Shape, _Judgement | None] = {}
 
@@ -104,10 +103,10 @@ class _Alone:
 
     def _judge(self, job: WaitingJob) -> _Judgement | None:
         names = self._turn.nodes(job)
-        wanted = job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)
+        wanted = nodes_wanted(job.spec, names)
         if wanted > len(names):
             return TooFewNodes(wanted, len(names)), (Remedy(Act.ADD_NODES),)
-        if job.spec.gpus is not None:
+        if job.spec.gpus_in_all is not None:
             return self._judge_in_all(job)
         unable = [name for name in names if not self._may_fit(job, name)]
         if len(names) - len(unable) >= wanted:
@@ -123,7 +122,7 @@ class _Alone:
         found = [one for name in names for one in shortfalls(job.spec, name, self._capacities.get(name), {})]
         remedies = dict.fromkeys((*map(self._remedy, found), Remedy(Act.ASK_FOR_LESS)))
         usable = usable_gpus(job.spec, capacities)
-        return TooFewInAll(job.spec.gpus or 0, usable, NodesShort.nearest(found).reasons), tuple(remedies)
+        return TooFewInAll(job.spec.gpus_in_all or 0, usable, NodesShort.nearest(found).reasons), tuple(remedies)
 
     def _may_fit(self, job: WaitingJob, node: str) -> bool:
         capacity = self._capacities.get(node)

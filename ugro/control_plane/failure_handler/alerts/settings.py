@@ -45,6 +45,7 @@ class AlertKind(StrEnum):
     GPU_HOT = "gpu_hot"
     GPU_LOST = "gpu_lost"
     GPU_IDLE = "gpu_idle"
+    GPU_SHARE = "gpu_share"
     DISK_LOW = "disk_low"
     DONE = "done"
 

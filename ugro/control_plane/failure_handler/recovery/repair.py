@@ -125,7 +125,7 @@ def left_out(job: Job, spec: JobSpec, capacities: Mapping[str, Capacity]) -> dic
 
     None where others take their place by themselves, since the job asks for a number of nodes or of GPUs.
     """
-    if spec.gpus is not None:
+    if spec.gpus_in_all is not None or spec.share is not None:
         return {}
     shares = job.placement.shares if job.placement else ()
     found = {share.node: why for share in shares if (why := _unable(share, capacities.get(share.node)))}
