@@ -91,8 +91,10 @@ async def _document(context: Context, job: Job, record: Job, found: Diagnosis | 
         fields |= await lost_work(context, job, found.cause if found else None)
         if fields["earlier_failures_here"]:
             fields["retry_helps"] = False
-    if found and found.cause == "cuda_oom" and (beside := neighbours(context.store, job)):
-        fields["suggestion"] = "; ".join(filter(None, (beside, fields.get("suggestion"))))
+    if found and found.cause == "cuda_oom":
+        beside, others_fault = neighbours(context.store, job)
+        fields["suggestion"] = "; ".join(filter(None, (beside, fields["suggestion"])))
+        fields["retry_helps"] = fields["retry_helps"] or others_fault
     return FailureDocument.model_validate(fields)
 
 

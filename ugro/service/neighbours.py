@@ -9,10 +9,14 @@ from ugro.common.text import printable, size
 from ugro.control_plane.metadata_store import MetadataStore
 
 
-def neighbours(store: MetadataStore, job: Job) -> str:
-    """Return who took more than declared of the GPU that a job shared; nothing if the job had its GPUs alone."""
+def neighbours(store: MetadataStore, job: Job) -> tuple[str, bool]:
+    """Return who took more than declared of the GPU that a job shared, and whether that was another job.
+
+    Nothing is said of a job that had its GPUs alone.
+    """
     if job.placement is None or job.placement.part is None:
-        return ""
+        return "", False
+    declared = size(job.placement.part.memory_mib)
     begun, ended = job.launched_at or job.submitted_at, job.ended_at
     told = [
         event
@@ -20,14 +24,13 @@ def neighbours(store: MetadataStore, job: Job) -> str:
         if event.kind == EventKind.OVER_SHARE and (ended is None or event.at <= ended + 1)
     ]
     if any(event.job == job.id and event.at >= begun for event in told):
-        return f"it took more of the GPU that it shares than the {size(job.placement.part.memory_mib)} it declared"
+        return f"it took more of its shared GPU than the {declared} it declared: declare more", False
     guilty = [event for event in told if event.job != job.id and _is_beside(store, event, job, begun)]
     if not guilty:
-        return (
-            f"it shared its GPU, of which it declared {size(job.placement.part.memory_mib)}, and no other job was seen "
-            "to use more than declared: declare more, or run it without --share"
-        )
-    return f"{guilty[-1].job} shared its GPU with it: {printable(guilty[-1].message)}; see ugro status {guilty[-1].job}"
+        seen = "no other job there was seen to use more than it declared"
+        return f"it declared {declared} of a shared GPU, and {seen}: declare more, or run it without --share", False
+    other = guilty[-1]
+    return f"{other.job} was on the same GPU and {printable(other.message.removeprefix('it '))}", True
 
 
 def _is_beside(store: MetadataStore, event: Event, job: Job, begun: float) -> bool:

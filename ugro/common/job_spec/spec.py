@@ -160,10 +160,13 @@ class JobSpec(Config):
     ) -> float | Literal["vram"] | None:
         if value is None:
             return None
-        given, ranks = info.data, "ranks of one job are never put on one GPU (NCCL refuses that), so a shared GPU runs"
-        for name, most in (("nodes", 1), ("gpus", 1), ("gpus_per_node", 1)):
-            if isinstance(asked := given.get(name), int) and asked > most:
-                raise ValueError(f"{ranks} a job of one rank: it goes with {name} 1, not {asked}")
+        given = info.data
+        for name in ("nodes", "gpus", "gpus_per_node"):
+            if isinstance(asked := given.get(name), int) and asked > 1:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(
+                    f"a job that shares a GPU has one rank (NCCL needs a GPU for each): not {option} {asked}"
+                )
         if given.get("gpus_per_node") == 0:
             raise ValueError("a CPU rank has no GPU to share")
         if value == BY_VRAM and not given.get("vram"):

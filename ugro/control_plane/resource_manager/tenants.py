@@ -90,11 +90,9 @@ def excess_in_words(job: Job, views: Mapping[str, object], sharing: Tenants) -> 
             if gpu.uuid not in share.gpus or who is None or (used := excess(who, gpu)) is None:
                 continue
             others = [one.job for one in sharing[gpu.uuid] if one.job != job.id]
-            beside = f", which it shares with {', '.join(others)}" if others else ""
-            return (
-                f"it uses {size(used)} of {gpu_title(gpu)} on {share.node}{beside}, and declared "
-                f"{size(who.memory_mib)}: others may run out of memory by that"
-            )
+            beside = f"; it shares that GPU with {', '.join(others)}" if others else ""
+            declared = f"more than the {size(who.memory_mib)} it declared"
+            return f"it uses {size(used)} of {gpu_title(gpu)} on {share.node}, {declared}{beside}"
     return ""
 
 

@@ -116,8 +116,7 @@ def test_says_who_uses_more_than_declared_and_who_is_beside() -> None:
     view = builders.node_view("gpu1", gpu(process(101, 3000), process(8, 3000, "uid1/1/0"), process(102, 4000)))
     sharing = tenants(jobs)
     assert excess_in_words(jobs[0], {"gpu1": view}, sharing) == (
-        "it uses 5.9 GiB of GPU 0 on gpu1, which it shares with job-002, and declared 3.9 GiB: "
-        "others may run out of memory by that"
+        "it uses 5.9 GiB of GPU 0 on gpu1, more than the 3.9 GiB it declared; it shares that GPU with job-002"
     )
     assert excess_in_words(jobs[1], {"gpu1": view}, sharing) == ""
     assert excess_in_words(jobs[0], {}, sharing) == ""
