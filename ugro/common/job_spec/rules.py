@@ -6,7 +6,7 @@ import difflib
 import shlex
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from ugro.common.causes import CAUSES
 from ugro.common.fields import NAME, Config, Line, Seconds, Text, Whole, is_flag
@@ -121,6 +121,9 @@ def share_of(value: object) -> float | Literal["vram"] | None:
     if not 0.0 < fraction < 1.0:  # nor is a NaN
         raise ValueError("a fraction of one GPU between 0 and 1 is expected, as in 0.5")
     return fraction
+
+
+Share = Annotated[float | Literal["vram"] | None, BeforeValidator(share_of)]
 
 
 def _metric_pattern(value: str) -> str:

@@ -32,7 +32,7 @@ from ugro.common.job_spec.rules import (
     FailurePolicy,
     HangAfter,
     MetricsRules,
-    share_of,
+    Share,
 )
 from ugro.common.mistakes import Misplaced
 
@@ -83,7 +83,7 @@ class JobSpec(Config):
         default=None, description="Time for processes that are still running after the job succeeded. Default: none"
     )
     vram: Mib | None = Field(default=None, description="Memory that each of its GPUs has to give")
-    share: Annotated[float | Literal["vram"] | None, BeforeValidator(share_of)] = Field(
+    share: Share = Field(
         default=None,
         description="Share one GPU with other jobs: a fraction of its memory, or `true` with `vram`; default: alone",
     )
@@ -155,9 +155,7 @@ class JobSpec(Config):
 
     @field_validator("share")
     @classmethod
-    def _one_gpu_with_known_memory(
-        cls, value: float | Literal["vram"] | None, info: ValidationInfo
-    ) -> float | Literal["vram"] | None:
+    def _one_gpu_with_known_memory(cls, value: Share, info: ValidationInfo) -> Share:
         if value is None:
             return None
         given = info.data
@@ -165,7 +163,7 @@ class JobSpec(Config):
             if isinstance(asked := given.get(name), int) and asked > 1:
                 option = f"--{name.replace('_', '-')}"
                 raise ValueError(
-                    f"a job that shares a GPU has one rank (NCCL needs a GPU for each): not {option} {asked}"
+                    f"a job that shares a GPU has one rank, since NCCL needs a GPU each: no {option} {asked}"
                 )
         if given.get("gpus_per_node") == 0:
             raise ValueError("a CPU rank has no GPU to share")
