@@ -131,6 +131,21 @@ OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprin
 
 CLEAN: Entry = ("ugro.cli.commands.footprint", "clean_node", "Clean a node: remove everything that UGRO has there.")
 
+OF_THE_INVENTORY: dict[str, Entry] = {
+    "add": (
+        "ugro.cli.commands.node",
+        "add_node",
+        "Add a machine: host key, key login, check, inventory.",
+    ),
+    "remove": (
+        "ugro.cli.commands.node",
+        "remove_node",
+        "Remove a node: UGRO's folder and key there, its inventory entry.",
+    ),
+    "rename": ("ugro.cli.commands.node", "rename_node", "Give a node another name."),
+}
+"""Commands of `ugro node` alone."""
+
 COMPLETION = "_UGRO_COMPLETE"
 """The variable by which the shell's completion script asks."""
 
@@ -260,7 +275,10 @@ def cli(ctx: click.Context, inventory: str | None, local: bool, log_level: str) 
 job = LazyGroup("job", table={name: COMMANDS[name] for name in OF_A_JOB}, help=COMMANDS["job"][2])
 node = LazyGroup(
     "node",
-    table={"list": COMMANDS["nodes"]} | {name: COMMANDS[name] for name in OF_A_NODE} | {"clean": CLEAN},
+    table={"list": COMMANDS["nodes"]}
+    | OF_THE_INVENTORY
+    | {name: COMMANDS[name] for name in OF_A_NODE}
+    | {"clean": CLEAN},
     help=COMMANDS["node"][2],
 )
 

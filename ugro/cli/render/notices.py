@@ -21,6 +21,9 @@ from ugro.service.schemas.notices import (
     JobStopping,
     LeftAlone,
     LeftToNextPass,
+    StepBegan,
+    StepDocument,
+    StepEnded,
     StillWorking,
     TellingNodes,
     WaitingForNodes,
@@ -84,6 +87,17 @@ class Notices:
                 self._wait(f"waiting for {'a trial on ' if notice.trial else ''}{', '.join(notice.nodes)}")
             case AskedToSave():
                 self._wait(_asked_to_save(notice))
+            case StepBegan():
+                self._stop_waiting()
+                print_hanging("· ", f"{notice.node}: {notice.text}", err=True, dim=True)
+            case StepEnded():
+                self._stop_waiting()
+                print_hanging("  ", step_in_words(notice.step), err=True)
+
+    def _stop_waiting(self) -> None:
+        if self._status:
+            self._status.stop()
+            self._status = None
 
     def _wait(self, words: str) -> None:
         if self._status:
@@ -101,6 +115,12 @@ class Notices:
         if sent.node not in self._tasks:
             self._tasks[sent.node] = self._progress.add_task(f"files of {sent.node}", total=sent.total)
         self._progress.update(self._tasks[sent.node], completed=sent.done, total=sent.total)
+
+
+def step_in_words(step: StepDocument) -> str:
+    """Return how a step of first contact ended."""
+    before = {"done": "", "already": "already: ", "skipped": f"{step.step}: skipped: ", "problem": "to correct: "}
+    return f"{before[step.state]}{printable(step.text)}"
 
 
 def _asked_to_save(asked: AskedToSave) -> str:
