@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ from ugro.nodes.transport.ssh import SshTransport
 from ugro.nodes.transport.ssh_config import SshSettings, find_route
 from ugro.service.check import check
 from ugro.service.context import Context
-from ugro.service.schemas.check import Check, CheckDocument, CheckedNode, FindingDocument
+from ugro.service.schemas.check import Check, CheckDocument, CheckedNode, FindingDocument, NetworkCheckDocument
 from ugro.service.schemas.first_contact import (
     AddNode,
     AddNodePlan,
@@ -107,7 +108,7 @@ async def _key(contact: Contact) -> tuple[StepState, str]:
     """See that the user's key logs in; where it does not, install it with what the machine asks for."""
     key = await find_key(contact.config, await contact.target())
     if key:
-        contact.began("key", f"log in as {contact.plan.account} with {key.path or 'the key of your agent'}")
+        contact.began("key", f"log in as {contact.plan.account} with {_short(key.path)}")
         if await _refusal(contact, key) is None:
             return "already", "the key logs in; no password is needed"
     else:
@@ -116,7 +117,7 @@ async def _key(contact: Contact) -> tuple[StepState, str]:
     contact.began(
         "key",
         f"log in once as {contact.plan.account} with what it asks for, and append "
-        f"{f'{key.path}.pub' if key.path else 'the public key of your agent'} to ~/.ssh/authorized_keys there",
+        f"the public half of {_short(key.path)} to ~/.ssh/authorized_keys there",
     )
     from ugro.nodes.bootstrap.first_login import FirstLogin  # here: paramiko is needed for a password alone
 
@@ -129,6 +130,12 @@ async def _key(contact: Contact) -> tuple[StepState, str]:
     finally:
         await login.close()
     return "done", f"{words}; a new connection with the key alone logs in"
+
+
+def _short(path: str | None) -> str:
+    """A key for people: its file, below `~` where it is there."""
+    home = os.path.expanduser("~") + "/"
+    return f"~/{path.removeprefix(home)}" if path and path.startswith(home) else path or "the key of your agent"
 
 
 async def _install(contact: Contact, login: Transport, key: OwnKey) -> str:
@@ -210,13 +217,21 @@ async def _links(contact: Contact) -> tuple[StepState, str]:
     idle = [name for name in contact.torch if name not in busy]
     if contact.name not in idle or len(idle) < 2:
         return "skipped", "that needs two idle nodes with torch; later: ugro check --network"
+    known = {(link.source, link.target) for link in contact.context.store.metrics.links.all()}
+    if {(contact.name, name) for name in idle if name != contact.name} <= known:
+        return "already", "measured before; again: ugro check --network"
     contact.began("links", f"measure the network between {', '.join(idle)}")
     before = list(contact.findings)
-    await _on_trial(contact, Check(nodes=",".join(idle), network=True))
-    found = [finding for finding in contact.findings if finding.subject == "network"]
-    contact.findings[:] = [*before, *(finding for finding in found if finding not in before)]
-    words = "; ".join(finding.text for finding in found)
-    return "problem" if any(finding.level == "problem" for finding in found) else "done", words or "measured"
+    found = await _on_trial(contact, Check(nodes=",".join(idle), network=True))
+    new = [finding for finding in contact.findings if finding.level in ("problem", "warning")]
+    new = [finding for finding in new if finding not in before]
+    contact.findings[:] = [*before, *new]
+    if new:
+        return "problem", "; ".join(finding.text for finding in new)
+    links = found.network.links if isinstance(found, NetworkCheckDocument) and found.network else ()
+    own = [link for link in links if link.source == contact.name]
+    rates = ", ".join(f"{link.gbit_per_s:.1f} Gbit/s to {link.target}" for link in own)
+    return ("done", rates) if own else ("skipped", "the trial measured no link; see: ugro check --network")
 
 
 async def _on_trial(contact: Contact, request: Check) -> CheckDocument:

@@ -62,7 +62,7 @@ async def plan_add(context: Context, request: PlanAddNode) -> AddNodePlan:
         port=port,
         identity_file=request.identity_file,
         inventory=str(text.path),
-        entry=node_line(name, fields),
+        entry=node_line(name, _fields_of(config) if known else fields),
         known=known,
         keys=seen.documents,
         path=str(seen.path),

@@ -87,17 +87,21 @@ class Notices:
                 self._wait(f"waiting for {'a trial on ' if notice.trial else ''}{', '.join(notice.nodes)}")
             case AskedToSave():
                 self._wait(_asked_to_save(notice))
-            case StepBegan():
-                self._stop_waiting()
-                print_hanging("· ", f"{notice.node}: {notice.text}", err=True, dim=True)
-            case StepEnded():
-                self._stop_waiting()
-                print_hanging("  ", step_in_words(notice.step), err=True)
+            case StepBegan() | StepEnded():
+                self._tell_step(notice)
 
-    def _stop_waiting(self) -> None:
+    def _tell_step(self, notice: StepBegan | StepEnded) -> None:
+        """Print a step; not for a program, which gets all of them in one document."""
+        context = click.get_current_context(silent=True)
+        if context and context.params.get("as_json"):
+            return
         if self._status:
             self._status.stop()
             self._status = None
+        if isinstance(notice, StepBegan):
+            print_hanging("· ", f"{notice.node}: {notice.text}", err=True, dim=True)
+        else:
+            print_hanging("  ", step_in_words(notice.step), err=True)
 
     def _wait(self, words: str) -> None:
         if self._status:

@@ -154,9 +154,12 @@ class Methods(AuthStrategy):
         self._asking = prompt.text
         answer = self._ask(prompt)
         if answer is None:
-            refused = "the machine refused the password" if self._refusals else "it asks for more than a password"
-            words = refused if prompt.is_password else f"it asks: {prompt.text}"
-            raise self._failed(words, "run the same command in a terminal, where you can answer")
+            in_terminal = "run the same command in a terminal, where you can answer"
+            if not prompt.is_password:
+                raise self._failed(f"it asks for more than a password: {prompt.text}", in_terminal)
+            if self._refusals:
+                raise self._failed("it refused the password", f"correct the password file, or {in_terminal}")
+            raise self._failed("it asks for the password", f"{in_terminal}, or name a file: --password-file FILE")
         return answer
 
     def _ended(self, error: Exception) -> AuthenticationFailed:
