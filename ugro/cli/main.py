@@ -102,7 +102,7 @@ COMMANDS: dict[str, Entry] = {
         "gc",
         "Remove what old jobs left: logs, code, folders on nodes.",
     ),
-    "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
+    "init": ("ugro.cli.commands.init", "init", "Write a first inventory, and add the machines to it."),
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),
     "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
     "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),

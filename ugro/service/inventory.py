@@ -61,7 +61,9 @@ def write_inventory(output: Path, machines: Sequence[str], name: str | None = No
     """
     sample = is_sample(output)
     if output.exists() and not (force or sample):
-        raise InputError(f"{output} is there already", "edit it (add a line for a machine), or use --force")
+        raise InputError(
+            f"{output} is there already", "to add a machine: ugro node add USER@ADDRESS; to replace the file: --force"
+        )
     own = name or _own_name()
     if not is_node_name(own):
         hint = "letters, digits, '.', '_' and '-'; neither a number alone nor 'all'"

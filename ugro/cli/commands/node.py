@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
+
 import click
 
 from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.ask_login import LoginAnswers
 from ugro.cli.complete import complete_node
+from ugro.cli.main import report
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.prompts import answers
-from ugro.common.errors import EXIT_NODES, EXIT_OK
+from ugro.common.errors import EXIT_NODES, EXIT_OK, UgroError
 from ugro.common.text import count, printable
 from ugro.service.schemas.first_contact import (
     AddedNode,
@@ -90,6 +94,27 @@ def carry_out(
     said = answers(plan.questions, ask=ask) if fingerprint is None else {}
     request = AddNode(plan=plan, answers=said, fingerprint=fingerprint, follow_link=follow_link, links=links)
     return app.call(request)
+
+
+def add_all(app: App, targets: Sequence[str], ask: LoginAnswers, fingerprints: Sequence[str]) -> int:
+    """Add machines one after the other; one that cannot be added stops no other. Return the exit code.
+
+    The links are measured once, with the last one.
+    """
+    app.answer_logins(ask)
+    failed: dict[str, int] = {}
+    for number, target in enumerate(targets, 1):
+        click.echo(f"{target} ({number} of {len(targets)})", err=True)
+        try:
+            plan = app.call(PlanAddNode(target=target))
+            known = next((key.fingerprint for key in plan.keys if key.fingerprint in fingerprints), None)
+            tell_added(carry_out(app, plan, known, False, links=number == len(targets), ask=True))
+        except UgroError as error:
+            report(error.as_dict(), as_json=False)
+            failed[target] = error.exit_code
+    for target in failed:
+        click.echo(f"not added; again: ugro node add {shlex.quote(target)}")
+    return max(failed.values(), default=EXIT_OK)
 
 
 def tell_added(done: AddedNode) -> None:
