@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -76,6 +77,17 @@ class Contact:
         """The inventory as it will be."""
         nodes = {**self.context.inventory.nodes, self.name: self.config}
         return self.context.inventory.model_copy(update={"nodes": nodes})
+
+    @contextlib.asynccontextmanager
+    async def trial(self) -> AsyncIterator[Context]:
+        """A context in which the inventory has the node already, with connections of its own."""
+        trial = Context(str(self.text.path), self.context.store.home)
+        trial.inventory = self.inventory()
+        trial.tell = self.context.tell
+        try:
+            yield trial
+        finally:
+            await trial.close(rest=False)
 
 
 @dataclass(frozen=True)
@@ -236,13 +248,8 @@ async def _links(contact: Contact) -> tuple[StepState, str]:
 
 async def _on_trial(contact: Contact, request: Check) -> CheckDocument:
     """Check nodes as if the inventory had the new one. Its findings, and those about all, are kept."""
-    trial = Context(str(contact.text.path), contact.context.store.home)
-    trial.inventory = contact.inventory()
-    trial.tell = contact.context.tell
-    try:
-        found = (await check(trial, request)).answer
-    finally:
-        await trial.close(rest=False)
+    async with contact.trial() as context:
+        found = (await check(context, request)).answer
     contact.findings[:] = [finding for finding in found.findings if finding.node in (contact.name, None)]
     return found
 
@@ -265,4 +272,4 @@ STEPS: tuple[Step, ...] = (
     Step("links", _links),
     Step("inventory", _inventory),
 )
-"""In this order. A step between `key` and `check` can reach the node by its key, and add to `config` and `fields`."""
+"""In this order. One between `key` and `check` reaches the node in `Contact.trial`, and may add to `config` and `fields`."""
