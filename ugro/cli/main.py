@@ -116,7 +116,7 @@ COMMANDS: dict[str, Entry] = {
         "gc",
         "Remove what old jobs left: logs, code, folders on nodes.",
     ),
-    "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
+    "init": ("ugro.cli.commands.init", "init", "Write a first inventory, and add the machines to it."),
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),
     "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
     "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
@@ -160,6 +160,21 @@ OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprin
 
 CLEAN: Entry = ("ugro.cli.commands.footprint", "clean_node", "Clean a node: remove everything that UGRO has there.")
 PYTHON: Entry = ("ugro.cli.commands.node_python", "python_", "Find the Python of a node that can train, or make one.")
+
+OF_THE_INVENTORY: dict[str, Entry] = {
+    "add": (
+        "ugro.cli.commands.node",
+        "add_node",
+        "Add a machine: host key, key login, check, inventory.",
+    ),
+    "remove": (
+        "ugro.cli.commands.node",
+        "remove_node",
+        "Remove a node: UGRO's folder and key there, its inventory entry.",
+    ),
+    "rename": ("ugro.cli.commands.node", "rename_node", "Give a node another name."),
+}
+"""Commands of `ugro node` alone."""
 
 COMPLETION = "_UGRO_COMPLETE"
 """The variable by which the shell's completion script asks."""
@@ -291,6 +306,7 @@ job = LazyGroup("job", table={name: COMMANDS[name] for name in OF_A_JOB}, help=C
 node = LazyGroup(
     "node",
     table={"list": COMMANDS["nodes"]}
+    | OF_THE_INVENTORY
     | {name: COMMANDS[name] for name in OF_A_NODE}
     | {"python": PYTHON, "clean": CLEAN},
     help=COMMANDS["node"][2],
