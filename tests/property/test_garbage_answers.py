@@ -128,7 +128,7 @@ QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {
     "clean": lambda node, here: footprint.clean(node),
     "owner": lambda node, here: owner.claim(node, "me", False),
     "checkpoints": lambda node, here: checkpoints.find(node, "/j", ["/x"], "*", 0.0),
-    "fetch": lambda node, here: checkpoints.fetch(node, "/x", 1, here / "checkpoint"),
+    "fetch": lambda node, here: checkpoints.fetch(node, "/x", here / "checkpoint"),
     "list_files": lambda node, here: listing.list_folder(node, "/j/code", "~/.ugro", "out", 2),
     "find_files": lambda node, here: listing.find_files(node, "/j/code", "~/.ugro", ["out/**"]),
     "push_files": lambda node, here: deliver.prepare(node, "/data", [deliver.Source(here, "x", 1, 0, False)]),
