@@ -117,7 +117,18 @@ recovery_options = _group(
 )
 """Options that say what happens after a failure, and from where a job resumes."""
 
+outputs_options = _group(
+    click.option(
+        "--outputs",
+        multiple=True,
+        metavar="GLOB",
+        help="Results, where the script runs: 'out/**'. They come to the master after success.",
+    ),
+)
+"""Options that say what a job's results are."""
+
 spec_options = _group(
-    what_runs_options, placement_options, environment_options, identity_options, order_options, recovery_options
+    *(what_runs_options, placement_options, environment_options, identity_options, order_options, recovery_options),
+    outputs_options,
 )
 """All fields of a job spec that a command line may give."""
