@@ -14,7 +14,7 @@ from ugro.common.errors import InputError, NoSuchJob, RecordNewer, RecordUnreada
 from ugro.common.files import write_atomic
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models.event import Event, EventKind
-from ugro.common.models.job import CodeVersion, Job, JobState, Summary
+from ugro.common.models.job import CodeVersion, Job, JobState, Summary, SweepPart
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable
 from ugro.common.troubles import Troubles
@@ -63,7 +63,13 @@ class JobRegistry(JobFolders):
     # --- submitting and changing jobs --------------------------------------------------------------------------------
 
     def submit(
-        self, files: JobFiles, spec: JobSpec, code: CodeVersion, now: float, predicted_mib: int | None = None
+        self,
+        files: JobFiles,
+        spec: JobSpec,
+        code: CodeVersion,
+        now: float,
+        predicted_mib: int | None = None,
+        sweep: SweepPart | None = None,
     ) -> Job:
         """Write a new job's frozen spec and its first record."""
         job_id = files.folder.name
@@ -78,6 +84,7 @@ class JobRegistry(JobFolders):
             submitted_at=now,
             command=spec.command,
             code=code,
+            sweep=sweep,
         )
         with state_errors(files.folder):
             write_atomic(files.spec, spec.model_dump_json(indent=1))

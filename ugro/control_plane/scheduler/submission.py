@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.errors import InputError, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job
+from ugro.common.models.job import CodeVersion, Job, SweepPart
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore
@@ -79,8 +79,16 @@ def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:
         return None
 
 
-def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_mib: int | None = None) -> Job:
+def submit(
+    store: MetadataStore,
+    spec: JobSpec,
+    selection: Selection,
+    predicted_mib: int | None = None,
+    part_of: Callable[[str], SweepPart] | None = None,
+) -> Job:
     """Record a job, queued or held, with its own copy of the code and what it is expected to need of each GPU.
+
+    `part_of` says for its id which part of a sweep it is.
 
     Raises:
         StateError: the state directory cannot be written; nothing of the job remains.
@@ -91,7 +99,8 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_
             directory, target = Path(spec.workdir), files.snapshot(1)
             code = take_snapshot(directory, selection, target, before=store.jobs.last_snapshot(directory))
             store.jobs.note_snapshot(directory, target)
-            return store.jobs.submit(files, spec, code, store.clock.now(), predicted_mib)
+            part = part_of(files.folder.name) if part_of else None
+            return store.jobs.submit(files, spec, code, store.clock.now(), predicted_mib, part)
     except BaseException:
         shutil.rmtree(files.folder, ignore_errors=True)
         raise
