@@ -142,6 +142,7 @@ Exit codes:
     3  nodes unreachable or not trusted
     4  state directory unreadable or locked
     5  you answered no
+    6  `ugro wait --timeout` was reached, and the job has not ended
   130  interrupted"""
 
 
