@@ -34,7 +34,7 @@ def test_finds_a_job_by_its_number_and_the_last_one(door: Door, jobs: list[Job])
 
 
 def test_finds_the_job_that_failed_last(door: Door) -> None:
-    with pytest.raises(NoSuchJob, match="no job is failed"):
+    with pytest.raises(NoSuchJob, match="@last-failed names no job: none is failed"):
         door.call(ShowJob(job="@last-failed"))
     first = door.failed("raise SystemExit(3)\n")
     door.submit(STAYS)
@@ -60,7 +60,7 @@ def test_refuses_a_reference_that_means_no_single_job(
 
 
 def test_refuses_the_last_job_where_there_is_none(door: Door) -> None:
-    with pytest.raises(NoSuchJob, match="there is no last job") as refused:
+    with pytest.raises(NoSuchJob, match="@last names no job: there are none") as refused:
         door.call(ShowJob(job="@last"))
     assert refused.value.hint == "`ugro launch` submits a first job"
 

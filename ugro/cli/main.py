@@ -44,6 +44,8 @@ COMMANDS: dict[str, Entry] = {
     "report": ("ugro.cli.commands.report", "report", "Write a report of a job: one HTML file that needs no server."),
     "stacks": ("ugro.cli.commands.stacks", "stacks_", "Show each rank's stack trace."),
     "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node and verify that no processes remain."),
+    "rerun": ("ugro.cli.commands.again", "rerun", "Run a job again: a new job with the same spec and the same code."),
+    "edit": ("ugro.cli.commands.again", "edit", "Change a job that waits: its nodes, its arguments, when it starts."),
     "hold": ("ugro.cli.commands.queue", "hold", "Hold a queued job until it is released."),
     "release": ("ugro.cli.commands.queue", "release", "Release a held job to its place in the queue."),
     "reprioritize": ("ugro.cli.commands.queue", "reprioritize", "Change the priority of a waiting job."),
@@ -71,7 +73,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "deny": ("ugro.cli.commands.proposals", "deny", "Deny a proposal: leave the job as it is."),
     "rm": ("ugro.cli.commands.remove", "rm", "Remove ended jobs: record, logs, code, folders on nodes."),
-    "wait": ("ugro.cli.commands.jobs", "wait", "Wait until a job has ended."),
+    "wait": ("ugro.cli.commands.jobs", "wait", "Wait until jobs have ended."),
     "top": ("ugro.cli.commands.top", "top", "Watch nodes, GPUs and jobs, live."),
     "nodes": ("ugro.cli.commands.nodes", "nodes", "Show the nodes and their GPUs."),
     "history": ("ugro.cli.commands.history", "history", "Show the use of each GPU over the last hours."),
@@ -110,10 +112,10 @@ COMMANDS: dict[str, Entry] = {
 
 SUBJECTS = {
     "Jobs": (
-        *("launch", "status", "logs", "metrics", "report", "stacks"),
+        *("launch", "rerun", "status", "logs", "metrics", "report", "stacks"),
         *("cancel", "wait", "extend", "estimate", "rm", "job"),
     ),
-    "Queue": ("why", "hold", "release", "reprioritize", "events"),
+    "Queue": ("why", "edit", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
     "Cluster": ("top", "serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
@@ -122,8 +124,8 @@ SUBJECTS = {
 """The headings of `ugro --help` with their commands, in its order."""
 
 OF_A_JOB = (
-    *("launch", "status", "logs", "metrics", "report", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
-    *("why", "hold", "release", "reprioritize", "events"),
+    *("launch", "rerun", "status", "logs", "metrics", "report", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
+    *("why", "edit", "hold", "release", "reprioritize", "events"),
     *("explain", "checkpoint", "checkpoints", "resume", "approve", "deny"),
 )
 OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprint", "trust")

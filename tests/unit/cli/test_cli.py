@@ -119,7 +119,7 @@ def test_a_mistyped_command_is_answered_with_the_near_one(ugro: Ugro) -> None:
     [
         (["status"], "there is no inventory"),
         (["nodes", "--frobnicate"], "No such option"),
-        (["logs"], "Missing argument"),
+        (["logs"], "@last names no job: there are none"),
         (["status", "job-001"], "there is no job 'job-001'"),
         (["cancel", "$(touch x)"], "there is no job '$(touch x)'"),
         (["launch"], "there is no inventory"),

@@ -109,7 +109,7 @@ def launch(
         raise JobFailed(
             f"{job.id} did not start: {job.reason}", f"for the cause and how to resume: ugro explain {job.id}"
         )
-    return _follow(app, job.id) if following else 0
+    return follow_to_end(app, job.id) if following else 0
 
 
 def _carry_out(app: App, plan: LaunchPlan, yes: bool, takeover: bool) -> Started:
@@ -155,7 +155,12 @@ def _tell_of_env(draft: Draft) -> None:
         click.echo(f"note: {one.variable} in the env of {one.node} ({draft.inventory}): {one.reason}", err=True)
 
 
-def _follow(app: App, job_id: str) -> int:
+def follow_to_end(app: App, job_id: str) -> int:
+    """Show the logs of a job until it has ended, and of an attempt that is approved then; return the exit code.
+
+    Raises:
+        JobFailed: it did not succeed.
+    """
     # Here, so that a launch without it starts sooner.
     from ugro.cli.commands.logs import follow
     from ugro.cli.offer import offer
@@ -168,12 +173,17 @@ def _follow(app: App, job_id: str) -> int:
         click.echo(f"{ended.id} succeeded")
         return 0
     if again := offer(app, job_id):
-        return _follow(app, again.id)
+        return follow_to_end(app, again.id)
     raise JobFailed(end_in_words(ended), f"for the cause and how to resume: ugro explain {ended.id}")
 
 
 def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> None:
     tell_what_stays(read_code(spec, start).document)
+    print_rehearsal(app, spec, as_json)
+
+
+def print_rehearsal(app: App, spec: JobSpec, as_json: bool) -> None:
+    """Print what a job of a spec would run on each node."""
     rehearsal = app.call(Rehearse(spec=spec))
     if rehearsal.waits:
         click.echo(f"it would wait: {'; '.join(rehearsal.waits)}", err=True)

@@ -143,6 +143,13 @@ class JobRegistry(JobFolders):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
             return self._save(self.job(job_id), kind, message)
 
+    def edit(self, change: Change, spec: JobSpec) -> Job:
+        """Replace what a waiting job was asked for, and its record. What it was before is in the event."""
+        files = self.files(change.job.id)
+        with self._lock.held(), state_errors(files.folder):
+            write_atomic(files.spec, spec.model_dump_json(indent=1))
+            return self._save(*change)
+
     @contextlib.contextmanager
     def removing(self, job: Job) -> Iterator[bool]:
         """Be the one who removes what an ended job left; False: another is at it, or the job is as it was no more.
@@ -337,12 +344,12 @@ class JobRegistry(JobFolders):
             for job_id in sorted(self._folders(), key=number_of, reverse=True):
                 if found := self._job_if_any(job_id):
                     return found
-            raise self._unknown("there is no last job")
+            raise self._unknown(f"{LAST} names no job: there are none")
         if reference == LAST_FAILED:
             failed = [row.id for row in self.summaries() if row.state == JobState.FAILED]
             if failed:
                 return self.job(failed[-1])
-            raise self._unknown("no job is failed")
+            raise self._unknown(f"{LAST_FAILED} names no job: none is failed")
         raise NoSuchJob(f"{printable(reference)!r} names no job", f"there are {LAST} and {LAST_FAILED}")
 
     def _unknown(self, message: str) -> NoSuchJob:

@@ -13,6 +13,7 @@ STATES: Mapping[str, frozenset[JobState]] = {
     "hold": _WAITING,  # a held job may get another reason
     "release": frozenset({JobState.HELD}),
     "reprioritize": _WAITING,
+    "edit": _WAITING,
     "stacks": frozenset({JobState.RUNNING, JobState.UNKNOWN}),
     "checkpoint": frozenset({JobState.RUNNING, JobState.UNKNOWN}),  # the nodes that answer can be asked all the same
     "extend": _LIVE,
