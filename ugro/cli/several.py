@@ -124,6 +124,17 @@ class Chosen:
         """The ids of those that there are."""
         return [one.job.id for one in self.found if one.job]
 
+    def checked(self) -> list[str]:
+        """Return the ids.
+
+        Raises:
+            UgroError: one of the references means no job.
+        """
+        for one in self.found:
+            if one.error:
+                raise _error(one)
+        return self.ids
+
     def each(self, act: Callable[[str], Did], as_json: bool) -> int:
         """Do it with each job by its id; return the worst exit code, also of those that there are not.
 

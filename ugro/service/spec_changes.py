@@ -81,7 +81,7 @@ def _shown(value: str | None) -> str:
 def _flat(spec: JobSpec) -> dict[str, str]:
     fields = spec.model_dump(mode="json", exclude=set(FIXED))
     said = {name: exactly(value) for name in _SPANS if (value := fields[name]) is not None}
-    said |= {"not_before": iso(spec.not_before)} if spec.not_before is not None else {}
+    said |= {"not_before": iso(spec.not_before) or ""} if spec.not_before is not None else {}
     said |= {"vram": f"{spec.vram} MiB"} if spec.vram is not None else {}
     fields |= said
     flat: dict[str, str] = {}

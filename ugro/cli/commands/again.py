@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from ugro.cli.app import App, ScriptCommand, command, json_option
-from ugro.cli.commands.launch import follow_to_end, print_rehearsal
+from ugro.cli.commands.launch import follow_to_end, print_rehearsal, refuse_following
 from ugro.cli.complete import complete_job
 from ugro.cli.launch_options import field_options, hold_option
-from ugro.cli.output import print_hanging, print_json
+from ugro.cli.output import print_hanging, print_json, quiet_option
 from ugro.cli.prompts import answers, confirm
 from ugro.cli.render.code import tell_what_stays
 from ugro.cli.render.job_file import as_job_file
@@ -69,6 +69,7 @@ set_option = click.option(
 @click.option("--dry-run", is_flag=True, help="Print what differs and what would run on each node, and start nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask about large folders or a memory shortfall.")
 @click.option("--takeover", is_flag=True, help="Take over nodes of another master.")
+@quiet_option
 @json_option
 def rerun(
     app: App,
@@ -79,6 +80,7 @@ def rerun(
     dry_run: bool,
     yes: bool,
     takeover: bool,
+    quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -88,13 +90,13 @@ def rerun(
     script, and --set changes one of them. It runs the code that JOB ran, or the current files (--new-code). Its name is
     that of JOB with a number: lr-1-r2. When JOB was to start (--hold, --after, --not-before) is not repeated.
     """
-    if as_json and following:
-        raise InputError("--json prints one document and cannot be combined with --follow", "use: ugro wait JOB --json")
-    job = one_job(app, "rerun", job, as_json)
-    code = _bring_new_code(app, job, as_json) if new_code else None
+    refuse_following(following, quiet, as_json)
+    silent = as_json or quiet
+    job = one_job(app, "rerun", job, silent)
+    code = _bring_new_code(app, job, silent) if new_code else None
     wanted = RerunOptions(job=job, changes=_changes(options, settings), code=code)
     plan = app.call(PlanRerun(options=wanted))
-    if not as_json:
+    if not silent:
         _tell_rerun(plan)
     if dry_run:
         print_rehearsal(app, plan.draft.spec, as_json)
@@ -102,6 +104,8 @@ def rerun(
     started = _carry_out(app, plan, yes, takeover)
     if as_json:
         print_json(RerunDocument.of(plan, started).as_json())
+    elif quiet:
+        click.echo(started.job.id)
     else:
         announce(app, started, following)
     made = started.job
