@@ -108,7 +108,11 @@ COMMANDS: dict[str, Entry] = {
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),
     "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
     "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
+    "help": ("ugro.cli.commands.help", "help_", "Show the help of a command, or write the man pages."),
 }
+
+ALIASES = {"ps": "status", "describe": "status", "kill": "cancel", "submit": "launch"}
+"""Names that other tools have for commands. They are the command in every way, and stand in `ugro help` alone."""
 
 SUBJECTS = {
     "Jobs": (
@@ -119,7 +123,7 @@ SUBJECTS = {
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
     "Cluster": ("top", "serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
-    "Set-up": ("init", "sandbox", "completion"),
+    "Set-up": ("init", "sandbox", "completion", "help"),
 }
 """The headings of `ugro --help` with their commands, in its order."""
 
@@ -167,6 +171,7 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, table: Mapping[str, Entry], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.table = table
+        self.aliases = {name: meant for name, meant in ALIASES.items() if meant in table}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.table)
@@ -188,10 +193,12 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in self.aliases:
+            args = [self.aliases[args[0]], *args[1:]]
         if args and args[0] not in self.table and not args[0].startswith("-"):
             import difflib
 
-            near = difflib.get_close_matches(args[0], self.table, 1)
+            near = difflib.get_close_matches(args[0], {**self.table, **self.aliases}, 1)
             hint = (
                 f"did you mean `{ctx.command_path} {near[0]}`?"
                 if near
@@ -215,6 +222,8 @@ class CommandLine(LazyGroup):
         for heading, names in SUBJECTS.items():
             with formatter.section(heading):
                 formatter.write_dl([(name.ljust(width), self.table[name][2]) for name in names])
+        with formatter.section("Other names"):
+            formatter.write_text(", ".join(f"{name} = {meant}" for name, meant in ALIASES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
