@@ -32,8 +32,9 @@ def _pages(command: click.Command, context: click.Context) -> Iterator[tuple[str
 def _stands_elsewhere(group: click.Group, name: str, context: click.Context) -> bool:
     """Whether a command of a group is one of `ugro` itself, which has a page."""
     root = context.find_root().command
-    inner = isinstance(group, LazyGroup) and isinstance(root, LazyGroup) and group is not root
-    return inner and group.table[name] in root.table.values()
+    if not isinstance(group, LazyGroup) or not isinstance(root, LazyGroup) or group is root:
+        return False
+    return group.table[name] in root.table.values()
 
 
 def page(command: click.Command, context: click.Context) -> str:
