@@ -82,7 +82,8 @@ class App:
         """
         with self._notices:
             try:
-                for item in self.backend.stream(request, self._notices.tell):
+                backend = self._here if request.here else self.backend
+                for item in backend.stream(request, self._notices.tell):
                     request = request.rest(item)
                     yield item
             except ResidentGone:

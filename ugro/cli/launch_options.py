@@ -105,7 +105,19 @@ recovery_options = _group(
 )
 """Options that say what happens after a failure, and from where a job resumes."""
 
-field_options = _group(placement_options, environment_options, identity_options, order_options, recovery_options)
+outputs_options = _group(
+    click.option(
+        "--outputs",
+        multiple=True,
+        metavar="GLOB",
+        help="Results, where the script runs: 'out/**'. They come to the master after success.",
+    ),
+)
+"""Options that say what a job's results are."""
+
+field_options = _group(
+    *(placement_options, environment_options, identity_options, order_options, recovery_options, outputs_options)
+)
 """Fields of a job that waits, or of one like another: what runs stays."""
 
 spec_options = _group(what_runs_options, hold_option, field_options)

@@ -43,6 +43,17 @@ COMMANDS: dict[str, Entry] = {
     ),
     "report": ("ugro.cli.commands.report", "report", "Write a report of a job: one HTML file that needs no server."),
     "stacks": ("ugro.cli.commands.stacks", "stacks_", "Show each rank's stack trace."),
+    "exec": (
+        "ugro.cli.commands.enter",
+        "exec_",
+        "Run a command where a job runs: in its directory, with its environment and GPUs.",
+    ),
+    "ssh": ("ugro.cli.commands.enter", "ssh_", "Open a terminal on a node, or where a job runs."),
+    "forward": (
+        "ugro.cli.commands.enter",
+        "forward_",
+        "Forward a port of this machine to a port of a node, until Ctrl-C.",
+    ),
     "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node and verify that no processes remain."),
     "rerun": ("ugro.cli.commands.again", "rerun", "Run a job again: a new job with the same spec and the same code."),
     "edit": ("ugro.cli.commands.again", "edit", "Change a job that waits: its nodes, its arguments, when it starts."),
@@ -65,6 +76,9 @@ COMMANDS: dict[str, Entry] = {
         "List a job's checkpoints on all nodes, complete or incomplete.",
     ),
     "resume": ("ugro.cli.commands.resume", "resume", "Resume an ended job from its last complete checkpoint."),
+    "ls": ("ugro.cli.commands.files", "ls", "List the files of a job on its nodes."),
+    "pull": ("ugro.cli.commands.files", "pull", "Copy files of a job from its nodes to this machine."),
+    "push": ("ugro.cli.commands.files", "push", "Copy a file or folder of this machine to a node."),
     "proposals": ("ugro.cli.commands.proposals", "proposals", "List what UGRO proposes for failed jobs."),
     "approve": (
         "ugro.cli.commands.proposals",
@@ -116,21 +130,36 @@ ALIASES = {"ps": "status", "describe": "status", "kill": "cancel", "submit": "la
 
 SUBJECTS = {
     "Jobs": (
-        *("launch", "rerun", "status", "logs", "metrics", "report", "stacks"),
+        *("launch", "rerun", "status", "logs", "metrics", "report", "stacks", "exec"),
         *("cancel", "wait", "extend", "estimate", "rm", "job"),
     ),
+    "Files": ("ls", "pull", "push"),
     "Queue": ("why", "edit", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
-    "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
+    "Nodes": (
+        "nodes",
+        "history",
+        "check",
+        "drain",
+        "undrain",
+        "run",
+        "measure",
+        "footprint",
+        "trust",
+        "ssh",
+        "forward",
+        "node",
+    ),
     "Cluster": ("top", "serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
     "Set-up": ("init", "sandbox", "completion", "help"),
 }
 """The headings of `ugro --help` with their commands, in its order."""
 
 OF_A_JOB = (
-    *("launch", "rerun", "status", "logs", "metrics", "report", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
-    *("why", "edit", "hold", "release", "reprioritize", "events"),
+    *("launch", "rerun", "status", "logs", "metrics", "report", "stacks", "exec", "cancel", "wait", "extend"),
+    *("estimate", "rm", "why", "edit", "hold", "release", "reprioritize", "events"),
     *("explain", "checkpoint", "checkpoints", "resume", "approve", "deny"),
+    *("ls", "pull"),
 )
 OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprint", "trust")
 """Commands that are also found in the groups `ugro job` and `ugro node`."""

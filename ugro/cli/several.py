@@ -23,7 +23,7 @@ from ugro.common.models.job import JobState
 from ugro.service.schemas.naming import ChosenJob, Named, Select
 
 Did = tuple[dict[str, Any], str]
-"""What was done with one: the document for programs, and words for people."""
+"""What was done with one: the document for programs, and words for people; none where these were told already."""
 
 
 def several(name: str, complete: Completer = complete_job) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -52,7 +52,7 @@ def for_each(names: Sequence[str], act: Callable[[str], Did], as_json: bool, as_
             if not as_json:
                 report(error.as_dict(), as_json)
         else:
-            if not as_json:
+            if words and not as_json:
                 click.echo(words)
         documents.append(document)
     if as_json:

@@ -22,7 +22,7 @@ from ugro.control_plane.resource_manager.observation import last_look
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.service.board import Board, State
 from ugro.service.context import Context
-from ugro.service.documents import error_document, job_document, known_progress, progress_document
+from ugro.service.documents import error_document, job_document, known_progress, outputs_document, progress_document
 from ugro.service.observed import short_reasons, with_prospects
 from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.jobs import EventDocument
@@ -178,7 +178,7 @@ def _job_state(store: MetadataStore, inventory: Inventory, job_id: str) -> State
     events = store.timeline.of_job(job_id)
     first = max(0, len(events) - EVENTS_SHOWN)
     return {
-        "job": job_document(job, spec, known_progress(store, job)).as_json(),
+        "job": job_document(job, spec, known_progress(store, job), outputs_document(store, job, spec)).as_json(),
         "events": {str(first + at): EventDocument.of(one).as_json() for at, one in enumerate(events[first:])},
         "progress": progress.as_json() if (progress := _progress(store, job)) else None,
     }

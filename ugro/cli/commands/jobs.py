@@ -9,6 +9,7 @@ import click
 
 from ugro.cli.app import App, command, duration_option, json_option
 from ugro.cli.output import console, print_hanging, print_json
+from ugro.cli.render.files import tell_success
 from ugro.cli.render.live import WaitDisplay
 from ugro.cli.several import Choice, Did, choose, jobs_arguments
 from ugro.common.errors import JobFailed, UgroError, WaitTimedOut
@@ -115,7 +116,9 @@ def wait(app: App, choice: Choice, patience: float | None, as_json: bool) -> int
             if as_json and alone:
                 print_json([last.job.as_json()] if chosen.as_list else last.job.as_json())
             raise problem
-        return last.job.as_json(), f"{job_id} succeeded"
+        if not as_json:
+            tell_success(last.job)
+        return last.job.as_json(), ""
 
     return chosen.each(one, as_json)
 

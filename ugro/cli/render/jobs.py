@@ -14,7 +14,7 @@ from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.models.job import JobState, RankState
 from ugro.common.text import clock, count, duration, printable, size
 from ugro.service.schemas.jobs import JobDocument, RankDocument
-from ugro.service.words import begins, phase, progress_in_words, title
+from ugro.service.words import begins, outputs_in_words, phase, progress_in_words, title
 
 
 def command_line(job: JobDocument) -> str:
@@ -68,6 +68,8 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
             Text(clock(job.ended_at) + (f" after {time_in_words(job)}" if job.ended_at and job.started_at else "")),
         ),
     ]
+    if job.outputs:
+        facts.append(("outputs", Text(outputs_in_words(job.id, job.outputs))))
     if job.progress:
         facts.append(("progress", Text(progress_in_words(job.progress))))
     if job.alert:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from ugro.common.causes import CAUSES
 from ugro.common.fields import NAME, Config, Line, Seconds, Text, Whole
+from ugro.common.globs import check_glob
 from ugro.common.metric_pattern import compiled
 
 
@@ -32,6 +33,8 @@ DEPENDENCIES = ("success", "failure", "any")
 
 Dependency = Annotated[str, AfterValidator(_dependency)]
 Cause = Annotated[str, AfterValidator(_cause)]
+OutputGlob = Annotated[Line, AfterValidator(check_glob)]
+"""Files below the job's code folder, where its script runs."""
 
 
 class HangAfter(Config):

@@ -25,7 +25,7 @@ from ugro.common.fields import (
     is_flag,
     whole,
 )
-from ugro.common.job_spec.rules import CheckpointRules, Dependency, FailurePolicy, HangAfter, MetricsRules
+from ugro.common.job_spec.rules import CheckpointRules, Dependency, FailurePolicy, HangAfter, MetricsRules, OutputGlob
 from ugro.common.mistakes import Misplaced
 
 JOB_ID = re.compile(r"job-[0-9]+")
@@ -75,6 +75,11 @@ class JobSpec(Config):
     hang_after: HangAfter | None = Field(default=None, description="Bounds of the watchdog's patience")
     checkpoints: CheckpointRules = Field(
         default_factory=CheckpointRules, description="Where checkpoints are and which are kept; text alone is `dir`"
+    )
+    outputs: tuple[OutputGlob, ...] = Field(
+        default=(),
+        description="Globs of the files that are its results, relative to `workdir` on the nodes: `[out/**]`;"
+        " they come to the master after success",
     )
     metrics: MetricsRules = Field(
         default_factory=MetricsRules, description="How metrics are read from its log; text alone is `pattern`"
@@ -145,6 +150,16 @@ class JobSpec(Config):
     @classmethod
     def _checkpoints_from_text(cls, value: object) -> object:
         return {"dir": value} if isinstance(value, str) else value
+
+    @field_validator("outputs", mode="before")
+    @classmethod
+    def _outputs_from_text(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("outputs")
+    @classmethod
+    def _outputs_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(value))
 
     @field_validator("metrics", mode="before")
     @classmethod

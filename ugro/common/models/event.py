@@ -59,6 +59,8 @@ class EventKind(StrEnum):
     """No process of an ended job remains on a node that was unreachable, or its folder there was removed."""
     SUCCEEDED = "succeeded"
     """All ranks ended with 0."""
+    OUTPUTS = "outputs"
+    """The outputs that the job declares were copied to the master, or cannot be. The message says where, or why."""
     FAILED = "failed"
     """The job failed; all of its ranks have ended."""
     CANCELLED = "cancelled"

@@ -5,6 +5,7 @@ from typing import Any, Self
 from ugro.common.models.checkpoint import Checkpoint, Place, position_in_words
 from ugro.common.models.event import Event
 from ugro.common.models.job import CodeVersion, FirstFailure, JobState, RankState
+from ugro.common.models.outputs import OutputsState
 from ugro.common.models.record import Record
 from ugro.service.schemas.base import Document, ErrorDocument, Moment
 
@@ -208,6 +209,25 @@ class ProgressDocument(Document):
     """When it will be done."""
 
 
+class OutputsDocument(Document):
+    """The outputs that a job declares, and the master's copy of them."""
+
+    globs: tuple[str, ...]
+    """What it declares, relative to the folder in which the script runs."""
+    state: OutputsState | None
+    """`owed`: they are still to come; `here`; `none`: no file has such a name; `partial`: some could not be copied;
+    `too_large`: they stay on the nodes until `ugro pull`; `null`: the job has not succeeded.
+    """
+    folder: str | None
+    """Where the copy is."""
+    files: int
+    """Number of files."""
+    bytes: int
+    """Size of all of them."""
+    problem: str
+    """What is in the way; empty: nothing."""
+
+
 class JobDocument(Document):
     """A job, and what was requested of it."""
 
@@ -272,6 +292,8 @@ class JobDocument(Document):
     """It does not start before this."""
     progress: ProgressDocument | None
     """How far it is while it runs; `null`: nothing tells."""
+    outputs: OutputsDocument | None
+    """The files that it declares as its results; `null`: it declares none."""
 
 
 def _fields(record: Record) -> dict[str, Any]:

@@ -151,9 +151,9 @@ def launch_script(launch: NodeLaunch) -> str:
     """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
     python, *options = torchrun_command(launch)
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
-    own = f"python={_path_word(python)}"
+    own = f"python={path_word(python)}"
     if launch.resume_from is not None:
-        own += f"; resume_from={_path_word(launch.resume_from)}"
+        own += f"; resume_from={path_word(launch.resume_from)}"
         exports += '\nexport UGRO_RESUME_FROM="$resume_from"'
         exports += "\nexport UGRO_RESUME_EACH=1" if launch.resume_of_each_rank else ""
     resume = "".join(f" {_resume_word(word)}" for word in launch.resume_words if launch.resume_from is not None)
@@ -197,7 +197,7 @@ def _number(seconds: float) -> str:
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
-def _path_word(path: str) -> str:
+def path_word(path: str) -> str:
     """A path of the node as a shell word, with a leading `~/` left to the node."""
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
 
