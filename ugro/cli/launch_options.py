@@ -61,9 +61,10 @@ identity_options = _group(
 )
 """Options that say what a job is called."""
 
+hold_option = click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`.")
+
 order_options = _group(
     click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner. Default: 0."),
-    click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`."),
     click.option(
         "--after",
         multiple=True,
@@ -85,7 +86,7 @@ order_options = _group(
     ),
     click.option("--grace", metavar="TIME", help="Time for processes that are still running after success: 10m."),
 )
-"""Options that say when a job starts, and how long it may run."""
+"""Options that say when a job starts, and how long it may run; a job that waits has no `hold_option`."""
 
 recovery_options = _group(
     click.option(
@@ -114,8 +115,10 @@ outputs_options = _group(
 )
 """Options that say what a job's results are."""
 
-spec_options = _group(
-    *(what_runs_options, placement_options, environment_options, identity_options, order_options, recovery_options),
-    outputs_options,
+field_options = _group(
+    *(placement_options, environment_options, identity_options, order_options, recovery_options, outputs_options)
 )
+"""Fields of a job that waits, or of one like another: what runs stays."""
+
+spec_options = _group(what_runs_options, hold_option, field_options)
 """All fields of a job spec that a command line may give."""

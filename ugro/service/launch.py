@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ugro.common.errors import JobSpecError, NodeError
@@ -21,6 +22,7 @@ from ugro.control_plane.scheduler.pending_words import reason_in_words
 from ugro.control_plane.scheduler.queue import blockers_of, read_capacities, read_queue
 from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.scheduler.submission import namesake, submit
+from ugro.nodes.code_sync import Selection
 from ugro.nodes.remote.owner import owner
 from ugro.service.code import question_of_size
 from ugro.service.context import Context
@@ -70,21 +72,50 @@ async def plan_launch(context: Context, request: PlanLaunch) -> LaunchPlan:
         InputError: it names a job or a node that does not exist, or asks for more than the cluster has.
         JobSpecError: its pattern for metrics is too slow.
     """
-    made = await _draft(context, request.spec)
+    found = await foresee(context, request.spec)
+    questions = (*found.of_owners, question_of_size(request.code), *found.of_memory)
+    return LaunchPlan(
+        draft=found.draft,
+        code=request.code,
+        foreign=found.foreign,
+        predicted_mib=found.predicted_mib,
+        questions=tuple(filter(None, questions)),
+        fingerprint=Fingerprint.of(_rests_on(context, found.draft.spec, request.code.directory, found.foreign)),
+    )
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a new job of a spec meets: nodes of another master, the memory that it needs, and what to ask about both."""
+
+    draft: Draft
+    foreign: tuple[ForeignNode, ...]
+    predicted_mib: int | None
+    of_owners: tuple[Question, ...]
+    of_memory: tuple[Question, ...]
+
+
+async def foresee(context: Context, spec: JobSpec) -> Foreseen:
+    """Return what a new job of a spec meets. Changes nothing.
+
+    Raises:
+        InputError: it names a job or a node that does not exist, or asks for more than the cluster has.
+        JobSpecError: its pattern for metrics is too slow.
+    """
+    made = await _draft(context, spec)
     controller = (await context.reach()).controller
     views = (await controller.observe([], candidates(made.spec, context.inventory))).views
     foreign = _foreign(context, views)
     capacities = read_capacities(context.store, context.inventory, context.store.jobs.live(stop_where_held), views)
     check_request(made.spec, context.inventory, capacities)
     expected = expect_memory(context.store, made.spec, capacities)
-    questions = (_question_of_owners(foreign), question_of_size(request.code), _question_of_memory(expected))
-    return LaunchPlan(
-        draft=made,
-        code=request.code,
-        foreign=foreign,
-        predicted_mib=expected.formula_mib if expected else None,
-        questions=tuple(filter(None, questions)),
-        fingerprint=Fingerprint.of(_rests_on(context, made.spec, request.code.directory, foreign)),
+    owners, memory = _question_of_owners(foreign), _question_of_memory(expected)
+    return Foreseen(
+        made,
+        foreign,
+        expected.formula_mib if expected else None,
+        (owners,) if owners else (),
+        (memory,) if memory else (),
     )
 
 
@@ -98,14 +129,23 @@ async def launch(context: Context, request: Launch) -> JobDocument:
     """
     plan = request.plan
     await _try_pattern(plan.draft.spec)
-    foreign = await _foreign_now(context, plan) if plan.foreign else ()
+    foreign = await foreign_now(context, plan.foreign)
     plan.fingerprint.require(_rests_on(context, plan.draft.spec, plan.code.directory, foreign))
     consented(plan.questions, request.answers)
     if plan.foreign:
-        await _take_over(context, plan)
+        await take_over(context, plan.foreign)
     code = context.brought(plan.code.directory)
     spec = plan.draft.spec.model_copy(update={"workdir": plan.code.directory})
-    submission = asyncio.to_thread(submit, context.store, spec, code.selection, plan.predicted_mib)
+    return await submitted(context, spec, code.selection, plan.predicted_mib)
+
+
+async def submitted(context: Context, spec: JobSpec, selection: Selection, predicted_mib: int | None) -> JobDocument:
+    """Submit a job. Where the asker goes away meanwhile the job is there, and named.
+
+    Raises:
+        StateError: nothing of the job is written.
+    """
+    submission = asyncio.to_thread(submit, context.store, spec, selection, predicted_mib)
     making = asyncio.ensure_future(submission)
     try:
         job = await asyncio.shield(making)
@@ -178,9 +218,16 @@ def _by_id(context: Context, dependency: str) -> str:
 
 def _rests_on(context: Context, spec: JobSpec, directory: str, foreign: tuple[ForeignNode, ...]) -> dict[str, Any]:
     """Return what the plan of a launch rests on, as it is now."""
-    nodes = {name: context.inventory.nodes[name] for name in candidates(spec, context.inventory)}
     return {
         f"the code in {printable(directory)}": context.brought(directory).document.digest,
+        **nodes_rest_on(context, spec, foreign),
+    }
+
+
+def nodes_rest_on(context: Context, spec: JobSpec, foreign: tuple[ForeignNode, ...]) -> dict[str, Any]:
+    """Return what the plan of a new job rests on of its nodes, as they are now."""
+    nodes = {name: context.inventory.nodes[name] for name in candidates(spec, context.inventory)}
+    return {
         "the nodes": {name: config.model_dump(mode="json") for name, config in nodes.items()},
         "the masters of the nodes": {one.node: one.owner for one in foreign},
     }
@@ -210,28 +257,30 @@ def _foreign(context: Context, views: Mapping[str, NodeView | NodeError]) -> tup
     )
 
 
-async def _foreign_now(context: Context, plan: LaunchPlan) -> tuple[ForeignNode, ...]:
+async def foreign_now(context: Context, planned: tuple[ForeignNode, ...]) -> tuple[ForeignNode, ...]:
     """Observe the nodes that a plan takes over once more.
 
     Raises:
         NodeError: one of them cannot be read.
     """
+    if not planned:
+        return ()
     controller = (await context.reach()).controller
-    views = (await controller.observe([], [one.node for one in plan.foreign])).views
+    views = (await controller.observe([], [one.node for one in planned])).views
     for view in views.values():
         if isinstance(view, NodeError):
             raise view
     return _foreign(context, views)
 
 
-async def _take_over(context: Context, plan: LaunchPlan) -> None:
+async def take_over(context: Context, foreign: tuple[ForeignNode, ...]) -> None:
     """Claim the nodes of another master.
 
     Raises:
         NodeError: a node cannot be claimed.
     """
     pool, master = (await context.reach()).pool, context.store.config.master()
-    names = [one.node for one in plan.foreign]
+    names = [one.node for one in foreign]
     for claimed in (await pool.each(names, lambda transport: owner.claim(transport, master, True))).values():
         if isinstance(claimed, NodeError):
             raise claimed

@@ -68,7 +68,7 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) ->
     Raises:
         InputError, JobSpecError: with what is wrong and what is expected.
     """
-    given = _given(said.options)
+    given = given_fields(said.options)
     if said.words and not said.words[0].startswith("-"):
         return _named(said, given)
     if "module" in given or "no_python" in given:
@@ -82,7 +82,7 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) ->
     return job_spec(script=_relative(found.script), args=(*said.words, *said.script_args), **given)
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a spec that options give."""
     given = {key: value for key, value in options.items() if value not in (None, ())}
     rules = {key: given.pop(name) for name, key in (("checkpoints", "dir"), ("resume_with", "resume")) if name in given}

@@ -10,7 +10,7 @@ import click
 from ugro.cli.app import App, ScriptCommand, command, json_option
 from ugro.cli.complete import complete_file
 from ugro.cli.launch_options import spec_options
-from ugro.cli.output import console, print_json
+from ugro.cli.output import console, print_json, quiet_option
 from ugro.cli.prompts import answers
 from ugro.cli.render.code import tell_what_stays
 from ugro.cli.render.jobs import ranks_table
@@ -63,6 +63,7 @@ In the last form, options that UGRO does not know are passed unchanged to the de
 @click.option("--dry-run", is_flag=True, help="Print what would run on each node, and start nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask about large folders or a memory shortfall.")
 @click.option("--takeover", is_flag=True, help="Take over nodes of another master.")
+@quiet_option
 @json_option
 def launch(
     app: App,
@@ -71,6 +72,7 @@ def launch(
     dry_run: bool,
     yes: bool,
     takeover: bool,
+    quiet: bool,
     as_json: bool,
     **options: Any,
 ) -> int:
@@ -80,8 +82,7 @@ def launch(
     The working directory is copied as it is now and sent to every node, without files that .gitignore or .ugroignore
     exclude.
     """
-    if as_json and following:
-        raise InputError("--json prints one document and cannot be combined with --follow", "use: ugro wait JOB --json")
+    refuse_following(following, quiet, as_json)
     context = click.get_current_context()
     start, known = line_so_far(context), [name for param in context.command.params for name in param.opts]
     long = [name for name in known if name.startswith("--")]
@@ -91,10 +92,10 @@ def launch(
         _tell_times(draft.spec)
         _dry_run(app, draft.spec, as_json, start)
         return 0
-    if draft.note and not as_json:
+    if draft.note and not (as_json or quiet):
         click.echo(f"note: {draft.note}", err=True)
     code = app.bring(read_code(draft.spec, start))
-    if not as_json:
+    if not (as_json or quiet):
         _tell_times(draft.spec)
         _tell_of_env(draft)
         tell_what_stays(code)
@@ -103,13 +104,15 @@ def launch(
     job = started.job
     if as_json:
         print_json(LaunchDocument.of(plan, started, app.call(Attended()).attended).as_json())
+    elif quiet:
+        click.echo(job.id)
     else:
         announce(app, started, following)
     if job.state == JobState.FAILED:
         raise JobFailed(
             f"{job.id} did not start: {job.reason}", f"for the cause and how to resume: ugro explain {job.id}"
         )
-    return _follow(app, job.id) if following else 0
+    return follow_to_end(app, job.id) if following else 0
 
 
 def _carry_out(app: App, plan: LaunchPlan, yes: bool, takeover: bool) -> Started:
@@ -119,6 +122,18 @@ def _carry_out(app: App, plan: LaunchPlan, yes: bool, takeover: bool) -> Started
     submitted = app.call(Launch(plan=plan, answers=given | answers(asked, given)))
     with going_on(submitted):
         return app.call(AwaitStart(job=submitted.id))
+
+
+def refuse_following(following: bool, quiet: bool, as_json: bool) -> None:
+    """Refuse to follow a job where one document or one line is asked for.
+
+    Raises:
+        InputError: both are asked for.
+    """
+    if following and as_json:
+        raise InputError("--json prints one document and cannot be combined with --follow", "use: ugro wait JOB --json")
+    if following and quiet:
+        raise InputError("--quiet prints the id alone and cannot be combined with --follow", "use: ugro logs -f JOB")
 
 
 def line_so_far(ctx: click.Context) -> list[str]:
@@ -155,7 +170,12 @@ def _tell_of_env(draft: Draft) -> None:
         click.echo(f"note: {one.variable} in the env of {one.node} ({draft.inventory}): {one.reason}", err=True)
 
 
-def _follow(app: App, job_id: str) -> int:
+def follow_to_end(app: App, job_id: str) -> int:
+    """Show the logs of a job until it has ended, and of an attempt that is approved then; return the exit code.
+
+    Raises:
+        JobFailed: it did not succeed.
+    """
     # Here, so that a launch without it starts sooner.
     from ugro.cli.commands.logs import follow
     from ugro.cli.offer import offer
@@ -169,12 +189,17 @@ def _follow(app: App, job_id: str) -> int:
         tell_success(ended)
         return 0
     if again := offer(app, job_id):
-        return _follow(app, again.id)
+        return follow_to_end(app, again.id)
     raise JobFailed(end_in_words(ended), f"for the cause and how to resume: ugro explain {ended.id}")
 
 
 def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> None:
     tell_what_stays(read_code(spec, start).document)
+    print_rehearsal(app, spec, as_json)
+
+
+def print_rehearsal(app: App, spec: JobSpec, as_json: bool) -> None:
+    """Print what a job of a spec would run on each node."""
     rehearsal = app.call(Rehearse(spec=spec))
     if rehearsal.waits:
         click.echo(f"it would wait: {'; '.join(rehearsal.waits)}", err=True)

@@ -210,8 +210,10 @@ class JobFields(TypedDict, total=False):
 
     state: JobState
     reason: str
+    name: str
     attempt: int
     priority: int
+    predicted_mib: int | None
     launched_at: float | None
     started_at: float | None
     ended_at: float | None

@@ -20,6 +20,7 @@ from ugro.control_plane.scheduler.command import require_source, source_text
 from ugro.control_plane.scheduler.launch_line import START
 from ugro.nodes.code_sync import (
     CONFLICT_HINT,
+    Copy,
     Differences,
     Selection,
     conflict_in_words,
@@ -29,6 +30,7 @@ from ugro.nodes.code_sync import (
     read_manifest,
     select_files,
     take_snapshot,
+    walk,
 )
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
@@ -106,13 +108,28 @@ def submit(
         raise
 
 
+def own_code(store: MetadataStore, job: Job) -> Selection:
+    """The files that a job ran or is to run, for another job; as their directory counts that which they came from.
+
+    Raises:
+        InputError: they are not kept any more. StateError: they cannot be read.
+    """
+    snapshot = store.jobs.files(job.id).snapshot(job.code.attempt)
+    if not snapshot.is_dir():
+        hint = f"with its working directory as it is now: ugro rerun {job.id} --new-code"
+        raise InputError(f"the code of {job.id} is not kept any more", hint)
+    with state_errors(snapshot):
+        files = {path: (snapshot / path).lstat().st_size for path in walk(snapshot)}
+    return Selection(files, {}, copy=Copy(snapshot, job.code.git_commit, job.code.git_dirty))
+
+
 def choose_new_code(directory: str, spec: JobSpec) -> Selection:
     """The same, of the directory that the job's code came from, whatever the working directory is now.
 
     Raises:
         InputError: as `choose_code` does.
     """
-    same = "put it back, or resume with the job's own code, without --new-code"
+    same = "put it back, or use the job's own code, without --new-code"
     return choose_code(spec.model_copy(update={"workdir": directory}), same)
 
 
