@@ -63,6 +63,17 @@ identity_options = _group(
 
 hold_option = click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`.")
 
+sweep_options = _group(
+    click.option(
+        "--sweep",
+        multiple=True,
+        metavar="ARG=VALUES",
+        help="One job for each value (1e-3,1e-4 or 1..5); repeated: for each combination.",
+    ),
+    click.option("--max-parallel", type=Whole(min=1), metavar="N", help="Jobs of the sweep that run at a time."),
+)
+"""Options that make several jobs of one launch."""
+
 order_options = _group(
     click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner. Default: 0."),
     click.option(
@@ -120,5 +131,5 @@ field_options = _group(
 )
 """Fields of a job that waits, or of one like another: what runs stays."""
 
-spec_options = _group(what_runs_options, hold_option, field_options)
+spec_options = _group(what_runs_options, sweep_options, hold_option, field_options)
 """All fields of a job spec that a command line may give."""

@@ -90,6 +90,8 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     given |= {key: _span(key, given[key]) for key in ("time_limit", "time_warning", "grace") if key in given}
     if "after" in given:
         given["after"] = tuple(word.strip() for words in given["after"] for word in words.split(","))
+    if "sweep" in given:
+        given["sweep"] = dict(map(_swept, given["sweep"]))
     if "env" in given:
         given["env"] = dict(map(_variable, given["env"]))
     return given
@@ -144,6 +146,18 @@ def _variable(text: str) -> tuple[str, str]:
         hint = "put the script's own option of that name after --: ugro launch train.py -- --env …"
         raise InputError(f"--env {printable(text)!r}: NAME=VALUE is expected", hint)
     return name, value
+
+
+def _swept(text: str) -> tuple[str, str]:
+    """An argument and its values.
+
+    Raises:
+        InputError: it is not ARG=VALUES.
+    """
+    name, equals, values = text.partition("=")
+    if not (equals and name):
+        raise InputError(f"--sweep {printable(text)!r}: ARG=VALUES is expected", "for example: --sweep lr=1e-3,1e-4")
+    return name, values
 
 
 def _span(key: str, text: str) -> float:

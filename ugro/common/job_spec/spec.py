@@ -25,7 +25,15 @@ from ugro.common.fields import (
     is_flag,
     whole,
 )
-from ugro.common.job_spec.rules import CheckpointRules, Dependency, FailurePolicy, HangAfter, MetricsRules, OutputGlob
+from ugro.common.job_spec.rules import (
+    CheckpointRules,
+    Dependency,
+    FailurePolicy,
+    HangAfter,
+    MetricsRules,
+    OutputGlob,
+    Sweep,
+)
 from ugro.common.mistakes import Misplaced
 
 JOB_ID = re.compile(r"job-[0-9]+")

@@ -249,9 +249,9 @@ class Job(Record):
     proved that no process of it remains; on the others none was found. `predicted_mib` is the expected memory of each
     GPU at the launch, `peak_mib` the maximum observed. `last_event` is the last line of the timeline once the change
     that wrote this record is complete. `past` has the earlier attempts, and `resume_from` the checkpoint that this one
-    resumed from. `sweep` is its part in a sweep, if it was submitted as one. `alert` says that it hangs, while it does. `launched_at` is the first start request to its nodes,
-    before its first checkpoint; `started_at` is when it was first observed to run. `taken_back` has the interrupted
-    launches, until one succeeds.
+    resumed from. `sweep` is its part in a sweep, if it was submitted as one. `alert` says that it hangs, while it does.
+    `launched_at` is the first start request to its nodes, before its first checkpoint; `started_at` is when it was
+    first observed to run. `taken_back` has the interrupted launches, until one succeeds.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -292,6 +292,11 @@ class Job(Record):
     def nodes(self) -> tuple[str, ...]:
         """Return the names of the nodes it is placed on, in the order of their node ranks."""
         return tuple(share.node for share in self.placement.shares) if self.placement else ()
+
+    @property
+    def sweep_id(self) -> str | None:
+        """Return the id of the sweep that it is part of."""
+        return self.sweep.sweep if self.sweep else None
 
     @property
     def hang(self) -> str | None:
@@ -361,8 +366,8 @@ class Job(Record):
 class Summary(Record):
     """One line of `finished.jsonl`: what lists, estimates and forecasts need of a job that has ended.
 
-    `run` names equal runs: the same script with the same arguments on as many GPUs a node. `sweep` is the id of the
-    sweep that it was part of.
+    `run` names equal runs: the same script with the same arguments on as many GPUs a node. `sweep_id` is that of
+    the sweep that it was part of.
     """
 
     id: str
@@ -374,4 +379,4 @@ class Summary(Record):
     ended_at: float
     predicted_mib: int | None = None
     peak_mib: int | None = None
-    sweep: str | None = None
+    sweep_id: str | None = None

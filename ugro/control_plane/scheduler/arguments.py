@@ -64,7 +64,7 @@ def plain(name: str) -> str:
 
 
 def find(args: Sequence[str], name: str) -> tuple[int, str, str] | None:
-    """Return where an argument stands last, how it is spelled, and its value. The last one is what counts to argparse."""
+    """Return where an argument stands last, how it is spelled, and its value. The last one counts to argparse."""
     for index in range(len(args) - 1, -1, -1):
         word = args[index]
         spelled, equals, value = word.partition("=")

@@ -84,7 +84,16 @@ class SweepFull:
     limit: int
 
 
-Blocker = SweepFull | OnHold | NotBefore | LaunchCutOff | AwaitsJob | UnmetDependency | DependencyUnreadable | HolderUnreadable
+Blocker = (
+    SweepFull
+    | OnHold
+    | NotBefore
+    | LaunchCutOff
+    | AwaitsJob
+    | UnmetDependency
+    | DependencyUnreadable
+    | HolderUnreadable
+)
 
 
 # Reasons of one node.

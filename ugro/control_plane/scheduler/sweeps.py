@@ -35,7 +35,9 @@ def combinations(spec: JobSpec, options: Sequence[str] = ()) -> Iterator[Combina
     """
     for values in itertools.product(*spec.sweep.values()):
         named = dict(zip(spec.sweep, values, strict=True))
-        yield Combination(named, spec.model_copy(update={"sweep": {}, "max_parallel": None, "args": _args(spec, named, options)}))
+        yield Combination(
+            named, spec.model_copy(update={"sweep": {}, "max_parallel": None, "args": _args(spec, named, options)})
+        )
 
 
 def _args(spec: JobSpec, values: Mapping[str, str], options: Sequence[str]) -> tuple[str, ...]:
