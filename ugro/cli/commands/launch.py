@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import click
@@ -10,11 +11,12 @@ import click
 from ugro.cli.app import App, ScriptCommand, command, json_option
 from ugro.cli.complete import complete_file
 from ugro.cli.launch_options import spec_options
-from ugro.cli.output import console, print_json, quiet_option
+from ugro.cli.output import console, print_commands, print_hanging, print_json, quiet_option
 from ugro.cli.prompts import answers
 from ugro.cli.render.code import tell_what_stays
 from ugro.cli.render.jobs import ranks_table
 from ugro.cli.render.starting import announce, going_on
+from ugro.cli.render.sweeps import sweep_in_words
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import JobState
@@ -36,6 +38,7 @@ from ugro.service.schemas.launch import (
 from ugro.service.schemas.logs import Follow
 from ugro.service.schemas.queries import Attended
 from ugro.service.schemas.starting import AwaitStart, Started
+from ugro.service.schemas.sweeps import LaunchSweep, ShowSweep
 from ugro.service.submission import LaunchLine, read_spec
 from ugro.service.words import end_in_words
 
@@ -88,6 +91,10 @@ def launch(
     long = [name for name in known if name.startswith("--")]
     said = LaunchLine(words, context.meta["ugro.script_args"], options, start, long)
     draft = app.call(DraftLaunch(spec=read_spec(said, lambda: app.call(DefaultScript()))))
+    if draft.spec.sweep and following:
+        raise InputError(
+            "a sweep is several jobs, and none of them is followed", "leave out --follow, then: ugro wait SWEEP"
+        )
     if dry_run:
         _tell_times(draft.spec)
         _dry_run(app, draft.spec, as_json, start)
@@ -100,6 +107,8 @@ def launch(
         _tell_of_env(draft)
         tell_what_stays(code)
     plan = app.call(PlanLaunch(spec=draft.spec, code=code))
+    if draft.spec.sweep:
+        return _sweep(app, plan, yes, takeover, quiet, as_json)
     started = _carry_out(app, plan, yes, takeover)
     job = started.job
     if as_json:
@@ -115,11 +124,32 @@ def launch(
     return follow_to_end(app, job.id) if following else 0
 
 
-def _carry_out(app: App, plan: LaunchPlan, yes: bool, takeover: bool) -> Started:
-    """Launch as planned; `yes` answers the questions about size and memory, `takeover` the one about masters."""
+def _answers(plan: LaunchPlan, yes: bool, takeover: bool) -> dict[str, bool]:
+    """Answer a plan; `yes` answers the questions about size and memory, `takeover` the one about masters."""
     asked = [question for question in plan.questions if not (yes and question.id == SEND)]
     given = ({SEND: True, FIT: True} if yes else {}) | ({TAKE_OVER: True} if takeover else {})
-    submitted = app.call(Launch(plan=plan, answers=given | answers(asked, given)))
+    return given | answers(asked, given)
+
+
+def _sweep(app: App, plan: LaunchPlan, yes: bool, takeover: bool, quiet: bool, as_json: bool) -> int:
+    """Launch the jobs of a sweep as planned."""
+    sweep = app.call(LaunchSweep(plan=plan, answers=_answers(plan, yes, takeover)))
+    app.call(AwaitStart(job=sweep.jobs[0].id))
+    sweep = app.call(ShowSweep(sweep=sweep.id))
+    if as_json:
+        print_json(sweep.as_json())
+    elif quiet:
+        for job in sweep.jobs:
+            click.echo(job.id)
+    else:
+        print_hanging("", sweep_in_words(sweep))
+        print_commands(f"ugro status {sweep.id}", f"ugro wait {sweep.id}", f"ugro cancel {sweep.id}")
+    return 0
+
+
+def _carry_out(app: App, plan: LaunchPlan, yes: bool, takeover: bool) -> Started:
+    """Launch as planned."""
+    submitted = app.call(Launch(plan=plan, answers=_answers(plan, yes, takeover)))
     with going_on(submitted):
         return app.call(AwaitStart(job=submitted.id))
 
@@ -201,6 +231,8 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> No
 def print_rehearsal(app: App, spec: JobSpec, as_json: bool) -> None:
     """Print what a job of a spec would run on each node."""
     rehearsal = app.call(Rehearse(spec=spec))
+    if spec.sweep:
+        click.echo(f"the first of {prod(map(len, spec.sweep.values()))} jobs:", err=True)
     if rehearsal.waits:
         click.echo(f"it would wait: {'; '.join(rehearsal.waits)}", err=True)
     if as_json:
