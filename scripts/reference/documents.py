@@ -17,6 +17,7 @@ from reference.source import texts_below
 from ugro.common.models.record import Record
 from ugro.sandbox.cluster import SandboxStatus
 from ugro.service.schemas import (
+    again,
     alerts,
     check,
     checkpoints,
@@ -94,6 +95,11 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "metrics": (Printed(metrics.Metrics), Printed(metrics.TryPattern, when="with `--try`")),
     "top": (Printed(live.LiveSnapshot, "data"),),
     "stacks": (Printed(stacks.Stacks, "answer"),),
+    "rerun": (
+        Printed(again.RerunDocument),
+        Printed(launch.Rehearse, "scripts", "with `--dry-run`"),
+    ),
+    "edit": (Printed(again.Edit),),
     "exec": (Printed(entry.Execute, "answer"),),
     "forward": (Printed(entry.Forward),),
     "cancel": (Printed(ending.CheckCancelled, "job"),),

@@ -74,9 +74,21 @@ identity_options = _group(
 )
 """Options that say what a job is called."""
 
+hold_option = click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`.")
+
+sweep_options = _group(
+    click.option(
+        "--sweep",
+        multiple=True,
+        metavar="ARG=VALUES",
+        help="One job for each value (1e-3,1e-4 or 1..5); repeated: for each combination.",
+    ),
+    click.option("--max-parallel", type=Whole(min=1), metavar="N", help="Jobs of the sweep that run at a time."),
+)
+"""Options that make several jobs of one launch."""
+
 order_options = _group(
     click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner. Default: 0."),
-    click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`."),
     click.option(
         "--after",
         multiple=True,
@@ -98,7 +110,7 @@ order_options = _group(
     ),
     click.option("--grace", metavar="TIME", help="Time for processes that are still running after success: 10m."),
 )
-"""Options that say when a job starts, and how long it may run."""
+"""Options that say when a job starts, and how long it may run; a job that waits has no `hold_option`."""
 
 recovery_options = _group(
     click.option(
@@ -127,8 +139,10 @@ outputs_options = _group(
 )
 """Options that say what a job's results are."""
 
-spec_options = _group(
-    *(what_runs_options, placement_options, environment_options, identity_options, order_options, recovery_options),
-    outputs_options,
+field_options = _group(
+    *(placement_options, environment_options, identity_options, order_options, recovery_options, outputs_options)
 )
+"""Fields of a job that waits, or of one like another: what runs stays."""
+
+spec_options = _group(what_runs_options, sweep_options, hold_option, field_options)
 """All fields of a job spec that a command line may give."""

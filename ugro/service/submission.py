@@ -74,7 +74,7 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) ->
     Raises:
         InputError, JobSpecError: with what is wrong and what is expected.
     """
-    given = _given(said.options)
+    given = given_fields(said.options)
     if said.words and not said.words[0].startswith("-"):
         return _named(said, given)
     if "module" in given or "no_python" in given:
@@ -88,7 +88,7 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) ->
     return job_spec(script=_relative(found.script), args=(*said.words, *said.script_args), **given)
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a spec that options give."""
     given = {key: value for key, value in options.items() if value not in (None, ())}
     rules = {key: given.pop(name) for name, key in (("checkpoints", "dir"), ("resume_with", "resume")) if name in given}
@@ -96,6 +96,8 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     given |= {key: _span(key, given[key]) for key in ("time_limit", "time_warning", "grace") if key in given}
     if "after" in given:
         given["after"] = tuple(word.strip() for words in given["after"] for word in words.split(","))
+    if "sweep" in given:
+        given["sweep"] = dict(map(_swept, given["sweep"]))
     if "env" in given:
         given["env"] = dict(map(_variable, given["env"]))
     return given
@@ -151,6 +153,18 @@ def _variable(text: str) -> tuple[str, str]:
         hint = "put the script's own option of that name after --: ugro launch train.py -- --env …"
         raise InputError(f"--env {printable(text)!r}: NAME=VALUE is expected", hint)
     return name, value
+
+
+def _swept(text: str) -> tuple[str, str]:
+    """An argument and its values.
+
+    Raises:
+        InputError: it is not ARG=VALUES.
+    """
+    name, equals, values = text.partition("=")
+    if not (equals and name):
+        raise InputError(f"--sweep {printable(text)!r}: ARG=VALUES is expected", "for example: --sweep lr=1e-3,1e-4")
+    return name, values
 
 
 def _span(key: str, text: str) -> float:

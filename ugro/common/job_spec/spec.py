@@ -34,6 +34,7 @@ from ugro.common.job_spec.rules import (
     MetricsRules,
     OutputGlob,
     Share,
+    Sweep,
 )
 from ugro.common.mistakes import Misplaced
 
@@ -102,6 +103,13 @@ class JobSpec(Config):
     )
     on_failure: FailurePolicy = Field(
         default_factory=FailurePolicy, description="What is done when it fails; a word alone is `default`"
+    )
+    sweep: Sweep = Field(
+        default_factory=dict,
+        description="One job for each combination: `{lr: [1e-3, 1e-4], seed: 1..3}`; `--sweep` on the command line",
+    )
+    max_parallel: Annotated[Whole, Field(ge=1)] | None = Field(
+        default=None, description="Jobs of the sweep that run at a time; default: as many as there is room for"
     )
     schema_version: Annotated[Literal[1], BeforeValidator(whole)] = Field(
         default=1, description="Version of this format"
@@ -245,6 +253,13 @@ class JobSpec(Config):
         if self.time_limit is None:
             return None
         return min(self.time_limit, self.time_warning or min(300.0, self.time_limit / 10))
+
+    @field_validator("max_parallel")
+    @classmethod
+    def _parallel_jobs_of_a_sweep(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and "sweep" in info.data and not info.data["sweep"]:
+            raise ValueError("a sweep is needed with it")
+        return value
 
     @field_validator("script")
     @classmethod

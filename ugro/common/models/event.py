@@ -25,6 +25,8 @@ class EventKind(StrEnum):
     """`ugro release` lets a held job take its turn again."""
     PRIORITY = "priority"
     """The job has another priority."""
+    EDITED = "edited"
+    """`ugro edit` changed a waiting job. The message has each field with its value before and after."""
     STARTING = "starting"
     """The job got its nodes and GPUs, or its launch is tried again. The message says why these."""
     PLACED = "placed"

@@ -75,7 +75,25 @@ class HolderUnreadable:
     path: Path
 
 
-Blocker = OnHold | NotBefore | LaunchCutOff | AwaitsJob | UnmetDependency | DependencyUnreadable | HolderUnreadable
+@dataclass(frozen=True)
+class SweepFull:
+    """As many jobs of its sweep as may run at a time are running, or go first: `running` of `limit`."""
+
+    sweep: str
+    running: int
+    limit: int
+
+
+Blocker = (
+    SweepFull
+    | OnHold
+    | NotBefore
+    | LaunchCutOff
+    | AwaitsJob
+    | UnmetDependency
+    | DependencyUnreadable
+    | HolderUnreadable
+)
 
 
 # Reasons of one node.

@@ -30,6 +30,23 @@ class RankDocument(Document):
     """What shows that it was killed for lack of memory."""
 
 
+class SweepPartDocument(Document):
+    """A job's part in a sweep."""
+
+    sweep: str
+    """Id of the sweep."""
+    name: str
+    """Name of the sweep."""
+    index: int
+    """Its number in the sweep, from 1."""
+    of: int
+    """Number of jobs of the sweep."""
+    values: dict[str, str]
+    """What it runs with, by argument."""
+    max_parallel: int | None
+    """How many jobs of the sweep run at a time; `null`: as many as there is room for."""
+
+
 class PartDocument(Document):
     """Part of a GPU that a job declared, which shares it with others."""
 
@@ -262,6 +279,8 @@ class JobDocument(Document):
     command: tuple[str, ...]
     """torchrun's words: `train.py …`, `-m pkg.train …` or `--no-python ./train.sh …`, one list entry each."""
     code: CodeVersion
+    sweep: SweepPartDocument | None
+    """Its part in a sweep; `null`: it is a job by itself."""
     placement: PlacementDocument | None
     """Where the attempt runs."""
     ranks: tuple[RankDocument, ...]
