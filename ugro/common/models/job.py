@@ -87,7 +87,9 @@ class FirstFailure(Record):
 
 
 class NodeShare(Record):
-    """One node's part of a placement: its torchrun node rank, its ranks and their GPUs (none on a CPU node).
+    """One node's part of a placement: its node rank, its ranks and their GPUs (none on a CPU node).
+
+    A launcher that starts one process on each node has one rank there (`nproc`), which gets all GPUs.
 
     `batch_shares` has each rank's fraction of the global batch, where the speeds of all GPUs are known and differ.
     `config` is the node as the inventory described it when the job was placed: a run keeps it until it has ended, so
@@ -250,6 +252,7 @@ class Job(Record):
     started_at: float | None = None
     ended_at: float | None = None
     unknown_since: float | None = None
+    launcher: str = "torchrun"
     command: tuple[str, ...]
     code: CodeVersion
     placement: Placement | None = None
