@@ -47,11 +47,13 @@ class JobSpec(Config):
     launcher: Launcher = Field(
         default="torchrun",
         validate_default=True,
-        description="What starts it on each node; `python` and `none`: one process, without rank variables;"
-        " `command: [bash, train.sh]` alone means `none`",
+        description="What starts it on each node; `python` and `none`: one process, without rank variables",
     )
     launcher_args: tuple[Text, ...] = Field(default=(), description="Options of the launcher, also as one text")
-    script: Line = Field(description="What runs: a file inside `workdir`, a module or a program")
+    script: Line = Field(
+        description="What runs: a file inside `workdir`, a module or a program; instead of it, its `args` and the"
+        " launcher `none` a file may say `command: [bash, train.sh]`, or a text for bash"
+    )
     args: tuple[Text, ...] = Field(default=(), description="Arguments of the script")
     name: Name | None = Field(default=None, description="What to call the job; default: its id")
     nodes: int | tuple[Name, ...] | None = Field(
@@ -112,7 +114,7 @@ class JobSpec(Config):
             return fields
         other = next((key for key in ("script", "module", "args", "no_python") if fields.get(key) is not None), None)
         if other:
-            raise Misplaced(("command",), f"either a 'command' or a '{other}' is expected, not both")
+            raise Misplaced(("command",), f"it says all that runs, and goes without {other!r}")
         if fields.get("launcher") not in (None, "none"):
             raise Misplaced(("launcher",), "a 'command' has the launcher none; others start a 'script' or a 'module'")
         words = ["bash", "-c", given] if isinstance(given, str) else given

@@ -86,7 +86,7 @@ def translated(directory: Path, words: Sequence[str], said: Foreign, start: Sequ
             instead = line(directory, foreign, start)
             if _PYTHON.fullmatch(name) and foreign.launcher == "torchrun":
                 once = line(directory, replace(foreign, launcher="python"), start)
-                return f"for each GPU, with torchrun: {instead} (once, on one node: {once})"
+                return f"once, on one node: {once}; for each GPU, with torchrun: {instead}"
             return f"UGRO starts {foreign.launcher} on each node: {instead}"
         return plain(words, start) if rest else "name the script: UGRO starts it with the python of each node"
     if said.module or said.no_python or not shutil.which(program):

@@ -127,6 +127,8 @@ def rank_environment(launch: NodeLaunch) -> dict[str, str]:
     if launch.interface:
         # NCCL takes prefixes unless told `=`; gloo takes exact names only.
         env |= {"NCCL_SOCKET_IFNAME": f"={launch.interface}", "GLOO_SOCKET_IFNAME": launch.interface}
+    if launch.launcher == "accelerate" and not launch.gpus:
+        env["ACCELERATE_USE_CPU"] = "true"  # its option --cpu would start a single process
     env |= dict(launch.env)
     env |= own_variables(launch)
     if launch.gpus:

@@ -75,13 +75,13 @@ def shared_batch() -> dict[str, str]:
     return {"UGRO_BATCH_SHARE": share, "UGRO_GRADIENT_WEIGHT": str(float(share) * int(os.environ["WORLD_SIZE"]))}
 
 
-def read_words(words: list[str]) -> tuple[int, str, list[str]]:
-    """The rank, the run's folder and the command of a command line."""
-    rank, passed = os.environ.get("RANK", ""), []
+def read_words(words: list[str]) -> tuple[int, bool, str, list[str]]:
+    """The rank, whether UGRO itself gave it, the run's folder and the command of a command line."""
+    rank, given, passed = os.environ.get("RANK", ""), False, []
     while words[0].startswith("--"):
         option = words.pop(0)
         if option.startswith("--rank="):
-            rank = option.partition("=")[2]
+            rank, given = option.partition("=")[2], True
         else:
             passed.append(option)
     if not rank.isdigit():
@@ -90,7 +90,7 @@ def read_words(words: list[str]) -> tuple[int, str, list[str]]:
         )
     run_dir, *command = words
     at = 2 if command[0] in ("-m", "--no-python") else 1
-    return int(rank), run_dir, [*command[:at], *passed, *command[at:]]
+    return int(rank), given, run_dir, [*command[:at], *passed, *command[at:]]
 
 
 def own_checkpoint(command: list[str], rank: int) -> tuple[list[str], dict[str, str]]:
@@ -120,12 +120,16 @@ def ends_by(process: subprocess.Popen[bytes], moment: float) -> bool:
 class TimeLimit:
     """The time limit of a script that was just started. Its file says what was done about it, before each signal."""
 
-    def __init__(self, process: subprocess.Popen[bytes], base: str, limit: float, warning: float | None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], base: str, limit: float, warning: float | None, leads: bool = False
+    ) -> None:
+        """`leads`: it has a session of its own, of which nothing is to outlive it at its limit."""
         self.process, self.file = process, base + ".limit"
         self.extended = os.path.join(os.path.dirname(base), "time-limit")
         self.began = time.monotonic()
         self.limit, self.warning = limit, warning
         self.warned = False
+        self.leads = leads
 
     def wait(self) -> int:
         """Wait for the script and end it at its limit, the warning so long before."""
@@ -141,7 +145,11 @@ class TimeLimit:
                 self.process.terminate()
                 if not ends_by(self.process, time.monotonic() + PATIENCE):
                     self.process.kill()
-                return self.process.wait()
+                status = self.process.wait()
+                if self.leads:  # a shell ends at once, and what it waited for would go on
+                    with contextlib.suppress(OSError):
+                        os.killpg(self.process.pid, signal.SIGTERM)
+                return status
         return self.process.returncode
 
     def look(self) -> bool:
@@ -253,7 +261,7 @@ def leave_evidence(base: str, pid: int, status: int, out_of_memory: OutOfMemory)
 
 
 def main() -> None:
-    rank, run_dir, command = read_words(sys.argv[1:])
+    rank, leads, run_dir, command = read_words(sys.argv[1:])
     base = os.path.join(run_dir, f"rank-{rank}")
     # torchrun signals the whole process group: the script decides what a signal means, this waits for it.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
@@ -268,7 +276,12 @@ def main() -> None:
     with open(base + ".log", "ab", buffering=0) as log:
         try:
             process = subprocess.Popen(
-                started_as(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env
+                started_as(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+                start_new_session=leads,
             )
         except OSError as error:  # Python always starts: it is a program that is not there, or not executable
             log.write(f"{type(error).__name__}: {error}\n".encode())
@@ -277,7 +290,7 @@ def main() -> None:
             leave(base + ".exit", f"code {status} {time.time():.3f}")
             sys.exit(status)
     leave(base + ".pid", identity(process.pid))
-    status = process.wait() if limit is None else TimeLimit(process, base, limit, warning).wait()
+    status = process.wait() if limit is None else TimeLimit(process, base, limit, warning, leads).wait()
     with contextlib.suppress(OSError):  # on a full disk the exit code still gets its place
         leave_evidence(base, process.pid, status, out_of_memory)
     ended = f"code {status}" if status >= 0 else f"signal {signal.Signals(-status).name[3:]}"
