@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from ugro.cli.app import Whole
 from ugro.cli.complete import complete_folder, complete_jobs_listed, complete_nodes
 from ugro.common.job_spec import PRIORITIES
+from ugro.common.job_spec.launchers import Launcher
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -30,6 +31,12 @@ what_runs_options = _group(
     click.option(
         "--no-python", is_flag=True, default=None, help="SCRIPT is a program: ./train.sh, or one in the nodes' PATH."
     ),
+    click.option(
+        "--launcher",
+        type=click.Choice(get_args(Launcher)),
+        help="What starts the ranks on each node. Default: torchrun. With python and none: one process, on one node.",
+    ),
+    click.option("--launcher-args", metavar="WORDS", help="Options of the launcher: '--mixed_precision bf16'."),
 )
 """Options that say how the script is run."""
 

@@ -32,7 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "launch": (
         "ugro.cli.commands.launch",
         "launch",
-        "Run a training: a script, a job.yaml, or the default script.",
+        "Run a training: a script, a job.yaml, a plain command, or the default script.",
     ),
     "status": ("ugro.cli.commands.status", "status", "Show the cluster and its jobs, or one job in detail."),
     "logs": ("ugro.cli.commands.logs", "logs", "Show the output of a job's ranks."),

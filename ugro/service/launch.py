@@ -215,12 +215,16 @@ async def _draft(context: Context, spec: JobSpec) -> Draft:
     await _try_pattern(spec)
     if spec.after:
         spec = JobSpec.model_validate(spec.model_dump() | {"after": [_by_id(context, each) for each in spec.after]})
+    if spec.one_process and spec.nodes is None:
+        spec = spec.model_copy(update={"nodes": 1})  # a gang wants all nodes, a command as typed runs once
     first = namesake(context.store, spec)
     note = "" if first is None else f"there is a job named {first.name} already ({first.id}, {first.state.value})"
     ignored = [
         IgnoredVariable(node=name, variable=variable, reason=reason)
         for name in candidates(spec, context.inventory)
-        for variable, reason in without_effect(context.inventory.nodes[name].env, spec.gpus_per_node != 0).items()
+        for variable, reason in without_effect(
+            context.inventory.nodes[name].env, spec.gpus_per_node != 0, None if spec.one_process else spec.launcher
+        ).items()
     ]
     return Draft(
         spec=spec,
@@ -269,6 +273,7 @@ def _rehearsed(context: Context, spec: JobSpec) -> Job:
         name=spec.name or "dry-run",
         state=JobState.HELD if spec.hold else JobState.QUEUED,
         submitted_at=time.time(),
+        launcher=spec.launcher,
         command=spec.command,
         code=CodeVersion(directory=spec.workdir, files=0, size_bytes=0),
     )

@@ -77,6 +77,9 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) ->
     given = given_fields(said.options)
     if said.words and not said.words[0].startswith("-"):
         return _named(said, given)
+    if _is_command(said, given):
+        program, *args = said.script_args
+        return job_spec(script=_in_place(program), args=tuple(args), **given | {"no_python": True, "launcher": "none"})
     if "module" in given or "no_python" in given:
         raise InputError("no module or program is named", "name it: ugro launch -m pkg.train")
     found = default()
@@ -86,6 +89,29 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) ->
             _after_options(said) or f"ugro launch train.py, or set defaults: script: in {found.inventory}",
         )
     return job_spec(script=_relative(found.script), args=(*said.words, *said.script_args), **given)
+
+
+def _is_command(said: LaunchLine, given: dict[str, Any]) -> bool:
+    """Return whether what stands after `--` is a plain command; else it is arguments of the default script.
+
+    Raises:
+        InputError: it is, and options speak of another launcher.
+    """
+    if said.words or not said.script_args or said.script_args[0].startswith("-"):
+        return False
+    if "module" in given or "no_python" in given:
+        return False  # then what they mean is missing
+    if given.get("launcher") not in (None, "none"):
+        better = line(Path(), Foreign(said.script_args[0], said.script_args[1:]), said.start)
+        told = f"after -- stands a command, and --launcher {given['launcher']} starts a script"
+        raise InputError(told, f"name the script first: {better}")
+    return True
+
+
+def _in_place(program: str) -> str:
+    """Return a program of a command; one inside the working directory as a path from there."""
+    found = _relative(program)
+    return program if found == program else f"./{found}"
 
 
 def given_fields(options: dict[str, Any]) -> dict[str, Any]:
@@ -116,9 +142,7 @@ def _named(said: LaunchLine, given: dict[str, Any]) -> JobSpec:
         )
     if Path(first).suffix in (".yaml", ".yml") and not (what.module or what.no_python):
         return _from_file(Path(first), said.script_args, given)
-    script = first if what.module else _relative(first)
-    if what.no_python and script != first:
-        script = f"./{script}"  # a name alone would be looked for in PATH
+    script = _in_place(first) if what.no_python else first if what.module else _relative(first)
     return job_spec(script=script, args=said.script_args, **given)
 
 

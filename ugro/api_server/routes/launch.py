@@ -172,6 +172,7 @@ def effects(plan: LaunchPlan) -> dict[str, Any]:
     spec, code = plan.draft.spec, plan.code
     return {
         "runs": " ".join(spec.command),
+        "launcher": spec.launcher,
         "name": spec.name,
         "nodes": spec.nodes if spec.nodes is None or isinstance(spec.nodes, int) else list(spec.nodes),
         "gpus": spec.gpus,

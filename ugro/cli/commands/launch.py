@@ -47,14 +47,21 @@ Examples:
   ugro launch train.py --nodes 2 -- --epochs 3 --lr 1e-4
   ugro launch -m pkg.train -- --epochs 3
   ugro launch --no-python ./train.sh -- 3
+  ugro launch --launcher accelerate train.py --nodes 2
+  ugro launch -- bash train.sh 3
   ugro launch job.yaml --follow
   ugro launch --model llama-7b --dataset wikitext --epochs 3 --name test-run-1
 
 In the last form, options that UGRO does not know are passed unchanged to the default `script` of the inventory."""
 
 
+class _LaunchCommand(ScriptCommand):
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx)[:-1], "[-- SCRIPT ARGUMENTS | -- COMMAND]"]
+
+
 @command(
-    cls=ScriptCommand,
+    cls=_LaunchCommand,
     epilog=EXAMPLES,
     context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
 )
@@ -79,18 +86,21 @@ def launch(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Run a training: a script, a job.yaml, or the default script.
+    """Run a training: a script, a job.yaml, a plain command, or the default script.
 
-    SCRIPT can also be a module (-m) or a program (--no-python). Without one, the default script of the inventory runs.
-    The working directory is copied as it is now and sent to every node, without files that .gitignore or .ugroignore
-    exclude.
+    SCRIPT can also be a module (-m) or a program (--no-python). Without one, a COMMAND after -- runs as it is typed,
+    once, on one node. Without that too, the default script of the inventory runs. The working directory is copied as
+    it is now and sent to every node, without files that .gitignore or .ugroignore exclude.
     """
     refuse_following(following, quiet, as_json)
     context = click.get_current_context()
     start, known = line_so_far(context), [name for param in context.command.params for name in param.opts]
     long = [name for name in known if name.startswith("--")]
     said = LaunchLine(words, context.meta["ugro.script_args"], options, start, long)
-    draft = app.call(DraftLaunch(spec=read_spec(said, lambda: app.call(DefaultScript()))))
+    asked = read_spec(said, lambda: app.call(DefaultScript()))
+    draft = app.call(DraftLaunch(spec=asked))
+    if asked.nodes is None and draft.spec.nodes == 1:
+        click.echo("note: it runs once, on one node; for more: --nodes N", err=True)
     if draft.spec.sweep and following:
         raise InputError(
             "a sweep is several jobs, and none of them is followed", "leave out --follow, then: ugro wait SWEEP"

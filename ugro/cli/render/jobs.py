@@ -16,6 +16,12 @@ from ugro.common.text import clock, count, duration, printable, size
 from ugro.service.schemas.jobs import JobDocument, RankDocument
 from ugro.service.words import begins, outputs_in_words, phase, progress_in_words, title
 
+LAUNCHERS = {
+    "python": "python: one process on each node, without rank variables",
+    "none": "none: the command as it was typed, once on each node",
+}
+"""Launchers that need words."""
+
 
 def command_line(job: JobDocument) -> str:
     """A job's command as a person would type it."""
@@ -70,6 +76,7 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
             state_text(phase(job)) + Text(f"  {printable(job.reason)}" if job.reason and not job.first_failure else ""),
         ),
         ("command", Text(command_line(job))),
+        *([] if job.launcher == "torchrun" else [("launcher", Text(LAUNCHERS.get(job.launcher, job.launcher)))]),
         ("code", Text(f"{printable(job.code.directory)} ({git}, {count(job.code.files, 'file')})")),
         *_asked_in_words(job),
         ("submitted", Text(clock(job.submitted_at))),

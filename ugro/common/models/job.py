@@ -100,7 +100,9 @@ class GpuPart(Record):
 
 
 class NodeShare(Record):
-    """One node's part of a placement: its torchrun node rank, its ranks and their GPUs (none on a CPU node).
+    """One node's part of a placement: its node rank, its ranks and their GPUs (none on a CPU node).
+
+    A launcher that starts one process on each node has one rank there (`nproc`), which gets all GPUs.
 
     `batch_shares` has each rank's fraction of the global batch, where the speeds of all GPUs are known and differ.
     `part` is what it declared of its GPU, where it shares that; None: its GPUs are its own.
@@ -292,6 +294,7 @@ class Job(Record):
     started_at: float | None = None
     ended_at: float | None = None
     unknown_since: float | None = None
+    launcher: str = "torchrun"
     command: tuple[str, ...]
     code: CodeVersion
     sweep: SweepPart | None = None

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
+from ugro.common.job_spec import agent_of
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
 from ugro.common.paths import RunPaths, run_paths
@@ -185,6 +186,7 @@ class JobSteps:
             lambda node: node_log(folder, node_ranks[node]),
             node_addresses(job.placement) if job.placement else {},
             until,
+            agent_of(job.launcher),
         )
 
     async def bring_series(self, job: Job) -> None:

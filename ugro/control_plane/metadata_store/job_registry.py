@@ -84,6 +84,7 @@ class JobRegistry(JobFolders):
             priority=spec.priority,
             predicted_mib=predicted_mib,
             submitted_at=now,
+            launcher=spec.launcher,
             command=spec.command,
             code=code,
             sweep=sweep,

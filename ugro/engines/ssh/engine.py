@@ -156,7 +156,7 @@ class SshEngine:
         return NodeLaunch(
             paths=self._paths(job, node),
             uid=job.uid,
-            command=spec.command,
+            command=spec.words,
             nnodes=len(job.placement.shares),
             nproc=share.nproc,
             master_addr=job.placement.master_addr or "",
@@ -172,6 +172,9 @@ class SshEngine:
             resume_from=self._checkpoint_path(job, node),
             resume_words=tuple(shlex.split(spec.checkpoints.resume)),
             resume_of_each_rank=job.resume_from is not None and job.resume_from.of_each_rank,
+            launcher=spec.launcher,
+            launcher_args=spec.launcher_args,
+            world=tuple((share.node, share.nproc, share.gpus) for share in job.placement.shares),
         )
 
     def _checkpoint_path(self, job: Job, node: str) -> str | None:

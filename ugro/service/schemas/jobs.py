@@ -67,7 +67,7 @@ class ShareDocument(Document):
     nproc: int
     """Number of its ranks."""
     gpus: tuple[str, ...]
-    """UUIDs of its GPUs, by local rank."""
+    """UUIDs of its GPUs, by local rank; of a launcher that starts one process they are all that one's."""
     batch_shares: tuple[float, ...]
     """Fraction of the global batch of each rank; empty: they are equal."""
     part: PartDocument | None = None
@@ -276,8 +276,12 @@ class JobDocument(Document):
     ended_at: Moment | None
     unknown_since: Moment | None
     """Since when its nodes cannot be read."""
+    launcher: str
+    """What starts it on each node: `torchrun`, `accelerate`, `deepspeed`, `python` or `none`."""
     command: tuple[str, ...]
-    """torchrun's words: `train.py …`, `-m pkg.train …` or `--no-python ./train.sh …`, one list entry each."""
+    """torchrun's words: `train.py …`, `-m pkg.train …` or `--no-python ./train.sh …`, one list entry each; with the
+    launcher `none` the command as it was typed.
+    """
     code: CodeVersion
     sweep: SweepPartDocument | None
     """Its part in a sweep; `null`: it is a job by itself."""
