@@ -105,6 +105,7 @@ COMMANDS: dict[str, Entry] = {
     "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),
     "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
+    "secret": ("ugro.cli.commands.secrets", "secret", "Keep tokens and passwords for jobs: set, list, remove."),
     "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
 }
 
@@ -117,7 +118,7 @@ SUBJECTS = {
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
     "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
     "Cluster": ("top", "serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
-    "Set-up": ("init", "sandbox", "completion"),
+    "Set-up": ("init", "secret", "sandbox", "completion"),
 }
 """The headings of `ugro --help` with their commands, in its order."""
 

@@ -75,7 +75,23 @@ class HolderUnreadable:
     path: Path
 
 
-Blocker = OnHold | NotBefore | LaunchCutOff | AwaitsJob | UnmetDependency | DependencyUnreadable | HolderUnreadable
+@dataclass(frozen=True)
+class SecretNotSet:
+    """A secret that it needs was removed since its submission. It starts once the secret is set again."""
+
+    secret: str
+
+
+Blocker = (
+    OnHold
+    | NotBefore
+    | LaunchCutOff
+    | AwaitsJob
+    | UnmetDependency
+    | DependencyUnreadable
+    | HolderUnreadable
+    | SecretNotSet
+)
 
 
 # Reasons of one node.
@@ -212,6 +228,7 @@ class Act(Enum):
     ASK_FOR_LESS = auto()
     CHANGE_AFTER = auto()
     SEE_JOB = auto()
+    SET_SECRET = auto()
     CANCEL_JOB = auto()
 
 
@@ -251,7 +268,7 @@ class Unschedulable:
     """The job will never start as things are; one of the remedies helps, or nothing but giving it up."""
 
     job: str
-    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | NodesShort
+    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | NodesShort | SecretNotSet
     remedies: tuple[Remedy, ...]
 
     @property
@@ -262,7 +279,7 @@ class Unschedulable:
                 return reasons[:SHOWN]
             case AwaitsUnschedulable(dependency=one) | AwaitsCircle(dependency=one):
                 return (one,)
-            case UnmetDependency() as one:
+            case UnmetDependency() | SecretNotSet() as one:
                 return (one,)
             case TooFewNodes():
                 return ()

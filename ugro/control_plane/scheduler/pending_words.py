@@ -37,6 +37,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     Overtaken,
     Prospect,
     Remedy,
+    SecretNotSet,
     Starts,
     TooFewGpus,
     TooFewNodes,
@@ -56,6 +57,7 @@ _REMEDIES = {
     Act.ASK_FOR_LESS: "launch it again for less",
     Act.CHANGE_AFTER: "launch it again with another --after",
     Act.SEE_JOB: "look at that one: ugro why {}",
+    Act.SET_SECRET: "ugro secret set {}",
     Act.CANCEL_JOB: "ugro cancel {}",
 }
 
@@ -110,6 +112,8 @@ def _other_in_words(reason: Blocker | Freed | EndUnknown | LongChain | LongQueue
             return f"waits for {job} to {_TO_END[ending]}, but {but}"
         case DependencyUnreadable(path=path):
             return f"{path} cannot be read"
+        case SecretNotSet(secret=secret):
+            return f"the secret {secret} is not set"
         case HolderUnreadable(path=path):
             return f"nothing starts while {path} cannot be read"
         case Freed(job=job, nodes=nodes):
