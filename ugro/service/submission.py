@@ -151,9 +151,8 @@ def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     after = "put the script's own option of that name after --: ugro launch train.py -- --env …"
     if not name or not (equals or ENV_NAME.fullmatch(name)):
-        raise InputError(
-            f"--env {printable(text)!r}: NAME=VALUE, or the NAME of a variable to forward, is expected", after
-        )
+        expected = "NAME=VALUE, or the NAME of a variable to forward, is expected"
+        raise InputError(f"--env {printable(name)!r}: {expected}", after)
     try:
         return name, value if equals else forwarded(name)
     except NotSet as error:

@@ -90,9 +90,9 @@ def _from_list(items: Items, path: Path) -> Keys:
     for item, line in zip(items, items.lines, strict=True):
         name, equals, value = item.partition("=") if isinstance(item, str) else ("", "", "")
         if not ENV_NAME.fullmatch(name):
-            raise JobSpecError(
-                f"{path}:{line}: env: found {shown(item)}: NAME=VALUE, or the NAME of a variable, is expected"
-            )
+            found_there = shown(name if isinstance(item, str) else item)  # without the value, which may be a secret
+            expected = "NAME=VALUE, or the NAME of a variable to forward, is expected"
+            raise JobSpecError(f"{path}:{line}: env: found {found_there}: {expected}")
         try:
             found.put(name, value if equals else forwarded(name), line)
         except NotSet as error:
