@@ -200,7 +200,7 @@ def _once(value: tuple[str, ...]) -> tuple[str, ...]:
     for one in value:
         variable = one.partition("=")[0]
         if found.setdefault(variable, one) != one:
-            raise ValueError(f"{variable} gets two secrets")
+            raise Misplaced((), f"{variable} gets two secrets, {found[variable]} and {one}")
     return tuple(found.values())
 
 

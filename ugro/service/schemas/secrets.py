@@ -34,12 +34,10 @@ class ListSecrets(Request[SecretsDocument]):
 
 
 class SecretChange(Document):
-    """What came of setting or removing a secret: whether one of that name was set before, and the jobs that it is for.
-
-    `needed_by`: jobs that wait and need it. `short`: it is too short to be masked where it is printed.
-    """
+    """What came of setting or removing a secret."""
 
     name: str
+    """Its name."""
     was_set: bool
     """Whether a secret of that name was set before."""
     needed_by: tuple[str, ...]
