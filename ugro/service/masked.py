@@ -7,6 +7,7 @@ This is the one place for it. Whoever asks, the command line, the socket, HTTP o
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -25,6 +26,7 @@ def masked(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a service function whose answers and errors have no secret in them."""
     if inspect.isasyncgenfunction(function):
 
+        @functools.wraps(function)
         async def stream(context: Context, request: Any) -> AsyncIterator[Any]:
             with _masked_errors(context):
                 items = function(context, request)
@@ -36,6 +38,7 @@ def masked(function: Callable[..., Any]) -> Callable[..., Any]:
 
         return stream
 
+    @functools.wraps(function)
     async def call(context: Context, request: Any) -> Any:
         with _masked_errors(context):
             return _without_secrets(context.store.secrets.masker, await function(context, request))

@@ -278,6 +278,6 @@ async def test_describes_itself(served: Served) -> None:
         *("/status", "/jobs", "/jobs/{job}", "/jobs/{job}/events", "/jobs/{job}/checkpoints", "/jobs/{job}/explain"),
         *(f"/jobs/{{job}}/{act}" for act in ("cancel", "hold", "release", "priority", "checkpoint")),
         *("/jobs/{job}/resume", "/jobs/{job}/approve", "/jobs/{job}/deny", "/nodes", "/nodes/{node}/history"),
-        *("/nodes/{node}/drain", "/nodes/{node}/undrain", "/events", "/proposals", "/login", "/session"),
+        *("/nodes/{node}/drain", "/nodes/{node}/undrain", "/events", "/proposals", "/login", "/session", "/secrets"),
     }
     assert (await ask(served.app, "GET", "/docs", served.bearer)).status == 404
