@@ -34,6 +34,7 @@ KINDS: Mapping[Any, str] = {
     fields.Secrets: "list: name of a secret",
     rules.Dependency: "job",
     rules.Cause: "cause",
+    rules.Share: "fraction below 1, or flag",
     int: "whole number",
     WebSettings: "map: [below](#dashboard)",
     MetricsSettings: "map: [below](#metrics)",
