@@ -53,7 +53,7 @@ async def launch(web: Here, who: Who, request: Request, body: LaunchBody) -> Res
                 async with noted(context, f"launch of {spec.name or spec.script}", str(who)):
                     return await document(await web.ask(Launch(plan=plan, answers=body.answers), context))
 
-            return await with_consent(body, plan, effects(plan), act)
+            return await with_consent(context, body, plan, effects(plan), act)
 
     return await once(web, request, planned)
 
