@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from ugro.cli.app import Whole
-from ugro.cli.complete import complete_folder, complete_jobs_listed, complete_nodes
+from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
 from ugro.common.job_spec import PRIORITIES
 from ugro.common.job_spec.launchers import Launcher
 
@@ -72,7 +72,26 @@ placement_options = _group(
 """Options that say where a job runs."""
 
 environment_options = _group(
-    click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable of every rank."),
+    click.option(
+        "--env",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Environment variable of every rank; a name alone forwards yours.",
+    ),
+    click.option(
+        "--env-file",
+        multiple=True,
+        metavar="FILE",
+        shell_complete=complete_file,
+        help="File of NAME=VALUE lines; --env wins over it.",
+    ),
+    click.option(
+        "--secret",
+        "secrets",
+        multiple=True,
+        metavar="NAME",
+        help="Secret for every rank (`ugro secret set`); VARIABLE=NAME under another name.",
+    ),
 )
 """Options that say what the ranks find around them."""
 

@@ -121,6 +121,7 @@ COMMANDS: dict[str, Entry] = {
     "init": ("ugro.cli.commands.init", "init", "Write a first inventory, and add the machines to it."),
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),
     "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
+    "secret": ("ugro.cli.commands.secrets", "secret", "Keep tokens and passwords for jobs: set, list, remove."),
     "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
     "help": ("ugro.cli.commands.help", "help_", "Show the help of a command, or write the man pages."),
 }
@@ -151,7 +152,7 @@ SUBJECTS = {
         "node",
     ),
     "Cluster": ("top", "serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
-    "Set-up": ("init", "sandbox", "completion", "help"),
+    "Set-up": ("init", "secret", "sandbox", "completion", "help"),
 }
 """The headings of `ugro --help` with their commands, in its order."""
 

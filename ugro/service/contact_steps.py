@@ -272,4 +272,4 @@ STEPS: tuple[Step, ...] = (
     Step("links", _links),
     Step("inventory", _inventory),
 )
-"""In this order. One between `key` and `check` reaches the node in `Contact.trial` and may add to `config`, `fields`."""
+"""In this order. One between `key` and `check` reaches it in `Contact.trial` and may add to `config`, `fields`."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ugro.common.errors import InputError, JobSpecError, NodeError
-from ugro.common.fields import without_effect
+from ugro.common.fields import looks_secret, without_effect
 from ugro.common.job_spec import PATTERN_HINT, JobSpec
 from ugro.common.metric_pattern import try_out
 from ugro.common.models.job import CodeVersion, Job, JobState
@@ -65,6 +65,7 @@ async def draft(context: Context, request: DraftLaunch) -> Draft:
 
     Raises:
         InputError: it names a job or a node that does not exist. JobSpecError: its pattern for metrics is too slow.
+        SecretMissing: a secret that it needs is not set. SecretExposed: others may read it.
     """
     return await _draft(context, request.spec)
 
@@ -213,6 +214,7 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
 
 async def _draft(context: Context, spec: JobSpec) -> Draft:
     await _try_pattern(spec)
+    await asyncio.to_thread(context.store.secrets.require, spec.secret_names.values())
     if spec.after:
         spec = JobSpec.model_validate(spec.model_dump() | {"after": [_by_id(context, each) for each in spec.after]})
     if spec.one_process and spec.nodes is None:
@@ -229,6 +231,7 @@ async def _draft(context: Context, spec: JobSpec) -> Draft:
     return Draft(
         spec=spec,
         note=f"{note}; use its ID to mean that one" if note else None,
+        exposed=tuple(filter(looks_secret, spec.env)),
         ignored=tuple(ignored),
         inventory=str(context.inventory.path),
     )

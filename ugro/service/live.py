@@ -122,8 +122,8 @@ def read_topic(store: MetadataStore, inventory: Inventory, attended: bool, topic
         StateError: the state directory cannot be read. InputError: there is no such job.
     """
     if topic.startswith(JOB):
-        return _job_state(store, inventory, topic.removeprefix(JOB))
-    return live_view(read_recorded(store, inventory, attended)).model_dump(mode="json")
+        return store.secrets.masker.document(_job_state(store, inventory, topic.removeprefix(JOB)))
+    return store.secrets.masker.document(live_view(read_recorded(store, inventory, attended))).model_dump(mode="json")
 
 
 def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) -> Recorded:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ugro.common.errors import InputError, JobSpecError
+from ugro.common.fields import ENV_NAME, variables_of
 from ugro.common.job_spec import OPTIONS, JobSpec, job_spec, load_job_spec
+from ugro.common.job_spec.environment import NotSet, forwarded, read_env_files
 from ugro.common.text import printable
 from ugro.common.units import parse_duration
 from ugro.control_plane.metadata_store.history import run_of
@@ -124,8 +126,10 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
         given["after"] = tuple(word.strip() for words in given["after"] for word in words.split(","))
     if "sweep" in given:
         given["sweep"] = dict(map(_swept, given["sweep"]))
-    if "env" in given:
-        given["env"] = dict(map(_variable, given["env"]))
+    files = [Path(name).expanduser() for name in given.pop("env_file", ())]
+    if files or "env" in given:
+        from_files = read_env_files(files, given.get("gpus_per_node") != 0)
+        given["env"] = from_files | dict(map(_variable, given.get("env", ())))
     return given
 
 
@@ -148,7 +152,12 @@ def _named(said: LaunchLine, given: dict[str, Any]) -> JobSpec:
 
 def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any]) -> JobSpec:
     spec = load_job_spec(path)
-    merged = {"env": spec.env | given.get("env", {})}
+    env, secrets = given.get("env", {}), given.get("secrets", ())
+    said = variables_of(secrets)
+    merged: dict[str, Any] = {  # a variable has one value: what the command line says
+        "env": {name: value for name, value in spec.env.items() if name not in said} | env,
+        "secrets": [one for one in spec.secrets if not variables_of([one]).keys() & {*said, *env}] + [*secrets],
+    }
     if "checkpoints" in given:
         merged["checkpoints"] = spec.checkpoints.model_dump() | given["checkpoints"]
     merged |= {other: None for one, other in _COUNTS if one in given and other not in given}
@@ -167,16 +176,20 @@ def _after_options(said: LaunchLine) -> str:
 
 
 def _variable(text: str) -> tuple[str, str]:
-    """A variable and its value.
+    """A variable and its value; the one of this shell for a name alone.
 
     Raises:
-        InputError: it is not NAME=VALUE.
+        InputError: it is neither NAME=VALUE nor the name of a variable that is set here.
     """
     name, equals, value = text.partition("=")
-    if not (equals and name):
-        hint = "put the script's own option of that name after --: ugro launch train.py -- --env …"
-        raise InputError(f"--env {printable(text)!r}: NAME=VALUE is expected", hint)
-    return name, value
+    after = "put the script's own option of that name after --: ugro launch train.py -- --env …"
+    if not name or not (equals or ENV_NAME.fullmatch(name)):
+        expected = "NAME=VALUE, or the NAME of a variable to forward, is expected"
+        raise InputError(f"--env {printable(name)!r}: {expected}", after)
+    try:
+        return name, value if equals else forwarded(name)
+    except NotSet as error:
+        raise InputError(f"--env {name}: {error.message}", f"{error.hint}; or {after}") from None
 
 
 def _swept(text: str) -> tuple[str, str]:

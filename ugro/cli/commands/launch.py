@@ -205,7 +205,10 @@ def _tell_times(spec: JobSpec) -> None:
 
 
 def _tell_of_env(draft: Draft) -> None:
-    """Say which variables of the inventory a rank will not find as they stand there."""
+    """Say which variables should be secrets, and which of the inventory a rank will not find as they stand there."""
+    for name in draft.exposed:
+        instead = f"to keep it apart: ugro secret set {name}, then --secret {name}"
+        click.echo(f"note: the value of {name} is part of the job's spec; {instead}", err=True)
     for one in draft.ignored:
         click.echo(f"note: {one.variable} in the env of {one.node} ({draft.inventory}): {one.reason}", err=True)
 

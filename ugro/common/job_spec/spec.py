@@ -21,9 +21,11 @@ from ugro.common.fields import (
     Moment,
     Name,
     Seconds,
+    Secrets,
     Text,
     Whole,
     is_flag,
+    variables_of,
     whole,
 )
 from ugro.common.job_spec.launchers import ONE_PROCESS, Launcher, check_options
@@ -76,6 +78,9 @@ class JobSpec(Config):
         default=None, description="GPUs of each node; 0: one CPU rank; default: all GPUs of a node"
     )
     env: Env = Field(default_factory=dict, description="Environment of every rank; wins over that of the inventory")
+    secrets: Secrets = Field(
+        default=(), description="Variables whose values `ugro secret set` keeps: `NAME`, or `VARIABLE=NAME`"
+    )
     workdir: Line = Field(default=".", description="Folder that is sent to the nodes, relative to the job file's")
     priority: Annotated[Whole, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = Field(
         default=0, description="Higher starts sooner"
@@ -194,6 +199,18 @@ class JobSpec(Config):
         if value is not None and JOB_ID.fullmatch(value):
             raise ValueError("names like job-001 are ids, which UGRO gives itself")
         return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _no_variable_twice(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if both := [name for name in variables_of(value) if name in info.data.get("env", {})]:
+            raise Misplaced((), f"{both[0]} is in 'env' too, and a variable has one value")
+        return value
+
+    @property
+    def secret_names(self) -> dict[str, str]:
+        """Return the names of its secrets, by the variable that has the value."""
+        return variables_of(self.secrets)
 
     @field_validator("nodes", mode="before")
     @classmethod

@@ -28,6 +28,7 @@ from ugro.control_plane.failure_handler.watchdog import rendezvous
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
+from ugro.control_plane.metadata_store.secrets import SecretExposed, SecretMissing
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted, nothing_runs
@@ -335,7 +336,7 @@ class JobSteps:
         """
         lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
         told_to_start = bool(job.placement and job.placement.master_port)
-        if lost and not told_to_start:
+        if (lost or isinstance(error, SecretMissing | SecretExposed)) and not told_to_start:
             back = taken_back(job.taken_back, error.message, self._clock.now())
             words = f"{error.message}, before anything was started: it waits for its turn again"
             self._store.jobs.save(*transitions.take_back(job, back, words))

@@ -93,7 +93,8 @@ class JobRegistry(JobFolders):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
         self._enter(job_id)
         # The event first: a tick beside us that sees the record must not take its event for one that a crash lost.
-        event = Event(at=self._clock.now(), job=job_id, kind=EventKind.SUBMITTED, message=" ".join(job.command))
+        message = self._timeline.mask(" ".join(job.command))
+        event = Event(at=self._clock.now(), job=job_id, kind=EventKind.SUBMITTED, message=message)
         self._timeline.add(event)
         return self._write(job, event)
 
@@ -110,8 +111,8 @@ class JobRegistry(JobFolders):
         """The record first: it is the truth."""
         if job.id not in self._told:
             self._catch_up(job)
-        event = Event(at=self._clock.now(), job=job.id, kind=kind, message=message)
-        job = self._write(job, event)
+        event = Event(at=self._clock.now(), job=job.id, kind=kind, message=self._timeline.mask(message))
+        job = self._write(_masked(job, self._timeline.mask), event)
         self._timeline.add(event)
         self._told[job.id] = event
         if job.state.ended:
@@ -363,6 +364,17 @@ class JobRegistry(JobFolders):
     def _unknown(self, message: str) -> NoSuchJob:
         hint = "`ugro status` lists the jobs" if self._folders() else "`ugro launch` submits a first job"
         return NoSuchJob(message, hint)
+
+
+def _masked(job: Job, mask: Callable[[str], str]) -> Job:
+    """Return a record without the secrets that a script printed and that a step quotes."""
+    failure, back = job.first_failure, job.taken_back
+    return job.changed(
+        reason=mask(job.reason),
+        alert=job.alert and mask(job.alert),
+        first_failure=failure and failure.model_copy(update={"message": mask(failure.message)}),
+        taken_back=back and back.model_copy(update={"reason": mask(back.reason)}),
+    )
 
 
 def _cause(job: Job) -> str:

@@ -84,6 +84,13 @@ class SweepFull:
     limit: int
 
 
+@dataclass(frozen=True)
+class SecretNotSet:
+    """A secret that it needs was removed since its submission. It starts once the secret is set again."""
+
+    secret: str
+
+
 Blocker = (
     SweepFull
     | OnHold
@@ -93,6 +100,7 @@ Blocker = (
     | UnmetDependency
     | DependencyUnreadable
     | HolderUnreadable
+    | SecretNotSet
 )
 
 
@@ -255,6 +263,7 @@ class Act(Enum):
     ASK_FOR_LESS = auto()
     CHANGE_AFTER = auto()
     SEE_JOB = auto()
+    SET_SECRET = auto()
     CANCEL_JOB = auto()
 
 
@@ -305,7 +314,7 @@ class Unschedulable:
     """The job will never start as things are; one of the remedies helps, or nothing but giving it up."""
 
     job: str
-    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | TooFewInAll | NodesShort
+    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | TooFewInAll | NodesShort | SecretNotSet
     remedies: tuple[Remedy, ...]
 
     @property
@@ -316,7 +325,7 @@ class Unschedulable:
                 return reasons[:SHOWN]
             case AwaitsUnschedulable(dependency=one) | AwaitsCircle(dependency=one):
                 return (one,)
-            case UnmetDependency() as one:
+            case UnmetDependency() | SecretNotSet() as one:
                 return (one,)
             case TooFewNodes():
                 return ()

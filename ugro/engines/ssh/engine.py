@@ -84,7 +84,7 @@ class SshEngine:
         scripts = {
             node: process_manager.launch_script(self._launch(job, spec, node, interfaces[node])) for node in job.nodes
         }
-        return Prepared(placement, scripts, interfaces)
+        return Prepared(placement, scripts, interfaces, cargo.secrets if cargo else {})
 
     async def start(self, job: Job, prepared: Prepared) -> None:
         """Start every node of a job whose meeting point is known.
@@ -95,7 +95,7 @@ class SshEngine:
 
         async def one(transport: Transport) -> None:
             paths = self._paths(job, transport.name)
-            await process_manager.start(transport, paths, job.uid, prepared.scripts[transport.name])
+            await process_manager.start(transport, paths, job.uid, prepared.scripts[transport.name], prepared.secrets)
 
         await self._all(job, one)
 
@@ -165,6 +165,7 @@ class SshEngine:
             gpus=share.gpus,
             interface=interface,
             env=process_manager.merged_env(config.env, spec.env),
+            secrets=tuple(spec.secret_names),
             time_limit=spec.time_limit,
             time_warning=spec.warning_seconds,
             shares=share.batch_shares,

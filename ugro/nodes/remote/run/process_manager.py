@@ -64,6 +64,8 @@ class NodeLaunch:
     gpus: tuple[str, ...] = ()
     interface: str | None = None
     env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Variables whose values come apart from the script, in a file that `reaper.py` reads and removes."""
     time_limit: float | None = None
     """Seconds after which `rank.py` ends a rank; it warns the script `time_warning` seconds before."""
     time_warning: float | None = None
@@ -150,7 +152,10 @@ def rank_environment(launch: NodeLaunch) -> dict[str, str]:
 
 def launch_script(launch: NodeLaunch) -> str:
     """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
-    exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
+    env = {key: value for key, value in rank_environment(launch).items() if key not in launch.secrets}
+    exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in env.items())
+    if launch.secrets:
+        exports += f"\n# secrets, which reaper.py reads from a file and removes: {', '.join(launch.secrets)}"
     own = f"python={path_word(launch.python)}"
     if launch.launcher not in NEEDS:
         exports = f"unset {' '.join(RANK_VARIABLES)}\n{exports}"
@@ -268,15 +273,19 @@ async def prepare(
     return seen
 
 
-async def start(transport: Transport, paths: RunPaths, uid: str, script: str) -> None:
+async def start(
+    transport: Transport, paths: RunPaths, uid: str, script: str, secrets: Mapping[str, str] | None = None
+) -> None:
     """Start a node's part of an attempt by its `launch_script`; harmless when it runs already.
+
+    `secrets` are values by variable. They go to the node as data on stdin and into a file that only its user can read.
 
     Raises:
         Unreachable, NodeRefused: it did not start. LinkLost, CommandTimedOut: it may have.
     """
     args = (
         paths.run_dir, paths.job, str(paths.attempt), run_token(uid, paths), uid, script,
-        load("run/rank.py"), load("run/reaper.py"),
+        load("run/rank.py"), load("run/reaper.py"), json.dumps(dict(secrets)) if secrets else "",
     )  # fmt: skip
     outcome = await transport.run(load("run/start.sh"), args, timeout=START_TIMEOUT)
     require(transport, outcome, "the launch failed")
