@@ -53,6 +53,8 @@ placement_options = _group(
 
 environment_options = _group(
     click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable of every rank."),
+    click.option("--python", metavar="PYTHON", help="Python on the nodes: a path, a conda environment, or uv."),
+    click.option("--setup", metavar="CMD", help="Shell command that sets the environment up, before the start."),
 )
 """Options that say what the ranks find around them."""
 

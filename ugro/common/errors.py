@@ -17,6 +17,7 @@
     │   ├── LinkLost                   the command's outcome is unknown
     │   ├── CommandTimedOut
     │   └── NodeRefused                the node answered, and cannot carry out the request
+    │       ├── SetupFailed            the setup command of a job failed there
     │       └── ShellRefused           its login leads to no /bin/sh; waiting does not help
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is damaged or edited; the others are not
@@ -169,6 +170,12 @@ class NodeRefused(NodeError):
     """The node answered and cannot carry out the request: no python, no space, no such file."""
 
     code = "node_refused"
+
+
+class SetupFailed(NodeRefused):
+    """The setup command of a job failed on the node, or took too long."""
+
+    code = "setup_failed"
 
 
 class ShellRefused(NodeRefused):

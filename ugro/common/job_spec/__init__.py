@@ -1,10 +1,12 @@
 """The job spec: a job as requested on the command line or in a job.yaml."""
 
+from ugro.common.job_spec.environment import INPUTS, Setup
 from ugro.common.job_spec.reading import OPTIONS, PATTERN_HINT, job_spec, load_job_spec
 from ugro.common.job_spec.rules import CheckpointRules, FailurePolicy, HangAfter, MetricsRules
 from ugro.common.job_spec.spec import JOB_ID, PRIORITIES, JobSpec
 
 __all__ = [
+    "INPUTS",
     "JOB_ID",
     "OPTIONS",
     "PATTERN_HINT",
@@ -14,6 +16,7 @@ __all__ = [
     "HangAfter",
     "JobSpec",
     "MetricsRules",
+    "Setup",
     "job_spec",
     "load_job_spec",
 ]

@@ -25,6 +25,7 @@ from ugro.common.fields import (
     is_flag,
     whole,
 )
+from ugro.common.job_spec.environment import ENVIRONMENT, UV_INPUTS, UV_SYNC, Python, Setup
 from ugro.common.job_spec.rules import CheckpointRules, Dependency, FailurePolicy, HangAfter, MetricsRules
 from ugro.common.mistakes import Misplaced
 
@@ -52,6 +53,13 @@ class JobSpec(Config):
         default=None, description="GPUs of each node; 0: one CPU rank; default: all GPUs of a node"
     )
     env: Env = Field(default_factory=dict, description="Environment of every rank; wins over that of the inventory")
+    python: Python | None = Field(
+        default=None,
+        description="Python on the nodes: a path, a conda environment, or `uv`; default: the inventory's `python`",
+    )
+    setup: Setup | None = Field(
+        default=None, validate_default=True, description="Command that sets the environment up; text alone is `run`"
+    )
     workdir: Line = Field(default=".", description="Folder that is sent to the nodes, relative to the job file's")
     priority: Annotated[Whole, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = Field(
         default=0, description="Higher starts sooner"
@@ -146,6 +154,20 @@ class JobSpec(Config):
     def _checkpoints_from_text(cls, value: object) -> object:
         return {"dir": value} if isinstance(value, str) else value
 
+    @field_validator("setup", mode="before")
+    @classmethod
+    def _setup_from_text(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.data.get("python") == "uv":
+            return {"run": UV_SYNC, "inputs": UV_INPUTS}
+        return {"run": value} if isinstance(value, str) else value
+
+    @field_validator("setup")
+    @classmethod
+    def _setup_makes_python(cls, value: Setup | None, info: ValidationInfo) -> Setup | None:
+        if value is None and info.data.get("python") == "setup":
+            raise ValueError("a command that makes the environment is needed with 'python: setup'")
+        return value
+
     @field_validator("metrics", mode="before")
     @classmethod
     def _metrics_from_text(cls, value: object) -> object:
@@ -167,6 +189,11 @@ class JobSpec(Config):
         if value is not None and "time_limit" in info.data and value > (info.data["time_limit"] or 0.0):
             raise ValueError("a time limit that is at least as long is needed with it")
         return value
+
+    @property
+    def python_from_setup(self) -> bool:
+        """Return whether the setup command makes the Python that runs the job."""
+        return self.python in ENVIRONMENT
 
     @property
     def warning_seconds(self) -> float | None:

@@ -6,6 +6,7 @@ them, so a controller that was killed finds the same world again.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -24,6 +25,7 @@ from ugro.common.text import printable
 from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.python import ask_script
+from ugro.nodes.remote.setup.setup import OF_INVENTORY, Interpreters
 from ugro.nodes.transport import Transport
 
 PORTS = (29500, 30499)
@@ -227,21 +229,28 @@ async def make_folder(transport: Transport, base_dir: str, job: str, uid: str) -
 
 
 async def prepare(
-    transport: Transport, peers: Sequence[str], *, knock: int | None = None, ports: tuple[int, int] | None = None
+    transport: Transport,
+    peers: Sequence[str],
+    *,
+    knock: int | None = None,
+    ports: tuple[int, int] | None = None,
+    interpreters: Interpreters = OF_INVENTORY,
 ) -> PreparedNode:
     """See that a node can start its part: its python, its torch, and (rank 0) a free port.
 
     It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.
+    `interpreters` are what runs the job where that is not what the inventory says.
 
     Raises:
         NodeRefused: it cannot, with the reason in words.
     """
-    name, python = transport.name, transport.node.python
+    name, python = transport.name, interpreters.usable(transport)
     request = {"peers": list(peers), "knock": knock, "own": transport.node.train_address, "ports": ports}
     problem, hint = "the check before the launch failed", f"try there: {python} -c 'import sys; print(sys.version)'"
     args = (json.dumps(request),)
-    seen = await ask_script(transport, "run/prepare.py", args, _PREPARED, problem, timeout=PREPARE_TIMEOUT, hint=hint)
-    if not seen.torch:
+    ask = functools.partial(ask_script, transport, "run/prepare.py", args, _PREPARED, problem)
+    seen = await ask(timeout=PREPARE_TIMEOUT, hint=hint, python=python)
+    if not seen.torch and interpreters.made:
         raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
     if ports and not seen.port:
         raise NodeRefused(name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
