@@ -180,6 +180,9 @@ def _dry_run(app: App, spec: JobSpec, as_json: bool, start: Sequence[str]) -> No
     if as_json:
         print_json([script.as_json() for script in rehearsal.scripts])
         return
+    if rehearsal.setup:
+        click.secho("# --- on each node, once for this content and before the start:", bold=True)
+        click.echo(printable_script(rehearsal.setup))
     for script in rehearsal.scripts:
         click.secho(f"# --- {script.node}: nohup setsid sh ./launch.sh, with", bold=True)
         click.echo(printable_script(script.launch_sh))

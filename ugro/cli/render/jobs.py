@@ -12,7 +12,7 @@ from rich.text import Text
 from ugro.cli.output import SHORT_UUID, console, state_text, table
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.models.job import JobState, RankState
-from ugro.common.text import clock, count, duration, printable, size
+from ugro.common.text import clock, count, duration, one_line, printable, size
 from ugro.service.schemas.jobs import JobDocument, RankDocument
 from ugro.service.words import begins, phase, progress_in_words, title
 
@@ -36,6 +36,8 @@ def _asked_in_words(job: JobDocument) -> list[tuple[str, Text]]:
         "priority": str(job.priority) if job.priority else "",
         "time limit": f"{duration(job.time_limit)}{warning}" if job.time_limit else "",
         "memory": f"{size(job.vram)} of each GPU" if job.vram else "",
+        "python": printable(job.python or ""),
+        "setup": one_line(job.setup or ""),
         "after": ", ".join(job.after),
         "not before": clock(job.not_before) if job.not_before is not None else "",
     }

@@ -11,7 +11,7 @@ from ugro.common.models.job import Job
 from ugro.common.text import printable, some
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.engines.base import Cargo, Engine, OnPhase, OnSent
+from ugro.engines.base import Cargo, Engine, OnPhase, OnSent, Prepared
 
 
 class NotStarted(UgroError):
@@ -71,14 +71,14 @@ class Launcher:
             raise NotStarted(job, error) from None
         return job
 
-    async def rehearse(self, job: Job, spec: JobSpec) -> Mapping[str, str]:
-        """The script that each node would get. Nodes are asked, and nothing is written anywhere.
+    async def rehearse(self, job: Job, spec: JobSpec) -> Prepared:
+        """What each node would get. Nodes are asked, and nothing is written anywhere.
 
         Raises:
             NotStarted: a node could not start its part.
         """
         try:
-            return (await self._engine.prepare(job, spec)).scripts
+            return await self._engine.prepare(job, spec)
         except NodeError as error:
             raise NotStarted(job, error) from None
 

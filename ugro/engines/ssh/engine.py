@@ -160,9 +160,7 @@ class SshEngine:
 
         await self._all(job, push)
 
-    def _launch(
-        self, job: Job, spec: JobSpec, node: str, interface: str | None, found: Interpreters
-    ) -> NodeLaunch:
+    def _launch(self, job: Job, spec: JobSpec, node: str, interface: str | None, found: Interpreters) -> NodeLaunch:
         """Return what a node starts."""
         assert job.placement
         config = self._config(job, node)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ugro.common.clock import Clock
@@ -82,8 +82,9 @@ class EnvironmentMaker:
             inventory = {} if config is None else config.env
             python = found.pythons.get(node, "")
             known = python or (config.python if config else "")
+            source = spec.python if spec.python_from_setup and spec.python else known
             setups[node] = NodeSetup(
-                digest=await asyncio.to_thread(digest, spec, spec.python if spec.python_from_setup else known, cargo.code),
+                digest=await asyncio.to_thread(digest, spec, source, cargo.code),
                 paths=paths,
                 run=run_token(job.uid, paths),
                 command=spec.setup.run,
@@ -95,7 +96,9 @@ class EnvironmentMaker:
         runs = {node: setup for node, setup in setups.items() if first[storages[node], setup.digest] == node}
         folders = await set_up(self._pool, job, runs, cargo.logs, cargo.on_phase, self._clock)
         for node in setups.keys() - runs.keys():  # which may have the same storage at another path
-            folders[node] = (await look_at_setup(_transport(self._pool, job, node), setups[node], 2**60, start=False)).env
+            folders[node] = (
+                await look_at_setup(_transport(self._pool, job, node), setups[node], 2**60, start=False)
+            ).env
         pythons = dict(found.pythons)
         if spec.python_from_setup:
             pythons = {node: _python_in(folder) for node, folder in folders.items()}

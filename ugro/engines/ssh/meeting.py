@@ -67,9 +67,7 @@ class Meeting:
         return found
 
 
-async def meet(
-    pool: Pool, job: Job, again: Sequence[float] = (), interpreters: Interpreters = OF_INVENTORY
-) -> Meeting:
+async def meet(pool: Pool, job: Job, again: Sequence[float] = (), interpreters: Interpreters = OF_INVENTORY) -> Meeting:
     """See that every node of a job can start its part, and find where its ranks meet, unless its placement says that.
 
     Nothing is started. Nodes that get no answer are asked `again` after so many seconds. `interpreters` run the job.

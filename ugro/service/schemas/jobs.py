@@ -266,6 +266,10 @@ class JobDocument(Document):
     """Seconds for which processes that a succeeded job left may continue; `null`: they are ended at once."""
     vram: int | None
     """Memory that it needs of each GPU, in MiB."""
+    python: str | None
+    """Python that it asks for: a path, a conda environment or `uv`; `null`: that of the inventory."""
+    setup: str | None
+    """Command that sets its environment up before the start."""
     after: tuple[str, ...]
     """Ids of the jobs that it waits for."""
     not_before: Moment | None

@@ -9,7 +9,7 @@ export function Spec({job}) {
     <${Card} title="Command" command=${`ugro status ${job.id} --json`} tools=${html`<button type="button" class="plain" onClick=${() => copy(line)}>copy</button>`}>
       <pre class="evidence" data-testid="command">torchrun … ${line}</pre><//>
     <${Card} title="Asked for"><${Facts} rows=${[
-      ["priority", String(job.priority ?? 0)], ["time limit", job.time_limit ? duration(job.time_limit) : null], ["warning before it", job.time_warning ? duration(job.time_warning) : null],
+      ["priority", String(job.priority ?? 0)], ["python", job.python], ["setup", job.setup], ["time limit", job.time_limit ? duration(job.time_limit) : null], ["warning before it", job.time_warning ? duration(job.time_warning) : null],
       ["memory of each GPU", job.vram ? `${job.vram} MiB` : null], ["after", job.after?.join(", ")], ["not before", job.not_before ? clock(job.not_before) : null],
       ["code", job.code?.directory], ["commit", job.code?.git_commit], ["files", job.code ? String(job.code.files) : null], ["digest", job.code?.digest],
     ]} /><//>

@@ -190,4 +190,3 @@ async def look_at_setup(transport: Transport, setup: NodeSetup, have: int, *, st
     )
     require_python(transport, outcome, setup.python or None)
     return payload(transport, outcome, "setup", _SEEN, "the setup of its environment cannot be looked at")
-

@@ -2,7 +2,8 @@
 # Prints the path of the Python that is meant. Else it prints where it was looked for, and ends with 3.
 looked=
 try() { # PATH: prints it and ends where it can be run
-    looked="$looked${looked:+, }$1"
+    shown=$1; case $shown in "$HOME"/*) shown="~${shown#"$HOME"}" ;; esac
+    looked="$looked${looked:+, }$shown"
     if [ -f "$1" ] && [ -x "$1" ]; then printf 'python %s\n' "$1"; exit 0; fi
 }
 case $1 in

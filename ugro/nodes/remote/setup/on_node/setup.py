@@ -120,9 +120,8 @@ class Environment:
     def look(self) -> Fields:
         """How far it is, as the asker sees it: done, running, failed (by its own run), or free."""
         if os.path.exists(self.path("done")):
-            with contextlib.suppress(OSError):
-                with open(self.path("used"), "w"):
-                    pass
+            with contextlib.suppress(OSError), open(self.path("used"), "w"):
+                pass
             return self.seen("done", read_json(self.path("done")))
         owner = self.owner()
         if not owner:
@@ -137,10 +136,9 @@ class Environment:
         begin = int(owner.get("log_from", 0)) + self.asked["have"]
         new = b""
         if state in ("running", "failed") or (state == "done" and self.asked["have"]) or self.is_mine(owner):
-            with contextlib.suppress(OSError):
-                with open(self.log, "rb") as file:
-                    file.seek(begin)
-                    new = file.read(CHUNK)
+            with contextlib.suppress(OSError), open(self.log, "rb") as file:
+                file.seek(begin)
+                new = file.read(CHUNK)
         return {
             "state": state,
             "env": self.path("env"),
