@@ -60,6 +60,7 @@ In the last form, options that UGRO does not know are passed unchanged to the de
 @click.option(
     "--follow", "following", is_flag=True, help="Show the logs until the job has ended; exit code 1 if it failed."
 )
+@click.option("--no-project", is_flag=True, help="Ignore ugro.toml and [tool.ugro] of pyproject.toml.")
 @click.option("--dry-run", is_flag=True, help="Print what would run on each node, and start nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask about large folders or a memory shortfall.")
 @click.option("--takeover", is_flag=True, help="Take over nodes of another master.")
@@ -68,6 +69,7 @@ def launch(
     app: App,
     words: tuple[str, ...],
     following: bool,
+    no_project: bool,
     dry_run: bool,
     yes: bool,
     takeover: bool,
@@ -86,7 +88,10 @@ def launch(
     start, known = line_so_far(context), [name for param in context.command.params for name in param.opts]
     long = [name for name in known if name.startswith("--")]
     said = LaunchLine(words, context.meta["ugro.script_args"], options, start, long)
-    draft = app.call(DraftLaunch(spec=read_spec(said, lambda: app.call(DefaultScript()))))
+    read = read_spec(said, lambda: app.call(DefaultScript()), not no_project)
+    if read.note and not as_json:
+        click.echo(read.note, err=True)
+    draft = app.call(DraftLaunch(spec=read.spec))
     if dry_run:
         _tell_times(draft.spec)
         _dry_run(app, draft.spec, as_json, start)

@@ -18,6 +18,8 @@ if enter; then
     each_job refuse_if_running
     each_job clean_job
     if folder jobs; then rmdir jobs 2>/dev/null; fi
+    each_env remove
+    if folder envs; then rmdir envs 2>/dev/null; fi
     each . clean_mine
     cd / && rmdir "$base" 2>/dev/null
 fi

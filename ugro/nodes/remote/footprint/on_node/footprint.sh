@@ -69,6 +69,21 @@ is_mine() { # whether this entry of the base directory is the node side's, besid
         *) return 1 ;;
     esac
 }
+is_env() { # whether this is an environment that a setup command made, or its setup
+    name_of_env=${1##*/}
+    case $name_of_env in *[!0-9a-f]*) return 1 ;; esac
+    [ ${#name_of_env} -eq 32 ] && folder "$1"
+}
+each_env() { # DO: calls DO with the folder of every environment
+    folder envs || return 0
+    for env in envs/*; do
+        if is_env "$env"; then "$1" "$env"; fi
+    done
+}
+tell_env() {
+    used=0; if plain "$1/used"; then used=$(stat -c %Y "$1/used"); fi
+    say env "$1" "$(sizes "$1" | sum)" "$used"
+}
 alive() { # PID STARTED BOOT
     number "$1" && [ "${3:-$boot}" = "$boot" ] || return 1
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
@@ -165,6 +180,9 @@ tell_rest() { # ENTRY of the base directory
         each jobs tell_links
         each jobs tell_unless is_job
         each_job tell_strange_in
+    elif [ "$entry_of_base" = envs ] && folder envs; then
+        each_env tell_env
+        each envs tell_unless is_env
     elif is_mine "$1"; then
         say other "$entry_of_base" "$(sizes "$1" | sum)"
     else
