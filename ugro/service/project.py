@@ -131,9 +131,9 @@ def _parsed(path: Path, content: bytes) -> dict[str, Any]:
         line = content.count(b"\n", 0, error.start) + 1
         raise JobSpecError(f"{path}:{line}: not UTF-8 text (byte {error.start})", WITHOUT) from None
     except tomllib.TOMLDecodeError as error:
-        said, line = str(error), re.search(r" \(at line (\d+), column \d+\)$", str(error))
-        where = f"{path}:{line[1]}" if line else f"{path}"
-        raise JobSpecError(f"{where}: not valid TOML: {said[: line.start()] if line else said}", WITHOUT) from None
+        said, place = str(error), re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        where = f"{path}:{place[1]}" if place else f"{path}"
+        raise JobSpecError(f"{where}: not valid TOML: {said[: place.start()] if place else said}", WITHOUT) from None
     except RecursionError:
         raise JobSpecError(f"{path}: nested too deeply to be meant", WITHOUT) from None
 

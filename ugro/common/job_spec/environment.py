@@ -63,6 +63,9 @@ def _input(value: str) -> str:
     return value
 
 
+Input = Annotated[Line, AfterValidator(_input)]
+
+
 class Setup(Config):
     """A shell command that sets up the environment of a job: once for each content on each node, before the start.
 
@@ -70,7 +73,7 @@ class Setup(Config):
     """
 
     run: Text = Field(description="Shell command, run in the code folder: `pip install -r requirements.txt`")
-    inputs: tuple[Annotated[Line, AfterValidator(_input)], ...] | None = Field(
+    inputs: tuple[Input, ...] | None = Field(
         default=None, description="Files of the code that it depends on; default: the usual lock files that are there"
     )
     timeout: Seconds = Field(default=SETUP_TIMEOUT, description="Longest time that it may take")
