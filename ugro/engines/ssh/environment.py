@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -193,7 +194,7 @@ class _Followed:
         self._clock = clock
         self._left: dict[str, str] = {}
         """The nodes where it is not done, with the job that does it, where that is another one."""
-        self._told = ""
+        self._told, self._told_at = "", -math.inf
 
     async def until_done(self) -> dict[str, str]:
         done = {node: await self._look(node, start=False) for node in self._setups}
@@ -224,8 +225,9 @@ class _Followed:
             nodes = some([node for node, job in self._left.items() if job == other])
             command = some(list(dict.fromkeys(self._setups[node].words for node in self._left)))
             words.append(f"setup on {nodes}" + (f", which {other} runs" if other else "") + f": {command}")
-        if words and self._on_phase and (said := "; ".join(words)) != self._told:
-            self._told = said
+        now, said = self._clock.monotonic(), "; ".join(words)
+        if said and self._on_phase and said != self._told and now - self._told_at >= LONGEST_PAUSE:
+            self._told, self._told_at = said, now  # nodes that are done within a moment are no news each
             await self._on_phase(said, said)
 
     async def _follow(self, node: str) -> SetupSeen:
