@@ -189,6 +189,9 @@ class Context:
         if own:
             stopping = [job.id for job in self.store.jobs.live(pass_over) if job.stopping and job.id in own]
             self.tell(StillWorking(jobs=tuple(own), stopping=tuple(stopping)))
+        with contextlib.suppress(UgroError):
+            if setups := [job.id for job in self.store.jobs.live(pass_over) if job.id in own and is_set_up(job)]:
+                await controller.complete(*setups)  # a setup takes long: a cancel meanwhile has to be heard
         await controller.rest(own, REST_WITHIN)
         if left := controller.under_way:
             self.tell(LeftToNextPass(jobs=tuple(left)))
@@ -247,11 +250,15 @@ class Context:
                 with contextlib.suppress(UgroError):  # the tick tells what is wrong
                     self.tell_stopping(job := self.store.jobs.job(job_id))
                     if until_setup and is_set_up(job):
-                        return
+                        break
         finally:
+            ended = tick.done()
             tick.cancel()
             await asyncio.gather(tick, return_exceptions=True)
-        await tick
+        if ended:
+            await tick
+        elif self.store.is_locked(RESIDENT_LOCK):  # whose ticks follow it, and hear of a cancel
+            await (await self.reach()).controller.leave(job_id)
 
     def tell_sent(self, node: str, done: int, total: int) -> None:
         """Report the bytes of code or of a checkpoint that went to a node, or came from it, so far."""

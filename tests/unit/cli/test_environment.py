@@ -29,7 +29,7 @@ def test_takes_python_and_setup_from_the_command_line(master: Master) -> None:
         (
             ("--python", "nowhere", "--dry-run"),
             2,
-            "here: the conda environment nowhere is not there; looked for ~/miniconda3/envs/nowhere/bin/python, ",
+            "here: the conda environment nowhere is not there; looked for envs/nowhere/bin/python in ~/miniconda3, ",
         ),
     ],
 )

@@ -130,9 +130,14 @@ async def find_pythons(pool: Pool, job: Job, spec: JobSpec) -> dict[str, str]:
         if isinstance(answer, NodeError) and not isinstance(answer, NodeRefused):
             raise answer
     if lacking:
-        first, *others = lacking
-        problem = "; ".join([first.problem, *(f"on {other.node}: {other.problem}" for other in others)])
-        raise NodeRefused(first.node, problem, first.hint)
+        first = lacking[0]
+        alike: dict[str, list[str]] = {}
+        for one in lacking[1:]:
+            alike.setdefault(one.problem, []).append(one.node)
+        same = alike.pop(first.problem, [])
+        words = [first.problem, *(f"on {', '.join(nodes)}: {problem}" for problem, nodes in alike.items())]
+        words += [f"the same on {', '.join(same)}"] if same else []
+        raise NodeRefused(first.node, "; ".join(words), first.hint)
     return {node: answer for node, answer in answers.items() if isinstance(answer, str)}
 
 

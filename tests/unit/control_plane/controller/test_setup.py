@@ -187,8 +187,8 @@ async def test_names_every_node_that_lacks_the_python(bed: Bed) -> None:
     job = await bed.until(bed.submit(STARTED, python="conda:train"), JobState.FAILED)
     assert job.first_failure and job.first_failure.cause == "launch_failed"
     assert "a: the conda environment train is not there; looked for " in job.reason
-    assert "~/miniforge3/envs/train/bin/python" in job.reason
-    assert "on b: the conda environment train is not there" in job.reason
+    assert "looked for envs/train/bin/python in ~/miniconda3, ~/anaconda3, ~/miniforge3, " in job.reason
+    assert "; the same on b; make it on a, or name another one: --python PATH" in job.reason
 
 
 async def test_runs_the_job_in_a_conda_environment_and_keeps_it_in_the_next_attempt(bed: Bed) -> None:

@@ -198,7 +198,10 @@ async def test_finds_a_python_by_path_program_and_conda_environment(
     [
         ("~/envs/x/bin/python", r"python ~/envs/x/bin/python is not there; looked for ~/envs/x/bin/python$"),
         ("python9.99", r"python python9.99 is not there; looked for PATH=/"),
-        ("none", r"the conda environment none is not there; looked for ~/miniconda3/envs/none/bin/python, "),
+        (
+            "none",
+            r"the conda environment none is not there; looked for envs/none/bin/python in ~/miniconda3, ~/anaconda3, ",
+        ),
     ],
 )
 async def test_says_where_it_looked_for_a_python(node: Node, python: str, words: str) -> None:
