@@ -59,7 +59,7 @@ async def read(context: Context, request: ReadLogs) -> AsyncIterator[LogUpdate]:
     job, past = asked(context, request)
     copies = (await context.reach()).controller.logs_of(job)
     async with _shown(context, copies, request.tail) as shown:
-        reader = shown.reader(request.rank, request.torchrun)
+        reader = shown.reader(request.rank, request.torchrun, request.setup)
         if request.tail is not None:
             async for part in _parts(reader, reader.last(request.tail, final=True), job):
                 yield part
@@ -84,7 +84,7 @@ async def follow(context: Context, request: Follow) -> AsyncIterator[FollowUpdat
     yield _update(context, job)
     copies = (await context.reach()).controller.logs_of(job)
     async with _shown(context, copies, request.tail, request.position) as shown:
-        reader = shown.reader(request.rank, request.torchrun)
+        reader = shown.reader(request.rank, request.torchrun, request.setup)
         if request.position is not None:
             reader.skip_to(request.position)
         elif request.tail is not None:
@@ -179,7 +179,7 @@ async def _rest(logs: JobLogs, reader: LogReader, job: Job, position: Mapping[st
     async for part in _parts(reader, reader.lines(final=True), job):
         yield part
     failure = job.first_failure
-    if failure and failure.rank is None and not reader.torchrun:
+    if failure and failure.rank is None and not (reader.torchrun or reader.setup):
         own = logs.reader(NO_RANK, torchrun=True)
         own.skip_to({name: offset for name, offset in position.items() if name.startswith("node-")})
         async for part in _parts(own, own.lines(final=True), job, explains=True):
@@ -201,7 +201,7 @@ async def _parts(
 
 
 def _line(line: StreamedLine) -> LogLine:
-    return LogLine(rank=line.rank, node_rank=line.node_rank, text=line.text)
+    return LogLine(rank=line.rank, node_rank=line.node_rank, text=line.text, setup=line.setup)
 
 
 def _end(context: Context, job: Job, copies: JobLogs, shown: JobLogs, reader: LogReader, past: bool) -> LogsEnd:
