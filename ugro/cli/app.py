@@ -88,7 +88,8 @@ class App:
         """
         with self._notices:
             try:
-                for item in self.backend.stream(request, self._notices.tell):
+                backend = self._here if request.here else self.backend
+                for item in backend.stream(request, self._notices.tell):
                     request = request.rest(item)
                     yield item
             except ResidentGone:
@@ -134,13 +135,33 @@ class Command(click.Command):
             raise
 
 
+def _with_share(words: list[str]) -> list[str]:
+    """Return words in which `--share` takes the one after it only if that is a number: it may be the script."""
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] == "--share":
+            takes = word == "vram" or _is_number(word.removesuffix("%"))
+            found[-1:] = [f"--share={word}"] if takes else ["--share=vram", word]
+        else:
+            found.append(word)
+    return found
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 class ScriptCommand(Command):
     """Keeps what stands after `--` apart: it belongs to the script, whatever it looks like."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
         ctx.meta["ugro.script_args"] = tuple(args[at + 1 :])
-        return super().parse_args(ctx, args[:at])
+        return super().parse_args(ctx, _with_share(args[:at]))
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["[SCRIPT | JOB.YAML]", "[OPTIONS]", "[-- SCRIPT ARGUMENTS]"]

@@ -41,12 +41,25 @@ placement_options = _group(
         help="Number of nodes, or their names (comma-separated). Default: all.",
     ),
     click.option(
+        "--gpus",
+        type=Whole(min=1),
+        metavar="N",
+        help="GPUs in all, placed on as few nodes as possible (of --nodes, where given).",
+    ),
+    click.option(
         "--gpus-per-node", type=Whole(min=0), metavar="N", help="GPUs of each node. Default: all; 0: one CPU rank."
     ),
     click.option(
         "--vram",
         metavar="SIZE",
         help="Minimum memory of each GPU: 10G.",
+    ),
+    click.option(
+        "--share",
+        is_flag=False,
+        flag_value="vram",
+        metavar="[FRACTION]",
+        help="Share one GPU with other jobs: 0.5 of it, or the memory that --vram says.",
     ),
 )
 """Options that say where a job runs."""
@@ -104,7 +117,18 @@ recovery_options = _group(
 )
 """Options that say what happens after a failure, and from where a job resumes."""
 
+outputs_options = _group(
+    click.option(
+        "--outputs",
+        multiple=True,
+        metavar="GLOB",
+        help="Results, where the script runs: 'out/**'. They come to the master after success.",
+    ),
+)
+"""Options that say what a job's results are."""
+
 spec_options = _group(
-    what_runs_options, placement_options, environment_options, identity_options, order_options, recovery_options
+    *(what_runs_options, placement_options, environment_options, identity_options, order_options, recovery_options),
+    outputs_options,
 )
 """All fields of a job spec that a command line may give."""

@@ -43,6 +43,17 @@ COMMANDS: dict[str, Entry] = {
     ),
     "report": ("ugro.cli.commands.report", "report", "Write a report of a job: one HTML file that needs no server."),
     "stacks": ("ugro.cli.commands.stacks", "stacks_", "Show each rank's stack trace."),
+    "exec": (
+        "ugro.cli.commands.enter",
+        "exec_",
+        "Run a command where a job runs: in its directory, with its environment and GPUs.",
+    ),
+    "ssh": ("ugro.cli.commands.enter", "ssh_", "Open a terminal on a node, or where a job runs."),
+    "forward": (
+        "ugro.cli.commands.enter",
+        "forward_",
+        "Forward a port of this machine to a port of a node, until Ctrl-C.",
+    ),
     "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node and verify that no processes remain."),
     "hold": ("ugro.cli.commands.queue", "hold", "Hold a queued job until it is released."),
     "release": ("ugro.cli.commands.queue", "release", "Release a held job to its place in the queue."),
@@ -63,6 +74,9 @@ COMMANDS: dict[str, Entry] = {
         "List a job's checkpoints on all nodes, complete or incomplete.",
     ),
     "resume": ("ugro.cli.commands.resume", "resume", "Resume an ended job from its last complete checkpoint."),
+    "ls": ("ugro.cli.commands.files", "ls", "List the files of a job on its nodes."),
+    "pull": ("ugro.cli.commands.files", "pull", "Copy files of a job from its nodes to this machine."),
+    "push": ("ugro.cli.commands.files", "push", "Copy a file or folder of this machine to a node."),
     "proposals": ("ugro.cli.commands.proposals", "proposals", "List what UGRO proposes for failed jobs."),
     "approve": (
         "ugro.cli.commands.proposals",
@@ -110,26 +124,42 @@ COMMANDS: dict[str, Entry] = {
 
 SUBJECTS = {
     "Jobs": (
-        *("launch", "status", "logs", "metrics", "report", "stacks"),
+        *("launch", "status", "logs", "metrics", "report", "stacks", "exec"),
         *("cancel", "wait", "extend", "estimate", "rm", "job"),
     ),
+    "Files": ("ls", "pull", "push"),
     "Queue": ("why", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
-    "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
+    "Nodes": (
+        "nodes",
+        "history",
+        "check",
+        "drain",
+        "undrain",
+        "run",
+        "measure",
+        "footprint",
+        "trust",
+        "ssh",
+        "forward",
+        "node",
+    ),
     "Cluster": ("top", "serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
     "Set-up": ("init", "sandbox", "completion"),
 }
 """The headings of `ugro --help` with their commands, in its order."""
 
 OF_A_JOB = (
-    *("launch", "status", "logs", "metrics", "report", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
+    *("launch", "status", "logs", "metrics", "report", "stacks", "exec", "cancel", "wait", "extend", "estimate", "rm"),
     *("why", "hold", "release", "reprioritize", "events"),
     *("explain", "checkpoint", "checkpoints", "resume", "approve", "deny"),
+    *("ls", "pull"),
 )
 OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprint", "trust")
 """Commands that are also found in the groups `ugro job` and `ugro node`."""
 
 CLEAN: Entry = ("ugro.cli.commands.footprint", "clean_node", "Clean a node: remove everything that UGRO has there.")
+PYTHON: Entry = ("ugro.cli.commands.node_python", "python_", "Find the Python of a node that can train, or make one.")
 
 OF_THE_INVENTORY: dict[str, Entry] = {
     "add": (
@@ -278,7 +308,7 @@ node = LazyGroup(
     table={"list": COMMANDS["nodes"]}
     | OF_THE_INVENTORY
     | {name: COMMANDS[name] for name in OF_A_NODE}
-    | {"clean": CLEAN},
+    | {"python": PYTHON, "clean": CLEAN},
     help=COMMANDS["node"][2],
 )
 

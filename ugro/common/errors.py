@@ -17,6 +17,7 @@
     │   ├── LinkLost                   the command's outcome is unknown
     │   ├── CommandTimedOut
     │   └── NodeRefused                the node answered, and cannot carry out the request
+    │       ├── PortClosed             nothing listens on that port of the node
     │       └── ShellRefused           its login leads to no /bin/sh; waiting does not help
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is damaged or edited; the others are not
@@ -169,6 +170,10 @@ class NodeRefused(NodeError):
     """The node answered and cannot carry out the request: no python, no space, no such file."""
 
     code = "node_refused"
+
+
+class PortClosed(NodeRefused):
+    """Nothing listens on a port of the node's loopback."""
 
 
 class ShellRefused(NodeRefused):

@@ -19,7 +19,7 @@ from ugro.common.models.login import AskPerson
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.service.documents import job_document, known_progress
+from ugro.service.documents import job_document, known_progress, outputs_document
 from ugro.service.schemas.base import Notice
 from ugro.service.schemas.notices import CodeSent, JobStopping, LeftToNextPass, StillWorking
 
@@ -117,7 +117,8 @@ class Context:
 
     def document(self, job: Job) -> JobDocument:
         """Return the document of a job."""
-        return job_document(job, self.asked(job), known_progress(self.store, job))
+        asked = self.asked(job)
+        return job_document(job, asked, known_progress(self.store, job), outputs_document(self.store, job, asked))
 
     def brought(self, directory: str) -> WorkingCode:
         """Return the code that the client brought last from a directory.

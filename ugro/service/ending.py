@@ -15,6 +15,7 @@ from ugro.control_plane.controller.job_steps import CANCEL_GRACE
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.launcher import nothing_runs
 from ugro.service.context import Context
+from ugro.service.outputs import await_outputs
 from ugro.service.schemas.ending import Cancel, Cancelled, CarryOutCancels, CheckCancelled, JobProgress, Wait
 from ugro.service.schemas.jobs import JobDocument
 
@@ -104,6 +105,7 @@ async def wait(context: Context, request: Wait) -> AsyncIterator[JobProgress]:
             await asyncio.sleep(WAIT_SECONDS)
     if job.id in context.store.decisions.undecided():  # so that a waiting user finds what is proposed
         await context.tick(job.id)
+    await await_outputs(context, job)
     yield progress(context, context.store.jobs.job(job.id))
 
 

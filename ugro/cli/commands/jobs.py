@@ -9,6 +9,7 @@ import click
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_job
 from ugro.cli.output import console, print_hanging, print_json
+from ugro.cli.render.files import tell_success
 from ugro.cli.render.live import WaitDisplay
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import JobFailed, UgroError
@@ -106,7 +107,7 @@ def wait(app: App, job: str, as_json: bool) -> int:
         proposed = f"; proposed: ugro approve {ended.id}" if seen.proposed else ""
         raise JobFailed(end_in_words(ended), f"for the cause and how to resume: ugro explain {ended.id}{proposed}")
     if not as_json:
-        click.echo(f"{ended.id} succeeded")
+        tell_success(ended)
     return 0
 
 

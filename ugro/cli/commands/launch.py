@@ -159,13 +159,14 @@ def _follow(app: App, job_id: str) -> int:
     # Here, so that a launch without it starts sooner.
     from ugro.cli.commands.logs import follow
     from ugro.cli.offer import offer
+    from ugro.cli.render.files import tell_success
 
     out = console()
     ended = follow(app, Follow(job=job_id), out)
     out.print()
     out.print(ranks_table(ended))
     if ended.state == JobState.SUCCEEDED:
-        click.echo(f"{ended.id} succeeded")
+        tell_success(ended)
         return 0
     if again := offer(app, job_id):
         return _follow(app, again.id)

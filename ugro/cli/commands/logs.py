@@ -17,6 +17,7 @@ from ugro.cli.numbered import Numbered, numbered_lines
 from ugro.cli.offer import offer
 from ugro.cli.output import console, print_hanging, print_json_list
 from ugro.cli.render.attention import unattended
+from ugro.cli.render.files import tell_outputs
 from ugro.cli.render.live import Following
 from ugro.cli.render.logs import print_lines, print_numbered, words_of_left_out
 from ugro.cli.render.notices import tell_going_on
@@ -128,6 +129,8 @@ def _tell_unreadable(end: LogsEnd) -> None:
 
 def _until_ended(app: App, request: Follow) -> int:
     ended = follow(app, request, console())
+    if ended.state == JobState.SUCCEEDED and ended.outputs:
+        tell_outputs(ended)
     if offer(app, ended.id):
         click.echo(f"  ugro logs -f {ended.id}")
     return 0 if ended.state == JobState.SUCCEEDED else 1

@@ -101,9 +101,13 @@ class JobSteps:
                 await self._end_on_nodes(job, state, CANCEL_GRACE)
 
     def record(self, change: Change) -> Job:
-        """Write a change of a job; what is to be done about a failure is noted before. Return its record."""
+        """Write a change of a job; what is to be done after its end is noted before. Return its record."""
         if change.job.state == JobState.FAILED:
             self._store.decisions.remember_undecided(change.job.id)
+        elif change.job.state == JobState.SUCCEEDED:
+            with contextlib.suppress(UgroError):  # its end counts, also where its spec is lost
+                if self._store.jobs.spec(change.job.id).outputs:
+                    self._store.outputs.owe(change.job.id)
         return self._store.jobs.save(*change)
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:

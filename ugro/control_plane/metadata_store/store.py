@@ -27,6 +27,7 @@ from ugro.control_plane.metadata_store.locks import (
     is_held,
 )
 from ugro.control_plane.metadata_store.metrics_store import MetricsStore
+from ugro.control_plane.metadata_store.outputs import Outputs
 from ugro.control_plane.metadata_store.records import make_home
 from ugro.control_plane.metadata_store.timeline import Timeline
 
@@ -63,6 +64,8 @@ class MetadataStore:
         """The failures that wait for a person."""
         self.cleanup = Cleanup(self._tables)
         """What nodes still owe of jobs that ended or were removed."""
+        self.outputs = Outputs(self._tables, self.jobs.files, clock)
+        """The outputs that jobs declare, and which of them are still to come."""
 
     # --- who acts ----------------------------------------------------------------------------------------------------
 

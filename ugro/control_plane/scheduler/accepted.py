@@ -15,6 +15,7 @@ STATES: Mapping[str, frozenset[JobState]] = {
     "reprioritize": _WAITING,
     "stacks": frozenset({JobState.RUNNING, JobState.UNKNOWN}),
     "checkpoint": frozenset({JobState.RUNNING, JobState.UNKNOWN}),  # the nodes that answer can be asked all the same
+    "exec": frozenset(state for state in JobState if state.on_nodes),
     "extend": _LIVE,
     "cancel": _LIVE,
     "wait": _LIVE,
@@ -23,7 +24,7 @@ STATES: Mapping[str, frozenset[JobState]] = {
 }
 """By request. Every other command takes a job in any state."""
 
-_DESPITE_CANCEL = frozenset({"cancel", "wait", "stacks"})
+_DESPITE_CANCEL = frozenset({"cancel", "exec", "wait", "stacks"})
 """Requests that a job accepts while its cancel is under way."""
 
 

@@ -92,7 +92,7 @@ class StepDocument(Document):
     """A step of adding or removing a node."""
 
     step: str
-    """Its name: `host_key`, `key`, `check`, `links`, `inventory`, `footprint` or `state`."""
+    """Its name: `host_key`, `key`, `python`, `check`, `links`, `inventory`, `footprint` or `state`."""
     state: StepState
     """`already`: it was done before. `problem`: it was done, and found something to correct."""
     text: str
@@ -104,3 +104,10 @@ class StepEnded(Notice):
 
     node: str
     step: StepDocument
+
+
+class TryingPython(Notice):
+    """An interpreter of a node is being tried."""
+
+    node: str
+    path: str

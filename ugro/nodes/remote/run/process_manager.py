@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter
 
 from ugro.common.errors import NodeRefused
 from ugro.common.fields import Line
+from ugro.common.models.job import GpuPart
 from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
@@ -67,6 +68,8 @@ class NodeLaunch:
     time_warning: float | None = None
     shares: tuple[float, ...] = ()
     """The fraction of the global batch of each rank of this node; none: equal batches."""
+    part: GpuPart | None = None
+    """What the job declared of the GPU that it shares with others."""
     resume_from: str | None = None
     """The checkpoint to go on from, on this node; may begin with `~/`."""
     resume_words: tuple[str, ...] = ()
@@ -142,6 +145,9 @@ def rank_environment(launch: NodeLaunch) -> dict[str, str]:
     for name, seconds in (("UGRO_TIME_LIMIT", launch.time_limit), ("UGRO_TIME_WARNING", launch.time_warning)):
         if seconds is not None:
             env[name] = _number(seconds)
+    if launch.part:
+        env["UGRO_GPU_MEMORY_MIB"] = str(launch.part.memory_mib)
+        env["UGRO_GPU_FRACTION"] = str(launch.part.fraction)
     if launch.shares:
         env["UGRO_BATCH_SHARES"] = ",".join(map(str, launch.shares))
     return env
@@ -151,9 +157,9 @@ def launch_script(launch: NodeLaunch) -> str:
     """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
     python, *options = torchrun_command(launch)
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
-    own = f"python={_path_word(python)}"
+    own = f"python={path_word(python)}"
     if launch.resume_from is not None:
-        own += f"; resume_from={_path_word(launch.resume_from)}"
+        own += f"; resume_from={path_word(launch.resume_from)}"
         exports += '\nexport UGRO_RESUME_FROM="$resume_from"'
         exports += "\nexport UGRO_RESUME_EACH=1" if launch.resume_of_each_rank else ""
     resume = "".join(f" {_resume_word(word)}" for word in launch.resume_words if launch.resume_from is not None)
@@ -197,7 +203,7 @@ def _number(seconds: float) -> str:
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
-def _path_word(path: str) -> str:
+def path_word(path: str) -> str:
     """A path of the node as a shell word, with a leading `~/` left to the node."""
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
 
