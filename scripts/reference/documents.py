@@ -25,6 +25,7 @@ from ugro.service.schemas import (
     estimate,
     explain,
     footprint,
+    gpu_check,
     launch,
     live,
     logs,
@@ -123,6 +124,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "check": (
         Printed(check.CheckDocument),
         Printed(check.NetworkCheckDocument, when="with `--network`"),
+        Printed(gpu_check.GpuCheckDocument, when="with `--gpu`"),
     ),
     "sweep": (Printed(maintenance.Sweep, "answer"),),
     "serve": (Printed(maintenance.ChangesDocument, when="one line for each tick that changed something"),),
