@@ -33,6 +33,7 @@ from ugro.service.schemas import (
     logs,
     maintenance,
     metrics,
+    node_python,
     proposals,
     queries,
     queue,
@@ -129,6 +130,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "estimate": (Printed(estimate.EstimateMemory, "answer"),),
     "footprint": (Printed(footprint.ShowFootprint),),
     "node clean": (Printed(footprint.Clean, "answer"),),
+    "node python": (Printed(node_python.FindPython), Printed(node_python.MadePythonDocument, when="with `--make`")),
     "measure": (Printed(maintenance.Measure, "answer"),),
     "run": (Printed(maintenance.RunCommand, "answer", "a list with one for each node"),),
     "check": (

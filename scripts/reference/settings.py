@@ -32,6 +32,7 @@ KINDS: Mapping[Any, str] = {
     fields.Env: "map of variables",
     rules.Dependency: "job",
     rules.Cause: "cause",
+    rules.Share: "fraction below 1, or flag",
     int: "whole number",
     WebSettings: "map: [below](#dashboard)",
     MetricsSettings: "map: [below](#metrics)",

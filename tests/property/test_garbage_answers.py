@@ -16,6 +16,7 @@ from ugro.nodes.remote.checkup import checkup
 from ugro.nodes.remote.checkup.machine import ask_machine
 from ugro.nodes.remote.footprint import footprint
 from ugro.nodes.remote.gpus import gpu_monitor
+from ugro.nodes.remote.interpreters import environment, interpreters
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.network import reach
 from ugro.nodes.remote.owner import owner
@@ -31,6 +32,8 @@ DIGITS = "9" * 5000
 KINDS = (
     "checkpoints",
     "checkup",
+    "interpreter",
+    "matmul",
     "prepare",
     "reach",
     "receive_code",
@@ -90,6 +93,10 @@ GARBAGE += [enveloped("error", json.dumps(text).encode()) for text in ("", "\x1b
 GARBAGE += [enveloped("payload", b"{}")[:-1], enveloped("payload", b"{}").replace(b'"ugro": 1', b'"ugro": 2')]
 
 
+RECIPE = environment.Recipe(
+    name="e", python="3.12", oldest=(3, 10), newest=(3, 14), index_url="https://index", packages=("torch",)
+)
+
 QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {
     "make_folder": lambda node, here: process_manager.make_folder(node, "~/.ugro", "job-001", "u"),
     "prepare": lambda node, here: process_manager.prepare(node, ["10.0.0.1"], ports=(1, 2)),
@@ -107,6 +114,10 @@ QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {
     "save": lambda node, here: save_request.ask(node, PATHS, "now"),
     "withdraw": lambda node, here: save_request.withdraw(node, PATHS, "now"),
     "speed": lambda node, here: speed.measure(node),
+    "interpreters": lambda node, here: interpreters.try_all(node, "cpu", lambda path: None),
+    "interpreter": lambda node, here: interpreters.try_one(node, "cpu", "/x"),
+    "tools": lambda node, here: environment.tools(node),
+    "environment": lambda node, here: environment.make(node, RECIPE, None, lambda line: None),
     "footprint": lambda node, here: footprint.footprint(node),
     "clean": lambda node, here: footprint.clean(node),
     "owner": lambda node, here: owner.claim(node, "me", False),

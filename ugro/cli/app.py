@@ -129,6 +129,26 @@ class Command(click.Command):
             raise
 
 
+def _with_share(words: list[str]) -> list[str]:
+    """Return words in which `--share` takes the one after it only if that is a number: it may be the script."""
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] == "--share":
+            takes = word == "vram" or _is_number(word.removesuffix("%"))
+            found[-1:] = [f"--share={word}"] if takes else ["--share=vram", word]
+        else:
+            found.append(word)
+    return found
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 class ScriptCommand(Command):
     """Keeps what stands after `--` apart: it belongs to the script, whatever it looks like."""
 
@@ -136,7 +156,7 @@ class ScriptCommand(Command):
         at = args.index("--") if "--" in args else len(args)
         ctx.meta["ugro.script_args"] = tuple(args[at + 1 :])
         ctx.meta["ugro.dashes"] = at < len(args)
-        return super().parse_args(ctx, args[:at])
+        return super().parse_args(ctx, _with_share(args[:at]))
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["[SCRIPT | JOB.YAML]", "[OPTIONS]", "[-- SCRIPT ARGUMENTS]"]

@@ -41,12 +41,25 @@ placement_options = _group(
         help="Number of nodes, or their names (comma-separated). Default: all.",
     ),
     click.option(
+        "--gpus",
+        type=Whole(min=1),
+        metavar="N",
+        help="GPUs in all, placed on as few nodes as possible (of --nodes, where given).",
+    ),
+    click.option(
         "--gpus-per-node", type=Whole(min=0), metavar="N", help="GPUs of each node. Default: all; 0: one CPU rank."
     ),
     click.option(
         "--vram",
         metavar="SIZE",
         help="Minimum memory of each GPU: 10G.",
+    ),
+    click.option(
+        "--share",
+        is_flag=False,
+        flag_value="vram",
+        metavar="[FRACTION]",
+        help="Share one GPU with other jobs: 0.5 of it, or the memory that --vram says.",
     ),
 )
 """Options that say where a job runs."""

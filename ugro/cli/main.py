@@ -165,6 +165,7 @@ OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprin
 """Commands that are also found in the groups `ugro job` and `ugro node`."""
 
 CLEAN: Entry = ("ugro.cli.commands.footprint", "clean_node", "Clean a node: remove everything that UGRO has there.")
+PYTHON: Entry = ("ugro.cli.commands.node_python", "python_", "Find the Python of a node that can train, or make one.")
 
 COMPLETION = "_UGRO_COMPLETE"
 """The variable by which the shell's completion script asks."""
@@ -301,7 +302,9 @@ def cli(ctx: click.Context, inventory: str | None, local: bool, log_level: str) 
 job = LazyGroup("job", table={name: COMMANDS[name] for name in OF_A_JOB}, help=COMMANDS["job"][2])
 node = LazyGroup(
     "node",
-    table={"list": COMMANDS["nodes"]} | {name: COMMANDS[name] for name in OF_A_NODE} | {"clean": CLEAN},
+    table={"list": COMMANDS["nodes"]}
+    | {name: COMMANDS[name] for name in OF_A_NODE}
+    | {"python": PYTHON, "clean": CLEAN},
     help=COMMANDS["node"][2],
 )
 

@@ -15,7 +15,8 @@ from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.records import OnUnreadable
+from ugro.control_plane.metadata_store.records import OnUnreadable, pass_over
+from ugro.control_plane.resource_manager.governor import holders
 from ugro.control_plane.resource_manager.observation import fresh_or_remembered
 from ugro.control_plane.resource_manager.twins import REMEDY, twins
 from ugro.control_plane.scheduler.backfill import Queue
@@ -69,7 +70,7 @@ async def status(context: Context, request: Status) -> ClusterStatus:
     jobs = [with_reason(now.get(job.id, job), said.get(job.id)) for job in jobs]
     views, errors = fresh_or_remembered(store, seen)
     answer = StatusDocument(
-        nodes=node_documents(context.cluster, views, errors, store.config.drains()),
+        nodes=node_documents(context.cluster, views, errors, store.config.drains(), holders(live)),
         jobs=tuple(_listed(context, job, turns.get(job.id)) for job in jobs),
         unreadable=tuple(map(unreadable_document, unreadable)),
         attended=context.attended(),
@@ -158,7 +159,8 @@ async def nodes(context: Context, _: Nodes) -> NodesAnswer:
     """
     seen = await (await context.reach()).controller.observe([], within=OBSERVE_WITHIN)
     views, errors = fresh_or_remembered(context.store, seen)
-    documents = node_documents(context.cluster, views, errors, context.store.config.drains())
+    held = holders(context.store.jobs.live(pass_over))
+    documents = node_documents(context.cluster, views, errors, context.store.config.drains(), held)
     return NodesAnswer(answer=documents, twins=_twins(context.cluster, views))
 
 

@@ -20,6 +20,9 @@ from ugro.service.schemas.launch import DefaultScriptDocument
 ALIKE = 0.7
 """How alike a word and an option are, of 1, for the option to be what was meant."""
 
+COUNTS = (("gpus", "gpus_per_node"), ("gpus_per_node", "gpus"))
+"""Options that exclude each other: the one on the command line replaces the other one of the file."""
+
 
 @dataclass(frozen=True)
 class LaunchLine:
@@ -38,11 +41,14 @@ class LaunchLine:
 
 @dataclass(frozen=True)
 class Training:
-    """A training whose memory is estimated: its arguments, the MiB it says it takes, and the key of equal runs."""
+    """A training whose memory is estimated: its arguments, the MiB it says it takes, the key of equal runs, and how
+    many GPUs it asks for in all.
+    """
 
     args: tuple[str, ...]
     vram: int | None = None
     run: str = ""
+    gpus: int | None = None
 
 
 def read_training(script: str, args: tuple[str, ...], module: bool, no_python: bool) -> Training:
@@ -59,7 +65,7 @@ def read_training(script: str, args: tuple[str, ...], module: bool, no_python: b
         spec = found.model_copy(update={"args": (*found.args, *args)})
         directory = Path(script).parent / Path(spec.workdir).expanduser()
     require_source(directory, spec, start=("ugro", "estimate"))
-    return Training(spec.args, spec.vram, run_of(spec))
+    return Training(spec.args, spec.vram, run_of(spec), spec.gpus)
 
 
 def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) -> JobSpec:
@@ -119,6 +125,7 @@ def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any]) 
     merged = {"env": spec.env | given.get("env", {})}
     if "checkpoints" in given:
         merged["checkpoints"] = spec.checkpoints.model_dump() | given["checkpoints"]
+    merged |= {other: None for one, other in COUNTS if one in given and other not in given}
     # as the file says it, from where the file is
     merged["workdir"] = str(path.parent / Path(spec.workdir).expanduser())
     return job_spec(**(spec.model_dump() | given | merged | {"args": (*spec.args, *script_args)}))

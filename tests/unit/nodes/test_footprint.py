@@ -129,6 +129,22 @@ async def test_folders_that_a_job_closed_go_too(node: LocalTransport, base: Path
     assert not base.exists()
 
 
+async def test_environments_that_ugro_made_go_and_others_stay(node: LocalTransport, base: Path) -> None:
+    for name in ("torch-2.13-cu130", "begun", "mine", ".cache", ".python"):
+        (base / "envs" / name / "bin").mkdir(parents=True)
+        (base / "envs" / name / "bin" / "python").write_text("x" * 10)
+    (base / "envs/torch-2.13-cu130/.ugro-env").write_text("torch==2.13.*\n")
+    (base / "envs/.begun.making").write_text("1 2\n")
+    (base / "envs/.uv-77").write_text("uv")
+    (base / "envs/linked").symlink_to(base / "envs/mine")
+    seen = await footprint(node)
+    sizes = {"torch-2.13-cu130": 24, "begun": 10, ".cache": 10, ".python": 10, ".begun.making": 4, ".uv-77": 2}
+    assert dict(seen.other) == {f"envs/{name}": size for name, size in sizes.items()}
+    assert set(seen.foreign) == {"envs/mine", "envs/linked"}
+    assert await clean(node) == []
+    assert sorted(path.name for path in (base / "envs").iterdir()) == ["linked", "mine"]
+
+
 async def test_the_masters_state_stays(node: LocalTransport, base: Path) -> None:
     folder = await populate(node, base)
     state = ("cluster.json", "lock", "inventory.yaml", "jobs/job-001/job.json", "jobs/job-001/spec.json",
@@ -325,6 +341,15 @@ def test_cleaning_says_that_nothing_is_left(ugro: Ugro, home: Path) -> None:
     assert "nothing of UGRO remains on here" in done.stdout and "left alone" in done.stdout
     said = json.loads(ugro("node", "clean", "here", "--json").stdout)
     assert (said["removed"], said["left"], said["foreign"]) == ([], [], ["mine", "\ufffd\x1b[2J"])
+
+
+def test_cleaning_says_that_the_python_of_the_node_goes(ugro: Ugro, home: Path) -> None:
+    (home / "place/envs/torch-2.13-cpu").mkdir(parents=True)
+    (home / "place/envs/torch-2.13-cpu/.ugro-env").write_text("torch\n")
+    inventory = home / "inventory.yaml"
+    inventory.write_text(inventory.read_text().replace("}", ", python: ~/place/envs/torch-2.13-cpu/bin/python}"))
+    asked = ugro("node", "clean", "here")
+    assert "The python of here is among it" in asked.stderr
 
 
 def test_a_node_with_a_job_is_not_cleaned(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import pytest
 from places import TESTS
 
 from ugro.common.errors import NodeRefused
+from ugro.common.models.job import GpuPart
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.run import process_manager
@@ -99,6 +100,14 @@ def test_the_launch_script_is_what_it_was() -> None:
         shares=(0.4, 0.1),
     )
     assert launch_script(plan) == GOLDEN.read_text()
+
+
+def test_a_job_that_shares_a_gpu_finds_its_part_in_its_environment(home: Path) -> None:
+    part = GpuPart(memory_mib=4096, fraction=0.2917)
+    found = process_manager.rank_environment(launch(home, gpus=("GPU-1",), part=part))
+    assert (found["UGRO_GPU_MEMORY_MIB"], found["UGRO_GPU_FRACTION"]) == ("4096", "0.2917")
+    assert found["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert not {"UGRO_GPU_MEMORY_MIB", "UGRO_GPU_FRACTION"} & process_manager.rank_environment(launch(home)).keys()
 
 
 async def test_a_rank_leaves_its_own_exit_code(home: Path, node: LocalTransport) -> None:

@@ -10,10 +10,9 @@ from ugro.cli.output import state_text
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.cli.render.jobs import command_line, rank_state, time_in_words
 from ugro.common.models.job import JobState
-from ugro.common.models.node import Gpu
 from ugro.common.text import duration, printable, size
 from ugro.service.schemas.jobs import JobDocument
-from ugro.service.schemas.nodes import NodeDocument
+from ugro.service.schemas.nodes import GpuDocument, NodeDocument
 from ugro.service.schemas.queries import ListedJob
 from ugro.service.words import phase, progress_in_brief
 
@@ -26,10 +25,12 @@ def nodes_grid(nodes: Sequence[NodeDocument], twins: Mapping[str, str]) -> Grid:
 
     `twins` says of a node which one it is under another name.
     """
+    shared = any(len(gpu.jobs) > 1 for node in nodes for gpu in node.gpus)
     made = Grid(
         Column("NODE", LEAST_NAME),
         Column("GPU", leaves=1),
         Column("NAME", 12, leaves=3),
+        *([Column("JOBS", 10, leaves=7)] if shared else []),
         Column("MEMORY"),
         Column("UTIL", leaves=2),
         Column("TEMP", leaves=5),
@@ -42,11 +43,12 @@ def nodes_grid(nodes: Sequence[NodeDocument], twins: Mapping[str, str]) -> Grid:
     for node in nodes:
         seen = _seen(node, twins.get(node.name))
         if node.boot_id is None:
-            made.add(node.name, *["-"] * 9, seen)
+            made.add(node.name, *["-"] * (9 + shared), seen)
             continue
-        rows = [_gpu_cells(gpu) for gpu in node.gpus] or [["-", node.gpu_problem or "no GPU", *["-"] * 5]]
+        none = ["-"] * (5 + shared)
+        rows = [_gpu_cells(gpu, shared) for gpu in node.gpus] or [["-", node.gpu_problem or "no GPU", *none]]
         if node.gpu_problem and node.gpus:
-            rows.append(["-", node.gpu_problem, *["-"] * 5])
+            rows.append(["-", node.gpu_problem, *none])
         load = "-" if node.load_1m is None else f"{node.load_1m:.1f}/{node.cpu_count}"
         disk = "-" if node.disk_free_mib is None else size(node.disk_free_mib)
         for number, cells in enumerate(rows):
@@ -71,7 +73,8 @@ def _seen(node: NodeDocument, twin: str | None) -> Text:
     return seen
 
 
-def _gpu_cells(gpu: Gpu) -> list[str]:
+def _gpu_cells(gpu: GpuDocument, shared: bool) -> list[str]:
+    """The cells of a GPU; with its jobs where any GPU is `shared`."""
     used, total = gpu.memory_used_mib, gpu.memory_total_mib
     memory = f"{'-' if used is None else size(used)} / {'-' if total is None else size(total)}"
     processes = ", ".join(
@@ -81,6 +84,7 @@ def _gpu_cells(gpu: Gpu) -> list[str]:
     return [
         "-" if gpu.index is None else str(gpu.index),
         short_name(gpu.name) + (f" ({gpu.problem})" if gpu.problem else " (MIG)" if gpu.mig else ""),
+        *([", ".join(gpu.jobs) or "-"] if shared else []),
         memory,
         _unit(gpu.utilization_percent, "%"),
         _unit(gpu.temperature_c, "°C"),

@@ -23,6 +23,7 @@ from ugro.service.schemas.notices import (
     LeftToNextPass,
     StillWorking,
     TellingNodes,
+    TryingPython,
     WaitingForNodes,
 )
 from ugro.service.words import stopping_in_words
@@ -82,6 +83,8 @@ class Notices:
                 self._wait(f"telling the nodes of {notice.job}")
             case WaitingForNodes():
                 self._wait(f"waiting for {'a trial on ' if notice.trial else ''}{', '.join(notice.nodes)}")
+            case TryingPython():
+                self._wait(f"trying {notice.path} on {notice.node}")
             case AskedToSave():
                 self._wait(_asked_to_save(notice))
 

@@ -6,10 +6,10 @@ import difflib
 import shlex
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from ugro.common.causes import CAUSES
-from ugro.common.fields import NAME, Config, Line, Seconds, Text, Whole
+from ugro.common.fields import NAME, Config, Line, Seconds, Text, Whole, is_flag
 from ugro.common.globs import check_glob
 from ugro.common.metric_pattern import compiled
 
@@ -101,6 +101,32 @@ class CheckpointRules(Config):
     keep_every: Annotated[Whole, Field(ge=1)] | None = Field(
         default=None, description="Also keep the copies of every so many steps"
     )
+
+
+BY_VRAM: Literal["vram"] = "vram"
+"""Of `share`: the job shares a GPU, and its `vram` is the memory that it takes of it."""
+
+
+def share_of(value: object) -> float | Literal["vram"] | None:
+    """Read which part of a GPU a job takes: a fraction, or `true` where its `vram` says it.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if value is None or value == BY_VRAM:
+        return None if value is None else BY_VRAM
+    if is_flag(value):
+        return BY_VRAM if value is True or str(value).lower() in ("true", "yes", "on") else None
+    try:
+        fraction = float(value) if isinstance(value, (str, int, float)) else 0.0
+    except ValueError:
+        fraction = 0.0
+    if not 0.0 < fraction < 1.0:  # nor is a NaN
+        raise ValueError("a fraction of one GPU between 0 and 1 is expected, as in 0.5")
+    return fraction
+
+
+Share = Annotated[float | Literal["vram"] | None, BeforeValidator(share_of)]
 
 
 def _metric_pattern(value: str) -> str:

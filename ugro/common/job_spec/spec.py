@@ -25,7 +25,16 @@ from ugro.common.fields import (
     is_flag,
     whole,
 )
-from ugro.common.job_spec.rules import CheckpointRules, Dependency, FailurePolicy, HangAfter, MetricsRules, OutputGlob
+from ugro.common.job_spec.rules import (
+    BY_VRAM,
+    CheckpointRules,
+    Dependency,
+    FailurePolicy,
+    HangAfter,
+    MetricsRules,
+    OutputGlob,
+    Share,
+)
 from ugro.common.mistakes import Misplaced
 
 JOB_ID = re.compile(r"job-[0-9]+")
@@ -47,6 +56,9 @@ class JobSpec(Config):
     name: Name | None = Field(default=None, description="What to call the job; default: its id")
     nodes: int | tuple[Name, ...] | None = Field(
         default=None, description="How many nodes, or which; default: all of them"
+    )
+    gpus: Annotated[Whole, Field(ge=1)] | None = Field(
+        default=None, description="GPUs in all, placed on as few nodes as possible (within `nodes`)"
     )
     gpus_per_node: Annotated[Whole, Field(ge=0)] | None = Field(
         default=None, description="GPUs of each node; 0: one CPU rank; default: all GPUs of a node"
@@ -72,6 +84,10 @@ class JobSpec(Config):
         default=None, description="Time for processes that are still running after the job succeeded. Default: none"
     )
     vram: Mib | None = Field(default=None, description="Memory that each of its GPUs has to give")
+    share: Share = Field(
+        default=None,
+        description="Share one GPU with other jobs: a fraction of its memory, or `true` with `vram`; default: alone",
+    )
     hang_after: HangAfter | None = Field(default=None, description="Bounds of the watchdog's patience")
     checkpoints: CheckpointRules = Field(
         default_factory=CheckpointRules, description="Where checkpoints are and which are kept; text alone is `dir`"
@@ -128,6 +144,41 @@ class JobSpec(Config):
             raise ValueError("a node is named twice")
         return tuple(names)
 
+    @field_validator("gpus")
+    @classmethod
+    def _enough_for_nodes(cls, value: int | None, info: ValidationInfo) -> int | None:
+        nodes = info.data.get("nodes")
+        if value is not None and isinstance(nodes, int) and value < nodes:
+            raise ValueError(f"at least one GPU for each of the {nodes} nodes is expected")
+        return value
+
+    @field_validator("gpus_per_node")
+    @classmethod
+    def _one_count_of_gpus(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("gpus") is not None:
+            raise ValueError("GPUs are counted in all ('gpus') or on each node, not both")
+        return value
+
+    @field_validator("share")
+    @classmethod
+    def _one_gpu_with_known_memory(cls, value: Share, info: ValidationInfo) -> Share:
+        if value is None:
+            return None
+        given = info.data
+        for name in ("nodes", "gpus", "gpus_per_node"):
+            if isinstance(asked := given.get(name), int) and asked > 1:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(
+                    f"a job that shares a GPU has one rank, since NCCL needs a GPU each: no {option} {asked}"
+                )
+        if given.get("gpus_per_node") == 0:
+            raise ValueError("a CPU rank has no GPU to share")
+        if value == BY_VRAM and not given.get("vram"):
+            raise ValueError("how much memory does it take? --vram 4G --share, or a fraction of a GPU: --share 0.5")
+        if value != BY_VRAM and given.get("vram") is not None:
+            raise ValueError("either a fraction is expected, or memory with it: --vram 4G --share")
+        return value
+
     @field_validator("on_failure", mode="before")
     @classmethod
     def _policy_from_words(cls, value: object) -> object:
@@ -182,6 +233,11 @@ class JobSpec(Config):
         if value is not None and "time_limit" in info.data and value > (info.data["time_limit"] or 0.0):
             raise ValueError("a time limit that is at least as long is needed with it")
         return value
+
+    @property
+    def gpus_in_all(self) -> int | None:
+        """Return how many GPUs of its own are requested in all; None: they are counted by node, or it shares one."""
+        return None if self.share is not None else self.gpus
 
     @property
     def warning_seconds(self) -> float | None:

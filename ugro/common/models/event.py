@@ -49,6 +49,8 @@ class EventKind(StrEnum):
     """The job seems to hang. The message names the rank that takes no part, if one differs."""
     IDLE = "idle"
     """All GPUs of the job did nothing for an hour of watching. Once an attempt."""
+    OVER_SHARE = "over_share"
+    """A job that shares a GPU uses more of its memory than it declared. Once an attempt; nothing is ended."""
     CANCEL = "cancel"
     """The end of the job was requested. It takes until its nodes confirm."""
     FAILING = "failing"

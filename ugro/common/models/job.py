@@ -1,7 +1,9 @@
 """A job: its states, its ranks, where it runs, its attempts."""
 
 from enum import StrEnum
-from typing import Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from ugro.common.config import NodeConfig
 from ugro.common.models.checkpoint import Checkpoint
@@ -86,10 +88,22 @@ class FirstFailure(Record):
     """What happened, in a sentence."""
 
 
+class GpuPart(Record):
+    """The part of a GPU that a job declared, which shares it with others.
+
+    `memory_mib` is the memory that it may use. `fraction` is the same for PyTorch's allocator, as a fraction of all
+    memory of the GPU: without what CUDA takes before the first tensor.
+    """
+
+    memory_mib: int
+    fraction: float
+
+
 class NodeShare(Record):
     """One node's part of a placement: its torchrun node rank, its ranks and their GPUs (none on a CPU node).
 
     `batch_shares` has each rank's fraction of the global batch, where the speeds of all GPUs are known and differ.
+    `part` is what it declared of its GPU, where it shares that; None: its GPUs are its own.
     `config` is the node as the inventory described it when the job was placed: a run keeps it until it has ended, so
     that an edit of the inventory counts for new runs only. None in records of an earlier UGRO, and in drafts.
     """
@@ -101,6 +115,12 @@ class NodeShare(Record):
     gpus: tuple[str, ...] = ()
     batch_shares: tuple[float, ...] = ()
     config: NodeConfig | None = None
+    part: GpuPart | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_part(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An earlier UGRO refuses a record with keys that it does not know."""
+        return {key: value for key, value in written(self).items() if key != "part" or value is not None}
 
 
 class Placement(Record):
@@ -113,6 +133,11 @@ class Placement(Record):
     master_addr: str | None = None
     master_port: int | None = None
     why: str = ""
+
+    @property
+    def part(self) -> GpuPart | None:
+        """Return what the job declared of the one GPU that it shares; None: its GPUs are its own."""
+        return self.shares[0].part if self.shares else None
 
     @property
     def world_size(self) -> int:

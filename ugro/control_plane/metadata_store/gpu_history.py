@@ -154,6 +154,7 @@ def _mean(seen: Sequence[GpuLook]) -> GpuLook:
     reasons = [look.throttled for look in seen if look.throttled is not None]
     changed["throttled"] = tuple(dict.fromkeys(one for told in reasons for one in told)) if reasons else None
     changed["job"] = next((look.job for look in reversed(seen) if look.job), None)
+    changed["jobs"] = next((look.jobs for look in reversed(seen) if look.jobs), None)
     changed["program"] = next((look.program for look in reversed(seen) if look.program), None)
     changed["range"] = GpuRange.model_validate(ranges) if len(seen) > 1 and ranges else last.range
     return last.model_copy(update=changed)

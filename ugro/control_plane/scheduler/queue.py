@@ -17,6 +17,7 @@ from ugro.control_plane.metadata_store.records import may_hold
 from ugro.control_plane.resource_manager.governor import Capacity, capacities, leases
 from ugro.control_plane.resource_manager.monitor import Views
 from ugro.control_plane.resource_manager.observation import as_told
+from ugro.control_plane.resource_manager.tenants import tenants
 from ugro.control_plane.scheduler.allocator import link_rates
 from ugro.control_plane.scheduler.backfill import Queue, RunningJob, WaitingJob
 from ugro.control_plane.scheduler.pending_reasons import Blocker, DependencyUnreadable, HolderUnreadable
@@ -52,7 +53,9 @@ def read_queue(
         if job.state.on_nodes:
             ends = _expected_end(job, expected_seconds(spec, past) if spec else None, now)
             ends = now + STOPS_WITHIN if job.stopping else ends
-            running.append(RunningJob(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping))
+            part = job.placement.part if job.placement else None
+            mib = part.memory_mib if part else None
+            running.append(RunningJob(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping, mib))
         elif spec and not job.wish:
             found = (*blocked, *blockers_of(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])
@@ -75,6 +78,7 @@ def read_capacities(
         store.config.known_gpus(),
         store.config.known_master(),
         since,
+        tenants(jobs),
     )
     links = link_rates(store.metrics.links.all())
     return {name: replace(capacity, links=links.get(name, {})) for name, capacity in found.items()}

@@ -168,6 +168,7 @@ class SshEngine:
             time_limit=spec.time_limit,
             time_warning=spec.warning_seconds,
             shares=share.batch_shares,
+            part=share.part,
             resume_from=self._checkpoint_path(job, node),
             resume_words=tuple(shlex.split(spec.checkpoints.resume)),
             resume_of_each_rank=job.resume_from is not None and job.resume_from.of_each_rank,

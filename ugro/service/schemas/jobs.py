@@ -30,6 +30,15 @@ class RankDocument(Document):
     """What shows that it was killed for lack of memory."""
 
 
+class PartDocument(Document):
+    """Part of a GPU that a job declared, which shares it with others."""
+
+    memory_mib: int
+    """Memory that it may use."""
+    fraction: float
+    """The same for PyTorch's allocator, as a fraction of the GPU's memory (`UGRO_GPU_FRACTION`)."""
+
+
 class ShareDocument(Document):
     """The part of a job on one node."""
 
@@ -44,6 +53,8 @@ class ShareDocument(Document):
     """UUIDs of its GPUs, by local rank."""
     batch_shares: tuple[float, ...]
     """Fraction of the global batch of each rank; empty: they are equal."""
+    part: PartDocument | None = None
+    """What it declared of its GPU, where it shares that; `null`: its GPUs are its own."""
 
 
 class PlacementDocument(Document):
@@ -286,6 +297,10 @@ class JobDocument(Document):
     """Seconds for which processes that a succeeded job left may continue; `null`: they are ended at once."""
     vram: int | None
     """Memory that it needs of each GPU, in MiB."""
+    gpus: int | None
+    """GPUs that it asked for in all; `null`: it counts them by node."""
+    share: float | str | None
+    """Part of one GPU that it shares with others: a fraction, or `vram` for as much as `vram` says; `null`: none."""
     after: tuple[str, ...]
     """Ids of the jobs that it waits for."""
     not_before: Moment | None

@@ -34,7 +34,9 @@ class LiveGpu(Document):
     problem: str | None
     """Why it cannot be used."""
     job: str | None
-    """Id of the job that holds it."""
+    """Id of the job that holds it; of those that share it, the oldest."""
+    jobs: tuple[str, ...] = ()
+    """Ids of all jobs that hold it: several, where they share it."""
 
 
 class LiveNode(Document):

@@ -72,3 +72,10 @@ class WaitingForNodes(Notice):
 
     nodes: tuple[str, ...]
     trial: bool
+
+
+class TryingPython(Notice):
+    """An interpreter of a node is being tried."""
+
+    node: str
+    path: str

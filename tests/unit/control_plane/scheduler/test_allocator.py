@@ -14,7 +14,8 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Placement
 from ugro.common.models.metrics import MeasuredLink
 from ugro.control_plane.resource_manager.governor import Capacity, Slot, placement_keys
-from ugro.control_plane.scheduler.allocator import FASTER, Room, choose, link_rates
+from ugro.control_plane.scheduler.allocator import FASTER, choose, link_rates
+from ugro.control_plane.scheduler.room import Room
 
 
 def spec(**fields: object) -> JobSpec:

@@ -79,7 +79,9 @@ def _require_ranks(job: Job, spec: JobSpec, checkpoint: Checkpoint) -> None:
     """Of nodes that had no part in the job before, only the launch shows how many ranks they run."""
     before = {share.node: share.nproc for share in job.placement.shares} if job.placement else {}
     ranks: int | None = None
-    if isinstance(spec.nodes, tuple) and set(spec.nodes) <= set(before):
+    if spec.gpus_in_all is not None:
+        ranks = spec.gpus_in_all
+    elif isinstance(spec.nodes, tuple) and set(spec.nodes) <= set(before):
         ranks = sum(before[node] for node in spec.nodes)
     elif isinstance(spec.nodes, int) and len(set(before.values())) == 1:
         ranks = spec.nodes * next(iter(before.values()))

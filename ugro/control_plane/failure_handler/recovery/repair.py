@@ -123,8 +123,10 @@ def _number(
 def left_out(job: Job, spec: JobSpec, capacities: Mapping[str, Capacity]) -> dict[str, str]:
     """The nodes of a job that cannot do their part any more, and why: silent, or short of GPUs.
 
-    None where others take their place by themselves, since the job asks for a number of nodes.
+    None where others take their place by themselves, since the job asks for a number of nodes or of GPUs.
     """
+    if spec.gpus_in_all is not None or spec.share is not None:
+        return {}
     shares = job.placement.shares if job.placement else ()
     found = {share.node: why for share in shares if (why := _unable(share, capacities.get(share.node)))}
     able = sum(not capacity.error for name, capacity in capacities.items() if name not in found)

@@ -18,6 +18,7 @@ from pydantic import Field, TypeAdapter
 
 from ugro.common.errors import NodeRefused
 from ugro.common.fields import Line
+from ugro.common.models.job import GpuPart
 from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
@@ -67,6 +68,8 @@ class NodeLaunch:
     time_warning: float | None = None
     shares: tuple[float, ...] = ()
     """The fraction of the global batch of each rank of this node; none: equal batches."""
+    part: GpuPart | None = None
+    """What the job declared of the GPU that it shares with others."""
     resume_from: str | None = None
     """The checkpoint to go on from, on this node; may begin with `~/`."""
     resume_words: tuple[str, ...] = ()
@@ -142,6 +145,9 @@ def rank_environment(launch: NodeLaunch) -> dict[str, str]:
     for name, seconds in (("UGRO_TIME_LIMIT", launch.time_limit), ("UGRO_TIME_WARNING", launch.time_warning)):
         if seconds is not None:
             env[name] = _number(seconds)
+    if launch.part:
+        env["UGRO_GPU_MEMORY_MIB"] = str(launch.part.memory_mib)
+        env["UGRO_GPU_FRACTION"] = str(launch.part.fraction)
     if launch.shares:
         env["UGRO_BATCH_SHARES"] = ",".join(map(str, launch.shares))
     return env

@@ -63,10 +63,17 @@ is_own() { # whether this entry of a job's folder is the node side's; an attempt
         *) number "${1##*/}" && folder "$1" ;;
     esac
 }
-is_mine() { # whether this entry of the base directory is the node side's, besides jobs/
+is_mine() { # whether this entry of the base directory is the node side's, besides jobs/ and envs/
     case ${1##*/} in
         storage-id | .storage-id.* | owner | .owner.*) plain "$1" ;;
         *) return 1 ;;
+    esac
+}
+is_env() { # whether this entry of envs/ is a Python environment that UGRO made or began, or what it needs for that
+    case ${1##*/} in
+        .cache | .python) folder "$1" ;;
+        .uv-* | .*.making) plain "$1" ;;
+        *) folder "$1" && { plain "$1/.ugro-env" || plain "${1%/*}/.${1##*/}.making"; } ;;
     esac
 }
 alive() { # PID STARTED BOOT
@@ -165,12 +172,15 @@ tell_rest() { # ENTRY of the base directory
         each jobs tell_links
         each jobs tell_unless is_job
         each_job tell_strange_in
+    elif [ "$entry_of_base" = envs ] && folder envs; then
+        each envs tell_env
     elif is_mine "$1"; then
         say other "$entry_of_base" "$(sizes "$1" | sum)"
     else
         say foreign "$entry_of_base"
     fi
 }
+tell_env() { if is_env "$1"; then say other "$1" "$(sizes "$1" | sum)"; else say foreign "$1"; fi; }
 tell_strange_in() { each "$1" tell_strange; }
 tell_processes() {
     printf '%s\n' "$tokens" | while read -r pid token; do
