@@ -87,7 +87,10 @@ FollowUpdate = Annotated[LogLines | LogsEnd | JobUpdate, Field(discriminator="ki
 
 
 class ReadLogs(Stream[LogUpdate]):
-    """Read the output of a job's ranks: of one `rank`, the last `tail` lines, of an earlier `attempt`."""
+    """Read the output of a job's ranks: of one `rank` or `node`, the last `tail` lines, of an earlier `attempt`.
+
+    `since`: what arrived on the master since then, in seconds since the epoch.
+    """
 
     function: ClassVar[str] = "logs.read"
     job: str
@@ -95,6 +98,8 @@ class ReadLogs(Stream[LogUpdate]):
     tail: int | None = None
     torchrun: bool = False
     attempt: int | None = None
+    node: str | None = None
+    since: float | None = None
 
 
 class Follow(Stream[FollowUpdate]):
@@ -111,6 +116,8 @@ class Follow(Stream[FollowUpdate]):
     tail: int | None = None
     torchrun: bool = False
     attempt: int | None = None
+    node: str | None = None
+    since: float | None = None
     position: Position | None = None
 
     def rest(self, item: LogLines | LogsEnd | JobUpdate) -> Follow:
