@@ -24,7 +24,7 @@ from ugro.service.schemas.launch import DefaultScriptDocument
 ALIKE = 0.7
 """How alike a word and an option are, of 1, for the option to be what was meant."""
 
-_COUNTS = (("gpus", "gpus_per_node"), ("gpus_per_node", "gpus"))
+COUNTS = (("gpus", "gpus_per_node"), ("gpus_per_node", "gpus"))
 """Options that exclude each other: the one on the command line replaces the other one of the file."""
 
 
@@ -191,7 +191,7 @@ def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any], 
     }
     if "checkpoints" in given:
         merged["checkpoints"] = own.get("checkpoints", {}) | given["checkpoints"]
-    merged |= {other: None for one, other in _COUNTS if one in given and other not in given}
+    merged |= {other: None for one, other in COUNTS if one in given and other not in given}
     # as the file says it, from where the file is
     merged["workdir"] = str(path.parent / Path(spec.workdir).expanduser())
     own |= given | merged | {"args": (*spec.args, *script_args)}
