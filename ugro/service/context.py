@@ -15,6 +15,7 @@ from ugro.common.errors import InputError, StateLocked, UgroError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, JobState
+from ugro.common.models.login import AskPerson
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
@@ -55,6 +56,8 @@ class Context:
         self.store = MetadataStore(home or ugro_home())
         self.tell: Tell = lambda _: None
         """Takes what the running function reports."""
+        self.ask: AskPerson = lambda _: None
+        """Answers what a machine asks for at a first login; no request carries a password."""
         self.code: dict[str, WorkingCode] = {}
         """By directory, the code that the client brought last."""
         self.board: Board | None = None

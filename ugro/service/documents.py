@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ugro.common.config import Inventory
@@ -51,7 +52,7 @@ def job_document(
     record["progress"] = progress_document(progress) if progress else None
     record["outputs"] = outputs
     record |= {"stopping": job.stopping, "nodes": job.nodes, "cancel_requested": job.wish is not None}
-    for name in ("time_limit", "time_warning", "grace", "vram", "not_before"):
+    for name in ("time_limit", "time_warning", "grace", "vram", "gpus", "share", "not_before"):
         record[name] = getattr(asked, name, None)
     return JobDocument.model_validate(record | {"after": tuple(asked.after) if asked else ()})
 
@@ -123,8 +124,9 @@ def node_documents(
     views: Mapping[str, NodeView | None],
     errors: Mapping[str, NodeError | None],
     drains: Mapping[str, Drain],
+    held: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> tuple[NodeDocument, ...]:
-    """Return the documents of all nodes, in the inventory's order."""
+    """Return the documents of all nodes, in the inventory's order. `held` has the jobs that hold each GPU."""
     same = twins(inventory.nodes, views)
     return tuple(
         _node_document(
@@ -134,6 +136,7 @@ def node_documents(
             errors[name],
             drains.get(name),
             same[name].node if name in same else None,
+            held,
         )
         for name in inventory.nodes
     )
@@ -146,8 +149,11 @@ def _node_document(
     error: NodeError | None,
     drain: Drain | None,
     same_as: str | None,
+    held: Mapping[str, tuple[str, ...]],
 ) -> NodeDocument:
     known = view.model_dump(exclude={"node", "seen_at", "pid_namespace", "folder"}) if view else {}
+    if view:
+        known["gpus"] = tuple(gpu.model_dump() | {"jobs": held.get(gpu.uuid, ())} for gpu in view.gpus)
     return NodeDocument.model_validate(
         {
             "name": name,
