@@ -74,6 +74,7 @@ def filled(home: Path) -> MetadataStore:
         store.cleanup.remember_removals([Owed(job=job.id, uid=job.uid, config=HERE)])
         store.metrics.remember_speed(f"GPU-{job.id}", "RTX", 3.5)
     store.cleanup.remember_leftovers(done, ["gpu1", "gpu2"])
+    store.outputs.owe(done.id)
     return store
 
 
@@ -103,6 +104,7 @@ def facts(store: MetadataStore) -> dict[str, dict[Any, Any]]:
         "undecided": dict.fromkeys(store.decisions.undecided()),
         "proposals": {**store.decisions.proposals()},
         "leftovers": {**store.cleanup.leftovers()},
+        "outputs": dict.fromkeys(store.outputs.owed()),
         "removals": {(one.job, one.config.name): one for one in store.cleanup.removals()},
         "speeds": {**store.metrics.speeds()},
     }
@@ -113,7 +115,14 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> MetadataStore:
     return filled(tmp_path_factory.mktemp("sound"))
 
 
-COLUMNS = {"drains": "node", "proposals": "at", "leftovers": "nodes", "speeds": "speed", "undecided": "job"}
+COLUMNS = {
+    "drains": "node",
+    "proposals": "at",
+    "leftovers": "nodes",
+    "outputs": "job",
+    "speeds": "speed",
+    "undecided": "job",
+}
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS.items())

@@ -22,7 +22,7 @@ from ugro.service.schemas.files import MissingFile, Push, PushAnswer, PushDocume
 DATA = "data"
 """Folder in a node's `base_dir` that takes what names no other place."""
 
-MOST_FILES = 100_000
+MOST_FILES = 30_000
 """Files of one push: with more of them, one archive travels and is read many times as fast."""
 
 ALL = "all"

@@ -106,11 +106,14 @@ class JobSteps:
         """Write a change of a job; what is to be done after its end is noted before. Return its record."""
         if change.job.state == JobState.FAILED:
             self._store.decisions.remember_undecided(change.job.id)
-        elif change.job.state == JobState.SUCCEEDED:
-            with contextlib.suppress(UgroError):  # its end counts, also where its spec is lost
-                if self._store.jobs.spec(change.job.id).outputs:
-                    self._store.outputs.owe(change.job.id)
+        elif change.job.state == JobState.SUCCEEDED and self._declares_outputs(change.job.id):
+            self._store.outputs.owe(change.job.id)
         return self._store.jobs.save(*change)
+
+    def _declares_outputs(self, job_id: str) -> bool:
+        with contextlib.suppress(UgroError):  # its end counts, also where its spec is lost
+            return bool(self._store.jobs.spec(job_id).outputs)
+        return False
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
         """Record the end of a job. `news` is what the timeline says where it has told the reason already."""

@@ -18,8 +18,8 @@ class FileDocument(Document):
     """`link`: it is not followed; `other`: a FIFO, a socket or a device."""
     bytes: int
     """Size of a file."""
-    modified_at: Moment
-    """When it was changed last, by the node's clock."""
+    modified_at: Moment | None
+    """When it was changed last, by the node's clock; `null`: no calendar has that."""
     executable: bool
     """Whether its owner may run it."""
 

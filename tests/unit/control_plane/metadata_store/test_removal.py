@@ -90,6 +90,9 @@ def test_nothing_resumable_goes_without_consent(
 def test_what_is_undecided_or_may_still_run_stays() -> None:
     assert decide(USE, {"job-001"}, set(), True) == Going(USE, False, False, Kept.UNDECIDED)
     assert decide(USE, set(), {"job-001"}, True) == Going(USE, True, False, Kept.OWED)
+    due = replace(USE, outputs_due=True)
+    assert decide(due, set(), set(), False) == Going(due, True, False, Kept.OUTPUTS)
+    assert decide(due, set(), set(), True) == Going(due, True, True)
 
 
 def test_a_place_is_that_of_the_run_unless_the_inventory_still_means_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ugro.common.config import Inventory
-from ugro.common.errors import InputError, StateError
+from ugro.common.errors import InputError, RecordUnreadable, StateError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.models.outputs import OutputsRecord, OutputsState
@@ -46,13 +46,17 @@ async def bring_owed(
     """Bring what is still to come of a job's outputs, unless another process does; what came of it is recorded.
 
     Raises:
-        UgroError: its records cannot be read, or the state directory cannot be written.
+        StateError: the state directory cannot be written.
     """
     files = store.jobs.files(job_id)
     if not files.record.exists():  # it was removed
         await store.write(lambda: store.outputs.settle(job_id))
         return
-    job = store.jobs.job(job_id)
+    try:
+        job = store.jobs.job(job_id)
+    except RecordUnreadable as error:  # that stops nobody: its outputs come once the record is repaired
+        store.tell(error)
+        return
     if job.state != JobState.SUCCEEDED:
         if job.state.ended:  # its success was noted and never recorded
             await store.write(lambda: store.outputs.settle(job_id))
@@ -127,7 +131,7 @@ def _problem(brought: Brought) -> str:
 def _keep(store: MetadataStore, job: Job, before: OutputsRecord, record: OutputsRecord) -> None:
     """Write down what came of a try; what is new in it is an event."""
     store.outputs.keep(job.id, record)
-    if (record.state, record.problem) != (before.state, before.problem):
+    if (record.state, bool(record.problem)) != (before.state, bool(before.problem)):
         store.timeline.note("", EventKind.OUTPUTS, in_words(store, job, record), job.id)
     if record.state != OutputsState.OWED:
         store.outputs.settle(job.id)

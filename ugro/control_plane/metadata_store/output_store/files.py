@@ -81,6 +81,9 @@ def places(inventory: Inventory, job: Job, only: str | None = None) -> dict[str,
         if was is not None:
             same = now is not None and (now.address, now.user, now.base_dir) == (was.address, was.user, was.base_dir)
             found[share.node] = now if now and same else was
+    if not found:
+        nodes = ", ".join(share.node for share in job.placement.shares)
+        raise InputError(f"{job.id} ran on {nodes}, and nothing tells how that is reached any more", "ugro nodes")
     if only is not None and only not in found:
         raise InputError(f"{job.id} did not run on {printable(only)}", f"it ran on {', '.join(found)}")
     return {only: found[only]} if only is not None else found

@@ -24,6 +24,7 @@ MOST_FILES = 20_000
 
 Kind = Literal["file", "folder", "link", "other"]
 Number = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Stamp = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class _Answer(Record):
     exists: bool
     found: tuple[str, ...] = ()
     storage: str = ""
-    entries: tuple[tuple[str, Kind, Number, int, int], ...] = ()
+    entries: tuple[tuple[str, Kind, Number, Stamp, Number], ...] = ()
     more: bool = False
     odd: Number = 0
     unread: tuple[str, ...] = ()
