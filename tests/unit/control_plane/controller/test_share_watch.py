@@ -10,8 +10,10 @@ import pytest
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import GpuPart, Job, JobState, NodeShare, Placement, Rank
-from ugro.common.models.node import GpuProcess
+from ugro.common.models.node import GpuProcess, NodeView
+from ugro.common.models.run import RankFiles, RunFiles
 from ugro.control_plane.controller.share_watch import report_excess
+from ugro.control_plane.failure_handler.watchdog.watch import sights
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.engines.base import Observation
 from ugro.service.neighbours import neighbours
@@ -73,6 +75,22 @@ def test_names_the_neighbour_of_a_job_that_ran_out_of_memory(store: MetadataStor
         "it took more of its shared GPU than the 1000 MiB it declared: declare more",
         False,
     )
+
+
+def test_the_watchdog_counts_the_use_of_a_gpu_only_while_the_job_is_alone_on_it(store: MetadataStore) -> None:
+    job = sharer(store, 1)
+    runs = {job.id: {"gpu1": RunFiles(node_time=1.0, claimed=True, ranks=(RankFiles(rank=0, pid=1, alive=True),))}}
+
+    def use(*processes: tuple[int, int]) -> int | None:
+        view = seen(*processes).views["gpu1"]
+        assert isinstance(view, NodeView)
+        gpu = view.gpus[0].model_copy(update={"utilization_percent": 50})
+        found = Observation({"gpu1": view.model_copy(update={"gpus": (gpu,)})}, runs, 1.0)
+        (sight,) = sights(job, found)
+        assert sight.has_gpu
+        return sight.utilization_percent
+
+    assert use((1, 900)) == 50 and use((1, 900), (2, 900)) is None
 
 
 def test_says_nothing_of_neighbours_of_a_job_that_had_its_gpus_alone(store: MetadataStore) -> None:

@@ -21,6 +21,7 @@ from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, Han
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.metadata_store.records import read_record, state_errors
+from ugro.control_plane.resource_manager.tenants import tenants
 from ugro.control_plane.training_metrics.steps import Progress, last_progress
 from ugro.control_plane.transitions import Stage
 from ugro.engines.base import Observation
@@ -133,7 +134,7 @@ def limits_of(spec: JobSpec) -> HangLimits:
 
 def sights(job: Job, seen: Observation) -> list[Sight]:
     """What the nodes show of the living ranks of a job."""
-    found = []
+    found, sharing = [], tenants([job])
     for rank in job.ranks:
         run, view = seen.runs[job.id].get(rank.node), seen.views.get(rank.node)
         files = next((one for one in run.ranks if one.rank == rank.rank), None) if isinstance(run, RunFiles) else None
@@ -141,6 +142,8 @@ def sights(job: Job, seen: Observation) -> list[Sight]:
             continue
         gpus = view.gpus if isinstance(view, NodeView) else ()
         gpu = next((gpu for gpu in gpus if gpu.uuid == rank.gpu), None)
+        if gpu and (mine := sharing.get(gpu.uuid)) and not all(map(mine[0].owns, gpu.processes)):
+            gpu = None  # which of the jobs that share it keeps it busy, nothing tells
         found.append(_sight(rank.node, files, rank.gpu is not None, gpu))
     return found
 
