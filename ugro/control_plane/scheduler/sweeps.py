@@ -27,8 +27,9 @@ class Combination:
 def combinations(spec: JobSpec, options: Sequence[str] = ()) -> Iterator[Combination]:
     """Yield the jobs of a sweep, the last argument changing fastest.
 
-    A value is put where `{name}` stands in the arguments, else at the option of that name, which is added where it is
-    not given. `options` are those of the script, as far as they are known.
+    A value is put where `{name}` stands in the arguments. Unless that is the whole value of an argument, as in
+    `--lr {lr}` and `optim.lr={lr}`, it is also put at the option of that name, which is added where it is not given.
+    `options` are those of the script, as far as they are known.
 
     Raises:
         InputError: the script has no such option.
@@ -44,9 +45,9 @@ def _args(spec: JobSpec, values: Mapping[str, str], options: Sequence[str]) -> t
     args, left = list(spec.args), dict(values)
     for name, value in values.items():
         place = "{" + name + "}"
-        if any(place in word for word in args):
-            args = [word.replace(place, value) for word in args]
+        if any(word == place or word.endswith(f"={place}") for word in args):
             del left[name]
+        args = [word.replace(place, value) for word in args]
     try:
         return with_changes(args, left, options)[0]
     except InputError as error:
