@@ -17,6 +17,7 @@ from reference.source import texts_below
 from ugro.common.models.record import Record
 from ugro.sandbox.cluster import SandboxStatus
 from ugro.service.schemas import (
+    again,
     alerts,
     check,
     checkpoints,
@@ -28,6 +29,7 @@ from ugro.service.schemas import (
     files,
     first_contact,
     footprint,
+    gpu_check,
     launch,
     live,
     logs,
@@ -40,6 +42,7 @@ from ugro.service.schemas import (
     records,
     removal,
     resume,
+    secrets,
     stacks,
     time_limits,
     web,
@@ -94,6 +97,11 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "metrics": (Printed(metrics.Metrics), Printed(metrics.TryPattern, when="with `--try`")),
     "top": (Printed(live.LiveSnapshot, "data"),),
     "stacks": (Printed(stacks.Stacks, "answer"),),
+    "rerun": (
+        Printed(again.RerunDocument),
+        Printed(launch.Rehearse, "scripts", "with `--dry-run`"),
+    ),
+    "edit": (Printed(again.Edit),),
     "exec": (Printed(entry.Execute, "answer"),),
     "forward": (Printed(entry.Forward),),
     "cancel": (Printed(ending.CheckCancelled, "job"),),
@@ -134,6 +142,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "check": (
         Printed(check.CheckDocument),
         Printed(check.NetworkCheckDocument, when="with `--network`"),
+        Printed(gpu_check.GpuCheckDocument, when="with `--gpu`"),
     ),
     "sweep": (Printed(maintenance.Sweep, "answer"),),
     "serve": (Printed(maintenance.ChangesDocument, when="one line for each tick that changed something"),),
@@ -141,6 +150,9 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "cron install": (Printed(crontab.InstallSweep),),
     "cron remove": (Printed(crontab.RemoveSweep),),
     "cron show": (Printed(crontab.ShowSweep),),
+    "secret set": (Printed(secrets.SetSecret),),
+    "secret list": (Printed(secrets.ListSecrets, "answer"),),
+    "secret remove": (Printed(secrets.RemoveSecret),),
     "state rebuild": (Printed(records.Rebuild, "answer"),),
     "gc": (Printed(removal.Collect, "answer"),),
     "sandbox status": (Printed(SandboxStatus),),

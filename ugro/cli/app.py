@@ -161,6 +161,7 @@ class ScriptCommand(Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
         ctx.meta["ugro.script_args"] = tuple(args[at + 1 :])
+        ctx.meta["ugro.dashes"] = at < len(args)
         return super().parse_args(ctx, _with_share(args[:at]))
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:

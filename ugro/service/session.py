@@ -24,7 +24,7 @@ def open_local(inventory: str | None, log_level: str) -> Local:
     from ugro.service.local import Local
 
     context = Context(inventory)
-    log.start(context.store.home, log_level)
+    log.start(context.store.home, log_level, context.store.mask)
     return Local(context)
 
 

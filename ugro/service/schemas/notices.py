@@ -76,6 +76,13 @@ class WaitingForNodes(Notice):
     trial: bool
 
 
+class TryingPython(Notice):
+    """An interpreter of a node is being tried."""
+
+    node: str
+    path: str
+
+
 StepState = Literal["done", "already", "skipped", "problem"]
 """What became of a step. `already`: it was done before. `problem`: it was done, and found something to correct."""
 
@@ -104,10 +111,3 @@ class StepEnded(Notice):
 
     node: str
     step: StepDocument
-
-
-class TryingPython(Notice):
-    """An interpreter of a node is being tried."""
-
-    node: str
-    path: str
