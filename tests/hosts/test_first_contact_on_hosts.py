@@ -167,6 +167,18 @@ def test_logs_in_by_what_sshd_asks_for(bed: Testbed, lines: tuple[str, ...]) -> 
     assert "a new connection with the key alone logs in" in done.stderr
 
 
+def test_adds_a_machine_behind_a_jump_host(bed: Testbed) -> None:
+    """The jump host takes the key, the machine behind it the password."""
+    bed.gpu1.write(".ssh/authorized_keys", bed.master.path(".ssh/id_ed25519.pub").read_text(), 0o600)
+    bed.gpu2.path(".ssh/authorized_keys").unlink()
+    through = f"Host behind\n  HostName {bed.gpu2.address}\n  User testbed-ollie\n  ProxyJump testbed-ob@10.213.7.2\n"
+    bed.master.write(".ssh/config", through, 0o600)
+    words = ("node", "add", "behind", "--no-links", "--password-file", "-")
+    done = bed.ugro(*words, input=f"{PASSWORD}\n", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "behind: {address: behind}" in bed.master.path("inventory.yaml").read_text() and len(keys_of(bed.gpu2)) == 1
+
+
 def test_corrects_modes_of_the_key_file_and_its_folder_alone(bed: Testbed) -> None:
     bed.gpu1.write(".ssh/authorized_keys", "", 0o666)
     bed.gpu1.path(".ssh").chmod(0o777)

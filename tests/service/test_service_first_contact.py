@@ -15,6 +15,8 @@ from door import Door
 from ugro.common.errors import AuthenticationFailed, Declined, HostKeyChanged, InputError, InventoryError, Unreachable
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.event import EventKind
+from ugro.common.models.job import JobState
 from ugro.common.models.login import LoginPrompt
 from ugro.common.models.metrics import MeasuredLink
 from ugro.common.models.node import Drain, NodeView
@@ -26,6 +28,7 @@ from ugro.service.schemas.check import Check, CheckDocument, Checked, CheckedNod
 from ugro.service.schemas.first_contact import AddNode, PlanAddNode, PlanRemoveNode, RemoveNode, RenameNode
 from ugro.service.schemas.node_python import InterpreterDocument, NodePythonDocument
 from ugro.service.schemas.notices import StepBegan
+from ugro.testing import builders
 from ugro.testing.ssh_server import Server, new_key
 
 
@@ -258,6 +261,12 @@ def test_keeps_nodes_that_jobs_need(door: Door, home: Path) -> None:
         with pytest.raises(InputError, match=f"{job.id} waits for a by name") as refused:
             door.call(request)
         assert refused.value.hint == f"to end it: ugro cancel {job.id}"
+    running = builders.placement("a")
+    builders.change(door.store, job.id, EventKind.RUNNING, state=JobState.RUNNING, placement=running)
+    for request in (PlanRemoveNode(node="a"), RenameNode(node="a", to="z")):
+        with pytest.raises(InputError, match=f"{job.id} is on a") as refused:
+            door.call(request)
+        assert refused.value.hint == f"wait for it, or end it: ugro cancel {job.id}"
 
 
 def test_removes_an_unreachable_node_and_names_what_stays_there(door: Door, home: Path) -> None:

@@ -274,7 +274,7 @@ def _seen_in_words(node: CheckedNode) -> str:
 async def _links(contact: Contact) -> tuple[StepState, str]:
     """Measure the network between the nodes on which nothing runs."""
     if not contact.request.links:
-        return "skipped", "not asked for"
+        return "skipped", "not asked for; later: ugro check --network"
     busy = {name for job in contact.context.store.jobs.live(pass_over) if job.state.on_nodes for name in job.nodes}
     idle = [name for name in contact.torch if name not in busy]
     if contact.name not in idle or len(idle) < 2:
