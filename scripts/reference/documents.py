@@ -17,6 +17,7 @@ from reference.source import texts_below
 from ugro.common.models.record import Record
 from ugro.sandbox.cluster import SandboxStatus
 from ugro.service.schemas import (
+    again,
     alerts,
     check,
     checkpoints,
@@ -26,7 +27,9 @@ from ugro.service.schemas import (
     estimate,
     explain,
     files,
+    first_contact,
     footprint,
+    gpu_check,
     launch,
     live,
     logs,
@@ -94,6 +97,11 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "metrics": (Printed(metrics.Metrics), Printed(metrics.TryPattern, when="with `--try`")),
     "top": (Printed(live.LiveSnapshot, "data"),),
     "stacks": (Printed(stacks.Stacks, "answer"),),
+    "rerun": (
+        Printed(again.RerunDocument),
+        Printed(launch.Rehearse, "scripts", "with `--dry-run`"),
+    ),
+    "edit": (Printed(again.Edit),),
     "exec": (Printed(entry.Execute, "answer"),),
     "forward": (Printed(entry.Forward),),
     "cancel": (Printed(ending.CheckCancelled, "job"),),
@@ -124,6 +132,9 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "undrain": (Printed(maintenance.UndrainNode, "answer"),),
     "estimate": (Printed(estimate.EstimateMemory, "answer"),),
     "footprint": (Printed(footprint.ShowFootprint),),
+    "node add": (Printed(first_contact.AddNode),),
+    "node remove": (Printed(first_contact.RemoveNode),),
+    "node rename": (Printed(first_contact.RenameNode),),
     "node clean": (Printed(footprint.Clean, "answer"),),
     "node python": (Printed(node_python.FindPython), Printed(node_python.MadePythonDocument, when="with `--make`")),
     "measure": (Printed(maintenance.Measure, "answer"),),
@@ -131,6 +142,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "check": (
         Printed(check.CheckDocument),
         Printed(check.NetworkCheckDocument, when="with `--network`"),
+        Printed(gpu_check.GpuCheckDocument, when="with `--gpu`"),
     ),
     "sweep": (Printed(maintenance.Sweep, "answer"),),
     "serve": (Printed(maintenance.ChangesDocument, when="one line for each tick that changed something"),),

@@ -160,12 +160,13 @@ _TORCHRUN = (
 _GPUS = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 
 
-def without_effect(env: Mapping[str, str], gpus: bool = True) -> dict[str, str]:
-    """Return by variable why its value would not reach a rank; `gpus`: whether it gets GPUs of its own.
+def without_effect(env: Mapping[str, str], gpus: bool = True, launcher: str | None = "torchrun") -> dict[str, str]:
+    """Return by variable why its value would not reach a rank; `gpus`: whether it gets GPUs of its own, `launcher`:
+    what sets rank variables for it.
 
     No rule of `Env`: what was once written down stays readable.
     """
-    found = {name: "torchrun sets it for each rank" for name in _TORCHRUN if name in env}
+    found = {name: f"{launcher} sets it for each rank" for name in _TORCHRUN if launcher and name in env}
     if gpus:
         found |= {name: "UGRO sets it to the GPUs that each rank gets" for name in _GPUS if name in env}
     for name, value in env.items():

@@ -244,7 +244,7 @@ _OF_NODE = ("cpu_count", "load_1m", "memory_total_mib", "memory_available_mib", 
 
 def _gpu(gpu: Gpu, jobs: tuple[str, ...]) -> LiveGpu:
     known = {field: getattr(gpu, field) for field in LiveGpu.model_fields if field not in ("job", "jobs")}
-    return LiveGpu.model_validate(known | {"job": next(iter(jobs), None), "jobs": jobs})
+    return LiveGpu.model_validate(known | {"job": next(iter(jobs), None), "jobs": jobs if len(jobs) > 1 else None})
 
 
 def _job(job: Job, waits: str | None, progress: LiveProgress | None) -> LiveJob:

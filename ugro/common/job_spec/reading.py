@@ -33,7 +33,10 @@ def load_job_spec(path: Path) -> JobSpec:
     environment.resolve(document, path)
 
     def place(where: Location) -> Location:
-        """Return the place in the file: the script may be the name of a module."""
+        """Return the place in the file: the script may be the name of a module, or the first word of a command."""
+        if where[:1] in (("script",), ("args",)) and stands(document, ("command",)):
+            inside = ("command", 0 if where[0] == "script" else 1 + int(where[1])) if len(where) < 3 else ("command",)
+            return inside if stands(document, inside) else ("command",)
         named = where == ("script",) and not stands(document, where) and stands(document, ("module",))
         return ("module",) if named else where
 
@@ -42,6 +45,7 @@ def load_job_spec(path: Path) -> JobSpec:
     except ValidationError as error:
         fields = [*JobSpec.model_fields, environment.FILES_KEY]
         keys = {word: key for key in fields for word in (key, OPTIONS.get(key, key))}
+        keys |= {"command": "command"}
         raise JobSpecError(describe_in_file(error, path, document, keys, place)) from None
     if spec.metrics.pattern:
         try:
@@ -75,7 +79,7 @@ def job_spec(**fields: Any) -> JobSpec:
 
 
 def _without_effect(spec: JobSpec) -> dict[str, str]:
-    return without_effect(spec.env, gpus=spec.gpus_per_node != 0)
+    return without_effect(spec.env, gpus=spec.gpus_per_node != 0, launcher=None if spec.one_process else spec.launcher)
 
 
 def _option(where: Location) -> str:

@@ -76,6 +76,15 @@ class HolderUnreadable:
 
 
 @dataclass(frozen=True)
+class SweepFull:
+    """As many jobs of its sweep as may run at a time are running, or go first: `running` of `limit`."""
+
+    sweep: str
+    running: int
+    limit: int
+
+
+@dataclass(frozen=True)
 class SecretNotSet:
     """A secret that it needs was removed since its submission. It starts once the secret is set again."""
 
@@ -83,7 +92,8 @@ class SecretNotSet:
 
 
 Blocker = (
-    OnHold
+    SweepFull
+    | OnHold
     | NotBefore
     | LaunchCutOff
     | AwaitsJob

@@ -40,6 +40,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     Remedy,
     SecretNotSet,
     Starts,
+    SweepFull,
     TooFewGpus,
     TooFewInAll,
     TooFewNodes,
@@ -119,6 +120,8 @@ def _other_in_words(reason: Blocker | Freed | EndUnknown | LongChain | LongQueue
         case UnmetDependency(job=job, ending=ending, state=state):
             but = "no such job is known" if state is None else f"it {_ENDED[state]}"
             return f"waits for {job} to {_TO_END[ending]}, but {but}"
+        case SweepFull(sweep=sweep, limit=limit):
+            return f"{sweep} runs {count(limit, 'job')} at a time"
         case DependencyUnreadable(path=path):
             return f"{path} cannot be read"
         case SecretNotSet(secret=secret):

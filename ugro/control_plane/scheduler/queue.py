@@ -27,6 +27,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     SecretNotSet,
 )
 from ugro.control_plane.scheduler.scheduling import blockers
+from ugro.control_plane.scheduler.sweeps import limited
 
 STOPS_WITHIN = 20.0
 """Seconds that a job which is being ended keeps its GPUs: ranks may ignore SIGTERM, and drivers take their time."""
@@ -65,7 +66,7 @@ def read_queue(
             found = (*blocked, *blockers_of(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])
             waiting.append(WaitingJob(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
-    return Queue(tuple(waiting), tuple(running), read_capacities(store, inventory, jobs, views), present, now)
+    return Queue(limited(waiting, jobs), tuple(running), read_capacities(store, inventory, jobs, views), present, now)
 
 
 def read_capacities(
