@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 from ugro.service.local import function_of
-from ugro.service.schemas.base import Document, Stream
+from ugro.service.masked import COME_BACK
+from ugro.service.schemas.base import Document, Request, Stream
 from ugro.service.wire import answer_of, requests
 
 TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_service_*.py"))
@@ -19,6 +21,22 @@ def test_each_request_names_a_function_and_an_answer() -> None:
         assert inspect.getdoc(function) and inspect.getdoc(request) and answer_of(request), name
         assert inspect.isasyncgenfunction(function) == issubclass(request, Stream), name
         assert not issubclass(request, Document), name
+
+
+def test_masks_no_answer_that_is_sent_back() -> None:
+    def documents(hint: Any) -> list[type[Document]]:
+        if isinstance(hint, type):
+            return [hint] if issubclass(hint, Document) and not issubclass(hint, COME_BACK) else []
+        return [one for inner in get_args(hint) for one in documents(inner)]
+
+    def answer(request: type) -> Any:
+        bases = (base.__pydantic_generic_metadata__ for base in request.__mro__ if issubclass(base, Request | Stream))
+        return next(base["args"][0] for base in bases if base["args"])
+
+    answers = {one for request in requests().values() for one in documents(answer(request))}
+    for name, request in requests().items():
+        sent = [one for hint in get_type_hints(request).values() for one in documents(hint)]
+        assert not answers & {*sent}, name
 
 
 def test_each_request_goes_through_both_backends_in_a_test() -> None:

@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 from ugro.cli.app import App
 from ugro.service.schemas.base import Request
 from ugro.service.schemas.completion import CompleteJobs, CompleteNodes, Words
+from ugro.service.schemas.secrets import ListSecrets
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
@@ -58,6 +59,12 @@ def _others(
 def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """A comma-separated list of nodes."""
     return _listed(_ask(ctx, CompleteNodes()), incomplete)
+
+
+def complete_secret(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The names of the secrets that are set."""
+    with App(ctx.find_root().params.get("inventory")) as app:
+        return _fitting((one.name for one in app.call(ListSecrets()).answer), incomplete)
 
 
 def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:

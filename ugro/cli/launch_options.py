@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from ugro.cli.app import Whole
-from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
+from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes, complete_secret
 from ugro.common.job_spec import PRIORITIES
 from ugro.common.job_spec.launchers import Launcher
 
@@ -90,6 +90,7 @@ environment_options = _group(
         "secrets",
         multiple=True,
         metavar="NAME",
+        shell_complete=complete_secret,
         help="Secret for every rank (`ugro secret set`); VARIABLE=NAME under another name.",
     ),
     click.option("--python", metavar="PYTHON", help="Python on the nodes: a path, a conda environment, or uv."),

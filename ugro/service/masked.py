@@ -18,7 +18,7 @@ from ugro.service.context import Context
 from ugro.service.plan import Plan
 from ugro.service.schemas.launch import Draft
 
-_COME_BACK = (Plan, Draft)
+COME_BACK = (Plan, Draft)
 """Documents that their receiver sends back to be carried out: they are what the user typed, and stay that."""
 
 
@@ -47,7 +47,7 @@ def masked(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _without_secrets(masker: Masker, found: Any) -> Any:
-    return found if isinstance(found, _COME_BACK) else masker.document(found)
+    return found if isinstance(found, COME_BACK) else masker.document(found)
 
 
 @contextlib.contextmanager

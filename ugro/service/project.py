@@ -15,14 +15,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from ugro.common.errors import JobSpecError
+from ugro.common.fields import variables_of
 from ugro.common.job_spec import OPTIONS, JobSpec
+from ugro.common.job_spec.environment import FILES_KEY, laid_over, listed, resolve
 from ugro.common.mistakes import and_more, mistakes
 from ugro.common.text import printable
+from ugro.common.yaml_files import Items, Keys
 
 FILE, PYPROJECT = "ugro.toml", "pyproject.toml"
 
 OF_ONE_JOB = ("args", "module", "no_python", "name", "after", "not_before", "schema_version")
 """Fields of a job that no project can have a default for."""
+
+ENVIRONMENT = ("env", "secrets")
+"""Fields of which each variable is merged by itself."""
 
 LARGEST = 1024 * 1024
 """Bytes of a file that are read."""
@@ -44,10 +50,9 @@ class Project:
     def beneath(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return fields of a job with the defaults beneath them. Variables and rules for checkpoints are merged."""
         found = {**self.fields, **fields}
-        for name in ("env", "checkpoints"):
-            if name in fields and name in self.fields:
-                found[name] = {**_mapping(name, self.fields[name]), **fields[name]}
-        return found
+        if "checkpoints" in fields and "checkpoints" in self.fields:
+            found["checkpoints"] = {**_mapping("checkpoints", self.fields["checkpoints"]), **fields["checkpoints"]}
+        return {key: value for key, value in found.items() if key not in ENVIRONMENT} | laid_over(fields, self.fields)
 
     def words(self, fields: Mapping[str, Any]) -> str:
         """Say what comes from here into a job with these fields of its own; nothing where nothing does."""
@@ -57,7 +62,9 @@ class Project:
         return f"defaults from {printable(os.path.relpath(self.path))}: {', '.join(taken)}" if taken else ""
 
     def _adds(self, name: str, value: Any, fields: Mapping[str, Any]) -> bool:
-        """Whether a mapping has keys beside those of the job."""
+        """Whether a mapping or the secrets have keys beside those of the job."""
+        if name == "secrets":
+            return bool(variables_of(listed(value)).keys() - variables_of(listed(fields[name])).keys())
         merged = name in ("env", "checkpoints")
         return merged and bool(_mapping(name, value).keys() - _mapping(name, fields[name]).keys())
 
@@ -150,6 +157,7 @@ def _checked(path: Path, fields: dict[str, Any], folder: Path) -> Project:
             raise JobSpecError(
                 f"{_place(path, name)}: {name}: belongs to one job, not to a project", "put it in job.yaml"
             )
+    fields = _with_environment(path, fields)
     try:
         spec = JobSpec.model_validate({"script": "train.py", **fields})
     except ValidationError as error:
@@ -157,7 +165,8 @@ def _checked(path: Path, fields: dict[str, Any], folder: Path) -> Project:
         first = found[0]
         said = str(first)
         if first.unknown:
-            keys = {word: key for key in JobSpec.model_fields for word in (key, OPTIONS.get(key, key))}
+            known = [*JobSpec.model_fields, FILES_KEY]
+            keys = {word: key for key in known for word in (key, OPTIONS.get(key, key))}
             near = difflib.get_close_matches(str(first.where[-1]).replace("-", "_"), keys, 1)
             said += f"; did you mean {keys[near[0]]!r}?" if near else ""
         where = _place(path, *map(str, first.where))
@@ -165,6 +174,33 @@ def _checked(path: Path, fields: dict[str, Any], folder: Path) -> Project:
     workdir = path.parent / Path(spec.workdir).expanduser()
     kept = {name: value for name, value in fields.items() if name != "workdir"}
     return Project(path, kept, Path(os.path.normpath(workdir)))
+
+
+def _with_environment(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields with the environment as one mapping: a list and files may stand in its place, as in a job.yaml.
+
+    Raises:
+        JobSpecError: with the file and its line.
+    """
+    document = Keys()
+    for name in [name for name in ("env", FILES_KEY, "gpus_per_node") if name in fields]:
+        found = re.search(r":([0-9]+)$", _place(path, name))
+        line, value = int(found[1]) if found else 1, fields[name]
+        if isinstance(value, list):
+            items = Items()
+            items.extend(value)
+            items.lines = [line] * len(items)
+            value = items
+        elif isinstance(value, dict):
+            keys = Keys()
+            for key, item in value.items():
+                keys.put(key, item, line)
+            value = keys
+        document.put(name, value, line)
+    resolve(document, path)
+    others = {name: value for name, value in fields.items() if name not in ("env", FILES_KEY)}
+    env = document.get("env")
+    return others if env is None else others | {"env": dict(env) if isinstance(env, Keys) else env}
 
 
 def _refuse_stranger(path: Path, folder: Path) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ugro.common.errors import InputError, JobSpecError
-from ugro.common.fields import ENV_NAME, variables_of
+from ugro.common.fields import ENV_NAME
 from ugro.common.job_spec import OPTIONS, JobSpec, job_spec, load_job_spec
-from ugro.common.job_spec.environment import NotSet, forwarded, read_env_files
+from ugro.common.job_spec.environment import NotSet, forwarded, laid_over, read_env_files
 from ugro.common.text import printable
 from ugro.common.units import parse_duration
 from ugro.control_plane.metadata_store.history import run_of
@@ -183,12 +183,8 @@ def _named(said: LaunchLine, given: dict[str, Any], projects: bool) -> SpecRead:
 def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any], projects: bool) -> SpecRead:
     spec = load_job_spec(path)
     own = spec.model_dump(exclude_unset=True)
-    env, secrets = given.get("env", {}), given.get("secrets", ())
-    said = variables_of(secrets)
-    merged: dict[str, Any] = {  # a variable has one value: what the command line says
-        "env": {name: value for name, value in spec.env.items() if name not in said} | env,
-        "secrets": [one for one in spec.secrets if not variables_of([one]).keys() & {*said, *env}] + [*secrets],
-    }
+    own = {key: value for key, value in own.items() if key not in ("env", "secrets")}
+    merged = laid_over(given, {"env": spec.env, "secrets": spec.secrets})
     if "checkpoints" in given:
         merged["checkpoints"] = own.get("checkpoints", {}) | given["checkpoints"]
     merged |= {other: None for one, other in COUNTS if one in given and other not in given}

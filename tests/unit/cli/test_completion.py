@@ -124,6 +124,14 @@ def job_in(state: JobState, name: str | None = None, wish: Wish | None = None) -
     return job.id
 
 
+def test_secrets_are_completed(project: Path) -> None:
+    store = MetadataStore(Path(os.environ["UGRO_HOME"]))
+    for name in ("HF_TOKEN", "HF_OTHER", "WANDB"):
+        store.secrets.set(name, "value-1")
+    for line in ("ugro secret remove HF", "ugro launch train.py --secret HF"):
+        assert completed(line) == ["HF_OTHER", "HF_TOKEN"], line
+
+
 def test_jobs_are_completed_where_the_command_accepts_their_state(project: Path) -> None:
     ids = {state: job_in(state) for state in JobState}
     ending = job_in(JobState.RUNNING, wish=Wish.CANCEL)

@@ -30,7 +30,8 @@ def load(text: str) -> JobSpec:
 
 def launched(text: str, **options: object) -> JobSpec:
     load(text)
-    return read_spec(LaunchLine(("job.yaml",), (), options), lambda: DefaultScriptDocument(script=None, inventory=""))
+    said = LaunchLine(("job.yaml",), (), options)
+    return read_spec(said, lambda: DefaultScriptDocument(script=None, inventory="")).spec
 
 
 def test_reads_lists_and_files() -> None:
@@ -98,6 +99,21 @@ def test_names_file_and_line(text: str, message: str) -> None:
     with pytest.raises(JobSpecError) as caught:
         load(text)
     assert caught.value.message.startswith(message) and "hf_x" not in caught.value.message
+
+
+def test_takes_the_environment_of_a_project_beneath() -> None:
+    Path("ugro.toml").write_text('env_file = "a.env"\nenv = ["MINE", "C=project"]\nsecrets = ["S", "T=team", "U"]\n')
+    found = launched("env: {B: own, S: plain}\nsecrets: [T, A]\n", secrets=("MINE",), env=("U=said",))
+    assert found.env == {"B": "own", "C": "project", "S": "plain", "U": "said"}
+    assert found.secrets == ("T", "A", "MINE")
+    assert launched("").env == {"A": "file a", "B": "file a", "C": "project", "MINE": "forwarded"}
+    assert launched("").secrets == ("S", "T=team", "U")
+    Path("ugro.toml").write_text('nodes = 2\nenv = ["NOT_THERE"]\n')
+    with pytest.raises(JobSpecError, match=r"ugro.toml:2: env: NOT_THERE is not set here"):
+        launched("")
+    Path("ugro.toml").write_text('env_file = ["none"]\n')
+    with pytest.raises(JobSpecError, match="none: cannot be read"):
+        launched("")
 
 
 def test_lets_a_job_without_gpus_hide_them() -> None:

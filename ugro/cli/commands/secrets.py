@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.complete import complete_file
+from ugro.cli.complete import complete_file, complete_secret
 from ugro.cli.output import print_hanging, print_json
 from ugro.common.errors import InputError
 from ugro.common.masking import SHORTEST
@@ -31,7 +31,7 @@ def secret() -> None:
 
 
 @command(name="set")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_secret)
 @click.argument("value", nargs=-1, metavar="")
 @click.option("--from-env", is_flag=True, help="Take the value of the variable NAME.")
 @click.option("--file", "path", metavar="FILE", shell_complete=complete_file, help="Take what is in a file.")
@@ -107,7 +107,7 @@ def list_(app: App, as_json: bool) -> None:
 
 
 @command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_secret)
 @json_option
 def remove(app: App, name: str, as_json: bool) -> None:
     """Remove a secret. Running ranks keep it; a job that waits needs it to be set again."""

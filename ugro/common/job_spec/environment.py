@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ugro.common.dotenv import read_dotenv
 from ugro.common.errors import InputError, JobSpecError
-from ugro.common.fields import ENV_NAME, is_given, without_effect
+from ugro.common.fields import ENV_NAME, is_given, variables_of, without_effect
 from ugro.common.mistakes import shown
 from ugro.common.yaml_files import Items, Keys
 
@@ -55,8 +56,26 @@ def read_env_files(paths: Iterable[Path], gpus: bool) -> dict[str, str]:
     return found
 
 
+def laid_over(above: Mapping[str, Any], below: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `env` and `secrets` of two sets of fields as one. A variable has one value: the one from above.
+
+    What neither of them has is left out.
+    """
+    env, secrets = dict(above.get("env") or {}), listed(above.get("secrets"))
+    said = {*env, *variables_of(secrets)}
+    env = {name: value for name, value in (below.get("env") or {}).items() if name not in said} | env
+    secrets = [one for one in listed(below.get("secrets")) if not said & {*variables_of([one])}] + secrets
+    return ({"env": env} if env else {}) | ({"secrets": secrets} if secrets else {})
+
+
+def listed(secrets: object) -> list[str]:
+    """Return names of secrets as a list, however a file has them; what is none is left for the spec to refuse."""
+    found = [word.strip() for word in secrets.split(",")] if isinstance(secrets, str) else secrets
+    return [str(one) for one in found] if isinstance(found, list | tuple) else []
+
+
 def resolve(document: Keys, path: Path) -> None:
-    """Put the environment of a job.yaml together as one mapping: its files, then its own variables.
+    """Put the environment of a job.yaml, or of a project, together as one mapping: its files, then its own variables.
 
     Raises:
         JobSpecError: with file and line.
@@ -72,7 +91,7 @@ def resolve(document: Keys, path: Path) -> None:
             raise JobSpecError(f"{path}:{line}: {FILES_KEY}: found {shown(files)}: the path of a file is expected")
         beside = [path.parent / Path(one).expanduser() for one in named]
         merged = Keys()
-        for name, value in read_env_files(beside, document.get("gpus_per_node") != "0").items():
+        for name, value in read_env_files(beside, str(document.get("gpus_per_node")) != "0").items():
             merged.put(name, value, line)
         if isinstance(own, Keys):
             for name, value in own.items():
