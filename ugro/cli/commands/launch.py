@@ -95,7 +95,7 @@ def launch(
     said = LaunchLine(words, context.meta["ugro.script_args"], options, start, long)
     asked = read_spec(said, lambda: app.call(DefaultScript()))
     draft = app.call(DraftLaunch(spec=asked))
-    if asked.nodes is None and draft.spec.nodes == 1:
+    if asked.nodes is None and draft.spec.nodes == 1 and not as_json:
         click.echo("note: it runs once, on one node; for more: --nodes N", err=True)
     if dry_run:
         _tell_times(draft.spec)
