@@ -274,7 +274,7 @@ def test_reads_the_three_forms(door: Door, monkeypatch: pytest.MonkeyPatch) -> N
     assert default == DefaultScriptDocument(script=None, inventory=str(door.context.inventory.path))
 
     def asked_for(said: LaunchLine, script: str | None = None) -> JobSpec:
-        return read_spec(said, lambda: default.model_copy(update={"script": script}))
+        return read_spec(said, lambda: default.model_copy(update={"script": script})).spec
 
     script = asked_for(LaunchLine(("t.py",), ("--lr", "1"), {"name": "a", "env": ("A=b",), "after": ("x, y",)}))
     assert (script.command, script.name, script.env, script.after) == (
@@ -288,6 +288,11 @@ def test_reads_the_three_forms(door: Door, monkeypatch: pytest.MonkeyPatch) -> N
     file = asked_for(LaunchLine(("job.yaml",), ("x",), options))
     assert (file.name, file.env, file.args, file.time_limit) == ("c", {"A": "c", "B": "b"}, ("x",), 5400.0)
     assert (file.checkpoints.dir, file.checkpoints.resume) == ("out", "--from {path}")
+    Path("counted.yaml").write_text("script: t.py\ngpus_per_node: 2\nshare: no\n")
+    counted = asked_for(LaunchLine(("counted.yaml",), (), {"gpus": 3}))
+    assert (counted.gpus, counted.gpus_per_node, counted.share) == (3, None, None), "options win over the file"
+    Path("shared.yaml").write_text("script: t.py\nvram: 4G\nshare: true\n")
+    assert asked_for(LaunchLine(("shared.yaml",), (), {})).share == "vram"
     model = asked_for(LaunchLine(("--model", "m"), (), {}), "t.py")
     assert model.command == ("t.py", "--model", "m")
     with pytest.raises(InputError, match="no script is named"):

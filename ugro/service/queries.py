@@ -93,10 +93,11 @@ def _wanted(request: Status, store: MetadataStore, live: Iterable[Job], on_unrea
             (request.since is None or job.submitted_at >= request.since)
             and (not request.states or job.state in request.states)
             and (request.pattern is None or fnmatch.fnmatchcase(job.name, request.pattern))
+            and (not request.ids or job.id in request.ids)
         )
 
     live = [job for job in live if fits(job)]
-    if not (request.everything or request.since is not None or request.states or request.pattern):
+    if not (request.everything or request.since is not None or request.states or request.pattern or request.ids):
         ended = store.jobs.recent(RECENT, on_unreadable)
     else:
         ended = store.jobs.all((row.id for row in store.jobs.summaries() if fits(row)), on_unreadable)

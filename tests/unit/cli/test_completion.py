@@ -128,7 +128,9 @@ def test_jobs_are_completed_where_the_command_accepts_their_state(project: Path)
     ids = {state: job_in(state) for state in JobState}
     ending = job_in(JobState.RUNNING, wish=Wish.CANCEL)
     for request, states in STATES.items():
-        wanted = {ids[state] for state in states} | ({ending} if request in ("cancel", "wait", "stacks") else set())
+        wanted = {ids[state] for state in states} | (
+            {ending} if request in ("cancel", "exec", "wait", "stacks") else set()
+        )
         assert set(completed(f"ugro {request} job-")) == wanted, request
     assert set(completed("ugro logs job-")) == {*ids.values(), ending}
     assert completed("ugro approve job-") == []
@@ -191,6 +193,14 @@ def test_a_terminal_completes_them(project: Path, shell: str, line: str, until: 
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
     typed(*SHELLS[shell], line, until)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_terminal_completes_the_last_job(project: Path, shell: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    job_in(JobState.RUNNING)
+    typed(*SHELLS[shell], "ugro logs @la", "@last ")
 
 
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")

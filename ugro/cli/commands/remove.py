@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.complete import complete_job
 from ugro.cli.main import report
 from ugro.cli.output import print_json
 from ugro.cli.prompts import answers
 from ugro.cli.render.checkpoints import checkpoints_in_words
+from ugro.cli.several import Choice, choose, jobs_arguments
 from ugro.common.errors import EXIT_NODES
 from ugro.common.text import bytes_in_words, count, printable, size, some
 from ugro.service.schemas.removal import PlanRemove, Remove, RemovedJob, UseDocument
@@ -23,17 +23,18 @@ LEFT_THERE = {
 
 
 @command()
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_job)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@jobs_arguments()
 @click.option("--with-checkpoints", is_flag=True, help="Also jobs that have checkpoints, or may have them.")
 @json_option
-def rm(app: App, jobs: tuple[str, ...], yes: bool, with_checkpoints: bool, as_json: bool) -> int:
+def rm(app: App, choice: Choice, with_checkpoints: bool, as_json: bool) -> int:
     """Remove ended jobs: record, logs, code, folders on nodes.
 
-    JOB is an id or a name. Copies of outputs and checkpoints on this machine and everything in the code folders on
-    nodes are removed too; files that a job saved elsewhere stay. The folder on an unreachable node is removed once the
-    node answers.
+    JOB is an id, a name or a pattern like 'lr-*'. Copies of outputs and checkpoints on this machine and everything in
+    the code folders on nodes are removed too; files that a job saved elsewhere stay. The folder on an unreachable node
+    is removed once the node answers.
     """
+    yes, chosen = choice.yes, choose(app, "rm", choice, as_json)
+    jobs = tuple(one.job.id if one.job else one.reference for one in chosen.found)
     plan = app.call(PlanRemove(jobs=jobs, with_checkpoints=with_checkpoints))
     if not as_json:
         for use in plan.jobs:

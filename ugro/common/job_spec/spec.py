@@ -21,9 +21,11 @@ from ugro.common.fields import (
     Moment,
     Name,
     Seconds,
+    Secrets,
     Text,
     Whole,
     is_flag,
+    variables_of,
     whole,
 )
 from ugro.common.job_spec.launchers import ONE_PROCESS, Launcher, check_options
@@ -36,7 +38,9 @@ from ugro.common.job_spec.rules import (
     MetricsRules,
     OutputGlob,
     Share,
+    Sweep,
 )
+from ugro.common.job_spec.setup import ENVIRONMENT, UV_INPUTS, UV_SYNC, Python, Setup
 from ugro.common.mistakes import Misplaced
 
 JOB_ID = re.compile(r"job-[0-9]+")
@@ -75,6 +79,16 @@ class JobSpec(Config):
         default=None, description="GPUs of each node; 0: one CPU rank; default: all GPUs of a node"
     )
     env: Env = Field(default_factory=dict, description="Environment of every rank; wins over that of the inventory")
+    secrets: Secrets = Field(
+        default=(), description="Variables whose values `ugro secret set` keeps: `NAME`, or `VARIABLE=NAME`"
+    )
+    python: Python | None = Field(
+        default=None,
+        description="Python on the nodes: a path, a conda environment, or `uv`; default: the inventory's `python`",
+    )
+    setup: Setup | None = Field(
+        default=None, validate_default=True, description="Command that sets the environment up; text alone is `run`"
+    )
     workdir: Line = Field(default=".", description="Folder that is sent to the nodes, relative to the job file's")
     priority: Annotated[Whole, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = Field(
         default=0, description="Higher starts sooner"
@@ -113,6 +127,13 @@ class JobSpec(Config):
     )
     on_failure: FailurePolicy = Field(
         default_factory=FailurePolicy, description="What is done when it fails; a word alone is `default`"
+    )
+    sweep: Sweep = Field(
+        default_factory=dict,
+        description="One job for each combination: `{lr: [1e-3, 1e-4], seed: 1..3}`; `--sweep` on the command line",
+    )
+    max_parallel: Annotated[Whole, Field(ge=1)] | None = Field(
+        default=None, description="Jobs of the sweep that run at a time; default: as many as there is room for"
     )
     schema_version: Annotated[Literal[1], BeforeValidator(whole)] = Field(
         default=1, description="Version of this format"
@@ -186,6 +207,18 @@ class JobSpec(Config):
         if value is not None and JOB_ID.fullmatch(value):
             raise ValueError("names like job-001 are ids, which UGRO gives itself")
         return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _no_variable_twice(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if both := [name for name in variables_of(value) if name in info.data.get("env", {})]:
+            raise Misplaced((), f"{both[0]} is in 'env' too, and a variable has one value")
+        return value
+
+    @property
+    def secret_names(self) -> dict[str, str]:
+        """Return the names of its secrets, by the variable that has the value."""
+        return variables_of(self.secrets)
 
     @field_validator("nodes", mode="before")
     @classmethod
@@ -269,6 +302,20 @@ class JobSpec(Config):
     def _outputs_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
 
+    @field_validator("setup", mode="before")
+    @classmethod
+    def _setup_from_text(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.data.get("python") == "uv":
+            return {"run": UV_SYNC, "inputs": UV_INPUTS}
+        return {"run": value} if isinstance(value, str) else value
+
+    @field_validator("setup")
+    @classmethod
+    def _setup_makes_python(cls, value: Setup | None, info: ValidationInfo) -> Setup | None:
+        if value is None and info.data.get("python") == "setup":
+            raise ValueError("a command that makes the environment is needed with 'python: setup'")
+        return value
+
     @field_validator("metrics", mode="before")
     @classmethod
     def _metrics_from_text(cls, value: object) -> object:
@@ -297,11 +344,23 @@ class JobSpec(Config):
         return None if self.share is not None else self.gpus
 
     @property
+    def python_from_setup(self) -> bool:
+        """Return whether the setup command makes the Python that runs the job."""
+        return self.python in ENVIRONMENT
+
+    @property
     def warning_seconds(self) -> float | None:
         """Return how long before its limit a job is warned: as requested, else a tenth of the limit, at most 5 min."""
         if self.time_limit is None:
             return None
         return min(self.time_limit, self.time_warning or min(300.0, self.time_limit / 10))
+
+    @field_validator("max_parallel")
+    @classmethod
+    def _parallel_jobs_of_a_sweep(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and "sweep" in info.data and not info.data["sweep"]:
+            raise ValueError("a sweep is needed with it")
+        return value
 
     @field_validator("script")
     @classmethod

@@ -30,6 +30,23 @@ class RankDocument(Document):
     """What shows that it was killed for lack of memory."""
 
 
+class SweepPartDocument(Document):
+    """A job's part in a sweep."""
+
+    sweep: str
+    """Id of the sweep."""
+    name: str
+    """Name of the sweep."""
+    index: int
+    """Its number in the sweep, from 1."""
+    of: int
+    """Number of jobs of the sweep."""
+    values: dict[str, str]
+    """What it runs with, by argument."""
+    max_parallel: int | None
+    """How many jobs of the sweep run at a time; `null`: as many as there is room for."""
+
+
 class PartDocument(Document):
     """Part of a GPU that a job declared, which shares it with others."""
 
@@ -266,6 +283,8 @@ class JobDocument(Document):
     launcher `none` the command as it was typed.
     """
     code: CodeVersion
+    sweep: SweepPartDocument | None
+    """Its part in a sweep; `null`: it is a job by itself."""
     placement: PlacementDocument | None
     """Where the attempt runs."""
     ranks: tuple[RankDocument, ...]
@@ -305,6 +324,10 @@ class JobDocument(Document):
     """GPUs that it asked for in all; `null`: it counts them by node."""
     share: float | str | None
     """Part of one GPU that it shares with others: a fraction, or `vram` for as much as `vram` says; `null`: none."""
+    python: str | None
+    """Python that it asks for: a path, a conda environment or `uv`; `null`: that of the inventory."""
+    setup: str | None
+    """Command that sets its environment up before the start."""
     after: tuple[str, ...]
     """Ids of the jobs that it waits for."""
     not_before: Moment | None

@@ -78,6 +78,7 @@ class Status(Request[ClusterStatus]):
     since: float | None = None
     states: tuple[JobState, ...] = ()
     pattern: str | None = None
+    ids: tuple[str, ...] = ()
 
 
 class JobStatus(Document):

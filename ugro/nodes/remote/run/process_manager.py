@@ -6,6 +6,7 @@ them, so a controller that was killed finds the same world again.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -26,6 +27,7 @@ from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.python import ask_script
 from ugro.nodes.remote.run.launchers import NEEDS, RANK_VARIABLES, agent, own_variables, rank_option
+from ugro.nodes.remote.setup.setup import OF_INVENTORY, Interpreters
 from ugro.nodes.transport import Transport
 
 PORTS = (29500, 30499)
@@ -64,6 +66,8 @@ class NodeLaunch:
     gpus: tuple[str, ...] = ()
     interface: str | None = None
     env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Variables whose values come apart from the script, in a file that `reaper.py` reads and removes."""
     time_limit: float | None = None
     """Seconds after which `rank.py` ends a rank; it warns the script `time_warning` seconds before."""
     time_warning: float | None = None
@@ -150,7 +154,10 @@ def rank_environment(launch: NodeLaunch) -> dict[str, str]:
 
 def launch_script(launch: NodeLaunch) -> str:
     """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
-    exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
+    env = {key: value for key, value in rank_environment(launch).items() if key not in launch.secrets}
+    exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in env.items())
+    if launch.secrets:
+        exports += f"\n# secrets, which reaper.py reads from a file and removes: {', '.join(launch.secrets)}"
     own = f"python={path_word(launch.python)}"
     if launch.launcher not in NEEDS:
         exports = f"unset {' '.join(RANK_VARIABLES)}\n{exports}"
@@ -237,15 +244,17 @@ async def prepare(
     knock: int | None = None,
     ports: tuple[int, int] | None = None,
     launcher: str = "torchrun",
+    interpreters: Interpreters = OF_INVENTORY,
 ) -> PreparedNode:
     """See that a node can start its part: its python, what the launcher needs there, and (rank 0) a free port.
 
     It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.
+    `interpreters` are what runs the job where that is not what the inventory says.
 
     Raises:
         NodeRefused: it cannot, with the reason in words.
     """
-    name, python = transport.name, transport.node.python
+    name, python = transport.name, interpreters.usable(transport)
     needs = NEEDS.get(launcher, ())
     request = {
         "peers": list(peers),
@@ -256,8 +265,9 @@ async def prepare(
     }
     problem, hint = "the check before the launch failed", f"try there: {python} -c 'import sys; print(sys.version)'"
     args = (json.dumps(request),)
-    seen = await ask_script(transport, "run/prepare.py", args, _PREPARED, problem, timeout=PREPARE_TIMEOUT, hint=hint)
-    if "torch" in needs and not seen.torch:
+    ask = functools.partial(ask_script, transport, "run/prepare.py", args, _PREPARED, problem)
+    seen = await ask(timeout=PREPARE_TIMEOUT, hint=hint, python=python)
+    if "torch" in needs and not seen.torch and interpreters.made:
         raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
     if seen.missing:
         problem = f"{python} has no {printable(seen.missing[0])}, which the launcher {launcher} needs"
@@ -268,15 +278,19 @@ async def prepare(
     return seen
 
 
-async def start(transport: Transport, paths: RunPaths, uid: str, script: str) -> None:
+async def start(
+    transport: Transport, paths: RunPaths, uid: str, script: str, secrets: Mapping[str, str] | None = None
+) -> None:
     """Start a node's part of an attempt by its `launch_script`; harmless when it runs already.
+
+    `secrets` are values by variable. They go to the node as data on stdin and into a file that only its user can read.
 
     Raises:
         Unreachable, NodeRefused: it did not start. LinkLost, CommandTimedOut: it may have.
     """
     args = (
         paths.run_dir, paths.job, str(paths.attempt), run_token(uid, paths), uid, script,
-        load("run/rank.py"), load("run/reaper.py"),
+        load("run/rank.py"), load("run/reaper.py"), json.dumps(dict(secrets)) if secrets else "",
     )  # fmt: skip
     outcome = await transport.run(load("run/start.sh"), args, timeout=START_TIMEOUT)
     require(transport, outcome, "the launch failed")
