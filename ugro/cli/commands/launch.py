@@ -103,7 +103,7 @@ def launch(
     if read.note and not (as_json or quiet):
         click.echo(read.note, err=True)
     draft = app.call(DraftLaunch(spec=read.spec))
-    if read.spec.nodes is None and draft.spec.nodes == 1:
+    if read.spec.nodes is None and draft.spec.nodes == 1 and not (as_json or quiet):
         click.echo("note: it runs once, on one node; for more: --nodes N", err=True)
     if draft.spec.sweep and following:
         raise InputError(

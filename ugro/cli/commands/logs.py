@@ -42,7 +42,7 @@ from ugro.service.words import title
 @click.option("--since-line", type=Whole(min=1), metavar="N", help="Only from line N of each rank on.")
 @click.option("--grep", metavar="TEXT", help="Only lines that contain TEXT.")
 @click.option("--regex", is_flag=True, help="With --grep: TEXT is a regular expression.")
-@click.option("--torchrun", is_flag=True, help="Also torchrun's own output on each node.")
+@click.option("--torchrun", is_flag=True, help="Also the output of torchrun, or of another launcher, on each node.")
 @click.option("--setup", is_flag=True, help="Only what the setup command printed on each node.")
 @attempt_option
 @json_option

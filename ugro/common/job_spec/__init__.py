@@ -1,6 +1,6 @@
 """The job spec: a job as requested on the command line or in a job.yaml."""
 
-from ugro.common.job_spec.launchers import agent_of
+from ugro.common.job_spec.launchers import RANK_PY, agent_of
 from ugro.common.job_spec.reading import OPTIONS, PATTERN_HINT, job_spec, load_job_spec
 from ugro.common.job_spec.rules import CheckpointRules, FailurePolicy, HangAfter, MetricsRules
 from ugro.common.job_spec.setup import INPUTS, Setup
@@ -12,6 +12,7 @@ __all__ = [
     "OPTIONS",
     "PATTERN_HINT",
     "PRIORITIES",
+    "RANK_PY",
     "CheckpointRules",
     "FailurePolicy",
     "HangAfter",

@@ -12,7 +12,10 @@ ONE_PROCESS = ("python", "none")
 """Launchers that start one process on each node, with all GPUs of the job there and without rank variables."""
 
 AGENTS = {"torchrun": "torchrun", "accelerate": "accelerate launch", "deepspeed": "the deepspeed launcher"}
-"""What runs the ranks of a node, in words; of the other launchers `rank.py` does."""
+"""What runs the ranks of a node, in words."""
+
+RANK_PY = "rank.py"
+"""What runs the one process of a node for launchers that are none: it ends as that process does."""
 
 _BY_NODES = "UGRO chooses nodes and GPUs (--nodes, --gpus-per-node)"
 _MEETING = "UGRO says where the ranks meet"
@@ -76,4 +79,4 @@ def _means(name: str, option: str) -> bool:
 
 def agent_of(launcher: str) -> str:
     """Return what runs the ranks of a node, in words."""
-    return AGENTS.get(launcher, "rank.py")
+    return AGENTS.get(launcher, RANK_PY)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ugro.common.job_spec import RANK_PY
 from ugro.common.models.job import FirstFailure, LimitMark, Placement, Rank, RankState
 from ugro.common.models.run import RunFiles
 from ugro.common.text import some
@@ -281,7 +282,8 @@ class Inquiry:
         alive = [rank for rank in mine if rank.state == RankState.RUNNING]
         lost = [rank for rank in mine if rank.state == RankState.LOST]
         failed = [rank for rank in mine if rank.state == RankState.FAILED]
-        if not (alive or lost) and any(rank.signal != "TERM" or rank.limit == LimitMark.ENDED for rank in failed):
+        own = (self.agent == RANK_PY or one.signal != "TERM" or one.limit == LimitMark.ENDED for one in failed)
+        if not (alive or lost) and any(own):
             return  # torchrun ends when a rank of its own does
         with_ranks = f" while rank {some([str(rank.rank) for rank in alive])} still ran" if alive else ""
         if run.exit_code is None:

@@ -8,6 +8,7 @@ import pytest
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import NodeError, Unreachable
+from ugro.common.job_spec import agent_of
 from ugro.common.models.job import FirstFailure, Job, JobState, NodeShare, Placement, RankState
 from ugro.common.models.node import GpuProcess, NodeView
 from ugro.common.models.run import Effort, RankFiles, RunFiles
@@ -280,6 +281,15 @@ def test_a_rank_with_an_error_of_its_own_goes_before_a_launcher_that_is_killed_l
 def test_a_launcher_that_ends_because_its_rank_failed_is_not_blamed() -> None:
     seen = runs(done(0, code=3, exit_code=1), replace(UP, ranks=(rank(1, alive=True),)), running(2))
     assert (failure(seen).rank, failure(seen).exit_code) == (0, 3)
+
+
+def test_a_command_that_was_ended_from_outside_is_named_itself() -> None:
+    """rank.py ends as its process did: that is no word of its own."""
+    ended = replace(UP, runner_alive=False, exit_code=143, exit_at=91.0, ranks=(rank(0, signal="TERM", at=90.0),))
+    seen = runs(ended, running(1), running(2))
+    assert failure(seen).rank is None, "torchrun has an end of its own"
+    found = replace(inquiry(seen), agent=agent_of("none")).first()
+    assert (found.rank, found.node, found.signal) == (0, "gpu-master", "TERM")
 
 
 def test_a_node_that_could_not_begin_goes_before_one_that_only_waited_for_it() -> None:
