@@ -134,7 +134,7 @@ def test_refuses_to_edit_what_has_started_or_changed(door: Door) -> None:
     failed = door.failed(FAILS)
     with pytest.raises(InputError, match=f"{failed.id} has failed; only a job that waits can be edited") as refused:
         edit(door, failed, fields={"priority": 1})
-    assert refused.value.hint == f"for a new job with these changes: ugro rerun {failed.id} …"
+    assert refused.value.hint == f"add the changes to: ugro rerun {failed.id}"
 
 
 def test_refuses_to_edit_a_job_that_starts_in_between(door: Door) -> None:

@@ -74,8 +74,8 @@ def logs(
         return 0
     if as_json and following:
         raise InputError("--json prints one document and cannot be combined with --follow")
-    asked = {"job": job, "rank": rank, "tail": tail, "torchrun": torchrun, "attempt": attempt}
-    asked |= {"node": node, "since": since}
+    asked: dict[str, object] = {"job": job, "rank": rank, "node": node, "since": since, "tail": tail}
+    asked |= {"torchrun": torchrun, "attempt": attempt}
     if following:
         return _until_ended(app, Follow.model_validate(asked))
     request = ReadLogs.model_validate(asked)
