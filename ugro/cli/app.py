@@ -12,6 +12,7 @@ import click
 from ugro.cli.output import print_hanging, print_problems
 from ugro.cli.render.notices import Notices
 from ugro.common.errors import ResidentGone
+from ugro.common.models.login import AskPerson
 from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
 from ugro.service.backend import Answer, Backend
@@ -21,6 +22,7 @@ from ugro.service.session import find_resident, open_local
 
 if TYPE_CHECKING:
     from ugro.service.code import WorkingCode
+    from ugro.service.local import Local
 
 
 class App:
@@ -50,8 +52,12 @@ class App:
             print_hanging("note: ", words, err=True, dim=True)
 
     @cached_property
-    def _here(self) -> Backend:
+    def _here(self) -> Local:
         return open_local(self.inventory_option, self.log_level)
+
+    def answer_logins(self, ask: AskPerson) -> None:
+        """Let this process ask the user what a machine wants to know at a first login."""
+        self._here.context.ask = ask
 
     def __enter__(self) -> App:
         return self

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from ugro.cli.app import Whole
-from ugro.cli.complete import complete_folder, complete_jobs_listed, complete_nodes
+from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
 from ugro.common.job_spec import PRIORITIES
+from ugro.common.job_spec.launchers import Launcher
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -30,6 +31,12 @@ what_runs_options = _group(
     click.option(
         "--no-python", is_flag=True, default=None, help="SCRIPT is a program: ./train.sh, or one in the nodes' PATH."
     ),
+    click.option(
+        "--launcher",
+        type=click.Choice(get_args(Launcher)),
+        help="What starts the ranks on each node. Default: torchrun. With python and none: one process, on one node.",
+    ),
+    click.option("--launcher-args", metavar="WORDS", help="Options of the launcher: '--mixed_precision bf16'."),
 )
 """Options that say how the script is run."""
 
@@ -65,7 +72,28 @@ placement_options = _group(
 """Options that say where a job runs."""
 
 environment_options = _group(
-    click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable of every rank."),
+    click.option(
+        "--env",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Environment variable of every rank; a name alone forwards yours.",
+    ),
+    click.option(
+        "--env-file",
+        multiple=True,
+        metavar="FILE",
+        shell_complete=complete_file,
+        help="File of NAME=VALUE lines; --env wins over it.",
+    ),
+    click.option(
+        "--secret",
+        "secrets",
+        multiple=True,
+        metavar="NAME",
+        help="Secret for every rank (`ugro secret set`); VARIABLE=NAME under another name.",
+    ),
+    click.option("--python", metavar="PYTHON", help="Python on the nodes: a path, a conda environment, or uv."),
+    click.option("--setup", metavar="CMD", help="Shell command that sets the environment up, before the start."),
 )
 """Options that say what the ranks find around them."""
 
@@ -75,6 +103,17 @@ identity_options = _group(
 """Options that say what a job is called."""
 
 hold_option = click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`.")
+
+sweep_options = _group(
+    click.option(
+        "--sweep",
+        multiple=True,
+        metavar="ARG=VALUES",
+        help="One job for each value (1e-3,1e-4 or 1..5); repeated: for each combination.",
+    ),
+    click.option("--max-parallel", type=Whole(min=1), metavar="N", help="Jobs of the sweep that run at a time."),
+)
+"""Options that make several jobs of one launch."""
 
 order_options = _group(
     click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner. Default: 0."),
@@ -133,5 +172,5 @@ field_options = _group(
 )
 """Fields of a job that waits, or of one like another: what runs stays."""
 
-spec_options = _group(what_runs_options, hold_option, field_options)
+spec_options = _group(what_runs_options, sweep_options, hold_option, field_options)
 """All fields of a job spec that a command line may give."""

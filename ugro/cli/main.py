@@ -32,7 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "launch": (
         "ugro.cli.commands.launch",
         "launch",
-        "Run a training: a script, a job.yaml, or the default script.",
+        "Run a training: a script, a job.yaml, a plain command, or the default script.",
     ),
     "status": ("ugro.cli.commands.status", "status", "Show the cluster and its jobs, or one job in detail."),
     "logs": ("ugro.cli.commands.logs", "logs", "Show the output of a job's ranks."),
@@ -118,9 +118,10 @@ COMMANDS: dict[str, Entry] = {
         "gc",
         "Remove what old jobs left: logs, code, folders on nodes.",
     ),
-    "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
+    "init": ("ugro.cli.commands.init", "init", "Write a first inventory, and add the machines to it."),
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),
     "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
+    "secret": ("ugro.cli.commands.secrets", "secret", "Keep tokens and passwords for jobs: set, list, remove."),
     "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
     "help": ("ugro.cli.commands.help", "help_", "Show the help of a command, or write the man pages."),
 }
@@ -151,7 +152,7 @@ SUBJECTS = {
         "node",
     ),
     "Cluster": ("top", "serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
-    "Set-up": ("init", "sandbox", "completion", "help"),
+    "Set-up": ("init", "secret", "sandbox", "completion", "help"),
 }
 """The headings of `ugro --help` with their commands, in its order."""
 
@@ -166,6 +167,21 @@ OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprin
 
 CLEAN: Entry = ("ugro.cli.commands.footprint", "clean_node", "Clean a node: remove everything that UGRO has there.")
 PYTHON: Entry = ("ugro.cli.commands.node_python", "python_", "Find the Python of a node that can train, or make one.")
+
+OF_THE_INVENTORY: dict[str, Entry] = {
+    "add": (
+        "ugro.cli.commands.node",
+        "add_node",
+        "Add a machine: host key, key login, check, inventory.",
+    ),
+    "remove": (
+        "ugro.cli.commands.node",
+        "remove_node",
+        "Remove a node: UGRO's folder and key there, its inventory entry.",
+    ),
+    "rename": ("ugro.cli.commands.node", "rename_node", "Give a node another name."),
+}
+"""Commands of `ugro node` alone."""
 
 COMPLETION = "_UGRO_COMPLETE"
 """The variable by which the shell's completion script asks."""
@@ -303,6 +319,7 @@ job = LazyGroup("job", table={name: COMMANDS[name] for name in OF_A_JOB}, help=C
 node = LazyGroup(
     "node",
     table={"list": COMMANDS["nodes"]}
+    | OF_THE_INVENTORY
     | {name: COMMANDS[name] for name in OF_A_NODE}
     | {"python": PYTHON, "clean": CLEAN},
     help=COMMANDS["node"][2],

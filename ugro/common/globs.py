@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from ugro.common.text import printable
-
 GLOB_CHARACTERS = re.compile(r"[*?\[\]\\]")
 
 
@@ -18,15 +16,12 @@ def check_glob(glob: str) -> str:
     """
     parts = [part for part in glob.split("/") if part not in ("", ".")]
     if glob.startswith(("/", "~")):
-        raise ValueError(f"found {printable(glob)!r}: a path below the job's folder is expected, not an absolute one")
+        raise ValueError("a path below the job's folder is expected, not an absolute one")
     if ".." in parts:
-        raise ValueError(f"found {printable(glob)!r}: '..' leads out of the job's folder")
+        raise ValueError("'..' leads out of the job's folder")
     if not parts or "\0" in glob or "\n" in glob:
-        raise ValueError(f"found {printable(glob)!r}: a path or a glob is expected, as in out/**")
-    try:
-        glob_regex("/".join(parts))
-    except ValueError as error:
-        raise ValueError(f"found {printable(glob)!r}: {error}") from None
+        raise ValueError("a path or a glob is expected, as in out/**")
+    glob_regex("/".join(parts))
     return "/".join(parts)
 
 

@@ -133,7 +133,7 @@ def _gpus(snapshot: Snapshot) -> Iterator[Family]:
     meaning = "Why the clocks of the GPU are lower than they could be."
     yield _gauge("ugro_gpu_throttled", meaning, (*GPU, "reason"), ((one, 1) for one in throttled))
     if _are_told(snapshot.view):
-        held = ((*where, job) for where, gpu in gpus.items() for job in gpu.jobs)
+        held = ((*where, job) for where, gpu in gpus.items() for job in gpu.holders)
         yield _gauge(
             "ugro_gpu_job_info",
             "A job that holds the GPU; several share it.",

@@ -77,7 +77,7 @@ def _checked(path: str) -> str:
     try:
         return check_glob(path)
     except ValueError as error:
-        raise InputError(f"path {error}", "name it as `ugro ls JOB` shows it") from None
+        raise InputError(f"{printable(path)!r}: {error}", "name it as `ugro ls JOB` shows it") from None
 
 
 def _file(entry: Entry) -> FileDocument:
@@ -116,7 +116,7 @@ async def pull(context: Context, request: Pull) -> PullAnswer:
         raise InputError(f"{job.id} has nothing named {_named(globs)} on {', '.join(found.listings)}", hint)
     brought = await files.bring(found, target, context.tell_sent)
     document = pull_document(job, target, brought, unmatched)
-    return PullAnswer(answer=document, exit_code=_exit_code(brought, unmatched))
+    return PullAnswer(answer=document, exit_code=_exit_code(brought, unmatched if request.paths else ()))
 
 
 def unmatched_of(globs: Sequence[str], found: Found) -> tuple[str, ...]:

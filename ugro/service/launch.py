@@ -6,10 +6,11 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ugro.common.errors import JobSpecError, NodeError
-from ugro.common.fields import without_effect
+from ugro.common.errors import InputError, JobSpecError, NodeError
+from ugro.common.fields import looks_secret, without_effect
 from ugro.common.job_spec import PATTERN_HINT, JobSpec
 from ugro.common.metric_pattern import try_out
 from ugro.common.models.job import CodeVersion, Job, JobState
@@ -18,10 +19,13 @@ from ugro.common.text import printable
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.resource_manager.predictor.expectation import Expectation, expect_memory
 from ugro.control_plane.scheduler.allocator import candidates
+from ugro.control_plane.scheduler.arguments import declared
+from ugro.control_plane.scheduler.command import source_text
 from ugro.control_plane.scheduler.pending_words import reason_in_words
 from ugro.control_plane.scheduler.queue import blockers_of, read_capacities, read_queue
 from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.scheduler.submission import namesake, submit
+from ugro.control_plane.scheduler.sweeps import combinations
 from ugro.nodes.code_sync import Selection
 from ugro.nodes.remote.owner import owner
 from ugro.service.code import question_of_size
@@ -61,6 +65,7 @@ async def draft(context: Context, request: DraftLaunch) -> Draft:
 
     Raises:
         InputError: it names a job or a node that does not exist. JobSpecError: its pattern for metrics is too slow.
+        SecretMissing: a secret that it needs is not set. SecretExposed: others may read it.
     """
     return await _draft(context, request.spec)
 
@@ -73,6 +78,8 @@ async def plan_launch(context: Context, request: PlanLaunch) -> LaunchPlan:
         JobSpecError: its pattern for metrics is too slow.
     """
     found = await foresee(context, request.spec)
+    if request.spec.sweep:
+        await asyncio.to_thread(_require_arguments, found.draft.spec, request.code.directory)
     questions = (*found.of_owners, question_of_size(request.code), *found.of_memory)
     return LaunchPlan(
         draft=found.draft,
@@ -82,6 +89,15 @@ async def plan_launch(context: Context, request: PlanLaunch) -> LaunchPlan:
         questions=tuple(filter(None, questions)),
         fingerprint=Fingerprint.of(_rests_on(context, found.draft.spec, request.code.directory, found.foreign)),
     )
+
+
+def _require_arguments(spec: JobSpec, directory: str) -> None:
+    """Check that the script has the arguments of a sweep.
+
+    Raises:
+        InputError: it has not.
+    """
+    next(combinations(spec, declared(source_text(Path(directory), spec))))
 
 
 @dataclass(frozen=True)
@@ -127,16 +143,28 @@ async def launch(context: Context, request: Launch) -> JobDocument:
         Declined: an answer is no. NodeError: a node cannot be taken over. StateError: nothing of the job is written.
         JobSpecError: its pattern for metrics is too slow.
     """
-    plan = request.plan
+    if request.plan.draft.spec.sweep:
+        raise InputError("a sweep is several jobs", "launch it by the command: ugro launch --sweep")
+    spec, selection = await agreed(context, request.plan, request.answers)
+    return await submitted(context, spec, selection, request.plan.predicted_mib)
+
+
+async def agreed(context: Context, plan: LaunchPlan, answers: Mapping[str, bool]) -> tuple[JobSpec, Selection]:
+    """Check that a plan still holds and has consent, and take over the nodes that it names.
+
+    Returns what is to be submitted, with the folder of its code as its `workdir`.
+
+    Raises:
+        PlanChanged, InputError, Declined, NodeError, JobSpecError: as `launch` does.
+    """
     await _try_pattern(plan.draft.spec)
     foreign = await foreign_now(context, plan.foreign)
     plan.fingerprint.require(_rests_on(context, plan.draft.spec, plan.code.directory, foreign))
-    consented(plan.questions, request.answers)
+    consented(plan.questions, answers)
     if plan.foreign:
         await take_over(context, plan.foreign)
     code = context.brought(plan.code.directory)
-    spec = plan.draft.spec.model_copy(update={"workdir": plan.code.directory})
-    return await submitted(context, spec, code.selection, plan.predicted_mib)
+    return plan.draft.spec.model_copy(update={"workdir": plan.code.directory}), code.selection
 
 
 async def submitted(context: Context, spec: JobSpec, selection: Selection, predicted_mib: int | None) -> JobDocument:
@@ -163,6 +191,8 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
         JobSpecError: its pattern for metrics is too slow.
     """
     spec = (await _draft(context, request.spec)).spec
+    if spec.sweep:
+        spec = next(combinations(spec)).spec
     controller = (await context.reach()).controller
     job = _rehearsed(context, spec)
     jobs = context.store.jobs.live(stop_where_held)
@@ -176,26 +206,34 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
         # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
         placement = placement_when_idle(queue, spec)
         waits = tuple(reason_in_words(reason, queue.now) for reason in why(queue, job.id))
-    scripts = await controller.launcher.rehearse(job.model_copy(update={"placement": placement}), spec)
-    return Rehearsal(
-        scripts=tuple(NodeScript(node=node, launch_sh=text) for node, text in scripts.items()), waits=waits
+    prepared = await controller.launcher.rehearse(job.model_copy(update={"placement": placement}), spec)
+    scripts = tuple(
+        NodeScript(node=node, launch_sh=text, python=prepared.pythons.get(node, context.inventory.nodes[node].python))
+        for node, text in prepared.scripts.items()
     )
+    return Rehearsal(scripts=scripts, waits=waits, setup=spec.setup.run if spec.setup else None)
 
 
 async def _draft(context: Context, spec: JobSpec) -> Draft:
     await _try_pattern(spec)
+    await asyncio.to_thread(context.store.secrets.require, spec.secret_names.values())
     if spec.after:
         spec = JobSpec.model_validate(spec.model_dump() | {"after": [_by_id(context, each) for each in spec.after]})
+    if spec.one_process and spec.nodes is None:
+        spec = spec.model_copy(update={"nodes": 1})  # a gang wants all nodes, a command as typed runs once
     first = namesake(context.store, spec)
     note = "" if first is None else f"there is a job named {first.name} already ({first.id}, {first.state.value})"
     ignored = [
         IgnoredVariable(node=name, variable=variable, reason=reason)
         for name in candidates(spec, context.inventory)
-        for variable, reason in without_effect(context.inventory.nodes[name].env, spec.gpus_per_node != 0).items()
+        for variable, reason in without_effect(
+            context.inventory.nodes[name].env, spec.gpus_per_node != 0, None if spec.one_process else spec.launcher
+        ).items()
     ]
     return Draft(
         spec=spec,
         note=f"{note}; use its ID to mean that one" if note else None,
+        exposed=tuple(filter(looks_secret, spec.env)),
         ignored=tuple(ignored),
         inventory=str(context.inventory.path),
     )
@@ -240,6 +278,7 @@ def _rehearsed(context: Context, spec: JobSpec) -> Job:
         name=spec.name or "dry-run",
         state=JobState.HELD if spec.hold else JobState.QUEUED,
         submitted_at=time.time(),
+        launcher=spec.launcher,
         command=spec.command,
         code=CodeVersion(directory=spec.workdir, files=0, size_bytes=0),
     )

@@ -122,8 +122,8 @@ def read_topic(store: MetadataStore, inventory: Inventory, attended: bool, topic
         StateError: the state directory cannot be read. InputError: there is no such job.
     """
     if topic.startswith(JOB):
-        return _job_state(store, inventory, topic.removeprefix(JOB))
-    return live_view(read_recorded(store, inventory, attended)).model_dump(mode="json")
+        return store.secrets.masker.document(_job_state(store, inventory, topic.removeprefix(JOB)))
+    return store.secrets.masker.document(live_view(read_recorded(store, inventory, attended))).model_dump(mode="json")
 
 
 def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) -> Recorded:
@@ -244,7 +244,7 @@ _OF_NODE = ("cpu_count", "load_1m", "memory_total_mib", "memory_available_mib", 
 
 def _gpu(gpu: Gpu, jobs: tuple[str, ...]) -> LiveGpu:
     known = {field: getattr(gpu, field) for field in LiveGpu.model_fields if field not in ("job", "jobs")}
-    return LiveGpu.model_validate(known | {"job": next(iter(jobs), None), "jobs": jobs})
+    return LiveGpu.model_validate(known | {"job": next(iter(jobs), None), "jobs": jobs if len(jobs) > 1 else None})
 
 
 def _job(job: Job, waits: str | None, progress: LiveProgress | None) -> LiveJob:

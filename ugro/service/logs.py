@@ -18,7 +18,7 @@ from ugro.control_plane.failure_handler.handler import proposal_in_words
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
-from ugro.nodes.remote.logs.log_streamer import NO_RANK, LogReader, StreamedLine
+from ugro.nodes.remote.logs.log_streamer import NO_RANK, LogReader, StreamedLine, setup_copy
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.ending import progress
@@ -150,9 +150,8 @@ async def _reader(shown: JobLogs, request: ReadLogs | Follow, job: Job) -> LogRe
     """
     if request.since is not None and request.tail is not None:
         raise InputError("--since and --tail both say where the lines begin", "leave out one of them")
-    reader = shown.reader(
-        request.rank, request.torchrun, None if request.node is None else _copies_of(job, request.node)
-    )
+    only = None if request.node is None else _copies_of(job, request.node)
+    reader = shown.reader(request.rank, request.torchrun, request.setup, only)
     if request.since is not None:
         await asyncio.to_thread(reader.skip_to_time, request.since)
     return reader
@@ -168,7 +167,9 @@ def _copies_of(job: Job, node: str) -> frozenset[str]:
     for share in shares:
         if share.node == node:
             ranks = range(share.first_rank, share.first_rank + share.nproc)
-            return frozenset([f"node-{share.node_rank}.log", *(f"rank-{rank}.log" for rank in ranks)])
+            return frozenset(
+                [f"node-{share.node_rank}.log", setup_copy(share.node_rank), *(f"rank-{rank}.log" for rank in ranks)]
+            )
     hint = f"its nodes are {', '.join(job.nodes)}" if job.nodes else f"see: ugro why {job.id}"
     raise InputError(f"{job.id} has no rank on {printable(node)!r}", hint)
 
@@ -211,7 +212,7 @@ async def _rest(logs: JobLogs, reader: LogReader, job: Job, position: Mapping[st
     async for part in _parts(reader, reader.lines(final=True), job):
         yield part
     failure = job.first_failure
-    if failure and failure.rank is None and not reader.torchrun:
+    if failure and failure.rank is None and not (reader.torchrun or reader.setup):
         own = logs.reader(NO_RANK, torchrun=True, only=reader.only)
         own.skip_to({name: offset for name, offset in position.items() if name.startswith("node-")})
         async for part in _parts(own, own.lines(final=True), job, explains=True):
@@ -233,7 +234,7 @@ async def _parts(
 
 
 def _line(line: StreamedLine) -> LogLine:
-    return LogLine(rank=line.rank, node_rank=line.node_rank, text=line.text)
+    return LogLine(rank=line.rank, node_rank=line.node_rank, text=line.text, setup=line.setup)
 
 
 def _end(context: Context, job: Job, copies: JobLogs, shown: JobLogs, reader: LogReader, past: bool) -> LogsEnd:

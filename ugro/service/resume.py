@@ -68,9 +68,10 @@ async def plan_resume(context: Context, request: PlanResume) -> ResumePlan:
 
     Raises:
         InputError: there is no such job, it has not ended, or it cannot be resumed so. StateError: its code cannot be
-            read or copied.
+            read or copied. SecretMissing: a secret that it needs is not set.
     """
     async with _survey(context, request.options) as found:
+        await asyncio.to_thread(context.store.secrets.require, found.spec.secret_names.values())
         return ResumePlan(
             questions=found.questions,
             fingerprint=Fingerprint.of(found.rests_on),

@@ -11,7 +11,7 @@ from typing import Any
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec, job_spec
 from ugro.common.text import exactly
-from ugro.control_plane.failure_handler.recovery.repair import options_of, with_changes
+from ugro.control_plane.scheduler.arguments import options_of, with_changes
 from ugro.service.schemas.again import FieldChange, SpecChanges
 from ugro.service.schemas.base import iso
 from ugro.service.submission import COUNTS

@@ -63,7 +63,7 @@ async def launch(web: Here, who: Who, request: Request, body: LaunchBody) -> Res
                 async with noted(context, f"launch of {spec.name or spec.script}", str(who)):
                     return await document(await web.ask(Launch(plan=plan, answers=body.answers), context))
 
-            return await with_consent(body, plan, effects(plan), act)
+            return await with_consent(context, body, plan, effects(plan), act)
 
     return await once(web, request, planned)
 
@@ -107,7 +107,7 @@ async def rerun(web: Here, who: Who, request: Request, job: str, body: ChangesBo
                 async with noted(context, f"rerun of {job_id}", str(who)):
                     return await document(await web.ask(Rerun(plan=plan, answers=given.answers), context))
 
-            return await with_consent(given, plan, effects_of_rerun(plan), act)
+            return await with_consent(context, given, plan, effects_of_rerun(plan), act)
 
     return await once(web, request, planned)
 
@@ -126,7 +126,7 @@ async def edit(web: Here, who: Who, request: Request, job: str, body: ChangesBod
                 async with noted(context, "edit", str(who), job_id):
                     return await document(await web.ask(Edit(plan=plan, answers=body.answers), context))
 
-            return await with_consent(body, plan, effects_of_edit(plan), act)
+            return await with_consent(context, body, plan, effects_of_edit(plan), act)
 
     return await once(web, request, planned)
 
@@ -172,6 +172,7 @@ def effects(plan: LaunchPlan) -> dict[str, Any]:
     spec, code = plan.draft.spec, plan.code
     return {
         "runs": " ".join(spec.command),
+        "launcher": spec.launcher,
         "name": spec.name,
         "nodes": spec.nodes if spec.nodes is None or isinstance(spec.nodes, int) else list(spec.nodes),
         "gpus": spec.gpus,

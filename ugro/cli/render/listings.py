@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich.text import Text
@@ -102,8 +103,11 @@ def _unit(value: int | None, unit: str) -> str:
     return "-" if value is None else f"{value}{unit}"
 
 
-def jobs_grid(jobs: Sequence[ListedJob]) -> Grid:
-    """One row per job: those that ended, those that run, and those that wait in the order of their turn."""
+def jobs_grid(jobs: Sequence[ListedJob], together: bool = False) -> Grid:
+    """One row per job: those that ended, those that run, and those that wait in the order of their turn.
+
+    `together`: one row for the jobs of a sweep, at the place of the first of them.
+    """
     made = Grid(
         Column("ID"),
         Column("NAME", LEAST_NAME),
@@ -114,7 +118,15 @@ def jobs_grid(jobs: Sequence[ListedJob]) -> Grid:
         Column("COMMAND", 16, leaves=5),
         Column("WHY", 24),
     )
+    sweeps: dict[str, list[ListedJob]] = {}
+    for job in jobs if together else ():
+        if job.sweep:
+            sweeps.setdefault(job.sweep.sweep, []).append(job)
     for job in sorted(jobs, key=lambda job: _place(job, len(jobs))):
+        if together and job.sweep:
+            if listed := sweeps.pop(job.sweep.sweep, None):
+                _add_sweep(made, listed)
+            continue
         turn = f" #{job.position}" if job.position is not None and job.state == JobState.QUEUED else ""
         made.add(
             job.id,
@@ -127,6 +139,27 @@ def jobs_grid(jobs: Sequence[ListedJob]) -> Grid:
             _why(job),
         )
     return made
+
+
+def _add_sweep(made: Grid, jobs: Sequence[ListedJob]) -> None:
+    """Add the row of a sweep, of which these jobs are listed."""
+    part = jobs[0].sweep
+    assert part
+    states = Counter(phase(job) for job in jobs)
+    common, *others = [state for state, _ in states.most_common()]
+    state = state_text(common).append(f" {states[common]}") if others else state_text(common)
+    nodes = tuple(dict.fromkeys(node for job in jobs for node in job.nodes if job.state.on_nodes))
+    reasons = [reason for job in jobs if not job.state.on_nodes and (reason := _why(job)) != "-"]
+    made.add(
+        part.sweep,
+        part.name,
+        state.append("".join(f", {states[other]} {other}" for other in others)),
+        Names(nodes or ("-",)),
+        f"{len(jobs)} of {part.of} jobs" if len(jobs) < part.of else f"{part.of} jobs",
+        "-",
+        command_line(jobs[0]),
+        reasons[0] if reasons and not jobs[0].state.ended else "-",
+    )
 
 
 def _place(job: ListedJob, last: int) -> tuple[int, int, int, str]:

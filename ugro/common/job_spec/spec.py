@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,11 +21,14 @@ from ugro.common.fields import (
     Moment,
     Name,
     Seconds,
+    Secrets,
     Text,
     Whole,
     is_flag,
+    variables_of,
     whole,
 )
+from ugro.common.job_spec.launchers import ONE_PROCESS, Launcher, check_options
 from ugro.common.job_spec.rules import (
     BY_VRAM,
     CheckpointRules,
@@ -34,7 +38,9 @@ from ugro.common.job_spec.rules import (
     MetricsRules,
     OutputGlob,
     Share,
+    Sweep,
 )
+from ugro.common.job_spec.setup import ENVIRONMENT, UV_INPUTS, UV_SYNC, Python, Setup
 from ugro.common.mistakes import Misplaced
 
 JOB_ID = re.compile(r"job-[0-9]+")
@@ -51,7 +57,16 @@ class JobSpec(Config):
         default=False, description="`script` is a module, as for `python -m`; a file may say `module: pkg.train` alone"
     )
     no_python: Flag = Field(default=False, description="`script` is a program: `./train.sh`, or one in the nodes' PATH")
-    script: Line = Field(description="What runs: a file inside `workdir`, a module or a program")
+    launcher: Launcher = Field(
+        default="torchrun",
+        validate_default=True,
+        description="What starts it on each node; `python` and `none`: one process, without rank variables",
+    )
+    launcher_args: tuple[Text, ...] = Field(default=(), description="Options of the launcher, also as one text")
+    script: Line = Field(
+        description="What runs: a file inside `workdir`, a module or a program; instead of it, its `args` and the"
+        " launcher `none` a file may say `command: [bash, train.sh]`, or a text for bash"
+    )
     args: tuple[Text, ...] = Field(default=(), description="Arguments of the script")
     name: Name | None = Field(default=None, description="What to call the job; default: its id")
     nodes: int | tuple[Name, ...] | None = Field(
@@ -64,6 +79,16 @@ class JobSpec(Config):
         default=None, description="GPUs of each node; 0: one CPU rank; default: all GPUs of a node"
     )
     env: Env = Field(default_factory=dict, description="Environment of every rank; wins over that of the inventory")
+    secrets: Secrets = Field(
+        default=(), description="Variables whose values `ugro secret set` keeps: `NAME`, or `VARIABLE=NAME`"
+    )
+    python: Python | None = Field(
+        default=None,
+        description="Python on the nodes: a path, a conda environment, or `uv`; default: the inventory's `python`",
+    )
+    setup: Setup | None = Field(
+        default=None, validate_default=True, description="Command that sets the environment up; text alone is `run`"
+    )
     workdir: Line = Field(default=".", description="Folder that is sent to the nodes, relative to the job file's")
     priority: Annotated[Whole, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = Field(
         default=0, description="Higher starts sooner"
@@ -103,6 +128,13 @@ class JobSpec(Config):
     on_failure: FailurePolicy = Field(
         default_factory=FailurePolicy, description="What is done when it fails; a word alone is `default`"
     )
+    sweep: Sweep = Field(
+        default_factory=dict,
+        description="One job for each combination: `{lr: [1e-3, 1e-4], seed: 1..3}`; `--sweep` on the command line",
+    )
+    max_parallel: Annotated[Whole, Field(ge=1)] | None = Field(
+        default=None, description="Jobs of the sweep that run at a time; default: as many as there is room for"
+    )
     schema_version: Annotated[Literal[1], BeforeValidator(whole)] = Field(
         default=1, description="Version of this format"
     )
@@ -115,6 +147,52 @@ class JobSpec(Config):
                 raise Misplaced(("module",), "either a 'script' or a 'module' is expected, not both")
             return fields | {"script": fields["module"], "module": True}
         return fields
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_command(cls, fields: object) -> object:
+        """Read `command`: words, or a text for a shell, as the program and the arguments of the launcher `none`."""
+        if not isinstance(fields, dict) or (given := fields.get("command")) is None:
+            return fields
+        other = next((key for key in ("script", "module", "args", "no_python") if fields.get(key) is not None), None)
+        if other:
+            raise Misplaced(("command",), f"it says all that runs, and goes without {other!r}")
+        if fields.get("launcher") not in (None, "none"):
+            raise Misplaced(("launcher",), "a 'command' has the launcher none; others start a 'script' or a 'module'")
+        words = ["bash", "-c", given] if isinstance(given, str) else given
+        if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+            raise Misplaced(("command",), "words are expected, as in [bash, train.sh], or a text for bash")
+        if not "".join(words[-1:]).strip():
+            raise Misplaced(("command",), "a command is expected, as in [bash, train.sh]")
+        rest = {key: value for key, value in fields.items() if key != "command"}
+        return rest | {"script": words[0], "args": list(words[1:]), "no_python": True, "launcher": "none"}
+
+    @field_validator("launcher_args", mode="before")
+    @classmethod
+    def _options_from_text(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return shlex.split(value)
+        except ValueError as error:
+            raise ValueError(f"not words as a shell reads them: {error}") from None
+
+    @field_validator("launcher")
+    @classmethod
+    def _launcher_of_what_runs(cls, value: str, info: ValidationInfo) -> str:
+        program = info.data.get("no_python")
+        if value == "none" and program is False:
+            raise ValueError("it runs a command as typed; for a Python script or module: python")
+        if value == "python" and program:
+            raise ValueError("it runs a Python script or module; for a program: none")
+        return value
+
+    @field_validator("launcher_args")
+    @classmethod
+    def _launcher_knows(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if "launcher" in info.data:
+            check_options(info.data["launcher"], value)
+        return value
 
     @field_validator("no_python")
     @classmethod
@@ -129,6 +207,18 @@ class JobSpec(Config):
         if value is not None and JOB_ID.fullmatch(value):
             raise ValueError("names like job-001 are ids, which UGRO gives itself")
         return value
+
+    @field_validator("secrets")
+    @classmethod
+    def _no_variable_twice(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if both := [name for name in variables_of(value) if name in info.data.get("env", {})]:
+            raise Misplaced((), f"{both[0]} is in 'env' too, and a variable has one value")
+        return value
+
+    @property
+    def secret_names(self) -> dict[str, str]:
+        """Return the names of its secrets, by the variable that has the value."""
+        return variables_of(self.secrets)
 
     @field_validator("nodes", mode="before")
     @classmethod
@@ -212,6 +302,20 @@ class JobSpec(Config):
     def _outputs_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
 
+    @field_validator("setup", mode="before")
+    @classmethod
+    def _setup_from_text(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.data.get("python") == "uv":
+            return {"run": UV_SYNC, "inputs": UV_INPUTS}
+        return {"run": value} if isinstance(value, str) else value
+
+    @field_validator("setup")
+    @classmethod
+    def _setup_makes_python(cls, value: Setup | None, info: ValidationInfo) -> Setup | None:
+        if value is None and info.data.get("python") == "setup":
+            raise ValueError("a command that makes the environment is needed with 'python: setup'")
+        return value
+
     @field_validator("metrics", mode="before")
     @classmethod
     def _metrics_from_text(cls, value: object) -> object:
@@ -240,11 +344,23 @@ class JobSpec(Config):
         return None if self.share is not None else self.gpus
 
     @property
+    def python_from_setup(self) -> bool:
+        """Return whether the setup command makes the Python that runs the job."""
+        return self.python in ENVIRONMENT
+
+    @property
     def warning_seconds(self) -> float | None:
         """Return how long before its limit a job is warned: as requested, else a tenth of the limit, at most 5 min."""
         if self.time_limit is None:
             return None
         return min(self.time_limit, self.time_warning or min(300.0, self.time_limit / 10))
+
+    @field_validator("max_parallel")
+    @classmethod
+    def _parallel_jobs_of_a_sweep(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and "sweep" in info.data and not info.data["sweep"]:
+            raise ValueError("a sweep is needed with it")
+        return value
 
     @field_validator("script")
     @classmethod
@@ -259,19 +375,32 @@ class JobSpec(Config):
         return value
 
     @property
-    def command(self) -> tuple[str, ...]:
-        """Return the command in torchrun's form: `-m pkg.train …`, `--no-python ./train.sh …`, `train.py …`."""
+    def words(self) -> tuple[str, ...]:
+        """Return what runs in torchrun's form: `-m pkg.train …`, `--no-python ./train.sh …`, `train.py …`."""
         how = ("-m",) if self.module else ("--no-python",) if self.no_python else ()
         return (*how, self.script, *self.args)
 
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Return what runs for people: torchrun's form, or a plain command as it was typed."""
+        return (self.script, *self.args) if self.launcher == "none" else self.words
+
+    @property
+    def one_process(self) -> bool:
+        """Return whether each node runs one process, with all GPUs of the job there and no rank variables."""
+        return self.launcher in ONE_PROCESS
+
     def source(self, directory: Path) -> str | None:
-        """Return the file that runs, as a path in the working directory.
+        """Return the file that runs, as a path in the working directory; of a plain command also its first file.
 
         None: it is not there. A module may be installed on the nodes, and a program of theirs have no path.
         """
         if self.module:
             path = self.script.replace(".", "/")
             choices = [f"{path}.py", f"{path}/__main__.py"]
+        elif self.launcher == "none":
+            choices = [word for word in (self.script, *self.args) if _may_be_file(word)]
+            choices = choices if _in_directory(self.script) or self.script not in choices else choices[1:]
         else:
             choices = [self.script] if not self.no_python or _in_directory(self.script) else []
         return next((os.path.normpath(choice) for choice in choices if (directory / choice).is_file()), None)
@@ -280,3 +409,8 @@ class JobSpec(Config):
 def _in_directory(program: str) -> bool:
     """Return whether a program is searched from the working directory, and not in PATH or elsewhere."""
     return "/" in program and not program.startswith("/")
+
+
+def _may_be_file(word: str) -> bool:
+    """Return whether a word of a command may name a file of the working directory."""
+    return 0 < len(word) < 200 and not word.startswith(("-", "/", "~")) and ".." not in Path(word).parts

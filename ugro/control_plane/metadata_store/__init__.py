@@ -15,6 +15,8 @@
       alerts.yaml         channels and rules of a person (docs/alerts.md); alerts.json: what was told, and what waits
       log/ugro.log        what UGRO did and what surprised it, without secrets (the older half in ugro.log.1)
       ugro.sock           where the resident controller takes requests, while it runs
+      secrets/            a file of mode 0600 for each secret (docs/jobs.md); their values are masked in all the others
+                          but specs and logs
       token               what callers over HTTP show to change things; token.view: to look (docs/api.md)
       incoming/           code that clients of the resident controller send; its snapshot is taken from there
       snapshots/          where the last snapshot of each working directory is, for the next one to share files with

@@ -16,7 +16,7 @@ from ugro.common.files import write_atomic
 from ugro.common.job_names import LAST, LAST_FAILED, is_pattern, matches, number_in
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models.event import Event, EventKind
-from ugro.common.models.job import CodeVersion, Job, JobState, Summary
+from ugro.common.models.job import CodeVersion, Job, JobState, Summary, SweepPart
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable, some
 from ugro.common.troubles import Troubles
@@ -65,7 +65,13 @@ class JobRegistry(JobFolders):
     # --- submitting and changing jobs --------------------------------------------------------------------------------
 
     def submit(
-        self, files: JobFiles, spec: JobSpec, code: CodeVersion, now: float, predicted_mib: int | None = None
+        self,
+        files: JobFiles,
+        spec: JobSpec,
+        code: CodeVersion,
+        now: float,
+        predicted_mib: int | None = None,
+        sweep: SweepPart | None = None,
     ) -> Job:
         """Write a new job's frozen spec and its first record."""
         job_id = files.folder.name
@@ -78,14 +84,17 @@ class JobRegistry(JobFolders):
             priority=spec.priority,
             predicted_mib=predicted_mib,
             submitted_at=now,
+            launcher=spec.launcher,
             command=spec.command,
             code=code,
+            sweep=sweep,
         )
         with state_errors(files.folder):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
         self._enter(job_id)
         # The event first: a tick beside us that sees the record must not take its event for one that a crash lost.
-        event = Event(at=self._clock.now(), job=job_id, kind=EventKind.SUBMITTED, message=" ".join(job.command))
+        message = self._timeline.mask(" ".join(job.command))
+        event = Event(at=self._clock.now(), job=job_id, kind=EventKind.SUBMITTED, message=message)
         self._timeline.add(event)
         return self._write(job, event)
 
@@ -102,8 +111,8 @@ class JobRegistry(JobFolders):
         """The record first: it is the truth."""
         if job.id not in self._told:
             self._catch_up(job)
-        event = Event(at=self._clock.now(), job=job.id, kind=kind, message=message)
-        job = self._write(job, event)
+        event = Event(at=self._clock.now(), job=job.id, kind=kind, message=self._timeline.mask(message))
+        job = self._write(_masked(job, self._timeline.mask), event)
         self._timeline.add(event)
         self._told[job.id] = event
         if job.state.ended:
@@ -355,6 +364,17 @@ class JobRegistry(JobFolders):
     def _unknown(self, message: str) -> NoSuchJob:
         hint = "`ugro status` lists the jobs" if self._folders() else "`ugro launch` submits a first job"
         return NoSuchJob(message, hint)
+
+
+def _masked(job: Job, mask: Callable[[str], str]) -> Job:
+    """Return a record without the secrets that a script printed and that a step quotes."""
+    failure, back = job.first_failure, job.taken_back
+    return job.changed(
+        reason=mask(job.reason),
+        alert=job.alert and mask(job.alert),
+        first_failure=failure and failure.model_copy(update={"message": mask(failure.message)}),
+        taken_back=back and back.model_copy(update={"reason": mask(back.reason)}),
+    )
 
 
 def _cause(job: Job) -> str:

@@ -98,8 +98,8 @@ def leases(jobs: Iterable[Job], nodes: Mapping[str, NodeConfig] = MappingProxyTy
     held: dict[str, str] = {}
     for job in jobs:
         for share in job.placement.shares if job.state.on_nodes and job.placement else ():
-            for key in share.gpus or _cpu_keys(share, nodes):
-                held.setdefault(key, job.id)
+            mine = dict.fromkeys(share.gpus or _cpu_keys(share, nodes), job.id)
+            held |= mine | {key: held[key] for key in mine if share.part and key in held}
     return held
 
 
@@ -108,7 +108,7 @@ def holders(jobs: Iterable[Job]) -> dict[str, tuple[str, ...]]:
     held: dict[str, tuple[str, ...]] = {}
     for job in jobs:
         for share in job.placement.shares if job.state.on_nodes and job.placement else ():
-            held |= {uuid: (*held.get(uuid, ()), job.id) for uuid in share.gpus}
+            held |= {uuid: (*(held.get(uuid, ()) if share.part else ()), job.id) for uuid in share.gpus}
     return held
 
 

@@ -76,7 +76,7 @@ def _on_each(spec: JobSpec, names: Sequence[str], room: Room) -> Placement | Non
         for part in parts:
             ways.setdefault(part.models, []).append((waste(spec, part), place, part))
     usual = _gather(ways, wanted, {}, None)
-    return _better_linked(spec, ways, usual, room) if room.fastest else _placement(usual)
+    return _better_linked(spec, ways, usual, room) if room.fastest else _placement(spec, usual)
 
 
 def link_rates(links: Iterable[MeasuredLink]) -> dict[str, dict[str, float]]:
@@ -168,7 +168,7 @@ def _better_linked(spec: JobSpec, ways: Ways, usual: Sequence[Allocation], room:
     """The usual choice, or one that is as good and whose links are known to be faster."""
     slow = room.slowest(_nodes(usual), unknown=math.inf)
     if room.fastest <= FASTER * slow:
-        return _placement(usual)
+        return _placement(spec, usual)
     wanted = len(usual)
     begun = [_worth(models, way, {}, wanted, room)[1] for models, way in ways.items()]
     return _faster(spec, usual, [_gather(ways, wanted, chosen, room) for chosen in begun], room)
@@ -181,8 +181,8 @@ def _faster(spec: JobSpec, usual: Sequence[Allocation], found: Sequence[list[All
     linked = max(alike, key=lambda parts: room.slowest(_nodes(parts), unknown=0.0), default=usual)
     fast = room.slowest(_nodes(linked), unknown=0.0)
     if fast <= FASTER * slow:
-        return _placement(usual)
-    return _placement(linked, f"its links are the fastest: {_rate(fast)} against {_rate(slow)}")
+        return _placement(spec, usual)
+    return _placement(spec, linked, f"its links are the fastest: {_rate(fast)} against {_rate(slow)}")
 
 
 def _quality(spec: JobSpec, parts: Sequence[Allocation]) -> tuple[int, float]:
@@ -251,12 +251,12 @@ def _rate(gbit_per_s: float) -> str:
     return f"{gbit_per_s:.3g} Gbit/s" if gbit_per_s >= 1 else f"{gbit_per_s * 1000:.0f} Mbit/s"
 
 
-def _placement(parts: Iterable[Allocation], why: str = "") -> Placement:
+def _placement(spec: JobSpec, parts: Iterable[Allocation], why: str = "") -> Placement:
     shares: list[NodeShare] = []
     first = 0
     for part in parts:
         gpus = tuple(slot.key for slot in part.slots if slot.key != cpu_key(part.node))
-        nproc = max(1, len(gpus))
+        nproc = 1 if spec.one_process else max(1, len(gpus))
         shares.append(NodeShare(node=part.node, node_rank=len(shares), first_rank=first, nproc=nproc, gpus=gpus))
         first += nproc
     return Placement(shares=tuple(shares), why=why)

@@ -75,7 +75,33 @@ class HolderUnreadable:
     path: Path
 
 
-Blocker = OnHold | NotBefore | LaunchCutOff | AwaitsJob | UnmetDependency | DependencyUnreadable | HolderUnreadable
+@dataclass(frozen=True)
+class SweepFull:
+    """As many jobs of its sweep as may run at a time are running, or go first: `running` of `limit`."""
+
+    sweep: str
+    running: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class SecretNotSet:
+    """A secret that it needs was removed since its submission. It starts once the secret is set again."""
+
+    secret: str
+
+
+Blocker = (
+    SweepFull
+    | OnHold
+    | NotBefore
+    | LaunchCutOff
+    | AwaitsJob
+    | UnmetDependency
+    | DependencyUnreadable
+    | HolderUnreadable
+    | SecretNotSet
+)
 
 
 # Reasons of one node.
@@ -237,6 +263,7 @@ class Act(Enum):
     ASK_FOR_LESS = auto()
     CHANGE_AFTER = auto()
     SEE_JOB = auto()
+    SET_SECRET = auto()
     CANCEL_JOB = auto()
 
 
@@ -287,7 +314,7 @@ class Unschedulable:
     """The job will never start as things are; one of the remedies helps, or nothing but giving it up."""
 
     job: str
-    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | TooFewInAll | NodesShort
+    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | TooFewInAll | NodesShort | SecretNotSet
     remedies: tuple[Remedy, ...]
 
     @property
@@ -298,7 +325,7 @@ class Unschedulable:
                 return reasons[:SHOWN]
             case AwaitsUnschedulable(dependency=one) | AwaitsCircle(dependency=one):
                 return (one,)
-            case UnmetDependency() as one:
+            case UnmetDependency() | SecretNotSet() as one:
                 return (one,)
             case TooFewNodes():
                 return ()

@@ -38,7 +38,9 @@ from ugro.control_plane.scheduler.pending_reasons import (
     Overtaken,
     Prospect,
     Remedy,
+    SecretNotSet,
     Starts,
+    SweepFull,
     TooFewGpus,
     TooFewInAll,
     TooFewNodes,
@@ -58,6 +60,7 @@ _REMEDIES = {
     Act.ASK_FOR_LESS: "launch it again for less",
     Act.CHANGE_AFTER: "launch it again with another --after",
     Act.SEE_JOB: "look at that one: ugro why {}",
+    Act.SET_SECRET: "ugro secret set {}",
     Act.CANCEL_JOB: "ugro cancel {}",
 }
 
@@ -117,8 +120,12 @@ def _other_in_words(reason: Blocker | Freed | EndUnknown | LongChain | LongQueue
         case UnmetDependency(job=job, ending=ending, state=state):
             but = "no such job is known" if state is None else f"it {_ENDED[state]}"
             return f"waits for {job} to {_TO_END[ending]}, but {but}"
+        case SweepFull(sweep=sweep, limit=limit):
+            return f"{sweep} runs {count(limit, 'job')} at a time"
         case DependencyUnreadable(path=path):
             return f"{path} cannot be read"
+        case SecretNotSet(secret=secret):
+            return f"the secret {secret} is not set"
         case HolderUnreadable(path=path):
             return f"nothing starts while {path} cannot be read"
         case Freed(job=job, nodes=nodes):

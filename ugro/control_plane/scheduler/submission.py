@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.errors import InputError, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job
+from ugro.common.models.job import CodeVersion, Job, SweepPart
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore
@@ -70,7 +70,29 @@ def choose_code(spec: JobSpec, otherwise: str = "", start: Sequence[str] = START
             f"{printable(source)} is ignored (.gitignore, .ugroignore or the built-in list), so nodes would not get it",
             f"add a line !/{printable(source)} to .ugroignore",
         )
+    require_inputs(directory, spec, selection)
     return selection
+
+
+def require_inputs(directory: Path, spec: JobSpec, selection: Selection) -> None:
+    """See that the files which the setup command depends on are among those that are sent.
+
+    Raises:
+        InputError: one is not.
+    """
+    for name in spec.setup.inputs or () if spec.setup else ():
+        if name in selection.files:
+            continue
+        what = "python: uv" if spec.python == "uv" else "setup.inputs"
+        if not (directory / name).is_file():
+            hint = "make it: uv lock" if name == "uv.lock" else "correct its path, or make it"
+            raise InputError(
+                f"{what} needs {printable(name)}, which is not in {printable(str(directory.resolve()))}", hint
+            )
+        raise InputError(
+            f"{what} needs {printable(name)}, which is ignored, so nodes would not get it",
+            f"add a line !/{printable(name)} to .ugroignore",
+        )
 
 
 def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:
@@ -81,8 +103,16 @@ def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:
         return None
 
 
-def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_mib: int | None = None) -> Job:
+def submit(
+    store: MetadataStore,
+    spec: JobSpec,
+    selection: Selection,
+    predicted_mib: int | None = None,
+    part_of: Callable[[str], SweepPart] | None = None,
+) -> Job:
     """Record a job, queued or held, with its own copy of the code and what it is expected to need of each GPU.
+
+    `part_of` says for its id which part of a sweep it is.
 
     Raises:
         StateError: the state directory cannot be written; nothing of the job remains.
@@ -93,7 +123,8 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_
             directory, target = Path(spec.workdir), files.snapshot(1)
             code = take_snapshot(directory, selection, target, before=store.jobs.last_snapshot(directory))
             store.jobs.note_snapshot(directory, target)
-            return store.jobs.submit(files, spec, code, store.clock.now(), predicted_mib)
+            part = part_of(files.folder.name) if part_of else None
+            return store.jobs.submit(files, spec, code, store.clock.now(), predicted_mib, part)
     except BaseException:
         shutil.rmtree(files.folder, ignore_errors=True)
         raise

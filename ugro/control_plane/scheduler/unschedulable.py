@@ -22,6 +22,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     NodeRefuses,
     NodesShort,
     Remedy,
+    SecretNotSet,
     TooFewInAll,
     TooFewNodes,
     UnmetDependency,
@@ -38,7 +39,7 @@ def unschedulable(turn: Round) -> dict[str, Unschedulable]:
     found: dict[str, Unschedulable] = {}
     for job_id in _dependencies_first(waits_for):
         job = jobs.pop(job_id)
-        if one := _unmet(job) or _behind(job, found) or alone.unschedulable(job):
+        if one := _unmet(job) or _without_secret(job) or _behind(job, found) or alone.unschedulable(job):
             found[job_id] = one
     for job in jobs.values():  # what is left waits in a circle, or for one of it
         first = next(one for one in _awaited(job) if one.job in jobs)
@@ -150,6 +151,12 @@ def _unmet(job: WaitingJob) -> Unschedulable | None:
     """A dependency that can not be met any more."""
     final = next((one for one in job.blockers if isinstance(one, UnmetDependency)), None)
     return Unschedulable(job.id, final, (Remedy(Act.CHANGE_AFTER),)) if final else None
+
+
+def _without_secret(job: WaitingJob) -> Unschedulable | None:
+    """A secret that was removed."""
+    gone = [one for one in job.blockers if isinstance(one, SecretNotSet)]
+    return Unschedulable(job.id, gone[0], tuple(Remedy(Act.SET_SECRET, one.secret) for one in gone)) if gone else None
 
 
 def _behind(job: WaitingJob, found: Mapping[str, Unschedulable]) -> Unschedulable | None:

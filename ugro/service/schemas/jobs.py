@@ -30,6 +30,23 @@ class RankDocument(Document):
     """What shows that it was killed for lack of memory."""
 
 
+class SweepPartDocument(Document):
+    """A job's part in a sweep."""
+
+    sweep: str
+    """Id of the sweep."""
+    name: str
+    """Name of the sweep."""
+    index: int
+    """Its number in the sweep, from 1."""
+    of: int
+    """Number of jobs of the sweep."""
+    values: dict[str, str]
+    """What it runs with, by argument."""
+    max_parallel: int | None
+    """How many jobs of the sweep run at a time; `null`: as many as there is room for."""
+
+
 class PartDocument(Document):
     """Part of a GPU that a job declared, which shares it with others."""
 
@@ -50,7 +67,7 @@ class ShareDocument(Document):
     nproc: int
     """Number of its ranks."""
     gpus: tuple[str, ...]
-    """UUIDs of its GPUs, by local rank."""
+    """UUIDs of its GPUs, by local rank; of a launcher that starts one process they are all that one's."""
     batch_shares: tuple[float, ...]
     """Fraction of the global batch of each rank; empty: they are equal."""
     part: PartDocument | None = None
@@ -259,9 +276,15 @@ class JobDocument(Document):
     ended_at: Moment | None
     unknown_since: Moment | None
     """Since when its nodes cannot be read."""
+    launcher: str
+    """What starts it on each node: `torchrun`, `accelerate`, `deepspeed`, `python` or `none`."""
     command: tuple[str, ...]
-    """torchrun's words: `train.py …`, `-m pkg.train …` or `--no-python ./train.sh …`, one list entry each."""
+    """torchrun's words: `train.py …`, `-m pkg.train …` or `--no-python ./train.sh …`, one list entry each; with the
+    launcher `none` the command as it was typed.
+    """
     code: CodeVersion
+    sweep: SweepPartDocument | None
+    """Its part in a sweep; `null`: it is a job by itself."""
     placement: PlacementDocument | None
     """Where the attempt runs."""
     ranks: tuple[RankDocument, ...]
@@ -301,6 +324,10 @@ class JobDocument(Document):
     """GPUs that it asked for in all; `null`: it counts them by node."""
     share: float | str | None
     """Part of one GPU that it shares with others: a fraction, or `vram` for as much as `vram` says; `null`: none."""
+    python: str | None
+    """Python that it asks for: a path, a conda environment or `uv`; `null`: that of the inventory."""
+    setup: str | None
+    """Command that sets its environment up before the start."""
     after: tuple[str, ...]
     """Ids of the jobs that it waits for."""
     not_before: Moment | None

@@ -38,10 +38,14 @@ class IgnoredVariable(Document):
 
 
 class Draft(Document):
-    """A job as it would be submitted: `spec` names other jobs by their ids, `note` a job that has its name already."""
+    """A job as it would be submitted: `spec` names other jobs by their ids, `note` a job that has its name already.
+
+    `exposed`: variables of its environment with the names of secrets, whose values are in the spec for all to see.
+    """
 
     spec: JobSpec
     note: str | None
+    exposed: tuple[str, ...] = ()
     ignored: tuple[IgnoredVariable, ...]
     inventory: str
 
@@ -134,13 +138,19 @@ class NodeScript(Document):
     node: str
     launch_sh: str
     """The script."""
+    python: str
+    """What runs the job there."""
 
 
 class Rehearsal(Document):
-    """What would run on each node, now or, where the job `waits` for these reasons, on an idle cluster."""
+    """What would run on each node, now or, where the job `waits` for these reasons, on an idle cluster.
+
+    `setup` is the command that would run first where its environment is not there so far; null: there is none.
+    """
 
     scripts: tuple[NodeScript, ...]
     waits: tuple[str, ...]
+    setup: str | None
 
 
 class Rehearse(Request[Rehearsal]):

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field
 
+from ugro.common.masking import Masker
 from ugro.service.schemas.base import Document, ErrorDocument, Request, Stream
 from ugro.service.schemas.ending import JobProgress
 from ugro.service.schemas.jobs import JobDocument
 
-Position = dict[Annotated[str, Field(pattern=r"^(rank|node)-\d{1,9}\.log$")], Annotated[int, Field(ge=0)]]
-"""How far logs were read: bytes by `rank-N.log`, and by `node-N.log` for torchrun's own of a node rank."""
+Position = dict[Annotated[str, Field(pattern=r"^(rank|node|setup)-\d{1,9}\.log$")], Annotated[int, Field(ge=0)]]
+"""How far logs were read: bytes by `rank-N.log`, and by `node-N.log` for torchrun's own of a node rank, or by
+`setup-N.log` for what the setup command says there."""
+
+
+LONG = 10_000
+"""Characters of a line that may be a part of one."""
 
 
 class LogLine(Document):
-    """A line of a log: of a rank, or of torchrun itself on the node of that node rank."""
+    """A line of a log: of a rank, or of torchrun itself or the setup command on the node of that node rank."""
 
     rank: int | None
-    """Global rank; `null`: torchrun wrote it."""
+    """Global rank; `null`: torchrun or the setup command wrote it."""
     node_rank: int | None
-    """Node rank of the torchrun that wrote it."""
+    """Node rank of the torchrun or the setup command that wrote it."""
     text: str
     """The line."""
+    setup: bool = False
+    """Whether the setup command wrote it."""
+
+    def masked(self, masker: Masker) -> Self:
+        """Return it without secrets. A line that is longer than those that are read as one was cut."""
+        cut = len(self.text) >= LONG
+        return self.model_copy(update={"text": masker.cut(self.text, cut, cut)})
 
 
 class LogLines(Document):
@@ -71,6 +84,11 @@ class UnfinishedLine(Document):
     line: LogLine
     number: int
 
+    def masked(self, masker: Masker) -> Self:
+        """Return it without secrets, and without the beginning of one."""
+        line = self.line.model_copy(update={"text": masker.cut(self.line.text, False, True)})
+        return self.model_copy(update={"line": line})
+
 
 class JobUpdate(JobProgress):
     """State of a followed job: its pending reason, its trouble and what is proposed."""
@@ -89,6 +107,7 @@ FollowUpdate = Annotated[LogLines | LogsEnd | JobUpdate, Field(discriminator="ki
 class ReadLogs(Stream[LogUpdate]):
     """Read the output of a job's ranks: of one `rank` or `node`, the last `tail` lines, of an earlier `attempt`.
 
+    What the setup command prints is part of it, unless a rank is named; with `setup` it is all of it.
     `since`: what arrived on the master since then, in seconds since the epoch.
     """
 
@@ -97,6 +116,7 @@ class ReadLogs(Stream[LogUpdate]):
     rank: int | None = None
     tail: int | None = None
     torchrun: bool = False
+    setup: bool = False
     attempt: int | None = None
     node: str | None = None
     since: float | None = None
@@ -115,6 +135,7 @@ class Follow(Stream[FollowUpdate]):
     rank: int | None = None
     tail: int | None = None
     torchrun: bool = False
+    setup: bool = False
     attempt: int | None = None
     node: str | None = None
     since: float | None = None
@@ -163,6 +184,14 @@ class NumberedLine(Document):
     """Bytes of the line that are left out after the text."""
     spans: tuple[Span, ...] = ()
     """The text by its styles, where the line has any; empty: all of it is plain."""
+
+    def masked(self, masker: Masker) -> Self:
+        """Return it without secrets, and without the part of one where the line was cut."""
+        text = masker.cut(self.text, self.before > 0, self.after > 0)
+        spans = self.spans
+        if text != self.text and spans:  # a value may begin in one span and end in another
+            spans = (Span.model_validate({"text": text, "class": ""}),)
+        return self.model_copy(update={"text": text, "spans": spans})
 
 
 class LogPart(Document):

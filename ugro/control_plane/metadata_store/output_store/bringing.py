@@ -143,8 +143,8 @@ def in_words(store: MetadataStore, job: Job, record: OutputsRecord) -> str:
         case OutputsState.NONE:
             return f"no file has a name that it declares: {', '.join(map(printable, store.jobs.spec(job.id).outputs))}"
         case OutputsState.TOO_LARGE:
-            limit = bytes_in_words(OUTPUTS_LIMIT)
-            return f"its outputs ({files}, {taken}) stay on its nodes: only up to {limit} come by themselves"
+            limit, there = bytes_in_words(OUTPUTS_LIMIT), count(record.files, "file")
+            return f"its outputs ({there}, {taken}) stay on its nodes: only up to {limit} come by themselves"
         case OutputsState.PARTIAL:
             return f"{files} ({taken}) copied to {folder}; the others cannot be: {printable(record.problem)}"
         case OutputsState.OWED:

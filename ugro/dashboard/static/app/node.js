@@ -52,8 +52,8 @@ function Gpu({node, gpu, jobs, trail}) {
     <div class="line apart">
       <span class="line tight clip"><b class="nowrap">${where}</b> <span class="clip" title=${`${gpu.name}, ${gpu.uuid}`}>${gpu.name.replace(/^NVIDIA (GeForce )?/, "")}</span><${Spark} values=${trail} /></span>
       ${gpu.problem ? html`<span class="bad">${gpu.problem}</span>` : null}
-      ${gpu.jobs.map((id) => html`<a class="chip" href=${address(["jobs", id])}><${Swatch} colour=${hue(id)} /><span class="clip">${id} ${!jobs[id] || gpu.jobs.length > 1 || jobs[id].name === id ? "" : jobs[id].name}</span></a>`)}
-      ${gpu.jobs.length ? null : html`<span class="dim">${free}</span>`}
+      ${(gpu.jobs ?? [gpu.job].filter(Boolean)).map((id) => html`<a class="chip" href=${address(["jobs", id])}><${Swatch} colour=${hue(id)} /><span class="clip">${id} ${!jobs[id] || gpu.jobs || jobs[id].name === id ? "" : jobs[id].name}</span></a>`)}
+      ${gpu.job ? null : html`<span class="dim">${free}</span>`}
     </div>
     <div class="gauges">
       <span class="gauge"><span class="dim">GPU</span><${Figure} command=${command}>${number(gpu.utilization_percent)} %<//><${Meter} value=${gpu.utilization_percent} label=${`utilisation of ${where}`} tone=${gpu.job && gpu.utilization_percent === 0 ? "warn" : ""} /></span>

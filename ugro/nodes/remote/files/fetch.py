@@ -253,7 +253,7 @@ class _Receiver:
                 self._feed(memoryview(chunk))
             except OSError as error:
                 self._fail(error)
-            except (ValidationError, ValueError):
+            except (ValidationError, ValueError, RecursionError):
                 self.nonsense = "its answer makes no sense"
 
     def _fail(self, error: OSError) -> None:

@@ -26,7 +26,7 @@ def names_of(path: str) -> list[str]:
 def open_top(path: str) -> int:
     """The folder itself. What leads to it is the node's own business, but it is no link."""
     above, _, name = os.path.expanduser(path).rstrip("/").rpartition("/")
-    parent = os.open(above or "/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    parent = os.open(above or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return os.open(name, FOLDER, dir_fd=parent)
     finally:
