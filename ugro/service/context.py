@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 
 Tell = Callable[[Notice], None]
 
+SHORT_SETUP = 2.0
+"""Seconds of a setup that are awaited, as any start is."""
+
 START_WITHIN, START_POLL = 15.0, 0.3
 """Seconds to wait for another process that brings a job to its nodes, and between two reads of its record."""
 
@@ -253,7 +256,8 @@ class Context:
                 await asyncio.wait([tick], timeout=START_POLL)
                 with contextlib.suppress(UgroError):  # the tick tells what is wrong
                     self.tell_stopping(job := self.store.jobs.job(job_id))
-                    if until_setup and is_set_up(job):
+                    setup = until_setup and is_set_up(job) and job.last_event
+                    if setup and self.store.clock.now() - setup.at > SHORT_SETUP:
                         break
         finally:
             ended = tick.done()

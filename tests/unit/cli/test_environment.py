@@ -9,7 +9,7 @@ from ugro.testing.cluster import Master
 
 def test_takes_python_and_setup_from_the_command_line(master: Master) -> None:
     options = ("--gpus-per-node", "0", "--setup", "echo set up; exit 2")
-    failed = master.ugro("launch", "t.py", *options, code=1)
+    failed = master.ugro("launch", "t.py", *options, "--follow", code=1)
     assert "here: the setup command `echo set up; exit 2` ended with exit code 2: set up" in failed.stderr
     assert "[here setup] set up" in master.ugro("logs", "job-001").stdout
     assert master.ugro("logs", "job-001", "--setup").stdout == "[here setup] set up\n"
