@@ -72,6 +72,13 @@ def test_changes_fields_and_arguments_of_the_new_job(door: Door) -> None:
     assert rerun(door, first, args=("--epochs", "3")).command == ("t.py", "--epochs", "3")
 
 
+def test_gives_a_variable_one_value_or_one_secret(door: Door) -> None:
+    door.store.secrets.set("TOKEN", "s3cret")
+    first = door.submit(STAYS, env={"A": "1", "B": "2"}, secrets=("TOKEN",))
+    spec = planned(door, first, fields={"env": {"TOKEN": "x"}, "secrets": ["A=TOKEN"]}).draft.spec
+    assert (spec.env, spec.secrets) == ({"B": "2", "TOKEN": "x"}, ("A=TOKEN",))
+
+
 def test_runs_new_code_where_that_is_asked_for(door: Door) -> None:
     first = door.submit(STAYS)
     (door.project / "t.py").write_text("print(7)\n")
@@ -134,7 +141,7 @@ def test_refuses_to_edit_what_has_started_or_changed(door: Door) -> None:
     failed = door.failed(FAILS)
     with pytest.raises(InputError, match=f"{failed.id} has failed; only a job that waits can be edited") as refused:
         edit(door, failed, fields={"priority": 1})
-    assert refused.value.hint == f"for a new job with these changes: ugro rerun {failed.id} …"
+    assert refused.value.hint == f"add the changes to: ugro rerun {failed.id}"
 
 
 def test_refuses_to_edit_a_job_that_starts_in_between(door: Door) -> None:
@@ -155,6 +162,7 @@ def test_refuses_to_edit_a_job_that_starts_in_between(door: Door) -> None:
         ({"after": ["job-001"]}, "job-001 would wait for itself"),
         ({"after": ["job-002"]}, "job-001 would wait for itself through job-002"),
         ({"hold": True}, "'hold' of a job cannot be changed"),
+        ({"sweep": {"lr": ["1"]}}, "'sweep' of a job cannot be changed"),
         ({"priority": 5000}, "--priority"),
         ({"frobnicate": 1}, "frobnicate"),
     ],

@@ -208,10 +208,9 @@ def _edit_rests_on(job: Job, spec: JobSpec) -> dict[str, Any]:
 def _require_waiting(job: Job) -> None:
     if accepts("edit", job):
         return
-    again = f"ugro rerun {job.id} …" if job.state.ended else f"ugro cancel {job.id}, then: ugro rerun {job.id} …"
-    raise InputError(
-        f"{state_in_words(job)}; only a job that waits can be edited", f"for a new job with these changes: {again}"
-    )
+    end = "" if job.state.ended else f"; to end this one: ugro cancel {job.id}"
+    hint = f"add the changes to: ugro rerun {job.id}{end}"
+    raise InputError(f"{state_in_words(job)}; only a job that waits can be edited", hint)
 
 
 def _require_possible(context: Context, job: Job, before: JobSpec, after: JobSpec) -> None:

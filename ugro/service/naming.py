@@ -99,7 +99,9 @@ def _none(request: Select, reference: str, like: Sequence[Job | Summary]) -> Inp
     """Return why a pattern means no job for a command, and what to do."""
     if not like:
         like_it = "" if reference == _EVERY else f" with an id or a name like {printable(reference)!r}"
-        return NoSuchJob(f"there is no job{like_it}", "`ugro status --all` lists the jobs")
+        return NoSuchJob(
+            f"there is no job{like_it}" if like_it else "there are no jobs", "`ugro status --all` lists the jobs"
+        )
     states = dict.fromkeys(job.state.value for job in like)
     there = count(len(like), "job") + ("" if reference == _EVERY else f" like {printable(reference)!r}") + ":"
     where = f" that is {_or(request)}" if request.states else ""

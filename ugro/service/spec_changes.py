@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ugro.common.errors import InputError
+from ugro.common.fields import variables_of
 from ugro.common.job_spec import JobSpec, job_spec
 from ugro.common.text import exactly
 from ugro.control_plane.scheduler.arguments import options_of, with_changes
@@ -16,8 +17,14 @@ from ugro.service.schemas.again import FieldChange, SpecChanges
 from ugro.service.schemas.base import iso
 from ugro.service.submission import COUNTS
 
-FIXED = ("workdir", "schema_version")
-"""Fields that no job changes: its code is frozen."""
+FIXED = ("workdir", "sweep", "schema_version")
+"""Fields that no job changes: its code is frozen, and one job is no sweep."""
+
+_INSTEAD = {
+    "hold": "see: ugro hold, ugro release",
+    "sweep": "launch a sweep: ugro launch --sweep",
+}
+"""What to do instead of a change of a fixed field; of the others, a rerun takes other code."""
 
 FIXED_IN_WAITING = (*FIXED, "hold")
 """The same of a job that waits: `ugro hold` and `ugro release` say whether it is held."""
@@ -35,21 +42,33 @@ def changed(spec: JobSpec, changes: SpecChanges, script: str = "", fixed: tuple[
     """
     given = dict(changes.fields)
     if refused := [name for name in fixed if name in given]:
-        hint = "see: ugro hold, ugro release" if refused[0] == "hold" else "for other code: ugro rerun JOB --new-code"
+        hint = _INSTEAD.get(refused[0], "for other code: ugro rerun JOB --new-code")
         raise InputError(f"'{refused[0]}' of a job cannot be changed", hint)
     fields = spec.model_dump()
     if changes.whole:
         fields = {name: fields[name] for name in fixed}
     else:
-        for name in ("env", "checkpoints"):
-            if isinstance(given.get(name), dict):
-                given[name] = fields[name] | given[name]
+        given |= _merged(spec, given)
         fields |= {other: None for one, other in COUNTS if one in given}
     made = job_spec(**(fields | given))
     args = made.args if changes.args is None else changes.args
     if changes.settings:
         args, _ = with_changes(args, changes.settings, options_of(script))
     return made if args == made.args else job_spec(**(made.model_dump() | {"args": args}))
+
+
+def _merged(spec: JobSpec, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of which only the keys are replaced that are given. A variable has one value, or one secret."""
+    merged = dict[str, Any]()
+    if isinstance(given.get("checkpoints"), dict):
+        merged["checkpoints"] = spec.checkpoints.model_dump() | given["checkpoints"]
+    env, secrets = given.get("env", {}), given.get("secrets", ())
+    if isinstance(env, dict) and isinstance(secrets, (list, tuple)) and (env or secrets):
+        said = variables_of(map(str, secrets))
+        merged["env"] = {name: value for name, value in spec.env.items() if name not in said} | env
+        kept = [one for one in spec.secrets if not variables_of([one]).keys() & {*said, *env}]
+        merged["secrets"] = [*kept, *secrets]
+    return merged
 
 
 def differences(before: JobSpec, after: JobSpec) -> tuple[FieldChange, ...]:

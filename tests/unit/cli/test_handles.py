@@ -40,7 +40,7 @@ def test_asks_before_it_acts_on_several_jobs_of_a_pattern(master: Master) -> Non
         (("cancel",), "a JOB is expected: an id, a name, a pattern like 'lr-*', or --all", "ugro cancel --help"),
         (("cancel", "1", "--all"), "--all and --mine mean every job", "ugro cancel --help"),
         (("cancel", "x*"), "there is no job with an id or a name like 'x*'", "`ugro status --all` lists the jobs"),
-        (("cancel", "--all"), "there is no job", "`ugro status --all` lists the jobs"),
+        (("cancel", "--all"), "there are no jobs", "`ugro status --all` lists the jobs"),
         (("logs", "@last-failed"), "@last-failed names no job: none is failed", "ugro launch"),
         (("rm", "@other"), "'@other' names no job", "there are @last and @last-failed"),
         (("extend", "5"), "a JOB is expected", "ugro extend --help"),
@@ -64,6 +64,8 @@ def test_takes_a_number_and_the_last_job_and_says_which_it_is(master: Master) ->
     assert "note: @last is job-002 (two), held" in shown.stderr and "two" in shown.stdout
     assert master.ugro("status", "-q").stdout == "job-001\njob-002\n" == master.ugro("status", "1", "two", "-q").stdout
     assert [job["id"] for job in master.json("status", "t*")["jobs"]] == ["job-002"]
+    master.ugro("launch", "t.py", "--hold", "--after", "@last", "--name", "three")
+    assert "after: job-002 → job-001" in master.ugro("edit", "3", "--after", "1").stderr
     assert "one job is expected here" in master.ugro("logs", "*", code=2).stderr
 
 
@@ -97,7 +99,7 @@ def test_runs_a_job_again_and_edits_one_that_waits(master: Master) -> None:
     assert "--time: found 'soon'" in master.ugro("edit", "3", "--time", "soon", code=2).stderr
     master.ugro("cancel", "3")
     refused = master.ugro("edit", "3", "--priority", "1", code=2).stderr
-    assert "only a job that waits can be edited" in refused and "ugro rerun job-003 …" in refused
+    assert "only a job that waits can be edited" in refused and "ugro rerun job-003" in refused
 
 
 def on_terminal(master: Master, answers: dict[str, str], *words: str, **env: str) -> tuple[int, str]:

@@ -13,12 +13,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from ugro.common.causes import CAUSES
 from ugro.common.fields import NAME, Config, Line, Seconds, Text, Whole, is_flag
 from ugro.common.globs import check_glob
+from ugro.common.job_names import LAST, LAST_FAILED
 from ugro.common.metric_pattern import compiled
 
 
 def _dependency(value: str) -> str:
     job, _, when = value.partition(":")
-    if not NAME.fullmatch(job) or when not in ("", *DEPENDENCIES):
+    if not (NAME.fullmatch(job) or job in (LAST, LAST_FAILED)) or when not in ("", *DEPENDENCIES):
         raise ValueError(f"a job is expected, or JOB:{' or JOB:'.join(DEPENDENCIES)}")
     return value
 
