@@ -76,7 +76,7 @@ def test_the_logs_of_an_earlier_attempt_come_from_where_they_are_still(master: M
     shutil.rmtree(master.root / "node")
     assert master.ugro("logs", "job-001", "--attempt", "1").stdout == first.stdout, "a copy stays"
     assert master.json("logs", "job-001", "--attempt", "1", "--rank", "1") == [
-        {"rank": 1, "node_rank": None, "text": "ValueError: no batch"}
+        {"rank": 1, "node_rank": None, "text": "ValueError: no batch", "setup": False}
     ]
     shutil.rmtree(store.jobs.files("job-001").logs(1))
     gone = master.ugro("logs", "job-001", "--attempt", "1")

@@ -13,9 +13,9 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing.clock import FakeClock
 
 READS_TIME = re.compile(r"\btime\.(time|monotonic)\(")
-OF_THE_SYSTEM = {"locks.py", "log_index.py", "network_trial.py", "resident.py"}
-"""What waits for other processes' locks, ends long searches, paces ticks, and dates the logs of a trial: nothing is
-decided by these.
+OF_THE_SYSTEM = {"gpu_job.py", "locks.py", "log_index.py", "network_trial.py", "resident.py"}
+"""What waits for other processes' locks, ends long searches, paces ticks, dates the logs of a trial, or runs as a job:
+nothing is decided by these.
 """
 
 
