@@ -14,6 +14,7 @@ from ugro.nodes.code_sync import push, snapshot
 from ugro.nodes.remote.checkpoints import checkpoints, save_request
 from ugro.nodes.remote.checkup import checkup
 from ugro.nodes.remote.checkup.machine import ask_machine
+from ugro.nodes.remote.files import deliver, fetch, listing
 from ugro.nodes.remote.footprint import footprint
 from ugro.nodes.remote.gpus import gpu_monitor
 from ugro.nodes.remote.interpreters import environment, interpreters
@@ -33,10 +34,12 @@ KINDS = (
     "checkpoints",
     "checkup",
     "interpreter",
+    "list_files",
     "matmul",
     "prepare",
     "reach",
     "receive_code",
+    "receive_files",
     "replace_code",
     "save_request",
     "speed",
@@ -77,6 +80,9 @@ GARBAGE: list[bytes] = [
     json.dumps({"unfinished": True}).encode(),
     json.dumps({"found": [{"path": 5}], "passed": []}).encode(),
     json.dumps({"found": 5, "passed": [None]}).encode(),
+    json.dumps({"exists": True, "entries": [["../x", "file", 1, 1, 1], ["/x", "file", -1, 1, 1]]}).encode(),
+    json.dumps({"exists": True, "entries": [["../x", "file", 1, 1, 1], ["\0", "link", 1, 1, 1]]}).encode(),
+    json.dumps({"folder": "\x1b[2J", "storage": "", "free": 1, "held": [[1, "x", True], [2, "y", 5]]}).encode(),
     json.dumps({"taken": "x", "at": "y", "ranks": [{"rank": "x"}]}).encode(),
     json.dumps({"machine": "x", "py_spy": False, "ptrace_scope": "", "ranks": [{"rank": 0, "more": 1}]}).encode(),
     json.dumps([{"index": 0, "uuid": None, "name": "x", "steps_per_second": -1}]).encode(),
@@ -122,7 +128,10 @@ QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {
     "clean": lambda node, here: footprint.clean(node),
     "owner": lambda node, here: owner.claim(node, "me", False),
     "checkpoints": lambda node, here: checkpoints.find(node, "/j", ["/x"], "*", 0.0),
-    "fetch": lambda node, here: checkpoints.fetch(node, "/x", 1, here / "checkpoint"),
+    "fetch": lambda node, here: checkpoints.fetch(node, "/x", here / "checkpoint"),
+    "list_files": lambda node, here: listing.list_folder(node, "/j/code", "~/.ugro", "out", 2),
+    "find_files": lambda node, here: listing.find_files(node, "/j/code", "~/.ugro", ["out/**"]),
+    "push_files": lambda node, here: deliver.prepare(node, "/data", [deliver.Source(here, "x", 1, 0, False)]),
     "logs": lambda node, here: log_streamer.fetch(node, PATHS, here / "logs", 0.0),
 }
 
@@ -143,7 +152,13 @@ async def _conflicts(node: Transport, here: Path) -> None:
     await push.conflicts(node, _snapshot(here), "~/.ugro/jobs/job-001", [])
 
 
-QUESTIONS |= {"push": _push, "conflicts": _conflicts}
+async def _pull(node: Transport, here: Path) -> None:
+    came = await fetch.fetch(node, "/j/code", [fetch.Wanted("x", 1, here / "x")])
+    assert came.error and not came.done
+    raise came.error
+
+
+QUESTIONS |= {"push": _push, "conflicts": _conflicts, "pull": _pull}
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

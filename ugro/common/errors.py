@@ -17,6 +17,7 @@
     │   ├── LinkLost                   the command's outcome is unknown
     │   ├── CommandTimedOut
     │   └── NodeRefused                the node answered, and cannot carry out the request
+    │       ├── PortClosed             nothing listens on that port of the node
     │       └── ShellRefused           its login leads to no /bin/sh; waiting does not help
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is damaged or edited; the others are not
@@ -26,6 +27,7 @@
     ├── JobFailed             exit 1   the followed or waited-for job failed
     ├── NotSaved              exit 1   a running job saved no checkpoint after a request
     ├── InternalError         exit 1   a bug; its traceback is in the log
+    ├── WaitTimedOut          exit 6   a job that was waited for has not ended in time
     └── Declined              exit 5   the user answered no
 
 A message says what happened and where; the hint says what to do next.
@@ -42,6 +44,7 @@ EXIT_INPUT = 2
 EXIT_NODES = 3
 EXIT_STATE = 4
 EXIT_DECLINED = 5
+EXIT_WAIT_TIMEOUT = 6
 EXIT_INTERRUPTED = 130
 
 
@@ -171,6 +174,10 @@ class NodeRefused(NodeError):
     code = "node_refused"
 
 
+class PortClosed(NodeRefused):
+    """Nothing listens on a port of the node's loopback."""
+
+
 class ShellRefused(NodeRefused):
     """The login works but cannot run UGRO's scripts: another shell, an expired password, SFTP alone."""
 
@@ -248,6 +255,13 @@ class NotSaved(UgroError):
 
     code = "not_saved"
     exit_code = EXIT_JOB_FAILED
+
+
+class WaitTimedOut(UgroError):
+    """A job has not ended within the time that it was waited for. This says nothing against the job."""
+
+    code = "wait_timeout"
+    exit_code = EXIT_WAIT_TIMEOUT
 
 
 class InternalError(UgroError):

@@ -44,6 +44,8 @@ class Cargo:
     earlier_code: tuple[Path, ...] = ()
     """Code of earlier attempts, by which a node knows which of its files are code."""
     on_sent: OnSent | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Values by variable that the ranks get: never part of a script, an argument or a message."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Prepared:
     placement: Placement
     scripts: Mapping[str, str]
     interfaces: Mapping[str, str | None] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

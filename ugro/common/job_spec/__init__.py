@@ -1,5 +1,6 @@
 """The job spec: a job as requested on the command line or in a job.yaml."""
 
+from ugro.common.job_spec.launchers import agent_of
 from ugro.common.job_spec.reading import OPTIONS, PATTERN_HINT, job_spec, load_job_spec
 from ugro.common.job_spec.rules import CheckpointRules, FailurePolicy, HangAfter, MetricsRules
 from ugro.common.job_spec.spec import JOB_ID, PRIORITIES, JobSpec
@@ -14,6 +15,7 @@ __all__ = [
     "HangAfter",
     "JobSpec",
     "MetricsRules",
+    "agent_of",
     "job_spec",
     "load_job_spec",
 ]

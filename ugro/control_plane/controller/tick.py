@@ -23,6 +23,7 @@ from ugro.common.troubles import Troubles, trouble_of
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.facts import read_facts
 from ugro.control_plane.controller.job_steps import LEFTOVER_GRACE, JobSteps
+from ugro.control_plane.controller.outputs_feed import OutputsFeed
 from ugro.control_plane.controller.placing import place_what_fits
 from ugro.control_plane.controller.plan import (
     AskMeeting,
@@ -90,6 +91,7 @@ class Controller:
         self._engine = engine
         self._pool = pool
         self._steps = JobSteps(store, engine, pool, on_sent)
+        self._outputs = OutputsFeed(store, pool)
         self.launcher = self._steps.launcher
         self._tasks: dict[Hashable, _Task] = {}
         self._troubles = Troubles()
@@ -133,6 +135,8 @@ class Controller:
                 self._end_leftovers(seen)
             with bounded("what removed jobs left"):
                 self._remove_owed(seen)
+            with bounded("outputs"):
+                self._outputs.begin_due(self._begin, self._inventory)
             for job in live:
                 if job.state.on_nodes or job.wish:
                     with bounded(f"{job.id}: its next step", job.id):
@@ -362,10 +366,7 @@ class Controller:
         from ugro.control_plane.failure_handler.watchdog.watch import watch
 
         with self._store.optional():
-            await watch(self._store, job_id, seen, self._sync_ends, self._stand)
-
-    async def _sync_ends(self, job: Job) -> object:
-        return await self.logs_of(job).bring_ends()
+            await watch(self._store, job_id, seen, lambda job: self.logs_of(job).bring_ends(), self._stand)
 
     async def _stand(self, job: Job) -> Said:
         from ugro.control_plane.failure_handler import stacks  # here, since few jobs hang

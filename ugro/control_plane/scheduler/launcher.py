@@ -48,11 +48,13 @@ class Launcher:
 
         Raises:
             NotStarted: a node cannot; what did start is the caller's to stop.
+            SecretMissing, SecretExposed: a secret that it needs is not there, or others may read it; nothing started.
         """
         spec = self._store.jobs.spec(job.id)
+        secrets = self._store.secrets.values(spec.secret_names)
         try:
             _require_ranks(job)
-            prepared = await self._engine.prepare(job, spec, self._cargo(job), owners)
+            prepared = await self._engine.prepare(job, spec, self._cargo(job, secrets), owners)
             placement = prepared.placement
             words = f"ranks meet at {placement.master_addr}:{placement.master_port} on {job.nodes[0]}"
             placed = transitions.set_meeting_point(job, placement, self._store.clock.now(), words)
@@ -73,13 +75,14 @@ class Launcher:
         except NodeError as error:
             raise NotStarted(job, error) from None
 
-    def _cargo(self, job: Job) -> Cargo:
+    def _cargo(self, job: Job, secrets: Mapping[str, str]) -> Cargo:
         files = self._store.jobs.files(job.id)
         return Cargo(
             code=files.snapshot(job.code.attempt),
             earlier_code=tuple(files.snapshot(code.attempt) for code in job.earlier_code),
             bring_checkpoint=lambda: self._bring_checkpoint(job),
             on_sent=self._on_sent,
+            secrets=secrets,
         )
 
 

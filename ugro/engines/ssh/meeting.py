@@ -75,11 +75,11 @@ async def meet(pool: Pool, job: Job, again: Sequence[float] = ()) -> Meeting:
     address, port = job.placement.master_addr, job.placement.master_port
     known = (address, port) if address and port else None
     for pause in again:
-        meeting = await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs)
+        meeting = await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs, job.launcher)
         if not meeting.unanswered:
             return meeting
         await asyncio.sleep(pause)
-    return await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs)
+    return await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs, job.launcher)
 
 
 def _port_range(job: Job) -> tuple[int, int]:
@@ -95,6 +95,7 @@ async def find_meeting(
     ports: tuple[int, int],
     known: tuple[str, int] | None = None,
     configs: Configs | None = None,
+    launcher: str = "torchrun",
 ) -> Meeting:
     """Ask rank 0's node for its addresses, and the others which of them they reach. Nothing is started.
 
@@ -106,7 +107,7 @@ async def find_meeting(
     peers = [_reach(reached[node]) for node in (*others, first)] if others else [LOOPBACK]
 
     async def ask_first(transport: Transport) -> PreparedNode:
-        return await prepare(transport, list(dict.fromkeys(peers)), ports=ports)
+        return await prepare(transport, list(dict.fromkeys(peers)), ports=ports, launcher=launcher)
 
     host = (await pool.each([first], ask_first, configs=configs))[first]
     if isinstance(host, NodeError):
@@ -120,7 +121,7 @@ async def find_meeting(
     async def meet_at(places: Sequence[PeerRoute]) -> Meeting:
         async def ask(transport: Transport) -> PreparedNode:
             knock = None if known else port  # rank 0 may listen there by now, and wants no strangers
-            return await prepare(transport, [place.address for place in places], knock=knock)
+            return await prepare(transport, [place.address for place in places], knock=knock, launcher=launcher)
 
         answers = await pool.each(others, ask, configs=configs)
         return settle(config, host, places, port, {node: (reached[node].node, said) for node, said in answers.items()})
