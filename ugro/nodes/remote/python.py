@@ -70,5 +70,5 @@ def require_python(transport: Transport, outcome: Outcome) -> None:
         raise NodeRefused(
             transport.name,
             f"python {transport.node.python} cannot be run there",
-            "set 'python' of this node in the inventory to an interpreter that has torch",
+            f"find one there that can train, and set 'python' of this node to it: ugro node python {transport.name}",
         )
