@@ -14,7 +14,16 @@ from reference.markdown import Incomplete, code, docstring, page, prose, table
 from ugro.common import fields
 from ugro.common.config import Inventory, MetricsSettings, NodeConfig, WebSettings
 from ugro.common.fields import Config
-from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules, rules
+from ugro.common.job_spec import (
+    CheckpointRules,
+    FailurePolicy,
+    HangAfter,
+    JobSpec,
+    MetricsRules,
+    Setup,
+    rules,
+    setup,
+)
 from ugro.common.job_spec.environment import FILES_KEY, FILES_MEANING
 from ugro.common.text import exactly
 
@@ -43,6 +52,9 @@ KINDS: Mapping[Any, str] = {
     CheckpointRules: "map: [below](#checkpoints)",
     FailurePolicy: "map: [below](#on_failure)",
     MetricsRules: "map: [below](#metrics)",
+    Setup: "map: [below](#setup)",
+    setup.Python: "path, program or environment",
+    setup.Input: "path",
 }
 """What the type of a field is called in the files. Kinds are explained in docs/files.md."""
 
@@ -82,6 +94,7 @@ def inventory_page() -> str:
 def job_page() -> str:
     """Return the page of `job.yaml`."""
     nested: Sequence[tuple[str, type[Config]]] = (
+        ("setup", Setup),
         ("checkpoints", CheckpointRules),
         ("metrics", MetricsRules),
         ("on_failure", FailurePolicy),

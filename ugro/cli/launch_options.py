@@ -92,6 +92,8 @@ environment_options = _group(
         metavar="NAME",
         help="Secret for every rank (`ugro secret set`); VARIABLE=NAME under another name.",
     ),
+    click.option("--python", metavar="PYTHON", help="Python on the nodes: a path, a conda environment, or uv."),
+    click.option("--setup", metavar="CMD", help="Shell command that sets the environment up, before the start."),
 )
 """Options that say what the ranks find around them."""
 

@@ -18,6 +18,7 @@
     │   ├── CommandTimedOut
     │   └── NodeRefused                the node answered, and cannot carry out the request
     │       ├── PortClosed             nothing listens on that port of the node
+    │       ├── SetupFailed            the setup command of a job failed there
     │       └── ShellRefused           its login leads to no /bin/sh; waiting does not help
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is damaged or edited; the others are not
@@ -176,6 +177,12 @@ class NodeRefused(NodeError):
 
 class PortClosed(NodeRefused):
     """Nothing listens on a port of the node's loopback."""
+
+
+class SetupFailed(NodeRefused):
+    """The setup command of a job failed on the node, or took too long."""
+
+    code = "setup_failed"
 
 
 class ShellRefused(NodeRefused):

@@ -33,6 +33,8 @@ class RunPaths:
         `time-limit` has the seconds that its ranks may run, where there is a limit. `reaper.pid`, `adopted` and `gone`
         are those of `reaper.py`. `exit.room` and its siblings reserve disk space for later files.
 
+        `setup.pid` names what waits for the job's setup command, and `setup.gone` says that nothing of that remains.
+
         `checkpoint-request` is there from when a checkpoint is asked for until the script takes it.
         """
         return f"{self.job_dir}/{self.attempt}/node-{self.node_rank}"

@@ -72,7 +72,8 @@ EDGES: Mapping[EventKind, Mapping[Stage, Stage]] = {
     EventKind.RELEASED: {Stage.HELD: Stage.QUEUED},
     EventKind.PRIORITY: _stay(*_WAITING),
     EventKind.EDITED: _stay(*_WAITING),
-    EventKind.STARTING: {Stage.QUEUED: Stage.STARTING, Stage.PLACED: Stage.PLACED},  # the launch is tried again
+    EventKind.STARTING: {Stage.QUEUED: Stage.STARTING, **_stay(Stage.STARTING, Stage.PLACED)},  # it is tried again
+    EventKind.SETUP: _stay(Stage.STARTING, Stage.PLACED),
     EventKind.QUEUED: {Stage.STARTING: Stage.QUEUED},
     EventKind.PLACED: {Stage.STARTING: Stage.PLACED, Stage.PLACED: Stage.PLACED},  # by the next controller
     EventKind.RUNNING: {Stage.PLACED: Stage.RUNNING, Stage.UNKNOWN: Stage.RUNNING, Stage.RUNNING: Stage.RUNNING},
@@ -154,6 +155,11 @@ def place(job: Job, placement: Placement, ranks: tuple[Rank, ...], why: str) -> 
     """Give a queued job its nodes and GPUs. `why` says why these."""
     placed = job.changed(state=JobState.STARTING, placement=placement, ranks=ranks, reason="")
     return _edge(job, placed, EventKind.STARTING, f"on {', '.join(placed.nodes)}" + (f": {why}" if why else ""))
+
+
+def set_up(job: Job, reason: str, message: str) -> Change:
+    """Record what is set up on which nodes before the ranks of a job start; without a reason, that this is done."""
+    return _edge(job, job.changed(reason=reason), EventKind.SETUP, message)
 
 
 def set_meeting_point(job: Job, placement: Placement, now: float, message: str) -> Change:

@@ -30,13 +30,17 @@ from ugro.common.models.run import Brought, LogEnd, RunFiles
 OnSent = Callable[[str, int, int], None]
 """Told the node, the bytes that were sent so far, and the bytes to send."""
 
+OnPhase = Callable[[str, str], Awaitable[None]]
+"""Told in words what a job waits for before its start, empty if nothing any more, and what is new of that."""
+
 
 @dataclass(frozen=True)
 class Cargo:
     """What is brought to the nodes of an attempt: folders of this machine.
 
     `bring_checkpoint` fetches the checkpoint that the job goes on from and returns its folder. It is called once the
-    nodes have room for the job, and only if one of them lacks the checkpoint.
+    nodes have room for the job, and only if one of them lacks the checkpoint. `logs` is where copies of what the setup
+    command prints grow, and `on_phase` is told what is set up where, before that begins.
     """
 
     code: Path
@@ -46,6 +50,8 @@ class Cargo:
     on_sent: OnSent | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values by variable that the ranks get: never part of a script, an argument or a message."""
+    logs: Path | None = None
+    on_phase: OnPhase | None = None
 
 
 @dataclass(frozen=True)
@@ -53,13 +59,15 @@ class Prepared:
     """An attempt that can be started.
 
     `placement` is the job's, with where the ranks meet; it is recorded before the start. By node, `scripts` has what
-    will run, and `interfaces` over which interface, where that is known.
+    will run, and `interfaces` over which interface, where that is known. `pythons` has what runs the job, where that is
+    not what the inventory says.
     """
 
     placement: Placement
     scripts: Mapping[str, str]
     interfaces: Mapping[str, str | None] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    pythons: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,9 @@ class Engine(Protocol):
     async def prepare(
         self, job: Job, spec: JobSpec, cargo: Cargo | None = None, owners: Mapping[str, str] | None = None
     ) -> Prepared:
-        """See that each node of a job can start its part, and bring its cargo there. Starts nothing.
+        """See that each node of a job can start its part, bring its cargo there, and set its environment up.
+
+        No rank is started. A setup command goes on where this is given up; `stop` ends it, too.
 
         Without cargo nothing is written anywhere: a rehearsal. `owners` has the owner lines of nodes as they were just
         seen, which are then not asked for again. A placement that says where the ranks meet keeps that.

@@ -14,6 +14,7 @@ from ugro.common.config import Inventory, inventory_path, ugro_home
 from ugro.common.errors import InputError, StateLocked, UgroError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.models.login import AskPerson
 from ugro.common.text import printable
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from ugro.service.web_door import NotServed, WebDoor
 
 Tell = Callable[[Notice], None]
+
+SHORT_SETUP = 2.0
+"""Seconds of a setup that are awaited, as any start is."""
 
 START_WITHIN, START_POLL = 15.0, 0.3
 """Seconds to wait for another process that brings a job to its nodes, and between two reads of its record."""
@@ -192,6 +196,9 @@ class Context:
         if own:
             stopping = [job.id for job in self.store.jobs.live(pass_over) if job.stopping and job.id in own]
             self.tell(StillWorking(jobs=tuple(own), stopping=tuple(stopping)))
+        with contextlib.suppress(UgroError):
+            if setups := [job.id for job in self.store.jobs.live(pass_over) if job.id in own and is_set_up(job)]:
+                await controller.complete(*setups)  # a setup takes long: a cancel meanwhile has to be heard
         await controller.rest(own, REST_WITHIN)
         if left := controller.under_way:
             self.tell(LeftToNextPass(jobs=tuple(left)))
@@ -222,12 +229,15 @@ class Context:
             self.courier.begin()
 
     async def started(self, job_id: str) -> Job:
-        """Return a job once a tick started it or left it waiting, in whichever process. A slow start is not awaited."""
+        """Return a job once a tick started it or left it waiting, in whichever process.
+
+        A slow start is not awaited, nor is a setup, which has an output of its own to follow.
+        """
         end = time.monotonic() + START_WITHIN
         while True:
-            await self._tick_aloud(job_id)
+            await self._tick_aloud(job_id, until_setup=True)
             job = self.store.jobs.job(job_id)
-            if job.state != JobState.STARTING or time.monotonic() > end:
+            if job.state != JobState.STARTING or is_set_up(job) or time.monotonic() > end:
                 return job
             await asyncio.sleep(START_POLL)
 
@@ -238,18 +248,25 @@ class Context:
         await self._tick_aloud(job.id)
         return self.store.jobs.job(job.id)
 
-    async def _tick_aloud(self, job_id: str) -> None:
-        """Tick about a job, and report while the end of its ranks is waited for."""
+    async def _tick_aloud(self, job_id: str, until_setup: bool = False) -> None:
+        """Tick about a job, and report while the end of its ranks is waited for. Its setup goes on beside that."""
         tick = asyncio.ensure_future(self.tick(job_id))
         try:
             while not tick.done():
                 await asyncio.wait([tick], timeout=START_POLL)
                 with contextlib.suppress(UgroError):  # the tick tells what is wrong
-                    self.tell_stopping(self.store.jobs.job(job_id))
+                    self.tell_stopping(job := self.store.jobs.job(job_id))
+                    setup = until_setup and is_set_up(job) and job.last_event
+                    if setup and self.store.clock.now() - setup.at > SHORT_SETUP:
+                        break
         finally:
+            ended = tick.done()
             tick.cancel()
             await asyncio.gather(tick, return_exceptions=True)
-        await tick
+        if ended:
+            await tick
+        elif self.store.is_locked(RESIDENT_LOCK):  # whose ticks follow it, and hear of a cancel
+            await (await self.reach()).controller.leave(job_id)
 
     def tell_sent(self, node: str, done: int, total: int) -> None:
         """Report the bytes of code or of a checkpoint that went to a node, or came from it, so far."""
@@ -262,3 +279,9 @@ class Context:
 
             since = job.last_event.at if job.last_event else job.submitted_at
             self.tell(JobStopping(job=job.id, asked=job.wish is not None, grace=CANCEL_GRACE, since=since))
+
+
+def is_set_up(job: Job) -> bool:
+    """Return whether the environment of a job is being set up on its nodes just now."""
+    last = job.last_event
+    return job.state == JobState.STARTING and last is not None and last.kind == EventKind.SETUP and bool(job.reason)

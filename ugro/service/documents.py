@@ -54,6 +54,8 @@ def job_document(
     record |= {"stopping": job.stopping, "nodes": job.nodes, "cancel_requested": job.wish is not None}
     for name in ("time_limit", "time_warning", "grace", "vram", "gpus", "share", "not_before"):
         record[name] = getattr(asked, name, None)
+    record["python"] = asked.python if asked else None
+    record["setup"] = asked.setup.run if asked and asked.setup else None
     return JobDocument.model_validate(record | {"after": tuple(asked.after) if asked else ()})
 
 

@@ -12,7 +12,7 @@ from ugro.common.models.job import FirstFailure, Job, JobState
 from ugro.common.text import clock, printable
 from ugro.control_plane.diagnosis import Diagnosis, diagnose
 from ugro.control_plane.diagnosis.causes import CAUSES, Advice
-from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
+from ugro.control_plane.metadata_store.log_ends import node_log, rank_log, setup_log
 from ugro.control_plane.scheduler.attempts import in_attempt, next_after
 from ugro.service.context import Context
 from ugro.service.findings import diagnosis_document, words_of
@@ -24,6 +24,9 @@ from ugro.service.schemas.explain import Explain, FailureAnswer, FailureDocument
 
 LOGS_WITHIN = 10.0
 """Seconds that a node has to bring the end of an earlier attempt's logs."""
+
+SETUP_LINES = 10
+"""Lines that are quoted from the end of what a setup command printed that failed."""
 
 LAST_WORDS = 5
 """Lines that are quoted from the end of a log that does not say why."""
@@ -124,11 +127,24 @@ def _in_its_words(job: Job, failure: FirstFailure, folder: Path, which: str) -> 
     shares = job.placement.shares if job.placement else ()
     node_rank = next((share.node_rank for share in shares if share.node == failure.node), 0)
     log = node_log(folder, node_rank) if failure.rank is None else rank_log(folder, failure.rank)
+    if failure.cause == "setup_failed":
+        return _setup_failed(job, failure, folder, node_rank, which)
     if failure.cause == "unknown":
         return _last_words(job, failure, log, which)
     found = diagnose(log, failure.exit_code, failure.signal)
     recorded = Diagnosis(failure.cause, failure.message, evidence=(failure.message,))
     return found if found.cause == failure.cause else recorded
+
+
+def _setup_failed(job: Job, failure: FirstFailure, folder: Path, node_rank: int, which: str) -> Diagnosis:
+    """The setup command failed: its last lines on that node, and how to see all of them."""
+    said = [line for text in setup_log(folder, node_rank).splitlines() if (line := printable(text).strip())]
+    known = CAUSES[failure.cause]
+    read = f"read all of its output: ugro logs {job.id}{which} --setup; then correct the command or the files it reads"
+    evidence = (failure.message, *said[-SETUP_LINES:])
+    return Diagnosis(
+        failure.cause, failure.message, evidence=evidence, own_advice=Advice(known.words, read, known.retry_helps)
+    )
 
 
 def _last_words(job: Job, failure: FirstFailure, log: str, which: str) -> Diagnosis:

@@ -18,6 +18,7 @@ from ugro.service.schemas.footprint import (
     Cleaned,
     CleanedDocument,
     CleanPlan,
+    EnvironmentDocument,
     FootprintAnswer,
     FootprintDocument,
     JobFootprintDocument,
@@ -67,6 +68,9 @@ def _document(name: str, found: on_node.Footprint) -> FootprintDocument:
         exists=found.exists,
         jobs=jobs,
         other=tuple(OtherDocument(name=readable(path), bytes=used) for path, used in found.other),
+        environments=tuple(
+            EnvironmentDocument(name=one.name, bytes=one.bytes, used_at=one.used_at) for one in found.environments
+        ),
         foreign=tuple(map(readable, found.foreign)),
         bytes=found.bytes,
         processes=_processes(found.processes),
@@ -141,6 +145,7 @@ def _facts(config: NodeConfig, found: on_node.Footprint) -> list[str]:
     lines += [
         f"  jobs/{readable(job.id)}  {count(job.files, 'file')}, {bytes_in_words(job.bytes)}" for job in found.jobs
     ]
+    lines += [f"  {one.name}  {bytes_in_words(one.bytes)}" for one in found.environments]
     lines += [f"  {readable(path)}  {bytes_in_words(used)}" for path, used in found.other]
     if found.jobs:
         lines.append("with everything that the jobs wrote into their code folders, such as checkpoints.")

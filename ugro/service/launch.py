@@ -206,10 +206,12 @@ async def rehearse(context: Context, request: Rehearse) -> Rehearsal:
         # What holds it up now would be waited for; the rest of the answer is the same on an idle cluster.
         placement = placement_when_idle(queue, spec)
         waits = tuple(reason_in_words(reason, queue.now) for reason in why(queue, job.id))
-    scripts = await controller.launcher.rehearse(job.model_copy(update={"placement": placement}), spec)
-    return Rehearsal(
-        scripts=tuple(NodeScript(node=node, launch_sh=text) for node, text in scripts.items()), waits=waits
+    prepared = await controller.launcher.rehearse(job.model_copy(update={"placement": placement}), spec)
+    scripts = tuple(
+        NodeScript(node=node, launch_sh=text, python=prepared.pythons.get(node, context.inventory.nodes[node].python))
+        for node, text in prepared.scripts.items()
     )
+    return Rehearsal(scripts=scripts, waits=waits, setup=spec.setup.run if spec.setup else None)
 
 
 async def _draft(context: Context, spec: JobSpec) -> Draft:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ from ugro.common.units import parse_duration
 from ugro.control_plane.metadata_store.history import run_of
 from ugro.control_plane.scheduler.command import require_source
 from ugro.control_plane.scheduler.launch_line import START, Foreign, line, translated
+from ugro.service.project import Project, find_project
 from ugro.service.schemas.launch import DefaultScriptDocument
 
 ALIKE = 0.7
 """How alike a word and an option are, of 1, for the option to be what was meant."""
 
-_COUNTS = (("gpus", "gpus_per_node"), ("gpus_per_node", "gpus"))
+COUNTS = (("gpus", "gpus_per_node"), ("gpus_per_node", "gpus"))
 """Options that exclude each other: the one on the command line replaces the other one of the file."""
 
 
@@ -70,27 +72,52 @@ def read_training(script: str, args: tuple[str, ...], module: bool, no_python: b
     return Training(spec.args, spec.vram, run_of(spec), spec.gpus)
 
 
-def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument]) -> JobSpec:
-    """Return the job spec of any of the three forms; options on the command line win over the file.
+@dataclass(frozen=True)
+class SpecRead:
+    """A job spec that was read, and what its project added to it, in words."""
+
+    spec: JobSpec
+    note: str = ""
+
+
+def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument], projects: bool = True) -> SpecRead:
+    """Return the job spec of any of the three forms.
+
+    Options on the command line win over the file, and that over the defaults of the project, if these count at all.
 
     Raises:
         InputError, JobSpecError: with what is wrong and what is expected.
     """
     given = given_fields(said.options)
     if said.words and not said.words[0].startswith("-"):
-        return _named(said, given)
+        return _named(said, given, projects)
     if _is_command(said, given):
-        program, *args = said.script_args
-        return job_spec(script=_in_place(program), args=tuple(args), **given | {"no_python": True, "launcher": "none"})
+        program, *words = said.script_args
+        project = find_project(Path()) if projects else None
+        as_typed = {"script": _in_place(program, project), "no_python": True, "launcher": "none"}
+        return _launched(project, given | as_typed | {"args": tuple(words)})
     if "module" in given or "no_python" in given:
         raise InputError("no module or program is named", "name it: ugro launch -m pkg.train")
+    project = find_project(Path()) if projects else None
+    args = (*said.words, *said.script_args)
+    if project and "script" in project.fields:
+        return _launched(project, {"args": args, **given})
     found = default()
     if not found.script:
         raise InputError(
             "no script is named",
             _after_options(said) or f"ugro launch train.py, or set defaults: script: in {found.inventory}",
         )
-    return job_spec(script=_relative(found.script), args=(*said.words, *said.script_args), **given)
+    return _launched(project, {"script": _relative(found.script, project), "args": args, **given})
+
+
+def _launched(project: Project | None, fields: dict[str, Any]) -> SpecRead:
+    """Return the spec of a job with these fields, and the defaults of its project beneath them."""
+    if project is None:
+        return SpecRead(job_spec(**fields))
+    own = {key: value for key, value in fields.items() if value is not None}
+    workdir = {"workdir": os.path.relpath(project.workdir)}
+    return SpecRead(job_spec(**(workdir | project.beneath(own))), project.words(own))
 
 
 def _is_command(said: LaunchLine, given: dict[str, Any]) -> bool:
@@ -110,9 +137,11 @@ def _is_command(said: LaunchLine, given: dict[str, Any]) -> bool:
     return True
 
 
-def _in_place(program: str) -> str:
-    """Return a program of a command; one inside the working directory as a path from there."""
-    found = _relative(program)
+def _in_place(program: str, project: Project | None) -> str:
+    """Return a program of a command; one inside the folder that is sent as a path from there."""
+    if "/" not in program:
+        return program  # in PATH
+    found = _relative(program, project)
     return program if found == program else f"./{found}"
 
 
@@ -133,7 +162,7 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _named(said: LaunchLine, given: dict[str, Any]) -> JobSpec:
+def _named(said: LaunchLine, given: dict[str, Any], projects: bool) -> SpecRead:
     """Return the spec of a launch that names a script, a module, a program or a job.yaml."""
     first, *rest = said.words
     what = Foreign(first, (*rest, *said.script_args), bool(given.get("module")), bool(given.get("no_python")))
@@ -145,13 +174,15 @@ def _named(said: LaunchLine, given: dict[str, Any]) -> JobSpec:
             f"{printable(rest[0])!r} is not an option of `ugro launch`", _meant(rest[0], said.known) + better
         )
     if Path(first).suffix in (".yaml", ".yml") and not (what.module or what.no_python):
-        return _from_file(Path(first), said.script_args, given)
-    script = _in_place(first) if what.no_python else first if what.module else _relative(first)
-    return job_spec(script=script, args=said.script_args, **given)
+        return _from_file(Path(first), said.script_args, given, projects)
+    project = find_project(Path()) if projects else None
+    script = first if what.module else _in_place(first, project) if what.no_python else _relative(first, project)
+    return _launched(project, {"script": script, "args": said.script_args, **given})
 
 
-def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any]) -> JobSpec:
+def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any], projects: bool) -> SpecRead:
     spec = load_job_spec(path)
+    own = spec.model_dump(exclude_unset=True)
     env, secrets = given.get("env", {}), given.get("secrets", ())
     said = variables_of(secrets)
     merged: dict[str, Any] = {  # a variable has one value: what the command line says
@@ -159,11 +190,12 @@ def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any]) 
         "secrets": [one for one in spec.secrets if not variables_of([one]).keys() & {*said, *env}] + [*secrets],
     }
     if "checkpoints" in given:
-        merged["checkpoints"] = spec.checkpoints.model_dump() | given["checkpoints"]
-    merged |= {other: None for one, other in _COUNTS if one in given and other not in given}
+        merged["checkpoints"] = own.get("checkpoints", {}) | given["checkpoints"]
+    merged |= {other: None for one, other in COUNTS if one in given and other not in given}
     # as the file says it, from where the file is
     merged["workdir"] = str(path.parent / Path(spec.workdir).expanduser())
-    return job_spec(**(spec.model_dump() | given | merged | {"args": (*spec.args, *script_args)}))
+    own |= given | merged | {"args": (*spec.args, *script_args)}
+    return _launched(find_project(path.parent) if projects else None, own)
 
 
 def _after_options(said: LaunchLine) -> str:
@@ -222,7 +254,10 @@ def _meant(word: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}? Else " if near else ""
 
 
-def _relative(script: str) -> str:
-    """A script inside the working directory as a path from there; others are left for the spec to refuse."""
-    path = Path(script)
-    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else script
+def _relative(script: str, project: Project | None) -> str:
+    """A script inside the folder that is sent as a path from there; others are left for the spec to refuse."""
+    path, folder = Path(script), project.workdir if project else Path.cwd()
+    if not path.is_absolute() and folder == Path.cwd():
+        return script
+    path = Path(os.path.abspath(path))
+    return str(path.relative_to(folder)) if path.is_relative_to(folder) else script

@@ -11,11 +11,12 @@ from ugro.cli.complete import complete_node, nodes_option
 from ugro.cli.output import console, print_json, table
 from ugro.cli.prompts import answers
 from ugro.common.errors import EXIT_NODES, EXIT_OK
-from ugro.common.text import bytes_in_words, count, printable
+from ugro.common.text import bytes_in_words, clock, count, printable
 from ugro.service.schemas.footprint import (
     Clean,
     CleanedDocument,
     CleanPlan,
+    EnvironmentDocument,
     FootprintDocument,
     PlanClean,
     ShowFootprint,
@@ -67,8 +68,13 @@ def _lines(found: FootprintDocument) -> list[str]:
         pids = f", pid {' '.join(str(process.pid) for process in job.processes)}" if job.processes else ""
         lines.append(f"jobs/{job.id}  {count(job.files, 'file')}, {bytes_in_words(job.bytes)}{state}{pids}")
     lines += [f"{name}  a link; its target is not examined" for name in found.links]
+    lines += [f"{one.name}  {bytes_in_words(one.bytes)}, {_use(one)}" for one in found.environments]
     lines += [f"{one.name}  {bytes_in_words(one.bytes)}" for one in found.other]
     return lines + [f"process {process.pid}  {process.command}" for process in found.processes]
+
+
+def _use(environment: EnvironmentDocument) -> str:
+    return "set up, but not used" if environment.used_at is None else f"last used {clock(environment.used_at)}"
 
 
 @command(name="clean")

@@ -70,6 +70,7 @@ class _LaunchCommand(ScriptCommand):
 @click.option(
     "--follow", "following", is_flag=True, help="Show the logs until the job has ended; exit code 1 if it failed."
 )
+@click.option("--no-project", is_flag=True, help="Ignore ugro.toml and [tool.ugro] of pyproject.toml.")
 @click.option("--dry-run", is_flag=True, help="Print what would run on each node, and start nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask about large folders or a memory shortfall.")
 @click.option("--takeover", is_flag=True, help="Take over nodes of another master.")
@@ -79,6 +80,7 @@ def launch(
     app: App,
     words: tuple[str, ...],
     following: bool,
+    no_project: bool,
     dry_run: bool,
     yes: bool,
     takeover: bool,
@@ -97,9 +99,11 @@ def launch(
     start, known = line_so_far(context), [name for param in context.command.params for name in param.opts]
     long = [name for name in known if name.startswith("--")]
     said = LaunchLine(words, context.meta["ugro.script_args"], options, start, long)
-    asked = read_spec(said, lambda: app.call(DefaultScript()))
-    draft = app.call(DraftLaunch(spec=asked))
-    if asked.nodes is None and draft.spec.nodes == 1:
+    read = read_spec(said, lambda: app.call(DefaultScript()), not no_project)
+    if read.note and not (as_json or quiet):
+        click.echo(read.note, err=True)
+    draft = app.call(DraftLaunch(spec=read.spec))
+    if read.spec.nodes is None and draft.spec.nodes == 1:
         click.echo("note: it runs once, on one node; for more: --nodes N", err=True)
     if draft.spec.sweep and following:
         raise InputError(
@@ -251,6 +255,9 @@ def print_rehearsal(app: App, spec: JobSpec, as_json: bool) -> None:
     if as_json:
         print_json([script.as_json() for script in rehearsal.scripts])
         return
+    if rehearsal.setup:
+        click.secho("# --- on each node, once for this content and before the start:", bold=True)
+        click.echo(printable_script(rehearsal.setup))
     for script in rehearsal.scripts:
         click.secho(f"# --- {script.node}: nohup setsid sh ./launch.sh, with", bold=True)
         click.echo(printable_script(script.launch_sh))

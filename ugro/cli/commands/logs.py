@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import click
 from rich.console import Console
 
-from ugro.cli.app import App, Whole, attempt_option, command, json_option
-from ugro.cli.complete import complete_job
+from ugro.cli.app import App, Whole, attempt_option, command, json_option, moment_option
+from ugro.cli.complete import complete_job, complete_node
 from ugro.cli.numbered import Numbered, numbered_lines
 from ugro.cli.offer import offer
 from ugro.cli.output import console, print_hanging, print_json_list
@@ -34,11 +35,15 @@ from ugro.service.words import title
 @click.argument("job", required=False, shell_complete=complete_job)
 @click.option("-f", "--follow", "following", is_flag=True, help="Follow until the job has ended.")
 @click.option("--rank", type=Whole(min=0), help="Only this rank.")
+@click.option("--node", shell_complete=complete_node, help="Only ranks on this node.")
+@click.option("--since", callback=moment_option, metavar="TIME",
+              help="Only what arrived here since: 10m (ago), 22:30; some of it may be older.")  # fmt: skip
 @click.option("--tail", type=Whole(min=0), metavar="N", help="Only the last N lines.")
 @click.option("--since-line", type=Whole(min=1), metavar="N", help="Only from line N of each rank on.")
 @click.option("--grep", metavar="TEXT", help="Only lines that contain TEXT.")
 @click.option("--regex", is_flag=True, help="With --grep: TEXT is a regular expression.")
 @click.option("--torchrun", is_flag=True, help="Also torchrun's own output on each node.")
+@click.option("--setup", is_flag=True, help="Only what the setup command printed on each node.")
 @attempt_option
 @json_option
 def logs(
@@ -46,29 +51,38 @@ def logs(
     job: str | None,
     following: bool,
     rank: int | None,
+    node: str | None,
+    since: float | None,
     tail: int | None,
     since_line: int | None,
     grep: str | None,
     regex: bool,
     torchrun: bool,
+    setup: bool,
     attempt: int | None,
     as_json: bool,
 ) -> int:
     """Show the output of a job's ranks.
 
     JOB is an id or a name. Default: the job that was submitted last. The lines of all ranks are interleaved, each
-    with its rank. With --since-line or --grep they come rank by rank, with their numbers.
+    with its rank, after those of the setup command. With --since-line or --grep they come rank by rank, with their
+    numbers.
     """
     if regex and grep is None:
         raise InputError("--regex says how --grep reads its text", "add --grep TEXT")
     job = one_job(app, "logs", job, as_json)
     if since_line is not None or grep is not None:
-        _refuse_with_numbers({"--follow": following, "--tail": tail is not None, "--torchrun": torchrun})
+        numberless = {"--follow": following, "--tail": tail is not None, "--torchrun": torchrun, "--setup": setup}
+        _refuse_with_numbers(numberless | {"--node": node is not None, "--since": since is not None})
         _print_numbered(app, Numbered(job, attempt, rank, since_line or 1, grep, regex), as_json)
         return 0
+    if setup and (rank is not None or torchrun):
+        other = "--torchrun" if torchrun else "--rank"
+        raise InputError(f"--setup shows no output of ranks and cannot be combined with {other}")
     if as_json and following:
         raise InputError("--json prints one document and cannot be combined with --follow")
-    asked = {"job": job, "rank": rank, "tail": tail, "torchrun": torchrun, "attempt": attempt}
+    asked: dict[str, Any] = {"job": job, "rank": rank, "tail": tail, "torchrun": torchrun, "setup": setup}
+    asked |= {"attempt": attempt, "node": node, "since": since}
     if following:
         return _until_ended(app, Follow.model_validate(asked))
     request = ReadLogs.model_validate(asked)

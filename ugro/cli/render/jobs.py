@@ -12,7 +12,7 @@ from rich.text import Text
 from ugro.cli.output import SHORT_UUID, console, state_text, table
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.models.job import JobState, RankState
-from ugro.common.text import clock, count, duration, printable, size
+from ugro.common.text import clock, count, duration, one_line, printable, size
 from ugro.service.schemas.jobs import JobDocument, RankDocument
 from ugro.service.words import begins, outputs_in_words, phase, progress_in_words, title
 
@@ -44,6 +44,8 @@ def _asked_in_words(job: JobDocument) -> list[tuple[str, Text]]:
         "GPUs": f"{job.gpus} in all" if job.gpus else "",
         "memory": f"{size(job.vram)} of each GPU" if job.vram and job.share is None else "",
         "share": _share_in_words(job),
+        "python": printable(job.python or ""),
+        "setup": one_line(job.setup or ""),
         "after": ", ".join(job.after),
         "not before": clock(job.not_before) if job.not_before is not None else "",
     }

@@ -46,11 +46,13 @@ def _print_line(out: Console, prefix: tuple[str, str], text: str) -> None:
 
 
 def prefix(line: LogLine, nodes: tuple[str, ...]) -> tuple[str, str]:
-    """Return who says a line, and the colour that goes with it: `[rank 0]`, or the node for torchrun's own words."""
+    """Return who says a line, and the colour that goes with it: `[rank 0]`, the node for torchrun's own words, or
+    `[gpu1 setup]`.
+    """
     if line.rank is not None:
         return _rank_prefix(line.rank)
     name = nodes[line.node_rank] if line.node_rank is not None and line.node_rank < len(nodes) else "?"
-    return f"[{name}]", "dim"
+    return (f"[{name} setup]" if line.setup else f"[{name}]"), "dim"
 
 
 def _rank_prefix(rank: int) -> tuple[str, str]:

@@ -3,9 +3,11 @@
 from ugro.common.job_spec.launchers import agent_of
 from ugro.common.job_spec.reading import OPTIONS, PATTERN_HINT, job_spec, load_job_spec
 from ugro.common.job_spec.rules import CheckpointRules, FailurePolicy, HangAfter, MetricsRules
+from ugro.common.job_spec.setup import INPUTS, Setup
 from ugro.common.job_spec.spec import JOB_ID, PRIORITIES, JobSpec
 
 __all__ = [
+    "INPUTS",
     "JOB_ID",
     "OPTIONS",
     "PATTERN_HINT",
@@ -15,6 +17,7 @@ __all__ = [
     "HangAfter",
     "JobSpec",
     "MetricsRules",
+    "Setup",
     "agent_of",
     "job_spec",
     "load_job_spec",

@@ -40,6 +40,7 @@ from ugro.common.job_spec.rules import (
     Share,
     Sweep,
 )
+from ugro.common.job_spec.setup import ENVIRONMENT, UV_INPUTS, UV_SYNC, Python, Setup
 from ugro.common.mistakes import Misplaced
 
 JOB_ID = re.compile(r"job-[0-9]+")
@@ -80,6 +81,13 @@ class JobSpec(Config):
     env: Env = Field(default_factory=dict, description="Environment of every rank; wins over that of the inventory")
     secrets: Secrets = Field(
         default=(), description="Variables whose values `ugro secret set` keeps: `NAME`, or `VARIABLE=NAME`"
+    )
+    python: Python | None = Field(
+        default=None,
+        description="Python on the nodes: a path, a conda environment, or `uv`; default: the inventory's `python`",
+    )
+    setup: Setup | None = Field(
+        default=None, validate_default=True, description="Command that sets the environment up; text alone is `run`"
     )
     workdir: Line = Field(default=".", description="Folder that is sent to the nodes, relative to the job file's")
     priority: Annotated[Whole, Field(ge=PRIORITIES[0], le=PRIORITIES[1])] = Field(
@@ -294,6 +302,20 @@ class JobSpec(Config):
     def _outputs_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
 
+    @field_validator("setup", mode="before")
+    @classmethod
+    def _setup_from_text(cls, value: object, info: ValidationInfo) -> object:
+        if value is None and info.data.get("python") == "uv":
+            return {"run": UV_SYNC, "inputs": UV_INPUTS}
+        return {"run": value} if isinstance(value, str) else value
+
+    @field_validator("setup")
+    @classmethod
+    def _setup_makes_python(cls, value: Setup | None, info: ValidationInfo) -> Setup | None:
+        if value is None and info.data.get("python") == "setup":
+            raise ValueError("a command that makes the environment is needed with 'python: setup'")
+        return value
+
     @field_validator("metrics", mode="before")
     @classmethod
     def _metrics_from_text(cls, value: object) -> object:
@@ -320,6 +342,11 @@ class JobSpec(Config):
     def gpus_in_all(self) -> int | None:
         """Return how many GPUs of its own are requested in all; None: they are counted by node, or it shares one."""
         return None if self.share is not None else self.gpus
+
+    @property
+    def python_from_setup(self) -> bool:
+        """Return whether the setup command makes the Python that runs the job."""
+        return self.python in ENVIRONMENT
 
     @property
     def warning_seconds(self) -> float | None:

@@ -29,6 +29,8 @@ class EventKind(StrEnum):
     """`ugro edit` changed a waiting job. The message has each field with its value before and after."""
     STARTING = "starting"
     """The job got its nodes and GPUs, or its launch is tried again. The message says why these."""
+    SETUP = "setup"
+    """The setup command of the job runs on these nodes, or is done. The message names the nodes and the command."""
     PLACED = "placed"
     """The address where its ranks meet is known. The message names it and the interfaces."""
     RUNNING = "running"

@@ -13,7 +13,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, UgroError, Unreachable
+from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, SetupFailed, UgroError, Unreachable
 from ugro.common.job_spec import agent_of
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
@@ -335,28 +335,40 @@ class JobSteps:
         nothing about the job. After it some may have: a node that comes back soon can still start its part.
         """
         lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
-        told_to_start = bool(job.placement and job.placement.master_port)
+        now, told_at = self._clock.now(), self._told_at(job)
+        told_to_start = told_at is not None or bool(job.placement and job.placement.master_port)
         if (lost or isinstance(error, SecretMissing | SecretExposed)) and not told_to_start:
-            back = taken_back(job.taken_back, error.message, self._clock.now())
+            back = taken_back(job.taken_back, error.message, now)
             words = f"{error.message}, before anything was started: it waits for its turn again"
             self._store.jobs.save(*transitions.take_back(job, back, words))
-        elif lost and self._seconds_since_placed(job) < START_PATIENCE:
+        elif lost and (told_at is None or now - told_at < self._start_patience(job)):
             if job.reason != error.message:
                 words = f"{error.message}; it is tried again"
                 self._store.jobs.save(*transitions.launch_again(job, error.message, words))
         else:
             self._give_up(job, error, lost, told_to_start)
 
-    def _seconds_since_placed(self, job: Job) -> float:
-        """How long ago nodes were first told to start this attempt."""
-        placed = [event.at for event in self._store.timeline.of_job(job.id) if event.kind == EventKind.PLACED]
-        return self._clock.now() - placed[-1] if placed else 0.0
+    def _told_at(self, job: Job) -> float | None:
+        """When nodes were told last to start this attempt, or to set it up; None if that is not known."""
+        told = None
+        for event in self._store.timeline.of_job(job.id):
+            if event.kind in (EventKind.RESUMED, EventKind.QUEUED):
+                told = None
+            elif event.kind in (EventKind.PLACED, EventKind.SETUP):
+                told = event.at
+        return told
+
+    def _start_patience(self, job: Job) -> float:
+        """Seconds since then in which a node may come back; a setup that goes on there meanwhile has its own time."""
+        setup = self._store.jobs.spec(job.id).setup
+        return START_PATIENCE + (setup.timeout if setup and not (job.placement and job.placement.master_port) else 0.0)
 
     def _give_up(self, job: Job, error: UgroError, lost: bool, told_to_start: bool) -> None:
         """Let a job fail that did not start; the next tick ends what did start of it."""
         node = error.node if isinstance(error, (NotStarted, NodeError)) else job.nodes[0]
-        cause = "node_lost" if lost else "launch_failed"
-        words = "; ".join(filter(None, (error.message, error.hint)))  # what to set is in the hint
+        failed_in_setup = isinstance(error, NotStarted) and isinstance(error.error, SetupFailed)
+        cause = "node_lost" if lost else "setup_failed" if failed_in_setup else "launch_failed"
+        words = "; ".join(filter(None, (error.message, "" if failed_in_setup else error.hint)))  # there is what to set
         failure = FirstFailure(rank=None, node=node, cause=cause, message=words)
         job = self._store.jobs.save(*transitions.fail(job, failure, words))
         if not told_to_start:
@@ -376,7 +388,7 @@ def _by_node(words: Mapping[str, str]) -> str:
 
 def failure_in_words(failure: FirstFailure) -> str:
     """Who failed first, and how, in one line."""
-    if failure.cause in ("launch_failed", "node_lost"):
+    if failure.cause in ("launch_failed", "node_lost", "setup_failed"):
         return failure.message
     where = f"rank {failure.rank} on {failure.node}" if failure.rank is not None else failure.node
     cause = "" if failure.cause == "unknown" else f" ({failure.cause})"

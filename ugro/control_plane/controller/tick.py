@@ -219,6 +219,12 @@ class Controller:
             timeout = left if 0 < left < math.inf else None
             await asyncio.wait(tasks.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
+    async def leave(self, job_id: str) -> None:
+        """Break off what is under way for a job on its nodes; the next tick, of whichever process, continues it."""
+        if under_way := self._tasks.get(job_id):
+            under_way.task.cancel()
+            await asyncio.wait([under_way.task])
+
     @property
     def under_way(self) -> list[str]:
         """The jobs of which something is done on nodes just now."""
@@ -316,9 +322,7 @@ class Controller:
         under_way = self._tasks.get(job.id)
         if under_way and not (job.wish and not under_way.ends):
             return
-        if under_way:
-            under_way.task.cancel()
-            await asyncio.wait([under_way.task])
+        await self.leave(job.id)
         with self._store.alone_with(job.id) as alone:
             actions = await self._store.write(lambda: self._plan(job, seen)) if alone else []
         for action in actions:

@@ -136,6 +136,11 @@ CAUSES = {
     "launch_failed": Advice(
         "the job could not be started", "see what is missing on the node: the command, the image, the resources", False
     ),
+    "setup_failed": Advice(
+        "the setup command failed",
+        "read its output, and correct the command or the files that it reads",
+        False,
+    ),
     "time_limit": Advice(
         "the time limit was reached", "resume from the last checkpoint with more time: add --time 4h, say", False
     ),

@@ -29,6 +29,11 @@ def node_log(folder: Path, node_rank: int) -> str:
     return _tail(folder, f"node-{node_rank}.log")
 
 
+def setup_log(folder: Path, node_rank: int) -> str:
+    """The end of what the setup command said on a node."""
+    return _tail(folder, f"setup-{node_rank}.log")
+
+
 def keep_end(folder: Path, file: Path, start: int) -> None:
     """Keep the end of a log, which begins at that offset, instead of the one that was kept before.
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from ugro.common.errors import NodeError, NodeRefused, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job
+from ugro.common.text import printable, some
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.engines.base import Cargo, Engine, OnSent
+from ugro.engines.base import Cargo, Engine, OnPhase, OnSent, Prepared
 
 
 class NotStarted(UgroError):
@@ -52,11 +53,19 @@ class Launcher:
         """
         spec = self._store.jobs.spec(job.id)
         secrets = self._store.secrets.values(spec.secret_names)
+
+        async def tell(reason: str, message: str) -> None:
+            nonlocal job
+            change = transitions.set_up(job, reason, message)
+            job = await self._store.write(lambda: self._store.jobs.save(*change))
+
         try:
             _require_ranks(job)
-            prepared = await self._engine.prepare(job, spec, self._cargo(job, secrets), owners)
+            prepared = await self._engine.prepare(job, spec, self._cargo(job, secrets, tell), owners)
             placement = prepared.placement
             words = f"ranks meet at {placement.master_addr}:{placement.master_port} on {job.nodes[0]}"
+            if pythons := dict.fromkeys(prepared.pythons.values()):
+                words += f"; python {some([printable(python) for python in pythons])}"
             placed = transitions.set_meeting_point(job, placement, self._store.clock.now(), words)
             job = await self._store.write(lambda: self._store.jobs.save(*placed))
             await self._engine.start(job, prepared)
@@ -64,18 +73,18 @@ class Launcher:
             raise NotStarted(job, error) from None
         return job
 
-    async def rehearse(self, job: Job, spec: JobSpec) -> Mapping[str, str]:
-        """The script that each node would get. Nodes are asked, and nothing is written anywhere.
+    async def rehearse(self, job: Job, spec: JobSpec) -> Prepared:
+        """What each node would get. Nodes are asked, and nothing is written anywhere.
 
         Raises:
             NotStarted: a node could not start its part.
         """
         try:
-            return (await self._engine.prepare(job, spec)).scripts
+            return await self._engine.prepare(job, spec)
         except NodeError as error:
             raise NotStarted(job, error) from None
 
-    def _cargo(self, job: Job, secrets: Mapping[str, str]) -> Cargo:
+    def _cargo(self, job: Job, secrets: Mapping[str, str], on_phase: OnPhase) -> Cargo:
         files = self._store.jobs.files(job.id)
         return Cargo(
             code=files.snapshot(job.code.attempt),
@@ -83,6 +92,8 @@ class Launcher:
             bring_checkpoint=lambda: self._bring_checkpoint(job),
             on_sent=self._on_sent,
             secrets=secrets,
+            logs=files.logs(job.attempt),
+            on_phase=on_phase,
         )
 
 

@@ -70,7 +70,29 @@ def choose_code(spec: JobSpec, otherwise: str = "", start: Sequence[str] = START
             f"{printable(source)} is ignored (.gitignore, .ugroignore or the built-in list), so nodes would not get it",
             f"add a line !/{printable(source)} to .ugroignore",
         )
+    require_inputs(directory, spec, selection)
     return selection
+
+
+def require_inputs(directory: Path, spec: JobSpec, selection: Selection) -> None:
+    """See that the files which the setup command depends on are among those that are sent.
+
+    Raises:
+        InputError: one is not.
+    """
+    for name in spec.setup.inputs or () if spec.setup else ():
+        if name in selection.files:
+            continue
+        what = "python: uv" if spec.python == "uv" else "setup.inputs"
+        if not (directory / name).is_file():
+            hint = "make it: uv lock" if name == "uv.lock" else "correct its path, or make it"
+            raise InputError(
+                f"{what} needs {printable(name)}, which is not in {printable(str(directory.resolve()))}", hint
+            )
+        raise InputError(
+            f"{what} needs {printable(name)}, which is ignored, so nodes would not get it",
+            f"add a line !/{printable(name)} to .ugroignore",
+        )
 
 
 def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:

@@ -17,6 +17,7 @@ from ugro.common.models.run import Brought, LogEnd
 from ugro.common.paths import CODE, RunPaths, run_config, run_paths
 from ugro.common.text import some
 from ugro.engines.base import Cargo, Ending, Observation, Prepared
+from ugro.engines.ssh.environment import EnvironmentMaker
 from ugro.engines.ssh.meeting import MEET_AGAIN, meet
 from ugro.engines.ssh.observer import Observer
 from ugro.nodes.pool import Pool
@@ -24,6 +25,7 @@ from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.owner.owner import claim, is_same_master
 from ugro.nodes.remote.run import process_manager
 from ugro.nodes.remote.run.process_manager import NodeLaunch, Stopped
+from ugro.nodes.remote.setup.setup import Interpreters
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class SshEngine:
         self._pool = pool
         self._master = master
         self._observer = Observer(pool, clock)
+        self._environments = EnvironmentMaker(pool, clock, self._paths)
 
     @property
     def inventory(self) -> Inventory:
@@ -71,20 +74,29 @@ class SshEngine:
             NodeError: of the first node by rank that cannot start its part.
         """
         if cargo is None:
-            meeting = await meet(self._pool, job)
+            found = await self._environments.rehearse(job, spec)
+            meeting = await meet(self._pool, job, interpreters=found)
         else:
             await self._claim(job, owners or {})
             storages = await self._make_folders(job)
+            found = await self._environments.find(job, spec)
             await self._send_checkpoint(job, cargo)
-            _, meeting = await _both(self._send_code(job, cargo, storages), meet(self._pool, job, MEET_AGAIN))
+            if spec.setup:
+                await self._send_code(job, cargo, storages)
+                found = await self._environments.set_up(job, spec, cargo, storages, found)
+                meeting = await meet(self._pool, job, MEET_AGAIN, found)
+            else:
+                meet_now = meet(self._pool, job, MEET_AGAIN, found)
+                _, meeting = await _both(self._send_code(job, cargo, storages), meet_now)
         interfaces = meeting.interfaces()
         assert job.placement
         placement = job.placement.model_copy(update={"master_addr": meeting.address, "master_port": meeting.port})
         job = job.changed(placement=placement)
         scripts = {
-            node: process_manager.launch_script(self._launch(job, spec, node, interfaces[node])) for node in job.nodes
+            node: process_manager.launch_script(self._launch(job, spec, node, interfaces[node], found))
+            for node in job.nodes
         }
-        return Prepared(placement, scripts, interfaces, cargo.secrets if cargo else {})
+        return Prepared(placement, scripts, interfaces, cargo.secrets if cargo else {}, found.pythons)
 
     async def start(self, job: Job, prepared: Prepared) -> None:
         """Start every node of a job whose meeting point is known.
@@ -148,7 +160,7 @@ class SshEngine:
 
         await self._all(job, push)
 
-    def _launch(self, job: Job, spec: JobSpec, node: str, interface: str | None) -> NodeLaunch:
+    def _launch(self, job: Job, spec: JobSpec, node: str, interface: str | None, found: Interpreters) -> NodeLaunch:
         """Return what a node starts."""
         assert job.placement
         config = self._config(job, node)
@@ -161,10 +173,10 @@ class SshEngine:
             nproc=share.nproc,
             master_addr=job.placement.master_addr or "",
             master_port=job.placement.master_port or 0,
-            python=config.python,
+            python=found.pythons.get(node, config.python),
             gpus=share.gpus,
             interface=interface,
-            env=process_manager.merged_env(config.env, spec.env),
+            env=process_manager.merged_env(config.env, spec.env, found.variables(node)),
             secrets=tuple(spec.secret_names),
             time_limit=spec.time_limit,
             time_warning=spec.warning_seconds,

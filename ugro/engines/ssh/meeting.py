@@ -16,6 +16,7 @@ from ugro.common.models.job import Job
 from ugro.common.text import printable
 from ugro.nodes.pool import Configs, Pool
 from ugro.nodes.remote.run.process_manager import PORTS, PeerRoute, PreparedNode, prepare
+from ugro.nodes.remote.setup.setup import OF_INVENTORY, Interpreters
 from ugro.nodes.transport import Transport
 
 LOOPBACK = "127.0.0.1"
@@ -66,20 +67,22 @@ class Meeting:
         return found
 
 
-async def meet(pool: Pool, job: Job, again: Sequence[float] = ()) -> Meeting:
+async def meet(pool: Pool, job: Job, again: Sequence[float] = (), interpreters: Interpreters = OF_INVENTORY) -> Meeting:
     """See that every node of a job can start its part, and find where its ranks meet, unless its placement says that.
 
-    Nothing is started. Nodes that get no answer are asked `again` after so many seconds.
+    Nothing is started. Nodes that get no answer are asked `again` after so many seconds. `interpreters` run the job.
     """
     assert job.placement
     address, port = job.placement.master_addr, job.placement.master_port
     known = (address, port) if address and port else None
     for pause in again:
-        meeting = await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs, job.launcher)
+        meeting = await find_meeting(
+            pool, job.nodes, _port_range(job), known, job.node_configs, job.launcher, interpreters
+        )
         if not meeting.unanswered:
             return meeting
         await asyncio.sleep(pause)
-    return await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs, job.launcher)
+    return await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs, job.launcher, interpreters)
 
 
 def _port_range(job: Job) -> tuple[int, int]:
@@ -96,10 +99,12 @@ async def find_meeting(
     known: tuple[str, int] | None = None,
     configs: Configs | None = None,
     launcher: str = "torchrun",
+    interpreters: Interpreters = OF_INVENTORY,
 ) -> Meeting:
     """Ask rank 0's node for its addresses, and the others which of them they reach. Nothing is started.
 
-    `known` is where the ranks meet already, if that is settled; `configs` are nodes as a run was started with them.
+    `known` is where the ranks meet already, if that is settled; `configs` are nodes as a run was started with them,
+    `interpreters` what runs it where that is not what they say.
     """
     first, others = nodes[0], nodes[1:]
     reached = {node: pool.transport(configs[node]) if configs and node in configs else pool[node] for node in nodes}
@@ -107,7 +112,8 @@ async def find_meeting(
     peers = [_reach(reached[node]) for node in (*others, first)] if others else [LOOPBACK]
 
     async def ask_first(transport: Transport) -> PreparedNode:
-        return await prepare(transport, list(dict.fromkeys(peers)), ports=ports, launcher=launcher)
+        unique = list(dict.fromkeys(peers))
+        return await prepare(transport, unique, ports=ports, launcher=launcher, interpreters=interpreters)
 
     host = (await pool.each([first], ask_first, configs=configs))[first]
     if isinstance(host, NodeError):
@@ -121,7 +127,8 @@ async def find_meeting(
     async def meet_at(places: Sequence[PeerRoute]) -> Meeting:
         async def ask(transport: Transport) -> PreparedNode:
             knock = None if known else port  # rank 0 may listen there by now, and wants no strangers
-            return await prepare(transport, [place.address for place in places], knock=knock, launcher=launcher)
+            addresses = [place.address for place in places]
+            return await prepare(transport, addresses, knock=knock, launcher=launcher, interpreters=interpreters)
 
         answers = await pool.each(others, ask, configs=configs)
         return settle(config, host, places, port, {node: (reached[node].node, said) for node, said in answers.items()})

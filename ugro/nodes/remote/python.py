@@ -17,6 +17,9 @@ from ugro.nodes.transport import Outcome, Transport
 
 T = TypeVar("T")
 
+ANOTHER = "set 'python' of this node in the inventory to an interpreter that has torch"
+ANOTHER_OF_JOB = "name another one with --python, or let the setup command make it: $UGRO_ENV_DIR/bin/python"
+
 RUN_PYTHON = 'python=$1; shift; case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac; exec "$python" - "$@"'
 """PYTHON [ARG…]: the script is what comes on stdin."""
 
@@ -38,8 +41,11 @@ async def ask_script(
     *,
     timeout: float,
     hint: str = "",
+    python: str | None = None,
 ) -> T:
     """The answer of a script, such as `speed/speed.py`, run with the node's own python and its `env`, as a rank would.
+
+    `python` is another one, which a job asks for.
 
     Raises:
         NodeRefused: that python is not there, or has no answer of that shape: `problem`, and why.
@@ -47,11 +53,11 @@ async def ask_script(
     """
     outcome = await transport.run(
         with_env(transport.node, RUN_PYTHON),
-        (transport.node.python, *args),
+        (python or transport.node.python, *args),
         data=load(script).encode(),
         timeout=timeout,
     )
-    require_python(transport, outcome)
+    require_python(transport, outcome, python)
     return payload(transport, outcome, PurePosixPath(script).stem, shape, problem, hint)
 
 
@@ -60,8 +66,8 @@ def with_env(node: NodeConfig, script: str) -> str:
     return "".join(f"export {key}={shlex.quote(value)}\n" for key, value in node.env.items()) + script
 
 
-def require_python(transport: Transport, outcome: Outcome) -> None:
-    """See that the python that a shell script was to run was there.
+def require_python(transport: Transport, outcome: Outcome, python: str | None = None) -> None:
+    """See that the python that a shell script was to run was there: the node's, or another one.
 
     Raises:
         NodeRefused: it was not.
@@ -69,6 +75,6 @@ def require_python(transport: Transport, outcome: Outcome) -> None:
     if outcome.status in (126, 127):
         raise NodeRefused(
             transport.name,
-            f"python {transport.node.python} cannot be run there",
-            f"find one there that can train, and set 'python' of this node to it: ugro node python {transport.name}",
+            f"python {python or transport.node.python} cannot be run there",
+            ANOTHER if python in (None, transport.node.python) else ANOTHER_OF_JOB,
         )

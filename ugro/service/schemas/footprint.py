@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ugro.service.plan import Plan
-from ugro.service.schemas.base import Document, ErrorDocument, Request
+from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
 
 
 class ProcessDocument(Document):
@@ -41,6 +41,16 @@ class OtherDocument(Document):
     bytes: int
 
 
+class EnvironmentDocument(Document):
+    """An environment that the setup command of a job made."""
+
+    name: str
+    """Its folder."""
+    bytes: int
+    used_at: Moment | None
+    """When a job started last with it; `null`: its setup did not end well."""
+
+
 class FootprintDocument(Document):
     """What UGRO has in a node's base directory."""
 
@@ -53,6 +63,8 @@ class FootprintDocument(Document):
     """What it has of each job."""
     other: tuple[OtherDocument, ...]
     """Files and folders of UGRO's that belong to no job."""
+    environments: tuple[EnvironmentDocument, ...]
+    """Environments that setup commands made."""
     foreign: tuple[str, ...]
     """Names that UGRO did not make; they stay."""
     bytes: int

@@ -324,6 +324,10 @@ class JobDocument(Document):
     """GPUs that it asked for in all; `null`: it counts them by node."""
     share: float | str | None
     """Part of one GPU that it shares with others: a fraction, or `vram` for as much as `vram` says; `null`: none."""
+    python: str | None
+    """Python that it asks for: a path, a conda environment or `uv`; `null`: that of the inventory."""
+    setup: str | None
+    """Command that sets its environment up before the start."""
     after: tuple[str, ...]
     """Ids of the jobs that it waits for."""
     not_before: Moment | None

@@ -138,13 +138,19 @@ class NodeScript(Document):
     node: str
     launch_sh: str
     """The script."""
+    python: str
+    """What runs the job there."""
 
 
 class Rehearsal(Document):
-    """What would run on each node, now or, where the job `waits` for these reasons, on an idle cluster."""
+    """What would run on each node, now or, where the job `waits` for these reasons, on an idle cluster.
+
+    `setup` is the command that would run first where its environment is not there so far; null: there is none.
+    """
 
     scripts: tuple[NodeScript, ...]
     waits: tuple[str, ...]
+    setup: str | None
 
 
 class Rehearse(Request[Rehearsal]):

@@ -11,8 +11,9 @@ from ugro.service.schemas.base import Document, ErrorDocument, Request, Stream
 from ugro.service.schemas.ending import JobProgress
 from ugro.service.schemas.jobs import JobDocument
 
-Position = dict[Annotated[str, Field(pattern=r"^(rank|node)-\d{1,9}\.log$")], Annotated[int, Field(ge=0)]]
-"""How far logs were read: bytes by `rank-N.log`, and by `node-N.log` for torchrun's own of a node rank."""
+Position = dict[Annotated[str, Field(pattern=r"^(rank|node|setup)-\d{1,9}\.log$")], Annotated[int, Field(ge=0)]]
+"""How far logs were read: bytes by `rank-N.log`, and by `node-N.log` for torchrun's own of a node rank, or by
+`setup-N.log` for what the setup command says there."""
 
 
 LONG = 10_000
@@ -20,14 +21,16 @@ LONG = 10_000
 
 
 class LogLine(Document):
-    """A line of a log: of a rank, or of torchrun itself on the node of that node rank."""
+    """A line of a log: of a rank, or of torchrun itself or the setup command on the node of that node rank."""
 
     rank: int | None
-    """Global rank; `null`: torchrun wrote it."""
+    """Global rank; `null`: torchrun or the setup command wrote it."""
     node_rank: int | None
-    """Node rank of the torchrun that wrote it."""
+    """Node rank of the torchrun or the setup command that wrote it."""
     text: str
     """The line."""
+    setup: bool = False
+    """Whether the setup command wrote it."""
 
     def masked(self, masker: Masker) -> Self:
         """Return it without secrets. A line that is longer than those that are read as one was cut."""
@@ -102,14 +105,21 @@ FollowUpdate = Annotated[LogLines | LogsEnd | JobUpdate, Field(discriminator="ki
 
 
 class ReadLogs(Stream[LogUpdate]):
-    """Read the output of a job's ranks: of one `rank`, the last `tail` lines, of an earlier `attempt`."""
+    """Read the output of a job's ranks: of one `rank` or `node`, the last `tail` lines, of an earlier `attempt`.
+
+    What the setup command prints is part of it, unless a rank is named; with `setup` it is all of it.
+    `since`: what arrived on the master since then, in seconds since the epoch.
+    """
 
     function: ClassVar[str] = "logs.read"
     job: str
     rank: int | None = None
     tail: int | None = None
     torchrun: bool = False
+    setup: bool = False
     attempt: int | None = None
+    node: str | None = None
+    since: float | None = None
 
 
 class Follow(Stream[FollowUpdate]):
@@ -125,7 +135,10 @@ class Follow(Stream[FollowUpdate]):
     rank: int | None = None
     tail: int | None = None
     torchrun: bool = False
+    setup: bool = False
     attempt: int | None = None
+    node: str | None = None
+    since: float | None = None
     position: Position | None = None
 
     def rest(self, item: LogLines | LogsEnd | JobUpdate) -> Follow:

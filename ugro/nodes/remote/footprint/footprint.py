@@ -19,7 +19,7 @@ LOOK_TIMEOUT = 120.0
 CLEAN_TIMEOUT = 900.0
 FIELDS = {
     "base": 2, "storage": 1, "owner": 1, "job": 4, "other": 2, "foreign": 1, "linked": 1, "process": 4, "removal": 2,
-    "end": 0,
+    "env": 3, "end": 0,
 }  # fmt: skip
 """How many fields follow the first word of each record that `footprint.sh` prints."""
 
@@ -47,12 +47,23 @@ class JobFootprint:
 
 
 @dataclass(frozen=True)
+class EnvironmentFootprint:
+    """An environment that a setup command made: its name relative to the base directory, and when a job started last
+    with it, in seconds since the epoch of the node's clock; None: none did, since its setup did not end well.
+    """
+
+    name: str
+    bytes: int
+    used_at: float | None
+
+
+@dataclass(frozen=True)
 class Footprint:
     """What is in a node's base directory, with names relative to it (bytes that are not UTF-8 are surrogates).
 
-    `other` is UGRO's own but belongs to no job. `foreign` stays: it was not made by UGRO's node side (such as the state
-    of a master that is a node itself), or it is a link. `links` are those that lie where a job's folders would: `clean`
-    leaves them, and what they lead to. `bytes` is the sum of what `clean` would remove.
+    `other` is UGRO's own but belongs to no job, and so are `environments`. `foreign` stays: it was not made by UGRO's
+    node side (such as the state of a master that is a node itself), or it is a link. `links` are those that lie where a
+    job's folders would: `clean` leaves them, and what they lead to. `bytes` is the sum of what `clean` would remove.
     `processes` are those that carry UGRO_RUN, may be seen, and are of a run in this directory or work below it; those
     of another installation on the same machine are not.
     """
@@ -67,11 +78,18 @@ class Footprint:
     storage_id: str = ""
     owner: str = ""
     links: tuple[str, ...] = ()
+    environments: tuple[EnvironmentFootprint, ...] = ()
 
     @property
     def own(self) -> list[str]:
         """What `clean` would remove, and links that it would have to follow for that, in names for people."""
-        names = [*(f"jobs/{job.id}" for job in self.jobs), *(name for name, _ in self.other), *self.links]
+        environments = (one.name for one in self.environments)
+        names = [
+            *(f"jobs/{job.id}" for job in self.jobs),
+            *environments,
+            *(name for name, _ in self.other),
+            *self.links,
+        ]
         return list(dict.fromkeys(names))
 
 
@@ -178,6 +196,10 @@ def _assembled(records: list[list[str]]) -> Footprint:
         its = tuple(path for path in links if f"{path}/".startswith(f"jobs/{job_id}/"))
         jobs.append(JobFootprint(job_id, uid, total, files, bool(pids.split()), own, its))
     other = tuple((name, _counted(counted.partition(" ")[0])) for name, counted in of("other"))
+    environments = tuple(
+        EnvironmentFootprint(_line(name), _counted(counted.partition(" ")[0]), float(_counted(used)) or None)
+        for name, counted, used in of("env")
+    )
     [[base_dir, exists]] = of("base")
     return Footprint(
         base_dir=base_dir,
@@ -185,11 +207,12 @@ def _assembled(records: list[list[str]]) -> Footprint:
         jobs=tuple(jobs),
         other=other,
         foreign=tuple(path for [path] in of("foreign")),
-        bytes=sum(job.bytes for job in jobs) + sum(size for _, size in other),
+        bytes=sum(job.bytes for job in jobs) + sum(size for _, size in other) + sum(one.bytes for one in environments),
         processes=tuple(process for _, process in runs),
         storage_id="".join(line.strip() for [line] in of("storage")),
         owner="".join(_line(text) for [text] in of("owner")),
         links=links,
+        environments=environments,
     )
 
 

@@ -10,6 +10,7 @@ brought like the log itself: its copy, in a folder of its own, begins at an offs
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -54,6 +55,9 @@ PIECES_LOOKED_AT = 1024 * 1024
 
 NO_RANK = -1
 """Stands for the rank where a reader is to read torchrun's own words alone."""
+
+SETUP = "setup"
+"""How the name of a copy begins that has the output of the setup command on a node."""
 
 READ_TIMEOUT = 60.0
 PIECES = "pieces.jsonl"
@@ -133,6 +137,18 @@ def copy_name(name: str, node_rank: int) -> str:
     return f"node-{node_rank}.log" if name == "log" else name
 
 
+def setup_copy(node_rank: int) -> str:
+    """The name of the copy of what the setup command of a job says on a node."""
+    return f"{SETUP}-{node_rank}.log"
+
+
+async def append_output(copy: Path, at: float, offset: int, piece: bytes) -> None:
+    """Append what came of a log by another way than `fetch`, if the copy ends at that offset."""
+    await asyncio.to_thread(copy.parent.mkdir, parents=True, exist_ok=True)
+    async with AsyncFileLock(copy.parent / f".{copy.stem}.lock"):
+        await asyncio.to_thread(_append, copy, at, offset, piece)
+
+
 def _offsets(folder: Path, node_rank: int, starts: Mapping[str, int]) -> Iterator[tuple[str, int]]:
     """The name on the node and the offset to go on from of each log that has a copy, or is to have one from there."""
     own = copy_name("log", node_rank)
@@ -154,17 +170,20 @@ def _append(copy: Path, at: float, offset: int, piece: bytes) -> None:
 
 @dataclass(frozen=True)
 class StreamedLine:
-    """A line of a log: of a rank, or of torchrun itself on the node of that node rank."""
+    """A line of a log: of a rank, or of torchrun itself (or of the setup command) on the node of that node rank."""
 
     text: str
     rank: int | None = None
     node_rank: int | None = None
+    setup: bool = False
     end: int = field(default=0, compare=False)
     """Byte of its copy at which it ends."""
 
     @property
     def copy(self) -> str:
         """Name of the copy that it is in."""
+        if self.setup and self.node_rank is not None:
+            return setup_copy(self.node_rank)
         return f"node-{self.node_rank}.log" if self.rank is None else f"rank-{self.rank}.log"
 
 
@@ -181,14 +200,17 @@ class LogReader:
     """Reads the copies in the order in which their pieces came, from where it stopped the last time.
 
     Ranks that came in one look are merged by their share of lines: what ranks of a gang say in step stands together.
-    `rank` leaves out the other ranks; `torchrun` adds what torchrun itself says on each node. `starts` are the offsets
-    of their logs at which copies begin.
+    `rank` leaves out the other ranks and the setup; `torchrun` adds what torchrun itself says on each node. `setup`
+    leaves only what the setup command says. `only` are the names of the copies that count, where not all do. `starts`
+    are the offsets of their logs at which copies begin.
     """
 
     folder: Path
     rank: int | None = None
     torchrun: bool = False
+    setup: bool = False
     starts: Mapping[str, int] = field(default_factory=dict)
+    only: frozenset[str] | None = None
     _pieces_read: int = 0
     _read: dict[str, int] = field(default_factory=dict)
     _partial: dict[str, bytes] = field(default_factory=dict)
@@ -204,6 +226,20 @@ class LogReader:
     def skip_to(self, position: Mapping[str, int]) -> None:
         """Begin where another reader stopped."""
         self._read = {name: at - self.starts.get(name, 0) for name, at in position.items()}
+        self._given = dict(self._read)
+
+    def skip_to_time(self, at: float) -> None:
+        """Begin with the line at which each copy had arrived at a time, in seconds since the epoch.
+
+        What was written since then is after it; what was written before and arrived later is, too.
+        """
+        ends = dict[str, int]()
+        for piece in self._pieces():
+            if piece["at"] < at:
+                ends[piece["file"]] = piece["end"]
+        self._pieces_read = 0
+        for name, end in ends.items():
+            self._read[name] = line_at(self.folder / name, end)
         self._given = dict(self._read)
 
     def lines(self, final: bool = False) -> Iterator[StreamedLine]:
@@ -278,6 +314,10 @@ class LogReader:
                         yield piece
 
     def _wanted(self, name: str) -> bool:
+        if self.only is not None and name not in self.only:
+            return False
+        if self.setup or name.startswith(f"{SETUP}-"):
+            return name.startswith(f"{SETUP}-") and self.rank is None
         if name.startswith("node-"):
             return self.torchrun
         return name.endswith(".log") and (self.rank is None or name == f"rank-{self.rank}.log")
@@ -338,6 +378,12 @@ def last_lines(path: Path, count: int) -> int:
     return floor
 
 
+def line_at(path: Path, offset: int) -> int:
+    """Where the line begins to which the byte before an offset belongs, or the offset where that ends a line."""
+    before = read_span(path, max(0, offset - LONGEST_LINE), offset)
+    return offset - len(before) + before.rfind(b"\n") + 1
+
+
 def begin_of_line(path: Path, offset: int) -> int:
     """Where the first line begins that is whole from an offset on."""
     if offset <= 0:
@@ -352,7 +398,7 @@ def _line(name: str, data: bytes, end: int) -> StreamedLine:
     kind, _, number = name.removesuffix(".log").partition("-")
     text = data.decode("utf-8", "replace")
     rank, node_rank = (int(number), None) if kind == "rank" else (None, int(number))
-    return StreamedLine(text, rank, node_rank, end)
+    return StreamedLine(text, rank, node_rank, kind == SETUP, end)
 
 
 def _merge(streams: Sequence[list[StreamedLine]]) -> list[StreamedLine]:

@@ -6,6 +6,7 @@ them, so a controller that was killed finds the same world again.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -26,6 +27,7 @@ from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.python import ask_script
 from ugro.nodes.remote.run.launchers import NEEDS, RANK_VARIABLES, agent, own_variables, rank_option
+from ugro.nodes.remote.setup.setup import OF_INVENTORY, Interpreters
 from ugro.nodes.transport import Transport
 
 PORTS = (29500, 30499)
@@ -242,15 +244,17 @@ async def prepare(
     knock: int | None = None,
     ports: tuple[int, int] | None = None,
     launcher: str = "torchrun",
+    interpreters: Interpreters = OF_INVENTORY,
 ) -> PreparedNode:
     """See that a node can start its part: its python, what the launcher needs there, and (rank 0) a free port.
 
     It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.
+    `interpreters` are what runs the job where that is not what the inventory says.
 
     Raises:
         NodeRefused: it cannot, with the reason in words.
     """
-    name, python = transport.name, transport.node.python
+    name, python = transport.name, interpreters.usable(transport)
     needs = NEEDS.get(launcher, ())
     request = {
         "peers": list(peers),
@@ -261,8 +265,9 @@ async def prepare(
     }
     problem, hint = "the check before the launch failed", f"try there: {python} -c 'import sys; print(sys.version)'"
     args = (json.dumps(request),)
-    seen = await ask_script(transport, "run/prepare.py", args, _PREPARED, problem, timeout=PREPARE_TIMEOUT, hint=hint)
-    if "torch" in needs and not seen.torch:
+    ask = functools.partial(ask_script, transport, "run/prepare.py", args, _PREPARED, problem)
+    seen = await ask(timeout=PREPARE_TIMEOUT, hint=hint, python=python)
+    if "torch" in needs and not seen.torch and interpreters.made:
         hint = f"find an interpreter there that has it, or make one: ugro node python {name}"
         raise NodeRefused(name, f"{python} has no torch", hint)
     if seen.missing:

@@ -9,6 +9,8 @@ dir=$1; case $dir in "~/"*) dir=$HOME/${dir#"~/"} ;; esac
 read -r boot < /proc/sys/kernel/random/boot_id
 at_boot=; [ ! -s "$dir/pid" ] || read -r runner started at_boot < "$dir/pid"
 recorded() { # prints `seed PID STARTED [ROLE]` of each process that is named in a file of this boot
+    read -r keeper began_at its_boot 2>/dev/null < "$dir/setup.pid" && [ "$its_boot" = "$boot" ] &&
+        echo "seed $keeper $began_at reaper" # it waits for the setup command as reaper.py does for torchrun
     [ "$at_boot" = "$boot" ] || return
     echo "seed $runner $started runner"
     read -r pid started agent since 2>/dev/null < "$dir/reaper.pid" &&
@@ -82,6 +84,9 @@ gone_within $(($3 * 10)) || {
 left=$(members | while read -r pid role place; do echo "$pid"; done)
 echo left $left
 [ -n "$left" ] && exit
+# A setup command may have left something as well, unless it was seen to the end, or the machine has been down since.
+its_boot=; [ ! -s "$dir/setup.pid" ] || read -r keeper began_at its_boot < "$dir/setup.pid"
+[ "$its_boot" != "$boot" ] || [ -e "$dir/setup.gone" ] || exit
 # The reaper saw the last of them end; or nothing was ever started, as far as anybody knows; or the machine has been down since.
 if [ -e "$dir/gone" ] || { [ ! -e "$dir/claim" ] && [ "$4" != began ]; } || { [ -n "$at_boot" ] && [ "$at_boot" != "$boot" ]; }; then
     echo proved
