@@ -17,7 +17,7 @@ from ugro.nodes.remote.checkup import checkup
 from ugro.nodes.remote.checkup.machine import ask_machine
 from ugro.nodes.remote.files import deliver, fetch, listing
 from ugro.nodes.remote.footprint import footprint
-from ugro.nodes.remote.gpus import gpu_monitor
+from ugro.nodes.remote.gpus import gpu_monitor, outputs
 from ugro.nodes.remote.interpreters import environment, interpreters
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.network import reach
@@ -110,6 +110,8 @@ QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {
     "stop": lambda node, here: process_manager.stop(node, PATHS, "u", 1),
     "look": lambda node, here: run_files.look(node, [PATHS]),
     "gpus": lambda node, here: gpu_monitor.look(node),
+    "gpus one by one": lambda node, here: outputs.look_one_by_one(node),
+    "captured outputs": lambda node, here: outputs.capture(node),
     "machine": lambda node, here: ask_machine(node, with_gpus=True),
     "python": lambda node, here: checkup.ask_python(node, with_cuda=True),
     "detached": lambda node, here: process_manager.detached(node, PATHS, "u"),

@@ -12,10 +12,14 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InputError
+from ugro.nodes.remote.checkup.checkup import PythonFacts
+from ugro.nodes.remote.checkup.machine import MachineReport
 from ugro.sandbox.files import Files, prepare
 from ugro.sandbox.machines import MARK, NODE_MARK
 from ugro.service import gpu_check
+from ugro.service.gpu_bench import bench
 from ugro.service.schemas.gpu_check import GpuCheck, GpuChecked, GpuCheckLine
+from ugro.testing.cluster import write_python
 from ugro.testing.commands import Ugro
 
 
@@ -87,6 +91,48 @@ def test_checks_a_simulated_gpu_and_leaves_nothing(
     assert "GPU-00000000-0000-0000-0000-000000000001" in end.captured["gpus"]
     assert end.captured["unknown-field"].endswith("exit 2\n")
     assert list(simulated.iterdir()) == [], "nothing remains"
+
+
+STUB = """\
+import argparse, json, os
+parser = argparse.ArgumentParser()
+for name in ("--mode", "--models", "--free-mib"):
+    parser.add_argument(name, default="")
+parser.add_argument("--batch-size", type=int, default=8)
+args = parser.parse_args()
+if args.mode == "fill" and args.batch_size > 4:
+    raise RuntimeError(
+        "CUDA out of memory. Tried to allocate 1.50 GiB. GPU 0 has a total capacity of 7.99 GiB"
+    )
+results = {
+    "fill": [{"batch": args.batch_size}],
+    "all_reduce": [{"backend": "nccl", "ranks": 1, "right": True, "gbit_per_s": 0.0, "milliseconds": 0.4}],
+    "models": [{"model": words.split(":")[0], "used_mib": {"distilgpt2": 3500}.get(words.split(":")[0], 4600)}
+               for words in args.models.split(",")],
+}
+for result in results[args.mode]:
+    print("gpu-check " + json.dumps(result), flush=True)
+if args.mode == "models":
+    assert f"{os.environ['CUDA_VISIBLE_DEVICES']}=8188" == args.free_mib
+"""
+"""Stands for the script of the jobs: it answers as on a GPU, and runs out of memory with the words of torch."""
+
+
+async def test_runs_jobs_and_resumes_after_an_oom_with_half_the_batch(home: Path, simulated: Path) -> None:
+    facts = {"python": "3.12.3", "executable": "/x", "torch": "2.13.0", "torch_error": None, "distributed": True}
+    more = {"cuda": "13.0", "cuda_available": True, "cuda_error": None, "devices": 1, "nccl": "2.29.7", "archs": ()}
+    python = PythonFacts.model_validate(facts | more)
+    made_here = ("all-reduce", "oom", "estimate")
+    async with bench(str(write_python(home / "python"))) as made:
+        [script] = simulated.glob("*/work/gpu_job.py")
+        script.write_text(STUB)
+        trial = gpu_check.Trial(made, (await made.look()).gpus, python, MachineReport(user="ob"))
+        found = {name: await act(trial) for name, _, act in gpu_check.CHECKS if name in made_here}
+    assert found["all-reduce"].text == "all-reduce of 64 MiB over 1 rank with nccl: 0.4 ms"
+    assert found["oom"].text == "CUDA OOM with --batch-size 8 was diagnosed; resumed with 4, which fits"
+    assert found["estimate"].state == "passed", found["estimate"]
+    assert found["estimate"].text.endswith("gpt2-medium too large for this GPU: in the estimated band")
+    assert list(simulated.iterdir()) == []
 
 
 def test_the_command_ends_with_2_without_a_gpu(forked: Ugro, home: Path) -> None:

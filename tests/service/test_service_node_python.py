@@ -99,6 +99,10 @@ def test_makes_an_environment_and_finds_it(door: Door, own: Path, home: Path, mo
     assert isinstance(made, PythonMade) and made.answer.python.usable, made
     assert made.answer.python.path == f"{home}/node/envs/{plan.name}/bin/python"
 
+    again = door.call(PlanPython(node="here"))
+    assert again.there == made.answer.python and again.questions == ()
+    assert list(door.stream(MakePython(plan=again, answers={}))) == [made]
+
     found = door.call(FindPython(node="here"))
     assert (found.taken, found.why) == (made.answer.python.path, "no other one passes")
 
@@ -150,8 +154,8 @@ def test_the_command_makes_one_and_says_what_to_write(forked: Ugro, home: Path) 
     assert made.returncode == 0, made.stderr
     assert "Installed torch" in made.stderr and "This will be made on here: ~/node/envs/torch-" in made.stderr
     path = next(line for line in made.stdout.splitlines() if line.startswith("  python: "))[10:]
-    again = ugro("--make", "--yes", "--json")
-    assert json.loads(again.stdout)["python"]["path"] == path
+    again = ugro("--make", "--json")
+    assert json.loads(again.stdout)["python"]["path"] == path and again.stderr == ""
     found = ugro()
     assert (found.returncode == 0 and f"take {path}: " in found.stdout) or f"trains with {path}" in found.stdout
     wrong = ugro("--yes")

@@ -65,7 +65,7 @@ ELSEWHERE = "run it on a machine with an NVIDIA GPU; to try UGRO without one: ma
 
 
 @dataclass
-class _Trial:
+class Trial:
     """What the checks know of the machine, and the job that several of them look at."""
 
     bench: Bench
@@ -81,7 +81,7 @@ class _Trial:
         return self.machine.simulated
 
 
-Act = Callable[[_Trial], Awaitable[GpuVerdict]]
+Act = Callable[[Trial], Awaitable[GpuVerdict]]
 
 
 async def check(context: Context, request: GpuCheck) -> AsyncIterator[GpuCheckBegins | GpuCheckLine | GpuChecked]:
@@ -98,7 +98,7 @@ async def check(context: Context, request: GpuCheck) -> AsyncIterator[GpuCheckBe
         transport = await made.transport()
         machine = await ask_machine(transport, with_gpus=True)
         made.simulated = machine.simulated
-        trial = _Trial(made, gpus, await ask_python(transport, with_cuda=True), machine)
+        trial = Trial(made, gpus, await ask_python(transport, with_cuda=True), machine)
         lines = []
         for name, title, act in CHECKS:
             yield GpuCheckBegins(name=name, title=title)
@@ -139,7 +139,7 @@ async def _idle_gpus(made: Bench) -> tuple[Gpu, ...]:
     return view.gpus
 
 
-async def _made(name: str, act: Act, trial: _Trial, left: float) -> GpuCheckLine:
+async def _made(name: str, act: Act, trial: Trial, left: float) -> GpuCheckLine:
     began = time.monotonic()
     trial.log_of = None
     try:
@@ -166,30 +166,30 @@ async def _made(name: str, act: Act, trial: _Trial, left: float) -> GpuCheckLine
 # --- the checks ------------------------------------------------------------------------------------------------------
 
 
-async def _probe(trial: _Trial) -> GpuVerdict:
+async def _probe(trial: Trial) -> GpuVerdict:
     transport = await trial.bench.transport()
     return judge_probe(await trial.bench.look(), await outputs.look_one_by_one(transport))
 
 
-async def _torch(trial: _Trial) -> GpuVerdict:
+async def _torch(trial: Trial) -> GpuVerdict:
     return judge_torch(trial.gpus, trial.python, trial.machine)
 
 
-async def _measure(trial: _Trial) -> GpuVerdict:
+async def _measure(trial: Trial) -> GpuVerdict:
     if trial.simulated:
         return skipped("the GPU is simulated: there is no speed to measure")
     found = await speed.measure(await trial.bench.transport(), [gpu.uuid for gpu in trial.gpus])
     return judge_speeds(trial.gpus, found)
 
 
-async def _all_reduce(trial: _Trial) -> GpuVerdict:
+async def _all_reduce(trial: Trial) -> GpuVerdict:
     job = trial.log_of = await trial.bench.start("all_reduce")
     await trial.bench.ended(job, JOB_WITHIN)
     result = next((one for one in trial.bench.results(job) if "gbit_per_s" in one), None)
     return judge_all_reduce(result, len(trial.gpus), trial.simulated, trial.bench.why(job))
 
 
-async def _load(trial: _Trial) -> GpuVerdict:
+async def _load(trial: Trial) -> GpuVerdict:
     job = trial.log_of = await trial.bench.start("hold", "--mib", "64" if trial.simulated else "1024")
     trial.holding = job
     await trial.bench.said(job, "holding", len(trial.gpus), JOB_WITHIN)
@@ -205,7 +205,7 @@ def _load_of(gpus: Sequence[Gpu]) -> int:
     return min((gpu.utilization_percent or 0 for gpu in gpus), default=0)
 
 
-async def _ras(trial: _Trial) -> GpuVerdict:
+async def _ras(trial: Trial) -> GpuVerdict:
     report = ""
     if trial.holding and len(trial.gpus) > 1 and not trial.simulated:
         ranks = trial.bench.context.store.jobs.job(trial.holding).ranks
@@ -230,7 +230,7 @@ def _stopped(pid: int) -> Iterator[None]:
             os.kill(pid, signal.SIGCONT)
 
 
-async def _cancel(trial: _Trial) -> GpuVerdict:
+async def _cancel(trial: Trial) -> GpuVerdict:
     if trial.holding is None:
         return skipped("no job runs that could be cancelled")
     before = time.monotonic()
@@ -239,7 +239,7 @@ async def _cancel(trial: _Trial) -> GpuVerdict:
     return judge_cancel(ended, None if free is None else time.monotonic() - before, left)
 
 
-async def _oom(trial: _Trial) -> GpuVerdict:
+async def _oom(trial: Trial) -> GpuVerdict:
     if trial.simulated:
         return skipped("the GPU is simulated: it does not run out of memory")
     context = trial.bench.context
@@ -255,7 +255,7 @@ async def _oom(trial: _Trial) -> GpuVerdict:
     return judge_oom(cause, plan.smaller_batch, again.state == JobState.SUCCEEDED, trial.bench.why(job))
 
 
-async def _estimate(trial: _Trial) -> GpuVerdict:
+async def _estimate(trial: Trial) -> GpuVerdict:
     if trial.simulated:
         return skipped("the GPU is simulated: a training takes no memory of it")
     free = min(gpu.memory_free_mib or 0 for gpu in trial.gpus)

@@ -227,9 +227,22 @@ async def plan_on(pool: Pool, node: str, others: Sequence[str], index_url: str |
         index_url=f"{base}/{chosen.index}",
         packages=_packages(chosen, release),
         sends_uv=environment.uv_to_send(seen.tools) is not None,
+        there=await _there(transport, seen, name),
         fingerprint=Fingerprint.of(_parts(seen.gpus)),
     )
+    if made.there:
+        return made
     return made.model_copy(update={"questions": (_question(made, DOWNLOAD[kind], DISK_MIB[kind]),)})
+
+
+async def _there(transport: Transport, seen: _Seen, name: str) -> InterpreterDocument | None:
+    """Return the interpreter of an environment that was made before, if it can train."""
+    try:
+        one = await interpreters.try_one(transport, seen.device, f"{transport.node.base_dir}/envs/{name}/bin/python")
+    except NodeRefused:
+        return None
+    document = _document(one, seen)
+    return document if document.usable else None
 
 
 def _packages(chosen: Choice, release: str) -> tuple[str, ...]:
@@ -263,7 +276,7 @@ def _question(plan: PythonPlan, download: str, disk: int) -> Question:
 
 
 async def make_on(pool: Pool, plan: PythonPlan) -> AsyncIterator[PythonLine | PythonMade]:
-    """Carry out a plan on a pool that has its node.
+    """Carry out a plan on a pool that has its node; what is there already is not made again.
 
     Raises:
         PlanChanged, NodeRefused, NodeError: as `make`.
@@ -271,6 +284,9 @@ async def make_on(pool: Pool, plan: PythonPlan) -> AsyncIterator[PythonLine | Py
     transport = pool[plan.node]
     seen = await _see(transport)
     plan.fingerprint.require(_parts(seen.gpus))
+    if there := await _there(transport, seen, plan.name):
+        yield PythonMade(answer=MadePythonDocument(node=plan.node, python=there))
+        return
     lines: asyncio.Queue[str | None] = asyncio.Queue()
     release = release_of(plan.torch.version) or ""
     oldest, newest = pythons_for(release)

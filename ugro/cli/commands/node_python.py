@@ -52,7 +52,8 @@ def _make(app: App, name: str, index_url: str | None, yes: bool, as_json: bool) 
             if as_json:
                 print_json(item.answer.as_json())
             else:
-                print_made(item.answer)
+                print_made(item.answer, again=plan.there is not None)
             return EXIT_OK if item.answer.python.usable else EXIT_JOB_FAILED
-        print_hanging("  ", printable(item.line), err=True, dim=True)
+        if not as_json:  # stderr then has an error at most
+            print_hanging("  ", printable(item.line), err=True, dim=True)
     return EXIT_JOB_FAILED

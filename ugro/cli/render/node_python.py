@@ -48,12 +48,12 @@ def _print_setting(node: str, taken: InterpreterDocument) -> None:
     click.echo(f"  python: {printable(taken.path)}")
 
 
-def print_made(made: MadePythonDocument) -> None:
-    """Print the environment that was made, and what to do with it."""
+def print_made(made: MadePythonDocument, again: bool) -> None:
+    """Print the environment that was made (or `again`: is there since before), and what to do with it."""
     one = made.python
     if not one.usable:
         print_hanging("", f"{printable(one.path)} was made and cannot train: {printable(one.reason)}", fg="red")
         return
-    words = f"{printable(one.path)} was made, with torch {one.torch}: {printable(one.reason)}"
-    print_hanging("", words)
+    what = "is there already" if again else "was made"
+    print_hanging("", f"{printable(one.path)} {what}, with torch {one.torch}: {printable(one.reason)}")
     _print_setting(made.node, one)

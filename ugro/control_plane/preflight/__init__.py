@@ -42,7 +42,7 @@ def _judge_node(node: NodeConfig, report: Report) -> Iterator[Remark]:
     for part, error in report.unread.items():
         yield _unread(part, error)
     if python:
-        yield from judge_python(python)
+        yield from judge_python(python, node.name)
     if view:
         yield from judge_gpus(view, node.gpus)
     if view and python and machine:

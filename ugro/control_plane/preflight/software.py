@@ -16,13 +16,13 @@ INSTALL = "https://pytorch.org/get-started/locally"
 _ARCH = re.compile(r"(sm|compute)_(\d{1,3})(\d)([af]?)")
 
 
-def judge_python(python: PythonFacts) -> Iterator[Remark]:
+def judge_python(python: PythonFacts, node: str) -> Iterator[Remark]:
     """Whether torch is there and can train on several nodes."""
     if python.torch_error:
         hint = f"try there: {python.executable} -c 'import torch'"
         yield problem("torch", f"torch cannot be imported: {python.torch_error}", hint)
     elif not python.torch:
-        hint = "install PyTorch there, or set 'python' of this node to an interpreter that has it"
+        hint = f"find an interpreter there that has it, or make one: ugro node python {node}"
         yield problem("torch", f"python {python.python} has no torch ({python.executable})", hint)
     elif not python.distributed:
         hint = f"install a build that has it: {INSTALL}"

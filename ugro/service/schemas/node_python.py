@@ -84,6 +84,8 @@ class PythonPlan(Plan):
     packages: tuple[str, ...]
     sends_uv: bool
     """Whether uv is sent to the node for it."""
+    there: InterpreterDocument | None
+    """It is there already, and can train: nothing is to be done."""
 
 
 class PlanPython(Request[PythonPlan]):

@@ -147,6 +147,18 @@ async def test_refuses_while_another_process_makes_it(node: LocalTransport, uv: 
         await make(node, recipe(), uv, lambda _: None)
 
 
+async def test_leaves_one_that_a_process_runs_with(node: LocalTransport, uv: Path, home: Path) -> None:
+    python = Path(await make(node, recipe(), uv, lambda _: None))
+    python.write_text("#!/bin/sh\necho up; read line\n")
+    python.chmod(0o755)
+    with subprocess.Popen([python], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout and job.stdout.readline() == "up\n"
+        with pytest.raises(NodeRefused, match=rf"a process runs with the environment .* \(pid {job.pid}\)"):
+            await make(node, recipe(), uv, lambda _: None)
+        assert python.exists()
+        job.communicate("\n")
+
+
 async def test_says_what_to_install_where_there_is_no_tool(node: LocalTransport, home: Path) -> None:
     bare = recipe().model_copy(update={"oldest": (3, 98)})
     with pytest.raises(NodeRefused, match="neither uv nor a Python with venv and pip") as refused:

@@ -57,5 +57,9 @@ async def capture(transport: Transport) -> dict[str, str]:
     def made_up(match: re.Match[str]) -> str:
         return known.setdefault(match[0], f"{match[1]}-00000000-0000-0000-0000-{len(known) + 1:012x}")
 
-    sections = read_sections(outcome.text, nonce)
-    return {one.name: "".join(f"{_UUID.sub(made_up, line)}\n" for line in one.lines) for one in sections}
+    said = {section.name: section.lines for section in read_sections(outcome.text, nonce)}
+    return {
+        name: "".join(f"{_UUID.sub(made_up, line)}\n" for line in lines)
+        for name, lines in said.items()
+        if name in OUTPUTS
+    }

@@ -161,6 +161,10 @@ def _made(transport: Transport, outcome: Outcome, lines: _Lines, recipe: Recipe,
     word = printable(word)[:LINE_LIMIT]
     if why == "busy":
         raise NodeRefused(node, f"another process makes the environment {name} now (pid {word})", "wait for its end")
+    if why == "used":
+        raise NodeRefused(
+            node, f"a process runs with the environment {name} (pid {word})", "wait for its end, and repeat"
+        )
     if why == "foreign":
         raise NodeRefused(node, f"{word} is there and was not made by UGRO", "rename or remove it there, and repeat")
     if why == "tool":

@@ -268,7 +268,8 @@ async def prepare(
     ask = functools.partial(ask_script, transport, "run/prepare.py", args, _PREPARED, problem)
     seen = await ask(timeout=PREPARE_TIMEOUT, hint=hint, python=python)
     if "torch" in needs and not seen.torch and interpreters.made:
-        raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
+        hint = f"find an interpreter there that has it, or make one: ugro node python {name}"
+        raise NodeRefused(name, f"{python} has no torch", hint)
     if seen.missing:
         problem = f"{python} has no {printable(seen.missing[0])}, which the launcher {launcher} needs"
         hint = f"install it there: {python} -m pip install {launcher}; or set 'python' of this node"

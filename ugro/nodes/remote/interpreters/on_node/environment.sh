@@ -1,7 +1,7 @@
 # usage: NONCE BASE_DIR NAME PYTHON OLDEST NEWEST INDEX_URL SIZE PACKAGE…; stdin: SIZE bytes of uv
 # Makes BASE_DIR/envs/NAME with these packages from an index, and reports what it does on stderr. PYTHON is what uv takes
 # as a version; without uv, a Python between OLDEST and NEWEST (such as 10 and 14) that has venv and pip makes it.
-# Prints `@NONCE made PATH`, or `@NONCE failed WHY [WORD]`: busy PID, foreign PATH, tool, install.
+# Prints `@NONCE made PATH`, or `@NONCE failed WHY [WORD]`: busy PID, used PID, foreign PATH, tool, install.
 # Everything stays below BASE_DIR/envs: an interrupted download is continued by the next call, and `clean` removes it all.
 mark=@$1 base=$2 name=$3 version=$4 oldest=$5 newest=$6 index=$7 size=$8
 shift 8
@@ -31,6 +31,9 @@ if [ -f "$making" ] && read -r pid since < "$making"; then
 elif [ -e "$env" ] || [ -L "$env" ]; then
     [ ! -L "$env" ] && [ -f "$env/.ugro-env" ] || fail foreign "$env"
 fi
+# The pattern comes on stdin, so that no command line has it but of what runs with that Python.
+used=$(printf '%s\n' "$env/bin/" | grep -laF -f - /proc/[0-9]*/cmdline 2> /dev/null | head -n 1)
+[ -z "$used" ] || fail used "$(echo "$used" | tr -dc 0-9)"
 echo "$$ $(started $$)" > "$making" || fail install
 if [ -e "$env" ]; then
     step "removing what is in $env"
