@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -14,16 +14,8 @@ from reference.markdown import Incomplete, code, docstring, page, prose, table
 from ugro.common import fields
 from ugro.common.config import Inventory, MetricsSettings, NodeConfig, WebSettings
 from ugro.common.fields import Config
-from ugro.common.job_spec import (
-    CheckpointRules,
-    FailurePolicy,
-    HangAfter,
-    JobSpec,
-    MetricsRules,
-    Setup,
-    environment,
-    rules,
-)
+from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules, Setup, rules, setup
+from ugro.common.job_spec.environment import FILES_KEY, FILES_MEANING
 from ugro.common.text import exactly
 
 KINDS: Mapping[Any, str] = {
@@ -39,8 +31,11 @@ KINDS: Mapping[Any, str] = {
     fields.Moment: "time",
     fields.Mib: "size",
     fields.Env: "map of variables",
+    fields.Secrets: "list: name of a secret",
     rules.Dependency: "job",
     rules.Cause: "cause",
+    rules.Sweep: "map of values",
+    rules.Share: "fraction below 1, or flag",
     int: "whole number",
     WebSettings: "map: [below](#dashboard)",
     MetricsSettings: "map: [below](#metrics)",
@@ -49,8 +44,8 @@ KINDS: Mapping[Any, str] = {
     FailurePolicy: "map: [below](#on_failure)",
     MetricsRules: "map: [below](#metrics)",
     Setup: "map: [below](#setup)",
-    environment.Python: "path, program or environment",
-    environment.Input: "path",
+    setup.Python: "path, program or environment",
+    setup.Input: "path",
 }
 """What the type of a field is called in the files. Kinds are explained in docs/files.md."""
 
@@ -102,9 +97,19 @@ def job_page() -> str:
         "What `ugro launch job.yaml` runs. Options on the command line win over what stands here. The frozen "
         "`spec.json` of a job has the same keys, with durations in seconds and sizes in MiB.",
         KINDS_PAGE,
-        table(HEADS, _rows(JobSpec)),
+        table(HEADS, _job_rows()),
         *parts,
     )
+
+
+def _job_rows() -> Iterator[tuple[str, str, str, str]]:
+    """Yield the fields of a spec, and what a job.yaml alone may say of its environment."""
+    for row in _rows(JobSpec):
+        if row[0] != code("env"):
+            yield row
+            continue
+        yield row[0], f"{row[1]}, or list of `NAME=value` and of names to forward", *row[2:]
+        yield code(FILES_KEY), "path, or list of them", "none", f"{FILES_MEANING}. Only in a job.yaml"
 
 
 HEADS = ("key", "kind", "default", "meaning")

@@ -12,6 +12,7 @@ trap : HUP INT TERM # ranks get their own signals; this stays to write the exit 
 
 python="$HOME"/env/bin/python # before the job's environment, which may have another HOME
 ( # the job's environment is not this script's: a PATH of its own may not lead to mv and date
+export PATH="${python%/*}:$PATH"
 export NCCL_SOCKET_IFNAME==enp5s0
 export GLOO_SOCKET_IFNAME=enp5s0
 export A='b c'

@@ -131,6 +131,13 @@ def test_what_else_sshd_wants_is_told_and_how_to_exempt_this_machine(bed: Testbe
     path.write_text(text)
 
 
+def test_tells_an_sshd_that_forwards_no_ports(bed: Testbed) -> None:
+    with sshd(bed.gpu1, "AllowTcpForwarding no"):
+        done = bed.ugro("forward", "gpu1", "0:22")
+        assert done.returncode == 3 and "gpu1: its sshd forwards no connections" in done.stderr
+        assert "AllowTcpForwarding yes" in done.stderr
+
+
 REFUSALS = {
     "AllowUsers nobody": "does not accept our key",
     "PubkeyAcceptedAlgorithms rsa-sha2-512": "does not accept our key",

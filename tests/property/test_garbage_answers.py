@@ -14,8 +14,10 @@ from ugro.nodes.code_sync import push, snapshot
 from ugro.nodes.remote.checkpoints import checkpoints, save_request
 from ugro.nodes.remote.checkup import checkup
 from ugro.nodes.remote.checkup.machine import ask_machine
+from ugro.nodes.remote.files import deliver, fetch, listing
 from ugro.nodes.remote.footprint import footprint
 from ugro.nodes.remote.gpus import gpu_monitor
+from ugro.nodes.remote.interpreters import environment, interpreters
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.network import reach
 from ugro.nodes.remote.owner import owner
@@ -31,9 +33,13 @@ DIGITS = "9" * 5000
 KINDS = (
     "checkpoints",
     "checkup",
+    "interpreter",
+    "list_files",
+    "matmul",
     "prepare",
     "reach",
     "receive_code",
+    "receive_files",
     "replace_code",
     "save_request",
     "speed",
@@ -74,6 +80,9 @@ GARBAGE: list[bytes] = [
     json.dumps({"unfinished": True}).encode(),
     json.dumps({"found": [{"path": 5}], "passed": []}).encode(),
     json.dumps({"found": 5, "passed": [None]}).encode(),
+    json.dumps({"exists": True, "entries": [["../x", "file", 1, 1, 1], ["/x", "file", -1, 1, 1]]}).encode(),
+    json.dumps({"exists": True, "entries": [["../x", "file", 1, 1, 1], ["\0", "link", 1, 1, 1]]}).encode(),
+    json.dumps({"folder": "\x1b[2J", "storage": "", "free": 1, "held": [[1, "x", True], [2, "y", 5]]}).encode(),
     json.dumps({"taken": "x", "at": "y", "ranks": [{"rank": "x"}]}).encode(),
     json.dumps({"machine": "x", "py_spy": False, "ptrace_scope": "", "ranks": [{"rank": 0, "more": 1}]}).encode(),
     json.dumps([{"index": 0, "uuid": None, "name": "x", "steps_per_second": -1}]).encode(),
@@ -89,6 +98,10 @@ GARBAGE += [enveloped("payload", text) for text in GARBAGE]
 GARBAGE += [enveloped("error", json.dumps(text).encode()) for text in ("", "\x1b[2J\n\0\ud800", "x" * 100_000)]
 GARBAGE += [enveloped("payload", b"{}")[:-1], enveloped("payload", b"{}").replace(b'"ugro": 1', b'"ugro": 2')]
 
+
+RECIPE = environment.Recipe(
+    name="e", python="3.12", oldest=(3, 10), newest=(3, 14), index_url="https://index", packages=("torch",)
+)
 
 QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {
     "make_folder": lambda node, here: process_manager.make_folder(node, "~/.ugro", "job-001", "u"),
@@ -107,11 +120,18 @@ QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {
     "save": lambda node, here: save_request.ask(node, PATHS, "now"),
     "withdraw": lambda node, here: save_request.withdraw(node, PATHS, "now"),
     "speed": lambda node, here: speed.measure(node),
+    "interpreters": lambda node, here: interpreters.try_all(node, "cpu", lambda path: None),
+    "interpreter": lambda node, here: interpreters.try_one(node, "cpu", "/x"),
+    "tools": lambda node, here: environment.tools(node),
+    "environment": lambda node, here: environment.make(node, RECIPE, None, lambda line: None),
     "footprint": lambda node, here: footprint.footprint(node),
     "clean": lambda node, here: footprint.clean(node),
     "owner": lambda node, here: owner.claim(node, "me", False),
     "checkpoints": lambda node, here: checkpoints.find(node, "/j", ["/x"], "*", 0.0),
-    "fetch": lambda node, here: checkpoints.fetch(node, "/x", 1, here / "checkpoint"),
+    "fetch": lambda node, here: checkpoints.fetch(node, "/x", here / "checkpoint"),
+    "list_files": lambda node, here: listing.list_folder(node, "/j/code", "~/.ugro", "out", 2),
+    "find_files": lambda node, here: listing.find_files(node, "/j/code", "~/.ugro", ["out/**"]),
+    "push_files": lambda node, here: deliver.prepare(node, "/data", [deliver.Source(here, "x", 1, 0, False)]),
     "logs": lambda node, here: log_streamer.fetch(node, PATHS, here / "logs", 0.0),
 }
 
@@ -132,7 +152,13 @@ async def _conflicts(node: Transport, here: Path) -> None:
     await push.conflicts(node, _snapshot(here), "~/.ugro/jobs/job-001", [])
 
 
-QUESTIONS |= {"push": _push, "conflicts": _conflicts}
+async def _pull(node: Transport, here: Path) -> None:
+    came = await fetch.fetch(node, "/j/code", [fetch.Wanted("x", 1, here / "x")])
+    assert came.error and not came.done
+    raise came.error
+
+
+QUESTIONS |= {"push": _push, "conflicts": _conflicts, "pull": _pull}
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

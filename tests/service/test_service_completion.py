@@ -19,9 +19,9 @@ def test_offers_jobs_by_what_a_command_accepts(door: Door) -> None:
     def words(command: str | None, *given: str) -> tuple[str, ...]:
         return door.call(CompleteJobs(command=command, given=given)).words
 
-    assert set(words("logs")) == {ended.id, ended.name, held.id, "demo"}
-    assert set(words("release")) == {held.id, "demo"} == set(words(None))
-    assert set(words("rm")) == {ended.id, ended.name} and words("rm", ended.id) == ()
+    assert set(words("logs")) == {ended.id, ended.name, held.id, "demo", "@last", "@last-failed"}
+    assert set(words("release")) == {held.id, "demo", "@last"} and set(words(None)) == {held.id, "demo"}
+    assert set(words("rm")) == {ended.id, ended.name, "@last-failed"} and words("rm", ended.id) == ()
     assert words("release", "demo") == ()
     assert not door.context.is_open
 

@@ -13,7 +13,7 @@ from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STARTED, STAY
 from ugro.common.errors import Declined, InputError, JobSpecError, NoSuchNode
-from ugro.common.job_spec import JobSpec
+from ugro.common.job_spec import JobSpec, job_spec
 from ugro.common.models.job import JobState
 from ugro.common.models.node import Drain
 from ugro.nodes.code_sync import LARGE_BYTES
@@ -236,6 +236,37 @@ def test_rehearses_and_starts_nothing(door: Door) -> None:
     assert "a new fan" in waiting.waits[0] and len(waiting.scripts) == 1
 
 
+def test_a_plain_command_runs_on_one_node_unless_more_are_asked_for(door: Door) -> None:
+    command: dict[str, Any] = {"script": "true", "no_python": True, "launcher": "none"}
+    draft = door.call(DraftLaunch(spec=job_spec(**command)))
+    assert draft.spec.nodes == 1 and draft.spec.command == ("true",)
+    assert door.call(DraftLaunch(spec=job_spec(**command, nodes=2))).spec.nodes == 2
+    assert door.call(DraftLaunch(spec=job_spec(script="t.py", launcher="accelerate"))).spec.nodes is None
+
+
+def test_reads_what_stands_after_dashes_as_a_command_or_as_arguments() -> None:
+    inventory = DefaultScriptDocument(script="t.py", inventory="i.yaml")
+
+    def asked_for(words: tuple[str, ...], after: tuple[str, ...], **options: Any) -> JobSpec:
+        return read_spec(LaunchLine(words, after, options), lambda: inventory).spec
+
+    plain = asked_for((), ("bash", "train.sh", "--x"), nodes="2", env=("RANK=1",))
+    assert (plain.command, plain.launcher, plain.nodes) == (("bash", "train.sh", "--x"), "none", 2)
+    assert asked_for((), ("ls",), launcher="none").command == ("ls",)
+    for words, after in (((), ("--epochs", "3")), (("--model", "m"), ("x",)), ((), ())):
+        found = asked_for(words, after)
+        assert (found.script, found.args, found.launcher) == ("t.py", (*words, *after), "torchrun")
+    assert asked_for((), (f"{Path.cwd()}/run.sh",)).script == "./run.sh"
+    with pytest.raises(InputError, match="--launcher deepspeed starts a script"):
+        asked_for((), ("ls",), launcher="deepspeed")
+    with pytest.raises(InputError, match="no module or program is named"):
+        asked_for((), ("pkg.train",), module=True)
+    with pytest.raises(JobSpecError, match="--launcher: found 'none': it runs a command as typed"):
+        asked_for(("t.py",), (), launcher="none")
+    with pytest.raises(JobSpecError, match=r"--launcher-args: .*the launcher python has no options"):
+        asked_for(("t.py",), (), launcher="python", launcher_args="-u")
+
+
 def test_reads_the_three_forms(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(door.project)
     a_spec(door)
@@ -257,6 +288,11 @@ def test_reads_the_three_forms(door: Door, monkeypatch: pytest.MonkeyPatch) -> N
     file = asked_for(LaunchLine(("job.yaml",), ("x",), options))
     assert (file.name, file.env, file.args, file.time_limit) == ("c", {"A": "c", "B": "b"}, ("x",), 5400.0)
     assert (file.checkpoints.dir, file.checkpoints.resume) == ("out", "--from {path}")
+    Path("counted.yaml").write_text("script: t.py\ngpus_per_node: 2\nshare: no\n")
+    counted = asked_for(LaunchLine(("counted.yaml",), (), {"gpus": 3}))
+    assert (counted.gpus, counted.gpus_per_node, counted.share) == (3, None, None), "options win over the file"
+    Path("shared.yaml").write_text("script: t.py\nvram: 4G\nshare: true\n")
+    assert asked_for(LaunchLine(("shared.yaml",), (), {})).share == "vram"
     model = asked_for(LaunchLine(("--model", "m"), (), {}), "t.py")
     assert model.command == ("t.py", "--model", "m")
     with pytest.raises(InputError, match="no script is named"):

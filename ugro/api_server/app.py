@@ -21,7 +21,7 @@ from ugro.common.files import FULL, FULL_HINT
 from ugro.service.code import WorkingCode
 from ugro.service.context import Context
 from ugro.service.local import function_of
-from ugro.service.schemas.base import Notice, Request, Stream
+from ugro.service.schemas.base import Notice, Stream
 from ugro.service.upload import forget, receive
 from ugro.service.wire import SESSION, error_fields, line, requests
 
@@ -75,7 +75,7 @@ def create_app(home: Path, contexts: Callable[[], Context], inventory: Callable[
 
     @app.post("/call/{function}")
     async def call(function: str, http: HttpRequest) -> StreamingResponse:
-        if (kind := requests().get(function)) is None or (issubclass(kind, Request) and kind.here):
+        if (kind := requests().get(function)) is None or kind.here:
             raise HTTPException(404, f"no function is called {function!r}")
         try:
             request = kind.model_validate(json.loads(await http.body()))

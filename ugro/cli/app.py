@@ -12,6 +12,7 @@ import click
 from ugro.cli.output import print_hanging, print_problems
 from ugro.cli.render.notices import Notices
 from ugro.common.errors import ResidentGone
+from ugro.common.models.login import AskPerson
 from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
 from ugro.service.backend import Answer, Backend
@@ -21,6 +22,7 @@ from ugro.service.session import find_resident, open_local
 
 if TYPE_CHECKING:
     from ugro.service.code import WorkingCode
+    from ugro.service.local import Local
 
 
 class App:
@@ -50,8 +52,12 @@ class App:
             print_hanging("note: ", words, err=True, dim=True)
 
     @cached_property
-    def _here(self) -> Backend:
+    def _here(self) -> Local:
         return open_local(self.inventory_option, self.log_level)
+
+    def answer_logins(self, ask: AskPerson) -> None:
+        """Let this process ask the user what a machine wants to know at a first login."""
+        self._here.context.ask = ask
 
     def __enter__(self) -> App:
         return self
@@ -82,7 +88,8 @@ class App:
         """
         with self._notices:
             try:
-                for item in self.backend.stream(request, self._notices.tell):
+                backend = self._here if request.here else self.backend
+                for item in backend.stream(request, self._notices.tell):
                     request = request.rest(item)
                     yield item
             except ResidentGone:
@@ -128,13 +135,34 @@ class Command(click.Command):
             raise
 
 
+def _with_share(words: list[str]) -> list[str]:
+    """Return words in which `--share` takes the one after it only if that is a number: it may be the script."""
+    found: list[str] = []
+    for word in words:
+        if found and found[-1] == "--share":
+            takes = word == "vram" or _is_number(word.removesuffix("%"))
+            found[-1:] = [f"--share={word}"] if takes else ["--share=vram", word]
+        else:
+            found.append(word)
+    return found
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
 class ScriptCommand(Command):
     """Keeps what stands after `--` apart: it belongs to the script, whatever it looks like."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)
         ctx.meta["ugro.script_args"] = tuple(args[at + 1 :])
-        return super().parse_args(ctx, args[:at])
+        ctx.meta["ugro.dashes"] = at < len(args)
+        return super().parse_args(ctx, _with_share(args[:at]))
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return ["[SCRIPT | JOB.YAML]", "[OPTIONS]", "[-- SCRIPT ARGUMENTS]"]

@@ -38,6 +38,11 @@ def complete_node(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return _others(ctx, param, incomplete, CompleteNodes())
 
 
+def complete_target(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The names of nodes, and the ids and names of jobs that run."""
+    return _fitting([*_ask(ctx, CompleteNodes()), *_ask(ctx, CompleteJobs(command="exec"))], incomplete)
+
+
 def complete_drained(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """The names of drained nodes."""
     return _others(ctx, param, incomplete, CompleteNodes(drained=True))

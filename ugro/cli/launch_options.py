@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from ugro.cli.app import Whole
-from ugro.cli.complete import complete_folder, complete_jobs_listed, complete_nodes
+from ugro.cli.complete import complete_file, complete_folder, complete_jobs_listed, complete_nodes
 from ugro.common.job_spec import PRIORITIES
+from ugro.common.job_spec.launchers import Launcher
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -30,6 +31,12 @@ what_runs_options = _group(
     click.option(
         "--no-python", is_flag=True, default=None, help="SCRIPT is a program: ./train.sh, or one in the nodes' PATH."
     ),
+    click.option(
+        "--launcher",
+        type=click.Choice(get_args(Launcher)),
+        help="What starts the ranks on each node. Default: torchrun. With python and none: one process, on one node.",
+    ),
+    click.option("--launcher-args", metavar="WORDS", help="Options of the launcher: '--mixed_precision bf16'."),
 )
 """Options that say how the script is run."""
 
@@ -41,6 +48,12 @@ placement_options = _group(
         help="Number of nodes, or their names (comma-separated). Default: all.",
     ),
     click.option(
+        "--gpus",
+        type=Whole(min=1),
+        metavar="N",
+        help="GPUs in all, placed on as few nodes as possible (of --nodes, where given).",
+    ),
+    click.option(
         "--gpus-per-node", type=Whole(min=0), metavar="N", help="GPUs of each node. Default: all; 0: one CPU rank."
     ),
     click.option(
@@ -48,11 +61,37 @@ placement_options = _group(
         metavar="SIZE",
         help="Minimum memory of each GPU: 10G.",
     ),
+    click.option(
+        "--share",
+        is_flag=False,
+        flag_value="vram",
+        metavar="[FRACTION]",
+        help="Share one GPU with other jobs: 0.5 of it, or the memory that --vram says.",
+    ),
 )
 """Options that say where a job runs."""
 
 environment_options = _group(
-    click.option("--env", multiple=True, metavar="NAME=VALUE", help="Environment variable of every rank."),
+    click.option(
+        "--env",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Environment variable of every rank; a name alone forwards yours.",
+    ),
+    click.option(
+        "--env-file",
+        multiple=True,
+        metavar="FILE",
+        shell_complete=complete_file,
+        help="File of NAME=VALUE lines; --env wins over it.",
+    ),
+    click.option(
+        "--secret",
+        "secrets",
+        multiple=True,
+        metavar="NAME",
+        help="Secret for every rank (`ugro secret set`); VARIABLE=NAME under another name.",
+    ),
     click.option("--python", metavar="PYTHON", help="Python on the nodes: a path, a conda environment, or uv."),
     click.option("--setup", metavar="CMD", help="Shell command that sets the environment up, before the start."),
 )
@@ -63,9 +102,21 @@ identity_options = _group(
 )
 """Options that say what a job is called."""
 
+hold_option = click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`.")
+
+sweep_options = _group(
+    click.option(
+        "--sweep",
+        multiple=True,
+        metavar="ARG=VALUES",
+        help="One job for each value (1e-3,1e-4 or 1..5); repeated: for each combination.",
+    ),
+    click.option("--max-parallel", type=Whole(min=1), metavar="N", help="Jobs of the sweep that run at a time."),
+)
+"""Options that make several jobs of one launch."""
+
 order_options = _group(
     click.option("--priority", type=Whole(*PRIORITIES), help="Higher starts sooner. Default: 0."),
-    click.option("--hold", is_flag=True, default=None, help="Submit the job held until `ugro release`."),
     click.option(
         "--after",
         multiple=True,
@@ -87,7 +138,7 @@ order_options = _group(
     ),
     click.option("--grace", metavar="TIME", help="Time for processes that are still running after success: 10m."),
 )
-"""Options that say when a job starts, and how long it may run."""
+"""Options that say when a job starts, and how long it may run; a job that waits has no `hold_option`."""
 
 recovery_options = _group(
     click.option(
@@ -106,7 +157,20 @@ recovery_options = _group(
 )
 """Options that say what happens after a failure, and from where a job resumes."""
 
-spec_options = _group(
-    what_runs_options, placement_options, environment_options, identity_options, order_options, recovery_options
+outputs_options = _group(
+    click.option(
+        "--outputs",
+        multiple=True,
+        metavar="GLOB",
+        help="Results, where the script runs: 'out/**'. They come to the master after success.",
+    ),
 )
+"""Options that say what a job's results are."""
+
+field_options = _group(
+    *(placement_options, environment_options, identity_options, order_options, recovery_options, outputs_options)
+)
+"""Fields of a job that waits, or of one like another: what runs stays."""
+
+spec_options = _group(what_runs_options, sweep_options, hold_option, field_options)
 """All fields of a job spec that a command line may give."""

@@ -32,7 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "launch": (
         "ugro.cli.commands.launch",
         "launch",
-        "Run a training: a script, a job.yaml, or the default script.",
+        "Run a training: a script, a job.yaml, a plain command, or the default script.",
     ),
     "status": ("ugro.cli.commands.status", "status", "Show the cluster and its jobs, or one job in detail."),
     "logs": ("ugro.cli.commands.logs", "logs", "Show the output of a job's ranks."),
@@ -43,7 +43,20 @@ COMMANDS: dict[str, Entry] = {
     ),
     "report": ("ugro.cli.commands.report", "report", "Write a report of a job: one HTML file that needs no server."),
     "stacks": ("ugro.cli.commands.stacks", "stacks_", "Show each rank's stack trace."),
+    "exec": (
+        "ugro.cli.commands.enter",
+        "exec_",
+        "Run a command where a job runs: in its directory, with its environment and GPUs.",
+    ),
+    "ssh": ("ugro.cli.commands.enter", "ssh_", "Open a terminal on a node, or where a job runs."),
+    "forward": (
+        "ugro.cli.commands.enter",
+        "forward_",
+        "Forward a port of this machine to a port of a node, until Ctrl-C.",
+    ),
     "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node and verify that no processes remain."),
+    "rerun": ("ugro.cli.commands.again", "rerun", "Run a job again: a new job with the same spec and the same code."),
+    "edit": ("ugro.cli.commands.again", "edit", "Change a job that waits: its nodes, its arguments, when it starts."),
     "hold": ("ugro.cli.commands.queue", "hold", "Hold a queued job until it is released."),
     "release": ("ugro.cli.commands.queue", "release", "Release a held job to its place in the queue."),
     "reprioritize": ("ugro.cli.commands.queue", "reprioritize", "Change the priority of a waiting job."),
@@ -63,6 +76,9 @@ COMMANDS: dict[str, Entry] = {
         "List a job's checkpoints on all nodes, complete or incomplete.",
     ),
     "resume": ("ugro.cli.commands.resume", "resume", "Resume an ended job from its last complete checkpoint."),
+    "ls": ("ugro.cli.commands.files", "ls", "List the files of a job on its nodes."),
+    "pull": ("ugro.cli.commands.files", "pull", "Copy files of a job from its nodes to this machine."),
+    "push": ("ugro.cli.commands.files", "push", "Copy a file or folder of this machine to a node."),
     "proposals": ("ugro.cli.commands.proposals", "proposals", "List what UGRO proposes for failed jobs."),
     "approve": (
         "ugro.cli.commands.proposals",
@@ -71,7 +87,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "deny": ("ugro.cli.commands.proposals", "deny", "Deny a proposal: leave the job as it is."),
     "rm": ("ugro.cli.commands.remove", "rm", "Remove ended jobs: record, logs, code, folders on nodes."),
-    "wait": ("ugro.cli.commands.jobs", "wait", "Wait until a job has ended."),
+    "wait": ("ugro.cli.commands.jobs", "wait", "Wait until jobs have ended."),
     "top": ("ugro.cli.commands.top", "top", "Watch nodes, GPUs and jobs, live."),
     "nodes": ("ugro.cli.commands.nodes", "nodes", "Show the nodes and their GPUs."),
     "history": ("ugro.cli.commands.history", "history", "Show the use of each GPU over the last hours."),
@@ -102,34 +118,70 @@ COMMANDS: dict[str, Entry] = {
         "gc",
         "Remove what old jobs left: logs, code, folders on nodes.",
     ),
-    "init": ("ugro.cli.commands.init", "init", "Write a first inventory."),
+    "init": ("ugro.cli.commands.init", "init", "Write a first inventory, and add the machines to it."),
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),
     "sandbox": ("ugro.cli.commands.sandbox", "sandbox", "Run a simulated cluster of three nodes, without hardware."),
+    "secret": ("ugro.cli.commands.secrets", "secret", "Keep tokens and passwords for jobs: set, list, remove."),
     "completion": ("ugro.cli.commands.completion", "completion", "Print the shell completion script."),
+    "help": ("ugro.cli.commands.help", "help_", "Show the help of a command, or write the man pages."),
 }
+
+ALIASES = {"ps": "status", "describe": "status", "kill": "cancel", "submit": "launch"}
+"""Names that other tools have for commands. They are the command in every way, and stand in `ugro help` alone."""
 
 SUBJECTS = {
     "Jobs": (
-        *("launch", "status", "logs", "metrics", "report", "stacks"),
+        *("launch", "rerun", "status", "logs", "metrics", "report", "stacks", "exec"),
         *("cancel", "wait", "extend", "estimate", "rm", "job"),
     ),
-    "Queue": ("why", "hold", "release", "reprioritize", "events"),
+    "Files": ("ls", "pull", "push"),
+    "Queue": ("why", "edit", "hold", "release", "reprioritize", "events"),
     "Recovery": ("explain", "checkpoint", "checkpoints", "resume", "proposals", "approve", "deny"),
-    "Nodes": ("nodes", "history", "check", "drain", "undrain", "run", "measure", "footprint", "trust", "node"),
+    "Nodes": (
+        "nodes",
+        "history",
+        "check",
+        "drain",
+        "undrain",
+        "run",
+        "measure",
+        "footprint",
+        "trust",
+        "ssh",
+        "forward",
+        "node",
+    ),
     "Cluster": ("top", "serve", "dashboard", "sweep", "cron", "alerts", "gc", "state"),
-    "Set-up": ("init", "sandbox", "completion"),
+    "Set-up": ("init", "secret", "sandbox", "completion", "help"),
 }
 """The headings of `ugro --help` with their commands, in its order."""
 
 OF_A_JOB = (
-    *("launch", "status", "logs", "metrics", "report", "stacks", "cancel", "wait", "extend", "estimate", "rm"),
-    *("why", "hold", "release", "reprioritize", "events"),
+    *("launch", "rerun", "status", "logs", "metrics", "report", "stacks", "exec", "cancel", "wait", "extend"),
+    *("estimate", "rm", "why", "edit", "hold", "release", "reprioritize", "events"),
     *("explain", "checkpoint", "checkpoints", "resume", "approve", "deny"),
+    *("ls", "pull"),
 )
 OF_A_NODE = ("history", "check", "drain", "undrain", "run", "measure", "footprint", "trust")
 """Commands that are also found in the groups `ugro job` and `ugro node`."""
 
 CLEAN: Entry = ("ugro.cli.commands.footprint", "clean_node", "Clean a node: remove everything that UGRO has there.")
+PYTHON: Entry = ("ugro.cli.commands.node_python", "python_", "Find the Python of a node that can train, or make one.")
+
+OF_THE_INVENTORY: dict[str, Entry] = {
+    "add": (
+        "ugro.cli.commands.node",
+        "add_node",
+        "Add a machine: host key, key login, check, inventory.",
+    ),
+    "remove": (
+        "ugro.cli.commands.node",
+        "remove_node",
+        "Remove a node: UGRO's folder and key there, its inventory entry.",
+    ),
+    "rename": ("ugro.cli.commands.node", "rename_node", "Give a node another name."),
+}
+"""Commands of `ugro node` alone."""
 
 COMPLETION = "_UGRO_COMPLETE"
 """The variable by which the shell's completion script asks."""
@@ -142,6 +194,7 @@ Exit codes:
     3  nodes unreachable or not trusted
     4  state directory unreadable or locked
     5  you answered no
+    6  `ugro wait --timeout` was reached, and the job has not ended
   130  interrupted"""
 
 
@@ -164,6 +217,7 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, table: Mapping[str, Entry], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.table = table
+        self.aliases = {name: meant for name, meant in ALIASES.items() if meant in table}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.table)
@@ -185,10 +239,12 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] in self.aliases:
+            args = [self.aliases[args[0]], *args[1:]]
         if args and args[0] not in self.table and not args[0].startswith("-"):
             import difflib
 
-            near = difflib.get_close_matches(args[0], self.table, 1)
+            near = difflib.get_close_matches(args[0], {**self.table, **self.aliases}, 1)
             hint = (
                 f"did you mean `{ctx.command_path} {near[0]}`?"
                 if near
@@ -212,6 +268,8 @@ class CommandLine(LazyGroup):
         for heading, names in SUBJECTS.items():
             with formatter.section(heading):
                 formatter.write_dl([(name.ljust(width), self.table[name][2]) for name in names])
+        with formatter.section("Other names"):
+            formatter.write_text(", ".join(f"{name} = {meant}" for name, meant in ALIASES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -260,7 +318,10 @@ def cli(ctx: click.Context, inventory: str | None, local: bool, log_level: str) 
 job = LazyGroup("job", table={name: COMMANDS[name] for name in OF_A_JOB}, help=COMMANDS["job"][2])
 node = LazyGroup(
     "node",
-    table={"list": COMMANDS["nodes"]} | {name: COMMANDS[name] for name in OF_A_NODE} | {"clean": CLEAN},
+    table={"list": COMMANDS["nodes"]}
+    | OF_THE_INVENTORY
+    | {name: COMMANDS[name] for name in OF_A_NODE}
+    | {"python": PYTHON, "clean": CLEAN},
     help=COMMANDS["node"][2],
 )
 

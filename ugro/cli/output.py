@@ -40,6 +40,8 @@ def terminal_width(err: bool = False) -> int | None:
     return console(err).width if (sys.stderr if err else sys.stdout).isatty() else None
 
 
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print ids only, one a line.")
+
 wide_option = click.option("--wide", is_flag=True, help="Show every column in full, however wide.")
 
 

@@ -1,19 +1,29 @@
-"""Commands that take several jobs or nodes: each is done by itself, and the failure of one stops no other."""
+"""Commands that take several jobs or nodes: each is done by itself, and the failure of one stops no other.
+
+Jobs are found by `Select`, once; after a question the command acts on exactly these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import click
 
+from ugro.cli.app import App
 from ugro.cli.complete import Completer, complete_job
 from ugro.cli.main import report
-from ugro.cli.output import print_json
+from ugro.cli.output import print_hanging, print_json
+from ugro.cli.prompts import answers
 from ugro.common.errors import EXIT_OK, UgroError
+from ugro.common.job_names import LAST, is_relative
+from ugro.common.models.job import JobState
+from ugro.service.schemas.naming import ChosenJob, Named, Select
 
 Did = tuple[dict[str, Any], str]
-"""What was done with one: the document for programs, and words for people."""
+"""What was done with one: the document for programs, and words for people; none where these were told already."""
 
 
 def several(name: str, complete: Completer = complete_job) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -21,11 +31,11 @@ def several(name: str, complete: Completer = complete_job) -> Callable[[Callable
     return click.argument("names", nargs=-1, required=True, metavar=f"{name}...", shell_complete=complete)
 
 
-def for_each(names: Sequence[str], act: Callable[[str], Did], as_json: bool) -> int:
+def for_each(names: Sequence[str], act: Callable[[str], Did], as_json: bool, as_list: bool = False) -> int:
     """Do it with each; returns the worst exit code.
 
     With --json one name makes one document, as it always was, and several a list in their order, where a failure is
-    `{"name", "error"}`.
+    `{"name", "error"}`. `as_list` makes one a list, too.
 
     Raises:
         UgroError: there is one name only, and it failed.
@@ -42,9 +52,166 @@ def for_each(names: Sequence[str], act: Callable[[str], Did], as_json: bool) -> 
             if not as_json:
                 report(error.as_dict(), as_json)
         else:
-            if not as_json:
+            if words and not as_json:
                 click.echo(words)
         documents.append(document)
     if as_json:
-        print_json(documents if len(names) > 1 else documents[0])
+        print_json(documents if as_list or len(names) > 1 else documents[0])
     return worst
+
+
+# --- jobs ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The jobs of a command line, as they were typed."""
+
+    references: tuple[str, ...]
+    every: bool
+    states: tuple[JobState, ...]
+    yes: bool
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it is one job by its id, name or number, so that --json prints one document."""
+        [*others, last] = self.references or ("*",)
+        return not (self.every or self.states or others or (is_relative(last) and not last.startswith("@")))
+
+
+def jobs_arguments(metavar: str = "JOB...", consent: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The arguments of a command for several jobs; its function gets a `choice`. `consent`: it may ask."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        def call(
+            *args: Any,
+            names: tuple[str, ...],
+            mine: bool,
+            everything: bool,
+            states: tuple[str, ...],
+            yes: bool = False,
+            **kwargs: Any,
+        ) -> Any:
+            choice = Choice(names, mine or everything, tuple(map(JobState, states)), yes)
+            return function(*args, choice=choice, **kwargs)
+
+        for option in reversed(_OPTIONS if consent else _OPTIONS[:-1]):
+            call = option(call)
+        return click.argument("names", nargs=-1, metavar=metavar, shell_complete=complete_job)(call)
+
+    return decorate
+
+
+_OPTIONS = (
+    click.option("--all", "everything", is_flag=True, help="Every job that the command accepts."),
+    click.option("--mine", is_flag=True, help="Your jobs: all of this state directory, which is one person's."),
+    click.option("--state", "states", multiple=True, type=click.Choice([state.value for state in JobState]),
+                 help="Only jobs in this state."),
+    click.option("--yes", is_flag=True, help="Do not ask."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The jobs that are meant."""
+
+    found: tuple[Named, ...]
+    as_list: bool
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of those that there are."""
+        return [one.job.id for one in self.found if one.job]
+
+    def checked(self) -> list[str]:
+        """Return the ids.
+
+        Raises:
+            UgroError: one of the references means no job.
+        """
+        for one in self.found:
+            if one.error:
+                raise _error(one)
+        return self.ids
+
+    def each(self, act: Callable[[str], Did], as_json: bool) -> int:
+        """Do it with each job by its id; return the worst exit code, also of those that there are not.
+
+        Raises:
+            UgroError: there is one only, and it failed.
+        """
+        named = {_label(one): one for one in self.found}
+
+        def one(label: str) -> Did:
+            job = named[label].job
+            if job is None:
+                raise _error(named[label])
+            return act(job.id)
+
+        return for_each(list(named), one, as_json, self.as_list)
+
+
+def choose(app: App, command: str, choice: Choice, as_json: bool, default: str | None = None) -> Chosen:
+    """Find the jobs that are meant; ask before several that were not named one by one.
+
+    `default` is the reference where none is named; None: one has to be.
+
+    Raises:
+        InputError: there is none, or nobody can be asked. Declined: the answer is no.
+    """
+    if choice.references and choice.every:
+        raise _usage("--all and --mine mean every job: leave out the JOBs, or these options")
+    if not (choice.references or choice.every or choice.states):
+        if default is None:
+            raise _usage("a JOB is expected: an id, a name, a pattern like 'lr-*', or --all")
+        choice = replace(choice, references=(default,))
+    request = Select(command=command, references=choice.references, every=choice.every, states=choice.states)
+    selection = app.call(request)
+    if question := selection.question:
+        answers([question], {question.id: True} if choice.yes else None, ask=not (as_json or choice.yes))
+    for one in selection.found:
+        if one.job and one.reference.startswith("@") and not as_json:
+            _tell(one.reference, one.job)
+    return Chosen(selection.found, as_list=not choice.is_one)
+
+
+def _usage(message: str) -> click.UsageError:
+    return click.UsageError(message, click.get_current_context(silent=True))
+
+
+def _label(one: Named) -> str:
+    """Return how a document names a job: as the person did, where that means no other."""
+    return one.job.id if one.job and is_relative(one.reference) else one.reference
+
+
+def _error(refused: Named) -> UgroError:
+    assert refused.error
+    error = UgroError(refused.error.message, refused.error.hint)
+    error.code, error.exit_code = refused.error.code, refused.exit_code
+    return error
+
+
+# --- one job ---------------------------------------------------------------------------------------------------------
+
+
+def one_job(app: App, command: str, reference: str | None, as_json: bool = False, default: str = LAST) -> str:
+    """Return the reference to a job that means the same in every request; say which one it is where that is not clear.
+
+    Raises:
+        InputError: there is no such job, or a pattern means several.
+    """
+    if reference is not None and not is_relative(reference):
+        return reference
+    asked = reference or default
+    [found, *others] = app.call(Select(command=command, references=(asked,))).found
+    if others or found.job is None:  # the request that follows says what is wrong with it
+        return asked
+    if not as_json:
+        _tell(asked, found.job)
+    return found.job.id
+
+
+def _tell(reference: str, job: ChosenJob) -> None:
+    name = "" if job.name == job.id else f" ({job.name})"
+    print_hanging("note: ", f"{reference} is {job.id}{name}, {job.state.value}", err=True, dim=True)

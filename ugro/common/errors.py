@@ -18,6 +18,7 @@
     │   ├── CommandTimedOut
     │   └── NodeRefused                the node answered, and cannot carry out the request
     │       ├── SetupFailed            the setup command of a job failed there
+    │       ├── PortClosed             nothing listens on that port of the node
     │       └── ShellRefused           its login leads to no /bin/sh; waiting does not help
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is damaged or edited; the others are not
@@ -27,6 +28,7 @@
     ├── JobFailed             exit 1   the followed or waited-for job failed
     ├── NotSaved              exit 1   a running job saved no checkpoint after a request
     ├── InternalError         exit 1   a bug; its traceback is in the log
+    ├── WaitTimedOut          exit 6   a job that was waited for has not ended in time
     └── Declined              exit 5   the user answered no
 
 A message says what happened and where; the hint says what to do next.
@@ -43,6 +45,7 @@ EXIT_INPUT = 2
 EXIT_NODES = 3
 EXIT_STATE = 4
 EXIT_DECLINED = 5
+EXIT_WAIT_TIMEOUT = 6
 EXIT_INTERRUPTED = 130
 
 
@@ -178,6 +181,10 @@ class SetupFailed(NodeRefused):
     code = "setup_failed"
 
 
+class PortClosed(NodeRefused):
+    """Nothing listens on a port of the node's loopback."""
+
+
 class ShellRefused(NodeRefused):
     """The login works but cannot run UGRO's scripts: another shell, an expired password, SFTP alone."""
 
@@ -255,6 +262,13 @@ class NotSaved(UgroError):
 
     code = "not_saved"
     exit_code = EXIT_JOB_FAILED
+
+
+class WaitTimedOut(UgroError):
+    """A job has not ended within the time that it was waited for. This says nothing against the job."""
+
+    code = "wait_timeout"
+    exit_code = EXIT_WAIT_TIMEOUT
 
 
 class InternalError(UgroError):

@@ -7,7 +7,7 @@ it stays as it is, whatever YAML would make of it. A key of UGRO itself with not
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -160,18 +160,61 @@ _TORCHRUN = (
 _GPUS = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 
 
-def without_effect(env: Mapping[str, str], gpus: bool = True) -> dict[str, str]:
-    """Return by variable why its value would not reach a rank; `gpus`: whether it gets GPUs of its own.
+def without_effect(env: Mapping[str, str], gpus: bool = True, launcher: str | None = "torchrun") -> dict[str, str]:
+    """Return by variable why its value would not reach a rank; `gpus`: whether it gets GPUs of its own, `launcher`:
+    what sets rank variables for it.
 
     No rule of `Env`: what was once written down stays readable.
     """
-    found = {name: "torchrun sets it for each rank" for name in _TORCHRUN if name in env}
+    found = {name: f"{launcher} sets it for each rank" for name in _TORCHRUN if launcher and name in env}
     if gpus:
         found |= {name: "UGRO sets it to the GPUs that each rank gets" for name in _GPUS if name in env}
     for name, value in env.items():
         if re.search(rf"\$({name}\b|\{{{name}\}})", value):
             found[name] = f"${name} is not expanded here, a value is taken as it stands"
     return found
+
+
+def variables_of(secrets: Iterable[str]) -> dict[str, str]:
+    """Return the names of secrets by the variables that get them: `HF_TOKEN`, or `WANDB_API_KEY=team-key`."""
+    return {variable: name or variable for variable, _, name in (one.partition("=") for one in secrets)}
+
+
+def _secret(value: str) -> str:
+    variable, equals, name = value.partition("=")
+    if not ENV_NAME.fullmatch(variable) or (equals and not NAME.fullmatch(name)):
+        # The text is left out of the message: it may be a value.
+        raise Misplaced((), "the name of a secret is expected, as in HF_TOKEN, or VARIABLE=NAME")
+    if variable.startswith("UGRO_"):
+        raise Misplaced((), f"{variable} is set by UGRO itself")
+    if reason := without_effect({variable: ""}).get(variable):
+        raise Misplaced((), f"{variable}: {reason}")
+    return variable if name == variable else value
+
+
+def _secrets(value: object) -> object:
+    return [word.strip() for word in value.split(",")] if isinstance(value, str) else value
+
+
+def _once(value: tuple[str, ...]) -> tuple[str, ...]:
+    found = dict[str, str]()
+    for one in value:
+        variable = one.partition("=")[0]
+        if found.setdefault(variable, one) != one:
+            raise Misplaced((), f"{variable} gets two secrets, {found[variable]} and {one}")
+    return tuple(found.values())
+
+
+Secrets = Annotated[
+    tuple[Annotated[str, AfterValidator(_secret)], ...], BeforeValidator(_secrets), AfterValidator(_once)
+]
+
+_SECRET_NAME = re.compile(r"(?i)(^|_)(token|key|apikey|secret|password|passwd|credentials?)$")
+
+
+def looks_secret(variable: str) -> bool:
+    """Return whether a variable has the name of a secret: HF_TOKEN, WANDB_API_KEY, DB_PASSWORD."""
+    return bool(_SECRET_NAME.search(variable))
 
 
 class Config(BaseModel):

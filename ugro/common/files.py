@@ -22,8 +22,8 @@ SKEW_LEAST = 1.0
 """Seconds; a smaller difference of two clocks is not measurable."""
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file: temporary file beside it, fsync, rename, fsync of the folder.
+def write_atomic(path: Path, text: str, mode: int | None = None) -> None:
+    """Replace a file: temporary file beside it, fsync, rename, fsync of the folder. Its mode is `mode`, else 0600.
 
     Raises:
         OSError: the disk is full or not writable; the old content stays.
@@ -33,6 +33,8 @@ def write_atomic(path: Path, text: str) -> None:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
             file.flush()
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,21 @@ def parse_inventory(text: str, path: Path) -> Inventory:
         InventoryError: as `load_inventory` does.
     """
     return _inventory(path, parse_yaml(text, path, InventoryError))
+
+
+def parse_with_node(text: str, path: Path, name: str, fields: Mapping[str, object]) -> Inventory:
+    """Parse an inventory as if it had one more node with these keys.
+
+    Raises:
+        InventoryError: as `load_inventory` does; also where a key of the node makes no sense.
+    """
+    document, node = parse_yaml(text, path, InventoryError), Keys()
+    for key, value in fields.items():
+        node.put(key, str(value), 0)
+    if not isinstance(document.get("nodes"), Keys):
+        document.put("nodes", Keys(), 0)
+    document["nodes"].put(name, node, 0)
+    return _inventory(path, document)
 
 
 def _inventory(path: Path, document: Keys) -> Inventory:

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -39,10 +40,10 @@ def path_of(home: Path) -> Path:
     return home / "log" / "ugro.log"
 
 
-def start(home: Path, level: str) -> None:
-    """Write what is logged from now on, from a level on, to the log of a state directory."""
+def start(home: Path, level: str, mask: Callable[[str], str] = str) -> None:
+    """Write what is logged from now on, from a level on, to the log of a state directory. `mask` knows its secrets."""
     handler = _File(path_of(home))
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s", mask))
     for name in LOGGERS:
         logger = logging.getLogger(name)
         for before in [one for one in logger.handlers if isinstance(one, _File)]:
@@ -63,8 +64,12 @@ class _Formatter(logging.Formatter):
     default_msec_format = "%s.%03dZ"
     converter = staticmethod(time.gmtime)
 
+    def __init__(self, form: str, mask: Callable[[str], str]) -> None:
+        super().__init__(form)
+        self._mask = mask
+
     def format(self, record: logging.LogRecord) -> str:
-        return without_secrets(super().format(record))
+        return without_secrets(self._mask(super().format(record)))
 
 
 class _File(logging.Handler):

@@ -113,6 +113,16 @@ class JobFiles:
         return self.folder / "checkpoints"
 
     @property
+    def outputs(self) -> Path:
+        """The outputs that it declares, copied here after its success."""
+        return self.folder / "outputs"
+
+    @property
+    def outputs_record(self) -> Path:
+        """What became of them."""
+        return self.folder / "outputs.json"
+
+    @property
     def all_logs(self) -> Path:
         """The logs of all attempts."""
         return self.folder / "logs"

@@ -71,6 +71,7 @@ EDGES: Mapping[EventKind, Mapping[Stage, Stage]] = {
     EventKind.HELD: {Stage.QUEUED: Stage.HELD, Stage.HELD: Stage.HELD},  # held for another reason
     EventKind.RELEASED: {Stage.HELD: Stage.QUEUED},
     EventKind.PRIORITY: _stay(*_WAITING),
+    EventKind.EDITED: _stay(*_WAITING),
     EventKind.STARTING: {Stage.QUEUED: Stage.STARTING, **_stay(Stage.STARTING, Stage.PLACED)},  # it is tried again
     EventKind.SETUP: _stay(Stage.STARTING, Stage.PLACED),
     EventKind.QUEUED: {Stage.STARTING: Stage.QUEUED},
@@ -139,6 +140,12 @@ def release(job: Job) -> Change:
 def reprioritize(job: Job, priority: int) -> Change:
     """Give a waiting job another priority."""
     return _edge(job, job.changed(priority=priority), EventKind.PRIORITY, f"priority {priority}")
+
+
+def edit(job: Job, name: str, priority: int, command: tuple[str, ...], predicted_mib: int | None, said: str) -> Change:
+    """Ask a waiting job for something else. `said` has each change."""
+    edited = job.changed(name=name, priority=priority, command=command, predicted_mib=predicted_mib)
+    return _edge(job, edited, EventKind.EDITED, said)
 
 
 # --- starting --------------------------------------------------------------------------------------------------------

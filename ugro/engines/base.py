@@ -50,6 +50,8 @@ class Cargo:
     on_sent: OnSent | None = None
     logs: Path | None = None
     on_phase: OnPhase | None = None
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Values by variable that the ranks get: never part of a script, an argument or a message."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Prepared:
     scripts: Mapping[str, str]
     interfaces: Mapping[str, str | None] = field(default_factory=dict)
     pythons: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

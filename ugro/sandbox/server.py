@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -78,6 +81,9 @@ class Connection(asyncssh.SSHServer):
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         return username == self._account.user and key.public_data == self._account.key.public_data
 
+    def connection_requested(self, dest_host: str, dest_port: int, orig_host: str, orig_port: int) -> bool:
+        return dest_host in ("127.0.0.1", "localhost")  # the nodes share the loopback of this machine
+
     def session_requested(self) -> Session:
         if len(self._sessions) >= MAX_SESSIONS:
             raise asyncssh.ChannelOpenError(asyncssh.OPEN_CONNECT_FAILED, "open failed")
@@ -95,6 +101,7 @@ class Session(asyncssh.SSHServerProcess[bytes]):
         self._account = account
         self._sessions = sessions
         self._process: subprocess.Popen[bytes] | None = None
+        self._terminal: IO[bytes] | None = None
         self._pumps: list[asyncio.Task[None]] = []
         sessions.add(self)
 
@@ -118,13 +125,17 @@ class Session(asyncssh.SSHServerProcess[bytes]):
             self.stderr.write(f"{error}\n".encode())
             self.exit(255)
             return
-        assert process.stdin and process.stdout and process.stderr
         ended = _end_of(process)
-        feeding = asyncio.create_task(_feed(self.stdin, process.stdin))
-        draining = [
-            asyncio.create_task(_drain(process.stdout, self.stdout)),
-            asyncio.create_task(_drain(process.stderr, self.stderr)),
-        ]
+        if self._terminal:
+            feeding = asyncio.create_task(_feed(self.stdin, os.fdopen(os.dup(self._terminal.fileno()), "wb", 0)))
+            draining = [asyncio.create_task(_drain(self._terminal, self.stdout))]
+        else:
+            assert process.stdin and process.stdout and process.stderr
+            feeding = asyncio.create_task(_feed(self.stdin, process.stdin))
+            draining = [
+                asyncio.create_task(_drain(process.stdout, self.stdout)),
+                asyncio.create_task(_drain(process.stderr, self.stderr)),
+            ]
         self._pumps = [feeding, *draining]
         await asyncio.wait(draining)
         status = await ended
@@ -138,17 +149,40 @@ class Session(asyncssh.SSHServerProcess[bytes]):
 
     def _start(self) -> subprocess.Popen[bytes]:
         # Not asyncio's subprocess: that one kills its process when the daemon ends, and sshd does not.
-        command = self.command
+        words = ["/bin/sh", "-c", self.command] if self.command is not None else ["/bin/sh"]
+        if self.term_type is None:
+            return self._spawn(words, subprocess.PIPE, self._account.environment)
+        ours, theirs = os.openpty()
+        self._terminal = os.fdopen(ours, "rb", 0)
+        self.terminal_size_changed(*self.term_size)
+        try:
+            return self._spawn(words, theirs, self._account.environment | {"TERM": self.term_type}, _take_terminal)
+        finally:
+            os.close(theirs)
+
+    def _spawn(
+        self, words: list[str], ends: int, environment: dict[str, str], first: Callable[[], object] | None = None
+    ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            ["/bin/sh", "-c", command] if command is not None else ["/bin/sh"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            words,
+            stdin=ends,
+            stdout=ends,
+            stderr=ends,
             bufsize=0,
             cwd=self._account.home,
-            env=self._account.environment,
+            env=environment,
             start_new_session=True,
+            preexec_fn=first,
         )
+
+    def terminal_size_changed(self, width: int, height: int, pixwidth: int, pixheight: int) -> None:
+        if self._terminal:
+            termios.tcsetwinsize(self._terminal.fileno(), (height, width))
+
+
+def _take_terminal() -> None:
+    """Make the terminal on stdin that of the session, so that Ctrl-C reaches what runs in it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 async def _feed(channel: asyncssh.SSHReader[bytes], pipe: IO[bytes]) -> None:
@@ -254,7 +288,6 @@ class Node:
                 server_host_keys=[self._host_key],
                 server_factory=lambda: Connection(self._account, self._connections),
                 encoding=None,
-                allow_pty=False,
                 line_editor=False,
             )
             self.port = self._acceptor.get_port()

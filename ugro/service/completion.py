@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
+from ugro.common.errors import UgroError
+from ugro.common.job_names import LAST, LAST_FAILED
 from ugro.common.models.job import Job
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_folders import number_of
@@ -27,7 +30,15 @@ async def jobs(context: Context, request: CompleteJobs) -> Words:
         return accepts(request.command, job) and not given & {job.id, job.name}
 
     found = [*store.jobs.live(pass_over), *store.jobs.recent(RECENT, pass_over)]
-    return Words(words=tuple(word for word, job in _by_reference(found) if fits(job)))
+    offered = [word for word, job in _by_reference(found) if fits(job)]
+    return Words(words=(*offered, *(word for word, job in _relative(store) if request.command and fits(job))))
+
+
+def _relative(store: MetadataStore) -> Iterator[tuple[str, Job]]:
+    """Yield the job that was submitted last, and the one that failed last, by these references."""
+    for reference in (LAST, LAST_FAILED):
+        with contextlib.suppress(UgroError):
+            yield reference, store.jobs.find(reference)
 
 
 def _open(store: MetadataStore) -> set[str]:

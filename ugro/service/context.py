@@ -16,10 +16,11 @@ from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
+from ugro.common.models.login import AskPerson
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.service.documents import job_document, known_progress
+from ugro.service.documents import job_document, known_progress, outputs_document
 from ugro.service.schemas.base import Notice
 from ugro.service.schemas.notices import CodeSent, JobStopping, LeftToNextPass, StillWorking
 
@@ -59,6 +60,8 @@ class Context:
         self.store = MetadataStore(home or ugro_home())
         self.tell: Tell = lambda _: None
         """Takes what the running function reports."""
+        self.ask: AskPerson = lambda _: None
+        """Answers what a machine asks for at a first login; no request carries a password."""
         self.code: dict[str, WorkingCode] = {}
         """By directory, the code that the client brought last."""
         self.board: Board | None = None
@@ -118,7 +121,8 @@ class Context:
 
     def document(self, job: Job) -> JobDocument:
         """Return the document of a job."""
-        return job_document(job, self.asked(job), known_progress(self.store, job))
+        asked = self.asked(job)
+        return job_document(job, asked, known_progress(self.store, job), outputs_document(self.store, job, asked))
 
     def brought(self, directory: str) -> WorkingCode:
         """Return the code that the client brought last from a directory.

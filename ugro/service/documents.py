@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Attempt, Job
+from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.models.metrics import RunProgress
 from ugro.common.models.node import Drain, NodeView
+from ugro.common.models.outputs import OutputsState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.control_plane.scheduler.attempts import attempts
@@ -20,10 +22,13 @@ from ugro.service.schemas.jobs import (
     AttemptSummary,
     CheckpointDocument,
     JobDocument,
+    OutputsDocument,
     ProgressDocument,
     UnreadableDocument,
 )
 from ugro.service.schemas.nodes import DrainDocument, NodeDocument
+
+_WITH_COPY = (OutputsState.HERE, OutputsState.PARTIAL)
 
 WITHOUT_CONFIGS: dict[str, Any] = {"placement": {"shares": {"__all__": {"config"}}}}
 """The nodes as a run was started with them stay in its record: their `env` may be private."""
@@ -32,7 +37,12 @@ KEPT_BACK: dict[str, Any] = dict.fromkeys(("schema_version", "uid", "wish", "tak
 IN_SHORT = frozenset(AttemptSummary.model_fields) - {"nodes"}
 
 
-def job_document(job: Job, asked: JobSpec | None, progress: RunProgress | None = None) -> JobDocument:
+def job_document(
+    job: Job,
+    asked: JobSpec | None,
+    progress: RunProgress | None = None,
+    outputs: OutputsDocument | None = None,
+) -> JobDocument:
     """Return the document of a job; `asked` is its frozen spec, None where that is lost; `progress` how far it is."""
     made = {"past", "resume_from"}
     record = job.model_dump(exclude=KEPT_BACK | WITHOUT_CONFIGS | dict.fromkeys(made, True))
@@ -40,12 +50,29 @@ def job_document(job: Job, asked: JobSpec | None, progress: RunProgress | None =
     record["resume_from"] = CheckpointDocument.of(job.resume_from) if job.resume_from else None
     record["attempts"] = tuple(map(_in_short, attempts(job)))
     record["progress"] = progress_document(progress) if progress else None
+    record["outputs"] = outputs
     record |= {"stopping": job.stopping, "nodes": job.nodes, "cancel_requested": job.wish is not None}
-    for name in ("time_limit", "time_warning", "grace", "vram", "not_before"):
+    for name in ("time_limit", "time_warning", "grace", "vram", "gpus", "share", "not_before"):
         record[name] = getattr(asked, name, None)
     record["python"] = asked.python if asked else None
     record["setup"] = asked.setup.run if asked and asked.setup else None
     return JobDocument.model_validate(record | {"after": tuple(asked.after) if asked else ()})
+
+
+def outputs_document(store: MetadataStore, job: Job, asked: JobSpec | None) -> OutputsDocument | None:
+    """Return what became of a job's outputs; None where it declares none."""
+    if asked is None or not asked.outputs:
+        return None
+    record = store.outputs.record(job.id) if job.state == JobState.SUCCEEDED else None
+    folder = store.jobs.files(job.id).outputs
+    return OutputsDocument(
+        globs=asked.outputs,
+        state=record.state if record else None,
+        folder=str(folder) if record and record.state in _WITH_COPY else None,
+        files=record.files if record else 0,
+        bytes=record.bytes if record else 0,
+        problem=record.problem if record else "",
+    )
 
 
 def known_progress(store: MetadataStore, job: Job) -> RunProgress | None:
@@ -99,8 +126,9 @@ def node_documents(
     views: Mapping[str, NodeView | None],
     errors: Mapping[str, NodeError | None],
     drains: Mapping[str, Drain],
+    held: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> tuple[NodeDocument, ...]:
-    """Return the documents of all nodes, in the inventory's order."""
+    """Return the documents of all nodes, in the inventory's order. `held` has the jobs that hold each GPU."""
     same = twins(inventory.nodes, views)
     return tuple(
         _node_document(
@@ -110,6 +138,7 @@ def node_documents(
             errors[name],
             drains.get(name),
             same[name].node if name in same else None,
+            held,
         )
         for name in inventory.nodes
     )
@@ -122,8 +151,11 @@ def _node_document(
     error: NodeError | None,
     drain: Drain | None,
     same_as: str | None,
+    held: Mapping[str, tuple[str, ...]],
 ) -> NodeDocument:
     known = view.model_dump(exclude={"node", "seen_at", "pid_namespace", "folder"}) if view else {}
+    if view:
+        known["gpus"] = tuple(gpu.model_dump() | {"jobs": held.get(gpu.uuid, ())} for gpu in view.gpus)
     return NodeDocument.model_validate(
         {
             "name": name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator
 
@@ -15,6 +16,7 @@ from ugro.control_plane.controller.job_steps import CANCEL_GRACE
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.launcher import nothing_runs
 from ugro.service.context import Context
+from ugro.service.outputs import await_outputs
 from ugro.service.schemas.ending import Cancel, Cancelled, CarryOutCancels, CheckCancelled, JobProgress, Wait
 from ugro.service.schemas.jobs import JobDocument
 
@@ -87,23 +89,29 @@ async def check_cancelled(context: Context, request: CheckCancelled) -> Cancelle
 
 
 async def wait(context: Context, request: Wait) -> AsyncIterator[JobProgress]:
-    """Yield how a job stands until it has ended. Ticks unless another process does.
+    """Yield how a job stands until it has ended, or the time is over. Ticks unless another process does.
 
     Raises:
         InputError: there is no such job.
     """
     job = context.store.jobs.find(request.job)
+    until = math.inf if request.until is None else request.until
+
+    def pause() -> float:
+        return max(0.0, min(WAIT_SECONDS, until - time.time()))
+
     yield progress(context, job)
-    while not job.state.ended:
+    while not job.state.ended and time.time() < until:
         await context.tick_if_free()
         yield progress(context, context.store.jobs.job(job.id))
-        await (await context.reach()).controller.join(job.id, WAIT_SECONDS)
+        await (await context.reach()).controller.join(job.id, pause())
         job = context.store.jobs.job(job.id)
         yield progress(context, job)
         if not job.state.ended:
-            await asyncio.sleep(WAIT_SECONDS)
+            await asyncio.sleep(pause())
     if job.id in context.store.decisions.undecided():  # so that a waiting user finds what is proposed
         await context.tick(job.id)
+    await await_outputs(context, job)
     yield progress(context, context.store.jobs.job(job.id))
 
 

@@ -17,6 +17,7 @@ from ugro.control_plane.scheduler.attempts import in_attempt, next_after
 from ugro.service.context import Context
 from ugro.service.findings import diagnosis_document, words_of
 from ugro.service.lost_work import lost_work, of_earlier
+from ugro.service.neighbours import neighbours
 from ugro.service.observed import observed
 from ugro.service.queries import proposed
 from ugro.service.schemas.explain import Explain, FailureAnswer, FailureDocument
@@ -93,6 +94,10 @@ async def _document(context: Context, job: Job, record: Job, found: Diagnosis | 
         fields |= await lost_work(context, job, found.cause if found else None)
         if fields["earlier_failures_here"]:
             fields["retry_helps"] = False
+    if found and found.cause == "cuda_oom":
+        beside, others_fault = neighbours(context.store, job)
+        fields["suggestion"] = "; ".join(filter(None, (beside, fields["suggestion"])))
+        fields["retry_helps"] = fields["retry_helps"] or others_fault
     return FailureDocument.model_validate(fields)
 
 

@@ -133,8 +133,13 @@ def _gpus(snapshot: Snapshot) -> Iterator[Family]:
     meaning = "Why the clocks of the GPU are lower than they could be."
     yield _gauge("ugro_gpu_throttled", meaning, (*GPU, "reason"), ((one, 1) for one in throttled))
     if _are_told(snapshot.view):
-        held = ((*where, gpu.job) for where, gpu in gpus.items() if gpu.job)
-        yield _gauge("ugro_gpu_job_info", "The job that holds the GPU.", (*GPU, "ugro_job"), ((one, 1) for one in held))
+        held = ((*where, job) for where, gpu in gpus.items() for job in gpu.holders)
+        yield _gauge(
+            "ugro_gpu_job_info",
+            "A job that holds the GPU; several share it.",
+            (*GPU, "ugro_job"),
+            ((one, 1) for one in held),
+        )
 
 
 def _answering(view: LiveView) -> dict[tuple[str, str, str], LiveGpu]:

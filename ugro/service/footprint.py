@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
+from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, NodeError, NodeRefused
 from ugro.common.text import bytes_in_words, count, printable
 from ugro.control_plane.metadata_store.records import stop_where_held
@@ -96,14 +97,14 @@ async def plan_clean(context: Context, request: PlanClean) -> CleanPlan:
         NodeRefused: something runs there, or may run in the same folder.
         NodeError: it is unreachable.
     """
-    context.inventory.node(request.node)
+    config = context.inventory.node(request.node)
     found = await _idle(context, request.node)
     master = context.store.config.known_master()
     return CleanPlan(
         node=request.node,
         found=_document(request.node, found),
         own=tuple(map(readable, found.own)),
-        questions=_questions(request.node, found, master) if found.own else (),
+        questions=_questions(config, found, master) if found.own else (),
         fingerprint=Fingerprint.of(_parts(request.node, found)),
     )
 
@@ -113,8 +114,8 @@ def _parts(node: str, found: on_node.Footprint) -> dict[str, object]:
     return {f"the jobs on {node}": jobs, f"the master of {node}": found.owner}
 
 
-def _questions(node: str, found: on_node.Footprint, master: str) -> tuple[Question, ...]:
-    questions = []
+def _questions(config: NodeConfig, found: on_node.Footprint, master: str) -> tuple[Question, ...]:
+    node, questions = config.name, []
     if found.owner and not owner.is_same_master(found.owner, master):
         who = printable(found.owner.partition(" ")[2] or found.owner)
         refusal = f"another master runs {node}: {who}"
@@ -131,7 +132,7 @@ def _questions(node: str, found: on_node.Footprint, master: str) -> tuple[Questi
     remove = Question(
         id="remove",
         text="Remove it?",
-        facts=tuple(_facts(node, found)),
+        facts=tuple(_facts(config, found)),
         refusal="confirmation needed, but stdin is not a terminal",
         hint=f"to remove it without a question: ugro node clean {node} --yes",
         untouched="nothing was removed",
@@ -139,8 +140,8 @@ def _questions(node: str, found: on_node.Footprint, master: str) -> tuple[Questi
     return (*questions, remove)
 
 
-def _facts(node: str, found: on_node.Footprint) -> list[str]:
-    lines = [f"This will be removed from {readable(found.base_dir)} on {node}:"]
+def _facts(config: NodeConfig, found: on_node.Footprint) -> list[str]:
+    lines = [f"This will be removed from {readable(found.base_dir)} on {config.name}:"]
     lines += [
         f"  jobs/{readable(job.id)}  {count(job.files, 'file')}, {bytes_in_words(job.bytes)}" for job in found.jobs
     ]
@@ -148,6 +149,8 @@ def _facts(node: str, found: on_node.Footprint) -> list[str]:
     lines += [f"  {readable(path)}  {bytes_in_words(used)}" for path, used in found.other]
     if found.jobs:
         lines.append("with everything that the jobs wrote into their code folders, such as checkpoints.")
+    if config.python.startswith((f"{config.base_dir}/envs/", f"{found.base_dir}/envs/")):
+        lines.append(f"The python of {config.name} is among it: no job starts there until the inventory names another.")
     return [*lines, f"The node belongs to: {found.owner}"] if found.owner else lines
 
 

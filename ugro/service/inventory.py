@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from ugro.common.errors import InputError
 from ugro.common.fields import is_node_name
 from ugro.common.files import write_atomic
+from ugro.common.inventory_edit import Fields, node_line
 from ugro.common.inventory_file import parse_inventory
 from ugro.common.text import printable
 
@@ -39,13 +38,8 @@ class NamedHost:
         return _line(self.name, {key: value for key, value in fields.items() if value is not None})
 
 
-def _line(name: str, fields: dict[str, str | int]) -> str:
-    """A node's line, which every reader of YAML takes for the same text: a name like `no` stands in quotes."""
-    key, flow = (
-        yaml.safe_dump(part, default_flow_style=True, sort_keys=False, width=1000).removesuffix("...\n").strip()
-        for part in (name, fields)
-    )
-    return f"  {key}: {flow}"
+def _line(name: str, fields: Fields) -> str:
+    return f"  {node_line(name, fields)}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +61,9 @@ def write_inventory(output: Path, machines: Sequence[str], name: str | None = No
     """
     sample = is_sample(output)
     if output.exists() and not (force or sample):
-        raise InputError(f"{output} is there already", "edit it (add a line for a machine), or use --force")
+        raise InputError(
+            f"{output} is there already", "to add a machine: ugro node add USER@ADDRESS; to replace the file: --force"
+        )
     own = name or _own_name()
     if not is_node_name(own):
         hint = "letters, digits, '.', '_' and '-'; neither a number alone nor 'all'"
@@ -123,15 +119,21 @@ def hosts_of_ssh_config(path: Path) -> list[NamedHost]:
     return [NamedHost(name, name) for name in dict.fromkeys(names)]
 
 
-def own_address() -> str:
-    """The first address of this machine that others could reach."""
+def own_addresses() -> list[str]:
+    """The IPv4 addresses of this machine that others could reach."""
     import psutil
 
-    for name, addresses in psutil.net_if_addrs().items():
-        for address in addresses:
-            if address.family == socket.AF_INET and not address.address.startswith("127.") and name != "docker0":
-                return str(address.address)
-    return "127.0.0.1"
+    found = [(name, one) for name, addresses in psutil.net_if_addrs().items() for one in addresses]
+    return [
+        str(one.address)
+        for name, one in found
+        if one.family == socket.AF_INET and not one.address.startswith("127.") and name != "docker0"
+    ]
+
+
+def own_address() -> str:
+    """The first address of this machine that others could reach."""
+    return next(iter(own_addresses()), "127.0.0.1")
 
 
 def draft(own_name: str, address: str, hosts: Sequence[NamedHost], suggested: Sequence[NamedHost]) -> str:

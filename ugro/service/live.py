@@ -17,12 +17,12 @@ from ugro.common.models.metrics import MeasuredLink
 from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
-from ugro.control_plane.resource_manager.governor import leases
+from ugro.control_plane.resource_manager.governor import holders
 from ugro.control_plane.resource_manager.observation import last_look
 from ugro.control_plane.scheduler.queue import read_queue
 from ugro.service.board import Board, State
 from ugro.service.context import Context
-from ugro.service.documents import error_document, job_document, known_progress, progress_document
+from ugro.service.documents import error_document, job_document, known_progress, outputs_document, progress_document
 from ugro.service.observed import short_reasons, with_prospects
 from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.jobs import EventDocument
@@ -122,8 +122,8 @@ def read_topic(store: MetadataStore, inventory: Inventory, attended: bool, topic
         StateError: the state directory cannot be read. InputError: there is no such job.
     """
     if topic.startswith(JOB):
-        return _job_state(store, inventory, topic.removeprefix(JOB))
-    return live_view(read_recorded(store, inventory, attended)).model_dump(mode="json")
+        return store.secrets.masker.document(_job_state(store, inventory, topic.removeprefix(JOB)))
+    return store.secrets.masker.document(live_view(read_recorded(store, inventory, attended))).model_dump(mode="json")
 
 
 def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) -> Recorded:
@@ -178,7 +178,7 @@ def _job_state(store: MetadataStore, inventory: Inventory, job_id: str) -> State
     events = store.timeline.of_job(job_id)
     first = max(0, len(events) - EVENTS_SHOWN)
     return {
-        "job": job_document(job, spec, known_progress(store, job)).as_json(),
+        "job": job_document(job, spec, known_progress(store, job), outputs_document(store, job, spec)).as_json(),
         "events": {str(first + at): EventDocument.of(one).as_json() for at, one in enumerate(events[first:])},
         "progress": progress.as_json() if (progress := _progress(store, job)) else None,
     }
@@ -204,7 +204,7 @@ def _progress(store: MetadataStore, job: Job) -> LiveProgress | None:
 
 def live_view(known: Recorded) -> LiveView:
     """Return the view of what is known."""
-    held, queued = leases(known.live), {job.id for job in known.live if job.state == JobState.QUEUED}
+    held, queued = holders(known.live), {job.id for job in known.live if job.state == JobState.QUEUED}
     jobs = {job.id: job for job in (*known.ended, *known.live)}
     return LiveView(
         at=known.at,
@@ -221,7 +221,7 @@ def live_view(known: Recorded) -> LiveView:
     )
 
 
-def _node(known: Recorded, name: str, held: Mapping[str, str]) -> LiveNode:
+def _node(known: Recorded, name: str, held: Mapping[str, tuple[str, ...]]) -> LiveNode:
     view, drain = known.views.get(name), known.drains.get(name)
     error = error_document(view) if isinstance(view, NodeError) else None if view else NOT_SEEN
     last = view if isinstance(view, NodeView) else known.remembered.get(name)
@@ -234,7 +234,7 @@ def _node(known: Recorded, name: str, held: Mapping[str, str]) -> LiveNode:
         last_seen=last.seen_at if last and error else None,
         drained=DrainDocument(reason=drain.reason, since=drain.since) if drain else None,
         departed=name in known.inventory.departed,
-        gpus=tuple(_gpu(gpu, held.get(gpu.uuid)) for gpu in last.gpus) if last else (),
+        gpus=tuple(_gpu(gpu, held.get(gpu.uuid, ())) for gpu in last.gpus) if last else (),
         **own,
     )
 
@@ -242,9 +242,9 @@ def _node(known: Recorded, name: str, held: Mapping[str, str]) -> LiveNode:
 _OF_NODE = ("cpu_count", "load_1m", "memory_total_mib", "memory_available_mib", "disk_free_mib", "gpu_problem")
 
 
-def _gpu(gpu: Gpu, job: str | None) -> LiveGpu:
-    known = {field: getattr(gpu, field) for field in LiveGpu.model_fields if field != "job"}
-    return LiveGpu.model_validate(known | {"job": job})
+def _gpu(gpu: Gpu, jobs: tuple[str, ...]) -> LiveGpu:
+    known = {field: getattr(gpu, field) for field in LiveGpu.model_fields if field not in ("job", "jobs")}
+    return LiveGpu.model_validate(known | {"job": next(iter(jobs), None), "jobs": jobs if len(jobs) > 1 else None})
 
 
 def _job(job: Job, waits: str | None, progress: LiveProgress | None) -> LiveJob:

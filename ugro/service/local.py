@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ugro.common.errors import UgroError
 from ugro.service.backend import Answer, Tell
 from ugro.service.context import Context
+from ugro.service.masked import masked
 from ugro.service.schemas.base import Request, Stream
 from ugro.service.schemas.code import CodeDocument
 
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 
 
 def function_of(request: Request[Any] | Stream[Any]) -> Callable[..., Any]:
-    """Return the service function that answers a request."""
+    """Return the service function that answers a request. What it answers has no secrets in it."""
     module, _, name = request.function.partition(".")
-    function: Callable[..., Any] = getattr(importlib.import_module(f"ugro.service.{module}"), name)
-    return function
+    return masked(getattr(importlib.import_module(f"ugro.service.{module}"), name))
 
 
 class Local:

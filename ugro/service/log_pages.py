@@ -123,6 +123,8 @@ async def search(context: Context, request: SearchLog) -> LogHits:
 async def raw(context: Context, request: PageOfLog) -> tuple[str, AsyncIterator[bytes]]:
     """Return a name for a rank's log, and all its bytes: the copy first, then what its node still has, if it answers.
 
+    Secrets are masked in it.
+
     Raises:
         InputError: there is no such job, attempt or rank, or `ugro gc` removed the logs.
     """
@@ -140,7 +142,8 @@ async def raw(context: Context, request: PageOfLog) -> tuple[str, AsyncIterator[
                     offset += len(piece)
                     yield piece
 
-    return f"{job.id}-attempt-{job.attempt}-rank-{request.rank}.log", pieces()
+    masked = context.store.secrets.masker.stream(pieces())
+    return f"{job.id}-attempt-{job.attempt}-rank-{request.rank}.log", masked
 
 
 def _piece(copy: Path, offset: int) -> bytes:

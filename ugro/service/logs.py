@@ -22,6 +22,7 @@ from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.ending import progress
 from ugro.service.observed import short_reasons
+from ugro.service.outputs import await_outputs
 from ugro.service.schemas.logs import (
     Follow,
     FollowUpdate,
@@ -117,6 +118,7 @@ async def _followed(
         if job.state.ended:
             async for part in _rest(logs, reader, job, position):
                 yield part
+            await await_outputs(context, job)
             yield _update(context, job)
             return
         yield _update(context, job, waits, trouble, list(logs.silent), reader)

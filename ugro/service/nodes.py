@@ -152,13 +152,14 @@ async def run_command(context: Context, request: RunCommand) -> AsyncIterator[Co
         while (output := await printed.get()) is not None:
             yield output
         for name, outcome in (await running).items():
-            yield _ended(name, outcome)
+            yield command_ended(name, outcome)
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
 
-def _ended(name: str, outcome: Outcome | NodeError) -> CommandEnd:
+def command_ended(name: str, outcome: Outcome | NodeError) -> CommandEnd:
+    """Return how a command ended on a node, or why that is not known."""
     if isinstance(outcome, NodeError):
         return CommandEnd(answer=NotRunDocument(node=name, error=error_document(outcome)), worst=outcome.exit_code)
     code = outcome.status if outcome.status >= 0 else 128 - outcome.status

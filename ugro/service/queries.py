@@ -15,7 +15,8 @@ from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore
-from ugro.control_plane.metadata_store.records import OnUnreadable
+from ugro.control_plane.metadata_store.records import OnUnreadable, pass_over
+from ugro.control_plane.resource_manager.governor import holders
 from ugro.control_plane.resource_manager.observation import fresh_or_remembered
 from ugro.control_plane.resource_manager.twins import REMEDY, twins
 from ugro.control_plane.scheduler.backfill import Queue
@@ -69,7 +70,7 @@ async def status(context: Context, request: Status) -> ClusterStatus:
     jobs = [with_reason(now.get(job.id, job), said.get(job.id)) for job in jobs]
     views, errors = fresh_or_remembered(store, seen)
     answer = StatusDocument(
-        nodes=node_documents(context.cluster, views, errors, store.config.drains()),
+        nodes=node_documents(context.cluster, views, errors, store.config.drains(), holders(live)),
         jobs=tuple(_listed(context, job, turns.get(job.id)) for job in jobs),
         unreadable=tuple(map(unreadable_document, unreadable)),
         attended=context.attended(),
@@ -92,10 +93,11 @@ def _wanted(request: Status, store: MetadataStore, live: Iterable[Job], on_unrea
             (request.since is None or job.submitted_at >= request.since)
             and (not request.states or job.state in request.states)
             and (request.pattern is None or fnmatch.fnmatchcase(job.name, request.pattern))
+            and (not request.ids or job.id in request.ids)
         )
 
     live = [job for job in live if fits(job)]
-    if not (request.everything or request.since is not None or request.states or request.pattern):
+    if not (request.everything or request.since is not None or request.states or request.pattern or request.ids):
         ended = store.jobs.recent(RECENT, on_unreadable)
     else:
         ended = store.jobs.all((row.id for row in store.jobs.summaries() if fits(row)), on_unreadable)
@@ -157,7 +159,8 @@ async def nodes(context: Context, _: Nodes) -> NodesAnswer:
     """
     seen = await (await context.reach()).controller.observe([], within=OBSERVE_WITHIN)
     views, errors = fresh_or_remembered(context.store, seen)
-    documents = node_documents(context.cluster, views, errors, context.store.config.drains())
+    held = holders(context.store.jobs.live(pass_over))
+    documents = node_documents(context.cluster, views, errors, context.store.config.drains(), held)
     return NodesAnswer(answer=documents, twins=_twins(context.cluster, views))
 
 

@@ -132,6 +132,7 @@ def _use_document(use: removal.DiskUse) -> UseDocument:
         title=title(use.job),
         state=use.job.state,
         bytes=use.logs + use.snapshots + use.record,
+        outputs=use.outputs,
         parts=tuple(parts),
         silent=tuple(node.name for node in use.silent),
         checkpoints=_checkpoints(use),

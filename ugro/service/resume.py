@@ -54,12 +54,12 @@ NOBODY, SAY_YES = "confirmation needed, but stdin is not a terminal", "use --yes
 
 
 async def code_source(context: Context, request: CodeSource) -> CodeSourceDocument:
-    """Return where the code of a job that ended came from.
+    """Return where the code of a job came from: of one that ended, or in any state.
 
     Raises:
         InputError: there is no such job, or it has not ended.
     """
-    job = await _ended(context, request.job)
+    job = context.store.jobs.find(request.job) if request.any_state else await _ended(context, request.job)
     return CodeSourceDocument(directory=job.code.directory, spec=context.store.jobs.spec(job.id))
 
 
@@ -68,9 +68,10 @@ async def plan_resume(context: Context, request: PlanResume) -> ResumePlan:
 
     Raises:
         InputError: there is no such job, it has not ended, or it cannot be resumed so. StateError: its code cannot be
-            read or copied.
+            read or copied. SecretMissing: a secret that it needs is not set.
     """
     async with _survey(context, request.options) as found:
+        await asyncio.to_thread(context.store.secrets.require, found.spec.secret_names.values())
         return ResumePlan(
             questions=found.questions,
             fingerprint=Fingerprint.of(found.rests_on),

@@ -58,6 +58,10 @@ class Serving:
         self.lag = LoopLag()
         """How late the event loop is, while something is served over HTTP."""
 
+    def mask(self, text: str) -> str:
+        """Return a text with the value of each secret masked."""
+        return self._main.store.mask(text)
+
     @property
     def home(self) -> Path:
         """The state directory."""

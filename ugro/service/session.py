@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ugro.common.config import inventory_path, ugro_home
 from ugro.common.errors import UgroError
 from ugro.service.backend import Backend
 from ugro.service.wire import SOCKET
 
+if TYPE_CHECKING:
+    from ugro.service.local import Local
 
-def open_local(inventory: str | None, log_level: str) -> Backend:
+
+def open_local(inventory: str | None, log_level: str) -> Local:
     """Return the backend of this process, which logs from this level on."""
     # Here, since their import takes long, and who asks over the socket needs nothing of it.
     from ugro.common import log
@@ -20,7 +24,7 @@ def open_local(inventory: str | None, log_level: str) -> Backend:
     from ugro.service.local import Local
 
     context = Context(inventory)
-    log.start(context.store.home, log_level)
+    log.start(context.store.home, log_level, context.store.mask)
     return Local(context)
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ugro.common.errors import InputError, JobSpecError
+from ugro.common.fields import ENV_NAME, variables_of
 from ugro.common.job_spec import OPTIONS, JobSpec, job_spec, load_job_spec
+from ugro.common.job_spec.environment import NotSet, forwarded, read_env_files
 from ugro.common.text import printable
 from ugro.common.units import parse_duration
 from ugro.control_plane.metadata_store.history import run_of
@@ -21,6 +23,9 @@ from ugro.service.schemas.launch import DefaultScriptDocument
 
 ALIKE = 0.7
 """How alike a word and an option are, of 1, for the option to be what was meant."""
+
+_COUNTS = (("gpus", "gpus_per_node"), ("gpus_per_node", "gpus"))
+"""Options that exclude each other: the one on the command line replaces the other one of the file."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,14 @@ class LaunchLine:
 
 @dataclass(frozen=True)
 class Training:
-    """A training whose memory is estimated: its arguments, the MiB it says it takes, and the key of equal runs."""
+    """A training whose memory is estimated: its arguments, the MiB it says it takes, the key of equal runs, and how
+    many GPUs it asks for in all.
+    """
 
     args: tuple[str, ...]
     vram: int | None = None
     run: str = ""
+    gpus: int | None = None
 
 
 def read_training(script: str, args: tuple[str, ...], module: bool, no_python: bool) -> Training:
@@ -61,7 +69,7 @@ def read_training(script: str, args: tuple[str, ...], module: bool, no_python: b
         spec = found.model_copy(update={"args": (*found.args, *args)})
         directory = Path(script).parent / Path(spec.workdir).expanduser()
     require_source(directory, spec, start=("ugro", "estimate"))
-    return Training(spec.args, spec.vram, run_of(spec))
+    return Training(spec.args, spec.vram, run_of(spec), spec.gpus)
 
 
 @dataclass(frozen=True)
@@ -80,12 +88,16 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument], pr
     Raises:
         InputError, JobSpecError: with what is wrong and what is expected.
     """
-    given = _given(said.options)
+    given = given_fields(said.options)
     if said.words and not said.words[0].startswith("-"):
         return _named(said, given, projects)
+    project = find_project(Path()) if projects else None
+    if _is_command(said, given):
+        program, *words = said.script_args
+        command = {"script": _in_place(program, project), "args": tuple(words)}
+        return _launched(project, command | given | {"no_python": True, "launcher": "none"})
     if "module" in given or "no_python" in given:
         raise InputError("no module or program is named", "name it: ugro launch -m pkg.train")
-    project = find_project(Path()) if projects else None
     args = (*said.words, *said.script_args)
     if project and "script" in project.fields:
         return _launched(project, {"args": args, **given})
@@ -99,15 +111,40 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument], pr
 
 
 def _launched(project: Project | None, fields: dict[str, Any]) -> SpecRead:
-    """Return the spec of a job with these fields, and the defaults of its project beneath them."""
+    """Return the spec of a job with these fields, and the defaults of its project beneath them. None: not that."""
     if project is None:
         return SpecRead(job_spec(**fields))
-    own = {key: value for key, value in fields.items() if value is not None}
+    own = fields | {other: None for one, other in _COUNTS if one in fields and other not in fields}
     workdir = {"workdir": os.path.relpath(project.workdir)}
     return SpecRead(job_spec(**(workdir | project.beneath(own))), project.words(own))
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def _is_command(said: LaunchLine, given: dict[str, Any]) -> bool:
+    """Return whether what stands after `--` is a plain command; else it is arguments of the default script.
+
+    Raises:
+        InputError: it is, and options speak of another launcher.
+    """
+    if said.words or not said.script_args or said.script_args[0].startswith("-"):
+        return False
+    if "module" in given or "no_python" in given:
+        return False  # then what they mean is missing
+    if given.get("launcher") not in (None, "none"):
+        better = line(Path(), Foreign(said.script_args[0], said.script_args[1:]), said.start)
+        told = f"after -- stands a command, and --launcher {given['launcher']} starts a script"
+        raise InputError(told, f"name the script first: {better}")
+    return True
+
+
+def _in_place(program: str, project: Project | None) -> str:
+    """Return a program of a command; one inside the working directory as a path from there."""
+    if project and "/" not in program:
+        return program  # a name alone is looked for in PATH
+    found = _relative(program, project)
+    return program if found == program else f"./{found}"
+
+
+def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     """Return the fields of a spec that options give."""
     given = {key: value for key, value in options.items() if value not in (None, ())}
     rules = {key: given.pop(name) for name, key in (("checkpoints", "dir"), ("resume_with", "resume")) if name in given}
@@ -115,8 +152,12 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
     given |= {key: _span(key, given[key]) for key in ("time_limit", "time_warning", "grace") if key in given}
     if "after" in given:
         given["after"] = tuple(word.strip() for words in given["after"] for word in words.split(","))
-    if "env" in given:
-        given["env"] = dict(map(_variable, given["env"]))
+    if "sweep" in given:
+        given["sweep"] = dict(map(_swept, given["sweep"]))
+    files = [Path(name).expanduser() for name in given.pop("env_file", ())]
+    if files or "env" in given:
+        from_files = read_env_files(files, given.get("gpus_per_node") != 0)
+        given["env"] = from_files | dict(map(_variable, given.get("env", ())))
     return given
 
 
@@ -134,19 +175,24 @@ def _named(said: LaunchLine, given: dict[str, Any], projects: bool) -> SpecRead:
     if Path(first).suffix in (".yaml", ".yml") and not (what.module or what.no_python):
         return _from_file(Path(first), said.script_args, given, projects)
     project = find_project(Path()) if projects else None
-    in_path = what.no_python and "/" not in first
-    script = first if what.module or in_path else _relative(first, project)
-    if what.no_python and script != first:
-        script = f"./{script}"  # a name alone would be looked for in PATH
+    script = first if what.module else (_in_place if what.no_python else _relative)(first, project)
     return _launched(project, {"script": script, "args": said.script_args, **given})
 
 
 def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any], projects: bool) -> SpecRead:
     spec = load_job_spec(path)
     own = spec.model_dump(exclude_unset=True)
-    merged = {"env": spec.env | given.get("env", {})} if spec.env or "env" in given else {}
+    env, secrets = given.get("env", {}), given.get("secrets", ())
+    said = variables_of(secrets)
+    merged: dict[str, Any] = {}
+    if spec.env or env:  # a variable has one value: what the command line says
+        merged["env"] = {name: value for name, value in spec.env.items() if name not in said} | env
+    if spec.secrets or secrets:
+        kept = [one for one in spec.secrets if not variables_of([one]).keys() & {*said, *env}]
+        merged["secrets"] = [*kept, *secrets]
     if "checkpoints" in given:
         merged["checkpoints"] = own.get("checkpoints", {}) | given["checkpoints"]
+    merged |= {other: None for one, other in _COUNTS if one in given and other not in given}
     # as the file says it, from where the file is
     merged["workdir"] = str(path.parent / Path(spec.workdir).expanduser())
     own |= given | merged | {"args": (*spec.args, *script_args)}
@@ -163,16 +209,32 @@ def _after_options(said: LaunchLine) -> str:
 
 
 def _variable(text: str) -> tuple[str, str]:
-    """A variable and its value.
+    """A variable and its value; the one of this shell for a name alone.
 
     Raises:
-        InputError: it is not NAME=VALUE.
+        InputError: it is neither NAME=VALUE nor the name of a variable that is set here.
     """
     name, equals, value = text.partition("=")
+    after = "put the script's own option of that name after --: ugro launch train.py -- --env …"
+    if not name or not (equals or ENV_NAME.fullmatch(name)):
+        expected = "NAME=VALUE, or the NAME of a variable to forward, is expected"
+        raise InputError(f"--env {printable(name)!r}: {expected}", after)
+    try:
+        return name, value if equals else forwarded(name)
+    except NotSet as error:
+        raise InputError(f"--env {name}: {error.message}", f"{error.hint}; or {after}") from None
+
+
+def _swept(text: str) -> tuple[str, str]:
+    """An argument and its values.
+
+    Raises:
+        InputError: it is not ARG=VALUES.
+    """
+    name, equals, values = text.partition("=")
     if not (equals and name):
-        hint = "put the script's own option of that name after --: ugro launch train.py -- --env …"
-        raise InputError(f"--env {printable(text)!r}: NAME=VALUE is expected", hint)
-    return name, value
+        raise InputError(f"--sweep {printable(text)!r}: ARG=VALUES is expected", "for example: --sweep lr=1e-3,1e-4")
+    return name, values
 
 
 def _span(key: str, text: str) -> float:

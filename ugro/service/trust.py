@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncssh
 
+from ugro.common.config import NodeConfig
 from ugro.common.errors import HostKeyChanged, InputError
 from ugro.nodes.transport.host_keys import HostKeyCheck, record_host_keys, writable_known_hosts
 from ugro.nodes.transport.link import open_link
@@ -17,7 +18,7 @@ from ugro.service.schemas.trust import HostKey, PlanTrust, Trust, Trusted, Trust
 
 
 @dataclass(frozen=True)
-class _Seen:
+class Seen:
     """The keys that a node offers, and those on record for it."""
 
     node: str
@@ -37,6 +38,31 @@ class _Seen:
         return {key.get_fingerprint(): key for key in self.recorded}
 
     @property
+    def trusted(self) -> bool:
+        """Whether a key that it offers is on record."""
+        return not self.offered.keys().isdisjoint(self.on_record)
+
+    @property
+    def documents(self) -> tuple[HostKey, ...]:
+        """The keys as they are shown."""
+        return tuple(HostKey(algorithm=key.get_algorithm(), fingerprint=key.get_fingerprint()) for key in self.keys)
+
+    def record(self, replace: bool = False) -> None:
+        """Write the offered keys into known_hosts; with `replace` in place of those on record."""
+        record_host_keys(self.path, self.known_as, self.keys, replace)
+
+    def refuse_change(self, hint: str) -> None:
+        """See that no other keys are on record.
+
+        Raises:
+            HostKeyChanged: they are.
+        """
+        if self.recorded and not self.trusted:
+            offered, recorded = ", ".join(self.offered), ", ".join(self.on_record)
+            words = f"the host key has changed: it offers {offered}, on record is {recorded}"
+            raise HostKeyChanged(self.node, words, hint)
+
+    @property
     def parts(self) -> dict[str, object]:
         """What a plan rests on."""
         return {
@@ -54,17 +80,13 @@ async def plan_trust(context: Context, request: PlanTrust) -> TrustPlan:
         NodeError: the node is unreachable.
     """
     seen = await _look(context, request.node)
-    trusted = not seen.offered.keys().isdisjoint(seen.on_record)
-    if seen.recorded and not (trusted or request.replace):
-        raise HostKeyChanged(
-            seen.node,
-            f"the host key has changed: it offers {', '.join(seen.offered)}, on record is {', '.join(seen.on_record)}",
-            f"if the machine was reinstalled: ugro trust {seen.node} --replace",
-        )
+    trusted = seen.trusted
+    if not request.replace:
+        seen.refuse_change(f"if the machine was reinstalled: ugro trust {seen.node} --replace")
     return TrustPlan(
         node=seen.node,
         address=context.inventory.node(seen.node).address,
-        keys=tuple(HostKey(algorithm=key.get_algorithm(), fingerprint=key.get_fingerprint()) for key in seen.keys),
+        keys=seen.documents,
         path=str(seen.path),
         known_as=seen.known_as,
         trusted=trusted,
@@ -100,23 +122,31 @@ async def trust(context: Context, request: Trust) -> Trusted:
         raise HostKeyChanged(plan.node, words, "nothing was recorded")
     seen = await _look(context, plan.node)
     plan.fingerprint.require(seen.parts)
-    record_host_keys(seen.path, seen.known_as, seen.keys, plan.replace)
+    seen.record(plan.replace)
     return Trusted(path=str(seen.path), known_as=seen.known_as)
 
 
-async def _look(context: Context, node: str) -> _Seen:
-    """Return the host keys that a node offers, none of them revoked, and those on record.
+async def _look(context: Context, node: str) -> Seen:
+    """Return the host keys of a node of the inventory, and those on record.
 
     Raises:
-        InputError: there is no such node, or it is this machine. HostKeyChanged: a key is revoked.
-        NodeError: the node is unreachable.
+        InputError: there is no such node, or it is this machine. HostKeyChanged, NodeError: as `look_at`.
     """
     config = context.inventory.node(node)
     if config.local:
         raise InputError(f"{node} is this machine; there is no host key to trust")
+    return await look_at(config)
+
+
+async def look_at(config: NodeConfig) -> Seen:
+    """Return the host keys that a machine offers, none of them revoked, and those on record.
+
+    Raises:
+        HostKeyChanged: a key is revoked. NodeError: the machine is unreachable.
+    """
     link = await open_link(config, limits())
     target, keys = link.target, await link.host_keys()
-    check = HostKeyCheck(node, target, is_jump=False)
+    check = HostKeyCheck(config.name, target, is_jump=False)
     if set(keys) & set(check.revoked):
         raise check.error("revoked")
-    return _Seen(node, keys, check.recorded, writable_known_hosts(target), target.known_as)
+    return Seen(config.name, keys, check.recorded, writable_known_hosts(target), target.known_as)

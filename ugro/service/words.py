@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING
 
 from ugro.common.models.job import Attempt, Job, JobState
-from ugro.common.text import duration, printable, size
-from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, ProgressDocument
+from ugro.common.models.outputs import OutputsState
+from ugro.common.text import bytes_in_words, count, duration, printable, size
+from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, OutputsDocument, ProgressDocument
 
 if TYPE_CHECKING:
     from ugro.service.schemas.resume import CodeChanges
@@ -91,6 +92,26 @@ def saved_in_words(checkpoint: CheckpointDocument, seconds: float) -> str:
     nodes = ", ".join(place.node for place in checkpoint.places)
     facts = f"{size(checkpoint.bytes / 2**20)}, on {nodes}, {duration(seconds)} after the request"
     return printable(f"{step}{checkpoint.name} ({facts})")
+
+
+def outputs_in_words(job_id: str, outputs: OutputsDocument) -> str:
+    """Return where a job's outputs are: `4 files (1 MiB) in …/jobs/job-001/outputs`."""
+    here = f"{count(outputs.files, 'file')} ({bytes_in_words(outputs.bytes)})"
+    declared, pull = printable(", ".join(outputs.globs)), f"`ugro pull {job_id}`"
+    match outputs.state:
+        case OutputsState.HERE:
+            return f"{here} in {outputs.folder}"
+        case OutputsState.PARTIAL:
+            return f"{here} in {outputs.folder}, not all: {printable(outputs.problem)}; {pull} tries again"
+        case OutputsState.OWED:
+            why = f" ({printable(outputs.problem)})" if outputs.problem else ""
+            return f"{declared}: still to come from the nodes{why}; {pull} copies them now"
+        case OutputsState.TOO_LARGE:
+            return f"{here} are on the nodes, too much to come by themselves; {pull} copies them"
+        case OutputsState.NONE:
+            return f"no file is named {declared}; `ugro ls {job_id}` shows what there is"
+        case None:
+            return declared
 
 
 def count_changes(found: CodeChanges) -> str:

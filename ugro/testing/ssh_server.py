@@ -34,6 +34,7 @@ class Server:
         self.users: list[str] = []
         self.environments: list[dict[str, str]] = []
         self.forwards: list[tuple[str, int]] = []
+        self.connections: list[asyncssh.SSHServerConnection] = []
         self.port = 0
 
     @asynccontextmanager
@@ -42,6 +43,9 @@ class Server:
         outer = self
 
         class Door(asyncssh.SSHServer):
+            def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
+                outer.connections.append(conn)
+
             def begin_auth(self, username: str) -> bool:
                 outer.users.append(username)
                 return True
@@ -59,7 +63,12 @@ class Server:
         options = {"server_host_keys": [self.host_key], "server_factory": Door} | options
         async with await asyncssh.listen("127.0.0.1", 0, process_factory=self._run, encoding=None, **options) as door:
             self.port = door.get_port()
-            yield self
+            try:
+                yield self
+            finally:
+                for connection in self.connections:
+                    connection.abort()
+                    await connection.wait_closed()
 
     async def _run(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         self.environments.append(dict(process.env))

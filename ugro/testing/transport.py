@@ -6,8 +6,9 @@ from collections.abc import AsyncIterable, Callable, Sequence
 from typing import Any
 
 from ugro.common.config import NodeConfig
-from ugro.common.errors import Unreachable
+from ugro.common.errors import PortClosed, Unreachable
 from ugro.nodes.transport import LocalTransport, Outcome, Output, Transport
+from ugro.nodes.transport.base import ByteReader, ByteWriter
 
 
 class Silencing(LocalTransport):
@@ -123,5 +124,8 @@ class Parrot(Transport):
         on_output: Output | None = None,
     ) -> Outcome:
         return await self.run(script, args, timeout=timeout, on_output=on_output)
+
+    async def connect(self, port: int) -> tuple[ByteReader, ByteWriter]:
+        raise PortClosed(self.name, f"no connection to its port {port}: it only repeats what it was taught")
 
     async def close(self) -> None: ...

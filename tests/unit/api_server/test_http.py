@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from typing import Any
@@ -87,6 +88,24 @@ async def test_shows_logs_by_line_and_finds_in_them(served: Served) -> None:
     metrics = (await served.get(f"/jobs/{job.id}/metrics?names=loss&pixels=50")).json
     assert metrics["id"] == job.id and [one["name"] for one in metrics["series"]] in ([], ["loss"])
     assert code(await served.get(f"/jobs/{job.id}/metrics?x=sideways"))[0] == 422
+
+
+async def test_masks_secrets_and_lists_their_names(served: Served) -> None:
+    served.store.secrets.set("TOKEN", "hf_abcdefgh")
+    [one] = (await served.get("/secrets")).json
+    assert one["name"] == "TOKEN" and set(one) == {"name", "set_at"}
+    assert (await served.post("/secrets", {"name": "A", "value": "b"})).status == 405
+    text = "import os\nprint('x' * 262_140 + os.environ['TOKEN'])\nraise ValueError(os.environ['TOKEN'])\n"
+    job = await served.until(served.submit(text, secrets=("TOKEN",)).id, JobState.FAILED)
+    log = await served.get(f"/jobs/{job.id}/logs/raw")
+    assert b"x****\nTraceback" in log.body and log.body.endswith(b"ValueError: ****\n") and b"hf_" not in log.body
+    for path in ("", "/explain", "/events", "/logs", "/logs/search?query=hf_"):
+        found = await served.get(f"/jobs/{job.id}{path}")
+        assert found.status == 200 and b"hf_" not in found.body and b"****" in found.body, path
+    planned = await served.post("/jobs", {"like": job.id, "arguments": "--token hf_abcdefgh"})
+    assert planned.status == 409 and b"hf_" not in planned.body
+    async with contextlib.aclosing(served.web.serving.board.watch(f"job:{job.id}")) as updates:
+        assert "hf_" not in (state := await anext(updates)).text and "ValueError: ****" in state.text
 
 
 async def test_says_what_is_wrong_in_json(served: Served) -> None:
@@ -278,6 +297,6 @@ async def test_describes_itself(served: Served) -> None:
         *("/status", "/jobs", "/jobs/{job}", "/jobs/{job}/events", "/jobs/{job}/checkpoints", "/jobs/{job}/explain"),
         *(f"/jobs/{{job}}/{act}" for act in ("cancel", "hold", "release", "priority", "checkpoint")),
         *("/jobs/{job}/resume", "/jobs/{job}/approve", "/jobs/{job}/deny", "/nodes", "/nodes/{node}/history"),
-        *("/nodes/{node}/drain", "/nodes/{node}/undrain", "/events", "/proposals", "/login", "/session"),
+        *("/nodes/{node}/drain", "/nodes/{node}/undrain", "/events", "/proposals", "/login", "/session", "/secrets"),
     }
     assert (await ask(served.app, "GET", "/docs", served.bearer)).status == 404

@@ -76,7 +76,7 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 def test_every_command_has_json_but_for_those_that_the_page_about_scripts_names() -> None:
     without = {name for name, found in commands(cli) if "as_json" not in {param.name for param in found.params}}
     sandbox = {"sandbox up", "sandbox down", "sandbox env"}
-    assert without == {"report", "job report", "init", "trust", "node trust", "completion"} | sandbox
+    assert without == {"report", "job report", "init", "trust", "node trust", "completion", "help"} | sandbox
     assert "`report`, `init`, `trust`, `completion`, `sandbox up/down/env`" in (DOCS / "scripting.md").read_text()
     documents = (DOCS / "reference/json.md").read_text()
     also = {f"job {name}" for name in OF_A_JOB} | {f"node {name}" for name in (*OF_A_NODE, "list")}
@@ -119,7 +119,7 @@ def test_a_mistyped_command_is_answered_with_the_near_one(ugro: Ugro) -> None:
     [
         (["status"], "there is no inventory"),
         (["nodes", "--frobnicate"], "No such option"),
-        (["logs"], "Missing argument"),
+        (["logs"], "@last names no job: there are none"),
         (["status", "job-001"], "there is no job 'job-001'"),
         (["cancel", "$(touch x)"], "there is no job '$(touch x)'"),
         (["launch"], "there is no inventory"),

@@ -193,6 +193,14 @@ def test_a_terminal_completes_them(project: Path, shell: str, line: str, until: 
     typed(*SHELLS[shell], line, until)
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_terminal_completes_the_last_job(project: Path, shell: str) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    job_in(JobState.RUNNING)
+    typed(*SHELLS[shell], "ugro logs @la", "@last ")
+
+
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
 @pytest.mark.parametrize(
     ("line", "offered"),

@@ -16,6 +16,7 @@ import pytest
 from ugro.common import log
 from ugro.common.log import path_of, without_secrets
 from ugro.common.models.job import Job
+from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing.cluster import Master
 
 LOGGER = logging.getLogger("ugro.test")
@@ -29,6 +30,18 @@ def own_handlers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for logger, handlers, level in before:
         logger.handlers, logger.level = handlers, level
+
+
+def test_has_known_secrets_masked_also_in_tracebacks(tmp_path: Path) -> None:
+    store = MetadataStore(tmp_path)
+    log.start(tmp_path, "info", store.mask)
+    store.secrets.set("A", "value-1")
+    try:
+        raise ValueError("refused: value-1")
+    except ValueError:
+        LOGGER.exception("%s of %s", "value-1", "x")
+    text = path_of(tmp_path).read_text()
+    assert "**** of x" in text and "ValueError: refused: ****" in text and "value-1" not in text
 
 
 def test_is_its_owners_alone_and_begins_with_the_first_record(tmp_path: Path) -> None:

@@ -129,6 +129,22 @@ async def test_folders_that_a_job_closed_go_too(node: LocalTransport, base: Path
     assert not base.exists()
 
 
+async def test_environments_that_ugro_made_go_and_others_stay(node: LocalTransport, base: Path) -> None:
+    for name in ("torch-2.13-cu130", "begun", "mine", ".cache", ".python"):
+        (base / "envs" / name / "bin").mkdir(parents=True)
+        (base / "envs" / name / "bin" / "python").write_text("x" * 10)
+    (base / "envs/torch-2.13-cu130/.ugro-env").write_text("torch==2.13.*\n")
+    (base / "envs/.begun.making").write_text("1 2\n")
+    (base / "envs/.uv-77").write_text("uv")
+    (base / "envs/linked").symlink_to(base / "envs/mine")
+    seen = await footprint(node)
+    sizes = {"torch-2.13-cu130": 24, "begun": 10, ".cache": 10, ".python": 10, ".begun.making": 4, ".uv-77": 2}
+    assert dict(seen.other) == {f"envs/{name}": size for name, size in sizes.items()}
+    assert set(seen.foreign) == {"envs/mine", "envs/linked"}
+    assert await clean(node) == []
+    assert sorted(path.name for path in (base / "envs").iterdir()) == ["linked", "mine"]
+
+
 async def test_the_masters_state_stays(node: LocalTransport, base: Path) -> None:
     folder = await populate(node, base)
     state = ("cluster.json", "lock", "inventory.yaml", "jobs/job-001/job.json", "jobs/job-001/spec.json",
@@ -327,6 +343,15 @@ def test_cleaning_says_that_nothing_is_left(ugro: Ugro, home: Path) -> None:
     assert (said["removed"], said["left"], said["foreign"]) == ([], [], ["mine", "\ufffd\x1b[2J"])
 
 
+def test_cleaning_says_that_the_python_of_the_node_goes(ugro: Ugro, home: Path) -> None:
+    (home / "place/envs/torch-2.13-cpu").mkdir(parents=True)
+    (home / "place/envs/torch-2.13-cpu/.ugro-env").write_text("torch\n")
+    inventory = home / "inventory.yaml"
+    inventory.write_text(inventory.read_text().replace("}", ", python: ~/place/envs/torch-2.13-cpu/bin/python}"))
+    asked = ugro("node", "clean", "here")
+    assert "The python of here is among it" in asked.stderr
+
+
 def test_a_node_with_a_job_is_not_cleaned(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ugro.common.models.job import Job, JobState
     from ugro.control_plane.metadata_store.job_registry import JobRegistry
@@ -420,15 +445,15 @@ def test_what_this_master_has_goes_without_that(ugro: Ugro, home: Path) -> None:
 async def test_lists_environments_with_their_last_use_and_removes_them(node: LocalTransport, base: Path) -> None:
     for name, files in (("a" * 32, ("env/bin/python", "log", "used")), ("b" * 32, ("log",)), ("mine", ("x",))):
         for file in files:
-            path = base / "envs" / name / file
+            path = base / "setups" / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("" if file == "used" else "x" * 10)
-    os.utime(base / "envs" / ("a" * 32) / "used", (1000, 1000))
+    os.utime(base / "setups" / ("a" * 32) / "used", (1000, 1000))
     seen = await footprint(node)
-    assert [(one.name[:6], one.bytes, one.used_at) for one in seen.environments] == [
-        ("envs/a", 20, 1000.0),
-        ("envs/b", 10, None),
+    assert [(one.name[:8], one.bytes, one.used_at) for one in seen.environments] == [
+        ("setups/a", 20, 1000.0),
+        ("setups/b", 10, None),
     ]
-    assert seen.foreign == ("envs/mine",) and seen.bytes == 30 and len(seen.own) == 2
+    assert seen.foreign == ("setups/mine",) and seen.bytes == 30 and len(seen.own) == 2
     assert await clean(node) == []
-    assert [path.name for path in (base / "envs").iterdir()] == ["mine"]
+    assert [path.name for path in (base / "setups").iterdir()] == ["mine"]

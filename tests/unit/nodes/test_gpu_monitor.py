@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -315,6 +316,24 @@ async def test_a_lost_gpu_does_not_hide_a_healthy_one(local: LocalTransport, nvi
     assert (lost.index, lost.uuid, lost.memory_used_mib) == (1, GPU_B, None)
     assert lost.problem == "GPU is lost. Reboot the system to recover this GPU"
     assert len(calls.read_text().splitlines()) == 5
+
+
+async def test_tells_which_processes_belong_to_a_run(local: LocalTransport, nvidia_smi: Script) -> None:
+    token = "0123abcd/2/0"
+    ours = subprocess.Popen(["sleep", "60"], env={**os.environ, "UGRO_RUN": token, "A": "x\nUGRO_RUN=other/1/0"})
+    pids = (ours.pid, os.getpid())
+    nvidia_smi(
+        {
+            "*--query-gpu=*": says(HEADER, ROWS[GPU_A]),
+            "*--query-compute-apps=*": says(PROCESSES, *(f"{GPU_A}, {pid}, 7, python" for pid in pids)),
+        }
+    )
+    try:
+        (gpu,) = (await look(local)).gpus
+    finally:
+        ours.kill()
+        ours.wait()
+    assert {process.pid: process.run for process in gpu.processes} == {ours.pid: token, os.getpid(): None}
 
 
 async def test_a_hanging_nvidia_smi_is_ended(local: LocalTransport, nvidia_smi: Script) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ import pytest
 from places import TESTS
 
 from ugro.common.errors import NodeRefused
+from ugro.common.models.job import GpuPart
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.run import process_manager
@@ -101,6 +103,14 @@ def test_the_launch_script_is_what_it_was() -> None:
     assert launch_script(plan) == GOLDEN.read_text()
 
 
+def test_a_job_that_shares_a_gpu_finds_its_part_in_its_environment(home: Path) -> None:
+    part = GpuPart(memory_mib=4096, fraction=0.2917)
+    found = process_manager.rank_environment(launch(home, gpus=("GPU-1",), part=part))
+    assert (found["UGRO_GPU_MEMORY_MIB"], found["UGRO_GPU_FRACTION"]) == ("4096", "0.2917")
+    assert found["CUDA_VISIBLE_DEVICES"] == "GPU-1"
+    assert not {"UGRO_GPU_MEMORY_MIB", "UGRO_GPU_FRACTION"} & process_manager.rank_environment(launch(home)).keys()
+
+
 async def test_a_rank_leaves_its_own_exit_code(home: Path, node: LocalTransport) -> None:
     script(home, "import os, sys; print('hello', os.environ['UGRO_JOB'], sys.argv[1:]); sys.exit(3)")
     plan = launch(home, command=("train.py", "a b", "$(touch pwned)", "'\"", "new\nline", "../.."))
@@ -142,6 +152,42 @@ async def test_a_second_start_of_the_same_attempt_starts_nothing(home: Path, nod
     await until(node, launch(home), "over")
     await start(node, launch(home))
     assert (home / ".ugro/jobs/job-001/started").read_text() == "x"
+
+
+async def test_secrets_reach_the_ranks_and_leave_no_file(home: Path, node: LocalTransport) -> None:
+    script(home, "import os, time; print(os.environ['T'], os.environ['U'], flush=True); time.sleep(60)")
+    plan = launch(home, secrets=("T",), env=(("T", "plain"), ("U", "u")))
+    secret = "hf_é'\"\n$(touch pwned)"
+    text = launch_script(plan)
+    assert "plain" not in text and "# secrets, which reaper.py reads from a file and removes: T\n" in text
+    await process_manager.start(node, plan.paths, plan.uid, text, {"T": secret})
+    await until(node, plan, "pid")
+    async with asyncio.timeout(20):
+        while not read(home, "rank-0.log").endswith(" u\n"):
+            await asyncio.sleep(0.05)
+    assert read(home, "rank-0.log") == f"{secret} u\n"
+    files = [path for path in (home / ".ugro/jobs/job-001/1/node-0").rglob("*") if path.is_file()]
+    assert [path.name for path in files if b"touch pwned" in path.read_bytes()] == ["rank-0.log"]
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"touch pwned" in read_if_there(path)]
+    await process_manager.stop(node, plan.paths, plan.uid, 0)
+
+
+def read_if_there(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
+async def test_stop_removes_secrets_that_no_reaper_read(home: Path, node: LocalTransport) -> None:
+    plan = launch(home, python="/no/python", secrets=("T",))
+    await process_manager.start(node, plan.paths, plan.uid, launch_script(plan), {"T": "hf_value"})
+    await until(node, plan, "over")
+    secrets = home / ".ugro/jobs/job-001/1/node-0/secrets"
+    assert secrets.read_text() == '{"T": "hf_value"}' and secrets.stat().st_mode & 0o777 == 0o600
+    await process_manager.detached(node, plan.paths, plan.uid)
+    assert secrets.exists()
+    await process_manager.stop(node, plan.paths, plan.uid, 0)
+    assert not secrets.exists()
 
 
 async def test_stop_ends_everything_and_notes_how(home: Path, node: LocalTransport) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from ugro.api_server.errors import answer_to
 from ugro.api_server.state import Web
 from ugro.common.errors import InputError, UgroError
+from ugro.service.context import Context
 from ugro.service.plan import Fingerprint, Plan, PlanChanged
 from ugro.service.schemas.base import ErrorDocument
 
@@ -71,11 +72,15 @@ NEEDED = ConsentNeeded(
 
 
 async def with_consent(
-    body: ConsentBody, plan: P, effects: dict[str, Any], act: Callable[[P], Awaitable[Response]]
+    context: Context, body: ConsentBody, plan: P, effects: dict[str, Any], act: Callable[[P], Awaitable[Response]]
 ) -> Response:
-    """Answer 409 with the plan and its effects, or act on it where its fingerprint came along."""
+    """Answer 409 with the plan and its effects, or act on it where its fingerprint came along.
+
+    What is shown of the plan is not sent back, so secrets are masked in it.
+    """
     plain = plan.as_json()
     shown = {"effects": effects, "questions": plain["questions"], "fingerprint": plain["fingerprint"]}
+    shown = context.store.secrets.masker.document(shown)
     if body.fingerprint is None:
         return answer_to(NEEDED, plan=shown)
     try:

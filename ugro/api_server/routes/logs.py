@@ -60,7 +60,7 @@ async def search(
 async def download(
     web: Here, job: str, rank: Annotated[int, Query(ge=0, le=100_000)] = 0, attempt: Number = None
 ) -> Response:
-    """Read all of one rank's log, byte by byte as it was printed; a file for a browser."""
+    """Read all of one rank's log as it was printed, with secrets masked; a file for a browser."""
     context = web.serving.context()
     try:
         name, pieces = await raw(context, PageOfLog(job=job, rank=rank, attempt=attempt))

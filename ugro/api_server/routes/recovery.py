@@ -65,7 +65,7 @@ async def resume(web: Here, who: Who, request: Request, job: str, body: ResumeBo
                 async with noted(context, "resume", str(who), job_id):
                     return await document((await web.ask(Resume(plan=plan, answers=given.answers), context)).answer)
 
-            return await with_consent(given, plan, effects_of_resume(plan), act)
+            return await with_consent(context, given, plan, effects_of_resume(plan), act)
 
     return await once(web, request, planned)
 
@@ -85,7 +85,7 @@ async def approve(web: Here, who: Who, request: Request, job: str, body: Consent
                 async with noted(context, "approve", str(who), job_id):
                     return await document((await web.ask(Approve(plan=plan, answers=given.answers), context)).job)
 
-            return await with_consent(given, plan, effects_of_approve(plan), act)
+            return await with_consent(context, given, plan, effects_of_approve(plan), act)
 
     return await once(web, request, planned)
 

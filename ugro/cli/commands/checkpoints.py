@@ -8,6 +8,7 @@ from ugro.cli.app import App, command, duration_option, json_option
 from ugro.cli.complete import complete_folder, complete_job
 from ugro.cli.output import print_json, wide_option
 from ugro.cli.render.checkpoints import checkpoints_grid, not_saved, silence_in_words
+from ugro.cli.several import one_job
 from ugro.common.text import printable
 from ugro.service.schemas.checkpoints import Checkpoints, SaveCheckpoint
 from ugro.service.words import saved_in_words, title
@@ -22,17 +23,17 @@ directory_option = click.option(
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@click.argument("job", required=False, shell_complete=complete_job)
 @directory_option
 @click.option("--pull", is_flag=True, help="Copy the last complete checkpoint to this machine.")
 @wide_option
 @json_option
-def checkpoints(app: App, job: str, directory: str | None, pull: bool, wide: bool, as_json: bool) -> None:
+def checkpoints(app: App, job: str | None, directory: str | None, pull: bool, wide: bool, as_json: bool) -> None:
     """List a job's checkpoints on all nodes, complete or incomplete.
 
-    JOB is an id or a name. Each checkpoint is shown with its step and size.
+    JOB is an id or a name. Default: the job that was submitted last. Each checkpoint is shown with its step and size.
     """
-    listed = app.call(Checkpoints(job=job, directory=directory, pull=pull))
+    listed = app.call(Checkpoints(job=one_job(app, "checkpoints", job, as_json), directory=directory, pull=pull))
     if as_json:
         print_json([one.as_json() for one in listed.checkpoints])
     elif listed.checkpoints:
@@ -66,6 +67,7 @@ def checkpoint(app: App, job: str, patience: float, directory: str | None, as_js
     JOB is an id or a name. The command waits for a new complete checkpoint; the job keeps running in any case. Ranks
     that catch SIGUSR2 get it, and all get a file that UGRO_CHECKPOINT_REQUEST names.
     """
+    job = one_job(app, "checkpoint", job, as_json)
     saved = app.call(SaveCheckpoint(job=job, patience=patience, directory=directory))
     answer = saved.answer
     if as_json:

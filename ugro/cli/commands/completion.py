@@ -9,10 +9,12 @@ from ugro.cli.main import COMPLETION
 
 
 class _Bash(BashComplete):
-    """Knows that bash takes the `=` of `--nodes=gpu1` for a word of its own."""
+    """Knows that bash takes the `=` of `--nodes=gpu1` and the `@` of `@last` for words of their own."""
 
     def get_completion_args(self) -> tuple[list[str], str]:
         args, incomplete = super().get_completion_args()
+        if args and args[-1] == "@":
+            return args[:-1], f"@{incomplete}"
         if args and incomplete == "=":
             return args, ""
         return (args[:-1] if len(args) > 1 and args[-1] == "=" else args), incomplete

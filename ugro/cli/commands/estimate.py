@@ -63,7 +63,7 @@ def estimate(
             arguments=(*training.args, *_as_arguments(options)),
             run=training.run,
             model=options["model"],
-            gpus=gpus,
+            gpus=gpus or training.gpus,
             vram=training.vram if said is None else said,
         )
     )

@@ -19,8 +19,10 @@ from ugro.cli.complete import complete_file, complete_job
 from ugro.cli.output import print_json
 from ugro.cli.render.attention import tell_proposed, unsettled
 from ugro.cli.render.explain import print_finding
+from ugro.cli.several import one_job
 from ugro.common.errors import InputError
-from ugro.service.schemas.explain import Explain, LogsAnswer
+from ugro.common.job_names import LAST_FAILED
+from ugro.service.schemas.explain import Explain, FailureAnswer, LogsAnswer
 
 CHUNK = 1024 * 1024
 GZIP = b"\x1f\x8b"
@@ -41,18 +43,22 @@ def _complete_what(ctx: click.Context, param: click.Parameter, incomplete: str) 
 def explain_(app: App, what: tuple[str, ...], logs: bool, attempt: int | None, as_json: bool) -> None:
     """Explain why a job failed, or any training from its logs.
 
-    JOB is an id or a name. With --log, all FILEs are logs of one run. Where lines have no rank, it is taken from the
-    file name, such as rank-3.log. Nothing is changed.
+    JOB is an id or a name. Default: the job that failed last. With --log, all FILEs are logs of one run. Where lines
+    have no rank, it is taken from the file name, such as rank-3.log. Nothing is changed.
     """
     if logs and not what:
         raise click.UsageError("--log needs at least one FILE, or - for stdin")
-    if not logs and len(what) != 1:
+    if not logs and len(what) > 1:
         raise click.UsageError("one JOB is expected, or --log and the FILEs of a run")
     if logs and attempt is not None:
         raise click.UsageError("--attempt needs a JOB and cannot be combined with --log")
     if what.count("-") > 1:
         raise click.UsageError("stdin (-) can be given only once")
-    explained = _of_logs(what) if logs else app.call(Explain(job=what[0], attempt=attempt))
+    if logs:
+        explained: LogsAnswer | FailureAnswer = _of_logs(what)
+    else:
+        job = one_job(app, "explain", what[0] if what else None, as_json, default=LAST_FAILED)
+        explained = app.call(Explain(job=job, attempt=attempt))
     if as_json:
         print_json(explained.answer.as_json())
         return

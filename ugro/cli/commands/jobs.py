@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import closing
 
 import click
 
-from ugro.cli.app import App, command, json_option
-from ugro.cli.complete import complete_job
+from ugro.cli.app import App, command, duration_option, json_option
 from ugro.cli.output import console, print_hanging, print_json
+from ugro.cli.render.files import tell_success
 from ugro.cli.render.live import WaitDisplay
-from ugro.cli.several import Did, for_each, several
-from ugro.common.errors import JobFailed, UgroError
+from ugro.cli.several import Choice, Did, choose, jobs_arguments
+from ugro.common.errors import JobFailed, UgroError, WaitTimedOut
+from ugro.common.job_names import LAST
 from ugro.common.models.job import JobState
+from ugro.common.text import duration
 from ugro.service.schemas.ending import Cancel, Cancelled, CarryOutCancels, CheckCancelled, JobProgress, Wait
 from ugro.service.schemas.jobs import JobDocument
-from ugro.service.words import end_in_words
+from ugro.service.words import end_in_words, state_in_words
 
 
 @command()
-@several("JOB")
+@jobs_arguments()
 @click.option("--abandon", is_flag=True, help="Do not wait for unreachable nodes; treat their ranks as lost.")
 @json_option
-def cancel(app: App, names: tuple[str, ...], abandon: bool, as_json: bool) -> int:
+def cancel(app: App, choice: Choice, abandon: bool, as_json: bool) -> int:
     """End a job on every node and verify that no processes remain.
 
-    JOB is an id or a name. Ranks get SIGTERM, and SIGKILL after ten seconds. The output names the nodes where the
-    absence of processes is proven; on the others none was found. With --abandon the job ends without its unreachable
-    nodes. Once such a node answers again, the remaining processes are ended there.
+    JOB is an id, a name or a pattern like 'lr-*'. Ranks get SIGTERM, and SIGKILL after ten seconds. The output names
+    the nodes where the absence of processes is proven; on the others none was found. With --abandon the job ends
+    without its unreachable nodes. Once such a node answers again, the remaining processes are ended there.
     """
-    asked: dict[str, JobDocument | UgroError] = {name: _request(app, name, abandon) for name in dict.fromkeys(names)}
+    chosen = choose(app, "cancel", choice, as_json)
+    asked: dict[str, JobDocument | UgroError] = {job: _request(app, job, abandon) for job in chosen.ids}
     ending = list(
         dict.fromkeys(job.id for job in asked.values() if isinstance(job, JobDocument) and not job.state.ended)
     )
@@ -44,7 +48,7 @@ def cancel(app: App, names: tuple[str, ...], abandon: bool, as_json: bool) -> in
         ended = app.call(CheckCancelled(job=job.id))
         return ended.job.as_json(), "\n".join(_end_in_lines(ended, already=job.state.ended))
 
-    return for_each(names, one, as_json)
+    return chosen.each(one, as_json)
 
 
 def _request(app: App, name: str, abandon: bool) -> JobDocument | UgroError:
@@ -91,27 +95,49 @@ def _end_in_lines(ended: Cancelled, already: bool) -> list[str]:
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@jobs_arguments("[JOB]...", consent=False)
+@click.option("--timeout", "patience", metavar="TIME", callback=duration_option,
+              help="Stop waiting after this time, with exit code 6: 90 (seconds), 10m.")  # fmt: skip
 @json_option
-def wait(app: App, job: str, as_json: bool) -> int:
-    """Wait until a job has ended.
+def wait(app: App, choice: Choice, patience: float | None, as_json: bool) -> int:
+    """Wait until jobs have ended.
 
-    JOB is an id or a name. Exit code 0 if it succeeded, 1 if not.
+    JOB is an id, a name or a pattern like 'lr-*', which means the jobs that have not ended. Default: the job that was
+    submitted last. Exit code 0 if all of them succeeded, 1 if one did not, 6 if --timeout was reached first; the jobs
+    continue.
     """
-    seen = _until_ended(app, job)
-    ended = seen.job
-    if as_json:
-        print_json(ended.as_json())
-    if ended.state != JobState.SUCCEEDED:
-        proposed = f"; proposed: ugro approve {ended.id}" if seen.proposed else ""
-        raise JobFailed(end_in_words(ended), f"for the cause and how to resume: ugro explain {ended.id}{proposed}")
-    if not as_json:
-        click.echo(f"{ended.id} succeeded")
-    return 0
+    chosen = choose(app, "wait", choice, as_json, default=LAST)
+    until = None if patience is None else time.time() + patience
+    alone = len(chosen.found) == 1
+
+    def one(job_id: str) -> Did:
+        last = _until_ended(app, job_id, until)
+        if problem := _not_succeeded(last, patience):
+            if as_json and alone:
+                print_json([last.job.as_json()] if chosen.as_list else last.job.as_json())
+            raise problem
+        if not as_json:
+            tell_success(last.job)
+        return last.job.as_json(), ""
+
+    return chosen.each(one, as_json)
 
 
-def _until_ended(app: App, job: str) -> JobProgress:
-    with closing(app.stream(Wait(job=job))) as updates:
+def _not_succeeded(seen: JobProgress, patience: float | None) -> UgroError | None:
+    job = seen.job
+    if not job.state.ended:
+        return WaitTimedOut(
+            f"{state_in_words(job)}: it has not ended within {duration(patience or 0.0)}; it continues",
+            f"to wait longer: ugro wait {job.id}",
+        )
+    if job.state == JobState.SUCCEEDED:
+        return None
+    proposed = f"; proposed: ugro approve {job.id}" if seen.proposed else ""
+    return JobFailed(end_in_words(job), f"for the cause and how to resume: ugro explain {job.id}{proposed}")
+
+
+def _until_ended(app: App, job: str, until: float | None) -> JobProgress:
+    with closing(app.stream(Wait(job=job, until=until))) as updates:
         last = next(updates)
         with WaitDisplay(last, f"waiting for {last.job.id}") as waiting:
             for last in updates:

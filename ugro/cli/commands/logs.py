@@ -17,9 +17,11 @@ from ugro.cli.numbered import Numbered, numbered_lines
 from ugro.cli.offer import offer
 from ugro.cli.output import console, print_hanging, print_json_list
 from ugro.cli.render.attention import unattended
+from ugro.cli.render.files import tell_outputs
 from ugro.cli.render.live import Following
 from ugro.cli.render.logs import print_lines, print_numbered, words_of_left_out
 from ugro.cli.render.notices import tell_going_on
+from ugro.cli.several import one_job
 from ugro.common.errors import InputError
 from ugro.common.models.job import JobState
 from ugro.common.text import printable
@@ -29,7 +31,7 @@ from ugro.service.words import title
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@click.argument("job", required=False, shell_complete=complete_job)
 @click.option("-f", "--follow", "following", is_flag=True, help="Follow until the job has ended.")
 @click.option("--rank", type=Whole(min=0), help="Only this rank.")
 @click.option("--tail", type=Whole(min=0), metavar="N", help="Only the last N lines.")
@@ -42,7 +44,7 @@ from ugro.service.words import title
 @json_option
 def logs(
     app: App,
-    job: str,
+    job: str | None,
     following: bool,
     rank: int | None,
     tail: int | None,
@@ -56,11 +58,13 @@ def logs(
 ) -> int:
     """Show the output of a job's ranks.
 
-    JOB is an id or a name. The lines of all ranks are interleaved, each with its rank, after those of the setup
-    command. With --since-line or --grep they come rank by rank, with their numbers.
+    JOB is an id or a name. Default: the job that was submitted last. The lines of all ranks are interleaved, each
+    with its rank, after those of the setup command. With --since-line or --grep they come rank by rank, with their
+    numbers.
     """
     if regex and grep is None:
         raise InputError("--regex says how --grep reads its text", "add --grep TEXT")
+    job = one_job(app, "logs", job, as_json)
     if since_line is not None or grep is not None:
         numberless = {"--follow": following, "--tail": tail is not None, "--torchrun": torchrun, "--setup": setup}
         _refuse_with_numbers(numberless)
@@ -134,6 +138,8 @@ def _tell_unreadable(end: LogsEnd) -> None:
 
 def _until_ended(app: App, request: Follow) -> int:
     ended = follow(app, request, console())
+    if ended.state == JobState.SUCCEEDED and ended.outputs:
+        tell_outputs(ended)
     if offer(app, ended.id):
         click.echo(f"  ugro logs -f {ended.id}")
     return 0 if ended.state == JobState.SUCCEEDED else 1

@@ -8,6 +8,7 @@ from ugro.cli.app import App, Whole, attempt_option, command, json_option
 from ugro.cli.complete import complete_job
 from ugro.cli.output import console, print_hanging, print_json, terminal_width
 from ugro.cli.render.metrics import as_csv, head, print_curve, print_tried, series_grid
+from ugro.cli.several import one_job
 from ugro.common.models.metrics import Axis
 from ugro.common.text import some
 from ugro.service.schemas.metrics import Metrics, TryPattern
@@ -17,7 +18,7 @@ WIDTH = 80
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@click.argument("job", required=False, shell_complete=complete_job)
 @click.argument("names", nargs=-1, metavar="[SERIES]...")
 @click.option("--x", "axis", type=click.Choice([axis.value for axis in Axis]), default=Axis.STEP.value,
               show_default=True, help="What x is: the step, the time, or the time since the first start.")  # fmt: skip
@@ -31,7 +32,7 @@ WIDTH = 80
 @json_option
 def metrics(
     app: App,
-    job: str,
+    job: str | None,
     names: tuple[str, ...],
     axis: str,
     pattern: str | None,
@@ -44,15 +45,18 @@ def metrics(
     """Show the training curves of a job: loss, learning rate and other series.
 
     They are read from the job's logs and files; the script stays as it is. SERIES is a name, or a pattern like 'eval*'.
-    By default every series is listed, and the loss is drawn.
+    By default every series of the job that was submitted last is listed, and the loss is drawn.
 
     REGEX is a regular expression of Python. Its named groups are series; 'step' and 'epoch' say where:
     'at (?P<step>\\d+): (?P<loss>\\S+)'. One that can take exponential time is refused.
     """
     if pattern is not None:
+        if job is None:
+            raise click.UsageError("--try reads a log: `ugro metrics --try REGEX FILE`", click.get_current_context())
         tried = app.call(TryPattern(pattern=pattern, path=job))
         print_json(tried.as_json()) if as_json else print_tried(tried)
         return
+    job = one_job(app, "metrics", job, as_json or as_table)
     screen = terminal_width() or WIDTH
     pixels = points if as_json or as_table else 2 * screen
     attempts = (attempt,) if attempt else ()

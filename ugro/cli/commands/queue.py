@@ -8,7 +8,7 @@ from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.complete import complete_job
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.render.attention import unattended, unsettled
-from ugro.cli.several import Did, for_each, several
+from ugro.cli.several import Choice, Did, choose, jobs_arguments, one_job
 from ugro.common.job_spec import PRIORITIES
 from ugro.common.models.job import JobState
 from ugro.service.schemas.queue import Hold, Release, Reprioritize, Why
@@ -16,29 +16,29 @@ from ugro.service.words import state_in_words, title
 
 
 @command()
-@several("JOB")
+@jobs_arguments()
 @click.option("--reason", default="", help="Why; shown wherever the job is.")
 @json_option
-def hold(app: App, names: tuple[str, ...], reason: str, as_json: bool) -> int:
+def hold(app: App, choice: Choice, reason: str, as_json: bool) -> int:
     """Hold a queued job until it is released.
 
-    JOB is an id or a name. Running jobs are not affected.
+    JOB is an id, a name or a pattern like 'lr-*'. Running jobs are not affected.
     """
 
     def one(name: str) -> Did:
         held = app.call(Hold(job=name, reason=reason))
         return held.as_json(), f"{title(held)} is held; to release it: ugro release {held.id}"
 
-    return for_each(names, one, as_json)
+    return choose(app, "hold", choice, as_json).each(one, as_json)
 
 
 @command()
-@several("JOB")
+@jobs_arguments()
 @json_option
-def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
+def release(app: App, choice: Choice, as_json: bool) -> int:
     """Release a held job to its place in the queue.
 
-    JOB is an id or a name.
+    JOB is an id, a name or a pattern like 'lr-*'.
     """
 
     def one(name: str) -> Did:
@@ -51,34 +51,36 @@ def release(app: App, names: tuple[str, ...], as_json: bool) -> int:
             words += f"\n  {told}"
         return job.as_json(), words
 
-    return for_each(names, one, as_json)
+    return choose(app, "release", choice, as_json).each(one, as_json)
 
 
 @command(context_settings={"ignore_unknown_options": True})
-@click.argument("job", shell_complete=complete_job)
+@jobs_arguments()
 @click.argument("priority", type=Whole(*PRIORITIES))
 @json_option
-def reprioritize(app: App, job: str, priority: int, as_json: bool) -> None:
+def reprioritize(app: App, choice: Choice, priority: int, as_json: bool) -> int:
     """Change the priority of a waiting job.
 
-    JOB is an id or a name. PRIORITY is between -1000 and 1000; higher starts sooner, the default is 0.
+    JOB is an id, a name or a pattern like 'lr-*'. PRIORITY is between -1000 and 1000; higher starts sooner, the
+    default is 0.
     """
-    changed = app.call(Reprioritize(job=job, priority=priority))
-    if as_json:
-        print_json(changed.as_json())
-    else:
-        click.echo(f"{title(changed)} has priority {priority} now")
+
+    def one(job: str) -> Did:
+        changed = app.call(Reprioritize(job=job, priority=priority))
+        return changed.as_json(), f"{title(changed)} has priority {priority} now"
+
+    return choose(app, "reprioritize", choice, as_json).each(one, as_json)
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@click.argument("job", required=False, shell_complete=complete_job)
 @json_option
-def why(app: App, job: str, as_json: bool) -> None:
+def why(app: App, job: str | None, as_json: bool) -> None:
     """Show a job's pending reasons, or why it runs where it does.
 
-    JOB is an id or a name. The reason that ends soonest comes first.
+    JOB is an id or a name. Default: the job that was submitted last. The reason that ends soonest comes first.
     """
-    explained = app.call(Why(job=job))
+    explained = app.call(Why(job=one_job(app, "why", job, as_json)))
     answer, found = explained.answer, explained.job
     if as_json:
         print_json(answer.as_json())

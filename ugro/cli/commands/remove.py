@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.complete import complete_job
 from ugro.cli.main import report
 from ugro.cli.output import print_json
 from ugro.cli.prompts import answers
 from ugro.cli.render.checkpoints import checkpoints_in_words
+from ugro.cli.several import Choice, choose, jobs_arguments
 from ugro.common.errors import EXIT_NODES
-from ugro.common.text import count, printable, size, some
+from ugro.common.text import bytes_in_words, count, printable, size, some
 from ugro.service.schemas.removal import PlanRemove, Remove, RemovedJob, UseDocument
 
 LEFT_THERE = {
@@ -23,16 +23,18 @@ LEFT_THERE = {
 
 
 @command()
-@click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_job)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@jobs_arguments()
 @click.option("--with-checkpoints", is_flag=True, help="Also jobs that have checkpoints, or may have them.")
 @json_option
-def rm(app: App, jobs: tuple[str, ...], yes: bool, with_checkpoints: bool, as_json: bool) -> int:
+def rm(app: App, choice: Choice, with_checkpoints: bool, as_json: bool) -> int:
     """Remove ended jobs: record, logs, code, folders on nodes.
 
-    JOB is an id or a name. Pulled copies of checkpoints and everything in the code folders on nodes are removed too;
-    files that a job saved elsewhere stay. The folder on an unreachable node is removed once the node answers.
+    JOB is an id, a name or a pattern like 'lr-*'. Copies of outputs and checkpoints on this machine and everything in
+    the code folders on nodes are removed too; files that a job saved elsewhere stay. The folder on an unreachable node
+    is removed once the node answers.
     """
+    yes, chosen = choice.yes, choose(app, "rm", choice, as_json)
+    jobs = tuple(one.job.id if one.job else one.reference for one in chosen.found)
     plan = app.call(PlanRemove(jobs=jobs, with_checkpoints=with_checkpoints))
     if not as_json:
         for use in plan.jobs:
@@ -53,7 +55,8 @@ def rm(app: App, jobs: tuple[str, ...], yes: bool, with_checkpoints: bool, as_js
 
 def _show(use: UseDocument) -> None:
     click.echo(f"{use.title}, {use.state.value}:", err=True)
-    click.echo(f"  {size(use.bytes / 2**20)} on this machine", err=True)
+    outputs = f", {bytes_in_words(use.outputs)} of them its outputs" if use.outputs else ""
+    click.echo(f"  {size(use.bytes / 2**20)} on this machine{outputs}", err=True)
     for part in use.parts:
         click.echo(f"  {count(part.files, 'file')}, {size(part.bytes / 2**20)} on {part.node}", err=True)
     for node in use.silent:

@@ -16,6 +16,7 @@ from ugro import __version__
 from ugro.cli.app import App, command
 from ugro.cli.complete import complete_job
 from ugro.cli.render.report import report_page
+from ugro.cli.several import one_job
 from ugro.common.errors import InputError, UgroError
 from ugro.common.models.job import JobState
 from ugro.common.models.metrics import Axis
@@ -47,6 +48,7 @@ def report(app: App, job: str, output: Path | None) -> None:
     """
     if output is None and sys.stdout.isatty():
         raise InputError("a terminal cannot show the report", f"ugro report {job} > {job}.html")
+    job = one_job(app, "report", job)
     documents = dict(_documents(app, job))
     shown = documents["job"]
     page = report_page(f"{shown['id']} {shown['name']} · UGRO", documents)

@@ -13,6 +13,7 @@ from ugro.cli.prompts import answers
 from ugro.cli.render.code import tell_what_stays
 from ugro.cli.render.resume import tell_changes, tell_where
 from ugro.cli.render.starting import announce
+from ugro.cli.several import one_job
 from ugro.common.errors import InputError
 from ugro.common.text import printable
 from ugro.service.schemas.code import SEND, CodeDocument
@@ -74,6 +75,7 @@ def resume(
     instance a corrected script. What the job wrote on the nodes stays there. The script gets the checkpoint in the
     environment variable UGRO_RESUME_FROM, and as an argument if it has one for that.
     """
+    job = one_job(app, "resume", job, as_json)
     options = ResumeOptions(
         job=job,
         step=step,

@@ -82,7 +82,7 @@ def serve(
     if tls_key and not tls_cert:
         raise InputError("--tls-key is of no use alone", "name its certificate: --tls-cert FILE")
     serving = Serving(app.inventory_option, every)
-    log.start(serving.home, log_level or app.log_level)
+    log.start(serving.home, log_level or app.log_level, serving.mask)
     web = None if no_http else _Web(serving, place, tls_cert, tls_key)
     if no_http:
         serving.web = NotServed("it was started with --no-http")

@@ -90,7 +90,7 @@ def _title(gpu: GpuHistoryDocument) -> str:
 
 def used_by(looks: Iterable[GpuSampleDocument]) -> str:
     """The jobs and programs that had a GPU, in the order in which they came; the last ones of many."""
-    users = list(dict.fromkeys(user for look in looks if (user := look.job or look.program)))
+    users = list(dict.fromkeys(user for look in looks for user in look.jobs or [look.job or look.program] if user))
     more = f"{len(users) - SHOWN} more, " if len(users) > SHOWN else ""
     return more + ", ".join(map(printable, users[-SHOWN:])) or "-"
 

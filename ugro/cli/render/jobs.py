@@ -14,7 +14,13 @@ from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.models.job import JobState, RankState
 from ugro.common.text import clock, count, duration, one_line, printable, size
 from ugro.service.schemas.jobs import JobDocument, RankDocument
-from ugro.service.words import begins, phase, progress_in_words, title
+from ugro.service.words import begins, outputs_in_words, phase, progress_in_words, title
+
+LAUNCHERS = {
+    "python": "python: one process on each node, without rank variables",
+    "none": "none: the command as it was typed, once on each node",
+}
+"""Launchers that need words."""
 
 
 def command_line(job: JobDocument) -> str:
@@ -35,13 +41,24 @@ def _asked_in_words(job: JobDocument) -> list[tuple[str, Text]]:
     said = {
         "priority": str(job.priority) if job.priority else "",
         "time limit": f"{duration(job.time_limit)}{warning}" if job.time_limit else "",
-        "memory": f"{size(job.vram)} of each GPU" if job.vram else "",
+        "GPUs": f"{job.gpus} in all" if job.gpus else "",
+        "memory": f"{size(job.vram)} of each GPU" if job.vram and job.share is None else "",
+        "share": _share_in_words(job),
         "python": printable(job.python or ""),
         "setup": one_line(job.setup or ""),
         "after": ", ".join(job.after),
         "not before": clock(job.not_before) if job.not_before is not None else "",
     }
     return [(name, Text(words)) for name, words in said.items() if words]
+
+
+def _share_in_words(job: JobDocument) -> str:
+    """What part of a GPU was asked for, and what it is since the job has one."""
+    if job.share is None:
+        return ""
+    asked = f"{size(job.vram or 0)} of a GPU" if isinstance(job.share, str) else f"{job.share:g} of a GPU"
+    part = job.placement.shares[0].part if job.placement else None
+    return f"{asked} ({size(part.memory_mib)})" if part and not isinstance(job.share, str) else asked
 
 
 def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
@@ -61,6 +78,7 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
             state_text(phase(job)) + Text(f"  {printable(job.reason)}" if job.reason and not job.first_failure else ""),
         ),
         ("command", Text(command_line(job))),
+        *([] if job.launcher == "torchrun" else [("launcher", Text(LAUNCHERS.get(job.launcher, job.launcher)))]),
         ("code", Text(f"{printable(job.code.directory)} ({git}, {count(job.code.files, 'file')})")),
         *_asked_in_words(job),
         ("submitted", Text(clock(job.submitted_at))),
@@ -70,6 +88,8 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
             Text(clock(job.ended_at) + (f" after {time_in_words(job)}" if job.ended_at and job.started_at else "")),
         ),
     ]
+    if job.outputs:
+        facts.append(("outputs", Text(outputs_in_words(job.id, job.outputs))))
     if job.progress:
         facts.append(("progress", Text(progress_in_words(job.progress))))
     if job.alert:

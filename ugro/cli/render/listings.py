@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from rich.text import Text
@@ -10,10 +11,9 @@ from ugro.cli.output import state_text
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.cli.render.jobs import command_line, rank_state, time_in_words
 from ugro.common.models.job import JobState
-from ugro.common.models.node import Gpu
 from ugro.common.text import duration, printable, size
 from ugro.service.schemas.jobs import JobDocument
-from ugro.service.schemas.nodes import NodeDocument
+from ugro.service.schemas.nodes import GpuDocument, NodeDocument
 from ugro.service.schemas.queries import ListedJob
 from ugro.service.words import phase, progress_in_brief
 
@@ -26,10 +26,12 @@ def nodes_grid(nodes: Sequence[NodeDocument], twins: Mapping[str, str]) -> Grid:
 
     `twins` says of a node which one it is under another name.
     """
+    shared = any(len(gpu.jobs) > 1 for node in nodes for gpu in node.gpus)
     made = Grid(
         Column("NODE", LEAST_NAME),
         Column("GPU", leaves=1),
         Column("NAME", 12, leaves=3),
+        *([Column("JOBS", 10, leaves=7)] if shared else []),
         Column("MEMORY"),
         Column("UTIL", leaves=2),
         Column("TEMP", leaves=5),
@@ -42,11 +44,12 @@ def nodes_grid(nodes: Sequence[NodeDocument], twins: Mapping[str, str]) -> Grid:
     for node in nodes:
         seen = _seen(node, twins.get(node.name))
         if node.boot_id is None:
-            made.add(node.name, *["-"] * 9, seen)
+            made.add(node.name, *["-"] * (9 + shared), seen)
             continue
-        rows = [_gpu_cells(gpu) for gpu in node.gpus] or [["-", node.gpu_problem or "no GPU", *["-"] * 5]]
+        none = ["-"] * (5 + shared)
+        rows = [_gpu_cells(gpu, shared) for gpu in node.gpus] or [["-", node.gpu_problem or "no GPU", *none]]
         if node.gpu_problem and node.gpus:
-            rows.append(["-", node.gpu_problem, *["-"] * 5])
+            rows.append(["-", node.gpu_problem, *none])
         load = "-" if node.load_1m is None else f"{node.load_1m:.1f}/{node.cpu_count}"
         disk = "-" if node.disk_free_mib is None else size(node.disk_free_mib)
         for number, cells in enumerate(rows):
@@ -71,7 +74,8 @@ def _seen(node: NodeDocument, twin: str | None) -> Text:
     return seen
 
 
-def _gpu_cells(gpu: Gpu) -> list[str]:
+def _gpu_cells(gpu: GpuDocument, shared: bool) -> list[str]:
+    """The cells of a GPU; with its jobs where any GPU is `shared`."""
     used, total = gpu.memory_used_mib, gpu.memory_total_mib
     memory = f"{'-' if used is None else size(used)} / {'-' if total is None else size(total)}"
     processes = ", ".join(
@@ -81,6 +85,7 @@ def _gpu_cells(gpu: Gpu) -> list[str]:
     return [
         "-" if gpu.index is None else str(gpu.index),
         short_name(gpu.name) + (f" ({gpu.problem})" if gpu.problem else " (MIG)" if gpu.mig else ""),
+        *([", ".join(gpu.jobs) or "-"] if shared else []),
         memory,
         _unit(gpu.utilization_percent, "%"),
         _unit(gpu.temperature_c, "°C"),
@@ -98,8 +103,11 @@ def _unit(value: int | None, unit: str) -> str:
     return "-" if value is None else f"{value}{unit}"
 
 
-def jobs_grid(jobs: Sequence[ListedJob]) -> Grid:
-    """One row per job: those that ended, those that run, and those that wait in the order of their turn."""
+def jobs_grid(jobs: Sequence[ListedJob], together: bool = False) -> Grid:
+    """One row per job: those that ended, those that run, and those that wait in the order of their turn.
+
+    `together`: one row for the jobs of a sweep, at the place of the first of them.
+    """
     made = Grid(
         Column("ID"),
         Column("NAME", LEAST_NAME),
@@ -110,7 +118,15 @@ def jobs_grid(jobs: Sequence[ListedJob]) -> Grid:
         Column("COMMAND", 16, leaves=5),
         Column("WHY", 24),
     )
+    sweeps: dict[str, list[ListedJob]] = {}
+    for job in jobs if together else ():
+        if job.sweep:
+            sweeps.setdefault(job.sweep.sweep, []).append(job)
     for job in sorted(jobs, key=lambda job: _place(job, len(jobs))):
+        if together and job.sweep:
+            if listed := sweeps.pop(job.sweep.sweep, None):
+                _add_sweep(made, listed)
+            continue
         turn = f" #{job.position}" if job.position is not None and job.state == JobState.QUEUED else ""
         made.add(
             job.id,
@@ -123,6 +139,27 @@ def jobs_grid(jobs: Sequence[ListedJob]) -> Grid:
             _why(job),
         )
     return made
+
+
+def _add_sweep(made: Grid, jobs: Sequence[ListedJob]) -> None:
+    """Add the row of a sweep, of which these jobs are listed."""
+    part = jobs[0].sweep
+    assert part
+    states = Counter(phase(job) for job in jobs)
+    common, *others = [state for state, _ in states.most_common()]
+    state = state_text(common).append(f" {states[common]}") if others else state_text(common)
+    nodes = tuple(dict.fromkeys(node for job in jobs for node in job.nodes if job.state.on_nodes))
+    reasons = [reason for job in jobs if not job.state.on_nodes and (reason := _why(job)) != "-"]
+    made.add(
+        part.sweep,
+        part.name,
+        state.append("".join(f", {states[other]} {other}" for other in others)),
+        Names(nodes or ("-",)),
+        f"{len(jobs)} of {part.of} jobs" if len(jobs) < part.of else f"{part.of} jobs",
+        "-",
+        command_line(jobs[0]),
+        reasons[0] if reasons and not jobs[0].state.ended else "-",
+    )
 
 
 def _place(job: ListedJob, last: int) -> tuple[int, int, int, str]:

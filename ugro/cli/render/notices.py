@@ -21,8 +21,12 @@ from ugro.service.schemas.notices import (
     JobStopping,
     LeftAlone,
     LeftToNextPass,
+    StepBegan,
+    StepDocument,
+    StepEnded,
     StillWorking,
     TellingNodes,
+    TryingPython,
     WaitingForNodes,
 )
 from ugro.service.words import stopping_in_words
@@ -82,8 +86,25 @@ class Notices:
                 self._wait(f"telling the nodes of {notice.job}")
             case WaitingForNodes():
                 self._wait(f"waiting for {'a trial on ' if notice.trial else ''}{', '.join(notice.nodes)}")
+            case TryingPython():
+                self._wait(f"trying {notice.path} on {notice.node}")
             case AskedToSave():
                 self._wait(_asked_to_save(notice))
+            case StepBegan() | StepEnded():
+                self._tell_step(notice)
+
+    def _tell_step(self, notice: StepBegan | StepEnded) -> None:
+        """Print a step; not for a program, which gets all of them in one document."""
+        context = click.get_current_context(silent=True)
+        if context and context.params.get("as_json"):
+            return
+        if self._status:
+            self._status.stop()
+            self._status = None
+        if isinstance(notice, StepBegan):
+            print_hanging("· ", f"{notice.node}: {notice.text}", err=True, dim=True)
+        else:
+            print_hanging("  ", step_in_words(notice.step), err=True)
 
     def _wait(self, words: str) -> None:
         if self._status:
@@ -101,6 +122,12 @@ class Notices:
         if sent.node not in self._tasks:
             self._tasks[sent.node] = self._progress.add_task(f"files of {sent.node}", total=sent.total)
         self._progress.update(self._tasks[sent.node], completed=sent.done, total=sent.total)
+
+
+def step_in_words(step: StepDocument) -> str:
+    """Return how a step of first contact ended."""
+    before = {"done": "", "already": "already: ", "skipped": f"{step.step}: skipped: ", "problem": "to correct: "}
+    return f"{before[step.state]}{printable(step.text)}"
 
 
 def _asked_to_save(asked: AskedToSave) -> str:

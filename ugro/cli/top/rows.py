@@ -128,7 +128,7 @@ def _gpu_row(node: LiveNode, gpu: LiveGpu | None, use: Use, narrow: bool) -> Row
             use.of(gpu.uuid, FEW_SAMPLES if narrow else SAMPLES),
             "-" if gpu.temperature_c is None else f"{gpu.temperature_c}°C",
             "-" if gpu.power_w is None else f"{gpu.power_w:.0f} W",
-            gpu.job or "-",
+            " ".join(gpu.holders) or "-",
             said,
         )
     cells = tuple(map(printable, cells))

@@ -1,8 +1,9 @@
 """The job spec: a job as requested on the command line or in a job.yaml."""
 
-from ugro.common.job_spec.environment import INPUTS, Setup
+from ugro.common.job_spec.launchers import agent_of
 from ugro.common.job_spec.reading import OPTIONS, PATTERN_HINT, job_spec, load_job_spec
 from ugro.common.job_spec.rules import CheckpointRules, FailurePolicy, HangAfter, MetricsRules
+from ugro.common.job_spec.setup import INPUTS, Setup
 from ugro.common.job_spec.spec import JOB_ID, PRIORITIES, JobSpec
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "JobSpec",
     "MetricsRules",
     "Setup",
+    "agent_of",
     "job_spec",
     "load_job_spec",
 ]

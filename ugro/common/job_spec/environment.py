@@ -1,91 +1,101 @@
-"""The Python of a job and the command that sets its environment up."""
+"""Read what a job's environment is made of, where the job is submitted: files, variables of this shell, lists."""
 
 from __future__ import annotations
 
-import re
-from pathlib import PurePosixPath
-from typing import Annotated
+import os
+from collections.abc import Iterable
+from pathlib import Path
 
-from pydantic import AfterValidator, Field, field_validator
+from ugro.common.dotenv import read_dotenv
+from ugro.common.errors import InputError, JobSpecError
+from ugro.common.fields import ENV_NAME, is_given, without_effect
+from ugro.common.mistakes import shown
+from ugro.common.yaml_files import Items, Keys
 
-from ugro.common.fields import Config, Line, Seconds, Text
+FILES_KEY = "env_file"
+"""A key of a job.yaml alone: the spec has what stands in the files, as it was at the submission."""
 
-ENVIRONMENT = ("uv", "setup")
-"""Words of `python:` for the environment that the setup command makes; `uv` also names that command."""
-
-UV_SYNC = "uv sync --frozen --no-install-project"
-"""What `python: uv` runs. The project itself is not installed: the environment is shared by jobs with other code."""
-
-UV_INPUTS = ("pyproject.toml", "uv.lock")
-
-INPUTS = (
-    *("uv.lock", "poetry.lock", "pdm.lock", "Pipfile.lock", "conda-lock.yml", "pylock.toml"),
-    *("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "environment.yml", "environment.yaml"),
+FILES_MEANING = (
+    "File of variables, or a list of them, relative to the job file: `NAME=value` lines, comments, quotes, `export`; "
+    "`env` wins over it"
 )
-"""Files at the top of the code on which a setup command depends, as far as they are there, unless it names others."""
-
-SETUP_TIMEOUT = 1800.0
-"""Seconds that a setup command may take by default."""
-
-CONDA = "conda:"
-_CONDA_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}")
-_COMMAND = re.compile(r"(python|pypy)[0-9.]*")
 
 
-def is_command(python: str) -> bool:
-    """Return whether this is a program in the nodes' PATH: `python3.11`."""
-    return bool(_COMMAND.fullmatch(python))
+class NotSet(InputError):
+    """A variable is to be forwarded that this shell does not have."""
 
 
-def conda_name(python: str) -> str | None:
-    """Return the name of the conda environment that is meant; None: another Python is."""
-    if "/" in python or python in ENVIRONMENT or is_command(python):
-        return None
-    return python.removeprefix(CONDA)
+def forwarded(name: str) -> str:
+    """Return the value that a variable has here.
 
-
-def _python(value: str) -> str:
-    name = conda_name(value)
-    if name is None and (value.startswith(("/", "~/")) or "/" not in value):
-        return value
-    if name is None or not _CONDA_NAME.fullmatch(name):
-        raise ValueError("an absolute path or one starting with ~/, the name of a conda environment or uv is expected")
-    return value
-
-
-Python = Annotated[Line, AfterValidator(_python)]
-
-
-def _input(value: str) -> str:
-    path = PurePosixPath(value)
-    if not value or path.is_absolute() or ".." in path.parts or str(path) != value:
-        raise ValueError("the path of a file inside the working directory is expected")
-    return value
-
-
-Input = Annotated[Line, AfterValidator(_input)]
-
-
-class Setup(Config):
-    """A shell command that sets up the environment of a job: once for each content on each node, before the start.
-
-    The content is the command, the Python and the `inputs`.
+    Raises:
+        NotSet: it has none.
     """
+    if name not in os.environ:
+        hint = f"set it: export {name}=VALUE, or give its value: --env {name}=VALUE"
+        raise NotSet(f"{name} is not set here, so it cannot be forwarded", hint)
+    return os.environ[name]
 
-    run: Text = Field(description="Shell command, run in the code folder: `pip install -r requirements.txt`")
-    inputs: tuple[Input, ...] | None = Field(
-        default=None, description="Files of the code that it depends on; default: the usual lock files that are there"
-    )
-    timeout: Seconds = Field(default=SETUP_TIMEOUT, description="Longest time that it may take")
 
-    @field_validator("run")
-    @classmethod
-    def _something_runs(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("a shell command is expected")
-        return value
+def read_env_files(paths: Iterable[Path], gpus: bool) -> dict[str, str]:
+    """Return the variables of files, those of later ones winning. `gpus`: whether the job gets GPUs of its own.
 
-    @property
-    def words(self) -> str:
-        """Return the command on one line, for people."""
-        return " ".join(self.run.split())
+    Raises:
+        JobSpecError: a file cannot be read, or sets what it cannot set; the message names file and line.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        variables = read_dotenv(path, JobSpecError)
+        no_effect = without_effect({name: one.value for name, one in variables.items()}, gpus)
+        for name, one in variables.items():
+            reason = f"{name} is set by UGRO itself" if name.startswith("UGRO_") else no_effect.get(name)
+            if reason:
+                raise JobSpecError(f"{path}:{one.line}: {name}: {reason}", "leave it out")
+        found |= {name: one.value for name, one in variables.items()}
+    return found
+
+
+def resolve(document: Keys, path: Path) -> None:
+    """Put the environment of a job.yaml together as one mapping: its files, then its own variables.
+
+    Raises:
+        JobSpecError: with file and line.
+    """
+    own = document.get("env")
+    if isinstance(own, Items):
+        own = _from_list(own, path)
+    files = document.pop(FILES_KEY, None)
+    if files is not None and is_given(files):
+        line = document.lines.get(FILES_KEY, 1)
+        named = files if isinstance(files, Items) else [files]
+        if not named or not all(isinstance(one, str) and one for one in named):
+            raise JobSpecError(f"{path}:{line}: {FILES_KEY}: found {shown(files)}: the path of a file is expected")
+        beside = [path.parent / Path(one).expanduser() for one in named]
+        merged = Keys()
+        for name, value in read_env_files(beside, document.get("gpus_per_node") != "0").items():
+            merged.put(name, value, line)
+        if isinstance(own, Keys):
+            for name, value in own.items():
+                merged.put(name, value, own.lines[name])
+            own = merged
+        elif own is None or not is_given(own):
+            own = merged
+    if isinstance(own, Keys):
+        document.put("env", own, document.lines.get("env", document.lines.get(FILES_KEY, 1)))
+
+
+def _from_list(items: Items, path: Path) -> Keys:
+    """Return `[NAME, NAME=value]` as a mapping: a name alone is forwarded from here."""
+    found = Keys()
+    for item, line in zip(items, items.lines, strict=True):
+        name, equals, value = item.partition("=") if isinstance(item, str) else ("", "", "")
+        if not ENV_NAME.fullmatch(name):
+            found_there = shown(name if isinstance(item, str) else item)  # without the value, which may be a secret
+            expected = "NAME=VALUE, or the NAME of a variable to forward, is expected"
+            raise JobSpecError(f"{path}:{line}: env: found {found_there}: {expected}")
+        try:
+            found.put(name, value if equals else forwarded(name), line)
+        except NotSet as error:
+            hint = f"set it: export {name}=VALUE, or write its value: {name}=VALUE"
+            raise JobSpecError(f"{path}:{line}: env: {error.message}", hint) from None
+    return found

@@ -9,13 +9,14 @@ from pydantic import ValidationError
 
 from ugro.common.errors import JobSpecError
 from ugro.common.fields import without_effect
+from ugro.common.job_spec import environment
 from ugro.common.job_spec.spec import JobSpec
 from ugro.common.metric_pattern import try_out
 from ugro.common.mistakes import Location, and_more, mistakes
 from ugro.common.units import check_vram
 from ugro.common.yaml_files import describe_in_file, line_of, read_yaml, stands
 
-OPTIONS = {"time_limit": "time"}
+OPTIONS = {"time_limit": "time", "secrets": "secret"}
 """What a field of a job is called on the command line, where that is not its own name."""
 
 PATTERN_HINT = "name what stands between the values, as in `loss: (?P<loss>[^ ]+)`, instead of several `.*`"
@@ -29,16 +30,22 @@ def load_job_spec(path: Path) -> JobSpec:
         JobSpecError: with file, line, field, what was found and what is expected.
     """
     document = read_yaml(path, JobSpecError)
+    environment.resolve(document, path)
 
     def place(where: Location) -> Location:
-        """Return the place in the file: the script may be the name of a module."""
+        """Return the place in the file: the script may be the name of a module, or the first word of a command."""
+        if where[:1] in (("script",), ("args",)) and stands(document, ("command",)):
+            inside = ("command", 0 if where[0] == "script" else 1 + int(where[1])) if len(where) < 3 else ("command",)
+            return inside if stands(document, inside) else ("command",)
         named = where == ("script",) and not stands(document, where) and stands(document, ("module",))
         return ("module",) if named else where
 
     try:
         spec = JobSpec.model_validate(document)
     except ValidationError as error:
-        keys = {word: key for key in JobSpec.model_fields for word in (key, OPTIONS.get(key, key))}
+        fields = [*JobSpec.model_fields, environment.FILES_KEY]
+        keys = {word: key for key in fields for word in (key, OPTIONS.get(key, key))}
+        keys |= {"command": "command"}
         raise JobSpecError(describe_in_file(error, path, document, keys, place)) from None
     if spec.metrics.pattern:
         try:
@@ -72,7 +79,7 @@ def job_spec(**fields: Any) -> JobSpec:
 
 
 def _without_effect(spec: JobSpec) -> dict[str, str]:
-    return without_effect(spec.env, gpus=spec.gpus_per_node != 0)
+    return without_effect(spec.env, gpus=spec.gpus_per_node != 0, launcher=None if spec.one_process else spec.launcher)
 
 
 def _option(where: Location) -> str:

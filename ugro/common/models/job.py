@@ -1,7 +1,9 @@
 """A job: its states, its ranks, where it runs, its attempts."""
 
 from enum import StrEnum
-from typing import Self, TypedDict, Unpack
+from typing import Any, Self, TypedDict, Unpack
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from ugro.common.config import NodeConfig
 from ugro.common.models.checkpoint import Checkpoint
@@ -86,10 +88,24 @@ class FirstFailure(Record):
     """What happened, in a sentence."""
 
 
+class GpuPart(Record):
+    """The part of a GPU that a job declared, which shares it with others.
+
+    `memory_mib` is the memory that it may use. `fraction` is the same for PyTorch's allocator, as a fraction of all
+    memory of the GPU: without what CUDA takes before the first tensor.
+    """
+
+    memory_mib: int
+    fraction: float
+
+
 class NodeShare(Record):
-    """One node's part of a placement: its torchrun node rank, its ranks and their GPUs (none on a CPU node).
+    """One node's part of a placement: its node rank, its ranks and their GPUs (none on a CPU node).
+
+    A launcher that starts one process on each node has one rank there (`nproc`), which gets all GPUs.
 
     `batch_shares` has each rank's fraction of the global batch, where the speeds of all GPUs are known and differ.
+    `part` is what it declared of its GPU, where it shares that; None: its GPUs are its own.
     `config` is the node as the inventory described it when the job was placed: a run keeps it until it has ended, so
     that an edit of the inventory counts for new runs only. None in records of an earlier UGRO, and in drafts.
     """
@@ -101,6 +117,12 @@ class NodeShare(Record):
     gpus: tuple[str, ...] = ()
     batch_shares: tuple[float, ...] = ()
     config: NodeConfig | None = None
+    part: GpuPart | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_part(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """An earlier UGRO refuses a record with keys that it does not know."""
+        return {key: value for key, value in written(self).items() if key != "part" or value is not None}
 
 
 class Placement(Record):
@@ -113,6 +135,11 @@ class Placement(Record):
     master_addr: str | None = None
     master_port: int | None = None
     why: str = ""
+
+    @property
+    def part(self) -> GpuPart | None:
+        """Return what the job declared of the one GPU that it shares; None: its GPUs are its own."""
+        return self.shares[0].part if self.shares else None
 
     @property
     def world_size(self) -> int:
@@ -156,6 +183,21 @@ class TakenBack(Record):
     until: float
 
 
+class SweepPart(Record):
+    """A job's part in a sweep: number `index` (from 1) of the `of` jobs of it, with these `values` by argument.
+
+    `sweep` is the sweep's id, made of that of its first job, and `name` its name. At most `max_parallel` of its jobs
+    run at a time; None: as many as there is room for.
+    """
+
+    sweep: str
+    name: str
+    index: int
+    of: int
+    values: dict[str, str]
+    max_parallel: int | None = None
+
+
 class Attempt(Record):
     """An ended attempt of a job, as the record of the next one has it.
 
@@ -195,8 +237,10 @@ class JobFields(TypedDict, total=False):
 
     state: JobState
     reason: str
+    name: str
     attempt: int
     priority: int
+    predicted_mib: int | None
     launched_at: float | None
     started_at: float | None
     ended_at: float | None
@@ -232,9 +276,9 @@ class Job(Record):
     proved that no process of it remains; on the others none was found. `predicted_mib` is the expected memory of each
     GPU at the launch, `peak_mib` the maximum observed. `last_event` is the last line of the timeline once the change
     that wrote this record is complete. `past` has the earlier attempts, and `resume_from` the checkpoint that this one
-    resumed from. `alert` says that it hangs, while it does. `launched_at` is the first start request to its nodes,
-    before its first checkpoint; `started_at` is when it was first observed to run. `taken_back` has the interrupted
-    launches, until one succeeds.
+    resumed from. `sweep` is its part in a sweep, if it was submitted as one. `alert` says that it hangs, while it does.
+    `launched_at` is the first start request to its nodes, before its first checkpoint; `started_at` is when it was
+    first observed to run. `taken_back` has the interrupted launches, until one succeeds.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -250,8 +294,10 @@ class Job(Record):
     started_at: float | None = None
     ended_at: float | None = None
     unknown_since: float | None = None
+    launcher: str = "torchrun"
     command: tuple[str, ...]
     code: CodeVersion
+    sweep: SweepPart | None = None
     placement: Placement | None = None
     ranks: tuple[Rank, ...] = ()
     first_failure: FirstFailure | None = None
@@ -274,6 +320,11 @@ class Job(Record):
     def nodes(self) -> tuple[str, ...]:
         """Return the names of the nodes it is placed on, in the order of their node ranks."""
         return tuple(share.node for share in self.placement.shares) if self.placement else ()
+
+    @property
+    def sweep_id(self) -> str | None:
+        """Return the id of the sweep that it is part of."""
+        return self.sweep.sweep if self.sweep else None
 
     @property
     def hang(self) -> str | None:
@@ -343,7 +394,8 @@ class Job(Record):
 class Summary(Record):
     """One line of `finished.jsonl`: what lists, estimates and forecasts need of a job that has ended.
 
-    `run` names equal runs: the same script with the same arguments on as many GPUs a node.
+    `run` names equal runs: the same script with the same arguments on as many GPUs a node. `sweep_id` is that of
+    the sweep that it was part of.
     """
 
     id: str
@@ -355,3 +407,4 @@ class Summary(Record):
     ended_at: float
     predicted_mib: int | None = None
     peak_mib: int | None = None
+    sweep_id: str | None = None

@@ -39,8 +39,8 @@ class GpuRange(Record):
 class GpuLook(Record):
     """One line of a node's history: a sample of one GPU, or the mean of those since the line before. Memory in MiB.
 
-    `job` is the one that held it; `program` names what else used it, and whose that is, where no job did. `throttled`
-    are all reasons that were seen; `range` is there where it is a mean.
+    `job` is the one that held it, `jobs` are all where several shared it; `program` names what else used it, and whose
+    that is, where no job did. `throttled` are all reasons that were seen; `range` is there where it is a mean.
     """
 
     at: float
@@ -55,6 +55,7 @@ class GpuLook(Record):
     throttled: tuple[str, ...] | None = None
     range: GpuRange | None = None
     job: str | None = None
+    jobs: tuple[str, ...] | None = None
     program: str | None = None
 
 

@@ -16,6 +16,8 @@ class GpuProcess(Record):
     """Who runs it."""
     memory_mib: int | None = None
     """GPU memory that it uses."""
+    run: str | None = None
+    """Token of the run that it belongs to (UGRO_RUN); `null`: none of UGRO's, or the node does not say."""
 
 
 class Gpu(Record):

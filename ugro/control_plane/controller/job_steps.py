@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ugro.common.errors import AnswerPending, LinkLost, NodeError, RecordNewer, SetupFailed, UgroError, Unreachable
+from ugro.common.job_spec import agent_of
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import FirstFailure, Job, JobState, TakenBack, Wish
 from ugro.common.paths import RunPaths, run_paths
@@ -27,6 +28,7 @@ from ugro.control_plane.failure_handler.watchdog import rendezvous
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.log_ends import node_log, rank_log
+from ugro.control_plane.metadata_store.secrets import SecretExposed, SecretMissing
 from ugro.control_plane.resource_manager import monitor
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.launcher import Launcher, NotStarted, nothing_runs
@@ -101,9 +103,13 @@ class JobSteps:
                 await self._end_on_nodes(job, state, CANCEL_GRACE)
 
     def record(self, change: Change) -> Job:
-        """Write a change of a job; what is to be done about a failure is noted before. Return its record."""
+        """Write a change of a job; what is to be done after its end is noted before. Return its record."""
         if change.job.state == JobState.FAILED:
             self._store.decisions.remember_undecided(change.job.id)
+        elif change.job.state == JobState.SUCCEEDED:
+            with contextlib.suppress(UgroError):  # its end counts, also where its spec is lost
+                if self._store.jobs.spec(change.job.id).outputs:
+                    self._store.outputs.owe(change.job.id)
         return self._store.jobs.save(*change)
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
@@ -181,6 +187,7 @@ class JobSteps:
             lambda node: node_log(folder, node_ranks[node]),
             node_addresses(job.placement) if job.placement else {},
             until,
+            agent_of(job.launcher),
         )
 
     async def bring_series(self, job: Job) -> None:
@@ -330,7 +337,7 @@ class JobSteps:
         lost = isinstance(error.error if isinstance(error, NotStarted) else error, (Unreachable, LinkLost))
         now, told_at = self._clock.now(), self._told_at(job)
         told_to_start = told_at is not None or bool(job.placement and job.placement.master_port)
-        if lost and not told_to_start:
+        if (lost or isinstance(error, SecretMissing | SecretExposed)) and not told_to_start:
             back = taken_back(job.taken_back, error.message, now)
             words = f"{error.message}, before anything was started: it waits for its turn again"
             self._store.jobs.save(*transitions.take_back(job, back, words))

@@ -11,9 +11,10 @@ from ugro.common.models.job import Job, JobState
 from ugro.common.models.node import Drain, DrainOrigin, NodeView, Silence
 from ugro.common.text import duration
 from ugro.common.troubles import Troubles
+from ugro.control_plane.controller.share_watch import report_excess
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager import monitor
-from ugro.control_plane.resource_manager.governor import leases
+from ugro.control_plane.resource_manager.governor import holders
 from ugro.control_plane.resource_manager.monitor import SILENCE_GRACE
 from ugro.engines.base import Observation
 
@@ -61,12 +62,14 @@ def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live
             store.timeline.note(name, EventKind.SILENT, why.message)
         elif name in given_time:
             store.timeline.note(name, EventKind.PROPOSAL, proposal(name, silence, now))
+    with troubles.boundary("shared GPUs"):
+        report_excess(store, seen, live)
     troubles.raise_first(store.tell)
 
 
 def keep_looks(store: MetadataStore, seen: Observation, jobs: Sequence[Job]) -> None:
     """Add what the GPUs showed to their history. `jobs` are those of the look."""
-    held, troubles = leases(jobs), Troubles()
+    held, troubles = holders(jobs), Troubles()
     for name, view in seen.views.items():
         if isinstance(view, NodeView):
             with troubles.boundary(f"{name}: the history of its GPUs"), store.optional():

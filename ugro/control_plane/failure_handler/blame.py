@@ -65,7 +65,7 @@ class Inquiry:
     """Who failed first, by all that is known of a run. `rank_log` and `node_log` give the ends of the logs.
 
     `addresses` has the node behind each address that a rank may name. `until` is when the run began to be ended by us,
-    by the master's clock: what ended later counts as if it were still there.
+    by the master's clock: what ended later counts as if it were still there. `agent` is what runs the ranks of a node.
     """
 
     ranks: tuple[Rank, ...]
@@ -75,6 +75,7 @@ class Inquiry:
     node_log: Callable[[str], str]
     addresses: Mapping[str, str] = field(default_factory=dict)
     until: float = math.inf
+    agent: str = "torchrun"
 
     def first(self) -> FirstFailure:
         """The rank that failed first, or what left on a node."""
@@ -285,13 +286,13 @@ class Inquiry:
         with_ranks = f" while rank {some([str(rank.rank) for rank in alive])} still ran" if alive else ""
         if run.exit_code is None:
             # A rank that is gone as well may be named: whatever took its launcher took it, too.
-            words = "torchrun and the rank vanished without an exit code: killed from outside"
+            words = f"{self.agent} and the rank vanished without an exit code: killed from outside"
             if alive or not lost:
                 words = f"launch.sh vanished without an exit code{with_ranks}: killed from outside"
             yield self._unseen(node, lost[0] if lost and not alive else None, "killed", words)
         elif run.exit_code > SIGNALLED:
             ended_by = _signal_name(run.exit_code - SIGNALLED)
-            what = "reaper.py, which watches torchrun," if run.reaper_died else "torchrun"
+            what = f"reaper.py, which watches {self.agent}," if run.reaper_died else self.agent
             failure = FirstFailure(
                 rank=None,
                 node=node,
@@ -309,7 +310,7 @@ class Inquiry:
                 node=node,
                 exit_code=run.exit_code,
                 cause="killed",
-                message=f"torchrun got SIGTERM (exit {run.exit_code}) and ended its ranks by SIGTERM",
+                message=f"{self.agent} got SIGTERM (exit {run.exit_code}) and ended its ranks by SIGTERM",
             )
             yield _Suspect(UNCLEAR, self._at(run.exit_at, node), failure)
 

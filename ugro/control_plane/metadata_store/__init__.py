@@ -6,14 +6,17 @@
                           locked (flock)
       master              this master's id
       cluster.json        TinyDB: nodes (last view of each), jobs (index of the live ones), drains, meta (with the seal
-                          of finished.jsonl), leftovers, speeds, proposals and what is undecided; cluster.json.before:
-                          the copy before the last change; cluster.json.aside: its damaged rows, one JSON line each
+                          of finished.jsonl), leftovers, speeds, proposals, what is undecided and whose
+                          outputs are to come; cluster.json.before: the copy before the last change;
+                          cluster.json.aside: its damaged rows, one JSON line each
       finished.jsonl      index of the jobs that ended, one Summary a line
       events.jsonl        every change of every job and node (the older half in events.1.jsonl)
       links.jsonl         how fast the way from each node to each other was measured to be
       alerts.yaml         channels and rules of a person (docs/alerts.md); alerts.json: what was told, and what waits
       log/ugro.log        what UGRO did and what surprised it, without secrets (the older half in ugro.log.1)
       ugro.sock           where the resident controller takes requests, while it runs
+      secrets/            a file of mode 0600 for each secret (docs/jobs.md); their values are masked in all the others
+                          but specs and logs
       token               what callers over HTTP show to change things; token.view: to look (docs/api.md)
       incoming/           code that clients of the resident controller send; its snapshot is taken from there
       snapshots/          where the last snapshot of each working directory is, for the next one to share files with
@@ -24,7 +27,8 @@
                           watchdog.json (what the watchdog remembers), snapshot/ (the code; snapshot-N/: that of attempt
                           N and those after it, where it is other code; unchanged files are hard links to those of
                           other snapshots; snapshot.json: its list of files), logs/<attempt>/ (prefixes of
-                          the nodes' logs; ends/: the ends of long ones; index/: where their lines are)
+                          the nodes' logs; ends/: the ends of long ones; index/: where their lines are),
+                          outputs/ (copies of the files that it declares), outputs.json (what became of them)
 
 Of jobs that were removed, jobs/.removed keeps the highest number, and cluster.json (removals) what nodes still owe.
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ugro.common.clock import Clock
 from ugro.common.config import NodeConfig
@@ -116,6 +117,28 @@ class ConfigStore:
         """The nodes that did not answer at the last look."""
         return {name: row.silence for name, row in self._node_rows().items() if row.silence}
 
+    def copy_node(self, old: str, new: str) -> list[str]:
+        """Keep what is known of a node under its new name, too. Return what that is: `observation`, `drain`."""
+        copied = []
+        with self._tables.change() as db:
+            table = db.table("nodes")
+            rows = {str(row["name"]): dict(row) for row in table.all()}
+            if old in rows:
+                rows[new] = _renamed(rows[old], new)
+                table.truncate()
+                table.insert_multiple(rows.values())
+                copied.append("observation")
+        if drain := self.drains().get(old):
+            self.drain(drain.model_copy(update={"node": new}))
+            copied.append("drain")
+        return copied
+
+    def forget_node(self, name: str) -> list[str]:
+        """Let go of what is known of a node that has another name now, or is gone. Return what that was."""
+        with self._tables.change() as db:
+            gone = ["observation"] if db.table("nodes").remove(lambda row: row.get("name") == name) else []
+        return [*gone, *(["drain"] if self.undrain(name) else [])]
+
     # --- drains ------------------------------------------------------------------------------------------------------
 
     def drain(self, drain: Drain) -> None:
@@ -147,6 +170,15 @@ class ConfigStore:
         with self._tables.look() as db:
             drains, certain = drains_in(db), is_certain(db, "drains")
         return drains if certain else drains_told(drains, self._timeline.of_cluster())
+
+
+def _renamed(row: dict[str, Any], name: str) -> dict[str, Any]:
+    """A node's row under another name."""
+    renamed = {**row, "name": name}
+    for part, key in (("config", "name"), ("view", "node")):
+        if row.get(part):
+            renamed[part] = {**row[part], key: name}
+    return renamed
 
 
 def _id_in(path: Path) -> str:

@@ -77,6 +77,14 @@ class GpuHistory:
                     recent = [look for look in self._recent(node, finer) if since < look.at <= now]
                     self._append(node, tier, means(recent), now)
 
+    def rename(self, old: str, new: str) -> list[str]:
+        """Give the history of a node another name, unless that has one. Return `history` if it was done."""
+        with state_errors(self._folder / old):
+            if not (self._folder / old).is_dir() or (self._folder / new).exists():
+                return []
+            os.rename(self._folder / old, self._folder / new)
+        return ["history"]
+
     def _due(self, node: str, tier: Tier, now: float) -> float | None:
         """The time since when a file has no line, if it is time for one; None: it is not."""
         last = self._last(node, tier)
@@ -154,6 +162,7 @@ def _mean(seen: Sequence[GpuLook]) -> GpuLook:
     reasons = [look.throttled for look in seen if look.throttled is not None]
     changed["throttled"] = tuple(dict.fromkeys(one for told in reasons for one in told)) if reasons else None
     changed["job"] = next((look.job for look in reversed(seen) if look.job), None)
+    changed["jobs"] = next((look.jobs for look in reversed(seen) if look.jobs), None)
     changed["program"] = next((look.program for look in reversed(seen) if look.program), None)
     changed["range"] = GpuRange.model_validate(ranges) if len(seen) > 1 and ranges else last.range
     return last.model_copy(update=changed)

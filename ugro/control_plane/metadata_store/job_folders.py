@@ -66,7 +66,7 @@ class JobFolders:
         with state_errors(self._jobs):
             self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
             for number in itertools.count(self._next_number()):
-                folder = self._jobs / _id(number)
+                folder = self._jobs / id_of(number)
                 with contextlib.suppress(FileExistsError):
                     folder.mkdir(mode=0o700)
                     return JobFiles(folder)
@@ -74,7 +74,7 @@ class JobFolders:
 
     def next_id(self) -> str:
         """The id that the next submission would get, were it the only one."""
-        return _id(self._next_number())
+        return id_of(self._next_number())
 
     def _next_number(self) -> int:
         names = self._listed()
@@ -176,7 +176,8 @@ def number_of(job_id: str) -> int:
     return int(re.sub(r"\D", "", job_id))
 
 
-def _id(number: int) -> str:
+def id_of(number: int) -> str:
+    """The id of the job with a number."""
     return f"job-{number:03d}"
 
 

@@ -127,6 +127,7 @@ class JobIndex:
             ended_at=job.ended_at or job.submitted_at,
             predicted_mib=job.predicted_mib,
             peak_mib=job.peak_mib,
+            sweep_id=job.sweep_id,
         )
 
     def _known_summary(self, error: RecordNewer) -> list[Summary]:

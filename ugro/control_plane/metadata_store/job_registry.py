@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -12,15 +13,16 @@ from pathlib import Path
 from ugro.common.clock import Clock
 from ugro.common.errors import InputError, NoSuchJob, RecordNewer, RecordUnreadable, UgroError
 from ugro.common.files import write_atomic
+from ugro.common.job_names import LAST, LAST_FAILED, is_pattern, matches, number_in
 from ugro.common.job_spec import JOB_ID, JobSpec
 from ugro.common.models.event import Event, EventKind
-from ugro.common.models.job import CodeVersion, Job, JobState, Summary
+from ugro.common.models.job import CodeVersion, Job, JobState, Summary, SweepPart
 from ugro.common.paths import JobFiles
-from ugro.common.text import clock, printable
+from ugro.common.text import clock, printable, some
 from ugro.common.troubles import Troubles
 from ugro.control_plane.counts import Counts
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
-from ugro.control_plane.metadata_store.job_folders import JobFolders, Seen, number_of, readable, seen_as
+from ugro.control_plane.metadata_store.job_folders import JobFolders, Seen, id_of, number_of, readable, seen_as
 from ugro.control_plane.metadata_store.locks import RecordsLock, alone_on, is_held
 from ugro.control_plane.metadata_store.records import (
     OnUnreadable,
@@ -63,7 +65,13 @@ class JobRegistry(JobFolders):
     # --- submitting and changing jobs --------------------------------------------------------------------------------
 
     def submit(
-        self, files: JobFiles, spec: JobSpec, code: CodeVersion, now: float, predicted_mib: int | None = None
+        self,
+        files: JobFiles,
+        spec: JobSpec,
+        code: CodeVersion,
+        now: float,
+        predicted_mib: int | None = None,
+        sweep: SweepPart | None = None,
     ) -> Job:
         """Write a new job's frozen spec and its first record."""
         job_id = files.folder.name
@@ -76,14 +84,17 @@ class JobRegistry(JobFolders):
             priority=spec.priority,
             predicted_mib=predicted_mib,
             submitted_at=now,
+            launcher=spec.launcher,
             command=spec.command,
             code=code,
+            sweep=sweep,
         )
         with state_errors(files.folder):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
         self._enter(job_id)
         # The event first: a tick beside us that sees the record must not take its event for one that a crash lost.
-        event = Event(at=self._clock.now(), job=job_id, kind=EventKind.SUBMITTED, message=" ".join(job.command))
+        message = self._timeline.mask(" ".join(job.command))
+        event = Event(at=self._clock.now(), job=job_id, kind=EventKind.SUBMITTED, message=message)
         self._timeline.add(event)
         return self._write(job, event)
 
@@ -100,8 +111,8 @@ class JobRegistry(JobFolders):
         """The record first: it is the truth."""
         if job.id not in self._told:
             self._catch_up(job)
-        event = Event(at=self._clock.now(), job=job.id, kind=kind, message=message)
-        job = self._write(job, event)
+        event = Event(at=self._clock.now(), job=job.id, kind=kind, message=self._timeline.mask(message))
+        job = self._write(_masked(job, self._timeline.mask), event)
         self._timeline.add(event)
         self._told[job.id] = event
         if job.state.ended:
@@ -140,6 +151,13 @@ class JobRegistry(JobFolders):
         with self._lock.held(), state_errors(files.folder):
             write_atomic(files.spec, spec.model_dump_json(indent=1))
             return self._save(self.job(job_id), kind, message)
+
+    def edit(self, change: Change, spec: JobSpec) -> Job:
+        """Replace what a waiting job was asked for, and its record. What it was before is in the event."""
+        files = self.files(change.job.id)
+        with self._lock.held(), state_errors(files.folder):
+            write_atomic(files.spec, spec.model_dump_json(indent=1))
+            return self._save(*change)
 
     @contextlib.contextmanager
     def removing(self, job: Job) -> Iterator[bool]:
@@ -287,11 +305,17 @@ class JobRegistry(JobFolders):
         return self.all(ended | past, on_unreadable)[-count:]
 
     def find(self, reference: str) -> Job:
-        """The job of that id or name; of several with one name, the newest.
+        """The job of that id, name or number, `@last`, `@last-failed`, or the only one that a pattern matches.
+
+        Of several with one name, the newest. A name counts before a number.
 
         Raises:
-            NoSuchJob: there is none.
+            NoSuchJob: there is none, or a pattern matches several.
         """
+        if reference.startswith("@"):
+            return self._last(reference)
+        if is_pattern(reference):
+            return self._only(reference)
         if JOB_ID.fullmatch(reference) and (found := self._job_if_any(reference)):
             return found
 
@@ -301,10 +325,56 @@ class JobRegistry(JobFolders):
 
         named = [job.id for job in self._indexed(stop_at_namesake) if job.name == reference]
         named = named or [row.id for row in self.summaries() if row.name == reference]
-        if not named:
-            hint = "`ugro status` lists the jobs" if self._folders() else "`ugro launch` submits a first job"
-            raise NoSuchJob(f"there is no job {printable(reference)!r}", hint)
-        return self.job(max(named, key=number_of))
+        if named:
+            return self.job(max(named, key=number_of))
+        number = number_in(reference)
+        if number is not None and (found := self._job_if_any(id_of(number))):
+            return found
+        raise self._unknown(f"there is no job {printable(reference)!r}")
+
+    def matching(self, pattern: str, on_unreadable: OnUnreadable = pass_over) -> list[Job | Summary]:
+        """The jobs whose id or name is like a pattern, in the order of their ids; of ended ones their summary."""
+        jobs: list[Job | Summary] = [*self._indexed(on_unreadable), *self.summaries()]
+        found = [job for job in jobs if matches(pattern, job)]
+        return sorted(found, key=lambda job: number_of(job.id))
+
+    def _only(self, pattern: str) -> Job:
+        found = self.matching(pattern)
+        if len(found) == 1:
+            return self.job(found[0].id)
+        if not found:
+            raise self._unknown(f"no job has an id or a name like {printable(pattern)!r}")
+        hint = f"name one of them; to list them: ugro status {shlex.quote(printable(pattern))}"
+        names = some([job.id for job in found])
+        raise NoSuchJob(f"one job is expected here, and {printable(pattern)!r} matches {len(found)}: {names}", hint)
+
+    def _last(self, reference: str) -> Job:
+        if reference == LAST:
+            for job_id in sorted(self._folders(), key=number_of, reverse=True):
+                if found := self._job_if_any(job_id):
+                    return found
+            raise self._unknown(f"{LAST} names no job: there are none")
+        if reference == LAST_FAILED:
+            failed = [row.id for row in self.summaries() if row.state == JobState.FAILED]
+            if failed:
+                return self.job(failed[-1])
+            raise self._unknown(f"{LAST_FAILED} names no job: none is failed")
+        raise NoSuchJob(f"{printable(reference)!r} names no job", f"there are {LAST} and {LAST_FAILED}")
+
+    def _unknown(self, message: str) -> NoSuchJob:
+        hint = "`ugro status` lists the jobs" if self._folders() else "`ugro launch` submits a first job"
+        return NoSuchJob(message, hint)
+
+
+def _masked(job: Job, mask: Callable[[str], str]) -> Job:
+    """Return a record without the secrets that a script printed and that a step quotes."""
+    failure, back = job.first_failure, job.taken_back
+    return job.changed(
+        reason=mask(job.reason),
+        alert=job.alert and mask(job.alert),
+        first_failure=failure and failure.model_copy(update={"message": mask(failure.message)}),
+        taken_back=back and back.model_copy(update={"reason": mask(back.reason)}),
+    )
 
 
 def _cause(job: Job) -> str:

@@ -34,3 +34,22 @@ class Links:
         with state_errors(self._path):
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_atomic(self._path, rewritten(self._path, known.values(), MeasuredLink))
+
+    def rename(self, old: str, new: str) -> list[str]:
+        """Give a node another name in every measurement. Return `links` if there was one."""
+        names = {old: new}
+        known = self.all()
+        if not any(old in (link.source, link.target) for link in known):
+            return []
+        changed = [
+            link.model_copy(
+                update={
+                    "source": names.get(link.source, link.source),
+                    "target": names.get(link.target, link.target),
+                }
+            )
+            for link in known
+        ]
+        with state_errors(self._path):
+            write_atomic(self._path, rewritten(self._path, changed, MeasuredLink))
+        return ["links"]

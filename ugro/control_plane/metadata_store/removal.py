@@ -21,6 +21,7 @@ from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, Summary
 from ugro.common.models.node import Owed
+from ugro.common.models.outputs import OutputsState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, ran_at
 from ugro.control_plane.metadata_store.records import pass_over
@@ -39,6 +40,9 @@ from ugro.nodes.transport import Transport
 SEARCHES = 4
 """Jobs whose checkpoints are looked for at the same time: each look reads whole folders on nodes."""
 
+NOT_HERE = (OutputsState.OWED, OutputsState.PARTIAL, OutputsState.TOO_LARGE)
+"""Of outputs in these states some are on nodes alone."""
+
 SEARCH_WITHIN = 120.0
 """Seconds that a node has to list the checkpoints of one job."""
 
@@ -49,6 +53,7 @@ class Kept(StrEnum):
     CHECKPOINTS = "it has checkpoints"
     UNSEEN = "it is not known whether it has checkpoints"
     SILENT = "a node that it ran on is unreachable"
+    OUTPUTS = "not all of its outputs are on this machine"
     UNDECIDED = "it is still to be decided whether it is tried again"
     OWED = "a node has not confirmed that none of its processes run there"
     RUNNING = "processes of it are running"
@@ -68,6 +73,7 @@ class NodeFolder:
 class DiskUse:
     """What a job takes up. Bytes are those of files; of snapshots (`has_code`), what no other job's shares.
 
+    `outputs` are the copies of what it declares, which `record` has, too; `outputs_due`: not all of them came.
     `checkpoints` are all of them, whole or not, wherever they are. `unseen` says what was not searched; `silent` are
     the nodes it ran on that could not be asked, `copies` the labels of checkpoints that the master has.
     """
@@ -77,6 +83,8 @@ class DiskUse:
     has_code: bool = False
     snapshots: int = 0
     record: int = 0
+    outputs: int = 0
+    outputs_due: bool = False
     parts: tuple[NodeFolder, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     unseen: tuple[str, ...] = ()
@@ -135,7 +143,7 @@ def decide(use: DiskUse, undecided: Collection[str], owing: Collection[str], wit
     elif use.silent:  # its folder there would be forgotten
         kept = Kept.SILENT
     elif not with_checkpoints:
-        kept = use.resumable
+        kept = use.resumable or (Kept.OUTPUTS if use.outputs_due else None)
     there = bool(use.has_code or use.parts)
     return Going(use, use.logs > 0, there and kept is None, kept if there else None)
 
@@ -202,7 +210,9 @@ def master_use(store: MetadataStore, job: Job) -> DiskUse:
     taken = logs.bytes if logs else 0
     own = freed_bytes(snapshots)
     rest = bytes_below(store.jobs.files(job.id).folder) - taken - sum(map(bytes_below, snapshots))
-    return DiskUse(job, taken, bool(snapshots), own, rest)
+    outputs = bytes_below(store.jobs.files(job.id).outputs)
+    came = store.outputs.record(job.id)
+    return DiskUse(job, taken, bool(snapshots), own, rest, outputs, came is not None and came.state in NOT_HERE)
 
 
 async def survey(store: MetadataStore, inventory: Inventory, pool: Pool, jobs: Sequence[Job]) -> Survey:

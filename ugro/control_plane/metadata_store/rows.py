@@ -75,6 +75,12 @@ class UndecidedRow(Record):
     job: JobId
 
 
+class OutputsRow(Record):
+    """A job whose outputs are still to come to the master."""
+
+    job: JobId
+
+
 class ProposalRow(Proposal):
     job: JobId
 
@@ -126,6 +132,7 @@ ROWS: Mapping[str, type[Record]] = {
     "proposals": ProposalRow,
     "removals": OwedRow,
     "leftovers": LeftoverRow,
+    "outputs": OutputsRow,
     "speeds": SpeedRow,
     "meta": MetaRow,
 }
@@ -137,6 +144,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
     "proposals": ("job",),
     "removals": ("job", "uid", "config"),
     "leftovers": ("job", "attempt"),
+    "outputs": ("job",),
     "speeds": ("uuid",),
 }
 """What tells the rows of a table apart. The other tables are rebuilt from the jobs' folders."""

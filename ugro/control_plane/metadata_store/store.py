@@ -27,7 +27,9 @@ from ugro.control_plane.metadata_store.locks import (
     is_held,
 )
 from ugro.control_plane.metadata_store.metrics_store import MetricsStore
+from ugro.control_plane.metadata_store.outputs import Outputs
 from ugro.control_plane.metadata_store.records import make_home
+from ugro.control_plane.metadata_store.secrets import SecretStore
 from ugro.control_plane.metadata_store.timeline import Timeline
 
 T = TypeVar("T")
@@ -50,7 +52,9 @@ class MetadataStore:
         """What this process changes, and what it goes on without."""
         self.counts = Counts()
         """What it counts."""
-        self.timeline = Timeline(home, self.bus.publish, clock)
+        self.secrets = SecretStore(home)
+        """Values that jobs get by name; what is recorded and shown has them masked."""
+        self.timeline = Timeline(home, self.bus.publish, clock, self.mask)
         """What happened, in order."""
         self._tables = ClusterTables(home, self.timeline, clock)
         self.jobs = JobRegistry(home, self._records, self._tables, self.timeline, self.counts, clock)
@@ -63,6 +67,12 @@ class MetadataStore:
         """The failures that wait for a person."""
         self.cleanup = Cleanup(self._tables)
         """What nodes still owe of jobs that ended or were removed."""
+        self.outputs = Outputs(self._tables, self.jobs.files, clock)
+        """The outputs that jobs declare, and which of them are still to come."""
+
+    def mask(self, text: str) -> str:
+        """Return a text with the value of each secret masked."""
+        return self.secrets.masker.text(text)
 
     # --- who acts ----------------------------------------------------------------------------------------------------
 

@@ -36,12 +36,17 @@ class Timeline:
     """A job's event goes to the cluster's timeline first: one that is in the job's is in both."""
 
     def __init__(
-        self, home: Path, publish: Callable[[Event], None] = lambda _: None, clock: Clock = SYSTEM_CLOCK
+        self,
+        home: Path,
+        publish: Callable[[Event], None] = lambda _: None,
+        clock: Clock = SYSTEM_CLOCK,
+        mask: Callable[[str], str] = str,
     ) -> None:
-        """`publish` is called with each event that this process adds."""
+        """`publish` is called with each event that this process adds; `mask` takes secrets out of its message."""
         self._home = home
         self._publish = publish
         self._clock = clock
+        self.mask = mask
         self._cluster, self._older = home / "events.jsonl", home / "events.1.jsonl"
 
     def add(self, event: Event) -> None:
@@ -54,7 +59,8 @@ class Timeline:
 
     def note(self, node: str, kind: EventKind, message: str, job: str = "") -> None:
         """Add an event about a node, or of a job there that is no change of its record."""
-        self.add(Event(at=self._clock.now(), job=job, node=node, kind=kind, message=message, noted=True))
+        told = self.mask(message)
+        self.add(Event(at=self._clock.now(), job=job, node=node, kind=kind, message=told, noted=True))
 
     def catch_up(self, event: Event) -> bool:
         """Add the last event of a job's record to the timelines that a crash kept it from.

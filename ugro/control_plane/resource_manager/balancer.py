@@ -64,7 +64,8 @@ def with_batch_shares(placement: Placement, speeds: Mapping[str, tuple[str, Spee
     `speeds` has name and speed by GPU UUID. Where not all are known, or all are alike, nothing is added.
     """
     gpus = [uuid for share in placement.shares for uuid in share.gpus]
-    if len(gpus) < 2 or any(uuid not in speeds for uuid in gpus):
+    several = any(share.nproc < len(share.gpus) for share in placement.shares)  # GPUs of one process: it divides itself
+    if several or len(gpus) < 2 or any(uuid not in speeds for uuid in gpus):
         return placement, None
     measured = [speeds[uuid][1] for uuid in gpus]
     words = speeds_in_words([speeds[uuid][0] for uuid in gpus], measured)

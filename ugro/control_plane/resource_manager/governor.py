@@ -14,6 +14,7 @@ from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, Unreachable
 from ugro.common.models.job import Job, NodeShare, Placement
 from ugro.common.models.node import Drain, Gpu, GpuProcess, NodeView
 from ugro.common.text import printable, size
+from ugro.control_plane.resource_manager.tenants import NO_TENANTS, Tenants, undeclared_mib
 from ugro.control_plane.resource_manager.twins import REMEDY, shared_gpus, twins
 
 DISPLAY_MIB = 1536
@@ -27,12 +28,17 @@ DISPLAY_PREFIXES = ("kwin", "Xorg.", "gnome-shell-", "xdg-desktop-portal")
 class Slot:
     """One thing that one rank runs on: a GPU (`key` is its UUID), or the CPU of a node (`cpu:<node>`).
 
-    `memory_mib` is what a job may use of the GPU's memory in MiB; None is unknown.
+    `memory_mib` is what a job may use of the GPU's memory in MiB; None is unknown. `total_mib` is all of it, `index`
+    the driver's. `undeclared_mib` is used beside what the jobs declared that share the GPU (a display is counted
+    already).
     """
 
     key: str
     name: str
     memory_mib: int | None = None
+    total_mib: int | None = None
+    index: int | None = None
+    undeclared_mib: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,12 @@ class Capacity:
         return isinstance(self.error, (Unreachable, LinkLost, CommandTimedOut))
 
     @property
+    def calm(self) -> Capacity:
+        """The same, without what may pass by itself: GPUs in use, and memory that nobody declared."""
+        slots = tuple(replace(slot, undeclared_mib=0) if slot.undeclared_mib else slot for slot in self.slots)
+        return replace(self, busy={}, slots=slots)
+
+    @property
     def gpus(self) -> tuple[Slot, ...]:
         """The slots that are GPUs."""
         return tuple(slot for slot in self.slots if slot.key != cpu_key(self.node))
@@ -78,7 +90,7 @@ def placement_keys(placement: Placement) -> frozenset[str]:
 
 
 def leases(jobs: Iterable[Job], nodes: Mapping[str, NodeConfig] = MappingProxyType({})) -> dict[str, str]:
-    """Which job holds what: GPU UUIDs, and `cpu:<node>` for a node's CPU ranks.
+    """Which job holds what: GPU UUIDs, and `cpu:<node>` for a node's CPU ranks. Of several that share a GPU, the first.
 
     With `nodes`, the inventory as it is now, that is the node which is the job's machine today: it may have been
     renamed since the job started, or two nodes have changed places.
@@ -86,7 +98,17 @@ def leases(jobs: Iterable[Job], nodes: Mapping[str, NodeConfig] = MappingProxyTy
     held: dict[str, str] = {}
     for job in jobs:
         for share in job.placement.shares if job.state.on_nodes and job.placement else ():
-            held |= dict.fromkeys(share.gpus or _cpu_keys(share, nodes), job.id)
+            mine = dict.fromkeys(share.gpus or _cpu_keys(share, nodes), job.id)
+            held |= mine | {key: held[key] for key in mine if share.part and key in held}
+    return held
+
+
+def holders(jobs: Iterable[Job]) -> dict[str, tuple[str, ...]]:
+    """Return the jobs that hold each GPU, by its UUID: one, or those that share it."""
+    held: dict[str, tuple[str, ...]] = {}
+    for job in jobs:
+        for share in job.placement.shares if job.state.on_nodes and job.placement else ():
+            held |= {uuid: (*(held.get(uuid, ()) if share.part else ()), job.id) for uuid in share.gpus}
     return held
 
 
@@ -120,11 +142,12 @@ def capacities(
     known: Mapping[str, Mapping[str, str]],
     master: str | None,
     since: Mapping[str, str] = MappingProxyType({}),
+    sharing: Tenants = NO_TENANTS,
 ) -> dict[str, Capacity]:
     """What every node of the inventory can give, in its order; a node without a view counts as unreadable.
 
     `held` is what `leases` says, `known` the GPUs seen in the past (node -> UUID -> name), `master` our own id. `since`
-    tells of a node that does not answer since when.
+    tells of a node that does not answer since when, `sharing` which jobs share a GPU.
     """
     found = {}
     same, shared = twins(inventory.nodes, views), shared_gpus(inventory.nodes, views)
@@ -135,7 +158,7 @@ def capacities(
             found[name] = replace(capacity, refusal=_silence(view, since.get(name))) if capacity.silent else capacity
         else:
             capacity = _capacity(
-                config, view, held, drains.get(name), known.get(name, {}), master, shared.get(name, {})
+                config, view, held, drains.get(name), known.get(name, {}), master, shared.get(name, {}), sharing
             )
             found[name] = _as_twin(capacity, same[name].text(name)) if name in same else capacity
     return found
@@ -158,6 +181,7 @@ def _capacity(
     known: Mapping[str, str],
     master: str | None,
     shared: Mapping[str, str],
+    sharing: Tenants,
 ) -> Capacity:
     slots, busy, left_out = [], {}, []
     for gpu in view.gpus:
@@ -168,7 +192,9 @@ def _capacity(
         if reason:
             busy[gpu.uuid] = f"{_title(gpu)}: {reason}"
         idle = not reason and gpu.uuid not in held
-        slots.append(Slot(gpu.uuid, gpu.name, _usable_mib(gpu, config, idle)))
+        undeclared = undeclared_mib(gpu, sharing[gpu.uuid], _display_mib(gpu)) if gpu.uuid in sharing else 0
+        usable = _usable_mib(gpu, config, idle)
+        slots.append(Slot(gpu.uuid, gpu.name, usable, gpu.memory_total_mib, gpu.index, undeclared))
     if view.gpu_problem:
         left_out.append(view.gpu_problem)
     if view.gpus or not view.gpu_problem:  # a driver that lists nothing at all has not lost single GPUs
@@ -262,7 +288,11 @@ def _usable_mib(gpu: Gpu, config: NodeConfig, idle: bool) -> int | None:
     """
     if gpu.memory_total_mib is None:
         return None
-    display = sum(process.memory_mib or 0 for process in gpu.processes if _is_display(process))
+    display = _display_mib(gpu)
     if idle and gpu.memory_used_mib is not None:
         display = gpu.memory_used_mib
     return max(0, gpu.memory_total_mib - config.reserve_memory - display)
+
+
+def _display_mib(gpu: Gpu) -> int:
+    return sum(process.memory_mib or 0 for process in gpu.processes if _is_display(process))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ugro.common.errors import NodeError
 from ugro.common.models.event import EventKind
@@ -10,6 +10,7 @@ from ugro.common.models.job import Job, Rank
 from ugro.common.models.metrics import GpuLook, GpuSample
 from ugro.common.models.node import Gpu, NodeView, Silence
 from ugro.control_plane.resource_manager.governor import foreign_processes, has_display_at_most, program
+from ugro.control_plane.resource_manager.tenants import tenants, used_by
 from ugro.nodes.remote.owner.owner import is_same_master
 
 WATCH_GAP = 60.0
@@ -94,7 +95,7 @@ def _is_watched(gap: float, before: float) -> bool:
 
 def samples(job: Job, views: Views, now: float) -> list[GpuSample]:
     """What each GPU of a job shows now. Memory is the job's own, as far as the driver tells it."""
-    found = []
+    found, sharing = [], tenants([job])
     for rank in job.ranks:
         view = views.get(rank.node)
         if not isinstance(view, NodeView) or rank.gpu is None:
@@ -105,7 +106,9 @@ def samples(job: Job, views: Views, now: float) -> list[GpuSample]:
                     GpuSample(
                         at=now,
                         rank=rank.rank,
-                        memory_mib=_own_memory(gpu, rank),
+                        memory_mib=used_by(sharing[gpu.uuid][0], gpu)
+                        if gpu.uuid in sharing
+                        else _own_memory(gpu, rank),
                         utilization_percent=gpu.utilization_percent,
                         temperature_c=gpu.temperature_c,
                         power_w=gpu.power_w,
@@ -126,11 +129,11 @@ def _own_memory(gpu: Gpu, rank: Rank) -> int | None:
     return sum(process.memory_mib or 0 for process in own) or gpu.memory_used_mib
 
 
-def looks(view: NodeView, held: Mapping[str, str]) -> list[GpuLook]:
-    """What each GPU of a node shows now, and who has it. `held` says which job holds which GPU (`governor.leases`)."""
+def looks(view: NodeView, held: Mapping[str, Sequence[str]]) -> list[GpuLook]:
+    """What each GPU of a node shows now, and who has it. `held` says which jobs hold which GPU (`governor.holders`)."""
     found = []
     for uuid, gpu in _by_uuid(view).items():
-        job, foreign = held.get(uuid), foreign_processes(gpu)
+        jobs, foreign = tuple(held.get(uuid, ())), foreign_processes(gpu)
         found.append(
             GpuLook(
                 at=view.seen_at,
@@ -143,8 +146,9 @@ def looks(view: NodeView, held: Mapping[str, str]) -> list[GpuLook]:
                 sm_clock_mhz=gpu.sm_clock_mhz,
                 memory_clock_mhz=gpu.memory_clock_mhz,
                 throttled=gpu.throttled,
-                job=job,
-                program=program(foreign[0])[:PROGRAM_LENGTH] if foreign and not job else None,
+                job=next(iter(jobs), None),
+                jobs=jobs if len(jobs) > 1 else None,
+                program=program(foreign[0])[:PROGRAM_LENGTH] if foreign and not jobs else None,
             )
         )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job, JobState, Summary
 
 _LIVE = frozenset(state for state in JobState if not state.ended)
 _WAITING = frozenset({JobState.QUEUED, JobState.HELD})
@@ -13,8 +13,10 @@ STATES: Mapping[str, frozenset[JobState]] = {
     "hold": _WAITING,  # a held job may get another reason
     "release": frozenset({JobState.HELD}),
     "reprioritize": _WAITING,
+    "edit": _WAITING,
     "stacks": frozenset({JobState.RUNNING, JobState.UNKNOWN}),
     "checkpoint": frozenset({JobState.RUNNING, JobState.UNKNOWN}),  # the nodes that answer can be asked all the same
+    "exec": frozenset(state for state in JobState if state.on_nodes),
     "extend": _LIVE,
     "cancel": _LIVE,
     "wait": _LIVE,
@@ -23,13 +25,13 @@ STATES: Mapping[str, frozenset[JobState]] = {
 }
 """By request. Every other command takes a job in any state."""
 
-_DESPITE_CANCEL = frozenset({"cancel", "wait", "stacks"})
+_DESPITE_CANCEL = frozenset({"cancel", "exec", "wait", "stacks"})
 """Requests that a job accepts while its cancel is under way."""
 
 
-def accepts(request: str, job: Job) -> bool:
+def accepts(request: str, job: Job | Summary) -> bool:
     """Whether a request can be made of a job as it is now."""
     if request not in STATES:
         return True
-    ending = job.wish is not None and not job.state.ended
+    ending = isinstance(job, Job) and job.wish is not None and not job.state.ended
     return job.state in STATES[request] and not (ending and request not in _DESPITE_CANCEL)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from ugro.common.config import Inventory
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import NodeShare, Placement
 from ugro.common.models.metrics import MeasuredLink
 from ugro.control_plane.resource_manager.governor import Capacity, Slot, cpu_key
+from ugro.control_plane.resource_manager.tenants import MOST_SHARERS
+from ugro.control_plane.scheduler.gpu_count import fewest_nodes, uneven_parts, usable_gpus
 from ugro.control_plane.scheduler.pending_reasons import (
     GpuBusy,
+    GpuFull,
     GpuLeftOut,
     Holder,
     NodeHeld,
@@ -22,19 +23,11 @@ from ugro.control_plane.scheduler.pending_reasons import (
     NotInInventory,
     TooFewGpus,
 )
+from ugro.control_plane.scheduler.room import Allocation, Room, nodes_wanted, room_beside, suited, too_small, waste
+from ugro.control_plane.scheduler.sharing import pack, slot_title
 
 FASTER = 1.25
 """So many times as fast has the slowest link of other nodes to be, for them to be preferred: measurements vary."""
-
-
-@dataclass(frozen=True)
-class Allocation:
-    """What one node would give to a gang. `memory_mib` is of all its GPUs, infinity if one does not say its own."""
-
-    node: str
-    slots: tuple[Slot, ...]
-    models: frozenset[str]
-    memory_mib: float
 
 
 Entry = tuple[float, int, Allocation]
@@ -43,84 +36,36 @@ Entry = tuple[float, int, Allocation]
 Ways = Mapping[frozenset[str], Sequence[Entry]]
 """What there is to choose from, by GPU models."""
 
-Shape = tuple[int | tuple[str, ...] | None, int | None, int | None]
-
-
-class Room:
-    """What is free on the nodes: their capacities without what jobs have taken."""
-
-    def __init__(self, capacities: Mapping[str, Capacity], taken: Iterable[str] = ()) -> None:
-        self._capacities = capacities
-        self._taken = set(taken)
-        self._nodes = {slot.key: name for name, capacity in capacities.items() for slot in capacity.slots}
-        self._nodes |= {cpu_key(name): name for name in capacities}
-        self._sizes = sorted({slot.memory_mib or 0 for capacity in capacities.values() for slot in capacity.slots})
-        self.fastest = max((rate for capacity in capacities.values() for rate in capacity.links.values()), default=0.0)
-        """The rate of the fastest link in Gbit/s; 0: none was measured."""
-        self._found: dict[str, dict[tuple[int | None, int | None], tuple[Allocation, ...]]] = {}
-
-    def without(self, keys: Iterable[str]) -> Room:
-        """Another room, in which these slots are taken too."""
-        return Room(self._capacities, self._taken.union(keys))
-
-    def take(self, keys: Iterable[str]) -> None:
-        """Count these slots as taken."""
-        for key in keys:
-            self._taken.add(key)
-            self._found.pop(self._nodes.get(key, ""), None)
-
-    def give(self, keys: Iterable[str]) -> None:
-        """Count these slots as free."""
-        for key in keys:
-            self._taken.discard(key)
-            self._found.pop(self._nodes.get(key, ""), None)
-
-    def nodes_of(self, keys: Iterable[str]) -> set[str]:
-        """The nodes that have these slots."""
-        return {self._nodes[key] for key in keys if key in self._nodes}
-
-    def slowest(self, nodes: Sequence[str], unknown: float) -> float:
-        """The rate of the slowest link between these nodes, in Gbit/s; `unknown` stands for one not measured."""
-        pairs = ((one, other) for number, one in enumerate(nodes) for other in nodes[:number])
-        return min((self.rate(one, other, unknown) for one, other in pairs), default=math.inf)
-
-    def rate(self, one: str, other: str, unknown: float = 0.0) -> float:
-        """The rate of one link, likewise."""
-        return self._capacities[one].links.get(other, unknown)
-
-    def shape(self, spec: JobSpec) -> Shape:
-        """What decides whether a job fits: two jobs of one shape fit into the same places."""
-        # Requests for memory between the same two sizes of GPUs are alike, however many different ones there are.
-        return spec.nodes, spec.gpus_per_node, None if spec.vram is None else bisect_left(self._sizes, spec.vram)
-
-    def parts(self, spec: JobSpec, node: str) -> tuple[Allocation, ...]:
-        """What the node could give the job now: one part for each GPU model that would do, or one of mixed models."""
-        shape = self.shape(spec)[1:]
-        found = self._found.setdefault(node, {})
-        if shape not in found:
-            found[shape] = self._look(spec, node)
-        return found[shape]
-
-    def _look(self, spec: JobSpec, node: str) -> tuple[Allocation, ...]:
-        capacity = self._capacities.get(node)
-        if capacity is None or capacity.refusal:
-            return ()
-        asked = suited(spec, capacity)
-        free = [slot for slot in asked if slot.key not in self._taken and slot.key not in capacity.busy]
-        wanted = spec.gpus_per_node
-        if wanted:
-            return tuple(_part(node, slots) for slots in _pick(spec, free, wanted))
-        return (_part(node, asked),) if asked and len(free) == len(asked) else ()
-
 
 def choose(spec: JobSpec, names: Sequence[str], room: Room) -> Placement | None:
     """Place a whole gang on the first-rate part of these nodes, or None when it does not fit now.
+
+    GPUs in all go to the fewest nodes that have them free, equally many of each where that is possible. A job that
+    shares a GPU is packed beside others.
+    """
+    if spec.share is not None:
+        return pack(spec, names, room)
+    if spec.gpus_in_all is None:
+        return _on_each(spec, names, room)
+    number = fewest_nodes(spec, names, room)
+    if number is None:
+        return None
+    each, rest = divmod(spec.gpus_in_all, number)
+    equal = spec.model_copy(update={"nodes": number, "gpus": None, "gpus_per_node": each})
+    if not rest and (placement := _on_each(equal, names, room)):
+        return placement
+    usual, *others = uneven_parts(spec, names, room, number)
+    return _faster(spec, usual, others, room)
+
+
+def _on_each(spec: JobSpec, names: Sequence[str], room: Room) -> Placement | None:
+    """Place a job that asks for nodes, with GPUs of each.
 
     Preferred are few different GPU models, then little wasted memory, then links that are known to be faster, then
     nodes that come early. Models are added greedily, so their number is the least possible when one suffices. Node
     ranks follow the order of the names.
     """
-    wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
+    wanted = nodes_wanted(spec, names)
     ways: dict[frozenset[str], list[Entry]] = {}
     missing = 0
     for place, name in enumerate(names):
@@ -129,9 +74,9 @@ def choose(spec: JobSpec, names: Sequence[str], room: Room) -> Placement | None:
         if len(names) - missing < wanted:
             return None
         for part in parts:
-            ways.setdefault(part.models, []).append((_waste(spec, part), place, part))
+            ways.setdefault(part.models, []).append((waste(spec, part), place, part))
     usual = _gather(ways, wanted, {}, None)
-    return _better_linked(spec, ways, usual, room) if room.fastest else _placement(usual)
+    return _better_linked(spec, ways, usual, room) if room.fastest else _placement(spec, usual)
 
 
 def link_rates(links: Iterable[MeasuredLink]) -> dict[str, dict[str, float]]:
@@ -160,15 +105,19 @@ def candidates(spec: JobSpec, inventory: Inventory) -> list[str]:
     return list(inventory.nodes)
 
 
-def shortfalls(spec: JobSpec, node: str, capacity: Capacity | None, holders: Mapping[str, Holder]) -> list[NodeReason]:
-    """Return why a node does not take a job. `holders` has the job that holds each taken slot."""
+def shortfalls(
+    spec: JobSpec, node: str, capacity: Capacity | None, holders: Mapping[str, Sequence[Holder]]
+) -> list[NodeReason]:
+    """Return why a node does not take a job. `holders` has the jobs that hold each taken slot: one, or sharers."""
     if capacity is None:
         return [NotInInventory(node)]
     if capacity.refusal:
         return [NodeRefuses(node, capacity.refusal)]
     asked = suited(spec, capacity)
     found: list[NodeReason] = []
-    if held := sorted({holders[slot.key] for slot in asked if slot.key in holders}):
+    shared = [slot for slot in asked if spec.share is not None and any(one.shared for one in holders.get(slot.key, ()))]
+    found += [full for slot in shared if (full := _full(spec, node, slot, holders[slot.key]))]
+    if held := sorted({one for slot in asked if slot not in shared for one in holders.get(slot.key, ())}):
         # A CPU rank takes all cores as a rule, and nothing says how many: so there is one a node at a time.
         found.append(NodeHeld(node, tuple(held), cpu=bool(capacity.gpus) and asked[0].key == cpu_key(node)))
     found += [GpuBusy(node, capacity.busy[slot.key]) for slot in asked if slot.key in capacity.busy]
@@ -180,8 +129,20 @@ def shortfalls(spec: JobSpec, node: str, capacity: Capacity | None, holders: Map
     return found
 
 
+def _full(spec: JobSpec, node: str, slot: Slot, holders: Sequence[Holder]) -> GpuFull | None:
+    declared = [one.shared_mib or 0 for one in holders]
+    if room_beside(spec, slot, declared) >= 0:
+        return None
+    usable = slot.memory_mib or 0
+    left = max(0, usable - slot.undeclared_mib - sum(declared))
+    return GpuFull(node, slot_title(slot), left, usable, tuple(sorted(holders)), len(declared) >= MOST_SHARERS)
+
+
 def smaller_request(spec: JobSpec, wanted: int, capacities: Mapping[str, Capacity]) -> str:
     """The options with which a job that is too large for so many of these nodes would fit; nothing if none help."""
+    if spec.gpus_in_all is not None:
+        in_all = usable_gpus(spec, capacities.values())
+        return f"--gpus {in_all}" if in_all else ""
     usable = {name: len(suited(spec, capacity)) for name, capacity in capacities.items()}
     gpus = min(spec.gpus_per_node or 1, max(usable.values(), default=0))
     able = [name for name, number in usable.items() if number >= gpus > 0]
@@ -193,19 +154,6 @@ def smaller_request(spec: JobSpec, wanted: int, capacities: Mapping[str, Capacit
 def sizes(capacity: Capacity) -> tuple[int, ...]:
     """Return the different memory sizes of a node's usable GPUs, in MiB, smallest first."""
     return tuple(sorted({slot.memory_mib for slot in capacity.gpus if slot.memory_mib is not None}))
-
-
-def suited(spec: JobSpec, capacity: Capacity) -> tuple[Slot, ...]:
-    """The slots of a node that the job could use, free or not."""
-    if spec.gpus_per_node == 0:
-        return (Slot(cpu_key(capacity.node), "CPU"),)
-    slots = capacity.slots if spec.gpus_per_node is None and spec.vram is None else capacity.gpus
-    return tuple(slot for slot in slots if not too_small(spec, slot))
-
-
-def too_small(spec: JobSpec, slot: Slot) -> bool:
-    """Whether a GPU is known to have less memory than the job asks for."""
-    return spec.vram is not None and slot.memory_mib is not None and slot.memory_mib < spec.vram
 
 
 def _gather(ways: Ways, wanted: int, chosen: Mapping[int, Allocation], links: Room | None) -> list[Allocation]:
@@ -220,22 +168,27 @@ def _better_linked(spec: JobSpec, ways: Ways, usual: Sequence[Allocation], room:
     """The usual choice, or one that is as good and whose links are known to be faster."""
     slow = room.slowest(_nodes(usual), unknown=math.inf)
     if room.fastest <= FASTER * slow:
-        return _placement(usual)
+        return _placement(spec, usual)
     wanted = len(usual)
     begun = [_worth(models, way, {}, wanted, room)[1] for models, way in ways.items()]
-    found = [_gather(ways, wanted, chosen, room) for chosen in begun]
+    return _faster(spec, usual, [_gather(ways, wanted, chosen, room) for chosen in begun], room)
+
+
+def _faster(spec: JobSpec, usual: Sequence[Allocation], found: Sequence[list[Allocation]], room: Room) -> Placement:
+    """The usual choice, or one of those found that is as good and whose links are known to be faster."""
+    slow = room.slowest(_nodes(usual), unknown=math.inf)
     alike = [parts for parts in found if _quality(spec, parts) == _quality(spec, usual)]
     linked = max(alike, key=lambda parts: room.slowest(_nodes(parts), unknown=0.0), default=usual)
     fast = room.slowest(_nodes(linked), unknown=0.0)
     if fast <= FASTER * slow:
-        return _placement(usual)
-    return _placement(linked, f"its links are the fastest: {_rate(fast)} against {_rate(slow)}")
+        return _placement(spec, usual)
+    return _placement(spec, linked, f"its links are the fastest: {_rate(fast)} against {_rate(slow)}")
 
 
 def _quality(spec: JobSpec, parts: Sequence[Allocation]) -> tuple[int, float]:
     """What matters more than links: how many GPU models these are, and what they waste."""
     models = frozenset[str]().union(*(part.models for part in parts))
-    return len(models), sum(_waste(spec, part) for part in parts)
+    return len(models), sum(waste(spec, part) for part in parts)
 
 
 def _nodes(parts: Iterable[Allocation]) -> list[str]:
@@ -294,45 +247,16 @@ def _grow(
         following = max(rest.values(), key=lambda entry: reach[entry[2].node])
 
 
-def _pick(spec: JobSpec, free: Sequence[Slot], wanted: int) -> list[list[Slot]]:
-    """The ways to take so many of a node's free GPUs: all of one model, or else of as few models as possible."""
-    if len(free) < wanted:
-        return []
-    groups: dict[str, list[Slot]] = {}
-    for slot in free:
-        groups.setdefault(slot.name, []).append(slot)
-    if spec.vram is not None:
-        for group in groups.values():
-            group.sort(key=_memory)
-    pure = [group[:wanted] for group in groups.values() if len(group) >= wanted]
-    largest_first = [slot for group in sorted(groups.values(), key=len, reverse=True) for slot in group]
-    return [[slot for slot in free if slot in picked] for picked in pure or [largest_first[:wanted]]]
-
-
-def _part(node: str, slots: Sequence[Slot]) -> Allocation:
-    return Allocation(node, tuple(slots), frozenset(slot.name for slot in slots), sum(map(_memory, slots)))
-
-
-def _memory(slot: Slot) -> float:
-    # A GPU of unknown size comes after all that are known to be large enough.
-    return math.inf if slot.memory_mib is None else slot.memory_mib
-
-
-def _waste(spec: JobSpec, part: Allocation) -> float:
-    """Memory in MiB that the job does not ask for; nothing can be said of a job that does not tell its need."""
-    return 0 if spec.vram is None else part.memory_mib - len(part.slots) * spec.vram
-
-
 def _rate(gbit_per_s: float) -> str:
     return f"{gbit_per_s:.3g} Gbit/s" if gbit_per_s >= 1 else f"{gbit_per_s * 1000:.0f} Mbit/s"
 
 
-def _placement(parts: Iterable[Allocation], why: str = "") -> Placement:
+def _placement(spec: JobSpec, parts: Iterable[Allocation], why: str = "") -> Placement:
     shares: list[NodeShare] = []
     first = 0
     for part in parts:
         gpus = tuple(slot.key for slot in part.slots if slot.key != cpu_key(part.node))
-        nproc = max(1, len(gpus))
+        nproc = 1 if spec.one_process else max(1, len(gpus))
         shares.append(NodeShare(node=part.node, node_rank=len(shares), first_rank=first, nproc=nproc, gpus=gpus))
         first += nproc
     return Placement(shares=tuple(shares), why=why)

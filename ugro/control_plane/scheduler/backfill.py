@@ -19,8 +19,9 @@ from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, Placement
 from ugro.control_plane.resource_manager.governor import Capacity, placement_keys
-from ugro.control_plane.scheduler.allocator import Room, Shape, choose, suited
+from ugro.control_plane.scheduler.allocator import choose
 from ugro.control_plane.scheduler.pending_reasons import Blocker
+from ugro.control_plane.scheduler.room import Room, Shape, suited
 
 SLACK = 90.0
 """Seconds that a job which overtakes the head has to be over before the head is to start."""
@@ -52,20 +53,22 @@ class WaitingJob:
     def started(self, placement: Placement, at: float) -> RunningJob:
         """The same job, started at that moment."""
         seconds = self.seconds
-        return RunningJob(self.id, placement_keys(placement), None if seconds is None else at + seconds)
+        ends, part = None if seconds is None else at + seconds, placement.part
+        return RunningJob(self.id, placement_keys(placement), ends, shared_mib=part.memory_mib if part else None)
 
 
 @dataclass(frozen=True)
 class RunningJob:
     """A job that has slots (by their keys), and when it will probably give them back (None: nobody knows).
 
-    `stopping`: its ranks are being ended.
+    `stopping`: its ranks are being ended. `shared_mib` is what it declared of the GPU that it shares with others.
     """
 
     id: str
     keys: frozenset[str]
     ends: float | None = None
     stopping: bool = False
+    shared_mib: int | None = None
 
     @property
     def ending(self) -> Ending:
@@ -130,7 +133,9 @@ class Round:
         self.queue = queue
         self.jobs = _in_turn(queue.waiting)
         self.running = list(queue.running)
-        self.room = self._spare = Room(queue.capacities, [key for run in self.running for key in run.keys])
+        self.room = self._spare = Room(queue.capacities)
+        for run in self.running:
+            self.room.take(run.keys, run.id, run.shared_mib)
         self.starts: dict[str, ScheduledStart] = {}
         self.head: WaitingJob | None = None
         self.head_starts_at: float | None = None
@@ -199,7 +204,7 @@ class Round:
         ended = []
         while (placement := self._choose(job, room)) is None:
             *_, run = heapq.heappop(running)
-            room.give(run.keys)
+            room.give(run.keys, run.id, run.shared_mib)
             ended.append(run)
         return placement, ended
 
@@ -213,8 +218,8 @@ class Round:
         run = job.started(placement, self.queue.now)
         self.starts[job.id] = ScheduledStart(job.id, placement, turn, self.head.id if self.head else "")
         self.running.append(run)
-        self.room.take(run.keys)
-        self._spare.take(run.keys)
+        self.room.take(run.keys, run.id, run.shared_mib)
+        self._spare.take(run.keys, run.id, run.shared_mib)
         return True
 
     def _is_over_before_head(self, job: WaitingJob) -> bool:
@@ -223,11 +228,12 @@ class Round:
 
     def _reserve(self, job: WaitingJob) -> None:
         """Make the job the head, and keep for it the slots on which it fits first."""
-        placement, ended = self.fit_later(job, self.room.without(()), self.endings())
+        placement, ended = self.fit_later(job, self.room.copy(), self.endings())
         ends = ended[-1].ends
         self.head, self.head_starts_at = job, None if ends is None else max(self.queue.now, ends)
         self._reserved = placement_keys(placement)
-        self._spare = self.room.without(self._reserved)
+        self._spare = self.room.copy()  # of a GPU that the head shares, only its part is kept
+        self._spare.take(self._reserved, job.id, placement.part.memory_mib if placement.part else None)
 
     def _choose_now(self, job: WaitingJob, room: Room) -> Placement | None:
         key = (room is self.room, self._empty.shape(job.spec))

@@ -1,4 +1,4 @@
-"""What a job runs, in the folder that its code comes from: a script, a module or a program, as torchrun takes them."""
+"""What a job runs, in the folder that its code comes from: a script, a module, a program or a plain command."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def require_source(directory: Path, spec: JobSpec, otherwise: str = "", start: S
             raise InputError(f"there is no module {name!r} in {where}", otherwise or hint)
         return source
     if spec.no_python:
-        return _program(directory, spec, source, otherwise)
+        _require_program(directory, spec, otherwise, start)
+        return source
     if source is None:
         raise InputError(f"there is no script {name!r} in {where}", otherwise or _meant(directory, spec, start))
     if _is_program(directory / source):
@@ -61,23 +62,32 @@ def _is_program(path: Path) -> bool:
 
 def _as_program(directory: Path, source: str, spec: JobSpec, start: Sequence[str]) -> str:
     path = source if "/" in source else f"./{source}"
-    command = line(directory, Foreign(path, spec.args, no_python=True), start)
-    if not os.access(directory / source, os.X_OK):
-        command = f"chmod +x {shlex.quote(str(directory / source))} && {command}"
-    return printable(f"{command} (in a job.yaml: script: {path}, no_python: true)")
+    once = [path] if os.access(directory / source, os.X_OK) else ["bash", source]
+    each = line(directory, Foreign(path, spec.args, no_python=True), start)
+    return printable(f"{shlex.join([*start, '--', *once, *spec.args])} (once, on one node; for each GPU: {each})")
 
 
-def _program(directory: Path, spec: JobSpec, source: str | None, otherwise: str) -> str | None:
+def _require_program(directory: Path, spec: JobSpec, otherwise: str, start: Sequence[str]) -> None:
+    """See that a program which is named by a path in the folder is there.
+
+    Raises:
+        InputError: it is not, or it is not executable.
+    """
     name, here = printable(spec.script), directory / spec.script
-    if source is not None:
-        if not os.access(directory / source, os.X_OK):
-            raise InputError(f"{name} is not executable", f"chmod +x {shlex.quote(str(directory / source))}")
+    if "/" in spec.script and not spec.script.startswith("/") and here.is_file():
+        if not os.access(here, os.X_OK):
+            raise InputError(f"{name} is not executable", f"chmod +x {shlex.quote(str(directory / spec.script))}")
     elif "/" not in spec.script and here.is_file() and shutil.which(spec.script) is None:
         hint = f"without a path, a program is looked for in the PATH of the nodes: name it ./{name}"
+        if spec.launcher == "none":
+            with_what = "python" if here.suffix == ".py" else "bash"
+            hint = printable(shlex.join([*start, "--", with_what, spec.script, *spec.args]))
         raise InputError(f"there is no program {name!r}", hint)
     elif "/" in spec.script and not spec.script.startswith("/"):
         raise InputError(f"there is no program {name!r} in {directory.resolve()}", otherwise)
-    return source
+    elif spec.launcher == "none" and len(spec.script.split()) > 1:
+        shell = shlex.join([*start, "--", "bash", "-c", " ".join((spec.script, *spec.args))])
+        raise InputError(f"there is no program {name!r}", f"for a shell to read it: {printable(shell)}")
 
 
 def _meant(directory: Path, spec: JobSpec, start: Sequence[str]) -> str:

@@ -140,14 +140,14 @@ class _Course:
 
     def __init__(self, turn: Round) -> None:
         self._turn = turn
-        self._room, self._running = turn.room.without(()), turn.endings()
+        self._room, self._running = turn.room.copy(), turn.endings()
         self.at = turn.queue.now
         self.reason: Freed | EndUnknown | None = None
 
     def fork(self) -> _Course:
         """Another course that is the same so far."""
         other = copy(self)
-        other._room, other._running = self._room.without(()), list(self._running)
+        other._room, other._running = self._room.copy(), list(self._running)
         return other
 
     def start(self, job: WaitingJob) -> None:
@@ -163,5 +163,5 @@ class _Course:
             nodes = tuple(share.node for share in placement.shares if share.node in freed)
             self.reason = Freed(ended[-1].id, nodes, ended[-1].stopping)
         run = job.started(placement, self.at)
-        self._room.take(run.keys)
+        self._room.take(run.keys, run.id, run.shared_mib)
         heapq.heappush(self._running, run.ending)

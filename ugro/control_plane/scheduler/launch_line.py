@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ugro.common.job_spec.launchers import check_options
 from ugro.common.text import printable
 
 START = ("ugro", "launch")
@@ -25,6 +26,7 @@ _WITH_VALUE = frozenset((
     "r", "redirects", "t", "tee", "local-ranks-filter", "logs-specs",
     "num-processes", "num-machines", "machine-rank", "main-process-ip", "main-process-port", "mixed-precision",
     "config-file", "gpu-ids", "dynamo-backend", "num-cpu-threads-per-process",
+    "zero-stage", "deepspeed-config-file", "fsdp-version", "gradient-accumulation-steps", "bind-core-list", "log-level",
     "num-gpus", "num-nodes", "hostfile", "H", "include", "i", "exclude", "e",
 ))
 # fmt: on
@@ -44,6 +46,13 @@ class Foreign:
     module: bool = False
     no_python: bool = False
     options: dict[str, str] = field(default_factory=dict)
+    launcher: str = "torchrun"
+    launcher_args: tuple[str, ...] = ()
+
+
+def plain(words: Sequence[str], start: Sequence[str] = START) -> str:
+    """The words to type for a command that runs as it is typed; `start` as for `line`."""
+    return printable(shlex.join([*start, "--", *words]))
 
 
 def line(directory: Path, foreign: Foreign, start: Sequence[str] = START) -> str:
@@ -57,8 +66,10 @@ def line(directory: Path, foreign: Foreign, start: Sequence[str] = START) -> str
         if name in _OURS and _OURS[name] not in start and re.fullmatch("[1-9][0-9]*", value)
         for word in (_OURS[name], value)
     ]
+    launcher = ["--launcher", foreign.launcher] if foreign.launcher != "torchrun" and "--launcher" not in start else []
+    launcher += ["--launcher-args", shlex.join(foreign.launcher_args)] if foreign.launcher_args else []
     args = [word for word in foreign.args if word != "--"]
-    return printable(shlex.join([*start, *own, *how, what, *(["--", *args] if args else [])]))
+    return printable(shlex.join([*start, *own, *launcher, *how, what, *(["--", *args] if args else [])]))
 
 
 def translated(directory: Path, words: Sequence[str], said: Foreign, start: Sequence[str] = START) -> str:
@@ -72,11 +83,26 @@ def translated(directory: Path, words: Sequence[str], said: Foreign, start: Sequ
         return ""
     if _PYTHON.fullmatch(name) or name in _LAUNCHERS:
         if foreign := _taken_apart(name, rest, said):
-            return f"UGRO runs it with torchrun and the python of each node: {line(directory, foreign, start)}"
-        return "name the script alone: UGRO runs it with torchrun and the python of each node"
+            instead = line(directory, foreign, start)
+            if _PYTHON.fullmatch(name) and foreign.launcher == "torchrun":
+                once = line(directory, replace(foreign, launcher="python"), start)
+                return f"once, on one node: {once}; for each GPU, with torchrun: {instead}"
+            return f"UGRO starts {foreign.launcher} on each node: {instead}"
+        return plain(words, start) if rest else "name the script: UGRO starts it with the python of each node"
     if said.module or said.no_python or not shutil.which(program):
         return ""
-    return line(directory, Foreign(program, tuple(rest), no_python=True), start)
+    return plain(words, start)
+
+
+def _kept(launcher: str, option: Sequence[str]) -> Sequence[str]:
+    """Options that such a launcher gets from UGRO, too: those that say how it trains, not where."""
+    if launcher == "torchrun":  # what is left of its options changes nothing that people name it for
+        return ()
+    try:
+        check_options(launcher, option)
+    except ValueError:
+        return ()
+    return option
 
 
 def _taken_apart(program: str, words: Sequence[str], said: Foreign) -> Foreign | None:
@@ -86,17 +112,24 @@ def _taken_apart(program: str, words: Sequence[str], said: Foreign) -> Foreign |
         if left[:1] != ["launch"]:
             return None
         del left[0]
+    if program in ("accelerate", "deepspeed"):
+        found = replace(found, launcher=program)
     while left and left[0].startswith("-"):
-        name, equals, value = left.pop(0).lstrip("-").replace("_", "-").partition("=")
+        option = left.pop(0)
+        name, equals, value = option.lstrip("-").partition("=")
+        name = name.replace("_", "-")
         if name == "c" and _PYTHON.fullmatch(program):
             return None
+        given = [option]
         if not equals and name in _WITH_VALUE and left:
             value = left.pop(0)
+            given.append(value)
         found = replace(
             found,
             module=found.module or name in ("m", "module"),
             no_python=found.no_python or name == "no-python",
             options=found.options | {name: value},
+            launcher_args=(*found.launcher_args, *_kept(found.launcher, given)),
         )
     if not left:
         return None

@@ -49,8 +49,10 @@ class Launcher:
 
         Raises:
             NotStarted: a node cannot; what did start is the caller's to stop.
+            SecretMissing, SecretExposed: a secret that it needs is not there, or others may read it; nothing started.
         """
         spec = self._store.jobs.spec(job.id)
+        secrets = self._store.secrets.values(spec.secret_names)
 
         async def tell(reason: str, message: str) -> None:
             nonlocal job
@@ -59,7 +61,7 @@ class Launcher:
 
         try:
             _require_ranks(job)
-            prepared = await self._engine.prepare(job, spec, self._cargo(job, tell), owners)
+            prepared = await self._engine.prepare(job, spec, self._cargo(job, secrets, tell), owners)
             placement = prepared.placement
             words = f"ranks meet at {placement.master_addr}:{placement.master_port} on {job.nodes[0]}"
             if pythons := dict.fromkeys(prepared.pythons.values()):
@@ -82,7 +84,7 @@ class Launcher:
         except NodeError as error:
             raise NotStarted(job, error) from None
 
-    def _cargo(self, job: Job, on_phase: OnPhase) -> Cargo:
+    def _cargo(self, job: Job, secrets: Mapping[str, str], on_phase: OnPhase) -> Cargo:
         files = self._store.jobs.files(job.id)
         return Cargo(
             code=files.snapshot(job.code.attempt),
@@ -91,6 +93,7 @@ class Launcher:
             on_sent=self._on_sent,
             logs=files.logs(job.attempt),
             on_phase=on_phase,
+            secrets=secrets,
         )
 
 

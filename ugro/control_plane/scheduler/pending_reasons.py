@@ -75,7 +75,33 @@ class HolderUnreadable:
     path: Path
 
 
-Blocker = OnHold | NotBefore | LaunchCutOff | AwaitsJob | UnmetDependency | DependencyUnreadable | HolderUnreadable
+@dataclass(frozen=True)
+class SweepFull:
+    """As many jobs of its sweep as may run at a time are running, or go first: `running` of `limit`."""
+
+    sweep: str
+    running: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class SecretNotSet:
+    """A secret that it needs was removed since its submission. It starts once the secret is set again."""
+
+    secret: str
+
+
+Blocker = (
+    SweepFull
+    | OnHold
+    | NotBefore
+    | LaunchCutOff
+    | AwaitsJob
+    | UnmetDependency
+    | DependencyUnreadable
+    | HolderUnreadable
+    | SecretNotSet
+)
 
 
 # Reasons of one node.
@@ -83,11 +109,20 @@ Blocker = OnHold | NotBefore | LaunchCutOff | AwaitsJob | UnmetDependency | Depe
 
 @dataclass(frozen=True, order=True)
 class Holder:
-    """A job that holds slots; `ends` is when it will probably give them back, infinity if that is unknown."""
+    """A job that holds slots; `ends` is when it will probably give them back, infinity if that is unknown.
+
+    `shared_mib` is what it declared of a GPU that it shares.
+    """
 
     ends: float
     job: str
     stopping: bool = False
+    shared_mib: int | None = None
+
+    @property
+    def shared(self) -> bool:
+        """Whether it shares the slot."""
+        return self.shared_mib is not None
 
 
 @dataclass(frozen=True)
@@ -105,6 +140,20 @@ class GpuBusy:
 
     node: str
     problem: str
+
+
+@dataclass(frozen=True)
+class GpuFull:
+    """Jobs share a GPU (`gpu` names it), and of its `usable_mib` too few MiB are left, or they are the `most` that may
+    share one.
+    """
+
+    node: str
+    gpu: str
+    left_mib: int
+    usable_mib: int
+    holders: tuple[Holder, ...]
+    most: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +193,7 @@ class GpuLeftOut:
     problem: str
 
 
-NodeReason = NodeHeld | GpuBusy | NodeRefuses | NotInInventory | TooFewGpus | GpuLeftOut
+NodeReason = NodeHeld | GpuBusy | GpuFull | NodeRefuses | NotInInventory | TooFewGpus | GpuLeftOut
 
 
 def nearness(reason: NodeReason) -> tuple[int, float]:
@@ -152,6 +201,8 @@ def nearness(reason: NodeReason) -> tuple[int, float]:
     match reason:
         case NodeHeld(holders=holders):
             return 0, holders[-1].ends
+        case GpuFull(holders=holders):
+            return 0, holders[0].ends
         case GpuBusy():
             return 1, math.inf
         case NodeRefuses() | NotInInventory():
@@ -212,6 +263,7 @@ class Act(Enum):
     ASK_FOR_LESS = auto()
     CHANGE_AFTER = auto()
     SEE_JOB = auto()
+    SET_SECRET = auto()
     CANCEL_JOB = auto()
 
 
@@ -229,6 +281,17 @@ class TooFewNodes:
 
     wanted: int
     known: int
+
+
+@dataclass(frozen=True)
+class TooFewInAll:
+    """More GPUs in all are requested than the nodes have that would do; `reasons` say what keeps nodes from giving
+    theirs.
+    """
+
+    wanted: int
+    usable: int
+    reasons: tuple[NodeReason, ...]
 
 
 @dataclass(frozen=True)
@@ -251,18 +314,18 @@ class Unschedulable:
     """The job will never start as things are; one of the remedies helps, or nothing but giving it up."""
 
     job: str
-    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | NodesShort
+    cause: UnmetDependency | AwaitsUnschedulable | AwaitsCircle | TooFewNodes | TooFewInAll | NodesShort | SecretNotSet
     remedies: tuple[Remedy, ...]
 
     @property
     def named(self) -> tuple[Blocker | NodeReason, ...]:
         """The pending reasons that its words name already."""
         match self.cause:
-            case NodesShort(reasons=reasons):
+            case NodesShort(reasons=reasons) | TooFewInAll(reasons=reasons):
                 return reasons[:SHOWN]
             case AwaitsUnschedulable(dependency=one) | AwaitsCircle(dependency=one):
                 return (one,)
-            case UnmetDependency() as one:
+            case UnmetDependency() | SecretNotSet() as one:
                 return (one,)
             case TooFewNodes():
                 return ()

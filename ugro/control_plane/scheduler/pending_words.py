@@ -22,6 +22,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     EndUnknown,
     Freed,
     GpuBusy,
+    GpuFull,
     GpuLeftOut,
     Holder,
     HolderUnreadable,
@@ -37,8 +38,11 @@ from ugro.control_plane.scheduler.pending_reasons import (
     Overtaken,
     Prospect,
     Remedy,
+    SecretNotSet,
     Starts,
+    SweepFull,
     TooFewGpus,
+    TooFewInAll,
     TooFewNodes,
     UnmetDependency,
     Unschedulable,
@@ -56,11 +60,12 @@ _REMEDIES = {
     Act.ASK_FOR_LESS: "launch it again for less",
     Act.CHANGE_AFTER: "launch it again with another --after",
     Act.SEE_JOB: "look at that one: ugro why {}",
+    Act.SET_SECRET: "ugro secret set {}",
     Act.CANCEL_JOB: "ugro cancel {}",
 }
 
 
-def reason_in_words(reason: Prospect | TooFewNodes, now: float, ends: bool = True) -> str:
+def reason_in_words(reason: Prospect | TooFewNodes | TooFewInAll, now: float, ends: bool = True) -> str:
     """Return a reason in words. Without `ends` they do not say until when slots are held, so they change only with
     the reason.
     """
@@ -74,6 +79,10 @@ def reason_in_words(reason: Prospect | TooFewNodes, now: float, ends: bool = Tru
         case NodeHeld(node=node, holders=holders, cpu=cpu):
             what = f"the CPU of {node}" if cpu else node
             return f"{what} is held by {', '.join(_holder(one, now, ends) for one in holders)}"
+        case GpuFull(node=node, gpu=gpu, holders=holders, most=most):
+            jobs = ", ".join(_holder(one, now, ends) for one in holders)
+            left = "no more may share it" if most else f"{size(reason.left_mib)} of {size(reason.usable_mib)} free"
+            return f"{gpu} of {node} is shared by {jobs}: {left}"
         case GpuBusy(node=node, problem=problem) | GpuLeftOut(node=node, problem=problem):
             return f"{node}: {problem}"
         case NodeRefuses(refusal=refusal):
@@ -84,6 +93,9 @@ def reason_in_words(reason: Prospect | TooFewNodes, now: float, ends: bool = Tru
             return f"{node} has only {gpus_in_words(reason.gpus, reason.memory_mib, reason.left_out)}"
         case TooFewNodes(wanted=wanted, known=known):
             return f"{count(wanted, 'node')} are requested and the inventory has {known}"
+        case TooFewInAll(wanted=wanted, usable=usable, reasons=reasons):
+            short = some([reason_in_words(one, now, ends) for one in reasons], "; ")
+            return f"{wanted} of {count(usable, 'usable GPU')} are requested" + (f" ({short})" if short else "")
         case Starts():
             return "starts at the next scheduling pass"
         case Behind(jobs=jobs):
@@ -108,8 +120,12 @@ def _other_in_words(reason: Blocker | Freed | EndUnknown | LongChain | LongQueue
         case UnmetDependency(job=job, ending=ending, state=state):
             but = "no such job is known" if state is None else f"it {_ENDED[state]}"
             return f"waits for {job} to {_TO_END[ending]}, but {but}"
+        case SweepFull(sweep=sweep, limit=limit):
+            return f"{sweep} runs {count(limit, 'job')} at a time"
         case DependencyUnreadable(path=path):
             return f"{path} cannot be read"
+        case SecretNotSet(secret=secret):
+            return f"the secret {secret} is not set"
         case HolderUnreadable(path=path):
             return f"nothing starts while {path} cannot be read"
         case Freed(job=job, nodes=nodes):

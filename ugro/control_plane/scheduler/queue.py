@@ -17,10 +17,17 @@ from ugro.control_plane.metadata_store.records import may_hold
 from ugro.control_plane.resource_manager.governor import Capacity, capacities, leases
 from ugro.control_plane.resource_manager.monitor import Views
 from ugro.control_plane.resource_manager.observation import as_told
+from ugro.control_plane.resource_manager.tenants import tenants
 from ugro.control_plane.scheduler.allocator import link_rates
 from ugro.control_plane.scheduler.backfill import Queue, RunningJob, WaitingJob
-from ugro.control_plane.scheduler.pending_reasons import Blocker, DependencyUnreadable, HolderUnreadable
+from ugro.control_plane.scheduler.pending_reasons import (
+    Blocker,
+    DependencyUnreadable,
+    HolderUnreadable,
+    SecretNotSet,
+)
 from ugro.control_plane.scheduler.scheduling import blockers
+from ugro.control_plane.scheduler.sweeps import limited
 
 STOPS_WITHIN = 20.0
 """Seconds that a job which is being ended keeps its GPUs: ranks may ignore SIGTERM, and drivers take their time."""
@@ -52,12 +59,14 @@ def read_queue(
         if job.state.on_nodes:
             ends = _expected_end(job, expected_seconds(spec, past) if spec else None, now)
             ends = now + STOPS_WITHIN if job.stopping else ends
-            running.append(RunningJob(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping))
+            part = job.placement.part if job.placement else None
+            mib = part.memory_mib if part else None
+            running.append(RunningJob(job.id, frozenset(leases([job], present.nodes)), ends, job.stopping, mib))
         elif spec and not job.wish:
             found = (*blocked, *blockers_of(store, job, spec, states, now))
             order = int(job.id.rpartition("-")[2])
             waiting.append(WaitingJob(job.id, spec, job.priority, order, expected_seconds(spec, past), found))
-    return Queue(tuple(waiting), tuple(running), read_capacities(store, inventory, jobs, views), present, now)
+    return Queue(limited(waiting, jobs), tuple(running), read_capacities(store, inventory, jobs, views), present, now)
 
 
 def read_capacities(
@@ -75,6 +84,7 @@ def read_capacities(
         store.config.known_gpus(),
         store.config.known_master(),
         since,
+        tenants(jobs),
     )
     links = link_rates(store.metrics.links.all())
     return {name: replace(capacity, links=links.get(name, {})) for name, capacity in found.items()}
@@ -111,12 +121,13 @@ def blockers_of(
     store: MetadataStore, job: Job, spec: JobSpec, live: Mapping[str, JobState], now: float
 ) -> tuple[Blocker, ...]:
     """Why a job may not start yet even on an idle cluster; `live` has the states of the jobs that have not ended."""
+    gone = tuple(SecretNotSet(name) for name in store.secrets.missing(spec.secret_names.values()))
     if not spec.after:
-        return blockers(job, spec, {}, now)
+        return (*gone, *blockers(job, spec, {}, now))
     unreadable: list[RecordUnreadable] = []
     names = {dependency.partition(":")[0] for dependency in spec.after}
     others = {name: live[name] for name in names & live.keys()}
     others |= {other.id: other.state for other in store.jobs.all(names - live.keys(), unreadable.append)}
     others |= {error.path.parent.name: JobState.UNKNOWN for error in unreadable}
     unread = (DependencyUnreadable(error.path) for error in unreadable)
-    return (*unread, *blockers(job, spec, others, now))
+    return (*unread, *gone, *blockers(job, spec, others, now))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ugro.common.config import Inventory
@@ -13,13 +13,15 @@ from ugro.common.models.job import Job, JobState, Placement
 from ugro.common.text import count, size
 from ugro.control_plane.resource_manager.governor import Capacity
 from ugro.control_plane.resource_manager.twins import REMEDY
-from ugro.control_plane.scheduler.allocator import Room, candidates, choose, shortfalls, sizes, smaller_request
+from ugro.control_plane.scheduler.allocator import candidates, choose, shortfalls, sizes, smaller_request
 from ugro.control_plane.scheduler.backfill import Queue, Round, ScheduledStart, WaitingJob
+from ugro.control_plane.scheduler.gpu_count import usable_gpus
 from ugro.control_plane.scheduler.pending_reasons import (
     AwaitsJob,
     Behind,
     Blocker,
     EndsAs,
+    GpuFull,
     Holder,
     LaunchCutOff,
     NodeHeld,
@@ -34,6 +36,7 @@ from ugro.control_plane.scheduler.pending_reasons import (
     nearness,
 )
 from ugro.control_plane.scheduler.pending_words import gpus_in_words
+from ugro.control_plane.scheduler.room import Room, nodes_wanted, suited
 from ugro.control_plane.scheduler.unschedulable import defects, unschedulable
 
 
@@ -101,7 +104,7 @@ def why(queue: Queue, job_id: str) -> tuple[PendingReason, ...]:
     if job_id in turn.starts:
         return ()
     short = sorted(_shortfalls(turn, job), key=nearness)
-    held = [one for one in short if isinstance(one, NodeHeld)]
+    held = [one for one in short if isinstance(one, (NodeHeld, GpuFull))]
     others = tuple(other.id for other in turn.ahead_of(job) if turn.competes(other, job))
     ahead = [Behind(others)] if others else []
     found: list[PendingReason] = [*job.blockers, *held, *ahead, *short[len(held) :]]
@@ -119,7 +122,7 @@ def check_request(spec: JobSpec, inventory: Inventory, capacities: Mapping[str, 
         InputError: unknown nodes, more nodes, GPUs or memory than exist.
     """
     names = candidates(spec, inventory)
-    wanted = spec.nodes if isinstance(spec.nodes, int) else len(names)
+    wanted = nodes_wanted(spec, names)
     if wanted > len(names):
         hint = f"ask for fewer: --nodes {len(names)}" if names else ""
         raise InputError(f"{wanted} nodes are requested and the inventory has {len(names)}", hint)
@@ -128,9 +131,13 @@ def check_request(spec: JobSpec, inventory: Inventory, capacities: Mapping[str, 
         others = ",".join(name for name in names if name not in doubled)
         raise InputError("; ".join(doubled.values()), f"{REMEDY} ({inventory.path}), or leave it out: --nodes {others}")
     idle = _idle({name: capacities[name] for name in names})
+    if spec.gpus_in_all is not None:
+        _check_in_all(spec, idle, [capacities[name] for name in names])
+        return
     fitting = [name for name in names if capacities[name].error or idle.parts(spec, name)]
     if len(fitting) < wanted:
         gpus = count(spec.gpus_per_node or 1, "GPU") + (f" with {size(spec.vram)} of memory" if spec.vram else "")
+        gpus += " to share" if spec.share is not None else ""
         limit = "at most" if any(capacities[name].error for name in fitting) else "only"
         able = f"{limit} {count(len(fitting), 'node')}" if fitting else "no node"
         smaller = smaller_request(spec, wanted, {name: capacities[name] for name in names})
@@ -139,6 +146,25 @@ def check_request(spec: JobSpec, inventory: Inventory, capacities: Mapping[str, 
             (f"it would fit with {smaller}; " if smaller else "")
             + "; ".join(f"{name}: {_contents(capacities[name])}" for name in names),
         )
+
+
+def _check_in_all(spec: JobSpec, idle: Room, capacities: Sequence[Capacity]) -> None:
+    """Refuse more GPUs in all than these nodes have.
+
+    Raises:
+        InputError: so many are requested.
+    """
+    if any(capacity.error for capacity in capacities) or choose(spec, [one.node for one in capacities], idle):
+        return
+    able = usable_gpus(spec, map(_as_idle, capacities))
+    smaller = smaller_request(spec, 0, {capacity.node: _as_idle(capacity) for capacity in capacities})
+    size_of_each = f" with {size(spec.vram)} of memory" if spec.vram else ""
+    where = f" on {count(spec.nodes, 'node')}" if isinstance(spec.nodes, int) else ""
+    raise InputError(
+        f"requested: {count(spec.gpus_in_all or 0, 'GPU')}{size_of_each} in all{where}; only {able} can be given",
+        (f"it would fit with {smaller}; " if smaller else "")
+        + "; ".join(f"{capacity.node}: {_contents(capacity)}" for capacity in capacities),
+    )
 
 
 def placement_of(queue: Queue, job_id: str) -> Placement | None:
@@ -168,19 +194,30 @@ def _contents(capacity: Capacity) -> str:
 
 
 def _idle(capacities: Mapping[str, Capacity]) -> Room:
-    readable = {name: capacity for name, capacity in capacities.items() if not capacity.error}
-    return Room(
-        {name: replace(capacity, busy={}, refusal=capacity.twin or None) for name, capacity in readable.items()}
-    )
+    return Room({name: _as_idle(capacity) for name, capacity in capacities.items() if not capacity.error})
+
+
+def _as_idle(capacity: Capacity) -> Capacity:
+    return replace(capacity.calm, refusal=capacity.twin or None)
 
 
 def _shortfalls(turn: Round, job: WaitingJob) -> list[NodeReason]:
     """What keeps the nodes from taking the job now, node by node."""
-    holders: dict[str, Holder] = {}
+    holders: dict[str, list[Holder]] = {}
     for run in turn.running:
-        holders |= dict.fromkeys(run.keys, Holder(math.inf if run.ends is None else run.ends, run.id, run.stopping))
-    names = [name for name in turn.nodes(job) if not turn.room.parts(job.spec, name)]
+        holder = Holder(math.inf if run.ends is None else run.ends, run.id, run.stopping, run.shared_mib)
+        for key in run.keys:
+            holders.setdefault(key, []).append(holder)
+    names = [name for name in turn.nodes(job) if not _gives_all(turn, job, name)]
     return [one for name in names for one in shortfalls(job.spec, name, turn.queue.capacities.get(name), holders)]
+
+
+def _gives_all(turn: Round, job: WaitingJob, node: str) -> bool:
+    """Whether a node gives a job what it could: of GPUs in all, every one that would do."""
+    capacity = turn.queue.capacities.get(node)
+    if job.spec.gpus_in_all is None or capacity is None:
+        return bool(turn.room.parts(job.spec, node))
+    return 0 < len(turn.room.free(job.spec, node)) == len(suited(job.spec, capacity))
 
 
 def _dependency(entry: str, others: Mapping[str, JobState]) -> AwaitsJob | UnmetDependency | None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.errors import InputError, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job
+from ugro.common.models.job import CodeVersion, Job, SweepPart
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore
@@ -20,6 +20,7 @@ from ugro.control_plane.scheduler.command import require_source, source_text
 from ugro.control_plane.scheduler.launch_line import START
 from ugro.nodes.code_sync import (
     CONFLICT_HINT,
+    Copy,
     Differences,
     Selection,
     conflict_in_words,
@@ -29,6 +30,7 @@ from ugro.nodes.code_sync import (
     read_manifest,
     select_files,
     take_snapshot,
+    walk,
 )
 from ugro.nodes.pool import Pool
 from ugro.nodes.transport import Transport
@@ -101,8 +103,16 @@ def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:
         return None
 
 
-def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_mib: int | None = None) -> Job:
+def submit(
+    store: MetadataStore,
+    spec: JobSpec,
+    selection: Selection,
+    predicted_mib: int | None = None,
+    part_of: Callable[[str], SweepPart] | None = None,
+) -> Job:
     """Record a job, queued or held, with its own copy of the code and what it is expected to need of each GPU.
+
+    `part_of` says for its id which part of a sweep it is.
 
     Raises:
         StateError: the state directory cannot be written; nothing of the job remains.
@@ -113,10 +123,26 @@ def submit(store: MetadataStore, spec: JobSpec, selection: Selection, predicted_
             directory, target = Path(spec.workdir), files.snapshot(1)
             code = take_snapshot(directory, selection, target, before=store.jobs.last_snapshot(directory))
             store.jobs.note_snapshot(directory, target)
-            return store.jobs.submit(files, spec, code, store.clock.now(), predicted_mib)
+            part = part_of(files.folder.name) if part_of else None
+            return store.jobs.submit(files, spec, code, store.clock.now(), predicted_mib, part)
     except BaseException:
         shutil.rmtree(files.folder, ignore_errors=True)
         raise
+
+
+def own_code(store: MetadataStore, job: Job) -> Selection:
+    """The files that a job ran or is to run, for another job; as their directory counts that which they came from.
+
+    Raises:
+        InputError: they are not kept any more. StateError: they cannot be read.
+    """
+    snapshot = store.jobs.files(job.id).snapshot(job.code.attempt)
+    if not snapshot.is_dir():
+        hint = f"with its working directory as it is now: ugro rerun {job.id} --new-code"
+        raise InputError(f"the code of {job.id} is not kept any more", hint)
+    with state_errors(snapshot):
+        files = {path: (snapshot / path).lstat().st_size for path in walk(snapshot)}
+    return Selection(files, {}, copy=Copy(snapshot, job.code.git_commit, job.code.git_dirty))
 
 
 def choose_new_code(directory: str, spec: JobSpec) -> Selection:
@@ -125,7 +151,7 @@ def choose_new_code(directory: str, spec: JobSpec) -> Selection:
     Raises:
         InputError: as `choose_code` does.
     """
-    same = "put it back, or resume with the job's own code, without --new-code"
+    same = "put it back, or use the job's own code, without --new-code"
     return choose_code(spec.model_copy(update={"workdir": directory}), same)
 
 

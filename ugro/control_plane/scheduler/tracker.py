@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ugro.common.errors import NodeError
+from ugro.common.job_spec import agent_of
 from ugro.common.models.job import Job, LimitMark, NodeShare, Rank, RankState
 from ugro.common.models.node import NodeView
 from ugro.common.models.run import RankFiles, RunFiles
@@ -69,7 +70,7 @@ def assess(job: Job, runs: Runs) -> Assessment:
                 unread.append(run.message)
         else:
             ranks += [_seen(rank, share, run) for rank in mine]
-    return _judge(tuple(ranks), unread, runs)
+    return _judge(tuple(ranks), unread, runs, agent_of(job.launcher))
 
 
 def _seen(rank: Rank, share: NodeShare, run: RunFiles) -> Rank:
@@ -97,14 +98,14 @@ def _state(files: RankFiles, over: bool) -> RankState:
     return RankState.LOST if over and not files.alive else RankState.RUNNING
 
 
-def _judge(ranks: tuple[Rank, ...], unread: list[str], runs: Runs) -> Assessment:
+def _judge(ranks: tuple[Rank, ...], unread: list[str], runs: Runs, agent: str) -> Assessment:
     read = {node: run for node, run in runs.items() if isinstance(run, RunFiles)}
     bad = [rank for rank in ranks if rank.state in (RankState.FAILED, RankState.LOST)]
     if unread:  # its node may have failed before the ranks that are seen to have failed
         return Assessment(Phase.UNKNOWN, ranks, "; ".join([*map(_rank_in_words, bad), *unread]))
     if all(rank.state == RankState.SUCCEEDED for rank in ranks):
         leaving = [node for node, run in read.items() if run.runner_alive and not run.over and not _settled(run)]
-        reason = f"torchrun is leaving on {', '.join(leaving)}" if leaving else ""
+        reason = f"{agent} is leaving on {', '.join(leaving)}" if leaving else ""
         return Assessment(Phase.RUNNING if leaving else Phase.SUCCEEDED, ranks, reason)
     if bad or any(run.over for run in read.values() if not _all_done(run)):
         return Assessment(Phase.FAILED, ranks, "; ".join(_rank_in_words(rank) for rank in bad))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from graphlib import CycleError, TopologicalSorter
 
-from ugro.control_plane.scheduler.allocator import Room, Shape, shortfalls
+from ugro.control_plane.scheduler.allocator import shortfalls
 from ugro.control_plane.scheduler.backfill import Round, WaitingJob
+from ugro.control_plane.scheduler.gpu_count import usable_gpus
 from ugro.control_plane.scheduler.pending_reasons import (
     Act,
     AwaitsCircle,
@@ -22,10 +22,13 @@ from ugro.control_plane.scheduler.pending_reasons import (
     NodeRefuses,
     NodesShort,
     Remedy,
+    SecretNotSet,
+    TooFewInAll,
     TooFewNodes,
     UnmetDependency,
     Unschedulable,
 )
+from ugro.control_plane.scheduler.room import Room, Shape, nodes_wanted
 
 
 def unschedulable(turn: Round) -> dict[str, Unschedulable]:
@@ -36,7 +39,7 @@ def unschedulable(turn: Round) -> dict[str, Unschedulable]:
     found: dict[str, Unschedulable] = {}
     for job_id in _dependencies_first(waits_for):
         job = jobs.pop(job_id)
-        if one := _unmet(job) or _behind(job, found) or alone.unschedulable(job):
+        if one := _unmet(job) or _without_secret(job) or _behind(job, found) or alone.unschedulable(job):
             found[job_id] = one
     for job in jobs.values():  # what is left waits in a circle, or for one of it
         first = next(one for one in _awaited(job) if one.job in jobs)
@@ -58,12 +61,26 @@ def unanswered(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
     none can help it.
     """
     names, capacities = turn.nodes(job), turn.queue.capacities
+    if job.spec.gpus_in_all is not None:
+        return _unanswered_in_all(turn, job)
     silent = [capacity for name in names if (capacity := capacities.get(name)) and capacity.silent]
     ready = tuple(name for name in names if turn.room.parts(job.spec, name))
-    missing = (job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)) - len(ready)
+    missing = nodes_wanted(job.spec, names) - len(ready)
     if not 0 < missing <= len(silent):
         return None
     return AwaitsNodes(tuple(capacity.refusal or "" for capacity in silent), missing, ready)
+
+
+def _unanswered_in_all(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
+    """The same for GPUs in all: nobody knows how many an unreachable node would add, so any of them may be enough."""
+    capacities = [capacity for name in turn.nodes(job) if (capacity := turn.queue.capacities.get(name))]
+    silent = tuple(capacity.refusal or "" for capacity in capacities if capacity.silent)
+    free = sum(len(turn.room.free(job.spec, capacity.node)) for capacity in capacities)
+    return AwaitsNodes(silent, 1, ()) if silent and free == usable_gpus(job.spec, capacities) else None
+
+
+_Judgement = tuple[NodesShort | TooFewNodes | TooFewInAll, tuple[Remedy, ...]]
+"""Why a job does not fit even where nothing else runs, and what would help."""
 
 
 class _Alone:
@@ -71,9 +88,9 @@ class _Alone:
 
     def __init__(self, turn: Round) -> None:
         self._turn = turn
-        self._capacities = {name: replace(capacity, busy={}) for name, capacity in turn.queue.capacities.items()}
+        self._capacities = {name: capacity.calm for name, capacity in turn.queue.capacities.items()}
         self._room = Room(self._capacities)
-        self._known: dict[Shape, tuple[NodesShort | TooFewNodes, tuple[Remedy, ...]] | None] = {}
+        self._known: dict[Shape, _Judgement | None] = {}
 
     def unschedulable(self, job: WaitingJob) -> Unschedulable | None:
         """Return which nodes do not take the job, where too few of the others are left."""
@@ -85,16 +102,28 @@ class _Alone:
         known = self._known[shape]
         return Unschedulable(job.id, *known) if known else None
 
-    def _judge(self, job: WaitingJob) -> tuple[NodesShort | TooFewNodes, tuple[Remedy, ...]] | None:
+    def _judge(self, job: WaitingJob) -> _Judgement | None:
         names = self._turn.nodes(job)
-        wanted = job.spec.nodes if isinstance(job.spec.nodes, int) else len(names)
+        wanted = nodes_wanted(job.spec, names)
         if wanted > len(names):
             return TooFewNodes(wanted, len(names)), (Remedy(Act.ADD_NODES),)
+        if job.spec.gpus_in_all is not None:
+            return self._judge_in_all(job)
         unable = [name for name in names if not self._may_fit(job, name)]
         if len(names) - len(unable) >= wanted:
             return None
         found = [one for name in unable for one in shortfalls(job.spec, name, self._capacities.get(name), {})]
         return NodesShort.nearest(found), tuple(dict.fromkeys(map(self._remedy, found)))
+
+    def _judge_in_all(self, job: WaitingJob) -> _Judgement | None:
+        names = self._turn.nodes(job)
+        capacities = [self._capacities[name] for name in names if name in self._capacities]
+        if any(capacity.error and not capacity.error.lasting for capacity in capacities):
+            return None  # nobody knows how many GPUs it has
+        found = [one for name in names for one in shortfalls(job.spec, name, self._capacities.get(name), {})]
+        remedies = dict.fromkeys((*map(self._remedy, found), Remedy(Act.ASK_FOR_LESS)))
+        usable = usable_gpus(job.spec, capacities)
+        return TooFewInAll(job.spec.gpus_in_all or 0, usable, NodesShort.nearest(found).reasons), tuple(remedies)
 
     def _may_fit(self, job: WaitingJob, node: str) -> bool:
         capacity = self._capacities.get(node)
@@ -122,6 +151,12 @@ def _unmet(job: WaitingJob) -> Unschedulable | None:
     """A dependency that can not be met any more."""
     final = next((one for one in job.blockers if isinstance(one, UnmetDependency)), None)
     return Unschedulable(job.id, final, (Remedy(Act.CHANGE_AFTER),)) if final else None
+
+
+def _without_secret(job: WaitingJob) -> Unschedulable | None:
+    """A secret that was removed."""
+    gone = [one for one in job.blockers if isinstance(one, SecretNotSet)]
+    return Unschedulable(job.id, gone[0], tuple(Remedy(Act.SET_SECRET, one.secret) for one in gone)) if gone else None
 
 
 def _behind(job: WaitingJob, found: Mapping[str, Unschedulable]) -> Unschedulable | None:

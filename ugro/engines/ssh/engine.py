@@ -96,7 +96,7 @@ class SshEngine:
             node: process_manager.launch_script(self._launch(job, spec, node, interfaces[node], found))
             for node in job.nodes
         }
-        return Prepared(placement, scripts, interfaces, found.pythons)
+        return Prepared(placement, scripts, interfaces, found.pythons, cargo.secrets if cargo else {})
 
     async def start(self, job: Job, prepared: Prepared) -> None:
         """Start every node of a job whose meeting point is known.
@@ -107,7 +107,7 @@ class SshEngine:
 
         async def one(transport: Transport) -> None:
             paths = self._paths(job, transport.name)
-            await process_manager.start(transport, paths, job.uid, prepared.scripts[transport.name])
+            await process_manager.start(transport, paths, job.uid, prepared.scripts[transport.name], prepared.secrets)
 
         await self._all(job, one)
 
@@ -168,7 +168,7 @@ class SshEngine:
         return NodeLaunch(
             paths=self._paths(job, node),
             uid=job.uid,
-            command=spec.command,
+            command=spec.words,
             nnodes=len(job.placement.shares),
             nproc=share.nproc,
             master_addr=job.placement.master_addr or "",
@@ -177,12 +177,17 @@ class SshEngine:
             gpus=share.gpus,
             interface=interface,
             env=process_manager.merged_env(config.env, spec.env, found.variables(node)),
+            secrets=tuple(spec.secret_names),
             time_limit=spec.time_limit,
             time_warning=spec.warning_seconds,
             shares=share.batch_shares,
+            part=share.part,
             resume_from=self._checkpoint_path(job, node),
             resume_words=tuple(shlex.split(spec.checkpoints.resume)),
             resume_of_each_rank=job.resume_from is not None and job.resume_from.of_each_rank,
+            launcher=spec.launcher,
+            launcher_args=spec.launcher_args,
+            world=tuple((share.node, share.nproc, share.gpus) for share in job.placement.shares),
         )
 
     def _checkpoint_path(self, job: Job, node: str) -> str | None:

@@ -6,6 +6,7 @@ That address decides on all nodes: a rank uses the interface whose route leads t
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -76,11 +77,13 @@ async def meet(pool: Pool, job: Job, again: Sequence[float] = (), interpreters: 
     address, port = job.placement.master_addr, job.placement.master_port
     known = (address, port) if address and port else None
     for pause in again:
-        meeting = await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs, interpreters)
+        meeting = await find_meeting(
+            pool, job.nodes, _port_range(job), known, job.node_configs, job.launcher, interpreters
+        )
         if not meeting.unanswered:
             return meeting
         await asyncio.sleep(pause)
-    return await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs, interpreters)
+    return await find_meeting(pool, job.nodes, _port_range(job), known, job.node_configs, job.launcher, interpreters)
 
 
 def _port_range(job: Job) -> tuple[int, int]:
@@ -96,6 +99,7 @@ async def find_meeting(
     ports: tuple[int, int],
     known: tuple[str, int] | None = None,
     configs: Configs | None = None,
+    launcher: str = "torchrun",
     interpreters: Interpreters = OF_INVENTORY,
 ) -> Meeting:
     """Ask rank 0's node for its addresses, and the others which of them they reach. Nothing is started.
@@ -108,8 +112,10 @@ async def find_meeting(
     # What it uses towards the others they may reach; and so may they the address where we reached it, if it is its own.
     peers = [_reach(reached[node]) for node in (*others, first)] if others else [LOOPBACK]
 
+    ask_node = functools.partial(prepare, launcher=launcher, interpreters=interpreters)
+
     async def ask_first(transport: Transport) -> PreparedNode:
-        return await prepare(transport, list(dict.fromkeys(peers)), ports=ports, interpreters=interpreters)
+        return await ask_node(transport, list(dict.fromkeys(peers)), ports=ports)
 
     host = (await pool.each([first], ask_first, configs=configs))[first]
     if isinstance(host, NodeError):
@@ -123,8 +129,7 @@ async def find_meeting(
     async def meet_at(places: Sequence[PeerRoute]) -> Meeting:
         async def ask(transport: Transport) -> PreparedNode:
             knock = None if known else port  # rank 0 may listen there by now, and wants no strangers
-            addresses = [place.address for place in places]
-            return await prepare(transport, addresses, knock=knock, interpreters=interpreters)
+            return await ask_node(transport, [place.address for place in places], knock=knock)
 
         answers = await pool.each(others, ask, configs=configs)
         return settle(config, host, places, port, {node: (reached[node].node, said) for node, said in answers.items()})

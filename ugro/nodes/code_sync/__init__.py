@@ -1,14 +1,15 @@
 """The code a job runs: frozen when the job is submitted (or resumed with other code), brought whole to each node."""
 
 from ugro.nodes.code_sync.frozen import freed_bytes
-from ugro.nodes.code_sync.manifest import Differences, differences, list_beside, read_manifest
+from ugro.nodes.code_sync.manifest import Differences, differences, list_beside, read_manifest, walk
 from ugro.nodes.code_sync.push import CONFLICT_HINT, Progress, PushReport, conflict_in_words, conflicts, push_code
-from ugro.nodes.code_sync.snapshot import LARGE_BYTES, Bulk, Selection, select_files, take_snapshot
+from ugro.nodes.code_sync.snapshot import LARGE_BYTES, Bulk, Copy, Selection, select_files, take_snapshot
 
 __all__ = [
     "CONFLICT_HINT",
     "LARGE_BYTES",
     "Bulk",
+    "Copy",
     "Differences",
     "Progress",
     "PushReport",
@@ -22,4 +23,5 @@ __all__ = [
     "read_manifest",
     "select_files",
     "take_snapshot",
+    "walk",
 ]

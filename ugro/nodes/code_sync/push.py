@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import secrets
 import tarfile
@@ -29,7 +30,7 @@ from ugro.nodes.code_sync.manifest import Entry, encoded, read_manifest
 from ugro.nodes.remote.answers import SENSELESS, payload
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.code.on_node.files import local
-from ugro.nodes.remote.python import require_python
+from ugro.nodes.remote.python import RUN_PROGRAM, require_python
 from ugro.nodes.transport import Transport
 from ugro.nodes.transport.ssh_config import find_route
 
@@ -46,14 +47,6 @@ CARRY_ONS = 10
 
 SHORT_LIST = 64 * 1024
 """Bytes of a list of files below which the node is not asked first whether it has it: that takes longer."""
-
-PYTHON_SCRIPT = """
-python=$1 program=$2
-shift 2
-case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac
-exec "$python" -I -S -c "$program" "$@"
-"""
-
 
 CONFLICT_HINT = "move them away on the node, or leave them out of the new code with .ugroignore"
 
@@ -269,7 +262,7 @@ class _Push:
         """The answer of a script that reads data on the node, without what that python has installed."""
         transport = self._transport
         words = (transport.node.python, load(f"code/{script}.py"), *args)
-        outcome = await transport.run(PYTHON_SCRIPT, words, data=data, timeout=self._seconds)
+        outcome = await transport.run(RUN_PROGRAM, words, data=data, timeout=self._seconds)
         if isinstance(data, Parcel) and data.failure:
             raise StateError(f"the snapshot {self._snapshot} cannot be read: {data.failure}")
         require_python(transport, outcome)
@@ -284,7 +277,9 @@ class _Push:
 
 
 class Parcel:
-    """Files of a snapshot as one tar, each named by its number in the manifest, which any file name survives.
+    """Files of a folder as one tar, each named by its number in the manifest, which any file name survives.
+
+    An entry with `from` is so many bytes (`size`) of its file from there on.
 
     A transport may take an error of its data for an error of the link, so `failure` keeps what went wrong instead; the
     stream then ends early, and the node refuses it.
@@ -324,8 +319,13 @@ class Parcel:
             header = tarfile.TarInfo(str(number))
             header.size = entry["size"]
             yield header.tobuf(tarfile.GNU_FORMAT)
+            left = header.size
             with (self._snapshot / local(entry["name"])).open("rb") as file:
-                while chunk := file.read(BLOCK):
+                file.seek(entry.get("from", 0))
+                while left and (chunk := file.read(min(BLOCK, left))):
                     self._sent += len(chunk)
+                    left -= len(chunk)
                     yield chunk
+            if left:
+                raise OSError(errno.EIO, "it is shorter than it was", file.name)
             yield bytes(-header.size % tarfile.BLOCKSIZE)

@@ -23,6 +23,14 @@ ANOTHER_OF_JOB = "name another one with --python, or let the setup command make 
 RUN_PYTHON = 'python=$1; shift; case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac; exec "$python" - "$@"'
 """PYTHON [ARG…]: the script is what comes on stdin."""
 
+RUN_PROGRAM = """
+python=$1 program=$2
+shift 2
+case $python in "~/"*) python=$HOME/${python#"~/"} ;; esac
+exec "$python" -I -S -c "$program" "$@"
+"""
+"""PYTHON PROGRAM [ARG…]: stdin is for the program, which goes without what that python has installed."""
+
 
 async def ask_script(
     transport: Transport,

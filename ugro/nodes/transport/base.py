@@ -84,6 +84,18 @@ class ByteReader(Protocol):
     async def read(self, n: int = -1) -> bytes: ...
 
 
+class ByteWriter(Protocol):
+    """The part of asyncio's and asyncssh's writers that is used."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def write_eof(self) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Transport(ABC):
     """One node, as a place where scripts run."""
 
@@ -138,6 +150,14 @@ class Transport(ABC):
 
         Raises:
             NodeError: as in `run`; also NodeRefused: the login shell runs no script of ours.
+        """
+
+    @abstractmethod
+    async def connect(self, port: int) -> tuple[ByteReader, ByteWriter]:
+        """Connect to a TCP port of the node's own loopback.
+
+        Raises:
+            PortClosed: nothing listens there. NodeRefused: its sshd forwards nothing. NodeError: as in `run`.
         """
 
     @abstractmethod

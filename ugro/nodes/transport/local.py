@@ -13,13 +13,15 @@ import weakref
 from collections.abc import AsyncIterable, Sequence
 
 from ugro.common.config import NodeConfig
-from ugro.common.errors import LinkLost
+from ugro.common.errors import LinkLost, PortClosed
 from ugro.nodes import children
 from ugro.nodes.open_files import with_inherited_limit
 from ugro.nodes.transport.base import (
     END_WAIT,
     KILL_GRACE,
     READ_SIZE,
+    ByteReader,
+    ByteWriter,
     Collector,
     Outcome,
     Output,
@@ -77,6 +79,12 @@ class LocalTransport(Transport):
         on_output: Output | None = None,
     ) -> Outcome:
         return await self._shell.ask(script, args, timeout, on_output)
+
+    async def connect(self, port: int) -> tuple[ByteReader, ByteWriter]:
+        try:
+            return await asyncio.open_connection("127.0.0.1", port)
+        except OSError as error:
+            raise PortClosed(self.name, f"no connection to its port {port}: {error.strerror or error}") from None
 
     async def close(self) -> None:
         await self._shell.close()

@@ -16,14 +16,18 @@ from ugro.common.errors import (
     LinkLost,
     NodeError,
     NodeRefused,
+    PortClosed,
     TurnedAway,
     Unreachable,
 )
+from ugro.common.text import printable
 from ugro.nodes.transport.base import (
     END_SCRIPT,
     END_WAIT,
     KILL_GRACE,
     READ_SIZE,
+    ByteReader,
+    ByteWriter,
     Collector,
     Outcome,
     Output,
@@ -119,6 +123,18 @@ class SshTransport(Transport):
         on_output: Output | None = None,
     ) -> Outcome:
         return await self._shell.ask(script, args, timeout, on_output)
+
+    async def connect(self, port: int) -> tuple[ByteReader, ByteWriter]:
+        connection = await self._connected()
+        try:
+            return await connection.open_connection("127.0.0.1", port, encoding=None)
+        except asyncssh.ChannelOpenError as error:
+            if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+                hint = "set `AllowTcpForwarding yes` in its sshd_config; then: sudo systemctl reload ssh"
+                raise NodeRefused(self.name, "its sshd forwards no connections", hint) from None
+            raise PortClosed(self.name, f"no connection to its port {port}: {printable(error.reason)}") from None
+        except (asyncssh.ConnectionLost, OSError) as error:
+            raise LinkLost(self.name, f"the connection broke: {printable(str(error))}") from None
 
     async def close(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -60,10 +60,14 @@ class Request(BaseModel, Generic[Answer]):
 
 
 class Stream(BaseModel, Generic[Answer]):
-    """Base of what is answered by many items, one after the other, until it is over or the asker has enough."""
+    """Base of what is answered by many items, one after the other, until it is over or the asker has enough.
+
+    `here`: as for a request.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     function: ClassVar[str]
+    here: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
     """Whether a client may ask for the rest where the resident controller ends in the middle."""
 

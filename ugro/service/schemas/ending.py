@@ -51,8 +51,9 @@ class CheckCancelled(Request[Cancelled]):
 
 
 class Wait(Stream[JobProgress]):
-    """Wait until a job has ended. The last item is the job as it ended."""
+    """Wait until a job has ended, or `until` a time. The last item is the job as it was then."""
 
     function: ClassVar[str] = "ending.wait"
     resumable: ClassVar[bool] = True
     job: str
+    until: Moment | None = None

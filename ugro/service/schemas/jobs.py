@@ -5,6 +5,7 @@ from typing import Any, Self
 from ugro.common.models.checkpoint import Checkpoint, Place, position_in_words
 from ugro.common.models.event import Event
 from ugro.common.models.job import CodeVersion, FirstFailure, JobState, RankState
+from ugro.common.models.outputs import OutputsState
 from ugro.common.models.record import Record
 from ugro.service.schemas.base import Document, ErrorDocument, Moment
 
@@ -29,6 +30,32 @@ class RankDocument(Document):
     """What shows that it was killed for lack of memory."""
 
 
+class SweepPartDocument(Document):
+    """A job's part in a sweep."""
+
+    sweep: str
+    """Id of the sweep."""
+    name: str
+    """Name of the sweep."""
+    index: int
+    """Its number in the sweep, from 1."""
+    of: int
+    """Number of jobs of the sweep."""
+    values: dict[str, str]
+    """What it runs with, by argument."""
+    max_parallel: int | None
+    """How many jobs of the sweep run at a time; `null`: as many as there is room for."""
+
+
+class PartDocument(Document):
+    """Part of a GPU that a job declared, which shares it with others."""
+
+    memory_mib: int
+    """Memory that it may use."""
+    fraction: float
+    """The same for PyTorch's allocator, as a fraction of the GPU's memory (`UGRO_GPU_FRACTION`)."""
+
+
 class ShareDocument(Document):
     """The part of a job on one node."""
 
@@ -40,9 +67,11 @@ class ShareDocument(Document):
     nproc: int
     """Number of its ranks."""
     gpus: tuple[str, ...]
-    """UUIDs of its GPUs, by local rank."""
+    """UUIDs of its GPUs, by local rank; of a launcher that starts one process they are all that one's."""
     batch_shares: tuple[float, ...]
     """Fraction of the global batch of each rank; empty: they are equal."""
+    part: PartDocument | None = None
+    """What it declared of its GPU, where it shares that; `null`: its GPUs are its own."""
 
 
 class PlacementDocument(Document):
@@ -208,6 +237,25 @@ class ProgressDocument(Document):
     """When it will be done."""
 
 
+class OutputsDocument(Document):
+    """The outputs that a job declares, and the master's copy of them."""
+
+    globs: tuple[str, ...]
+    """What it declares, relative to the folder in which the script runs."""
+    state: OutputsState | None
+    """`owed`: they are still to come; `here`; `none`: no file has such a name; `partial`: some could not be copied;
+    `too_large`: they stay on the nodes until `ugro pull`; `null`: the job has not succeeded.
+    """
+    folder: str | None
+    """Where the copy is."""
+    files: int
+    """Number of files."""
+    bytes: int
+    """Size of all of them."""
+    problem: str
+    """What is in the way; empty: nothing."""
+
+
 class JobDocument(Document):
     """A job, and what was requested of it."""
 
@@ -228,9 +276,15 @@ class JobDocument(Document):
     ended_at: Moment | None
     unknown_since: Moment | None
     """Since when its nodes cannot be read."""
+    launcher: str
+    """What starts it on each node: `torchrun`, `accelerate`, `deepspeed`, `python` or `none`."""
     command: tuple[str, ...]
-    """torchrun's words: `train.py …`, `-m pkg.train …` or `--no-python ./train.sh …`, one list entry each."""
+    """torchrun's words: `train.py …`, `-m pkg.train …` or `--no-python ./train.sh …`, one list entry each; with the
+    launcher `none` the command as it was typed.
+    """
     code: CodeVersion
+    sweep: SweepPartDocument | None
+    """Its part in a sweep; `null`: it is a job by itself."""
     placement: PlacementDocument | None
     """Where the attempt runs."""
     ranks: tuple[RankDocument, ...]
@@ -266,6 +320,10 @@ class JobDocument(Document):
     """Seconds for which processes that a succeeded job left may continue; `null`: they are ended at once."""
     vram: int | None
     """Memory that it needs of each GPU, in MiB."""
+    gpus: int | None
+    """GPUs that it asked for in all; `null`: it counts them by node."""
+    share: float | str | None
+    """Part of one GPU that it shares with others: a fraction, or `vram` for as much as `vram` says; `null`: none."""
     python: str | None
     """Python that it asks for: a path, a conda environment or `uv`; `null`: that of the inventory."""
     setup: str | None
@@ -276,6 +334,8 @@ class JobDocument(Document):
     """It does not start before this."""
     progress: ProgressDocument | None
     """How far it is while it runs; `null`: nothing tells."""
+    outputs: OutputsDocument | None
+    """The files that it declares as its results; `null`: it declares none."""
 
 
 def _fields(record: Record) -> dict[str, Any]:

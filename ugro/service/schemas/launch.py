@@ -38,10 +38,14 @@ class IgnoredVariable(Document):
 
 
 class Draft(Document):
-    """A job as it would be submitted: `spec` names other jobs by their ids, `note` a job that has its name already."""
+    """A job as it would be submitted: `spec` names other jobs by their ids, `note` a job that has its name already.
+
+    `exposed`: variables of its environment with the names of secrets, whose values are in the spec for all to see.
+    """
 
     spec: JobSpec
     note: str | None
+    exposed: tuple[str, ...] = ()
     ignored: tuple[IgnoredVariable, ...]
     inventory: str
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from ugro.common.models.job import JobState
 from ugro.service.schemas.base import Document, ErrorDocument, Moment, Stream
@@ -34,7 +34,19 @@ class LiveGpu(Document):
     problem: str | None
     """Why it cannot be used."""
     job: str | None
-    """Id of the job that holds it."""
+    """Id of the job that holds it; of those that share it, the oldest."""
+    jobs: tuple[str, ...] | None = None
+    """Ids of all jobs that hold it, where several share it; else it is left out."""
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Ids of the jobs that hold it."""
+        return self.jobs or ((self.job,) if self.job else ())
+
+    @model_serializer(mode="wrap")
+    def _in_short(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Every update has every GPU, so what few of them have is left out of the others."""
+        return {key: value for key, value in written(self).items() if key != "jobs" or value}
 
 
 class LiveNode(Document):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field
 
+from ugro.common.masking import Masker
 from ugro.service.schemas.base import Document, ErrorDocument, Request, Stream
 from ugro.service.schemas.ending import JobProgress
 from ugro.service.schemas.jobs import JobDocument
@@ -13,6 +14,10 @@ from ugro.service.schemas.jobs import JobDocument
 Position = dict[Annotated[str, Field(pattern=r"^(rank|node|setup)-\d{1,9}\.log$")], Annotated[int, Field(ge=0)]]
 """How far logs were read: bytes by `rank-N.log`, and by `node-N.log` for torchrun's own of a node rank, or by
 `setup-N.log` for what the setup command says there."""
+
+
+LONG = 10_000
+"""Characters of a line that may be a part of one."""
 
 
 class LogLine(Document):
@@ -26,6 +31,11 @@ class LogLine(Document):
     """The line."""
     setup: bool = False
     """Whether the setup command wrote it."""
+
+    def masked(self, masker: Masker) -> Self:
+        """Return it without secrets. A line that is longer than those that are read as one was cut."""
+        cut = len(self.text) >= LONG
+        return self.model_copy(update={"text": masker.cut(self.text, cut, cut)})
 
 
 class LogLines(Document):
@@ -73,6 +83,11 @@ class UnfinishedLine(Document):
 
     line: LogLine
     number: int
+
+    def masked(self, masker: Masker) -> Self:
+        """Return it without secrets, and without the beginning of one."""
+        line = self.line.model_copy(update={"text": masker.cut(self.line.text, False, True)})
+        return self.model_copy(update={"line": line})
 
 
 class JobUpdate(JobProgress):
@@ -164,6 +179,14 @@ class NumberedLine(Document):
     """Bytes of the line that are left out after the text."""
     spans: tuple[Span, ...] = ()
     """The text by its styles, where the line has any; empty: all of it is plain."""
+
+    def masked(self, masker: Masker) -> Self:
+        """Return it without secrets, and without the part of one where the line was cut."""
+        text = masker.cut(self.text, self.before > 0, self.after > 0)
+        spans = self.spans
+        if text != self.text and spans:  # a value may begin in one span and end in another
+            spans = (Span.model_validate({"text": text, "class": ""}),)
+        return self.model_copy(update={"text": text, "spans": spans})
 
 
 class LogPart(Document):

@@ -13,6 +13,13 @@ class DrainDocument(Document):
     """When it was drained."""
 
 
+class GpuDocument(Gpu):
+    """A GPU as its node shows it, and who holds it."""
+
+    jobs: tuple[str, ...] = ()
+    """Ids of the jobs that hold it: several, where they share it."""
+
+
 class NodeDocument(Document):
     """A node as it is, or as it was last observed with the reason why it is unreachable.
 
@@ -41,7 +48,7 @@ class NodeDocument(Document):
     memory_total_mib: int | None = None
     memory_available_mib: int | None = None
     disk_free_mib: int | None = None
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[GpuDocument, ...] = ()
     """Its GPUs."""
     gpu_problem: str | None = None
     owner: str | None = None

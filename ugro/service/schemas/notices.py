@@ -1,6 +1,8 @@
 """What functions report while they work."""
 
-from ugro.service.schemas.base import Moment, Notice
+from typing import Literal
+
+from ugro.service.schemas.base import Document, Moment, Notice
 from ugro.service.schemas.jobs import JobDocument
 
 
@@ -72,3 +74,40 @@ class WaitingForNodes(Notice):
 
     nodes: tuple[str, ...]
     trial: bool
+
+
+class TryingPython(Notice):
+    """An interpreter of a node is being tried."""
+
+    node: str
+    path: str
+
+
+StepState = Literal["done", "already", "skipped", "problem"]
+"""What became of a step. `already`: it was done before. `problem`: it was done, and found something to correct."""
+
+
+class StepBegan(Notice):
+    """A step of first contact begins. `text` says what it does."""
+
+    node: str
+    step: str
+    text: str
+
+
+class StepDocument(Document):
+    """A step of adding or removing a node."""
+
+    step: str
+    """Its name: `host_key`, `key`, `check`, `links`, `inventory`, `footprint` or `state`."""
+    state: StepState
+    """`already`: it was done before. `problem`: it was done, and found something to correct."""
+    text: str
+    """What was done, or why not."""
+
+
+class StepEnded(Notice):
+    """A step of first contact has ended."""
+
+    node: str
+    step: StepDocument

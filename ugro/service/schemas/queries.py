@@ -78,6 +78,7 @@ class Status(Request[ClusterStatus]):
     since: float | None = None
     states: tuple[JobState, ...] = ()
     pattern: str | None = None
+    ids: tuple[str, ...] = ()
 
 
 class JobStatus(Document):
@@ -147,6 +148,8 @@ class GpuSampleDocument(Document):
     """Lowest and highest values, where the sample is a mean of several."""
     job: str | None
     """Id of the job that used it; `null`: none of UGRO's."""
+    jobs: tuple[str, ...] | None = None
+    """Ids of all of them, where several shared it."""
     program: str | None
     """Another program that used it."""
 

@@ -21,7 +21,7 @@ class PartDocument(Document):
 
 
 class UseDocument(Document):
-    """What an ended job takes up: `bytes` on the master, and its folders on nodes.
+    """What an ended job takes up: `bytes` on the master, `outputs` of them its outputs, and its folders on nodes.
 
     `unseen` says what was not searched for checkpoints; `silent` are the nodes it ran on that are unreachable.
     """
@@ -30,6 +30,7 @@ class UseDocument(Document):
     title: str
     state: JobState
     bytes: int
+    outputs: int
     parts: tuple[PartDocument, ...]
     silent: tuple[str, ...]
     checkpoints: tuple[HeldCheckpoint, ...]
@@ -128,8 +129,8 @@ class CollectedJob(Document):
     nodes: tuple[BytesOnNode, ...]
     """What goes from each node."""
     kept: str | None
-    """Why its code and its folders on nodes stay: `checkpoints`, `unseen`, `silent`, `undecided`, `owed`, `running`,
-    `linked`, `changed`; `null`: they go.
+    """Why its code and its folders on nodes stay: `checkpoints`, `unseen`, `outputs`, `silent`, `undecided`, `owed`,
+    `running`, `linked`, `changed`; `null`: they go.
     """
     checkpoints: tuple[HeldCheckpoint, ...]
     """Its checkpoints."""

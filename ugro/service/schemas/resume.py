@@ -30,6 +30,7 @@ class CodeSource(Request[CodeSourceDocument]):
 
     function: ClassVar[str] = "resume.code_source"
     job: str
+    any_state: bool = False
 
 
 class ResumeOptions(Document):

@@ -18,6 +18,7 @@ from ugro.control_plane.controller import job_steps
 from ugro.control_plane.controller import tick as ticks
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.secrets import SecretStore
 from ugro.control_plane.scheduler.forecast import forecast
 from ugro.control_plane.scheduler.pending_words import forecast_in_words
 from ugro.control_plane.scheduler.queue import read_queue
@@ -345,6 +346,24 @@ async def test_a_cancel_says_who_is_in_its_way(bed: SlowBed, monkeypatch: pytest
     with bed.store.alone_with(job.id), pytest.raises(NodeError, match="another UGRO process is at work on it"):
         await ending.check_cancelled(context, ask)
     await cancel(bed, job)
+
+
+async def test_a_job_whose_secret_is_removed_while_it_is_placed_waits_for_it(
+    bed: SlowBed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bed.store.secrets.set("T", "value-1")
+    job = bed.submit(STARTED, nodes=("b",), secrets=("T",))
+    with monkeypatch.context() as patch:
+        patch.setattr(SecretStore, "missing", lambda *_: [])  # it is there when the queue is read
+        bed.store.secrets.remove("T")
+        await bed.tick()
+    now = bed.store.jobs.job(job.id)
+    assert now.state == JobState.QUEUED and now.taken_back and now.taken_back.reason == "the secret T is not set"
+    assert bed.why(job)[0].startswith("is unschedulable: the secret T is not set; to start it: ugro secret set T")
+    bed.store.secrets.set("T", "value-2")
+    over = now.taken_back.model_copy(update={"until": time.time()})
+    builders.change(bed.store, job.id, "queued", taken_back=over)
+    await bed.until(job, JobState.SUCCEEDED)
 
 
 async def test_a_job_whose_launch_is_cut_off_again_and_again_says_so_and_waits_longer_each_time(

@@ -38,7 +38,7 @@ def test_a_look_says_of_each_gpu_what_it_does_and_who_has_it() -> None:
         Gpu(index=4, uuid="", name="lost", problem="lost"),
     ]
     view = builders.node_view("a", *gpus, seen_at=50.0)
-    found = looks(view, {UUIDS[0]: "job-003"})
+    found = looks(view, {UUIDS[0]: ("job-003",)})
     assert found[0] == GpuLook(at=50.0, uuid=UUIDS[0], **shown, power_w=180.5, job="job-003")
     assert [(each.uuid, each.job, each.program) for each in found[1:3]] == [
         (UUIDS[1], None, "python3 of bob"),

@@ -36,7 +36,7 @@ def process(name: str, **fields: object) -> GpuProcess:
 
 def test_a_node_offers_its_gpus_with_the_memory_that_is_left_for_jobs() -> None:
     found = capacity(view(gpu(memory_total_mib=8000, memory_used_mib=300), gpu(1)), reserve_memory=1000)
-    assert found.slots == (Slot("GPU-0", "RTX", 6700), Slot("GPU-1", "RTX", None))
+    assert found.slots == (Slot("GPU-0", "RTX", 6700, 8000, 0), Slot("GPU-1", "RTX", None, None, 1))
     assert not found.busy and found.refusal is None and not found.left_out
 
 
@@ -44,7 +44,7 @@ def test_a_leased_gpu_is_never_busy_and_has_its_memory_but_for_the_display() -> 
     foreign = (process("/usr/lib/xorg/Xorg", memory_mib=100), process("python", memory_mib=6000))
     full = gpu(memory_total_mib=8000, memory_used_mib=7000, temperature_c=99, processes=foreign)
     found = capacity(view(full), held=("GPU-0",))
-    assert found.slots == (Slot("GPU-0", "RTX", 7900),) and not found.busy
+    assert found.slots == (Slot("GPU-0", "RTX", 7900, 8000, 0),) and not found.busy
 
 
 @pytest.mark.parametrize(

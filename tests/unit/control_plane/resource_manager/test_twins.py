@@ -13,7 +13,8 @@ from ugro.common.models.node import NodeView
 from ugro.control_plane.preflight.across import judge_names
 from ugro.control_plane.resource_manager.governor import Capacity, capacities, placement_keys
 from ugro.control_plane.resource_manager.twins import twins
-from ugro.control_plane.scheduler.allocator import Room, choose
+from ugro.control_plane.scheduler.allocator import choose
+from ugro.control_plane.scheduler.room import Room
 from ugro.control_plane.scheduler.scheduling import check_request
 from ugro.testing import builders
 

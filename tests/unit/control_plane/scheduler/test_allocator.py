@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Placement
 from ugro.common.models.metrics import MeasuredLink
+from ugro.control_plane.resource_manager.balancer import with_batch_shares
 from ugro.control_plane.resource_manager.governor import Capacity, Slot, placement_keys
-from ugro.control_plane.scheduler.allocator import FASTER, Room, choose, link_rates
+from ugro.control_plane.scheduler.allocator import FASTER, choose, link_rates
+from ugro.control_plane.scheduler.room import Room
 
 
 def spec(**fields: object) -> JobSpec:
@@ -42,6 +44,13 @@ def test_by_default_a_job_gets_the_whole_cluster_with_ranks_numbered_through() -
     placement = place(spec(), node("a", "R", "R", "R"), node("b", "R"))
     assert placement and placement.world_size == 4
     assert [(s.node, s.node_rank, s.first_rank, s.nproc) for s in placement.shares] == [("a", 0, 0, 3), ("b", 1, 3, 1)]
+
+
+def test_one_process_of_a_node_has_all_its_gpus() -> None:
+    placement = place(spec(launcher="python", nodes=2), node("a", "R", "R", "R"), node("b", "R"))
+    assert placement and [(s.first_rank, s.nproc, len(s.gpus)) for s in placement.shares] == [(0, 1, 3), (1, 1, 1)]
+    known = {uuid: ("R", 1.0 + n) for n, uuid in enumerate(sum(gpus(placement), ()))}
+    assert with_batch_shares(placement, known) == (placement, None)
 
 
 def test_named_nodes_come_in_the_order_of_their_names() -> None:

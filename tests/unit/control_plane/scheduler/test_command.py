@@ -88,21 +88,21 @@ def test_what_runs_is_found(project: Path, spec: dict[str, object], source: str 
 @pytest.mark.parametrize(
     ("spec", "said", "hint"),
     [
-        ({"script": "run.sh"}, "run.sh is no Python script", "ugro launch --no-python ./run.sh"),
-        ({"script": "tool"}, "tool is no Python script", "ugro launch --no-python ./tool"),
-        ({"script": "binary"}, "binary is no Python script", "ugro launch --no-python ./binary"),
         (
-            {"script": "plain.sh", "args": ("3",)},
-            "no Python script",
-            "chmod +x plain.sh && ugro launch --no-python ./plain",
+            {"script": "run.sh"},
+            "run.sh is no Python script",
+            "ugro launch -- ./run.sh (once, on one node; for each GPU: ",
         ),
+        ({"script": "tool"}, "tool is no Python script", "for each GPU: ugro launch --no-python ./tool)"),
+        ({"script": "binary"}, "binary is no Python script", "ugro launch -- ./binary"),
+        ({"script": "plain.sh", "args": ("3",)}, "no Python script", "ugro launch -- bash plain.sh 3 (once"),
         ({"script": "pkg.train"}, "there is no script 'pkg.train'", "ugro launch -m pkg.train"),
         ({"script": "pkg.trian", "module": True}, "there is no module 'pkg.trian'", "misspelt"),
         ({"script": "./plain.sh", "no_python": True}, "./plain.sh is not executable", "chmod +x plain.sh"),
         ({"script": "run.sh", "no_python": True}, "there is no program 'run.sh'", "./run.sh"),
         ({"script": "./none.sh", "no_python": True}, "there is no program './none.sh'", ""),
         ({"script": "python", "args": ("-u", "a b.py", "1")}, "no script 'python'", "ugro launch 'a b.py' -- 1"),
-        ({"script": "bash", "args": ("run.sh",)}, "no script 'bash'", "ugro launch --no-python bash -- run.sh"),
+        ({"script": "bash", "args": ("run.sh",)}, "no script 'bash'", "ugro launch -- bash run.sh"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_command_that_can(
@@ -116,7 +116,7 @@ def test_what_cannot_run_is_refused_with_the_command_that_can(
 def test_how_to_launch_what_is_written_for_a_terminal(project: Path) -> None:
     def hint(*words: str, **said: bool) -> str:
         start = ("ugro", "launch", "--name", "x")
-        return translated(project, words, Foreign("", **said), start).partition("ugro launch --name x ")[2]
+        return translated(project, words, Foreign("", **said), start).rpartition("ugro launch --name x ")[2]
 
     assert hint("python", "train.py") == "train.py"
     assert hint("python3.11", "train.py", "--epochs", "3") == "train.py -- --epochs 3"
@@ -129,11 +129,23 @@ def test_how_to_launch_what_is_written_for_a_terminal(project: Path) -> None:
     assert hint("python", "torch.distributed.run", "--nproc-per-node", "2", "train.py", module=True) == (
         "--gpus-per-node 2 train.py"
     )
-    assert hint("accelerate", "launch", "--num_processes", "2", "train.py", "--lr", "1") == "train.py -- --lr 1"
-    assert hint("deepspeed", "--num_gpus=2", "train.py") == "--gpus-per-node 2 train.py"
-    assert hint("python", "-c", "print(1)") == hint("accelerate", "config") == hint("torchrun") == ""
+    assert hint("accelerate", "launch", "--num_processes", "2", "train.py", "--lr", "1") == (
+        "--launcher accelerate train.py -- --lr 1"
+    )
+    assert hint(
+        "accelerate", "launch", "--mixed_precision=bf16", "--num-machines", "2", "--use_fsdp", "-m", "pkg.x"
+    ) == ("--nodes 2 --launcher accelerate --launcher-args '--mixed_precision=bf16 --use_fsdp' -m pkg.x")
+    assert hint("deepspeed", "--num_gpus=2", "--hostfile", "h", "--bind_cores_to_rank", "train.py") == (
+        "--gpus-per-node 2 --launcher deepspeed --launcher-args --bind_cores_to_rank train.py"
+    )
+    assert hint("python", "-c", "print(1)") == "-- python -c 'print(1)'"
+    assert hint("accelerate", "test") == "-- accelerate test"
+    assert translated(project, ("torchrun",), Foreign("")).startswith("name the script: ")
+    assert "once, on one node: ugro launch --launcher python -m pkg.train -- 1; " in (
+        translated(project, ("python", "-m", "pkg.train", "1"), Foreign(""))
+    )
     assert hint("python", "-m", "pkg.train", "--lr", "1") == "-m pkg.train -- --lr 1"
-    assert hint("sh", "run.sh") == "--no-python sh -- run.sh"
+    assert hint("sh", "run.sh") == "-- sh run.sh"
     assert hint("train.py", "--lr", "1") == "" and hint("no-such-program", "x") == ""
 
 
@@ -149,7 +161,19 @@ def test_the_command_line(project: Path) -> None:
     assert error("-m", "pkg.train", "x").hint.endswith("ugro launch -m pkg.train -- x")
     assert error("train.py", "--name", "x", "extra").hint.endswith(" ugro launch --name x train.py -- extra")
     shell = error("run.sh", "--priority", "3", "--", "a b").hint
-    assert shell.startswith("ugro launch --priority 3 --no-python ./run.sh -- 'a b' (in a job.yaml: ")
+    assert shell.startswith("ugro launch --priority 3 -- ./run.sh 'a b' (once, on one node; ")
+    assert error("--launcher", "accelerate", "--", "train.py", "1").hint == (
+        "name the script first: ugro launch --launcher accelerate train.py -- 1"
+    )
+    assert error("--", "cd x && ls", "a").hint == "for a shell to read it: ugro launch -- bash -c 'cd x && ls a'"
+    assert error("--", "train.py", "1").hint == "ugro launch -- python train.py 1"
+    assert error("--", "run.sh").hint == "ugro launch -- bash run.sh" and "./none" in error("--", "./none").message
+    assert (
+        error("--nodes", "1", "--", "../x").message
+        == "script: found '../x': a path inside the working directory is expected"
+    )
+    wrong = error("train.py", "--launcher", "accelerate", "--launcher-args", "--num_processes 8").message
+    assert wrong.startswith("--launcher-args: found ") and "--num_processes: UGRO chooses nodes and GPUs" in wrong
     assert error("torchrun", "-m", "pkg.train", "--env", "A=1").hint.endswith("ugro launch --env A=1 -m pkg.train")
     assert error("--epochs", "3", "train.py").hint.endswith("ugro launch train.py -- --epochs 3")
     assert error("train.py", "--env", "A").hint.endswith("ugro launch train.py -- --env …")

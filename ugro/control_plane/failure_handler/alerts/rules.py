@@ -46,6 +46,7 @@ OF_JOBS: Mapping[str, AlertKind] = {
     EventKind.HANG: AlertKind.HANG,
     EventKind.PROPOSAL: AlertKind.PROPOSAL,
     EventKind.IDLE: AlertKind.GPU_IDLE,
+    EventKind.OVER_SHARE: AlertKind.GPU_SHARE,
 }
 OF_NODES: Mapping[str, AlertKind] = {
     EventKind.GPU_GONE: AlertKind.GPU_LOST,
@@ -59,6 +60,7 @@ WORDS: Mapping[str, str] = {
     EventKind.HANG: "hangs",
     EventKind.PROPOSAL: "asks",
     EventKind.IDLE: "leaves GPUs idle",
+    EventKind.OVER_SHARE: "exceeds its share",
     EventKind.RUNNING: "runs again",
 }
 TROUBLE = (EventKind.FAILING, EventKind.HANG)

@@ -45,6 +45,7 @@ class AlertKind(StrEnum):
     GPU_HOT = "gpu_hot"
     GPU_LOST = "gpu_lost"
     GPU_IDLE = "gpu_idle"
+    GPU_SHARE = "gpu_share"
     DISK_LOW = "disk_low"
     DONE = "done"
 
@@ -171,7 +172,7 @@ channels:  # a name, and an address of https://appriseit.com/services/
   # team: {url: "slack://TokenA/TokenB/TokenC/#training"}
   # mail: {url_env: UGRO_MAIL_URL}   # the address is in this variable: mailtos://user:password@example.org?to=you@…
 
-rules:  # when: failure recovery hang proposal node_down gpu_hot gpu_lost gpu_idle disk_low done
+rules:  # when: failure recovery hang proposal node_down gpu_hot gpu_lost gpu_idle gpu_share disk_low done
   # - {when: [failure, hang, proposal, recovery, node_down, gpu_lost], to: [phone]}
   # - {when: [gpu_hot, disk_low], to: [mail], quiet: 6h}      # the same alert is sent once in 6 hours (else 10m)
   # - {when: [done, failure], to: [team], jobs: "llama-*"}    # only of jobs whose name or id is like this

@@ -12,7 +12,7 @@ from ugro.common.models.job import Job
 from ugro.common.models.proposal import ArgumentChange
 from ugro.common.text import duration
 from ugro.control_plane import transitions
-from ugro.control_plane.failure_handler.recovery.repair import options_of, with_changes
+from ugro.control_plane.scheduler.arguments import TRAINER_PARSERS, declared, options_of, with_changes
 
 RESUME_VARIABLE = "UGRO_RESUME_FROM"
 RESUME_OPTIONS = (
@@ -23,9 +23,6 @@ RESUME_OPTIONS = (
     "--ckpt_path",
 )
 """Options that take a checkpoint's path in the scripts of the usual libraries, and nothing else."""
-
-TRAINER_PARSERS = ("HfArgumentParser", "TrainingArguments", "LightningCLI")
-"""What reads the first of these options (or the last) without the script's own text naming it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def next_attempt(
     """
     if not job.state.ended:
         raise InputError(f"{job.id} has not ended: it is {job.state.value}", f"end it first: ugro cancel {job.id}")
-    args, changes = with_changes(spec.args, wanted, _declared(script))
+    args, changes = with_changes(spec.args, wanted, declared(script))
     fields = spec.model_dump() | {"args": args, "hold": False, "after": (), "not_before": None}
     if nodes is not None:
         fields["nodes"] = nodes
@@ -79,7 +76,9 @@ def _require_ranks(job: Job, spec: JobSpec, checkpoint: Checkpoint) -> None:
     """Of nodes that had no part in the job before, only the launch shows how many ranks they run."""
     before = {share.node: share.nproc for share in job.placement.shares} if job.placement else {}
     ranks: int | None = None
-    if isinstance(spec.nodes, tuple) and set(spec.nodes) <= set(before):
+    if spec.gpus_in_all is not None:
+        ranks = spec.gpus_in_all
+    elif isinstance(spec.nodes, tuple) and set(spec.nodes) <= set(before):
         ranks = sum(before[node] for node in spec.nodes)
     elif isinstance(spec.nodes, int) and len(set(before.values())) == 1:
         ranks = spec.nodes * next(iter(before.values()))
@@ -96,8 +95,8 @@ def words_for(spec: JobSpec, script: str) -> str:
     """
     if spec.checkpoints.resume or RESUME_VARIABLE in script:
         return spec.checkpoints.resume
-    declared = options_of(script)
-    option = next((option for option in RESUME_OPTIONS if option in declared), None)
+    known = options_of(script)
+    option = next((option for option in RESUME_OPTIONS if option in known), None)
     if option is None and any(parser in script for parser in TRAINER_PARSERS):
         option = RESUME_OPTIONS[-1] if "LightningCLI" in script else RESUME_OPTIONS[0]
     if option is None:
@@ -107,11 +106,6 @@ def words_for(spec: JobSpec, script: str) -> str:
             f"or let the script read the path from ${RESUME_VARIABLE}",
         )
     return f"{option} {{path}}"
-
-
-def _declared(script: str) -> tuple[str, ...]:
-    """The options of a script that may be added; none when a library declares them, so that all may be meant."""
-    return () if any(parser in script for parser in TRAINER_PARSERS) else options_of(script)
 
 
 def _shown(nodes: int | tuple[str, ...] | None) -> str | None:

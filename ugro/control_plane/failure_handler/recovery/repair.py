@@ -1,20 +1,18 @@
-"""What a new attempt does otherwise: changed arguments, the smaller batch after a CUDA OOM, a node less. Pure.
+"""What a new attempt does otherwise: the smaller batch after a CUDA OOM, a node less. Pure.
 
-Scripts call the same thing by many names. An argument that the command line has already is changed where it stands;
-one that it lacks is only added under a name that the script itself has.
+Scripts call the same thing by many names.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Mapping, Sequence
 
-from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, NodeShare
 from ugro.common.models.proposal import ArgumentChange
 from ugro.control_plane.resource_manager.governor import Capacity
+from ugro.control_plane.scheduler.arguments import find, options_of, plain
 
 BATCH = (
     "per_device_train_batch_size",
@@ -40,48 +38,11 @@ ACCUMULATION = (
 )
 
 
-def with_changes(
-    args: Sequence[str], wanted: Mapping[str, str], known: Sequence[str] = ()
-) -> tuple[tuple[str, ...], tuple[ArgumentChange, ...]]:
-    """The arguments with others values, and what changed. `wanted` is by name, with or without dashes.
-
-    `known` has the options of the script, as it spells them; with it an argument that was not given has to be one.
-
-    Raises:
-        InputError: the script has no such argument.
-    """
-    words, changes = list(args), []
-    for name, value in wanted.items():
-        found = _find(words, name)
-        if found is not None:
-            index, spelled, before = found
-            if before == value:
-                continue
-            if "=" in words[index]:
-                words[index] = f"{words[index].partition('=')[0]}={value}"
-            else:
-                words[index + 1] = value
-            changes.append(ArgumentChange(name=spelled, before=before, after=value))
-            continue
-        declared = next((option for option in known if _plain(option) == _plain(name)), None)
-        if known and declared is None:
-            raise InputError(f"the script has no argument {name!r}", f"it has {', '.join(known[:12])}")
-        added = declared or f"--{name.lstrip('-')}"
-        words += [added, value]
-        changes.append(ArgumentChange(name=added, before=None, after=value))
-    return tuple(words), tuple(changes)
-
-
-def options_of(script: str) -> tuple[str, ...]:
-    """The options that a Python script declares, as far as its text shows them (argparse, click, typer, tyro)."""
-    return tuple(dict.fromkeys(re.findall(r"""['"](--[A-Za-z][\w-]*)['"]""", script)))
-
-
 def smaller_batch(args: Sequence[str], script: str) -> tuple[ArgumentChange, ...]:
     """Half the batch of each GPU, with twice the gradient accumulation where the script has one, so that a step of the
     optimizer sees as much as before. Nothing where no batch size is given that can be halved.
     """
-    known = {_plain(option): option for option in options_of(script)}
+    known = {plain(option): option for option in options_of(script)}
     defaults = defaults_of(script)
     batch = next((hit for name in BATCH if (hit := _number(args, name, known, defaults))), None)
     if batch is None or batch[2] < 2:
@@ -107,7 +68,7 @@ def defaults_of(script: str) -> dict[str, int]:
         default = next((word.value for word in call.keywords if word.arg == "default"), None)
         if isinstance(default, ast.Constant) and type(default.value) is int:
             names = [word.value for word in call.args if isinstance(word, ast.Constant)]
-            found |= {_plain(name): default.value for name in names if isinstance(name, str) and name.startswith("-")}
+            found |= {plain(name): default.value for name in names if isinstance(name, str) and name.startswith("-")}
     return found
 
 
@@ -115,7 +76,7 @@ def _number(
     args: Sequence[str], name: str, known: Mapping[str, str], defaults: Mapping[str, int]
 ) -> tuple[str, str | None, int] | None:
     """How an argument is spelled, what was given, and the whole number that counts: its default where nothing was."""
-    if given := _find(args, name):
+    if given := find(args, name):
         return (given[1], given[2], int(given[2])) if given[2].isdecimal() else None
     return (known[name], None, defaults[name]) if name in known and name in defaults else None
 
@@ -123,8 +84,10 @@ def _number(
 def left_out(job: Job, spec: JobSpec, capacities: Mapping[str, Capacity]) -> dict[str, str]:
     """The nodes of a job that cannot do their part any more, and why: silent, or short of GPUs.
 
-    None where others take their place by themselves, since the job asks for a number of nodes.
+    None where others take their place by themselves, since the job asks for a number of nodes or of GPUs.
     """
+    if spec.gpus_in_all is not None or spec.share is not None:
+        return {}
     shares = job.placement.shares if job.placement else ()
     found = {share.node: why for share in shares if (why := _unable(share, capacities.get(share.node)))}
     able = sum(not capacity.error for name, capacity in capacities.items() if name not in found)
@@ -143,26 +106,3 @@ def _unable(share: NodeShare, capacity: Capacity | None) -> str:
 def _rounded(total: int, parts: int) -> int:
     """So many backward passes that at least as much is seen as before."""
     return -(-total // parts)
-
-
-def _plain(name: str) -> str:
-    return name.lstrip("-").replace("-", "_").lower()
-
-
-def _find(args: Sequence[str], name: str) -> tuple[int, str, str] | None:
-    """Where an argument stands last, how it is spelled, and its value. The last one is what counts to argparse."""
-    for index in range(len(args) - 1, -1, -1):
-        word = args[index]
-        spelled, equals, value = word.partition("=")
-        dashed = spelled.startswith("-")
-        if not (dashed or equals) or _plain(spelled) != _plain(name):  # `training.batch_size=4`, as hydra has it
-            continue
-        if equals:
-            return index, spelled, value
-        if index + 1 < len(args) and not _is_option(args[index + 1]):
-            return index, spelled, args[index + 1]
-    return None
-
-
-def _is_option(word: str) -> bool:
-    return word.startswith("-") and not re.fullmatch(r"-\d+(?:\.\d+)?(?:[eE]-?\d+)?", word)

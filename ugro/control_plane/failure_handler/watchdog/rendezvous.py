@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ugro.common.errors import NodeError
+from ugro.common.job_spec import agent_of
 from ugro.common.models.job import FirstFailure, Job, RankState
 from ugro.common.models.run import RunFiles
 from ugro.common.text import clock, some
@@ -51,7 +52,7 @@ def unmet_in_words(job: Job, unreached: Unreached) -> str:
     since = f"no rank has begun since {clock(job.started_at)}" if job.started_at else "no rank has begun"
     meets_at = _meeting_point(job)
     if not unreached:
-        return f"{since}; every node reaches {meets_at}: torchrun itself may be slow there ({CHECK})"
+        return f"{since}; every node reaches {meets_at}: {agent_of(job.launcher)} itself may be slow there ({CHECK})"
     return f"{since}; {_unreached_in_words(unreached, meets_at)}; {CHECK}"
 
 

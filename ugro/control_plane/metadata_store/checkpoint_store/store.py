@@ -181,7 +181,7 @@ class CheckpointStore:
 
         target = folder if checkpoint.of_each_rank else folder / checkpoint.own_name
         config = self._nodes(job).get(place.node) or self._inventory.node(place.node)
-        await checkpoints.fetch(self._pool.transport(config), place.path, checkpoint.bytes, target, tell, place.files)
+        await checkpoints.fetch(self._pool.transport(config), place.path, target, tell, place.files)
 
     def _prune(self, job: Job, needed: Checkpoint) -> None:
         folder = self._store.jobs.files(job.id).checkpoints

@@ -52,6 +52,10 @@ class MetricsStore:
         with state_errors(path := self._of_job(job_id)):
             yield from read_lines(path, GpuSample)
 
+    def rename(self, old: str, new: str) -> list[str]:
+        """Keep what was measured of a node under its new name. Return what that is: `history`, `links`."""
+        return [*self.history.rename(old, new), *self.links.rename(old, new)]
+
     def _of_job(self, job_id: str) -> Path:
         return JobFiles(self._jobs / job_id).metrics
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ugro.common.job_spec import JobSpec
 from ugro.control_plane.metadata_store import MetadataStore
@@ -30,16 +30,28 @@ def past_runs(store: MetadataStore) -> list[PastRun]:
 
 def expect_memory(store: MetadataStore, spec: JobSpec, capacities: Mapping[str, Capacity]) -> Expectation | None:
     """The expectation for a job, or None when nothing is known of it or of the GPUs."""
-    smallest, count = _smallest_gpu(spec, capacities)
+    smallest, count = _smallest_gpu(spec, capacities) if spec.share is None else (_declared_part(spec, capacities), 1)
     if smallest is None or smallest.memory_mib is None:
         return None
     history, workload = past_runs(store), read_workload(spec.args, count)
-    estimate = predict(spec.vram, run_of(spec), history, workload)
+    said = spec.vram if spec.share is None else None  # what is declared of a shared GPU is what the job has to fit into
+    estimate = predict(said, run_of(spec), history, workload)
     if estimate is None:
         return None
     return Expectation(
         formula_mib(estimate), explain(estimate, workload, smallest.name, smallest.memory_mib, count, history)
     )
+
+
+def _declared_part(spec: JobSpec, capacities: Mapping[str, Capacity]) -> Slot | None:
+    """The part that a job declares of the smallest GPU which has it."""
+    slots = [slot for capacity in capacities.values() for slot in capacity.gpus if slot.memory_mib is not None]
+    slots = [slot for slot in slots if spec.vram is None or _memory(slot) >= spec.vram]
+    slot = min(slots, key=_memory, default=None)
+    if slot is None:
+        return None
+    mib = int(_memory(slot) * spec.share) if isinstance(spec.share, float) else spec.vram
+    return replace(slot, name=f"its part of a {slot.name}", memory_mib=mib)
 
 
 def _smallest_gpu(spec: JobSpec, capacities: Mapping[str, Capacity]) -> tuple[Slot | None, int]:
@@ -49,6 +61,10 @@ def _smallest_gpu(spec: JobSpec, capacities: Mapping[str, Capacity]) -> tuple[Sl
         slots = sorted((slot for slot in capacity.gpus if slot.memory_mib is not None), key=_memory, reverse=True)
         if spec.gpus_per_node != 0 and slots:
             got.append(slots[: spec.gpus_per_node])
+    if spec.gpus_in_all is not None:  # the fewest nodes: those with most
+        most = sorted(got, key=len, reverse=True)[: spec.nodes if isinstance(spec.nodes, int) else None]
+        chosen = [slot for slots in most for slot in slots][: spec.gpus_in_all]
+        return min(chosen, key=_memory, default=None), spec.gpus_in_all
     got.sort(key=lambda slots: _memory(slots[-1]), reverse=True)
     chosen = [slot for slots in (got[: spec.nodes] if isinstance(spec.nodes, int) else got) for slot in slots]
     return min(chosen, key=_memory, default=None), max(1, len(chosen))

@@ -5,7 +5,7 @@ import {go} from "./router.js";
 import {Act} from "./parts.js";
 import {carryOut} from "./dialog.js";
 import {now} from "./live.js";
-import {ended, lasting, plural, shell} from "./words.js";
+import {ended, lasting, launchLine, plural, shell} from "./words.js";
 
 export function Actions({job, proposal}) {
   const [busy, setBusy] = useState(false);
@@ -25,7 +25,7 @@ export function Actions({job, proposal}) {
     ${waits ? button("priority", "Priority…") : null}
     ${job.state === "running" ? button("checkpoint", "Save a checkpoint…") : null}
     ${over ? button("resume", "Resume…", proposal ? "" : "primary") : button("cancel", "Cancel…", "danger")}
-    ${job.command?.length && mayLaunch.value ? html`<${Act} label="Launch again…" kind="plain" busy=${busy} command=${`ugro launch … -- ${shell(job.command.slice(1))}`} testid="do-again" onClick=${() => again(job, act)} />` : null}
+    ${job.command?.length && mayLaunch.value ? html`<${Act} label="Launch again…" kind="plain" busy=${busy} command=${launchLine(job).line} testid="do-again" onClick=${() => again(job, act)} />` : null}
   </div>`;
 }
 
@@ -58,9 +58,9 @@ const plans = {
 };
 
 async function again(job, act) {
-  const [script, ...rest] = job.command;
+  const {rest, line} = launchLine(job);
   const answer = await act({
-    path: "/jobs", title: `Launch ${job.name} again`, verb: "Launch", command: `ugro launch ${script} -- ${shell(rest)}`, done: "launched",
+    path: "/jobs", title: `Launch ${job.name} again`, verb: "Launch", command: line, done: "launched",
     body: {like: job.id},
     facts: [["job", "a new one, with the code as it was and these words"]],
     fields: [{name: "name", label: "Name", value: job.name}, {name: "arguments", label: "Arguments", value: shell(rest)}],

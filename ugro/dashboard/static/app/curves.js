@@ -107,6 +107,9 @@ function SeriesChart({name, answers, common}) {
 }
 
 // The GPUs of the job over the same axis: one line for each GPU, under the same cursor.
+// Several jobs may share a GPU.
+const holds = (sample, job) => (sample.jobs ?? [sample.job]).includes(job.id);
+
 function GpuCharts({job, common, answer}) {
   const begun = job.launched_at ?? job.started_at, nodes = job.nodes ?? [], axis = common.axis;
   const since = begun ? encodeURIComponent(begun) : null, lasts = ((moment(job.ended_at) ?? Date.now()) - moment(begun)) / 1000;
@@ -114,13 +117,13 @@ function GpuCharts({job, common, answer}) {
   const found = useAnswers(since && !embedded ? nodes.map((node) => `/nodes/${encodeURIComponent(node)}/history?since=${since}&every=${step}`) : [], ended(job) ? 0 : 15_000);
   const times = useAnswer(axis === "step" && answer?.series.length ? metricsPath(job.id, {x: "time", pixels: 1, names: answer.series[0].name}) : null, {mark: answer?.series[0]?.count});
   const gpus = Object.values(found).flatMap((one) => (Array.isArray(one.body) ? one.body : one.body?.answer ?? []));
-  const mine = gpus.filter((gpu) => gpu.samples.some((sample) => sample.job === job.id));
+  const mine = gpus.filter((gpu) => gpu.samples.some((sample) => holds(sample, job)));
   const xOf = axisOf(axis, job, answer, times.body);
   const range = common.range ?? extent(answer?.series ?? []);
   const charts = useMemo(() => (xOf ? GPU_CHARTS.map(([field, title, unit, most, factor]) => ({
     title, unit, most,
     lines: mine.map((gpu, at) => ({label: `${gpu.node}:${gpu.index ?? "?"} ${gpu.name}`, axis, colour: `var(${LANES[at % LANES.length]})`, bad: [], starts: [],
-      points: moved(gpu.samples.filter((sample) => sample.job === job.id).map((sample) => [moment(sample.at) / 1000, known(sample[field]) ? sample[field] * factor : null]), xOf, step * 2.5 + 50)})),
+      points: moved(gpu.samples.filter((sample) => holds(sample, job)).map((sample) => [moment(sample.at) / 1000, known(sample[field]) ? sample[field] * factor : null]), xOf, step * 2.5 + 50)})),
   })).filter((chart) => chart.lines.some((one) => one.points.filter(([, y]) => known(y)).length > 1)) : []), [found, axis, answer, times.body]);
   if (!charts.length && !(mine.length && xOf)) return null;
   if (!charts.length) return html`<h2>Its GPUs</h2><${Empty}>${ended(job) ? "it was too short for curves of its GPUs" : "too few observations so far"}: ugro history has what was seen of them<//>`;

@@ -64,7 +64,7 @@ export function Lane({gpu, from, until, every}) {
   }, []);
   const found = width ? columns(gpu.samples, from, until, width, every) : [];
   useEffect(() => { if (width) draw(canvas.current, found, width); }, [gpu, width, stamp]);
-  const sum = sums(gpu.samples, from, until, every), jobs = [...new Set(gpu.samples.map((one) => one.job).filter(Boolean))];
+  const sum = sums(gpu.samples, from, until, every), jobs = [...new Set(gpu.samples.flatMap((one) => one.jobs ?? [one.job]).filter(Boolean))];
   const column = at === null ? null : found[at];
   const said = at === null ? null : `${clock(from + (at / width) * (until - from))}: ${column ? `${column.job ?? column.program ?? "free"}, ${column.count ? number(column.sum / column.count) : NONE} %` : "not observed"}`;
   return html`<div class="lane">

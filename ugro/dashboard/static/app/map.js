@@ -15,7 +15,7 @@ export function Map({view}) {
   }, []);
   const nodes = Object.values(view.nodes), pairs = linked(view.links);
   const {spots, height} = layout(nodes, width);
-  const shown = [...new Set(nodes.flatMap((node) => node.gpus.map((gpu) => gpu.job)).filter(Boolean))].sort();
+  const shown = [...new Set(nodes.flatMap((node) => node.gpus.flatMap((gpu) => gpu.jobs ?? [gpu.job])).filter(Boolean))].sort();
   return html`<div ref=${frame} class="map">
     ${width ? html`<svg width=${width} height=${height} role="group" aria-label=${`Map of ${plural(nodes.length, "node")}`}>
       ${pairs.map((pair) => html`<${Link} key=${pair.key} pair=${pair} spots=${spots} />`)}
@@ -103,7 +103,7 @@ function Box({node, spot, jobs}) {
 
 function Square({gpu, node, x, y, job}) {
   const busy = known(gpu.utilization_percent) ? gpu.utilization_percent / 100 : 0;
-  const title = `${node.name}:${gpu.index ?? "?"} ${gpu.name}, ${number(gpu.utilization_percent)} %${gpu.job ? `, ${gpu.job} ${job?.name ?? ""}` : ", free"}\n$ ugro nodes`;
+  const title = `${node.name}:${gpu.index ?? "?"} ${gpu.name}, ${number(gpu.utilization_percent)} %${gpu.jobs ? `, shared by ${gpu.jobs.join(", ")}` : gpu.job ? `, ${gpu.job} ${job?.name ?? ""}` : ", free"}\n$ ugro nodes`;
   const open = gpu.job ? () => go(["jobs", gpu.job]) : undefined;
   return html`<g class=${`square ${gpu.problem ? "broken" : ""} ${gpu.job ? "held" : ""}`} onClick=${open}><title>${title}</title>
     <rect x=${x} y=${y} width=${GPU} height=${GPU} rx="3" style=${gpu.job ? {fill: hue(gpu.job), fillOpacity: 0.25, stroke: hue(gpu.job)} : {}} />

@@ -19,7 +19,7 @@ export function NodeCard({node, jobs, trails}) {
       <${Figure} command=${command}>disk ${gib(node.disk_free_mib, 0)} GiB free<//>
     </div>
     ${node.drained ? html`<p class="note small">Drained ${clock(node.drained.since)}: ${node.drained.reason}</p>` : null}
-    ${node.gpus.map((gpu) => html`<${Gpu} key=${gpu.uuid || gpu.index} node=${node} gpu=${gpu} job=${gpu.job ? jobs[gpu.job] : null} trail=${trails.get(gpu.uuid)} />`)}
+    ${node.gpus.map((gpu) => html`<${Gpu} key=${gpu.uuid || gpu.index} node=${node} gpu=${gpu} jobs=${jobs} trail=${trails.get(gpu.uuid)} />`)}
     ${node.gpus.length ? null : html`<p class="empty">${node.gpu_problem ?? (node.reachable ? "no GPU: jobs run on its processors" : "its GPUs are not known")}</p>`}
   <//>`;
 }
@@ -44,7 +44,7 @@ function Drain({node}) {
   })} />`;
 }
 
-function Gpu({node, gpu, job, trail}) {
+function Gpu({node, gpu, jobs, trail}) {
   const where = `${node.name}:${gpu.index ?? "?"}`, command = "ugro nodes";
   const temperature = gpu.temperature_c >= HOT ? "bad" : "";
   const free = node.reachable ? "free" : "";
@@ -52,7 +52,8 @@ function Gpu({node, gpu, job, trail}) {
     <div class="line apart">
       <span class="line tight clip"><b class="nowrap">${where}</b> <span class="clip" title=${`${gpu.name}, ${gpu.uuid}`}>${gpu.name.replace(/^NVIDIA (GeForce )?/, "")}</span><${Spark} values=${trail} /></span>
       ${gpu.problem ? html`<span class="bad">${gpu.problem}</span>` : null}
-      ${gpu.job ? html`<a class="chip" href=${address(["jobs", gpu.job])}><${Swatch} colour=${hue(gpu.job)} /><span class="clip">${gpu.job} ${!job || job.name === gpu.job ? "" : job.name}</span></a>` : html`<span class="dim">${free}</span>`}
+      ${(gpu.jobs ?? [gpu.job].filter(Boolean)).map((id) => html`<a class="chip" href=${address(["jobs", id])}><${Swatch} colour=${hue(id)} /><span class="clip">${id} ${!jobs[id] || gpu.jobs || jobs[id].name === id ? "" : jobs[id].name}</span></a>`)}
+      ${gpu.job ? null : html`<span class="dim">${free}</span>`}
     </div>
     <div class="gauges">
       <span class="gauge"><span class="dim">GPU</span><${Figure} command=${command}>${number(gpu.utilization_percent)} %<//><${Meter} value=${gpu.utilization_percent} label=${`utilisation of ${where}`} tone=${gpu.job && gpu.utilization_percent === 0 ? "warn" : ""} /></span>

@@ -76,6 +76,14 @@ export function shell(words) {
   return words.map((word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`)).join(" ");
 }
 
+// How a job is launched again: the command, and the arguments of its script, module or program.
+export function launchLine(job) {
+  const words = job.command ?? [], launcher = job.launcher ?? "torchrun", plain = launcher === "none";
+  const at = !plain && ["-m", "--no-python"].includes(words[0]) ? 2 : 1, rest = words.slice(at);
+  const how = plain || launcher === "torchrun" ? "" : `--launcher ${launcher} `;
+  return {rest, line: plain ? `ugro launch -- ${shell(words)}` : `ugro launch ${how}${shell(words.slice(0, at))}${rest.length ? ` -- ${shell(rest)}` : ""}`};
+}
+
 export const ENDED = ["succeeded", "failed", "cancelled"];
 
 export function ended(job) {

@@ -9,6 +9,11 @@ from ugro.nodes.transport import Outcome, Transport
 from ugro.nodes.transport.base import Output
 
 
+def as_words(words: Sequence[str]) -> Sequence[str]:
+    """Return what is run for the words that a person typed: one word is a line for /bin/sh."""
+    return ("/bin/sh", "-c", *words) if len(words) == 1 else words
+
+
 async def run_command(transport: Transport, words: Sequence[str], on_output: Output | None = None) -> Outcome:
     """Run a command; one word is a line for /bin/sh. Without `on_output` its output is kept.
 
@@ -17,5 +22,6 @@ async def run_command(transport: Transport, words: Sequence[str], on_output: Out
     Raises:
         NodeError: as in `Transport.run`.
     """
-    command = ("/bin/sh", "-c", *words) if len(words) == 1 else words
-    return await transport.run(load("command/command.sh"), command, data=None, timeout=None, on_output=on_output)
+    return await transport.run(
+        load("command/command.sh"), as_words(words), data=None, timeout=None, on_output=on_output
+    )

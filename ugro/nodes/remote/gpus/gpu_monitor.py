@@ -54,6 +54,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
 _MASK = re.compile(r"0x[0-9A-Fa-f]{1,16}")
 _UUID = re.compile(r"GPU-[0-9A-Fa-f-]{8,64}")
 _OWNER = re.compile(r"/proc/([0-9]{1,15}) ([0-9]{1,15}) (\S+)")
+_RUN = re.compile(r"/proc/([0-9]{1,15})/environ:UGRO_RUN=([A-Za-z0-9_./-]{1,100})")
 _LISTED = re.compile(r"GPU ([0-9]{1,5}): (.*) \(UUID: (GPU-[0-9A-Fa-f-]{8,64})\)")
 # The spelling went with the versions: "GPU 0000:02:00.0: why", "GPU0000:17:00.0: why", "GPU3: 0000:5F:00.0: why",
 # "GPU2: why".
@@ -304,7 +305,7 @@ def _reasons(cell: str) -> tuple[str, ...] | None:
 
 def _processes(sections: list[Section], healthy: set[str]) -> tuple[dict[str, list[GpuProcess]], list[str]]:
     """The compute processes by GPU, and complaints if it is not known what runs on a healthy one."""
-    owners = _owners(sections)
+    owners, runs = _owners(sections), _runs(sections)
     processes: dict[str, list[GpuProcess]] = {}
     complaints: list[str] = []
     unknown = set(healthy)
@@ -318,7 +319,7 @@ def _processes(sections: list[Section], healthy: set[str]) -> tuple[dict[str, li
             if pid := _whole(row.get("pid")):
                 name = _text(row.get("process_name", ""))
                 memory = _whole(row.get("used_gpu_memory", row.get("used_memory")))
-                process = GpuProcess(pid=pid, name=name, user=owners.get(pid), memory_mib=memory)
+                process = GpuProcess(pid=pid, name=name, user=owners.get(pid), memory_mib=memory, run=runs.get(pid))
                 processes.setdefault(row["gpu_uuid"], []).append(process)
     return processes, ["nvidia-smi does not list the processes", *complaints] if unknown else []
 
@@ -330,6 +331,12 @@ def _owners(sections: list[Section]) -> dict[int, str]:
         int(match[1]): match[2] if match[3] == "UNKNOWN" else _text(match[3])
         for match in filter(None, map(_OWNER.fullmatch, lines))
     }
+
+
+def _runs(sections: list[Section]) -> dict[int, str]:
+    """Tokens of UGRO's runs by pid."""
+    lines = (line for section in _named(sections, "runs") for line in section.lines)
+    return {int(match[1]): match[2] for match in filter(None, map(_RUN.fullmatch, lines))}
 
 
 def _explained(complaint: str) -> str:

@@ -19,12 +19,14 @@ from pydantic import Field, TypeAdapter
 
 from ugro.common.errors import NodeRefused
 from ugro.common.fields import Line
+from ugro.common.models.job import GpuPart
 from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
 from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.python import ask_script
+from ugro.nodes.remote.run.launchers import NEEDS, RANK_VARIABLES, agent, own_variables, rank_option
 from ugro.nodes.remote.setup.setup import OF_INVENTORY, Interpreters
 from ugro.nodes.transport import Transport
 
@@ -64,17 +66,26 @@ class NodeLaunch:
     gpus: tuple[str, ...] = ()
     interface: str | None = None
     env: tuple[tuple[str, str], ...] = ()
+    secrets: tuple[str, ...] = ()
+    """Variables whose values come apart from the script, in a file that `reaper.py` reads and removes."""
     time_limit: float | None = None
     """Seconds after which `rank.py` ends a rank; it warns the script `time_warning` seconds before."""
     time_warning: float | None = None
     shares: tuple[float, ...] = ()
     """The fraction of the global batch of each rank of this node; none: equal batches."""
+    part: GpuPart | None = None
+    """What the job declared of the GPU that it shares with others."""
     resume_from: str | None = None
     """The checkpoint to go on from, on this node; may begin with `~/`."""
     resume_words: tuple[str, ...] = ()
     """Arguments that tell the script of it, with {path} in its place; UGRO_RESUME_FROM does so besides."""
     resume_of_each_rank: bool = False
     """Whether that path has `{rank}` in it, for `rank.py` to fill in."""
+    launcher: str = "torchrun"
+    launcher_args: tuple[str, ...] = ()
+    """Options of the launcher besides those that UGRO sets."""
+    world: tuple[tuple[str, int, tuple[str, ...]], ...] = ()
+    """The name of every node of the attempt, by node rank, with the number of its ranks and its GPUs."""
 
     @property
     def run(self) -> str:
@@ -105,6 +116,7 @@ class PreparedNode(Record):
 
     python: Line
     torch: Line | None
+    missing: tuple[Line, ...] = ()
     network: Line
     addresses: dict[Line, Line]
     own: Line | None
@@ -116,34 +128,25 @@ class PreparedNode(Record):
 _PREPARED = TypeAdapter(PreparedNode)
 
 
-def torchrun_command(launch: NodeLaunch) -> list[str]:
-    """The command line of torchrun's static rendezvous: UGRO owns the placement and restarts whole gangs itself."""
-    return [
-        launch.python,
-        "-m",
-        "torch.distributed.run",
-        f"--nnodes={launch.nnodes}",
-        f"--node-rank={launch.paths.node_rank}",
-        f"--nproc-per-node={launch.nproc}",
-        f"--master-addr={launch.master_addr}",
-        f"--master-port={launch.master_port}",
-        "--max-restarts=0",
-    ]
-
-
 def rank_environment(launch: NodeLaunch) -> dict[str, str]:
     """The variables a rank finds besides torchrun's own; the job's own `env` wins over what UGRO suggests."""
     env: dict[str, str] = {}
     if launch.interface:
         # NCCL takes prefixes unless told `=`; gloo takes exact names only.
         env |= {"NCCL_SOCKET_IFNAME": f"={launch.interface}", "GLOO_SOCKET_IFNAME": launch.interface}
+    if launch.launcher == "accelerate" and not launch.gpus:
+        env["ACCELERATE_USE_CPU"] = "true"  # its option --cpu would start a single process
     env |= dict(launch.env)
+    env |= own_variables(launch)
     if launch.gpus:
         env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(launch.gpus)}
     env |= {"UGRO_JOB": launch.paths.job, "UGRO_ATTEMPT": str(launch.paths.attempt), "UGRO_RUN": launch.run}
     for name, seconds in (("UGRO_TIME_LIMIT", launch.time_limit), ("UGRO_TIME_WARNING", launch.time_warning)):
         if seconds is not None:
             env[name] = _number(seconds)
+    if launch.part:
+        env["UGRO_GPU_MEMORY_MIB"] = str(launch.part.memory_mib)
+        env["UGRO_GPU_FRACTION"] = str(launch.part.fraction)
     if launch.shares:
         env["UGRO_BATCH_SHARES"] = ",".join(map(str, launch.shares))
     return env
@@ -151,11 +154,17 @@ def rank_environment(launch: NodeLaunch) -> dict[str, str]:
 
 def launch_script(launch: NodeLaunch) -> str:
     """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
-    python, *options = torchrun_command(launch)
-    exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in rank_environment(launch).items())
-    own = f"python={_path_word(python)}"
+    env = {key: value for key, value in rank_environment(launch).items() if key not in launch.secrets}
+    exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in env.items())
+    if launch.secrets:
+        exports += f"\n# secrets, which reaper.py reads from a file and removes: {', '.join(launch.secrets)}"
+    own = f"python={path_word(launch.python)}"
+    if launch.launcher not in NEEDS:
+        exports = f"unset {' '.join(RANK_VARIABLES)}\n{exports}"
+    if "/" in launch.python:  # programs of its environment are found, as after `activate`
+        exports = f'export PATH="${{python%/*}}:$PATH"\n{exports}'
     if launch.resume_from is not None:
-        own += f"; resume_from={_path_word(launch.resume_from)}"
+        own += f"; resume_from={path_word(launch.resume_from)}"
         exports += '\nexport UGRO_RESUME_FROM="$resume_from"'
         exports += "\nexport UGRO_RESUME_EACH=1" if launch.resume_of_each_rank else ""
     resume = "".join(f" {_resume_word(word)}" for word in launch.resume_words if launch.resume_from is not None)
@@ -182,8 +191,8 @@ export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/{CHECKPOINT_REQUEST}"
 cd ../../code
 exec "$python" -S "$run_dir/reaper.py" "$run_dir" \\
-    "$python" {shlex.join(options)} --log-dir="$run_dir/torchelastic" \\
-    "$run_dir/rank.py" "$run_dir" {shlex.join(launch.command)}{resume}
+    "$python" {agent(launch)}\\
+    "$run_dir/rank.py" {rank_option(launch)}"$run_dir" {shlex.join(launch.command)}{resume}
 )
 code=$? # of a reaper that could not start, or was killed: else it has left torchrun's own
 cd "$run_dir" && {{ [ -s exit ] || {{ echo "$code $(date +%s) reaper" 1<> exit.room && mv exit.room exit; }}; }}
@@ -199,7 +208,7 @@ def _number(seconds: float) -> str:
     return f"{seconds:.3f}".rstrip("0").rstrip(".")
 
 
-def _path_word(path: str) -> str:
+def path_word(path: str) -> str:
     """A path of the node as a shell word, with a leading `~/` left to the node."""
     return f'"$HOME"/{shlex.quote(path[2:])}' if path.startswith("~/") else shlex.quote(path)
 
@@ -234,9 +243,10 @@ async def prepare(
     *,
     knock: int | None = None,
     ports: tuple[int, int] | None = None,
+    launcher: str = "torchrun",
     interpreters: Interpreters = OF_INVENTORY,
 ) -> PreparedNode:
-    """See that a node can start its part: its python, its torch, and (rank 0) a free port.
+    """See that a node can start its part: its python, what the launcher needs there, and (rank 0) a free port.
 
     It also tells its ways to the peers; with `knock`, a peer from which that port brings no answer is out of reach.
     `interpreters` are what runs the job where that is not what the inventory says.
@@ -245,27 +255,42 @@ async def prepare(
         NodeRefused: it cannot, with the reason in words.
     """
     name, python = transport.name, interpreters.usable(transport)
-    request = {"peers": list(peers), "knock": knock, "own": transport.node.train_address, "ports": ports}
+    needs = NEEDS.get(launcher, ()) if interpreters.made else ()
+    request = {
+        "peers": list(peers),
+        "knock": knock,
+        "own": transport.node.train_address,
+        "ports": ports,
+        "modules": needs,
+    }
     problem, hint = "the check before the launch failed", f"try there: {python} -c 'import sys; print(sys.version)'"
     args = (json.dumps(request),)
     ask = functools.partial(ask_script, transport, "run/prepare.py", args, _PREPARED, problem)
     seen = await ask(timeout=PREPARE_TIMEOUT, hint=hint, python=python)
-    if not seen.torch and interpreters.made:
+    if "torch" in needs and not seen.torch:
         raise NodeRefused(name, f"{python} has no torch", "install PyTorch there, or set 'python' of this node")
+    if seen.missing:
+        problem = f"{python} has no {printable(seen.missing[0])}, which the launcher {launcher} needs"
+        hint = f"install it there: {python} -m pip install {launcher}; or set 'python' of this node"
+        raise NodeRefused(name, problem, hint)
     if ports and not seen.port:
         raise NodeRefused(name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")
     return seen
 
 
-async def start(transport: Transport, paths: RunPaths, uid: str, script: str) -> None:
+async def start(
+    transport: Transport, paths: RunPaths, uid: str, script: str, secrets: Mapping[str, str] | None = None
+) -> None:
     """Start a node's part of an attempt by its `launch_script`; harmless when it runs already.
+
+    `secrets` are values by variable. They go to the node as data on stdin and into a file that only its user can read.
 
     Raises:
         Unreachable, NodeRefused: it did not start. LinkLost, CommandTimedOut: it may have.
     """
     args = (
         paths.run_dir, paths.job, str(paths.attempt), run_token(uid, paths), uid, script,
-        load("run/rank.py"), load("run/reaper.py"),
+        load("run/rank.py"), load("run/reaper.py"), json.dumps(dict(secrets)) if secrets else "",
     )  # fmt: skip
     outcome = await transport.run(load("run/start.sh"), args, timeout=START_TIMEOUT)
     require(transport, outcome, "the launch failed")

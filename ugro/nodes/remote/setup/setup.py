@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from ugro.common.errors import NodeRefused
 from ugro.common.fields import Line
-from ugro.common.job_spec.environment import CONDA, conda_name, is_command
+from ugro.common.job_spec.setup import CONDA, conda_name, is_command
 from ugro.common.models.record import Record
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable
@@ -23,7 +23,7 @@ from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.python import require_python
 from ugro.nodes.transport import Transport
 
-ENVIRONMENTS = "envs"
+ENVIRONMENTS = "setups"
 """The folder below a node's base directory that has the environments, each in a folder named by its digest."""
 
 FIND_TIMEOUT = 20.0

@@ -11,8 +11,9 @@ from ugro.common.errors import InputError, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, NodeShare, Placement
 from ugro.common.models.proposal import ArgumentChange
-from ugro.control_plane.failure_handler.recovery.repair import left_out, options_of, smaller_batch, with_changes
+from ugro.control_plane.failure_handler.recovery.repair import left_out, smaller_batch
 from ugro.control_plane.resource_manager.governor import Capacity, Slot
+from ugro.control_plane.scheduler.arguments import options_of, with_changes
 
 ADDS = "parser.add_argument(%s, type=int, default=%s)"
 

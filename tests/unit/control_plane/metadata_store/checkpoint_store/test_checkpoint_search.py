@@ -203,7 +203,7 @@ async def test_the_parts_of_ranks_come_together(
     save(tmp_path / "root" / "other" / "big.pt")
     [one] = [one for one in gathered({"a": (await search(here, tmp_path / "root")).found}) if one.name == name]
     [place] = one.places
-    await checkpoints.fetch(here, place.path, 1, tmp_path / "copy", names=place.files)
+    await checkpoints.fetch(here, place.path, tmp_path / "copy", names=place.files)
     brought = sorted(path.relative_to(tmp_path / "copy") for path in (tmp_path / "copy").rglob("*.p*"))
     first = one.own_name.format(rank=0, part=1)
     assert (tmp_path / "copy" / first).exists() and len(brought) == 3
@@ -303,7 +303,7 @@ async def test_a_linked_folder_of_the_job_is_searched(here: LocalTransport, tmp_
     seen = await found(here, root)
     assert set(seen) == {"runs/deep/step-10.pt", "step-20.pt"}
     assert seen["runs/deep/step-10.pt"].path == str(root / "runs/deep/step-10.pt")
-    await checkpoints.fetch(here, seen["step-20.pt"].path, 1, tmp_path / "copy")
+    await checkpoints.fetch(here, seen["step-20.pt"].path, tmp_path / "copy")
     assert torch.load(tmp_path / "copy")["model"]
 
 

@@ -7,7 +7,7 @@ import os
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather, newest_whole
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import WritingAttempt
 from ugro.nodes.remote.checkpoints import checkpoints
-from ugro.nodes.transport import LocalTransport
+from ugro.nodes.transport import LocalTransport, Outcome
 from ugro.testing import builders
 
 STATE = {"weight": torch.zeros(64, 64)}
@@ -232,7 +232,7 @@ async def test_a_checkpoint_comes_as_it_is(here: LocalTransport, tmp_path: Path)
     (folder / "deep" / "er").mkdir(parents=True)
     (folder / "deep" / "er" / "big").write_bytes(os.urandom(3_000_000))
     heard: list[tuple[int, int]] = []
-    await checkpoints.fetch(here, str(folder), 1, tmp_path / "copy", lambda done, total: heard.append((done, total)))
+    await checkpoints.fetch(here, str(folder), tmp_path / "copy", lambda done, total: heard.append((done, total)))
     originals = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     copies = {path.relative_to(tmp_path / "copy"): path.read_bytes() for path in (tmp_path / "copy").rglob("*.*")}
     assert (
@@ -240,36 +240,46 @@ async def test_a_checkpoint_comes_as_it_is(here: LocalTransport, tmp_path: Path)
     )
     total = sum(map(len, originals.values()))
     assert heard[-1] == (total, total) and [done for done, _ in heard] == sorted(done for done, _ in heard)
-    await checkpoints.fetch(here, str(folder / "optimizer.pt"), 1, tmp_path / "copy")
+    await checkpoints.fetch(here, str(folder / "optimizer.pt"), tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == (folder / "optimizer.pt").read_bytes()
 
 
 async def test_what_cannot_be_had_leaves_what_was_there(here: LocalTransport, tmp_path: Path) -> None:
     (tmp_path / "copy").write_text("the last good one")
     with pytest.raises(NodeRefused, match="there is nothing"):
-        await checkpoints.fetch(here, str(tmp_path / "nothing"), 1, tmp_path / "copy")
+        await checkpoints.fetch(here, str(tmp_path / "nothing"), tmp_path / "copy")
     assert (tmp_path / "copy").read_text() == "the last good one"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize(
-    ("stream", "message"),
+    ("files", "message"),
     [
-        (b'[["../evil", 1]]\nx["00"]\n', "has the name"),
-        (b'[["/evil", 1]]\nx["00"]\n', "has the name"),
-        (b"nonsense\n", "makes no sense"),
-        (b'[["a", 1]]\n', "broke off"),
-        (b'[["a", 1]]\nx["00"]\n', "checksum"),
+        ('[["a", 1, "../evil"]]', "has the name"),
+        ('[["a", 1, "/evil"]]', "has the name"),
+        ('[["a", -1, "a"]]', "cannot be understood"),
+        ('[["gone", 1, "a"]]', "received incomplete: gone: No such file"),
+        ("5", "cannot be understood"),
     ],
 )
-async def test_a_node_that_lies_is_refused(
-    here: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bytes, message: str
-) -> None:
-    program = f"import sys; sys.stdout.buffer.write({stream!r})"
-    monkeypatch.setattr(checkpoints, "load", lambda name: program)
+async def test_a_node_that_lies_is_refused(tmp_path: Path, files: str, message: str) -> None:
+    answer = f'{{"ugro": 1, "kind": "parts", "payload": {{"folder": "{tmp_path}", "files": {files}}}}}'
+    node = Lying(builders.this_machine(python=sys.executable))
+    node.answer = answer.encode()
     with pytest.raises((NodeRefused, StateError), match=message):
-        await checkpoints.fetch(here, "/x", 1, tmp_path / "inner" / "copy")
+        await checkpoints.fetch(node, "/x", tmp_path / "inner" / "copy")
+    await node.close()
     assert not (tmp_path / "evil").exists() and not (tmp_path / "inner" / "copy").exists()
+
+
+class Lying(LocalTransport):
+    """A node that names files of a checkpoint as it likes."""
+
+    answer = b""
+
+    async def run(self, script: str, args: Sequence[str] = (), **options: Any) -> Outcome:
+        listing = b"Names the files of a checkpoint" in (options.get("data") or b"")
+        return Outcome(0, self.answer) if listing else await super().run(script, args, **options)
 
 
 # Over all nodes

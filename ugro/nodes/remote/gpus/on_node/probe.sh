@@ -20,7 +20,7 @@ newline='
 core=index,uuid,memory.total,memory.used,memory.free,utilization.gpu,temperature.gpu,driver_version
 known=power.draw,mig.mode.current clocks=clocks.sm,clocks.mem
 apps=gpu_uuid,pid,used_memory,process_name
-processes='' lost='' boot_id='' load='' total='' available=''
+processes='' environs='' lost='' boot_id='' load='' total='' available=''
 
 # tell TITLE [LINE…]: one section, and the line that says that it is whole.
 tell() {
@@ -54,7 +54,7 @@ ask() {
     for row in $out; do
         pid=${row#*, }
         pid=${pid%%,*}
-        case $pid in '' | *[!0-9]*) ;; *) processes="$processes /proc/$pid" ;; esac
+        case $pid in '' | *[!0-9]*) ;; *) processes="$processes /proc/$pid" environs="$environs /proc/$pid/environ" ;; esac
     done
     unset IFS
     return "$rc"
@@ -111,6 +111,8 @@ owner=${owner%%"$newline"*}
 [ "$skip" = skip ] || survey
 
 tell owners "$([ -z "$processes" ] || stat -c '%n %u %U' $processes 2>/dev/null)"
+# Which of them belong to a run, by the environment that UGRO gave it; those of other users cannot be read.
+[ -z "$environs" ] || tell runs "$(timeout -k 2 5 grep -azH '^UGRO_RUN=' $environs 2>/dev/null </dev/null | tr '\000' '\n')"
 
 whole=$base
 until [ -e "$base/" ]; do

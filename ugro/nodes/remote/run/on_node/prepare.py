@@ -5,6 +5,7 @@ usage: prepare.py REQUEST, a JSON object with
   knock      a port, or null; a peer where even that port gives no answer counts as out of reach
   own        an address that this node should have, or null; told is what it stands for here
   ports      [FROM, TO], or null; the first free port of them is found
+  modules    names of top-level modules; told is which of them are not there
 """
 
 from __future__ import annotations
@@ -130,6 +131,13 @@ def torch_version() -> str | None:
     return "unknown"
 
 
+def is_there(module: str) -> bool:
+    """Whether a top-level module can be found."""
+    with contextlib.suppress(ImportError, ValueError):
+        return find_spec(module) is not None
+    return False
+
+
 def main() -> None:
     asked = json.loads(sys.argv[1])
     addresses = {}
@@ -139,6 +147,7 @@ def main() -> None:
     seen: dict[str, object] = {
         "python": sys.version.split()[0],
         "torch": None,
+        "missing": [name for name in asked["modules"] if name != "torch" and not is_there(name)],
         "network": network(),
         "addresses": addresses,
         "own": None,

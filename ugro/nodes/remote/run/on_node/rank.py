@@ -2,7 +2,9 @@
 
 torchrun ends with 1 whatever the script ended with, so this stands between the two. It is sent with each launch,
 needs nothing but Python, and ends as the script ended, so that torchrun sees what it would have seen.
-usage: rank.py RUN_DIR [-m | --no-python] SCRIPT [ARG…]; both mean what they mean for torchrun.
+usage: rank.py [--rank=N] [--local_rank=N] RUN_DIR [-m | --no-python] SCRIPT [ARG…]
+-m and --no-python mean what they mean for torchrun. --rank is that of a process for which no launcher sets RANK;
+--local_rank, with which DeepSpeed begins the arguments of what it starts, goes on to the script.
 
 It also keeps the job's time limit, so that it holds without a controller and the node's own sleep does not count:
 UGRO_TIME_LIMIT seconds after the script's start it ends the script, and UGRO_TIME_WARNING seconds before that it sends
@@ -73,14 +75,32 @@ def shared_batch() -> dict[str, str]:
     return {"UGRO_BATCH_SHARE": share, "UGRO_GRADIENT_WEIGHT": str(float(share) * int(os.environ["WORLD_SIZE"]))}
 
 
-def own_checkpoint(command: list[str]) -> tuple[list[str], dict[str, str]]:
+def read_words(words: list[str]) -> tuple[int, bool, str, list[str]]:
+    """The rank, whether UGRO itself gave it, the run's folder and the command of a command line."""
+    rank, given, passed = os.environ.get("RANK", ""), False, []
+    while words[0].startswith("--"):
+        option = words.pop(0)
+        if option.startswith("--rank="):
+            rank, given = option.partition("=")[2], True
+        else:
+            passed.append(option)
+    if not rank.isdigit():
+        sys.exit(
+            "the launcher started one process and set no RANK: its configuration seems to say that it trains alone"
+        )
+    run_dir, *command = words
+    at = 2 if command[0] in ("-m", "--no-python") else 1
+    return int(rank), given, run_dir, [*command[:at], *passed, *command[at:]]
+
+
+def own_checkpoint(command: list[str], rank: int) -> tuple[list[str], dict[str, str]]:
     """The command and the environment with this rank's own part of the checkpoint, where each rank has one.
 
     The path has `{rank}` in the place of its number, or `{part}` where parts count from 1, as Python's str.format does.
     """
     if "UGRO_RESUME_EACH" not in os.environ:
         return command, {}
-    rank, path = int(os.environ["RANK"]), os.environ["UGRO_RESUME_FROM"]
+    path = os.environ["UGRO_RESUME_FROM"]
 
     def number(match: re.Match[str]) -> str:
         return str(rank + (match[1] == "part")).zfill(int(match[2] or 0))
@@ -100,12 +120,16 @@ def ends_by(process: subprocess.Popen[bytes], moment: float) -> bool:
 class TimeLimit:
     """The time limit of a script that was just started. Its file says what was done about it, before each signal."""
 
-    def __init__(self, process: subprocess.Popen[bytes], base: str, limit: float, warning: float | None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], base: str, limit: float, warning: float | None, leads: bool = False
+    ) -> None:
+        """`leads`: it has a session of its own, of which nothing is to outlive it at its limit."""
         self.process, self.file = process, base + ".limit"
         self.extended = os.path.join(os.path.dirname(base), "time-limit")
         self.began = time.monotonic()
         self.limit, self.warning = limit, warning
         self.warned = False
+        self.leads = leads
 
     def wait(self) -> int:
         """Wait for the script and end it at its limit, the warning so long before."""
@@ -121,7 +145,11 @@ class TimeLimit:
                 self.process.terminate()
                 if not ends_by(self.process, time.monotonic() + PATIENCE):
                     self.process.kill()
-                return self.process.wait()
+                status = self.process.wait()
+                if self.leads:  # a shell ends at once, and what it waited for would go on
+                    with contextlib.suppress(OSError):
+                        os.killpg(self.process.pid, signal.SIGTERM)
+                return status
         return self.process.returncode
 
     def look(self) -> bool:
@@ -233,13 +261,13 @@ def leave_evidence(base: str, pid: int, status: int, out_of_memory: OutOfMemory)
 
 
 def main() -> None:
-    run_dir, command = sys.argv[1], sys.argv[2:]
-    base = os.path.join(run_dir, "rank-" + os.environ["RANK"])
+    rank, leads, run_dir, command = read_words(sys.argv[1:])
+    base = os.path.join(run_dir, f"rank-{rank}")
     # torchrun signals the whole process group: the script decides what a signal means, this waits for it.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: None)
     limit, warning = seconds("UGRO_TIME_LIMIT"), seconds("UGRO_TIME_WARNING")
-    command, resume = own_checkpoint(command)
+    command, resume = own_checkpoint(command, rank)
     env = dict(os.environ, **shared_batch(), **resume)
     env.pop("UGRO_RESUME_EACH", None)
     out_of_memory = OutOfMemory()
@@ -248,7 +276,12 @@ def main() -> None:
     with open(base + ".log", "ab", buffering=0) as log:
         try:
             process = subprocess.Popen(
-                started_as(command), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=env
+                started_as(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=env,
+                start_new_session=leads,
             )
         except OSError as error:  # Python always starts: it is a program that is not there, or not executable
             log.write(f"{type(error).__name__}: {error}\n".encode())
@@ -257,7 +290,7 @@ def main() -> None:
             leave(base + ".exit", f"code {status} {time.time():.3f}")
             sys.exit(status)
     leave(base + ".pid", identity(process.pid))
-    status = process.wait() if limit is None else TimeLimit(process, base, limit, warning).wait()
+    status = process.wait() if limit is None else TimeLimit(process, base, limit, warning, leads).wait()
     with contextlib.suppress(OSError):  # on a full disk the exit code still gets its place
         leave_evidence(base, process.pid, status, out_of_memory)
     ended = f"code {status}" if status >= 0 else f"signal {signal.Signals(-status).name[3:]}"

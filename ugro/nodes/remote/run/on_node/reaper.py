@@ -9,11 +9,13 @@ usage: reaper.py RUN_DIR PROGRAM [ARG…]
 
 Files in RUN_DIR: `reaper.pid` has its own pid and start time and those of PROGRAM; `exit` how PROGRAM ended, as a shell
 tells it, and when; `adopted` the pids and start times of its orphans, which stay known if this process is killed.
+`secrets` has variables for PROGRAM, as JSON; it is removed once it was read.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -71,8 +73,17 @@ def start(command: list[str]) -> int:
     return os.posix_spawnp(command[0], command, os.environ, setsigmask=mask, setsigdef=ignored_by_python)
 
 
+def take_secrets(path: str) -> None:
+    """Give PROGRAM, and so all ranks, the variables of a file, and remove it: nobody reads it again."""
+    with contextlib.suppress(FileNotFoundError):
+        with open(path) as file:
+            os.environ.update(json.load(file))
+        os.remove(path)
+
+
 def main() -> None:
     run_dir, command = sys.argv[1], sys.argv[2:]
+    take_secrets(run_dir + "/secrets")
     adopts = become_subreaper()
     for file in ("/exit", "/gone"):
         with contextlib.suppress(OSError):

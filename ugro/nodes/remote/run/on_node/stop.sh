@@ -68,6 +68,7 @@ gone_within() { # TENTHS
     done
 }
 run=$2
+[ "$3" = look ] || rm -f "$dir/secrets" "$dir"/secrets.* # of a run whose reaper never came to read them
 members | sort -n | while read -r pid role place; do
     [ "$place" = outside ] || continue
     words=$({ cat "/proc/$pid/cmdline" 2>/dev/null || :; } | head -c 500 | tr '\0\n' '\t ')

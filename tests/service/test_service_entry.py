@@ -1,0 +1,85 @@
+"""Entering a running job through the service layer: a command, a terminal, a port."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+
+import pytest
+from door import Door
+
+from tests.unit.control_plane.controller.test_tick import STAY
+from ugro.common.errors import InputError
+from ugro.common.models.job import Job, JobState
+from ugro.service.schemas.entry import Execute, Forward, OpenTerminal
+from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
+from ugro.testing import builders
+
+
+@pytest.fixture
+def running(door: Door) -> Job:
+    return door.until(door.submit(STAY, env={"FLAVOUR": 'it\'s "mild"'}), JobState.RUNNING)
+
+
+def end(door: Door, job: Job) -> None:
+    builders.cancel(door.store, job.id)
+    door.until(job, JobState.CANCELLED)
+
+
+def test_runs_a_command_in_the_surroundings_of_a_job(door: Door, running: Job) -> None:
+    words = ('printf \'%s\\n\' "$FLAVOUR" "$UGRO_JOB" "${UGRO_RUN-no mark}"; pwd; exit 3',)
+    *outputs, ended = door.stream(Execute(job=running.name, words=words, live=True))
+    assert isinstance(ended, CommandEnd) and ended.worst == 3 and ended.answer.node == "here"
+    said = b"".join(output.data for output in outputs if isinstance(output, CommandOutput)).decode().splitlines()
+    assert said[:3] == ['it\'s "mild"', running.id, "no mark"]
+    assert said[3].endswith(f"/jobs/{running.id}/code")
+    (ended,) = door.stream(Execute(job=running.id, rank=0, words=("cat", "t.py"), live=False))
+    assert isinstance(ended, CommandEnd) and ended.answer.stdout == STAY and ended.worst == 0
+    end(door, running)
+
+
+def test_leads_to_a_terminal(door: Door, running: Job) -> None:
+    terminal = door.call(OpenTerminal(target=running.id, words=("sh", "-c", "pwd; echo $FLAVOUR")))
+    assert (terminal.node, terminal.job) == ("here", running.id)
+    said = subprocess.run(terminal.words, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
+    assert said[0].endswith(f"/jobs/{running.id}/code") and said[1] == 'it\'s "mild"'
+    assert (door.store.home.parent / "node/jobs" / running.id / "1/node-0/enter.sh").stat().st_mode & 0o777 == 0o600
+    assert door.call(OpenTerminal(target="here", words=("true",))).words == ("true",)
+    end(door, running)
+
+
+def test_refuses_to_enter_what_does_not_run(door: Door) -> None:
+    waiting = door.submit(STAY, hold=True)
+    with pytest.raises(InputError, match="only a job that runs can be entered") as caught:
+        list(door.stream(Execute(job=waiting.id, words=("ls",), live=False)))
+    assert caught.value.hint == f"see: ugro why {waiting.id}"
+    with pytest.raises(InputError, match="there is no node and no job 'nowhere'"):
+        door.call(OpenTerminal(target="nowhere"))
+    with pytest.raises(InputError, match="here is a node"):
+        door.call(OpenTerminal(target="here", rank=1))
+
+
+def test_refuses_to_enter_an_ended_job_and_says_where_it_was(door: Door, running: Job) -> None:
+    for choice, problem in (({"rank": 4}, "has no rank 4"), ({"node": "gpu9"}, "is not on gpu9")):
+        with pytest.raises(InputError, match=problem):
+            list(door.stream(Execute(job=running.id, words=("ls",), live=False, **choice)))
+    with pytest.raises(InputError, match="the command is empty"):
+        list(door.stream(Execute(job=running.id, words=("",), live=False)))
+    end(door, running)
+    with pytest.raises(InputError, match="it was on here: only a job that runs can be entered") as caught:
+        list(door.stream(Execute(job=running.id, words=("ls",), live=False)))
+    assert caught.value.hint == "ugro ssh here"
+
+
+def test_forwards_a_port_and_tells_one_that_is_in_use(door: Door) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with contextlib.closing(door.stream(Forward(target="here", local_port=0, remote_port=port))) as forwarding:
+            leads = next(forwarding)
+            assert (leads.node, leads.job, leads.remote_port, leads.problem) == ("here", None, port, None)
+        with pytest.raises(InputError, match=f"port {port} of this machine is in use") as caught:
+            next(door.stream(Forward(target="here", local_port=port, remote_port=port)))
+        assert f"0:{port}" in caught.value.hint
+    with contextlib.closing(door.stream(Forward(target="here", local_port=0, remote_port=port))) as forwarding:
+        assert f"no connection to its port {port}" in (next(forwarding).problem or "")

@@ -1,0 +1,80 @@
+"""Sweeps: the jobs that one launch makes for combinations of arguments, and how many of them run at a time. Pure."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ugro.common.errors import InputError
+from ugro.common.job_spec import JobSpec
+from ugro.common.models.job import Job
+from ugro.common.text import printable
+from ugro.control_plane.scheduler.arguments import with_changes
+from ugro.control_plane.scheduler.backfill import WaitingJob
+from ugro.control_plane.scheduler.pending_reasons import SweepFull
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One job of a sweep: its values by argument, and its spec, which has them among its arguments."""
+
+    values: Mapping[str, str]
+    spec: JobSpec
+
+
+def combinations(spec: JobSpec, options: Sequence[str] = ()) -> Iterator[Combination]:
+    """Yield the jobs of a sweep, the last argument changing fastest.
+
+    A value is put where `{name}` stands in the arguments, else at the option of that name, which is added where it is
+    not given. `options` are those of the script, as far as they are known.
+
+    Raises:
+        InputError: the script has no such option.
+    """
+    for values in itertools.product(*spec.sweep.values()):
+        named = dict(zip(spec.sweep, values, strict=True))
+        yield Combination(
+            named, spec.model_copy(update={"sweep": {}, "max_parallel": None, "args": _args(spec, named, options)})
+        )
+
+
+def _args(spec: JobSpec, values: Mapping[str, str], options: Sequence[str]) -> tuple[str, ...]:
+    args, left = list(spec.args), dict(values)
+    for name, value in values.items():
+        place = "{" + name + "}"
+        if any(place in word for word in args):
+            args = [word.replace(place, value) for word in args]
+            del left[name]
+    try:
+        return with_changes(args, left, options)[0]
+    except InputError as error:
+        first = next(iter(left), "")
+        hint = f"{error.hint}; or say where the value goes: -- {printable(first)}={{{printable(first)}}}"
+        raise InputError(error.message, hint) from None
+
+
+def sweep_id(first_job: str) -> str:
+    """Return the id of the sweep whose first job this is: `sweep-012` of job-012."""
+    return f"sweep-{first_job.rpartition('-')[2]}"
+
+
+def limited(waiting: Sequence[WaitingJob], jobs: Iterable[Job]) -> tuple[WaitingJob, ...]:
+    """Return waiting jobs, with the reason SweepFull for those beyond what their sweep runs at a time.
+
+    Of a sweep the first in turn that nothing else blocks may start, as many as it has places.
+    """
+    parts = {job.id: job.sweep for job in jobs if job.sweep and job.sweep.max_parallel}
+    active = Counter(part.sweep for job in jobs if (part := parts.get(job.id)) and job.state.on_nodes)
+    found: dict[str, WaitingJob] = {}
+    places = Counter[str]()
+    for job in sorted(waiting, key=lambda one: (-one.priority, one.order)):
+        part = parts.get(job.id)
+        if part and part.max_parallel and not job.blockers:
+            if active[part.sweep] + places[part.sweep] >= part.max_parallel:
+                full = SweepFull(part.sweep, active[part.sweep], part.max_parallel)
+                found[job.id] = replace(job, blockers=(full,))
+            else:
+                places[part.sweep] += 1
+    return tuple(found.get(job.id, job) for job in waiting)

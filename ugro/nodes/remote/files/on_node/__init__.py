@@ -1,0 +1,1 @@
+"""What runs on a node to list, send and take files."""

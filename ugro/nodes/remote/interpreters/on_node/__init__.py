@@ -1,0 +1,1 @@
+"""Tries the interpreters of a node, and makes one."""

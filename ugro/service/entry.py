@@ -1,0 +1,182 @@
+"""Enters nodes and running jobs: runs a command there, leads to a terminal, forwards a port."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from ugro.common.errors import InputError, NodeError, NoSuchJob, PortClosed
+from ugro.common.models.job import Job, NodeShare
+from ugro.common.paths import run_config, run_paths
+from ugro.common.text import printable
+from ugro.control_plane.scheduler.accepted import accepts
+from ugro.nodes.pool import Pool
+from ugro.nodes.relay import relay
+from ugro.nodes.remote.entry import entry
+from ugro.nodes.remote.entry.entry import Surroundings
+from ugro.nodes.remote.run.process_manager import merged_env
+from ugro.nodes.transport import Outcome, Transport
+from ugro.service.context import Context
+from ugro.service.nodes import command_ended
+from ugro.service.schemas.entry import Execute, Forward, Forwarding, OpenTerminal, Terminal
+from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
+from ugro.service.words import state_in_words
+
+
+class Place(NamedTuple):
+    """A node, and the job that is entered there; None: the node alone."""
+
+    node: str
+    job: Job | None
+
+
+async def execute(context: Context, request: Execute) -> AsyncIterator[CommandOutput | CommandEnd]:
+    """Run a command in the surroundings of a job; yield what it prints, and how it ended.
+
+    Raises:
+        InputError: there is no such job, rank or node, the job has no ranks on nodes now, or the command is empty.
+    """
+    if not request.words or not request.words[0]:
+        raise InputError("the command is empty", f"for example: ugro exec {request.job} -- nvidia-smi")
+    place = _place_in(context.store.jobs.find(request.job), request.rank, request.node)
+    transport, around = await _surroundings(context, place)
+    printed: asyncio.Queue[CommandOutput | None] = asyncio.Queue()
+
+    def take(stream: str, data: bytes) -> None:
+        printed.put_nowait(CommandOutput(node=place.node, stream=stream, data=data))
+
+    async def run() -> Outcome | NodeError:
+        try:
+            return await entry.execute(transport, around, request.words, take if request.live else None)
+        except NodeError as error:
+            return error
+        finally:
+            printed.put_nowait(None)
+
+    running = asyncio.ensure_future(run())
+    try:
+        while (output := await printed.get()) is not None:
+            yield output
+        yield command_ended(place.node, await running)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def open_terminal(context: Context, request: OpenTerminal) -> Terminal:
+    """Return the command line that gives a terminal, and leave on the node what it begins with.
+
+    Raises:
+        InputError: there is no such node, job or rank, or the job has no ranks on nodes now.
+        NodeError: the node of the job is unreachable, or its ssh_config cannot be read.
+    """
+    place = _find(context, request.target, request.rank, request.node)
+    words = request.words
+    if place.job is None:
+        transport = (await context.reach()).pool[place.node]
+    else:
+        transport, around = await _surroundings(context, place)
+        words = ("/bin/sh", await entry.leave_door(transport, around), *words)
+    return Terminal(
+        node=place.node,
+        job=place.job.id if place.job else None,
+        words=await entry.terminal_words(transport, words),
+    )
+
+
+async def forward(context: Context, request: Forward) -> AsyncIterator[Forwarding]:
+    """Forward a port until the asker has enough; yield once where it leads.
+
+    Raises:
+        InputError: there is no such node, job or rank, or the local port is in use.
+        NodeError: the node is unreachable, or its sshd forwards nothing.
+    """
+    place = _find(context, request.target, request.rank, request.node, ended_too=True)
+    transport = _transport(context, (await context.reach()).pool, place)
+    problem = None
+    try:
+        _, writer = await transport.connect(request.remote_port)
+        writer.close()
+    except PortClosed as error:  # a server that is about to start
+        problem = error.message
+    async with relay(transport, request.local_port, request.remote_port) as port:
+        yield Forwarding(
+            node=place.node,
+            job=place.job.id if place.job else None,
+            local_port=port,
+            remote_port=request.remote_port,
+            problem=problem,
+        )
+        await asyncio.Event().wait()
+
+
+# --- where -----------------------------------------------------------------------------------------------------------
+
+
+def _find(context: Context, target: str, rank: int | None, node: str | None, ended_too: bool = False) -> Place:
+    """Find what a target stands for: a node of the inventory before a job of the same name.
+
+    Raises:
+        InputError: it is neither, or a rank or node of a job is named that it does not have.
+    """
+    if target in context.cluster.nodes:
+        if rank is not None or node is not None:
+            raise InputError(f"{target} is a node", "--rank and --node choose a node of a job")
+        return Place(target, None)
+    try:
+        job = context.store.jobs.find(target)
+    except NoSuchJob as error:
+        hint = f"nodes: {', '.join(context.cluster.nodes)}; `ugro status` lists the jobs"
+        raise NoSuchJob(f"there is no node and no job {printable(target)!r}", hint) from error
+    return _place_in(job, rank, node, ended_too)
+
+
+def _place_in(job: Job, rank: int | None, node: str | None, ended_too: bool = False) -> Place:
+    """Return the node of a rank of a job, or one of its nodes by name; else that of rank 0."""
+    if not job.nodes or not (ended_too or accepts("exec", job)):
+        where = f"; it was on {', '.join(job.nodes)}" if job.nodes and job.state.ended else ""
+        hint = f"ugro ssh {job.nodes[0]}" if job.nodes and job.state.ended else f"see: ugro why {job.id}"
+        raise InputError(f"{state_in_words(job)}{where}: only a job that runs can be entered", hint)
+    if node is not None and node not in job.nodes:
+        raise InputError(f"{job.id} is not on {printable(node)}", f"it is on {', '.join(job.nodes)}")
+    if rank is None:
+        return Place(node or job.nodes[0], job)
+    share = _share_of(job, rank)
+    if node is not None and share.node != node:
+        raise InputError(f"rank {rank} of {job.id} is on {share.node}, not on {printable(node)}", "name one of the two")
+    return Place(share.node, job)
+
+
+def _share_of(job: Job, rank: int) -> NodeShare:
+    shares = job.placement.shares if job.placement else ()
+    for share in shares:
+        if share.first_rank <= rank < share.first_rank + share.nproc:
+            return share
+    last = sum(share.nproc for share in shares) - 1
+    raise InputError(f"{job.id} has no rank {rank}", f"its ranks are 0 to {last}")
+
+
+# --- what is there ---------------------------------------------------------------------------------------------------
+
+
+def _transport(context: Context, pool: Pool, place: Place) -> Transport:
+    config = run_config(context.cluster, place.job, place.node) if place.job else None
+    return pool.transport(config) if config else pool[place.node]
+
+
+async def _surroundings(context: Context, place: Place) -> tuple[Transport, Surroundings]:
+    """Return the node of a job that is entered, and what a command finds around it there."""
+    job = place.job
+    assert job and job.placement
+    transport = _transport(context, (await context.reach()).pool, place)
+    paths = run_paths(context.cluster, job, place.node)
+    if paths is None:
+        raise InputError(f"{place.node} is not in the inventory any more", f"see: ugro status {job.id}")
+    share = next(share for share in job.placement.shares if share.node == place.node)
+    spec, config = context.asked(job), transport.node
+    env = dict(merged_env(config.env, spec.env if spec else {}))
+    if share.gpus:
+        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}
+    env |= {"UGRO_JOB": job.id, "UGRO_ATTEMPT": str(job.attempt)}
+    return transport, Surroundings(paths, env, config.python)

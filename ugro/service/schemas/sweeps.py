@@ -1,0 +1,67 @@
+"""Requests about sweeps: the jobs that one launch made for combinations of arguments."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from ugro.common.models.job import JobState
+from ugro.service.schemas.base import Document, Request
+from ugro.service.schemas.launch import LaunchPlan
+
+
+class SweptJob(Document):
+    """A job of a sweep."""
+
+    id: str
+    name: str
+    """Its name."""
+    index: int
+    """Its number in the sweep, from 1."""
+    state: JobState
+    reason: str
+    """Why it is in this state."""
+    values: dict[str, str]
+    """What it runs with, by argument."""
+    metric: float | None
+    """Best value of the metric so far; `null`: it has none."""
+
+
+class SweepDocument(Document):
+    """A sweep, with its jobs by number."""
+
+    id: str
+    name: str
+    """Its name; those of its jobs begin with it."""
+    of: int
+    """How many jobs it was launched with."""
+    max_parallel: int | None
+    """How many of them run at a time; `null`: as many as there is room for."""
+    metric: str | None
+    """Name of the series that they are compared by; `null`: none of them has one."""
+    highest: bool
+    """Whether the highest value is the best; else the lowest is."""
+    best: str | None
+    """Id of the best job so far."""
+    jobs: tuple[SweptJob, ...]
+    """Those that were submitted and not removed."""
+
+
+class LaunchSweep(Request[SweepDocument]):
+    """Submit the jobs of a plan whose spec has a sweep, in the order of their numbers."""
+
+    function: ClassVar[str] = "sweeps.launch_sweep"
+    plan: LaunchPlan
+    answers: dict[str, bool]
+
+
+class ShowSweep(Request[SweepDocument]):
+    """Show a sweep by its id, its jobs as recorded.
+
+    They are compared by the series `metric` (null: by the loss of an evaluation, else by that of the training). With
+    `highest` (null: as its name suggests) the highest value is the best.
+    """
+
+    function: ClassVar[str] = "sweeps.show"
+    sweep: str
+    metric: str | None = None
+    highest: bool | None = None
