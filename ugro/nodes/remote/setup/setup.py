@@ -56,6 +56,10 @@ class Interpreters:
         """Return a Python that is on a node: that of the job, else the node's own."""
         return (self.made and self.pythons.get(transport.name)) or transport.node.python
 
+    def remedy(self, node: str) -> str:
+        """Return what to do where the Python of a node lacks something, other than to install it."""
+        return "name another Python: --python PATH" if node in self.pythons else "set 'python' of this node"
+
     def variables(self, node: str) -> dict[str, str]:
         """Return what ranks find in their environment."""
         return {"UGRO_ENV_DIR": self.folders[node]} if node in self.folders else {}
