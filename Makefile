@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.11, git and make; they install the rest into .venv.
+# `make demo`, `make gpu-check` and `make test` need Python 3.11, git and make; they install the rest into .venv.
 # As root, `make test` also installs what is missing of what its hosts are made with (sshd, rsync, shells), Chromium for the
 # tests of the dashboard, and Prometheus, by apt-get.
 PYTHON ?= python3
@@ -14,10 +14,14 @@ PYTEST := $(BIN)/python -X utf8 -m pytest -q -rs -p no:cacheprovider
 # What `make test` runs side by side, in this order: the longest begin early.
 SESSIONS := check test-sandbox test-control-plane test-hosts-l test-rest test-hosts-a
 
-.PHONY: demo test $(SESSIONS) docs picture chaos bench clean
+.PHONY: demo gpu-check test $(SESSIONS) docs picture chaos bench clean
 
 demo: $(VENV)/.demo
 	@BIN=$(BIN) SANDBOX="$(CURDIR)/$(SANDBOX)" sh examples/demo.sh
+
+# UGRO against the driver, torch and NCCL of a machine with a GPU; CAPTURE=DIR keeps outputs of nvidia-smi.
+gpu-check: $(VENV)/.demo
+	@$(BIN)/ugro check --gpu $(if $(CAPTURE),--capture "$(CAPTURE)")
 
 # Side by side, since each waits as much as it works; make names those that failed. Each has hosts and folders of its own.
 # All sandboxes are one session's: their jobs look for free ports on the same loopback.

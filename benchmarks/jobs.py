@@ -37,7 +37,8 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.run.on_node.prepare import free_port
-from ugro.nodes.remote.run.process_manager import NodeLaunch, torchrun_command
+from ugro.nodes.remote.run.launchers import torchrun_options
+from ugro.nodes.remote.run.process_manager import NodeLaunch
 from ugro.testing.cluster import controller_over
 
 NODES = 3
@@ -206,7 +207,7 @@ class Bench:
     def _torchrun(self, number: int, port: int) -> list[str]:
         paths = RunPaths("~/.ugro", "loop", 1, number)
         launch = NodeLaunch(paths, "", (SCRIPT,), NODES, 1, ADDRESS, port, sys.executable)
-        return torchrun_command(launch)
+        return [launch.python, *torchrun_options(launch)]
 
     def _node(self, number: int) -> Path:
         return self._fleet.folder / str(number) / "home" / "project"

@@ -29,6 +29,7 @@ from ugro.service.schemas import (
     files,
     first_contact,
     footprint,
+    gpu_check,
     launch,
     live,
     logs,
@@ -141,6 +142,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "check": (
         Printed(check.CheckDocument),
         Printed(check.NetworkCheckDocument, when="with `--network`"),
+        Printed(gpu_check.GpuCheckDocument, when="with `--gpu`"),
     ),
     "sweep": (Printed(maintenance.Sweep, "answer"),),
     "serve": (Printed(maintenance.ChangesDocument, when="one line for each tick that changed something"),),

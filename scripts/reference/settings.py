@@ -14,7 +14,16 @@ from reference.markdown import Incomplete, code, docstring, page, prose, table
 from ugro.common import fields
 from ugro.common.config import Inventory, MetricsSettings, NodeConfig, WebSettings
 from ugro.common.fields import Config
-from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules, Setup, rules, setup
+from ugro.common.job_spec import (
+    CheckpointRules,
+    FailurePolicy,
+    HangAfter,
+    JobSpec,
+    MetricsRules,
+    Setup,
+    rules,
+    setup,
+)
 from ugro.common.job_spec.environment import FILES_KEY, FILES_MEANING
 from ugro.common.text import exactly
 

@@ -108,7 +108,8 @@ def test_adds_a_machine_by_its_password_and_removes_it_again(bed: Testbed) -> No
     assert done.returncode == 0, done.stderr
     added = json.loads(done.stdout)
     assert [(step["step"], step["state"]) for step in added["steps"]] == [
-        *(("host_key", "already"), ("key", "done"), ("check", "problem"), ("links", "skipped"), ("inventory", "done"))
+        *(("host_key", "already"), ("key", "done"), ("python", "problem")),
+        *(("check", "problem"), ("links", "skipped"), ("inventory", "done")),
     ]
     mark = "# this one\n"
     line = "    gpu1: {address: 10.213.7.2, user: testbed-ob}\n"
@@ -133,7 +134,7 @@ def test_adds_a_machine_at_a_terminal(bed: Testbed) -> None:
     """An unknown host key, no key of one's own, and two mistyped passwords."""
     for name in ("known_hosts", "id_ed25519", "id_ed25519.pub"):
         bed.master.path(f".ssh/{name}").unlink()
-    replies = f"trust it? [y/N]:|y&10.213.7.2:|wrong&10.213.7.2:|wrong&10.213.7.2:|{PASSWORD}"
+    replies = f"trust it? [y/N]:|y&10.213.7.2:|wrong&10.213.7.2:|wrong&10.213.7.2:|{PASSWORD}&Make this one? [y/N]|n"
     words = ("node", "add", "gpu3=testbed-ob@10.213.7.2", "--no-links")
     done = bed.run([sys.executable, "-c", AT_TERMINAL, replies, *words], timeout=120)
     assert done.returncode == 0 and "gpu3 is in inventory.yaml" in done.stdout, done.stdout

@@ -11,6 +11,7 @@ import pytest
 from ugro.common.errors import NodeError, UgroError
 from ugro.common.paths import RunPaths
 from ugro.nodes.code_sync import push, snapshot
+from ugro.nodes.remote.account import account
 from ugro.nodes.remote.checkpoints import checkpoints, save_request
 from ugro.nodes.remote.checkup import checkup
 from ugro.nodes.remote.checkup.machine import ask_machine
@@ -132,6 +133,9 @@ QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {
     "list_files": lambda node, here: listing.list_folder(node, "/j/code", "~/.ugro", "out", 2),
     "find_files": lambda node, here: listing.find_files(node, "/j/code", "~/.ugro", ["out/**"]),
     "push_files": lambda node, here: deliver.prepare(node, "/data", [deliver.Source(here, "x", 1, 0, False)]),
+    "account": lambda node, here: account.look(node),
+    "install_key": lambda node, here: account.install_key(node, "AAAA", "ssh-ed25519 AAAA me"),
+    "remove_key": lambda node, here: account.remove_key(node, "AAAA"),
     "logs": lambda node, here: log_streamer.fetch(node, PATHS, here / "logs", 0.0),
 }
 

@@ -24,6 +24,7 @@ from ugro.service.context import Context
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.check import Check, CheckDocument, Checked, CheckedNode
 from ugro.service.schemas.first_contact import AddNode, PlanAddNode, PlanRemoveNode, RemoveNode, RenameNode
+from ugro.service.schemas.node_python import InterpreterDocument, NodePythonDocument
 from ugro.service.schemas.notices import StepBegan
 from ugro.testing.ssh_server import Server, new_key
 
@@ -70,7 +71,30 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, NodeView]:
         )
         return Checked(answer=CheckDocument(nodes=nodes, findings=()))
 
+    async def find_on(pool: object, node: str, others: object, tell: object) -> NodePythonDocument:
+        python = InterpreterDocument(
+            path="/opt/train/bin/python",
+            source="conda",
+            version="3.11",
+            torch="2.13",
+            cuda=None,
+            archs=(),
+            usable=True,
+            reason="right about a matrix product",
+        )
+        return NodePythonDocument(
+            node=node,
+            configured="python3",
+            device="cpu",
+            interpreters=(python,),
+            taken=python.path,
+            why="the only one",
+            more=0,
+            complete=True,
+        )
+
     monkeypatch.setattr(contact_steps, "check", check)
+    monkeypatch.setattr(contact_steps, "find_on", find_on)
     return views
 
 
@@ -106,7 +130,7 @@ def test_adds_a_machine_whose_key_login_works_and_removes_it(door: Door, home: P
     done = door.call(AddNode(plan=plan, answers={}, fingerprint=plan.keys[0].fingerprint))
     assert [step.state for step in done.steps if step.step in ("host_key", "key")] == ["done", "already"]
     assert [notice.step for notice in door.told if isinstance(notice, StepBegan)][:2] == ["host_key", "key"]
-    line = f"  gpu1: {{address: 127.0.0.1, user: ob, port: {gpu.port}}}\n"
+    line = f"  gpu1: {{address: 127.0.0.1, user: ob, port: {gpu.port}, python: /opt/train/bin/python}}\n"
     assert (home / "gpus.yaml").read_text() == before + line
 
     again = door.call(PlanAddNode(target=target(gpu)))

@@ -248,7 +248,7 @@ def test_reads_what_stands_after_dashes_as_a_command_or_as_arguments() -> None:
     inventory = DefaultScriptDocument(script="t.py", inventory="i.yaml")
 
     def asked_for(words: tuple[str, ...], after: tuple[str, ...], **options: Any) -> JobSpec:
-        return read_spec(LaunchLine(words, after, options), lambda: inventory).spec
+        return read_spec(LaunchLine(words, after, options), lambda: inventory)
 
     plain = asked_for((), ("bash", "train.sh", "--x"), nodes="2", env=("RANK=1",))
     assert (plain.command, plain.launcher, plain.nodes) == (("bash", "train.sh", "--x"), "none", 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,21 @@ def test_reads_what_there_is(door: Door) -> None:
     with pytest.raises(InputError) as refusal:
         texts(door, job=job.id, rank=1)
     assert (refusal.value.message, refusal.value.hint) == ("job-001 has no rank 1", "its ranks are 0 to 0")
+
+
+def test_reads_what_arrived_since_a_time_and_what_a_node_says(door: Door) -> None:
+    job = door.until(door.submit(COUNTS), JobState.SUCCEEDED)
+    texts(door, job=job.id)
+    every = [f"line {n}" for n in range(5)]
+    assert texts(door, job=job.id, since=1.0) == every == texts(door, job=job.id, node="here")
+    assert texts(door, job=job.id, since=time.time() + 60) == []
+    with pytest.raises(InputError) as refusal:
+        texts(door, job=job.id, node="mars")
+    assert (refusal.value.message, refusal.value.hint) == ("job-001 has no rank on 'mars'", "its nodes are here")
+    with pytest.raises(InputError, match="--since and --tail both say where the lines begin"):
+        texts(door, job=job.id, since=1.0, tail=2)
+    followed = list(door.stream(Follow(job=job.id, since=time.time() + 60)))
+    assert not [part for part in followed if isinstance(part, LogLines)]
 
 
 def test_long_logs_come_in_parts(door: Door) -> None:

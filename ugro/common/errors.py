@@ -17,8 +17,8 @@
     │   ├── LinkLost                   the command's outcome is unknown
     │   ├── CommandTimedOut
     │   └── NodeRefused                the node answered, and cannot carry out the request
-    │       ├── SetupFailed            the setup command of a job failed there
     │       ├── PortClosed             nothing listens on that port of the node
+    │       ├── SetupFailed            the setup command of a job failed there
     │       └── ShellRefused           its login leads to no /bin/sh; waiting does not help
     ├── StateError            exit 4   the state directory cannot be read or written
     │   ├── RecordUnreadable           one record is damaged or edited; the others are not
@@ -175,14 +175,14 @@ class NodeRefused(NodeError):
     code = "node_refused"
 
 
+class PortClosed(NodeRefused):
+    """Nothing listens on a port of the node's loopback."""
+
+
 class SetupFailed(NodeRefused):
     """The setup command of a job failed on the node, or took too long."""
 
     code = "setup_failed"
-
-
-class PortClosed(NodeRefused):
-    """Nothing listens on a port of the node's loopback."""
 
 
 class ShellRefused(NodeRefused):

@@ -48,10 +48,10 @@ class Cargo:
     earlier_code: tuple[Path, ...] = ()
     """Code of earlier attempts, by which a node knows which of its files are code."""
     on_sent: OnSent | None = None
-    logs: Path | None = None
-    on_phase: OnPhase | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Values by variable that the ranks get: never part of a script, an argument or a message."""
+    logs: Path | None = None
+    on_phase: OnPhase | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Prepared:
     placement: Placement
     scripts: Mapping[str, str]
     interfaces: Mapping[str, str | None] = field(default_factory=dict)
-    pythons: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    pythons: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

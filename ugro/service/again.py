@@ -220,8 +220,8 @@ def _require_possible(context: Context, job: Job, before: JobSpec, after: JobSpe
     Raises:
         InputError: it has.
     """
-    where = (before.nodes, before.gpus_per_node) != (after.nodes, after.gpus_per_node)
-    if job.resume_from and where:
+    moved = any(getattr(before, name) != getattr(after, name) for name in ("nodes", "gpus", "gpus_per_node"))
+    if job.resume_from and moved:
         hint = f"ugro cancel {job.id}, then: ugro resume {job.id} --nodes …"
         raise InputError(f"{job.id} resumes from a checkpoint, which was saved by other ranks than these", hint)
     seen = set[str]()

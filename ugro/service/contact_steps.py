@@ -11,24 +11,27 @@ from dataclasses import dataclass, field
 import asyncssh
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.errors import AuthenticationFailed, InputError
+from ugro.common.errors import AuthenticationFailed, InputError, NodeRefused
 from ugro.common.inventory_edit import InventoryText, node_line
 from ugro.common.models.login import LoginPrompt
 from ugro.common.text import count, printable
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.nodes.bootstrap.own_key import OwnKey, find_key, make_key
+from ugro.nodes.pool import Pool
 from ugro.nodes.remote.account import account
 from ugro.nodes.transport import Transport
 from ugro.nodes.transport.ssh import SshTransport
 from ugro.nodes.transport.ssh_config import SshSettings, find_route
 from ugro.service.check import check
 from ugro.service.context import Context
+from ugro.service.node_python import find_on, make_on, plan_on
 from ugro.service.schemas.check import Check, CheckDocument, CheckedNode, FindingDocument, NetworkCheckDocument
 from ugro.service.schemas.first_contact import (
     AddNode,
     AddNodePlan,
 )
+from ugro.service.schemas.node_python import PythonMade
 from ugro.service.schemas.notices import StepBegan, StepState
 from ugro.service.trust import Seen, look_at
 
@@ -68,6 +71,11 @@ class Contact:
     def began(self, step: str, text: str) -> None:
         """Report what a step is about to do."""
         self.context.tell(StepBegan(node=self.name, step=step, text=text))
+
+    def agreed(self, question: str) -> bool:
+        """Ask the user about what only a step can know; where the user cannot be asked the answer is no."""
+        prompt = LoginPrompt(self.name, self.plan.account, f"{question} [y/N]", is_password=False, secret=False)
+        return (self.context.ask(prompt) or "").strip().lower() in ("y", "yes")
 
     async def target(self) -> SshSettings:
         """The settings of the connection to the node."""
@@ -155,8 +163,7 @@ async def _install(contact: Contact, login: Transport, key: OwnKey) -> str:
     installed = await account.install_key(login, key.blob, key.line, contact.request.follow_link)
     if installed.link:
         words = f"~/.ssh of {contact.plan.account} is a link to {installed.link}"
-        ask = LoginPrompt(contact.name, contact.plan.account, f"{words}. Write the key there? [y/N]", False, False)
-        if (contact.context.ask(ask) or "").strip().lower() not in ("y", "yes"):
+        if not contact.agreed(f"{words}. Write the key there?"):
             raise InputError(f"{words}; no key was installed", "to write through it: add --follow-link")
         installed = await account.install_key(login, key.blob, key.line, follow=True)
     corrected = "".join(f"; others can write {path} no longer" for path in installed.corrected)
@@ -192,6 +199,49 @@ async def _explained(contact: Contact, login: Transport, refusal: Authentication
         f"({refusal.problem}). Likely causes, the likeliest first: {listed}",
         f"on {contact.plan.account}: {causes[0].remedy}; then run the same command",
     )
+
+
+async def _python(contact: Contact) -> tuple[StepState, str]:
+    """Find the Python that can train there; where there is none, make one with consent."""
+    contact.began("python", f"find a Python on {contact.name} whose torch multiplies matrices there")
+    async with contact.trial() as context:
+        pool = (await context.reach()).pool
+        others = [name for name in context.inventory.nodes if name != contact.name]
+        found = await find_on(pool, contact.name, others, context.tell)
+        if found.taken is None:
+            return await _made_python(contact, pool, others)
+    one = next(one for one in found.interpreters if one.path == found.taken)
+    words = f"{printable(found.taken)} with torch {one.torch}: {found.why}"
+    return ("already", words) if one.source == "configured" else _use_python(contact, found.taken, words)
+
+
+def _use_python(contact: Contact, path: str, words: str) -> tuple[StepState, str]:
+    """Take an interpreter into the node's line; a line that is in the inventory already is the user's."""
+    contact.config = contact.config.model_copy(update={"python": path})
+    if contact.plan.known:
+        return "problem", f"{words}; set for {contact.name} in the inventory: python: {printable(path)}"
+    contact.fields["python"] = path
+    return "done", words
+
+
+async def _made_python(contact: Contact, pool: Pool, others: Sequence[str]) -> tuple[StepState, str]:
+    later = f"no interpreter there can train; to make one: ugro node python {contact.name} --make"
+    try:
+        plan = await plan_on(pool, contact.name, others)
+    except NodeRefused as error:
+        return "problem", f"no interpreter there can train, and none can be made: {error.problem}; {error.hint}"
+    for fact in (fact for question in plan.questions for fact in question.facts):
+        contact.began("python", fact.strip())
+    if not contact.request.make_python and not contact.agreed("No interpreter there can train. Make this one?"):
+        return "problem", later
+    async for item in make_on(pool, plan):
+        if isinstance(item, PythonMade):
+            made = item.answer.python
+            if made.usable:
+                return _use_python(contact, made.path, f"made {printable(made.path)} with torch {made.torch}")
+            return "problem", f"{printable(made.path)} was made and cannot train: {printable(made.reason)}"
+        contact.began("python", printable(item.line))
+    return "problem", later
 
 
 async def _check(contact: Contact) -> tuple[StepState, str]:
@@ -268,8 +318,9 @@ async def _inventory(contact: Contact) -> tuple[StepState, str]:
 STEPS: tuple[Step, ...] = (
     Step("host_key", _host_key),
     Step("key", _key),
+    Step("python", _python),
     Step("check", _check),
     Step("links", _links),
     Step("inventory", _inventory),
 )
-"""In this order. One between `key` and `check` reaches it in `Contact.trial` and may add to `config`, `fields`."""
+"""In this order. One after `key` reaches the node in `Contact.trial`, and may add to `config` and `fields`."""

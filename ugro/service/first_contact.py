@@ -1,4 +1,4 @@
-"""Adds a machine to the cluster: host key, key login, check, links, inventory. Each step may be repeated.
+"""Adds a machine to the cluster: host key, key login, Python, check, links, inventory. Each step may be repeated.
 
 It acts in the process of the user: keys, known_hosts and the inventory are the user's, and a password is typed there.
 """

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from ugro.common.errors import InputError
 from ugro.common.models.job import Job, JobState
+from ugro.common.text import printable
 from ugro.control_plane.failure_handler.handler import proposal_in_words
 from ugro.control_plane.metadata_store.job_logs import JobLogs
 from ugro.control_plane.metadata_store.retention import pruned_at
 from ugro.control_plane.scheduler.attempts import in_attempt, missing_logs
-from ugro.nodes.remote.logs.log_streamer import NO_RANK, LogReader, StreamedLine
+from ugro.nodes.remote.logs.log_streamer import NO_RANK, LogReader, StreamedLine, setup_copy
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.ending import progress
@@ -59,7 +60,7 @@ async def read(context: Context, request: ReadLogs) -> AsyncIterator[LogUpdate]:
     job, past = asked(context, request)
     copies = (await context.reach()).controller.logs_of(job)
     async with _shown(context, copies, request.tail) as shown:
-        reader = shown.reader(request.rank, request.torchrun, request.setup)
+        reader = await _reader(shown, request, job)
         if request.tail is not None:
             async for part in _parts(reader, reader.last(request.tail, final=True), job):
                 yield part
@@ -84,7 +85,7 @@ async def follow(context: Context, request: Follow) -> AsyncIterator[FollowUpdat
     yield _update(context, job)
     copies = (await context.reach()).controller.logs_of(job)
     async with _shown(context, copies, request.tail, request.position) as shown:
-        reader = shown.reader(request.rank, request.torchrun, request.setup)
+        reader = await _reader(shown, request, job)
         if request.position is not None:
             reader.skip_to(request.position)
         elif request.tail is not None:
@@ -141,6 +142,38 @@ def asked(context: Context, request: ReadLogs | Follow | PageOfLog | SearchLog) 
     return job, job.attempt != record.attempt
 
 
+async def _reader(shown: JobLogs, request: ReadLogs | Follow, job: Job) -> LogReader:
+    """Return what reads the logs that are asked for, where their lines begin.
+
+    Raises:
+        InputError: the job has nothing on that node, or both a time and a number of lines are named.
+    """
+    if request.since is not None and request.tail is not None:
+        raise InputError("--since and --tail both say where the lines begin", "leave out one of them")
+    only = None if request.node is None else _copies_of(job, request.node)
+    reader = shown.reader(request.rank, request.torchrun, request.setup, only)
+    if request.since is not None:
+        await asyncio.to_thread(reader.skip_to_time, request.since)
+    return reader
+
+
+def _copies_of(job: Job, node: str) -> frozenset[str]:
+    """Return the names of the copies of what a job prints on a node.
+
+    Raises:
+        InputError: it has nothing there.
+    """
+    shares = job.placement.shares if job.placement else ()
+    for share in shares:
+        if share.node == node:
+            ranks = range(share.first_rank, share.first_rank + share.nproc)
+            return frozenset(
+                [f"node-{share.node_rank}.log", setup_copy(share.node_rank), *(f"rank-{rank}.log" for rank in ranks)]
+            )
+    hint = f"its nodes are {', '.join(job.nodes)}" if job.nodes else f"see: ugro why {job.id}"
+    raise InputError(f"{job.id} has no rank on {printable(node)!r}", hint)
+
+
 @contextlib.asynccontextmanager
 async def _shown(
     context: Context, copies: JobLogs, tail: int | None, position: Mapping[str, int] | None = None
@@ -180,7 +213,7 @@ async def _rest(logs: JobLogs, reader: LogReader, job: Job, position: Mapping[st
         yield part
     failure = job.first_failure
     if failure and failure.rank is None and not (reader.torchrun or reader.setup):
-        own = logs.reader(NO_RANK, torchrun=True)
+        own = logs.reader(NO_RANK, torchrun=True, only=reader.only)
         own.skip_to({name: offset for name, offset in position.items() if name.startswith("node-")})
         async for part in _parts(own, own.lines(final=True), job, explains=True):
             yield part

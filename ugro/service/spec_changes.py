@@ -14,6 +14,7 @@ from ugro.common.text import exactly
 from ugro.control_plane.scheduler.arguments import options_of, with_changes
 from ugro.service.schemas.again import FieldChange, SpecChanges
 from ugro.service.schemas.base import iso
+from ugro.service.submission import COUNTS
 
 FIXED = ("workdir", "schema_version")
 """Fields that no job changes: its code is frozen."""
@@ -43,6 +44,7 @@ def changed(spec: JobSpec, changes: SpecChanges, script: str = "", fixed: tuple[
         for name in ("env", "checkpoints"):
             if isinstance(given.get(name), dict):
                 given[name] = fields[name] | given[name]
+        fields |= {other: None for one, other in COUNTS if one in given}
     made = job_spec(**(fields | given))
     args = made.args if changes.args is None else changes.args
     if changes.settings:

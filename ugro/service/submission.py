@@ -24,7 +24,7 @@ from ugro.service.schemas.launch import DefaultScriptDocument
 ALIKE = 0.7
 """How alike a word and an option are, of 1, for the option to be what was meant."""
 
-_COUNTS = (("gpus", "gpus_per_node"), ("gpus_per_node", "gpus"))
+COUNTS = (("gpus", "gpus_per_node"), ("gpus_per_node", "gpus"))
 """Options that exclude each other: the one on the command line replaces the other one of the file."""
 
 
@@ -91,13 +91,14 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument], pr
     given = given_fields(said.options)
     if said.words and not said.words[0].startswith("-"):
         return _named(said, given, projects)
-    project = find_project(Path()) if projects else None
     if _is_command(said, given):
         program, *words = said.script_args
-        command = {"script": _in_place(program, project), "args": tuple(words)}
-        return _launched(project, command | given | {"no_python": True, "launcher": "none"})
+        project = find_project(Path()) if projects else None
+        as_typed = {"script": _in_place(program, project), "no_python": True, "launcher": "none"}
+        return _launched(project, given | as_typed | {"args": tuple(words)})
     if "module" in given or "no_python" in given:
         raise InputError("no module or program is named", "name it: ugro launch -m pkg.train")
+    project = find_project(Path()) if projects else None
     args = (*said.words, *said.script_args)
     if project and "script" in project.fields:
         return _launched(project, {"args": args, **given})
@@ -111,10 +112,10 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument], pr
 
 
 def _launched(project: Project | None, fields: dict[str, Any]) -> SpecRead:
-    """Return the spec of a job with these fields, and the defaults of its project beneath them. None: not that."""
+    """Return the spec of a job with these fields, and the defaults of its project beneath them."""
     if project is None:
         return SpecRead(job_spec(**fields))
-    own = fields | {other: None for one, other in _COUNTS if one in fields and other not in fields}
+    own = {key: value for key, value in fields.items() if value is not None}
     workdir = {"workdir": os.path.relpath(project.workdir)}
     return SpecRead(job_spec(**(workdir | project.beneath(own))), project.words(own))
 
@@ -137,9 +138,9 @@ def _is_command(said: LaunchLine, given: dict[str, Any]) -> bool:
 
 
 def _in_place(program: str, project: Project | None) -> str:
-    """Return a program of a command; one inside the working directory as a path from there."""
-    if project and "/" not in program:
-        return program  # a name alone is looked for in PATH
+    """Return a program of a command; one inside the folder that is sent as a path from there."""
+    if "/" not in program:
+        return program  # in PATH
     found = _relative(program, project)
     return program if found == program else f"./{found}"
 
@@ -175,7 +176,7 @@ def _named(said: LaunchLine, given: dict[str, Any], projects: bool) -> SpecRead:
     if Path(first).suffix in (".yaml", ".yml") and not (what.module or what.no_python):
         return _from_file(Path(first), said.script_args, given, projects)
     project = find_project(Path()) if projects else None
-    script = first if what.module else (_in_place if what.no_python else _relative)(first, project)
+    script = first if what.module else _in_place(first, project) if what.no_python else _relative(first, project)
     return _launched(project, {"script": script, "args": said.script_args, **given})
 
 
@@ -184,15 +185,13 @@ def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any], 
     own = spec.model_dump(exclude_unset=True)
     env, secrets = given.get("env", {}), given.get("secrets", ())
     said = variables_of(secrets)
-    merged: dict[str, Any] = {}
-    if spec.env or env:  # a variable has one value: what the command line says
-        merged["env"] = {name: value for name, value in spec.env.items() if name not in said} | env
-    if spec.secrets or secrets:
-        kept = [one for one in spec.secrets if not variables_of([one]).keys() & {*said, *env}]
-        merged["secrets"] = [*kept, *secrets]
+    merged: dict[str, Any] = {  # a variable has one value: what the command line says
+        "env": {name: value for name, value in spec.env.items() if name not in said} | env,
+        "secrets": [one for one in spec.secrets if not variables_of([one]).keys() & {*said, *env}] + [*secrets],
+    }
     if "checkpoints" in given:
         merged["checkpoints"] = own.get("checkpoints", {}) | given["checkpoints"]
-    merged |= {other: None for one, other in _COUNTS if one in given and other not in given}
+    merged |= {other: None for one, other in COUNTS if one in given and other not in given}
     # as the file says it, from where the file is
     merged["workdir"] = str(path.parent / Path(spec.workdir).expanduser())
     own |= given | merged | {"args": (*spec.args, *script_args)}

@@ -76,8 +76,11 @@ def commands(group: click.Group, path: str = "") -> Iterator[tuple[str, click.Co
 def test_every_command_has_json_but_for_those_that_the_page_about_scripts_names() -> None:
     without = {name for name, found in commands(cli) if "as_json" not in {param.name for param in found.params}}
     sandbox = {"sandbox up", "sandbox down", "sandbox env"}
-    assert without == {"report", "job report", "init", "trust", "node trust", "completion", "help"} | sandbox
-    assert "`report`, `init`, `trust`, `completion`, `sandbox up/down/env`" in (DOCS / "scripting.md").read_text()
+    assert without == {"report", "job report", "init", "trust", "node trust", "completion", "help", "ssh"} | sandbox
+    assert (
+        "`report`, `init`, `trust`, `completion`, `help`, `ssh`, `sandbox up/down/env`"
+        in (DOCS / "scripting.md").read_text()
+    )
     documents = (DOCS / "reference/json.md").read_text()
     also = {f"job {name}" for name in OF_A_JOB} | {f"node {name}" for name in (*OF_A_NODE, "list")}
     for name in {name for name, _ in commands(cli)} - without - also:

@@ -128,7 +128,9 @@ def test_jobs_are_completed_where_the_command_accepts_their_state(project: Path)
     ids = {state: job_in(state) for state in JobState}
     ending = job_in(JobState.RUNNING, wish=Wish.CANCEL)
     for request, states in STATES.items():
-        wanted = {ids[state] for state in states} | ({ending} if request in ("cancel", "wait", "stacks") else set())
+        wanted = {ids[state] for state in states} | (
+            {ending} if request in ("cancel", "exec", "wait", "stacks") else set()
+        )
         assert set(completed(f"ugro {request} job-")) == wanted, request
     assert set(completed("ugro logs job-")) == {*ids.values(), ending}
     assert completed("ugro approve job-") == []

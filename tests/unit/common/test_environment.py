@@ -30,9 +30,7 @@ def load(text: str) -> JobSpec:
 
 def launched(text: str, **options: object) -> JobSpec:
     load(text)
-    return read_spec(
-        LaunchLine(("job.yaml",), (), options), lambda: DefaultScriptDocument(script=None, inventory="")
-    ).spec
+    return read_spec(LaunchLine(("job.yaml",), (), options), lambda: DefaultScriptDocument(script=None, inventory=""))
 
 
 def test_reads_lists_and_files() -> None:

@@ -76,6 +76,26 @@ async def test_long_logs_come_in_bounded_pieces(
     assert {line.rank for line in LogReader(tmp_path / "logs", rank=1).lines()} == {1}
 
 
+async def test_a_reader_begins_with_the_line_at_which_a_copy_had_arrived(
+    run_dir: Path, node: LocalTransport, tmp_path: Path
+) -> None:
+    copies = tmp_path / "logs"
+    for at, text in ((10.0, b"one\ntwo\nthr"), (20.0, b"ee\nfour\n"), (30.0, b"five\n")):
+        add(run_dir / "rank-0.log", text)
+        await fetch(node, PATHS, copies, at=at)
+
+    def since(at: float) -> list[str]:
+        reader = LogReader(copies)
+        reader.skip_to_time(at)
+        return [line.text for line in reader.lines(final=True)]
+
+    assert since(5.0) == ["one", "two", "three", "four", "five"]
+    assert since(15.0) == ["three", "four", "five"], "a line is whole where only its end is new"
+    assert since(30.0) == ["five"] and since(31.0) == []
+    only = LogReader(copies, torchrun=True, only=frozenset({"node-0.log"}))
+    assert list(only.lines(final=True)) == []
+
+
 @pytest.mark.parametrize("starts", [{}, {"rank-0.log": 700, "rank-1.log": 5}])
 async def test_a_reader_begins_where_another_one_stopped(
     run_dir: Path, node: LocalTransport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: dict[str, int]

@@ -100,7 +100,7 @@ def launch(
     long = [name for name in known if name.startswith("--")]
     said = LaunchLine(words, context.meta["ugro.script_args"], options, start, long)
     read = read_spec(said, lambda: app.call(DefaultScript()), not no_project)
-    if read.note and not as_json:
+    if read.note and not (as_json or quiet):
         click.echo(read.note, err=True)
     draft = app.call(DraftLaunch(spec=read.spec))
     if read.spec.nodes is None and draft.spec.nodes == 1:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import click
 from rich.console import Console
 
-from ugro.cli.app import App, Whole, attempt_option, command, json_option
-from ugro.cli.complete import complete_job
+from ugro.cli.app import App, Whole, attempt_option, command, json_option, moment_option
+from ugro.cli.complete import complete_job, complete_node
 from ugro.cli.numbered import Numbered, numbered_lines
 from ugro.cli.offer import offer
 from ugro.cli.output import console, print_hanging, print_json_list
@@ -34,6 +35,9 @@ from ugro.service.words import title
 @click.argument("job", required=False, shell_complete=complete_job)
 @click.option("-f", "--follow", "following", is_flag=True, help="Follow until the job has ended.")
 @click.option("--rank", type=Whole(min=0), help="Only this rank.")
+@click.option("--node", shell_complete=complete_node, help="Only ranks on this node.")
+@click.option("--since", callback=moment_option, metavar="TIME",
+              help="Only what arrived here since: 10m (ago), 22:30; some of it may be older.")  # fmt: skip
 @click.option("--tail", type=Whole(min=0), metavar="N", help="Only the last N lines.")
 @click.option("--since-line", type=Whole(min=1), metavar="N", help="Only from line N of each rank on.")
 @click.option("--grep", metavar="TEXT", help="Only lines that contain TEXT.")
@@ -47,6 +51,8 @@ def logs(
     job: str | None,
     following: bool,
     rank: int | None,
+    node: str | None,
+    since: float | None,
     tail: int | None,
     since_line: int | None,
     grep: str | None,
@@ -67,7 +73,7 @@ def logs(
     job = one_job(app, "logs", job, as_json)
     if since_line is not None or grep is not None:
         numberless = {"--follow": following, "--tail": tail is not None, "--torchrun": torchrun, "--setup": setup}
-        _refuse_with_numbers(numberless)
+        _refuse_with_numbers(numberless | {"--node": node is not None, "--since": since is not None})
         _print_numbered(app, Numbered(job, attempt, rank, since_line or 1, grep, regex), as_json)
         return 0
     if setup and (rank is not None or torchrun):
@@ -75,7 +81,8 @@ def logs(
         raise InputError(f"--setup shows no output of ranks and cannot be combined with {other}")
     if as_json and following:
         raise InputError("--json prints one document and cannot be combined with --follow")
-    asked = {"job": job, "rank": rank, "tail": tail, "torchrun": torchrun, "setup": setup, "attempt": attempt}
+    asked: dict[str, Any] = {"job": job, "rank": rank, "tail": tail, "torchrun": torchrun, "setup": setup}
+    asked |= {"attempt": attempt, "node": node, "since": since}
     if following:
         return _until_ended(app, Follow.model_validate(asked))
     request = ReadLogs.model_validate(asked)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import TypedDict
 
 import click
 
@@ -47,7 +48,11 @@ links_option = click.option(
 @fingerprint_option
 @click.option("--follow-link", is_flag=True, help="Install the key also where ~/.ssh on the machine is a link.")
 @links_option
-@click.option("--yes", is_flag=True, help="Do not ask; the host key still needs --fingerprint.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Do not ask: make a Python environment if none can train. The host key still needs --fingerprint.",
+)
 @json_option
 def add_node(
     app: App,
@@ -65,8 +70,8 @@ def add_node(
     """Add a machine: host key, key login, check, inventory.
 
     Shows the host key's fingerprint and asks. Where your key does not log in: asks for the password once, installs your
-    public key, and proves it by a new connection. Then checks the machine, measures links and adds its line to the
-    inventory; every other byte of the file stays.
+    public key, and proves it by a new connection. Then finds the Python that can train there, checks the machine,
+    measures links and adds its line to the inventory; every other byte of the file stays.
 
     Each step can be repeated: run the same command again after correcting what it reported. `ugro node remove` undoes
     all of it. Nothing runs as root there.
@@ -76,24 +81,30 @@ def add_node(
     """
     app.answer_logins(LoginAnswers(password_file))
     plan = app.call(PlanAddNode(target=target, name=name, port=port, identity_file=key))
-    done = carry_out(app, plan, fingerprint, follow_link or yes, links, ask=not (as_json or yes))
+    settings = Settings(follow_link=follow_link or yes, make_python=yes, links=links)
+    done = carry_out(app, plan, fingerprint, settings, ask=not (as_json or yes))
     if as_json:
         print_json(done.as_json())
     else:
         tell_added(done)
 
 
-def carry_out(
-    app: App, plan: AddNodePlan, fingerprint: str | None, follow_link: bool, links: bool, ask: bool
-) -> AddedNode:
+class Settings(TypedDict, total=False):
+    """What a request to add a machine may say beside the plan."""
+
+    follow_link: bool
+    make_python: bool
+    links: bool
+
+
+def carry_out(app: App, plan: AddNodePlan, fingerprint: str | None, settings: Settings, ask: bool) -> AddedNode:
     """Show the host keys, ask about them, and add the machine."""
     if not plan.trusted and fingerprint is None and ask:
         for key in plan.keys:
             print_hanging("", f"{plan.node} ({plan.account}) offers {key.algorithm} {key.fingerprint}", err=True)
         click.echo("compare with the machine's own: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub", err=True)
     said = answers(plan.questions, ask=ask) if fingerprint is None else {}
-    request = AddNode(plan=plan, answers=said, fingerprint=fingerprint, follow_link=follow_link, links=links)
-    return app.call(request)
+    return app.call(AddNode(plan=plan, answers=said, fingerprint=fingerprint, **settings))
 
 
 def add_all(app: App, targets: Sequence[str], ask: LoginAnswers, fingerprints: Sequence[str]) -> int:
@@ -108,7 +119,7 @@ def add_all(app: App, targets: Sequence[str], ask: LoginAnswers, fingerprints: S
         try:
             plan = app.call(PlanAddNode(target=target))
             known = next((key.fingerprint for key in plan.keys if key.fingerprint in fingerprints), None)
-            tell_added(carry_out(app, plan, known, False, links=number == len(targets), ask=True))
+            tell_added(carry_out(app, plan, known, Settings(links=number == len(targets)), ask=True))
         except UgroError as error:
             report(error.as_dict(), as_json=False)
             failed[target] = error.exit_code

@@ -60,9 +60,13 @@ class JobLogs:
         self._job = job
         self._starts = starts or {}
 
-    def reader(self, rank: int | None = None, torchrun: bool = False, setup: bool = False) -> LogReader:
-        """What reads the copies: of one rank alone, with torchrun's own words, or of the setup command alone."""
-        return LogReader(self.folder, rank, torchrun, setup, self._starts)
+    def reader(
+        self, rank: int | None = None, torchrun: bool = False, setup: bool = False, only: frozenset[str] | None = None
+    ) -> LogReader:
+        """What reads the copies: of one rank alone, with torchrun's own words, of the setup command alone, or `only`
+        the copies of these names.
+        """
+        return LogReader(self.folder, rank, torchrun, setup, self._starts, only)
 
     def start_of(self, copy: Path) -> int:
         """The offset of its log at which a copy in the folder begins."""

@@ -91,9 +91,9 @@ class Launcher:
             earlier_code=tuple(files.snapshot(code.attempt) for code in job.earlier_code),
             bring_checkpoint=lambda: self._bring_checkpoint(job),
             on_sent=self._on_sent,
+            secrets=secrets,
             logs=files.logs(job.attempt),
             on_phase=on_phase,
-            secrets=secrets,
         )
 
 

@@ -96,7 +96,7 @@ class SshEngine:
             node: process_manager.launch_script(self._launch(job, spec, node, interfaces[node], found))
             for node in job.nodes
         }
-        return Prepared(placement, scripts, interfaces, found.pythons, cargo.secrets if cargo else {})
+        return Prepared(placement, scripts, interfaces, cargo.secrets if cargo else {}, found.pythons)
 
     async def start(self, job: Job, prepared: Prepared) -> None:
         """Start every node of a job whose meeting point is known.

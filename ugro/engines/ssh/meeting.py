@@ -6,7 +6,6 @@ That address decides on all nodes: a rank uses the interface whose route leads t
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -112,10 +111,9 @@ async def find_meeting(
     # What it uses towards the others they may reach; and so may they the address where we reached it, if it is its own.
     peers = [_reach(reached[node]) for node in (*others, first)] if others else [LOOPBACK]
 
-    ask_node = functools.partial(prepare, launcher=launcher, interpreters=interpreters)
-
     async def ask_first(transport: Transport) -> PreparedNode:
-        return await ask_node(transport, list(dict.fromkeys(peers)), ports=ports)
+        unique = list(dict.fromkeys(peers))
+        return await prepare(transport, unique, ports=ports, launcher=launcher, interpreters=interpreters)
 
     host = (await pool.each([first], ask_first, configs=configs))[first]
     if isinstance(host, NodeError):
@@ -129,7 +127,8 @@ async def find_meeting(
     async def meet_at(places: Sequence[PeerRoute]) -> Meeting:
         async def ask(transport: Transport) -> PreparedNode:
             knock = None if known else port  # rank 0 may listen there by now, and wants no strangers
-            return await ask_node(transport, [place.address for place in places], knock=knock)
+            addresses = [place.address for place in places]
+            return await prepare(transport, addresses, knock=knock, launcher=launcher, interpreters=interpreters)
 
         answers = await pool.each(others, ask, configs=configs)
         return settle(config, host, places, port, {node: (reached[node].node, said) for node, said in answers.items()})

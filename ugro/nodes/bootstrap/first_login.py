@@ -12,14 +12,14 @@ import shlex
 import socket
 import time
 from collections.abc import AsyncIterable, Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import asyncssh
 import fabric
 import paramiko
 
 from ugro.common.config import NodeConfig
-from ugro.common.errors import HostKeyChanged, LinkLost, NodeError, Unreachable
+from ugro.common.errors import HostKeyChanged, LinkLost, NodeError, NodeRefused, Unreachable
 from ugro.common.models.login import AskPerson, LoginPrompt
 from ugro.common.text import printable
 from ugro.nodes.bootstrap.methods import Methods
@@ -117,6 +117,9 @@ class FirstLogin(Transport):
         self, script: str, args: Sequence[str] = (), *, timeout: float = 20.0, on_output: Output | None = None
     ) -> Outcome:
         return await self.run(script, args, timeout=timeout, on_output=on_output)
+
+    async def connect(self, port: int) -> NoReturn:
+        raise NodeRefused(self.name, "a first login forwards no connections")
 
     async def close(self) -> None:
         await asyncio.to_thread(self._connection.close)

@@ -69,7 +69,8 @@ class AddedNode(Document):
 class AddNode(Request[AddedNode]):
     """Carry out such a plan. A `fingerprint` of one of the host keys stands for the answer about it.
 
-    `follow_link`: ~/.ssh on the machine may be a link. `links`: measure the network between idle nodes.
+    `follow_link`: ~/.ssh on the machine may be a link. `make_python`: make an environment there without asking if no
+    interpreter can train. `links`: measure the network between idle nodes.
     """
 
     function: ClassVar[str] = "first_contact.add"
@@ -78,6 +79,7 @@ class AddNode(Request[AddedNode]):
     answers: dict[str, bool]
     fingerprint: str | None = None
     follow_link: bool = False
+    make_python: bool = False
     links: bool = True
 
 

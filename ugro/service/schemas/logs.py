@@ -105,9 +105,10 @@ FollowUpdate = Annotated[LogLines | LogsEnd | JobUpdate, Field(discriminator="ki
 
 
 class ReadLogs(Stream[LogUpdate]):
-    """Read the output of a job's ranks: of one `rank`, the last `tail` lines, of an earlier `attempt`.
+    """Read the output of a job's ranks: of one `rank` or `node`, the last `tail` lines, of an earlier `attempt`.
 
     What the setup command prints is part of it, unless a rank is named; with `setup` it is all of it.
+    `since`: what arrived on the master since then, in seconds since the epoch.
     """
 
     function: ClassVar[str] = "logs.read"
@@ -117,6 +118,8 @@ class ReadLogs(Stream[LogUpdate]):
     torchrun: bool = False
     setup: bool = False
     attempt: int | None = None
+    node: str | None = None
+    since: float | None = None
 
 
 class Follow(Stream[FollowUpdate]):
@@ -134,6 +137,8 @@ class Follow(Stream[FollowUpdate]):
     torchrun: bool = False
     setup: bool = False
     attempt: int | None = None
+    node: str | None = None
+    since: float | None = None
     position: Position | None = None
 
     def rest(self, item: LogLines | LogsEnd | JobUpdate) -> Follow:

@@ -99,7 +99,7 @@ class StepDocument(Document):
     """A step of adding or removing a node."""
 
     step: str
-    """Its name: `host_key`, `key`, `check`, `links`, `inventory`, `footprint` or `state`."""
+    """Its name: `host_key`, `key`, `python`, `check`, `links`, `inventory`, `footprint` or `state`."""
     state: StepState
     """`already`: it was done before. `problem`: it was done, and found something to correct."""
     text: str

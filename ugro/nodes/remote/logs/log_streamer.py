@@ -201,7 +201,8 @@ class LogReader:
 
     Ranks that came in one look are merged by their share of lines: what ranks of a gang say in step stands together.
     `rank` leaves out the other ranks and the setup; `torchrun` adds what torchrun itself says on each node. `setup`
-    leaves only what the setup command says. `starts` are the offsets of their logs at which copies begin.
+    leaves only what the setup command says. `only` are the names of the copies that count, where not all do. `starts`
+    are the offsets of their logs at which copies begin.
     """
 
     folder: Path
@@ -209,6 +210,7 @@ class LogReader:
     torchrun: bool = False
     setup: bool = False
     starts: Mapping[str, int] = field(default_factory=dict)
+    only: frozenset[str] | None = None
     _pieces_read: int = 0
     _read: dict[str, int] = field(default_factory=dict)
     _partial: dict[str, bytes] = field(default_factory=dict)
@@ -224,6 +226,20 @@ class LogReader:
     def skip_to(self, position: Mapping[str, int]) -> None:
         """Begin where another reader stopped."""
         self._read = {name: at - self.starts.get(name, 0) for name, at in position.items()}
+        self._given = dict(self._read)
+
+    def skip_to_time(self, at: float) -> None:
+        """Begin with the line at which each copy had arrived at a time, in seconds since the epoch.
+
+        What was written since then is after it; what was written before and arrived later is, too.
+        """
+        ends = dict[str, int]()
+        for piece in self._pieces():
+            if piece["at"] < at:
+                ends[piece["file"]] = piece["end"]
+        self._pieces_read = 0
+        for name, end in ends.items():
+            self._read[name] = line_at(self.folder / name, end)
         self._given = dict(self._read)
 
     def lines(self, final: bool = False) -> Iterator[StreamedLine]:
@@ -298,6 +314,8 @@ class LogReader:
                         yield piece
 
     def _wanted(self, name: str) -> bool:
+        if self.only is not None and name not in self.only:
+            return False
         if self.setup or name.startswith(f"{SETUP}-"):
             return name.startswith(f"{SETUP}-") and self.rank is None
         if name.startswith("node-"):
@@ -358,6 +376,12 @@ def last_lines(path: Path, count: int) -> int:
             return start + at + 1
         count, end = count - found, start
     return floor
+
+
+def line_at(path: Path, offset: int) -> int:
+    """Where the line begins to which the byte before an offset belongs, or the offset where that ends a line."""
+    before = read_span(path, max(0, offset - LONGEST_LINE), offset)
+    return offset - len(before) + before.rfind(b"\n") + 1
 
 
 def begin_of_line(path: Path, offset: int) -> int:

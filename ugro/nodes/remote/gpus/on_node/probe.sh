@@ -1,10 +1,10 @@
-# probe.sh BASE_DIR NONCE [SECONDS [skip]]: what this node says of itself, for ugro/nodes/gpu_monitor.py.
+# probe.sh BASE_DIR NONCE [SECONDS [skip|each]]: what this node says of itself, for ugro/nodes/gpu_monitor.py.
 #
 # Sections stand between lines that begin with "@NONCE ", which no foreign text (a process may be called anything) can
-# forge. SECONDS bounds each call of nvidia-smi, "skip" does without it. What can hang comes late: the reader makes do
+# forge. SECONDS bounds each call of nvidia-smi, "skip" does without it, "each" asks GPU by GPU. What can hang comes late: the reader makes do
 # with what came before.
 
-base=$1 mark=@$2 limit=${3:-10} skip=$4
+base=$1 mark=@$2 limit=${3:-10} how=$4
 LC_ALL=C PATH=$PATH:/usr/lib/wsl/lib:/usr/local/nvidia/bin
 export LC_ALL PATH
 unset OMP_NUM_THREADS OMP_THREAD_LIMIT # nproc would answer with them
@@ -108,7 +108,7 @@ owner=$(timeout -k 2 5 head -c 1000 "$base/owner" 2>/dev/null </dev/null)
 owner=${owner%%"$newline"*}
 [ -z "$owner" ] || tell node "owner=$owner"
 
-[ "$skip" = skip ] || survey
+case $how in skip) ;; each) one_by_one ;; *) survey ;; esac
 
 tell owners "$([ -z "$processes" ] || stat -c '%n %u %U' $processes 2>/dev/null)"
 # Which of them belong to a run, by the environment that UGRO gave it; those of other users cannot be read.
