@@ -112,10 +112,10 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument], pr
 
 
 def _launched(project: Project | None, fields: dict[str, Any]) -> SpecRead:
-    """Return the spec of a job with these fields, and the defaults of its project beneath them."""
+    """Return the spec of a job with these fields, and the defaults of its project beneath them. None: not that."""
     if project is None:
         return SpecRead(job_spec(**fields))
-    own = {key: value for key, value in fields.items() if value is not None}
+    own = fields | {other: None for one, other in COUNTS if one in fields and other not in fields}
     workdir = {"workdir": os.path.relpath(project.workdir)}
     return SpecRead(job_spec(**(workdir | project.beneath(own))), project.words(own))
 
@@ -185,10 +185,12 @@ def _from_file(path: Path, script_args: tuple[str, ...], given: dict[str, Any], 
     own = spec.model_dump(exclude_unset=True)
     env, secrets = given.get("env", {}), given.get("secrets", ())
     said = variables_of(secrets)
-    merged: dict[str, Any] = {  # a variable has one value: what the command line says
-        "env": {name: value for name, value in spec.env.items() if name not in said} | env,
-        "secrets": [one for one in spec.secrets if not variables_of([one]).keys() & {*said, *env}] + [*secrets],
-    }
+    merged: dict[str, Any] = {}
+    if spec.env or env:  # a variable has one value: what the command line says
+        merged["env"] = {name: value for name, value in spec.env.items() if name not in said} | env
+    if spec.secrets or secrets:
+        kept = [one for one in spec.secrets if not variables_of([one]).keys() & {*said, *env}]
+        merged["secrets"] = [*kept, *secrets]
     if "checkpoints" in given:
         merged["checkpoints"] = own.get("checkpoints", {}) | given["checkpoints"]
     merged |= {other: None for one, other in COUNTS if one in given and other not in given}

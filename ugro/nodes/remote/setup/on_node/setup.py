@@ -278,7 +278,7 @@ class Environment:
             UV_NO_INSTALL_PROJECT="1",
         )
         if os.path.isabs(python):
-            found.update(UGRO_PYTHON=python, UV_PYTHON=python)
+            found.update(UGRO_PYTHON=python)
         return found
 
     def waited(self, process: subprocess.Popen[bytes]) -> bool:
