@@ -26,7 +26,7 @@ def test_a_setup_that_fails_on_one_node_of_three_ends_on_the_others(ugro: Ugro, 
     launched = ugro("launch", "train.py", "--follow")
     assert launched.returncode == 1
     assert "defaults from ugro.toml: nodes, setup" in launched.stderr
-    assert "[gpu1 setup] no such package" in launched.stdout
+    assert "[gpu1 setup] no such package" in ugro("logs", "job-001").stdout
     job = document(ugro("status", "job-001", "--json"))
     failure = job["first_failure"]
     assert (job["state"], failure["cause"], failure["node"]) == ("failed", "setup_failed", "gpu1")

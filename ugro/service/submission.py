@@ -112,10 +112,10 @@ def read_spec(said: LaunchLine, default: Callable[[], DefaultScriptDocument], pr
 
 
 def _launched(project: Project | None, fields: dict[str, Any]) -> SpecRead:
-    """Return the spec of a job with these fields, and the defaults of its project beneath them."""
+    """Return the spec of a job with these fields, and the defaults of its project beneath them. None: not that."""
     if project is None:
         return SpecRead(job_spec(**fields))
-    own = {key: value for key, value in fields.items() if value is not None}
+    own = fields | {other: None for one, other in COUNTS if one in fields and other not in fields}
     workdir = {"workdir": os.path.relpath(project.workdir)}
     return SpecRead(job_spec(**(workdir | project.beneath(own))), project.words(own))
 

@@ -445,15 +445,15 @@ def test_what_this_master_has_goes_without_that(ugro: Ugro, home: Path) -> None:
 async def test_lists_environments_with_their_last_use_and_removes_them(node: LocalTransport, base: Path) -> None:
     for name, files in (("a" * 32, ("env/bin/python", "log", "used")), ("b" * 32, ("log",)), ("mine", ("x",))):
         for file in files:
-            path = base / "envs" / name / file
+            path = base / "setups" / name / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("" if file == "used" else "x" * 10)
-    os.utime(base / "envs" / ("a" * 32) / "used", (1000, 1000))
+    os.utime(base / "setups" / ("a" * 32) / "used", (1000, 1000))
     seen = await footprint(node)
-    assert [(one.name[:6], one.bytes, one.used_at) for one in seen.environments] == [
-        ("envs/a", 20, 1000.0),
-        ("envs/b", 10, None),
+    assert [(one.name[:8], one.bytes, one.used_at) for one in seen.environments] == [
+        ("setups/a", 20, 1000.0),
+        ("setups/b", 10, None),
     ]
-    assert seen.foreign == ("envs/mine",) and seen.bytes == 30 and len(seen.own) == 2
+    assert seen.foreign == ("setups/mine",) and seen.bytes == 30 and len(seen.own) == 2
     assert await clean(node) == []
-    assert [path.name for path in (base / "envs").iterdir()] == ["mine"]
+    assert [path.name for path in (base / "setups").iterdir()] == ["mine"]

@@ -74,7 +74,7 @@ def _lines(found: FootprintDocument) -> list[str]:
 
 
 def _use(environment: EnvironmentDocument) -> str:
-    return "set up, but not used" if environment.used_at is None else f"last used {clock(environment.used_at)}"
+    return "its setup did not end well" if environment.used_at is None else f"last used {clock(environment.used_at)}"
 
 
 @command(name="clean")

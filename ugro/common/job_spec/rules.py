@@ -6,7 +6,7 @@ import difflib
 import math
 import re
 import shlex
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
@@ -85,6 +85,27 @@ class FailurePolicy(Config):
     def action(self, cause: str) -> str:
         """Return the action for a failure of this cause."""
         return self.causes.get(cause, self.default)
+
+
+def policy_from_words(value: object) -> object:
+    """Return the fields of a policy from `retry`, or words of the command line such as `ask` and `peer_lost=retry`.
+
+    Raises:
+        ValueError: there is no word, or something else.
+    """
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, (list, tuple)):
+        return value
+    if not words or not all(isinstance(word, str) for word in words):
+        raise ValueError("keys with values, or words such as ask and oom=fail, are expected")
+    policy: dict[str, Any] = {"causes": {}}
+    for word in words:
+        cause, equals, action = word.partition("=")
+        if equals:
+            policy["causes"][cause] = action
+        else:
+            policy["default"] = cause
+    return policy
 
 
 class CheckpointRules(Config):

@@ -66,6 +66,19 @@ def _input(value: str) -> str:
 Input = Annotated[Line, AfterValidator(_input)]
 
 
+def setup_from_text(value: object, python: str | None) -> object:
+    """Return the fields of a setup: text is its command, and `uv` has one of its own.
+
+    Raises:
+        ValueError: the Python is to come from a setup, and there is none.
+    """
+    if value is None and python == "uv":
+        return {"run": UV_SYNC, "inputs": UV_INPUTS}
+    if value is None and python == "setup":
+        raise ValueError("a command that makes the environment is needed with 'python: setup'")
+    return {"run": value} if isinstance(value, str) else value
+
+
 class Setup(Config):
     """A shell command that sets up the environment of a job: once for each content on each node, before the start.
 

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -39,8 +39,9 @@ from ugro.common.job_spec.rules import (
     OutputGlob,
     Share,
     Sweep,
+    policy_from_words,
 )
-from ugro.common.job_spec.setup import ENVIRONMENT, UV_INPUTS, UV_SYNC, Python, Setup
+from ugro.common.job_spec.setup import ENVIRONMENT, Python, Setup, setup_from_text
 from ugro.common.mistakes import Misplaced
 
 JOB_ID = re.compile(r"job-[0-9]+")
@@ -272,25 +273,17 @@ class JobSpec(Config):
     @field_validator("on_failure", mode="before")
     @classmethod
     def _policy_from_words(cls, value: object) -> object:
-        """Read `retry`, or words of the command line such as `ask` and `peer_lost=retry`."""
-        words = [value] if isinstance(value, str) else value
-        if not isinstance(words, (list, tuple)):
-            return value
-        if not words or not all(isinstance(word, str) for word in words):
-            raise ValueError("keys with values, or words such as ask and oom=fail, are expected")
-        policy: dict[str, Any] = {"causes": {}}
-        for word in words:
-            cause, equals, action = word.partition("=")
-            if equals:
-                policy["causes"][cause] = action
-            else:
-                policy["default"] = cause
-        return policy
+        return policy_from_words(value)
 
     @field_validator("checkpoints", mode="before")
     @classmethod
     def _checkpoints_from_text(cls, value: object) -> object:
         return {"dir": value} if isinstance(value, str) else value
+
+    @field_validator("setup", mode="before")
+    @classmethod
+    def _setup_from_text(cls, value: object, info: ValidationInfo) -> object:
+        return setup_from_text(value, info.data.get("python"))
 
     @field_validator("outputs", mode="before")
     @classmethod
@@ -301,20 +294,6 @@ class JobSpec(Config):
     @classmethod
     def _outputs_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(value))
-
-    @field_validator("setup", mode="before")
-    @classmethod
-    def _setup_from_text(cls, value: object, info: ValidationInfo) -> object:
-        if value is None and info.data.get("python") == "uv":
-            return {"run": UV_SYNC, "inputs": UV_INPUTS}
-        return {"run": value} if isinstance(value, str) else value
-
-    @field_validator("setup")
-    @classmethod
-    def _setup_makes_python(cls, value: Setup | None, info: ValidationInfo) -> Setup | None:
-        if value is None and info.data.get("python") == "setup":
-            raise ValueError("a command that makes the environment is needed with 'python: setup'")
-        return value
 
     @field_validator("metrics", mode="before")
     @classmethod
@@ -339,14 +318,14 @@ class JobSpec(Config):
         return value
 
     @property
-    def gpus_in_all(self) -> int | None:
-        """Return how many GPUs of its own are requested in all; None: they are counted by node, or it shares one."""
-        return None if self.share is not None else self.gpus
-
-    @property
     def python_from_setup(self) -> bool:
         """Return whether the setup command makes the Python that runs the job."""
         return self.python in ENVIRONMENT
+
+    @property
+    def gpus_in_all(self) -> int | None:
+        """Return how many GPUs of its own are requested in all; None: they are counted by node, or it shares one."""
+        return None if self.share is not None else self.gpus
 
     @property
     def warning_seconds(self) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from ugro.common.config import NodeConfig
 from ugro.common.errors import UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
@@ -13,6 +14,7 @@ from ugro.common.models.metrics import GpuSample
 from ugro.common.models.run import RunFiles
 from ugro.control_plane.controller.plan import JobFacts
 from ugro.control_plane.metadata_store import MetadataStore
+from ugro.control_plane.metadata_store.records import pass_over
 from ugro.engines.base import Observation
 
 
@@ -57,3 +59,10 @@ def _watch_is_due(store: MetadataStore, job: Job, seen: Observation, note: Calla
     except UgroError as error:
         note(error)
         return False
+
+
+def configs_in_use(store: MetadataStore) -> list[NodeConfig]:
+    """Return the nodes as runs were started with them that are not over, or that left something there."""
+    owing = store.jobs.all({job_id for job_id, _ in store.cleanup.leftovers()}, pass_over)
+    kept = [config for job in (*store.jobs.live(pass_over), *owing) for config in job.node_configs.values()]
+    return [*kept, *(one.config for one in store.cleanup.removals())]

@@ -15,13 +15,13 @@ from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ugro.common.config import Inventory, NodeConfig
+from ugro.common.config import Inventory
 from ugro.common.errors import InternalError, RecordNewer, StateLocked, UgroError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.troubles import Troubles, trouble_of
 from ugro.control_plane.controller import node_watch
-from ugro.control_plane.controller.facts import read_facts
+from ugro.control_plane.controller.facts import configs_in_use, read_facts
 from ugro.control_plane.controller.job_steps import LEFTOVER_GRACE, JobSteps
 from ugro.control_plane.controller.outputs_feed import OutputsFeed
 from ugro.control_plane.controller.placing import place_what_fits
@@ -232,12 +232,7 @@ class Controller:
 
     async def adopt(self, inventory: Inventory) -> None:
         """Use an edited inventory from now on. What runs keeps what it was started with."""
-        await self._engine.adopt(inventory, await asyncio.to_thread(self._configs_in_use))
-
-    def _configs_in_use(self) -> list[NodeConfig]:
-        owing = self._store.jobs.all({job_id for job_id, _ in self._store.cleanup.leftovers()}, pass_over)
-        kept = [config for job in (*self._store.jobs.live(pass_over), *owing) for config in job.node_configs.values()]
-        return [*kept, *(one.config for one in self._store.cleanup.removals())]
+        await self._engine.adopt(inventory, await asyncio.to_thread(configs_in_use, self._store))
 
     async def close(self) -> None:
         """Break off what is under way; the next tick of any process continues it."""

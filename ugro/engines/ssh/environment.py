@@ -90,7 +90,7 @@ class EnvironmentMaker:
                 run=run_token(job.uid, paths),
                 command=spec.setup.run,
                 timeout=spec.setup.timeout,
-                python=python,
+                python=known,
                 env=dict(merged_env(inventory, spec.env)),
             )
         first = {(storages[node], setup.digest): node for node, setup in reversed(setups.items())}

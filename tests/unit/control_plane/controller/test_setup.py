@@ -19,7 +19,7 @@ from ugro.nodes.remote.logs.log_streamer import LogReader
 from ugro.testing import builders
 from ugro.testing.cluster import STARTED, Bed, controller_over
 
-LOGGED = 'echo "$UGRO_JOB" >> "$HOME/runs"; base=${UGRO_ENV_DIR%/envs/*}; echo setting up on "${base##*/}"'
+LOGGED = 'echo "$UGRO_JOB" >> "$HOME/runs"; base=${UGRO_ENV_DIR%/setups/*}; echo setting up on "${base##*/}"'
 WAITS = f'{LOGGED}; until [ -e "$HOME/go" ]; do sleep 0.05; done; echo went on'
 
 
@@ -96,7 +96,7 @@ async def test_runs_the_job_with_the_python_that_the_setup_makes(bed: Bed) -> No
     script = "import os; open(os.environ['HOME'] + '/env', 'w').write(os.environ['UGRO_ENV_DIR'])\n"
     job = await bed.until(bed.submit(script, python="setup", setup=made, nodes=("a",)), JobState.SUCCEEDED)
     folder = Path((bed.home / "env").read_text())
-    assert folder.parent.parent == bed.home / "a/envs"
+    assert folder.parent.parent == bed.home / "a/setups"
     launch = (bed.home / "a/jobs/job-001/1/node-0/launch.sh").read_text()
     assert f"python={folder}/bin/python" in launch
     placed = next(event.message for event in bed.store.timeline.of_job(job.id) if event.kind == "placed")

@@ -19,7 +19,7 @@ LOOK_TIMEOUT = 120.0
 CLEAN_TIMEOUT = 900.0
 FIELDS = {
     "base": 2, "storage": 1, "owner": 1, "job": 4, "other": 2, "foreign": 1, "linked": 1, "process": 4, "removal": 2,
-    "env": 3, "end": 0,
+    "setup": 3, "end": 0,
 }  # fmt: skip
 """How many fields follow the first word of each record that `footprint.sh` prints."""
 
@@ -198,7 +198,7 @@ def _assembled(records: list[list[str]]) -> Footprint:
     other = tuple((name, _counted(counted.partition(" ")[0])) for name, counted in of("other"))
     environments = tuple(
         EnvironmentFootprint(_line(name), _counted(counted.partition(" ")[0]), float(_counted(used)) or None)
-        for name, counted, used in of("env")
+        for name, counted, used in of("setup")
     )
     [[base_dir, exists]] = of("base")
     return Footprint(

@@ -255,7 +255,7 @@ async def prepare(
         NodeRefused: it cannot, with the reason in words.
     """
     name, python = transport.name, interpreters.usable(transport)
-    needs = NEEDS.get(launcher, ())
+    needs = NEEDS.get(launcher, ()) if interpreters.made else ()
     request = {
         "peers": list(peers),
         "knock": knock,
@@ -267,12 +267,12 @@ async def prepare(
     args = (json.dumps(request),)
     ask = functools.partial(ask_script, transport, "run/prepare.py", args, _PREPARED, problem)
     seen = await ask(timeout=PREPARE_TIMEOUT, hint=hint, python=python)
-    if "torch" in needs and not seen.torch and interpreters.made:
-        hint = f"find an interpreter there that has it, or make one: ugro node python {name}"
-        raise NodeRefused(name, f"{python} has no torch", hint)
+    if "torch" in needs and not seen.torch:
+        find = f"find an interpreter there that has it, or make one: ugro node python {name}"
+        raise NodeRefused(name, f"{python} has no torch", f"{find}; or {interpreters.remedy(name)}")
     if seen.missing:
         problem = f"{python} has no {printable(seen.missing[0])}, which the launcher {launcher} needs"
-        hint = f"install it there: {python} -m pip install {launcher}; or set 'python' of this node"
+        hint = f"install it there: {python} -m pip install {launcher}; or {interpreters.remedy(name)}"
         raise NodeRefused(name, problem, hint)
     if ports and not seen.port:
         raise NodeRefused(name, f"no port between {ports[0]} and {ports[1]} is free for the rendezvous")

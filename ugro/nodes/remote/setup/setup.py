@@ -23,7 +23,7 @@ from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.python import require_python
 from ugro.nodes.transport import Transport
 
-ENVIRONMENTS = "envs"
+ENVIRONMENTS = "setups"
 """The folder below a node's base directory that has the environments, each in a folder named by its digest."""
 
 FIND_TIMEOUT = 20.0
@@ -55,6 +55,10 @@ class Interpreters:
     def usable(self, transport: Transport) -> str:
         """Return a Python that is on a node: that of the job, else the node's own."""
         return (self.made and self.pythons.get(transport.name)) or transport.node.python
+
+    def remedy(self, node: str) -> str:
+        """Return what to do where the Python of a node lacks something, other than to install it."""
+        return "name another Python: --python PATH" if node in self.pythons else "set 'python' of this node"
 
     def variables(self, node: str) -> dict[str, str]:
         """Return what ranks find in their environment."""

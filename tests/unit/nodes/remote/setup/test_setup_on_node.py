@@ -75,13 +75,13 @@ async def node(tmp_path: Path) -> AsyncIterator[Node]:
 
 def claim(where: Node, **changed: Any) -> None:
     """Change what a claim says of its owner."""
-    path = where.base / "envs/digest/claim/owner"
+    path = where.base / "setups/digest/claim/owner"
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
 
 
 async def test_only_looks_where_nothing_is_to_be_started(node: Node) -> None:
     assert (await node.look(node.setup("job-001"), start=False)).state == "free"
-    assert not node.base.joinpath("envs").exists()
+    assert not node.base.joinpath("setups").exists()
 
 
 async def test_another_job_waits_and_takes_over_what_a_cancelled_one_began(node: Node) -> None:
@@ -133,7 +133,7 @@ async def test_waits_for_another_machine_as_long_as_it_gives_signs_of_life(node:
     await node.printed(first, "job-001\n")
     claim(node, boot="another", node="b", id="another")
     assert (await node.look(second)).state == "running"
-    beat = node.base / "envs/digest/claim/beat"
+    beat = node.base / "setups/digest/claim/beat"
     os.utime(beat, (time.time() - 600, time.time() - 600))
     assert (await node.look(second, start=False)).state == "free"
 

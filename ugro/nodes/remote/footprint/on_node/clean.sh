@@ -13,18 +13,19 @@ clean_job() {
     drop_job "$1"
 }
 clean_mine() { if is_mine "$1"; then remove "$1"; fi; }
-clean_python() { # what shows whose an environment is goes last
-    if ! is_python "$1"; then return; fi
+clean_env() { # what shows whose an environment is goes last
+    if ! is_env "$1"; then return; fi
     case ${1##*/} in .*.making) ;; *) remove "$1" ;; esac
 }
-clean_marks() { case ${1##*/} in .*.making) if is_python "$1"; then remove "$1"; fi ;; esac; }
+clean_marks() { case ${1##*/} in .*.making) if is_env "$1"; then remove "$1"; fi ;; esac; }
 if enter; then
     seek
     each_job refuse_if_running
     each_job clean_job
     if folder jobs; then rmdir jobs 2>/dev/null; fi
-    each_env remove
-    if folder envs; then each envs clean_python; each envs clean_marks; rmdir envs 2>/dev/null; fi
+    each_setup remove
+    if folder setups; then rmdir setups 2>/dev/null; fi
+    if folder envs; then each envs clean_env; each envs clean_marks; rmdir envs 2>/dev/null; fi
     each . clean_mine
     cd / && rmdir "$base" 2>/dev/null
 fi

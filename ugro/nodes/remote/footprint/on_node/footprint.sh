@@ -69,33 +69,27 @@ is_mine() { # whether this entry of the base directory is the node side's, besid
         *) return 1 ;;
     esac
 }
-is_python() { # whether this entry of envs/ is a Python environment that UGRO made or began, or what it needs for that
+is_setup() { # whether this is an environment that a setup command made, or its setup
+    name_of_setup=${1##*/}
+    case $name_of_setup in *[!0-9a-f]*) return 1 ;; esac
+    [ ${#name_of_setup} -eq 32 ] && folder "$1"
+}
+each_setup() { # DO: calls DO with the folder of every such environment
+    folder setups || return 0
+    for setup in setups/*; do
+        if is_setup "$setup"; then "$1" "$setup"; fi
+    done
+}
+tell_setup() {
+    used=0; if plain "$1/used"; then used=$(stat -c %Y "$1/used"); fi
+    say setup "$1" "$(sizes "$1" | sum)" "$used"
+}
+is_env() { # whether this entry of envs/ is a Python environment that UGRO made or began, or what it needs for that
     case ${1##*/} in
         .cache | .python) folder "$1" ;;
         .uv-* | .*.making) plain "$1" ;;
         *) folder "$1" && { plain "$1/.ugro-env" || plain "${1%/*}/.${1##*/}.making"; } ;;
     esac
-}
-is_env() { # whether this entry of envs/ is an environment that a setup command made, or its setup
-    name_of_env=${1##*/}
-    case $name_of_env in *[!0-9a-f]*) return 1 ;; esac
-    [ ${#name_of_env} -eq 32 ] && folder "$1"
-}
-each_env() { # DO: calls DO with the folder of every environment that a setup command made
-    folder envs || return 0
-    for env in envs/*; do
-        if is_env "$env"; then "$1" "$env"; fi
-    done
-}
-tell_env() { # ENTRY of envs/
-    if is_env "$1"; then
-        used=0; if plain "$1/used"; then used=$(stat -c %Y "$1/used"); fi
-        say env "$1" "$(sizes "$1" | sum)" "$used"
-    elif is_python "$1"; then
-        say other "$1" "$(sizes "$1" | sum)"
-    else
-        say foreign "$1"
-    fi
 }
 alive() { # PID STARTED BOOT
     number "$1" && [ "${3:-$boot}" = "$boot" ] || return 1
@@ -195,12 +189,16 @@ tell_rest() { # ENTRY of the base directory
         each_job tell_strange_in
     elif [ "$entry_of_base" = envs ] && folder envs; then
         each envs tell_env
+    elif [ "$entry_of_base" = setups ] && folder setups; then
+        each_setup tell_setup
+        each setups tell_unless is_setup
     elif is_mine "$1"; then
         say other "$entry_of_base" "$(sizes "$1" | sum)"
     else
         say foreign "$entry_of_base"
     fi
 }
+tell_env() { if is_env "$1"; then say other "$1" "$(sizes "$1" | sum)"; else say foreign "$1"; fi; }
 tell_strange_in() { each "$1" tell_strange; }
 tell_processes() {
     printf '%s\n' "$tokens" | while read -r pid token; do

@@ -106,6 +106,8 @@ class Environment:
         self.claim = os.path.join(self.folder, "claim")
         self.log = os.path.join(self.folder, "log")
         self.run_dir = expanded(asked["run_dir"])
+        self.given_up: Fields = {}
+        """The owner of a claim that the last look found to be over: no other claim may be put aside."""
 
     def path(self, *names: str) -> str:
         """The path of a file in it."""
@@ -127,9 +129,14 @@ class Environment:
         if not owner:
             return self.seen("free", {})
         ended = read_json(self.path("claim", "exit"))
-        if ended:
-            return self.seen("failed" if owner.get("run") == self.asked["run"] else "free", owner, ended)
-        return self.seen("running" if self.is_alive(owner) else "free", owner)
+        if ended and self.is_mine(owner):
+            return self.seen("failed", owner, ended)
+        if not ended and self.is_alive(owner):
+            return self.seen("running", owner)
+        if os.path.exists(self.path("done")) or (not ended and read_json(self.path("claim", "exit"))):
+            return self.look()  # it ended between two of these looks
+        self.given_up = owner
+        return self.seen("free", owner)
 
     def seen(self, state: str, owner: Fields, ended: Fields | None = None) -> Fields:
         """What is answered, with the part of the log that is new to the asker."""
@@ -183,10 +190,10 @@ class Environment:
         """Claim it and begin, unless another did that meanwhile."""
         os.makedirs(self.folder, exist_ok=True)
         os.makedirs(self.run_dir, exist_ok=True)
-        before = self.owner()
-        if before or os.path.isdir(self.claim):
-            with contextlib.suppress(OSError):  # another was faster
-                os.rename(self.claim, self.path("old-" + str(before.get("id", "unnamed"))))
+        before = self.given_up
+        if before:  # no other claim: that of who was faster stays, and is found below
+            with contextlib.suppress(OSError):
+                os.rename(self.claim, self.path("old-" + str(before.get("id"))))
         begin = before.get("log_from", 0) if before and self.asked["have"] else size_of(self.log)
         read_end, write_end = os.pipe()
         if os.fork():
@@ -278,7 +285,7 @@ class Environment:
             UV_NO_INSTALL_PROJECT="1",
         )
         if os.path.isabs(python):
-            found.update(UGRO_PYTHON=python, UV_PYTHON=python)
+            found.update(UGRO_PYTHON=python)
         return found
 
     def waited(self, process: subprocess.Popen[bytes]) -> bool:
