@@ -104,6 +104,8 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "edit": (Printed(again.Edit),),
     "exec": (Printed(entry.Execute, "answer"),),
     "forward": (Printed(entry.Forward),),
+    "notebook": (Printed(NotebookLink),),
+    "tensorboard": (Printed(TensorBoardLink),),
     "cancel": (Printed(ending.CheckCancelled, "job"),),
     "hold": (Printed(queue.Hold),),
     "release": (Printed(queue.Release, "job"),),
