@@ -12,6 +12,7 @@ class EventFiles(Document):
 
     id: str
     name: str
+    """Name of the job."""
     ended: bool
     """Whether the job has ended, so that no more come."""
     folder: str
