@@ -54,6 +54,16 @@ COMMANDS: dict[str, Entry] = {
         "forward_",
         "Forward a port of this machine to a port of a node, until Ctrl-C.",
     ),
+    "notebook": (
+        "ugro.cli.commands.notebook",
+        "notebook",
+        "Start a Jupyter notebook on a node's GPU, or connect to one that runs.",
+    ),
+    "tensorboard": (
+        "ugro.cli.commands.tensorboard",
+        "tensorboard",
+        "Show the event files of jobs in TensorBoard, on this machine.",
+    ),
     "cancel": ("ugro.cli.commands.jobs", "cancel", "End a job on every node and verify that no processes remain."),
     "rerun": ("ugro.cli.commands.again", "rerun", "Run a job again: a new job with the same spec and the same code."),
     "edit": ("ugro.cli.commands.again", "edit", "Change a job that waits: its nodes, its arguments, when it starts."),
@@ -132,6 +142,7 @@ ALIASES = {"ps": "status", "describe": "status", "kill": "cancel", "submit": "la
 SUBJECTS = {
     "Jobs": (
         *("launch", "rerun", "status", "logs", "metrics", "report", "stacks", "exec"),
+        *("notebook", "tensorboard"),
         *("cancel", "wait", "extend", "estimate", "rm", "job"),
     ),
     "Files": ("ls", "pull", "push"),

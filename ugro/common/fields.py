@@ -209,6 +209,9 @@ Secrets = Annotated[
     tuple[Annotated[str, AfterValidator(_secret)], ...], BeforeValidator(_secrets), AfterValidator(_once)
 ]
 
+TOKEN_NAME = re.compile(r"ugro-token-[0-9a-f]{12}")
+"""The name of a token: a random value that UGRO makes for a job when it is first needed, and forgets at its end."""
+
 _SECRET_NAME = re.compile(r"(?i)(^|_)(token|key|apikey|secret|password|passwd|credentials?)$")
 
 

@@ -123,6 +123,11 @@ class JobFiles:
         return self.folder / "outputs.json"
 
     @property
+    def event_files(self) -> Path:
+        """Copies of its TensorBoard event files, which `ugro tensorboard` brings."""
+        return self.folder / "tensorboard"
+
+    @property
     def all_logs(self) -> Path:
         """The logs of all attempts."""
         return self.folder / "logs"

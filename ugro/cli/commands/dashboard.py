@@ -5,11 +5,11 @@ from __future__ import annotations
 import getpass
 import os
 import shlex
-import webbrowser
 
 import click
 
 from ugro.cli.app import App, command, json_option
+from ugro.cli.link import browser_option, opened
 from ugro.cli.output import print_json
 from ugro.service.schemas.web import Login, LoginLink, Role
 
@@ -18,7 +18,7 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
 @command()
-@click.option("--no-browser", is_flag=True, help="Print the link instead of opening it.")
+@browser_option
 @click.option("--view", is_flag=True, help="Make a link whose browser may look at everything and change nothing.")
 @json_option
 def dashboard(app: App, no_browser: bool, view: bool, as_json: bool) -> None:
@@ -34,7 +34,7 @@ def dashboard(app: App, no_browser: bool, view: bool, as_json: bool) -> None:
         click.echo("On the machine that you sit at, open a tunnel, and then this link (good once, for a minute):")
         click.echo(f"  {tunnel(link, connection, getpass.getuser())}")
         click.echo(f"  {_local(link)}")
-    elif no_browser or not _opened(link.url):
+    elif no_browser or not opened(link.url):
         click.echo(link.url)
     else:
         click.echo(f"opened {link.url.partition('#')[0]} in the browser", err=True)
@@ -53,17 +53,3 @@ def tunnel(link: LoginLink, connection: str, user: str) -> str:
 def _local(link: LoginLink) -> str:
     scheme, code = link.url.partition("://")[0], link.url.partition("#")[2]
     return f"{scheme}://127.0.0.1:{link.port}/#{code}"
-
-
-def _opened(url: str) -> bool:
-    """Open a browser in a window of its own; one that runs in the terminal cannot show the page."""
-    if (
-        os.name == "posix"
-        and os.uname().sysname == "Linux"
-        and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    ):
-        return False
-    try:
-        return webbrowser.open(url)
-    except webbrowser.Error:
-        return False

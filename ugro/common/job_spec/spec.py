@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 
 from ugro.common.fields import (
     NAME,
+    TOKEN_NAME,
     WHOLE,
     Config,
     Env,
@@ -220,6 +221,11 @@ class JobSpec(Config):
     def secret_names(self) -> dict[str, str]:
         """Return the names of its secrets, by the variable that has the value."""
         return variables_of(self.secrets)
+
+    @property
+    def tokens(self) -> frozenset[str]:
+        """Return those names of its secrets that are tokens."""
+        return frozenset(filter(TOKEN_NAME.fullmatch, self.secret_names.values()))
 
     @field_validator("nodes", mode="before")
     @classmethod

@@ -28,7 +28,8 @@
                           N and those after it, where it is other code; unchanged files are hard links to those of
                           other snapshots; snapshot.json: its list of files), logs/<attempt>/ (prefixes of
                           the nodes' logs; ends/: the ends of long ones; index/: where their lines are),
-                          outputs/ (copies of the files that it declares), outputs.json (what became of them)
+                          outputs/ (copies of the files that it declares), outputs.json (what became of
+                          them), tensorboard/ (copies of its event files)
 
 Of jobs that were removed, jobs/.removed keeps the highest number, and cluster.json (removals) what nodes still owe.
 

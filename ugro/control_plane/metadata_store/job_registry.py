@@ -61,6 +61,7 @@ class JobRegistry(JobFolders):
         self._clock = clock
         self._parsed: dict[str, tuple[Seen, Job]] = {}
         self._told: dict[str, Event] = {}
+        self.on_end: Callable[[str], object] = lambda job_id: None
 
     # --- submitting and changing jobs --------------------------------------------------------------------------------
 
@@ -119,6 +120,7 @@ class JobRegistry(JobFolders):
             if str(kind) == job.state.value:
                 self._counts.ended.add((job.state.value, _cause(job)))
             self._settle(job)
+            self.on_end(job.id)
         return job
 
     def reopen(self, job: Job, spec: JobSpec, message: str) -> Job:

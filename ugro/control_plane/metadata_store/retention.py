@@ -45,9 +45,12 @@ def prunable(store: MetadataStore, before: float) -> list[OldLogs]:
 
 
 def logs_of(store: MetadataStore, job_id: str) -> OldLogs | None:
-    """The logs of a job; None: there are none."""
+    """The logs of a job, and its copies of event files, which are as old; None: there are none."""
     folder = store.jobs.files(job_id).all_logs
-    return OldLogs(job_id, folder, bytes_below(folder)) if folder.is_dir() else None
+    copies = store.jobs.files(job_id).event_files
+    if not (folder.is_dir() or copies.is_dir()):
+        return None
+    return OldLogs(job_id, folder, bytes_below(folder) + bytes_below(copies))
 
 
 def bytes_below(folder: Path) -> int:
@@ -62,7 +65,8 @@ def bytes_below(folder: Path) -> int:
 
 def prune(store: MetadataStore, logs: OldLogs) -> None:
     """Remove a job's logs and note when. The note comes first, so that logs never just miss, but on a full disk."""
-    _remove_noted(store.jobs.files(logs.id).pruned, [logs.folder], store.clock.now())
+    folders = filter(Path.is_dir, (logs.folder, store.jobs.files(logs.id).event_files))
+    _remove_noted(store.jobs.files(logs.id).pruned, [*folders], store.clock.now())
 
 
 def snapshots_of(store: MetadataStore, job_id: str) -> list[Path]:

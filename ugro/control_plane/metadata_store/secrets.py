@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shlex
 import stat
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.errors import InputError, StateError
-from ugro.common.fields import NAME
+from ugro.common.fields import NAME, TOKEN_NAME
 from ugro.common.files import write_atomic
 from ugro.common.masking import Masker
 from ugro.common.text import printable
@@ -19,6 +20,9 @@ from ugro.control_plane.metadata_store.records import make_home, state_errors
 
 LARGEST = 64 * 1024
 """Bytes of a value: Linux takes no more than twice that as a variable."""
+
+
+TOKEN_BYTES = 32
 
 
 class SecretMissing(InputError):
@@ -103,16 +107,18 @@ class SecretStore:
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return those of these names that are not set."""
-        return [name for name in dict.fromkeys(names) if not (self._folder / name).is_file()]
+        return [
+            name for name in dict.fromkeys(names) if not ((self._folder / name).is_file() or TOKEN_NAME.fullmatch(name))
+        ]
 
     def require(self, names: Iterable[str]) -> None:
-        """Check that secrets are set and that nobody else can read them.
+        """Check that secrets are set and that nobody else can read them. Tokens are made.
 
         Raises:
             SecretMissing: one is not set; the hint says how to set it.
         """
         for name in names:
-            self.value(name)
+            self._made(name)
 
     def value(self, name: str) -> str:
         """Return a secret's value.
@@ -133,12 +139,24 @@ class SecretStore:
                 return file.read()
 
     def values(self, uses: Mapping[str, str]) -> dict[str, str]:
-        """Return by variable the values of these secrets, `uses` having a secret's name by variable.
+        """Return by variable the values of these secrets, `uses` having a secret's name by variable. Tokens are made.
 
         Raises:
             SecretMissing: one is not set.
         """
-        return {variable: self.value(name) for variable, name in uses.items()}
+        return {variable: self._made(name) for variable, name in uses.items()}
+
+    def forget_tokens(self, names: Iterable[str]) -> None:
+        """Remove those of these secrets that are tokens."""
+        for name in filter(TOKEN_NAME.fullmatch, names):
+            with state_errors(path := self._folder / name):
+                path.unlink(missing_ok=True)
+
+    def _made(self, name: str) -> str:
+        """Return a secret's value; a token that is not there is made."""
+        if TOKEN_NAME.fullmatch(name) and not (self._folder / name).is_file():
+            self.set(name, secrets.token_hex(TOKEN_BYTES))
+        return self.value(name)
 
     @property
     def masker(self) -> Masker:

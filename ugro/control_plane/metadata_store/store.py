@@ -28,7 +28,7 @@ from ugro.control_plane.metadata_store.locks import (
 )
 from ugro.control_plane.metadata_store.metrics_store import MetricsStore
 from ugro.control_plane.metadata_store.outputs import Outputs
-from ugro.control_plane.metadata_store.records import make_home
+from ugro.control_plane.metadata_store.records import make_home, pass_over
 from ugro.control_plane.metadata_store.secrets import SecretStore
 from ugro.control_plane.metadata_store.timeline import Timeline
 
@@ -59,6 +59,7 @@ class MetadataStore:
         self._tables = ClusterTables(home, self.timeline, clock)
         self.jobs = JobRegistry(home, self._records, self._tables, self.timeline, self.counts, clock)
         """The jobs' records and specs, and the indexes of them."""
+        self.jobs.on_end = self._forget_tokens
         self.config = ConfigStore(home, self._tables, self.timeline, clock)
         """The nodes as they were reached and seen last, which are drained, and which master this is."""
         self.metrics = MetricsStore(home, self._tables)
@@ -73,6 +74,13 @@ class MetadataStore:
     def mask(self, text: str) -> str:
         """Return a text with the value of each secret masked."""
         return self.secrets.masker.text(text)
+
+    def _forget_tokens(self, job_id: str) -> None:
+        """Forget the tokens of a job that ended, unless another one like it has them."""
+        with contextlib.suppress(UgroError):  # it ends also where its spec is lost
+            if tokens := self.jobs.spec(job_id).tokens:
+                live = (job.id for job in self.jobs.live(pass_over) if job.id != job_id)
+                self.secrets.forget_tokens(tokens.difference(*(self.jobs.spec(other).tokens for other in live)))
 
     # --- who acts ----------------------------------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ def launch_script(launch: NodeLaunch) -> str:
         exports += f"\n# secrets, which reaper.py reads from a file and removes: {', '.join(launch.secrets)}"
     own = f"python={path_word(launch.python)}"
     if launch.launcher not in NEEDS:
-        exports = f"unset {' '.join(RANK_VARIABLES)}\n{exports}"
+        exports = f"unset {' '.join(RANK_VARIABLES)}\n{exports}\n" + 'export UGRO_PYTHON="$python"'
     if "/" in launch.python:  # programs of its environment are found, as after `activate`
         exports = f'export PATH="${{python%/*}}:$PATH"\n{exports}'
     if launch.resume_from is not None:

@@ -1,0 +1,1 @@
+"""Starts Jupyter servers on nodes, and finds them there."""

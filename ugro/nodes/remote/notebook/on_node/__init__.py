@@ -1,0 +1,1 @@
+"""Starts a Jupyter server, and prints what it says of itself."""
