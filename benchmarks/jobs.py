@@ -36,8 +36,8 @@ from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
-from ugro.nodes.remote.run.on_node.prepare import free_port
 from ugro.nodes.remote.run.launchers import torchrun_options
+from ugro.nodes.remote.run.on_node.prepare import free_port
 from ugro.nodes.remote.run.process_manager import NodeLaunch
 from ugro.testing.cluster import controller_over
 
