@@ -119,5 +119,5 @@ def test_forgets_the_token_of_a_job_with_its_end_unless_another_has_it(tmp_path:
     store.secrets.require([name])
     store.jobs.save(*transitions.end(jobs[0], JobState.CANCELLED, "as requested", 2.0, "as requested"))
     assert store.secrets.value(name)
-    store.jobs.save(*transitions.end(jobs[1], JobState.SUCCEEDED, "", 3.0, ""))
+    store.jobs.save(*transitions.end(jobs[1], JobState.CANCELLED, "as requested", 3.0, "as requested"))
     assert store.secrets.all() == []
