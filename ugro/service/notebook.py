@@ -68,11 +68,12 @@ async def find(context: Context, request: FindNotebook) -> NotebookServer:
     node, token = (job.nodes[0] if job.nodes else None), await asyncio.to_thread(_token, context, spec)
     config = run_config(context.cluster, job, node) if node else None
     paths = run_paths(context.cluster, job, node) if node else None
+    python = config.python if config and not spec.python else None
     if job.state != JobState.RUNNING or config is None or paths is None:
-        return NotebookServer(id=job.id, node=node, port=None, path="/", token=token)
+        return NotebookServer(id=job.id, node=node, python=python, port=None, path="/", token=token)
     found = await find_server((await context.reach()).pool.transport(config), paths)
     path, port = (found.base_url, found.port) if found else ("/", None)
-    return NotebookServer(id=job.id, node=node, port=port, path=path, token=token)
+    return NotebookServer(id=job.id, node=node, python=python, port=port, path=path, token=token)
 
 
 def _token(context: Context, spec: JobSpec) -> SecretStr | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import closing
 from typing import Any
@@ -101,7 +102,7 @@ def _until_it_serves(app: App, reference: str, as_json: bool) -> NotebookServer:
     Raises:
         JobFailed: it ended instead.
     """
-    job, told = "", ""
+    job, told, python = "", "", "PYTHON"
     try:
         with closing(app.stream(Wait(job=reference))) as updates:
             for seen in updates:
@@ -109,6 +110,7 @@ def _until_it_serves(app: App, reference: str, as_json: bool) -> NotebookServer:
                     break
                 job = seen.job.id
                 server = app.call(FindNotebook(job=job))
+                python = server.python or python
                 if server.port is not None:
                     return server
                 words = f"{job} is {seen.job.state.value}"
@@ -127,7 +129,8 @@ def _until_it_serves(app: App, reference: str, as_json: bool) -> NotebookServer:
     ended = seen.job
     hint = f"for the cause: ugro explain {job}"
     if ended.nodes and ended.state == JobState.FAILED:
-        hint += f"; is Jupyter missing there? ugro run --on {ended.nodes[0]} -- PYTHON -m pip install jupyterlab"
+        install = f"ugro run --on {ended.nodes[0]} -- {shlex.quote(python)} -m pip install jupyterlab"
+        hint += f"; if Jupyter is missing there: {install}"
     raise JobFailed(f"{end_in_words(ended)}; it serves no notebook", hint)
 
 

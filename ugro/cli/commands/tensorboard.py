@@ -46,12 +46,12 @@ LOOPBACK = "127.0.0.1"
 @browser_option
 @json_option
 def tensorboard(app: App, choice: Choice, port: int, no_browser: bool, as_json: bool) -> int:
-    """Show the event files of jobs in TensorBoard, on this machine, until Ctrl-C.
+    """Show the event files of jobs in TensorBoard, on this machine.
 
     JOB is an id, a name or a pattern like 'lr-*'. Default: the job that was submitted last. Files named
     events.out.tfevents.* are copied from all nodes of the jobs, and every 15 s what is new of those that run. The
-    copies stay with the job on this machine. TensorBoard has to be installed here: pip install tensorboard. `ugro
-    metrics` and the dashboard show the same curves without it.
+    copies stay with the job on this machine. Ctrl-C ends it. TensorBoard has to be installed here: pip install
+    tensorboard. `ugro metrics` and the dashboard show the same curves without it.
     """
     program = _program()
     chosen = choose(app, "tensorboard", choice, as_json, default=LAST)

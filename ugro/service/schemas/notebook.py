@@ -15,6 +15,8 @@ class NotebookServer(Document):
     id: str
     node: str | None
     """Node that it runs on; `null`: it waits for one."""
+    python: str | None
+    """Python that runs it there; `null`: that is not known."""
     port: int | None
     """Port of the node's loopback that it listens at; `null`: it is still starting."""
     path: str

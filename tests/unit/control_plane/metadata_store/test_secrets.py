@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from ugro.common.errors import InputError
+from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
+from ugro.common.models.job import CodeVersion, JobState
+from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.secrets import LARGEST, SecretExposed, SecretMissing, SecretStore
 
@@ -93,3 +96,28 @@ def test_masks_what_is_recorded(tmp_path: Path) -> None:
     store.jobs.reserve()
     store.timeline.note("gpu1", EventKind.LEFTOVERS, "ended what job-001 left running: x value-1")
     assert [event.message for event in store.timeline.of_cluster()] == ["ended what job-001 left running: x ****"]
+
+
+def test_makes_a_token_when_it_is_needed_and_forgets_it(secrets: SecretStore) -> None:
+    name = "ugro-token-0123456789ab"
+    with pytest.raises(SecretMissing):
+        secrets.value(name)  # reading makes none
+    assert secrets.missing([name, "x"]) == ["x"]
+    secrets.require([name])
+    (made,) = secrets.values({"JUPYTER_TOKEN": name}).values()
+    assert len(made) == 64 and secrets.value(name) == made and secrets.masker.text(f"a {made}") == "a ****"
+    secrets.set("ugro-token-short", "value-1")
+    secrets.forget_tokens([name, "ugro-token-short"])
+    assert [one.name for one in secrets.all()] == ["ugro-token-short"]
+
+
+def test_forgets_the_token_of_a_job_with_its_end_unless_another_has_it(tmp_path: Path) -> None:
+    store, name = MetadataStore(tmp_path), "ugro-token-0123456789ab"
+    spec = JobSpec(script="t.py", secrets=(f"JUPYTER_TOKEN={name}",))
+    code = CodeVersion(directory=str(tmp_path), files=1, size_bytes=1)
+    jobs = [store.jobs.submit(store.jobs.reserve(), spec, code, now=1.0) for _ in range(2)]
+    store.secrets.require([name])
+    store.jobs.save(*transitions.end(jobs[0], JobState.CANCELLED, "as requested", 2.0, "as requested"))
+    assert store.secrets.value(name)
+    store.jobs.save(*transitions.end(jobs[1], JobState.CANCELLED, "as requested", 3.0, "as requested"))
+    assert store.secrets.all() == []
