@@ -82,4 +82,4 @@ def test_forwards_a_port_and_tells_one_that_is_in_use(door: Door) -> None:
             next(door.stream(Forward(target="here", local_port=port, remote_port=port)))
         assert f"0:{port}" in caught.value.hint
     with contextlib.closing(door.stream(Forward(target="here", local_port=0, remote_port=port))) as forwarding:
-        assert f"no connection to its port {port}" in (next(forwarding).problem or "")
+        assert f"nothing listens on its port {port}" in (next(forwarding).problem or "")

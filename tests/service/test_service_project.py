@@ -130,6 +130,8 @@ def test_looks_no_further_than_the_repository_and_the_home(project: Path, monkey
         ("nodes = 2\nnodes = 3\n", ":2: not valid TOML: Cannot overwrite a value"),
         ("nodes = \n", ":1: not valid TOML: Invalid value"),
         ("name = 'x'\n", ":1: name: belongs to one job, not to a project"),
+        ("[sweep]\nlr = [1, 2]\n", ":1: sweep: belongs to one job, not to a project"),
+        ("nodes = 2\n[env]\nRANK = '1'\n", ":3: env.RANK: torchrun sets it for each rank"),
         ("x = " + "[" * 5000, ": nested too deeply to be meant"),
         ("# \x80", ":1: not UTF-8 text (byte 2)"),
         ("#" * (1024 * 1024 + 1), ": larger than 1024 KiB"),

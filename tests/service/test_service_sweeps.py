@@ -14,8 +14,10 @@ from ugro.common.models.job import JobState
 from ugro.service.code import read_code
 from ugro.service.schemas.launch import Launch, PlanLaunch
 from ugro.service.schemas.naming import Select
+from ugro.service.schemas.queries import Status
 from ugro.service.schemas.queue import Why
 from ugro.service.schemas.sweeps import LaunchSweep, ShowSweep, SweepDocument
+from ugro.testing import builders
 
 SCRIPT = """\
 import argparse
@@ -60,6 +62,18 @@ def test_keeps_the_rest_waiting_and_says_why(door: Door) -> None:
         before.ended_at and after.launched_at and before.ended_at <= after.launched_at
         for before, after in itertools.pairwise(starts)
     )
+
+
+def test_counts_a_sweep_as_one_of_the_last_jobs(door: Door) -> None:
+    before = door.until(door.submit("pass"), JobState.SUCCEEDED)
+    found = launched(door, {"lr": [str(number) for number in range(11)]}, hold=True, name="many")
+    for job in found.jobs:
+        builders.cancel(door.store, job.id)
+        door.until(door.store.jobs.job(job.id), JobState.CANCELLED)
+    listed = door.call(Status()).answer.jobs
+    assert [job.id for job in listed] == [before.id, *(job.id for job in found.jobs)]
+    with pytest.raises(NoSuchJob, match="there is no job 'many', but a sweep of that name: sweep-002"):
+        door.call(Why(job="many"))
 
 
 def test_refuses_what_is_no_sweep(door: Door) -> None:

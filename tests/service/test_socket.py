@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from door import Door, opened
 
-from ugro.common.errors import InputError, StateError
-from ugro.service import logs
+from ugro.common.errors import InputError, StateError, UgroError
+from ugro.service import logs, queries
 from ugro.service.context import Context
 from ugro.service.resident_socket import NoResident, ResidentSocket
 from ugro.service.schemas.logs import LogLine, LogLines, ReadLogs
+from ugro.service.schemas.queries import Attended
 from ugro.service.session import find_resident
 from ugro.service.upload import INCOMING, receive
 from ugro.service.wire import SOCKET
@@ -104,6 +105,17 @@ def ask(door: Door, method: str, path: str, body: bytes = b"") -> tuple[int, byt
 def test_answers_what_it_does_not_understand_and_lives(door: Door, path: str, body: bytes, status: int) -> None:
     assert ask(door, "POST", path, body)[0] == status
     assert ask(door, "GET", "/hello")[0] == 200
+
+
+def test_tells_the_caller_of_a_bug_and_lives(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queries, "attended", broken)
+        with pytest.raises(UgroError, match="the request Attended: unexpected ZeroDivisionError") as caught:
+            door.call(Attended())
+    assert caught.value.code == "internal" and not door.call(Attended()).attended
 
 
 def test_only_its_owner_can_open_it_and_no_other_file_is_replaced(door: Door, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from starlette.requests import Request as HttpRequest
 from ugro import __version__
 from ugro.common.errors import ResidentGone, StateError, UgroError
 from ugro.common.files import FULL, FULL_HINT
+from ugro.common.troubles import trouble_of
 from ugro.service.code import WorkingCode
 from ugro.service.context import Context
 from ugro.service.local import function_of
@@ -176,6 +177,8 @@ async def _act(context: Context, request: Any, lines: asyncio.Queue[bytes | None
             put(line(answer=answer.model_dump(mode="json")))
     except UgroError as error:
         put(line(error=error_fields(error)))
+    except Exception as error:  # a bug costs this call alone, and its caller hears of it
+        put(line(error=error_fields(trouble_of(f"the request {type(request).__name__}", error))))
     except asyncio.CancelledError:
         rest = False
         ended = ResidentGone("the resident controller ended before it answered", "see what became of it: ugro status")

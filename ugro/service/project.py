@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ugro.common.errors import JobSpecError
-from ugro.common.fields import variables_of
+from ugro.common.fields import variables_of, without_effect
 from ugro.common.job_spec import OPTIONS, JobSpec
 from ugro.common.job_spec.environment import FILES_KEY, laid_over, listed, resolve
 from ugro.common.mistakes import and_more, mistakes
@@ -24,7 +24,7 @@ from ugro.common.yaml_files import Items, Keys
 
 FILE, PYPROJECT = "ugro.toml", "pyproject.toml"
 
-OF_ONE_JOB = ("args", "module", "no_python", "name", "after", "not_before", "schema_version")
+OF_ONE_JOB = ("sweep", "max_parallel", "args", "module", "no_python", "name", "after", "not_before", "schema_version")
 """Fields of a job that no project can have a default for."""
 
 ENVIRONMENT = ("env", "secrets")
@@ -171,6 +171,8 @@ def _checked(path: Path, fields: dict[str, Any], folder: Path) -> Project:
             said += f"; did you mean {keys[near[0]]!r}?" if near else ""
         where = _place(path, *map(str, first.where))
         raise JobSpecError(f"{where}: {said}{and_more(found)}", WITHOUT) from None
+    for name, reason in without_effect(spec.env, gpus=spec.gpus_per_node != 0).items():
+        raise JobSpecError(f"{_place(path, 'env', name)}: env.{name}: {reason}", WITHOUT)
     workdir = path.parent / Path(spec.workdir).expanduser()
     kept = {name: value for name, value in fields.items() if name != "workdir"}
     return Project(path, kept, Path(os.path.normpath(workdir)))

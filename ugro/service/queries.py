@@ -98,10 +98,22 @@ def _wanted(request: Status, store: MetadataStore, live: Iterable[Job], on_unrea
 
     live = [job for job in live if fits(job)]
     if not (request.everything or request.since is not None or request.states or request.pattern or request.ids):
-        ended = store.jobs.recent(RECENT, on_unreadable)
+        ended = _last_ended(store, on_unreadable)
     else:
         ended = store.jobs.all((row.id for row in store.jobs.summaries() if fits(row)), on_unreadable)
     return sorted({job.id: job for job in (*ended, *live)}.values(), key=lambda job: (len(job.id), job.id))
+
+
+def _last_ended(store: MetadataStore, on_unreadable: OnUnreadable) -> list[Job]:
+    """Return the jobs that ended last, of which a sweep counts as one."""
+    last = store.jobs.recent(RECENT, on_unreadable)
+    if all(job.sweep is None for job in last):
+        return last
+    shown: dict[str, list[str]] = {}
+    for row in reversed(store.jobs.summaries()):
+        if len(shown) < RECENT or (row.sweep_id or row.id) in shown:
+            shown.setdefault(row.sweep_id or row.id, []).append(row.id)
+    return store.jobs.all([job_id for ids in shown.values() for job_id in ids], on_unreadable)
 
 
 def _turns(queue: Queue, live: Iterable[Job]) -> dict[str, int]:

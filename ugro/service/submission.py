@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ugro.common.errors import InputError, JobSpecError
 from ugro.common.fields import ENV_NAME
 from ugro.common.job_spec import OPTIONS, JobSpec, job_spec, load_job_spec
 from ugro.common.job_spec.environment import NotSet, forwarded, laid_over, read_env_files
+from ugro.common.job_spec.rules import MOST_JOBS, sweep_values
 from ugro.common.text import printable
 from ugro.common.units import parse_duration
 from ugro.control_plane.metadata_store.history import run_of
@@ -154,7 +156,7 @@ def given_fields(options: dict[str, Any]) -> dict[str, Any]:
     if "after" in given:
         given["after"] = tuple(word.strip() for words in given["after"] for word in words.split(","))
     if "sweep" in given:
-        given["sweep"] = dict(map(_swept, given["sweep"]))
+        given["sweep"] = _sweep(given["sweep"])
     files = [Path(name).expanduser() for name in given.pop("env_file", ())]
     if files or "env" in given:
         from_files = read_env_files(files, given.get("gpus_per_node") != 0)
@@ -220,16 +222,29 @@ def _variable(text: str) -> tuple[str, str]:
         raise InputError(f"--env {name}: {error.message}", f"{error.hint}; or {after}") from None
 
 
-def _swept(text: str) -> tuple[str, str]:
-    """An argument and its values.
+def _sweep(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The values of a sweep by argument.
 
     Raises:
-        InputError: it is not ARG=VALUES.
+        InputError: one is not ARG=VALUES, or an argument is given twice.
     """
-    name, equals, values = text.partition("=")
-    if not (equals and name):
-        raise InputError(f"--sweep {printable(text)!r}: ARG=VALUES is expected", "for example: --sweep lr=1e-3,1e-4")
-    return name, values
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.lstrip("-")
+        if not (equals and name):
+            expected = "for example: --sweep lr=1e-3,1e-4"
+            raise InputError(f"--sweep {printable(text)!r}: ARG=VALUES is expected", expected)
+        if name in found:
+            hint = f"name all values at once: --sweep {printable(name)}={printable(','.join(found[name]))},…"
+            raise InputError(f"--sweep {printable(name)} is given twice", hint)
+        try:
+            found[name] = sweep_values(values)
+        except ValueError as error:
+            raise JobSpecError(f"--sweep {printable(text)}: {error}") from None
+    if (jobs := math.prod(map(len, found.values()))) > MOST_JOBS:
+        raise JobSpecError(f"--sweep: these values make {jobs:,} jobs; at most {MOST_JOBS} jobs are a sweep")
+    return found
 
 
 def _span(key: str, text: str) -> float:

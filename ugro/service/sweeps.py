@@ -11,7 +11,7 @@ from ugro.common.errors import InputError, NoSuchJob, UgroError
 from ugro.common.fields import NAME
 from ugro.common.job_names import SWEEP_ID
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, SweepPart
+from ugro.common.models.job import Job, JobState, SweepPart
 from ugro.common.models.metrics import SeriesSource
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore
@@ -28,8 +28,10 @@ from ugro.control_plane.training_metrics.quantities import shown_names
 from ugro.nodes.code_sync import Selection
 from ugro.service.context import Context
 from ugro.service.launch import agreed
+from ugro.service.observed import short_reasons, with_reason
 from ugro.service.schemas.notices import LeftAlone
 from ugro.service.schemas.sweeps import LaunchSweep, ShowSweep, SweepDocument, SweptJob
+from ugro.service.starting import last_queue
 
 METRICS = ("eval_loss", "val_loss", "valid_loss", "validation_loss", "test_loss", "loss")
 """Series that jobs are compared by, unless one is named: the first that one of them has."""
@@ -69,14 +71,18 @@ async def show(context: Context, request: ShowSweep) -> SweepDocument:
     Raises:
         InputError: there is no such sweep, or none of its jobs has such a series.
     """
-    return await asyncio.to_thread(_show, context.store, request)
+    return await asyncio.to_thread(_show, context, request)
 
 
-def _show(store: MetadataStore, request: ShowSweep) -> SweepDocument:
+def _show(context: Context, request: ShowSweep) -> SweepDocument:
+    store = context.store
     rows = store.jobs.matching(request.sweep) if SWEEP_ID.fullmatch(request.sweep) else []
     jobs = [job for job in store.jobs.all([row.id for row in rows], pass_over) if job.sweep_id == request.sweep]
     if not jobs:
         raise NoSuchJob(f"there is no sweep {printable(request.sweep)!r}", "`ugro status` lists the jobs and sweeps")
+    if any(job.state == JobState.QUEUED for job in jobs):
+        reasons = short_reasons(last_queue(context))
+        jobs = [with_reason(job, reasons.get(job.id)) for job in jobs]
     return _document(store, jobs, request.metric, request.highest)
 
 

@@ -13,6 +13,7 @@ from ugro.cli.complete import complete_file
 from ugro.cli.launch_options import spec_options
 from ugro.cli.output import console, print_commands, print_hanging, print_json, quiet_option
 from ugro.cli.prompts import answers
+from ugro.cli.render.attention import unattended
 from ugro.cli.render.code import tell_what_stays
 from ugro.cli.render.jobs import ranks_table
 from ugro.cli.render.starting import announce, going_on
@@ -148,16 +149,17 @@ def _answers(plan: LaunchPlan, yes: bool, takeover: bool) -> dict[str, bool]:
 def _sweep(app: App, plan: LaunchPlan, yes: bool, takeover: bool, quiet: bool, as_json: bool) -> int:
     """Launch the jobs of a sweep as planned."""
     sweep = app.call(LaunchSweep(plan=plan, answers=_answers(plan, yes, takeover)))
-    app.call(AwaitStart(job=sweep.jobs[0].id))
+    started = app.call(AwaitStart(job=sweep.jobs[0].id))
     sweep = app.call(ShowSweep(sweep=sweep.id))
     if as_json:
         print_json(sweep.as_json())
     elif quiet:
-        for job in sweep.jobs:
-            click.echo(job.id)
+        click.echo(sweep.id)
     else:
         print_hanging("", sweep_in_words(sweep))
         print_commands(f"ugro status {sweep.id}", f"ugro wait {sweep.id}", f"ugro cancel {sweep.id}")
+        if told := unattended(app, [started.job]):
+            print_hanging("  ", told)
     return 0
 
 

@@ -11,7 +11,7 @@ from ugro.cli.output import state_text
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.cli.render.jobs import command_line, rank_state, time_in_words
 from ugro.common.models.job import JobState
-from ugro.common.text import duration, printable, size
+from ugro.common.text import count, duration, printable, size
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.nodes import GpuDocument, NodeDocument
 from ugro.service.schemas.queries import ListedJob
@@ -155,7 +155,7 @@ def _add_sweep(made: Grid, jobs: Sequence[ListedJob]) -> None:
         part.name,
         state.append("".join(f", {states[other]} {other}" for other in others)),
         Names(nodes or ("-",)),
-        f"{len(jobs)} of {part.of} jobs" if len(jobs) < part.of else f"{part.of} jobs",
+        f"{len(jobs)} of {part.of} jobs" if len(jobs) < part.of else count(part.of, "job"),
         "-",
         command_line(jobs[0]),
         reasons[0] if reasons and not jobs[0].state.ended else "-",

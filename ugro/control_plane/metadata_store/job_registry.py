@@ -332,7 +332,16 @@ class JobRegistry(JobFolders):
         number = number_in(reference)
         if number is not None and (found := self._job_if_any(id_of(number))):
             return found
+        if sweep := self._sweep_named(reference):
+            hint = f"see: ugro status {sweep}"
+            raise NoSuchJob(f"there is no job {printable(reference)!r}, but a sweep of that name: {sweep}", hint)
         raise self._unknown(f"there is no job {printable(reference)!r}")
+
+    def _sweep_named(self, name: str) -> str | None:
+        """The id of the newest sweep of that name, if there is one."""
+        jobs: list[Job | Summary] = [*self.summaries(), *self._indexed(pass_over)]
+        found = [job for job in jobs if job.sweep_id and job.name.rpartition("-")[0] == name]
+        return max(found, key=lambda job: number_of(job.id)).sweep_id if found else None
 
     def matching(self, pattern: str, on_unreadable: OnUnreadable = pass_over) -> list[Job | Summary]:
         """The jobs whose id or name is like a pattern, in the order of their ids; of ended ones their summary."""

@@ -133,10 +133,14 @@ class SecretStore:
             except FileNotFoundError:
                 hint = f"set it: ugro secret set {name}"
                 raise SecretMissing(f"the secret {name} is not set", hint) from None
-            with os.fdopen(descriptor, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            with os.fdopen(descriptor, "rb") as file:
                 self._require_private(self._folder)
                 self._require_private(path, os.fstat(file.fileno()))
-                return file.read()
+                found = file.read()
+        try:
+            return found.decode()
+        except UnicodeDecodeError:
+            raise StateError(f"{path} is no text in UTF-8", f"set it again: ugro secret set {name}") from None
 
     def values(self, uses: Mapping[str, str]) -> dict[str, str]:
         """Return by variable the values of these secrets, `uses` having a secret's name by variable. Tokens are made.
@@ -175,8 +179,8 @@ class SecretStore:
 
     def _value_if_any(self, name: str) -> str:
         try:
-            return (self._folder / name).read_text("utf-8", "surrogateescape") if NAME.fullmatch(name) else ""
-        except OSError:
+            return (self._folder / name).read_text("utf-8") if NAME.fullmatch(name) else ""
+        except (OSError, UnicodeDecodeError):
             return ""
 
     def _check(self, name: str) -> None:

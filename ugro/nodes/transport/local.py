@@ -84,7 +84,7 @@ class LocalTransport(Transport):
         try:
             return await asyncio.open_connection("127.0.0.1", port)
         except OSError as error:
-            raise PortClosed(self.name, f"no connection to its port {port}: {error.strerror or error}") from None
+            raise PortClosed(self.name, f"nothing listens on its port {port}") from error
 
     async def close(self) -> None:
         await self._shell.close()

@@ -132,7 +132,7 @@ class SshTransport(Transport):
             if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
                 hint = "set `AllowTcpForwarding yes` in its sshd_config; then: sudo systemctl reload ssh"
                 raise NodeRefused(self.name, "its sshd forwards no connections", hint) from None
-            raise PortClosed(self.name, f"no connection to its port {port}: {printable(error.reason)}") from None
+            raise PortClosed(self.name, f"nothing listens on its port {port}") from error
         except (asyncssh.ConnectionLost, OSError) as error:
             raise LinkLost(self.name, f"the connection broke: {printable(str(error))}") from None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ugro.common.errors import InputError
+from ugro.common.errors import InputError, StateError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import CodeVersion, JobState
@@ -88,6 +88,19 @@ def test_masks_what_is_set_now(secrets: SecretStore, tmp_path: Path) -> None:
     assert secrets.masker.text("value-2") == "****"
     secrets.remove("A")
     assert secrets.masker.text("value-2") == "value-2"
+
+
+def test_passes_over_foreign_files_that_are_no_text(secrets: SecretStore, tmp_path: Path) -> None:
+    secrets.set("GOOD", "value-1")
+    folder = tmp_path / "home/secrets"
+    (folder / "junk").write_bytes(b"\xb6\xff")
+    (folder / "junk").chmod(0o600)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).write_bytes(b"\xfe")
+    assert secrets.masker.text("value-1") == "****" and [one.name for one in secrets.all()] == ["GOOD", "junk"]
+    with pytest.raises(StateError, match="junk is no text in UTF-8") as caught:
+        secrets.value("junk")
+    assert caught.value.hint == "set it again: ugro secret set junk"
+    secrets.remove("junk")
 
 
 def test_masks_what_is_recorded(tmp_path: Path) -> None:

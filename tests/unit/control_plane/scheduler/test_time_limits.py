@@ -134,7 +134,7 @@ def test_mistakes_about_more_time_are_told(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold", "--time", "1h")
     master.ugro("launch", "t.py", "--hold")
     for words, said in (
-        (("job-001",), "one TIME is expected"),
+        (("job-001",), "a TIME is expected"),
         (("job-001", "1h", "--to", "3h"), "one TIME is expected"),
         (("job-001", "soon"), "a duration like 90s"),
         (("job-001", "--to", "30m"), "may run for 1h 00m already"),

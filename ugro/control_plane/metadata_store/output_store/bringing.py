@@ -99,7 +99,8 @@ async def _one_try(
     if taken > OUTPUTS_LIMIT or many >= MOST_FILES:
         update = {"state": OutputsState.TOO_LARGE, "files": many, "bytes": taken}
         return asked.model_copy(update=update)
-    if not many and not found.silent:
+    odd = any(listing.odd for listing in found.listings.values())
+    if not (many or odd or found.silent):
         return asked.model_copy(update={"state": OutputsState.NONE})
     brought = await nodes.bring(found, folder, progress, trusted=True)
     done = [one for _, one in brought.done]

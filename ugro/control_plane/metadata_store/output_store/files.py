@@ -12,7 +12,7 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, NodeError, StateError, UgroError
 from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths
-from ugro.common.text import bytes_in_words, printable
+from ugro.common.text import bytes_in_words, count, printable
 from ugro.control_plane.metadata_store.output_store.choosing import (
     Choice,
     choose,
@@ -137,6 +137,9 @@ class JobFilesOnNodes:
         chosen = choose(here, await self._sums(here))
         brought = Brought(left_out=left_out(here.values()), errors=list(found.silent.values()))
         brought.missing = [Missing(node, path, "it may not be read") for node in here for path in here[node].unread]
+        brought.missing += [
+            Missing(node, count(one.odd, "name"), "no UTF-8; rename it there") for node, one in here.items() if one.odd
+        ]
         await asyncio.to_thread(_require_space, target, chosen)
         by_node = dict[str, list[Choice]]()
         if trusted:

@@ -97,6 +97,15 @@ async def test_reports_names_that_fit_nothing(bed: Bed) -> None:
     assert told(bed, job) == ["no file has a name that it declares: out"]
 
 
+async def test_reports_a_name_that_cannot_be_copied(bed: Bed) -> None:
+    job = await bed.until(
+        bed.submit(f"import os\n{WRITES}open(b'out/\\xff', 'w')\n", outputs=["out/**"]), JobState.SUCCEEDED
+    )
+    record = bed.store.outputs.record(job.id)
+    assert record and record.state == OutputsState.OWED and record.files == 3
+    assert record.problem.endswith(": 1 name: no UTF-8; rename it there")
+
+
 async def test_lets_go_of_a_job_that_was_removed_or_never_succeeded(bed: Bed) -> None:
     bed.store.outputs.owe((held := bed.submit(WRITES, outputs=["out"], hold=True)).id)
     assert (await bring(bed, held)).state == OutputsState.OWED  # its success may be recorded next
