@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ def extend_(app: App, choice: Choice, total: float | None, as_json: bool) -> int
     if total is None:
         choice, seconds = _without_time(choice)
     else:
+        _refuse_time(choice)
         seconds = total
 
     def one(job: str) -> Did:
@@ -54,6 +56,16 @@ def _without_time(choice: Choice) -> tuple[Choice, float]:
         expected = "a TIME is expected: `ugro extend JOB 1h`, or `ugro extend JOB --to 6h`"
         raise click.UsageError(expected, context) from None
     return replace(choice, references=tuple(jobs)), seconds
+
+
+def _refuse_time(choice: Choice) -> None:
+    """Refuse a time beside --to, before any of the jobs is changed. A bare number is a job there."""
+    *jobs, last = choice.references or ("",)
+    if jobs and not last.isdecimal():
+        with contextlib.suppress(ValueError):
+            parse_duration(last)
+            expected = "one TIME is expected: `ugro extend JOB 1h`, or `ugro extend JOB --to 6h`"
+            raise click.UsageError(expected, click.get_current_context())
 
 
 def _in_words(extended: ExtendedDocument) -> str:
