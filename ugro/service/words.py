@@ -72,18 +72,23 @@ def progress_in_words(progress: ProgressDocument) -> str:
     if progress.rate:
         quick = progress.rate >= 0.1
         said.append(f"mean {progress.rate:.3g} steps/s" if quick else f"mean {duration(1 / progress.rate)} a step")
-    if progress.eta is not None and progress.left:
-        said.append(f"done in {duration(max(0.0, progress.eta - time.time()))}")
+    if (left := _left(progress)) is not None:
+        said.append(f"done in {duration(left)}")
     return ", ".join(said)
 
 
 def progress_in_brief(progress: ProgressDocument) -> str:
     """Return how far a run is where there is little room, what matters most first: `12%, 4m left, step 120 of 1000`."""
     percent = "" if progress.percent is None else f"{progress.percent:.0f}%"
-    left = ""
-    if progress.eta is not None and progress.left:
-        left = f"{duration(max(0.0, progress.eta - time.time()))} left"
-    return ", ".join(filter(None, (percent, left, _position(progress))))
+    left = _left(progress)
+    words = "" if left is None else f"{duration(left)} left"
+    return ", ".join(filter(None, (percent, words, _position(progress))))
+
+
+def _left(progress: ProgressDocument) -> float | None:
+    """Return in how many seconds a run will be done; None: nobody knows, as where its steps fail to come."""
+    left = None if progress.eta is None or not progress.left else progress.eta - time.time()
+    return left if left and left > 0 else None
 
 
 def saved_in_words(checkpoint: CheckpointDocument, seconds: float) -> str:

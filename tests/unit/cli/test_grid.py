@@ -171,6 +171,8 @@ def test_in_a_list_the_time_that_is_left_stands_before_what_may_be_cut() -> None
     assert progress_in_words(known) == "step 104 of 600 (17%), mean 4 steps/s, done in 2m 00s"
     assert progress_in_brief(progress(epoch=1.5, epochs=3)) == "epoch 1.5 of 3"
     assert progress_in_brief(progress()) == ""
+    overdue = known.model_copy(update={"eta": time.time() - 5.0})
+    assert progress_in_words(overdue) == "step 104 of 600 (17%), mean 4 steps/s"
 
 
 @pytest.mark.parametrize("width", WIDTHS)
