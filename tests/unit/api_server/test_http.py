@@ -298,5 +298,6 @@ async def test_describes_itself(served: Served) -> None:
         *(f"/jobs/{{job}}/{act}" for act in ("cancel", "hold", "release", "priority", "checkpoint")),
         *("/jobs/{job}/resume", "/jobs/{job}/approve", "/jobs/{job}/deny", "/nodes", "/nodes/{node}/history"),
         *("/nodes/{node}/drain", "/nodes/{node}/undrain", "/events", "/proposals", "/login", "/session", "/secrets"),
+        *("/sweeps", "/sweeps/{sweep}", "/jobs/{job}/files", "/jobs/{job}/rerun"),
     }
     assert (await ask(served.app, "GET", "/docs", served.bearer)).status == 404

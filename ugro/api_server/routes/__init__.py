@@ -2,11 +2,11 @@
 
 from fastapi import APIRouter
 
-from ugro.api_server.routes import files, jobs, launch, live, logs, metrics, nodes, recovery, secrets, session
+from ugro.api_server.routes import files, jobs, launch, live, logs, metrics, nodes, recovery, secrets, session, sweeps
 
 API = "/api/v1"
 
 ROUTERS: tuple[APIRouter, ...] = tuple(
-    module.router for module in (jobs, launch, recovery, logs, files, metrics, nodes, secrets, session, live)
+    module.router for module in (jobs, launch, sweeps, recovery, logs, files, metrics, nodes, secrets, session, live)
 )
 """All routes, without `API` before them."""

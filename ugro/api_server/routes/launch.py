@@ -51,7 +51,7 @@ class LaunchBody(ConsentBody):
 @router.post("/jobs", response_model=JobDocument, responses={409: {"model": PlanAnswer}})
 async def launch(web: Here, who: Who, request: Request, body: LaunchBody) -> Response:
     """Submit a job, once its plan has consent."""
-    _require_launch(web, who, "ugro launch")
+    require_launch(web, who, "ugro launch")
 
     async def planned() -> Response:
         async with web.context() as context:
@@ -68,7 +68,7 @@ async def launch(web: Here, who: Who, request: Request, body: LaunchBody) -> Res
     return await once(web, request, planned)
 
 
-def _require_launch(web: Here, who: Who, command: str) -> None:
+def require_launch(web: Here, who: Who, command: str) -> None:
     """Check that who asks may say what runs.
 
     Raises:
@@ -95,7 +95,7 @@ class ChangesBody(ConsentBody):
 async def rerun(web: Here, who: Who, request: Request, job: str, body: ChangesBody | None = None) -> Response:
     """Submit a new job like another, with the code that this one ran, once its plan has consent."""
     given = body or ChangesBody()
-    _require_launch(web, who, "ugro rerun")
+    require_launch(web, who, "ugro rerun")
 
     async def planned() -> Response:
         async with web.context() as context:
@@ -115,7 +115,7 @@ async def rerun(web: Here, who: Who, request: Request, job: str, body: ChangesBo
 @router.patch("/jobs/{job}", response_model=EditedDocument, responses={409: {"model": PlanAnswer}})
 async def edit(web: Here, who: Who, request: Request, job: str, body: ChangesBody) -> Response:
     """Change a job that waits, once its plan has consent."""
-    _require_launch(web, who, "ugro edit")
+    require_launch(web, who, "ugro edit")
 
     async def planned() -> Response:
         async with web.context() as context:
@@ -144,9 +144,18 @@ def _read(context: Context, body: LaunchBody) -> tuple[JobSpec, WorkingCode]:
     else:
         assert body.spec is not None
         spec = body.spec
+    require_absolute(spec)
+    return spec, read_code(spec)
+
+
+def require_absolute(spec: JobSpec) -> None:
+    """Check that a spec says where its code is without a working directory of the caller.
+
+    Raises:
+        InputError: it does not.
+    """
     if not Path(spec.workdir).is_absolute():
         raise InputError("`workdir` is relative", "name the folder on the master from its root: /home/…")
-    return spec, read_code(spec)
 
 
 def effects_of_rerun(plan: RerunPlan) -> dict[str, Any]:
