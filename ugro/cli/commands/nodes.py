@@ -129,7 +129,8 @@ def measure(app: App, names: str | None, as_json: bool) -> int:
 def sweep(app: App, textfile: Path | None, as_json: bool) -> int:
     """Run one scheduling pass, for cron.
 
-    Observes all nodes and takes the next step for every job. Prints only changes.
+    Observes all nodes and takes the next step for every job. Prints only changes. Runs over values of an argument are
+    another sweep: ugro launch --sweep.
     """
     swept = app.call(Sweep(textfile=str(textfile.absolute()) if textfile else None))
     if swept.busy:

@@ -11,7 +11,8 @@ export function Spec({job}) {
     <${Card} title="Command" command=${`ugro status ${job.id} --json`} tools=${html`<button type="button" class="plain" onClick=${() => copy(line)}>copy</button>`}>
       <pre class="evidence" data-testid="command">${AGENTS[job.launcher ?? "torchrun"] ?? ""}${line}</pre><//>
     <${Card} title="Asked for"><${Facts} rows=${[
-      ["launcher", job.launcher ?? "torchrun"], ["python", job.python], ["setup", job.setup],
+      ["launcher", job.launcher ?? "torchrun"],
+      ["sweep", job.sweep ? `${job.sweep.sweep}, ${job.sweep.index} of ${job.sweep.of}: ${Object.entries(job.sweep.values).map(([name, value]) => `${name}=${value}`).join(" ")}` : null], ["python", job.python], ["setup", job.setup],
       ["priority", String(job.priority ?? 0)], ["time limit", job.time_limit ? duration(job.time_limit) : null], ["warning before it", job.time_warning ? duration(job.time_warning) : null],
       ["memory of each GPU", job.vram ? `${job.vram} MiB` : null], ["GPUs in all", job.gpus ? String(job.gpus) : null], ["share of a GPU", job.share == null ? null : job.share === "vram" ? "its memory" : String(job.share)], ["after", job.after?.join(", ")], ["not before", job.not_before ? clock(job.not_before) : null],
       ["code", job.code?.directory], ["commit", job.code?.git_commit], ["files", job.code ? String(job.code.files) : null], ["digest", job.code?.digest],
