@@ -37,7 +37,8 @@ def test_tells_which_node_it_waits_for_and_that_it_is_unreachable(door: Door, ho
     here, away = checked.answer.nodes
     assert here.reachable and not away.reachable and away.error and away.view is None
     assert [one.level for one in checked.answer.findings if one.node == "away"] == ["problem"]
-    assert WaitingForNodes(nodes=("away",), trial=False) in door.told
+    waited = [one.nodes for one in door.told if isinstance(one, WaitingForNodes)]
+    assert any("away" in nodes for nodes in waited), waited  # this machine may be busy, and waited for, too
 
 
 def test_measures_no_network_of_one_machine(door: Door, home: Path) -> None:

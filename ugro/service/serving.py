@@ -47,6 +47,7 @@ class Serving:
         self._option = inventory
         self._main = Context(inventory)
         self._resident: Resident | None = None
+        self._stopped = False
         self._every = every
         self._begins_with: Inventory | None = None
         self._cursor = self._main.store.bus.cursor
@@ -116,10 +117,13 @@ class Serving:
             InputError: the inventory has a mistake from the beginning on.
         """
         self._resident = Resident(self._main.store, self._read_inventory, self._every)
+        if self._stopped:  # the signal came while everything was being opened
+            self._resident.stop()
         await self._resident.stay()
 
     def stop(self) -> None:
-        """Have `stay` return once the tick under way is finished."""
+        """Have `stay` return once the tick under way is finished, also where it has not begun so far."""
+        self._stopped = True
         if self._resident:
             self._resident.stop()
 
