@@ -15,9 +15,7 @@ from pathlib import Path
 
 from ugro.common.errors import InputError
 from ugro.common.fields import ENV_NAME
-
-LARGEST = 1024 * 1024
-"""Bytes of a file that are read."""
+from ugro.common.written import read_written
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "$": "$", "\n": ""}
 _NAME = re.compile(r"[ \t]*(?:export[ \t]+)?([^\s=#'\"]+)[ \t]*=[ \t]*")
@@ -42,17 +40,7 @@ def read_dotenv(path: Path, kind: type[InputError] = InputError) -> dict[str, Va
     Raises:
         InputError, of that kind: it cannot be read, or has a line that is no assignment. No value is in the message.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise kind(f"{path}: larger than {LARGEST // 1024} KiB", "is it the file you mean?")
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise kind(f"{path}:{line}: not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise kind(f"{path}: cannot be read: {error.strerror}") from None
+    text = read_written(path, kind)
     try:
         return {one.name: one for one in _variables(text.replace("\r\n", "\n"))}
     except _Refused as error:

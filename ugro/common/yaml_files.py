@@ -18,9 +18,7 @@ from yaml.reader import Reader
 from ugro.common.errors import InputError
 from ugro.common.fields import Plain
 from ugro.common.mistakes import MAPPING, Location, Mistake, and_more, dotted, mistakes, shown
-
-LARGEST = 1024 * 1024
-"""Bytes of a file that are read: a list of ten thousand nodes has fewer."""
+from ugro.common.written import read_written
 
 DEEPEST = 32
 """Levels of lists and mappings; real files have five."""
@@ -75,18 +73,7 @@ def read_yaml(path: Path, kind: type[InputError]) -> Keys:
     Raises:
         InputError, of that kind: it cannot be read, or not in the bounds above, or is no mapping.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise kind(f"{path}: larger than {LARGEST // 1024} KiB", "is it the file you mean?")
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise kind(f"{path}:{line}: not UTF-8 text (byte {error.start})") from None
-    except OSError as error:
-        raise kind(f"{path}: cannot be read: {error.strerror}") from None
-    return parse_yaml(text, path, kind)
+    return parse_yaml(read_written(path, kind), path, kind)
 
 
 def parse_yaml(text: str, path: Path, kind: type[InputError], loader: Any = LOADER) -> Keys:
