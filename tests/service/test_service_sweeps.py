@@ -16,7 +16,7 @@ from ugro.service.schemas.launch import Launch, PlanLaunch
 from ugro.service.schemas.naming import Select
 from ugro.service.schemas.queries import Status
 from ugro.service.schemas.queue import Why
-from ugro.service.schemas.sweeps import LaunchSweep, ShowSweep, SweepDocument
+from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep, SweepDocument
 from ugro.testing import builders
 
 SCRIPT = """\
@@ -46,7 +46,7 @@ def test_submits_a_job_for_each_combination_and_compares_them(door: Door) -> Non
     first, second = (door.store.jobs.job(job.id) for job in found.jobs)
     assert first.command == ("t.py", "--out", "o-0.5", "--lr", "0.5")
     door.until(second, JobState.SUCCEEDED)
-    shown = door.call(ShowSweep(sweep="sweep-001"))
+    shown = door.call(CompareSweep(sweep="sweep-001"))
     assert {job.state for job in shown.jobs} == {JobState.SUCCEEDED}
     chosen = door.call(Select(command="status", references=("sweep-001",)))
     assert [one.job.id for one in chosen.found if one.job] == ["job-001", "job-002"]
@@ -88,5 +88,5 @@ def test_refuses_what_is_no_sweep(door: Door) -> None:
     with pytest.raises(InputError, match="a sweep is several jobs"):
         door.call(Launch(plan=plan, answers={}))
     with pytest.raises(NoSuchJob, match="there is no sweep 'sweep-009'"):
-        door.call(ShowSweep(sweep="sweep-009"))
+        door.call(CompareSweep(sweep="sweep-009"))
     assert not list(Path(door.store.home / "jobs").glob("job-*"))

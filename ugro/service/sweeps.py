@@ -30,7 +30,7 @@ from ugro.service.context import Context
 from ugro.service.launch import agreed
 from ugro.service.observed import short_reasons, with_reason
 from ugro.service.schemas.notices import LeftAlone
-from ugro.service.schemas.sweeps import LaunchSweep, ShowSweep, SweepDocument, SweptJob
+from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep, SweepDocument, SweptJob
 from ugro.service.starting import last_queue
 
 METRICS = ("eval_loss", "val_loss", "valid_loss", "validation_loss", "test_loss", "loss")
@@ -65,7 +65,7 @@ async def launch_sweep(context: Context, request: LaunchSweep) -> SweepDocument:
     return _document(context.store, jobs, None, None)
 
 
-async def show(context: Context, request: ShowSweep) -> SweepDocument:
+async def show(context: Context, request: CompareSweep) -> SweepDocument:
     """Return a sweep with its jobs as they are recorded.
 
     Raises:
@@ -74,7 +74,7 @@ async def show(context: Context, request: ShowSweep) -> SweepDocument:
     return await asyncio.to_thread(_show, context, request)
 
 
-def _show(context: Context, request: ShowSweep) -> SweepDocument:
+def _show(context: Context, request: CompareSweep) -> SweepDocument:
     store = context.store
     rows = store.jobs.matching(request.sweep) if SWEEP_ID.fullmatch(request.sweep) else []
     jobs = [job for job in store.jobs.all([row.id for row in rows], pass_over) if job.sweep_id == request.sweep]

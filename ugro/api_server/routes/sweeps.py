@@ -16,7 +16,7 @@ from ugro.api_server.state import Here, Who, document
 from ugro.common.job_spec import JobSpec
 from ugro.service.code import read_code
 from ugro.service.schemas.launch import LaunchPlan, PlanLaunch
-from ugro.service.schemas.sweeps import LaunchSweep, ShowSweep, SweepDocument
+from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep, SweepDocument
 from ugro.service.web import noted
 
 router = APIRouter(tags=["sweeps"], responses=RESPONSES)
@@ -33,7 +33,7 @@ async def show(
     web: Here, sweep: str, metric: Annotated[str | None, Query(max_length=200)] = None, highest: bool | None = None
 ) -> Response:
     """Show a sweep: its jobs with their values, their states, and the series that they are compared by."""
-    return await document(await web.ask(ShowSweep(sweep=sweep, metric=metric, highest=highest)))
+    return await document(await web.ask(CompareSweep(sweep=sweep, metric=metric, highest=highest)))
 
 
 @router.post("/sweeps", response_model=SweepDocument, responses={409: {"model": PlanAnswer}})

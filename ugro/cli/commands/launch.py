@@ -39,7 +39,7 @@ from ugro.service.schemas.launch import (
 from ugro.service.schemas.logs import Follow
 from ugro.service.schemas.queries import Attended
 from ugro.service.schemas.starting import AwaitStart, Started
-from ugro.service.schemas.sweeps import LaunchSweep, ShowSweep
+from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep
 from ugro.service.submission import LaunchLine, read_spec
 from ugro.service.words import end_in_words
 
@@ -150,7 +150,7 @@ def _sweep(app: App, plan: LaunchPlan, yes: bool, takeover: bool, quiet: bool, a
     """Launch the jobs of a sweep as planned."""
     sweep = app.call(LaunchSweep(plan=plan, answers=_answers(plan, yes, takeover)))
     started = app.call(AwaitStart(job=sweep.jobs[0].id))
-    sweep = app.call(ShowSweep(sweep=sweep.id))
+    sweep = app.call(CompareSweep(sweep=sweep.id))
     if as_json:
         print_json(sweep.as_json())
     elif quiet:

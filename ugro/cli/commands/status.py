@@ -24,7 +24,7 @@ from ugro.common.models.job import JobState
 from ugro.common.text import printable
 from ugro.service.schemas.live import Watch
 from ugro.service.schemas.queries import ClusterStatus, JobStatus, ShowJob, Status
-from ugro.service.schemas.sweeps import ShowSweep, SweepDocument
+from ugro.service.schemas.sweeps import CompareSweep, SweepDocument
 
 
 @command()
@@ -66,7 +66,7 @@ def status(
             "--metric, --highest and --lowest compare the jobs of a sweep", "name it: ugro status sweep-012"
         )
     if sweep:
-        of_sweep = ShowSweep(sweep=sweep, metric=metric, highest=highest)
+        of_sweep = CompareSweep(sweep=sweep, metric=metric, highest=highest)
 
         def show() -> bool:
             return _sweep_status(app.call(of_sweep), quiet, wide, as_json)

@@ -54,7 +54,7 @@ class LaunchSweep(Request[SweepDocument]):
     answers: dict[str, bool]
 
 
-class ShowSweep(Request[SweepDocument]):
+class CompareSweep(Request[SweepDocument]):
     """Show a sweep by its id, its jobs as recorded.
 
     They are compared by the series `metric` (null: by the loss of an evaluation, else by that of the training). With
