@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 from door import Door
@@ -15,6 +16,7 @@ from ugro.common.models.job import Job, JobState
 from ugro.service.schemas.entry import Execute, Forward, OpenTerminal
 from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
 from ugro.testing import builders
+from ugro.testing.cluster import write_python
 
 
 @pytest.fixture
@@ -39,12 +41,24 @@ def test_runs_a_command_in_the_surroundings_of_a_job(door: Door, running: Job) -
     end(door, running)
 
 
+def test_enters_with_the_python_of_the_job_and_the_variables_of_its_ranks(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "env/bin").mkdir(parents=True)
+    python = write_python(tmp_path / "env/bin/python")
+    job = door.until(
+        door.submit("import time; time.sleep(600)", python=str(python), launcher="python"), JobState.RUNNING
+    )
+    words = ('command -v python; echo "$UGRO_PYTHON" "${RANK-no rank}" "${TORCHELASTIC_ERROR_FILE-no file}"',)
+    (ended,) = door.stream(Execute(job=job.id, words=words, live=False))
+    assert isinstance(ended, CommandEnd)
+    assert ended.answer.stdout.splitlines() == [str(python), f"{python} no rank no file"]
+    end(door, job)
+
+
 def test_leads_to_a_terminal(door: Door, running: Job) -> None:
     terminal = door.call(OpenTerminal(target=running.id, words=("sh", "-c", "pwd; echo $FLAVOUR")))
     assert (terminal.node, terminal.job) == ("here", running.id)
     said = subprocess.run(terminal.words, capture_output=True, text=True, timeout=10, check=True).stdout.splitlines()
     assert said[0].endswith(f"/jobs/{running.id}/code") and said[1] == 'it\'s "mild"'
-    assert (door.store.home.parent / "node/jobs" / running.id / "1/node-0/enter.sh").stat().st_mode & 0o777 == 0o600
     assert door.call(OpenTerminal(target="here", words=("true",))).words == ("true",)
     end(door, running)
 

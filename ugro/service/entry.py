@@ -8,14 +8,12 @@ from typing import NamedTuple
 
 from ugro.common.errors import InputError, NodeError, NoSuchJob, PortClosed
 from ugro.common.models.job import Job, NodeShare
-from ugro.common.paths import run_config, run_paths
+from ugro.common.paths import RunPaths, run_config, run_paths
 from ugro.common.text import printable
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.nodes.pool import Pool
 from ugro.nodes.relay import relay
 from ugro.nodes.remote.entry import entry
-from ugro.nodes.remote.entry.entry import Surroundings
-from ugro.nodes.remote.run.process_manager import merged_env
 from ugro.nodes.transport import Outcome, Transport
 from ugro.service.context import Context
 from ugro.service.nodes import command_ended
@@ -40,7 +38,7 @@ async def execute(context: Context, request: Execute) -> AsyncIterator[CommandOu
     if not request.words or not request.words[0]:
         raise InputError("the command is empty", f"for example: ugro exec {request.job} -- nvidia-smi")
     place = _place_in(context.store.jobs.find(request.job), request.rank, request.node)
-    transport, around = await _surroundings(context, place)
+    transport, paths = await _run_of(context, place)
     printed: asyncio.Queue[CommandOutput | None] = asyncio.Queue()
 
     def take(stream: str, data: bytes) -> None:
@@ -48,7 +46,7 @@ async def execute(context: Context, request: Execute) -> AsyncIterator[CommandOu
 
     async def run() -> Outcome | NodeError:
         try:
-            return await entry.execute(transport, around, request.words, take if request.live else None)
+            return await entry.execute(transport, paths, request.words, take if request.live else None)
         except NodeError as error:
             return error
         finally:
@@ -65,19 +63,19 @@ async def execute(context: Context, request: Execute) -> AsyncIterator[CommandOu
 
 
 async def open_terminal(context: Context, request: OpenTerminal) -> Terminal:
-    """Return the command line that gives a terminal, and leave on the node what it begins with.
+    """Return the command line that gives a terminal.
 
     Raises:
         InputError: there is no such node, job or rank, or the job has no ranks on nodes now.
-        NodeError: the node of the job is unreachable, or its ssh_config cannot be read.
+        KeyUnusable: the ssh_config of the node cannot be read.
     """
     place = _find(context, request.target, request.rank, request.node)
     words = request.words
     if place.job is None:
         transport = (await context.reach()).pool[place.node]
     else:
-        transport, around = await _surroundings(context, place)
-        words = ("/bin/sh", await entry.leave_door(transport, around), *words)
+        transport, paths = await _run_of(context, place)
+        words = (*entry.door(paths), *(words or entry.LOGIN_SHELL))
     return Terminal(
         node=place.node,
         job=place.job.id if place.job else None,
@@ -165,18 +163,10 @@ def _transport(context: Context, pool: Pool, place: Place) -> Transport:
     return pool.transport(config) if config else pool[place.node]
 
 
-async def _surroundings(context: Context, place: Place) -> tuple[Transport, Surroundings]:
-    """Return the node of a job that is entered, and what a command finds around it there."""
-    job = place.job
-    assert job and job.placement
+async def _run_of(context: Context, place: Place) -> tuple[Transport, RunPaths]:
+    """Return the node of a job that is entered, and the paths of its run there."""
+    assert place.job
     transport = _transport(context, (await context.reach()).pool, place)
-    paths = run_paths(context.cluster, job, place.node)
-    if paths is None:
-        raise InputError(f"{place.node} is not in the inventory any more", f"see: ugro status {job.id}")
-    share = next(share for share in job.placement.shares if share.node == place.node)
-    spec, config = context.asked(job), transport.node
-    env = dict(merged_env(config.env, spec.env if spec else {}))
-    if share.gpus:
-        env |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": ",".join(share.gpus)}
-    env |= {"UGRO_JOB": job.id, "UGRO_ATTEMPT": str(job.attempt)}
-    return transport, Surroundings(paths, env, config.python)
+    if paths := run_paths(context.cluster, place.job, place.node):
+        return transport, paths
+    raise InputError(f"{place.node} is not in the inventory any more", f"see: ugro status {place.job.id}")

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from ugro.common.errors import NodeRefused
-from ugro.common.paths import CODE, RunPaths
-from ugro.common.text import printable
-from ugro.nodes.remote.answers import require
+from ugro.common.paths import RunPaths
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.command.command import as_words
 from ugro.nodes.remote.run.process_manager import path_word
@@ -22,57 +18,26 @@ from ugro.nodes.transport import Outcome, Transport
 from ugro.nodes.transport.base import Output
 from ugro.nodes.transport.ssh_config import find_route
 
-ENTER = "enter.sh"
-"""The file in a run's folder that a terminal begins with. It goes with the folder."""
+LOGIN_SHELL = ("/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l')
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What a command finds around it: the directory of a run's code, the job's variables, and the job's python first
-    in PATH.
-    """
-
-    paths: RunPaths
-    environment: Mapping[str, str]
-    python: str
-
-    @property
-    def setup(self) -> str:
-        """The lines for a shell. They end it where the directory is gone."""
-        lines = [f"cd {path_word(f'{self.paths.job_dir}/{CODE}')} || exit 1"]
-        lines.append(f"programs={path_word(os.path.dirname(self.python))}")  # before another HOME counts
-        lines += [f"export {name}={shlex.quote(value)}" for name, value in self.environment.items()]
-        lines.append('PATH="${programs:+$programs:}$PATH"; export PATH; unset programs')
-        return "\n".join(lines) + "\n"
+def door(paths: RunPaths) -> tuple[str, ...]:
+    """Return the words that run the words after them as the ranks of a run on its node run: `launch.sh` knows how."""
+    return ("/bin/sh", "-c", f'cd {path_word(paths.run_dir)} && exec sh ./launch.sh "$@"', "ugro")
 
 
 async def execute(
-    transport: Transport, around: Surroundings, words: Sequence[str], on_output: Output | None = None
+    transport: Transport, paths: RunPaths, words: Sequence[str], on_output: Output | None = None
 ) -> Outcome:
-    """Run a command in a job's surroundings; one word is a line for /bin/sh. Without `on_output` its output is kept.
+    """Run a command in a run's surroundings; one word is a line for /bin/sh. Without `on_output` its output is kept.
 
     It ends as a command of `run_command` does.
 
     Raises:
         NodeError: as in `Transport.run`.
     """
-    script = around.setup + load("command/command.sh")
-    return await transport.run(script, as_words(words), data=None, timeout=None, on_output=on_output)
-
-
-async def leave_door(transport: Transport, around: Surroundings) -> str:
-    """Write the file that a terminal in a job's surroundings begins with. Returns its absolute path.
-
-    Raises:
-        NodeRefused: it cannot be written. NodeError: as in `Transport.run`.
-    """
-    text = f'#!/bin/sh\n{around.setup}[ $# -eq 0 ] || exec "$@"\nexec "${{SHELL:-/bin/sh}}" -l\n'
-    outcome = await transport.run(load("entry/write.sh"), (around.paths.run_dir, ENTER, text))
-    require(transport, outcome, f"{around.paths.job} cannot be entered")
-    folder = outcome.text.strip()
-    if not folder.startswith("/") or printable(folder) != folder:
-        raise NodeRefused(transport.name, f"the path of its folder makes no sense: {printable(folder)[:100]!r}")
-    return f"{folder}/{ENTER}"
+    inside = (*door(paths), *as_words(words))
+    return await transport.run(load("command/command.sh"), inside, data=None, timeout=None, on_output=on_output)
 
 
 async def terminal_words(transport: Transport, command: Sequence[str] = ()) -> tuple[str, ...]:

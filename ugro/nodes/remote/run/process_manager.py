@@ -153,7 +153,10 @@ def rank_environment(launch: NodeLaunch) -> dict[str, str]:
 
 
 def launch_script(launch: NodeLaunch) -> str:
-    """The text of `launch.sh`: what a person would type, plus the files that say what came of it."""
+    """Return the text of `launch.sh`: what a person would type, plus the files that say what came of it.
+
+    With arguments it starts nothing: it runs them in the environment of the ranks, as a command of its own.
+    """
     env = {key: value for key, value in rank_environment(launch).items() if key not in launch.secrets}
     exports = "\n".join(f"export {key}={shlex.quote(value)}" for key, value in env.items())
     if launch.secrets:
@@ -177,6 +180,13 @@ def launch_script(launch: NodeLaunch) -> str:
 # {launch.paths.job}, attempt {launch.paths.attempt}, node rank {launch.paths.node_rank} of {launch.nnodes}
 umask 022
 run_dir=$PWD
+{own} # before the job's environment, which may have another HOME
+surround() {{
+{exports}
+cd ../../code || exit
+}}
+[ $# -eq 0 ] || {{ surround; unset UGRO_RUN; exec "$@"; }} # beside the ranks, and none of them
+
 mkdir claim 2>/dev/null || exit 0 # a second launch of the same attempt ends here
 echo {shlex.quote(launch.uid)} > claim/uid
 {limit}stat=$(cat "/proc/$$/stat"); set -- ${{stat##*) }}; shift 19
@@ -184,12 +194,10 @@ read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $1 $boot" > pid.tmp && mv pid.tmp pid
 trap : HUP INT TERM # ranks get their own signals; this stays to write the exit file
 
-{own} # before the job's environment, which may have another HOME
 ( # the job's environment is not this script's: a PATH of its own may not lead to mv and date
-{exports}
+surround
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/{CHECKPOINT_REQUEST}"
-cd ../../code
 exec "$python" -S "$run_dir/reaper.py" "$run_dir" \\
     "$python" {agent(launch)}\\
     "$run_dir/rank.py" {rank_option(launch)}"$run_dir" {shlex.join(launch.command)}{resume}

@@ -1,1 +1,0 @@
-"""Writes what a terminal begins with."""
