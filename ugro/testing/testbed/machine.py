@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -35,11 +36,16 @@ class ProcessView(NamedTuple):
 class HostProcess(subprocess.Popen[str]):
     """A process on a machine. Signals go to it, not to the nsenter that carried it there."""
 
-    def send_signal(self, sig: int) -> None:
+    @property
+    def carried(self) -> list[psutil.Process]:
+        """The process on the machine; none before it is there, and after its end."""
         try:
-            carried = psutil.Process(self.pid).children()
+            return psutil.Process(self.pid).children()
         except psutil.NoSuchProcess:
-            carried = []
+            return []
+
+    def send_signal(self, sig: int) -> None:
+        carried = self.carried
         for child in carried:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.send_signal(sig)
@@ -65,6 +71,7 @@ class Machine:
             complaint = self._init.stderr.read()
             self.close()
             raise TestbedError(f"the namespaces of {network.name} cannot be set up: {complaint.strip()}")
+        self._started: list[HostProcess] = []
         pid_file = f"/proc/{self._init.pid}/ns/pid_for_children"
         self._pid_namespace = os.readlink(pid_file)
         self._enter = ["nsenter", "-t", str(self._init.pid), "-m", "-u", "-i", "-n", f"--pid={pid_file}"]
@@ -90,7 +97,9 @@ class Machine:
     ) -> HostProcess:
         """Start a program as a user, in a session of its own."""
         carrier = [*self._enter, "-S", str(uid), "-G", str(uid), "--", "setsid", "env", f"--chdir={cwd}", "--"]
-        return HostProcess([*carrier, *argv], env=env, stdin=stdin, stdout=stdout, stderr=stderr, text=True)
+        process = HostProcess([*carrier, *argv], env=env, stdin=stdin, stdout=stdout, stderr=stderr, text=True)
+        self._started = [*(one for one in self._started if one.poll() is None), process]
+        return process
 
     def processes(self) -> list[ProcessView]:
         """What runs here, without the first process."""
@@ -113,7 +122,10 @@ class Machine:
         raise ProcessLookupError(pid)
 
     def end_all(self) -> None:
-        """Kill every process, and return when they are gone."""
+        """Kill every process, also one that was just started, and return when they are gone."""
+        for process in self._started:
+            while process.poll() is None and not process.carried:
+                time.sleep(0.005)  # its carrier would bring it here after the end
         for _ in range(5):  # what was just being forked shows at the next look
             doomed = [process for pid, process in self.members() if pid != 1]
             if not doomed:
