@@ -5,7 +5,7 @@ from __future__ import annotations
 from ugro.common.config import chosen_inventory
 from ugro.common.errors import UgroError
 from ugro.common.text import printable
-from ugro.sandbox.cluster import Sandbox, is_sandbox, sandbox_of_shell
+from ugro.sandbox.shell import folder_of_shell, is_sandbox
 
 LEAVE_SANDBOX = 'eval "$(ugro sandbox env --unset)"'
 """What to type in a shell that points to the sandbox, and should not any more."""
@@ -15,14 +15,16 @@ def whence(option: str | None) -> str:
     """The inventory in use and what named it; of a sandbox that is stopped how to start or leave it."""
     path, source = chosen_inventory(option)
     told = f"inventory: {printable(str(path))}" + (f" (from {source})" if source else "")
-    cluster = sandbox_of_shell()
-    if cluster and is_sandbox(path) and not _runs(cluster):
+    if is_sandbox(path) and not _sandbox_runs():
         told += f"\nthe sandbox is stopped: start it with `ugro sandbox up`, or leave it: {LEAVE_SANDBOX}"
     return told
 
 
-def _runs(cluster: Sandbox) -> bool:
+def _sandbox_runs() -> bool:
+    from ugro.sandbox.cluster import Sandbox  # here, since hardly a command asks for it
+
+    folder = folder_of_shell()
     try:
-        return cluster.status().running
+        return folder is not None and Sandbox(folder).status().running
     except UgroError:  # broken files are told by the sandbox's own commands
         return False

@@ -21,8 +21,7 @@ from ugro.common.errors import InputError, StateError
 from ugro.common.models.record import Record
 from ugro.sandbox import processes
 from ugro.sandbox.files import PACKAGE_ROOT, Files, check_root, prepare, write
-from ugro.sandbox.machines import MACHINES, MARK
-from ugro.sandbox.server import READY
+from ugro.sandbox.machines import MACHINES, MARK, READY
 
 START_TIMEOUT = 30.0
 """Seconds until the daemon has to be ready."""
@@ -218,15 +217,3 @@ def _explained() -> Iterator[None]:
         raise StateError(f"{error.filename or 'the sandbox'}: {error.strerror or error}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StateError(f"a file of the sandbox is broken: {error}") from error
-
-
-def sandbox_of_shell() -> Sandbox | None:
-    """The sandbox that the variables of this shell point to."""
-    directory = os.environ.get("UGRO_SANDBOX_DIR")
-    return Sandbox(Path(directory)) if directory else None
-
-
-def is_sandbox(inventory: Path) -> bool:
-    """Whether an inventory is that of the sandbox which this shell uses."""
-    cluster = sandbox_of_shell()
-    return cluster is not None and inventory.resolve() == cluster.inventory

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncssh
 import psutil
 import yaml
 
@@ -148,6 +147,8 @@ def write_connections(files: Files, where: Where) -> None:
     text = yaml.safe_dump(inventory, sort_keys=False, allow_unicode=True)
     write(files.inventory, f"# The UGRO sandbox. Written each time it starts.\n{text}")
     write(files.ssh_config, _ssh_config(files, where))
+    import asyncssh  # here, since commands that only find the sandbox start sooner without it
+
     keys = {node: asyncssh.read_private_key(files.host_key(node)).export_public_key().decode() for node in where}
     write(files.known_hosts, "".join(f"[{address}]:{port} {keys[node]}" for node, (address, port) in where.items()))
 
@@ -171,6 +172,8 @@ def write(path: Path, text: str, mode: int = 0o600) -> None:
 
 
 def _make_key(path: Path) -> None:
+    import asyncssh
+
     if not path.exists():
         write(path, asyncssh.generate_private_key("ssh-ed25519").export_private_key().decode())
 

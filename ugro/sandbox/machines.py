@@ -32,3 +32,6 @@ MARK = "UGRO_SANDBOX"
 
 NODE_MARK = "UGRO_SANDBOX_NODE"
 """The environment variable that names the node something runs on."""
+
+READY = b"ready\n"
+"""What the daemon prints once its nodes can be reached."""

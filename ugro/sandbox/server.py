@@ -25,10 +25,8 @@ from typing import IO, Any
 import asyncssh
 
 from ugro.sandbox.files import Files, user, write, write_connections
-from ugro.sandbox.machines import MACHINES, MARK, NODE_MARK
+from ugro.sandbox.machines import MACHINES, MARK, NODE_MARK, READY
 from ugro.sandbox.processes import start_time
-
-READY = b"ready\n"
 
 MAX_SESSIONS = 10
 """Sessions that one connection may have open, as with sshd unless it is configured."""

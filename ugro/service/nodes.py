@@ -18,6 +18,7 @@ from ugro.nodes.remote.command import command
 from ugro.nodes.remote.speed import speed
 from ugro.nodes.remote.speed.speed import MeasuredSpeed
 from ugro.nodes.transport import Outcome, Transport
+from ugro.sandbox.shell import is_sandbox
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.news import news_of
@@ -90,8 +91,6 @@ async def measure(context: Context, request: Measure) -> Measured:
     Raises:
         InputError: there is no such node, or its GPUs are simulated.
     """
-    from ugro.sandbox.cluster import is_sandbox  # here, since only this function has a use for the sandbox
-
     store, inventory = context.store, context.inventory
     chosen = [node.name for node in inventory.select(request.nodes)]
     if is_sandbox(inventory.path):

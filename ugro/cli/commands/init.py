@@ -15,7 +15,7 @@ from ugro.cli.whence import LEAVE_SANDBOX
 from ugro.common.config import chosen_inventory
 from ugro.common.errors import EXIT_OK
 from ugro.common.text import printable
-from ugro.sandbox.cluster import is_sandbox
+from ugro.sandbox.shell import is_sandbox
 from ugro.service.inventory import parse_host, write_inventory
 
 

@@ -11,7 +11,8 @@ from ugro.cli.app import json_option
 from ugro.cli.output import print_json
 from ugro.cli.whence import LEAVE_SANDBOX
 from ugro.common.config import ugro_home
-from ugro.sandbox.cluster import Sandbox, SandboxStatus, is_sandbox
+from ugro.sandbox.cluster import Sandbox, SandboxStatus
+from ugro.sandbox.shell import is_sandbox
 
 directory_option = click.option(
     "--dir",
