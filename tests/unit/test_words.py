@@ -62,13 +62,14 @@ AVOID = {
 }
 """Patterns of whole words, and what to write instead."""
 
+ANY = re.compile(r"\b(" + "|".join(AVOID) + r")\b", re.IGNORECASE)
 PATTERNS = [(re.compile(rf"\b({words})\b", re.IGNORECASE), instead) for words, instead in AVOID.items()]
 
 
 def findings(place: str, text: str) -> Iterator[str]:
     """Yield each word to avoid with its place and surroundings."""
     line = " ".join(text.split())
-    for pattern, instead in PATTERNS:
+    for pattern, instead in PATTERNS if ANY.search(line) else ():
         for match in pattern.finditer(line):
             around = line[max(0, match.start() - 30) : match.end() + 30]
             yield f"{place}: …{around}…: not `{match[0]}`, but: {instead}"
