@@ -316,6 +316,12 @@ class Job(Record):
         """Return a copy with other values in these fields. What is recorded is an edge of `transitions`."""
         return self.model_copy(update=dict(fields))
 
+    def gpus_of(self, rank: Rank) -> tuple[str, ...]:
+        """Return the GPUs of a rank. The only one on a node has all that the job has there."""
+        shares = self.placement.shares if self.placement else ()
+        alone = next((share for share in shares if share.node == rank.node and share.nproc == 1), None)
+        return alone.gpus if alone and alone.gpus else (rank.gpu,) if rank.gpu else ()
+
     @property
     def nodes(self) -> tuple[str, ...]:
         """Return the names of the nodes it is placed on, in the order of their node ranks."""

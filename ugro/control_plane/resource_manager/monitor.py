@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from ugro.common.errors import NodeError
 from ugro.common.models.event import EventKind
@@ -12,6 +13,8 @@ from ugro.common.models.node import Gpu, NodeView, Silence
 from ugro.control_plane.resource_manager.governor import foreign_processes, has_display_at_most, program
 from ugro.control_plane.resource_manager.tenants import tenants, used_by
 from ugro.nodes.remote.owner.owner import is_same_master
+
+N = TypeVar("N", int, float)
 
 WATCH_GAP = 60.0
 LONGEST_WATCH_GAP = 4000.0
@@ -94,27 +97,34 @@ def _is_watched(gap: float, before: float) -> bool:
 
 
 def samples(job: Job, views: Views, now: float) -> list[GpuSample]:
-    """What each GPU of a job shows now. Memory is the job's own, as far as the driver tells it."""
+    """Return what the GPUs of each rank show now. Memory is the job's own, as far as the driver reports it.
+
+    Of a rank with several GPUs it is the highest of each value: what one of them reaches limits the rank.
+    """
     found, sharing = [], tenants([job])
     for rank in job.ranks:
         view = views.get(rank.node)
-        if not isinstance(view, NodeView) or rank.gpu is None:
+        if not isinstance(view, NodeView):
             continue
-        for gpu in view.gpus:
-            if gpu.uuid == rank.gpu:
-                found.append(
-                    GpuSample(
-                        at=now,
-                        rank=rank.rank,
-                        memory_mib=used_by(sharing[gpu.uuid][0], gpu)
-                        if gpu.uuid in sharing
-                        else _own_memory(gpu, rank),
-                        utilization_percent=gpu.utilization_percent,
-                        temperature_c=gpu.temperature_c,
-                        power_w=gpu.power_w,
-                    )
+        if gpus := [gpu for gpu in view.gpus if gpu.uuid in job.gpus_of(rank)]:
+            memory = (
+                used_by(sharing[gpu.uuid][0], gpu) if gpu.uuid in sharing else _own_memory(gpu, rank) for gpu in gpus
+            )
+            found.append(
+                GpuSample(
+                    at=now,
+                    rank=rank.rank,
+                    memory_mib=_highest(memory),
+                    utilization_percent=_highest(gpu.utilization_percent for gpu in gpus),
+                    temperature_c=_highest(gpu.temperature_c for gpu in gpus),
+                    power_w=_highest(gpu.power_w for gpu in gpus),
                 )
+            )
     return found
+
+
+def _highest(values: Iterable[N | None]) -> N | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def _own_memory(gpu: Gpu, rank: Rank) -> int | None:

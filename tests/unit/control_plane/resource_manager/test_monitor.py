@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ugro.common.errors import Unreachable
-from ugro.common.models.job import Rank
+from ugro.common.models.job import NodeShare, Placement, Rank
 from ugro.common.models.node import Gpu, GpuProcess, NodeView, Silence
 from ugro.control_plane.resource_manager.monitor import news, peak, samples, silences
 from ugro.testing import builders
@@ -55,6 +55,20 @@ def test_a_peak_is_of_the_jobs_own_memory(used: int | None, processes: tuple[Gpu
     job = builders.job(ranks=(Rank(rank=0, local_rank=0, node="n", gpu="GPU-1", pid=7),))
     seen = samples(job, {"n": view(gpu=gpu)}, 1.0)
     assert [sample.memory_mib for sample in seen] == [own] and peak(seen) == own
+
+
+def test_samples_the_highest_of_each_value_for_a_rank_that_has_several_gpus() -> None:
+    share = NodeShare(node="n", node_rank=0, first_rank=0, nproc=1, gpus=("GPU-0", "GPU-1"))
+    rank = Rank(rank=0, local_rank=0, node="n", gpu="GPU-0", pid=7)
+    job = builders.job(ranks=(rank,), placement=Placement(shares=(share,)))
+
+    def gpu(index: int, mib: int, percent: int) -> Gpu:
+        mine = (GpuProcess(pid=7, name="python3", memory_mib=mib),)
+        return builders.gpu(index, memory_used_mib=mib, utilization_percent=percent, processes=mine)
+
+    views = {"n": builders.node_view("n", gpu(0, 900, 5), gpu(1, 3000, 80), gpu(2, 7000, 99))}
+    (seen,) = samples(job, views, 1.0)
+    assert (seen.rank, seen.memory_mib, seen.utilization_percent, seen.power_w) == (0, 3000, 80, None)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
 def _tell(store: MetadataStore, job: Job, idle: WatchMemory | None, verdict: Verdict) -> None:
     """Record what is new about a job that still runs."""
     if idle:
-        gpus = count(sum(rank.gpu is not None for rank in job.ranks), "GPU")
+        gpus = count(sum(len(job.gpus_of(rank)) for rank in job.ranks), "GPU")
         job = store.jobs.save(*transitions.idle(job, f"its {gpus} did nothing for {duration(idle.idle)}"))
     if verdict.state == State.HUNG and job.alert is None:
         store.decisions.remember_undecided(job.id)
@@ -140,8 +140,8 @@ def sights(job: Job, seen: Observation) -> list[Sight]:
         files = next((one for one in run.ranks if one.rank == rank.rank), None) if isinstance(run, RunFiles) else None
         if files is None or not files.alive:
             continue
-        gpus = view.gpus if isinstance(view, NodeView) else ()
-        gpu = next((gpu for gpu in gpus if gpu.uuid == rank.gpu), None)
+        gpus = [gpu for gpu in view.gpus if gpu.uuid in job.gpus_of(rank)] if isinstance(view, NodeView) else []
+        gpu = max(gpus, key=lambda gpu: gpu.utilization_percent or 0, default=None)  # it hangs where none is busy
         if gpu and (mine := sharing.get(gpu.uuid)) and not all(map(mine[0].owns, gpu.processes)):
             gpu = None  # which of the jobs that share it keeps it busy, nothing tells
         found.append(_sight(rank.node, files, rank.gpu is not None, gpu))
