@@ -257,7 +257,7 @@ def take_snapshot(
         with contextlib.suppress(OSError):
             list_beside(temporary).unlink()
         hint = FULL_HINT if error.errno in FULL else ""
-        raise StateError(f"the snapshot of {directory} could not be taken: {error}", hint) from None
+        raise StateError(f"the snapshot of {directory} could not be written to {target}: {error}", hint) from None
     return CodeVersion(
         directory=str(root),
         files=len(entries),
