@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from ugro.service.schemas.notices import WaitingForNodes
 
 
 def with_nodes(door: Door, home: Path, *lines: str) -> None:
-    """Give the inventory more nodes."""
+    """Give the inventory more nodes; the first one has no torch, which takes seconds to import."""
+    (home / "python").write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     inventory = home / "inventory.yaml"
     inventory.write_text(inventory.read_text() + "".join(f"  {line}\n" for line in lines))
     door.use(inventory)
