@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import NamedTuple
 
 from ugro.common.errors import InputError, NodeError, NoSuchJob, PortClosed
@@ -14,9 +15,10 @@ from ugro.control_plane.scheduler.accepted import accepts
 from ugro.nodes.pool import Pool
 from ugro.nodes.relay import relay
 from ugro.nodes.remote.entry import entry
-from ugro.nodes.transport import Outcome, Transport
+from ugro.nodes.transport import Transport
+from ugro.nodes.transport.base import Output
+from ugro.service.command_output import Outcomes, follow
 from ugro.service.context import Context
-from ugro.service.nodes import command_ended
 from ugro.service.schemas.entry import Execute, Forward, Forwarding, OpenTerminal, Terminal
 from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
 from ugro.service.words import state_in_words
@@ -39,27 +41,17 @@ async def execute(context: Context, request: Execute) -> AsyncIterator[CommandOu
         raise InputError("the command is empty", f"for example: ugro exec {request.job} -- nvidia-smi")
     place = _place_in(context.store.jobs.find(request.job), request.rank, request.node)
     transport, paths = await _run_of(context, place)
-    printed: asyncio.Queue[CommandOutput | None] = asyncio.Queue()
 
-    def take(stream: str, data: bytes) -> None:
-        printed.put_nowait(CommandOutput(node=place.node, stream=stream, data=data))
-
-    async def run() -> Outcome | NodeError:
+    async def run(output_of: Callable[[str], Output]) -> Outcomes:
         try:
-            return await entry.execute(transport, paths, request.words, take if request.live else None)
+            take = output_of(place.node) if request.live else None
+            return {place.node: await entry.execute(transport, paths, request.words, take)}
         except NodeError as error:
-            return error
-        finally:
-            printed.put_nowait(None)
+            return {place.node: error}
 
-    running = asyncio.ensure_future(run())
-    try:
-        while (output := await printed.get()) is not None:
-            yield output
-        yield command_ended(place.node, await running)
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+    async with aclosing(follow(run)) as items:
+        async for item in items:
+            yield item
 
 
 async def open_terminal(context: Context, request: OpenTerminal) -> Terminal:

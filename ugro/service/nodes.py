@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 
 from ugro.common.errors import InputError, NodeError, StateLocked
@@ -18,7 +19,9 @@ from ugro.nodes.remote.command import command
 from ugro.nodes.remote.speed import speed
 from ugro.nodes.remote.speed.speed import MeasuredSpeed
 from ugro.nodes.transport import Outcome, Transport
+from ugro.nodes.transport.base import Output
 from ugro.sandbox.shell import is_sandbox
+from ugro.service.command_output import Outcomes, follow
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.news import news_of
@@ -26,7 +29,6 @@ from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.maintenance import (
     ChangesDocument,
-    CommandDocument,
     CommandEnd,
     CommandOutput,
     Drained,
@@ -34,7 +36,6 @@ from ugro.service.schemas.maintenance import (
     Measure,
     Measured,
     NodeNames,
-    NotRunDocument,
     RunCommand,
     SelectNodes,
     SpeedDocument,
@@ -131,45 +132,18 @@ async def run_command(context: Context, request: RunCommand) -> AsyncIterator[Co
     chosen = [node.name for node in context.inventory.select(request.nodes)]
     if not request.words[0]:
         raise InputError("the command is empty")
-    printed: asyncio.Queue[CommandOutput | None] = asyncio.Queue()
     pool = (await context.reach()).pool
 
-    async def one(transport: Transport) -> Outcome:
-        def take(stream: str, data: bytes) -> None:
-            printed.put_nowait(CommandOutput(node=transport.name, stream=stream, data=data))
+    async def run(output_of: Callable[[str], Output]) -> Outcomes:
+        async def one(transport: Transport) -> Outcome:
+            take = output_of(transport.name) if request.live else None
+            return await command.run_command(transport, request.words, take)
 
-        return await command.run_command(transport, request.words, take if request.live else None)
+        return await pool.each(chosen, one)
 
-    async def all_of_them() -> dict[str, Outcome | NodeError]:
-        try:
-            return await pool.each(chosen, one)
-        finally:
-            printed.put_nowait(None)
-
-    running = asyncio.ensure_future(all_of_them())
-    try:
-        while (output := await printed.get()) is not None:
-            yield output
-        for name, outcome in (await running).items():
-            yield command_ended(name, outcome)
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-
-
-def command_ended(name: str, outcome: Outcome | NodeError) -> CommandEnd:
-    """Return how a command ended on a node, or why that is not known."""
-    if isinstance(outcome, NodeError):
-        return CommandEnd(answer=NotRunDocument(node=name, error=error_document(outcome)), worst=outcome.exit_code)
-    code = outcome.status if outcome.status >= 0 else 128 - outcome.status
-    ended = CommandDocument(
-        node=name,
-        exit_code=code,
-        stdout=outcome.text,
-        stderr=outcome.stderr.decode("utf-8", "replace"),
-        truncated=outcome.truncated,
-    )
-    return CommandEnd(answer=ended, worst=code)
+    async with aclosing(follow(run)) as items:
+        async for item in items:
+            yield item
 
 
 async def sweep(context: Context, request: Sweep) -> Swept:
