@@ -10,8 +10,8 @@ LARGEST = 1024 * 1024
 """Bytes of such a file at most: a list of ten thousand nodes has fewer."""
 
 
-def read_written(path: Path, kind: type[UgroError]) -> str:
-    """Return the text of a file, without a byte order mark.
+def read_written(path: Path, kind: type[UgroError], hint: str = "") -> str:
+    """Return the text of a file, without a byte order mark. `hint` says what helps whatever is wrong with it.
 
     Raises:
         UgroError, of that kind: it cannot be read, is larger, or is no UTF-8; the message names the file, and the line.
@@ -20,10 +20,10 @@ def read_written(path: Path, kind: type[UgroError]) -> str:
         with path.open("rb") as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
-            raise kind(f"{path}: larger than {LARGEST // 1024} KiB", "is it the file you mean?")
+            raise kind(f"{path}: larger than {LARGEST // 1024} KiB", hint or "is it the file you mean?")
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise kind(f"{path}:{line}: not UTF-8 text (byte {error.start})") from None
+        raise kind(f"{path}:{line}: not UTF-8 text (byte {error.start})", hint) from None
     except OSError as error:
-        raise kind(f"{path}: cannot be read: {error.strerror}") from None
+        raise kind(f"{path}: cannot be read: {error.strerror}", hint) from None

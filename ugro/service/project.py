@@ -20,6 +20,7 @@ from ugro.common.job_spec import OPTIONS, JobSpec
 from ugro.common.job_spec.environment import FILES_KEY, laid_over, listed, resolve
 from ugro.common.mistakes import and_more, mistakes
 from ugro.common.text import printable
+from ugro.common.written import read_written
 from ugro.common.yaml_files import Items, Keys
 
 FILE, PYPROJECT = "ugro.toml", "pyproject.toml"
@@ -29,9 +30,6 @@ OF_ONE_JOB = ("sweep", "max_parallel", "args", "module", "no_python", "name", "a
 
 ENVIRONMENT = ("env", "secrets")
 """Fields of which each variable is merged by itself."""
-
-LARGEST = 1024 * 1024
-"""Bytes of a file that are read."""
 
 WITHOUT = "to launch without it: --no-project"
 
@@ -88,7 +86,7 @@ def find_project(folder: Path, home: Path | None = None) -> Project | None:
         if own.is_file():
             if table is not None:
                 raise JobSpecError(f"{own} and [tool.ugro] in {shared}: one of them is expected", WITHOUT)
-            return _checked(own, _read(own), folder)
+            return _checked(own, _parsed(own, read_written(own, JobSpecError, WITHOUT)), folder)
         if table is not None:
             return _checked(shared, table, folder)
     return None
@@ -104,39 +102,21 @@ def _upwards(folder: Path, home: Path) -> Iterator[Path]:
 
 def _table_of(path: Path) -> dict[str, Any] | None:
     """`[tool.ugro]` of a pyproject.toml, if it has one; others that are broken are not UGRO's to judge."""
-    content = b""
+    text = ""
     with contextlib.suppress(JobSpecError):
-        content = _content(path)
-    if b"tool" not in content or b"ugro" not in content:
+        text = read_written(path, JobSpecError)
+    if "tool" not in text or "ugro" not in text:
         return None
-    tool = _parsed(path, content).get("tool")
+    tool = _parsed(path, text).get("tool")
     table = tool.get("ugro") if isinstance(tool, dict) else None
     if table is not None and not isinstance(table, dict):
         raise JobSpecError(f"{path}: tool.ugro: keys with values are expected", WITHOUT)
     return table
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return _parsed(path, _content(path))
-
-
-def _content(path: Path) -> bytes:
+def _parsed(path: Path, text: str) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
-    except OSError as error:
-        raise JobSpecError(f"{path}: cannot be read: {error.strerror}", WITHOUT) from None
-    if len(content) > LARGEST:
-        raise JobSpecError(f"{path}: larger than {LARGEST // 1024} KiB", WITHOUT)
-    return content
-
-
-def _parsed(path: Path, content: bytes) -> dict[str, Any]:
-    try:
-        return tomllib.loads(content.decode())
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise JobSpecError(f"{path}:{line}: not UTF-8 text (byte {error.start})", WITHOUT) from None
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         said, place = str(error), re.search(r" \(at line (\d+), column \d+\)$", str(error))
         where = f"{path}:{place[1]}" if place else f"{path}"
