@@ -58,6 +58,7 @@ def question_of_size(code: CodeDocument) -> Question | None:
         facts=(f"The working directory has {total}; the largest: {largest}.",),
         refusal=f"the working directory has {total} to send to every node",
         hint="exclude data with .ugroignore, or use --yes",
+        untouched="nothing was sent",
     )
 
 
