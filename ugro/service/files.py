@@ -94,7 +94,8 @@ async def pull(context: Context, request: Pull) -> PullAnswer:
     """Copy files of a job from its nodes to this machine.
 
     Raises:
-        InputError: there is no such job, attempt or node, the job has not started, or nothing is named or found.
+        InputError: there is no such job, attempt or node, the job has not started, nothing is named or found, or the
+            folder cannot be made.
         NodeError: none of its nodes could be asked. StateError: the folder has too little space.
     """
     job = in_attempt(context.store.jobs.find(request.job), request.attempt)

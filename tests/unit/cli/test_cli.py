@@ -146,6 +146,8 @@ def test_a_mistyped_command_is_answered_with_the_near_one(ugro: Ugro) -> None:
         (["estimate", "--model", "7b", "--batch", "9" * 21], "a whole number from 1 to 9999999 is expected"),
         (["estimate", "--model", "7b", "--seq", "10000000"], "a whole number from 1 to 9999999 is expected"),
         (["estimate", "--model", "7b", "--gpus", "10000000"], "a whole number from 1 to 9999999 is expected"),
+        (["init", "--no-contact", "--output", "/proc/x"], "/proc/x cannot be written: No such file or directory"),
+        (["check", "--gpu", "--capture", "/proc/x"], "/proc/x cannot be made: No such file or directory"),
         (["--inventory", "no.yaml", "nodes"], "there is no inventory at no.yaml"),
     ],
 )
