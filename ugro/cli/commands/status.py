@@ -21,7 +21,7 @@ from ugro.cli.several import Choice, choose, one_job
 from ugro.common.errors import InputError
 from ugro.common.job_names import SWEEP_ID
 from ugro.common.models.job import JobState
-from ugro.common.text import printable
+from ugro.common.text import count, printable
 from ugro.service.schemas.live import Watch
 from ugro.service.schemas.queries import ClusterStatus, JobStatus, ShowJob, Status
 from ugro.service.schemas.sweeps import CompareSweep, SweepDocument
@@ -168,6 +168,8 @@ def _cluster_status(app: App, shown: ClusterStatus, quiet: bool, wide: bool, as_
     click.echo()
     if answer.jobs:
         jobs_grid(answer.jobs, together).print(wide)
+        if shown.older:
+            click.echo(f"{count(shown.older, 'older job')}: ugro status --all")
     else:
         click.echo("no such jobs" if shown.ever else "no jobs yet: `ugro launch` submits one")
     for broken in answer.unreadable:
