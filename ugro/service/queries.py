@@ -46,6 +46,7 @@ from ugro.service.schemas.queries import (
     Status,
     StatusDocument,
 )
+from ugro.service.web_door import NotServed
 
 
 async def attended(context: Context, _: Attended) -> AttendedDocument:
@@ -83,6 +84,7 @@ async def status(context: Context, request: Status) -> ClusterStatus:
         twins=_twins(context.cluster, views),
         ever=bool(jobs) or store.jobs.next_id() != "job-001",
         older=0 if _is_chosen(request) else _older(store, {job.id for job in jobs}),
+        no_dashboard=context.web.why if isinstance(context.web, NotServed) and context.web.missed else "",
     )
 
 

@@ -177,6 +177,8 @@ def _cluster_status(app: App, shown: ClusterStatus, quiet: bool, wide: bool, as_
         print_hanging("", f"{broken.id} is unreadable: {broken.error.message}{hint}", fg="red")
     for problem in answer.problems:
         print_hanging("", f"{problem.message} ({problem.hint})", fg="red")
+    if shown.no_dashboard:
+        print_hanging("", f"no dashboard: {shown.no_dashboard}; see: ugro dashboard", fg="yellow")
     if any(node.error for node in answer.nodes):
         app.tell_inventory()
     unsettled(shown.recorded, answer.jobs)

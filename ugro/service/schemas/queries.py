@@ -61,7 +61,7 @@ class ClusterStatus(Document):
 
     `recorded` are the states in the jobs' records, which are older where only the nodes show the new one. `twins` says
     of a node which one it is under another name. `ever`: a job was submitted once. `older`: so many jobs that ended are
-    not listed, since later ones are.
+    not listed, since later ones are. `no_dashboard`: why the resident controller serves none although it was to.
     """
 
     answer: StatusDocument
@@ -70,6 +70,7 @@ class ClusterStatus(Document):
     twins: dict[str, str]
     ever: bool
     older: int
+    no_dashboard: str
 
 
 class Status(Request[ClusterStatus]):
