@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ugro.cli.terminal import is_plain
 from ugro.common.errors import UgroError
 from ugro.common.text import printable
 from ugro.service.schemas.base import ErrorDocument
@@ -46,9 +47,15 @@ wide_option = click.option("--wide", is_flag=True, help="Show every column in fu
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that does not wrap what is no terminal's."""
+    """A console that does not wrap what is no terminal's, and draws nothing on a terminal without escape sequences."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    return Console(
+        stderr=stderr,
+        width=None if stream.isatty() else PIPE_WIDTH,
+        force_terminal=False if is_plain() else None,
+        highlight=False,
+        markup=False,
+    )
 
 
 def hanging(before: str, text: str, width: int | None) -> list[str]:

@@ -241,21 +241,42 @@ def test_ranks_that_were_ended_with_their_job_have_not_failed() -> None:
     assert "1 failed, 1 lost, 1 succeeded" in shown(jobs_grid(listed(failed)), None)[1]
 
 
+def on_terminal(home: Path, width: int, env: dict[str, str], *words: str) -> tuple[int, str]:
+    """Run a command on a terminal of that width; return its exit code, and what it printed."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    known = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+    ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    done = subprocess.run([sys.executable, "-m", "ugro", *words], cwd=home, env=known | env, **ends)  # type: ignore[call-overload]
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    return done.returncode, shown
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_real_terminal_shows_it_so(home: Path, width: int) -> None:
     (home / "inventory.yaml").write_text("nodes:\n  gpu-of-a-long-name: {address: 127.0.0.1, local: true}\n")
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    env = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | {"TERM": "xterm"}
-    command = [sys.executable, "-m", "ugro", "status"]
-    done = subprocess.run(command, cwd=home, env=env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True)
-    os.close(theirs)
-    lines = os.read(ours, 65536).decode().splitlines()
-    os.close(ours)
-    assert done.returncode == 0, done.stderr
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
+    code, shown = on_terminal(home, width, {"TERM": "xterm"}, "status")
+    assert code == 0 and "\x1b[" in shown, shown
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
     assert plain[0].startswith("NODE") and all(len(line) <= width for line in plain)
     assert plain[1].startswith("gpu-of-a-long-name ") and plain[-1].startswith("no jobs yet")
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"TERM": "dumb"}, ("init", "--force", "--contact", "a=ob@127.0.0.1:1")),
+        ({"TERM": "dumb"}, ("status", "--watch")),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, ("status",)),
+    ],
+)
+def test_a_terminal_without_escape_sequences_gets_none(home: Path, env: dict[str, str], words: tuple[str, ...]) -> None:
+    (home / "inventory.yaml").write_text("nodes:\n  away: {address: 127.0.0.1, port: 1}\n")
+    _, shown = on_terminal(home, 60, env, *words)
+    assert "\x1b" not in shown
+    assert "away" in shown or "error: " in shown
 
 
 def test_commands_are_never_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from ugro.cli.render.jobs import attempts_grid, print_job
 from ugro.cli.render.listings import jobs_grid, nodes_grid
 from ugro.cli.render.sweeps import sweep_grid, sweep_in_words, values_in_words
 from ugro.cli.several import Choice, choose, one_job
+from ugro.cli.terminal import is_dumb
 from ugro.common.errors import InputError
 from ugro.common.job_names import SWEEP_ID
 from ugro.common.models.job import JobState
@@ -92,7 +93,7 @@ def status(
 
 def _watch(app: App, show: Callable[[], bool], for_programs: bool) -> None:
     """Draw something again with every change of the cluster, until Ctrl-C or until it is over."""
-    if for_programs or not sys.stdout.isatty():
+    if for_programs or is_dumb() or not sys.stdout.isatty():
         raise InputError("--watch draws on a terminal", "without one, watch a job: ugro wait JOB, ugro logs -f JOB")
     from ugro.cli.render.frames import frames  # here, since few have a use for it
 
