@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.models.outputs import OutputsState
 from ugro.common.text import bytes_in_words, count, duration, printable, size
@@ -19,6 +20,14 @@ _STATES = {
     JobState.FAILED: "has failed",
     JobState.CANCELLED: "was cancelled",
 }
+
+_KINDS: dict[str, str] = {EventKind.SILENT: "unreachable"}
+"""Event kinds whose names, an interface, are not the words for them."""
+
+
+def kind_in_words(kind: str) -> str:
+    """Return the kind of an event for people."""
+    return _KINDS.get(kind, kind)
 
 
 def title(job: Job | JobDocument) -> str:
