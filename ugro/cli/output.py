@@ -80,6 +80,15 @@ def print_hanging(before: str, text: str, err: bool = False, **style: Any) -> No
         click.secho(line, err=err, **style)
 
 
+def print_marked(mark: Text, text: str, style: str = "") -> None:
+    """Print such a text behind a mark with styles of its own; the style is rich's."""
+    out, begins = console(), len(mark.plain)
+    first, *rest = hanging(mark.plain, printable(text), terminal_width())
+    out.print(mark + Text(first[begins:], style), soft_wrap=True)
+    for line in rest:
+        out.print(Text(line, style), soft_wrap=True)
+
+
 def print_commands(*commands: str) -> None:
     """Print commands that are useful next, none of them broken, as many a line as the terminal has room for."""
     width, line = terminal_width(), ""
