@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.models.outputs import OutputsState
-from ugro.common.text import bytes_in_words, count, duration, printable, size
+from ugro.common.text import bytes_in_words, count, duration, printable, size, visible
 from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, OutputsDocument, ProgressDocument
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def saved_in_words(checkpoint: CheckpointDocument, seconds: float) -> str:
 def outputs_in_words(job_id: str, outputs: OutputsDocument) -> str:
     """Return where a job's outputs are: `4 files (1 MiB) in …/jobs/job-001/outputs`."""
     here = f"{count(outputs.files, 'file')} ({bytes_in_words(outputs.bytes)})"
-    declared, pull = printable(", ".join(outputs.globs)), f"`ugro pull {job_id}`"
+    declared, pull = visible(", ".join(outputs.globs)), f"`ugro pull {job_id}`"
     match outputs.state:
         case OutputsState.HERE:
             return f"{here} in {outputs.folder}"

@@ -12,7 +12,7 @@ from ugro.cli.output import print_json
 from ugro.cli.render.check import print_check
 from ugro.cli.render.gpu_check import GpuCheckPrinter
 from ugro.common.errors import EXIT_JOB_FAILED, EXIT_NODES, EXIT_OK, InputError
-from ugro.common.text import printable
+from ugro.common.text import visible
 from ugro.service.schemas.check import Check, CheckDocument
 from ugro.service.schemas.gpu_check import GpuCheck, GpuChecked
 
@@ -89,7 +89,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        words = f"{printable(str(folder))} cannot be made: {error.strerror}"
+        words = f"{visible(str(folder))} cannot be made: {error.strerror}"
         raise InputError(words, "name another folder: --capture DIR") from None
 
 

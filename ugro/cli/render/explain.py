@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ugro.cli.output import console, hanging, print_hanging, print_marked, terminal_width
 from ugro.common.models.job import JobState
-from ugro.common.text import duration, printable, size, some
+from ugro.common.text import duration, printable, size, some, visible
 from ugro.service.schemas.explain import DiagnosisDocument, FailureDocument, LastCheckpointDocument
 
 QUOTE, QUOTE_WIDTH = "  │ ", 300
@@ -92,7 +92,7 @@ def _saved(last: LastCheckpointDocument) -> str:
     places = [*last.nodes, *(["this machine"] if last.on_master else [])]
     facts = f"saved {duration(last.age_seconds)} ago, {size(last.bytes / 2**20)}, on {some(places)}"
     at = f"epoch {last.epoch}" if last.step is None else last.step
-    return f"{at} ({printable(last.name)}, {facts})"
+    return f"{at} ({visible(last.name)}, {facts})"
 
 
 def _print_next(found: DiagnosisDocument) -> None:

@@ -12,7 +12,7 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, NodeError, StateError, UgroError
 from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths
-from ugro.common.text import bytes_in_words, count, printable
+from ugro.common.text import bytes_in_words, count, printable, visible
 from ugro.control_plane.metadata_store.output_store.choosing import (
     Choice,
     choose,
@@ -223,7 +223,7 @@ def _require_space(target: Path, chosen: Iterable[Choice]) -> None:
     there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.is_dir())
     total, _, free = shutil.disk_usage(there)
     if total and needed > free:  # a file system of the kernel's, such as /proc, has no size
-        words = f"{printable(str(target))} has {bytes_in_words(free)} free, and {bytes_in_words(needed)} are to come"
+        words = f"{visible(str(target))} has {bytes_in_words(free)} free, and {bytes_in_words(needed)} are to come"
         raise StateError(words, f"free some space there, or choose another folder, {AGAIN}")
 
 
@@ -239,7 +239,7 @@ def _make(target: Path) -> None:
         target.mkdir(parents=True)
         (target / IGNORE_FILE).write_text(NO_CODE, encoding="utf-8")
     except OSError as error:
-        words = f"{printable(str(target))} cannot be made: {error.strerror}"
+        words = f"{visible(str(target))} cannot be made: {error.strerror}"
         raise InputError(words, "choose another folder: --to DIR") from None
 
 
