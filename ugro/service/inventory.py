@@ -174,7 +174,8 @@ def draft(
     python: str | None = None,
 ) -> str:
     """The text of the inventory; `suggested` hosts stand in it as comments. `python` is that of this machine."""
-    own = _line(own_name, {"address": address, "local": True} | ({"python": python} if python else {}))
+    fields: dict[str, str | int | bool] = {"address": address, "local": True}
+    own = _line(own_name, {**fields, "python": python} if python else fields)
     listed = "\n".join(host.line for host in hosts)
     comments = "\n".join(f"  # {host.line.strip()}" for host in suggested)
     known = f"  # In your ssh configuration there are also:\n{comments}\n" if suggested else ""
