@@ -190,7 +190,7 @@ LINES = {
     "memory_free_mib": "Free memory.",
     "memory_total_mib": "All memory.",
     "memory_used_mib": "Memory in use.",
-    "never_starts": "Whether it cannot start as things are.",
+    "never_starts": "Whether it is unschedulable.",
     "node": "Name of the node.",
     "on_master": "Whether the master has a copy.",
     "owner": "Line that names the master that runs the node.",

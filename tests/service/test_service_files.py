@@ -11,6 +11,7 @@ from door import Door
 from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
+from ugro.nodes.code_sync import select_files
 from ugro.service.schemas.files import ListFiles, Pull, Push
 from ugro.service.schemas.logs import Follow, JobUpdate
 from ugro.service.schemas.notices import CodeSent
@@ -89,6 +90,19 @@ def test_refuses_what_is_not_there_and_what_is_outside(door: Door, tmp_path: Pat
             door.call(Pull(job=job.id, to=str(tmp_path), paths=(path,)))
         with pytest.raises(InputError, match=r"job's folder|a path or a glob is expected"):
             door.call(ListFiles(job=job.id, path=path))
+
+
+def test_makes_a_folder_that_is_not_sent_with_later_jobs(door: Door) -> None:
+    job = door.until(door.submit("pass\n"), JobState.SUCCEEDED)
+    with pytest.raises(InputError, match=r"/proc/x cannot be made: No such file or directory") as refusal:
+        door.call(Pull(job=job.id, to="/proc/x", paths=("t.py",)))
+    assert refusal.value.hint == "choose another folder: --to DIR"
+    before = select_files(door.project).files
+    door.call(Pull(job=job.id, to=str(door.project / "new/folder"), paths=("t.py",)))
+    assert (door.project / "new/folder/t.py").is_file() and select_files(door.project).files == before
+    (there := door.project / "there").mkdir()
+    door.call(Pull(job=job.id, to=str(there), paths=("t.py",)))
+    assert "there/t.py" in select_files(door.project).files, "a folder of the user's is sent as ever"
 
 
 def test_has_no_files_of_a_job_that_waits(door: Door, tmp_path: Path) -> None:

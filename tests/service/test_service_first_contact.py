@@ -24,7 +24,7 @@ from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.service import contact_steps
 from ugro.service.context import Context
 from ugro.service.plan import PlanChanged
-from ugro.service.schemas.check import Check, CheckDocument, Checked, CheckedNode
+from ugro.service.schemas.check import Check, CheckDocument, Checked, CheckedNode, FindingDocument, Level
 from ugro.service.schemas.first_contact import AddNode, PlanAddNode, PlanRemoveNode, RemoveNode, RenameNode
 from ugro.service.schemas.node_python import InterpreterDocument, NodePythonDocument
 from ugro.service.schemas.notices import StepBegan
@@ -290,3 +290,22 @@ def test_removes_an_unreachable_node_and_names_what_stays_there(door: Door, home
 def test_gives_no_answer_without_a_user() -> None:
     prompt = LoginPrompt("gpu1", "ob@gpu1", "Password of ob@gpu1", True, True)
     assert Context().ask(prompt) is None
+
+
+def test_says_why_no_link_was_measured() -> None:
+    nodes, able = ["master", "gpu1", "gpu2"], ["master", "gpu2"]
+    assert contact_steps.in_the_way("gpu2", nodes, able, {"master"}) == (
+        " (no torch that can do it on gpu1; jobs are on master)"
+    )
+    assert contact_steps.in_the_way("gpu2", ["gpu2"], ["gpu2"], ()) == ""
+
+    def finding(level: Level, text: str, subject: str = "network", node: str | None = "gpu1") -> FindingDocument:
+        return FindingDocument(level=level, node=node, subject=subject, text=text, hint="")
+
+    found = [finding("ok", "trains over lan0"), finding("problem", "no GPU", "gpus")]
+    assert contact_steps.unmeasured(found) == "the trial measured no link"
+    found += [
+        finding("info", "that needs two nodes", node=None),
+        finding("problem", "the trial failed on gpu1: refused"),
+    ]
+    assert contact_steps.unmeasured(found) == "the trial failed on gpu1: refused", "of another node than the new one"

@@ -8,6 +8,7 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InputError
+from ugro.service.schemas.queries import Status
 from ugro.service.schemas.web import Login, Role
 from ugro.service.web_door import CODES_KEPT, NotServed, WebDoor
 
@@ -19,10 +20,14 @@ def test_gives_no_link_where_no_dashboard_is_served(door: Door) -> None:
 
 
 def test_says_why_the_resident_controller_serves_none(door: Door) -> None:
-    door.serve(NotServed("port 8470 is in use at 127.0.0.1"))
+    assert door.call(Status()).no_dashboard == ""
+    door.serve(NotServed("port 8470 is in use at 127.0.0.1", missed=True))
+    assert door.call(Status()).no_dashboard == "port 8470 is in use at 127.0.0.1"
     with pytest.raises(InputError, match="without a dashboard: port 8470 is in use") as caught:
         door.call(Login())
     assert f"`kill {os.getpid()}`" in caught.value.hint and "ugro serve --listen 127.0.0.1:0" in caught.value.hint
+    door.serve(NotServed("it was started with --no-http"))
+    assert door.call(Status()).no_dashboard == "", "it was meant so"
 
 
 def test_gives_a_link_that_logs_in_once(door: Door) -> None:

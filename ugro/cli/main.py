@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from ugro.cli.terminal import colour
 from ugro.common.errors import (
     EXIT_INPUT,
     EXIT_INTERRUPTED,
@@ -349,7 +350,7 @@ def main() -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that knows only ASCII gets "?" for the rest
             stream.reconfigure(errors="replace")
     try:
-        sys.exit(cli.main(prog_name="ugro", standalone_mode=False) or EXIT_OK)
+        sys.exit(cli.main(prog_name="ugro", standalone_mode=False, color=colour()) or EXIT_OK)
     except Declined as error:
         if as_json:
             report(error.as_dict(), as_json)
@@ -392,9 +393,10 @@ def report(error: dict[str, Any], as_json: bool, notes: Sequence[str] = ()) -> N
 
     width = terminal_width(True)
     first, *rest = hanging("error: ", error["message"], width)
-    click.echo("\n".join([click.style("error:", fg="red", bold=True) + first.removeprefix("error:"), *rest]), err=True)
+    lines = [click.style("error:", fg="red", bold=True) + first.removeprefix("error:"), *rest]
     if error["hint"]:
         first, *rest = hanging("next:  ", error["hint"], width)
-        click.echo("\n".join([click.style("next:", fg="cyan") + first.removeprefix("next:"), *rest]), err=True)
-    for line in (line for note in notes for part in note.split("\n") for line in hanging("", part, width)):
-        click.secho(line, dim=True, err=True)
+        lines += [click.style("next:", fg="cyan") + first.removeprefix("next:"), *rest]
+    further = (line for note in notes for part in note.split("\n") for line in hanging("", part, width))
+    lines += [click.style(line, dim=True) for line in further]
+    click.echo("\n".join(lines), err=True, color=colour())

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ugro.cli.terminal import is_plain
 from ugro.common.errors import UgroError
 from ugro.common.text import printable
 from ugro.service.schemas.base import ErrorDocument
@@ -46,9 +47,15 @@ wide_option = click.option("--wide", is_flag=True, help="Show every column in fu
 
 
 def console(stderr: bool = False) -> Console:
-    """A console that does not wrap what is no terminal's."""
+    """A console that does not wrap what is no terminal's, and draws nothing on a terminal without escape sequences."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, width=None if stream.isatty() else PIPE_WIDTH, highlight=False, markup=False)
+    return Console(
+        stderr=stderr,
+        width=None if stream.isatty() else PIPE_WIDTH,
+        force_terminal=False if is_plain() else None,
+        highlight=False,
+        markup=False,
+    )
 
 
 def hanging(before: str, text: str, width: int | None) -> list[str]:
@@ -71,6 +78,15 @@ def print_hanging(before: str, text: str, err: bool = False, **style: Any) -> No
     """Print such a text, of foreign words, as the terminal is wide; the style is click's."""
     for line in hanging(printable(before), printable(text), terminal_width(err)):
         click.secho(line, err=err, **style)
+
+
+def print_marked(mark: Text, text: str, style: str = "") -> None:
+    """Print such a text behind a mark with styles of its own; the style is rich's."""
+    out, begins = console(), len(mark.plain)
+    first, *rest = hanging(mark.plain, printable(text), terminal_width())
+    out.print(mark + Text(first[begins:], style), soft_wrap=True)
+    for line in rest:
+        out.print(Text(line, style), soft_wrap=True)
 
 
 def print_commands(*commands: str) -> None:

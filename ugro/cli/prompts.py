@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import click
 
@@ -21,7 +22,8 @@ def answers(
     An optional one is answered with no where nobody can be asked.
 
     Raises:
-        InputError: stdin is not a terminal, or `ask` forbids it. Declined: the answer to one that the plan needs is no.
+        InputError: stdin is not a terminal, or `ask` forbids it. Declined: the answer to one that the plan needs is no,
+            or the input ended at a question (Ctrl-D).
     """
     found = dict[str, bool]()
     for question in questions:
@@ -36,20 +38,55 @@ def answers(
             continue
         if not (ask and sys.stdin.isatty()):
             raise InputError(question.refusal, question.hint)
-        found[question.id] = confirm(question.text, question.default)
-        if not (found[question.id] or question.optional):
+        said = confirm(question.text, question.default)
+        if said is None:
+            raise Declined(f"nothing was confirmed; {question.untouched}")
+        if not (said or question.optional):
             raise Declined(question.untouched)
+        found[question.id] = said
     return found
 
 
-def confirm(question: str, default: bool = False) -> bool:
-    """Ask on stderr. Ctrl-C ends the question also inside a coroutine, where asyncio would only take note of it.
+def confirm(question: str, default: bool = False) -> bool | None:
+    """Ask on stderr; None: the input ended (Ctrl-D).
 
     Raises:
-        click.Abort: Ctrl-C, or the end of the input.
+        click.Abort: Ctrl-C.
+    """
+    try:
+        with _interruptible():
+            return click.confirm(question, default=default, err=True)
+    except EOFError:
+        return None
+
+
+def typed(prompt: str, untouched: str, hidden: bool = False) -> str:
+    """Ask on stderr for a text.
+
+    Raises:
+        click.Abort: Ctrl-C. Declined: the input ended (Ctrl-D); `untouched` says what was not done.
+    """
+    try:
+        with _interruptible():
+            return str(click.prompt(prompt, hide_input=hidden, err=True))
+    except EOFError:
+        raise Declined(f"nothing was typed; {untouched}") from None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a question also inside a coroutine, where asyncio would only take note of it.
+
+    Raises:
+        click.Abort: Ctrl-C. EOFError: the input ended. Click has one error for both.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return click.confirm(question, default=default, err=True)
+        yield
+    except click.Abort as error:
+        if not isinstance(error.__context__, EOFError):
+            raise
+        click.echo(err=True)  # the terminal is still behind the question
+        raise EOFError from None
     finally:
         signal.signal(signal.SIGINT, before)

@@ -15,6 +15,7 @@ SHOWN = 3
 ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 ERASES = re.compile(r"\x1b\[[02]?[JK]")
 CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_UNSEEN = re.compile(rf"\t|{CONTROLS.pattern}")
 
 
 def printable(text: str) -> str:
@@ -35,6 +36,14 @@ def _overwritten(text: str) -> str:
         if ERASES.search(part):  # what was there before is wiped away
             break
     return shown
+
+
+def visible(name: str) -> str:
+    """Return the name of a file for people: what `printable` would leave out or replace is shown, as `\\x1b[31m`.
+
+    So two names that differ look different.
+    """
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], name)
 
 
 def one_line(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.text import printable, size
+from ugro.common.text import size, visible
 from ugro.control_plane.scheduler.launch_line import START
 from ugro.control_plane.scheduler.submission import choose_code, choose_new_code
 from ugro.nodes.code_sync import LARGE_BYTES, Selection
@@ -51,13 +51,14 @@ def question_of_size(code: CodeDocument) -> Question | None:
     if code.size_bytes <= LARGE_BYTES:
         return None
     total = size(code.size_bytes / 2**20)
-    largest = ", ".join(f"{printable(one.path)} ({size(one.bytes / 2**20)})" for one in code.largest)
+    largest = ", ".join(f"{visible(one.path)} ({size(one.bytes / 2**20)})" for one in code.largest)
     return Question(
         id=SEND,
         text="Send all of it to every node?",
         facts=(f"The working directory has {total}; the largest: {largest}.",),
         refusal=f"the working directory has {total} to send to every node",
         hint="exclude data with .ugroignore, or use --yes",
+        untouched="nothing was sent",
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import asyncssh
@@ -14,7 +14,7 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AuthenticationFailed, InputError, NodeRefused
 from ugro.common.inventory_edit import InventoryText, node_line
 from ugro.common.models.login import LoginPrompt
-from ugro.common.text import count, printable
+from ugro.common.text import count, printable, some
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.resource_manager.twins import twins
 from ugro.nodes.bootstrap.own_key import OwnKey, find_key, make_key
@@ -278,7 +278,8 @@ async def _links(contact: Contact) -> tuple[StepState, str]:
     busy = {name for job in contact.context.store.jobs.live(pass_over) if job.state.on_nodes for name in job.nodes}
     idle = [name for name in contact.torch if name not in busy]
     if contact.name not in idle or len(idle) < 2:
-        return "skipped", "that needs two idle nodes with torch; later: ugro check --network"
+        reasons = in_the_way(contact.name, list(contact.inventory().nodes), contact.torch, busy)
+        return "skipped", f"that needs two idle nodes with torch{reasons}; later: ugro check --network"
     known = {(link.source, link.target) for link in contact.context.store.metrics.links.all()}
     if {(contact.name, name) for name in idle if name != contact.name} <= known:
         return "already", "measured before; again: ugro check --network"
@@ -293,7 +294,23 @@ async def _links(contact: Contact) -> tuple[StepState, str]:
     links = found.network.links if isinstance(found, NetworkCheckDocument) and found.network else ()
     own = [link for link in links if link.source == contact.name]
     rates = ", ".join(f"{link.gbit_per_s:.1f} Gbit/s to {link.target}" for link in own)
-    return ("done", rates) if own else ("skipped", "the trial measured no link; see: ugro check --network")
+    return ("done", rates) if own else ("skipped", f"{unmeasured(found.findings)}; again: ugro check --network")
+
+
+def in_the_way(name: str, nodes: Sequence[str], able: Sequence[str], busy: Collection[str]) -> str:
+    """Return why nodes measure no link with `name`, in brackets; nothing where there is no other node."""
+    asked = [name, *(node for node in nodes if node != name)]
+    without, working = [node for node in asked if node not in able], [node for node in asked if node in busy]
+    reasons = [f"no torch that can do it on {some(without)}"] if without else []
+    reasons += [f"jobs are on {some(working)}"] if working else []
+    return f" ({'; '.join(reasons)})" if reasons else ""
+
+
+def unmeasured(findings: Sequence[FindingDocument]) -> str:
+    """Return why a trial measured no link of a node: what was found may be about another node."""
+    about = [finding for finding in findings if finding.subject == "network"]
+    reason = next((one for level in ("problem", "info") for one in about if one.level == level), None)
+    return reason.text if reason else "the trial measured no link"
 
 
 async def _on_trial(contact: Contact, request: Check) -> CheckDocument:

@@ -10,7 +10,7 @@ from ugro.common.errors import EXIT_INPUT, EXIT_NODES, EXIT_OK, InputError, Stat
 from ugro.common.globs import check_glob, glob_regex
 from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths
-from ugro.common.text import printable
+from ugro.common.text import visible
 from ugro.control_plane.metadata_store.output_store.choosing import one_of_each_storage, sharing
 from ugro.control_plane.metadata_store.output_store.files import Brought, Found, JobFilesOnNodes, places
 from ugro.control_plane.scheduler.attempts import in_attempt
@@ -48,7 +48,7 @@ async def listing(context: Context, request: ListFiles) -> FilesDocument:
     if found.silent and not found.listings:
         raise next(iter(found.silent.values()))
     if not found.silent and not any(one.found for one in found.listings.values()):
-        what = f"no {printable(path)}" if path else "no folder of it"
+        what = f"no {visible(path)}" if path else "no folder of it"
         hint = f"see what there is: ugro ls {job.id}" if path else "it was removed, or its start failed: ugro events"
         raise InputError(f"{job.id} has {what} on {', '.join(found.listings)}", hint)
     shares = sharing(found.listings)
@@ -77,7 +77,7 @@ def _checked(path: str) -> str:
     try:
         return check_glob(path)
     except ValueError as error:
-        raise InputError(f"{printable(path)!r}: {error}", "name it as `ugro ls JOB` shows it") from None
+        raise InputError(f"'{visible(path)}': {error}", "name it as `ugro ls JOB` shows it") from None
 
 
 def _file(entry: Entry) -> FileDocument:
@@ -94,7 +94,8 @@ async def pull(context: Context, request: Pull) -> PullAnswer:
     """Copy files of a job from its nodes to this machine.
 
     Raises:
-        InputError: there is no such job, attempt or node, the job has not started, or nothing is named or found.
+        InputError: there is no such job, attempt or node, the job has not started, nothing is named or found, or the
+            folder cannot be made.
         NodeError: none of its nodes could be asked. StateError: the folder has too little space.
     """
     job = in_attempt(context.store.jobs.find(request.job), request.attempt)
@@ -126,7 +127,7 @@ def unmatched_of(globs: Sequence[str], found: Found) -> tuple[str, ...]:
 
 
 def _named(globs: Iterable[str]) -> str:
-    return ", ".join(map(printable, globs))
+    return ", ".join(map(visible, globs))
 
 
 def pull_document(job: Job, target: Path, brought: Brought, unmatched: tuple[str, ...]) -> PullDocument:

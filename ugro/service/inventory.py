@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +22,9 @@ from ugro.common.text import printable
 
 SAMPLE_SHA256 = "1510402c588c23f2394f9aa158eca09c93bff7785ea7cd149dc21a719a58922b"
 """Of the inventory.yaml at the top of the repository: an example, which `init` replaces unless it was edited."""
+
+PYTHON_SECONDS = 20.0
+"""For an interpreter to say whether it has torch: its start from a cold disk takes that long."""
 
 _NODE = re.compile(r"(?:(?P<name>[^=@]+)=)?(?:(?P<user>[^@=]+)@)?(?P<address>\[[^\]]+\]|[^@:=\s]+)(?::(?P<port>\d+))?")
 
@@ -73,7 +80,8 @@ def write_inventory(output: Path, machines: Sequence[str], name: str | None = No
     if twice := {n for n in names if names.count(n) > 1}:
         raise InputError(f"{twice.pop()} is named twice", "give one of them another name: NAME=USER@ADDRESS")
     known = hosts_of_ssh_config(Path("~/.ssh/config").expanduser())
-    text = draft(own, own_address(), hosts, [host for host in known if host.name not in names])
+    suggested = [host for host in known if host.name not in names]
+    text = draft(own, own_address(), hosts, suggested, own_python())
     parse_inventory(text, output)
     try:
         write_atomic(output, text)
@@ -136,9 +144,38 @@ def own_address() -> str:
     return next(iter(own_addresses()), "127.0.0.1")
 
 
-def draft(own_name: str, address: str, hosts: Sequence[NamedHost], suggested: Sequence[NamedHost]) -> str:
-    """The text of the inventory; `suggested` hosts stand in it as comments."""
-    own = _line(own_name, {"address": address, "local": True})
+def own_python() -> str | None:
+    """The absolute path of an interpreter of this machine that has torch: the `python3` of PATH, else UGRO's own.
+
+    None where neither has it. A service and cron have another PATH, so the name alone would mean another one there.
+    """
+    found = shutil.which("python3")
+    candidates = [os.path.abspath(found)] if found else []
+    return next((path for path in (*candidates, sys.executable) if _has_torch(path)), None)
+
+
+def _has_torch(python: str) -> bool:
+    """Whether an interpreter finds torch, which is not imported: that takes seconds."""
+    code = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)"
+    try:
+        done = subprocess.run(
+            [python, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, timeout=PYTHON_SECONDS, cwd="/"
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def draft(
+    own_name: str,
+    address: str,
+    hosts: Sequence[NamedHost],
+    suggested: Sequence[NamedHost],
+    python: str | None = None,
+) -> str:
+    """The text of the inventory; `suggested` hosts stand in it as comments. `python` is that of this machine."""
+    fields: dict[str, str | int | bool] = {"address": address, "local": True}
+    own = _line(own_name, {**fields, "python": python} if python else fields)
     listed = "\n".join(host.line for host in hosts)
     comments = "\n".join(f"  # {host.line.strip()}" for host in suggested)
     known = f"  # In your ssh configuration there are also:\n{comments}\n" if suggested else ""

@@ -334,6 +334,7 @@ def _question_of_owners(foreign: tuple[ForeignNode, ...]) -> Question | None:
         facts=tuple(f"{one.node} is run by another master: {_who(one.owner)}" for one in foreign),
         refusal=f"another master runs {', '.join(one.node for one in foreign)}",
         hint="two masters do not know of each other's jobs; to make this one the master: --takeover",
+        untouched="the other master keeps its nodes, and nothing was submitted",
     )
 
 
@@ -351,4 +352,5 @@ def _question_of_memory(expected: Expectation | None) -> Question | None:
         facts=(f"memory: {printable(expected.warning)}",),
         refusal="it may not fit into the GPUs' memory",
         hint="use --yes to submit it anyway",
+        untouched="nothing was submitted",
     )

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from ugro.common.errors import InputError
 from ugro.common.models.job import Job, JobState
-from ugro.common.text import printable
+from ugro.common.text import visible
 from ugro.nodes.remote.files.on_node.below import open_file, open_top
 from ugro.service.context import Context
 
@@ -72,7 +72,7 @@ async def read_output(context: Context, job: str, path: str) -> OpenOutput:
     try:
         return await asyncio.to_thread(_open, str(folder), path)
     except OSError:
-        where = f"{found.id} has no output {printable(path)} on the master"
+        where = f"{found.id} has no output {visible(path)} on the master"
         raise InputError(where, f"see what its nodes have: ugro ls {found.id}") from None
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ugro.common.errors import EXIT_NODES, EXIT_OK, InputError, NodeError, StateError, UgroError
-from ugro.common.text import printable
+from ugro.common.text import visible
 from ugro.nodes.remote.code.on_node.files import wire
 from ugro.nodes.remote.files.deliver import Delivered, Ready, Source, deliver, prepare, sum_of
 from ugro.nodes.remote.files.fetch import PART
@@ -49,10 +49,10 @@ def select(path: Path) -> Selected:
         if stat.S_ISREG((status := top.stat()).st_mode):
             return Selected([_source(top, top.name, status)], [])
         if not stat.S_ISDIR(status.st_mode) or not top.name:
-            raise InputError(f"{printable(str(path))} is neither a file nor a folder with a name")
+            raise InputError(f"{visible(str(path))} is neither a file nor a folder with a name")
         return _below(top)
     except OSError as error:
-        name = printable(str(error.filename or path))
+        name = visible(str(error.filename or path))
         raise InputError(
             f"{name} cannot be read: {error.strerror}", "name a file or a folder of this machine"
         ) from None
@@ -72,11 +72,11 @@ def _below(top: Path) -> Selected:
             status = path.lstat()
             relative = f"{top.name}/{path.relative_to(top)}"
             if not stat.S_ISREG(status.st_mode):
-                found.left_out.append(printable(os.fsencode(relative).decode("utf-8", "replace")))
+                found.left_out.append(visible(os.fsencode(relative).decode("utf-8", "replace")))
             elif not name.endswith(PART):
                 found.sources.append(_source(path, relative, status))
             if len(found.sources) > MOST_FILES:
-                raise InputError(f"{printable(str(top))} has more than {MOST_FILES} files", "pack it first: tar, zip")
+                raise InputError(f"{visible(str(top))} has more than {MOST_FILES} files", "pack it first: tar, zip")
     return found
 
 
@@ -95,7 +95,7 @@ async def push(context: Context, request: Push) -> PushAnswer:
     path = Path(request.path).expanduser()
     selected = await asyncio.to_thread(select, path)
     if not selected.sources:
-        raise InputError(f"{printable(str(path))} has no files", "links are not followed: name what they lead to")
+        raise InputError(f"{visible(str(path))} has no files", "links are not followed: name what they lead to")
     pool = (await context.reach()).pool
 
     def target(node: Transport) -> str:

@@ -46,6 +46,7 @@ from ugro.service.schemas.queries import (
     Status,
     StatusDocument,
 )
+from ugro.service.web_door import NotServed
 
 
 async def attended(context: Context, _: Attended) -> AttendedDocument:
@@ -82,7 +83,19 @@ async def status(context: Context, request: Status) -> ClusterStatus:
         proposed=proposed(store, {job.id for job in jobs}),
         twins=_twins(context.cluster, views),
         ever=bool(jobs) or store.jobs.next_id() != "job-001",
+        older=0 if _is_chosen(request) else _older(store, {job.id for job in jobs}),
+        no_dashboard=context.web.why if isinstance(context.web, NotServed) and context.web.missed else "",
     )
+
+
+def _is_chosen(request: Status) -> bool:
+    """Whether certain jobs are asked for, and not the usual ones."""
+    return bool(request.everything or request.since is not None or request.states or request.pattern or request.ids)
+
+
+def _older(store: MetadataStore, listed: set[str]) -> int:
+    """Return how many jobs ended and are not listed; with few listed there are none."""
+    return sum(row.id not in listed for row in store.jobs.summaries()) if len(listed) >= RECENT else 0
 
 
 def _wanted(request: Status, store: MetadataStore, live: Iterable[Job], on_unreadable: OnUnreadable) -> list[Job]:
@@ -97,10 +110,10 @@ def _wanted(request: Status, store: MetadataStore, live: Iterable[Job], on_unrea
         )
 
     live = [job for job in live if fits(job)]
-    if not (request.everything or request.since is not None or request.states or request.pattern or request.ids):
-        ended = _last_ended(store, on_unreadable)
-    else:
+    if _is_chosen(request):
         ended = store.jobs.all((row.id for row in store.jobs.summaries() if fits(row)), on_unreadable)
+    else:
+        ended = _last_ended(store, on_unreadable)
     return sorted({job.id: job for job in (*ended, *live)}.values(), key=lambda job: (len(job.id), job.id))
 
 

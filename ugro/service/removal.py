@@ -38,7 +38,7 @@ from ugro.service.schemas.removal import (
     RemovedFromNode,
     RemovedJob,
     RemovePlan,
-    SilentNode,
+    UnreachableNode,
     UseDocument,
 )
 from ugro.service.words import title
@@ -262,7 +262,7 @@ def _collected(
         nodes=tuple(BytesOnNode(node=node, bytes=taken) for node, taken in on_nodes.items()),
         jobs=jobs,
         temporary=tuple(readable(str(path)) for path in temporary),
-        unreachable=tuple(SilentNode(node=node, error=error) for node, error in silent.items()),
+        unreachable=tuple(UnreachableNode(node=node, error=error) for node, error in silent.items()),
     )
     return Collected(answer=answer, jobs=tuple(map(_in_words, going)))
 

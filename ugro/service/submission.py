@@ -212,14 +212,14 @@ def _variable(text: str) -> tuple[str, str]:
         InputError: it is neither NAME=VALUE nor the name of a variable that is set here.
     """
     name, equals, value = text.partition("=")
-    after = "put the script's own option of that name after --: ugro launch train.py -- --env …"
+    after = "the script's own --env goes after --"
     if not name or not (equals or ENV_NAME.fullmatch(name)):
         expected = "NAME=VALUE, or the NAME of a variable to forward, is expected"
-        raise InputError(f"--env {printable(name)!r}: {expected}", after)
+        raise InputError(f"--env {printable(name)!r}: {expected}", f"{after}: ugro launch train.py -- --env …")
     try:
         return name, value if equals else forwarded(name)
     except NotSet as error:
-        raise InputError(f"--env {name}: {error.message}", f"{error.hint}; or {after}") from None
+        raise InputError(f"--env {name}: {error.message}", f"{error.hint}; {after}") from None
 
 
 def _sweep(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:

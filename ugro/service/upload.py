@@ -18,7 +18,7 @@ from typing import IO
 
 from ugro.common.errors import InputError, StateError
 from ugro.common.files import FULL, FULL_HINT
-from ugro.common.text import printable
+from ugro.common.text import visible
 from ugro.nodes.code_sync.snapshot import Bulk, Copy, Selection, git_state
 from ugro.service.code import WorkingCode
 from ugro.service.schemas.code import CodeDocument
@@ -77,7 +77,7 @@ def receive(home: Path, stream: IO[bytes]) -> WorkingCode:
         received = _unpack(stream, folder)
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
-        what = f"the files of {printable(document.directory)}"
+        what = f"the files of {visible(document.directory)}"
         if isinstance(error, tarfile.TarError):
             raise InputError(f"{what} did not arrive completely: {error}") from None
         if isinstance(error, OSError):
@@ -112,7 +112,7 @@ def _unpack(stream: IO[bytes], folder: Path) -> set[str]:
         for member in archive:
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts or not (member.isreg() or member.issym()):
-                raise InputError(f"{printable(member.name)} is no file of a working directory")
+                raise InputError(f"{visible(member.name)} is no file of a working directory")
             if member.issym():
                 links.append(member)
             else:
@@ -121,7 +121,7 @@ def _unpack(stream: IO[bytes], folder: Path) -> set[str]:
     names = {PurePosixPath(link.name) for link in links}
     for link in links:
         if not names.isdisjoint(PurePosixPath(link.name).parents):
-            raise InputError(f"{printable(link.name)} leads through another link")
+            raise InputError(f"{visible(link.name)} leads through another link")
     for link in links:
         place = folder / link.name
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,10 @@ CODES_KEPT = 100
 
 @dataclass(frozen=True)
 class NotServed:
-    """Why a resident controller runs without HTTP, as the end of a sentence."""
+    """Why a resident controller runs without HTTP, as the end of a sentence. `missed`: it was to serve it."""
 
     why: str
+    missed: bool = False
 
 
 class WebDoor:

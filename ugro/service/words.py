@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from ugro.common.models.event import EventKind
 from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.models.outputs import OutputsState
-from ugro.common.text import bytes_in_words, count, duration, printable, size
+from ugro.common.text import bytes_in_words, count, duration, printable, size, visible
 from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, OutputsDocument, ProgressDocument
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ _STATES = {
     JobState.FAILED: "has failed",
     JobState.CANCELLED: "was cancelled",
 }
+
+_KINDS: dict[str, str] = {EventKind.SILENT: "unreachable"}
+"""Event kinds whose names, an interface, are not the words for them."""
+
+
+def kind_in_words(kind: str) -> str:
+    """Return the kind of an event for people."""
+    return _KINDS.get(kind, kind)
 
 
 def title(job: Job | JobDocument) -> str:
@@ -102,7 +111,7 @@ def saved_in_words(checkpoint: CheckpointDocument, seconds: float) -> str:
 def outputs_in_words(job_id: str, outputs: OutputsDocument) -> str:
     """Return where a job's outputs are: `4 files (1 MiB) in …/jobs/job-001/outputs`."""
     here = f"{count(outputs.files, 'file')} ({bytes_in_words(outputs.bytes)})"
-    declared, pull = printable(", ".join(outputs.globs)), f"`ugro pull {job_id}`"
+    declared, pull = visible(", ".join(outputs.globs)), f"`ugro pull {job_id}`"
     match outputs.state:
         case OutputsState.HERE:
             return f"{here} in {outputs.folder}"

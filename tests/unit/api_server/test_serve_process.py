@@ -53,10 +53,15 @@ async def serving(
 
 async def dashboard(inventory: Path) -> str:
     """What `ugro dashboard` complains of."""
-    words = [sys.executable, "-m", "ugro", "--inventory", str(inventory), "dashboard", "--no-browser"]
-    done = await asyncio.to_thread(subprocess.run, words, capture_output=True, text=True, timeout=60)
+    done = await ugro(inventory, "dashboard", "--no-browser")
     assert done.returncode == 2
     return done.stderr
+
+
+async def ugro(inventory: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run another command beside the resident controller."""
+    command = [sys.executable, "-m", "ugro", "--inventory", str(inventory), *words]
+    return await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
 
 
 def free_port() -> int:
@@ -110,6 +115,7 @@ async def test_the_usual_port_may_be_taken_and_a_named_one_may_not(inventory: Pa
         async with serving(inventory) as (_, told):
             assert "watching here" in told and "no dashboard and no API: port 8470 is in use" in told
             assert "without a dashboard: port 8470 is in use" in await dashboard(inventory)
+            assert "no dashboard: port 8470 is in use" in (await ugro(inventory, "status")).stdout
 
 
 async def test_serves_no_http_where_none_is_wanted(inventory: Path) -> None:

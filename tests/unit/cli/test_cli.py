@@ -22,7 +22,7 @@ from ugro.common.models.job import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.service.context import Context
-from ugro.service.inventory import draft, hosts_of_ssh_config, is_sample, parse_host
+from ugro.service.inventory import draft, hosts_of_ssh_config, is_sample, own_python, parse_host, write_inventory
 from ugro.service.serving import Serving
 from ugro.testing import builders
 from ugro.testing.commands import Ugro
@@ -146,6 +146,8 @@ def test_a_mistyped_command_is_answered_with_the_near_one(ugro: Ugro) -> None:
         (["estimate", "--model", "7b", "--batch", "9" * 21], "a whole number from 1 to 9999999 is expected"),
         (["estimate", "--model", "7b", "--seq", "10000000"], "a whole number from 1 to 9999999 is expected"),
         (["estimate", "--model", "7b", "--gpus", "10000000"], "a whole number from 1 to 9999999 is expected"),
+        (["init", "--no-contact", "--output", "/proc/x"], "/proc/x cannot be written: No such file or directory"),
+        (["check", "--gpu", "--capture", "/proc/x"], "/proc/x cannot be made: No such file or directory"),
         (["--inventory", "no.yaml", "nodes"], "there is no inventory at no.yaml"),
     ],
 )
@@ -201,6 +203,27 @@ def test_init_writes_an_inventory_that_loads(ugro: Ugro, home: Path) -> None:
     again = ugro("init", cwd=home)
     assert again.returncode == 2 and "is there already" in again.stderr
     assert ugro("init", "--force", cwd=home).returncode == 0
+
+
+def test_init_writes_the_interpreter_of_this_machine_that_has_torch(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plant(name: str, status: int) -> str:
+        (python := home / name / "python3").parent.mkdir()
+        python.write_text(f"#!/bin/sh\nexit {status}\n")
+        python.chmod(0o755)
+        return str(python)
+
+    with_torch, without = plant("with", 0), plant("without", 1)
+    monkeypatch.setattr(sys, "executable", without)
+    monkeypatch.setenv("PATH", str(home / "with"))
+    monkeypatch.chdir(home)
+    write_inventory(home / "inventory.yaml", (), "me")
+    assert load_inventory(home / "inventory.yaml").nodes["me"].python == with_torch
+    monkeypatch.setenv("PATH", str(home / "without"))
+    assert own_python() is None, "the default of the inventory stands"
+    monkeypatch.setattr(sys, "executable", with_torch)
+    assert own_python() == with_torch
 
 
 def test_init_replaces_the_example_of_the_repository_unless_it_was_edited(ugro: Ugro, home: Path) -> None:

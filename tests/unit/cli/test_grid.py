@@ -99,10 +99,17 @@ def test_a_job_is_one_line_in_any_terminal(width: int) -> None:
     assert len(lines) == len(JOBS) and all(cell_len(line) <= width for line in (head, *lines))
     assert [line.split()[0] for line in lines] == ["job-001", "job-002", "job-005", "job-007", "job-006"]
     assert "WHY" in head and "failed" in lines[0] and "queued #1" in lines[2] and "queued #2" in lines[3]
-    assert "rank 1 on gpu" in lines[0] and lines[0].endswith("…")
+    assert "rank 1 on g" in lines[0] and lines[0].endswith("…")
     assert "demo" in lines[1] and "run-a" in lines[3]
-    if "NODES" in head:
-        assert "gpu-master-of-the-lab" in lines[1] and ("gpu2" in lines[1] or " +" in lines[1])
+    assert "NODES" in head and re.search(r"gpu-mast\S+( \+2|, gpu1 \+1|, gpu1, gpu2) ", lines[1])
+
+
+def test_a_long_reason_is_cut_before_columns_leave() -> None:
+    failed = job(1, JobState.FAILED, name="demo", reason=OOM, placement=placement("gpu-master", "gpu1", "gpu2"),
+                 started_at=time.time() - 60, ended_at=time.time())  # fmt: skip
+    head, line = shown(jobs_grid(listed(failed)), 80)
+    assert head.split() == ["ID", "NAME", "STATE", "NODES", "RANKS", "TIME", "COMMAND", "WHY"]
+    assert "gpu-master +2" in line and "rank 1 on g" in line and line.endswith("…")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -201,6 +208,9 @@ def test_of_several_names_none_is_broken() -> None:
     names = Names(("gpu-master", "gpu1", "gpu2"))
     found = [names.within(width) for width in (22, 21, 20, 13)]
     assert found == ["gpu-master, gpu1, gpu2", "gpu-master, gpu1 +1", "gpu-master, gpu1 +1", "gpu-master +2"]
+    assert names.within(10) == "gpu-ma… +2" and names.within(2) == "… +2", (
+        "but the first one, to say how many there are"
+    )
 
 
 @given(st.lists(st.lists(st.text(max_size=40), min_size=3, max_size=3), max_size=4), st.integers(20, 130))
@@ -231,21 +241,42 @@ def test_ranks_that_were_ended_with_their_job_have_not_failed() -> None:
     assert "1 failed, 1 lost, 1 succeeded" in shown(jobs_grid(listed(failed)), None)[1]
 
 
+def on_terminal(home: Path, width: int, env: dict[str, str], *words: str) -> tuple[int, str]:
+    """Run a command on a terminal of that width; return its exit code, and what it printed."""
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    known = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+    ends = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    done = subprocess.run([sys.executable, "-m", "ugro", *words], cwd=home, env=known | env, **ends)  # type: ignore[call-overload]
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    return done.returncode, shown
+
+
 @pytest.mark.parametrize("width", [60, 80])
 def test_a_real_terminal_shows_it_so(home: Path, width: int) -> None:
     (home / "inventory.yaml").write_text("nodes:\n  gpu-of-a-long-name: {address: 127.0.0.1, local: true}\n")
-    ours, theirs = pty.openpty()
-    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    env = {key: value for key, value in os.environ.items() if key != "COLUMNS"} | {"TERM": "xterm"}
-    command = [sys.executable, "-m", "ugro", "status"]
-    done = subprocess.run(command, cwd=home, env=env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, text=True)
-    os.close(theirs)
-    lines = os.read(ours, 65536).decode().splitlines()
-    os.close(ours)
-    assert done.returncode == 0, done.stderr
-    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in lines]
+    code, shown = on_terminal(home, width, {"TERM": "xterm"}, "status")
+    assert code == 0 and "\x1b[" in shown, shown
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in shown.splitlines()]
     assert plain[0].startswith("NODE") and all(len(line) <= width for line in plain)
     assert plain[1].startswith("gpu-of-a-long-name ") and plain[-1].startswith("no jobs yet")
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"TERM": "dumb"}, ("init", "--force", "--contact", "a=ob@127.0.0.1:1")),
+        ({"TERM": "dumb"}, ("status", "--watch")),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, ("status",)),
+    ],
+)
+def test_a_terminal_without_escape_sequences_gets_none(home: Path, env: dict[str, str], words: tuple[str, ...]) -> None:
+    (home / "inventory.yaml").write_text("nodes:\n  away: {address: 127.0.0.1, port: 1}\n")
+    _, shown = on_terminal(home, 60, env, *words)
+    assert "\x1b" not in shown
+    assert "away" in shown or "error: " in shown
 
 
 def test_commands_are_never_broken(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

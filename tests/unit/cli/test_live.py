@@ -14,6 +14,7 @@ from rich.console import Console
 
 from tests.unit.cli.test_attempts import BAR, leave, placed
 from ugro.cli.render.live import UNFINISHED_SECONDS, UNFINISHED_WIDTH, NowAndThen, Stops, View
+from ugro.cli.render.news import news_line
 from ugro.cli.render.notices import Notices
 from ugro.common.models.event import Event
 from ugro.common.models.job import FirstFailure, Job, JobState, Wish
@@ -21,6 +22,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.remote.logs.log_streamer import LONGEST_LINE, LogReader, StreamedLine, Unfinished
 from ugro.service.context import Context
 from ugro.service.ending import progress
+from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.logs import JobUpdate, LogLine, NodeUse, UnfinishedLine
 from ugro.testing import builders
 from ugro.testing.cluster import Master
@@ -93,7 +95,7 @@ def test_on_a_terminal_the_bar_is_drawn_on_one_line(home: Path) -> None:
     assert drawn(a_job(), None) == [" job-001  running 0s"]
     assert drawn(a_job(), "\r1%\r\x1b]0;x\x07\x00 2%")[0] == "[rank 0] � 2%"
     line = drawn(a_job(reason="step 1 of 9"), None, 80, (NodeUse(node="gpu1", gpus=(), silent=True),))[0]
-    assert line == " job-001  running 0s  step 1 of 9  gpu1 silent", "how far it is stands before what may be cut"
+    assert line == " job-001  running 0s  step 1 of 9  gpu1 unreachable", "how far it is stands before what may be cut"
     wide = drawn(a_job(), "=" * 1000 + "> 5%")
     assert len(wide) == 2 and wide[0].endswith("=> 5%") and len(wide[0]) == 40
 
@@ -187,3 +189,9 @@ def test_a_bar_in_a_pipe_moves_on(master: Master) -> None:
             assert store.jobs.job("job-001").state == JobState.RUNNING
             following.kill()
         rank.kill()
+
+
+def test_says_unreachable_of_a_node_whose_event_is_called_silent() -> None:
+    event = EventDocument(at=1.0, job="", node="gpu1", kind="silent", message="no route to host")
+    assert news_line(event) == "gpu1 unreachable: no route to host"
+    assert news_line(event.model_copy(update={"kind": "gpu_gone"})) == "gpu1 gpu_gone: no route to host"

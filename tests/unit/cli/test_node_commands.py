@@ -102,5 +102,6 @@ def test_init_adds_machines_one_by_one_and_names_those_that_failed(ugro: Ugro, h
     assert done.returncode == 3 and list(load_inventory(inventory).nodes) == ["master"]
     assert "a=ob@127.0.0.1:1 (1 of 2)" in done.stderr and "refuses connections" in done.stderr
     assert "not added; again: ugro node add no-such-host.invalid" in done.stdout
+    assert "no link was measured, since no-such-host.invalid was not added; later: ugro check" in done.stdout
     written = ugro("init", "--force", "a=ob@127.0.0.1:1", cwd=home)
     assert written.returncode == 0 and "a" in load_inventory(inventory).nodes

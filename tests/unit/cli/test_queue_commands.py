@@ -125,6 +125,8 @@ def test_status_shows_what_matters_and_the_rest_when_asked(master: Master) -> No
     names = [job["name"] for job in master.json("status")["jobs"]]
     assert names == [f"n{number}" for number in range(1, 12)], "the last ten that ended, and what waits"
     assert len(master.json("status", "--all")["jobs"]) == 12
+    older = "1 older job: ugro status --all"
+    assert older in master.ugro("status").stdout and "older" not in master.ugro("status", "--all").stdout
     assert [job["name"] for job in master.json("status", "--name", "n1?")["jobs"]] == ["n10", "n11"]
     assert [job["name"] for job in master.json("status", "--state", "held")["jobs"]] == ["n11"]
     assert len(master.json("status", "--since", "1h")["jobs"]) == 12

@@ -110,4 +110,6 @@ def test_refuses_a_launch_with_such_an_environment(
     (home / "x.env").write_text("A=1\nMASTER_PORT=2\n")
     (home / "inventory.yaml").write_text("nodes: {here: {address: 127.0.0.1, local: true}}\n")
     done = forked("launch", "t.py", *words, "--json", env=env, cwd=home)
-    assert (done.returncode, json.loads(done.stderr)["error"]["message"]) == (2, message)
+    error = json.loads(done.stderr)["error"]
+    assert (done.returncode, error["message"]) == (2, message)
+    assert len(error["hint"]) < 140, "no more than two lines of 80 columns"

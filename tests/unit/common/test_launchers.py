@@ -72,6 +72,8 @@ def test_a_file_has_a_launcher_or_a_command(tmp_path: Path) -> None:
         ("command: [a]\nmodule: b\n", "goes without 'module'"),
         ("args: [1]\ncommand: [a]\n", ":2: command: it says all that runs, and goes without 'args'"),
         ("command: [a]\nlauncher: torchrun\n", ":2: launcher: a 'command' has the launcher none"),
+        ("command: 5\n", "job.yaml:1: command: found '5': a command is expected, as in [bash, train.sh]"),
+        ("command: [1.5e3, x]\n", "command: found '1.5e3': a command is expected"),
         ("command: {a: b}\n", "command: words are expected, as in [bash, train.sh], or a text for bash"),
         ("command: []\n", "command: a command is expected"),
         ("command: ''\n", ""),

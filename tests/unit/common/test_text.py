@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ugro.common.text import duration, one_line, printable, size
+from ugro.common.text import duration, one_line, printable, size, visible
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,13 @@ def test_foreign_text_is_made_harmless(foreign: str, shown: str) -> None:
 @given(st.text())
 def test_no_control_character_remains(text: str) -> None:
     assert not any((ord(c) < 32 and c != "\t") or 127 <= ord(c) < 160 for c in printable(text))
+
+
+def test_names_that_differ_look_different() -> None:
+    names = ["out", "\x1b[31mout", "ou\tt", "ou\nt", "\u202eout", "café"]
+    shown = [visible(name) for name in names]
+    assert shown == ["out", "\\x1b[31mout", "ou\\tt", "ou\\nt", "\\u202eout", "café"]
+    assert [printable(name) for name in shown] == shown, "and they are harmless"
 
 
 def test_sizes_and_durations() -> None:

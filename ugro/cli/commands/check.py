@@ -12,6 +12,7 @@ from ugro.cli.output import print_json
 from ugro.cli.render.check import print_check
 from ugro.cli.render.gpu_check import GpuCheckPrinter
 from ugro.common.errors import EXIT_JOB_FAILED, EXIT_NODES, EXIT_OK, InputError
+from ugro.common.text import visible
 from ugro.service.schemas.check import Check, CheckDocument
 from ugro.service.schemas.gpu_check import GpuCheck, GpuChecked
 
@@ -62,6 +63,8 @@ def _exit_code(found: CheckDocument) -> int:
 
 
 def _check_gpus(app: App, python: str | None, capture: Path | None, as_json: bool) -> int:
+    if capture:
+        _make(capture)
     with GpuCheckPrinter(silent=as_json) as printer:
         for item in app.stream(GpuCheck(python=python, capture=capture is not None)):
             if not isinstance(item, GpuChecked):
@@ -77,8 +80,20 @@ def _check_gpus(app: App, python: str | None, capture: Path | None, as_json: boo
     return EXIT_JOB_FAILED
 
 
+def _make(folder: Path) -> None:
+    """Make the folder for the outputs, before the check takes minutes.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        words = f"{visible(str(folder))} cannot be made: {error.strerror}"
+        raise InputError(words, "name another folder: --capture DIR") from None
+
+
 def _write(folder: Path, captured: dict[str, str]) -> None:
     """Write each output into a file. Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in captured.items():
         (folder / f"{name}.txt").write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from ugro.cli.output import print_hanging, print_json
 from ugro.cli.render.attention import unsettled
 from ugro.common.text import clock
 from ugro.service.schemas.queries import LAST_EVENTS, Events
+from ugro.service.words import kind_in_words
 
 
 @command()
@@ -28,7 +29,8 @@ def events(app: App, job: str | None, since: float | None, node: str | None, eve
         print_json([event.as_json() for event in shown.answer])
         return
     for event in shown.answer:
-        print_hanging(f"{clock(event.at)}  {event.job or event.node:<12} {event.kind:<10} ", event.message)
+        kind = kind_in_words(event.kind)
+        print_hanging(f"{clock(event.at)}  {event.job or event.node:<12} {kind:<10} ", event.message)
     if not shown.answer:
         click.echo("no events", err=True)
     if shown.job:

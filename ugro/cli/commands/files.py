@@ -51,7 +51,7 @@ def pull(
     JOB is an id or a name. PATH is a file, a folder or a glob below the folder in which the script runs: 'out/**'.
     Default: the outputs that the job declares. Every file's SHA-256 sum is compared. A file that is here is not copied
     again, one that differs is replaced, and an interrupted copy continues. What nodes have with different content goes
-    to a folder for each node.
+    to a folder for each node. A new folder is left out of the code of later jobs, by a .ugroignore in it.
     """
     came = app.call(Pull(job=job, paths=paths, to=to, node=node, attempt=attempt))
     if as_json:

@@ -11,7 +11,7 @@ from ugro.cli.complete import complete_node, nodes_option
 from ugro.cli.output import console, print_json, table
 from ugro.cli.prompts import answers
 from ugro.common.errors import EXIT_NODES, EXIT_OK
-from ugro.common.text import bytes_in_words, clock, count, printable
+from ugro.common.text import bytes_in_words, clock, count, printable, visible
 from ugro.service.schemas.footprint import (
     Clean,
     CleanedDocument,
@@ -112,7 +112,7 @@ def _nothing_there(plan: CleanPlan) -> CleanedDocument:
 def _tell(found: CleanedDocument, base_dir: str) -> None:
     name = found.node
     if found.left:
-        click.echo(f"could not be removed from {name}: {', '.join(map(printable, found.left))}")
+        click.echo(f"could not be removed from {name}: {', '.join(map(visible, found.left))}")
     else:
         click.echo(f"nothing of UGRO remains on {name}" + (" except processes:" if found.processes else ""))
     for process in found.processes:

@@ -10,7 +10,7 @@ import click
 from ugro.cli.complete import complete_folder
 from ugro.cli.man import pages
 from ugro.common.errors import InputError
-from ugro.common.text import count, printable
+from ugro.common.text import count, printable, visible
 
 
 @click.command(name="help", context_settings={"help_option_names": ["-h", "--help"]})
@@ -59,6 +59,6 @@ def _write_pages(root: click.Context, folder: Path) -> None:
             written += 1
     except OSError as error:
         hint = "name a folder of yours: ugro help --man ~/.local/share/man"
-        raise InputError(f"{printable(str(error.filename))}: {error.strerror}", hint) from None
-    where = printable(str(folder))
+        raise InputError(f"{visible(str(error.filename))}: {error.strerror}", hint) from None
+    where = visible(str(folder))
     click.echo(f"{count(written, 'page')} in {where}/man1; to read one: man -M {where} ugro")

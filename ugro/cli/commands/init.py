@@ -52,9 +52,9 @@ def init(
 ) -> int:
     """Write a first inventory, and add the machines to it.
 
-    It has this machine, and the hosts of ~/.ssh/config as comments. At a terminal each of the MACHINES is then added as
-    `ugro node add` does: host key, key login, check. One that cannot be added stops no other. With `--no-contact` their
-    lines are only written.
+    It has this machine, with its Python that has torch, and the hosts of ~/.ssh/config as comments. At a terminal each
+    of the MACHINES is then added as `ugro node add` does: host key, key login, check. One that cannot be added stops no
+    other. With `--no-contact` their lines are only written.
 
     \b
     Example: ugro init gpu1=ob@192.168.1.101 gpu2=ollie@192.168.1.102

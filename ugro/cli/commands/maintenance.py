@@ -10,7 +10,7 @@ from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.render.checkpoints import checkpoints_in_words
 from ugro.common.errors import EXIT_NODES, EXIT_OK, EXIT_STATE, InputError
-from ugro.common.text import printable, size, some
+from ugro.common.text import printable, size, some, visible
 from ugro.common.units import parse_duration
 from ugro.service.schemas.records import Rebuild
 from ugro.service.schemas.removal import Collect, Collected, CollectedJob, JobInWords, PlanCollect
@@ -79,7 +79,7 @@ def _tell(done: Collected, older_than: str, do_it: str | None) -> None:
     for job, said in zip(found.jobs, done.jobs, strict=True):
         click.echo(f"{job.id}  {_in_words(job, said)}")
     for path in found.temporary:
-        click.echo(f"{printable(path)}, partial file, {f'would be removed: {do_it}' if do_it else 'removed'}")
+        click.echo(f"{visible(path)}, partial file, {f'would be removed: {do_it}' if do_it else 'removed'}")
     for silent in found.unreachable:
         click.echo(f"{silent.node} is skipped: {printable(silent.error.message)}", err=True)
     if not any(job.bytes or said.code or job.nodes for job, said in zip(found.jobs, done.jobs, strict=True)):

@@ -125,6 +125,9 @@ def add_all(app: App, targets: Sequence[str], ask: LoginAnswers, fingerprints: S
             failed[target] = error.exit_code
     for target in failed:
         click.echo(f"not added; again: ugro node add {shlex.quote(target)}")
+    if targets[-1] in failed:
+        words = f"no link was measured, since {printable(targets[-1])} was not added; later: ugro check --network"
+        print_hanging("", words)
     return max(failed.values(), default=EXIT_OK)
 
 

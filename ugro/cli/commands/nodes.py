@@ -19,11 +19,12 @@ from ugro.cli.output import (
     table,
     wide_option,
 )
+from ugro.cli.prompts import typed
 from ugro.cli.render.listings import nodes_grid
 from ugro.cli.render.news import news_line
 from ugro.cli.several import Did, for_each, several
 from ugro.common.errors import EXIT_INPUT, EXIT_OK, InputError
-from ugro.common.text import one_line, printable
+from ugro.common.text import one_line, printable, some
 from ugro.service.schemas.maintenance import (
     CommandEnd,
     CommandOutput,
@@ -69,7 +70,7 @@ def drain(app: App, names: tuple[str, ...], reason: str | None, as_json: bool) -
     if reason is None and not sys.stdin.isatty():
         again = f"ugro drain {shlex.join(names)} --reason 'new fan'"
         raise InputError("a reason is required (--reason); others will see it", again)
-    said = one_line(reason if reason is not None else click.prompt("Reason", err=True))
+    said = one_line(reason if reason is not None else typed("Reason", f"{some(names)} was not drained"))
     if not said:
         raise InputError("the reason is empty")
 

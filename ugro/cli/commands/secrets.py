@@ -12,6 +12,7 @@ import click
 from ugro.cli.app import App, command, json_option
 from ugro.cli.complete import complete_file, complete_secret
 from ugro.cli.output import print_hanging, print_json
+from ugro.cli.prompts import typed
 from ugro.common.errors import InputError
 from ugro.common.masking import SHORTEST
 from ugro.common.text import duration, printable, some
@@ -79,7 +80,7 @@ def _value(name: str, from_env: bool, path: str | None) -> str:
             with Path(path).expanduser().open("rb") as file:
                 data = file.read(LARGEST + 1)
         elif sys.stdin.isatty():
-            return str(click.prompt(f"value of {printable(name)}", hide_input=True, err=True))
+            return typed(f"value of {printable(name)}", f"{printable(name)} was not set", hidden=True)
         else:
             data = sys.stdin.buffer.read(LARGEST + 1)
     except OSError as error:

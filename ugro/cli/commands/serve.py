@@ -139,7 +139,7 @@ class _Web:
         except PortTaken as error:
             if self._named:
                 raise
-            self._serving.web = NotServed(error.message)
+            self._serving.web = NotServed(error.message, missed=True)
             yield [f"no dashboard and no API: {error.message} ({error.hint})"]
             return
         listen = replace(listen, port=ear.getsockname()[1])

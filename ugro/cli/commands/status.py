@@ -18,10 +18,11 @@ from ugro.cli.render.jobs import attempts_grid, print_job
 from ugro.cli.render.listings import jobs_grid, nodes_grid
 from ugro.cli.render.sweeps import sweep_grid, sweep_in_words, values_in_words
 from ugro.cli.several import Choice, choose, one_job
+from ugro.cli.terminal import is_dumb
 from ugro.common.errors import InputError
 from ugro.common.job_names import SWEEP_ID
 from ugro.common.models.job import JobState
-from ugro.common.text import printable
+from ugro.common.text import count, printable
 from ugro.service.schemas.live import Watch
 from ugro.service.schemas.queries import ClusterStatus, JobStatus, ShowJob, Status
 from ugro.service.schemas.sweeps import CompareSweep, SweepDocument
@@ -92,7 +93,7 @@ def status(
 
 def _watch(app: App, show: Callable[[], bool], for_programs: bool) -> None:
     """Draw something again with every change of the cluster, until Ctrl-C or until it is over."""
-    if for_programs or not sys.stdout.isatty():
+    if for_programs or is_dumb() or not sys.stdout.isatty():
         raise InputError("--watch draws on a terminal", "without one, watch a job: ugro wait JOB, ugro logs -f JOB")
     from ugro.cli.render.frames import frames  # here, since few have a use for it
 
@@ -168,6 +169,8 @@ def _cluster_status(app: App, shown: ClusterStatus, quiet: bool, wide: bool, as_
     click.echo()
     if answer.jobs:
         jobs_grid(answer.jobs, together).print(wide)
+        if shown.older:
+            click.echo(f"{count(shown.older, 'older job')}: ugro status --all")
     else:
         click.echo("no such jobs" if shown.ever else "no jobs yet: `ugro launch` submits one")
     for broken in answer.unreadable:
@@ -175,6 +178,8 @@ def _cluster_status(app: App, shown: ClusterStatus, quiet: bool, wide: bool, as_
         print_hanging("", f"{broken.id} is unreadable: {broken.error.message}{hint}", fg="red")
     for problem in answer.problems:
         print_hanging("", f"{problem.message} ({problem.hint})", fg="red")
+    if shown.no_dashboard:
+        print_hanging("", f"no dashboard: {shown.no_dashboard}; see: ugro dashboard", fg="yellow")
     if any(node.error for node in answer.nodes):
         app.tell_inventory()
     unsettled(shown.recorded, answer.jobs)

@@ -11,6 +11,7 @@ import click
 from ugro.cli.app import App, command, json_option
 from ugro.cli.output import print_json
 from ugro.cli.render.grid import Column, Grid
+from ugro.cli.terminal import is_dumb
 from ugro.service.schemas.live import LiveSnapshot, LiveView, Watch
 
 
@@ -28,7 +29,7 @@ def top(app: App, once: bool, readonly: bool, every: float, as_json: bool) -> No
     """
     if as_json:
         print_json(_view(app).as_json())
-    elif once or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    elif once or is_dumb() or not (sys.stdin.isatty() and sys.stdout.isatty()):
         _print_once(_view(app))
     else:
         from ugro.cli.top.asking import Asking

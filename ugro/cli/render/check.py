@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import click
 from rich.text import Text
 
-from ugro.cli.output import console, table
-from ugro.common.text import printable
+from ugro.cli.output import console, print_hanging, print_marked, table
 from ugro.service.schemas.check import Checked, FindingDocument, Level, LinkDocument, NetworkDocument
 
 SIGNS: Mapping[Level, Text] = {
@@ -31,20 +31,20 @@ def print_check(checked: Checked) -> None:
 
 def print_block(title: str, findings: Iterable[FindingDocument]) -> None:
     """Print the findings under one title, with their hints indented."""
-    out = console()
-    out.print(Text(title, "bold"))
+    print_hanging("", title, bold=True)
     for finding in findings:
-        out.print(Text("  ").append_text(SIGNS[finding.level]).append(f" {printable(finding.text)}"), soft_wrap=True)
+        print_marked(Text.assemble("  ", SIGNS[finding.level], " "), finding.text)
         for line in finding.hint.split("\n") if finding.hint else ():
-            out.print(Text(f"      {printable(line)}", "dim"), soft_wrap=True)
-    out.print()
+            print_hanging("      ", line, dim=True)
+    click.echo()
 
 
 def print_network(network: NetworkDocument) -> None:
     """Print rates and latencies of every link, and the all-reduce."""
     out = console()
     how = "NCCL, one GPU on each node" if network.backend == "nccl" else "gloo, on CPUs"
-    made = table("FROM \\ TO", *network.nodes, title=f"network ({how}; ranks met at {network.meets_at or '-'})")
+    print_hanging("", f"network ({how}; ranks met at {network.meets_at or '-'})", bold=True)
+    made = table("FROM \\ TO", *network.nodes)
     links = {(link.source, link.target): link for link in network.links}
     for source in network.nodes:
         made.add_row(source, *(link_in_words(links.get((source, target))) for target in network.nodes))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.common.errors import NotSaved
-from ugro.common.text import duration, printable, size, some
+from ugro.common.text import duration, printable, size, some, visible
 from ugro.service.schemas.checkpoints import ListedCheckpoint, SaveAnswer
 from ugro.service.schemas.jobs import CheckpointDocument
 from ugro.service.words import state_in_words, title
@@ -44,7 +44,7 @@ def checkpoints_grid(found: Iterable[ListedCheckpoint]) -> Grid:
             f"{duration(time.time() - one.saved_at)} ago",
             size(one.bytes / 2**20),
             one.kind,
-            printable(one.name),
+            visible(one.name),
             Names(places, " + " if one.split else ", "),
             state,
         )

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import click
 
-from ugro.common.text import count, printable, size, some
+from ugro.common.text import count, printable, size, some, visible
 from ugro.service.schemas.code import CodeDocument, LeftOut
 
 
 def tell_what_stays(code: CodeDocument) -> None:
     """Say, beside the output, what of the working directory is not sent though nobody said so, or not as it seems."""
-    refused = [f"{printable(one.path)} ({printable(one.reason)})" for one in code.not_sent]
-    left_out = [f"{printable(one.path)} ({_amount(one)})" for one in code.left_out]
+    refused = [f"{visible(one.path)} ({printable(one.reason)})" for one in code.not_sent]
+    left_out = [f"{visible(one.path)} ({_amount(one)})" for one in code.left_out]
     if refused:
         click.echo(f"not sent: {some(refused)}", err=True)
     if left_out:
         hint = "a line !NAME in .ugroignore sends it"
         click.echo(f"excluded by the built-in list: {some(left_out)}; {hint}", err=True)
     if code.lfs_pointers:
-        names = some([printable(path) for path in code.lfs_pointers])
+        names = some([visible(path) for path in code.lfs_pointers])
         click.echo(f"sent without their content, as pointers of git-lfs: {names}; `git lfs pull` brings it", err=True)
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import click
+from rich.cells import cell_len
+from rich.text import Text
 
+from ugro.cli.output import console, hanging, print_hanging, print_marked, terminal_width
 from ugro.common.models.job import JobState
-from ugro.common.text import duration, printable, size, some
+from ugro.common.text import duration, printable, size, some, visible
 from ugro.service.schemas.explain import DiagnosisDocument, FailureDocument, LastCheckpointDocument
 
-QUOTE_WIDTH = 300
+QUOTE, QUOTE_WIDTH = "  │ ", 300
+"""What stands before a line of a log, and as much of it as is shown."""
 
 
 def print_finding(found: DiagnosisDocument, words: str | None) -> None:
@@ -19,23 +23,30 @@ def print_finding(found: DiagnosisDocument, words: str | None) -> None:
     head = _head(job) if job else ""
     if found.cause is None and not found.message:
         well = job and job.state == JobState.SUCCEEDED
-        click.echo(head + ("it ended well" if well else "nothing shows that it ended badly"))
+        print_hanging("", head + ("it ended well" if well else "nothing shows that it ended badly"))
         return
     if found.cause is None:
-        click.echo(head + printable(found.message or ""))
+        print_hanging("", head + (found.message or ""))
     else:
-        click.echo(head + click.style(words, fg="red", bold=True) + f" ({found.cause})")
+        console().print(Text.assemble(head, (words or "", "bold red"), f" ({found.cause})"))
     for name, fact in _facts(found):
-        click.echo(f"  {name:<5} {fact}")
+        print_hanging(f"  {name:<5} ", fact)
     for line in found.evidence:
-        click.echo(f"  │ {printable(line)[:QUOTE_WIDTH]}")
+        _print_quoted(printable(line)[:QUOTE_WIDTH])
     if found.consequences:
         click.echo(f"  and {found.consequences} more that only followed from it")
     for name, fact in _lost(job).items() if job else ():
         if fact:
-            click.echo(f"  {name:<5} {fact}")
-    click.echo(f"{click.style('next:', fg='cyan')}   {printable(found.suggestion or '')}")
+            print_hanging(f"  {name:<5} ", fact)
+    print_marked(Text.assemble(("next:", "cyan"), "   "), found.suggestion or "")
     _print_next(found)
+
+
+def _print_quoted(line: str) -> None:
+    """Print a line of a log, with its indent, as one that is quoted wherever it is broken."""
+    width, words = terminal_width(), line.lstrip(" ")
+    for part in hanging(" " * (len(line) - len(words)), words, width and width - cell_len(QUOTE)):
+        click.echo(QUOTE + part)
 
 
 def _head(job: FailureDocument) -> str:
@@ -81,19 +92,19 @@ def _saved(last: LastCheckpointDocument) -> str:
     places = [*last.nodes, *(["this machine"] if last.on_master else [])]
     facts = f"saved {duration(last.age_seconds)} ago, {size(last.bytes / 2**20)}, on {some(places)}"
     at = f"epoch {last.epoch}" if last.step is None else last.step
-    return f"{at} ({printable(last.name)}, {facts})"
+    return f"{at} ({visible(last.name)}, {facts})"
 
 
 def _print_next(found: DiagnosisDocument) -> None:
     """Print what followed, or whether to retry and how to resume."""
     job = found if isinstance(found, FailureDocument) else None
     if job and (after := job.next_attempt):
-        click.echo(f"then:   attempt {after.attempt} from {after.begins}: {after.state.value}")
+        print_hanging("then:   ", f"attempt {after.attempt} from {after.begins}: {after.state.value}")
     elif found.cause is not None:
-        click.echo(f"retry:  {_retry(found)}")
+        print_hanging("retry:  ", _retry(found))
     if job and job.resume:
-        changes = f"   ({printable('; '.join(job.changes))})" if job.changes else ""
-        click.echo(f"resume: {printable(job.resume)}{changes}")
+        changes = f"   ({'; '.join(job.changes)})" if job.changes else ""
+        print_hanging("resume: ", f"{job.resume}{changes}")
 
 
 def _retry(found: DiagnosisDocument) -> str:

@@ -10,7 +10,7 @@ import click
 from ugro.cli.output import print_hanging
 from ugro.cli.render.grid import Column, Grid
 from ugro.common.errors import UgroError
-from ugro.common.text import bytes_in_words, clock, count, printable, some
+from ugro.common.text import bytes_in_words, clock, count, some, visible
 from ugro.service.schemas.files import (
     FilesDocument,
     NodeFilesDocument,
@@ -52,7 +52,7 @@ def _print_node(found: FilesDocument, one: NodeFilesDocument) -> None:
         for file in one.files:
             size = bytes_in_words(file.bytes) if file.kind == "file" else "-"
             sign = "*" if file.executable else SIGNS.get(file.kind, "")
-            grid.add(size, clock(file.modified_at)[:16], printable(file.path) + sign)
+            grid.add(size, clock(file.modified_at)[:16], visible(file.path) + sign)
         grid.print()
     if one.more:
         print_hanging("  ", f"and more: name a folder, as in `ugro ls {found.id} {_example(one)}`", True)
@@ -63,7 +63,7 @@ def _print_node(found: FilesDocument, one: NodeFilesDocument) -> None:
 
 
 def _example(one: NodeFilesDocument) -> str:
-    return next((shlex.quote(printable(file.path)) for file in one.files if file.kind == "folder"), "PATH")
+    return next((shlex.quote(visible(file.path)) for file in one.files if file.kind == "folder"), "PATH")
 
 
 def tell_success(job: JobDocument) -> None:
@@ -82,18 +82,18 @@ def pull_in_lines(came: PullDocument) -> Iterator[str]:
     """Yield what came, file by file where these are few."""
     new = [one for one in came.files if one.received or one.how != "same"]
     for one in new[:NAMED]:
-        yield f"  {printable(one.path)}  {bytes_in_words(one.bytes)}{_how(one)}"
+        yield f"  {visible(one.path)}  {bytes_in_words(one.bytes)}{_how(one)}"
     if len(new) > NAMED:
         yield f"  and {len(new) - NAMED} more"
     already = len(came.files) - len(new)
     told = [f"{count(len(new), 'file')} copied ({bytes_in_words(sum(one.received for one in new))})"] if new else []
     told += [f"{count(already, 'file')} already here"] if already else []
     if told:
-        yield f"{', '.join(told)}: {printable(came.folder)}"
+        yield f"{', '.join(told)}: {visible(came.folder)}"
     if came.left_out:
-        yield f"left out, since they are no files (links are not followed): {printable(some(came.left_out))}"
+        yield f"left out, since they are no files (links are not followed): {visible(some(came.left_out))}"
     for glob in came.unmatched:
-        yield f"no file is named {printable(glob)}"
+        yield f"no file is named {visible(glob)}"
 
 
 def _how(one: PulledFile) -> str:
@@ -116,10 +116,10 @@ def failure_of(came: PullAnswer) -> UgroError:
     elif answer.missing:
         one = answer.missing[0]
         more = f", and {count(len(answer.missing) - 1, 'more file')}" if len(answer.missing) > 1 else ""
-        error = UgroError(f"{one.node}: {printable(one.path)} did not come: {one.reason}{more}", again)
+        error = UgroError(f"{one.node}: {visible(one.path)} did not come: {one.reason}{more}", again)
         error.code = "node"
     else:
-        names = ", ".join(map(printable, answer.unmatched))
+        names = ", ".join(map(visible, answer.unmatched))
         error = UgroError(f"{answer.id} has nothing named {names}", f"see what there is: ugro ls {answer.id}")
         error.code = "input"
     error.exit_code = came.exit_code
@@ -135,9 +135,9 @@ def push_in_lines(went: PushDocument) -> Iterator[str]:
         sent = went.files - one.same
         told = [f"{count(sent, 'file')} sent ({bytes_in_words(one.sent)})"] if sent else []
         told += [f"{count(one.same, 'file')} already there"] if one.same else []
-        yield f"{one.node}: {', '.join(told)}: {printable(one.folder)}{shared}"
+        yield f"{one.node}: {', '.join(told)}: {visible(one.folder)}{shared}"
     if went.left_out:
-        yield f"left out, since they are no files (links are not followed): {printable(some(went.left_out))}"
+        yield f"left out, since they are no files (links are not followed): {visible(some(went.left_out))}"
 
 
 def failure_of_push(went: PushAnswer) -> UgroError:
@@ -149,7 +149,7 @@ def failure_of_push(went: PushAnswer) -> UgroError:
             words.append(one.error.message)
             code, hint = one.error.code, hint or one.error.hint
         elif one.missing:
-            words.append(f"{one.node}: {printable(one.missing[0].path)}: {one.missing[0].reason}")
+            words.append(f"{one.node}: {visible(one.missing[0].path)}: {one.missing[0].reason}")
     error = UgroError(some(words, "; "), hint or again)
     error.code, error.exit_code = code, went.exit_code
     return error

@@ -50,12 +50,14 @@ class Names:
         return min(cell_len("".join(self.names[:1])) + more, LONG_NAME)
 
     def within(self, width: int) -> str:
-        """As many of them as there is room for, and how many more there are."""
+        """As many of them as there is room for, the first one cut if need be, and how many more there are."""
         for shown in range(len(self.names), 0, -1):
             more = f" +{len(self.names) - shown}" if shown < len(self.names) else ""
             if cell_len(text := self.separator.join(self.names[:shown]) + more) <= width:
                 return text
-        return str(self)
+        first, more = Text("".join(self.names[:1])), f" +{len(self.names) - 1}" if len(self.names) > 1 else ""
+        first.truncate(max(1, width - len(more)), overflow="ellipsis")
+        return first.plain + more
 
 
 Cell = str | Text | Names

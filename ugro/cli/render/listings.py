@@ -112,11 +112,11 @@ def jobs_grid(jobs: Sequence[ListedJob], together: bool = False) -> Grid:
         Column("ID"),
         Column("NAME", LEAST_NAME),
         Column("STATE"),
-        Column("NODES", 10, leaves=3),
+        Column("NODES", 10),
         Column("RANKS", 9, leaves=4),
         Column("TIME", leaves=2),
-        Column("COMMAND", 16, leaves=5),
-        Column("WHY", 24),
+        Column("COMMAND", 12, leaves=5),
+        Column("WHY", 12),  # `ugro why JOB` has the whole of it
     )
     sweeps: dict[str, list[ListedJob]] = {}
     for job in jobs if together else ():

@@ -119,7 +119,7 @@ def _node(node: NodeUse) -> Text:
         f"{'-' if gpu.utilization_percent is None else gpu.utilization_percent}% {size(gpu.memory_used_mib or 0)}"
         for gpu in node.gpus
     )
-    return Text.assemble((f"  {node.node} ", "bold"), ("silent", "red") if node.silent else gpus)
+    return Text.assemble((f"  {node.node} ", "bold"), ("unreachable", "red") if node.silent else gpus)
 
 
 def _begun_line(line: LogLine, width: int) -> Text:

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from ugro.common.text import duration, printable, size
+from ugro.common.text import duration, printable, size, visible
 from ugro.service.schemas.jobs import CheckpointDocument, JobDocument
 from ugro.service.schemas.resume import CodeChanges, ResumePlan
 from ugro.service.words import count_changes
@@ -26,7 +26,7 @@ def tell_where(checkpoint: CheckpointDocument | None) -> None:
     facts = f"saved {age} ago, {size(checkpoint.bytes / 2**20)}, on {where}{branch}"
     at = checkpoint.where.removeprefix("step ")
     last = "Checkpoint" if checkpoint.other_branch else "Last checkpoint"
-    click.echo(f"{last}: {at} ({printable(checkpoint.name)}, {facts})", err=True)
+    click.echo(f"{last}: {at} ({visible(checkpoint.name)}, {facts})", err=True)
 
 
 def tell_changes(plan: ResumePlan) -> None:
@@ -40,7 +40,7 @@ def tell_changes(plan: ResumePlan) -> None:
 def _code_in_words(job: JobDocument, found: CodeChanges) -> list[str]:
     """What is new in the code, by name as far as that can be read at a glance."""
     directory = printable(job.code.directory)
-    named = [f"  {kind} {printable(name)}" for kind, names in found for name in names]
+    named = [f"  {kind} {visible(name)}" for kind, names in found for name in names]
     if not named:
         return [f"The code is the same: nothing differs in {directory}."]
     more = [f"  and {len(named) - MOST_NAMED} more"] if len(named) > MOST_NAMED else []

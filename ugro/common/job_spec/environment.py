@@ -33,8 +33,9 @@ def forwarded(name: str) -> str:
         NotSet: it has none.
     """
     if name not in os.environ:
-        hint = f"set it: export {name}=VALUE, or give its value: --env {name}=VALUE"
-        raise NotSet(f"{name} is not set here, so it cannot be forwarded", hint)
+        raise NotSet(
+            f"{name} is not set here, so it cannot be forwarded", f"export {name}=VALUE, or --env {name}=VALUE"
+        )
     return os.environ[name]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -51,6 +52,9 @@ _SET = {
 _SHORTEST = 3
 """Letters from which the launchers' parsers take the beginning of an option's name for the whole."""
 
+_NUMBER = re.compile(r"[-+]?[0-9][0-9_.eE+-]*")
+"""What YAML reads as a number; a command that is one is a slip."""
+
 
 def check_options(launcher: str, words: Sequence[str]) -> None:
     """See that these words are options which a launcher may get besides those that UGRO sets.
@@ -80,3 +84,19 @@ def _means(name: str, option: str) -> bool:
 def agent_of(launcher: str) -> str:
     """Return what runs the ranks of a node, in words."""
     return AGENTS.get(launcher, RANK_PY)
+
+
+def words_of_command(given: object) -> list[str]:
+    """Return the words of a job file's `command`, which is words, or a text for a shell.
+
+    Raises:
+        ValueError: it is neither, or names no program.
+    """
+    words = ["bash", "-c", given] if isinstance(given, str) else given
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+        raise ValueError("words are expected, as in [bash, train.sh], or a text for bash")
+    if not "".join(words[-1:]).strip():
+        raise ValueError("a command is expected, as in [bash, train.sh]")
+    if _NUMBER.fullmatch(program := given if isinstance(given, str) else words[0]):
+        raise ValueError(f"found {program!r}: a command is expected, as in [bash, train.sh]")
+    return list(words)

@@ -29,7 +29,7 @@ from ugro.common.fields import (
     variables_of,
     whole,
 )
-from ugro.common.job_spec.launchers import ONE_PROCESS, Launcher, check_options
+from ugro.common.job_spec.launchers import ONE_PROCESS, Launcher, check_options, words_of_command
 from ugro.common.job_spec.rules import (
     BY_VRAM,
     CheckpointRules,
@@ -161,11 +161,10 @@ class JobSpec(Config):
             raise Misplaced(("command",), f"it says all that runs, and goes without {other!r}")
         if fields.get("launcher") not in (None, "none"):
             raise Misplaced(("launcher",), "a 'command' has the launcher none; others start a 'script' or a 'module'")
-        words = ["bash", "-c", given] if isinstance(given, str) else given
-        if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
-            raise Misplaced(("command",), "words are expected, as in [bash, train.sh], or a text for bash")
-        if not "".join(words[-1:]).strip():
-            raise Misplaced(("command",), "a command is expected, as in [bash, train.sh]")
+        try:
+            words = words_of_command(given)
+        except ValueError as error:
+            raise Misplaced(("command",), str(error)) from None
         rest = {key: value for key, value in fields.items() if key != "command"}
         return rest | {"script": words[0], "args": list(words[1:]), "no_python": True, "launcher": "none"}
 

@@ -51,9 +51,8 @@ def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live
     for view in answering:
         with troubles.boundary(f"{view.node}: what is new there"):
             if view.node in silent:
-                store.timeline.note(
-                    view.node, EventKind.ANSWERS, f"after {duration(now - silent[view.node].since)} of silence"
-                )
+                words = f"after {duration(now - silent[view.node].since)}"
+                store.timeline.note(view.node, EventKind.ANSWERS, words)
             for kind, message in monitor.news(before.get(view.node), view, store.config.known_master()):
                 store.timeline.note(view.node, kind, message)
     for name, silence in quiet.items():

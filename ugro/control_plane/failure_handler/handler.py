@@ -11,7 +11,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState, Wish
 from ugro.common.models.proposal import Proposal
-from ugro.common.text import printable, some
+from ugro.common.text import printable, some, visible
 from ugro.common.troubles import Troubles
 from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.recovery.lost_work import last_checkpoint, steps_reached
@@ -251,7 +251,7 @@ def script_of(store: MetadataStore, job: Job) -> str:
 def proposal_in_words(proposal: Proposal) -> str:
     """What would be done, in one line."""
     at = proposal.checkpoint
-    where = f"resume from {at.where} ({printable(at.name)})" if at else "begin again"
+    where = f"resume from {at.where} ({visible(at.name)})" if at else "begin again"
     first = ["end it"] if proposal.ends else []
     fewer = [f"on {some(proposal.nodes)} only"] if proposal.nodes else []
     return "; ".join([*first, where, *fewer, *(printable(change.text) for change in proposal.changes)])

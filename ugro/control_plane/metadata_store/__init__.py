@@ -40,15 +40,15 @@ event, then to the cluster's timeline, then to the job's: what a crash kept from
 
 A record that cannot be read, is that of another job, or is gone is no job's end: lists pass it over and name it, a
 rebuild leaves it where it was, and who would start something stops, since what a live one holds is not known. Only a
-folder that never had a record is passed over in silence: a submission that was cut short.
+folder that never had a record is passed over without a message: a submission that was cut short.
 
 A record with a later schema version, or with keys that are not known, is one of a newer UGRO: it is named so and left
-as it is, nothing older is put in its place, and it stops nobody unless the job may hold something.
+as it is, nothing older is put in its place, and it stops nothing unless the job may hold something.
 
-A damaged row of `cluster.json` counts as not there and stops nobody (`rows`); the drains are then taken from the
+A damaged row of `cluster.json` counts as not there and stops nothing (`rows`); the drains are then taken from the
 timeline, and the live jobs from their folders. Where all of it is broken or gone, a rebuild takes its copy, and the
 drains from the timeline. `status` and `sweep` report an archive that says less than when it was sealed. On a full
-disk, who looks goes on with what is there, and a tick without what it can do without (`MetadataStore.optional`).
+disk, a reader continues with what is there, and a tick without what it can do without (`MetadataStore.optional`).
 """
 
 from ugro.control_plane.metadata_store.locks import LOCK_PATIENCE, RESIDENT_LOCK

@@ -13,7 +13,7 @@ from ugro.common.errors import InputError, NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import CodeVersion, Job, SweepPart
 from ugro.common.paths import RunPaths
-from ugro.common.text import printable
+from ugro.common.text import printable, visible
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.scheduler.command import require_source, source_text
@@ -67,8 +67,8 @@ def choose_code(spec: JobSpec, otherwise: str = "", start: Sequence[str] = START
     selection = select_files(directory)
     if source is not None and source not in selection.files:
         raise InputError(
-            f"{printable(source)} is ignored (.gitignore, .ugroignore or the built-in list), so nodes would not get it",
-            f"add a line !/{printable(source)} to .ugroignore",
+            f"{visible(source)} is ignored (.gitignore, .ugroignore or the built-in list), so nodes would not get it",
+            f"add a line !/{visible(source)} to .ugroignore",
         )
     require_inputs(directory, spec, selection)
     return selection
@@ -86,12 +86,10 @@ def require_inputs(directory: Path, spec: JobSpec, selection: Selection) -> None
         what = "python: uv" if spec.python == "uv" else "setup.inputs"
         if not (directory / name).is_file():
             hint = "make it: uv lock" if name == "uv.lock" else "correct its path, or make it"
-            raise InputError(
-                f"{what} needs {printable(name)}, which is not in {printable(str(directory.resolve()))}", hint
-            )
+            raise InputError(f"{what} needs {visible(name)}, which is not in {visible(str(directory.resolve()))}", hint)
         raise InputError(
-            f"{what} needs {printable(name)}, which is ignored, so nodes would not get it",
-            f"add a line !/{printable(name)} to .ugroignore",
+            f"{what} needs {visible(name)}, which is ignored, so nodes would not get it",
+            f"add a line !/{visible(name)} to .ugroignore",
         )
 
 

@@ -16,6 +16,9 @@ from pathspec import GitIgnoreSpec
 
 from ugro.common.errors import InputError
 
+IGNORE_FILE = ".ugroignore"
+"""Names what is not sent with a job, in git's syntax."""
+
 
 @dataclass(frozen=True)
 class _Rule:

@@ -25,7 +25,7 @@ from pydantic import InstanceOf, TypeAdapter
 import ugro.nodes.code_sync.rsync as rsync
 from ugro.common.errors import NodeRefused, StateError
 from ugro.common.models.record import Record
-from ugro.common.text import printable, some
+from ugro.common.text import some, visible
 from ugro.nodes.code_sync.manifest import Entry, encoded, read_manifest
 from ugro.nodes.remote.answers import SENSELESS, payload
 from ugro.nodes.remote.bundle import load
@@ -130,7 +130,7 @@ async def conflicts(transport: Transport, snapshot: Path, job_dir: str, before: 
 
 def conflict_in_words(names: Sequence[str]) -> str:
     """That there are such files."""
-    return f"the job wrote files where the new code has others: {some([printable(name) for name in names])}"
+    return f"the job wrote files where the new code has others: {some([visible(name) for name in names])}"
 
 
 async def _push(

@@ -18,7 +18,7 @@ from ugro.common.errors import InputError, StateError
 from ugro.common.files import FULL, FULL_HINT
 from ugro.common.models.job import CodeVersion
 from ugro.nodes.code_sync.frozen import freeze
-from ugro.nodes.code_sync.ignore import IgnoreFiles, literal, read_lines
+from ugro.nodes.code_sync.ignore import IGNORE_FILE, IgnoreFiles, literal, read_lines
 from ugro.nodes.code_sync.manifest import digest_of, list_beside, walk
 
 LARGE_BYTES = 200 * 1024 * 1024
@@ -121,9 +121,9 @@ class _Choice:
     def __init__(self, root: Path) -> None:
         self.left_out: dict[str, Bulk] = {}
         self._root = root
-        self._untold = IgnoreFiles(root, ".ugroignore", [*BYTECODE, *STATE, *_state_directory(root)])
-        self._never = IgnoreFiles(root, ".ugroignore", [*SECRETS, *STATE, *_state_directory(root)])
-        self._bulk = IgnoreFiles(root, ".ugroignore", BULK)
+        self._untold = IgnoreFiles(root, IGNORE_FILE, [*BYTECODE, *STATE, *_state_directory(root)])
+        self._never = IgnoreFiles(root, IGNORE_FILE, [*SECRETS, *STATE, *_state_directory(root)])
+        self._bulk = IgnoreFiles(root, IGNORE_FILE, BULK)
         self._judged: dict[str, bool] = {"": False}
 
     def takes(self, path: str, tracked: bool) -> bool:

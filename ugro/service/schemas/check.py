@@ -86,7 +86,7 @@ class PowerDocument(Document):
 
 
 class MachineDocument(Document):
-    """What a machine says of itself; null where it does not say."""
+    """Facts that a machine reports; null where it does not."""
 
     user: str
     """Who the ranks run as."""

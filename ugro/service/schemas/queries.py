@@ -60,7 +60,8 @@ class ClusterStatus(Document):
     """The cluster, with what a page shows beside it.
 
     `recorded` are the states in the jobs' records, which are older where only the nodes show the new one. `twins` says
-    of a node which one it is under another name. `ever`: a job was submitted once.
+    of a node which one it is under another name. `ever`: a job was submitted once. `older`: so many jobs that ended are
+    not listed, since later ones are. `no_dashboard`: why the resident controller serves none although it was to.
     """
 
     answer: StatusDocument
@@ -68,6 +69,8 @@ class ClusterStatus(Document):
     proposed: tuple[Proposed, ...]
     twins: dict[str, str]
     ever: bool
+    older: int
+    no_dashboard: str
 
 
 class Status(Request[ClusterStatus]):

@@ -138,7 +138,7 @@ class CollectedJob(Document):
     """Places that were not searched for checkpoints."""
 
 
-class SilentNode(Document):
+class UnreachableNode(Document):
     """A node that could not be asked."""
 
     node: str
@@ -160,7 +160,7 @@ class CollectedDocument(Document):
     """What goes of each job."""
     temporary: tuple[str, ...]
     """Paths of temporary files that were left behind."""
-    unreachable: tuple[SilentNode, ...]
+    unreachable: tuple[UnreachableNode, ...]
     """Nodes that could not be asked."""
 
 

@@ -176,7 +176,7 @@ def test_the_command_line(project: Path) -> None:
     assert wrong.startswith("--launcher-args: found ") and "--num_processes: UGRO chooses nodes and GPUs" in wrong
     assert error("torchrun", "-m", "pkg.train", "--env", "A=1").hint.endswith("ugro launch --env A=1 -m pkg.train")
     assert error("--epochs", "3", "train.py").hint.endswith("ugro launch train.py -- --epochs 3")
-    assert error("train.py", "--env", "A").hint.endswith("ugro launch train.py -- --env …")
+    assert error("train.py", "--env", "A").hint.endswith("; the script's own --env goes after --")
     assert "RANK: torchrun sets it for each rank" in error("train.py", "--env", "RANK=1").message
     assert "--env CUDA_VISIBLE_DEVICES: UGRO sets it" in error("train.py", "--env", "CUDA_VISIBLE_DEVICES=1").message
     assert "$PATH is not expanded here" in error("train.py", "--env", "PATH=/opt/bin:$PATH").message

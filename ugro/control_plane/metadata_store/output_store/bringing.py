@@ -9,7 +9,7 @@ from ugro.common.errors import InputError, RecordUnreadable, StateError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.common.models.outputs import OutputsRecord, OutputsState
-from ugro.common.text import bytes_in_words, count, printable
+from ugro.common.text import bytes_in_words, count, printable, visible
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.locks import alone_on
 from ugro.control_plane.metadata_store.output_store.choosing import one_of_each_storage
@@ -146,7 +146,7 @@ def in_words(store: MetadataStore, job: Job, record: OutputsRecord) -> str:
         case OutputsState.HERE:
             return f"{files} ({taken}) copied to {folder}"
         case OutputsState.NONE:
-            return f"no file has a name that it declares: {', '.join(map(printable, store.jobs.spec(job.id).outputs))}"
+            return f"no file has a name that it declares: {', '.join(map(visible, store.jobs.spec(job.id).outputs))}"
         case OutputsState.TOO_LARGE:
             limit, there = bytes_in_words(OUTPUTS_LIMIT), count(record.files, "file")
             return f"its outputs ({there}, {taken}) stay on its nodes: only up to {limit} come by themselves"

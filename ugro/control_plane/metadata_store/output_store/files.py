@@ -12,7 +12,7 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import InputError, NodeError, StateError, UgroError
 from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths
-from ugro.common.text import bytes_in_words, count, printable
+from ugro.common.text import bytes_in_words, count, printable, visible
 from ugro.control_plane.metadata_store.output_store.choosing import (
     Choice,
     choose,
@@ -20,11 +20,18 @@ from ugro.control_plane.metadata_store.output_store.choosing import (
     one_of_each_storage,
     to_compare,
 )
+from ugro.nodes.code_sync.ignore import IGNORE_FILE
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.files import listing as remote
 from ugro.nodes.remote.files.fetch import AGAIN, Fetch, Fetched, Wanted, fetch, part_of, sums
 from ugro.nodes.remote.files.listing import MOST_FILES, Listing
 from ugro.nodes.transport import Transport
+
+NO_CODE = """\
+# Written by `ugro pull`: what it copied here is not sent with the code of later jobs. Remove this file to send it.
+*
+"""
+"""An ignore file that names all that is beside it, and itself."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the node, and the bytes received so far and in all."""
@@ -120,13 +127,15 @@ class JobFilesOnNodes:
     ) -> Brought:
         """Bring what was found to a folder of this machine, as it is below the job's folder.
 
-        A `trusted` folder is written by nobody else: a file there with the node's size and time is not read again.
+        A `trusted` folder is written by nobody else: a file there with the node's size and time is not read again. Any
+        other folder that is made here is left out of the code of later jobs.
 
         What two nodes have with different content goes below the names of its nodes. What came of a transfer that ended
         early stays, and the next call continues it.
 
         Raises:
-            InputError: too many files are named. StateError: this machine has too little space for them.
+            InputError: too many files are named, or the folder cannot be made. StateError: this machine has too little
+                space for them.
         """
         for listing in found.listings.values():
             if listing.more:
@@ -141,6 +150,8 @@ class JobFilesOnNodes:
             Missing(node, count(one.odd, "name"), "no UTF-8; rename it there") for node, one in here.items() if one.odd
         ]
         await asyncio.to_thread(_require_space, target, chosen)
+        if chosen and not trusted:
+            await asyncio.to_thread(_make, target)
         by_node = dict[str, list[Choice]]()
         if trusted:
             there, chosen = await asyncio.to_thread(_parted, chosen, target)
@@ -210,10 +221,26 @@ def _require_space(target: Path, chosen: Iterable[Choice]) -> None:
     """
     needed = sum(max(0, one.entry.size - _here(target / one.name)) for one in chosen)
     there = next(folder for folder in (target.absolute(), *target.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        words = f"{printable(str(target))} has {bytes_in_words(free)} free, and {bytes_in_words(needed)} are to come"
+    total, _, free = shutil.disk_usage(there)
+    if total and needed > free:  # a file system of the kernel's, such as /proc, has no size
+        words = f"{visible(str(target))} has {bytes_in_words(free)} free, and {bytes_in_words(needed)} are to come"
         raise StateError(words, f"free some space there, or choose another folder, {AGAIN}")
+
+
+def _make(target: Path) -> None:
+    """Make a folder that a person named, unless it is there.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    if target.is_dir():
+        return
+    try:
+        target.mkdir(parents=True)
+        (target / IGNORE_FILE).write_text(NO_CODE, encoding="utf-8")
+    except OSError as error:
+        words = f"{visible(str(target))} cannot be made: {error.strerror}"
+        raise InputError(words, "choose another folder: --to DIR") from None
 
 
 def _here(target: Path) -> int:

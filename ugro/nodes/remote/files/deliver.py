@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 
 from ugro.common.errors import NodeRefused, StateError
 from ugro.common.models.record import Record
-from ugro.common.text import bytes_in_words, printable
+from ugro.common.text import bytes_in_words, printable, visible
 from ugro.nodes.code_sync.manifest import Entry
 from ugro.nodes.code_sync.push import Parcel
 from ugro.nodes.remote.answers import SENSELESS, payload
@@ -92,7 +92,7 @@ async def prepare(transport: Transport, folder: str, sources: Sequence[Source]) 
     seconds = PATIENCE_SECONDS + sum(one.size for one in sources) / SLOWEST_LINK
     found = await _ask(transport, "begin", folder, asked, seconds, _READY)
     if len(found.held) != len(sources):
-        raise NodeRefused(transport.name, f"{printable(folder)} cannot be prepared: {SENSELESS}")
+        raise NodeRefused(transport.name, f"{visible(folder)} cannot be prepared: {SENSELESS}")
     return Ready(found.folder, found.storage, found.free, found.held)
 
 
@@ -168,9 +168,9 @@ def sum_of(source: Source, size: int) -> str:
                 digest.update(chunk)
                 left -= len(chunk)
     except OSError as error:
-        raise StateError(f"{printable(str(source.path))} cannot be read: {error.strerror}") from None
+        raise StateError(f"{visible(str(source.path))} cannot be read: {error.strerror}") from None
     if left:
-        raise StateError(f"{printable(str(source.path))} is shorter than it was", "the same command tries again")
+        raise StateError(f"{visible(str(source.path))} is shorter than it was", "the same command tries again")
     return digest.hexdigest()
 
 
@@ -214,4 +214,4 @@ async def _ask(
     words = (transport.node.python, load("files/receive_files.py"), step, folder, transport.node.base_dir)
     outcome = await transport.run(RUN_PROGRAM, words, data=data, timeout=seconds)
     require_python(transport, outcome)
-    return payload(transport, outcome, "receive_files", shape, f"files cannot be put into {printable(folder)}")
+    return payload(transport, outcome, "receive_files", shape, f"files cannot be put into {visible(folder)}")

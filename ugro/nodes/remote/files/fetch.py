@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from ugro.common.errors import NodeError, NodeRefused, StateError
 from ugro.common.files import FULL
 from ugro.common.models.record import Record
-from ugro.common.text import printable
+from ugro.common.text import printable, visible
 from ugro.nodes.remote.answers import last_words
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.python import RUN_PROGRAM, require_python
@@ -151,7 +151,7 @@ async def _receive(
         require_python(transport, outcome)
         if not receiver.complete:
             why = receiver.nonsense or receiver.said or last_words(outcome)
-            raise NodeRefused(transport.name, f"{printable(folder)} was received incomplete: {printable(why)}")
+            raise NodeRefused(transport.name, f"{visible(folder)} was received incomplete: {printable(why)}")
 
 
 @dataclass
@@ -371,7 +371,7 @@ class _Receiver:
         """Return what came of it, where the node said that problem."""
         self._fetch.error = problem
         if self.failure:
-            place = printable(str(self._failed_at)) if self._failed_at else "this machine"
+            place = visible(str(self._failed_at)) if self._failed_at else "this machine"
             first = "free some space there" if self.failure.errno in FULL else "put that right"
             self._fetch.error = StateError(f"{place} cannot be written: {self.failure.strerror}", f"{first}, {AGAIN}")
         return self._fetch

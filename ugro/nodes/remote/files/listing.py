@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter
 
 from ugro.common.globs import glob_regex, literal_part
 from ugro.common.models.record import Record
-from ugro.common.text import printable
+from ugro.common.text import visible
 from ugro.nodes.remote.answers import payload
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.python import RUN_PROGRAM, require_python
@@ -104,7 +104,7 @@ async def _look(transport: Transport, folder: str, base_dir: str, asked: dict[st
         timeout=LOOK_TIMEOUT,
     )
     require_python(transport, outcome)
-    problem = f"{printable(folder)} cannot be listed"
+    problem = f"{visible(folder)} cannot be listed"
     found = payload(transport, outcome, "list_files", _ANSWER, problem)
     entries = tuple(Entry(*entry) for entry in found.entries if is_inside(entry[0]))
     return Listing(found.exists, found.found, found.storage, entries, found.more, found.odd, found.unread)
