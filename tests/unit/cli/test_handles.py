@@ -79,6 +79,31 @@ def test_waits_no_longer_than_it_is_told(master: Master) -> None:
     assert "cancelled before it started" in master.ugro("wait", "--timeout", "10m", code=1).stderr
 
 
+def test_says_once_that_several_jobs_have_not_ended(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold", "--sweep", "lr=1..3")
+    late = master.ugro("wait", "sweep-001", "--timeout", "0.2", code=6).stderr
+    assert late.splitlines()[-2:] == [
+        "error: 3 of 3 jobs of sweep-001 have not ended within 0s: 3 held; they continue",
+        "next:  to wait longer: ugro wait sweep-001",
+    ]
+    assert late.count("error:") == 1
+    late = master.ugro("wait", "1", "t-*", "--timeout", "0.2", code=6).stderr
+    assert "3 of 3 jobs have not ended" in late and "ugro wait 1 't-*'" in late
+    listed = json.loads(master.ugro("wait", "t-*", "--timeout", "0.2", "--json", code=6).stdout)
+    assert {one["error"]["code"] for one in listed} == {"wait_timeout"} and len(listed) == 3
+    assert master.ugro("wait", "-q", "t-*", "--timeout", "0.2", code=6).stdout == ""
+
+
+def test_prints_ids_alone_of_jobs_that_it_ended_or_waited_for(master: Master) -> None:
+    held(master, "one", "two")
+    ended = master.ugro("cancel", "-q", "one", "@last")
+    assert ended.stdout == "job-001\njob-002\n" and "note:" not in ended.stderr
+    master.ugro("launch", "t.py", "-q")
+    assert master.ugro("wait", "-q").stdout == "job-003\n"
+    failed = master.ugro("wait", "-q", "3", "1", code=1)
+    assert failed.stdout == "job-003\n" and "job-001 cancelled" in failed.stderr
+
+
 def test_runs_a_job_again_and_edits_one_that_waits(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold", "--name", "lr-1", "--time", "1h", "--", "--lr", "1")
     told = master.ugro("rerun", "lr-1", "--set", "lr=2", "--hold", "--time", "2h")
