@@ -33,7 +33,21 @@ def test_puts_a_value_where_the_arguments_name_it() -> None:
     assert next(combinations(spec)).spec.args == ("--out", "runs/0.1-7", "--seed=7", "lr=0.1")
     spec = swept(("--out", "runs/{lr}"), lr=["0.1"])
     assert next(combinations(spec)).spec.args == ("--out", "runs/0.1", "--lr", "0.1"), "a folder's name is not enough"
-    assert next(combinations(swept(("--seed=0",), seed=[7]))).spec.args == ("--seed=7",)
+    assert next(combinations(swept(("--seed={seed}0",), seed=[7]))).spec.args == ("--seed=70",)
+
+
+@pytest.mark.parametrize(
+    ("args", "both", "instead"),
+    [
+        (("--lr", "3"), "`--lr 3` among the arguments and the sweep of lr=1e-3,1e-4 both give lr", "--lr {lr}"),
+        (("--out", "out/{lr}", "--lr=3"), "`--lr=3`", "--lr={lr}"),
+        (("lr=3",), "`lr=3`", "lr={lr}"),
+    ],
+)
+def test_refuses_an_argument_that_is_swept_and_given(args: tuple[str, ...], both: str, instead: str) -> None:
+    with pytest.raises(InputError) as caught:
+        next(combinations(swept(args, lr="1e-3,1e-4")))
+    assert both in caught.value.message and caught.value.hint.endswith(f"say where the values go: {instead}")
 
 
 def test_refuses_an_argument_that_the_script_has_not() -> None:
