@@ -18,10 +18,10 @@ from ugro.cli.complete import Completer, complete_job
 from ugro.cli.main import report
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.prompts import answers
-from ugro.common.errors import EXIT_OK, UgroError
+from ugro.common.errors import EXIT_OK, NoSuchJob, UgroError
 from ugro.common.job_names import LAST, is_relative
 from ugro.common.models.job import JobState
-from ugro.common.text import printable
+from ugro.common.text import printable, some
 from ugro.service.schemas.naming import ChosenJob, Named, Select
 
 Did = tuple[dict[str, Any], str]
@@ -229,11 +229,24 @@ def one_job(app: App, command: str, reference: str | None, as_json: bool = False
         return reference
     asked = reference or default
     [found, *others] = app.call(Select(command=command, references=(asked,))).found
+    jobs = [one.job for one in (found, *others) if one.job]
+    if len(jobs) > 1:
+        raise _several_meant(command, asked, jobs)
     if others or found.job is None:  # the request that follows says what is wrong with it
         return asked
     if not as_json:
         _tell(asked, found.job)
     return found.job.id
+
+
+def _several_meant(command: str, reference: str, jobs: Sequence[ChosenJob]) -> NoSuchJob:
+    """Return why a reference names no job for a command that takes one, and the command for one of them."""
+    jobs = sorted(jobs, key=lambda job: not job.state.on_nodes)  # what runs first
+    named = some([f"{job.id} ({job.state.value})" for job in jobs])
+    return NoSuchJob(
+        f"one job is expected here, and {printable(reference)!r} means {len(jobs)}: {named}",
+        f"name one of them: ugro {command} {jobs[0].id}; to list them: ugro status {shlex.quote(printable(reference))}",
+    )
 
 
 def _tell(reference: str, job: ChosenJob) -> None:

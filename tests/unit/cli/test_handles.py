@@ -94,6 +94,21 @@ def test_says_once_that_several_jobs_have_not_ended(master: Master) -> None:
     assert master.ugro("wait", "-q", "t-*", "--timeout", "0.2", code=6).stdout == ""
 
 
+def test_explains_a_sweep_and_names_one_of_its_jobs(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold", "--sweep", "lr=1..3", "--max-parallel", "1", "--", "--out", "o/{lr}")
+    assert "  t.py --out o/{lr} --lr {lr}  " in master.ugro("status").stdout
+    master.ugro("release", "1")
+    shown = master.ugro("why", "sweep-001").stdout
+    assert shown.startswith("sweep-001 (t): 3 jobs, 1 at a time: ") and "  - job-002, job-003: held" in shown
+    assert "  ugro why job-00" in shown
+    found = master.json("why", "sweep-001")
+    assert found["max_parallel"] == 1 and found["jobs"][1]["values"] == {"lr": "2"}
+    refused = master.ugro("logs", "sweep-001", code=2).stderr
+    assert "one job is expected here, and 'sweep-001' means 3: job-00" in refused
+    assert "next:  name one of them: ugro logs job-00" in refused and "ugro status sweep-001" in refused
+    assert "there is no sweep 'sweep-009'" in master.ugro("why", "sweep-009", code=2).stderr
+
+
 def test_prints_ids_alone_of_jobs_that_it_ended_or_waited_for(master: Master) -> None:
     held(master, "one", "two")
     ended = master.ugro("cancel", "-q", "one", "@last")
