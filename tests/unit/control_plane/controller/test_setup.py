@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.control_plane.controller.test_tick import cancel
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job, JobState, RankState
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.remote.logs.log_streamer import LogReader
@@ -112,6 +112,7 @@ async def test_fails_by_the_node_whose_setup_fails_and_ends_it_on_the_others(bed
     assert failure.message.startswith("b: the setup command `case ")
     assert failure.message.endswith("ended with exit code 2: no such package")
     assert set(job.gone_from) == {"a", "b"}, "no process of the setup remains"
+    assert {rank.state for rank in job.ranks} == {RankState.PENDING}, "none has started"
     assert not (bed.home / "started").exists()
     again = await bed.until(bed.submit(STARTED, setup="true"), JobState.SUCCEEDED, JobState.FAILED)
     assert again.state == JobState.SUCCEEDED
