@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ugro.common.models.proposal import Proposal
+from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing.cluster import Master
 
 
@@ -32,6 +34,22 @@ def test_asks_before_it_acts_on_several_jobs_of_a_pattern(master: Master) -> Non
     none = master.ugro("cancel", "lr-*", code=2).stderr
     assert "`ugro cancel` accepts no job of 2 jobs like 'lr-*': cancelled" in none and "ugro status 'lr-*'" in none
     assert "job-001 was removed" in master.ugro("rm", "lr-*", "--yes").stdout
+
+
+def test_answers_the_proposals_about_several_jobs(master: Master) -> None:
+    held(master, "lr-1", "lr-2", "lr-3", "eval")
+    decisions = MetadataStore(master.home).decisions
+    for number in (1, 2, 4):
+        decisions.propose(Proposal(job=f"job-00{number}", attempt=1, at=1.0, cause="killed", text="killed; again?"))
+    refused = master.ugro("deny", "lr-*", code=2).stderr
+    assert "job-002  lr-2  held: begin again" in refused and "job-003" not in refused
+    assert "use --yes: ugro deny 'lr-*' --yes" in refused
+    assert [one["job"] for one in master.json("deny", "lr-*", "--yes")] == ["job-001", "job-002"]
+    none = master.ugro("approve", "lr-*", code=2).stderr
+    assert "nothing is proposed about any of 3 jobs like 'lr-*'" in none and "`ugro proposals` lists" in none
+    both = master.ugro("deny", "3", "eval", code=2)
+    assert "nothing is proposed about job-003 (lr-3)" in both.stderr and "job-004 stays as it is" in both.stdout
+    assert "nothing is proposed about any job" in master.ugro("approve", "--all", code=2).stderr
 
 
 @pytest.mark.parametrize(
