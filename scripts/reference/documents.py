@@ -45,6 +45,7 @@ from ugro.service.schemas import (
     resume,
     secrets,
     stacks,
+    sweeps,
     tensorboard,
     time_limits,
     web,
@@ -83,6 +84,7 @@ class Printed:
 COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "launch": (
         Printed(launch.LaunchDocument),
+        Printed(sweeps.LaunchSweep, when="with `--sweep`"),
         Printed(launch.Rehearse, "scripts", "with `--dry-run`"),
     ),
     "ls": (Printed(files.ListFiles),),
@@ -91,6 +93,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "status": (
         Printed(queries.Status, "answer"),
         Printed(queries.ShowJob, "answer", "with JOB"),
+        Printed(sweeps.CompareSweep, when="with SWEEP"),
     ),
     "logs": (
         Printed(logs.LogLines, "lines"),
@@ -113,7 +116,7 @@ COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "release": (Printed(queue.Release, "job"),),
     "reprioritize": (Printed(queue.Reprioritize),),
     "extend": (Printed(time_limits.Extend),),
-    "why": (Printed(queue.Why, "answer"),),
+    "why": (Printed(queue.Why, "answer"), Printed(sweeps.WhySweep, when="with SWEEP")),
     "events": (Printed(queries.Events, "answer"),),
     "explain": (
         Printed(explain.Explain, "answer"),

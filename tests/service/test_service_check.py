@@ -32,6 +32,19 @@ def test_looks_at_this_machine(door: Door) -> None:
     assert checked.network is None
 
 
+def test_looks_at_the_python_that_a_job_asks_for(door: Door, home: Path) -> None:
+    other = home / "envs" / "other" / "python"
+    other.parent.mkdir(parents=True)
+    (home / "python").rename(other)  # the inventory's is not there
+    [node] = door.call(Check(python=str(other))).answer.nodes
+    assert node.python and node.python.python
+    checked = door.call(Check(python="train"))
+    [refused] = [one for one in checked.answer.findings if one.subject == "python"]
+    assert refused.text.startswith("the conda environment train is not there; looked for envs/train/bin/python in ")
+    with pytest.raises(InputError, match="python uv is made by the setup command of a job"):
+        door.call(Check(python="uv"))
+
+
 def test_tells_which_node_it_waits_for_and_that_it_is_unreachable(door: Door, home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never greets
         with_nodes(door, home, f"away: {{address: 127.0.0.1, port: {silent.getsockname()[1]}}}")

@@ -24,6 +24,7 @@ def test_shows_the_output_of_a_setup_and_explains_its_failure(door: Door) -> Non
     assert (found.cause, found.node, found.retry_helps) == ("setup_failed", "here", False)
     assert found.evidence[0].endswith("ended with exit code 7: line 11") and found.evidence[-1] == "line 11"
     assert found.suggestion and found.suggestion.startswith(f"read all of its output: ugro logs {job.id} --setup; ")
+    assert found.resume is None
 
 
 def test_shows_the_setup_before_the_ranks(door: Door) -> None:

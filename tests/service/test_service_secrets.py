@@ -92,6 +92,16 @@ def test_masks_values_in_answers_records_and_errors(door: Door) -> None:
     assert caught.value.message == "there is no job '****'"
 
 
+def test_masks_values_in_what_a_setup_command_prints(door: Door) -> None:
+    put(door)
+    job = door.submit("", setup='echo "got $HF_TOKEN"; exit 1', secrets=("HF_TOKEN",))
+    door.until(job, JobState.FAILED)
+    told = [item.model_dump_json() for item in door.stream(ReadLogs(job=job.id, setup=True))]
+    told.append(door.call(Explain(job=job.id)).model_dump_json())
+    assert all("got ****" in text and TOKEN not in text for text in (told[0], told[-1]))
+    assert TOKEN not in "".join(told)
+
+
 def test_sends_what_the_user_typed_back_as_it_is(door: Door) -> None:
     put(door)
     (door.project / "t.py").write_text("")

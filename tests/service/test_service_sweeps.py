@@ -16,7 +16,7 @@ from ugro.service.schemas.launch import Launch, PlanLaunch
 from ugro.service.schemas.naming import Select
 from ugro.service.schemas.queries import Status
 from ugro.service.schemas.queue import Why
-from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep, SweepDocument
+from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep, SweepDocument, WhySweep
 from ugro.testing import builders
 
 SCRIPT = """\
@@ -56,6 +56,8 @@ def test_keeps_the_rest_waiting_and_says_why(door: Door) -> None:
     found = launched(door, {"lr": [0.5, 0.25, 0.125]}, max_parallel=1)
     reasons = door.call(Why(job=found.jobs[1].id)).answer.reasons
     assert reasons[0] == "sweep-001 runs 1 job at a time"
+    waiting = [job.reason for job in door.call(WhySweep(sweep="sweep-001")).jobs if job.state == JobState.QUEUED]
+    assert set(waiting[1:]) == {"sweep-001 runs 1 job at a time"} and len(waiting) >= 2
     door.until(door.store.jobs.job("job-003"), JobState.SUCCEEDED)
     starts = [door.store.jobs.job(job.id) for job in found.jobs]
     assert all(

@@ -91,7 +91,7 @@ environment_options = _group(
         multiple=True,
         metavar="NAME",
         shell_complete=complete_secret,
-        help="Secret for every rank (`ugro secret set`); VARIABLE=NAME under another name.",
+        help="Secret for the setup and every rank (`ugro secret set`); VARIABLE=NAME under another name.",
     ),
     click.option("--python", metavar="PYTHON", help="Python on the nodes: a path, a conda environment, or uv."),
     click.option("--setup", metavar="CMD", help="Shell command that sets the environment up, before the start."),

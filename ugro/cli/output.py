@@ -32,7 +32,7 @@ RANK_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_red", "bri
 STATE_STYLES = {
     "running": "bold blue", "starting": "blue", "queued": "yellow", "held": "yellow", "unknown": "bold yellow",
     "stopping": "magenta", "succeeded": "green", "failed": "bold red", "cancelled": "magenta",
-    "lost": "bold red", "pending": "dim", "stopped": "magenta",
+    "lost": "bold red", "pending": "dim", "not started": "dim", "stopped": "magenta",
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ Jobs are found by `Select`, once; after a question the command acts on exactly t
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -17,9 +18,10 @@ from ugro.cli.complete import Completer, complete_job
 from ugro.cli.main import report
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.prompts import answers
-from ugro.common.errors import EXIT_OK, UgroError
+from ugro.common.errors import EXIT_OK, NoSuchJob, UgroError
 from ugro.common.job_names import LAST, is_relative
 from ugro.common.models.job import JobState
+from ugro.common.text import printable, some
 from ugro.service.schemas.naming import ChosenJob, Named, Select
 
 Did = tuple[dict[str, Any], str]
@@ -31,11 +33,22 @@ def several(name: str, complete: Completer = complete_job) -> Callable[[Callable
     return click.argument("names", nargs=-1, required=True, metavar=f"{name}...", shell_complete=complete)
 
 
-def for_each(names: Sequence[str], act: Callable[[str], Did], as_json: bool, as_list: bool = False) -> int:
+def tell_error(error: UgroError) -> None:
+    """Print the error of one of several."""
+    report(error.as_dict(), as_json=False)
+
+
+def for_each(
+    names: Sequence[str],
+    act: Callable[[str], Did],
+    as_json: bool,
+    as_list: bool = False,
+    tell: Callable[[UgroError], None] = tell_error,
+) -> int:
     """Do it with each; returns the worst exit code.
 
     With --json one name makes one document, as it always was, and several a list in their order, where a failure is
-    `{"name", "error"}`. `as_list` makes one a list, too.
+    `{"name", "error"}`. `as_list` makes one a list, too. Else `tell` gets each failure of several.
 
     Raises:
         UgroError: there is one name only, and it failed.
@@ -50,7 +63,7 @@ def for_each(names: Sequence[str], act: Callable[[str], Did], as_json: bool, as_
                 raise
             document, worst = {"name": name, "error": error.as_dict()}, max(worst, error.exit_code)
             if not as_json:
-                report(error.as_dict(), as_json)
+                tell(error)
         else:
             if words and not as_json:
                 click.echo(words)
@@ -77,6 +90,12 @@ class Choice:
         """Whether it is one job by its id, name or number, so that --json prints one document."""
         [*others, last] = self.references or ("*",)
         return not (self.every or self.states or others or (is_relative(last) and not last.startswith("@")))
+
+    def typed(self, command: str) -> str:
+        """Return a command for the same jobs."""
+        words = ["ugro", command, *(shlex.quote(printable(reference)) for reference in self.references)]
+        words += ["--all"] if self.every else []
+        return " ".join([*words, *(f"--state {state.value}" for state in self.states)])
 
 
 def jobs_arguments(metavar: str = "JOB...", consent: bool = True) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -135,8 +154,10 @@ class Chosen:
                 raise _error(one)
         return self.ids
 
-    def each(self, act: Callable[[str], Did], as_json: bool) -> int:
+    def each(self, act: Callable[[str], Did], as_json: bool, tell: Callable[[UgroError], None] = tell_error) -> int:
         """Do it with each job by its id; return the worst exit code, also of those that there are not.
+
+        Of several, `tell` gets the failure of each.
 
         Raises:
             UgroError: there is one only, and it failed.
@@ -149,13 +170,16 @@ class Chosen:
                 raise _error(named[label])
             return act(job.id)
 
-        return for_each(list(named), one, as_json, self.as_list)
+        return for_each(list(named), one, as_json, self.as_list, tell)
 
 
-def choose(app: App, command: str, choice: Choice, as_json: bool, default: str | None = None) -> Chosen:
+def choose(
+    app: App, command: str, choice: Choice, as_json: bool, default: str | None = None, quiet: bool = False
+) -> Chosen:
     """Find the jobs that are meant; ask before several that were not named one by one.
 
-    `default` is the reference where none is named; None: one has to be.
+    `default` is the reference where none is named; None: one has to be. `quiet`: do not say which job a relative
+    reference means.
 
     Raises:
         InputError: there is none, or nobody can be asked. Declined: the answer is no.
@@ -171,7 +195,7 @@ def choose(app: App, command: str, choice: Choice, as_json: bool, default: str |
     if question := selection.question:
         answers([question], {question.id: True} if choice.yes else None, ask=not (as_json or choice.yes))
     for one in selection.found:
-        if one.job and one.reference.startswith("@") and not as_json:
+        if one.job and one.reference.startswith("@") and not (as_json or quiet):
             _tell(one.reference, one.job)
     return Chosen(selection.found, as_list=not choice.is_one)
 
@@ -205,11 +229,24 @@ def one_job(app: App, command: str, reference: str | None, as_json: bool = False
         return reference
     asked = reference or default
     [found, *others] = app.call(Select(command=command, references=(asked,))).found
+    jobs = [one.job for one in (found, *others) if one.job]
+    if len(jobs) > 1:
+        raise _several_meant(command, asked, jobs)
     if others or found.job is None:  # the request that follows says what is wrong with it
         return asked
     if not as_json:
         _tell(asked, found.job)
     return found.job.id
+
+
+def _several_meant(command: str, reference: str, jobs: Sequence[ChosenJob]) -> NoSuchJob:
+    """Return why a reference names no job for a command that takes one, and the command for one of them."""
+    jobs = sorted(jobs, key=lambda job: not job.state.on_nodes)  # what runs first
+    named = some([f"{job.id} ({job.state.value})" for job in jobs])
+    return NoSuchJob(
+        f"one job is expected here, and {printable(reference)!r} means {len(jobs)}: {named}",
+        f"name one of them: ugro {command} {jobs[0].id}; to list them: ugro status {shlex.quote(printable(reference))}",
+    )
 
 
 def _tell(reference: str, job: ChosenJob) -> None:

@@ -49,7 +49,7 @@ class Cargo:
     """Code of earlier attempts, by which a node knows which of its files are code."""
     on_sent: OnSent | None = None
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Values by variable that the ranks get: never part of a script, an argument or a message."""
+    """Values by variable that the ranks and the setup command get: never part of a script, an argument or a message."""
     logs: Path | None = None
     on_phase: OnPhase | None = None
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from ugro.common.config import NodeConfig
 from ugro.common.errors import InputError, NodeError, StateError
+from ugro.common.job_spec.setup import ENVIRONMENT
 from ugro.control_plane.metadata_store.records import stop_where_held
 from ugro.control_plane.preflight import Finding, Report, judge, judge_state
 from ugro.control_plane.preflight.findings import info, warning
@@ -25,6 +26,7 @@ from ugro.engines.ssh.meeting import find_meeting
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.checkup.checkup import NodeReport, examine, file_system
 from ugro.nodes.remote.run.process_manager import PORTS
+from ugro.nodes.remote.setup.setup import Interpreters
 from ugro.nodes.transport import Transport
 from ugro.service.context import Context
 from ugro.service.documents import error_document
@@ -56,12 +58,15 @@ async def check(context: Context, request: Check) -> Checked:
     The rates of a trial of the network are kept: of nodes that fit a job equally well, those with faster links get it.
 
     Raises:
-        InputError: there is no such node, or a trial of the network has fewer than two.
+        InputError: there is no such node, a trial of the network has fewer than two, or a setup makes the Python.
     """
+    if request.python in ENVIRONMENT:
+        hint = "check the one that it made: `ugro events JOB` has its path, for `ugro check --python PATH`"
+        raise InputError(f"python {request.python} is made by the setup command of a job", hint)
     nodes = context.inventory.select(request.nodes)
     if request.network and len(nodes) < 2:
         raise InputError("a network has at least two nodes", "omit --on, or name two nodes")
-    checkup = _Checkup(context, nodes)
+    checkup = _Checkup(context, nodes, request.python)
     await checkup.run((await context.reach()).pool, request.network)
     return checkup.answer(request.network)
 
@@ -69,8 +74,8 @@ async def check(context: Context, request: Check) -> Checked:
 class _Checkup:
     """One check: what was asked, what came of it."""
 
-    def __init__(self, context: Context, nodes: Sequence[NodeConfig]) -> None:
-        self._context = context
+    def __init__(self, context: Context, nodes: Sequence[NodeConfig], python: str | None) -> None:
+        self._context, self._python = context, python
         self._nodes = nodes
         self._waiting = WaitingForNodes(nodes=tuple(node.name for node in nodes), trial=False)
         self._reports: dict[str, Report] = {}
@@ -113,7 +118,7 @@ class _Checkup:
 
         async def one(transport: Transport) -> NodeReport:
             try:
-                return await examine(transport)
+                return await examine(transport, self._python)
             finally:
                 waiting.remove(transport.name)
                 self._waiting = WaitingForNodes(nodes=tuple(waiting), trial=False)
@@ -125,13 +130,24 @@ class _Checkup:
         able = [node for node, report in self._reports.items() if _torch(report)]
         if len(able) < 2:
             return
-        for node, way in (await find_meeting(pool, able, PORTS)).ways.items():
+        for node, way in (await find_meeting(pool, able, PORTS, interpreters=self._interpreters(able))).ways.items():
             report = self._reports[node]
             assert isinstance(report, NodeReport)
             if isinstance(way, NodeError):
                 self._reports[node] = dataclasses.replace(report, unread={**report.unread, "network": way})
             else:
                 self._reports[node] = dataclasses.replace(report, way=way)
+
+    def _interpreters(self, nodes: Sequence[str]) -> Interpreters:
+        """Return what would run a job on these nodes."""
+        reports = {node: self._reports[node] for node in nodes} if self._python else {}
+        return Interpreters(
+            {
+                node: report.python.executable
+                for node, report in reports.items()
+                if isinstance(report, NodeReport) and report.python
+            }
+        )
 
     async def _try_network(self, pool: Pool) -> None:
         able = {
@@ -152,7 +168,7 @@ class _Checkup:
             text = "the network was measured on CPUs, not with NCCL: not every node has an idle GPU"
             self._findings.append(info("network", text).about(None))
         engine = SshEngine(self._context.inventory, pool, store.clock, store.config.master)
-        self._network = await check_network(engine, pool, list(able), gpus)
+        self._network = await check_network(engine, pool, list(able), gpus, self._python)
         self._findings += self._network.findings
         try:
             store.metrics.links.remember(self._network.measured(time.time()))

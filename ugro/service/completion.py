@@ -13,6 +13,7 @@ from ugro.control_plane.metadata_store.job_folders import number_of
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.service.context import Context
+from ugro.service.naming import ANSWERS
 from ugro.service.schemas.completion import CompleteJobs, CompleteNodes, Words
 from ugro.service.schemas.queries import RECENT
 
@@ -20,7 +21,7 @@ from ugro.service.schemas.queries import RECENT
 async def jobs(context: Context, request: CompleteJobs) -> Words:
     """Return the ids and names of the jobs of which a command can be asked."""
     store, given = context.store, set(request.given)
-    fitting = _open(store) if request.command in ("approve", "deny") else None
+    fitting = set(store.decisions.unanswered()) - given if request.command in ANSWERS else None
 
     def fits(job: Job) -> bool:
         if request.command is None:
@@ -39,11 +40,6 @@ def _relative(store: MetadataStore) -> Iterator[tuple[str, Job]]:
     for reference in (LAST, LAST_FAILED):
         with contextlib.suppress(UgroError):
             yield reference, store.jobs.find(reference)
-
-
-def _open(store: MetadataStore) -> set[str]:
-    """Return the jobs with a proposal that waits for an answer."""
-    return {proposal.job for proposal in store.decisions.proposals().values() if not proposal.approved}
 
 
 def _by_reference(jobs: Iterable[Job]) -> Iterator[tuple[str, Job]]:

@@ -140,7 +140,10 @@ def _setup_failed(job: Job, failure: FirstFailure, folder: Path, node_rank: int,
     """The setup command failed: its last lines on that node, and how to see all of them."""
     said = [line for text in setup_log(folder, node_rank).splitlines() if (line := printable(text).strip())]
     known = CAUSES[failure.cause]
-    read = f"read all of its output: ugro logs {job.id}{which} --setup; then correct the command or the files it reads"
+    read = f"read all of its output: ugro logs {job.id}{which} --setup"
+    if not which:
+        again = f"ugro {'resume' if job.past else 'rerun'} {job.id} --new-code"
+        read += f"; then correct the files that it reads: {again}; or the command: ugro rerun {job.id} --setup COMMAND"
     evidence = (failure.message, *said[-SETUP_LINES:])
     return Diagnosis(
         failure.cause, failure.message, evidence=evidence, own_advice=Advice(known.words, read, known.retry_helps)

@@ -155,7 +155,7 @@ def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) ->
 
 
 def _proposals(store: MetadataStore) -> Iterable[LiveProposal]:
-    waiting = [one for one in store.decisions.proposals().values() if not one.approved]
+    waiting = list(store.decisions.unanswered().values())
     if not waiting:
         return
     from ugro.control_plane.failure_handler.handler import proposal_in_words  # here, since its import takes long

@@ -49,10 +49,15 @@ async def lost_work(context: Context, job: Job, cause: str | None) -> dict[str, 
         "not_asked": not_asked,
         "not_searched": not_searched,
         "lost_seconds": None if lost is None else round(lost, 1),
-        "resume": resume_command(job, changes, cause, anew, code_gone) if job.state.ended else None,
+        "resume": resume_command(job, changes, cause, anew, code_gone) if _can_resume(job, cause) else None,
         "changes": tuple(change.text for change in changes),
         "earlier_failures_here": failed_alike(job, cause, held, steps) if cause else 0,
     }
+
+
+def _can_resume(job: Job, cause: str | None) -> bool:
+    """Whether there is something to resume: a job whose setup command failed the first time is run again."""
+    return job.state.ended and (cause != "setup_failed" or bool(job.past))
 
 
 def of_earlier(context: Context, job: Job, followed_by: Attempt) -> dict[str, Any]:

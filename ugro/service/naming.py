@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ugro.common.errors import InputError, NoSuchJob, RecordUnreadable, UgroError
 from ugro.common.job_names import is_pattern
@@ -25,8 +25,13 @@ ASKS = {
     "release": "Release",
     "reprioritize": "Change the priority of",
     "extend": "Extend the time limit of",
+    "approve": "Do what is proposed about",
+    "deny": "Deny what is proposed about",
 }
 """Commands that act at once, so that several jobs at a time need consent, with their words in a question."""
+
+ANSWERS = ("approve", "deny")
+"""Commands that are about the jobs with a proposal, in whatever state these are."""
 
 LISTED = 20
 """Jobs that are listed before a question."""
@@ -55,7 +60,8 @@ async def select(context: Context, request: Select) -> Selection:
             found.setdefault(f"! {reference}", _refused(reference, error))
     jobs = [one.job for one in found.values() if one.job]
     asked = len(jobs) > 1 and request.command in ASKS and any(job.id not in by_hand for job in jobs)
-    return Selection(found=tuple(found.values()), question=_question(request, jobs) if asked else None)
+    question = _question(request, jobs, _proposed(context, request)) if asked else None
+    return Selection(found=tuple(found.values()), question=question)
 
 
 def _meant(context: Context, request: Select, reference: str) -> Iterator[Named]:
@@ -71,16 +77,28 @@ def _meant(context: Context, request: Select, reference: str) -> Iterator[Named]
         yield _chosen(reference, job)
         return
     unreadable = list[RecordUnreadable]()
-    like = context.store.jobs.matching(reference, unreadable.append)
-    fitting = [
-        job for job in like if accepts(request.command, job) and (not request.states or job.state in request.states)
-    ]
+    like, proposed = context.store.jobs.matching(reference, unreadable.append), _proposed(context, request)
+
+    def fits(job: Job | Summary) -> bool:
+        accepted = job.id in proposed if request.command in ANSWERS else accepts(request.command, job)
+        return accepted and (not request.states or job.state in request.states)
+
+    fitting = [job for job in like if fits(job)]
     broken = {error.path.parent.name: error for error in unreadable}
     lost = [_refused(job_id, error) for job_id, error in broken.items() if fnmatch.fnmatchcase(job_id, reference)]
     if not fitting and not lost:
         raise _none(request, reference, like)
     yield from (_chosen(reference, job) for job in fitting)
     yield from lost
+
+
+def _proposed(context: Context, request: Select) -> Mapping[str, str]:
+    """Return by job what is proposed about it, where the command answers that."""
+    if request.command not in ANSWERS:
+        return {}
+    from ugro.control_plane.failure_handler.handler import proposal_in_words  # here, since its import takes long
+
+    return {job: proposal_in_words(one) for job, one in context.store.decisions.unanswered().items()}
 
 
 def _chosen(reference: str, job: Job | Summary) -> Named:
@@ -105,12 +123,18 @@ def _none(request: Select, reference: str, like: Sequence[Job | Summary]) -> Inp
     states = dict.fromkeys(job.state.value for job in like)
     there = count(len(like), "job") + ("" if reference == _EVERY else f" like {printable(reference)!r}") + ":"
     where = f" that is {_or(request)}" if request.states else ""
+    if request.command in ANSWERS:
+        about = "any job" if reference == _EVERY else f"any of {there.removesuffix(':')}"
+        return InputError(f"nothing is proposed about {about}{where}", "`ugro proposals` lists what is")
     hint = f"see: ugro status {shlex.quote(printable(reference))}"
     return InputError(f"`ugro {request.command}` accepts no job{where} of {there} {some(list(states))}", hint)
 
 
-def _question(request: Select, jobs: Sequence[ChosenJob]) -> Question:
-    facts = [f"{job.id}  {printable(job.name)}  {job.state.value}" for job in jobs[:LISTED]]
+def _question(request: Select, jobs: Sequence[ChosenJob], proposed: Mapping[str, str]) -> Question:
+    facts = [
+        f"{job.id}  {printable(job.name)}  {job.state.value}" + (f": {proposed[job.id]}" if job.id in proposed else "")
+        for job in jobs[:LISTED]
+    ]
     more = [f"and {len(jobs) - LISTED} more"] if len(jobs) > LISTED else []
     return Question(
         id=SEVERAL,

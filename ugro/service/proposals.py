@@ -42,7 +42,7 @@ ENDS_WITHIN, TICK_EVERY = 60.0, 1.0
 
 async def proposals(context: Context, _: Proposals) -> ProposalsAnswer:
     """List what is proposed and waits for an answer."""
-    found = [one for one in context.store.decisions.proposals().values() if not one.approved]
+    found = list(context.store.decisions.unanswered().values())
     running = [job for job in context.store.jobs.live(pass_over) if job.state.on_nodes]
     seen = (await observe(context, running))[1] if running else []
     return ProposalsAnswer(

@@ -144,7 +144,7 @@ def _listed(context: Context, job: Job, position: int | None) -> ListedJob:
 
 def proposed(store: MetadataStore, jobs: set[str]) -> tuple[Proposed, ...]:
     """Return what is proposed about these jobs and waits for an answer."""
-    waiting = [one for one in store.decisions.proposals().values() if one.job in jobs and not one.approved]
+    waiting = [one for one in store.decisions.unanswered().values() if one.job in jobs]
     if not waiting:
         return ()
     from ugro.control_plane.failure_handler.handler import proposal_in_words  # here, since its import takes long

@@ -6,8 +6,9 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ugro.common.errors import InputError, NoSuchJob, UgroError
+from ugro.common.errors import InputError, NoSuchJob, RecordUnreadable, UgroError
 from ugro.common.fields import NAME
 from ugro.common.job_names import SWEEP_ID
 from ugro.common.job_spec import JobSpec
@@ -21,16 +22,24 @@ from ugro.control_plane.resource_manager.predictor.expectation import expect_mem
 from ugro.control_plane.scheduler.allocator import candidates
 from ugro.control_plane.scheduler.arguments import declared
 from ugro.control_plane.scheduler.command import source_text
-from ugro.control_plane.scheduler.queue import read_capacities
+from ugro.control_plane.scheduler.queue import read_capacities, read_queue
 from ugro.control_plane.scheduler.submission import submit
 from ugro.control_plane.scheduler.sweeps import Combination, combinations, sweep_id
 from ugro.control_plane.training_metrics.quantities import shown_names
 from ugro.nodes.code_sync import Selection
 from ugro.service.context import Context
 from ugro.service.launch import agreed
-from ugro.service.observed import short_reasons, with_reason
+from ugro.service.observed import observe, short_reasons, with_reason
 from ugro.service.schemas.notices import LeftAlone
-from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep, SweepDocument, SweptJob
+from ugro.service.schemas.sweeps import (
+    CompareSweep,
+    LaunchSweep,
+    SweepDocument,
+    SweepReasonsDocument,
+    SweptJob,
+    SweptJobState,
+    WhySweep,
+)
 from ugro.service.starting import last_queue
 
 METRICS = ("eval_loss", "val_loss", "valid_loss", "validation_loss", "test_loss", "loss")
@@ -75,15 +84,47 @@ async def show(context: Context, request: CompareSweep) -> SweepDocument:
 
 
 def _show(context: Context, request: CompareSweep) -> SweepDocument:
-    store = context.store
-    rows = store.jobs.matching(request.sweep) if SWEEP_ID.fullmatch(request.sweep) else []
-    jobs = [job for job in store.jobs.all([row.id for row in rows], pass_over) if job.sweep_id == request.sweep]
-    if not jobs:
-        raise NoSuchJob(f"there is no sweep {printable(request.sweep)!r}", "`ugro status` lists the jobs and sweeps")
+    store, jobs = context.store, _recorded(context.store, request.sweep)
     if any(job.state == JobState.QUEUED for job in jobs):
         reasons = short_reasons(last_queue(context))
         jobs = [with_reason(job, reasons.get(job.id)) for job in jobs]
     return _document(store, jobs, request.metric, request.highest)
+
+
+def _recorded(store: MetadataStore, sweep: str) -> list[Job]:
+    """Return the jobs of a sweep as they are recorded.
+
+    Raises:
+        NoSuchJob: there is no such sweep.
+    """
+    rows = store.jobs.matching(sweep) if SWEEP_ID.fullmatch(sweep) else []
+    jobs = [job for job in store.jobs.all([row.id for row in rows], pass_over) if job.sweep_id == sweep]
+    if not jobs:
+        raise NoSuchJob(f"there is no sweep {printable(sweep)!r}", "`ugro status` lists the jobs and sweeps")
+    return jobs
+
+
+async def why(context: Context, request: WhySweep) -> SweepReasonsDocument:
+    """Explain why the jobs of a sweep wait, each by its nearest pending reason.
+
+    Raises:
+        InputError: there is no such sweep.
+    """
+    jobs, unreadable = await asyncio.to_thread(_recorded, context.store, request.sweep), list[RecordUnreadable]()
+    seen, live = await observe(context, context.store.jobs.live(unreadable.append))
+    queue = read_queue(context.store, context.cluster, live, seen.views, seen.at, unreadable)
+    said, now = short_reasons(queue), {job.id: job for job in live}
+    parts = {job.id: job.sweep for job in jobs if job.sweep}
+    shown = [with_reason(now.get(job.id, job), said.get(job.id)) for job in jobs]
+    first = next(iter(parts.values()))
+    return SweepReasonsDocument(
+        id=first.sweep,
+        name=first.name,
+        of=first.of,
+        max_parallel=first.max_parallel,
+        attended=context.attended(),
+        jobs=tuple(sorted((SweptJobState(**_state(job, parts[job.id])) for job in shown), key=lambda one: one.index)),
+    )
 
 
 def jobs_of(spec: JobSpec) -> list[Combination]:
@@ -160,18 +201,7 @@ def _document(store: MetadataStore, jobs: Sequence[Job], metric: str | None, hig
     values = {job_id: _best(found.get(metric or ""), highest) for job_id, found in series.items()}
     known = {job_id: value for job_id, value in values.items() if value is not None}
     first = next(iter(parts.values()))
-    swept = [
-        SweptJob(
-            id=job.id,
-            name=job.name,
-            index=parts[job.id].index,
-            state=job.state,
-            reason=job.reason,
-            values=parts[job.id].values,
-            metric=values.get(job.id),
-        )
-        for job in jobs
-    ]
+    swept = [SweptJob(**_state(job, parts[job.id]), metric=values.get(job.id)) for job in jobs]
     return SweepDocument(
         id=first.sweep,
         name=first.name,
@@ -182,6 +212,18 @@ def _document(store: MetadataStore, jobs: Sequence[Job], metric: str | None, hig
         best=(max if highest else min)(known, key=lambda job_id: known[job_id]) if known else None,
         jobs=tuple(sorted(swept, key=lambda one: one.index)),
     )
+
+
+def _state(job: Job, part: SweepPart) -> dict[str, Any]:
+    """Return the fields of a job of a sweep that every document about sweeps has."""
+    return {
+        "id": job.id,
+        "name": job.name,
+        "index": part.index,
+        "state": job.state,
+        "reason": job.reason,
+        "values": part.values,
+    }
 
 
 def _series(store: MetadataStore, job: Job) -> Mapping[str, Known]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Attempt, Job, JobState
 from ugro.common.models.outputs import OutputsState
 from ugro.common.text import bytes_in_words, count, duration, printable, size, visible
+from ugro.control_plane.scheduler.arguments import with_places
 from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, OutputsDocument, ProgressDocument
 
 if TYPE_CHECKING:
     from ugro.service.schemas.resume import CodeChanges
+
+_BARE = re.compile(r"[\w@%+=:,./{}…-]+", re.ASCII)
+"""A word that is shown without quotes."""
 
 _STATES = {
     JobState.UNKNOWN: "is on an unreachable node",
@@ -126,6 +133,12 @@ def outputs_in_words(job_id: str, outputs: OutputsDocument) -> str:
             return f"no file is named {declared}; `ugro ls {job_id}` shows what there is"
         case None:
             return declared
+
+
+def command_of_sweep(jobs: Sequence[JobDocument]) -> str:
+    """Return the command of a sweep, of which these are jobs, with `{name}` where each has its own value."""
+    words = with_places([(job.command, job.sweep.values if job.sweep else {}) for job in jobs])
+    return printable(" ".join(word if _BARE.fullmatch(word) else shlex.quote(word) for word in words))
 
 
 def count_changes(found: CodeChanges) -> str:

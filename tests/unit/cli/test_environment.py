@@ -14,7 +14,12 @@ def test_takes_python_and_setup_from_the_command_line(master: Master) -> None:
     assert "[here setup] set up" in master.ugro("logs", "job-001").stdout
     assert master.ugro("logs", "job-001", "--setup").stdout == "[here setup] set up\n"
     shown = master.ugro("explain", "job-001").stdout
-    assert "the setup command failed (setup_failed)" in shown and "ugro logs job-001 --setup" in shown
+    assert "the setup command failed (setup_failed)" in shown and "ugro logs job-001 --setup; then correct" in shown
+    assert "ugro rerun job-001 --new-code; or the command: ugro rerun job-001 --setup COMMAND" in shown
+    assert "resume" not in shown, "nothing ran that could be resumed"
+    assert "  not started  " in master.ugro("status", "job-001").stdout
+    again = ("rerun", "job-001", "--setup", "true", "-q")
+    assert master.json("wait", master.ugro(*again).stdout.strip())["state"] == "succeeded"
     status = master.json("status", "job-001")
     assert status["first_failure"]["cause"] == "setup_failed" and status["setup"] == "echo set up; exit 2"
 

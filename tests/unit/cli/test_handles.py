@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ugro.common.models.proposal import Proposal
+from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing.cluster import Master
 
 
@@ -32,6 +34,22 @@ def test_asks_before_it_acts_on_several_jobs_of_a_pattern(master: Master) -> Non
     none = master.ugro("cancel", "lr-*", code=2).stderr
     assert "`ugro cancel` accepts no job of 2 jobs like 'lr-*': cancelled" in none and "ugro status 'lr-*'" in none
     assert "job-001 was removed" in master.ugro("rm", "lr-*", "--yes").stdout
+
+
+def test_answers_the_proposals_about_several_jobs(master: Master) -> None:
+    held(master, "lr-1", "lr-2", "lr-3", "eval")
+    decisions = MetadataStore(master.home).decisions
+    for number in (1, 2, 4):
+        decisions.propose(Proposal(job=f"job-00{number}", attempt=1, at=1.0, cause="killed", text="killed; again?"))
+    refused = master.ugro("deny", "lr-*", code=2).stderr
+    assert "job-002  lr-2  held: begin again" in refused and "job-003" not in refused
+    assert "use --yes: ugro deny 'lr-*' --yes" in refused
+    assert [one["job"] for one in master.json("deny", "lr-*", "--yes")] == ["job-001", "job-002"]
+    none = master.ugro("approve", "lr-*", code=2).stderr
+    assert "nothing is proposed about any of 3 jobs like 'lr-*'" in none and "`ugro proposals` lists" in none
+    both = master.ugro("deny", "3", "eval", code=2)
+    assert "nothing is proposed about job-003 (lr-3)" in both.stderr and "job-004 stays as it is" in both.stdout
+    assert "nothing is proposed about any job" in master.ugro("approve", "--all", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -77,6 +95,46 @@ def test_waits_no_longer_than_it_is_told(master: Master) -> None:
     assert error["code"] == "wait_timeout"
     master.ugro("cancel", "one")
     assert "cancelled before it started" in master.ugro("wait", "--timeout", "10m", code=1).stderr
+
+
+def test_says_once_that_several_jobs_have_not_ended(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold", "--sweep", "lr=1..3")
+    late = master.ugro("wait", "sweep-001", "--timeout", "0.2", code=6).stderr
+    assert late.splitlines()[-2:] == [
+        "error: 3 of 3 jobs of sweep-001 have not ended within 0s: 3 held; they continue",
+        "next:  to wait longer: ugro wait sweep-001",
+    ]
+    assert late.count("error:") == 1
+    late = master.ugro("wait", "1", "t-*", "--timeout", "0.2", code=6).stderr
+    assert "3 of 3 jobs have not ended" in late and "ugro wait 1 't-*'" in late
+    listed = json.loads(master.ugro("wait", "t-*", "--timeout", "0.2", "--json", code=6).stdout)
+    assert {one["error"]["code"] for one in listed} == {"wait_timeout"} and len(listed) == 3
+    assert master.ugro("wait", "-q", "t-*", "--timeout", "0.2", code=6).stdout == ""
+
+
+def test_explains_a_sweep_and_names_one_of_its_jobs(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold", "--sweep", "lr=1..3", "--max-parallel", "1", "--", "--out", "o/{lr}")
+    assert "  t.py --out o/{lr} --lr {lr}  " in master.ugro("status").stdout
+    master.ugro("release", "1")
+    shown = master.ugro("why", "sweep-001").stdout
+    assert shown.startswith("sweep-001 (t): 3 jobs, 1 at a time: ") and "  - job-002, job-003: held" in shown
+    assert "  ugro why job-00" in shown
+    found = master.json("why", "sweep-001")
+    assert found["max_parallel"] == 1 and found["jobs"][1]["values"] == {"lr": "2"}
+    refused = master.ugro("logs", "sweep-001", code=2).stderr
+    assert "one job is expected here, and 'sweep-001' means 3: job-00" in refused
+    assert "next:  name one of them: ugro logs job-00" in refused and "ugro status sweep-001" in refused
+    assert "there is no sweep 'sweep-009'" in master.ugro("why", "sweep-009", code=2).stderr
+
+
+def test_prints_ids_alone_of_jobs_that_it_ended_or_waited_for(master: Master) -> None:
+    held(master, "one", "two")
+    ended = master.ugro("cancel", "-q", "one", "@last")
+    assert ended.stdout == "job-001\njob-002\n" and "note:" not in ended.stderr
+    master.ugro("launch", "t.py", "-q")
+    assert master.ugro("wait", "-q").stdout == "job-003\n"
+    failed = master.ugro("wait", "-q", "3", "1", code=1)
+    assert failed.stdout == "job-003\n" and "job-001 cancelled" in failed.stderr
 
 
 def test_runs_a_job_again_and_edits_one_that_waits(master: Master) -> None:

@@ -12,6 +12,7 @@ from ugro.cli.output import print_json
 from ugro.cli.render.check import print_check
 from ugro.cli.render.gpu_check import GpuCheckPrinter
 from ugro.common.errors import EXIT_JOB_FAILED, EXIT_NODES, EXIT_OK, InputError
+from ugro.common.job_spec.setup import check_python
 from ugro.common.text import visible
 from ugro.service.schemas.check import Check, CheckDocument
 from ugro.service.schemas.gpu_check import GpuCheck, GpuChecked
@@ -21,7 +22,11 @@ from ugro.service.schemas.gpu_check import GpuCheck, GpuChecked
 @nodes_option
 @click.option("--network", is_flag=True, help="Also measure every network link, and an all-reduce over all nodes.")
 @click.option("--gpu", is_flag=True, help="Check UGRO itself on the idle GPUs of this machine, in under four minutes.")
-@click.option("--python", metavar="PATH", help="With --gpu: interpreter with torch. Default: UGRO's own, if it has it.")
+@click.option(
+    "--python",
+    metavar="PYTHON",
+    help="What a job's --python names: a path, a conda environment. Default: the inventory's; with --gpu: UGRO's own.",
+)
 @click.option(
     "--capture",
     type=click.Path(file_okay=False, path_type=Path),
@@ -46,14 +51,23 @@ def check(
         if names or network:
             raise InputError("--gpu is about this machine alone", "omit --on and --network")
         return _check_gpus(app, python, capture, as_json)
-    if python or capture:
-        raise InputError("--python and --capture are for --gpu", "ugro check --gpu")
-    checked = app.call(Check(nodes=names, network=network))
+    if capture:
+        raise InputError("--capture is for --gpu", "ugro check --gpu")
+    checked = app.call(Check(nodes=names, network=network, python=_python(python)))
     if as_json:
         print_json(checked.answer.as_json())
     else:
         print_check(checked)
     return _exit_code(checked.answer)
+
+
+def _python(said: str | None) -> str | None:
+    try:
+        return None if said is None else check_python(said)
+    except ValueError as error:
+        raise InputError(
+            f"--python: found {said!r}: {error}", "for example: ugro check --python ~/env/bin/python"
+        ) from None
 
 
 def _exit_code(found: CheckDocument) -> int:

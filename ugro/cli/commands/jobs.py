@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
 
 import click
 
 from ugro.cli.app import App, command, duration_option, json_option
-from ugro.cli.output import console, print_hanging, print_json
+from ugro.cli.output import console, print_hanging, print_json, quiet_option
 from ugro.cli.render.files import tell_success
 from ugro.cli.render.live import WaitDisplay
-from ugro.cli.several import Choice, Did, choose, jobs_arguments
+from ugro.cli.several import Choice, Did, choose, jobs_arguments, tell_error
 from ugro.common.errors import JobFailed, UgroError, WaitTimedOut
-from ugro.common.job_names import LAST
+from ugro.common.job_names import LAST, SWEEP_ID, is_pattern
 from ugro.common.models.job import JobState
-from ugro.common.text import duration
+from ugro.common.text import duration, printable
 from ugro.service.schemas.ending import Cancel, Cancelled, CarryOutCancels, CheckCancelled, JobProgress, Wait
 from ugro.service.schemas.jobs import JobDocument
-from ugro.service.words import end_in_words, state_in_words
+from ugro.service.words import end_in_words, phase, state_in_words
 
 
 @command()
 @jobs_arguments()
 @click.option("--abandon", is_flag=True, help="Do not wait for unreachable nodes; treat their ranks as lost.")
+@quiet_option
 @json_option
-def cancel(app: App, choice: Choice, abandon: bool, as_json: bool) -> int:
+def cancel(app: App, choice: Choice, abandon: bool, quiet: bool, as_json: bool) -> int:
     """End a job on every node and verify that no processes remain.
 
     JOB is an id, a name or a pattern like 'lr-*'. Ranks get SIGTERM, and SIGKILL after ten seconds. The output names
     the nodes where the absence of processes is proven; on the others none was found. With --abandon the job ends
-    without its unreachable nodes. Once such a node answers again, the remaining processes are ended there.
+    without its unreachable nodes. Once such a node answers again, the remaining processes are ended there. -q prints
+    the ids of the jobs that have ended.
     """
-    chosen = choose(app, "cancel", choice, as_json)
+    chosen = choose(app, "cancel", choice, as_json, quiet=quiet)
     asked: dict[str, JobDocument | UgroError] = {job: _request(app, job, abandon) for job in chosen.ids}
     ending = list(
         dict.fromkeys(job.id for job in asked.values() if isinstance(job, JobDocument) and not job.state.ended)
@@ -46,7 +50,8 @@ def cancel(app: App, choice: Choice, abandon: bool, as_json: bool) -> int:
         if as_json and len(asked) == 1 and job.id in last and not last[job.id].state.ended:
             print_json(last[job.id].as_json())  # how far it came, beside the error
         ended = app.call(CheckCancelled(job=job.id))
-        return ended.job.as_json(), "\n".join(_end_in_lines(ended, already=job.state.ended))
+        words = ended.job.id if quiet else "\n".join(_end_in_lines(ended, already=job.state.ended))
+        return ended.job.as_json(), words
 
     return chosen.each(one, as_json)
 
@@ -98,29 +103,53 @@ def _end_in_lines(ended: Cancelled, already: bool) -> list[str]:
 @jobs_arguments("[JOB]...", consent=False)
 @click.option("--timeout", "patience", metavar="TIME", callback=duration_option,
               help="Stop waiting after this time, with exit code 6: 90 (seconds), 10m.")  # fmt: skip
+@quiet_option
 @json_option
-def wait(app: App, choice: Choice, patience: float | None, as_json: bool) -> int:
+def wait(app: App, choice: Choice, patience: float | None, quiet: bool, as_json: bool) -> int:
     """Wait until jobs have ended.
 
     JOB is an id, a name or a pattern like 'lr-*', which means the jobs that have not ended. Default: the job that was
     submitted last. Exit code 0 if all of them succeeded, 1 if one did not, 6 if --timeout was reached first; the jobs
-    continue.
+    continue. -q prints the ids of the jobs that succeeded.
     """
-    chosen = choose(app, "wait", choice, as_json, default=LAST)
+    chosen = choose(app, "wait", choice, as_json, default=LAST, quiet=quiet)
     until = None if patience is None else time.time() + patience
-    alone = len(chosen.found) == 1
+    alone, late = len(chosen.found) == 1, list[JobDocument]()
 
     def one(job_id: str) -> Did:
         last = _until_ended(app, job_id, until)
         if problem := _not_succeeded(last, patience):
             if as_json and alone:
                 print_json([last.job.as_json()] if chosen.as_list else last.job.as_json())
+            late.extend([last.job] if isinstance(problem, WaitTimedOut) else [])
             raise problem
-        if not as_json:
+        if not (as_json or quiet):
             tell_success(last.job)
-        return last.job.as_json(), ""
+        return last.job.as_json(), last.job.id if quiet else ""
 
-    return chosen.each(one, as_json)
+    def tell(error: UgroError) -> None:
+        if not isinstance(error, WaitTimedOut):  # all of those are told in one
+            tell_error(error)
+
+    code = chosen.each(one, as_json, tell)
+    if late and not as_json:
+        tell_error(_all_late(late, len(chosen.found), choice, patience or 0.0))
+    return code
+
+
+def _all_late(late: Sequence[JobDocument], of: int, choice: Choice, patience: float) -> WaitTimedOut:
+    """Return the error of all jobs that have not ended in time, of so many that were waited for."""
+    [first, *others] = choice.references or ("",)
+    which = (
+        "" if others or not is_pattern(first) else f" of {first}" if SWEEP_ID.fullmatch(first) else f" like {first!r}"
+    )
+    states = Counter(phase(job) for job in late)
+    there = ", ".join(f"{number} {state}" for state, number in states.most_common())
+    have, they = ("has", "it continues") if len(late) == 1 else ("have", "they continue")
+    return WaitTimedOut(
+        f"{len(late)} of {of} jobs{printable(which)} {have} not ended within {duration(patience)}: {there}; {they}",
+        f"to wait longer: {choice.typed('wait')}",
+    )
 
 
 def _not_succeeded(seen: JobProgress, patience: float | None) -> UgroError | None:

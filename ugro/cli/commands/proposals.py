@@ -7,10 +7,10 @@ import time
 import click
 
 from ugro.cli.app import App, command, json_option
-from ugro.cli.complete import complete_job
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.render.attention import unsettled
 from ugro.cli.render.starting import announce
+from ugro.cli.several import Choice, Did, choose, jobs_arguments
 from ugro.common.text import duration
 from ugro.service.schemas.proposals import APPROVE, Approve, Deny, PlanApprove, Proposals
 
@@ -36,31 +36,36 @@ def proposals(app: App, as_json: bool) -> None:
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@jobs_arguments()
 @json_option
-def approve(app: App, job: str, as_json: bool) -> None:
+def approve(app: App, choice: Choice, as_json: bool) -> int:
     """Approve a proposal: resume the job as a new attempt.
 
-    JOB is an id or a name.
+    JOB is an id, a name or a pattern like 'lr-*', which means the jobs about which something is proposed.
     """
-    started = app.call(Approve(plan=app.call(PlanApprove(job=job)), answers={APPROVE: True}))
-    if as_json:
-        print_json(started.job.as_json())
-    else:
-        announce(app, started)
+
+    def one(job: str) -> Did:
+        started = app.call(Approve(plan=app.call(PlanApprove(job=job)), answers={APPROVE: True}))
+        if not as_json:
+            announce(app, started)
+        return started.job.as_json(), ""
+
+    return choose(app, "approve", choice, as_json).each(one, as_json)
 
 
 @command()
-@click.argument("job", shell_complete=complete_job)
+@jobs_arguments()
 @json_option
-def deny(app: App, job: str, as_json: bool) -> None:
+def deny(app: App, choice: Choice, as_json: bool) -> int:
     """Deny a proposal: leave the job as it is.
 
-    JOB is an id or a name. `ugro resume` can still resume it later.
+    JOB is an id, a name or a pattern like 'lr-*', which means the jobs about which something is proposed. `ugro resume`
+    can still resume them later.
     """
-    denied = app.call(Deny(job=job))
-    if as_json:
-        print_json(denied.answer.as_json())
-    else:
+
+    def one(job: str) -> Did:
+        denied = app.call(Deny(job=job))
         later = f"; to resume it later: {denied.later}" if denied.later else ""
-        click.echo(f"{denied.answer.job} stays as it is{later}")
+        return denied.answer.as_json(), f"{denied.answer.job} stays as it is{later}"
+
+    return choose(app, "deny", choice, as_json).each(one, as_json)

@@ -6,12 +6,15 @@ import click
 
 from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.complete import complete_job
-from ugro.cli.output import print_hanging, print_json
-from ugro.cli.render.attention import unattended, unsettled
+from ugro.cli.output import print_commands, print_hanging, print_json
+from ugro.cli.render.attention import UNATTENDED, unattended, unsettled
+from ugro.cli.render.sweeps import reasons_in_lines, sweep_in_words
 from ugro.cli.several import Choice, Did, choose, jobs_arguments, one_job
+from ugro.common.job_names import SWEEP_ID
 from ugro.common.job_spec import PRIORITIES
 from ugro.common.models.job import JobState
 from ugro.service.schemas.queue import Hold, Release, Reprioritize, Why
+from ugro.service.schemas.sweeps import WhySweep
 from ugro.service.words import state_in_words, title
 
 
@@ -78,8 +81,12 @@ def reprioritize(app: App, choice: Choice, priority: int, as_json: bool) -> int:
 def why(app: App, job: str | None, as_json: bool) -> None:
     """Show a job's pending reasons, or why it runs where it does.
 
-    JOB is an id or a name. Default: the job that was submitted last. The reason that ends soonest comes first.
+    JOB is an id or a name, or a sweep (sweep-012), whose jobs are shown by their nearest pending reason. Default: the
+    job that was submitted last. The reason that ends soonest comes first.
     """
+    if job is not None and SWEEP_ID.fullmatch(job):
+        _why_sweep(app, job, as_json)
+        return
     explained = app.call(Why(job=one_job(app, "why", job, as_json)))
     answer, found = explained.answer, explained.job
     if as_json:
@@ -93,3 +100,19 @@ def why(app: App, job: str | None, as_json: bool) -> None:
     waits = found.state in (JobState.QUEUED, JobState.HELD) and not found.cancel_requested
     if waits and not answer.never_starts and (told := unattended(app, [found])):
         print_hanging("", told, dim=True)
+
+
+def _why_sweep(app: App, sweep: str, as_json: bool) -> None:
+    """Say which jobs of a sweep wait, and for what."""
+    explained = app.call(WhySweep(sweep=sweep))
+    if as_json:
+        print_json(explained.as_json())
+        return
+    print_hanging("", sweep_in_words(explained))
+    lines = reasons_in_lines(explained)
+    for line in lines or ["no job of it waits"]:
+        print_hanging("  - ", line)
+    if waiting := next((job for job in explained.jobs if job.state in (JobState.QUEUED, JobState.HELD)), None):
+        print_commands(f"ugro why {waiting.id}", f"ugro status {explained.id}")
+    if not explained.attended and any(job.state == JobState.QUEUED for job in explained.jobs):
+        print_hanging("", UNATTENDED[JobState.QUEUED], dim=True)

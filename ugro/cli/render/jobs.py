@@ -117,6 +117,8 @@ def print_job(job: JobDocument, folders: Mapping[str, str]) -> None:
 
 def rank_state(job: JobDocument, rank: RankDocument) -> str:
     """What became of a rank, in a word: those of a cancelled job did not fail, they were stopped."""
+    if job.state.ended and rank.state == RankState.PENDING:
+        return "not started"
     ended_by_us = job.state == JobState.CANCELLED and rank.state in (RankState.FAILED, RankState.LOST)
     return "stopped" if ended_by_us else rank.state.value
 

@@ -15,7 +15,7 @@ from ugro.common.text import count, duration, printable, size
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.nodes import GpuDocument, NodeDocument
 from ugro.service.schemas.queries import ListedJob
-from ugro.service.words import phase, progress_in_brief
+from ugro.service.words import command_of_sweep, phase, progress_in_brief
 
 LEAST_NAME = 24
 """Cells that a name gets before columns are left out for it."""
@@ -157,7 +157,7 @@ def _add_sweep(made: Grid, jobs: Sequence[ListedJob]) -> None:
         Names(nodes or ("-",)),
         f"{len(jobs)} of {part.of} jobs" if len(jobs) < part.of else count(part.of, "job"),
         "-",
-        command_line(jobs[0]),
+        command_of_sweep(jobs),
         reasons[0] if reasons and not jobs[0].state.ended else "-",
     )
 

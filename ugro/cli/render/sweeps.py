@@ -9,16 +9,16 @@ from rich.text import Text
 from ugro.cli.output import state_text
 from ugro.cli.render.grid import Column, Grid
 from ugro.common.models.job import JobState
-from ugro.common.text import count, printable
-from ugro.service.schemas.sweeps import SweepDocument, SweptJob
+from ugro.common.text import count, printable, some
+from ugro.service.schemas.sweeps import SweepDocument, SweepReasonsDocument, SweptJobState
 
 
-def values_in_words(job: SweptJob) -> str:
+def values_in_words(job: SweptJobState) -> str:
     """Return what a job of a sweep runs with: `lr=1e-3 seed=2`."""
     return printable(" ".join(f"{name}={value}" for name, value in job.values.items()))
 
 
-def sweep_in_words(sweep: SweepDocument) -> str:
+def sweep_in_words(sweep: SweepDocument | SweepReasonsDocument) -> str:
     """Return a sweep in a sentence: its jobs, their states, and how many run at a time."""
     states = Counter(job.state for job in sweep.jobs)
     said = ", ".join(f"{states[state]} {state.value}" for state in JobState if states[state])
@@ -45,3 +45,12 @@ def sweep_grid(sweep: SweepDocument) -> Grid:
             printable(job.reason) or "-",
         )
     return made
+
+
+def reasons_in_lines(sweep: SweepReasonsDocument) -> list[str]:
+    """Return each pending reason with the jobs that have it, in the order of their numbers."""
+    waiting: dict[str, list[str]] = {}
+    for job in sweep.jobs:
+        if job.state in (JobState.QUEUED, JobState.HELD):
+            waiting.setdefault(job.reason or job.state.value, []).append(job.id)
+    return [f"{some(ids)}: {reason}" for reason, ids in waiting.items()]

@@ -44,7 +44,12 @@ def conda_name(python: str) -> str | None:
     return python.removeprefix(CONDA)
 
 
-def _python(value: str) -> str:
+def check_python(value: str) -> str:
+    """Return the Python that is asked for.
+
+    Raises:
+        ValueError: it is neither a path, a program, a conda environment nor a word of ENVIRONMENT.
+    """
     name = conda_name(value)
     if name is None and (value.startswith(("/", "~/")) or "/" not in value):
         return value
@@ -53,7 +58,7 @@ def _python(value: str) -> str:
     return value
 
 
-Python = Annotated[Line, AfterValidator(_python)]
+Python = Annotated[Line, AfterValidator(check_python)]
 
 
 def _input(value: str) -> str:

@@ -38,7 +38,7 @@ class JobState(StrEnum):
 
 
 class RankState(StrEnum):
-    """State of one rank. `lost`: it is gone without an exit code."""
+    """State of one rank. `pending`: it has not started. `lost`: it is gone without an exit code."""
 
     PENDING = "pending"
     RUNNING = "running"

@@ -272,7 +272,7 @@ class JobSteps:
             first = await asyncio.to_thread(self._better_known, first, job, found, seen)
             job = job.changed(first_failure=first)
         failure = [failure_in_words(job.first_failure)] if state == JobState.FAILED and job.first_failure else []
-        ranks = tracker.without_word_of(given_up, found.ranks)
+        ranks = tracker.without_word_of(given_up, tracker.unstarted(job, found.ranks, seen.runs[job.id]))
         job = job.changed(
             ranks=ranks,
             ended_at=tracker.end_of_ranks(ranks, seen.clock_offsets),

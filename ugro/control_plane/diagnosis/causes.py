@@ -138,7 +138,7 @@ CAUSES = {
     ),
     "setup_failed": Advice(
         "the setup command failed",
-        "read its output, and correct the command or the files that it reads",
+        "read its output, correct the command or the files that it reads, and run the job again",
         False,
     ),
     "time_limit": Advice(

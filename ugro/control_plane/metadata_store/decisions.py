@@ -31,11 +31,15 @@ class Decisions:
                 table.insert({"job": job_id})
 
     def proposals(self) -> dict[str, Proposal]:
-        """Return what waits for a person's yes or no, by job."""
+        """Return what waits for a person's yes or no, or was approved and is still to be done, by job."""
         with self._tables.look() as db:
             rows = [dict(row) for row in db.table("proposals").all()]
         found = [known_part(Proposal, row) for row in rows]
         return {proposal.job: proposal for proposal in sorted(found, key=lambda proposal: proposal.at)}
+
+    def unanswered(self) -> dict[str, Proposal]:
+        """Return those of the proposals that were neither approved nor denied, by job."""
+        return {job: one for job, one in self.proposals().items() if not one.approved}
 
     def propose(self, proposal: Proposal) -> None:
         """Keep a proposal; an earlier one about the same job is replaced."""

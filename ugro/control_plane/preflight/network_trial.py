@@ -73,12 +73,16 @@ rmdir "$base/jobs" "$base" 2>/dev/null
 """usage: JOB_DIR. The folders above it go too if nothing else is in them."""
 
 
-async def check_network(engine: Engine, pool: Pool, nodes: Sequence[str], gpus: Mapping[str, str]) -> NetworkReport:
+async def check_network(
+    engine: Engine, pool: Pool, nodes: Sequence[str], gpus: Mapping[str, str], python: str | None = None
+) -> NetworkReport:
     """Measure every link and an all-reduce, over NCCL with one GPU of each node, or over gloo where `gpus` is empty.
+
+    `python`: what runs it on the nodes, where that is not the inventory's.
 
     Ends within about `LIMIT` + `LOGS_SECONDS` + `CLEAR_SECONDS`, whatever happens on the nodes.
     """
-    trial = _Trial(engine, pool, nodes, gpus)
+    trial = _Trial(engine, pool, nodes, gpus, python)
     with tempfile.TemporaryDirectory(prefix="ugro-check-") as folder:
         try:
             await trial.run()
@@ -91,8 +95,10 @@ async def check_network(engine: Engine, pool: Pool, nodes: Sequence[str], gpus: 
 class _Trial:
     """One trial: a job that no store knows."""
 
-    def __init__(self, engine: Engine, pool: Pool, nodes: Sequence[str], gpus: Mapping[str, str]) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, pool: Pool, nodes: Sequence[str], gpus: Mapping[str, str], python: str | None
+    ) -> None:
+        self._engine, self._python = engine, python
         self._pool = pool
         self._job = _job(nodes, gpus)
         self._backend = "nccl" if gpus else "gloo"
@@ -102,7 +108,8 @@ class _Trial:
 
     async def run(self) -> None:
         """Start the ranks, and wait until they have ended or the time is over."""
-        spec = JobSpec(script=SCRIPT, args=(self._backend, str(JOIN_SECONDS), f"{LIMIT:.0f}"))
+        args = (self._backend, str(JOIN_SECONDS), f"{LIMIT:.0f}")
+        spec = JobSpec(script=SCRIPT, args=args, python=self._python)
         try:
             async with asyncio.timeout(LIMIT):
                 await self._place()

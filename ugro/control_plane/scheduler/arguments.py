@@ -78,5 +78,49 @@ def find(args: Sequence[str], name: str) -> tuple[int, str, str] | None:
     return None
 
 
+def with_places(commands: Sequence[tuple[Sequence[str], Mapping[str, str]]]) -> tuple[str, ...]:
+    """Return the one command that jobs of a sweep have in common, with `{name}` where each has its own value.
+
+    Each command comes with its values by argument. A word that differs otherwise is `…`.
+    """
+    named = [_named(words, values) for words, values in commands]
+    first = named[0]
+    if any(len(one) != len(first) for one in named):  # one of them was edited
+        return tuple(first)
+    found = []
+    for words in zip(*named, strict=True):
+        of_each = list(zip(words, (values for _, values in commands), strict=True))
+        candidates = (_placed(word, values) for word, values in of_each)  # of one job, two values may be equal
+        fitting = (one for one in candidates if all(_filled(one, values) == word for word, values in of_each))
+        found.append(words[0] if len(set(words)) == 1 else next(fitting, "…"))
+    return tuple(found)
+
+
+def _named(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """Return a command with `{name}` as the value of each option of that name that has it."""
+    found = list(words)
+    for name, value in values.items():
+        given = find(found, name)
+        if given and given[2] == value:
+            index, place = given[0], "{" + name + "}"
+            if "=" in found[index]:
+                found[index] = f"{found[index].partition('=')[0]}={place}"
+            else:
+                found[index + 1] = place
+    return found
+
+
+def _placed(word: str, values: Mapping[str, str]) -> str:
+    for name, value in sorted(values.items(), key=lambda item: -len(item[1])):
+        word = word.replace(value, "{" + name + "}")
+    return word
+
+
+def _filled(word: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        word = word.replace("{" + name + "}", value)
+    return word
+
+
 def _is_option(word: str) -> bool:
     return word.startswith("-") and not re.fullmatch(r"-\d+(?:\.\d+)?(?:[eE]-?\d+)?", word)

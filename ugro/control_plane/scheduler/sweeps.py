@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job
-from ugro.common.text import printable
-from ugro.control_plane.scheduler.arguments import with_changes
+from ugro.common.text import printable, some
+from ugro.control_plane.scheduler.arguments import find, with_changes
 from ugro.control_plane.scheduler.backfill import WaitingJob
 from ugro.control_plane.scheduler.pending_reasons import SweepFull
 
@@ -28,11 +28,11 @@ def combinations(spec: JobSpec, options: Sequence[str] = ()) -> Iterator[Combina
     """Yield the jobs of a sweep, the last argument changing fastest.
 
     A value is put where `{name}` stands in the arguments. Unless that is the whole value of an argument, as in
-    `--lr {lr}` and `optim.lr={lr}`, it is also put at the option of that name, which is added where it is not given.
-    `options` are those of the script, as far as they are known.
+    `--lr {lr}` and `optim.lr={lr}`, or in that of the option of that name, this option is added, too. `options` are
+    those of the script, as far as they are known.
 
     Raises:
-        InputError: the script has no such option.
+        InputError: the script has no such option, or the arguments give it a value of their own.
     """
     for values in itertools.product(*spec.sweep.values()):
         named = dict(zip(spec.sweep, values, strict=True))
@@ -45,7 +45,7 @@ def _args(spec: JobSpec, values: Mapping[str, str], options: Sequence[str]) -> t
     args, left = list(spec.args), dict(values)
     for name, value in values.items():
         place = "{" + name + "}"
-        if any(word == place or word.endswith(f"={place}") for word in args):
+        if any(word == place or word.endswith(f"={place}") for word in args) or _is_given(spec, name):
             del left[name]
         args = [word.replace(place, value) for word in args]
     try:
@@ -54,6 +54,27 @@ def _args(spec: JobSpec, values: Mapping[str, str], options: Sequence[str]) -> t
         first = next(iter(left), "")
         hint = f"{error.hint}; or say where the value goes: -- {printable(first)}={{{printable(first)}}}"
         raise InputError(error.message, hint) from None
+
+
+def _is_given(spec: JobSpec, name: str) -> bool:
+    """Return whether the option of a swept argument stands in the arguments, with the place of its value.
+
+    Raises:
+        InputError: it stands there with another value, which no job would get.
+    """
+    given = find(spec.args, name)
+    if given is None:
+        return False
+    index, spelled, value = given
+    if "{" + name + "}" in value:
+        return True
+    between = "=" if "=" in spec.args[index] else " "
+    fixed, placed = (printable(f"{spelled}{between}{what}") for what in (value, "{" + name + "}"))
+    swept = printable(f"{name}={some(spec.sweep[name], ',')}")
+    raise InputError(
+        f"`{fixed}` among the arguments and the sweep of {swept} both give {printable(name)}",
+        f"leave out `{fixed}`, or say where the values go: {placed}",
+    )
 
 
 def sweep_id(first_job: str) -> str:

@@ -168,6 +168,19 @@ def without_word_of(given_up: Collection[str], ranks: tuple[Rank, ...]) -> tuple
     )
 
 
+def unstarted(job: Job, ranks: tuple[Rank, ...], runs: Runs) -> tuple[Rank, ...]:
+    """The ranks, with those counted as not started whose node never began its part of a job that never ran."""
+    if job.started_at is not None:
+        return ranks
+    never = {node for node, run in runs.items() if isinstance(run, RunFiles) and not run.claimed}
+    return tuple(
+        rank.model_copy(update={"state": RankState.PENDING})
+        if rank.node in never and rank.state == RankState.LOST and rank.pid is None
+        else rank
+        for rank in ranks
+    )
+
+
 def lost_first(ranks: tuple[Rank, ...], runs: Runs, first: int | None) -> tuple[Rank, ...]:
     """The ranks, with the one that failed first counted as lost where its process is gone and left no exit code."""
     gone = {

@@ -14,6 +14,7 @@ from pathlib import Path
 from ugro.common.clock import Clock
 from ugro.common.errors import NodeError, NodeRefused, SetupFailed
 from ugro.common.job_spec import INPUTS, JobSpec
+from ugro.common.masking import Masker
 from ugro.common.models.job import Job
 from ugro.common.paths import RunPaths
 from ugro.common.text import duration, printable, some
@@ -92,6 +93,7 @@ class EnvironmentMaker:
                 timeout=spec.setup.timeout,
                 python=known,
                 env=dict(merged_env(inventory, spec.env)),
+                secrets=cargo.secrets,
             )
         first = {(storages[node], setup.digest): node for node, setup in reversed(setups.items())}
         runs = {node: setup for node, setup in setups.items() if first[storages[node], setup.digest] == node}
@@ -264,7 +266,7 @@ class _Followed:
         last = ""
         if self._logs:
             copy = self._logs / setup_copy(self._job.nodes.index(node))
-            last = await asyncio.to_thread(_last_line, copy)
+            last = await asyncio.to_thread(_last_line, copy, Masker(self._setups[node].secrets.values()))
         command = self._setups[node].words
         words = f"the setup command `{command}` {seen.ended}" + (f": {last}" if last else "")
         return SetupFailed(node, words, f"read its output: ugro logs {self._job.id} --setup")
@@ -274,11 +276,12 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _last_line(path: Path) -> str:
-    """Return the last line that says something."""
+def _last_line(path: Path, masker: Masker) -> str:
+    """Return the last line that says something, masked before it is cut: part of a secret would not be known later."""
     if not path.exists():
         return ""
     with open(path, "rb") as file:
         file.seek(max(0, _size(path) - 8192))
-        lines = [printable(line).strip() for line in file.read().decode("utf-8", "replace").splitlines()]
+        text = masker.text(file.read().decode("utf-8", "replace"))
+    lines = [printable(line).strip() for line in text.splitlines()]
     return next((line for line in reversed(lines) if line), "")[:LAST_WORDS]

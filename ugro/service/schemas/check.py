@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from ugro.common.job_spec.setup import Python
 from ugro.common.models.node import NodeView
 from ugro.service.schemas.base import Document, ErrorDocument, Request
 
@@ -222,8 +223,12 @@ class Checked(Document):
 
 
 class Check(Request[Checked]):
-    """Look for what would keep a training from working on nodes (null: on all); with `network` measure that too."""
+    """Look for what would keep a training from working on nodes (null: on all); with `network` measure that too.
+
+    `python` is what a job would ask for by `--python`; null: the inventory's.
+    """
 
     function: ClassVar[str] = "check.check"
     nodes: str | None = None
     network: bool = False
+    python: Python | None = None

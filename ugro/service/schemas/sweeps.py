@@ -9,8 +9,8 @@ from ugro.service.schemas.base import Document, Request
 from ugro.service.schemas.launch import LaunchPlan
 
 
-class SweptJob(Document):
-    """A job of a sweep."""
+class SweptJobState(Document):
+    """A job of a sweep, and why it is in its state."""
 
     id: str
     name: str
@@ -22,6 +22,11 @@ class SweptJob(Document):
     """Why it is in this state."""
     values: dict[str, str]
     """What it runs with, by argument."""
+
+
+class SweptJob(SweptJobState):
+    """A job of a sweep."""
+
     metric: float | None
     """Best value of the metric so far; `null`: it has none."""
 
@@ -30,6 +35,7 @@ class SweepDocument(Document):
     """A sweep, with its jobs by number."""
 
     id: str
+    """Id of the sweep."""
     name: str
     """Its name; those of its jobs begin with it."""
     of: int
@@ -65,3 +71,27 @@ class CompareSweep(Request[SweepDocument]):
     sweep: str
     metric: str | None = None
     highest: bool | None = None
+
+
+class SweepReasonsDocument(Document):
+    """Why the jobs of a sweep wait, by number."""
+
+    id: str
+    """Id of the sweep."""
+    name: str
+    """Its name; those of its jobs begin with it."""
+    of: int
+    """How many jobs it was launched with."""
+    max_parallel: int | None
+    """How many of them run at a time; `null`: as many as there is room for."""
+    attended: bool
+    """Whether a scheduler runs."""
+    jobs: tuple[SweptJobState, ...]
+    """Those that were submitted and not removed; a job that waits has its nearest pending reason."""
+
+
+class WhySweep(Request[SweepReasonsDocument]):
+    """Explain why the jobs of a sweep wait, as the nodes show it now."""
+
+    function: ClassVar[str] = "sweeps.why"
+    sweep: str

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.control_plane.controller.test_tick import cancel
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job, JobState, RankState
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.remote.logs.log_streamer import LogReader
@@ -112,6 +112,7 @@ async def test_fails_by_the_node_whose_setup_fails_and_ends_it_on_the_others(bed
     assert failure.message.startswith("b: the setup command `case ")
     assert failure.message.endswith("ended with exit code 2: no such package")
     assert set(job.gone_from) == {"a", "b"}, "no process of the setup remains"
+    assert {rank.state for rank in job.ranks} == {RankState.PENDING}, "none has started"
     assert not (bed.home / "started").exists()
     again = await bed.until(bed.submit(STARTED, setup="true"), JobState.SUCCEEDED, JobState.FAILED)
     assert again.state == JobState.SUCCEEDED
@@ -202,3 +203,17 @@ async def test_runs_the_job_in_a_conda_environment_and_keeps_it_in_the_next_atte
     launch = (bed.home / "a/jobs/job-001/1/node-0/launch.sh").read_text()
     assert f"python={python}" in launch
     await cancel(bed, bed.submit(STARTED))
+
+
+LEAKS = 'tr "\\0" " " < /proc/$PPID/cmdline; tr "\\0" " " < /proc/$$/cmdline; echo; echo "refused: $TOKEN"; exit 3'
+
+
+async def test_hands_the_secrets_of_a_job_to_its_setup_and_to_nothing_that_stays(bed: Bed) -> None:
+    value = "value-that-is-a-secret"
+    bed.store.secrets.set("HF_TOKEN", value)
+    job = await bed.until(bed.submit(STARTED, setup=LEAKS, secrets=("TOKEN=HF_TOKEN",), nodes=("a",)), JobState.FAILED)
+    arguments, refused = output(bed, job)
+    assert refused == f"refused: {value}" and "/bin/sh -c" in arguments and value not in arguments
+    assert job.reason.endswith("ended with exit code 3: refused: ****")
+    there = [path for path in bed.home.rglob("*") if path.is_file() and value.encode() in path.read_bytes()]
+    assert {path.name for path in there} == {"HF_TOKEN", "log", "setup-0.log"}, "where it is kept, and was printed"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec, job_spec
 from ugro.common.models.job import Job, JobState, SweepPart
+from ugro.control_plane.scheduler.arguments import with_places
 from ugro.control_plane.scheduler.backfill import WaitingJob
 from ugro.control_plane.scheduler.pending_reasons import OnHold, SweepFull
 from ugro.control_plane.scheduler.sweeps import combinations, limited, sweep_id
@@ -33,13 +34,50 @@ def test_puts_a_value_where_the_arguments_name_it() -> None:
     assert next(combinations(spec)).spec.args == ("--out", "runs/0.1-7", "--seed=7", "lr=0.1")
     spec = swept(("--out", "runs/{lr}"), lr=["0.1"])
     assert next(combinations(spec)).spec.args == ("--out", "runs/0.1", "--lr", "0.1"), "a folder's name is not enough"
-    assert next(combinations(swept(("--seed=0",), seed=[7]))).spec.args == ("--seed=7",)
+    assert next(combinations(swept(("--seed={seed}0",), seed=[7]))).spec.args == ("--seed=70",)
+
+
+@pytest.mark.parametrize(
+    ("args", "both", "instead"),
+    [
+        (("--lr", "3"), "`--lr 3` among the arguments and the sweep of lr=1e-3,1e-4 both give lr", "--lr {lr}"),
+        (("--out", "out/{lr}", "--lr=3"), "`--lr=3`", "--lr={lr}"),
+        (("lr=3",), "`lr=3`", "lr={lr}"),
+    ],
+)
+def test_refuses_an_argument_that_is_swept_and_given(args: tuple[str, ...], both: str, instead: str) -> None:
+    with pytest.raises(InputError) as caught:
+        next(combinations(swept(args, lr="1e-3,1e-4")))
+    assert both in caught.value.message and caught.value.hint.endswith(f"say where the values go: {instead}")
 
 
 def test_refuses_an_argument_that_the_script_has_not() -> None:
     with pytest.raises(InputError, match="no argument 'rate'") as caught:
         next(combinations(swept(rate=[1]), ("--lr", "--seed")))
     assert "-- rate={rate}" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("args", "common"),
+    [
+        (("--epochs", "1"), ("--epochs", "1", "--lr", "{lr}", "--seed", "{seed}")),
+        (("--out", "o-{lr}", "--seed={seed}"), ("--out", "o-{lr}", "--seed={seed}", "--lr", "{lr}")),
+        (("{seed}{lr}", "{lr}", "{seed}"), ("{seed}{lr}", "{lr}", "{seed}")),
+    ],
+)
+def test_shows_the_command_that_its_jobs_have_in_common(args: tuple[str, ...], common: tuple[str, ...]) -> None:
+    jobs = list(combinations(swept(args, lr=[1, 2], seed=[1, 2])))
+    assert with_places([(one.spec.args, one.values) for one in jobs]) == common
+
+
+def test_shows_no_word_of_jobs_that_differ_otherwise() -> None:
+    assert with_places([(("--a", "x"), {"lr": "1"}), (("--a", "y"), {"lr": "2"})]) == ("--a", "…")
+
+
+def test_shows_the_places_also_of_one_job_alone() -> None:
+    assert with_places([(("--epochs", "1", "--lr", "1"), {"lr": "1"})]) == ("--epochs", "1", "--lr", "{lr}")
+    edited = (("--lr", "3", "--more"), {"lr": "2"})
+    assert with_places([(("--lr", "1"), {"lr": "1"}), edited]) == ("--lr", "{lr}")
 
 
 @pytest.mark.parametrize(

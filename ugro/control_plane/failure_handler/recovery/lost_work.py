@@ -18,7 +18,7 @@ from ugro.control_plane.training_metrics.steps import Progress, last_progress
 MOST_RANKS = 16
 """Of so many ranks the logs are looked through for a step; those of the others would say the same."""
 
-OF_THE_CODE = ("python_exception", "import_error", "bad_arguments")
+OF_THE_CODE = ("python_exception", "import_error", "bad_arguments", "setup_failed")
 """Causes for which the same code fails again: it is mended, then the job goes on."""
 
 LAST_PART = 16_000

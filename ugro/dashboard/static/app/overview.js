@@ -2,7 +2,7 @@
 import {html} from "./html.js";
 import {address} from "./router.js";
 import {Badge, Card, Facts, useAnswer} from "./parts.js";
-import {clock, ended, number, NONE} from "./words.js";
+import {clock, ended, number, NONE, rankState} from "./words.js";
 import {Explain} from "./explain.js";
 import {MainCurve} from "./curves.js";
 import {Proposal} from "./proposal.js";
@@ -35,13 +35,12 @@ function Waits({job, reason}) {
 }
 
 export function Ranks({job}) {
-  const cancelled = job.state === "cancelled";
   return html`<${Card} title=${`Ranks (${job.ranks.length})`} command=${`ugro status ${job.id}`} flush id="ranks"><div class="scroll pad"><table class="list">
     <thead><tr><th>Rank</th><th>Node</th><th>GPU</th><th>Pid</th><th>State</th><th>Exit</th></tr></thead>
     <tbody>${job.ranks.map((rank) => html`<tr key=${rank.rank}>
       <td><a class=${`rank rank${rank.rank % 8}`} href=${address(["jobs", job.id, "log"], {rank: rank.rank})}>${rank.rank}</a></td>
       <td>${rank.node}</td><td class="mono" title=${rank.gpu}>${rank.gpu ? rank.gpu.slice(0, 12) : "cpu"}</td><td>${rank.pid ?? NONE}</td>
-      <td><${Badge} state=${cancelled && (rank.state === "failed" || rank.state === "lost") ? "stopped" : rank.state} />${rank.oom ? html` <span class="bad" title=${rank.oom}>out of memory</span>` : ""}</td>
+      <td><${Badge} state=${rankState(job, rank)} />${rank.oom ? html` <span class="bad" title=${rank.oom}>out of memory</span>` : ""}</td>
       <td>${rank.signal ? `SIG${rank.signal}` : rank.exit_code ?? NONE}</td></tr>`)}</tbody></table></div><//>`;
 }
 

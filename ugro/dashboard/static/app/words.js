@@ -95,6 +95,12 @@ export function phase(job) {
   return job.stopping ? "stopping" : job.state;
 }
 
+// What became of a rank: those of a cancelled job did not fail, they were stopped.
+export function rankState(job, rank) {
+  if (ended(job) && rank.state === "pending") return "not started";
+  return job.state === "cancelled" && (rank.state === "failed" || rank.state === "lost") ? "stopped" : rank.state;
+}
+
 // How long a job waits, runs, or ran.
 export function lasting(job, now) {
   const begun = moment(job.started_at), over = moment(job.ended_at);

@@ -24,6 +24,7 @@ from ugro.nodes.remote.checkup.machine import MachineReport, ask_machine
 from ugro.nodes.remote.gpus import gpu_monitor
 from ugro.nodes.remote.python import ask_script
 from ugro.nodes.remote.run.process_manager import PeerRoute
+from ugro.nodes.remote.setup.setup import find_python
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class ClockReading(Record):
 
 
 class PythonFacts(Record):
-    """What the inventory's python says. `cuda` is what torch was built for; `cuda_available` is None if not asked."""
+    """What a node's python says. `cuda` is what torch was built for; `cuda_available` is None if not asked."""
 
     python: str
     executable: str
@@ -76,8 +77,8 @@ class NodeReport:
     unread: Mapping[str, NodeError] = field(default_factory=dict)
 
 
-async def examine(transport: Transport) -> NodeReport:
-    """Look at a node from all sides; nothing is changed there.
+async def examine(transport: Transport, python: str | None = None) -> NodeReport:
+    """Look at a node from all sides; nothing is changed there. `python`: what a job asks for, not the inventory's.
 
     Raises:
         NodeError: Unreachable, AuthenticationFailed, KeyUnusable, HostKeyUnknown, HostKeyChanged, LinkLost: no part of
@@ -96,11 +97,11 @@ async def examine(transport: Transport) -> NodeReport:
     # Each question to a GPU that hangs leaves a process behind that cannot be killed: one tells enough.
     view = await part("gpus", gpu_monitor.look(transport))
     hangs = view is None or gpu_monitor.NO_ANSWER in (view.gpu_problem or "")
-    machine, python = await asyncio.gather(
+    machine, facts = await asyncio.gather(
         part("machine", ask_machine(transport, with_gpus=not hangs)),
-        part("python", ask_python(transport, with_cuda=not hangs)),
+        part("python", ask_python(transport, with_cuda=not hangs, python=python)),
     )
-    return NodeReport(clock, view, machine, python, unread=unread)
+    return NodeReport(clock, view, machine, facts, unread=unread)
 
 
 # --- the clock -------------------------------------------------------------------------------------------------------
@@ -150,15 +151,18 @@ def clock_sample(asked_at: float, answered_at: float, reply: bytes) -> ClockRead
 # --- the Python ------------------------------------------------------------------------------------------------------
 
 
-async def ask_python(transport: Transport, *, with_cuda: bool) -> PythonFacts:
-    """Ask the node's python what it and its torch can do.
+async def ask_python(transport: Transport, *, with_cuda: bool, python: str | None = None) -> PythonFacts:
+    """Ask the node's python, or the one that a job asks for, what it and its torch can do.
 
     Raises:
-        NodeRefused: it cannot be run, or broke; NodeError as `Transport.run` does.
+        NodeRefused: it is not there, cannot be run, or broke; NodeError as `Transport.run` does.
     """
-    python, args = transport.node.python, ["cuda"] if with_cuda else []
-    problem, hint = f"{python} broke while it imported torch", f"try there: {python} -c 'import torch'"
-    return await ask_script(transport, "checkup/checkup.py", args, _FACTS, problem, timeout=PYTHON_TIMEOUT, hint=hint)
+    path = transport.node.python if python is None else await find_python(transport, python)
+    args = ["cuda"] if with_cuda else []
+    problem, hint = f"{path} broke while it imported torch", f"try there: {path} -c 'import torch'"
+    return await ask_script(
+        transport, "checkup/checkup.py", args, _FACTS, problem, timeout=PYTHON_TIMEOUT, hint=hint, python=path
+    )
 
 
 # --- this machine ----------------------------------------------------------------------------------------------------

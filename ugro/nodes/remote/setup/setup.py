@@ -117,7 +117,10 @@ _SEEN = TypeAdapter(SetupSeen)
 
 @dataclass(frozen=True)
 class NodeSetup:
-    """A setup on one node: the environment's digest, for which run, and what runs. `python`: the first in its PATH."""
+    """A setup on one node: the environment's digest, for which run, and what runs. `python`: the first in its PATH.
+
+    `secrets` are values by variable, which the command finds beside those of `env`.
+    """
 
     digest: str
     paths: RunPaths
@@ -126,6 +129,7 @@ class NodeSetup:
     timeout: float
     python: str
     env: Mapping[str, str]
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> str:
@@ -166,6 +170,9 @@ async def find_python(transport: Transport, python: str) -> str:
 async def look_at_setup(transport: Transport, setup: NodeSetup, have: int, *, start: bool) -> SetupSeen:
     """Look how far a setup is, and with `start` begin it where nobody does. `have`: bytes of its output that are here.
 
+    Its secrets go only with what may begin it: as data on stdin, and from there into the environment of its processes.
+    They are in no argument and in no file.
+
     Raises:
         NodeRefused: it cannot be looked at, or begun. NodeError: as `Transport.run` does.
     """
@@ -184,7 +191,12 @@ async def look_at_setup(transport: Transport, setup: NodeSetup, have: int, *, st
         "start": start,
         "have": have,
     }
-    variables = {**setup.env, "UGRO_RUN": setup.run}  # by which what it starts is known, and ended with the job
+    handed = setup.secrets if start else {}
+    variables = {
+        **setup.env,
+        **handed,
+        "UGRO_RUN": setup.run,
+    }  # by which what it starts is known, and ended with the job
     exports = "".join(f"export {key}={shlex.quote(value)}\n" for key, value in variables.items())
     outcome = await transport.run(
         f"home=$HOME\n{exports}{RUN_SETUP}",
