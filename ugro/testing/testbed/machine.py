@@ -123,8 +123,8 @@ class Machine:
 
     def end_all(self) -> None:
         """Kill every process, also one that was just started, and return when they are gone."""
-        for process in self._started:
-            while process.poll() is None and not process.carried:
+        for begun in self._started:
+            while begun.poll() is None and not begun.carried:
                 time.sleep(0.005)  # its carrier would bring it here after the end
         for _ in range(5):  # what was just being forked shows at the next look
             doomed = [process for pid, process in self.members() if pid != 1]
