@@ -42,6 +42,7 @@ def test_outputs_come_by_themselves_and_by_pull(ugro: Ugro, project: Path, sandb
         str(path.relative_to(project / "job-001")) for path in (project / "job-001").rglob("*") if path.is_file()
     )
     assert names == [
+        ".ugroignore",
         *("gpu-master/out/seed", "gpu1/out/seed", "gpu2/out/seed"),
         *("out/rank0", "out/rank1", "out/rank2", "out/same"),
     ]
