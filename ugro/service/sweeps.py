@@ -169,6 +169,7 @@ def _document(store: MetadataStore, jobs: Sequence[Job], metric: str | None, hig
             reason=job.reason,
             values=parts[job.id].values,
             metric=values.get(job.id),
+            last=chosen.last if (chosen := series.get(job.id, {}).get(metric or "")) else None,
         )
         for job in jobs
     ]
@@ -178,6 +179,7 @@ def _document(store: MetadataStore, jobs: Sequence[Job], metric: str | None, hig
         of=first.of,
         max_parallel=first.max_parallel,
         metric=metric,
+        metrics=tuple(there),
         highest=highest,
         best=(max if highest else min)(known, key=lambda job_id: known[job_id]) if known else None,
         jobs=tuple(sorted(swept, key=lambda one: one.index)),
