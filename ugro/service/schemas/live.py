@@ -133,6 +133,7 @@ class LiveSweep(Document):
     """A sweep in short: how many of its jobs are in each state, those counted that the view has no more."""
 
     id: str
+    """Id of the sweep."""
     name: str
     """Its name; those of its jobs begin with it."""
     of: int
