@@ -280,7 +280,8 @@ def _sweeps(known: Recorded) -> dict[str, LiveSweep]:
     shown = (*known.ended, *known.live)
     parts = {job.sweep.sweep: job.sweep for job in sorted(shown, key=lambda job: (len(job.id), job.id)) if job.sweep}
     states: dict[str, dict[str, JobState]] = {sweep: {} for sweep in parts}
-    for job in (*known.summaries, *shown):
+    every: list[Job | Summary] = [*known.summaries, *shown]
+    for job in every:
         if job.sweep_id in states:
             states[job.sweep_id][job.id] = job.state
     return {
