@@ -60,7 +60,7 @@ function Curves({found}) {
   const jobs = drawn(found), path = (job) => metricsPath(job.id, {x: "step", pixels: PIXELS, names: literal(found.metric)});
   const over = useAnswers(jobs.filter(ended).map(path), 0), running = useAnswers(jobs.filter((job) => !ended(job)).map(path), 5000);
   const lines = useMemo(() => jobs.flatMap((job) => {
-    const series = (over[path(job)] ?? running[path(job)])?.body?.series?.[0];
+    const known = (over[path(job)] ?? running[path(job)])?.body?.series, series = known?.find((one) => one.name === found.metric) ?? known?.[0];
     if (!series) return [];
     const label = valuesOf(job) || job.id, dash = Math.floor((job.index - 1) / COLOURS) % 2 ? [7, 4] : undefined;
     return [{...line(series, label, "step", hue(job.id).slice(4, -1)), dash, bold: job.id === found.best}];
