@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def test_a_run_is_watched_searched_and_cancelled(page: Page, ugro: Ugro, served:
 def test_a_failed_run_is_explained_and_its_resume_approved(
     page: Page, ugro: Ugro, served: Served, faults: list[str], tmp_path: Path
 ) -> None:
-    job = launched(ugro, "--nodes", "2", "--name", "fails-once", "--", "--fail")
+    job = launched(ugro, "--nodes", "2", "--name", "fails-once", "--outputs", "out", "--", "--fail")
     page.goto(f"http://{served.place}/#/jobs/{job}")
     expect(page.locator("h1")).to_contain_text("failed", timeout=SLOW)
     expect(page.get_by_test_id("explain")).to_contain_text("CUDA out of memory", timeout=SLOW)
@@ -171,6 +172,12 @@ def test_a_failed_run_is_explained_and_its_resume_approved(
     assert document(ugro("status", job, "--json"))["attempt"] == 2
     page.get_by_test_id("tab-checkpoints").click()
     expect(page.get_by_test_id("checkpoints")).to_contain_text("step 20", timeout=SLOW)
+    page.get_by_test_id("tab-files").click()
+    with page.expect_download() as saved:
+        page.get_by_role("link", name="Download out/checkpoint-20.pt").click(timeout=SLOW)
+    assert saved.value.suggested_filename == "checkpoint-20.pt" and zipfile.is_zipfile(saved.value.path())
+    page.get_by_test_id("files").get_by_role("link", name="out/").first.click()
+    expect(page.get_by_test_id("files")).to_contain_text("checkpoint-20.pt", timeout=SLOW)
     assert page.evaluate("window.broken") is None
     faults[:] = [fault for fault in faults if "409" not in fault]  # the question before the act
 

@@ -122,3 +122,28 @@ def test_csv_quotes_names(page: Page) -> None:
         '"a,""b""",1,2',
         '"a,""b""",2,nan',
     ]
+
+
+def test_jobs_of_a_sweep_are_sorted_as_numbers_and_those_that_run_are_drawn_first(page: Page) -> None:
+    values = [("1e-3", 0.5), ("0.01", None), ("1e-4", 0.25), ("auto", 0.75)]
+    jobs = [
+        {"id": f"job-{at}", "index": at, "state": "running" if at == 4 else "succeeded"}
+        | {"values": {"lr": lr}, "metric": metric, "last": metric}
+        for at, (lr, metric) in enumerate(values, 1)
+    ]
+
+    def order(column: str, down: bool = False) -> list[int]:
+        return [one["index"] for one in called(page, "sweeps", "sorted", jobs, column, down)]
+
+    assert (order("number", True), order("best"), order("best", True)) == ([4, 3, 2, 1], [3, 1, 4, 2], [4, 1, 3, 2])
+    assert order("value lr") == [3, 1, 2, 4] and order("value no") == [1, 2, 3, 4]
+    lowest = {"jobs": jobs, "highest": False}
+    assert [one["index"] for one in called(page, "sweep", "drawn", lowest, 2)] == [3, 4]  # one runs, one is the best
+    assert [called(page, "curves", "literal", name) for name in ("loss", "a[0]*?")] == ["loss", "a[[]0][*][?]"]
+
+
+def test_no_command_has_a_name_that_a_terminal_would_obey(page: Page) -> None:
+    assert called(page, "files", "pullLine", "job-001", "out/a b*.pt") == "ugro pull job-001 'out/a b\\*.pt'"
+    for name in ("a\nb", "a\x1b[31m", "gpj.\u202eexe", "a "):
+        assert called(page, "files", "pullLine", "job-001", name) is None
+    assert called(page, "words", "visible", "a\nb\u202e\u2066<c>") == "a�b��<c>"

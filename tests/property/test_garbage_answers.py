@@ -17,6 +17,7 @@ from ugro.nodes.remote.checkup import checkup
 from ugro.nodes.remote.checkup.machine import ask_machine
 from ugro.nodes.remote.files import deliver, fetch, listing
 from ugro.nodes.remote.footprint import footprint
+from ugro.nodes.remote.footprint.old_environments import old_environments, remove_environments
 from ugro.nodes.remote.gpus import gpu_monitor, outputs
 from ugro.nodes.remote.interpreters import environment, interpreters
 from ugro.nodes.remote.logs import log_streamer
@@ -129,6 +130,8 @@ QUESTIONS: dict[str, Callable[[Transport, Path], Awaitable[object]]] = {
     "environment": lambda node, here: environment.make(node, RECIPE, None, lambda line: None),
     "footprint": lambda node, here: footprint.footprint(node),
     "clean": lambda node, here: footprint.clean(node),
+    "old_environments": lambda node, here: old_environments(node, 60),
+    "remove_environments": lambda node, here: remove_environments(node, ["setups/" + "a" * 32], 60),
     "owner": lambda node, here: owner.claim(node, "me", False),
     "checkpoints": lambda node, here: checkpoints.find(node, "/j", ["/x"], "*", 0.0),
     "fetch": lambda node, here: checkpoints.fetch(node, "/x", here / "checkpoint"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import StateError, Unreachable
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job, JobState, Summary
 from ugro.common.models.metrics import MeasuredLink
 from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.service.board import difference
@@ -141,6 +141,27 @@ def test_shows_proposals_links_and_problems() -> None:
     view = live_view(known(links=[link], proposals=[proposal], problems=[StateError("finished.jsonl is damaged")]))
     assert view.links["gpu1>gpu2 gloo"].gbit_per_s == 9.4 and view.proposals["job-002"] == proposal
     assert list(view.problems) == ["finished.jsonl is damaged"]
+
+
+def test_counts_every_job_of_a_sweep_that_is_shown() -> None:
+    def part(number: int, state: JobState, sweep: str = "sweep-001") -> Job:
+        values = {"sweep": sweep, "name": "lr", "index": number, "of": 4, "values": {"lr": "1"}, "max_parallel": 2}
+        return job(state, id=f"job-{number:03}", sweep=values)
+
+    def summary(number: int, state: JobState, sweep: str = "sweep-001") -> Summary:
+        times = {"submitted_at": 0.0, "started_at": 0.0, "ended_at": 1.0}
+        return Summary(id=f"job-{number:03}", name="lr", state=state, run="", sweep_id=sweep, **times)
+
+    live, ended = [part(4, JobState.RUNNING)], [part(3, JobState.FAILED)]
+    left = [summary(1, JobState.SUCCEEDED), summary(3, JobState.FAILED), summary(9, JobState.FAILED, "sweep-009")]
+    view = live_view(known(live=live, ended=ended, summaries=left, turns=[]))
+    [sweep] = view.sweeps.values()
+    assert (sweep.id, sweep.name, sweep.of, sweep.max_parallel) == ("sweep-001", "lr", 4, 2)
+    assert sweep.states == {JobState.SUCCEEDED: 1, JobState.FAILED: 1, JobState.RUNNING: 1}
+    assert {one.sweep for one in view.jobs.values()} == {"sweep-001"}
+    changes = difference(live_view(known()).model_dump(mode="json"), view.model_dump(mode="json"))
+    assert changes["sweeps"]["sweep-001"]["states"] == {"succeeded": 1, "failed": 1, "running": 1}
+    assert "sweep" not in next(iter(live_view(known()).model_dump(mode="json")["jobs"].values()))
 
 
 def test_long_reasons_are_cut() -> None:

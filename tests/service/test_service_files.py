@@ -12,7 +12,7 @@ from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, JobState
 from ugro.nodes.code_sync import select_files
-from ugro.service.schemas.files import ListFiles, Pull, Push
+from ugro.service.schemas.files import ListFiles, ListOutputs, Pull, Push
 from ugro.service.schemas.logs import Follow, JobUpdate
 from ugro.service.schemas.notices import CodeSent
 from ugro.service.schemas.queries import ShowJob
@@ -67,6 +67,15 @@ def test_lists_and_copies_what_a_job_left_and_brings_its_outputs(door: Door, tmp
     document = door.call(ShowJob(job=job.id)).answer.outputs
     assert document and (document.state, document.files, document.folder) == ("here", 3, str(copy))
     assert (copy / "out/model.bin").read_bytes() == theirs.read_bytes()
+    listed = door.call(ListOutputs(job=job.id))
+    assert [one.path for one in listed.files] == [one.path for one in came.answer.files]
+    assert (listed.folder, listed.beyond, listed.files[1].bytes) == (str(copy), 0, 2**20)
+    (copy / "out/half.bin.ugro-part").touch()
+    (copy / "out/link").symlink_to("/etc/passwd")
+    first = door.call(ListOutputs(job=job.id, limit=1))
+    assert ([one.path for one in first.files], first.beyond) == (["out/deep/run.sh"], 2)
+    [node] = door.call(ListFiles(job=job.id, path="out", limit=2)).nodes
+    assert ([one.path for one in node.files], node.beyond, node.more) == (["out/deep", "out/fifo"], 3, False)
     [event] = [one for one in door.store.timeline.of_job(job.id) if one.kind == EventKind.OUTPUTS]
     assert event.message == f"3 outputs (1 MiB) copied to {copy}" and door.store.outputs.owed() == []
 
@@ -112,6 +121,7 @@ def test_has_no_files_of_a_job_that_waits(door: Door, tmp_path: Path) -> None:
     assert refusal.value.hint == f"see why it waits: ugro why {job.id}"
     with pytest.raises(InputError, match=f"{job.id} has no files"):
         door.call(Pull(job=job.id, to=str(tmp_path)))
+    assert door.call(ListOutputs(job=job.id)).files == ()
 
 
 def test_follows_a_job_until_its_outputs_are_here(door: Door) -> None:

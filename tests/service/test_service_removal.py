@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,28 @@ def test_collects_what_was_planned(door: Door, home: Path) -> None:
     assert not folder(home, job).exists() and folder(home, saved).exists()
     assert not door.store.jobs.files(saved.id).all_logs.is_dir()
     assert door.store.jobs.job(job.id).state is JobState.FAILED
+
+
+def test_collects_environments_that_no_job_used_for_so_long(door: Door, home: Path) -> None:
+    job = door.until(door.submit("pass", setup="echo made > $UGRO_ENV_DIR/file"), JobState.SUCCEEDED)
+    [setup] = (home / "node/setups").iterdir()
+    for path in (setup, *setup.rglob("*")):
+        os.utime(path, (1000, 1000))
+    young = door.call(PlanCollect(older_than=0.0, keep=1)).found.answer
+    assert [(one.node, one.name) for one in young.environments] == [("here", f"setups/{setup.name}")]
+    builders.change(door.store, job.id, EventKind.RANKS, started_at=500.0)  # the job that is kept used it then
+    assert door.call(PlanCollect(older_than=0.0, keep=1)).found.answer.environments == ()
+    plan = door.call(PlanCollect(older_than=3600.0))
+    assert plan.found.answer.environments == () and plan.idle > 1_000_000_000
+    plan = door.call(PlanCollect(older_than=0.0))
+    [shown] = plan.found.answer.environments
+    assert (shown.bytes > 5, shown.used_at, shown.kept) == (True, 1000.0, None) and setup.exists()
+    (setup / "used").touch()
+    wide = plan.model_copy(update={"idle": 3600})
+    assert [one.kept for one in door.call(Collect(plan=wide)).answer.environments] == ["running"]
+    os.utime(setup / "used", (1000, 1000))
+    [gone] = door.call(Collect(plan=plan)).answer.environments
+    assert gone.kept is None and not setup.exists()
 
 
 def test_refuses_to_collect_another_attempt_than_planned(door: Door, home: Path) -> None:

@@ -48,6 +48,8 @@ def test_submits_a_job_for_each_combination_and_compares_them(door: Door) -> Non
     door.until(second, JobState.SUCCEEDED)
     shown = door.call(CompareSweep(sweep="sweep-001"))
     assert {job.state for job in shown.jobs} == {JobState.SUCCEEDED}
+    assert (shown.metric, shown.metrics, shown.best) == ("loss", ("loss",), "job-002")
+    assert [(job.metric, job.last) for job in shown.jobs] == [(0.5, 0.5), (0.25, 0.25)]
     chosen = door.call(Select(command="status", references=("sweep-001",)))
     assert [one.job.id for one in chosen.found if one.job] == ["job-001", "job-002"]
 

@@ -127,7 +127,7 @@ COMMANDS: dict[str, Entry] = {
     "gc": (
         "ugro.cli.commands.maintenance",
         "gc",
-        "Remove what old jobs left: logs, code, folders on nodes.",
+        "Remove what old jobs left: logs, code, folders on nodes, environments.",
     ),
     "init": ("ugro.cli.commands.init", "init", "Write a first inventory, and add the machines to it."),
     "trust": ("ugro.cli.commands.trust", "trust", "Show a node's host keys and record them once you agree."),

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,16 +17,22 @@ from ugro.common.paths import CODE, RunPaths
 from ugro.common.text import visible
 from ugro.control_plane.metadata_store.output_store.choosing import one_of_each_storage, sharing
 from ugro.control_plane.metadata_store.output_store.files import Brought, Found, JobFilesOnNodes, places
+from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.scheduler.attempts import in_attempt
-from ugro.nodes.remote.files.listing import Entry
+from ugro.nodes.remote.files.fetch import PART
+from ugro.nodes.remote.files.listing import MOST_FILES, Entry
+from ugro.nodes.remote.files.on_node.below import open_top
+from ugro.nodes.remote.files.on_node.list_files import Full, Walk
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.schemas.files import (
     FileDocument,
     FilesDocument,
     ListFiles,
+    ListOutputs,
     MissingFile,
     NodeFilesDocument,
+    OutputFilesDocument,
     Pull,
     PullAnswer,
     PullDocument,
@@ -62,8 +72,9 @@ async def listing(context: Context, request: ListFiles) -> FilesDocument:
                 same_as=shares[node],
                 folder=f"{RunPaths(configs[node].base_dir, job.id, job.attempt, 0).job_dir}/{CODE}",
                 exists=bool(one.found),
-                files=tuple(map(_file, one.entries)),
+                files=tuple(map(_file, one.entries[: request.limit])),
                 more=one.more,
+                beyond=len(one.entries[request.limit :]) if request.limit is not None else 0,
                 unnamed=one.odd,
                 unreadable=one.unread,
             )
@@ -78,6 +89,35 @@ def _checked(path: str) -> str:
         return check_glob(path)
     except ValueError as error:
         raise InputError(f"'{visible(path)}': {error}", "name it as `ugro ls JOB` shows it") from None
+
+
+async def on_master(context: Context, request: ListOutputs) -> OutputFilesDocument:
+    """List the files of a job's outputs that are on the master; none where none came so far.
+
+    Raises:
+        InputError: there is no such job. StateError: their folder cannot be read.
+    """
+    job = context.store.jobs.find(request.job)
+    folder = context.store.jobs.files(job.id).outputs
+    found = await asyncio.to_thread(_whole_files, folder)
+    return OutputFilesDocument(
+        id=job.id,
+        folder=str(folder),
+        files=tuple(map(_file, found[: request.limit])),
+        beyond=len(found[request.limit :]) if request.limit is not None else 0,
+    )
+
+
+def _whole_files(folder: Path) -> list[Entry]:
+    """Return the files below a folder; one that is still coming is none."""
+    walk = Walk(lambda path, mode: stat.S_ISREG(mode) and not path.endswith(PART), MOST_FILES)
+    with state_errors(folder), contextlib.suppress(FileNotFoundError, Full):
+        top = open_top(str(folder))
+        try:
+            walk.below(top, "", DEEPEST)
+        finally:
+            os.close(top)
+    return [Entry(*entry) for entry in walk.entries]
 
 
 def _file(entry: Entry) -> FileDocument:

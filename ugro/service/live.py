@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import TypeAdapter
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job, JobState, Summary
 from ugro.common.models.metrics import MeasuredLink
 from ugro.common.models.node import Drain, Gpu, NodeView
 from ugro.control_plane.metadata_store import MetadataStore
@@ -35,6 +36,7 @@ from ugro.service.schemas.live import (
     LiveNode,
     LiveProgress,
     LiveProposal,
+    LiveSweep,
     LiveUpdate,
     LiveView,
     Watch,
@@ -109,6 +111,8 @@ class Recorded:
     ended: Sequence[Job]
     reasons: Mapping[str, str]
     turns: Sequence[str]
+    summaries: Sequence[Summary] = ()
+    """Every job that ended, where a sweep is shown: most of its jobs may have left the view."""
     proposals: Sequence[LiveProposal] = ()
     links: Sequence[MeasuredLink] = ()
     problems: Sequence[UgroError] = ()
@@ -136,6 +140,7 @@ def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) ->
     live = store.jobs.live(unreadable.append)
     views = last_look(store, inventory, now)
     queue = read_queue(store, inventory, live, views, now, unreadable)
+    ended = [*store.jobs.recent(ENDED_SHOWN, pass_over), *(job for job in live if job.state.ended)]
     return Recorded(
         at=now,
         inventory=inventory,
@@ -144,7 +149,8 @@ def read_recorded(store: MetadataStore, inventory: Inventory, attended: bool) ->
         remembered=store.config.remembered_nodes(),
         drains=store.config.drains(),
         live=[job for job in live if not job.state.ended],
-        ended=[*store.jobs.recent(ENDED_SHOWN, pass_over), *(job for job in live if job.state.ended)],
+        ended=ended,
+        summaries=store.jobs.summaries() if any(job.sweep for job in (*live, *ended)) else (),
         reasons=short_reasons(queue),
         turns=list(queue.in_turn()),
         proposals=list(_proposals(store)),
@@ -216,6 +222,7 @@ def live_view(known: Recorded) -> LiveView:
         },
         queue=tuple(one for one in known.turns if one in queued),
         proposals={one.job: one for one in known.proposals},
+        sweeps=_sweeps(known),
         links={f"{one.source}>{one.target} {one.backend}": _link(one) for one in known.links},
         problems={error.message: error_document(error) for error in known.problems},
     )
@@ -264,7 +271,29 @@ def _job(job: Job, waits: str | None, progress: LiveProgress | None) -> LiveJob:
         stopping=job.stopping,
         alert=job.alert and _short(job.alert),
         user=None,
+        sweep=job.sweep_id,
     )
+
+
+def _sweeps(known: Recorded) -> dict[str, LiveSweep]:
+    """Return the sweeps that a shown job is part of, the newest last; their counts are those of all their jobs."""
+    shown = (*known.ended, *known.live)
+    parts = {job.sweep.sweep: job.sweep for job in sorted(shown, key=lambda job: (len(job.id), job.id)) if job.sweep}
+    states: dict[str, dict[str, JobState]] = {sweep: {} for sweep in parts}
+    every: list[Job | Summary] = [*known.summaries, *shown]
+    for job in every:
+        if job.sweep_id in states:
+            states[job.sweep_id][job.id] = job.state
+    return {
+        sweep: LiveSweep(
+            id=sweep,
+            name=part.name,
+            of=part.of,
+            max_parallel=part.max_parallel,
+            states=dict(Counter(states[sweep].values())),
+        )
+        for sweep, part in parts.items()
+    }
 
 
 def _short(text: str) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ugro.common.config import Inventory
-from ugro.common.errors import EXIT_OK, NodeError, UgroError
+from ugro.common.errors import EXIT_OK, InventoryError, NodeError, UgroError
 from ugro.common.models.job import Job
 from ugro.common.text import printable
-from ugro.control_plane.metadata_store import removal
+from ugro.control_plane.metadata_store import old_environments, removal
+from ugro.control_plane.metadata_store.old_environments import idle_seconds
+from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.metadata_store.retention import STRAY_AFTER, remove_stray, strays
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.footprint.footprint import Removal
@@ -26,6 +28,7 @@ from ugro.service.schemas.removal import (
     Collect,
     Collected,
     CollectedDocument,
+    CollectedEnvironment,
     CollectedJob,
     CollectPlan,
     JobInWords,
@@ -192,15 +195,20 @@ def _removed(use: removal.DiskUse, told: Mapping[str, Removal | NodeError]) -> R
 async def plan_collect(context: Context, request: PlanCollect) -> CollectPlan:
     """Plan to remove what old jobs left: logs, code, folders on nodes, and what killed commands left half written."""
     store, now = context.store, time.time()
-    ids = removal.chosen(store.jobs.summaries(), now - request.older_than, request.keep)
+    rows = store.jobs.summaries()
+    ids = removal.chosen(rows, now - request.older_than, request.keep)
+    idle = idle_seconds(store.jobs.live(pass_over), rows, {*ids}, request.older_than, now)
     jobs = removal.ended(store, [job_id for job_id in ids if removal.has_more(store, job_id)])
     temporary = strays(store, now - STRAY_AFTER)
     inventory, pool = await _way(context, jobs)
     found = await removal.survey(store, inventory, pool, jobs)
     going = removal.decide_all(store, found, request.with_checkpoints)
+    environments, unsearched = await _environments(context, idle)
+    going_too = _Rest(tuple(temporary), environments, unsearched)
     return CollectPlan(
-        found=_collected(going, removal.freed_by(store, going), _errors(found.silent), temporary, False),
+        found=_collected(going, removal.freed_by(store, going), _errors(found.silent), going_too, False),
         with_checkpoints=request.with_checkpoints,
+        idle=idle,
         fingerprint=Fingerprint.of(_parts((one.use for one in going), request.with_checkpoints)),
     )
 
@@ -229,7 +237,54 @@ async def collect(context: Context, request: Collect) -> Collected:
     done = [await removal.collect(store, pool, one) for one in going]
     failed = {node: error for one in done for node, error in one.failed.items()}
     silent = {one.node: one.error for one in planned.unreachable} | _errors({**found.silent, **failed})
-    return _collected([one.going for one in done], freed, silent, temporary, True)
+    environments = await _remove_environments(context, planned.environments, plan.idle)
+    rest = _Rest(tuple(temporary), environments, planned.unsearched)
+    return _collected([one.going for one in done], freed, silent, rest, True)
+
+
+@dataclass(frozen=True)
+class _Rest:
+    """What goes beside that of jobs, and the nodes that could not be asked for environments."""
+
+    temporary: tuple[Path, ...]
+    environments: tuple[CollectedEnvironment, ...]
+    unsearched: tuple[UnreachableNode, ...]
+
+
+async def _environments(
+    context: Context, idle: int
+) -> tuple[tuple[CollectedEnvironment, ...], tuple[UnreachableNode, ...]]:
+    """Return the environments that nothing used for so long; without an inventory the rest is collected still."""
+    try:
+        inventory = context.inventory
+    except InventoryError as error:
+        context.store.tell(error)
+        return (), ()
+    found = await old_environments.find((await context.reach()).pool, [*inventory.nodes], idle)
+    environments = tuple(
+        CollectedEnvironment(
+            node=one.node, name=one.found.name, bytes=one.found.bytes, used_at=one.found.used_at, kept=None
+        )
+        for one in found.environments
+    )
+    return environments, tuple(UnreachableNode(node=node, error=error) for node, error in _errors(found.silent).items())
+
+
+async def _remove_environments(
+    context: Context, planned: Sequence[CollectedEnvironment], idle: int
+) -> tuple[CollectedEnvironment, ...]:
+    """Remove environments that are still as unused as planned."""
+    if not planned:
+        return ()
+    pool = (await context.reach()).pool
+    became = await old_environments.remove(pool, [(one.node, one.name) for one in planned], idle)
+    return tuple(one.model_copy(update={"kept": _kept(became[one.node, one.name])}) for one in planned)
+
+
+def _kept(became: Removal | NodeError) -> str | None:
+    if isinstance(became, NodeError):
+        return "unreachable"
+    return None if became in (Removal.GONE, Removal.ABSENT) else became.value
 
 
 def _errors(silent: Mapping[str, NodeError]) -> dict[str, ErrorDocument]:
@@ -248,7 +303,7 @@ def _collected(
     going: Sequence[removal.Going],
     code_bytes: int,
     silent: Mapping[str, ErrorDocument],
-    temporary: Sequence[Path],
+    rest: _Rest,
     deleted: bool,
 ) -> Collected:
     jobs, on_nodes = tuple(map(_collected_job, going)), dict[str, int]()
@@ -261,8 +316,10 @@ def _collected(
         code_bytes=code_bytes,
         nodes=tuple(BytesOnNode(node=node, bytes=taken) for node, taken in on_nodes.items()),
         jobs=jobs,
-        temporary=tuple(readable(str(path)) for path in temporary),
+        environments=rest.environments,
+        temporary=tuple(readable(str(path)) for path in rest.temporary),
         unreachable=tuple(UnreachableNode(node=node, error=error) for node, error in silent.items()),
+        unsearched=rest.unsearched,
     )
     return Collected(answer=answer, jobs=tuple(map(_in_words, going)))
 

@@ -201,13 +201,21 @@ def _document(store: MetadataStore, jobs: Sequence[Job], metric: str | None, hig
     values = {job_id: _best(found.get(metric or ""), highest) for job_id, found in series.items()}
     known = {job_id: value for job_id, value in values.items() if value is not None}
     first = next(iter(parts.values()))
-    swept = [SweptJob(**_state(job, parts[job.id]), metric=values.get(job.id)) for job in jobs]
+    swept = [
+        SweptJob(
+            **_state(job, parts[job.id]),
+            metric=values.get(job.id),
+            last=chosen.last if (chosen := series.get(job.id, {}).get(metric or "")) else None,
+        )
+        for job in jobs
+    ]
     return SweepDocument(
         id=first.sweep,
         name=first.name,
         of=first.of,
         max_parallel=first.max_parallel,
         metric=metric,
+        metrics=tuple(there),
         highest=highest,
         best=(max if highest else min)(known, key=lambda job_id: known[job_id]) if known else None,
         jobs=tuple(sorted(swept, key=lambda one: one.index)),

@@ -16,7 +16,8 @@ from click.testing import CliRunner, Result
 from ugro.cli.main import COMMANDS, cli
 from ugro.common.errors import InputError, NodeError, NodeRefused
 from ugro.nodes.code_sync.push import push_code
-from ugro.nodes.remote.footprint.footprint import Footprint, clean, footprint
+from ugro.nodes.remote.footprint.footprint import Footprint, Removal, clean, footprint
+from ugro.nodes.remote.footprint.old_environments import old_environments, remove_environments
 from ugro.nodes.remote.run.process_manager import make_folder
 from ugro.nodes.transport import LocalTransport
 from ugro.testing import builders
@@ -457,3 +458,27 @@ async def test_lists_environments_with_their_last_use_and_removes_them(node: Loc
     assert seen.foreign == ("setups/mine",) and seen.bytes == 30 and len(seen.own) == 2
     assert await clean(node) == []
     assert [path.name for path in (base / "setups").iterdir()] == ["mine"]
+
+
+async def test_finds_and_removes_environments_that_nothing_used_for_long(node: LocalTransport, base: Path) -> None:
+    old, used, held, begun = (f"setups/{letter * 32}" for letter in "abcd")
+    for name in (old, used, held, begun):
+        for file in ("env/bin/python", "log", "used", "done", "claim/beat"):
+            (base / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (base / name / file).write_text("x" * 10)
+        for path in (base / name).rglob("*"):
+            os.utime(path, (1000, 1000))
+        os.utime(base / name, (1000, 1000))
+    (base / used / "used").touch()
+    (base / begun / "claim/beat").touch()  # its setup runs just now, somewhere
+    (base / "setups/mine").mkdir()
+    (base / "storage-id").write_text("one\n")
+    env = os.environ | {"UGRO_ENV_DIR": f"{base}/{held}/env"}
+    with subprocess.Popen(["sleep", "60.5"], env=env, start_new_session=True) as running:
+        found = await old_environments(node, 3600)
+        assert [(one.name, one.bytes, one.used_at) for one in found.environments] == [(old, 50, 1000.0)]
+        assert found.storage == "one" and len((await old_environments(node, 0)).environments) == 3
+        gone = await remove_environments(node, [old, used, held, f"setups/{'e' * 32}"], 3600)
+        assert [*gone.values()] == [Removal.GONE, Removal.RUNNING, Removal.RUNNING, Removal.ABSENT]
+        running.kill()
+    assert sorted(path.name[:4] for path in (base / "setups").iterdir()) == ["bbbb", "cccc", "dddd", "mine"]

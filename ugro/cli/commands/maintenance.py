@@ -10,10 +10,10 @@ from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.render.checkpoints import checkpoints_in_words
 from ugro.common.errors import EXIT_NODES, EXIT_OK, EXIT_STATE, InputError
-from ugro.common.text import printable, size, some, visible
+from ugro.common.text import clock, printable, size, some, visible
 from ugro.common.units import parse_duration
 from ugro.service.schemas.records import Rebuild
-from ugro.service.schemas.removal import Collect, Collected, CollectedJob, JobInWords, PlanCollect
+from ugro.service.schemas.removal import Collect, Collected, CollectedEnvironment, CollectedJob, JobInWords, PlanCollect
 
 
 @click.group()
@@ -54,10 +54,11 @@ state.add_command(rebuild)
 @click.option("--delete", is_flag=True, help="Remove it. Default: only show what would be removed.")
 @json_option
 def gc(app: App, older_than: str, keep: int, with_checkpoints: bool, delete: bool, as_json: bool) -> int:
-    """Remove what old jobs left: logs, code, folders on nodes.
+    """Remove what old jobs left: logs, code, folders on nodes, environments.
 
-    Also removes partial files of killed commands. Records, specs, events and pulled checkpoints stay. A job keeps its
-    code and its folders on nodes if it has checkpoints, if that is unknown, or if one of its nodes is unreachable.
+    An environment that a setup command made goes if no other job used it in that time; a job that needs it makes it
+    again. Partial files of killed commands go, too. Records, specs, events and pulled checkpoints stay. A job keeps
+    its code and its folders on nodes if it has checkpoints, if that is unknown, or if one of its nodes is unreachable.
     """
     try:
         seconds = parse_duration(older_than)
@@ -78,19 +79,38 @@ def _tell(done: Collected, older_than: str, do_it: str | None) -> None:
     found = done.answer
     for job, said in zip(found.jobs, done.jobs, strict=True):
         click.echo(f"{job.id}  {_in_words(job, said)}")
+    for environment in found.environments:
+        click.echo(f"{environment.name} on {environment.node}  {_environment_in_words(environment)}")
     for path in found.temporary:
         click.echo(f"{visible(path)}, partial file, {f'would be removed: {do_it}' if do_it else 'removed'}")
     for silent in found.unreachable:
         click.echo(f"{silent.node} is skipped: {printable(silent.error.message)}", err=True)
-    if not any(job.bytes or said.code or job.nodes for job, said in zip(found.jobs, done.jobs, strict=True)):
+    for silent in found.unsearched:
+        click.echo(f"{silent.node} is not searched for environments: {printable(silent.error.message)}", err=True)
+    going = [one for one in found.environments if one.kept is None]
+    if not (going or any(job.bytes or said.code or job.nodes for job, said in zip(found.jobs, done.jobs, strict=True))):
         click.echo(f"nothing to remove of jobs that ended more than {older_than} ago")
         return
     total = f"{_size(found.bytes)} of logs, {_size(found.code_bytes)} of code"
+    if going:
+        total += f", {_size(sum(one.bytes for one in going))} of environments"
     for on in found.nodes:
         total += f", {_size(on.bytes)} on {on.node}"
     if found.nodes:
         click.echo("this includes what the jobs wrote into their code folders on nodes")
     click.echo(f"{total} would be removed: {do_it}" if do_it else f"{total} removed")
+
+
+_KEPT = {
+    "running": "it is used by now",
+    "left": "not all of it could be removed",
+    "unreachable": "its node is unreachable",
+}
+
+
+def _environment_in_words(one: CollectedEnvironment) -> str:
+    used = f"last used {clock(one.used_at)[:10]}" if one.used_at else "its setup did not end well"
+    return f"{_size(one.bytes)}, {used}" + (f"; it stays: {_KEPT[one.kept]}" if one.kept else "")
 
 
 def _in_words(job: CollectedJob, said: JobInWords) -> str:

@@ -38,6 +38,8 @@ class NodeFilesDocument(Document):
     """Its names, by path."""
     more: bool
     """Whether there are more than are listed."""
+    beyond: int
+    """Names beyond the `limit` that was asked for, as far as the node listed them."""
     unnamed: int
     """Names that are no UTF-8 and left out."""
     unreadable: tuple[str, ...]
@@ -59,7 +61,10 @@ class FilesDocument(Document):
 
 
 class ListFiles(Request[FilesDocument]):
-    """List what a job's folder holds on each node, `depth` levels deep, from a path below it."""
+    """List what a job's folder holds on each node, `depth` levels deep, from a path below it.
+
+    Of each node so many names at most as `limit` (null: all that the node lists) says.
+    """
 
     function: ClassVar[str] = "files.listing"
     job: str
@@ -67,6 +72,27 @@ class ListFiles(Request[FilesDocument]):
     attempt: int | None = None
     node: str | None = None
     depth: int = 1
+    limit: int | None = None
+
+
+class OutputFilesDocument(Document):
+    """The files of a job's outputs that are on the master."""
+
+    id: str
+    folder: str
+    """Folder on the master that has them."""
+    files: tuple[FileDocument, ...]
+    """Its files, by path below that folder."""
+    beyond: int
+    """Files beyond the `limit` that was asked for."""
+
+
+class ListOutputs(Request[OutputFilesDocument]):
+    """List the files of a job's outputs that are on the master, so many at most as `limit` (null: all) says."""
+
+    function: ClassVar[str] = "files.on_master"
+    job: str
+    limit: int | None = None
 
 
 # --- to this machine -------------------------------------------------------------------------------------------------

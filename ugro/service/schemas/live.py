@@ -120,6 +120,28 @@ class LiveJob(Document):
     """That it seems to hang, and why, while it does."""
     user: str | None
     """Who submitted it; `null`: not recorded."""
+    sweep: str | None = None
+    """Id of the sweep that it is part of; of a job by itself it is left out."""
+
+    @model_serializer(mode="wrap")
+    def _in_short(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Every view has every job, and few are part of a sweep."""
+        return {key: value for key, value in written(self).items() if key != "sweep" or value}
+
+
+class LiveSweep(Document):
+    """A sweep in short: how many of its jobs are in each state, those counted that the view has no more."""
+
+    id: str
+    """Id of the sweep."""
+    name: str
+    """Its name; those of its jobs begin with it."""
+    of: int
+    """How many jobs it was launched with."""
+    max_parallel: int | None
+    """How many of them run at a time; `null`: as many as there is room for."""
+    states: dict[JobState, int]
+    """How many of its jobs are in each state that one of them is in."""
 
 
 class LiveProposal(Document):
@@ -166,6 +188,8 @@ class LiveView(Document):
     """Ids of the queued jobs, in the order of their turns."""
     proposals: dict[str, LiveProposal]
     """By job."""
+    sweeps: dict[str, LiveSweep] = Field(default_factory=dict)
+    """By id: those that a job of the view is part of."""
     links: dict[str, LiveLink]
     """By `SOURCE>TARGET BACKEND`."""
     problems: dict[str, ErrorDocument]
@@ -181,7 +205,7 @@ class LiveView(Document):
         return self.model_copy(update=now)
 
 
-COLLECTIONS = ("nodes", "jobs", "proposals", "links", "problems")
+COLLECTIONS = ("nodes", "jobs", "proposals", "sweeps", "links", "problems")
 """The fields of a view that have items by key."""
 
 
@@ -196,6 +220,7 @@ class LiveChanges(Document):
     nodes: dict[str, LiveNode | None] = Field(default_factory=dict)
     jobs: dict[str, LiveJob | None] = Field(default_factory=dict)
     proposals: dict[str, LiveProposal | None] = Field(default_factory=dict)
+    sweeps: dict[str, LiveSweep | None] = Field(default_factory=dict)
     links: dict[str, LiveLink | None] = Field(default_factory=dict)
     problems: dict[str, ErrorDocument | None] = Field(default_factory=dict)
 

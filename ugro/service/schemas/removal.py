@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from ugro.common.models.job import JobState
 from ugro.service.plan import Plan
-from ugro.service.schemas.base import Document, ErrorDocument, Request
+from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
 from ugro.service.schemas.checkpoints import HeldCheckpoint
 
 # --- whole jobs ------------------------------------------------------------------------------------------------------
@@ -146,6 +146,22 @@ class UnreachableNode(Document):
     """Why."""
 
 
+class CollectedEnvironment(Document):
+    """An environment of a setup command that no job used for so long."""
+
+    node: str
+    """Node that has it; of those that share it, one."""
+    name: str
+    """Its folder below the base directory."""
+    bytes: int
+    used_at: Moment | None
+    """When a job started last with it; `null`: its setup did not end well."""
+    kept: str | None
+    """Why it stays: `running` (it is used by now), `left` (something could not be removed), `unreachable`; `null`: it
+    goes.
+    """
+
+
 class CollectedDocument(Document):
     """What goes, or went, of old jobs."""
 
@@ -158,10 +174,14 @@ class CollectedDocument(Document):
     """What goes from each node."""
     jobs: tuple[CollectedJob, ...]
     """What goes of each job."""
+    environments: tuple[CollectedEnvironment, ...]
+    """Environments of setup commands, whose size is in no other number."""
     temporary: tuple[str, ...]
     """Paths of temporary files that were left behind."""
     unreachable: tuple[UnreachableNode, ...]
-    """Nodes that could not be asked."""
+    """Nodes of old jobs that could not be asked."""
+    unsearched: tuple[UnreachableNode, ...]
+    """Nodes that could not be asked for environments."""
 
 
 class JobInWords(Document):
@@ -187,10 +207,15 @@ class CollectPlan(Plan):
 
     found: Collected
     with_checkpoints: bool
+    idle: int
+    """Seconds for which nothing may have used an environment that goes."""
 
 
 class PlanCollect(Request[CollectPlan]):
-    """Plan to remove what jobs left that ended more than `older_than` seconds ago, but for the `keep` last of all."""
+    """Plan to remove what jobs left that ended more than `older_than` seconds ago, but for the `keep` last of all.
+
+    Also environments of setup commands that no other job used since then.
+    """
 
     function: ClassVar[str] = "removal.plan_collect"
     older_than: float

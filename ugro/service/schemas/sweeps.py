@@ -29,6 +29,8 @@ class SweptJob(SweptJobState):
 
     metric: float | None
     """Best value of the metric so far; `null`: it has none."""
+    last: float | None
+    """Last value of the metric that is a number; `null`: it has none."""
 
 
 class SweepDocument(Document):
@@ -44,6 +46,8 @@ class SweepDocument(Document):
     """How many of them run at a time; `null`: as many as there is room for."""
     metric: str | None
     """Name of the series that they are compared by; `null`: none of them has one."""
+    metrics: tuple[str, ...]
+    """Names of all series that its jobs have, in the order in which they were first seen."""
     highest: bool
     """Whether the highest value is the best; else the lowest is."""
     best: str | None

@@ -538,11 +538,18 @@ def placed(home: Path, checkpoint: bool = False) -> Job:
 
 def test_gc_shows_what_goes_and_does_it_when_told(ugro: Ugro, home: Path) -> None:
     plain, saved, last = placed(home), placed(home, checkpoint=True), placed(home)
+    environment = plant(home / ".ugro/setups" / ("a" * 32), {"log": "x" * 2**20})
+    for path in (environment / "log", environment):
+        os.utime(path, (0, 0))
     shown = ugro("gc", "--keep", "1")
     assert shown.return_value == 0, shown.exception
     assert f"{plain.id}  logs 0 KiB, code 0 KiB, here 1 MiB\n" in shown.stdout
     assert f"{saved.id}  logs 0 KiB; its code and node folders stay: it has checkpoints (step 20" in shown.stdout
-    assert "1 MiB on here would be removed: ugro gc --older-than 30d --keep 1 --delete" in shown.stdout
+    assert f"setups/{environment.name} on here  1 MiB, its setup did not end well\n" in shown.stdout
+    assert (
+        "1 MiB of environments, 1 MiB on here would be removed: ugro gc --older-than 30d --keep 1 --delete"
+        in shown.stdout
+    )
     assert last.id not in shown.stdout
     told = json.loads(ugro("gc", "--keep", "1", "--json").stdout)
     assert not told["deleted"] and [node["node"] for node in told["nodes"]] == ["here"]
@@ -550,7 +557,7 @@ def test_gc_shows_what_goes_and_does_it_when_told(ugro: Ugro, home: Path) -> Non
     assert len(os.listdir(home / ".ugro/jobs")) == 3
     done = ugro("gc", "--keep", "1", "--delete")
     assert done.return_value == 0 and " removed" in done.stdout, done.exception
-    assert sorted(os.listdir(home / ".ugro/jobs")) == [saved.id, last.id]
+    assert sorted(os.listdir(home / ".ugro/jobs")) == [saved.id, last.id] and not environment.exists()
     again = ugro("gc", "--keep", "1")
     assert f"{saved.id}  its code and node folders stay" in again.stdout and "nothing to remove" in again.stdout
     assert ugro("gc", "--keep", "1", "--with-checkpoints", "--delete").return_value == 0

@@ -2,13 +2,14 @@
 import {html, useEffect, useLayoutEffect, useRef, useState} from "./html.js";
 import uPlot from "../vendor/uplot.js";
 import {colour, faint, painted} from "./theme.js";
-import {Swatch} from "./parts.js";
+import {Foreign, Swatch} from "./parts.js";
 import {above, aligned, inner, noNumber, smoothed} from "./series.js";
-import {clock, duration, figure, known, number} from "./words.js";
+import {clock, duration, figure, known, number, visible} from "./words.js";
 
 const EVERY = 250; // ms between two drawings at least
+const NAMED = 2; // lines whose values that are no number are told one by one
 
-// `lines`: {label, colour, points, bad, overwritten, starts}; `range`: [from, to] of x or null; `axis`: step, time, elapsed.
+// `lines`: {label, colour, points, bad, overwritten, starts, dash, bold}; `range`: [from, to] of x or null; `axis`: step, time, elapsed.
 export function Chart({title, unit = "", lines, axis = "step", log = false, weight = 0, clip = false, range = null, onZoom, group, height = 190, most, tools}) {
   const box = useRef(null), plot = useRef(null), [width, setWidth] = useState(0), [seen, setSeen] = useState(false), [at, setAt] = useState(null);
   const stamp = painted.value;
@@ -21,7 +22,7 @@ export function Chart({title, unit = "", lines, axis = "step", log = false, weig
   }, []);
   const drawn = prepared(lines, {log, weight}), limits = useRef(null);
   limits.current = clip ? inner(drawn.map((line) => line.raw)) : null;
-  const shape = JSON.stringify([lines.map((line) => [line.label, line.colour, Boolean(line.overwritten?.length)]), log, weight > 0, clip, axis, stamp, width, height, most]);
+  const shape = JSON.stringify([lines.map((line) => [line.label, line.colour, line.dash, line.bold, Boolean(line.overwritten?.length)]), log, weight > 0, clip, axis, stamp, width, height, most]);
   const last = useRef({shape: "", at: 0});
   useEffect(() => {
     if (!seen || !width) return undefined;
@@ -45,25 +46,32 @@ export function Chart({title, unit = "", lines, axis = "step", log = false, weig
     return () => clearTimeout(timer);
   }, [lines, seen, shape, weight, range?.[0], range?.[1]]);
   const hidden = drawn.reduce((sum, line) => sum + line.hidden, 0);
-  return html`<figure class="chart" aria-label=${title}>
-    <figcaption class="line apart"><span class="line tight"><b>${title}</b>${unit ? html`<span class="dim">${unit}</span>` : null}
-      ${lines.map((line) => bad(line))}${hidden ? html`<span class="dim small">${hidden} values ≤ 0 hidden</span>` : null}</span>
+  return html`<figure class="chart" aria-label=${visible(title)}>
+    <figcaption class="line apart"><span class="line tight"><b><${Foreign} text=${title} /></b>${unit ? html`<span class="dim">${unit}</span>` : null}
+      ${badges(lines)}${hidden ? html`<span class="dim small">${hidden} values ≤ 0 hidden</span>` : null}</span>
       <span class="line tight small">${at !== null && at.x !== null ? html`<span class="dim">${xWords(at.x, axis)}</span>` : null}${tools}</span></figcaption>
     <div ref=${box} class="plot" role="img" aria-label=${spoken(title, lines, unit)}></div>
-    <div class="line legend small">${lines.map((line, place) => html`<span class="line tight"><${Swatch} colour=${line.colour} /><span class="clip">${line.label}</span>
+    <div class="line legend small">${lines.map((line, place) => html`<span class="line tight"><${Swatch} colour=${line.colour} /><span class=${`clip ${line.bold ? "bold" : ""}`}><${Foreign} text=${line.label} /></span>
       <span class="mono">${at && at.x !== null ? noNumber(line, at.x) ?? figure(at.values[place]) : lastWord(line)}</span></span>`)}</div>
   </figure>`;
 }
 
+// Where values are no number; of many lines only how many have some.
+function badges(lines) {
+  const found = lines.filter((line) => line.bad?.length);
+  if (found.length <= NAMED) return found.map(bad);
+  const names = found.map((line) => visible(line.label)).join("\n");
+  return html`<span class="badge failed" title=${`values that are no number:\n${names}`}>no number in ${found.length} of ${lines.length} lines</span>`;
+}
+
 function bad(line) {
-  if (!line.bad?.length) return null;
   const [[x, what]] = line.bad;
   const recovered = line.points.some(([at, value]) => at > x && value !== null), more = line.bad.length - 1;
   return html`<span class="badge failed" title=${`${line.bad.length} values are no number`}>${what === "nan" ? "NaN" : what} ${recovered ? "at" : "since"} ${xWords(x, line.axis)}${recovered && more ? ` and ${more} more` : ""}</span>`;
 }
 
 function spoken(title, lines, unit) {
-  return `${title}: ${lines.map((line) => `${line.label} ${lastWord(line)}${unit ? ` ${unit}` : ""}`).join(", ")}`;
+  return `${visible(title)}: ${lines.map((line) => `${visible(line.label)} ${lastWord(line)}${unit ? ` ${unit}` : ""}`).join(", ")}`;
 }
 
 function lastWord(line) {
@@ -86,8 +94,8 @@ function prepared(lines, {log, weight}) {
     const raw = log ? above(line.points) : {points: line.points, hidden: 0};
     const parts = [];
     if (line.overwritten?.length) parts.push({points: log ? above(line.overwritten).points : line.overwritten, alpha: 0.3, dash: [4, 4]});
-    parts.push({points: raw.points, alpha: weight ? 0.25 : 1});
-    if (weight) parts.push({points: smoothed(raw.points, weight), alpha: 1});
+    parts.push({points: raw.points, alpha: weight ? 0.25 : 1, dash: line.dash});
+    if (weight) parts.push({points: smoothed(raw.points, weight), alpha: 1, dash: line.dash});
     return {...line, parts, raw: raw.points, hidden: raw.hidden};
   });
 }
@@ -119,7 +127,7 @@ function settings({axis, log, limits, drawn, width, height, group, most, setAt, 
     series: [{}, ...flat.map(({line, part}) => {
       const name = line.colour.slice(4, -1);
       return {
-        stroke: part.alpha < 1 ? faint(name, part.alpha) : colour(name), width: 1.5, dash: part.dash, spanGaps: false,
+        stroke: part.alpha < 1 ? faint(name, part.alpha) : colour(name), width: line.bold ? 3 : 1.5, dash: part.dash, spanGaps: false,
         points: {show: (plot, at) => plot.data[at].filter(known).length < 40, size: 4, fill: colour(name)},
       };
     })],

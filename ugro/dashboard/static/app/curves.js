@@ -8,7 +8,7 @@ import {Chart, save, savePicture} from "./chart.js";
 import {csv, extent, moved, stepOfTime} from "./series.js";
 import {ended, known, moment, plural} from "./words.js";
 
-const PIXELS = 900;
+const PIXELS = 900, HIDDEN = 1000; // ms after which a page looks again whether it is seen
 const GPU_CHARTS = [["utilization_percent", "GPU", "%", 100, 1], ["memory_used_mib", "GPU memory", "GiB", undefined, 1 / 1024], ["temperature_c", "temperature", "°C", undefined, 1], ["power_w", "power", "W", undefined, 1]];
 const STEPS = [2, 60, 900]; // seconds between two samples of a GPU that are kept
 const LANES = ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7"];
@@ -17,19 +17,26 @@ export function metricsPath(id, options) {
   return `/jobs/${id}/metrics${query(options)}`;
 }
 
+// A name as the pattern that fits it alone.
+export function literal(name) {
+  return String(name).replaceAll(/[*?[]/g, "[$&]");
+}
+
 // Answers of several paths, asked again while a job still trains.
-function useAnswers(paths, every) {
+export function useAnswers(paths, every) {
   const [found, setFound] = useState({}), key = paths.join("\n");
   useEffect(() => {
+    if (!paths.length) return undefined;
     const abort = new AbortController();
     let timer = 0;
     const ask = async () => {
-      if (!document.hidden) {
+      if (document.hidden) timer = setTimeout(ask, HIDDEN);
+      else {
         const answers = await Promise.all(paths.map((path) => get(path, abort.signal).then((body) => ({body}), (error) => ({error}))));
         if (abort.signal.aborted) return;
         setFound((before) => Object.fromEntries(paths.map((path, at) => [path, answers[at].error && before[path]?.body ? before[path] : answers[at]])));
+        if (every && !embedded) timer = setTimeout(ask, every);
       }
-      if (every && !embedded) timer = setTimeout(ask, every);
     };
     ask();
     return () => { abort.abort(); clearTimeout(timer); };
@@ -46,7 +53,7 @@ export function MainCurve({job}) {
     ${series ? html`<${Chart} title=${series.name} unit=${series.unit} lines=${[line(series, job.id, "step", "--c0")]} height=${210} />` : html`<${Empty}>${found.body?.hint || "no series so far: they appear with the first step that the script prints or records"}<//>`}<//>`;
 }
 
-function line(series, label, axis, colour) {
+export function line(series, label, axis, colour) {
   const starts = (series.segments ?? []).slice(1).map((segment) => segment.start);
   return {label, axis, colour: `var(${colour})`, points: series.points, bad: series.bad ?? [], overwritten: series.overwritten ?? [], starts};
 }
@@ -98,7 +105,7 @@ function SeriesChart({name, answers, common}) {
   const several = answers.length > 1;
   const lines = useMemo(() => present.map(({id, series}) => line(series, several ? id : series.source.replaceAll("_", " "), common.axis, LANES[answers.findIndex((one) => one.id === id) % LANES.length])), answers.map((one) => one.body));
   const download = async () => {
-    const all = await Promise.all(present.map(({id}) => get(metricsPath(id, {x: common.axis, names: name}))));
+    const all = await Promise.all(present.map(({id}) => get(metricsPath(id, {x: common.axis, names: literal(name)}))));
     save(new Blob([csv(common.axis, all.flatMap((body) => body.series.map((series) => ({label: `${body.id} ${series.name}`, points: series.points}))))], {type: "text/csv"}), `${present[0].id}-${name}.csv`);
   };
   const tools = html`${embedded ? null : html`<button type="button" class="plain small dim" onClick=${download} title="All points as CSV">csv</button>`}
@@ -115,7 +122,7 @@ function GpuCharts({job, common, answer}) {
   const since = begun ? encodeURIComponent(begun) : null, lasts = ((moment(job.ended_at) ?? Date.now()) - moment(begun)) / 1000;
   const step = STEPS.find((one) => lasts / one < PIXELS) ?? STEPS[STEPS.length - 1];
   const found = useAnswers(since && !embedded ? nodes.map((node) => `/nodes/${encodeURIComponent(node)}/history?since=${since}&every=${step}`) : [], ended(job) ? 0 : 15_000);
-  const times = useAnswer(axis === "step" && answer?.series.length ? metricsPath(job.id, {x: "time", pixels: 1, names: answer.series[0].name}) : null, {mark: answer?.series[0]?.count});
+  const times = useAnswer(axis === "step" && answer?.series.length ? metricsPath(job.id, {x: "time", pixels: 1, names: literal(answer.series[0].name)}) : null, {mark: answer?.series[0]?.count});
   const gpus = Object.values(found).flatMap((one) => (Array.isArray(one.body) ? one.body : one.body?.answer ?? []));
   const mine = gpus.filter((gpu) => gpu.samples.some((sample) => holds(sample, job)));
   const xOf = axisOf(axis, job, answer, times.body);

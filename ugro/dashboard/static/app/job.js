@@ -11,11 +11,12 @@ import {Curves} from "./curves.js";
 import {Log} from "./log.js";
 import {Timeline} from "./timeline.js";
 import {Checkpoints} from "./checkpoints.js";
+import {Files} from "./files.js";
 import {Spec} from "./spec.js";
 
 const TABS = [
   ["overview", "Overview", Overview], ["curves", "Curves", Curves], ["log", "Log", Log],
-  ["timeline", "Timeline", Timeline], ["checkpoints", "Checkpoints", Checkpoints], ["spec", "Command", Spec],
+  ["timeline", "Timeline", Timeline], ["checkpoints", "Checkpoints", Checkpoints], ["files", "Files", Files], ["spec", "Command", Spec],
 ];
 
 export function JobPage({id}) {
@@ -62,6 +63,7 @@ function Running({job, progress}) {
       <${Figure} command=${command}>${job.started_at ? (over ? "ran" : "runs") : over ? "never started" : "waits"} ${job.started_at || !over ? lasting(job, now.value) : ""}<//>
       <${Figure} command=${command}>attempt ${job.attempt}<//>
       ${job.nodes?.length ? html`<span>${job.nodes.join(", ")}</span>` : null}
+      ${job.sweep && !embedded ? html`<span>${job.sweep.index} of ${job.sweep.of} in <a href=${address(["sweeps", job.sweep.sweep])}>${job.sweep.sweep}</a></span>` : null}
     </div>
   </div>`;
 }

@@ -3,6 +3,7 @@ import {html} from "./html.js";
 import {cluster, now} from "./live.js";
 import {address, keep, place} from "./router.js";
 import {Command, Empty, JobBadge, Meter, Swatch} from "./parts.js";
+import {SweepList} from "./sweeps.js";
 import {byId, clock, duration, hue, known, lasting, moment, number, plural, progressWords, share} from "./words.js";
 
 const STATES = ["queued", "held", "starting", "running", "unknown", "succeeded", "failed", "cancelled"];
@@ -30,7 +31,9 @@ export function JobsPage() {
   if (!view.known) return html`<div class="title"><h1>Jobs</h1></div><${Empty}>waiting for the first observation<//>`;
   const turns = Object.fromEntries((view.queue ?? []).map((id, at) => [id, at + 1]));
   const all = Object.values(view.jobs).map((job) => ({...job, turn: turns[job.id]})), fits = filter(text, state, node);
-  const shown = all.filter(fits);
+  const shown = all.filter(fits), alone = (job) => !view.sweeps?.[job.sweep], inSweeps = shown.filter((job) => !alone(job));
+  const named = filter(text, "", ""), ofSweep = (sweep) => !state && !node && named({...sweep, reason: ""});
+  const sweeps = Object.values(view.sweeps ?? {}).reverse().filter((sweep) => ofSweep(sweep) || inSweeps.some((job) => job.sweep === sweep.id));
   const nodes = [...new Set([...Object.keys(view.nodes), ...all.flatMap((job) => job.nodes)])];
   return html`<div class="title line apart"><h1>Jobs</h1><${Command} text="ugro status" /></div>
     <form class="line filters" onSubmit=${(event) => event.preventDefault()} role="search">
@@ -42,7 +45,8 @@ export function JobsPage() {
       <span class="dim" role="status">${shown.length === all.length ? plural(all.length, "job") : `${number(shown.length)} of ${plural(all.length, "job")}`}</span>
       ${text || state || node ? html`<button type="button" class="plain" onClick=${() => keep({text: "", state: "", node: ""})}>clear</button>` : null}
     </form>
-    <div class="board">${COLUMNS.filter((column) => !state || column.states.includes(state)).map((column) => html`<${Column} column=${column} jobs=${shown.filter((job) => column.states.includes(job.state)).sort(column.order)} />`)}</div>`;
+    <${SweepList} sweeps=${sweeps} fits=${fits} narrowed=${(sweep) => !ofSweep(sweep)} />
+    <div class="board">${COLUMNS.filter((column) => !state || column.states.includes(state)).map((column) => html`<${Column} column=${column} jobs=${shown.filter((job) => alone(job) && column.states.includes(job.state)).sort(column.order)} others=${inSweeps.filter((job) => column.states.includes(job.state)).length} />`)}</div>`;
 }
 
 function filter(text, state, node) {
@@ -51,11 +55,12 @@ function filter(text, state, node) {
     && words.every((word) => `${job.id} ${job.name} ${job.reason} ${job.user ?? ""}`.toLowerCase().includes(word));
 }
 
-function Column({column, jobs}) {
+// `others` of these states are jobs of sweeps, which stand above.
+function Column({column, jobs, others}) {
   return html`<section class="column" aria-label=${column.name} data-testid=${`column-${column.name.toLowerCase()}`}>
-    <h2>${column.name} <span class="dim">${jobs.length}</span></h2>
+    <h2>${column.name} <span class="dim">${jobs.length}${others ? `, and ${number(others)} in sweeps` : ""}</span></h2>
     ${jobs.map((job) => html`<${Tile} key=${job.id} job=${job} />`)}
-    ${jobs.length ? null : html`<${Empty}>${column.none}<//>`}
+    ${jobs.length || others ? null : html`<${Empty}>${column.none}<//>`}
   </section>`;
 }
 

@@ -11,19 +11,21 @@ import {duration} from "./words.js";
 import {ClusterPage} from "./cluster.js";
 import {JobsPage} from "./jobs.js";
 import {JobPage} from "./job.js";
+import {SweepPage} from "./sweep.js";
 import {HistoryPage} from "./history.js";
 
 const PAGES = [["cluster", "Cluster"], ["jobs", "Jobs"], ["history", "History"]];
+const TAB_OF = {sweeps: "jobs"};
 const THEMES = {system: "◐", light: "☀", dark: "☾"};
 
 function Top() {
-  const [current] = place.value.parts;
+  const [page = "cluster"] = place.value.parts, current = TAB_OF[page] ?? page;
   const {live} = contact.value;
   return html`<header class="top"><a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to the content</a>
     <div class="row">
       <a class="brand" href=${address(["cluster"])}>UGRO</a>
       <nav class="tabs" aria-label="Pages">${PAGES.map(([name, title]) => html`
-        <a href=${address([name])} aria-current=${(current ?? "cluster") === name ? "page" : undefined}>${title}</a>`)}</nav>
+        <a href=${address([name])} aria-current=${current === name ? "page" : undefined}>${title}</a>`)}</nav>
       <span class="space"></span>
       <span class="contact" data-testid="contact"><span class=${`dot ${live ? "good" : "bad"}`}></span><span class=${live ? "hide-narrow" : ""}>${live ? "live" : "no contact"}</span>${role.value === "view" ? ", view only" : ""}</span>
       <button type="button" class="plain" onClick=${nextTheme} title=${`Colours: ${theme.value}`} aria-label=${`Colours: ${theme.value}; change`}>${THEMES[theme.value]}</button>
@@ -46,9 +48,10 @@ function Band() {
 
 function Page() {
   const {parts: [page, id]} = place.value;
-  useEffect(() => { document.title = [id, PAGES.find(([name]) => name === page)?.[1] ?? "Cluster", "UGRO"].filter(Boolean).join(" · "); }, [page, id]);
+  useEffect(() => { document.title = [id, PAGES.find(([name]) => name === (TAB_OF[page] ?? page))?.[1] ?? "Cluster", "UGRO"].filter(Boolean).join(" · "); }, [page, id]);
   if (page === "jobs" && id) return html`<${JobPage} key=${id} id=${id} />`;
   if (page === "jobs") return html`<${JobsPage} />`;
+  if (page === "sweeps" && id) return html`<${SweepPage} key=${id} id=${id} />`;
   if (page === "history") return html`<${HistoryPage} />`;
   if (!page || page === "cluster") return html`<${ClusterPage} />`;
   return html`<div class="title"><h1>There is no such page</h1></div><p>The address names nothing: <a href=${address(["cluster"])}>cluster</a></p>`;

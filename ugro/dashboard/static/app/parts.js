@@ -2,7 +2,7 @@
 import {html, Component, signal, useEffect, useState} from "./html.js";
 import {embedded, get, role} from "./server.js";
 import {contact} from "./live.js";
-import {known, phase} from "./words.js";
+import {known, phase, visible} from "./words.js";
 
 export const said = signal("");
 let quiet = 0;
@@ -48,6 +48,11 @@ export function Meter({value, most = 100, tone = "", label}) {
 
 export function Swatch({colour}) {
   return html`<span class="swatch" style=${{background: colour}}></span>`;
+}
+
+// A name that others gave: what it does to the direction of text ends with it.
+export function Foreign({text}) {
+  return html`<bdi>${visible(text)}</bdi>`;
 }
 
 export function Failure({error}) {

@@ -1,7 +1,9 @@
 // What was asked for: the command, and everything that the record says.
 import {html} from "./html.js";
-import {Card, Facts, copy} from "./parts.js";
-import {clock, duration, shell} from "./words.js";
+import {embedded} from "./server.js";
+import {address} from "./router.js";
+import {Card, Facts, Foreign, copy} from "./parts.js";
+import {clock, duration, shell, valuesOf} from "./words.js";
 
 const AGENTS = {torchrun: "torchrun … ", accelerate: "accelerate launch … ", deepspeed: "deepspeed … ", python: "python "};
 
@@ -12,7 +14,7 @@ export function Spec({job}) {
       <pre class="evidence" data-testid="command">${AGENTS[job.launcher ?? "torchrun"] ?? ""}${line}</pre><//>
     <${Card} title="Asked for"><${Facts} rows=${[
       ["launcher", job.launcher ?? "torchrun"],
-      ["sweep", job.sweep ? `${job.sweep.sweep}, ${job.sweep.index} of ${job.sweep.of}: ${Object.entries(job.sweep.values).map(([name, value]) => `${name}=${value}`).join(" ")}` : null], ["python", job.python], ["setup", job.setup],
+      ["sweep", job.sweep ? html`<span>${embedded ? job.sweep.sweep : html`<a href=${address(["sweeps", job.sweep.sweep])}>${job.sweep.sweep}</a>`}, ${job.sweep.index} of ${job.sweep.of}: <${Foreign} text=${valuesOf(job.sweep)} /></span>` : null], ["python", job.python], ["setup", job.setup],
       ["priority", String(job.priority ?? 0)], ["time limit", job.time_limit ? duration(job.time_limit) : null], ["warning before it", job.time_warning ? duration(job.time_warning) : null],
       ["memory of each GPU", job.vram ? `${job.vram} MiB` : null], ["GPUs in all", job.gpus ? String(job.gpus) : null], ["share of a GPU", job.share == null ? null : job.share === "vram" ? "its memory" : String(job.share)], ["after", job.after?.join(", ")], ["not before", job.not_before ? clock(job.not_before) : null],
       ["code", job.code?.directory], ["commit", job.code?.git_commit], ["files", job.code ? String(job.code.files) : null], ["digest", job.code?.digest],

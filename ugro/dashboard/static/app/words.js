@@ -67,6 +67,11 @@ export function ago(iso, now) {
   return at === null ? NONE : `${duration((now - at) / 1000)} ago`;
 }
 
+// Foreign text without the characters that control a terminal or turn the direction of text: each is a mark.
+export function visible(text) {
+  return String(text).replaceAll(/[\u0000-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, "\ufffd");
+}
+
 export function plural(count, one, many = `${one}s`) {
   return `${number(count)} ${count === 1 ? one : many}`;
 }
@@ -132,6 +137,11 @@ export function progressWords(progress) {
 // job-9 before job-10; names in the order of people.
 export function byId(a, b) {
   return a.length - b.length || (a < b ? -1 : a > b ? 1 : 0);
+}
+
+// What a job of a sweep runs with: lr=1e-3 seed=2.
+export function valuesOf(job) {
+  return Object.entries(job.values).map(([name, value]) => `${name}=${value}`).join(" ");
 }
 
 // A colour for each job that stays the same wherever it is drawn.

@@ -146,22 +146,27 @@ async def remove_jobs(transport: Transport, jobs: Sequence[tuple[str, str]]) -> 
     script = load("footprint/footprint.sh") + load("footprint/remove.sh") + load("footprint/remove_jobs.sh")
     args = (transport.node.base_dir, *(word for job in jobs for word in job))
     outcome = await transport.run(script, args, timeout=CLEAN_TIMEOUT)
-    told = _told(transport, outcome, lambda records: {name: Removal(word) for kind, name, word in records[:-1]})
+    told = understood(transport, outcome, lambda records: {name: Removal(word) for kind, name, word in records[:-1]})
     if told.keys() != {job_id for job_id, _ in jobs}:
         raise NodeRefused(transport.name, f"{transport.node.base_dir}: its answer does not cover all jobs")
     return told
 
 
 def _footprint(transport: Transport, outcome: Outcome) -> Footprint:
-    return _told(transport, outcome, _assembled)
+    return understood(transport, outcome, _assembled)
 
 
-def _told(transport: Transport, outcome: Outcome, understand: Callable[[list[list[str]]], T]) -> T:
+def understood(transport: Transport, outcome: Outcome, how: Callable[[list[list[str]]], T]) -> T:
+    """Return what a script that follows `footprint.sh` says, as `how` reads its records.
+
+    Raises:
+        NodeRefused: it failed, or its answer makes no sense.
+    """
     require(transport, outcome, transport.node.base_dir)
     try:
         records = list(_records(outcome.stdout.decode("utf-8", "surrogateescape")))
         if not outcome.truncated and records and records[-1][0] == "end":
-            return understand(records)
+            return how(records)
     except ValueError:
         pass  # something else spoke, or not to its end
     raise NodeRefused(transport.name, f"{transport.node.base_dir}: its answer is incomplete")
@@ -196,10 +201,7 @@ def _assembled(records: list[list[str]]) -> Footprint:
         its = tuple(path for path in links if f"{path}/".startswith(f"jobs/{job_id}/"))
         jobs.append(JobFootprint(job_id, uid, total, files, bool(pids.split()), own, its))
     other = tuple((name, _counted(counted.partition(" ")[0])) for name, counted in of("other"))
-    environments = tuple(
-        EnvironmentFootprint(_line(name), _counted(counted.partition(" ")[0]), float(_counted(used)) or None)
-        for name, counted, used in of("setup")
-    )
+    environments = environments_in(records)
     [[base_dir, exists]] = of("base")
     return Footprint(
         base_dir=base_dir,
@@ -213,6 +215,18 @@ def _assembled(records: list[list[str]]) -> Footprint:
         owner="".join(_line(text) for [text] in of("owner")),
         links=links,
         environments=environments,
+    )
+
+
+def environments_in(records: list[list[str]]) -> tuple[EnvironmentFootprint, ...]:
+    """Return the environments of setup commands that records are about.
+
+    Raises:
+        ValueError: a record makes no sense.
+    """
+    return tuple(
+        EnvironmentFootprint(_line(name), _counted(counted.partition(" ")[0]), float(_counted(used)) or None)
+        for kind, name, counted, used in (record for record in records if record[0] == "setup")
     )
 
 
