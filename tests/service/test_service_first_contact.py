@@ -29,13 +29,13 @@ from ugro.service.schemas.first_contact import AddNode, PlanAddNode, PlanRemoveN
 from ugro.service.schemas.node_python import InterpreterDocument, NodePythonDocument
 from ugro.service.schemas.notices import StepBegan
 from ugro.testing import builders
-from ugro.testing.ssh_server import Server, new_key
+from ugro.testing.ssh_server import ScriptedServer, new_key
 
 
 @contextmanager
-def machine(folder: Path, port: int = 0) -> Iterator[Server]:
+def machine(folder: Path, port: int = 0) -> Iterator[ScriptedServer]:
     """A machine that lets the key in which its folder has."""
-    server, listens, over = Server(folder, f"m{port}"), threading.Event(), threading.Event()
+    server, listens, over = ScriptedServer(folder, f"m{port}"), threading.Event(), threading.Event()
 
     async def main() -> None:
         async with server.listen():
@@ -102,7 +102,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, NodeView]:
 
 
 @pytest.fixture
-def gpu(door: Door, home: Path, seen: dict[str, NodeView]) -> Iterator[Server]:
+def gpu(door: Door, home: Path, seen: dict[str, NodeView]) -> Iterator[ScriptedServer]:
     """A machine, a key of the user that it lets in, and an inventory without it."""
     (home / ".ssh").mkdir(mode=0o700)
     (home / "gpus.yaml").write_text("nodes:  # mine\n  here: {address: 10.9.9.9, local: true}\n")
@@ -113,11 +113,11 @@ def gpu(door: Door, home: Path, seen: dict[str, NodeView]) -> Iterator[Server]:
         yield server
 
 
-def target(server: Server) -> str:
+def target(server: ScriptedServer) -> str:
     return f"ob@127.0.0.1:{server.port}"
 
 
-def test_adds_a_machine_whose_key_login_works_and_removes_it(door: Door, home: Path, gpu: Server) -> None:
+def test_adds_a_machine_whose_key_login_works_and_removes_it(door: Door, home: Path, gpu: ScriptedServer) -> None:
     before = (home / "gpus.yaml").read_text()
     plan = door.call(PlanAddNode(target=target(gpu)))
     assert (plan.node, plan.known, plan.trusted, plan.makes_key) == ("gpu1", False, False, False)
@@ -150,7 +150,7 @@ def test_adds_a_machine_whose_key_login_works_and_removes_it(door: Door, home: P
     assert removed.owed == () and (home / "gpus.yaml").read_text() == before
 
 
-def test_refuses_what_the_inventory_has(door: Door, home: Path, gpu: Server) -> None:
+def test_refuses_what_the_inventory_has(door: Door, home: Path, gpu: ScriptedServer) -> None:
     other = f"  gpu7: {{address: 127.0.0.1, port: {gpu.port}, user: ob}}\n  box: {{address: 10.1.1.1}}\n"
     with (home / "gpus.yaml").open("a") as file:
         file.write(other)
@@ -175,7 +175,7 @@ def test_refuses_what_the_inventory_has(door: Door, home: Path, gpu: Server) -> 
         door.call(PlanAddNode(target="no-such-host.invalid"))
 
 
-def test_refuses_a_host_key_that_changes_before_the_login(door: Door, home: Path, gpu: Server) -> None:
+def test_refuses_a_host_key_that_changes_before_the_login(door: Door, home: Path, gpu: ScriptedServer) -> None:
     plan = door.call(PlanAddNode(target=target(gpu)))
     with machine(home, 1) as another:
         moved = plan.model_copy(update={"port": another.port})
@@ -193,7 +193,7 @@ def test_refuses_a_host_key_that_changes_before_the_login(door: Door, home: Path
     assert "ssh-keygen -R '[127.0.0.1]:" in changed.value.hint
 
 
-def test_asks_for_a_password_only_where_someone_can_answer(door: Door, home: Path, gpu: Server) -> None:
+def test_asks_for_a_password_only_where_someone_can_answer(door: Door, home: Path, gpu: ScriptedServer) -> None:
     gpu.allowed.clear()
     plan = door.call(PlanAddNode(target=target(gpu)))
     with pytest.raises(AuthenticationFailed, match="neither a password nor answers"):
@@ -201,7 +201,7 @@ def test_asks_for_a_password_only_where_someone_can_answer(door: Door, home: Pat
     assert "gpu1" not in (home / "gpus.yaml").read_text()
 
 
-def test_adds_no_machine_twice(door: Door, home: Path, gpu: Server, seen: dict[str, NodeView]) -> None:
+def test_adds_no_machine_twice(door: Door, home: Path, gpu: ScriptedServer, seen: dict[str, NodeView]) -> None:
     """One machine at two addresses: its boot id and folder show it."""
     view = NodeView(node="here", seen_at=1, boot_id="b", pid_namespace="p", folder="1:2", clock_offset=0, cpu_count=1)
     seen |= {"here": view, "gpu1": view.model_copy(update={"node": "gpu1"})}
@@ -211,7 +211,7 @@ def test_adds_no_machine_twice(door: Door, home: Path, gpu: Server, seen: dict[s
     assert list(load_inventory(home / "gpus.yaml").nodes) == ["here"]
 
 
-def test_prints_the_line_for_an_inventory_that_cannot_be_edited(door: Door, home: Path, gpu: Server) -> None:
+def test_prints_the_line_for_an_inventory_that_cannot_be_edited(door: Door, home: Path, gpu: ScriptedServer) -> None:
     (home / "gpus.yaml").write_text("nodes: {here: {address: 10.9.9.9, local: true}}\n")
     door.use(home / "gpus.yaml")
     with pytest.raises(InventoryError, match="its nodes stand between braces") as refused:

@@ -22,7 +22,7 @@ from ugro.common.errors import EXIT_OK, NoSuchJob, UgroError
 from ugro.common.job_names import LAST, is_relative
 from ugro.common.models.job import JobState
 from ugro.common.text import printable, some
-from ugro.service.schemas.naming import ChosenJob, Named, Select
+from ugro.service.schemas.naming import ChosenJob, NamedJob, Select
 
 Did = tuple[dict[str, Any], str]
 """What was done with one: the document for programs, and words for people; none where these were told already."""
@@ -77,7 +77,7 @@ def for_each(
 
 
 @dataclass(frozen=True)
-class Choice:
+class JobChoice:
     """The jobs of a command line, as they were typed."""
 
     references: tuple[str, ...]
@@ -112,7 +112,7 @@ def jobs_arguments(metavar: str = "JOB...", consent: bool = True) -> Callable[[C
             yes: bool = False,
             **kwargs: Any,
         ) -> Any:
-            choice = Choice(names, mine or everything, tuple(map(JobState, states)), yes)
+            choice = JobChoice(names, mine or everything, tuple(map(JobState, states)), yes)
             return function(*args, choice=choice, **kwargs)
 
         for option in reversed(_OPTIONS if consent else _OPTIONS[:-1]):
@@ -135,7 +135,7 @@ _OPTIONS = (
 class Chosen:
     """The jobs that are meant."""
 
-    found: tuple[Named, ...]
+    found: tuple[NamedJob, ...]
     as_list: bool
 
     @property
@@ -174,7 +174,7 @@ class Chosen:
 
 
 def choose(
-    app: App, command: str, choice: Choice, as_json: bool, default: str | None = None, quiet: bool = False
+    app: App, command: str, choice: JobChoice, as_json: bool, default: str | None = None, quiet: bool = False
 ) -> Chosen:
     """Find the jobs that are meant; ask before several that were not named one by one.
 
@@ -204,12 +204,12 @@ def _usage(message: str) -> click.UsageError:
     return click.UsageError(message, click.get_current_context(silent=True))
 
 
-def _label(one: Named) -> str:
+def _label(one: NamedJob) -> str:
     """Return how a document names a job: as the person did, where that means no other."""
     return one.job.id if one.job and is_relative(one.reference) else one.reference
 
 
-def _error(refused: Named) -> UgroError:
+def _error(refused: NamedJob) -> UgroError:
     assert refused.error
     error = UgroError(refused.error.message, refused.error.hint)
     error.code, error.exit_code = refused.error.code, refused.exit_code

@@ -15,7 +15,7 @@ SWEEP_ID = re.compile(r"sweep-[0-9]{3,18}")
 _NUMBER = re.compile(r"(?:job-)?([0-9]{1,18})")
 
 
-class Named(Protocol):
+class HasName(Protocol):
     """What a pattern is compared with."""
 
     @property
@@ -44,7 +44,7 @@ def number_in(reference: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def matches(pattern: str, job: Named) -> bool:
+def matches(pattern: str, job: HasName) -> bool:
     """Whether the id or the name of a job is like a pattern (`*`, `?`, `[abc]`), upper and lower case apart, or the job
     is part of a sweep of that id.
     """

@@ -25,7 +25,7 @@ from ugro.common.errors import NodeError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job, Placement
 from ugro.common.models.node import NodeView
-from ugro.common.models.run import Brought, LogEnd, RunFiles
+from ugro.common.models.run import LogEnd, LogFetch, RunFiles
 
 OnSent = Callable[[str, int, int], None]
 """Told the node, the bytes that were sent so far, and the bytes to send."""
@@ -152,7 +152,7 @@ class Engine(Protocol):
 
     async def fetch_logs(
         self, job: Job, node: str, folder: Path, *, at: float, starts: Mapping[str, int], most: int
-    ) -> Brought:
+    ) -> LogFetch:
         """Append what is new in the logs of a job on a node to their copies in a folder: about `most` bytes at most.
 
         A copy's size is the offset from which its log goes on; `starts` has the offset at which a copy begins, by its

@@ -14,7 +14,7 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.command import source_text
 from ugro.control_plane.scheduler.submission import own_code
-from ugro.nodes.code_sync import Selection
+from ugro.nodes.code_sync import CodeSelection
 from ugro.service.code import question_of_size
 from ugro.service.context import Context
 from ugro.service.launch import foreign_now, foresee, nodes_rest_on, submitted, take_over
@@ -87,7 +87,7 @@ async def rerun(context: Context, request: Rerun) -> JobDocument:
     return await submitted(context, spec, selection, plan.predicted_mib)
 
 
-def _like(context: Context, options: RerunOptions) -> tuple[Job, JobSpec, JobSpec, Selection]:
+def _like(context: Context, options: RerunOptions) -> tuple[Job, JobSpec, JobSpec, CodeSelection]:
     """Return a job, its spec, that of a new one like it, and the code that this one runs."""
     store = context.store
     job = store.jobs.find(options.job)

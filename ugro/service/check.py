@@ -26,7 +26,7 @@ from ugro.engines.ssh.meeting import find_meeting
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.checkup.checkup import NodeReport, examine, file_system
 from ugro.nodes.remote.run.process_manager import PORTS
-from ugro.nodes.remote.setup.setup import Interpreters
+from ugro.nodes.remote.setup.setup import JobInterpreters
 from ugro.nodes.transport import Transport
 from ugro.service.context import Context
 from ugro.service.documents import error_document
@@ -138,10 +138,10 @@ class _Checkup:
             else:
                 self._reports[node] = dataclasses.replace(report, way=way)
 
-    def _interpreters(self, nodes: Sequence[str]) -> Interpreters:
+    def _interpreters(self, nodes: Sequence[str]) -> JobInterpreters:
         """Return what would run a job on these nodes."""
         reports = {node: self._reports[node] for node in nodes} if self._python else {}
-        return Interpreters(
+        return JobInterpreters(
             {
                 node: report.python.executable
                 for node, report in reports.items()

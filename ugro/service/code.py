@@ -13,7 +13,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.text import size, visible
 from ugro.control_plane.scheduler.launch_line import START
 from ugro.control_plane.scheduler.submission import choose_code, choose_new_code
-from ugro.nodes.code_sync import LARGE_BYTES, Selection
+from ugro.nodes.code_sync import LARGE_BYTES, CodeSelection
 from ugro.service.plan import Question, digest
 from ugro.service.schemas.code import SEND, CodeDocument, LargeFile, LeftOut, NotSent
 
@@ -29,7 +29,7 @@ class WorkingCode:
     """Files of a directory, as the client chose them."""
 
     directory: Path
-    selection: Selection
+    selection: CodeSelection
 
     @cached_property
     def document(self) -> CodeDocument:

@@ -24,7 +24,7 @@ from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
 from ugro.service.words import state_in_words
 
 
-class Place(NamedTuple):
+class EnteredPlace(NamedTuple):
     """A node, and the job that is entered there; None: the node alone."""
 
     node: str
@@ -104,7 +104,7 @@ async def forward(context: Context, request: Forward) -> AsyncIterator[Forwardin
 # --- where -----------------------------------------------------------------------------------------------------------
 
 
-def _find(context: Context, target: str, rank: int | None, node: str | None, ended_too: bool = False) -> Place:
+def _find(context: Context, target: str, rank: int | None, node: str | None, ended_too: bool = False) -> EnteredPlace:
     """Find what a target stands for: a node of the inventory before a job of the same name.
 
     Raises:
@@ -113,7 +113,7 @@ def _find(context: Context, target: str, rank: int | None, node: str | None, end
     if target in context.cluster.nodes:
         if rank is not None or node is not None:
             raise InputError(f"{target} is a node", "--rank and --node choose a node of a job")
-        return Place(target, None)
+        return EnteredPlace(target, None)
     try:
         job = context.store.jobs.find(target)
     except NoSuchJob as error:
@@ -122,7 +122,7 @@ def _find(context: Context, target: str, rank: int | None, node: str | None, end
     return _place_in(job, rank, node, ended_too)
 
 
-def _place_in(job: Job, rank: int | None, node: str | None, ended_too: bool = False) -> Place:
+def _place_in(job: Job, rank: int | None, node: str | None, ended_too: bool = False) -> EnteredPlace:
     """Return the node of a rank of a job, or one of its nodes by name; else that of rank 0."""
     if not job.nodes or not (ended_too or accepts("exec", job)):
         where = f"; it was on {', '.join(job.nodes)}" if job.nodes and job.state.ended else ""
@@ -131,11 +131,11 @@ def _place_in(job: Job, rank: int | None, node: str | None, ended_too: bool = Fa
     if node is not None and node not in job.nodes:
         raise InputError(f"{job.id} is not on {printable(node)}", f"it is on {', '.join(job.nodes)}")
     if rank is None:
-        return Place(node or job.nodes[0], job)
+        return EnteredPlace(node or job.nodes[0], job)
     share = _share_of(job, rank)
     if node is not None and share.node != node:
         raise InputError(f"rank {rank} of {job.id} is on {share.node}, not on {printable(node)}", "name one of the two")
-    return Place(share.node, job)
+    return EnteredPlace(share.node, job)
 
 
 def _share_of(job: Job, rank: int) -> NodeShare:
@@ -150,12 +150,12 @@ def _share_of(job: Job, rank: int) -> NodeShare:
 # --- what is there ---------------------------------------------------------------------------------------------------
 
 
-def _transport(context: Context, pool: Pool, place: Place) -> Transport:
+def _transport(context: Context, pool: Pool, place: EnteredPlace) -> Transport:
     config = run_config(context.cluster, place.job, place.node) if place.job else None
     return pool.transport(config) if config else pool[place.node]
 
 
-async def _run_of(context: Context, place: Place) -> tuple[Transport, RunPaths]:
+async def _run_of(context: Context, place: EnteredPlace) -> tuple[Transport, RunPaths]:
     """Return the node of a job that is entered, and the paths of its run there."""
     assert place.job
     transport = _transport(context, (await context.reach()).pool, place)

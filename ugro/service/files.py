@@ -16,13 +16,13 @@ from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths
 from ugro.common.text import visible
 from ugro.control_plane.metadata_store.output_store.choosing import one_of_each_storage, sharing
-from ugro.control_plane.metadata_store.output_store.files import Brought, Found, JobFilesOnNodes, places
+from ugro.control_plane.metadata_store.output_store.files import FetchedFiles, JobFilesOnNodes, NodeFiles, places
 from ugro.control_plane.metadata_store.records import state_errors
 from ugro.control_plane.scheduler.attempts import in_attempt
 from ugro.nodes.remote.files.fetch import PART
-from ugro.nodes.remote.files.listing import MOST_FILES, Entry
+from ugro.nodes.remote.files.listing import MOST_FILES, FolderEntry
 from ugro.nodes.remote.files.on_node.below import open_top
-from ugro.nodes.remote.files.on_node.list_files import Full, Walk
+from ugro.nodes.remote.files.on_node.list_files import FileWalk, Full
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.schemas.files import (
@@ -108,19 +108,19 @@ async def on_master(context: Context, request: ListOutputs) -> OutputFilesDocume
     )
 
 
-def _whole_files(folder: Path) -> list[Entry]:
+def _whole_files(folder: Path) -> list[FolderEntry]:
     """Return the files below a folder; one that is still coming is none."""
-    walk = Walk(lambda path, mode: stat.S_ISREG(mode) and not path.endswith(PART), MOST_FILES)
+    walk = FileWalk(lambda path, mode: stat.S_ISREG(mode) and not path.endswith(PART), MOST_FILES)
     with state_errors(folder), contextlib.suppress(FileNotFoundError, Full):
         top = open_top(str(folder))
         try:
             walk.below(top, "", DEEPEST)
         finally:
             os.close(top)
-    return [Entry(*entry) for entry in walk.entries]
+    return [FolderEntry(*entry) for entry in walk.entries]
 
 
-def _file(entry: Entry) -> FileDocument:
+def _file(entry: FolderEntry) -> FileDocument:
     return FileDocument(
         path=entry.path,
         kind=entry.kind,
@@ -160,7 +160,7 @@ async def pull(context: Context, request: Pull) -> PullAnswer:
     return PullAnswer(answer=document, exit_code=_exit_code(brought, unmatched if request.paths else ()))
 
 
-def unmatched_of(globs: Sequence[str], found: Found) -> tuple[str, ...]:
+def unmatched_of(globs: Sequence[str], found: NodeFiles) -> tuple[str, ...]:
     """Return the globs that name nothing on any node."""
     paths = [entry.path.replace("\n", "\0") for one in found.listings.values() for entry in one.entries]
     return tuple(glob for glob in globs if not any(map(re.compile(glob_regex(glob)).search, paths)))
@@ -170,7 +170,7 @@ def _named(globs: Iterable[str]) -> str:
     return ", ".join(map(visible, globs))
 
 
-def pull_document(job: Job, target: Path, brought: Brought, unmatched: tuple[str, ...]) -> PullDocument:
+def pull_document(job: Job, target: Path, brought: FetchedFiles, unmatched: tuple[str, ...]) -> PullDocument:
     """Return the document of what came."""
     return PullDocument(
         id=job.id,
@@ -195,7 +195,7 @@ def pull_document(job: Job, target: Path, brought: Brought, unmatched: tuple[str
     )
 
 
-def _exit_code(brought: Brought, unmatched: Sequence[str]) -> int:
+def _exit_code(brought: FetchedFiles, unmatched: Sequence[str]) -> int:
     for error in brought.errors:
         if isinstance(error, StateError):
             return error.exit_code

@@ -26,7 +26,7 @@ from ugro.control_plane.scheduler.queue import blockers_of, read_capacities, rea
 from ugro.control_plane.scheduler.scheduling import check_request, placement_of, placement_when_idle, why
 from ugro.control_plane.scheduler.submission import namesake, submit
 from ugro.control_plane.scheduler.sweeps import combinations
-from ugro.nodes.code_sync import Selection
+from ugro.nodes.code_sync import CodeSelection
 from ugro.nodes.remote.owner import owner
 from ugro.service.code import question_of_size
 from ugro.service.context import Context
@@ -149,7 +149,7 @@ async def launch(context: Context, request: Launch) -> JobDocument:
     return await submitted(context, spec, selection, request.plan.predicted_mib)
 
 
-async def agreed(context: Context, plan: LaunchPlan, answers: Mapping[str, bool]) -> tuple[JobSpec, Selection]:
+async def agreed(context: Context, plan: LaunchPlan, answers: Mapping[str, bool]) -> tuple[JobSpec, CodeSelection]:
     """Check that a plan still holds and has consent, and take over the nodes that it names.
 
     Returns what is to be submitted, with the folder of its code as its `workdir`.
@@ -167,7 +167,9 @@ async def agreed(context: Context, plan: LaunchPlan, answers: Mapping[str, bool]
     return plan.draft.spec.model_copy(update={"workdir": plan.code.directory}), code.selection
 
 
-async def submitted(context: Context, spec: JobSpec, selection: Selection, predicted_mib: int | None) -> JobDocument:
+async def submitted(
+    context: Context, spec: JobSpec, selection: CodeSelection, predicted_mib: int | None
+) -> JobDocument:
     """Submit a job. Where the asker goes away meanwhile the job is there, and named.
 
     Raises:

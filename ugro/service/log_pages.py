@@ -20,7 +20,7 @@ from ugro.common.models.job import Job, JobState
 from ugro.common.sgr import runs
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store.job_logs import JobLogs
-from ugro.control_plane.metadata_store.log_index import Found, IndexedLog, KeptLine, on_log
+from ugro.control_plane.metadata_store.log_index import FoundLines, IndexedLog, KeptLine, on_log
 from ugro.control_plane.metadata_store.log_regex import matches
 from ugro.nodes.remote.logs.log_streamer import TOTAL
 from ugro.service.context import Context
@@ -111,7 +111,7 @@ async def search(context: Context, request: SearchLog) -> LogHits:
     brought = await _bring(context, job, logs, request.rank, None)
 
     def read(log: IndexedLog | None) -> dict[str, Any]:
-        found = _found(log, copy, request) if log else Found((), None)
+        found = _found(log, copy, request) if log else FoundLines((), None)
         if log and found.next is None and brought.behind:
             found = _as_far_as_lines_are_whole(log, found, request.from_offset)
         hits = {"hits": _numbered(found.lines, request.rank), "next_offset": found.next}
@@ -181,7 +181,7 @@ def _lines(log: IndexedLog | None, request: PageOfLog) -> list[KeptLine]:
     return log.lines(request.from_line or 1, request.count)
 
 
-def _found(log: IndexedLog, copy: Path, request: SearchLog) -> Found:
+def _found(log: IndexedLog, copy: Path, request: SearchLog) -> FoundLines:
     if not request.regex:
         until = time.monotonic() + SEARCH_SECONDS
         return log.grep(request.query.encode(), request.from_offset, request.limit, until)
@@ -193,15 +193,15 @@ def _found(log: IndexedLog, copy: Path, request: SearchLog) -> Found:
             f"the regular expression took longer than {SEARCH_SECONDS:g} s and was stopped",
             "repeats inside repeats, as in (a+)+, take forever: use a simpler one, or search for a text",
         )
-    return Found(tuple(log.around(*place) for place in said.places if place[0] < log.size), said.next)
+    return FoundLines(tuple(log.around(*place) for place in said.places if place[0] < log.size), said.next)
 
 
-def _as_far_as_lines_are_whole(log: IndexedLog, found: Found, start: int) -> Found:
+def _as_far_as_lines_are_whole(log: IndexedLog, found: FoundLines, start: int) -> FoundLines:
     """Return what was found, but for a last line of which more is to come: the search continues with it."""
     if not log.unfinished:
-        return Found(found.lines, log.size)
+        return FoundLines(found.lines, log.size)
     [last] = log.tail(1)
-    return Found(tuple(line for line in found.lines if line.number < last.number), max(start, last.offset))
+    return FoundLines(tuple(line for line in found.lines if line.number < last.number), max(start, last.offset))
 
 
 def _told(job: Job, rank: int, log: IndexedLog | None) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ugro.control_plane.failure_handler.recovery.lost_work import (
 )
 from ugro.control_plane.failure_handler.recovery.repair import smaller_batch
 from ugro.control_plane.failure_handler.retry import failed_alike
-from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, Listing, copies
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointListing, CheckpointStore, copies
 from ugro.service.context import Context
 from ugro.service.observed import OBSERVE_WITHIN
 from ugro.service.schemas.explain import LastCheckpointDocument, NextAttemptDocument
@@ -92,7 +92,7 @@ async def _last(context: Context, job: Job) -> tuple[LastCheckpoint | None, tupl
     return last_checkpoint(job, listing.checkpoints, kept), tuple(listing.silent), passed
 
 
-async def _listed(context: Context, job: Job) -> Listing:
+async def _listed(context: Context, job: Job) -> CheckpointListing:
     spec = context.store.jobs.spec(job.id)
     controller, pool = await context.reach()
     views = (await controller.observe([], within=OBSERVE_WITHIN)).views

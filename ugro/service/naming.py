@@ -14,7 +14,7 @@ from ugro.control_plane.scheduler.accepted import accepts
 from ugro.service.context import Context
 from ugro.service.documents import error_document
 from ugro.service.plan import Question
-from ugro.service.schemas.naming import ChosenJob, Named, Select, Selection
+from ugro.service.schemas.naming import ChosenJob, JobSelection, NamedJob, Select
 
 SEVERAL = "several"
 """The question whether a command is to act on all of several jobs."""
@@ -39,7 +39,7 @@ LISTED = 20
 _EVERY = "*"
 
 
-async def select(context: Context, request: Select) -> Selection:
+async def select(context: Context, request: Select) -> JobSelection:
     """Return the jobs that references mean for a command. Of several references, a wrong one stops no other.
 
     Raises:
@@ -47,7 +47,7 @@ async def select(context: Context, request: Select) -> Selection:
     """
     everything = request.every or bool(request.states and not request.references)
     references = [*request.references, *([_EVERY] if everything else [])]
-    found, by_hand = dict[str, Named](), set[str]()
+    found, by_hand = dict[str, NamedJob](), set[str]()
     for reference in references:
         try:
             for one in _meant(context, request, reference):
@@ -61,10 +61,10 @@ async def select(context: Context, request: Select) -> Selection:
     jobs = [one.job for one in found.values() if one.job]
     asked = len(jobs) > 1 and request.command in ASKS and any(job.id not in by_hand for job in jobs)
     question = _question(request, jobs, _proposed(context, request)) if asked else None
-    return Selection(found=tuple(found.values()), question=question)
+    return JobSelection(found=tuple(found.values()), question=question)
 
 
-def _meant(context: Context, request: Select, reference: str) -> Iterator[Named]:
+def _meant(context: Context, request: Select, reference: str) -> Iterator[NamedJob]:
     """Yield the jobs that one reference means, and those among them whose record is unreadable.
 
     Raises:
@@ -101,12 +101,12 @@ def _proposed(context: Context, request: Select) -> Mapping[str, str]:
     return {job: proposal_in_words(one) for job, one in context.store.decisions.unanswered().items()}
 
 
-def _chosen(reference: str, job: Job | Summary) -> Named:
-    return Named(reference=reference, job=ChosenJob(id=job.id, name=job.name, state=job.state))
+def _chosen(reference: str, job: Job | Summary) -> NamedJob:
+    return NamedJob(reference=reference, job=ChosenJob(id=job.id, name=job.name, state=job.state))
 
 
-def _refused(reference: str, error: UgroError) -> Named:
-    return Named(reference=reference, job=None, error=error_document(error), exit_code=error.exit_code)
+def _refused(reference: str, error: UgroError) -> NamedJob:
+    return NamedJob(reference=reference, job=None, error=error_document(error), exit_code=error.exit_code)
 
 
 def _or(request: Select) -> str:

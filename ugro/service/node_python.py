@@ -16,9 +16,9 @@ from ugro.control_plane.preflight.interpreters import judge, python_for, take
 from ugro.control_plane.preflight.torch_builds import (
     CPU,
     INDEX,
-    Choice,
     NoChoice,
     NodeGpus,
+    TorchChoice,
     choose,
     pythons_for,
     release_of,
@@ -113,7 +113,7 @@ async def find_on(pool: Pool, node: str, others: Sequence[str], tell: Tell) -> N
         NodeError: as `find`.
     """
 
-    async def of_the_node() -> tuple[_Seen, interpreters.Interpreters]:
+    async def of_the_node() -> tuple[_Seen, interpreters.NodeInterpreters]:
         transport = pool[node]
         seen = await _see(transport)
         found = await interpreters.try_all(
@@ -245,7 +245,7 @@ async def _there(transport: Transport, seen: _Seen, name: str) -> InterpreterDoc
     return document if document.usable else None
 
 
-def _packages(chosen: Choice, release: str) -> tuple[str, ...]:
+def _packages(chosen: TorchChoice, release: str) -> tuple[str, ...]:
     # torch before 2.3 was built for NumPy 1.
     return chosen.requirement, "numpy<2" if int(release.partition(".")[2]) < 3 else "numpy"
 

@@ -32,7 +32,7 @@ from ugro.service.schemas.removal import (
     CollectedJob,
     CollectPlan,
     JobInWords,
-    PartDocument,
+    NodeFolderDocument,
     PlanCollect,
     PlanRemove,
     RefusedDocument,
@@ -129,7 +129,9 @@ def _questions(uses: Sequence[removal.DiskUse], with_checkpoints: bool) -> tuple
 
 
 def _use_document(use: removal.DiskUse) -> UseDocument:
-    parts = (PartDocument(node=part.node.name, files=part.found.files, bytes=part.found.bytes) for part in use.parts)
+    parts = (
+        NodeFolderDocument(node=part.node.name, files=part.found.files, bytes=part.found.bytes) for part in use.parts
+    )
     return UseDocument(
         id=use.job.id,
         title=title(use.job),
@@ -228,7 +230,7 @@ async def collect(context: Context, request: Collect) -> Collected:
     inventory, pool = await _way(context, jobs)
     found = await removal.survey(store, inventory, pool, jobs)
     plan.fingerprint.require(_parts(found.uses, plan.with_checkpoints))
-    kept = {job.id: removal.Kept[job.kept.upper()] for job in planned.jobs if job.kept}
+    kept = {job.id: removal.KeptBecause[job.kept.upper()] for job in planned.jobs if job.kept}
     going = [
         replace(one, code=False, kept=one.kept or kept[one.use.job.id]) if one.use.job.id in kept else one
         for one in removal.decide_all(store, found, plan.with_checkpoints)
@@ -342,5 +344,5 @@ def _in_words(one: removal.Going) -> JobInWords:
     return JobInWords(
         code=one.code and one.use.has_code,
         kept=one.kept.value if one.kept else None,
-        resumable=one.kept in (removal.Kept.CHECKPOINTS, removal.Kept.UNSEEN),
+        resumable=one.kept in (removal.KeptBecause.CHECKPOINTS, removal.KeptBecause.UNSEEN),
     )

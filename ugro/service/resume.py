@@ -18,7 +18,7 @@ from ugro.common.text import printable, some
 from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt
 from ugro.control_plane.failure_handler.recovery.repair import smaller_batch
-from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, Listing, newest_whole
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointListing, CheckpointStore, newest_whole
 from ugro.control_plane.metadata_store.retention import require_code
 from ugro.control_plane.scheduler.accepted import accepts
 from ugro.control_plane.scheduler.queue import read_capacities
@@ -236,7 +236,7 @@ async def _copied(
         yield await asyncio.to_thread(stack.enter_context, copy)
 
 
-def _chosen(job: Job, listing: Listing, step: int | None) -> tuple[Checkpoint | None, InputError | None]:
+def _chosen(job: Job, listing: CheckpointListing, step: int | None) -> tuple[Checkpoint | None, InputError | None]:
     """Return the checkpoint to resume from, or why there is none, with what was not searched.
 
     Raises:

@@ -26,7 +26,7 @@ from ugro.control_plane.scheduler.queue import read_capacities, read_queue
 from ugro.control_plane.scheduler.submission import submit
 from ugro.control_plane.scheduler.sweeps import Combination, combinations, sweep_id
 from ugro.control_plane.training_metrics.quantities import shown_names
-from ugro.nodes.code_sync import Selection
+from ugro.nodes.code_sync import CodeSelection
 from ugro.service.context import Context
 from ugro.service.launch import agreed
 from ugro.service.observed import observe, short_reasons, with_reason
@@ -159,7 +159,7 @@ def _submit_all(
     store: MetadataStore,
     spec: JobSpec,
     found: Sequence[Combination],
-    selection: Selection,
+    selection: CodeSelection,
     expected: Sequence[int | None],
 ) -> list[Job]:
     jobs: list[Job] = []

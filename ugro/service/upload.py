@@ -19,7 +19,7 @@ from typing import IO
 from ugro.common.errors import InputError, StateError
 from ugro.common.files import FULL, FULL_HINT
 from ugro.common.text import visible
-from ugro.nodes.code_sync.snapshot import Bulk, Copy, Selection, git_state
+from ugro.nodes.code_sync.snapshot import Bulk, CodeSelection, Copy, git_state
 from ugro.service.code import WorkingCode
 from ugro.service.schemas.code import CodeDocument
 
@@ -84,7 +84,7 @@ def receive(home: Path, stream: IO[bytes]) -> WorkingCode:
             hint = FULL_HINT if error.errno in FULL else ""
             raise StateError(f"{what} cannot be kept: {error.strerror}", hint) from None
         raise
-    selection = Selection(
+    selection = CodeSelection(
         files={name: size for name, size in sizes.items() if name in received},
         refused={one.path: one.reason for one in document.not_sent},
         left_out={one.path: Bulk(one.files, one.bytes, one.more) for one in document.left_out},

@@ -24,7 +24,7 @@ def new_key(path: Path, kind: str = "ssh-ed25519", passphrase: str | None = None
     return key
 
 
-class Server:
+class ScriptedServer:
     """A server with a host key and one key that it lets in; more keys go into `allowed`."""
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -38,7 +38,7 @@ class Server:
         self.port = 0
 
     @asynccontextmanager
-    async def listen(self, **options: Any) -> AsyncIterator[Server]:
+    async def listen(self, **options: Any) -> AsyncIterator[ScriptedServer]:
         """While this lasts it answers at `port`; `options` are those of `asyncssh.listen`."""
         outer = self
 

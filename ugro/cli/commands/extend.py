@@ -9,7 +9,7 @@ from dataclasses import replace
 import click
 
 from ugro.cli.app import App, command, json_option, span_option
-from ugro.cli.several import Choice, Did, choose, jobs_arguments
+from ugro.cli.several import Did, JobChoice, choose, jobs_arguments
 from ugro.common.text import duration, moment, printable
 from ugro.common.units import parse_duration
 from ugro.service.schemas.time_limits import Extend, ExtendedDocument
@@ -22,7 +22,7 @@ from ugro.service.words import title
     "--to", "total", metavar="TIME", callback=span_option, help="New time limit, counted from the start of the job: 6h."
 )
 @json_option
-def extend_(app: App, choice: Choice, total: float | None, as_json: bool) -> int:
+def extend_(app: App, choice: JobChoice, total: float | None, as_json: bool) -> int:
     """Extend a job's time limit.
 
     JOB is an id, a name or a pattern like 'lr-*' of jobs that wait or run. TIME is added to its limit: 1h, 90
@@ -44,7 +44,7 @@ def extend_(app: App, choice: Choice, total: float | None, as_json: bool) -> int
     return choose(app, "extend", choice, as_json).each(one, as_json)
 
 
-def _without_time(choice: Choice) -> tuple[Choice, float]:
+def _without_time(choice: JobChoice) -> tuple[JobChoice, float]:
     """Take the time off the end of what was typed."""
     *jobs, last = choice.references or ("",)
     try:
@@ -58,7 +58,7 @@ def _without_time(choice: Choice) -> tuple[Choice, float]:
     return replace(choice, references=tuple(jobs)), seconds
 
 
-def _refuse_time(choice: Choice) -> None:
+def _refuse_time(choice: JobChoice) -> None:
     """Refuse a time beside --to, before any of the jobs is changed. A bare number is a job there."""
     *jobs, last = choice.references or ("",)
     if jobs and not last.isdecimal():

@@ -13,7 +13,7 @@ from ugro.cli.app import App, command, duration_option, json_option
 from ugro.cli.output import console, print_hanging, print_json, quiet_option
 from ugro.cli.render.files import tell_success
 from ugro.cli.render.live import WaitDisplay
-from ugro.cli.several import Choice, Did, choose, jobs_arguments, tell_error
+from ugro.cli.several import Did, JobChoice, choose, jobs_arguments, tell_error
 from ugro.common.errors import JobFailed, UgroError, WaitTimedOut
 from ugro.common.job_names import LAST, SWEEP_ID, is_pattern
 from ugro.common.models.job import JobState
@@ -28,7 +28,7 @@ from ugro.service.words import end_in_words, phase, state_in_words
 @click.option("--abandon", is_flag=True, help="Do not wait for unreachable nodes; treat their ranks as lost.")
 @quiet_option
 @json_option
-def cancel(app: App, choice: Choice, abandon: bool, quiet: bool, as_json: bool) -> int:
+def cancel(app: App, choice: JobChoice, abandon: bool, quiet: bool, as_json: bool) -> int:
     """End a job on every node and verify that no processes remain.
 
     JOB is an id, a name or a pattern like 'lr-*'. Ranks get SIGTERM, and SIGKILL after ten seconds. The output names
@@ -105,7 +105,7 @@ def _end_in_lines(ended: Cancelled, already: bool) -> list[str]:
               help="Stop waiting after this time, with exit code 6: 90 (seconds), 10m.")  # fmt: skip
 @quiet_option
 @json_option
-def wait(app: App, choice: Choice, patience: float | None, quiet: bool, as_json: bool) -> int:
+def wait(app: App, choice: JobChoice, patience: float | None, quiet: bool, as_json: bool) -> int:
     """Wait until jobs have ended.
 
     JOB is an id, a name or a pattern like 'lr-*', which means the jobs that have not ended. Default: the job that was
@@ -137,7 +137,7 @@ def wait(app: App, choice: Choice, patience: float | None, quiet: bool, as_json:
     return code
 
 
-def _all_late(late: Sequence[JobDocument], of: int, choice: Choice, patience: float) -> WaitTimedOut:
+def _all_late(late: Sequence[JobDocument], of: int, choice: JobChoice, patience: float) -> WaitTimedOut:
     """Return the error of all jobs that have not ended in time, of so many that were waited for."""
     [first, *others] = choice.references or ("",)
     which = (

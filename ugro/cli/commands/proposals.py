@@ -10,7 +10,7 @@ from ugro.cli.app import App, command, json_option
 from ugro.cli.output import print_hanging, print_json
 from ugro.cli.render.attention import unsettled
 from ugro.cli.render.starting import announce
-from ugro.cli.several import Choice, Did, choose, jobs_arguments
+from ugro.cli.several import Did, JobChoice, choose, jobs_arguments
 from ugro.common.text import duration
 from ugro.service.schemas.proposals import APPROVE, Approve, Deny, PlanApprove, Proposals
 
@@ -38,7 +38,7 @@ def proposals(app: App, as_json: bool) -> None:
 @command()
 @jobs_arguments()
 @json_option
-def approve(app: App, choice: Choice, as_json: bool) -> int:
+def approve(app: App, choice: JobChoice, as_json: bool) -> int:
     """Approve a proposal: resume the job as a new attempt.
 
     JOB is an id, a name or a pattern like 'lr-*', which means the jobs about which something is proposed.
@@ -56,7 +56,7 @@ def approve(app: App, choice: Choice, as_json: bool) -> int:
 @command()
 @jobs_arguments()
 @json_option
-def deny(app: App, choice: Choice, as_json: bool) -> int:
+def deny(app: App, choice: JobChoice, as_json: bool) -> int:
     """Deny a proposal: leave the job as it is.
 
     JOB is an id, a name or a pattern like 'lr-*', which means the jobs about which something is proposed. `ugro resume`

@@ -9,7 +9,7 @@ from ugro.cli.complete import complete_job
 from ugro.cli.output import print_commands, print_hanging, print_json
 from ugro.cli.render.attention import UNATTENDED, unattended, unsettled
 from ugro.cli.render.sweeps import reasons_in_lines, sweep_in_words
-from ugro.cli.several import Choice, Did, choose, jobs_arguments, one_job
+from ugro.cli.several import Did, JobChoice, choose, jobs_arguments, one_job
 from ugro.common.job_names import SWEEP_ID
 from ugro.common.job_spec import PRIORITIES
 from ugro.common.models.job import JobState
@@ -22,7 +22,7 @@ from ugro.service.words import state_in_words, title
 @jobs_arguments()
 @click.option("--reason", default="", help="Why; shown wherever the job is.")
 @json_option
-def hold(app: App, choice: Choice, reason: str, as_json: bool) -> int:
+def hold(app: App, choice: JobChoice, reason: str, as_json: bool) -> int:
     """Hold a queued job until it is released.
 
     JOB is an id, a name or a pattern like 'lr-*'. Running jobs are not affected.
@@ -38,7 +38,7 @@ def hold(app: App, choice: Choice, reason: str, as_json: bool) -> int:
 @command()
 @jobs_arguments()
 @json_option
-def release(app: App, choice: Choice, as_json: bool) -> int:
+def release(app: App, choice: JobChoice, as_json: bool) -> int:
     """Release a held job to its place in the queue.
 
     JOB is an id, a name or a pattern like 'lr-*'.
@@ -61,7 +61,7 @@ def release(app: App, choice: Choice, as_json: bool) -> int:
 @jobs_arguments()
 @click.argument("priority", type=Whole(*PRIORITIES))
 @json_option
-def reprioritize(app: App, choice: Choice, priority: int, as_json: bool) -> int:
+def reprioritize(app: App, choice: JobChoice, priority: int, as_json: bool) -> int:
     """Change the priority of a waiting job.
 
     JOB is an id, a name or a pattern like 'lr-*'. PRIORITY is between -1000 and 1000; higher starts sooner, the

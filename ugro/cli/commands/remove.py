@@ -9,7 +9,7 @@ from ugro.cli.main import report
 from ugro.cli.output import print_json
 from ugro.cli.prompts import answers
 from ugro.cli.render.checkpoints import checkpoints_in_words
-from ugro.cli.several import Choice, choose, jobs_arguments
+from ugro.cli.several import JobChoice, choose, jobs_arguments
 from ugro.common.errors import EXIT_NODES
 from ugro.common.text import bytes_in_words, count, printable, size, some
 from ugro.service.schemas.removal import PlanRemove, Remove, RemovedJob, UseDocument
@@ -26,7 +26,7 @@ LEFT_THERE = {
 @jobs_arguments()
 @click.option("--with-checkpoints", is_flag=True, help="Also jobs that have checkpoints, or may have them.")
 @json_option
-def rm(app: App, choice: Choice, with_checkpoints: bool, as_json: bool) -> int:
+def rm(app: App, choice: JobChoice, with_checkpoints: bool, as_json: bool) -> int:
     """Remove ended jobs: record, logs, code, folders on nodes.
 
     JOB is an id, a name or a pattern like 'lr-*'. Copies of outputs and checkpoints on this machine and everything in

@@ -17,7 +17,7 @@ from ugro.cli.render.attention import tell_proposed, unattended, unsettled
 from ugro.cli.render.jobs import attempts_grid, print_job
 from ugro.cli.render.listings import jobs_grid, nodes_grid
 from ugro.cli.render.sweeps import sweep_grid, sweep_in_words, values_in_words
-from ugro.cli.several import Choice, choose, one_job
+from ugro.cli.several import JobChoice, choose, one_job
 from ugro.cli.terminal import is_dumb
 from ugro.common.errors import InputError
 from ugro.common.job_names import SWEEP_ID
@@ -60,7 +60,7 @@ def status(
     with the values of its jobs and the best of them. An unreachable node is shown with its last observation. Nothing
     is changed.
     """
-    choice = Choice(names, False, (), True)
+    choice = JobChoice(names, False, (), True)
     sweep = names[0] if len(names) == 1 and SWEEP_ID.fullmatch(names[0]) else None
     if (metric is not None or highest is not None) and sweep is None:
         raise InputError(

@@ -21,7 +21,7 @@ import click
 from ugro.cli.app import App, Whole, command, json_option
 from ugro.cli.link import browser_option, show_link
 from ugro.cli.output import print_hanging, print_json
-from ugro.cli.several import Choice, choose, jobs_arguments
+from ugro.cli.several import JobChoice, choose, jobs_arguments
 from ugro.common.errors import EXIT_OK, InputError
 from ugro.common.job_names import LAST
 from ugro.common.text import bytes_in_words, printable
@@ -45,7 +45,7 @@ LOOPBACK = "127.0.0.1"
               help="Port of this machine. Default: a free one.")  # fmt: skip
 @browser_option
 @json_option
-def tensorboard(app: App, choice: Choice, port: int, no_browser: bool, as_json: bool) -> int:
+def tensorboard(app: App, choice: JobChoice, port: int, no_browser: bool, as_json: bool) -> int:
     """Show the event files of jobs in TensorBoard, on this machine.
 
     JOB is an id, a name or a pattern like 'lr-*'. Default: the job that was submitted last. Files named

@@ -76,7 +76,7 @@ class RunFiles:
 
 
 @dataclass(frozen=True)
-class Brought:
+class LogFetch:
     """What one round trip brought of logs: how many bytes, and how many more there were then."""
 
     bytes: int

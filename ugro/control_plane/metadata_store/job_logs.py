@@ -16,7 +16,7 @@ from ugro.common.clock import SYSTEM_CLOCK, Clock
 from ugro.common.each_node import each_node
 from ugro.common.errors import NodeError
 from ugro.common.models.job import Job
-from ugro.common.models.run import Brought, LogEnd
+from ugro.common.models.run import LogEnd, LogFetch
 from ugro.control_plane.metadata_store.log_ends import TAIL_BYTES, keep_end
 from ugro.control_plane.metadata_store.log_index import extend_indexes
 from ugro.control_plane.metadata_store.records import state_errors
@@ -81,23 +81,23 @@ class JobLogs:
         """The same, to be brought once more: silent nodes are asked again."""
         return JobLogs(self._engine, self._job, self.nodes, self.folder, self._starts, self._clock)
 
-    async def round(self, within: float | None = None, total: int = TOTAL) -> Brought:
+    async def round(self, within: float | None = None, total: int = TOTAL) -> LogFetch:
         """Bring what is new, at most `total` bytes. Nodes that were silent before are not asked again."""
         at = self._clock.now()
         names = [node for node in self.nodes if node not in self.silent]
         each = total // max(1, len(names))
 
-        async def one(node: str) -> Brought:
+        async def one(node: str) -> LogFetch:
             return await self._fetch(node, at, each)
 
         said = await each_node(names, one, within)
         self.silent |= {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
-        brought = [answer for answer in said.values() if isinstance(answer, Brought) and answer.bytes + answer.left]
+        brought = [answer for answer in said.values() if isinstance(answer, LogFetch) and answer.bytes + answer.left]
         if brought and not self._starts:
             await asyncio.to_thread(extend_indexes, self.folder)
-        return Brought(sum(one.bytes for one in brought), sum(one.left for one in brought))
+        return LogFetch(sum(one.bytes for one in brought), sum(one.left for one in brought))
 
-    async def rounds(self, within: float | None = None) -> AsyncIterator[Brought]:
+    async def rounds(self, within: float | None = None) -> AsyncIterator[LogFetch]:
         """Bring what there is now, round after round; a log that grows on ends them, too. `within` bounds each."""
         total = FIRST  # the first rounds are small: the user may be waiting for them over a slow link
         brought = await self.round(within, total)
@@ -139,7 +139,7 @@ class JobLogs:
         said = await each_node(self.nodes, one, within)
         return {name: answer for name, answer in said.items() if isinstance(answer, NodeError)}
 
-    async def _fetch(self, node: str, at: float, most: int) -> Brought:
+    async def _fetch(self, node: str, at: float, most: int) -> LogFetch:
         with state_errors(self.folder):
             return await self._engine.fetch_logs(self._job, node, self.folder, at=at, starts=self._starts, most=most)
 

@@ -71,7 +71,7 @@ class KeptLine:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundLines:
     """Lines that a search found, and the offset from which it continues; None: all was searched."""
 
     lines: tuple[KeptLine, ...]
@@ -145,22 +145,22 @@ class IndexedLog:
                 break
         return found[::-1]
 
-    def grep(self, text: bytes, start: int, limit: int, until: float) -> Found:
+    def grep(self, text: bytes, start: int, limit: int, until: float) -> FoundLines:
         """Return lines that contain a text, from an offset on: at most `limit`, until a monotonic time."""
         at, found = start, list[KeptLine]()
         while at < self.size:
             if time.monotonic() >= until:
-                return Found(tuple(found), at)
+                return FoundLines(tuple(found), at)
             begin, data = at, self._pread(SLAB + len(text) - 1, at)
             place = data.find(text)
             while place >= 0:
                 found.append(line := self.around(begin + place, len(text)))
                 at = self._end(line.number) + 1
                 if len(found) >= limit:
-                    return Found(tuple(found), at if at < self.size else None)
+                    return FoundLines(tuple(found), at if at < self.size else None)
                 place = data.find(text, at - begin)
             at = max(at, begin + SLAB)
-        return Found(tuple(found), None)
+        return FoundLines(tuple(found), None)
 
     def around(self, offset: int, length: int) -> KeptLine:
         """Return the line at an offset, or what surrounds so many bytes of it; of a progress bar, that state of it."""

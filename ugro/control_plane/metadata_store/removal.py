@@ -47,7 +47,7 @@ SEARCH_WITHIN = 120.0
 """Seconds that a node has to list the checkpoints of one job."""
 
 
-class Kept(StrEnum):
+class KeptBecause(StrEnum):
     """Why something of a job stays."""
 
     CHECKPOINTS = "it has checkpoints"
@@ -92,11 +92,11 @@ class DiskUse:
     copies: frozenset[str] = frozenset()
 
     @property
-    def resumable(self) -> Kept | None:
+    def resumable(self) -> KeptBecause | None:
         """Why it may be one to resume from; None: it cannot be resumed from."""
         if self.checkpoints:
-            return Kept.CHECKPOINTS
-        return Kept.UNSEEN if self.unseen else None
+            return KeptBecause.CHECKPOINTS
+        return KeptBecause.UNSEEN if self.unseen else None
 
     @property
     def running(self) -> bool:
@@ -119,7 +119,7 @@ class Going:
     use: DiskUse
     logs: bool
     code: bool
-    kept: Kept | None = None
+    kept: KeptBecause | None = None
 
 
 def chosen(rows: Sequence[Summary], before: float, keep: int) -> list[str]:
@@ -131,19 +131,19 @@ def chosen(rows: Sequence[Summary], before: float, keep: int) -> list[str]:
 
 def decide(use: DiskUse, undecided: Collection[str], owing: Collection[str], with_checkpoints: bool) -> Going:
     """What of an ended job goes. Its logs are nothing that it is resumed from."""
-    kept: Kept | None = None
+    kept: KeptBecause | None = None
     if use.job.id in undecided:
-        return Going(use, False, False, Kept.UNDECIDED)
+        return Going(use, False, False, KeptBecause.UNDECIDED)
     if use.job.id in owing:
-        kept = Kept.OWED
+        kept = KeptBecause.OWED
     elif use.running:
-        kept = Kept.RUNNING
+        kept = KeptBecause.RUNNING
     elif any(part.found.links for part in use.parts):  # what they lead to would be forgotten
-        kept = Kept.LINKED
+        kept = KeptBecause.LINKED
     elif use.silent:  # its folder there would be forgotten
-        kept = Kept.SILENT
+        kept = KeptBecause.SILENT
     elif not with_checkpoints:
-        kept = use.resumable or (Kept.OUTPUTS if use.outputs_due else None)
+        kept = use.resumable or (KeptBecause.OUTPUTS if use.outputs_due else None)
     there = bool(use.has_code or use.parts)
     return Going(use, use.logs > 0, there and kept is None, kept if there else None)
 
@@ -174,9 +174,9 @@ def require_removable(store: MetadataStore, job: Job) -> None:
     if not job.state.ended:
         raise InputError(f"{job.id} has not ended: it is {job.state.value}", f"end it first: ugro cancel {job.id}")
     if job.id in undecided(store):
-        raise InputError(f"{job.id}: {Kept.UNDECIDED.value}", f"ugro approve {job.id}, or ugro deny {job.id}")
+        raise InputError(f"{job.id}: {KeptBecause.UNDECIDED.value}", f"ugro approve {job.id}, or ugro deny {job.id}")
     if job.id in owing(store):
-        raise InputError(f"{job.id}: {Kept.OWED.value}", "it is asked at each pass: ugro sweep")
+        raise InputError(f"{job.id}: {KeptBecause.OWED.value}", "it is asked at each pass: ugro sweep")
     for other in store.jobs.live(pass_over):
         try:
             waits = {dependency.partition(":")[0] for dependency in store.jobs.spec(other.id).after}
@@ -297,7 +297,7 @@ async def collect(store: MetadataStore, pool: Pool, going: Going) -> Done:
     """
     with store.jobs.removing(going.use.job) as free:
         if not free:
-            return Done(Going(going.use, False, False, Kept.CHANGED))
+            return Done(Going(going.use, False, False, KeptBecause.CHANGED))
         if going.logs and (logs := logs_of(store, going.use.job.id)):
             await asyncio.to_thread(prune, store, logs)
         if going.code:
@@ -305,7 +305,9 @@ async def collect(store: MetadataStore, pool: Pool, going: Going) -> Done:
             failed = {part.node.name: said[_key(part.node)] for part in going.use.parts}
             broken = {node: answer for node, answer in failed.items() if isinstance(answer, NodeError)}
             if broken or Removal.RUNNING in failed.values():
-                return Done(Going(going.use, going.logs, False, Kept.SILENT if broken else Kept.RUNNING), broken)
+                return Done(
+                    Going(going.use, going.logs, False, KeptBecause.SILENT if broken else KeptBecause.RUNNING), broken
+                )
             if snapshots_of(store, going.use.job.id):
                 await asyncio.to_thread(prune_snapshots, store, going.use.job.id)
     return Done(going)
@@ -325,13 +327,13 @@ async def remove(store: MetadataStore, pool: Pool, use: DiskUse) -> dict[str, Re
     owed = {_key(config): Owed(job=job.id, uid=job.uid, config=config) for config in nodes}
     with store.jobs.removing(job) as free:
         if not free:
-            raise InputError(f"{job.id}: {Kept.CHANGED.value}", f"see: ugro status {job.id}")
+            raise InputError(f"{job.id}: {KeptBecause.CHANGED.value}", f"see: ugro status {job.id}")
         store.cleanup.remember_removals(owed.values())
         answers = await _remove_parts(pool, job, nodes)
         store.cleanup.forget_removals([one for key, one in owed.items() if isinstance(answers[key], Removal)])
         if any(answer == Removal.RUNNING for answer in answers.values()):
             store.cleanup.forget_removals(owed.values())
-            raise InputError(f"{job.id}: {Kept.RUNNING.value}; its record stays", "see which: ugro footprint")
+            raise InputError(f"{job.id}: {KeptBecause.RUNNING.value}; its record stays", "see which: ugro footprint")
         await asyncio.to_thread(store.jobs.forget, job)
         # Where the master is a node, its record of the job was what stayed there.
         rest = [owed[key].config for key, answer in answers.items() if answer == Removal.REST]

@@ -36,7 +36,7 @@ class SecretExposed(StateError):
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredSecret:
     """A secret that is set, and since when, in seconds since the epoch."""
 
     name: str
@@ -91,7 +91,7 @@ class SecretStore:
                 hint = "`ugro secret list` lists those that are set"
                 raise SecretMissing(f"the secret {name} is not set", hint) from None
 
-    def all(self) -> list[Kept]:
+    def all(self) -> list[StoredSecret]:
         """Return the secrets that are set, by name."""
         with state_errors(self._folder):
             try:
@@ -102,7 +102,7 @@ class SecretStore:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                     if NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                        found.append(Kept(entry.name, entry.stat().st_mtime))
+                        found.append(StoredSecret(entry.name, entry.stat().st_mtime))
         return sorted(found, key=lambda one: one.name)
 
     def missing(self, names: Iterable[str]) -> list[str]:

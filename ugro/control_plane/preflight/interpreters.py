@@ -15,7 +15,7 @@ OLDEST = (3, 8)
 """The Python that scripts on nodes need."""
 
 
-class Verdict(Record):
+class InterpreterVerdict(Record):
     """Whether an interpreter can train on its node, and why."""
 
     usable: bool
@@ -29,7 +29,7 @@ class Taken(Record):
     why: str
 
 
-def judge(one: Interpreter, gpus: NodeGpus, simulated: bool = False) -> Verdict:
+def judge(one: Interpreter, gpus: NodeGpus, simulated: bool = False) -> InterpreterVerdict:
     """Judge an interpreter for a node with such GPUs; `simulated` ones compute on the CPU."""
     if one.version is None:
         return _no("does not run")
@@ -57,11 +57,11 @@ def judge(one: Interpreter, gpus: NodeGpus, simulated: bool = False) -> Verdict:
     device = printable(one.matmul.device)
     if not one.matmul.passed:
         return _no(f"a matrix product on {device} failed: {printable(one.matmul.error or 'no reason given')}")
-    return Verdict(usable=True, reason=f"a matrix product on {device} is right")
+    return InterpreterVerdict(usable=True, reason=f"a matrix product on {device} is right")
 
 
-def _no(reason: str) -> Verdict:
-    return Verdict(usable=False, reason=reason)
+def _no(reason: str) -> InterpreterVerdict:
+    return InterpreterVerdict(usable=False, reason=reason)
 
 
 def take(found: Sequence[Interpreter], usable: Sequence[str], others: Sequence[NodeGpus] = ()) -> Taken | None:

@@ -98,7 +98,7 @@ class NodeGpus(Record):
         return index_of(self.cuda) if self.torch else None
 
 
-class Choice(Record):
+class TorchChoice(Record):
     """The torch for a cluster: `version` as `2.13` or `2.13.1`, `index` as `cu130`, the same on all nodes unless in
     `others`. `notes` say what will not work together, each a whole sentence.
     """
@@ -146,7 +146,7 @@ def pythons_for(release: str) -> tuple[tuple[int, int], tuple[int, int]]:
     return ((3, 10) if minor >= 9 else (3, 9)), (3, newest)
 
 
-def choose(target: NodeGpus, others: Sequence[NodeGpus] = ()) -> Choice | NoChoice:
+def choose(target: NodeGpus, others: Sequence[NodeGpus] = ()) -> TorchChoice | NoChoice:
     """Choose the torch for a node such that it works with the other nodes of its cluster.
 
     The others are left out where nothing is known of their GPUs, or no build suits them. Of what remains, a torch that
@@ -255,7 +255,7 @@ def _worth(pick: Pick, target: str, others: Iterable[NodeGpus]) -> tuple[int, bo
     )
 
 
-def _choice(pick: Pick, target: NodeGpus, others: Sequence[NodeGpus], notes: Iterable[str]) -> Choice:
+def _choice(pick: Pick, target: NodeGpus, others: Sequence[NodeGpus], notes: Iterable[str]) -> TorchChoice:
     build = pick[target.node]
     same = [node.torch for node in others if node.torch and node.release == build.torch]
     # With the very version of the others, so that they agree in the last digit, too.
@@ -279,7 +279,7 @@ def _choice(pick: Pick, target: NodeGpus, others: Sequence[NodeGpus], notes: Ite
                 f"{node.node} has torch {node.torch}: no job runs on both until it has {build.torch}, too "
                 f"(`ugro node python {node.node} --make`)."
             )
-    return Choice(
+    return TorchChoice(
         version=version, index=build.index, others=different, notes=tuple(found), why=_why(build, target, others)
     )
 

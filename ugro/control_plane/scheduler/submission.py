@@ -20,9 +20,9 @@ from ugro.control_plane.scheduler.command import require_source, source_text
 from ugro.control_plane.scheduler.launch_line import START
 from ugro.nodes.code_sync import (
     CONFLICT_HINT,
+    CodeSelection,
     Copy,
     Differences,
-    Selection,
     conflict_in_words,
     conflicts,
     differences,
@@ -48,7 +48,7 @@ class NewCode:
     script: str
 
 
-def choose_code(spec: JobSpec, otherwise: str = "", start: Sequence[str] = START) -> Selection:
+def choose_code(spec: JobSpec, otherwise: str = "", start: Sequence[str] = START) -> CodeSelection:
     """The files of the job's working directory that go with it; `otherwise` says what to do where it is not there.
 
     A command that would do begins with `start`.
@@ -74,7 +74,7 @@ def choose_code(spec: JobSpec, otherwise: str = "", start: Sequence[str] = START
     return selection
 
 
-def require_inputs(directory: Path, spec: JobSpec, selection: Selection) -> None:
+def require_inputs(directory: Path, spec: JobSpec, selection: CodeSelection) -> None:
     """See that the files which the setup command depends on are among those that are sent.
 
     Raises:
@@ -104,7 +104,7 @@ def namesake(store: MetadataStore, spec: JobSpec) -> Job | None:
 def submit(
     store: MetadataStore,
     spec: JobSpec,
-    selection: Selection,
+    selection: CodeSelection,
     predicted_mib: int | None = None,
     part_of: Callable[[str], SweepPart] | None = None,
 ) -> Job:
@@ -128,7 +128,7 @@ def submit(
         raise
 
 
-def own_code(store: MetadataStore, job: Job) -> Selection:
+def own_code(store: MetadataStore, job: Job) -> CodeSelection:
     """The files that a job ran or is to run, for another job; as their directory counts that which they came from.
 
     Raises:
@@ -140,10 +140,10 @@ def own_code(store: MetadataStore, job: Job) -> Selection:
         raise InputError(f"the code of {job.id} is not kept any more", hint)
     with state_errors(snapshot):
         files = {path: (snapshot / path).lstat().st_size for path in walk(snapshot)}
-    return Selection(files, {}, copy=Copy(snapshot, job.code.git_commit, job.code.git_dirty))
+    return CodeSelection(files, {}, copy=Copy(snapshot, job.code.git_commit, job.code.git_dirty))
 
 
-def choose_new_code(directory: str, spec: JobSpec) -> Selection:
+def choose_new_code(directory: str, spec: JobSpec) -> CodeSelection:
     """The same, of the directory that the job's code came from, whatever the working directory is now.
 
     Raises:
@@ -154,7 +154,7 @@ def choose_new_code(directory: str, spec: JobSpec) -> Selection:
 
 
 @contextlib.contextmanager
-def new_code(store: MetadataStore, job: Job, spec: JobSpec, selection: Selection) -> Iterator[NewCode]:
+def new_code(store: MetadataStore, job: Job, spec: JobSpec, selection: CodeSelection) -> Iterator[NewCode]:
     """A copy of the working directory as it is now, which is gone again unless it is adopted meanwhile.
 
     Raises:

@@ -13,7 +13,7 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, NodeRefused, Unreachable
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.job import Job
-from ugro.common.models.run import Brought, LogEnd
+from ugro.common.models.run import LogEnd, LogFetch
 from ugro.common.paths import CODE, RunPaths, run_config, run_paths
 from ugro.common.text import some
 from ugro.engines.base import Cargo, Ending, Observation, Prepared
@@ -25,7 +25,7 @@ from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.owner.owner import claim, is_same_master
 from ugro.nodes.remote.run import process_manager
 from ugro.nodes.remote.run.process_manager import NodeLaunch, Stopped
-from ugro.nodes.remote.setup.setup import Interpreters
+from ugro.nodes.remote.setup.setup import JobInterpreters
 from ugro.nodes.transport import Transport
 
 T = TypeVar("T")
@@ -160,7 +160,7 @@ class SshEngine:
 
         await self._all(job, push)
 
-    def _launch(self, job: Job, spec: JobSpec, node: str, interface: str | None, found: Interpreters) -> NodeLaunch:
+    def _launch(self, job: Job, spec: JobSpec, node: str, interface: str | None, found: JobInterpreters) -> NodeLaunch:
         """Return what a node starts."""
         assert job.placement
         config = self._config(job, node)
@@ -225,7 +225,7 @@ class SshEngine:
 
     async def fetch_logs(
         self, job: Job, node: str, folder: Path, *, at: float, starts: Mapping[str, int], most: int
-    ) -> Brought:
+    ) -> LogFetch:
         """Append what is new in the logs on a node to their copies in a folder, in one round trip.
 
         Raises:

@@ -24,7 +24,7 @@ from ugro.nodes.remote.logs.log_streamer import append_output, setup_copy
 from ugro.nodes.remote.run.process_manager import merged_env, run_token
 from ugro.nodes.remote.setup.setup import (
     ENVIRONMENTS,
-    Interpreters,
+    JobInterpreters,
     NodeSetup,
     SetupSeen,
     find_python,
@@ -50,15 +50,15 @@ class EnvironmentMaker:
         self._clock = clock
         self._paths = paths
 
-    async def find(self, job: Job, spec: JobSpec) -> Interpreters:
+    async def find(self, job: Job, spec: JobSpec) -> JobInterpreters:
         """Find the Python that a job asks for; one that its setup makes is not there so far.
 
         Raises:
             NodeError: a node lacks it, or cannot be asked.
         """
-        return Interpreters(await find_pythons(self._pool, job, spec))
+        return JobInterpreters(await find_pythons(self._pool, job, spec))
 
-    async def rehearse(self, job: Job, spec: JobSpec) -> Interpreters:
+    async def rehearse(self, job: Job, spec: JobSpec) -> JobInterpreters:
         """The same, of a job of which nothing may be written on its nodes.
 
         Raises:
@@ -67,11 +67,11 @@ class EnvironmentMaker:
         if not spec.python_from_setup:
             return await self.find(job, spec)
         folders = {node: f"{self._paths(job, node).base_dir}/{ENVIRONMENTS}/DIGEST/env" for node in job.nodes}
-        return Interpreters({node: _python_in(folder) for node, folder in folders.items()}, folders, made=False)
+        return JobInterpreters({node: _python_in(folder) for node, folder in folders.items()}, folders, made=False)
 
     async def set_up(
-        self, job: Job, spec: JobSpec, cargo: Cargo, storages: Mapping[str, str], found: Interpreters
-    ) -> Interpreters:
+        self, job: Job, spec: JobSpec, cargo: Cargo, storages: Mapping[str, str], found: JobInterpreters
+    ) -> JobInterpreters:
         """Run the setup of a job whose code is on its nodes, and follow it to its end.
 
         Raises:
@@ -105,7 +105,7 @@ class EnvironmentMaker:
         pythons = dict(found.pythons)
         if spec.python_from_setup:
             pythons = {node: _python_in(folder) for node, folder in folders.items()}
-        return Interpreters(pythons, folders)
+        return JobInterpreters(pythons, folders)
 
 
 def _python_in(folder: str) -> str:

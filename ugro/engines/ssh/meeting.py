@@ -16,7 +16,7 @@ from ugro.common.models.job import Job
 from ugro.common.text import printable
 from ugro.nodes.pool import Configs, Pool
 from ugro.nodes.remote.run.process_manager import PORTS, PeerRoute, PreparedNode, prepare
-from ugro.nodes.remote.setup.setup import OF_INVENTORY, Interpreters
+from ugro.nodes.remote.setup.setup import OF_INVENTORY, JobInterpreters
 from ugro.nodes.transport import Transport
 
 LOOPBACK = "127.0.0.1"
@@ -67,7 +67,9 @@ class Meeting:
         return found
 
 
-async def meet(pool: Pool, job: Job, again: Sequence[float] = (), interpreters: Interpreters = OF_INVENTORY) -> Meeting:
+async def meet(
+    pool: Pool, job: Job, again: Sequence[float] = (), interpreters: JobInterpreters = OF_INVENTORY
+) -> Meeting:
     """See that every node of a job can start its part, and find where its ranks meet, unless its placement says that.
 
     Nothing is started. Nodes that get no answer are asked `again` after so many seconds. `interpreters` run the job.
@@ -99,7 +101,7 @@ async def find_meeting(
     known: tuple[str, int] | None = None,
     configs: Configs | None = None,
     launcher: str = "torchrun",
-    interpreters: Interpreters = OF_INVENTORY,
+    interpreters: JobInterpreters = OF_INVENTORY,
 ) -> Meeting:
     """Ask rank 0's node for its addresses, and the others which of them they reach. Nothing is started.
 

@@ -3,17 +3,17 @@
 from ugro.nodes.code_sync.frozen import freed_bytes
 from ugro.nodes.code_sync.manifest import Differences, differences, list_beside, read_manifest, walk
 from ugro.nodes.code_sync.push import CONFLICT_HINT, Progress, PushReport, conflict_in_words, conflicts, push_code
-from ugro.nodes.code_sync.snapshot import LARGE_BYTES, Bulk, Copy, Selection, select_files, take_snapshot
+from ugro.nodes.code_sync.snapshot import LARGE_BYTES, Bulk, CodeSelection, Copy, select_files, take_snapshot
 
 __all__ = [
     "CONFLICT_HINT",
     "LARGE_BYTES",
     "Bulk",
+    "CodeSelection",
     "Copy",
     "Differences",
     "Progress",
     "PushReport",
-    "Selection",
     "conflict_in_words",
     "conflicts",
     "differences",

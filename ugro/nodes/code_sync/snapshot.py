@@ -61,7 +61,7 @@ class Copy:
 
 
 @dataclass(frozen=True)
-class Selection:
+class CodeSelection:
     """What of a working directory is sent.
 
     `files` maps relative paths (files and symlinks; empty folders are not kept) to bytes. `refused` maps what cannot
@@ -86,7 +86,7 @@ class Selection:
         return sorted(self.files.items(), key=lambda item: -item[1])[:n]
 
 
-def select_files(directory: Path) -> Selection:
+def select_files(directory: Path) -> CodeSelection:
     """Choose what is sent of a working directory.
 
     In a git work tree that is what git tracks or would offer to add, submodules included; elsewhere everything that no
@@ -112,7 +112,7 @@ def select_files(directory: Path) -> Selection:
     refused: dict[str, str] = {}
     for path in sorted(paths):
         _examine(root, path, files, refused)
-    return Selection(files, refused, dict(sorted(choice.left_out.items())), _lfs_pointers(root, files))
+    return CodeSelection(files, refused, dict(sorted(choice.left_out.items())), _lfs_pointers(root, files))
 
 
 class _Choice:
@@ -233,7 +233,7 @@ def _beginning(path: Path, count: int) -> bytes:
 
 
 def take_snapshot(
-    directory: Path, selection: Selection, target: Path, attempt: int = 1, before: Path | None = None
+    directory: Path, selection: CodeSelection, target: Path, attempt: int = 1, before: Path | None = None
 ) -> CodeVersion:
     """Freeze the selected files in `target`, which appears whole or not at all. Files that are gone by now are skipped.
 

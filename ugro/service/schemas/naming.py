@@ -17,7 +17,7 @@ class ChosenJob(Document):
     state: JobState
 
 
-class Named(Document):
+class NamedJob(Document):
     """A job by one of the references, or why that means none; `exit_code` is that of the error."""
 
     reference: str
@@ -26,17 +26,17 @@ class Named(Document):
     exit_code: int = 0
 
 
-class Selection(Document):
+class JobSelection(Document):
     """The jobs that are meant, each once, in the order of the references.
 
     `question`: what to ask before a command that changes something acts on several jobs that nobody named one by one.
     """
 
-    found: tuple[Named, ...]
+    found: tuple[NamedJob, ...]
     question: Question | None
 
 
-class Select(Request[Selection]):
+class Select(Request[JobSelection]):
     """Find the jobs that references mean for a command: ids, names, numbers, `@last`, `@last-failed` and patterns.
 
     A pattern means the jobs that the command accepts. `every` means all of them, `states` those in these states.

@@ -12,7 +12,7 @@ from ugro.service.schemas.checkpoints import HeldCheckpoint
 # --- whole jobs ------------------------------------------------------------------------------------------------------
 
 
-class PartDocument(Document):
+class NodeFolderDocument(Document):
     """The folder of a job on one node. Nodes that share a home have one."""
 
     node: str
@@ -31,7 +31,7 @@ class UseDocument(Document):
     state: JobState
     bytes: int
     outputs: int
-    parts: tuple[PartDocument, ...]
+    parts: tuple[NodeFolderDocument, ...]
     silent: tuple[str, ...]
     checkpoints: tuple[HeldCheckpoint, ...]
     unseen: tuple[str, ...]

@@ -26,7 +26,7 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.job import Job, JobState, NodeShare, Placement, Summary
 from ugro.control_plane.metadata_store import MetadataStore, removal
-from ugro.control_plane.metadata_store.removal import DiskUse, Going, Kept, NodeFolder, chosen, decide
+from ugro.control_plane.metadata_store.removal import DiskUse, Going, KeptBecause, NodeFolder, chosen, decide
 from ugro.control_plane.metadata_store.retention import require_code, snapshots_of, strays
 from ugro.nodes.code_sync import list_beside
 from ugro.nodes.pool import Pool
@@ -66,32 +66,32 @@ def test_chooses_by_age_and_keeps_the_last_ones() -> None:
     ("use", "consent", "expected"),
     [
         (USE, False, (True, True, None)),
-        (replace(USE, checkpoints=(SAVED,)), False, (True, False, Kept.CHECKPOINTS)),
+        (replace(USE, checkpoints=(SAVED,)), False, (True, False, KeptBecause.CHECKPOINTS)),
         (replace(USE, checkpoints=(SAVED,)), True, (True, True, None)),
-        (replace(USE, unseen=("gpu1: too many files",)), False, (True, False, Kept.UNSEEN)),
+        (replace(USE, unseen=("gpu1: too many files",)), False, (True, False, KeptBecause.UNSEEN)),
         (replace(USE, unseen=("gpu1: too many files",)), True, (True, True, None)),
-        (replace(USE, silent=(NODE,)), True, (True, False, Kept.SILENT)),
+        (replace(USE, silent=(NODE,)), True, (True, False, KeptBecause.SILENT)),
         (DiskUse(JOB, has_code=True), False, (False, True, None)),  # all of its files are shared with other jobs
         (replace(USE, parts=(replace(PART, found=replace(PART.found, running=True)),)), True,
-         (True, False, Kept.RUNNING)),
+         (True, False, KeptBecause.RUNNING)),
         (DiskUse(JOB, logs=5), False, (True, False, None)),
         (replace(USE, parts=(replace(PART, found=replace(PART.found, links=("jobs/job-001",))),)), True,
-         (True, False, Kept.LINKED)),
+         (True, False, KeptBecause.LINKED)),
         (DiskUse(JOB), False, (False, False, None)),
         (DiskUse(JOB, checkpoints=(SAVED,)), False, (False, False, None)),
     ],
 )  # fmt: skip
 def test_nothing_resumable_goes_without_consent(
-    use: DiskUse, consent: bool, expected: tuple[bool, bool, Kept | None]
+    use: DiskUse, consent: bool, expected: tuple[bool, bool, KeptBecause | None]
 ) -> None:
     assert decide(use, set(), set(), consent) == Going(use, *expected)
 
 
 def test_what_is_undecided_or_may_still_run_stays() -> None:
-    assert decide(USE, {"job-001"}, set(), True) == Going(USE, False, False, Kept.UNDECIDED)
-    assert decide(USE, set(), {"job-001"}, True) == Going(USE, True, False, Kept.OWED)
+    assert decide(USE, {"job-001"}, set(), True) == Going(USE, False, False, KeptBecause.UNDECIDED)
+    assert decide(USE, set(), {"job-001"}, True) == Going(USE, True, False, KeptBecause.OWED)
     due = replace(USE, outputs_due=True)
-    assert decide(due, set(), set(), False) == Going(due, True, False, Kept.OUTPUTS)
+    assert decide(due, set(), set(), False) == Going(due, True, False, KeptBecause.OUTPUTS)
     assert decide(due, set(), set(), True) == Going(due, True, True)
 
 
@@ -378,7 +378,7 @@ async def test_collects_what_cannot_be_resumed(home: Path, node: LocalTransport,
         uses = await surveyed(store, pool, inventory, plain, saved)
         assert [len(use.checkpoints) for use in uses] == [0, 1] and uses[0].parts[0].found.files == 8
         going = [decide(use, (), (), False) for use in uses]
-        assert [one.kept for one in going] == [None, Kept.CHECKPOINTS]
+        assert [one.kept for one in going] == [None, KeptBecause.CHECKPOINTS]
         for one in going:
             assert (await removal.collect(store, pool, one)).going == one
         assert os.listdir(jobs) == [saved.id]
@@ -450,7 +450,7 @@ async def test_a_job_of_an_unreachable_node_stays(
     async with Pool(inventory) as pool:
         found = await removal.survey(store, inventory, pool, [job])
         [going] = removal.decide_all(store, found, False)
-        assert (going.kept, [*found.silent]) == (Kept.SILENT, ["gone"])
+        assert (going.kept, [*found.silent]) == (KeptBecause.SILENT, ["gone"])
         assert (await removal.collect(store, pool, going)).going.code is False
         assert (jobs / job.id / "code/t.py").exists() and snapshots_of(store, job.id)
 

@@ -11,9 +11,9 @@ from ugro.control_plane.preflight.torch_builds import (
     BUILDS,
     CPU,
     DRIVERS,
-    Choice,
     NoChoice,
     NodeGpus,
+    TorchChoice,
     choose,
     index_of,
     pythons_for,
@@ -55,24 +55,28 @@ def node(name: str, driver: str | None, *capabilities: str | None, has: str | No
 )  # fmt: skip
 def test_chooses_for_the_whole_cluster(nodes: list[NodeGpus], version: str, index: str) -> None:
     chosen = choose(nodes[0], nodes[1:])
-    assert isinstance(chosen, Choice)
+    assert isinstance(chosen, TorchChoice)
     assert (chosen.version, chosen.index) == (version, index)
     assert not chosen.others or index == CPU
 
 
 def test_gives_two_indexes_of_one_release_where_no_build_suits_all() -> None:
     chosen = choose(node("old", NEW, "6.1"), [node("new", NEW, "12.0")])
-    assert isinstance(chosen, Choice)
+    assert isinstance(chosen, TorchChoice)
     assert (chosen.version, chosen.index, chosen.others) == ("2.14", "cu126", {"new": "cu130"})
     [note] = chosen.notes
     assert "their NCCL differs (2.29.3 and 2.30.7), so no job runs on both" in note
     back = choose(node("new", NEW, "12.0"), [node("old", NEW, "6.1")])
-    assert isinstance(back, Choice) and (back.version, back.index, back.others) == ("2.14", "cu130", {"old": "cu126"})
+    assert isinstance(back, TorchChoice) and (back.version, back.index, back.others) == (
+        "2.14",
+        "cu130",
+        {"old": "cu126"},
+    )
 
 
 def test_tells_which_nodes_need_another_torch() -> None:
     chosen = choose(node("a", NEW, "12.0"), [node("b", NEW, "8.9", has="2.5.1")])
-    assert isinstance(chosen, Choice) and chosen.version == "2.15"
+    assert isinstance(chosen, TorchChoice) and chosen.version == "2.15"
     assert chosen.notes == (
         "b has torch 2.5.1+cu121: no job runs on both until it has 2.15, too (`ugro node python b --make`).",
     )
@@ -80,7 +84,7 @@ def test_tells_which_nodes_need_another_torch() -> None:
 
 def test_leaves_out_nodes_of_which_nothing_is_known() -> None:
     chosen = choose(node("a", NEW, "8.6"), [node("b", None, "8.6"), node("c", NEW, "3.5")])
-    assert isinstance(chosen, Choice) and chosen.version == "2.15"
+    assert isinstance(chosen, TorchChoice) and chosen.version == "2.15"
     assert chosen.notes == (
         "b was left out: the version of its NVIDIA driver is unknown.",
         "c was left out: no build of torch has code for sm_35.",
@@ -108,7 +112,7 @@ def test_says_why_there_is_none(target: NodeGpus, reason: str, hint: str) -> Non
 def test_names_the_nodes_that_have_no_release_in_common() -> None:
     # Blackwell needs 2.7 or newer for CUDA 12.8, and this driver knows CUDA 11 alone, which ends with 2.7.
     both = choose(node("old", "470.256.02", "8.6"), [node("new", NEW, "12.0")])
-    assert isinstance(both, Choice) and both.version == "2.7" and both.others == {"new": "cu128"}
+    assert isinstance(both, TorchChoice) and both.version == "2.7" and both.others == {"new": "cu128"}
 
 
 _nodes = st.builds(

@@ -41,9 +41,9 @@ def test_sends_a_script_that_needs_nothing_of_ugro(name: str) -> None:
 
 def test_sends_what_is_shared_once_and_first() -> None:
     text = load("checkpoints/checkpoints.py")
-    for line in ("def answer(", "def one_file(", "class Walk:"):
+    for line in ("def answer(", "def one_file(", "class CheckpointWalk:"):
         assert text.count(line) == 1
-    assert text.index("def answer(") < text.index("class Walk:") > text.index("def one_file(")
+    assert text.index("def answer(") < text.index("class CheckpointWalk:") > text.index("def one_file(")
     assert "def leave(" not in text, "it needs nothing of what is known of processes"
     assert load("run/rank.py").count("def leave(") == 1
 

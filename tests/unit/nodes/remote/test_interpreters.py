@@ -54,7 +54,7 @@ def node(home: Path) -> LocalTransport:
     return LocalTransport(builders.this_machine(python="~/mine", env={"PATH": f"{home}/bin"}))
 
 
-def by_path(found: interpreters.Interpreters, home: Path) -> dict[str, Interpreter]:
+def by_path(found: interpreters.NodeInterpreters, home: Path) -> dict[str, Interpreter]:
     return {one.path.removeprefix(f"{home}/"): one for one in found.found if one.path.startswith(str(home))}
 
 

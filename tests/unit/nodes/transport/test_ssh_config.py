@@ -29,14 +29,14 @@ from ugro.nodes.code_sync.rsync import ssh_command
 from ugro.nodes.transport.ssh import SshTransport
 from ugro.nodes.transport.ssh_config import SshSettings, find_route
 from ugro.nodes.transport.ssh_options import BY_NAME, OPTIONS, OptionUse, not_honoured
-from ugro.testing.ssh_server import Server, new_key
+from ugro.testing.ssh_server import ScriptedServer, new_key
 
 pytestmark = pytest.mark.skipif(not shutil.which("ssh"), reason="no OpenSSH client is installed here")
 
 
 @pytest.fixture
-async def server(tmp_path: Path, home: Path) -> AsyncIterator[Server]:
-    async with Server(tmp_path, "server").listen() as found:
+async def server(tmp_path: Path, home: Path) -> AsyncIterator[ScriptedServer]:
+    async with ScriptedServer(tmp_path, "server").listen() as found:
         yield found
 
 
@@ -77,7 +77,7 @@ async def said_by(*command: str) -> bytes:
     return (await process.communicate())[0]
 
 
-def base(server: Server, folder: Path, key: bool = True) -> str:
+def base(server: ScriptedServer, folder: Path, key: bool = True) -> str:
     """The part of an ssh_config that every test of a server needs."""
     lines = f"HostName 127.0.0.1\nPort {server.port}\nUserKnownHostsFile {folder}/known\nGlobalKnownHostsFile none\n"
     return lines + (f"IdentityFile {folder}/server\nIdentitiesOnly yes\nIdentityAgent none\n" if key else "")
@@ -179,7 +179,7 @@ async def test_jump_hosts_have_settings_of_their_own(write: Write) -> None:
 
 
 async def test_without_an_openssh_client_the_file_is_read_too(
-    write: Write, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Write, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     node = write(base(server, tmp_path), server.known())
@@ -191,7 +191,7 @@ async def test_without_an_openssh_client_the_file_is_read_too(
 # Options that are honoured, against a server
 
 
-async def test_keys_are_offered_as_ssh_offers_them(server: Server, write: Write, tmp_path: Path) -> None:
+async def test_keys_are_offered_as_ssh_offers_them(server: ScriptedServer, write: Write, tmp_path: Path) -> None:
     for name in ("wrong", "wrong2"):
         new_key(tmp_path / name)
     config = base(server, tmp_path, key=False) + "IdentityAgent none\n"
@@ -206,7 +206,7 @@ async def test_keys_are_offered_as_ssh_offers_them(server: Server, write: Write,
     assert "wrong2" not in (await refused(node, AuthenticationFailed)).message
 
 
-async def test_keys_that_cannot_be_used_are_named(server: Server, write: Write, tmp_path: Path) -> None:
+async def test_keys_that_cannot_be_used_are_named(server: ScriptedServer, write: Write, tmp_path: Path) -> None:
     config = base(server, tmp_path, key=False) + "IdentityAgent none\n"
     new_key(tmp_path / "locked", passphrase="secret")
     error = await refused(write(f"{config}IdentityFile {tmp_path}/locked\n", server.known()), KeyUnusable)
@@ -230,7 +230,7 @@ async def test_keys_that_cannot_be_used_are_named(server: Server, write: Write, 
 
 
 async def test_an_agent_is_asked_where_the_file_says(
-    server: Server, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     socket = tmp_path / "agent sock"
     agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
@@ -265,7 +265,7 @@ async def test_an_agent_is_asked_where_the_file_says(
 
 async def test_a_certificate_is_shown(write: Write, tmp_path: Path, home: Path) -> None:
     authority = new_key(tmp_path / "ca")
-    server = Server(tmp_path, "server")
+    server = ScriptedServer(tmp_path, "server")
     server.allowed = set()
     key = asyncssh.read_public_key(tmp_path / "server.pub")
     authority.generate_user_certificate(key, "me", principals=["ob"]).write_certificate(tmp_path / "me-cert.pub")
@@ -291,7 +291,9 @@ async def test_a_certificate_is_shown(write: Write, tmp_path: Path, home: Path) 
     ["alias {key}\n", "|hashed|", "@cert-authority *.nowhere ssh-ed25519 AAAA\nalias {key}\n"],
     ids=["plain", "hashed", "with others"],
 )
-async def test_the_alias_alone_names_the_host_key(server: Server, write: Write, tmp_path: Path, known: str) -> None:
+async def test_the_alias_alone_names_the_host_key(
+    server: ScriptedServer, write: Write, tmp_path: Path, known: str
+) -> None:
     line = known.format(key=server.public)
     config = base(server, tmp_path) + "HostKeyAlias Alias\n"
     if known == "|hashed|":
@@ -304,7 +306,7 @@ async def test_the_alias_alone_names_the_host_key(server: Server, write: Write, 
     await refused(write(config, server.known()), HostKeyUnknown)
 
 
-async def test_host_keys_are_never_taken_on_trust(server: Server, write: Write, tmp_path: Path) -> None:
+async def test_host_keys_are_never_taken_on_trust(server: ScriptedServer, write: Write, tmp_path: Path) -> None:
     config = base(server, tmp_path)
     for option in (
         "StrictHostKeyChecking no",
@@ -330,7 +332,7 @@ async def test_host_keys_are_never_taken_on_trust(server: Server, write: Write, 
     await refused(write(config, f"127.0.0.2 {server.public}\n"), HostKeyUnknown)
 
 
-async def test_several_known_hosts_files_count(server: Server, write: Write, tmp_path: Path) -> None:
+async def test_several_known_hosts_files_count(server: ScriptedServer, write: Write, tmp_path: Path) -> None:
     (tmp_path / "global").write_text(server.known())
     config = base(server, tmp_path).replace(
         "GlobalKnownHostsFile none", f"GlobalKnownHostsFile /nowhere {tmp_path}/global"
@@ -342,7 +344,7 @@ async def test_several_known_hosts_files_count(server: Server, write: Write, tmp
 
 async def test_a_host_certificate_is_checked(write: Write, tmp_path: Path, home: Path) -> None:
     authority = new_key(tmp_path / "ca")
-    server = Server(tmp_path, "server")
+    server = ScriptedServer(tmp_path, "server")
     line = f"@cert-authority * {authority.export_public_key().decode()}"
     for principal, reached in (("127.0.0.1", True), ("elsewhere", False)):
         certificate = authority.generate_host_certificate(server.host_key, "host", principals=[principal])
@@ -378,7 +380,9 @@ HONOURED = {
 
 
 @pytest.mark.parametrize("option", HONOURED)
-async def test_an_option_is_honoured_or_does_no_harm(server: Server, write: Write, tmp_path: Path, option: str) -> None:
+async def test_an_option_is_honoured_or_does_no_harm(
+    server: ScriptedServer, write: Write, tmp_path: Path, option: str
+) -> None:
     transport = SshTransport(write(f"{base(server, tmp_path)}{option}\n", server.known()))
     try:
         assert (await transport.run("echo reached")).text == "reached\n"
@@ -400,12 +404,14 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("option", list(REFUSED)[:3])
-async def test_what_cannot_be_honoured_is_named(server: Server, write: Write, tmp_path: Path, option: str) -> None:
+async def test_what_cannot_be_honoured_is_named(
+    server: ScriptedServer, write: Write, tmp_path: Path, option: str
+) -> None:
     error = await refused(write(f"{base(server, tmp_path)}{option}\n", server.known()), KeyUnusable)
     assert REFUSED[option] in error.message and f"ssh -G -F {tmp_path}/config gpu" in error.hint
 
 
-async def test_small_rsa_keys_are_left_out(server: Server, write: Write, tmp_path: Path) -> None:
+async def test_small_rsa_keys_are_left_out(server: ScriptedServer, write: Write, tmp_path: Path) -> None:
     server.allowed = {new_key(tmp_path / "rsa", "ssh-rsa", key_size=2048).public_data}
     config = base(server, tmp_path, key=False) + f"IdentityAgent none\nIdentityFile {tmp_path}/rsa\n"
     assert await reach(write(config, server.known())) == "reached\n"
@@ -414,7 +420,7 @@ async def test_small_rsa_keys_are_left_out(server: Server, write: Write, tmp_pat
 
 
 async def test_the_environment_is_sent_but_for_the_language(
-    server: Server, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedServer, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MY_TOKEN", "t")
     monkeypatch.setenv("LC_ALL", "C")
@@ -424,7 +430,7 @@ async def test_the_environment_is_sent_but_for_the_language(
 
 
 async def test_a_proxy_command_carries_the_connection_and_its_words(
-    server: Server, write: Write, tmp_path: Path
+    server: ScriptedServer, write: Write, tmp_path: Path
 ) -> None:
     relay = tmp_path / "re lay"
     relay.write_text(
@@ -445,9 +451,12 @@ async def test_a_proxy_command_carries_the_connection_and_its_words(
 
 
 async def test_each_jump_host_is_reached_with_its_own_keys(
-    server: Server, write: Write, tmp_path: Path, home: Path
+    server: ScriptedServer, write: Write, tmp_path: Path, home: Path
 ) -> None:
-    async with Server(tmp_path, "jump").listen() as jump, Server(tmp_path, "last jump").listen() as last:
+    async with (
+        ScriptedServer(tmp_path, "jump").listen() as jump,
+        ScriptedServer(tmp_path, "last jump").listen() as last,
+    ):
         (tmp_path / "known of jump").write_text(f"the-jump {jump.public}\n")
         config = f"""
 Host gpu
@@ -503,7 +512,7 @@ async def test_the_words_of_a_server_that_turns_away_are_told(
 
 
 async def test_a_server_without_keys_or_with_too_many_is_told(write: Write, tmp_path: Path, home: Path) -> None:
-    server = Server(tmp_path, "server")
+    server = ScriptedServer(tmp_path, "server")
 
     class NoKeys(asyncssh.SSHServer):
         def begin_auth(self, username: str) -> bool:

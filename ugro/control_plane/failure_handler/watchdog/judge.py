@@ -40,7 +40,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProgressVerdict:
     """The state, why in words, and the rank that does not take part where one differs from the others."""
 
     state: State
@@ -63,17 +63,19 @@ def needs_steps(memory: WatchMemory, limits: HangLimits) -> bool:
     return memory.stepped is True and memory.hung_at is None and _hangs(memory, allowance(memory, limits), limits)
 
 
-def judge(memory: WatchMemory, limits: HangLimits, steps: Mapping[int, Progress | None] | None = None) -> Verdict:
+def judge(
+    memory: WatchMemory, limits: HangLimits, steps: Mapping[int, Progress | None] | None = None
+) -> ProgressVerdict:
     """What to think of the job. `steps` is how far each rank's log got, where it was read."""
     quiet, allowed = memory.watched - memory.alive_at, allowance(memory, limits)
     if not memory.stepped:
         allowed = max(allowed, min(limits.ceiling, BEFORE_STEPS * limits.floor))
     if memory.hung_at is not None or _hangs(memory, allowed, limits):
         culprit, words = _odd_one(memory, steps or {})
-        return Verdict(State.HUNG, f"{words}; {_silence_in_words(memory, quiet, steps or {})}", culprit)
+        return ProgressVerdict(State.HUNG, f"{words}; {_silence_in_words(memory, quiet, steps or {})}", culprit)
     if quiet <= max(memory.longest, WATCH_GAP):
-        return Verdict(State.PROGRESSING)
-    return Verdict(State.QUIET, f"no sign of life for {duration(quiet)}; suspicious after {duration(allowed)}")
+        return ProgressVerdict(State.PROGRESSING)
+    return ProgressVerdict(State.QUIET, f"no sign of life for {duration(quiet)}; suspicious after {duration(allowed)}")
 
 
 def _hangs(memory: WatchMemory, allowed: float, limits: HangLimits) -> bool:

@@ -16,7 +16,7 @@ from ugro.common.models.node import Gpu, NodeView
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.text import count, duration
 from ugro.control_plane import transitions
-from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, judge, needs_steps
+from ugro.control_plane.failure_handler.watchdog.judge import ProgressVerdict, State, judge, needs_steps
 from ugro.control_plane.failure_handler.watchdog.sights import IDLE_SECONDS, HangLimits, Sight, WatchMemory, look
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.log_ends import rank_log
@@ -88,7 +88,7 @@ async def watch(store: MetadataStore, job_id: str, seen: Observation, sync_ends:
     await store.write(record)
 
 
-def _tell(store: MetadataStore, job: Job, idle: WatchMemory | None, verdict: Verdict) -> None:
+def _tell(store: MetadataStore, job: Job, idle: WatchMemory | None, verdict: ProgressVerdict) -> None:
     """Record what is new about a job that still runs."""
     if idle:
         gpus = count(sum(len(job.gpus_of(rank)) for rank in job.ranks), "GPU")
@@ -100,7 +100,7 @@ def _tell(store: MetadataStore, job: Job, idle: WatchMemory | None, verdict: Ver
         store.jobs.save(*transitions.calm(job))
 
 
-async def _confirmed(store: MetadataStore, job: Job, verdict: Verdict, stand: Stand) -> Verdict:
+async def _confirmed(store: MetadataStore, job: Job, verdict: ProgressVerdict, stand: Stand) -> ProgressVerdict:
     """Keep where the ranks stand, which nobody can see once they were ended, and hear what NCCL knows of them."""
     # Here, since every command that looks has the watchdog, and few of them find a hang.
     from ugro.control_plane.failure_handler.stacks import keep, report_of_nccl

@@ -2,11 +2,11 @@
 
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import newest_since, newest_whole
 from ugro.control_plane.metadata_store.checkpoint_store.store import (
+    CheckpointListing,
     CheckpointStore,
-    Listing,
     copies,
     ran_at,
     with_copies,
 )
 
-__all__ = ["CheckpointStore", "Listing", "copies", "newest_since", "newest_whole", "ran_at", "with_copies"]
+__all__ = ["CheckpointListing", "CheckpointStore", "copies", "newest_since", "newest_whole", "ran_at", "with_copies"]

@@ -42,7 +42,7 @@ UNKNOWN = "its folder (it is not in the inventory any more)"
 
 
 @dataclass(frozen=True)
-class Listing:
+class CheckpointListing:
     """The checkpoints of a job by step, the nodes that could not be asked, and what others did not search, and why."""
 
     checkpoints: list[Checkpoint]
@@ -71,7 +71,7 @@ class CheckpointStore:
         views: Mapping[str, NodeView | NodeError],
         within: float | None = None,
         nodes: Mapping[str, NodeConfig] | None = None,
-    ) -> Listing:
+    ) -> CheckpointListing:
         """Ask every node that can be reached, for `within` seconds. What is there is checked, and nothing is changed.
 
         Copies on the master stand in for what no node has, or says. `views` are the nodes' own words of just before,
@@ -96,7 +96,7 @@ class CheckpointStore:
         }
         listed = with_copies(job, gather(found, offsets, runs), self.kept(job))
         passed = {name: search.passed for name, search in searches.items() if search.passed}
-        return Listing(listed, silent, passed | dict.fromkeys(self._unknown(job), (UNKNOWN,)))
+        return CheckpointListing(listed, silent, passed | dict.fromkeys(self._unknown(job), (UNKNOWN,)))
 
     def _nodes(self, job: Job) -> dict[str, NodeConfig]:
         """Where checkpoints may be: the nodes of the inventory, and those that the job ran on."""

@@ -14,9 +14,9 @@ from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.locks import alone_on
 from ugro.control_plane.metadata_store.output_store.choosing import one_of_each_storage
 from ugro.control_plane.metadata_store.output_store.files import (
-    Brought,
-    Found,
+    FetchedFiles,
     JobFilesOnNodes,
+    NodeFiles,
     Progress,
     places,
 )
@@ -111,7 +111,7 @@ async def _one_try(
     return asked.model_copy(update={**here, "state": state})
 
 
-def _extent(found: Found) -> tuple[int, int]:
+def _extent(found: NodeFiles) -> tuple[int, int]:
     """Return how many files there are, and their bytes; all that a full listing says where there are more."""
     entries = [
         entry
@@ -123,7 +123,7 @@ def _extent(found: Found) -> tuple[int, int]:
     return (MOST_FILES if more else len(entries)), sum(entry.size for entry in entries)
 
 
-def _problem(brought: Brought) -> str:
+def _problem(brought: FetchedFiles) -> str:
     if brought.errors:
         return brought.errors[0].message
     return f"{brought.missing[0].node}: {brought.missing[0].path}: {brought.missing[0].why}" if brought.missing else ""

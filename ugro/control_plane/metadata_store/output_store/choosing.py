@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ugro.nodes.remote.files.listing import Entry, Listing
+from ugro.nodes.remote.files.listing import FolderEntry, FolderListing
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenFile:
     """A file that comes from a node; `name` is its path below the folder that it goes to.
 
     `others` are the nodes that have the same, on disks of their own.
     """
 
     node: str
-    entry: Entry
+    entry: FolderEntry
     name: str
     others: tuple[str, ...] = ()
 
 
-def one_of_each_storage(listings: Mapping[str, Listing]) -> dict[str, Listing]:
+def one_of_each_storage(listings: Mapping[str, FolderListing]) -> dict[str, FolderListing]:
     """Return the listings without those of nodes that see the same disk as one before them."""
-    kept = dict[str, Listing]()
+    kept = dict[str, FolderListing]()
     known = set[str]()
     for node, listing in listings.items():
         if not listing.storage or listing.storage not in known:
@@ -32,7 +32,7 @@ def one_of_each_storage(listings: Mapping[str, Listing]) -> dict[str, Listing]:
     return kept
 
 
-def sharing(listings: Mapping[str, Listing]) -> dict[str, tuple[str, ...]]:
+def sharing(listings: Mapping[str, FolderListing]) -> dict[str, tuple[str, ...]]:
     """Return by node the others that see the same disk."""
     return {
         node: tuple(
@@ -42,7 +42,7 @@ def sharing(listings: Mapping[str, Listing]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def to_compare(listings: Mapping[str, Listing]) -> dict[str, dict[str, int]]:
+def to_compare(listings: Mapping[str, FolderListing]) -> dict[str, dict[str, int]]:
     """Return by node the files, with sizes, whose sums decide whether several nodes have the same one."""
     wanted = dict[str, dict[str, int]]()
     for path, found in _by_path(listings):
@@ -52,7 +52,7 @@ def to_compare(listings: Mapping[str, Listing]) -> dict[str, dict[str, int]]:
     return wanted
 
 
-def choose(listings: Mapping[str, Listing], sums: Mapping[str, Mapping[str, str]]) -> list[Choice]:
+def choose(listings: Mapping[str, FolderListing], sums: Mapping[str, Mapping[str, str]]) -> list[ChosenFile]:
     """Return what comes from where: what all nodes have alike once, what differs below the names of its nodes.
 
     `sums` are the SHA-256 sums by node and path of what `to_compare` names.
@@ -65,9 +65,9 @@ def choose(listings: Mapping[str, Listing], sums: Mapping[str, Mapping[str, str]
         alike = len(found) == 1 or (len(known) == 1 and "" not in known)
         own = len(listings) > 1 and (path in folders or path.partition("/")[0] in listings)  # of its node's folder
         if alike and not own:
-            chosen.append(Choice(first, found[first], path, tuple(others)))
+            chosen.append(ChosenFile(first, found[first], path, tuple(others)))
         else:
-            chosen += [Choice(node, entry, f"{node}/{path}") for node, entry in found.items()]
+            chosen += [ChosenFile(node, entry, f"{node}/{path}") for node, entry in found.items()]
     return chosen
 
 
@@ -76,9 +76,9 @@ def _above(path: str) -> Iterator[str]:
         yield path
 
 
-def _by_path(listings: Mapping[str, Listing]) -> Iterator[tuple[str, dict[str, Entry]]]:
+def _by_path(listings: Mapping[str, FolderListing]) -> Iterator[tuple[str, dict[str, FolderEntry]]]:
     """Yield each file's path with what each node has there."""
-    paths = dict[str, dict[str, Entry]]()
+    paths = dict[str, dict[str, FolderEntry]]()
     for node, listing in listings.items():
         for entry in listing.entries:
             if entry.kind == "file":
@@ -86,7 +86,7 @@ def _by_path(listings: Mapping[str, Listing]) -> Iterator[tuple[str, dict[str, E
     yield from sorted(paths.items())
 
 
-def left_out(listings: Iterable[Listing]) -> tuple[str, ...]:
+def left_out(listings: Iterable[FolderListing]) -> tuple[str, ...]:
     """Return the paths that are no files: links, which are not followed, and FIFOs, sockets or devices."""
     odd = {entry.path for listing in listings for entry in listing.entries if entry.kind in ("link", "other")}
     return tuple(sorted(odd))

@@ -14,7 +14,7 @@ from ugro.common.models.job import Job
 from ugro.common.paths import CODE, RunPaths
 from ugro.common.text import bytes_in_words, count, printable, visible
 from ugro.control_plane.metadata_store.output_store.choosing import (
-    Choice,
+    ChosenFile,
     choose,
     left_out,
     one_of_each_storage,
@@ -24,7 +24,7 @@ from ugro.nodes.code_sync.ignore import IGNORE_FILE
 from ugro.nodes.pool import Pool
 from ugro.nodes.remote.files import listing as remote
 from ugro.nodes.remote.files.fetch import AGAIN, Fetch, Fetched, Wanted, fetch, part_of, sums
-from ugro.nodes.remote.files.listing import MOST_FILES, Listing
+from ugro.nodes.remote.files.listing import MOST_FILES, FolderListing
 from ugro.nodes.transport import Transport
 
 NO_CODE = """\
@@ -38,10 +38,10 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Found:
+class NodeFiles:
     """What nodes have: a listing each, or why there is none."""
 
-    listings: Mapping[str, Listing]
+    listings: Mapping[str, FolderListing]
     silent: Mapping[str, NodeError]
 
 
@@ -55,10 +55,10 @@ class Missing:
 
 
 @dataclass
-class Brought:
+class FetchedFiles:
     """What came: files that are here, files that are not, names that are no files, and what ended it early."""
 
-    done: list[tuple[Choice, Fetched]] = field(default_factory=list)
+    done: list[tuple[ChosenFile, Fetched]] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     errors: list[UgroError] = field(default_factory=list)
@@ -108,23 +108,25 @@ class JobFilesOnNodes:
         base = transport.node.base_dir
         return f"{RunPaths(base, self._job.id, self._job.attempt, 0).job_dir}/{CODE}", base
 
-    async def list_folder(self, path: str, depth: int) -> Found:
+    async def list_folder(self, path: str, depth: int) -> NodeFiles:
         """Return what lies below a path of the job's folder on each node."""
         return await self._ask(lambda node: remote.list_folder(node, *self._folder(node), path, depth))
 
-    async def find(self, globs: Sequence[str], within: float | None = None) -> Found:
+    async def find(self, globs: Sequence[str], within: float | None = None) -> NodeFiles:
         """Return the files below the job's folder that globs name, on each node that answers within that time."""
         return await self._ask(lambda node: remote.find_files(node, *self._folder(node), globs), within)
 
-    async def _ask(self, look: Callable[[Transport], Awaitable[Listing]], within: float | None = None) -> Found:
+    async def _ask(
+        self, look: Callable[[Transport], Awaitable[FolderListing]], within: float | None = None
+    ) -> NodeFiles:
         answers = await self._pool.each(self._configs, look, within, self._configs)
-        listings = {name: answer for name, answer in answers.items() if isinstance(answer, Listing)}
+        listings = {name: answer for name, answer in answers.items() if isinstance(answer, FolderListing)}
         silent = {name: answer for name, answer in answers.items() if isinstance(answer, NodeError)}
-        return Found(listings, silent)
+        return NodeFiles(listings, silent)
 
     async def bring(
-        self, found: Found, target: Path, progress: Progress | None = None, trusted: bool = False
-    ) -> Brought:
+        self, found: NodeFiles, target: Path, progress: Progress | None = None, trusted: bool = False
+    ) -> FetchedFiles:
         """Bring what was found to a folder of this machine, as it is below the job's folder.
 
         A `trusted` folder is written by nobody else: a file there with the node's size and time is not read again. Any
@@ -144,7 +146,7 @@ class JobFilesOnNodes:
                 )
         here = one_of_each_storage(found.listings)
         chosen = choose(here, await self._sums(here))
-        brought = Brought(left_out=left_out(here.values()), errors=list(found.silent.values()))
+        brought = FetchedFiles(left_out=left_out(here.values()), errors=list(found.silent.values()))
         brought.missing = [Missing(node, path, "it may not be read") for node in here for path in here[node].unread]
         brought.missing += [
             Missing(node, count(one.odd, "name"), "no UTF-8; rename it there") for node, one in here.items() if one.odd
@@ -152,7 +154,7 @@ class JobFilesOnNodes:
         await asyncio.to_thread(_require_space, target, chosen)
         if chosen and not trusted:
             await asyncio.to_thread(_make, target)
-        by_node = dict[str, list[Choice]]()
+        by_node = dict[str, list[ChosenFile]]()
         if trusted:
             there, chosen = await asyncio.to_thread(_parted, chosen, target)
             brought.done = [(one, Fetched(_wanted(one, target), "same", one.entry.size, 0, "")) for one in there]
@@ -177,7 +179,7 @@ class JobFilesOnNodes:
         brought.done.sort(key=lambda each: each[0].name)
         return brought
 
-    async def _sums(self, listings: Mapping[str, Listing]) -> dict[str, dict[str, str]]:
+    async def _sums(self, listings: Mapping[str, FolderListing]) -> dict[str, dict[str, str]]:
         """Return by node the sums of what several nodes may have alike."""
         wanted = to_compare(listings)
 
@@ -188,11 +190,11 @@ class JobFilesOnNodes:
         return {node: answer for node, answer in answers.items() if not isinstance(answer, NodeError)}
 
 
-def _wanted(choice: Choice, target: Path) -> Wanted:
+def _wanted(choice: ChosenFile, target: Path) -> Wanted:
     return Wanted(choice.entry.path, choice.entry.size, target / choice.name)
 
 
-def _parted(chosen: Sequence[Choice], target: Path) -> tuple[list[Choice], list[Choice]]:
+def _parted(chosen: Sequence[ChosenFile], target: Path) -> tuple[list[ChosenFile], list[ChosenFile]]:
     """Return the files that are there, and the others."""
     there = {number for number, one in enumerate(chosen) if _is_there(one, target)}
     return [chosen[number] for number in sorted(there)], [
@@ -200,7 +202,7 @@ def _parted(chosen: Sequence[Choice], target: Path) -> tuple[list[Choice], list[
     ]
 
 
-def _is_there(choice: Choice, target: Path) -> bool:
+def _is_there(choice: ChosenFile, target: Path) -> bool:
     """Return whether a file came before, by its size and time."""
     try:
         status = (target / choice.name).lstat()
@@ -213,7 +215,7 @@ def _about(progress: Progress, node: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(node, done, total)
 
 
-def _require_space(target: Path, chosen: Iterable[Choice]) -> None:
+def _require_space(target: Path, chosen: Iterable[ChosenFile]) -> None:
     """See that there is room for what is not here.
 
     Raises:

@@ -95,7 +95,7 @@ def fill(args: argparse.Namespace, device: torch.device) -> None:
     say(batch=len(batch), each_mib=each // MIB, free_mib=free // MIB, total_mib=total // MIB)
 
 
-class Block(nn.Module):
+class TransformerBlock(nn.Module):
     """A block of GPT-2."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -122,7 +122,7 @@ class Gpt2(nn.Module):
     def __init__(self, layers: int, width: int, heads: int) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(VOCABULARY, width), nn.Embedding(POSITIONS, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(layers))
         self.last = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:

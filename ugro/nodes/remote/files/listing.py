@@ -28,7 +28,7 @@ Stamp = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 
 
 @dataclass(frozen=True)
-class Entry:
+class FolderEntry:
     """One name below a folder; `modified` in nanoseconds since the epoch by the node's clock."""
 
     path: str
@@ -39,7 +39,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Listing:
+class FolderListing:
     """What was found. `found` are the places asked for that are there; with `more` it is not all of it.
 
     `odd`: how many names are no UTF-8, so that they are left out; `unread`: what the account may not read.
@@ -48,7 +48,7 @@ class Listing:
     exists: bool
     found: tuple[str, ...] = ()
     storage: str = ""
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[FolderEntry, ...] = ()
     more: bool = False
     odd: int = 0
     unread: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class _Answer(Record):
 _ANSWER = TypeAdapter(_Answer)
 
 
-async def list_folder(transport: Transport, folder: str, base_dir: str, path: str, depth: int) -> Listing:
+async def list_folder(transport: Transport, folder: str, base_dir: str, path: str, depth: int) -> FolderListing:
     """List a folder on a node, from a path below it, so many levels deep.
 
     Raises:
@@ -76,7 +76,7 @@ async def list_folder(transport: Transport, folder: str, base_dir: str, path: st
     return await _look(transport, folder, base_dir, {"roots": [path], "patterns": None, "depth": depth})
 
 
-async def find_files(transport: Transport, folder: str, base_dir: str, globs: Sequence[str]) -> Listing:
+async def find_files(transport: Transport, folder: str, base_dir: str, globs: Sequence[str]) -> FolderListing:
     """List the files and links below a folder on a node that globs name. Links are not followed.
 
     Raises:
@@ -96,7 +96,7 @@ def _above(root: str) -> list[str]:
     return ["" if str(above) == "." else str(above) for above in PurePosixPath(root).parents] if root else []
 
 
-async def _look(transport: Transport, folder: str, base_dir: str, asked: dict[str, object]) -> Listing:
+async def _look(transport: Transport, folder: str, base_dir: str, asked: dict[str, object]) -> FolderListing:
     outcome = await transport.run(
         RUN_PROGRAM,
         (transport.node.python, load("files/list_files.py"), folder, base_dir),
@@ -106,8 +106,8 @@ async def _look(transport: Transport, folder: str, base_dir: str, asked: dict[st
     require_python(transport, outcome)
     problem = f"{visible(folder)} cannot be listed"
     found = payload(transport, outcome, "list_files", _ANSWER, problem)
-    entries = tuple(Entry(*entry) for entry in found.entries if is_inside(entry[0]))
-    return Listing(found.exists, found.found, found.storage, entries, found.more, found.odd, found.unread)
+    entries = tuple(FolderEntry(*entry) for entry in found.entries if is_inside(entry[0]))
+    return FolderListing(found.exists, found.found, found.storage, entries, found.more, found.odd, found.unread)
 
 
 def is_inside(path: str) -> bool:

@@ -85,7 +85,7 @@ class Interpreter(Record):
     problem: str | None = None
 
 
-class Interpreters(Record):
+class NodeInterpreters(Record):
     """The interpreters of a node. `uv` is the path of its uv. `complete` is False if the answer ended early;
     `more` counts those that were not tried.
     """
@@ -97,7 +97,7 @@ class Interpreters(Record):
     complete: bool = True
 
 
-async def try_all(transport: Transport, device: str, trying: Trying | None = None) -> Interpreters:
+async def try_all(transport: Transport, device: str, trying: Trying | None = None) -> NodeInterpreters:
     """Try every interpreter of a node, one after the other, on a device: the UUID of a GPU, `CPU` or `NO_DEVICE`.
 
     A GPU is used for a few seconds, with a few hundred MiB. Nothing is written there.
@@ -119,7 +119,7 @@ async def try_one(transport: Transport, device: str, path: str) -> Interpreter:
     raise NodeRefused(transport.name, f"there is no interpreter {path}", "see: ugro node python " + transport.name)
 
 
-async def _ask(transport: Transport, device: str, only: str, trying: Trying | None) -> Interpreters:
+async def _ask(transport: Transport, device: str, only: str, trying: Trying | None) -> NodeInterpreters:
     nonce = secrets.token_hex(8)
     heard = bytearray()
     told = 0
@@ -154,7 +154,7 @@ def _begun(heard: bytearray, nonce: str) -> list[str]:
     return [line for line in lines if line.startswith(f"@{nonce} python ")]
 
 
-def parse(output: str, nonce: str) -> Interpreters | None:
+def parse(output: str, nonce: str) -> NodeInterpreters | None:
     """Understand the output of interpreters.sh; None if it says nothing. Of equal ones the first counts."""
     sections = read_sections(output, nonce)
     said = {section.name: section.rest for section in sections}
@@ -164,7 +164,7 @@ def parse(output: str, nonce: str) -> Interpreters | None:
     for one in _interpreters(sections):
         found.setdefault(one.facts.prefix if one.facts else one.path, one)
     more = said.get("more", "0")
-    return Interpreters(
+    return NodeInterpreters(
         found=tuple(found.values()),
         uv=said["uv"] if said.get("uv", "").startswith("/") else None,
         machine=printable(said["machine"])[:40] or None,

@@ -23,7 +23,7 @@ from typing import Any
 from filelock import AsyncFileLock
 
 from ugro.common.files import append_line
-from ugro.common.models.run import Brought, LogEnd
+from ugro.common.models.run import LogEnd, LogFetch
 from ugro.common.paths import RunPaths
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.transport import Transport
@@ -73,7 +73,7 @@ async def fetch(
     at: float,
     starts: Mapping[str, int] | None = None,
     total: int = TOTAL,
-) -> Brought:
+) -> LogFetch:
     """Append what is new in a run's logs to their copies in `folder`, in one round trip.
 
     What others brought meanwhile is dropped: a piece counts only where the copy ends. Pieces that came `at` the
@@ -105,7 +105,7 @@ async def fetch(
                     copy = copy_name(name, paths.node_rank)
                     _append(folder / copy, at, offset - (starts or {}).get(copy, 0), data)
     left = _LEFT.search(output)
-    return Brought(sum(len(data) for _, _, data in pieces), int(left[1]) if left else 0)
+    return LogFetch(sum(len(data) for _, _, data in pieces), int(left[1]) if left else 0)
 
 
 async def ends(transport: Transport, paths: RunPaths, lines: int, limit: int) -> dict[str, LogEnd]:

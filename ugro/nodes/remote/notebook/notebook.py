@@ -37,17 +37,17 @@ def starter() -> str:
     return load("notebook/start.py")
 
 
-class Server(Record):
+class JupyterServer(Record):
     """A Jupyter server as its runtime file describes it: its port there and the path that its pages begin with."""
 
     port: Annotated[int, Field(ge=1, le=65535)]
     base_url: str = "/"
 
 
-_SERVER = TypeAdapter(Server)
+_SERVER = TypeAdapter(JupyterServer)
 
 
-async def find_server(transport: Transport, paths: RunPaths) -> Server | None:
+async def find_server(transport: Transport, paths: RunPaths) -> JupyterServer | None:
     """Return the Jupyter server of a run; None: there is none so far.
 
     Raises:

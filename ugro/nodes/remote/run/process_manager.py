@@ -27,7 +27,7 @@ from ugro.nodes.remote.answers import require
 from ugro.nodes.remote.bundle import load
 from ugro.nodes.remote.python import ask_script
 from ugro.nodes.remote.run.launchers import NEEDS, RANK_VARIABLES, agent, own_variables, rank_option
-from ugro.nodes.remote.setup.setup import OF_INVENTORY, Interpreters
+from ugro.nodes.remote.setup.setup import OF_INVENTORY, JobInterpreters
 from ugro.nodes.transport import Transport
 
 PORTS = (29500, 30499)
@@ -252,7 +252,7 @@ async def prepare(
     knock: int | None = None,
     ports: tuple[int, int] | None = None,
     launcher: str = "torchrun",
-    interpreters: Interpreters = OF_INVENTORY,
+    interpreters: JobInterpreters = OF_INVENTORY,
 ) -> PreparedNode:
     """See that a node can start its part: its python, what the launcher needs there, and (rank 0) a free port.
 

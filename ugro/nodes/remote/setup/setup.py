@@ -41,7 +41,7 @@ RUN_SETUP = """python=$1; case $python in "~/"*) python=$home/${python#"~/"} ;; 
 
 
 @dataclass(frozen=True)
-class Interpreters:
+class JobInterpreters:
     """What runs a job: by node the path of its Python, and the folder that its setup filled.
 
     Nodes without an entry have the Python of the inventory, and no such folder. Not `made`: the setup that makes the
@@ -65,7 +65,7 @@ class Interpreters:
         return {"UGRO_ENV_DIR": self.folders[node]} if node in self.folders else {}
 
 
-OF_INVENTORY = Interpreters()
+OF_INVENTORY = JobInterpreters()
 """The Python of each node as the inventory names it."""
 
 

@@ -26,7 +26,7 @@ from ugro.control_plane.failure_handler.handler import script_of
 from ugro.control_plane.failure_handler.recovery.lost_work import resume_command
 from ugro.control_plane.failure_handler.recovery.next_attempt import NextAttempt, next_attempt, words_for
 from ugro.control_plane.metadata_store import MetadataStore, removal
-from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, Listing, newest_whole, ran_at
+from ugro.control_plane.metadata_store.checkpoint_store import CheckpointListing, CheckpointStore, newest_whole, ran_at
 from ugro.control_plane.metadata_store.checkpoint_store.store import outdated, roots
 from ugro.control_plane.scheduler.submission import adopt, choose_code, choose_new_code, new_code, require_room, submit
 from ugro.nodes.pool import Pool
@@ -135,7 +135,7 @@ async def test_a_silent_node_of_any_attempt_is_named_where_checkpoints_are_looke
     assert listing.unseen(job) == ["a did not say what it has"]
 
 
-async def listed(bed: Bed, job: Job, inventory: Inventory) -> tuple[CheckpointStore, Listing]:
+async def listed(bed: Bed, job: Job, inventory: Inventory) -> tuple[CheckpointStore, CheckpointListing]:
     """What is found with an inventory that was edited after the job ended."""
     store = CheckpointStore(bed.store, inventory, bed.pool)
     return store, await store.find(job, bed.store.jobs.spec(job.id), {})

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ugro.common.models.run import Effort, RankFiles
 from ugro.common.paths import RunPaths
-from ugro.control_plane.failure_handler.watchdog.judge import State, Verdict, allowance, judge, needs_steps
+from ugro.control_plane.failure_handler.watchdog.judge import ProgressVerdict, State, allowance, judge, needs_steps
 from ugro.control_plane.failure_handler.watchdog.sights import (
     IDLE_SECONDS,
     TRAFFIC,
@@ -61,7 +61,7 @@ class Run:
         for rank in ranks or range(self.count):
             self.change(rank, log_bytes=(self.sights[rank].log_bytes or 0) + 80)
 
-    def look(self) -> Verdict:
+    def look(self) -> ProgressVerdict:
         self.memory = look(self.memory, 1, self.sights, self.now, self.limits)
         steps = None
         if needs_steps(self.memory, self.limits):
@@ -73,11 +73,11 @@ class Run:
         )
         return verdict
 
-    def hung_at(self, verdict: Verdict) -> float | None:
+    def hung_at(self, verdict: ProgressVerdict) -> float | None:
         since = self.memory.hung_at
         return (self.memory.watched if since is None else since) if verdict.state == State.HUNG else None
 
-    def go(self, seconds: float, work: Iterable[int] = (), load: float = 1.0) -> Verdict:
+    def go(self, seconds: float, work: Iterable[int] = (), load: float = 1.0) -> ProgressVerdict:
         """Let time pass with looks; the ranks of `work` use the CPU. Returns the last verdict, or that of a hang."""
         end = self.now + seconds
         while self.now < end:

@@ -9,19 +9,19 @@ from ugro.control_plane.metadata_store.output_store.choosing import (
     sharing,
     to_compare,
 )
-from ugro.nodes.remote.files.listing import Entry, Kind, Listing
+from ugro.nodes.remote.files.listing import FolderEntry, FolderListing, Kind
 
 
-def listing(storage: str = "", **files: int) -> Listing:
+def listing(storage: str = "", **files: int) -> FolderListing:
     """What a node has: paths with `__` for a slash, and their sizes."""
-    return Listing(True, storage=storage, entries=tuple(entry(path, size) for path, size in files.items()))
+    return FolderListing(True, storage=storage, entries=tuple(entry(path, size) for path, size in files.items()))
 
 
-def entry(path: str, size: int, kind: Kind = "file") -> Entry:
-    return Entry(path.replace("__", "/"), kind, size, 0, 0o644)
+def entry(path: str, size: int, kind: Kind = "file") -> FolderEntry:
+    return FolderEntry(path.replace("__", "/"), kind, size, 0, 0o644)
 
 
-def names(listings: dict[str, Listing], sums: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
+def names(listings: dict[str, FolderListing], sums: dict[str, dict[str, str]]) -> list[tuple[str, str]]:
     return [(one.name, one.node) for one in choose(listings, sums)]
 
 
@@ -53,5 +53,5 @@ def test_keeps_apart_what_would_meet_a_folder_of_that_name() -> None:
 
 
 def test_names_what_is_no_file() -> None:
-    odd = Listing(True, entries=(entry("l", 0, "link"), entry("f", 0, "other"), entry("d", 0, "folder")))
+    odd = FolderListing(True, entries=(entry("l", 0, "link"), entry("f", 0, "other"), entry("d", 0, "folder")))
     assert left_out([odd, odd]) == ("f", "l")

@@ -204,7 +204,7 @@ def position(path: str, files: list[str]) -> dict[str, int | None]:
     return {"step": step, "epoch": epoch}
 
 
-class Walk:
+class CheckpointWalk:
     """Walks the roots. A link that lies in a root itself, not in a linked folder, is followed to what is not found in a
     place of its own."""
 
@@ -359,7 +359,7 @@ def began(job_dir: str, root: str, since: float) -> float:
 def main() -> None:
     since, pattern, job_dir = float(sys.argv[1]), sys.argv[2], os.path.expanduser(sys.argv[3])
     roots = [os.path.expanduser(root) for root in sys.argv[4:]]
-    search = Walk(since, pattern, sorted({os.path.realpath(root) for root in roots}))
+    search = CheckpointWalk(since, pattern, sorted({os.path.realpath(root) for root in roots}))
     checkpoints: list[dict[str, Any]] = []
     for root in search.roots:
         search.since = began(job_dir, root, since)

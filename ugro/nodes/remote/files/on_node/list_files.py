@@ -32,7 +32,7 @@ class Full(Exception):
     """More is there than is listed."""
 
 
-class Walk:
+class FileWalk:
     """What was found so far."""
 
     def __init__(self, wanted: Callable[[str, int], bool], limit: int) -> None:
@@ -93,7 +93,7 @@ def kind_of(mode: int) -> str:
     return "link" if stat.S_ISLNK(mode) else "other"
 
 
-def look(walk: Walk, top: int, root: str, depth: int) -> bool:
+def look(walk: FileWalk, top: int, root: str, depth: int) -> bool:
     """What lies at a path below the folder; False: there is nothing."""
     names = names_of(root)
     if not names:
@@ -127,7 +127,7 @@ def main() -> None:
         subject = path.replace("\n", "\0")
         return not stat.S_ISDIR(mode) and any(one.search(subject) for one in known)
 
-    walk, more, found = Walk(wanted, asked["limit"]), False, []
+    walk, more, found = FileWalk(wanted, asked["limit"]), False, []
     try:
         top = open_top(sys.argv[1])
     except FileNotFoundError:
