@@ -95,7 +95,7 @@ def _is_chosen(request: Status) -> bool:
 
 def _older(store: MetadataStore, listed: set[str]) -> int:
     """Return how many jobs ended and are not listed; with few listed there are none."""
-    return sum(row.id not in listed for row in store.jobs.summaries()) if len(listed) >= RECENT else 0
+    return len(store.jobs.ended_ids() - listed) if len(listed) >= RECENT else 0
 
 
 def _wanted(request: Status, store: MetadataStore, live: Iterable[Job], on_unreadable: OnUnreadable) -> list[Job]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,8 @@ from ugro.control_plane.metadata_store.records import read_lines, read_tail, rew
 LINE_BYTES = 1024
 """More than a line has, so that so many lines from the end are found in one read."""
 
+
+_ID = re.compile(rb'\{"id":"([a-z0-9-]+)"')
 
 BLOCK = 1024 * 1024
 """Bytes of the file that are held at a time."""
@@ -60,6 +63,14 @@ class Archive:
         with state_errors(self.path):
             rows = read_tail(self.path, Summary, (count + 1) * LINE_BYTES)
         return list({summary.id: summary for summary in rows}.values())[-count:]
+
+    def ids(self) -> set[str]:
+        """The ids of all jobs that ended. No line is parsed, so that a list can say how many it leaves out."""
+        with state_errors(self.path):
+            if not self.path.exists():
+                return set()
+            with self.path.open("rb") as file:
+                return {found[1].decode() for line in file if (found := _ID.match(line))}
 
     def seal(self) -> Seal:
         """What the file is now."""

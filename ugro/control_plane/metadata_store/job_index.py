@@ -59,6 +59,10 @@ class JobIndex:
         """Return the last of them, without reading the whole file."""
         return self._archive.recent(count)
 
+    def ended_ids(self) -> set[str]:
+        """Return the ids of all of them."""
+        return self._archive.ids()
+
     def enter(self, db: TinyDB, job_id: str) -> None:
         """Count a job among the live ones."""
         db.table("jobs").upsert(Document({"id": job_id}, doc_id=number_of(job_id)))

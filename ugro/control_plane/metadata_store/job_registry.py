@@ -300,6 +300,10 @@ class JobRegistry(JobFolders):
         rows, live = self._index.ended(), self._live_ids()
         return [row for row in rows if row.id not in live] if live else rows
 
+    def ended_ids(self) -> set[str]:
+        """The ids of the jobs that ended, but for those that were resumed since."""
+        return self._index.ended_ids() - (self._live_ids() or set())
+
     def recent(self, count: int, on_unreadable: OnUnreadable = stop_at) -> list[Job]:
         """The jobs that ended last. `live` tells of unreadable ones whose end is not known."""
         ended = {job.id for job in self._indexed(pass_over) if job.state.ended}

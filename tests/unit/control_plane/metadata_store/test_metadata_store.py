@@ -177,6 +177,7 @@ def test_ended_jobs_leave_the_index_and_stay_listable(tmp_path: Path) -> None:
     assert [job.id for job in fresh.jobs.live()] == ["job-004"]
     assert [job.id for job in fresh.jobs.recent(2)] == ["job-002", "job-003"]
     assert [row.id for row in fresh.jobs.summaries()] == ["job-001", "job-002", "job-003"]
+    assert fresh.jobs.ended_ids() == {"job-001", "job-002", "job-003"}
     assert fresh.jobs.find("n0").id == "job-001" and fresh.jobs.find("job-002").name == "n1"
 
 
@@ -223,6 +224,7 @@ def test_a_state_directory_of_the_first_version_is_taken_over(tmp_path: Path) ->
     builders.change(fresh, live.id, "priority", priority=3)
     submit(fresh)
     assert [row.id for row in fresh.jobs.summaries()] == [done.id]
+    assert fresh.jobs.ended_ids() == {done.id}
     assert [job.priority for job in fresh.jobs.live()] == [3, 0]
 
 
