@@ -175,3 +175,12 @@ field_options = _group(
 
 spec_options = _group(what_runs_options, sweep_options, hold_option, field_options)
 """All fields of a job spec that a command line may give."""
+
+submission_options = _group(
+    click.option(
+        "--follow", "following", is_flag=True, help="Show the logs until the job has ended; exit code 1 if it failed."
+    ),
+    click.option("--yes", is_flag=True, help="Do not ask about large folders or a memory shortfall."),
+    click.option("--takeover", is_flag=True, help="Take over nodes of another master."),
+)
+"""Options of what submits a job now."""

@@ -12,7 +12,7 @@ import click
 from ugro.cli.app import App, ScriptCommand, command, json_option
 from ugro.cli.commands.launch import follow_to_end, print_rehearsal, refuse_following
 from ugro.cli.complete import complete_job
-from ugro.cli.launch_options import field_options, hold_option
+from ugro.cli.launch_options import field_options, hold_option, submission_options
 from ugro.cli.output import print_hanging, print_json, quiet_option
 from ugro.cli.prompts import answers, confirm
 from ugro.cli.render.code import tell_what_stays
@@ -63,12 +63,8 @@ set_option = click.option(
 @click.option("--new-code", is_flag=True, help="Use the current files of the working directory.")
 @hold_option
 @field_options
-@click.option(
-    "--follow", "following", is_flag=True, help="Show the logs until the job has ended; exit code 1 if it failed."
-)
+@submission_options
 @click.option("--dry-run", is_flag=True, help="Print what differs and what would run on each node, and start nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask about large folders or a memory shortfall.")
-@click.option("--takeover", is_flag=True, help="Take over nodes of another master.")
 @quiet_option
 @json_option
 def rerun(

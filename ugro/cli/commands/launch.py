@@ -10,7 +10,7 @@ import click
 
 from ugro.cli.app import App, ScriptCommand, command, json_option
 from ugro.cli.complete import complete_file
-from ugro.cli.launch_options import spec_options
+from ugro.cli.launch_options import spec_options, submission_options
 from ugro.cli.output import console, print_commands, print_hanging, print_json, quiet_option
 from ugro.cli.prompts import answers
 from ugro.cli.render.attention import unattended
@@ -68,13 +68,9 @@ class _LaunchCommand(ScriptCommand):
 )
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=complete_file)
 @spec_options
-@click.option(
-    "--follow", "following", is_flag=True, help="Show the logs until the job has ended; exit code 1 if it failed."
-)
+@submission_options
 @click.option("--no-project", is_flag=True, help="Ignore ugro.toml and [tool.ugro] of pyproject.toml.")
 @click.option("--dry-run", is_flag=True, help="Print what would run on each node, and start nothing.")
-@click.option("--yes", is_flag=True, help="Do not ask about large folders or a memory shortfall.")
-@click.option("--takeover", is_flag=True, help="Take over nodes of another master.")
 @quiet_option
 @json_option
 def launch(
