@@ -6,7 +6,6 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ugro.common.errors import InputError, NoSuchJob, RecordUnreadable, UgroError
 from ugro.common.fields import NAME
@@ -123,7 +122,7 @@ async def why(context: Context, request: WhySweep) -> SweepReasonsDocument:
         of=first.of,
         max_parallel=first.max_parallel,
         attended=context.attended(),
-        jobs=tuple(sorted((SweptJobState(**_state(job, parts[job.id])) for job in shown), key=lambda one: one.index)),
+        jobs=tuple(sorted((_state(job, parts[job.id]) for job in shown), key=lambda one: one.index)),
     )
 
 
@@ -203,7 +202,7 @@ def _document(store: MetadataStore, jobs: Sequence[Job], metric: str | None, hig
     first = next(iter(parts.values()))
     swept = [
         SweptJob(
-            **_state(job, parts[job.id]),
+            **vars(_state(job, parts[job.id])),
             metric=values.get(job.id),
             last=chosen.last if (chosen := series.get(job.id, {}).get(metric or "")) else None,
         )
@@ -222,16 +221,10 @@ def _document(store: MetadataStore, jobs: Sequence[Job], metric: str | None, hig
     )
 
 
-def _state(job: Job, part: SweepPart) -> dict[str, Any]:
-    """Return the fields of a job of a sweep that every document about sweeps has."""
-    return {
-        "id": job.id,
-        "name": job.name,
-        "index": part.index,
-        "state": job.state,
-        "reason": job.reason,
-        "values": part.values,
-    }
+def _state(job: Job, part: SweepPart) -> SweptJobState:
+    return SweptJobState(
+        id=job.id, name=job.name, index=part.index, state=job.state, reason=job.reason, values=part.values
+    )
 
 
 def _series(store: MetadataStore, job: Job) -> Mapping[str, Known]:
