@@ -81,6 +81,8 @@ CATALOGUE = (
     consequence("rendezvous_timeout", r"(?i:unavailable: failed to connect to all addresses)"),
     consequence("rendezvous_timeout", rf"(?:{codes.status('DEADLINE_EXCEEDED')}).*(?i:regist|barrier|connect|initial)"),
     consequence("peer_lost", "\n".join(map(codes.status, ("UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED")))),
+    consequence("cancelled", r"killed by signal: Interrupt"),
+    consequence("killed", r"killed by signal: (?:Terminated|Hangup)"),
     # --- memory, disk, handles, machines ----------------------------------------------------------------------------
     root("cuda_oom", r"""
         (?:CUDA|HIP|XPU|NPU|MPS backend) out of memory
@@ -134,7 +136,8 @@ CATALOGUE = (
         [Gg][Pp][Uu] (?:has fallen|is) off the bus|GPU is lost|fallen off the bus
         Unable to determine the device handle for
         NVML: .*GPU is lost
-        uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC|nvmlDeviceGetHandle\w+\(\) failed
+        uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC
+        nvmlDeviceGetHandle\w+\(\) failed(?!: (?:Not Found|Not Supported|Invalid|Insufficient))
         Unable to get device handle|ROCm.*GPU reset|GPU reset begin
     """ + f"{codes.xid_of_hardware()}\n{codes.cuda('gpu_lost')}\n{codes.accelerator('gpu_lost')}"),
     root("node_rebooted", r"""
@@ -338,6 +341,8 @@ CATALOGUE = (
         This thread has been waiting for .* and may be stuck|\d+ threads to join the rendezvous, but
         Termination timeout for .* exceeded\. Exiting
     """),
+    # where a program that can do without a GPU looks for one
+    hint("cuda_error", r"failed call to cuInit: (?:CUDA_ERROR_NO_DEVICE|UNKNOWN ERROR \(303\)|UNKNOWN ERROR \(100\))"),
     hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
     root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
           "see (CUDA_VISIBLE_DEVICES)", retry_helps=False),

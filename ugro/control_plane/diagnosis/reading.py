@@ -257,7 +257,10 @@ class EvidenceReader:
         entry = _entry(block.exception) or _entry(f"{block.exception} (raised in {block.frame})")
         if entry and entry.cause == "peer_lost" and block.local and _OWN_CONNECTION.match(block.exception):
             entry = None
+        if block.orphaned:
+            entry = None
         cause, kind = (entry.cause, entry.kind) if entry else ("python_exception", EntryKind.ROOT)
+        kind = EntryKind.CONSEQUENCE if block.orphaned else kind
         block.handled |= LEFT.search(block.exception) is not None
         found = self._keep(cause, kind, block.exception, rank, stream, entry, block)
         if block.fatal:

@@ -19,14 +19,19 @@ EXCEPTION = re.compile(
 )
 RAISED = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): (?=\S)")
 _IN_BLOCK = re.compile(
-    r"^(?!(?:Epoch|Loss|Step|Iter|Iteration|Train|Training|Val|Validation|Test|Accuracy|Time|Note|Warning)\b)"
-    r"(?:[A-Za-z_]\w*\.)*[A-Z_]\w*(?:\[\w+\]|\(\w+\))?(?:: |:?$)"
+    r"^(?!(?:Epoch|Loss|Step|Iter|Iteration|Train|Training|Val|Validation|Test|Accuracy|Time|Note|Warning|"
+    r"Killed|Terminated|Aborted)\b)"
+    r"(?:(?:[A-Za-z_]\w*\.)*[A-Z_]\w*(?:\[\w+\]|\(\w+\))?(?:: (?=\S)|(?:(?<=Error)|(?<=Exception))[:]?$|$)|"
+    r"(?:[A-Za-z_]\w*\.)+error: )"
 )
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
 _NOTEBOOK_FRAME = re.compile(r"^File (?P<file>/[^:\s]+|~[^:\s]+):(?P<line>\d+), in (?P<function>[\w.<>]+)")
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python\d|\\lib\\|<frozen|^<|/opt/conda/lib|/python3\.\d+/")
 _OUTERMOST = re.compile(r"^(?:<module>|_run_module_as_main|_run_code|_wrap|wrapper|_bootstrap\w*|run_path|main_loop)$")
 _PROCESS = re.compile(r"-- Process (\d+) terminated with the following error")
+# Where a process reads from another one on its machine, and what it raises when that is gone.
+_FROM_A_PROCESS = re.compile(r"multiprocessing[/\\](?:connection|spawn|managers|queues|reduction|resource_sharer)\.py:")
+_GONE = re.compile(r"(?:_pickle\.)?(?:EOF|Unpickling|BrokenPipe|Connection(?:Reset|Refused)|FileNotFound)Error\b")
 # Whose end of a connection it was: one between ranks, or that of a logger beside the training.
 _BETWEEN_RANKS = re.compile(r"torch[/\\]distributed|horovod|deepspeed[/\\]comm|mpi4py|jax[/\\]|xla_|[/\\]ray[/\\]")
 _LOGGER = re.compile(
@@ -68,6 +73,11 @@ class Block:
     def local(self) -> bool:
         """Whether the libraries that it went through have nothing to do with other ranks."""
         return self.logger or (self.libraries and not self.between_ranks)
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether it only says that another process of the machine is gone, which this one was talking to."""
+        return bool(_FROM_A_PROCESS.search(self.frame) and _GONE.match(self.exception))
 
     @property
     def where(self) -> str | None:
@@ -128,6 +138,9 @@ class Blocks:
         elif len(text) - len(text.lstrip()) <= block.indent and _IN_BLOCK.match(stripped):
             block.exception = stripped
             self._close(stream, block)
+            alike = self._last.get(stream)
+            if alike and alike.at > block.at and alike.exception == stripped:
+                block.frame = alike.frame  # another one was written through it, which took its frames
             _remember(self._last, stream, block)
         elif stripped and not text[:1].isspace():
             return None  # of another traceback

@@ -120,7 +120,9 @@ def _without_chains(sightings: Sequence[Sighting]) -> list[Sighting]:
         earlier = told.pop(id(earlier), earlier)
         later = told.get(id(sighting), sighting)
         telling = earlier.cause in _HARD or (sighting.block.explicit and earlier.kind is EntryKind.ROOT)
-        if telling and later.cause in ("python_exception", "unknown") and earlier.cause != "python_exception":
+        interrupted = later.cause == "cancelled" and earlier.cause not in ("unknown", "cancelled")
+        vague = telling and later.cause in ("python_exception", "unknown")
+        if (vague or interrupted) and earlier.cause != "python_exception":
             told[id(sighting)] = replace(
                 later,
                 cause=earlier.cause,
@@ -326,4 +328,10 @@ def _second_hand(alive: Iterable[Sighting]) -> Sighting | None:
     """What is left to name where no root was seen: what followed from it, or what a warning hinted at."""
     told = [s for s in alive if s.kind in (EntryKind.CONSEQUENCE, EntryKind.HINT) and s.cause != "unknown"]
     telling = [s for s in told if s.kind is EntryKind.CONSEQUENCE or s.cause not in _PROBED]
-    return min(telling, key=lambda s: (s.kind is EntryKind.HINT, not (s.block and s.block.fatal), s.at), default=None)
+    return min(telling, key=_vagueness, default=None)
+
+
+def _vagueness(sighting: Sighting) -> tuple[bool, bool, bool, int]:
+    block = sighting.block
+    orphaned = block is not None and block.orphaned
+    return sighting.kind is EntryKind.HINT, orphaned, not (block and block.fatal), sighting.at
