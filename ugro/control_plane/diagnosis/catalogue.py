@@ -40,6 +40,7 @@ CATALOGUE = (
         has failed because \d+ .{1,40} replica\(s\) failed|\bReason:? .*(?:JobFailed|BackoffLimitExceeded)\b
         reached the specified backoff limit
         A worker died or was killed while executing a task|[Tt]he actor is dead because its worker process has died
+        Set the environment variable HYDRA_FULL_ERROR=1
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
         Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
         DUE TO TASK FAILURE|^\w+\.pl: .*failed, log is in
@@ -102,7 +103,7 @@ CATALOGUE = (
         unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
         unable to allocate shared memory\(shm\)|unable to mmap \d+ bytes from file </torch_
         [Ee]rror while (?:creating|attaching to|mapping) shared memory segment
-        shared memory segment.*No space left|shm\.(?:h|cc):.*No space left|posix_fallocate failed
+        (?i:failed|unable|error) .{0,40}/dev/shm/|shared memory segment.*No space left|shm\.(?:h|cc):.*No space left|posix_fallocate failed
         /dev/shm.*(?:No space left|full|size (?:is )?(?:too small|insufficient|only))
         No space left on device.*/dev/shm|unable to (?:write to|resize) file </torch_\S*>
     """),
@@ -264,7 +265,7 @@ CATALOGUE = (
     root("bad_arguments", r"""
         ^\S+\.py(?: \w+)?: error:[ ]|^usage: .*error:[ ]
         \berror: (?:the following arguments are required|argument \S+|ambiguous option|unknown option|No such option)
-        unrecognized arguments:|^(?:click\.\S*)?UsageError
+        [Uu]nrecogni[sz]ed (?:arguments?|options?|flags?):|^In '\S{1,80}': Could not find '|^(?:click\.\S*)?UsageError
         Some specified arguments are not used by the HfArgumentParser|[Nn]o such option:?[ ]
         ^(?:argparse|simple_parsing)\.\S+Error|Could not override '
         omegaconf\.errors\.Config(?:Key|Attribute)Error|hydra\.errors\.\w+|ConfigCompositionException
@@ -361,6 +362,7 @@ CATALOGUE = (
         Check failed: .*(?i:(?:cuda|cudnn|cublas|miopen|hip)\w*success)|could not synchronize on CUDA context
         failed to record completion event|call aclnn\w+ failed|\bE[A-Z]9999: |\bERR(?:0[013]|99)\d{3}\b
         ^\w*(?:Error|Exception): .*\b[Nn]o (?:CUDA |NVIDIA )?GPUs? (?:was |were |is |are )?(?:found|detected|available)
+        ^\w*(?:Error|Exception): .*\b[Nn]o (?:visible|available|usable) (?:\w+ ){0,2}(?:GPU|device)s?\b
         ^\w*(?:Error|Exception): .*(?:can only be used|only works?|only runs|only supported) on (?:a )?(?:CUDA|GPU)
         DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
         wait for compute device to finish failed|Failed to create session|cudaError_t \d+

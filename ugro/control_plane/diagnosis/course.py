@@ -16,6 +16,7 @@ SUCCESS = re.compile(
     r"exit(?:ed)?(?: with)? (?:code|status)[:=]? 0\b|\b(?:epochs|steps|iterations) completed in \d|"
     r"(?i:\bsav(?:e|ed|ing) (?:the )?(?:final|last) (?:model|checkpoint|weights)\b)|"
     r"(?i:\bsav(?:e|ed|ing) .{0,60}[/_]final\b|\bsav(?:e|ed|ing) .{0,60}model_final\b)|"
+    r"\b[Ff]inal (?:validation|test|eval\w*) (?:metrics|results?|accuracy|loss|score)\b|"
     r"^(?:Done|DONE|done|Finished|Success)[.!]?$"
 )
 _NOT_YET = re.compile(r"(?i)\b(?:not|never|until|unless|if|when|once|before|will|would|should|must|waiting|\w+n't)\b")

@@ -128,5 +128,6 @@ class FailureTable:
 def _signal(code: int | None, text: str) -> str | None:
     if code is None:
         return None
-    number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text.lower() else 0
+    told = re.search(rf"(?i)signal\W{{0,3}}{abs(code)}\b", text) is not None
+    number = -code if code < 0 else code - 128 if code > 128 else code if told else 0
     return SIGNALS[number][0] if number in SIGNALS else _WINDOWS.get(code & 0xFFFFFFFF)

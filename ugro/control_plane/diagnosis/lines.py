@@ -161,7 +161,7 @@ _LOUD = ("ERROR", "CRITICAL", "FATAL")
 _QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
 _WARNING = re.compile(
     r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
-    r"^\W{0,3}⚠|(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
+    r"⚠|(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
 )
 _LETTERS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
 

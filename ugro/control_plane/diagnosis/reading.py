@@ -239,7 +239,11 @@ class EvidenceReader:
     def _continue(self, line: PlainLine, stream: str) -> None:
         """Add a line to the message of the exception before it, which may become another cause by it."""
         sighting, count = self._tails.pop(stream, (None, 0))
-        if sighting is None or not line.text.strip() or line.text.startswith("Traceback"):
+        if sighting is None or line.text.startswith("Traceback"):
+            return
+        if not line.text.strip():
+            if sighting.message.endswith(":"):
+                self._tails[stream] = (sighting, count)
             return
         if count < CONTINUATION and not line.level:
             self._tails[stream] = (sighting, count + 1)

@@ -198,7 +198,10 @@ _DURING = "During handling of the above exception"
 _CAUSED = "The above exception was the direct cause"
 _HARMLESS = ("Exception ignored in", "--- Logging error ---", "Error in atexit")
 _THREAD = "Exception in thread"
-_CHILD = re.compile(r"^Process (?:\S*Process|\S*[Ww]orker|\S*[Ll]oader)-[\d:]+$")
+_CHILD = re.compile(
+    r"^(?:Process (?:\S*Process|\S*[Ww]orker|\S*[Ll]oader)-[\d:]+|"
+    r"Exception in (?:\w+ )?(?:sub)?(?:worker|process|child)(?:[ #]*\d+)?:?)$"
+)
 _CONTEXTS = (_DURING, _CAUSED, *_HARMLESS, _THREAD, "terminated with the following error")
 
 BEGINNING = re.compile("|".join((*map(re.escape, (HEADER, *_CONTEXTS)), _CHILD.pattern)))

@@ -33,6 +33,8 @@ _HARD = {
     "cuda_oom", "host_oom", "disk_full", "shm_full", "too_many_files", "gpu_lost", "cuda_error", "cuda_mismatch",
     "dataloader_worker_died", "port_in_use", "time_limit", "node_lost", "node_rebooted", "nan_loss",
 }  # fmt: skip
+# Those of them that end a process which does not say them itself.
+_FROM_OUTSIDE = {"time_limit", "node_lost", "node_rebooted", "gpu_lost"}
 # Those that are also said in passing, so that without a traceback they weigh less.
 _SAID_IN_PASSING = {"cuda_error", "cuda_mismatch"}
 
@@ -170,10 +172,15 @@ def _without_crash_at_exit(evidence: Evidence) -> Evidence:
     crashes = [s for s in later if s.cause == "segfault" and not s.block]
     wrong = [s for s in later if s.kind is EntryKind.ROOT and s not in crashes]
     ends = [end for end in evidence.ends if end.at > done]
-    if done < 0 or wrong or not (ends or crashes or later) or any(end.signal not in _CRASHES for end in ends):
+    if done < 0 or wrong or not (ends or crashes or later) or not all(_falls_over(end) for end in ends):
         return evidence
     said = [s for s in evidence.sightings if s.last_at <= done or s.kind is EntryKind.CONFIRMATION]
     return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done], cut_short=False)
+
+
+def _falls_over(end: ReportedEnd) -> bool:
+    """Whether a process may have ended so only since it left: by a crash, or as a worker that Ray no longer needed."""
+    return end.signal in _CRASHES or "exit detail: " in end.message
 
 
 def _is_noise(sighting: Sighting) -> bool:
@@ -204,9 +211,10 @@ def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
     block, over = sighting.block, evidence.success_at >= 0
     if over and ((block and (block.child or block.thread)) or (not block and sighting.kind is EntryKind.CONSEQUENCE)):
         return False  # who leaves first is missed by the others
-    if (block and block.fatal) or sighting.cause in _HARD:
+    told = block is not None or EXCEPTION.match(sighting.message) is not None
+    if (block and block.fatal) or (sighting.cause in _HARD and (told or sighting.cause in _FROM_OUTSIDE)):
         return True
-    within = LAST_PAGE if block or EXCEPTION.match(sighting.message) else LAST_WORDS
+    within = LAST_PAGE if told or sighting.cause in _HARD else LAST_WORDS
     return evidence.lines - sighting.last_at <= within
 
 
