@@ -85,12 +85,14 @@ CATALOGUE = (
     consequence("cancelled", r"killed by signal: Interrupt"),
     consequence("killed", r"killed by signal: (?:Terminated|Hangup)"),
     # --- memory, disk, handles, machines ----------------------------------------------------------------------------
+    root("host_oom", r"OOM when allocating tensor.* by allocator \w*cpu"),
     root("cuda_oom", r"""
         (?:CUDA|HIP|XPU|NPU|MPS backend) out of memory
         CUDA (?:runtime |driver )?error(?: ?\(\d+\))?: (?:2, )?out of memory
         [Cc]uda failure (?:\d+ )?'out of memory'
         \b(?:torch|cuda|triton)\S*\.OutOfMemoryError
         (?i:resource[_ ]exhausted: .*(?:out of memory|allocat))|OOM when allocating tensor|cuda runtime error \(2\)
+        \bResourceExhaustedError\b(?!.*(?i:quota|space|disk))|[Oo]ut of memory\b.{0,40}\b(?:GPU|CUDA|cuda|NPU|XPU|HBM)\b
         No executable batch size found, reached zero|No available memory for the cache blocks
         Free memory on device .* is less than|GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
@@ -169,7 +171,7 @@ CATALOGUE = (
         Requested node configuration is not available|Unable to allocate resources
         [Ee]xec format error|docker: Error response from daemon|OCI runtime (?:create|exec) failed
         could not select device driver|execve\(\):[ ]|FailedScheduling|Insufficient nvidia\.com/gpu
-        srun: error: .*(?:launch failed|Task launch for)
+        srun: error: .*(?:launch failed|Task launch for)|could not open image |container creation failed
         nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
         Host key verification failed|executable file not found in|unable to find the specified executable file
         not enough slots available in the system|failing to pull image|unable to (?:reliably )?start one or more daemons

@@ -125,9 +125,14 @@ class FailureTable:
         return ReportedEnd(quote(text, match), rank, code, signal, root, time)
 
 
+_LEAST_NEGATIVE = 240
+"""The smallest exit code that is minus a signal as one byte; 255 is that of a mere `exit(-1)`."""
+
+
 def _signal(code: int | None, text: str) -> str | None:
     if code is None:
         return None
+    code = code - 256 if _LEAST_NEGATIVE <= code < 255 else code
     told = re.search(rf"(?i)signal\W{{0,3}}{abs(code)}\b", text) is not None
     number = -code if code < 0 else code - 128 if code > 128 else code if told else 0
     return SIGNALS[number][0] if number in SIGNALS else _WINDOWS.get(code & 0xFFFFFFFF)

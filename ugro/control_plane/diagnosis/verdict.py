@@ -235,7 +235,8 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     confirmed = [sighting for sighting in alive if _confirms(sighting, evidence)]
     alive = _last_words_of_each(alive, evidence)
     consequences = [sighting for sighting in alive if sighting.kind is EntryKind.CONSEQUENCE]
-    roots = [sighting for sighting in alive if sighting.kind is EntryKind.ROOT]
+    stopped = next((sighting for sighting in alive if _tells_who_stopped_it(sighting)), None)
+    roots = [s for s in alive if s.kind is EntryKind.ROOT and not (stopped and _is_past(s, stopped))]
     root = min(roots, key=lambda sighting: _order(sighting, evidence), default=None)
     if root and _is_probe(root) and any(s.block and s.block.fatal for s in consequences):
         root = None
@@ -291,6 +292,16 @@ def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
 def _is_probe(sighting: Sighting) -> bool:
     """Whether it is what a tool says that was only tried: where an exception ended the run, that is no reason."""
     return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and _CANNOT_OPEN not in sighting.message
+
+
+def _tells_who_stopped_it(sighting: Sighting) -> bool:
+    return sighting.cause in _ENDED_BY_SOMEBODY and sighting.kind is not EntryKind.HINT
+
+
+def _is_past(sighting: Sighting, stopped: Sighting) -> bool:
+    """Whether a mere complaint lay too far behind when somebody stopped the run: what gives up does so at once."""
+    went_on = stopped.progress - sighting.progress >= HANDLED_AFTER or stopped.at - sighting.last_at > LAST_PAGE
+    return _weight(sighting) == _COMPLAINT and went_on
 
 
 def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bool:
