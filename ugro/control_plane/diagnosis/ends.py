@@ -24,6 +24,7 @@ class ReportedEnd:
     time: str = ""
     at: int = 0
     progress: int = 0
+    talk: int = 0
 
 
 # What Windows calls a signal is an exit code; some print it with a sign, some without.

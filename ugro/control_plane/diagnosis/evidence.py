@@ -50,6 +50,7 @@ class Sighting:
     facts: dict[str, str] = field(default_factory=dict)
     last_at: int = 0
     progress: int = 0
+    talk: int = 0
     count: int = 1
     more: list[str] = field(default_factory=list)
 
@@ -61,7 +62,7 @@ class Sighting:
 
 @dataclass
 class Evidence:
-    """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
+    """What was kept of a job's logs. `talk` counts the lines that tell nothing, outside of tracebacks; `success_at` is the line of the last word of a run that got to its end.
 
     `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
     runs that were started again in the same log, the last time at `started_at`; `masters` tells whether a pod called
@@ -75,6 +76,7 @@ class Evidence:
     ranks: set[int] = field(default_factory=set)
     lines: int = 0
     progress: int = 0
+    talk: int = 0
     success_at: int = -1
     left_at: int = -1
     started_at: int = 0

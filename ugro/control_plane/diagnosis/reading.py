@@ -153,10 +153,12 @@ class EvidenceReader:
                 self._blocks.forget(self.evidence.lines - LONGEST)
                 self._tails.clear()
         if known is not None:
+            self.evidence.talk += 1
             self._count_progress(raw)
         elif often := self._often.get(shape):
             self._again(often)
         elif not self._told(raw, line):
+            self.evidence.talk += bool(shape)
             self._count_progress(raw)
             self._dismiss(shape, raw)
         elif self._latest and self._latest.count >= OFTEN and len(self._often) < MOST_SHAPES:
@@ -204,8 +206,9 @@ class EvidenceReader:
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""
-        at, progress = self.evidence.lines + 1, self.evidence.progress
-        self.evidence.ends.append(ReportedEnd(message, rank, None, signal, root=True, at=at, progress=progress))
+        at, progress, talk = self.evidence.lines + 1, self.evidence.progress, self.evidence.talk
+        end = ReportedEnd(message, rank, None, signal, root=True, at=at, progress=progress, talk=talk)
+        self.evidence.ends.append(end)
 
     def _count_progress(self, raw: bytes) -> None:
         if self._fresh_progress < ENOUGH_PROGRESS and PROGRESS.search(raw) and not LOADING.search(raw):
@@ -330,7 +333,7 @@ class EvidenceReader:
         if end is None:
             return False
         if len(evidence.ends) < MOST_ENDS:
-            evidence.ends.append(replace(end, at=evidence.lines, progress=evidence.progress))
+            evidence.ends.append(replace(end, at=evidence.lines, progress=evidence.progress, talk=evidence.talk))
         self._fails()
         self._fresh_progress = 0
         return _entry(text) is None
@@ -372,7 +375,8 @@ class EvidenceReader:
         self._seen(sighting)
 
     def _seen(self, sighting: Sighting) -> None:
-        sighting.last_at, sighting.progress = self.evidence.lines, self.evidence.progress
+        evidence = self.evidence
+        sighting.last_at, sighting.progress, sighting.talk = evidence.lines, evidence.progress, evidence.talk
         self._fresh_progress = 0
 
 

@@ -11,7 +11,7 @@ from ugro.control_plane.diagnosis.entry import EntryKind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, Evidence, Sighting
 from ugro.control_plane.diagnosis.finding import Diagnosis
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
-from ugro.control_plane.diagnosis.wording import SIGNAL_CAUSES, end_order, from_death, from_ends, from_sighting, quoted
+from ugro.control_plane.diagnosis.wording import SIGNAL_CAUSES, TOLD_TO_END, end_order, from_death, from_ends, from_sighting, quoted
 
 HANDLED_AFTER = 3
 """Lines of training going on after an exception that show that it was handled, where nothing else shows a bad end."""
@@ -24,6 +24,9 @@ LAST_WORDS = 20
 
 LAST_PAGE = 100
 """The same for an exception that was caught and printed, or that has no traceback."""
+
+_REACH = {EntryKind.ROOT: LAST_WORDS, EntryKind.HINT: 8}
+"""Lines that tell nothing which may stand between a complaint or a warning and the end that it explains."""
 
 REQUEUED_FOR = 2
 """Lines after a scheduler ended a run only to start it again that show that it runs again."""
@@ -38,12 +41,15 @@ _FROM_OUTSIDE = {"time_limit", "node_lost", "node_rebooted", "gpu_lost"}
 # Those that are also said in passing, so that without a traceback they weigh less.
 _SAID_IN_PASSING = {"cuda_error", "cuda_mismatch"}
 
+# Those that are said of the machine, be it by a check before the start.
+_SAID_OF_THE_MACHINE = {"cuda_mismatch"}
+
 # What is no longer up to the script: it may well go on for the while that a scheduler gives it to end.
 _DECIDED = {"time_limit"}
 
 # What comes first as the root. What another rank's failure brings about comes after a process that a signal ended, even
 # where its words are those of a reason.
-_SURE, _CAUGHT, _BARE_EXCEPTION, _COMPLAINT, _BROUGHT_ABOUT, _STUCK, _ASKED_FOR = range(7)
+_SURE, _CAUGHT, _BARE_EXCEPTION, _BROUGHT_ABOUT, _STUCK, _ASKED_FOR, _COMPLAINT = range(7)
 _LATE = {"nccl_error": _BROUGHT_ABOUT, "collective_timeout": _BROUGHT_ABOUT, "hang": _STUCK, "cancelled": _ASKED_FOR}
 
 # What a confirmation or a lost GPU makes clear.
@@ -95,6 +101,7 @@ def _explained(evidence: Evidence, failed: bool) -> Diagnosis | None:
     seen = _without_chains(evidence.sightings)
     bad_end = failed or _ended_badly(evidence)
     alive = [sighting for sighting in seen if not _was_handled(sighting, evidence, bad_end)]
+    alive = _without_small_talk(alive, evidence)
     if bad_end:
         explained = any(sighting.kind is EntryKind.ROOT for sighting in alive) or _deaths(evidence)
         recent = [s for s in seen if not _is_noise(s) and evidence.progress - s.progress < ENOUGH_PROGRESS]
@@ -199,6 +206,23 @@ def _was_handled(sighting: Sighting, evidence: Evidence, bad_end: bool) -> bool:
     return evidence.progress - sighting.progress >= (SURELY_HANDLED_AFTER if bad_end else HANDLED_AFTER)
 
 
+def _without_small_talk(alive: Sequence[Sighting], evidence: Evidence) -> list[Sighting]:
+    """Leave out the complaints and warnings after which the run had more to say before anything ended it."""
+    decisive = [end.talk for end in evidence.ends] + [s.talk for s in alive if _decides(s)]
+    if not decisive:
+        return list(alive)
+    first = min(decisive)
+    return [s for s in alive if _decides(s) or first - s.talk <= _REACH.get(s.kind, first)]
+
+
+def _decides(sighting: Sighting) -> bool:
+    """Whether a sighting is more than somebody's complaint: an exception, a cause that nothing survives, an end."""
+    if sighting.kind in (EntryKind.CONFIRMATION, EntryKind.HINT):
+        return sighting.kind is EntryKind.CONFIRMATION
+    loose = sighting.kind is EntryKind.ROOT and (_weight(sighting) == _COMPLAINT or sighting.cause == "nccl_error")
+    return sighting.block is not None or not loose
+
+
 def _is_failure(alive: Iterable[Sighting], evidence: Evidence) -> bool:
     """Whether something in a log without a bad end shows that there was one all the same."""
     return any(_confirms(sighting, evidence) or _is_final(sighting, evidence) for sighting in alive)
@@ -235,13 +259,14 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     confirmed = [sighting for sighting in alive if _confirms(sighting, evidence)]
     alive = _last_words_of_each(alive, evidence)
     consequences = [sighting for sighting in alive if sighting.kind is EntryKind.CONSEQUENCE]
-    stopped = next((sighting for sighting in alive if _tells_who_stopped_it(sighting)), None)
-    roots = [s for s in alive if s.kind is EntryKind.ROOT and not (stopped and _is_past(s, stopped))]
+    roots = [sighting for sighting in alive if sighting.kind is EntryKind.ROOT]
     root = min(roots, key=lambda sighting: _order(sighting, evidence), default=None)
     if root and _is_probe(root) and any(s.block and s.block.fatal for s in consequences):
         root = None
     deaths = _deaths(evidence)
-    if deaths and (root is None or _weight(root) >= _COMPLAINT):
+    if root and _weight(root) == _COMPLAINT and _was_told_to_end(alive, evidence):
+        root = None
+    if deaths and (root is None or _weight(root) >= _BROUGHT_ABOUT):
         first = min(deaths, key=end_order)
         means = SIGNAL_CAUSES[first.signal or ""]
         proof = next((sighting for sighting in confirmed if means in _RAISED_BY.get(sighting.cause, ())), None)
@@ -294,14 +319,13 @@ def _is_probe(sighting: Sighting) -> bool:
     return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and _CANNOT_OPEN not in sighting.message
 
 
-def _tells_who_stopped_it(sighting: Sighting) -> bool:
-    return sighting.cause in _ENDED_BY_SOMEBODY and sighting.kind is not EntryKind.HINT
-
-
-def _is_past(sighting: Sighting, stopped: Sighting) -> bool:
-    """Whether a mere complaint lay too far behind when somebody stopped the run: what gives up does so at once."""
-    went_on = stopped.progress - sighting.progress >= HANDLED_AFTER or stopped.at - sighting.last_at > LAST_PAGE
-    return _weight(sighting) == _COMPLAINT and went_on
+def _was_told_to_end(alive: Iterable[Sighting], evidence: Evidence) -> bool:
+    """Whether somebody stopped the run before any of its processes had ended by itself."""
+    first = min(evidence.ends, key=end_order, default=None)
+    if first is not None and first.signal in TOLD_TO_END:
+        return True
+    stopped = [s.at for s in alive if s.cause in _ENDED_BY_SOMEBODY and s.kind is not EntryKind.HINT]
+    return bool(stopped) and (first is None or first.at > min(stopped))
 
 
 def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bool:
@@ -325,7 +349,8 @@ def _weight(sighting: Sighting) -> int:
         return _SURE if sighting.block.fatal or sighting.block.child else _CAUGHT
     if sighting.cause in _HARD - _SAID_IN_PASSING:
         return _SURE
-    return _BARE_EXCEPTION if EXCEPTION.match(sighting.message) or sighting.cause in _HARD else _COMPLAINT
+    bare = EXCEPTION.match(sighting.message) is not None or sighting.cause in _HARD - _SAID_OF_THE_MACHINE
+    return _BARE_EXCEPTION if bare else _COMPLAINT
 
 
 def _order(sighting: Sighting, evidence: Evidence) -> tuple[int, bool, int]:
@@ -338,7 +363,7 @@ def _order(sighting: Sighting, evidence: Evidence) -> tuple[int, bool, int]:
 def _raises(telling: Sighting, root: Sighting | None) -> bool:
     if root is not None and root.cause == "python_exception":
         return telling.cause == "nan_loss" and "nan" in root.message.lower()
-    if root is None:
+    if root is None or _weight(root) == _COMPLAINT:
         return telling.kind is EntryKind.CONFIRMATION
     return root.cause in _RAISED_BY.get(telling.cause, ())
 

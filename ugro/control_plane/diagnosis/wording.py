@@ -19,7 +19,7 @@ SIGNAL_CAUSES = {
     "SYS": "segfault", "XCPU": "time_limit", "XFSZ": "disk_full",
 }  # fmt: skip
 # How a process ends that was told to: it says why only where nothing else does.
-_TOLD_TO_END = {
+TOLD_TO_END = {
     "INT": "cancelled", "HUP": "cancelled", "QUIT": "cancelled", "TERM": "killed", "USR1": "time_limit",
     "USR2": "time_limit",
 }  # fmt: skip
@@ -77,7 +77,7 @@ def from_ends(followed: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     """How a run ended that does not say why."""
     message = evidence.ends[0].message if evidence.ends else evidence.last_words
     first = min(evidence.ends, key=end_order, default=None)  # it brought about how the others ended
-    told = (_TOLD_TO_END.get(first.signal or "") or _meaning_of_code(first)) if first else None
+    told = (TOLD_TO_END.get(first.signal or "") or _meaning_of_code(first)) if first else None
     cause = told or "unknown"
     return Diagnosis(
         cause, message, rank=_launchers_rank(evidence), evidence=quoted([message]), consequences=_count(followed)
