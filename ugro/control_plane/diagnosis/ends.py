@@ -62,7 +62,7 @@ ENDS = tuple(
         r"code|returned (?:a )?non-zero (?:exit )?(?:status|code):?|terminated with exit code) {0,4}(?P<code>-?\d+)",
         r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+[12]?)",
         r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
-        rf"(?P<word>(?!Terminated(?!$|  ))(?:{_SAID}))(?: \(core dumped\)|\s|$)",
+        rf"(?P<word>(?:{_SAID}))(?: \(core dumped\)|\s{{2,}}|\s*$)",
         rf"\bline \d+: +\d+ (?P<word>{'|'.join(words for _, words in SIGNALS.values())})\b",
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
         r"terminated by signal SIG(?P<signal>[A-Z]+[12]?)",

@@ -105,7 +105,7 @@ def _explained(evidence: Evidence, failed: bool) -> Diagnosis | None:
     if bad_end:
         explained = any(sighting.kind is EntryKind.ROOT for sighting in alive) or _deaths(evidence)
         recent = [s for s in seen if not _is_noise(s) and evidence.progress - s.progress < ENOUGH_PROGRESS]
-        return _verdict(alive if explained else recent, evidence)
+        return _verdict(alive if explained else _without_small_talk(recent, evidence), evidence)
     if _is_failure(alive, evidence):
         return _verdict(alive, evidence)
     if evidence.complained and evidence.success_at < 0:
@@ -258,14 +258,14 @@ def _confirms(sighting: Sighting, evidence: Evidence) -> bool:
 def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     confirmed = [sighting for sighting in alive if _confirms(sighting, evidence)]
     alive = _last_words_of_each(alive, evidence)
+    if _was_told_to_end(alive, evidence):
+        alive = [sighting for sighting in alive if sighting.block or not _says_little(sighting)]
     consequences = [sighting for sighting in alive if sighting.kind is EntryKind.CONSEQUENCE]
     roots = [sighting for sighting in alive if sighting.kind is EntryKind.ROOT]
     root = min(roots, key=lambda sighting: _order(sighting, evidence), default=None)
     if root and _is_probe(root) and any(s.block and s.block.fatal for s in consequences):
         root = None
     deaths = _deaths(evidence)
-    if root and _weight(root) == _COMPLAINT and _was_told_to_end(alive, evidence):
-        root = None
     if deaths and (root is None or _weight(root) >= _BROUGHT_ABOUT):
         first = min(deaths, key=end_order)
         means = SIGNAL_CAUSES[first.signal or ""]
@@ -326,6 +326,12 @@ def _was_told_to_end(alive: Iterable[Sighting], evidence: Evidence) -> bool:
         return True
     stopped = [s.at for s in alive if s.cause in _ENDED_BY_SOMEBODY and s.kind is not EntryKind.HINT]
     return bool(stopped) and (first is None or first.at > min(stopped))
+
+
+def _says_little(sighting: Sighting) -> bool:
+    """Whether it is what a run says that lives on: a complaint, a warning, the loss of a connection."""
+    little = _weight(sighting) == _COMPLAINT if sighting.kind is EntryKind.ROOT else True
+    return little and sighting.cause not in (*_ENDED_BY_SOMEBODY, "unknown")
 
 
 def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bool:
