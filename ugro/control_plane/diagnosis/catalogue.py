@@ -43,7 +43,7 @@ CATALOGUE = (
         Set the environment variable HYDRA_FULL_ERROR=1
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
         Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
-        DUE TO TASK FAILURE|^\w+\.pl: .*failed, log is in
+        driver shutting down|cudaErrorCudartUnloading|DUE TO TASK FAILURE|^\w+\.pl: .*failed, log is in
         Job step aborted: |\bCancelledError\b|CrashLoopBackOff|Back-off restarting failed
     """ + codes.ray("unknown")),
     consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),

@@ -31,6 +31,9 @@ FACTS = tuple(
     )
 )
 
+REFUSED = " error: "
+"""What the message has with which a parser of arguments ends its process."""
+
 ENOUGH_PROGRESS = 50
 """Lines of a run going on that are counted after a sighting; more say nothing more."""
 

@@ -39,6 +39,11 @@ class PlainLine:
         return self.level in _QUIET or _WARNING.search(self.text) is not None
 
     @property
+    def chatty(self) -> bool:
+        """Whether its level is less than that of a warning."""
+        return self.level in _CHATTY
+
+    @property
     def loud(self) -> bool:
         """Whether its level is that of an error."""
         return self.level in _LOUD
@@ -158,7 +163,8 @@ def read(raw: bytes) -> PlainLine:
 
 
 _LOUD = ("ERROR", "CRITICAL", "FATAL")
-_QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
+_CHATTY = ("DEBUG", "INFO", "NOTICE")
+_QUIET = (*_CHATTY, "WARN", "WARNING")
 _WARNING = re.compile(
     r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
     r"⚠|(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"

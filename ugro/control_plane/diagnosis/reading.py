@@ -23,7 +23,7 @@ from ugro.control_plane.diagnosis.course import (
 )
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE, FailureTable, ReportedEnd
 from ugro.control_plane.diagnosis.entry import Entry, EntryKind
-from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, Evidence, Sighting
+from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, REFUSED, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import PlainLine
 from ugro.control_plane.diagnosis.parting import LAST_LINES, STOPPED_BY_HAND, last_complaint
 from ugro.control_plane.diagnosis.prefilter import Prefilter
@@ -54,6 +54,8 @@ _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[
 # What the lines after an exception may say without making its cause clearer.
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
 _ENDED_BY_SOMEBODY = ("cancelled", "killed")
+# What a scheduler, a shell or a kernel says after an exception, which its message does not go on with.
+_SAID_BY_OTHERS = ("time_limit", "node_lost", "node_rebooted", "segfault", "launch_failed")
 _SAID_AS_WARNING = ("hang", "cancelled")
 # An end of a connection that the operating system tells of, whatever the other end was.
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
@@ -256,7 +258,7 @@ class EvidenceReader:
             open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
             vague = sighting.cause == "python_exception" and count == 0 and not EXCEPTION.match(line.text)
             vague = vague and entry is not None and entry.kind is EntryKind.ROOT
-            told = entry is not None and entry.kind is not EntryKind.HINT and entry.cause not in _SAYS_NO_MORE
+            told = entry is not None and entry.kind is not EntryKind.HINT and entry.cause not in (*_SAYS_NO_MORE, *_SAID_BY_OTHERS)
             if entry and told and (open_ended or vague):
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
 
@@ -278,6 +280,9 @@ class EvidenceReader:
         text = line.text.strip()
         entry = _entry(text)
         quiet = line.quiet and HEADER not in text
+        if entry and entry.kind is EntryKind.ROOT and line.chatty and entry.cause not in _SAID_AS_WARNING:
+            if not RAISED.search(text):
+                return False
         if entry:
             hint = (
                 quiet
@@ -287,6 +292,8 @@ class EvidenceReader:
             )
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, EntryKind.HINT if hint else entry.kind, text, inner, stream, entry)
+            if not hint and (entry.cause == "collective_timeout" or (entry.cause == "bad_arguments" and REFUSED in text)):
+                self._fails()
             return True
         raised = EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)
         if raised and not quiet and not LEFT.search(text):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ugro.control_plane.diagnosis.ends import ReportedEnd
 from ugro.control_plane.diagnosis.entry import EntryKind
-from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, Evidence, Sighting
+from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, REFUSED, Evidence, Sighting
 from ugro.control_plane.diagnosis.finding import Diagnosis
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
 from ugro.control_plane.diagnosis.wording import SIGNAL_CAUSES, TOLD_TO_END, end_order, from_death, from_ends, from_sighting, quoted
@@ -266,8 +266,8 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     if root and _is_probe(root) and any(s.block and s.block.fatal for s in consequences):
         root = None
     deaths = _deaths(evidence)
-    if deaths and (root is None or _weight(root) >= _BROUGHT_ABOUT):
-        first = min(deaths, key=end_order)
+    first = min(deaths, key=end_order, default=None)
+    if first and (root is None or (_weight(root) >= _BROUGHT_ABOUT and not _came_before(root, first))):
         means = SIGNAL_CAUSES[first.signal or ""]
         proof = next((sighting for sighting in confirmed if means in _RAISED_BY.get(sighting.cause, ())), None)
         return from_death(first, proof, consequences, evidence)
@@ -291,7 +291,7 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
         last = max(fatal, key=lambda sighting: sighting.last_at, default=None)
         alone = last is not None and (last.of_one_process or not _several_wrote(mine, evidence))
         for sighting in mine:
-            uncaught = last is None or sighting is last or _outlives(sighting)
+            uncaught = last is None or sighting is last or _outlives(sighting) or _interrupted_after(sighting, last)
             uncaught = uncaught or (last is not None and not last.block and sighting.at > last.at)
             if uncaught or (not alone and (sighting in fatal or sighting.cause in _HARD)):
                 kept.append(sighting)
@@ -300,13 +300,24 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
 
 def _ends_its_process(sighting: Sighting) -> bool:
     """Whether no process says more after it: an exception that nobody caught, arguments or a script refused."""
-    refused = (sighting.cause == "bad_arguments" and " error: " in sighting.message) or _CANNOT_OPEN in sighting.message
-    return refused or bool(sighting.block and sighting.block.fatal and sighting.cause != "unknown")
+    return _is_refused(sighting) or bool(sighting.block and sighting.block.fatal and sighting.cause != "unknown")
+
+
+def _is_refused(sighting: Sighting) -> bool:
+    """Whether a process did not accept its arguments, or Python its script: neither has a traceback."""
+    refused = sighting.cause == "bad_arguments" and REFUSED in sighting.message and sighting.kind is EntryKind.ROOT
+    return refused or _CANNOT_OPEN in sighting.message
 
 
 def _outlives(sighting: Sighting) -> bool:
     """Whether what was seen is not over with a later exception of its process."""
     return sighting.block.child if sighting.block else not _ends_its_process(sighting)
+
+
+def _interrupted_after(sighting: Sighting, last: Sighting) -> bool:
+    """Whether somebody interrupted what was left of a run soon after an exception had ended one of its processes."""
+    soon = sighting.at < last.at and last.talk - sighting.talk <= LAST_WORDS and last.progress == sighting.progress
+    return last.cause == "cancelled" and _ends_its_process(sighting) and soon
 
 
 def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
@@ -326,6 +337,11 @@ def _was_told_to_end(alive: Iterable[Sighting], evidence: Evidence) -> bool:
         return True
     stopped = [s.at for s in alive if s.cause in _ENDED_BY_SOMEBODY and s.kind is not EntryKind.HINT]
     return bool(stopped) and (first is None or first.at > min(stopped))
+
+
+def _came_before(root: Sighting, death: ReportedEnd) -> bool:
+    """Whether ranks had waited in vain before a process was killed, by the word of who does not tell it afterwards."""
+    return root.cause == "collective_timeout" and not death.root and death.rank is None and death.at > root.at
 
 
 def _says_little(sighting: Sighting) -> bool:
@@ -353,7 +369,7 @@ def _weight(sighting: Sighting) -> int:
         return _LATE[sighting.cause]
     if sighting.block:
         return _SURE if sighting.block.fatal or sighting.block.child else _CAUGHT
-    if sighting.cause in _HARD - _SAID_IN_PASSING:
+    if sighting.cause in _HARD - _SAID_IN_PASSING or _is_refused(sighting):
         return _SURE
     bare = EXCEPTION.match(sighting.message) is not None or sighting.cause in _HARD - _SAID_OF_THE_MACHINE
     return _BARE_EXCEPTION if bare else _COMPLAINT
