@@ -86,6 +86,7 @@ class EvidenceReader:
         self._kept: dict[tuple[str, ...], Sighting] = {}
         self._dull: dict[bytes, Shape] = {}
         self._end_line = b""
+        self._step_at = 0
         self._often: dict[bytes, Sighting] = {}
         self._latest: Sighting | None = None
         self._tails: dict[str, tuple[Sighting, int]] = {}
@@ -140,8 +141,9 @@ class EvidenceReader:
         line = None
         known, banner = self._dull.get(shape), self._banner
         if known is not None:
-            known.count += 1
-            known.last = raw
+            known.again(raw, self.evidence.lines, self._step_at)
+            if known.step:
+                self._step_at = known.at
         if banner.live and (known is None or known.banner):
             if banner.again(shape, self.evidence.lines, self._failed_at > 0):
                 self._start_anew()
@@ -204,7 +206,9 @@ class EvidenceReader:
         if len(self._dull) >= MOST_SHAPES:
             self._dull.clear()
         if len(shape) < lines.QUOTED and not _NUMBER_TELLS.search(shape):
-            self._dull[shape] = Shape(self._banner.has(shape), raw, raw)
+            dull = self._dull[shape] = Shape.of(raw, self.evidence.lines, self._banner.has(shape))
+            if dull.step:
+                self._step_at = dull.at
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""
@@ -258,7 +262,11 @@ class EvidenceReader:
             open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
             vague = sighting.cause == "python_exception" and count == 0 and not EXCEPTION.match(line.text)
             vague = vague and entry is not None and entry.kind is EntryKind.ROOT
-            told = entry is not None and entry.kind is not EntryKind.HINT and entry.cause not in (*_SAYS_NO_MORE, *_SAID_BY_OTHERS)
+            told = (
+                entry is not None
+                and entry.kind is not EntryKind.HINT
+                and entry.cause not in (*_SAYS_NO_MORE, *_SAID_BY_OTHERS)
+            )
             if entry and told and (open_ended or vague):
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
 
@@ -292,7 +300,9 @@ class EvidenceReader:
             )
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, EntryKind.HINT if hint else entry.kind, text, inner, stream, entry)
-            if not hint and (entry.cause == "collective_timeout" or (entry.cause == "bad_arguments" and REFUSED in text)):
+            if not hint and (
+                entry.cause == "collective_timeout" or (entry.cause == "bad_arguments" and REFUSED in text)
+            ):
                 self._fails()
             return True
         raised = EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)

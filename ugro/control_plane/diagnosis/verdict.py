@@ -11,7 +11,15 @@ from ugro.control_plane.diagnosis.entry import EntryKind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, REFUSED, Evidence, Sighting
 from ugro.control_plane.diagnosis.finding import Diagnosis
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
-from ugro.control_plane.diagnosis.wording import SIGNAL_CAUSES, TOLD_TO_END, end_order, from_death, from_ends, from_sighting, quoted
+from ugro.control_plane.diagnosis.wording import (
+    SIGNAL_CAUSES,
+    TOLD_TO_END,
+    end_order,
+    from_death,
+    from_ends,
+    from_sighting,
+    quoted,
+)
 
 HANDLED_AFTER = 3
 """Lines of training going on after an exception that show that it was handled, where nothing else shows a bad end."""
