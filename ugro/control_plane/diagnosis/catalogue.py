@@ -133,7 +133,7 @@ CATALOGUE = (
         killed by the cgroup out-of-memory handler|step tasks have been OOM Killed
         srun: error: \S+: tasks? [\d,-]+: Out Of Memory|[Ee]xceeded (?:job |step )?memory limit|oom-killer
         was low on resource: memory|MemoryPressure
-        crashed after using all available RAM
+        crashed after using all available RAM|ran out[- ]of[- ]memory and exited
     """ + codes.scheduler("host_oom")),
     root("gpu_lost", r"""
         [Gg][Pp][Uu] (?:has fallen|is) off the bus|GPU is lost|fallen off the bus
@@ -297,7 +297,7 @@ CATALOGUE = (
         Loss became infinite or NaN|The loss returned in `training_step` is (?:nan|inf)
         [Nn]an(?:s|) in (?:the )?(?:loss|gradients?|model)
         NaN (?:gradient|parameter|weight|value)s? (?:detected|found|encountered|in)
-        Unexpected result (?:nan|inf)|loss (?:diverged|exploded)|[Tt]raining diverged
+        tensor\(\[+ *nan\b|Unexpected result (?:nan|inf)|loss (?:diverged|exploded)|[Tt]raining diverged
         (?:non-?finite|not finite) (?:loss|grad\w*)
         (?:[Ll]oss|[Gg]rad\w*).{0,30}(?:non-?finite|is not finite|contains (?:nan|NaN))
         total norm .* is non-finite|[Nn]an loss|NaN [Ll]oss|tensor\(nan.*\) (?:loss|encountered)

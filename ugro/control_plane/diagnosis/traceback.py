@@ -13,6 +13,9 @@ MOST_STREAMS = 1024
 LONGEST = 400
 """Lines of a stream after which an exception is no longer waited for."""
 
+LONGEST_PREFIX = 120
+"""Characters before the first words of a traceback that may be some tool's prefix."""
+
 HEADER = "Traceback (most recent call last)"
 EXCEPTION = re.compile(
     r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout|NotFound|OutOfMemory)(?:: |:?$)"
@@ -27,6 +30,7 @@ _IN_BLOCK = re.compile(
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
 _NOTEBOOK_FRAME = re.compile(r"^File (?P<file>/[^:\s]+|~[^:\s]+):(?P<line>\d+), in (?P<function>[\w.<>]+)")
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python\d|\\lib\\|<frozen|^<|/opt/conda/lib|/python3\.\d+/")
+_DIGIT = re.compile(r"\d")
 _OUTERMOST = re.compile(r"^(?:<module>|_run_module_as_main|_run_code|_wrap|wrapper|_bootstrap\w*|run_path|main_loop)$")
 _PROCESS = re.compile(r"-- Process (\d+) terminated with the following error")
 # Where a process reads from another one on its machine, and what it raises when that is gone.
@@ -49,6 +53,7 @@ class Block:
 
     at: int
     indent: int
+    prefix: str = ""
     handled: bool = False
     thread: bool = False
     child: bool = False
@@ -129,7 +134,8 @@ class Blocks:
         blocks = self.open.get(stream)
         if not blocks or BEGINNING.search(text):
             return None
-        block, stripped = blocks[-1], text.strip()
+        block, text = _written_by(blocks, text)
+        stripped = text.strip()
         if at - block.at > LONGEST:
             self._close(stream, block)
             return None
@@ -149,7 +155,8 @@ class Blocks:
     def _begin(self, stream: str, text: str, at: int) -> None:
         context, said_at = self._context.pop(stream, ("", -10))
         context = context if at - said_at <= 8 else ""
-        block = Block(at, len(text) - len(text.lstrip()))
+        before = text[: text.index(HEADER)]
+        block = Block(at, len(text) - len(text.lstrip()), before[:LONGEST_PREFIX] if before.strip() else "")
         block.handled = any(words in context or words in text for words in _HARMLESS)
         block.thread = _THREAD in context
         block.child = _CHILD.match(context) is not None
@@ -172,6 +179,18 @@ class Blocks:
         blocks.remove(block)
         if not blocks:
             del self.open[stream]
+
+
+def _written_by(blocks: list[Block], text: str) -> tuple[Block, str]:
+    """The traceback that a line is of, and the line without what some tool writes before each line of it.
+
+    Nothing has to know that tool: what stood before the traceback's first words stands before the others, too.
+    """
+    for block in reversed(blocks):
+        length = len(block.prefix)
+        if length and _DIGIT.sub("0", text[:length]) == _DIGIT.sub("0", block.prefix):
+            return block, text[length:]
+    return blocks[-1], text
 
 
 def _add_frame(block: Block, match: re.Match[str]) -> None:
