@@ -37,6 +37,9 @@ MOST_RANKS = 10_000
 OFTEN = 64
 """Times a line is seen until its repetitions are only counted."""
 
+USUAL = 3
+"""Times that a complaint is heard without an end until it is one of many."""
+
 CONTINUATION = 6
 """Lines after the exception that still belong to its message."""
 
@@ -128,11 +131,15 @@ class EvidenceReader:
 
     def _take_leave(self, last: Sequence[bytes]) -> None:
         """Look again at a log's last lines, which may say that it ended badly in words that nothing knows."""
-        end, complaint = lines.read(last[-1]).text, last_complaint(last)
+        end, complaint = lines.read(last[-1]).text, last_complaint(last, self._is_usual)
         self.evidence.complained = complaint is not None
         self.evidence.last_words = (complaint or end)[: lines.QUOTED]
         if STOPPED_BY_HAND.search(end):
             self._keep("cancelled", EntryKind.ROOT, end.strip(), None, self._stream, None)
+
+    def _is_usual(self, raw: bytes) -> bool:
+        known = self._dull.get(raw.translate(None, _VARYING))
+        return known is not None and known.count > USUAL
 
     def _take(self, raw: bytes) -> None:
         """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
