@@ -105,7 +105,8 @@ CATALOGUE = (
         unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
         unable to allocate shared memory\(shm\)|unable to mmap \d+ bytes from file </torch_
         [Ee]rror while (?:creating|attaching to|mapping) shared memory segment
-        (?i:failed|unable|error) .{0,40}/dev/shm/|shared memory segment.*No space left|shm\.(?:h|cc):.*No space left|posix_fallocate failed
+        (?i:failed|unable|error) .{0,40}/dev/shm/|shared memory segment.*No space left
+        shm\.(?:h|cc):.*No space left|posix_fallocate failed
         /dev/shm.*(?:No space left|full|size (?:is )?(?:too small|insufficient|only))
         No space left on device.*/dev/shm|unable to (?:write to|resize) file </torch_\S*>
     """),

@@ -55,7 +55,8 @@ LOADING = re.compile(
 RESTARTED = re.compile(
     r"will restart worker group|Restarting worker group|Setting OMP_NUM_THREADS environment variable for each process|"
     r"restart_count=[1-9]|TORCHELASTIC_RESTART_COUNT[=:] ?[1-9]|"
-    r"^nohup: (?:ignoring input|忽略输入)|DUE TO JOB REQUEUE|[Rr]equeu(?:ed|ing) (?:SLURM |the )?job|SLURM_RESTART_COUNT[=:] ?[1-9]|"
+    r"^nohup: (?:ignoring input|忽略输入)|SLURM_RESTART_COUNT[=:] ?[1-9]|"
+    r"DUE TO JOB REQUEUE|[Rr]equeu(?:ed|ing) (?:SLURM |the )?job|"
     r"[Jj]ob \S+ (?:has been |was )?requeued|FailureDecision\.RETRY|"
     r"[Rr]estart(?:ing|ed) (?:the |all |from )?(?:\S+ )?(?:actors?|workers?|worker group|training|trainer|trial|"
     r"run|job|process(?:es)?|checkpoint|step \d|epoch \d)\b|"

@@ -59,7 +59,8 @@ ENDS = tuple(
         r"process rank (?P<rank>\d+) with PID \d+ on node \S+ exited on signal (?P<code>\d+)",
         r"srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: (?:Exited with exit code (?P<code>\d+)|(?P<word>[A-Z][\w ]+))",
         r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:[Cc]ode|status)[:=]?|return(?:ed)?(?: with)? "
-        r"code|(?:returned|exited with) (?:a )?non-zero (?:exit )?(?:status|code)(?: of|:)?|terminated with exit code) {0,4}(?P<code>-?\d+)",
+        r"code|(?:returned|exited with) (?:a )?non-zero (?:exit )?(?:status|code)(?: of|:)?|terminated with exit code)"
+        r" {0,4}(?P<code>-?\d+)",
         r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+[12]?)",
         r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
         rf"(?P<word>(?:{_SAID}))(?: \(core dumped\)|\s{{2,}}|\s*$)",

@@ -65,8 +65,9 @@ class Sighting:
 
 @dataclass
 class Evidence:
-    """What was kept of a job's logs. `talk` counts the lines that tell nothing, outside of tracebacks; `success_at` is the line of the last word of a run that got to its end.
+    """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
 
+    `talk` counts the lines that tell nothing, outside of tracebacks.
     `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
     runs that were started again in the same log, the last time at `started_at`; `masters` tells whether a pod called
     master, which holds rank 0, wrote beside those called worker; `cut_short` that a log ends in the middle of a

@@ -126,8 +126,8 @@ _PREFIX = re.compile(
 )
 # What a rank says often ends up behind a progress bar that another one draws.
 _GLUED = re.compile(r"\[rank(\d{1,9})\]:[ ]?(?=Traceback|\[[EF]\d* )")
-# The level in the head that some logger writes, whatever else stands in it. A word of the message is not written so, nor
-# one that comes after the name of an exception or in advice ("set NCCL_DEBUG=INFO").
+# The level in the head that some logger writes, whatever else stands in it. A word of the message is not written so,
+# nor one that comes after the name of an exception or in advice ("set NCCL_DEBUG=INFO").
 _NAMED_LEVEL = re.compile(
     r"(?:(?!Error\b|Exception\b|\b[Ss]et |\b[Uu]se |[Ll]evel )[^\n])*?(?:"
     rf"(?<![\w=])(?P<word>{_LEVEL})(?=[\]|>):\t]|\s+[-|]|\s*\d\d|\s+[\w./-]+[:\]])|(?<=NCCL )(?P<nccl>INFO)\b|"

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import ugro.control_plane.diagnosis.lines as lines
-from ugro.common.text import printable
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE
-from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
+from ugro.control_plane.diagnosis.conjecture import HEADING, is_item
 from ugro.control_plane.diagnosis.course import (
     LEFT,
     LOADING,
@@ -21,14 +18,14 @@ from ugro.control_plane.diagnosis.course import (
     Banner,
     got_to_its_end,
 )
-from ugro.control_plane.diagnosis.ends import ENDS, TABLE, FailureTable, ReportedEnd
+from ugro.control_plane.diagnosis.ends import FailureTable, ReportedEnd
 from ugro.control_plane.diagnosis.entry import Entry, EntryKind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, REFUSED, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import PlainLine
 from ugro.control_plane.diagnosis.parting import LAST_LINES, STOPPED_BY_HAND, last_complaint
-from ugro.control_plane.diagnosis.prefilter import Prefilter
+from ugro.control_plane.diagnosis.searching import NAN, TELLING, end_in, entry_of, possible, searched
 from ugro.control_plane.diagnosis.silence import Shape, silence
-from ugro.control_plane.diagnosis.traceback import BEGINNING, EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
+from ugro.control_plane.diagnosis.traceback import EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
 
 MOST_SIGHTINGS = 512
 MOST_SHAPES = 4096
@@ -47,10 +44,6 @@ SOON = 40
 """Lines after a failure in which what says that it is over may be a script around it, which does not know."""
 
 
-_NAN = re.compile(
-    r"(?i)\b(?:(?!best|min|lowest|prev)\w*loss|grad[_ ]?norm|perplexity)['\"]?(?:\s*[:=]\s*|\s+)"
-    r"(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
-)
 _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
 # Warnings that are more: NCCL has no word for an error, and a script may say that it ends itself.
 _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
@@ -64,17 +57,6 @@ _SAID_AS_WARNING = ("hang", "cancelled")
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
 _NAMES_A_RANK = re.compile(rb"(?i)rank|\[(?:default|gpu)?\d|^ {0,4}\d{1,4}: |-master-0")
-
-TELLING = Prefilter(
-    (
-        *(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS, BEGINNING, EXCEPTION, RAISED, _NAN,
-        *TABLE, RESTARTED, LEFT, HEADING,
-    )
-)  # fmt: skip
-"""All that is looked for. A line in which none of it may be is nearly every line of a long log, and is passed over."""
-
-_ENTRIES = {entry.pattern.pattern: entry for entry in CATALOGUE}  # by their text: to hash a pattern is slow
-_ENDS = {pattern.pattern for pattern in ENDS}
 
 # What differs between lines of one shape: numbers, and the strokes and spaces of progress bars.
 _VARYING = b"0123456789.#=> \t\xe2\x96" + bytes(range(0x80, 0x90))
@@ -176,7 +158,7 @@ class EvidenceReader:
             self._often[shape] = self._latest
 
     def _told(self, raw: bytes, line: PlainLine | None) -> bool:
-        telling = TELLING.any(_searched(raw))
+        telling = TELLING.any(searched(raw))
         if telling or _NAMES_A_RANK.search(raw):
             line = line or lines.read(raw)
             if line.rank is not None and len(self.evidence.ranks) < MOST_RANKS:
@@ -263,7 +245,7 @@ class EvidenceReader:
             return
         if count < CONTINUATION and not line.level:
             self._tails[stream] = (sighting, count + 1)
-            entry = _entry(line.text.strip())
+            entry = entry_of(line.text.strip())
             if sighting.count == 1:
                 sighting.more.append(line.text.strip()[: lines.QUOTED])
             open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
@@ -278,7 +260,7 @@ class EvidenceReader:
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
 
     def _exception(self, block: Block, rank: int | None, stream: str) -> None:
-        entry = _entry(block.exception) or _entry(f"{block.exception} (raised in {block.frame})")
+        entry = entry_of(block.exception) or entry_of(f"{block.exception} (raised in {block.frame})")
         if entry and entry.cause == "peer_lost" and block.local and _OWN_CONNECTION.match(block.exception):
             entry = None
         if block.orphaned:
@@ -293,11 +275,10 @@ class EvidenceReader:
 
     def _loose(self, line: PlainLine, rank: int | None, stream: str) -> bool:
         text = line.text.strip()
-        entry = _entry(text)
+        entry = entry_of(text)
         quiet = line.quiet and HEADER not in text
-        if entry and entry.kind is EntryKind.ROOT and line.chatty and entry.cause not in _SAID_AS_WARNING:
-            if not RAISED.search(text):
-                return False
+        if entry and line.chatty and _is_small_talk(entry, text):
+            return False
         if entry:
             hint = (
                 quiet
@@ -319,7 +300,7 @@ class EvidenceReader:
         return False
 
     def _loss(self, line: PlainLine, rank: int | None) -> bool:
-        if _NAN in _possible(line.text) and _NAN.search(line.text) and not _FINITE.search(line.text):
+        if NAN in possible(line.text) and NAN.search(line.text) and not _FINITE.search(line.text):
             self._keep("nan_loss", EntryKind.CONFIRMATION, line.text.strip(), rank, "", None)
             return True
         return False
@@ -327,16 +308,16 @@ class EvidenceReader:
     def _course(self, line: PlainLine) -> bool:
         """Whether a line tells of the run's course: that it got to its end, leaves, or is started again."""
         text, evidence = line.text.strip(), self.evidence
-        possible = _possible(text)
-        if HEADING in possible and HEADING.search(text):
+        patterns = possible(text)
+        if HEADING in patterns and HEADING.search(text):
             self._heading_at = evidence.lines
             return True
-        if RESTARTED in possible and RESTARTED.search(text):
+        if RESTARTED in patterns and RESTARTED.search(text):
             self._start_anew()
             return True
-        if LEFT in possible and LEFT.search(text) and self._failed_at < 0:
+        if LEFT in patterns and LEFT.search(text) and self._failed_at < 0:
             evidence.left_at = evidence.lines
-        match = SUCCESS.search(text) if SUCCESS in possible else None
+        match = SUCCESS.search(text) if SUCCESS in patterns else None
         if match is None or not got_to_its_end(text, match):
             return False
         since = evidence.lines - self._failed_at if self._failed_at > 0 else SOON
@@ -352,7 +333,7 @@ class EvidenceReader:
         text, evidence = line.text.strip(), self.evidence
         if self._table.take(text):
             return True
-        match = _found(text, _ENDS)
+        match = end_in(text)
         end = self._table.end(match, text, rank) if match else None
         if end is None:
             return False
@@ -360,7 +341,7 @@ class EvidenceReader:
             evidence.ends.append(replace(end, at=evidence.lines, progress=evidence.progress, talk=evidence.talk))
         self._fails()
         self._fresh_progress = 0
-        return _entry(text) is None
+        return entry_of(text) is None
 
     def _keep(
         self,
@@ -404,27 +385,6 @@ class EvidenceReader:
         self._fresh_progress = 0
 
 
-def _entry(text: str) -> Entry | None:
-    match = _found(text, _ENTRIES)
-    return _ENTRIES[match.re.pattern] if match else None
-
-
-def _found(text: str, known: Collection[str]) -> re.Match[str] | None:
-    """The first of some patterns that is in what a text states, beside what it only supposes."""
-    patterns = [pattern for pattern in _possible(text) if pattern.pattern in known]
-    match = next((match for pattern in patterns if (match := pattern.search(text))), None)
-    if match is None or match.start() < len(facts := stated(text)):
-        return match
-    return next((match for pattern in patterns if (match := pattern.search(facts))), None)
-
-
-@lru_cache(maxsize=16)
-def _possible(text: str) -> list[re.Pattern[str]]:
-    """What may be found in a text; kept for a moment, since one line is searched for several things."""
-    return TELLING.possible(text.lower())
-
-
-def _searched(raw: bytes) -> str:
-    """A raw line as it is looked through at first: in small letters, without what a terminal would not show."""
-    text = raw.decode("utf-8", "replace")
-    return (text if text.isprintable() else printable(text.replace("\0", ""))).lower()
+def _is_small_talk(entry: Entry, text: str) -> bool:
+    """Whether a logger would not say it of a failure at a level below that of a warning."""
+    return entry.kind is EntryKind.ROOT and entry.cause not in _SAID_AS_WARNING and not RAISED.search(text)

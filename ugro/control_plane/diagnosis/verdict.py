@@ -8,9 +8,23 @@ from dataclasses import replace
 
 from ugro.control_plane.diagnosis.ends import ReportedEnd
 from ugro.control_plane.diagnosis.entry import EntryKind
-from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, REFUSED, Evidence, Sighting
+from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, Evidence, Sighting
 from ugro.control_plane.diagnosis.finding import Diagnosis
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
+from ugro.control_plane.diagnosis.weighing import (
+    BROUGHT_ABOUT,
+    FROM_OUTSIDE,
+    HARD,
+    RAISED_BY,
+    decides,
+    ends_its_process,
+    is_complaint,
+    is_probe,
+    order,
+    raises,
+    second_hand,
+    weight,
+)
 from ugro.control_plane.diagnosis.wording import (
     SIGNAL_CAUSES,
     TOLD_TO_END,
@@ -39,40 +53,13 @@ _REACH = {EntryKind.ROOT: LAST_WORDS, EntryKind.HINT: 8}
 REQUEUED_FOR = 2
 """Lines after a scheduler ended a run only to start it again that show that it runs again."""
 
-# Causes that no script handles and goes on as if nothing had been.
-_HARD = {
-    "cuda_oom", "host_oom", "disk_full", "shm_full", "too_many_files", "gpu_lost", "cuda_error", "cuda_mismatch",
-    "dataloader_worker_died", "port_in_use", "time_limit", "node_lost", "node_rebooted", "nan_loss",
-}  # fmt: skip
-# Those of them that end a process which does not say them itself.
-_FROM_OUTSIDE = {"time_limit", "node_lost", "node_rebooted", "gpu_lost"}
-# Those that are also said in passing, so that without a traceback they weigh less.
-_SAID_IN_PASSING = {"cuda_error", "cuda_mismatch"}
-
-# Those that are said of the machine, be it by a check before the start.
-_SAID_OF_THE_MACHINE = {"cuda_mismatch"}
-
 # What is no longer up to the script: it may well go on for the while that a scheduler gives it to end.
 _DECIDED = {"time_limit"}
 
-# What comes first as the root. What another rank's failure brings about comes after a process that a signal ended, even
-# where its words are those of a reason.
-_SURE, _CAUGHT, _BARE_EXCEPTION, _BROUGHT_ABOUT, _STUCK, _ASKED_FOR, _COMPLAINT = range(7)
-_LATE = {"nccl_error": _BROUGHT_ABOUT, "collective_timeout": _BROUGHT_ABOUT, "hang": _STUCK, "cancelled": _ASKED_FOR}
-
-# What a confirmation or a lost GPU makes clear.
-_RAISED_BY = {
-    "host_oom": {"killed", "unknown", "dataloader_worker_died", "peer_lost"},
-    "gpu_lost": {"cuda_error", "nccl_error", "collective_timeout", "hang", "peer_lost", "unknown"},
-}
-# What tools complain of that were only tried.
-_PROBED = {"permission_denied", "file_not_found"}
 # What says so little that a run which was started again is judged with what went wrong before.
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
 # Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
 _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
-# Python's word of a script that is not there.
-_CANNOT_OPEN = "can't open file"
 # How a process ends that falls over its own feet.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
 # How a run ends whose silence was seen.
@@ -136,7 +123,7 @@ def _without_chains(sightings: Sequence[Sighting]) -> list[Sighting]:
             continue
         earlier = told.pop(id(earlier), earlier)
         later = told.get(id(sighting), sighting)
-        telling = earlier.cause in _HARD or (sighting.block.explicit and earlier.kind is EntryKind.ROOT)
+        telling = earlier.cause in HARD or (sighting.block.explicit and earlier.kind is EntryKind.ROOT)
         interrupted = later.cause == "cancelled" and earlier.cause not in ("unknown", "cancelled")
         vague = telling and later.cause in ("python_exception", "unknown")
         if (vague or interrupted) and earlier.cause != "python_exception":
@@ -216,19 +203,11 @@ def _was_handled(sighting: Sighting, evidence: Evidence, bad_end: bool) -> bool:
 
 def _without_small_talk(alive: Sequence[Sighting], evidence: Evidence) -> list[Sighting]:
     """Leave out the complaints and warnings after which the run had more to say before anything ended it."""
-    decisive = [end.talk for end in evidence.ends] + [s.talk for s in alive if _decides(s)]
+    decisive = [end.talk for end in evidence.ends] + [s.talk for s in alive if decides(s)]
     if not decisive:
         return list(alive)
     first = min(decisive)
-    return [s for s in alive if _decides(s) or first - s.talk <= _REACH.get(s.kind, first)]
-
-
-def _decides(sighting: Sighting) -> bool:
-    """Whether a sighting is more than somebody's complaint: an exception, a cause that nothing survives, an end."""
-    if sighting.kind in (EntryKind.CONFIRMATION, EntryKind.HINT):
-        return sighting.kind is EntryKind.CONFIRMATION
-    loose = sighting.kind is EntryKind.ROOT and (_weight(sighting) == _COMPLAINT or sighting.cause == "nccl_error")
-    return sighting.block is not None or not loose
+    return [s for s in alive if decides(s) or first - s.talk <= _REACH.get(s.kind, first)]
 
 
 def _is_failure(alive: Iterable[Sighting], evidence: Evidence) -> bool:
@@ -244,9 +223,9 @@ def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
     if over and ((block and (block.child or block.thread)) or (not block and sighting.kind is EntryKind.CONSEQUENCE)):
         return False  # who leaves first is missed by the others
     told = block is not None or EXCEPTION.match(sighting.message) is not None
-    if (block and block.fatal) or (sighting.cause in _HARD and (told or sighting.cause in _FROM_OUTSIDE)):
+    if (block and block.fatal) or (sighting.cause in HARD and (told or sighting.cause in FROM_OUTSIDE)):
         return True
-    within = LAST_PAGE if told or sighting.cause in _HARD else LAST_WORDS
+    within = LAST_PAGE if told or sighting.cause in HARD else LAST_WORDS
     return evidence.lines - sighting.last_at <= within
 
 
@@ -270,18 +249,18 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
         alive = [sighting for sighting in alive if sighting.block or not _says_little(sighting)]
     consequences = [sighting for sighting in alive if sighting.kind is EntryKind.CONSEQUENCE]
     roots = [sighting for sighting in alive if sighting.kind is EntryKind.ROOT]
-    root = min(roots, key=lambda sighting: _order(sighting, evidence), default=None)
-    if root and _is_probe(root) and any(s.block and s.block.fatal for s in consequences):
+    root = min(roots, key=lambda sighting: order(sighting, evidence), default=None)
+    if root and is_probe(root) and any(s.block and s.block.fatal for s in consequences):
         root = None
     deaths = _deaths(evidence)
     first = min(deaths, key=end_order, default=None)
-    if first and (root is None or (_weight(root) >= _BROUGHT_ABOUT and not _came_before(root, first))):
+    if first and (root is None or (weight(root) >= BROUGHT_ABOUT and not _came_before(root, first))):
         means = SIGNAL_CAUSES[first.signal or ""]
-        proof = next((sighting for sighting in confirmed if means in _RAISED_BY.get(sighting.cause, ())), None)
+        proof = next((sighting for sighting in confirmed if means in RAISED_BY.get(sighting.cause, ())), None)
         return from_death(first, proof, consequences, evidence)
     lost = [sighting for sighting in alive if sighting.kind is EntryKind.HINT and sighting.cause == "gpu_lost"]
-    root = next((s for s in (*confirmed, *roots, *lost) if _raises(s, root)), root)
-    root = root or (None if _another_aborted(consequences, evidence) else _second_hand(alive))
+    root = next((s for s in (*confirmed, *roots, *lost) if raises(s, root)), root)
+    root = root or (None if _another_aborted(consequences, evidence) else second_hand(alive))
     if root is None or _was_cancelled_for_it(root, evidence):
         return from_ends(consequences, evidence)
     return from_sighting(root, consequences, evidence)
@@ -295,47 +274,31 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
     kept: list[Sighting] = []
     for source in dict.fromkeys(sighting.source for sighting in raised):
         mine = [sighting for sighting in raised if sighting.source == source]
-        fatal = [s for s in mine if _ends_its_process(s)]
+        fatal = [s for s in mine if ends_its_process(s)]
         last = max(fatal, key=lambda sighting: sighting.last_at, default=None)
         alone = last is not None and (last.of_one_process or not _several_wrote(mine, evidence))
         for sighting in mine:
             uncaught = last is None or sighting is last or _outlives(sighting) or _interrupted_after(sighting, last)
             uncaught = uncaught or (last is not None and not last.block and sighting.at > last.at)
-            if uncaught or (not alone and (sighting in fatal or sighting.cause in _HARD)):
+            if uncaught or (not alone and (sighting in fatal or sighting.cause in HARD)):
                 kept.append(sighting)
     return kept
 
 
-def _ends_its_process(sighting: Sighting) -> bool:
-    """Whether no process says more after it: an exception that nobody caught, arguments or a script refused."""
-    return _is_refused(sighting) or bool(sighting.block and sighting.block.fatal and sighting.cause != "unknown")
-
-
-def _is_refused(sighting: Sighting) -> bool:
-    """Whether a process did not accept its arguments, or Python its script: neither has a traceback."""
-    refused = sighting.cause == "bad_arguments" and REFUSED in sighting.message and sighting.kind is EntryKind.ROOT
-    return refused or _CANNOT_OPEN in sighting.message
-
-
 def _outlives(sighting: Sighting) -> bool:
     """Whether what was seen is not over with a later exception of its process."""
-    return sighting.block.child if sighting.block else not _ends_its_process(sighting)
+    return sighting.block.child if sighting.block else not ends_its_process(sighting)
 
 
 def _interrupted_after(sighting: Sighting, last: Sighting) -> bool:
     """Whether somebody interrupted what was left of a run soon after an exception had ended one of its processes."""
     soon = sighting.at < last.at and last.talk - sighting.talk <= LAST_WORDS and last.progress == sighting.progress
-    return last.cause == "cancelled" and _ends_its_process(sighting) and soon
+    return last.cause == "cancelled" and ends_its_process(sighting) and soon
 
 
 def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
     launched = bool(evidence.ends) or any(s.kind is EntryKind.CONSEQUENCE for s in evidence.sightings)
     return launched or len(evidence.ranks) > 1 or any(s.count > 1 for s in sightings if s.block)
-
-
-def _is_probe(sighting: Sighting) -> bool:
-    """Whether it is what a tool says that was only tried: where an exception ended the run, that is no reason."""
-    return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and _CANNOT_OPEN not in sighting.message
 
 
 def _was_told_to_end(alive: Iterable[Sighting], evidence: Evidence) -> bool:
@@ -354,7 +317,7 @@ def _came_before(root: Sighting, death: ReportedEnd) -> bool:
 
 def _says_little(sighting: Sighting) -> bool:
     """Whether it is what a run says that lives on: a complaint, a warning, the loss of a connection."""
-    little = _weight(sighting) == _COMPLAINT if sighting.kind is EntryKind.ROOT else True
+    little = sighting.kind is not EntryKind.ROOT or is_complaint(sighting)
     return little and sighting.cause not in (*_ENDED_BY_SOMEBODY, "unknown")
 
 
@@ -370,42 +333,3 @@ def _was_cancelled_for_it(root: Sighting, evidence: Evidence) -> bool:
     first = min(evidence.ends, key=end_order, default=None)
     itself = first is not None and first.signal is None and first.at < root.at
     return itself and root.cause == "cancelled" and root.kind is EntryKind.CONSEQUENCE
-
-
-def _weight(sighting: Sighting) -> int:
-    if sighting.cause in _LATE:
-        return _LATE[sighting.cause]
-    if sighting.block:
-        return _SURE if sighting.block.fatal or sighting.block.child else _CAUGHT
-    if sighting.cause in _HARD - _SAID_IN_PASSING or _is_refused(sighting):
-        return _SURE
-    bare = EXCEPTION.match(sighting.message) is not None or sighting.cause in _HARD - _SAID_OF_THE_MACHINE
-    return _BARE_EXCEPTION if bare else _COMPLAINT
-
-
-def _order(sighting: Sighting, evidence: Evidence) -> tuple[int, bool, int]:
-    """What is more likely the root comes first: by what it is, by the rank that a launcher names, by its place."""
-    first = min((end for end in evidence.ends if end.root), key=end_order, default=None)
-    others = first is not None and None not in (first.rank, sighting.rank) and first.rank != sighting.rank
-    return _weight(sighting), others, sighting.at
-
-
-def _raises(telling: Sighting, root: Sighting | None) -> bool:
-    if root is not None and root.cause == "python_exception":
-        return telling.cause == "nan_loss" and "nan" in root.message.lower()
-    if root is None or _weight(root) == _COMPLAINT:
-        return telling.kind is EntryKind.CONFIRMATION
-    return root.cause in _RAISED_BY.get(telling.cause, ())
-
-
-def _second_hand(alive: Iterable[Sighting]) -> Sighting | None:
-    """What is left to name where no root was seen: what followed from it, or what a warning hinted at."""
-    told = [s for s in alive if s.kind in (EntryKind.CONSEQUENCE, EntryKind.HINT) and s.cause != "unknown"]
-    telling = [s for s in told if s.kind is EntryKind.CONSEQUENCE or s.cause not in _PROBED]
-    return min(telling, key=_vagueness, default=None)
-
-
-def _vagueness(sighting: Sighting) -> tuple[bool, bool, bool, int]:
-    block = sighting.block
-    orphaned = block is not None and block.orphaned
-    return sighting.kind is EntryKind.HINT, orphaned, not (block and block.fatal), sighting.at

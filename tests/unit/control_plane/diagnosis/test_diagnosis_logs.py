@@ -33,7 +33,7 @@ from ugro.control_plane.diagnosis.conjecture import HEADING, stated
 from ugro.control_plane.diagnosis.course import LEFT, RESTARTED, SUCCESS, Banner, got_to_its_end
 from ugro.control_plane.diagnosis.ends import ENDS
 from ugro.control_plane.diagnosis.prefilter import Prefilter, required
-from ugro.control_plane.diagnosis.reading import TELLING
+from ugro.control_plane.diagnosis.searching import TELLING
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing import builders
 
