@@ -125,16 +125,15 @@ class EvidenceReader:
 
     def _take(self, raw: bytes) -> None:
         """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
-        self.evidence.lines += 1
+        evidence = self.evidence
+        evidence.lines = at = evidence.lines + 1
         shape = raw.translate(None, _VARYING)
         line = None
         known, banner = self._dull.get(shape), self._banner
         if known is not None:
-            known.again(raw, self.evidence.lines, self._step_at)
-            if known.step:
-                self._step_at = known.at
+            self._seen_before(known, raw, at)
         if banner.live and (known is None or known.banner):
-            if banner.again(shape, self.evidence.lines, self._failed_at > 0):
+            if banner.again(shape, at, self._failed_at > 0):
                 self._start_anew()
             elif known is not None:
                 known.banner = banner.has(shape)
@@ -142,20 +141,32 @@ class EvidenceReader:
             line = lines.read(raw)
             if self._belongs_to_a_traceback(line):
                 return
-            if self.evidence.lines % LONGEST == 0:  # of ranks that fell silent in the middle
-                self._blocks.forget(self.evidence.lines - LONGEST)
+            if at % LONGEST == 0:  # of ranks that fell silent in the middle
+                self._blocks.forget(at - LONGEST)
                 self._tails.clear()
         if known is not None:
-            self.evidence.talk += 1
-            self._count_progress(raw)
+            evidence.talk += 1
+            if self._fresh_progress < ENOUGH_PROGRESS:
+                self._count_progress(raw)
         elif often := self._often.get(shape):
             self._again(often)
         elif not self._told(raw, line):
-            self.evidence.talk += bool(shape)
+            evidence.talk += bool(shape)
             self._count_progress(raw)
             self._dismiss(shape, raw)
         elif self._latest and self._latest.count >= OFTEN and len(self._often) < MOST_SHAPES:
             self._often[shape] = self._latest
+
+    def _seen_before(self, known: Shape, raw: bytes, at: int) -> None:
+        """Count another line of a shape, and where progress goes on or is only watched."""
+        known.count += 1
+        if known.count == 2:
+            known.classify()
+        if known.step:
+            self._step_at = at
+        elif known.watch and known.at < self._step_at:
+            known.since, known.since_at = raw, at
+        known.last, known.at = raw, at
 
     def _told(self, raw: bytes, line: PlainLine | None) -> bool:
         telling = TELLING.any(searched(raw))
@@ -195,9 +206,7 @@ class EvidenceReader:
         if len(self._dull) >= MOST_SHAPES:
             self._dull.clear()
         if len(shape) < lines.QUOTED and not _NUMBER_TELLS.search(shape):
-            dull = self._dull[shape] = Shape.of(raw, self.evidence.lines, self._banner.has(shape))
-            if dull.step:
-                self._step_at = dull.at
+            self._dull[shape] = Shape(self._banner.has(shape), raw, self.evidence.lines)
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""

@@ -48,30 +48,27 @@ class Shape:
     """Lines of one shape: whether it is one of the first of the log, the first and the latest of them, their number.
 
     `at` is the number of the latest line. Of what watches a run, `since` is the first line after the latest progress.
+    Most shapes are seen once: what kind they are is only asked of those that come again.
     """
 
     banner: bool
-    first: bytes
     last: bytes
     at: int
-    step: bool = False
-    watch: bool = False
+    first: bytes = b""
     since: bytes = b""
     since_at: int = 0
     count: int = 1
+    step: bool = False
+    watch: bool = False
 
-    @classmethod
-    def of(cls, line: bytes, at: int, banner: bool) -> Shape:
-        """The shape of a line that is seen for the first time."""
-        step = _is_progress(line)
-        watch = _WATCHES.search(line) is not None and not step
-        return cls(banner, line, line, at, step, watch, line if watch else b"", at)
+    def __post_init__(self) -> None:
+        self.first = self.since = self.last
+        self.since_at = self.at
 
-    def again(self, line: bytes, at: int, step_at: int) -> None:
-        """Count another line of this shape; `step_at` is the number of the latest line of progress."""
-        if self.watch and self.at < step_at:
-            self.since, self.since_at = line, at
-        self.count, self.last, self.at = self.count + 1, line, at
+    def classify(self) -> None:
+        """Tell whether such lines show progress, or that somebody watches it."""
+        self.step = _is_progress(self.first)
+        self.watch = not self.step and _WATCHES.search(self.first) is not None
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,9 @@ def silence(shapes: Iterable[Shape], end: bytes) -> LogSilence | None:
     `end` is the line that tells who ended the run, if one does.
     """
     known = list(shapes)
+    for shape in known:
+        if shape.count == 1:
+            shape.classify()
     steps = [shape for shape in known if shape.step]
     for pattern in _TIMES:
         dated = [(at, shape) for shape in steps if (at := _time(pattern, shape.last)) is not None]
@@ -101,7 +101,7 @@ def silence(shapes: Iterable[Shape], end: bytes) -> LogSilence | None:
 def _watched(known: Iterable[Shape], steps: Iterable[Shape]) -> LogSilence | None:
     """The silence of a run whose progress has no times, by those of what went on to watch it."""
     step = max(steps, key=lambda shape: shape.at)
-    watches = [shape for shape in known if shape.watch and shape.at > step.at]
+    watches = [shape for shape in known if shape.watch and shape.since_at > step.at]
     began = min((shape.since_at for shape in watches), default=0)
     if not watches or any(shape.at > began for shape in known if not shape.watch):
         return None
