@@ -157,7 +157,7 @@ CATALOGUE = (
     """ + codes.scheduler("time_limit")),
     root("node_lost", r"""
         DUE TO NODE FAILURE|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
-        [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|srun: error: Node failure on
+        [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|s\w+: error: Node failure on
         ssh: connect to host \S+ port \d+:[ ]|[Hh]ost is (?:down|unreachable)
     """ + f"{codes.scheduler('node_lost')}\n{codes.ray('node_lost')}"),
     consequence("node_lost", r"""

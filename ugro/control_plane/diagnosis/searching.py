@@ -17,7 +17,8 @@ from ugro.control_plane.diagnosis.traceback import BEGINNING, EXCEPTION, RAISED
 
 NAN = re.compile(
     r"(?i)\b(?:(?!best|min|lowest|prev)\w*loss|grad[_ ]?norm|perplexity)['\"]?(?:\s*[:=]\s*|\s+)"
-    r"(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
+    r"(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b|"
+    r"^\s*\d+/\d+ +[\d.]+G +(?:[\d.]+ +)*nan\b"  # the columns of Ultralytics
 )
 
 TELLING = Prefilter(
