@@ -16,6 +16,7 @@ HARD = {
 }  # fmt: skip
 # Those of them that end a process which does not say them itself.
 FROM_OUTSIDE = {"time_limit", "node_lost", "node_rebooted", "gpu_lost"}
+
 # What comes first as the root. What another rank's failure brings about comes after a process that a signal ended, even
 # where its words are those of a reason.
 _SURE, _CAUGHT, _BARE_EXCEPTION, BROUGHT_ABOUT, _STUCK, _ASKED_FOR, _COMPLAINT = range(7)
@@ -36,6 +37,7 @@ _CANNOT_OPEN = "can't open file"
 
 
 def weight(sighting: Sighting) -> int:
+    """How likely a sighting is the reason by what it is; the smallest weighs most."""
     if sighting.cause in _LATE:
         return _LATE[sighting.cause]
     if sighting.block:
