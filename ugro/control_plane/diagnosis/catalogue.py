@@ -40,9 +40,10 @@ CATALOGUE = (
         has failed because \d+ .{1,40} replica\(s\) failed|\bReason:? .*(?:JobFailed|BackoffLimitExceeded)\b
         reached the specified backoff limit
         A worker died or was killed while executing a task|[Tt]he actor is dead because its worker process has died
+        Set the environment variable HYDRA_FULL_ERROR=1
         torchelastic\.worker\.status\.FAILED|[Ww]orker group finished \(FAILED\)|Trial task failed for trial
         Error executing job with overrides:|(?:Termination|abort) signal.{0,3} is detected by the operating system
-        DUE TO TASK FAILURE|^\w+\.pl: .*failed, log is in
+        driver shutting down|cudaErrorCudartUnloading|DUE TO TASK FAILURE|^\w+\.pl: .*failed, log is in
         Job step aborted: |\bCancelledError\b|CrashLoopBackOff|Back-off restarting failed
     """ + codes.ray("unknown")),
     consequence("rendezvous_timeout", r"client socket has (?:timed out|failed to connect)"),
@@ -81,13 +82,17 @@ CATALOGUE = (
     consequence("rendezvous_timeout", r"(?i:unavailable: failed to connect to all addresses)"),
     consequence("rendezvous_timeout", rf"(?:{codes.status('DEADLINE_EXCEEDED')}).*(?i:regist|barrier|connect|initial)"),
     consequence("peer_lost", "\n".join(map(codes.status, ("UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED")))),
+    consequence("cancelled", r"killed by signal: Interrupt"),
+    consequence("killed", r"killed by signal: (?:Terminated|Hangup)"),
     # --- memory, disk, handles, machines ----------------------------------------------------------------------------
+    root("host_oom", r"OOM when allocating tensor.* by allocator \w*cpu"),
     root("cuda_oom", r"""
         (?:CUDA|HIP|XPU|NPU|MPS backend) out of memory
         CUDA (?:runtime |driver )?error(?: ?\(\d+\))?: (?:2, )?out of memory
         [Cc]uda failure (?:\d+ )?'out of memory'
         \b(?:torch|cuda|triton)\S*\.OutOfMemoryError
         (?i:resource[_ ]exhausted: .*(?:out of memory|allocat))|OOM when allocating tensor|cuda runtime error \(2\)
+        \bResourceExhaustedError\b(?!.*(?i:quota|space|disk))|[Oo]ut of memory\b.{0,40}\b(?:GPU|CUDA|cuda|NPU|XPU|HBM)\b
         No executable batch size found, reached zero|No available memory for the cache blocks
         Free memory on device .* is less than|GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
@@ -100,7 +105,8 @@ CATALOGUE = (
         unable to (?:open|mmap|write|allocate) .*shared memory (?:object|file).*(?:No space|Cannot allocate|Invalid)
         unable to allocate shared memory\(shm\)|unable to mmap \d+ bytes from file </torch_
         [Ee]rror while (?:creating|attaching to|mapping) shared memory segment
-        shared memory segment.*No space left|shm\.(?:h|cc):.*No space left|posix_fallocate failed
+        (?i:failed|unable|error) .{0,40}/dev/shm/|shared memory segment.*No space left
+        shm\.(?:h|cc):.*No space left|posix_fallocate failed
         /dev/shm.*(?:No space left|full|size (?:is )?(?:too small|insufficient|only))
         No space left on device.*/dev/shm|unable to (?:write to|resize) file </torch_\S*>
     """),
@@ -128,13 +134,14 @@ CATALOGUE = (
         killed by the cgroup out-of-memory handler|step tasks have been OOM Killed
         srun: error: \S+: tasks? [\d,-]+: Out Of Memory|[Ee]xceeded (?:job |step )?memory limit|oom-killer
         was low on resource: memory|MemoryPressure
-        crashed after using all available RAM
+        crashed after using all available RAM|ran out[- ]of[- ]memory and exited
     """ + codes.scheduler("host_oom")),
     root("gpu_lost", r"""
         [Gg][Pp][Uu] (?:has fallen|is) off the bus|GPU is lost|fallen off the bus
         Unable to determine the device handle for
         NVML: .*GPU is lost
-        uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC|nvmlDeviceGetHandle\w+\(\) failed
+        uncorrectable (?:ECC|NVLink) error|Uncorrectable ECC|double.bit ECC
+        nvmlDeviceGetHandle\w+\(\) failed(?!: (?:Not Found|Not Supported|Invalid|Insufficient))
         Unable to get device handle|ROCm.*GPU reset|GPU reset begin
     """ + f"{codes.xid_of_hardware()}\n{codes.cuda('gpu_lost')}\n{codes.accelerator('gpu_lost')}"),
     root("node_rebooted", r"""
@@ -150,7 +157,7 @@ CATALOGUE = (
     """ + codes.scheduler("time_limit")),
     root("node_lost", r"""
         DUE TO NODE FAILURE|\bNodeNotReady\b|NodeLost\b|Node (?:is not ready|unreachable)
-        [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|srun: error: Node failure on
+        [Nn]ode \S+ .*(?:has been marked dead|marked as dead|is not responding)|s\w+: error: Node failure on
         ssh: connect to host \S+ port \d+:[ ]|[Hh]ost is (?:down|unreachable)
     """ + f"{codes.scheduler('node_lost')}\n{codes.ray('node_lost')}"),
     consequence("node_lost", r"""
@@ -165,7 +172,7 @@ CATALOGUE = (
         Requested node configuration is not available|Unable to allocate resources
         [Ee]xec format error|docker: Error response from daemon|OCI runtime (?:create|exec) failed
         could not select device driver|execve\(\):[ ]|FailedScheduling|Insufficient nvidia\.com/gpu
-        srun: error: .*(?:launch failed|Task launch for)
+        srun: error: .*(?:launch failed|Task launch for)|could not open image |container creation failed
         nvidia-container-cli: (?:initialization|mount|device) error|not reachable via ssh
         Host key verification failed|executable file not found in|unable to find the specified executable file
         not enough slots available in the system|failing to pull image|unable to (?:reliably )?start one or more daemons
@@ -261,7 +268,7 @@ CATALOGUE = (
     root("bad_arguments", r"""
         ^\S+\.py(?: \w+)?: error:[ ]|^usage: .*error:[ ]
         \berror: (?:the following arguments are required|argument \S+|ambiguous option|unknown option|No such option)
-        unrecognized arguments:|^(?:click\.\S*)?UsageError
+        [Uu]nrecogni[sz]ed (?:arguments?|options?|flags?):|^In '\S{1,80}': Could not find '|^(?:click\.\S*)?UsageError
         Some specified arguments are not used by the HfArgumentParser|[Nn]o such option:?[ ]
         ^(?:argparse|simple_parsing)\.\S+Error|Could not override '
         omegaconf\.errors\.Config(?:Key|Attribute)Error|hydra\.errors\.\w+|ConfigCompositionException
@@ -291,7 +298,7 @@ CATALOGUE = (
         Loss became infinite or NaN|The loss returned in `training_step` is (?:nan|inf)
         [Nn]an(?:s|) in (?:the )?(?:loss|gradients?|model)
         NaN (?:gradient|parameter|weight|value)s? (?:detected|found|encountered|in)
-        Unexpected result (?:nan|inf)|loss (?:diverged|exploded)|[Tt]raining diverged
+        tensor\(\[+ *nan\b|Unexpected result (?:nan|inf)|loss (?:diverged|exploded)|[Tt]raining diverged
         (?:non-?finite|not finite) (?:loss|grad\w*)
         (?:[Ll]oss|[Gg]rad\w*).{0,30}(?:non-?finite|is not finite|contains (?:nan|NaN))
         total norm .* is non-finite|[Nn]an loss|NaN [Ll]oss|tensor\(nan.*\) (?:loss|encountered)
@@ -338,6 +345,8 @@ CATALOGUE = (
         This thread has been waiting for .* and may be stuck|\d+ threads to join the rendezvous, but
         Termination timeout for .* exceeded\. Exiting
     """),
+    # where a program that can do without a GPU looks for one
+    hint("cuda_error", r"failed call to cuInit: (?:CUDA_ERROR_NO_DEVICE|UNKNOWN ERROR \(303\)|UNKNOWN ERROR \(100\))"),
     hint("gpu_lost", r"Failed to initialize NVML: (?!Driver)|Can't initialize NVML|nvmlInit\w* failed|NVMLError\w*"),
     root("cuda_error", r"invalid device ordinal", "start no more processes on a node than it has GPUs that they may "
           "see (CUDA_VISIBLE_DEVICES)", retry_helps=False),
@@ -356,6 +365,7 @@ CATALOGUE = (
         Check failed: .*(?i:(?:cuda|cudnn|cublas|miopen|hip)\w*success)|could not synchronize on CUDA context
         failed to record completion event|call aclnn\w+ failed|\bE[A-Z]9999: |\bERR(?:0[013]|99)\d{3}\b
         ^\w*(?:Error|Exception): .*\b[Nn]o (?:CUDA |NVIDIA )?GPUs? (?:was |were |is |are )?(?:found|detected|available)
+        ^\w*(?:Error|Exception): .*\b[Nn]o (?:visible|available|usable) (?:\w+ ){0,2}(?:GPU|device)s?\b
         ^\w*(?:Error|Exception): .*(?:can only be used|only works?|only runs|only supported) on (?:a )?(?:CUDA|GPU)
         DeferredCudaCallError|[Cc]ore halted unexpectedly|NPU function error
         wait for compute device to finish failed|Failed to create session|cudaError_t \d+

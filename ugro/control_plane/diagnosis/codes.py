@@ -80,7 +80,7 @@ _ERRNO = {
     "permission_denied": (("1", "13", "30"), "权限不够|Permission non accordée|Keine Berechtigung"),
     "disk_full": (("28", "122"), "设备上没有空间|Auf dem Gerät ist kein Speicherplatz|超出磁盘限额"),
     "too_many_files": (("23", "24"), "打开的文件过多|Zu viele offene Dateien"),
-    "host_oom": (("12",), "无法分配内存|Nicht genügend Hauptspeicher"),
+    "host_oom": (("12",), "WinError 1455\\b|无法分配内存|Nicht genügend Hauptspeicher"),
     "port_in_use": (("98",), "地址已在使用|Adresse wird bereits verwendet"),
     "peer_lost": (("32", "103", "104"), "Software caused connection abort"),
     "rendezvous_timeout": (
@@ -97,7 +97,7 @@ _SCHEDULERS = {
         "exceeded [hs]_(?:rt|cpu)\\b",
         "(?:State|STATE|state|Reason)[=: ]{1,2}(?:TIMEOUT|TimeLimit|DEADLINE|InactiveLimit)\\b",
         "CPU time limit exceeded|PREEMPTED_BY_TIMEOUT",
-        "(?i:exceed\\w* (?:\\w+ ){0,3}(?:wall.?clock|wall.?time|run.?time|cpu.?time) ?limit)",
+        "(?i:exceed\\w* (?:\\w+ ){0,3}(?:wall.?clock|wall.?time|run.?time|cpu.?time|time) ?limit)",
     ),
     "cancelled": (
         "TERM_(?:FORCE_|REQUEUE_)?(?:OWNER|ADMIN)\\b|TERM_(?:PREEMPT|BUCKET_KILL|REQUEUE_RC)\\b",

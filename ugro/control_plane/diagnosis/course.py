@@ -10,12 +10,15 @@ from collections import Counter
 SUCCESS = re.compile(
     r"(?P<sure>'train_runtime':|train_runtime\s+=|`Trainer\.fit` stopped: `max_(?:epochs|steps|time)|"
     r"[Pp]rocess \d+ exits successfully)|"
-    r"(?i:\b(?:training|train|finetuning|fine-tuning|run|job|script)\b[\w ,'!:-]{0,40}"
+    r"(?i:\b(?:training|train|finetuning|fine-tuning|optimi[sz]ation|experiment|run|job|script|all (?:epochs|tasks))\b"
+    r"[\w ,'!:-]{0,40}"
     r"\b(?:completed?|finished|done|succeeded|successfully|ended)\b)|"
     r"(?i:\b(?:finished|completed|done with|done|end of) (?:training|train)\b)|"
-    r"exit(?:ed)?(?: with)? (?:code|status)[:=]? 0\b|\b(?:epochs|steps|iterations) completed in \d|"
+    r"^(?:Total )?[Tt]raining time:? \d+:\d|训练完成|训练已完成|训练结束|"
+    r"[Ee]xit(?:ed)?(?: with)? (?:code|status)[:=]? 0\b|\b(?:epochs|steps|iterations) completed in \d|"
     r"(?i:\bsav(?:e|ed|ing) (?:the )?(?:final|last) (?:model|checkpoint|weights)\b)|"
     r"(?i:\bsav(?:e|ed|ing) .{0,60}[/_]final\b|\bsav(?:e|ed|ing) .{0,60}model_final\b)|"
+    r"\b[Ff]inal (?:validation|test|eval\w*) (?:metrics|results?|accuracy|loss|score)\b|"
     r"^(?:Done|DONE|done|Finished|Success)[.!]?$"
 )
 _NOT_YET = re.compile(r"(?i)\b(?:not|never|until|unless|if|when|once|before|will|would|should|must|waiting|\w+n't)\b")
@@ -52,7 +55,8 @@ LOADING = re.compile(
 RESTARTED = re.compile(
     r"will restart worker group|Restarting worker group|Setting OMP_NUM_THREADS environment variable for each process|"
     r"restart_count=[1-9]|TORCHELASTIC_RESTART_COUNT[=:] ?[1-9]|"
-    r"DUE TO JOB REQUEUE|[Rr]equeu(?:ed|ing) (?:SLURM |the )?job|SLURM_RESTART_COUNT[=:] ?[1-9]|"
+    r"^nohup: (?:ignoring input|忽略输入)|SLURM_RESTART_COUNT[=:] ?[1-9]|"
+    r"DUE TO JOB REQUEUE|[Rr]equeu(?:ed|ing) (?:SLURM |the )?job|"
     r"[Jj]ob \S+ (?:has been |was )?requeued|FailureDecision\.RETRY|"
     r"[Rr]estart(?:ing|ed) (?:the |all |from )?(?:\S+ )?(?:actors?|workers?|worker group|training|trainer|trial|"
     r"run|job|process(?:es)?|checkpoint|step \d|epoch \d)\b|"

@@ -24,6 +24,7 @@ class ReportedEnd:
     time: str = ""
     at: int = 0
     progress: int = 0
+    talk: int = 0
 
 
 # What Windows calls a signal is an exit code; some print it with a sign, some without.
@@ -58,10 +59,11 @@ ENDS = tuple(
         r"process rank (?P<rank>\d+) with PID \d+ on node \S+ exited on signal (?P<code>\d+)",
         r"srun: error: \S+: tasks? (?P<rank>\d+)[\d,-]*: (?:Exited with exit code (?P<code>\d+)|(?P<word>[A-Z][\w ]+))",
         r"(?:exits with return code =|[Ee]xit(?:ed|s)?(?: with)? (?:[Cc]ode|status)[:=]?|return(?:ed)?(?: with)? "
-        r"code|returned (?:a )?non-zero (?:exit )?(?:status|code):?|terminated with exit code) {0,4}(?P<code>-?\d+)",
+        r"code|(?:returned|exited with) (?:a )?non-zero (?:exit )?(?:status|code)(?: of|:)?|terminated with exit code)"
+        r" {0,4}(?P<code>-?\d+)",
         r"(?:died with <Signals\.|signal \d+: )SIG(?P<signal>[A-Z]+[12]?)",
         r"^(?:\S+: line \d+:\s+\d+ |\[\d+\]\s*\+?\s*\d* ?)?"
-        rf"(?P<word>(?!Terminated(?!$|  ))(?:{_SAID}))(?: \(core dumped\)|\s|$)",
+        rf"(?P<word>(?:{_SAID}))(?: \(core dumped\)|\s{{2,}}|\s*$)",
         rf"\bline \d+: +\d+ (?P<word>{'|'.join(words for _, words in SIGNALS.values())})\b",
         r"^(?:zsh: |\[\d+\] +[+-]? *\d+ )(?P<word>killed|segmentation fault|bus error)\b",
         r"terminated by signal SIG(?P<signal>[A-Z]+[12]?)",
@@ -125,8 +127,14 @@ class FailureTable:
         return ReportedEnd(quote(text, match), rank, code, signal, root, time)
 
 
+_LEAST_NEGATIVE = 240
+"""The smallest exit code that is minus a signal as one byte; 255 is that of a mere `exit(-1)`."""
+
+
 def _signal(code: int | None, text: str) -> str | None:
     if code is None:
         return None
-    number = -code if code < 0 else code - 128 if code > 128 else code if "ignal" in text.lower() else 0
+    code = code - 256 if _LEAST_NEGATIVE <= code < 255 else code
+    told = re.search(rf"(?i)signal\W{{0,3}}{abs(code)}\b", text) is not None
+    number = -code if code < 0 else code - 128 if code > 128 else code if told else 0
     return SIGNALS[number][0] if number in SIGNALS else _WINDOWS.get(code & 0xFFFFFFFF)

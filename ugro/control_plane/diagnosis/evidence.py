@@ -31,6 +31,9 @@ FACTS = tuple(
     )
 )
 
+REFUSED = " error: "
+"""What the message has with which a parser of arguments ends its process."""
+
 ENOUGH_PROGRESS = 50
 """Lines of a run going on that are counted after a sighting; more say nothing more."""
 
@@ -50,6 +53,7 @@ class Sighting:
     facts: dict[str, str] = field(default_factory=dict)
     last_at: int = 0
     progress: int = 0
+    talk: int = 0
     count: int = 1
     more: list[str] = field(default_factory=list)
 
@@ -63,6 +67,7 @@ class Sighting:
 class Evidence:
     """What was kept of a job's logs. `success_at` is the line of the last word of a run that got to its end.
 
+    `talk` counts the lines that tell nothing, outside of tracebacks.
     `left_at` is the line at which a process said that it leaves, with nothing wrong before; `before` what was kept of
     runs that were started again in the same log, the last time at `started_at`; `masters` tells whether a pod called
     master, which holds rank 0, wrote beside those called worker; `cut_short` that a log ends in the middle of a
@@ -75,6 +80,7 @@ class Evidence:
     ranks: set[int] = field(default_factory=set)
     lines: int = 0
     progress: int = 0
+    talk: int = 0
     success_at: int = -1
     left_at: int = -1
     started_at: int = 0

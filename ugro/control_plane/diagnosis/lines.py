@@ -14,6 +14,9 @@ MAX_LINE = 2000
 QUOTED = 400
 """Characters of a line that are kept."""
 
+LOGGERS_HEAD = 120
+"""Characters at the beginning of a line in which a logger names the level."""
+
 LONGEST_REST = 64 * 1024
 """Bytes that are kept while a line does not end."""
 
@@ -34,6 +37,11 @@ class PlainLine:
     def quiet(self) -> bool:
         """Whether it is a warning or less, by its level or by its words."""
         return self.level in _QUIET or _WARNING.search(self.text) is not None
+
+    @property
+    def chatty(self) -> bool:
+        """Whether its level is less than that of a warning."""
+        return self.level in _CHATTY
 
     @property
     def loud(self) -> bool:
@@ -57,13 +65,17 @@ def split(chunks: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def _pieces(line: bytes) -> Iterator[bytes]:
-    """A line that is too long, cut between words where it has some."""
+    """A line that is too long, cut between words where it has some.
+
+    Its end, in which a launcher says after a long command how that ended, stays together.
+    """
     start = 0
     while start < len(line):
         end = len(line)
         if end - start > MAX_LINE:
-            end = line.rfind(b" ", start + MAX_LINE // 2, start + MAX_LINE)
-            end = end if end > 0 else start + MAX_LINE
+            latest = min(start + MAX_LINE, end - MAX_LINE // 4)
+            end = line.rfind(b" ", start + MAX_LINE // 2, latest)
+            end = end if end > 0 else latest
         yield line[start:end]
         start = end
 
@@ -90,6 +102,7 @@ _PREFIX = re.compile(
             r"<[\w.-]{0,60}>[ ]+(?=\[)",
             r"[0-9a-f]{8}[ ](?=\[rank=)",
             # when
+            rf"\[\d{{4}}-\d\d-\d\d {_TIME} (?P<letter>[IWEF]) \d+ \d+\] (?:\(\w+\) )?(?:[\w./-]+:\d+: )?",
             rf"\[?(?:task )?\d{{4}}[-/]\d\d[-/]\d\d[T _]{_TIME}(?:[.,]\d+)?"
             r"(?:Z|[ ]?[+-]\d\d:?\d\d)?\]?(?:\s*[-|]|:)?[ ]?",
             rf"\[?\d\d[-/]\d\d(?:[-/]\d{{2,4}})?[ T]{_TIME}\]?(?:\s*[-|]|:)?[ ]?",
@@ -113,6 +126,14 @@ _PREFIX = re.compile(
 )
 # What a rank says often ends up behind a progress bar that another one draws.
 _GLUED = re.compile(r"\[rank(\d{1,9})\]:[ ]?(?=Traceback|\[[EF]\d* )")
+# The level in the head that some logger writes, whatever else stands in it. A word of the message is not written so,
+# nor one that comes after the name of an exception or in advice ("set NCCL_DEBUG=INFO").
+_NAMED_LEVEL = re.compile(
+    r"(?:(?!Error\b|Exception\b|\b[Ss]et |\b[Uu]se |[Ll]evel )[^\n])*?(?:"
+    rf"(?<![\w=])(?P<word>{_LEVEL})(?=[\]|>):\t]|\s+[-|]|\s*\d\d|\s+[\w./-]+[:\]])|(?<=NCCL )(?P<nccl>INFO)\b|"
+    r"[\[<] ?(?P<low>(?i:debug|info|notice|warn(?:ing)?|error)) *[\]>]|"
+    r"\blevel\W{1,4}(?P<logfmt>(?i:debug|info|notice|warn(?:ing)?|error))\b|\[NeMo (?P<letter>[IWE]) )"
+)
 _INNER_RANK = re.compile(r"\[(?:PG [^\]]{0,80} )?[Rr]ank (\d+)\]|:\d+:\d+ \[(\d+)\] (?:\S+ )?NCCL ")
 _MOST_PREFIXES = 10
 
@@ -129,22 +150,26 @@ def read(raw: bytes) -> PlainLine:
         if level and (found["rank_c"] or found["rank_d"]):
             break  # after its level, a line says what it has to say
         at = match.end()
-        level = level or found["level"] or _GLOG_LEVELS.get(found["glog"] or "", "")
+        level = level or found["level"] or _LETTERS.get(found["glog"] or found["letter"] or "", "")
         number = next((value for name, value in found.items() if name.startswith("rank_") and value), None)
         rank = int(number) if number and rank is None else rank
         source = source or found["pod"] or found["ray"] or found["host"] or found["address"] or ""
     if rank is None and (glued := _GLUED.search(text, at)):
         rank, at = int(glued[1]), glued.end()
+    if not level and (named := _NAMED_LEVEL.match(text[:LOGGERS_HEAD])):
+        level = next(filter(None, named.groups())).upper()
+        level = _LETTERS.get(level, level)
     return PlainLine(text[at:], rank, f"rank {rank}" if rank is not None else source, level)
 
 
 _LOUD = ("ERROR", "CRITICAL", "FATAL")
-_QUIET = ("DEBUG", "INFO", "NOTICE", "WARN", "WARNING")
+_CHATTY = ("DEBUG", "INFO", "NOTICE")
+_QUIET = (*_CHATTY, "WARN", "WARNING")
 _WARNING = re.compile(
     r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
-    r"(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
+    r"⚠|(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
 )
-_GLOG_LEVELS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
+_LETTERS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}
 
 
 def inner_rank(text: str) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import ugro.control_plane.diagnosis.lines as lines
 from ugro.control_plane.diagnosis.course import LOADING, PROGRESS, RESTARTED
@@ -31,14 +31,17 @@ STOPPED_BY_HAND = re.compile(r"(?:^|\s)\^C$")
 """The last line of a terminal in which the user ended the run."""
 
 
-def last_complaint(raws: Sequence[bytes]) -> str | None:
-    """The last of a log's last lines in which a tool gives up, unless the run went on after it."""
+def last_complaint(raws: Sequence[bytes], usual: Callable[[bytes], bool]) -> str | None:
+    """The last of a log's last lines in which a tool gives up, unless the run went on after it.
+
+    What is `usual` in this log was no reason to give up before.
+    """
     for at, raw in enumerate(reversed(raws)):
         line = lines.read(raw)
         text = line.text.strip()
         if RESTARTED.search(text):
             return None
-        if not line.quiet and (complains(text) or (line.loud and at == 0)):
+        if not line.quiet and not usual(raw) and (complains(text) or (line.loud and at == 0)):
             return text
         if PROGRESS.search(raw) and not LOADING.search(raw):
             return None

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import ugro.control_plane.diagnosis.lines as lines
-from ugro.common.text import printable
-from ugro.control_plane.diagnosis.catalogue import CATALOGUE
-from ugro.control_plane.diagnosis.conjecture import HEADING, is_item, stated
+from ugro.control_plane.diagnosis.conjecture import HEADING, is_item
 from ugro.control_plane.diagnosis.course import (
     LEFT,
     LOADING,
@@ -21,14 +18,14 @@ from ugro.control_plane.diagnosis.course import (
     Banner,
     got_to_its_end,
 )
-from ugro.control_plane.diagnosis.ends import ENDS, TABLE, FailureTable, ReportedEnd
+from ugro.control_plane.diagnosis.ends import FailureTable, ReportedEnd
 from ugro.control_plane.diagnosis.entry import Entry, EntryKind
-from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, Evidence, Sighting
+from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, REFUSED, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import PlainLine
 from ugro.control_plane.diagnosis.parting import LAST_LINES, STOPPED_BY_HAND, last_complaint
-from ugro.control_plane.diagnosis.prefilter import Prefilter
+from ugro.control_plane.diagnosis.searching import NAN, TELLING, end_in, entry_of, possible, searched
 from ugro.control_plane.diagnosis.silence import Shape, silence
-from ugro.control_plane.diagnosis.traceback import BEGINNING, EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
+from ugro.control_plane.diagnosis.traceback import EXCEPTION, HEADER, LONGEST, RAISED, Block, Blocks
 
 MOST_SIGHTINGS = 512
 MOST_SHAPES = 4096
@@ -37,6 +34,9 @@ MOST_RANKS = 10_000
 OFTEN = 64
 """Times a line is seen until its repetitions are only counted."""
 
+USUAL = 3
+"""Times that a complaint is heard without an end until it is one of many."""
+
 CONTINUATION = 6
 """Lines after the exception that still belong to its message."""
 
@@ -44,32 +44,19 @@ SOON = 40
 """Lines after a failure in which what says that it is over may be a script around it, which does not know."""
 
 
-_NAN = re.compile(
-    r"(?i)\b(?:(?!best|min|lowest|prev)\w*loss|grad[_ ]?norm|perplexity)['\"]?(?:\s*[:=]\s*|\s+)"
-    r"(?:tensor\()?['\"]?[-+]?(?:nan|inf)\b"
-)
 _FINITE = re.compile(r"(?i)\bloss['\"]?\s*[:=]\s*(?:tensor\()?['\"]?-?(?=[\d.]*[1-9])\d")
 # Warnings that are more: NCCL has no word for an error, and a script may say that it ends itself.
 _MEANT = re.compile(r"NCCL WARN|(?:stopping|ending|aborting) (?:the )?training|[Ee]xiting run")
 # What the lines after an exception may say without making its cause clearer.
 _SAYS_NO_MORE = ("unknown", "collective_timeout", "cuda_error", "cancelled")
 _ENDED_BY_SOMEBODY = ("cancelled", "killed")
+# What a scheduler, a shell or a kernel says after an exception, which its message does not go on with.
+_SAID_BY_OTHERS = ("time_limit", "node_lost", "node_rebooted", "segfault", "launch_failed")
 _SAID_AS_WARNING = ("hang", "cancelled")
 # An end of a connection that the operating system tells of, whatever the other end was.
 _OWN_CONNECTION = re.compile(r"(?:Broken|Connection)\w*Error\b|EOFError\b")
 _NUMBER_TELLS = re.compile(rb"code|status|(?i:nan|inf)\b")
 _NAMES_A_RANK = re.compile(rb"(?i)rank|\[(?:default|gpu)?\d|^ {0,4}\d{1,4}: |-master-0")
-
-TELLING = Prefilter(
-    (
-        *(entry.pattern for entry in CATALOGUE), *ENDS, SUCCESS, BEGINNING, EXCEPTION, RAISED, _NAN,
-        *TABLE, RESTARTED, LEFT, HEADING,
-    )
-)  # fmt: skip
-"""All that is looked for. A line in which none of it may be is nearly every line of a long log, and is passed over."""
-
-_ENTRIES = {entry.pattern.pattern: entry for entry in CATALOGUE}  # by their text: to hash a pattern is slow
-_ENDS = {pattern.pattern for pattern in ENDS}
 
 # What differs between lines of one shape: numbers, and the strokes and spaces of progress bars.
 _VARYING = b"0123456789.#=> \t\xe2\x96" + bytes(range(0x80, 0x90))
@@ -84,6 +71,7 @@ class EvidenceReader:
         self._kept: dict[tuple[str, ...], Sighting] = {}
         self._dull: dict[bytes, Shape] = {}
         self._end_line = b""
+        self._step_at = 0
         self._often: dict[bytes, Sighting] = {}
         self._latest: Sighting | None = None
         self._tails: dict[str, tuple[Sighting, int]] = {}
@@ -125,23 +113,27 @@ class EvidenceReader:
 
     def _take_leave(self, last: Sequence[bytes]) -> None:
         """Look again at a log's last lines, which may say that it ended badly in words that nothing knows."""
-        end, complaint = lines.read(last[-1]).text, last_complaint(last)
+        end, complaint = lines.read(last[-1]).text, last_complaint(last, self._is_usual)
         self.evidence.complained = complaint is not None
         self.evidence.last_words = (complaint or end)[: lines.QUOTED]
         if STOPPED_BY_HAND.search(end):
             self._keep("cancelled", EntryKind.ROOT, end.strip(), None, self._stream, None)
 
+    def _is_usual(self, raw: bytes) -> bool:
+        known = self._dull.get(raw.translate(None, _VARYING))
+        return known is not None and known.count > USUAL
+
     def _take(self, raw: bytes) -> None:
         """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
-        self.evidence.lines += 1
+        evidence = self.evidence
+        evidence.lines = at = evidence.lines + 1
         shape = raw.translate(None, _VARYING)
         line = None
         known, banner = self._dull.get(shape), self._banner
         if known is not None:
-            known.count += 1
-            known.last = raw
+            self._seen_before(known, raw, at)
         if banner.live and (known is None or known.banner):
-            if banner.again(shape, self.evidence.lines, self._failed_at > 0):
+            if banner.again(shape, at, self._failed_at > 0):
                 self._start_anew()
             elif known is not None:
                 known.banner = banner.has(shape)
@@ -149,21 +141,35 @@ class EvidenceReader:
             line = lines.read(raw)
             if self._belongs_to_a_traceback(line):
                 return
-            if self.evidence.lines % LONGEST == 0:  # of ranks that fell silent in the middle
-                self._blocks.forget(self.evidence.lines - LONGEST)
+            if at % LONGEST == 0:  # of ranks that fell silent in the middle
+                self._blocks.forget(at - LONGEST)
                 self._tails.clear()
         if known is not None:
-            self._count_progress(raw)
+            evidence.talk += 1
+            if self._fresh_progress < ENOUGH_PROGRESS:
+                self._count_progress(raw)
         elif often := self._often.get(shape):
             self._again(often)
         elif not self._told(raw, line):
+            evidence.talk += bool(shape)
             self._count_progress(raw)
             self._dismiss(shape, raw)
         elif self._latest and self._latest.count >= OFTEN and len(self._often) < MOST_SHAPES:
             self._often[shape] = self._latest
 
+    def _seen_before(self, known: Shape, raw: bytes, at: int) -> None:
+        """Count another line of a shape, and where progress goes on or is only watched."""
+        known.count += 1
+        if known.count == 2:
+            known.classify()
+        if known.step:
+            self._step_at = at
+        elif known.watch and known.at < self._step_at:
+            known.since, known.since_at = raw, at
+        known.last, known.at = raw, at
+
     def _told(self, raw: bytes, line: PlainLine | None) -> bool:
-        telling = TELLING.any(_searched(raw))
+        telling = TELLING.any(searched(raw))
         if telling or _NAMES_A_RANK.search(raw):
             line = line or lines.read(raw)
             if line.rank is not None and len(self.evidence.ranks) < MOST_RANKS:
@@ -200,12 +206,13 @@ class EvidenceReader:
         if len(self._dull) >= MOST_SHAPES:
             self._dull.clear()
         if len(shape) < lines.QUOTED and not _NUMBER_TELLS.search(shape):
-            self._dull[shape] = Shape(self._banner.has(shape), raw, raw)
+            self._dull[shape] = Shape(self._banner.has(shape), raw, self.evidence.lines)
 
     def note_end(self, message: str, signal: str, rank: int | None = None) -> None:
         """Add what is known of how the process ended besides its logs."""
-        at, progress = self.evidence.lines + 1, self.evidence.progress
-        self.evidence.ends.append(ReportedEnd(message, rank, None, signal, root=True, at=at, progress=progress))
+        at, progress, talk = self.evidence.lines + 1, self.evidence.progress, self.evidence.talk
+        end = ReportedEnd(message, rank, None, signal, root=True, at=at, progress=progress, talk=talk)
+        self.evidence.ends.append(end)
 
     def _count_progress(self, raw: bytes) -> None:
         if self._fresh_progress < ENOUGH_PROGRESS and PROGRESS.search(raw) and not LOADING.search(raw):
@@ -239,25 +246,36 @@ class EvidenceReader:
     def _continue(self, line: PlainLine, stream: str) -> None:
         """Add a line to the message of the exception before it, which may become another cause by it."""
         sighting, count = self._tails.pop(stream, (None, 0))
-        if sighting is None or not line.text.strip() or line.text.startswith("Traceback"):
+        if sighting is None or line.text.startswith("Traceback"):
+            return
+        if not line.text.strip():
+            if sighting.message.endswith(":"):
+                self._tails[stream] = (sighting, count)
             return
         if count < CONTINUATION and not line.level:
             self._tails[stream] = (sighting, count + 1)
-            entry = _entry(line.text.strip())
+            entry = entry_of(line.text.strip())
             if sighting.count == 1:
                 sighting.more.append(line.text.strip()[: lines.QUOTED])
             open_ended = sighting.cause in ("nccl_error", "cuda_error") or sighting.message.endswith(":")
             vague = sighting.cause == "python_exception" and count == 0 and not EXCEPTION.match(line.text)
             vague = vague and entry is not None and entry.kind is EntryKind.ROOT
-            told = entry is not None and entry.kind is not EntryKind.HINT and entry.cause not in _SAYS_NO_MORE
+            told = (
+                entry is not None
+                and entry.kind is not EntryKind.HINT
+                and entry.cause not in (*_SAYS_NO_MORE, *_SAID_BY_OTHERS)
+            )
             if entry and told and (open_ended or vague):
                 sighting.cause, sighting.kind, sighting.entry = entry.cause, entry.kind, entry
 
     def _exception(self, block: Block, rank: int | None, stream: str) -> None:
-        entry = _entry(block.exception) or _entry(f"{block.exception} (raised in {block.frame})")
+        entry = entry_of(block.exception) or entry_of(f"{block.exception} (raised in {block.frame})")
         if entry and entry.cause == "peer_lost" and block.local and _OWN_CONNECTION.match(block.exception):
             entry = None
+        if block.orphaned:
+            entry = None
         cause, kind = (entry.cause, entry.kind) if entry else ("python_exception", EntryKind.ROOT)
+        kind = EntryKind.CONSEQUENCE if block.orphaned else kind
         block.handled |= LEFT.search(block.exception) is not None
         found = self._keep(cause, kind, block.exception, rank, stream, entry, block)
         if block.fatal:
@@ -266,8 +284,10 @@ class EvidenceReader:
 
     def _loose(self, line: PlainLine, rank: int | None, stream: str) -> bool:
         text = line.text.strip()
-        entry = _entry(text)
+        entry = entry_of(text)
         quiet = line.quiet and HEADER not in text
+        if entry and line.chatty and _is_small_talk(entry, text):
+            return False
         if entry:
             hint = (
                 quiet
@@ -277,6 +297,10 @@ class EvidenceReader:
             )
             inner = lines.inner_rank(text) if rank is None else rank
             self._keep(entry.cause, EntryKind.HINT if hint else entry.kind, text, inner, stream, entry)
+            if not hint and (
+                entry.cause == "collective_timeout" or (entry.cause == "bad_arguments" and REFUSED in text)
+            ):
+                self._fails()
             return True
         raised = EXCEPTION.match(text) or (RAISED.search(text) if HEADER in text else None)
         if raised and not quiet and not LEFT.search(text):
@@ -285,7 +309,7 @@ class EvidenceReader:
         return False
 
     def _loss(self, line: PlainLine, rank: int | None) -> bool:
-        if _NAN in _possible(line.text) and _NAN.search(line.text) and not _FINITE.search(line.text):
+        if NAN in possible(line.text) and NAN.search(line.text) and not _FINITE.search(line.text):
             self._keep("nan_loss", EntryKind.CONFIRMATION, line.text.strip(), rank, "", None)
             return True
         return False
@@ -293,16 +317,16 @@ class EvidenceReader:
     def _course(self, line: PlainLine) -> bool:
         """Whether a line tells of the run's course: that it got to its end, leaves, or is started again."""
         text, evidence = line.text.strip(), self.evidence
-        possible = _possible(text)
-        if HEADING in possible and HEADING.search(text):
+        patterns = possible(text)
+        if HEADING in patterns and HEADING.search(text):
             self._heading_at = evidence.lines
             return True
-        if RESTARTED in possible and RESTARTED.search(text):
+        if RESTARTED in patterns and RESTARTED.search(text):
             self._start_anew()
             return True
-        if LEFT in possible and LEFT.search(text) and self._failed_at < 0:
+        if LEFT in patterns and LEFT.search(text) and self._failed_at < 0:
             evidence.left_at = evidence.lines
-        match = SUCCESS.search(text) if SUCCESS in possible else None
+        match = SUCCESS.search(text) if SUCCESS in patterns else None
         if match is None or not got_to_its_end(text, match):
             return False
         since = evidence.lines - self._failed_at if self._failed_at > 0 else SOON
@@ -318,15 +342,15 @@ class EvidenceReader:
         text, evidence = line.text.strip(), self.evidence
         if self._table.take(text):
             return True
-        match = _found(text, _ENDS)
+        match = end_in(text)
         end = self._table.end(match, text, rank) if match else None
         if end is None:
             return False
         if len(evidence.ends) < MOST_ENDS:
-            evidence.ends.append(replace(end, at=evidence.lines, progress=evidence.progress))
+            evidence.ends.append(replace(end, at=evidence.lines, progress=evidence.progress, talk=evidence.talk))
         self._fails()
         self._fresh_progress = 0
-        return _entry(text) is None
+        return entry_of(text) is None
 
     def _keep(
         self,
@@ -365,31 +389,11 @@ class EvidenceReader:
         self._seen(sighting)
 
     def _seen(self, sighting: Sighting) -> None:
-        sighting.last_at, sighting.progress = self.evidence.lines, self.evidence.progress
+        evidence = self.evidence
+        sighting.last_at, sighting.progress, sighting.talk = evidence.lines, evidence.progress, evidence.talk
         self._fresh_progress = 0
 
 
-def _entry(text: str) -> Entry | None:
-    match = _found(text, _ENTRIES)
-    return _ENTRIES[match.re.pattern] if match else None
-
-
-def _found(text: str, known: Collection[str]) -> re.Match[str] | None:
-    """The first of some patterns that is in what a text states, beside what it only supposes."""
-    patterns = [pattern for pattern in _possible(text) if pattern.pattern in known]
-    match = next((match for pattern in patterns if (match := pattern.search(text))), None)
-    if match is None or match.start() < len(facts := stated(text)):
-        return match
-    return next((match for pattern in patterns if (match := pattern.search(facts))), None)
-
-
-@lru_cache(maxsize=16)
-def _possible(text: str) -> list[re.Pattern[str]]:
-    """What may be found in a text; kept for a moment, since one line is searched for several things."""
-    return TELLING.possible(text.lower())
-
-
-def _searched(raw: bytes) -> str:
-    """A raw line as it is looked through at first: in small letters, without what a terminal would not show."""
-    text = raw.decode("utf-8", "replace")
-    return (text if text.isprintable() else printable(text.replace("\0", ""))).lower()
+def _is_small_talk(entry: Entry, text: str) -> bool:
+    """Whether a logger would not say it of a failure at a level below that of a warning."""
+    return entry.kind is EntryKind.ROOT and entry.cause not in _SAID_AS_WARNING and not RAISED.search(text)

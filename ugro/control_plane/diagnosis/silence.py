@@ -13,6 +13,9 @@ from ugro.control_plane.diagnosis.lines import QUOTED, read
 LONGEST_PAUSE = 600
 """Seconds without progress that do not count as silence: a checkpoint or an evaluation may take so long."""
 
+LONGEST_UNDATED = 3600
+"""The same in a log whose lines of progress have no times, so that it is not known how often they come."""
+
 USUAL = 5
 """Times the usual time between two lines of progress that are no silence yet."""
 
@@ -34,18 +37,38 @@ _TIMES = (
 _WATCHES = re.compile(
     rb"(?i)heart-?beat|watch-?dog|\bwatch(?:ing|er)?\b|\bmonitor|still (?:running|waiting|alive|here)|waiting for|"
     rb"\balive\b|\bidle\b|utili[sz]ation|\bgpu[_ ]util|keep-?alive|no (?:progress|output|new)|\bpolling\b|\bping\b|"
-    rb"health-?check|(?:elapsed|uptime)[ :=]"
+    rb"health-?check|\bpulse\b|is (?:running|waiting) (?:for|since|to)\b|(?:elapsed|uptime)[ :=]"
 )
+_LOSS = re.compile(rb"(?i)\bloss\b")
+"""What nothing tells that only watches, whatever else stands in the line (`elapsed time per iteration`)."""
 
 
 @dataclass(slots=True)
 class Shape:
-    """Lines of one shape: whether it is one of the first of the log, the first and the latest of them, their number."""
+    """Lines of one shape: whether it is one of the first of the log, the first and the latest of them, their number.
+
+    `at` is the number of the latest line. Of what watches a run, `since` is the first line after the latest progress.
+    Most shapes are seen once: what kind they are is only asked of those that come again.
+    """
 
     banner: bool
-    first: bytes
     last: bytes
+    at: int
+    first: bytes = b""
+    since: bytes = b""
+    since_at: int = 0
     count: int = 1
+    step: bool = False
+    watch: bool = False
+
+    def __post_init__(self) -> None:
+        self.first = self.since = self.last
+        self.since_at = self.at
+
+    def classify(self) -> None:
+        """Tell whether such lines show progress, or that somebody watches it."""
+        self.step = _is_progress(self.first)
+        self.watch = not self.step and _WATCHES.search(self.first) is not None
 
 
 @dataclass(frozen=True)
@@ -63,12 +86,30 @@ def silence(shapes: Iterable[Shape], end: bytes) -> LogSilence | None:
     `end` is the line that tells who ended the run, if one does.
     """
     known = list(shapes)
-    steps = [shape for shape in known if _is_progress(shape.last)]
+    for shape in known:
+        if shape.count == 1:
+            shape.classify()
+    steps = [shape for shape in known if shape.step]
     for pattern in _TIMES:
         dated = [(at, shape) for shape in steps if (at := _time(pattern, shape.last)) is not None]
         if dated:
             at, step = max(dated, key=lambda pair: pair[0])
             return _silence(pattern, at, step, known, end)
+    return _watched(known, steps) if len(steps) > 1 else None
+
+
+def _watched(known: Iterable[Shape], steps: Iterable[Shape]) -> LogSilence | None:
+    """The silence of a run whose progress has no times, by those of what went on to watch it."""
+    step = max(steps, key=lambda shape: shape.at)
+    watches = [shape for shape in known if shape.watch and shape.since_at > step.at]
+    began = min((shape.since_at for shape in watches), default=0)
+    if not watches or any(shape.at > began for shape in known if not shape.watch):
+        return None
+    for pattern in _TIMES:
+        starts = [time for shape in watches if (time := _time(pattern, shape.since)) is not None]
+        ends = {time: shape.last for shape in watches if (time := _time(pattern, shape.last)) is not None}
+        if starts and (seconds := max(ends) - min(starts)) >= LONGEST_UNDATED:
+            return LogSilence(seconds, read(step.last).text[:QUOTED], read(ends[max(ends)]).text[:QUOTED])
     return None
 
 
@@ -87,7 +128,8 @@ def _silence(
 
 
 def _is_progress(line: bytes) -> bool:
-    return PROGRESS.search(line) is not None and not (LOADING.search(line) or _WATCHES.search(line))
+    trains = PROGRESS.search(line) is not None and not LOADING.search(line)
+    return trains and (_WATCHES.search(line) is None or _LOSS.search(line) is not None)
 
 
 def _gap(pattern: re.Pattern[bytes], start: float, line: bytes) -> float:

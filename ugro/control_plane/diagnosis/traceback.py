@@ -13,20 +13,29 @@ MOST_STREAMS = 1024
 LONGEST = 400
 """Lines of a stream after which an exception is no longer waited for."""
 
+LONGEST_PREFIX = 120
+"""Characters before the first words of a traceback that may be some tool's prefix."""
+
 HEADER = "Traceback (most recent call last)"
 EXCEPTION = re.compile(
     r"^(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Timeout|NotFound|OutOfMemory)(?:: |:?$)"
 )
 RAISED = re.compile(r"\b(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception): (?=\S)")
 _IN_BLOCK = re.compile(
-    r"^(?!(?:Epoch|Loss|Step|Iter|Iteration|Train|Training|Val|Validation|Test|Accuracy|Time|Note|Warning)\b)"
-    r"(?:[A-Za-z_]\w*\.)*[A-Z_]\w*(?:\[\w+\]|\(\w+\))?(?:: |:?$)"
+    r"^(?!(?:Epoch|Loss|Step|Iter|Iteration|Train|Training|Val|Validation|Test|Accuracy|Time|Note|Warning|"
+    r"Killed|Terminated|Aborted)\b)"
+    r"(?:(?:[A-Za-z_]\w*\.)*[A-Z_]\w*(?:\[\w+\]|\(\w+\))?(?:: (?=\S)|(?:(?<=Error)|(?<=Exception))[:]?$|$)|"
+    r"(?:[A-Za-z_]\w*\.)+error: )"
 )
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)(?:, in (?P<function>.+))?')
 _NOTEBOOK_FRAME = re.compile(r"^File (?P<file>/[^:\s]+|~[^:\s]+):(?P<line>\d+), in (?P<function>[\w.<>]+)")
 _LIBRARY = re.compile(r"site-packages|dist-packages|/lib/python\d|\\lib\\|<frozen|^<|/opt/conda/lib|/python3\.\d+/")
+_DIGIT = re.compile(r"\d")
 _OUTERMOST = re.compile(r"^(?:<module>|_run_module_as_main|_run_code|_wrap|wrapper|_bootstrap\w*|run_path|main_loop)$")
 _PROCESS = re.compile(r"-- Process (\d+) terminated with the following error")
+# Where a process reads from another one on its machine, and what it raises when that is gone.
+_FROM_A_PROCESS = re.compile(r"multiprocessing[/\\](?:connection|spawn|managers|queues|reduction|resource_sharer)\.py:")
+_GONE = re.compile(r"(?:_pickle\.)?(?:EOF|Unpickling|BrokenPipe|Connection(?:Reset|Refused)|FileNotFound)Error\b")
 # Whose end of a connection it was: one between ranks, or that of a logger beside the training.
 _BETWEEN_RANKS = re.compile(r"torch[/\\]distributed|horovod|deepspeed[/\\]comm|mpi4py|jax[/\\]|xla_|[/\\]ray[/\\]")
 _LOGGER = re.compile(
@@ -44,6 +53,7 @@ class Block:
 
     at: int
     indent: int
+    prefix: str = ""
     handled: bool = False
     thread: bool = False
     child: bool = False
@@ -68,6 +78,11 @@ class Block:
     def local(self) -> bool:
         """Whether the libraries that it went through have nothing to do with other ranks."""
         return self.logger or (self.libraries and not self.between_ranks)
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether it only says that another process of the machine is gone, which this one was talking to."""
+        return bool(_FROM_A_PROCESS.search(self.frame) and _GONE.match(self.exception))
 
     @property
     def where(self) -> str | None:
@@ -119,7 +134,8 @@ class Blocks:
         blocks = self.open.get(stream)
         if not blocks or BEGINNING.search(text):
             return None
-        block, stripped = blocks[-1], text.strip()
+        block, text = _written_by(blocks, text)
+        stripped = text.strip()
         if at - block.at > LONGEST:
             self._close(stream, block)
             return None
@@ -128,6 +144,9 @@ class Blocks:
         elif len(text) - len(text.lstrip()) <= block.indent and _IN_BLOCK.match(stripped):
             block.exception = stripped
             self._close(stream, block)
+            alike = self._last.get(stream)
+            if alike and alike.at > block.at and alike.exception == stripped:
+                block.frame = alike.frame  # another one was written through it, which took its frames
             _remember(self._last, stream, block)
         elif stripped and not text[:1].isspace():
             return None  # of another traceback
@@ -136,7 +155,8 @@ class Blocks:
     def _begin(self, stream: str, text: str, at: int) -> None:
         context, said_at = self._context.pop(stream, ("", -10))
         context = context if at - said_at <= 8 else ""
-        block = Block(at, len(text) - len(text.lstrip()))
+        before = text[: text.index(HEADER)]
+        block = Block(at, len(text) - len(text.lstrip()), before[:LONGEST_PREFIX] if before.strip() else "")
         block.handled = any(words in context or words in text for words in _HARMLESS)
         block.thread = _THREAD in context
         block.child = _CHILD.match(context) is not None
@@ -159,6 +179,18 @@ class Blocks:
         blocks.remove(block)
         if not blocks:
             del self.open[stream]
+
+
+def _written_by(blocks: list[Block], text: str) -> tuple[Block, str]:
+    """The traceback that a line is of, and the line without what some tool writes before each line of it.
+
+    Nothing has to know that tool: what stood before the traceback's first words stands before the others, too.
+    """
+    for block in reversed(blocks):
+        length = len(block.prefix)
+        if length and _DIGIT.sub("0", text[:length]) == _DIGIT.sub("0", block.prefix):
+            return block, text[length:]
+    return blocks[-1], text
 
 
 def _add_frame(block: Block, match: re.Match[str]) -> None:
@@ -185,7 +217,10 @@ _DURING = "During handling of the above exception"
 _CAUSED = "The above exception was the direct cause"
 _HARMLESS = ("Exception ignored in", "--- Logging error ---", "Error in atexit")
 _THREAD = "Exception in thread"
-_CHILD = re.compile(r"^Process (?:\S*Process|\S*[Ww]orker|\S*[Ll]oader)-[\d:]+$")
+_CHILD = re.compile(
+    r"^(?:Process (?:\S*Process|\S*[Ww]orker|\S*[Ll]oader)-[\d:]+|"
+    r"Exception in (?:\w+ )?(?:sub)?(?:worker|process|child)(?:[ #]*\d+)?:?)$"
+)
 _CONTEXTS = (_DURING, _CAUSED, *_HARMLESS, _THREAD, "terminated with the following error")
 
 BEGINNING = re.compile("|".join((*map(re.escape, (HEADER, *_CONTEXTS)), _CHILD.pattern)))

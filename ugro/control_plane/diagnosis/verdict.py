@@ -11,7 +11,29 @@ from ugro.control_plane.diagnosis.entry import EntryKind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, Evidence, Sighting
 from ugro.control_plane.diagnosis.finding import Diagnosis
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
-from ugro.control_plane.diagnosis.wording import SIGNAL_CAUSES, end_order, from_death, from_ends, from_sighting, quoted
+from ugro.control_plane.diagnosis.weighing import (
+    BROUGHT_ABOUT,
+    FROM_OUTSIDE,
+    HARD,
+    RAISED_BY,
+    decides,
+    ends_its_process,
+    is_complaint,
+    is_probe,
+    order,
+    raises,
+    second_hand,
+    weight,
+)
+from ugro.control_plane.diagnosis.wording import (
+    SIGNAL_CAUSES,
+    TOLD_TO_END,
+    end_order,
+    from_death,
+    from_ends,
+    from_sighting,
+    quoted,
+)
 
 HANDLED_AFTER = 3
 """Lines of training going on after an exception that show that it was handled, where nothing else shows a bad end."""
@@ -25,38 +47,19 @@ LAST_WORDS = 20
 LAST_PAGE = 100
 """The same for an exception that was caught and printed, or that has no traceback."""
 
+_REACH = {EntryKind.ROOT: LAST_WORDS, EntryKind.HINT: 8}
+"""Lines that tell nothing which may stand between a complaint or a warning and the end that it explains."""
+
 REQUEUED_FOR = 2
 """Lines after a scheduler ended a run only to start it again that show that it runs again."""
-
-# Causes that no script handles and goes on as if nothing had been.
-_HARD = {
-    "cuda_oom", "host_oom", "disk_full", "shm_full", "too_many_files", "gpu_lost", "cuda_error", "cuda_mismatch",
-    "dataloader_worker_died", "port_in_use", "time_limit", "node_lost", "node_rebooted", "nan_loss",
-}  # fmt: skip
-# Those that are also said in passing, so that without a traceback they weigh less.
-_SAID_IN_PASSING = {"cuda_error", "cuda_mismatch"}
 
 # What is no longer up to the script: it may well go on for the while that a scheduler gives it to end.
 _DECIDED = {"time_limit"}
 
-# What comes first as the root. What another rank's failure brings about comes after a process that a signal ended, even
-# where its words are those of a reason.
-_SURE, _CAUGHT, _BARE_EXCEPTION, _COMPLAINT, _BROUGHT_ABOUT, _STUCK, _ASKED_FOR = range(7)
-_LATE = {"nccl_error": _BROUGHT_ABOUT, "collective_timeout": _BROUGHT_ABOUT, "hang": _STUCK, "cancelled": _ASKED_FOR}
-
-# What a confirmation or a lost GPU makes clear.
-_RAISED_BY = {
-    "host_oom": {"killed", "unknown", "dataloader_worker_died", "peer_lost"},
-    "gpu_lost": {"cuda_error", "nccl_error", "collective_timeout", "hang", "peer_lost", "unknown"},
-}
-# What tools complain of that were only tried.
-_PROBED = {"permission_denied", "file_not_found"}
 # What says so little that a run which was started again is judged with what went wrong before.
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
 # Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
 _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
-# Python's word of a script that is not there.
-_CANNOT_OPEN = "can't open file"
 # How a process ends that falls over its own feet.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
 # How a run ends whose silence was seen.
@@ -93,10 +96,11 @@ def _explained(evidence: Evidence, failed: bool) -> Diagnosis | None:
     seen = _without_chains(evidence.sightings)
     bad_end = failed or _ended_badly(evidence)
     alive = [sighting for sighting in seen if not _was_handled(sighting, evidence, bad_end)]
+    alive = _without_small_talk(alive, evidence)
     if bad_end:
         explained = any(sighting.kind is EntryKind.ROOT for sighting in alive) or _deaths(evidence)
         recent = [s for s in seen if not _is_noise(s) and evidence.progress - s.progress < ENOUGH_PROGRESS]
-        return _verdict(alive if explained else recent, evidence)
+        return _verdict(alive if explained else _without_small_talk(recent, evidence), evidence)
     if _is_failure(alive, evidence):
         return _verdict(alive, evidence)
     if evidence.complained and evidence.success_at < 0:
@@ -119,8 +123,10 @@ def _without_chains(sightings: Sequence[Sighting]) -> list[Sighting]:
             continue
         earlier = told.pop(id(earlier), earlier)
         later = told.get(id(sighting), sighting)
-        telling = earlier.cause in _HARD or (sighting.block.explicit and earlier.kind is EntryKind.ROOT)
-        if telling and later.cause in ("python_exception", "unknown") and earlier.cause != "python_exception":
+        telling = earlier.cause in HARD or (sighting.block.explicit and earlier.kind is EntryKind.ROOT)
+        interrupted = later.cause == "cancelled" and earlier.cause not in ("unknown", "cancelled")
+        vague = telling and later.cause in ("python_exception", "unknown")
+        if (vague or interrupted) and earlier.cause != "python_exception":
             told[id(sighting)] = replace(
                 later,
                 cause=earlier.cause,
@@ -168,10 +174,15 @@ def _without_crash_at_exit(evidence: Evidence) -> Evidence:
     crashes = [s for s in later if s.cause == "segfault" and not s.block]
     wrong = [s for s in later if s.kind is EntryKind.ROOT and s not in crashes]
     ends = [end for end in evidence.ends if end.at > done]
-    if done < 0 or wrong or not (ends or crashes or later) or any(end.signal not in _CRASHES for end in ends):
+    if done < 0 or wrong or not (ends or crashes or later) or not all(_falls_over(end) for end in ends):
         return evidence
     said = [s for s in evidence.sightings if s.last_at <= done or s.kind is EntryKind.CONFIRMATION]
     return replace(evidence, sightings=said, ends=[end for end in evidence.ends if end.at <= done], cut_short=False)
+
+
+def _falls_over(end: ReportedEnd) -> bool:
+    """Whether a process may have ended so only since it left: by a crash, or as a worker that Ray no longer needed."""
+    return end.signal in _CRASHES or "exit detail: " in end.message
 
 
 def _is_noise(sighting: Sighting) -> bool:
@@ -190,6 +201,15 @@ def _was_handled(sighting: Sighting, evidence: Evidence, bad_end: bool) -> bool:
     return evidence.progress - sighting.progress >= (SURELY_HANDLED_AFTER if bad_end else HANDLED_AFTER)
 
 
+def _without_small_talk(alive: Sequence[Sighting], evidence: Evidence) -> list[Sighting]:
+    """Leave out the complaints and warnings after which the run had more to say before anything ended it."""
+    decisive = [end.talk for end in evidence.ends] + [s.talk for s in alive if decides(s)]
+    if not decisive:
+        return list(alive)
+    first = min(decisive)
+    return [s for s in alive if decides(s) or first - s.talk <= _REACH.get(s.kind, first)]
+
+
 def _is_failure(alive: Iterable[Sighting], evidence: Evidence) -> bool:
     """Whether something in a log without a bad end shows that there was one all the same."""
     return any(_confirms(sighting, evidence) or _is_final(sighting, evidence) for sighting in alive)
@@ -202,9 +222,10 @@ def _is_final(sighting: Sighting, evidence: Evidence) -> bool:
     block, over = sighting.block, evidence.success_at >= 0
     if over and ((block and (block.child or block.thread)) or (not block and sighting.kind is EntryKind.CONSEQUENCE)):
         return False  # who leaves first is missed by the others
-    if (block and block.fatal) or sighting.cause in _HARD:
+    told = block is not None or EXCEPTION.match(sighting.message) is not None
+    if (block and block.fatal) or (sighting.cause in HARD and (told or sighting.cause in FROM_OUTSIDE)):
         return True
-    within = LAST_PAGE if block or EXCEPTION.match(sighting.message) else LAST_WORDS
+    within = LAST_PAGE if told or sighting.cause in HARD else LAST_WORDS
     return evidence.lines - sighting.last_at <= within
 
 
@@ -224,20 +245,22 @@ def _confirms(sighting: Sighting, evidence: Evidence) -> bool:
 def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     confirmed = [sighting for sighting in alive if _confirms(sighting, evidence)]
     alive = _last_words_of_each(alive, evidence)
+    if _was_told_to_end(alive, evidence):
+        alive = [sighting for sighting in alive if sighting.block or not _says_little(sighting)]
     consequences = [sighting for sighting in alive if sighting.kind is EntryKind.CONSEQUENCE]
     roots = [sighting for sighting in alive if sighting.kind is EntryKind.ROOT]
-    root = min(roots, key=lambda sighting: _order(sighting, evidence), default=None)
-    if root and _is_probe(root) and any(s.block and s.block.fatal for s in consequences):
+    root = min(roots, key=lambda sighting: order(sighting, evidence), default=None)
+    if root and is_probe(root) and any(s.block and s.block.fatal for s in consequences):
         root = None
     deaths = _deaths(evidence)
-    if deaths and (root is None or _weight(root) >= _COMPLAINT):
-        first = min(deaths, key=end_order)
+    first = min(deaths, key=end_order, default=None)
+    if first and (root is None or (weight(root) >= BROUGHT_ABOUT and not _came_before(root, first))):
         means = SIGNAL_CAUSES[first.signal or ""]
-        proof = next((sighting for sighting in confirmed if means in _RAISED_BY.get(sighting.cause, ())), None)
+        proof = next((sighting for sighting in confirmed if means in RAISED_BY.get(sighting.cause, ())), None)
         return from_death(first, proof, consequences, evidence)
     lost = [sighting for sighting in alive if sighting.kind is EntryKind.HINT and sighting.cause == "gpu_lost"]
-    root = next((s for s in (*confirmed, *roots, *lost) if _raises(s, root)), root)
-    root = root or (None if _another_aborted(consequences, evidence) else _second_hand(alive))
+    root = next((s for s in (*confirmed, *roots, *lost) if raises(s, root)), root)
+    root = root or (None if _another_aborted(consequences, evidence) else second_hand(alive))
     if root is None or _was_cancelled_for_it(root, evidence):
         return from_ends(consequences, evidence)
     return from_sighting(root, consequences, evidence)
@@ -251,26 +274,26 @@ def _last_words_of_each(raised: Sequence[Sighting], evidence: Evidence) -> list[
     kept: list[Sighting] = []
     for source in dict.fromkeys(sighting.source for sighting in raised):
         mine = [sighting for sighting in raised if sighting.source == source]
-        fatal = [s for s in mine if _ends_its_process(s)]
+        fatal = [s for s in mine if ends_its_process(s)]
         last = max(fatal, key=lambda sighting: sighting.last_at, default=None)
         alone = last is not None and (last.of_one_process or not _several_wrote(mine, evidence))
         for sighting in mine:
-            uncaught = last is None or sighting is last or _outlives(sighting)
+            uncaught = last is None or sighting is last or _outlives(sighting) or _interrupted_after(sighting, last)
             uncaught = uncaught or (last is not None and not last.block and sighting.at > last.at)
-            if uncaught or (not alone and (sighting in fatal or sighting.cause in _HARD)):
+            if uncaught or (not alone and (sighting in fatal or sighting.cause in HARD)):
                 kept.append(sighting)
     return kept
 
 
-def _ends_its_process(sighting: Sighting) -> bool:
-    """Whether no process says more after it: an exception that nobody caught, arguments or a script refused."""
-    refused = (sighting.cause == "bad_arguments" and " error: " in sighting.message) or _CANNOT_OPEN in sighting.message
-    return refused or bool(sighting.block and sighting.block.fatal and sighting.cause != "unknown")
-
-
 def _outlives(sighting: Sighting) -> bool:
     """Whether what was seen is not over with a later exception of its process."""
-    return sighting.block.child if sighting.block else not _ends_its_process(sighting)
+    return sighting.block.child if sighting.block else not ends_its_process(sighting)
+
+
+def _interrupted_after(sighting: Sighting, last: Sighting) -> bool:
+    """Whether somebody interrupted what was left of a run soon after an exception had ended one of its processes."""
+    soon = sighting.at < last.at and last.talk - sighting.talk <= LAST_WORDS and last.progress == sighting.progress
+    return last.cause == "cancelled" and ends_its_process(sighting) and soon
 
 
 def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
@@ -278,9 +301,24 @@ def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
     return launched or len(evidence.ranks) > 1 or any(s.count > 1 for s in sightings if s.block)
 
 
-def _is_probe(sighting: Sighting) -> bool:
-    """Whether it is what a tool says that was only tried: where an exception ended the run, that is no reason."""
-    return sighting.cause in _PROBED and _weight(sighting) == _COMPLAINT and _CANNOT_OPEN not in sighting.message
+def _was_told_to_end(alive: Iterable[Sighting], evidence: Evidence) -> bool:
+    """Whether somebody stopped the run before any of its processes had ended by itself."""
+    first = min(evidence.ends, key=end_order, default=None)
+    if first is not None and first.signal in TOLD_TO_END:
+        return True
+    stopped = [s.at for s in alive if s.cause in _ENDED_BY_SOMEBODY and s.kind is not EntryKind.HINT]
+    return bool(stopped) and (first is None or first.at > min(stopped))
+
+
+def _came_before(root: Sighting, death: ReportedEnd) -> bool:
+    """Whether ranks had waited in vain before a process was killed, by the word of who does not tell it afterwards."""
+    return root.cause == "collective_timeout" and not death.root and death.rank is None and death.at > root.at
+
+
+def _says_little(sighting: Sighting) -> bool:
+    """Whether it is what a run says that lives on: a complaint, a warning, the loss of a connection."""
+    little = sighting.kind is not EntryKind.ROOT or is_complaint(sighting)
+    return little and sighting.cause not in (*_ENDED_BY_SOMEBODY, "unknown")
 
 
 def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bool:
@@ -295,35 +333,3 @@ def _was_cancelled_for_it(root: Sighting, evidence: Evidence) -> bool:
     first = min(evidence.ends, key=end_order, default=None)
     itself = first is not None and first.signal is None and first.at < root.at
     return itself and root.cause == "cancelled" and root.kind is EntryKind.CONSEQUENCE
-
-
-def _weight(sighting: Sighting) -> int:
-    if sighting.cause in _LATE:
-        return _LATE[sighting.cause]
-    if sighting.block:
-        return _SURE if sighting.block.fatal or sighting.block.child else _CAUGHT
-    if sighting.cause in _HARD - _SAID_IN_PASSING:
-        return _SURE
-    return _BARE_EXCEPTION if EXCEPTION.match(sighting.message) or sighting.cause in _HARD else _COMPLAINT
-
-
-def _order(sighting: Sighting, evidence: Evidence) -> tuple[int, bool, int]:
-    """What is more likely the root comes first: by what it is, by the rank that a launcher names, by its place."""
-    first = min((end for end in evidence.ends if end.root), key=end_order, default=None)
-    others = first is not None and None not in (first.rank, sighting.rank) and first.rank != sighting.rank
-    return _weight(sighting), others, sighting.at
-
-
-def _raises(telling: Sighting, root: Sighting | None) -> bool:
-    if root is not None and root.cause == "python_exception":
-        return telling.cause == "nan_loss" and "nan" in root.message.lower()
-    if root is None:
-        return telling.kind is EntryKind.CONFIRMATION
-    return root.cause in _RAISED_BY.get(telling.cause, ())
-
-
-def _second_hand(alive: Iterable[Sighting]) -> Sighting | None:
-    """What is left to name where no root was seen: what followed from it, or what a warning hinted at."""
-    told = [s for s in alive if s.kind in (EntryKind.CONSEQUENCE, EntryKind.HINT) and s.cause != "unknown"]
-    telling = [s for s in told if s.kind is EntryKind.CONSEQUENCE or s.cause not in _PROBED]
-    return min(telling, key=lambda s: (s.kind is EntryKind.HINT, not (s.block and s.block.fatal), s.at), default=None)

@@ -19,12 +19,13 @@ SIGNAL_CAUSES = {
     "SYS": "segfault", "XCPU": "time_limit", "XFSZ": "disk_full",
 }  # fmt: skip
 # How a process ends that was told to: it says why only where nothing else does.
-_TOLD_TO_END = {
+TOLD_TO_END = {
     "INT": "cancelled", "HUP": "cancelled", "QUIT": "cancelled", "TERM": "killed", "USR1": "time_limit",
     "USR2": "time_limit",
 }  # fmt: skip
 # Exit codes of a shell that did not find what it should run, or may not run it, and of `timeout`.
-_CODE_CAUSES = {124: "time_limit", 126: "launch_failed", 127: "launch_failed"}
+_OF_TIMEOUT = 124
+_CODE_CAUSES = {_OF_TIMEOUT: "time_limit", 126: "launch_failed", 127: "launch_failed"}
 _NUMBERED = re.compile(r"(worker|node|master|rank|trainer)-?(\d+)$")
 
 
@@ -76,11 +77,17 @@ def from_ends(followed: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
     """How a run ended that does not say why."""
     message = evidence.ends[0].message if evidence.ends else evidence.last_words
     first = min(evidence.ends, key=end_order, default=None)  # it brought about how the others ended
-    told = (_TOLD_TO_END.get(first.signal or "") or _CODE_CAUSES.get(first.code or 0)) if first else None
+    told = (TOLD_TO_END.get(first.signal or "") or _meaning_of_code(first)) if first else None
     cause = told or "unknown"
     return Diagnosis(
         cause, message, rank=_launchers_rank(evidence), evidence=quoted([message]), consequences=_count(followed)
     )
+
+
+def _meaning_of_code(end: ReportedEnd) -> str | None:
+    """What an exit code means by itself; torchrun's workers are no `timeout`, so that 124 is the script's own code."""
+    of_torchrun = end.time or "local_rank" in end.message
+    return None if end.code == _OF_TIMEOUT and of_torchrun else _CODE_CAUSES.get(end.code or 0)
 
 
 def quoted(lines: Iterable[str]) -> tuple[str, ...]:

@@ -32,8 +32,9 @@ from ugro.control_plane.diagnosis.causes import CAUSES
 from ugro.control_plane.diagnosis.conjecture import HEADING, stated
 from ugro.control_plane.diagnosis.course import LEFT, RESTARTED, SUCCESS, Banner, got_to_its_end
 from ugro.control_plane.diagnosis.ends import ENDS
+from ugro.control_plane.diagnosis.lines import read as read_line
 from ugro.control_plane.diagnosis.prefilter import Prefilter, required
-from ugro.control_plane.diagnosis.reading import TELLING
+from ugro.control_plane.diagnosis.searching import TELLING
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing import builders
 
@@ -114,6 +115,50 @@ def test_prefixes_of_launchers_do_not_hide_the_traceback(prefix: bytes) -> None:
     found = read(b"".join(prefix + line + b"\n" for line in lines))
     assert found and (found.cause, found.message, found.where) == ("python_exception", "ValueError: boom", "/w/t.py:7")
     assert found.rank == (3 if b"3" in re.sub(rb"[\d:.,-]+[T ][\d:.,]+", b"", prefix) else None)
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("[INFO|trainer.py:760] 2025-01-02 03:04:05,123 >> no such file", "INFO"),
+        ("[INFO|2025-01-02 03:04:05] a.b:157 >> no such file", "INFO"), ("g:1:2 [0] NCCL INFO no such file", "INFO"),
+        ("2025-01-02 03:04:05,123\tWARNING worker.py:1 -- no such file", "WARNING"),
+        ("[NeMo W 2025-01-02 03:04:05 nemo_logging:349] no such file", "WARNING"),
+        ("(raylet) [2025-01-02 03:04:05,123 W 12 12] (raylet) file.cc:12: no such file", "WARNING"),
+        ("[2025-01-02 03:04:05,123][train.py][INFO] - no such file", "INFO"),
+        ("2025-01-02 03:04:05,123: rank0[12][MainThread]: INFO: a.b: no such file", "INFO"),
+        ("[h] 2025-01-02 03:04:05,123 (train:12) WARNING: no such file", "WARNING"), ("[info] no such file", "INFO"),
+        ('time="2025-01-02T03:04:05Z" level=warning msg="no such file"', "WARNING"),
+        ('{"ts": 1, "level": "info", "msg": "no such file"}', "INFO"),
+        ("ValueError: the level must be one of DEBUG, INFO, WARNING: got x", ""),
+        ("RuntimeError: NCCL error (run with NCCL_DEBUG=INFO for details)", ""), ("the INFO table was not there", ""),
+    ],
+)  # fmt: skip
+def test_the_level_is_read_wherever_a_logger_writes_it(line: str, level: str) -> None:
+    assert read_line(line.encode()).level == level
+
+
+COMPLAINTS = [
+    "ls: cannot access 'out/*.pt': No such file or directory", "tee: /var/log/a.log: Permission denied",
+    "apex is not installed", "size mismatch for head.weight: copying a param with shape [10] from checkpoint",
+    "[W203 04:05:06.1 socket.cpp:697] [c10d] The client socket has failed to connect to [n1]:29500 (errno: 111).",
+    "E0000 cuda_driver.cc:271] failed call to cuInit: CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected",
+]  # fmt: skip
+ENDINGS = {
+    "killed": "run.sh: line 7: 12345 Killed                  python t.py",
+    "cancelled": "slurmstepd: error: *** JOB 12 ON gpu1 CANCELLED AT 2025-01-02T03:04:05 ***",
+    "nan_loss": "step 3 loss nan\nstep 4 loss nan\nstep 5 loss nan",
+    "host_oom": "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=12.batch.",
+    "python_exception": TRACEBACK.decode() + "KeyError: 'labels'",
+    "collective_timeout": "[Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=12)",
+}
+
+
+@pytest.mark.parametrize("complaint", COMPLAINTS)
+def test_what_a_run_complains_of_before_something_else_ends_it_is_no_reason(complaint: str) -> None:
+    logs = {cause: f"{complaint}\nstep 1 loss 2\nstep 2 loss 2\n{end}\n".encode() for cause, end in ENDINGS.items()}
+    found = {cause: read(log) for cause, log in logs.items()}
+    assert {cause: diagnosis and diagnosis.cause for cause, diagnosis in found.items()} == {c: c for c in ENDINGS}
 
 
 def test_tracebacks_of_ranks_through_each_other_are_taken_apart() -> None:
