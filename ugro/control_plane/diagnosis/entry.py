@@ -20,7 +20,7 @@ class EntryKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """One line of the catalogue; its own suggestion, where it has one, goes before that of its cause (causes.py)."""
 
     cause: str
@@ -35,21 +35,21 @@ def _any(patterns: str) -> re.Pattern[str]:
     return re.compile("|".join(line.strip() for line in patterns.strip().splitlines()))
 
 
-def root(cause: str, patterns: str, suggestion: str | None = None, retry_helps: bool | None = None) -> Entry:
+def root(cause: str, patterns: str, suggestion: str | None = None, retry_helps: bool | None = None) -> CatalogueEntry:
     """A reason why a run ended."""
-    return Entry(cause, EntryKind.ROOT, _any(patterns), suggestion, retry_helps)
+    return CatalogueEntry(cause, EntryKind.ROOT, _any(patterns), suggestion, retry_helps)
 
 
-def consequence(cause: str, patterns: str) -> Entry:
+def consequence(cause: str, patterns: str) -> CatalogueEntry:
     """What is said when something else took the run down."""
-    return Entry(cause, EntryKind.CONSEQUENCE, _any(patterns))
+    return CatalogueEntry(cause, EntryKind.CONSEQUENCE, _any(patterns))
 
 
-def confirmation(cause: str, patterns: str) -> Entry:
+def confirmation(cause: str, patterns: str) -> CatalogueEntry:
     """Proof that makes a vague cause a sure one."""
-    return Entry(cause, EntryKind.CONFIRMATION, _any(patterns))
+    return CatalogueEntry(cause, EntryKind.CONFIRMATION, _any(patterns))
 
 
-def hint(cause: str, patterns: str) -> Entry:
+def hint(cause: str, patterns: str) -> CatalogueEntry:
     """A reason in the words of a warning."""
-    return Entry(cause, EntryKind.HINT, _any(patterns))
+    return CatalogueEntry(cause, EntryKind.HINT, _any(patterns))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 from ugro.control_plane.diagnosis.ends import ReportedEnd
-from ugro.control_plane.diagnosis.entry import Entry, EntryKind
+from ugro.control_plane.diagnosis.entry import CatalogueEntry, EntryKind
 from ugro.control_plane.diagnosis.silence import LogSilence
 from ugro.control_plane.diagnosis.traceback import Block
 
@@ -48,7 +48,7 @@ class Sighting:
     at: int
     rank: int | None = None
     source: str = ""
-    entry: Entry | None = None
+    entry: CatalogueEntry | None = None
     block: Block | None = None
     facts: dict[str, str] = field(default_factory=dict)
     last_at: int = 0

@@ -19,7 +19,7 @@ from ugro.control_plane.diagnosis.course import (
     got_to_its_end,
 )
 from ugro.control_plane.diagnosis.ends import FailureTable, ReportedEnd
-from ugro.control_plane.diagnosis.entry import Entry, EntryKind
+from ugro.control_plane.diagnosis.entry import CatalogueEntry, EntryKind
 from ugro.control_plane.diagnosis.evidence import ENOUGH_PROGRESS, FACTS, REFUSED, Evidence, Sighting
 from ugro.control_plane.diagnosis.lines import PlainLine
 from ugro.control_plane.diagnosis.parting import LAST_LINES, STOPPED_BY_HAND, last_complaint
@@ -359,7 +359,7 @@ class EvidenceReader:
         text: str,
         rank: int | None,
         stream: str,
-        entry: Entry | None,
+        entry: CatalogueEntry | None,
         block: Block | None = None,
     ) -> Sighting:
         """Note a sighting, or that one was seen again. Of very many the first and the last ones are kept."""
@@ -394,6 +394,6 @@ class EvidenceReader:
         self._fresh_progress = 0
 
 
-def _is_small_talk(entry: Entry, text: str) -> bool:
+def _is_small_talk(entry: CatalogueEntry, text: str) -> bool:
     """Whether a logger would not say it of a failure at a level below that of a warning."""
     return entry.kind is EntryKind.ROOT and entry.cause not in _SAID_AS_WARNING and not RAISED.search(text)

@@ -11,7 +11,7 @@ from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.conjecture import HEADING, stated
 from ugro.control_plane.diagnosis.course import LEFT, RESTARTED, SUCCESS
 from ugro.control_plane.diagnosis.ends import ENDS, TABLE
-from ugro.control_plane.diagnosis.entry import Entry
+from ugro.control_plane.diagnosis.entry import CatalogueEntry
 from ugro.control_plane.diagnosis.prefilter import Prefilter
 from ugro.control_plane.diagnosis.traceback import BEGINNING, EXCEPTION, RAISED
 
@@ -33,7 +33,7 @@ _ENTRIES = {entry.pattern.pattern: entry for entry in CATALOGUE}  # by their tex
 _ENDS = {pattern.pattern for pattern in ENDS}
 
 
-def entry_of(text: str) -> Entry | None:
+def entry_of(text: str) -> CatalogueEntry | None:
     """The entry of the catalogue that fits a text."""
     match = _found(text, _ENTRIES)
     return _ENTRIES[match.re.pattern] if match else None
