@@ -25,6 +25,6 @@ echo "Installing UGRO into $venv …"
 pip install --quiet --editable .
 if ! has_torch "$venv/bin/python"; then
     echo "Downloading PyTorch: 200 MB for the CPU build, up to 3 GB with CUDA. Once only."
-    pip install --progress-bar on '.[demo]' | grep -v 'already satisfied' || true
+    pip install --progress-bar on --editable '.[demo]' | grep -v 'already satisfied' || true
     has_torch "$venv/bin/python" || { echo "PyTorch could not be installed; see above" >&2; exit 1; }
 fi

@@ -33,7 +33,7 @@ surround
 export TORCHELASTIC_ERROR_FILE="$run_dir/agent.error"
 export UGRO_CHECKPOINT_REQUEST="$run_dir/checkpoint-request"
 exec "$python" -S "$run_dir/reaper.py" "$run_dir" \
-    "$python" -m torch.distributed.run --nnodes=3 --node-rank=1 --nproc-per-node=2 --master-addr=192.168.1.100 --master-port=29549 --max-restarts=0 --log-dir="$run_dir/torchelastic" \
+    "$python" -m torch.distributed.run --nnodes=3 --node-rank=1 --nproc-per-node=2 --master-addr=192.168.1.100 --master-port=29549 --max-restarts=0 --log-dir="$run_dir/torchelastic" -- \
     "$run_dir/rank.py" "$run_dir" 'train it.py' --lr 1e-4 '$(touch x)' 'it'"'"'s
 '
 )

@@ -67,7 +67,7 @@ async def open_terminal(context: Context, request: OpenTerminal) -> Terminal:
         transport = (await context.reach()).pool[place.node]
     else:
         transport, paths = await _run_of(context, place)
-        words = (*entry.door(paths), *(words or entry.LOGIN_SHELL))
+        words = (*entry.door(paths), *(words or entry.OWN_SHELL))
     return Terminal(
         node=place.node,
         job=place.job.id if place.job else None,

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from ugro.common.errors import InputError, NoSuchJob, RecordUnreadable, UgroError
-from ugro.common.job_names import is_pattern
+from ugro.common.job_names import SWEEP_ID, is_pattern
 from ugro.common.models.job import Job, Summary
 from ugro.common.text import count, printable, some
 from ugro.control_plane.scheduler.accepted import accepts
@@ -77,11 +77,12 @@ def _meant(context: Context, request: Select, reference: str) -> Iterator[NamedJ
         yield _chosen(reference, job)
         return
     unreadable = list[RecordUnreadable]()
+    whole = request.command == "wait" and SWEEP_ID.fullmatch(reference)  # what ended before is part of its end, too
     like, proposed = context.store.jobs.matching(reference, unreadable.append), _proposed(context, request)
 
     def fits(job: Job | Summary) -> bool:
-        accepted = job.id in proposed if request.command in ANSWERS else accepts(request.command, job)
-        return accepted and (not request.states or job.state in request.states)
+        accepted = job.id in proposed if request.command in ANSWERS else whole or accepts(request.command, job)
+        return bool(accepted) and (not request.states or job.state in request.states)
 
     fitting = [job for job in like if fits(job)]
     broken = {error.path.parent.name: error for error in unreadable}

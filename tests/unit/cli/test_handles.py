@@ -112,6 +112,16 @@ def test_says_once_that_several_jobs_have_not_ended(master: Master) -> None:
     assert master.ugro("wait", "-q", "t-*", "--timeout", "0.2", code=6).stdout == ""
 
 
+def test_waits_for_all_jobs_of_a_sweep_also_for_those_that_ended(master: Master) -> None:
+    master.ugro("launch", "t.py", "--hold", "--sweep", "lr=1..2")
+    master.ugro("cancel", "job-001")
+    late = master.ugro("wait", "sweep-001", "--timeout", "0.2", code=6)
+    assert "job-001" in late.stderr and "1 of 2 jobs of sweep-001 has not ended" in late.stderr
+    master.ugro("cancel", "job-002")
+    ended = json.loads(master.ugro("wait", "sweep-001", "--json", code=1).stdout)
+    assert ["cancelled" in one["error"]["message"] for one in ended] == [True, True]
+
+
 def test_explains_a_sweep_and_names_one_of_its_jobs(master: Master) -> None:
     master.ugro("launch", "t.py", "--hold", "--sweep", "lr=1..3", "--max-parallel", "1", "--", "--out", "o/{lr}")
     assert "  t.py --out o/{lr} --lr {lr}  " in master.ugro("status").stdout

@@ -108,9 +108,9 @@ def _end_in_lines(ended: Cancelled, already: bool) -> list[str]:
 def wait(app: App, choice: JobChoice, patience: float | None, quiet: bool, as_json: bool) -> int:
     """Wait until jobs have ended.
 
-    JOB is an id, a name or a pattern like 'lr-*', which means the jobs that have not ended. Default: the job that was
-    submitted last. Exit code 0 if all of them succeeded, 1 if one did not, 6 if --timeout was reached first; the jobs
-    continue. -q prints the ids of the jobs that succeeded.
+    JOB is an id, a name, a sweep, or a pattern like 'lr-*', which means the jobs that have not ended. Default: the job
+    that was submitted last. Exit code 0 if all of them succeeded, 1 if one did not, 6 if --timeout was reached first;
+    the jobs continue. -q prints the ids of the jobs that succeeded.
     """
     chosen = choose(app, "wait", choice, as_json, default=LAST, quiet=quiet)
     until = None if patience is None else time.time() + patience

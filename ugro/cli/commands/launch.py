@@ -144,7 +144,12 @@ def _answers(plan: LaunchPlan, yes: bool, takeover: bool) -> dict[str, bool]:
 
 def _sweep(app: App, plan: LaunchPlan, yes: bool, takeover: bool, quiet: bool, as_json: bool) -> int:
     """Launch the jobs of a sweep as planned."""
-    sweep = app.call(LaunchSweep(plan=plan, answers=_answers(plan, yes, takeover)))
+    given = _answers(plan, yes, takeover)
+    try:
+        sweep = app.call(LaunchSweep(plan=plan, answers=given))
+    except KeyboardInterrupt:
+        print_hanging("", "interrupted while the jobs of the sweep were submitted: `ugro status` shows which are", True)
+        raise
     started = app.call(AwaitStart(job=sweep.jobs[0].id))
     sweep = app.call(CompareSweep(sweep=sweep.id))
     if as_json:

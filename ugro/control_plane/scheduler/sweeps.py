@@ -29,10 +29,11 @@ def combinations(spec: JobSpec, options: Sequence[str] = ()) -> Iterator[Combina
 
     A value is put where `{name}` stands in the arguments. Unless that is the whole value of an argument, as in
     `--lr {lr}` and `optim.lr={lr}`, or in that of the option of that name, this option is added, too. `options` are
-    those of the script, as far as they are known.
+    those of the script, as far as they are known. A plain command has a place for each value.
 
     Raises:
-        InputError: the script has no such option, or the arguments give it a value of their own.
+        InputError: the script has no such option, the arguments give it a value of their own, or a plain command has
+            no place for it.
     """
     for values in itertools.product(*spec.sweep.values()):
         named = dict(zip(spec.sweep, values, strict=True))
@@ -42,12 +43,16 @@ def combinations(spec: JobSpec, options: Sequence[str] = ()) -> Iterator[Combina
 
 
 def _args(spec: JobSpec, values: Mapping[str, str], options: Sequence[str]) -> tuple[str, ...]:
-    args, left = list(spec.args), dict(values)
+    args, left, typed = list(spec.args), dict(values), spec.launcher == "none"
     for name, value in values.items():
         place = "{" + name + "}"
-        if any(word == place or word.endswith(f"={place}") for word in args) or _is_given(spec, name):
+        placed = any(place in word if typed else word == place or word.endswith(f"={place}") for word in args)
+        if placed or _is_given(spec, name):
             del left[name]
         args = [word.replace(place, value) for word in args]
+    if left and typed:  # nothing is added to a command as it was typed
+        first = printable(next(iter(left)))
+        raise InputError(f"the command has no place for {first}", f"say where its value goes: {{{first}}}")
     try:
         return with_changes(args, left, options)[0]
     except InputError as error:

@@ -57,6 +57,17 @@ def test_refuses_an_argument_that_the_script_has_not() -> None:
     assert "-- rate={rate}" in caught.value.hint
 
 
+def test_adds_nothing_to_a_command_as_it_was_typed() -> None:
+    def of(*words: str) -> JobSpec:
+        return JobSpec.model_validate({"command": list(words), "workdir": "/w", "sweep": {"lr": [1, 2]}})
+
+    assert next(combinations(of("bash", "-c", "t --lr {lr} >{lr}"))).spec.command[-1] == "t --lr 1 >1"
+    assert next(combinations(of("bash", "t.sh", "--lr", "{lr}"))).spec.command == ("bash", "t.sh", "--lr", "1")
+    with pytest.raises(InputError, match="the command has no place for lr") as caught:
+        next(combinations(of("bash", "-c", "echo no")))
+    assert caught.value.hint == "say where its value goes: {lr}"
+
+
 @pytest.mark.parametrize(
     ("args", "common"),
     [

@@ -18,7 +18,8 @@ from ugro.nodes.transport import Outcome, Transport
 from ugro.nodes.transport.base import Output
 from ugro.nodes.transport.ssh_config import find_route
 
-LOGIN_SHELL = ("/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l')
+OWN_SHELL = ("/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}"')
+"""The user's shell, and no login shell: on many systems that one's start-up files set another PATH."""
 
 
 def door(paths: RunPaths) -> tuple[str, ...]:

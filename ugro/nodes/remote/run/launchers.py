@@ -39,7 +39,9 @@ def agent(launch: NodeLaunch) -> str:
         case _:
             return "-S "
     words = shlex.join([*options, *launch.launcher_args])
-    return f'{words} {logs}="$run_dir/torchelastic" ' if logs else f"{words} "
+    # Before Python 3.12 torchrun takes an option of the script that two of its own begin with for an ambiguous one.
+    end = "-- " if launch.launcher == "torchrun" else ""
+    return f'{words} {logs}="$run_dir/torchelastic" {end}' if logs else f"{words} "
 
 
 def torchrun_options(launch: NodeLaunch) -> list[str]:
