@@ -101,8 +101,6 @@ class Session(asyncssh.SSHServerProcess[bytes]):
         self._process: subprocess.Popen[bytes] | None = None
         self._terminal: IO[bytes] | None = None
         self._pumps: list[asyncio.Task[None]] = []
-        self._is_left = False
-        """Whether the client closed the channel, or is gone."""
         sessions.add(self)
 
     def subsystem_requested(self, subsystem: str) -> bool:
@@ -113,7 +111,6 @@ class Session(asyncssh.SSHServerProcess[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._is_left = True
         for pump in self._pumps:
             pump.cancel()
         if self._process is None:
@@ -139,11 +136,6 @@ class Session(asyncssh.SSHServerProcess[bytes]):
             ]
         self._pumps = [feeding, *draining]
         await asyncio.wait(draining)
-        if self._is_left:
-            await asyncio.wait(self._pumps)
-            for pipe in (process.stdin, process.stdout, process.stderr, self._terminal):
-                if pipe:
-                    pipe.close()  # a pump that was ended before it began has not: the process would wait for input
         status = await ended
         feeding.cancel()
         # Before the client can know of the end, and open the next session at once.
