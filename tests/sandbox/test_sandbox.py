@@ -270,6 +270,19 @@ async def test_the_eleventh_session_of_a_connection_is_refused(sandbox: Sandbox)
         assert (await ssh.run("true")).exit_status == 0
 
 
+async def test_a_command_that_is_cancelled_while_it_begins_leaves_no_session(pool: Pool, sandbox: Sandbox) -> None:
+    await pool["gpu2"].run("true")
+    for moment in range(40):
+        running = asyncio.create_task(pool["gpu2"].run("true", timeout=60))
+        await asyncio.sleep(moment / 4000)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    daemon = psutil.Process(sandbox.status().pid)
+    async with asyncio.timeout(20):
+        while [one for one in daemon.children(recursive=True) if "head" in one.name()]:
+            await asyncio.sleep(0.05)
+
+
 async def test_what_outlives_its_connection_is_left_alone(sandbox: Sandbox) -> None:
     async with connection(sandbox) as ssh:
         process = await ssh.create_process("echo $$; exec sleep 300")

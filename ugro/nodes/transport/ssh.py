@@ -8,6 +8,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from typing import Any
 
 import asyncssh
 
@@ -98,10 +99,7 @@ class SshTransport(Transport):
         async with self._sessions:
             connection = await self._connected()
             started = time.monotonic()
-            try:
-                process = await connection.create_process(frame.command, encoding=None)
-            except (asyncssh.ChannelOpenError, asyncssh.ConnectionLost, OSError) as error:
-                raise self._not_opened(connection, error) from None
+            process = await self._open(connection, frame.command)
             try:
                 async with asyncio.timeout(timeout + KILL_GRACE + 5 if timeout else None):
                     status = await self._converse(process, frame.head, data, collector)
@@ -185,14 +183,29 @@ class SshTransport(Transport):
         await self._sessions.acquire()
         try:
             connection = await self._connected()
-            try:
-                process = await connection.create_process(SHELL_COMMAND, encoding=None, stderr=asyncssh.STDOUT)
-            except (asyncssh.ChannelOpenError, asyncssh.ConnectionLost, OSError) as error:
-                raise self._not_opened(connection, error) from None
+            process = await self._open(connection, SHELL_COMMAND, stderr=asyncssh.STDOUT)
         except BaseException:
             self._sessions.release()
             raise
         return _SshChannel(self, connection, process)
+
+    async def _open(
+        self, connection: asyncssh.SSHClientConnection, command: str, **options: Any
+    ) -> asyncssh.SSHClientProcess[bytes]:
+        """Open a session. One that nobody waits for any more is closed as soon as it is open.
+
+        asyncssh leaves a session alone whose opening is cancelled: its command would wait for input until its time is
+        up, and count among those that sshd allows.
+        """
+        opening = asyncio.ensure_future(connection.create_process(command, encoding=None, **options))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_leave)
+            await asyncio.wait({opening}, timeout=END_WAIT)  # it is one of SESSIONS_PER_NODE until then
+            raise
+        except (asyncssh.ChannelOpenError, asyncssh.ConnectionLost, OSError) as error:
+            raise self._not_opened(connection, error) from None
 
     def _not_opened(self, connection: asyncssh.SSHClientConnection, error: Exception) -> NodeError:
         if connection.is_closed() or not isinstance(error, asyncssh.ChannelOpenError):
@@ -300,6 +313,11 @@ class _SshChannel:
             if self._open:
                 self._open = False
                 self._transport._sessions.release()
+
+
+def _leave(opening: asyncio.Future[asyncssh.SSHClientProcess[bytes]]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 async def _after(first: bytes, rest: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
