@@ -70,6 +70,8 @@ def test_refuses_to_enter_what_does_not_run(door: Door) -> None:
     assert caught.value.hint == f"see: ugro why {waiting.id}"
     with pytest.raises(InputError, match="there is no node and no job 'nowhere'"):
         door.call(OpenTerminal(target="nowhere"))
+    with pytest.raises(InputError, match="no job has an id or a name like 'sweep-001'"):
+        door.call(OpenTerminal(target="sweep-001"))
     with pytest.raises(InputError, match="here is a node"):
         door.call(OpenTerminal(target="here", rank=1))
 

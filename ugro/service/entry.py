@@ -8,6 +8,7 @@ from contextlib import aclosing
 from typing import NamedTuple
 
 from ugro.common.errors import InputError, NodeError, NoSuchJob, PortClosed
+from ugro.common.job_names import is_pattern
 from ugro.common.models.job import Job, NodeShare
 from ugro.common.paths import RunPaths, run_config, run_paths
 from ugro.common.text import printable
@@ -117,6 +118,8 @@ def _find(context: Context, target: str, rank: int | None, node: str | None, end
     try:
         job = context.store.jobs.find(target)
     except NoSuchJob as error:
+        if is_pattern(target):  # it may mean several jobs, which the error names
+            raise
         hint = f"nodes: {', '.join(context.cluster.nodes)}; `ugro status` lists the jobs"
         raise NoSuchJob(f"there is no node and no job {printable(target)!r}", hint) from error
     return _place_in(job, rank, node, ended_too)
