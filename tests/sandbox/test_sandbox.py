@@ -281,6 +281,7 @@ async def test_a_command_that_is_cancelled_while_it_begins_leaves_no_session(poo
     async with asyncio.timeout(20):
         while [one for one in daemon.children(recursive=True) if "head" in one.name()]:
             await asyncio.sleep(0.05)
+    assert (await pool["gpu2"].run("echo there")).text == "there\n"
 
 
 async def test_what_outlives_its_connection_is_left_alone(sandbox: Sandbox) -> None:

@@ -46,7 +46,7 @@ SIGNALS = {
 
 
 @dataclass(frozen=True)
-class Login:
+class NodeAccount:
     """The account of a node: who may log in, and the environment of a login."""
 
     user: str
@@ -58,7 +58,7 @@ class Login:
 class Connection(asyncssh.SSHServer):
     """One connection to a node; while it lasts, it is one of `others`."""
 
-    def __init__(self, account: Login, others: set[asyncssh.SSHServerConnection]) -> None:
+    def __init__(self, account: NodeAccount, others: set[asyncssh.SSHServerConnection]) -> None:
         self._account = account
         self._others = others
         self._sessions: set[Session] = set()
@@ -94,7 +94,7 @@ class Session(asyncssh.SSHServerProcess[bytes]):
     As with sshd, a command whose channel is closed counts as an open session until its process has ended.
     """
 
-    def __init__(self, account: Login, sessions: set[Session]) -> None:
+    def __init__(self, account: NodeAccount, sessions: set[Session]) -> None:
         super().__init__(self._serve, lambda channel: HomeFiles(channel, account.home), sftp_version=3, allow_scp=False)
         self._account = account
         self._sessions = sessions
@@ -237,7 +237,7 @@ class HomeFiles(asyncssh.SFTPServer):
         self.channel.exit(0)
 
 
-def account(files: Files, node: str) -> Login:
+def account(files: Files, node: str) -> NodeAccount:
     """Return the account on a node.
 
     Raises:
@@ -249,7 +249,7 @@ def account(files: Files, node: str) -> Login:
     environment |= {"PATH": f"{files.programs(node)}:{SYSTEM_PATH}", MARK: str(files.root), NODE_MARK: node}
     environment |= {"UGRO_NVIDIA_PROC": os.devnull}  # no driver contradicts the simulated nvidia-smi
     environment.setdefault("LANG", "C.UTF-8")
-    return Login(name, asyncssh.read_private_key(files.client_key), home, environment)
+    return NodeAccount(name, asyncssh.read_private_key(files.client_key), home, environment)
 
 
 def loopback(address: str) -> str:
@@ -265,7 +265,7 @@ def loopback(address: str) -> str:
 class Node:
     """A node on the network. Its port is chosen when it is plugged in first, and stays."""
 
-    def __init__(self, account: Login, address: str, host_key: Path) -> None:
+    def __init__(self, account: NodeAccount, address: str, host_key: Path) -> None:
         self.address = address
         self.port = 0
         self._account = account
