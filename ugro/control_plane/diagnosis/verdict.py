@@ -63,7 +63,7 @@ _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]
 # How a process ends that falls over its own feet.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
 # How a run ends whose silence was seen.
-_ENDED_BY_SOMEBODY = {"cancelled", "killed"}
+_ENDED_FROM_OUTSIDE = {"cancelled", "killed"}
 
 
 def explain(evidence: Evidence, failed: bool = False) -> Diagnosis | None:
@@ -73,7 +73,7 @@ def explain(evidence: Evidence, failed: bool = False) -> Diagnosis | None:
     """
     found = _judged(evidence, failed)
     silence = evidence.silence
-    if silence and (found is None or found.cause in _ENDED_BY_SOMEBODY):
+    if silence and (found is None or found.cause in _ENDED_FROM_OUTSIDE):
         message = f"no progress for {round(silence.seconds / 60)} minutes after: {silence.progress}"
         return Diagnosis("hang", message, evidence=quoted([silence.progress, silence.last]))
     return found
@@ -84,7 +84,7 @@ def _judged(evidence: Evidence, failed: bool) -> Diagnosis | None:
     before = evidence.before
     if before is None or evidence.progress > evidence.started_progress:
         return found
-    decided = all(sighting.cause in _ENDED_BY_SOMEBODY for sighting in before.sightings)
+    decided = all(sighting.cause in _ENDED_FROM_OUTSIDE for sighting in before.sightings)
     enough = REQUEUED_FOR if decided else LAST_WORDS
     if (found is None and evidence.lines - evidence.started_at > enough) or (found and found.cause not in _VAGUE):
         return found
@@ -291,7 +291,7 @@ def _outlives(sighting: Sighting) -> bool:
 
 
 def _interrupted_after(sighting: Sighting, last: Sighting) -> bool:
-    """Whether somebody interrupted what was left of a run soon after an exception had ended one of its processes."""
+    """Whether the user interrupted what was left of a run soon after an exception had ended one of its processes."""
     soon = sighting.at < last.at and last.talk - sighting.talk <= LAST_WORDS and last.progress == sighting.progress
     return last.cause == "cancelled" and ends_its_process(sighting) and soon
 
@@ -302,11 +302,11 @@ def _several_wrote(sightings: Sequence[Sighting], evidence: Evidence) -> bool:
 
 
 def _was_told_to_end(alive: Iterable[Sighting], evidence: Evidence) -> bool:
-    """Whether somebody stopped the run before any of its processes had ended by itself."""
+    """Whether the run was stopped from outside before any of its processes had ended by itself."""
     first = min(evidence.ends, key=end_order, default=None)
     if first is not None and first.signal in TOLD_TO_END:
         return True
-    stopped = [s.at for s in alive if s.cause in _ENDED_BY_SOMEBODY and s.kind is not EntryKind.HINT]
+    stopped = [s.at for s in alive if s.cause in _ENDED_FROM_OUTSIDE and s.kind is not EntryKind.HINT]
     return bool(stopped) and (first is None or first.at > min(stopped))
 
 
@@ -318,7 +318,7 @@ def _came_before(root: Sighting, death: ReportedEnd) -> bool:
 def _says_little(sighting: Sighting) -> bool:
     """Whether it is what a run says that lives on: a complaint, a warning, the loss of a connection."""
     little = sighting.kind is not EntryKind.ROOT or is_complaint(sighting)
-    return little and sighting.cause not in (*_ENDED_BY_SOMEBODY, "unknown")
+    return little and sighting.cause not in (*_ENDED_FROM_OUTSIDE, "unknown")
 
 
 def _another_aborted(consequences: Sequence[Sighting], evidence: Evidence) -> bool:

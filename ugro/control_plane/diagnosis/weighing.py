@@ -55,7 +55,7 @@ def order(sighting: Sighting, evidence: Evidence) -> tuple[int, bool, int]:
 
 
 def decides(sighting: Sighting) -> bool:
-    """Whether a sighting is more than somebody's complaint: an exception, a cause that nothing survives, an end."""
+    """Whether a sighting is more than a complaint: an exception, a cause that nothing survives, an end."""
     if sighting.kind in (EntryKind.CONFIRMATION, EntryKind.HINT):
         return sighting.kind is EntryKind.CONFIRMATION
     loose = is_complaint(sighting) or (sighting.kind is EntryKind.ROOT and sighting.cause == "nccl_error")
@@ -63,7 +63,7 @@ def decides(sighting: Sighting) -> bool:
 
 
 def is_complaint(sighting: Sighting) -> bool:
-    """Whether it is no more than somebody's complaint, which a run may well live with."""
+    """Whether it is no more than a complaint, which a run may well live with."""
     return sighting.kind is EntryKind.ROOT and weight(sighting) == _COMPLAINT
 
 
