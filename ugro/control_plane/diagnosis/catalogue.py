@@ -97,6 +97,7 @@ CATALOGUE = (
         Free memory on device .* is less than|GPU(?: \d+)? (?:is|ran) out of memory|cudaMalloc.{0,40}out of memory
         (?:cu(?:mem|Mem)\S*|CUDA|cupy|cuda).{0,60}[Oo]ut[ _]?[Oo]f[ _]?[Mm]emory
         (?i:cuda_?success).*\(2 vs\. 0\)|Check failed: CUDA_SUCCESS.*\(0 vs\. 2\)
+        bytes of device memory \(out of memory\)
         RESOURCE_EXHAUSTED: (?!.*(?:message larger|quota|rate limit|inotify|Too many requests))
     """ + f"{codes.cuda('cuda_oom')}\n{codes.accelerator('cuda_oom')}"),
     root("shm_full", r"""

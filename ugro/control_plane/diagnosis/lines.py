@@ -166,7 +166,8 @@ _LOUD = ("ERROR", "CRITICAL", "FATAL")
 _CHATTY = ("DEBUG", "INFO", "NOTICE")
 _QUIET = (*_CHATTY, "WARN", "WARNING")
 _WARNING = re.compile(
-    r"\b\w*Warning: |^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
+    r"\b\w*Warning: |(?:site|dist)-packages/\S+\.py:\d+: (?!\w*(?:[Ee]rror|Exception)\b)|"
+    r"^warnings?[:.]|\bwarn\(|^\s*(?:raise|assert|except|if|return|#)\b|"
     r"⚠|(?i:\b(?:accepting|continuing|falling back|ignoring|will be ignored|skipping|proceed(?:ing)?|retrying)\b)"
 )
 _LETTERS = {"I": "INFO", "W": "WARNING", "E": "ERROR", "F": "FATAL"}

@@ -13,6 +13,9 @@ MOST_STREAMS = 1024
 LONGEST = 400
 """Lines of a stream after which an exception is no longer waited for."""
 
+MESSAGE_WITHIN = 3
+"""Lines after an exception without words in which the traceback begins that is its message."""
+
 LONGEST_PREFIX = 120
 """Characters before the first words of a traceback that may be some tool's prefix."""
 
@@ -67,6 +70,7 @@ class Block:
     frame: str = ""
     own_frame: str = ""
     exception: str = ""
+    ended_at: int = 0
 
     @property
     def fatal(self) -> bool:
@@ -142,7 +146,7 @@ class Blocks:
         if match := _FRAME.search(text) or _NOTEBOOK_FRAME.match(stripped):
             _add_frame(block, match)
         elif len(text) - len(text.lstrip()) <= block.indent and _IN_BLOCK.match(stripped):
-            block.exception = stripped
+            block.exception, block.ended_at = stripped, at
             self._close(stream, block)
             alike = self._last.get(stream)
             if alike and alike.at > block.at and alike.exception == stripped:
@@ -167,6 +171,8 @@ class Blocks:
             block.explicit = context.startswith(_CAUSED)
             if block.before and block.before.before:
                 block.before.before.before = None  # a chain may be endless
+        else:
+            _carry(self._last.get(stream), block, at)
         blocks = self.open.setdefault(stream, [])
         blocks.append(block)
         if len(blocks) > MOST_BLOCKS:
@@ -179,6 +185,12 @@ class Blocks:
         blocks.remove(block)
         if not blocks:
             del self.open[stream]
+
+
+def _carry(last: Block | None, block: Block, at: int) -> None:
+    """Take a traceback that is the message of another exception, such as a `RemoteError`, for what brought it about."""
+    if last and last.exception.endswith(":") and at - last.ended_at <= MESSAGE_WITHIN:
+        block.before, block.outermost, block.own_frame = last, last.outermost, last.own_frame
 
 
 def _written_by(blocks: list[Block], text: str) -> tuple[Block, str]:
