@@ -16,7 +16,9 @@ from pathlib import Path
 
 from benchmarks.report import CLOCK, CPU, Row, Times, child_seconds, clocked, in_turns, median_ms, ratio
 from benchmarks.tick import spec
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Rank, RankState
+from ugro.common.models.code_version import CodeVersion
+from ugro.common.models.job import Job, NodeShare, Placement, Rank
+from ugro.common.models.job_state import JobState, RankState
 from ugro.control_plane.metadata_store import MetadataStore
 
 FINISHED = 10_000

@@ -25,7 +25,7 @@ from websockets.asyncio.client import connect
 
 from benchmarks.report import Row
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.testing.cluster import write_python

@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 from benchmarks.report import Row
 from ugro.api_server.server import Listen, bind, serving_web
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion
+from ugro.common.models.code_version import CodeVersion
 from ugro.service.lag import LoopLag
 from ugro.service.serving import Serving
 

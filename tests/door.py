@@ -12,7 +12,8 @@ from typing import Any
 from ugro.api_server.app import create_app
 from ugro.api_server.server import listening
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.nodes.pool import Pool
 from ugro.service.backend import Answer, Backend

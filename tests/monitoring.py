@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.models.node import NodeView
 from ugro.control_plane.counts import Counts
 from ugro.service.exposition import text

@@ -50,7 +50,7 @@ from ugro.service.schemas import (
     time_limits,
     web,
 )
-from ugro.service.schemas.base import Document, Moment, Request, Stream
+from ugro.service.schemas.base import Document, Moment, Request, Stream, answer_to
 
 Model = type[BaseModel]
 
@@ -71,8 +71,7 @@ class Printed:
         """Return the type of what is printed."""
         answer: Any = self.source
         if issubclass(answer, Request | Stream):
-            arguments = (one.__pydantic_generic_metadata__["args"] for one in answer.__mro__[1:] if one is not object)
-            (answer,) = next(found for found in arguments if found)
+            answer = answer_to(answer)
         for one in get_args(answer) or (answer,):
             if not self.field:
                 return one
@@ -84,7 +83,7 @@ class Printed:
 COMMANDS: Mapping[str, tuple[Printed, ...]] = {
     "launch": (
         Printed(launch.LaunchDocument),
-        Printed(sweeps.LaunchSweep, when="with `--sweep`"),
+        Printed(launch.LaunchSweep, when="with `--sweep`"),
         Printed(launch.Rehearse, "scripts", "with `--dry-run`"),
     ),
     "ls": (Printed(files.ListFiles),),

@@ -9,7 +9,7 @@ from browser.canned_results import SWEEP, with_sweep
 from browser.pages import Open, serious
 from playwright.sync_api import Page, expect
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 
 MARKED = "gpj.�exe��[31m"
 """How a name is shown that turns text around, breaks the line and colours a terminal."""

@@ -23,8 +23,10 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import RecordNewer, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint, Place
+from ugro.common.models.drain import Drain
 from ugro.common.models.metrics import GpuLook, GpuSample, MeasuredLink
-from ugro.common.models.node import Drain, NodeView, Owed, Silence
+from ugro.common.models.node import NodeView, Silence
+from ugro.common.models.owed import Owed
 from ugro.common.models.proposal import ArgumentChange, Proposal
 from ugro.common.text import clock, moment
 from ugro.control_plane.failure_handler.alerts.rounds import send_due

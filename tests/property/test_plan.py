@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from ugro.common.errors import AnswerPending, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import FirstFailure, Job, JobState, Rank, RankState, Wish
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job, Rank, Wish
+from ugro.common.models.job_state import JobState, RankState
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.control_plane import transitions
 from ugro.control_plane.controller.plan import (

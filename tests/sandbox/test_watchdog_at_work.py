@@ -19,7 +19,8 @@ from cluster import MEET
 from ugro.cli.main import cli
 from ugro.common.errors import JobSpecError, NodeError, Unreachable
 from ugro.common.job_spec import JobSpec, load_job_spec
-from ugro.common.models.job import Job, JobState, NodeShare, Placement, Rank
+from ugro.common.models.job import Job, NodeShare, Placement, Rank
+from ugro.common.models.job_state import JobState
 from ugro.common.models.node import NodeView
 from ugro.common.models.run import Effort, RankFiles, RunFiles
 from ugro.common.models.stacks import RankStack

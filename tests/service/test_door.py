@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from ugro.service.local import function_of
 from ugro.service.masked import COME_BACK
-from ugro.service.schemas.base import Document, Request, Stream
+from ugro.service.schemas.base import Document, Stream, answer_to
 from ugro.service.wire import answer_of, requests
 
 TESTS = "".join(path.read_text() for path in Path(__file__).parent.glob("test_service_*.py"))
@@ -29,11 +29,7 @@ def test_masks_no_answer_that_is_sent_back() -> None:
             return [hint] if issubclass(hint, Document) and not issubclass(hint, COME_BACK) else []
         return [one for inner in get_args(hint) for one in documents(inner)]
 
-    def answer(request: type) -> Any:
-        bases = (base.__pydantic_generic_metadata__ for base in request.__mro__ if issubclass(base, Request | Stream))
-        return next(base["args"][0] for base in bases if base["args"])
-
-    answers = {one for request in requests().values() for one in documents(answer(request))}
+    answers = {one for request in requests().values() for one in documents(answer_to(request))}
     for name, request in requests().items():
         sent = [one for hint in get_type_hints(request).values() for one in documents(hint)]
         assert not answers & {*sent}, name

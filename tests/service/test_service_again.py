@@ -8,7 +8,8 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InputError, JobSpecError
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.service.code import read_new_code
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.again import (

@@ -6,7 +6,7 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InventoryError
-from ugro.common.models.node import Drain
+from ugro.common.models.drain import Drain
 from ugro.service.schemas.completion import CompleteJobs, CompleteNodes
 
 FAILS = "raise SystemExit('enough')"

@@ -8,7 +8,8 @@ from door import Door
 from tests.service.test_service_proposals import OOM
 from tests.unit.control_plane.controller.test_tick import STARTED, STAY
 from ugro.common.errors import InputError, NodeError
-from ugro.common.models.job import JobState, Wish
+from ugro.common.models.job import Wish
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.ending import Cancel, CarryOutCancels, CheckCancelled, Wait
 
 

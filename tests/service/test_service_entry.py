@@ -12,7 +12,8 @@ from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.entry import Execute, Forward, OpenTerminal
 from ugro.service.schemas.maintenance import CommandEnd, CommandOutput
 from ugro.testing import builders

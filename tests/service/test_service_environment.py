@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from door import Door
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.explain import Explain
 from ugro.service.schemas.logs import LogLines, ReadLogs
 

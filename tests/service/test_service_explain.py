@@ -7,7 +7,7 @@ from door import Door
 
 from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import SCRIPT
 from ugro.common.errors import InputError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.findings import explain_logs
 from ugro.service.schemas.explain import DiagnosisDocument, Explain
 from ugro.service.schemas.resume import RESUME, PlanResume, Resume, ResumeOptions

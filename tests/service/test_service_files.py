@@ -10,7 +10,8 @@ from door import Door
 
 from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.nodes.code_sync import select_files
 from ugro.service.schemas.files import ListFiles, ListOutputs, Pull, Push
 from ugro.service.schemas.logs import Follow, JobUpdate

@@ -15,11 +15,12 @@ from door import Door
 from ugro.common.errors import AuthenticationFailed, Declined, HostKeyChanged, InputError, InventoryError, Unreachable
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.drain import Drain
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.models.login import LoginPrompt
 from ugro.common.models.metrics import MeasuredLink
-from ugro.common.models.node import Drain, NodeView
+from ugro.common.models.node import NodeView
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.service import contact_steps
 from ugro.service.context import Context

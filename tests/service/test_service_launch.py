@@ -14,8 +14,8 @@ from door import Door
 from tests.unit.control_plane.controller.test_tick import STARTED, STAY
 from ugro.common.errors import Declined, InputError, JobSpecError, NoSuchNode
 from ugro.common.job_spec import JobSpec, job_spec
-from ugro.common.models.job import JobState
-from ugro.common.models.node import Drain
+from ugro.common.models.drain import Drain
+from ugro.common.models.job_state import JobState
 from ugro.nodes.code_sync import LARGE_BYTES
 from ugro.service.code import read_code
 from ugro.service.launch import launch, plan_launch

@@ -6,7 +6,7 @@ import contextlib
 
 from door import Door
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.live import LiveDelta, LiveSnapshot, Watch
 
 

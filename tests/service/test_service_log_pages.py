@@ -9,7 +9,8 @@ from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError, Unreachable
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.nodes.remote.logs import log_streamer
 from ugro.nodes.remote.logs.log_streamer import CHUNK, TOTAL
 from ugro.service import log_pages

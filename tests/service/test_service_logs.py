@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import FirstFailure, Job, JobState
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.service import logs
 from ugro.service.logs import LINES
 from ugro.service.schemas.logs import Follow, JobUpdate, LogLines, LogsEnd, ReadLogs

@@ -6,7 +6,8 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InputError, NoSuchJob
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.naming import Select
 from ugro.service.schemas.queries import ShowJob
 

@@ -8,7 +8,7 @@ import pytest
 from door import Door
 
 from ugro.common.errors import Declined, InputError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.footprint import Clean, FootprintDocument, PlanClean, ShowFootprint
 from ugro.service.schemas.maintenance import (

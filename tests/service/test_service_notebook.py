@@ -11,7 +11,7 @@ from door import Door
 from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.notebook import VARIABLE, notebook_spec
 from ugro.service.schemas.notebook import FindNotebook
 from ugro.service.schemas.tensorboard import BringEventFiles

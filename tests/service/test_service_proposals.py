@@ -6,7 +6,8 @@ import pytest
 from door import Door
 
 from ugro.common.errors import Declined, InputError
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.proposals import APPROVE, Approve, ApprovePlan, Deny, Offer, PlanApprove, Proposals
 

@@ -8,7 +8,7 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InputError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.queries import Attended, Events, History, Nodes, ShowJob, Status
 
 STAYS = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"

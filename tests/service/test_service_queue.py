@@ -6,7 +6,7 @@ import pytest
 from door import Door
 
 from ugro.common.errors import InputError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.queue import Hold, Release, Reprioritize, Why
 
 STAYS = "import time\ntime.sleep(600)\n"

@@ -10,7 +10,8 @@ from door import Door
 
 from ugro.common.errors import EXIT_INPUT, Declined, InputError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.service.plan import PlanChanged
 from ugro.service.schemas.records import Rebuild
 from ugro.service.schemas.removal import Collect, PlanCollect, PlanRemove, Remove

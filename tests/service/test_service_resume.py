@@ -10,7 +10,8 @@ from door import Door
 from tests.service.test_service_proposals import OOM
 from tests.unit.control_plane.failure_handler.recovery.test_next_attempt import SCRIPT
 from ugro.common.errors import Declined, InputError
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.service.code import read_new_code
 from ugro.service.local import Local
 from ugro.service.plan import PlanChanged

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from ugro.common.errors import InputError, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.code import read_code
 from ugro.service.schemas.explain import Explain
 from ugro.service.schemas.launch import DraftLaunch, Launch, PlanLaunch, Rehearse

@@ -9,7 +9,7 @@ from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STARTED, STAY
 from ugro.common.errors import InputError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.models.stacks import RankStack, StackFrame, Thread
 from ugro.control_plane.failure_handler.stacks import keep
 from ugro.nodes.remote.stacks.stacks import NodeStacks

@@ -10,13 +10,13 @@ from door import Door
 
 from ugro.common.errors import InputError, NoSuchJob
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.code import read_code
-from ugro.service.schemas.launch import Launch, PlanLaunch
+from ugro.service.schemas.launch import Launch, LaunchSweep, PlanLaunch
 from ugro.service.schemas.naming import Select
 from ugro.service.schemas.queries import Status
 from ugro.service.schemas.queue import Why
-from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep, SweepDocument, WhySweep
+from ugro.service.schemas.sweeps import CompareSweep, SweepDocument, WhySweep
 from ugro.testing import builders
 
 SCRIPT = """\

@@ -7,7 +7,7 @@ from door import Door
 
 from tests.unit.control_plane.controller.test_tick import STAY
 from ugro.common.errors import InputError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.notices import TellingNodes
 from ugro.service.schemas.time_limits import Extend
 from ugro.testing import builders

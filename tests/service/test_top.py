@@ -9,7 +9,7 @@ from textual.pilot import Pilot
 
 from ugro.cli.top.asking import Asking
 from ugro.cli.top.screen import Top
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.backend import Backend
 from ugro.service.context import Context
 from ugro.service.local import Local

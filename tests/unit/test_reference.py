@@ -24,7 +24,8 @@ from ugro.cli.main import cli
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.job_spec import CheckpointRules, FailurePolicy, HangAfter, JobSpec, MetricsRules
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Attempt, Job, JobState
+from ugro.common.models.job import Attempt, Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.node import Gpu
 from ugro.service.documents import job_document, node_documents
 from ugro.service.schemas.base import Document, Moment

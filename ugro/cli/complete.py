@@ -10,7 +10,6 @@ from click.shell_completion import CompletionItem
 from ugro.cli.app import App
 from ugro.service.schemas.base import Request
 from ugro.service.schemas.completion import CompleteJobs, CompleteNodes, Words
-from ugro.service.schemas.secrets import ListSecrets
 
 Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
 
@@ -63,6 +62,8 @@ def complete_nodes(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 def complete_secret(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """The names of the secrets that are set."""
+    from ugro.service.schemas.secrets import ListSecrets  # here, since few have a use for it
+
     with App(ctx.find_root().params.get("inventory")) as app:
         return _fitting((one.name for one in app.call(ListSecrets()).answer), incomplete)
 

@@ -20,7 +20,7 @@ from ugro.cli.output import print_hanging, print_json
 from ugro.cli.prompts import answers
 from ugro.common.errors import EXIT_OK, NoSuchJob, UgroError
 from ugro.common.job_names import LAST, is_relative
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import printable, some
 from ugro.service.schemas.naming import ChosenJob, NamedJob, Select
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ugro.common.config import chosen_inventory
 from ugro.common.errors import UgroError
+from ugro.common.locations import chosen_inventory
 from ugro.common.text import printable
 from ugro.sandbox.shell import folder_of_shell, is_sandbox
 

@@ -1,6 +1,5 @@
 """Read the inventory: the machines of the cluster. An error names file, line and field."""
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,9 +21,8 @@ from ugro.common.fields import (
     Whole,
     as_list,
 )
+from ugro.common.locations import INVENTORY
 from ugro.common.mistakes import Misplaced
-
-INVENTORY = "inventory.yaml"
 
 
 class NodeConfig(Config):
@@ -150,24 +148,3 @@ class Inventory(Config):
         if len(set(wanted)) < len(wanted):
             raise InputError(f"a node is named twice in {names!r}")
         return [self.node(name) for name in wanted]
-
-
-def inventory_path(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the first of --inventory, $UGRO_INVENTORY, ./inventory.yaml and $UGRO_HOME/inventory.yaml."""
-    return chosen_inventory(option, environ)[0]
-
-
-def chosen_inventory(option: str | None, environ: Mapping[str, str] = os.environ) -> tuple[Path, str]:
-    """Return the inventory that counts and its source; an empty source for the two default places."""
-    named = environ.get("UGRO_INVENTORY")
-    if chosen := option or named:
-        return Path(chosen).expanduser(), "--inventory" if option else "$UGRO_INVENTORY"
-    here = Path(INVENTORY)
-    if here.exists():
-        return here, ""
-    return ugro_home(environ) / INVENTORY, "$UGRO_HOME" if environ.get("UGRO_HOME") else ""
-
-
-def ugro_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the master's state directory."""
-    return Path(environ.get("UGRO_HOME") or "~/.ugro").expanduser()

@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ugro.common.config import INVENTORY, Inventory, MetricsSettings, NodeConfig, WebSettings, ugro_home
+from ugro.common.config import Inventory, MetricsSettings, NodeConfig, WebSettings
 from ugro.common.errors import InventoryError
 from ugro.common.fields import is_given
+from ugro.common.locations import INVENTORY, ugro_home
 from ugro.common.mistakes import MAPPING, Location, dotted, shown
 from ugro.common.yaml_files import Keys, describe_in_file, line_of, parse_yaml, read_yaml, stands
 

@@ -18,16 +18,9 @@ from typing import NamedTuple
 
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import (
-    FirstFailure,
-    Job,
-    JobState,
-    Placement,
-    Rank,
-    TakenBack,
-    Wish,
-    hang_alert,
-)
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job, Placement, Rank, TakenBack, Wish, hang_alert
+from ugro.common.models.job_state import JobState
 
 
 class Stage(StrEnum):

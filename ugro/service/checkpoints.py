@@ -17,7 +17,8 @@ from ugro.common.job_spec import JobSpec
 from ugro.common.mistakes import first_mistake
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.paths import RunPaths, run_paths
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, newest_since, newest_whole
 from ugro.control_plane.scheduler.accepted import accepts

@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ugro.common.config import Inventory, inventory_path, ugro_home
+from ugro.common.config import Inventory
 from ugro.common.errors import InputError, StateLocked, UgroError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
+from ugro.common.locations import inventory_path, ugro_home
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.login import AskPerson
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import LOCK_PATIENCE, RESIDENT_LOCK, MetadataStore

@@ -10,9 +10,11 @@ from typing import Any
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Attempt, Job, JobState
+from ugro.common.models.drain import Drain
+from ugro.common.models.job import Attempt, Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import RunProgress
-from ugro.common.models.node import Drain, NodeView
+from ugro.common.models.node import NodeView
 from ugro.common.models.outputs import OutputsState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.resource_manager.twins import twins

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ugro.common.errors import InventoryError
-from ugro.common.models.job import FirstFailure, Job, JobState
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.text import clock, printable
 from ugro.control_plane.diagnosis import Diagnosis, diagnose
 from ugro.control_plane.diagnosis.causes import CAUSES, Advice

@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from ugro import __version__
 from ugro.common.causes import CAUSES
 from ugro.common.errors import InputError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.counts import SECONDS
 from ugro.service.live import NOT_SEEN
 from ugro.service.monitoring import LIVE_JOBS, Serve, Snapshot, is_told

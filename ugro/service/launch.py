@@ -13,7 +13,9 @@ from ugro.common.errors import InputError, JobSpecError, NodeError
 from ugro.common.fields import looks_secret, without_effect
 from ugro.common.job_spec import PATTERN_HINT, JobSpec
 from ugro.common.metric_pattern import try_out
-from ugro.common.models.job import CodeVersion, Job, JobState
+from ugro.common.models.code_version import CodeVersion
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.node import NodeView
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store.records import stop_where_held

@@ -13,9 +13,11 @@ from pydantic import TypeAdapter
 
 from ugro.common.config import Inventory
 from ugro.common.errors import NodeError, RecordUnreadable, UgroError
-from ugro.common.models.job import Job, JobState, Summary
+from ugro.common.models.drain import Drain
+from ugro.common.models.job import Job, Summary
+from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import MeasuredLink
-from ugro.common.models.node import Drain, Gpu, NodeView
+from ugro.common.models.node import Gpu, NodeView
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.control_plane.resource_manager.governor import holders

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ugro.common.errors import InputError, NodeError
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.sgr import runs
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store.job_logs import JobLogs

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 
 from ugro.common.errors import InputError
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.text import printable
 from ugro.control_plane.failure_handler.handler import proposal_in_words
 from ugro.control_plane.metadata_store.job_logs import JobLogs

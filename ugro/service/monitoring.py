@@ -8,7 +8,8 @@ from math import isfinite
 
 from ugro.common.config import Inventory
 from ugro.common.errors import UgroError
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.node import Gpu, NodeView
 from ugro.control_plane.counts import Counts
 from ugro.control_plane.metadata_store import MetadataStore

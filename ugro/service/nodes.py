@@ -9,7 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from ugro.common.errors import InputError, NodeError, StateLocked
-from ugro.common.models.node import Drain
+from ugro.common.models.drain import Drain
 from ugro.common.text import one_line
 from ugro.common.troubles import trouble_of
 from ugro.control_plane.metadata_store.records import stop_where_held

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec, job_spec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.paths import run_config, run_paths
 from ugro.control_plane.metadata_store.secrets import SecretMissing
 from ugro.nodes.remote.notebook.notebook import COMMAND, STARTER, find_server, starter

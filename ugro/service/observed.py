@@ -7,7 +7,8 @@ import time
 from collections.abc import Sequence
 
 from ugro.common.errors import RecordUnreadable
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.resource_manager.observation import seen_by_resident
 from ugro.control_plane.scheduler.backfill import Queue
 from ugro.control_plane.scheduler.forecast import forecast

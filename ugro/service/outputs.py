@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from ugro.common.errors import InputError
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.text import visible
 from ugro.nodes.remote.files.on_node.below import open_file, open_top
 from ugro.service.context import Context

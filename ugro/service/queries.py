@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordUnreadable
-from ugro.common.models.job import Job, JobState, Summary
+from ugro.common.models.job import Job, Summary
+from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import GpuLook
 from ugro.common.models.node import NodeView
 from ugro.common.paths import run_paths

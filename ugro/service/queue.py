@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from ugro.common.errors import InputError, RecordUnreadable
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.text import one_line
 from ugro.control_plane import transitions
 from ugro.control_plane.scheduler import scheduling

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ugro.common.masking import SHORTEST
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store.records import pass_over
 from ugro.service.context import Context
 from ugro.service.schemas.secrets import (

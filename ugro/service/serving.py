@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ugro.common.config import Inventory, WebSettings, inventory_path
+from ugro.common.config import Inventory, WebSettings
 from ugro.common.errors import StateError, StateLocked, UgroError
+from ugro.common.locations import inventory_path
 from ugro.common.models.event import Event
 from ugro.control_plane.bus import Batch, RoundOver
 from ugro.control_plane.metadata_store import RESIDENT_LOCK

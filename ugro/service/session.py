@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ugro.common.config import inventory_path, ugro_home
 from ugro.common.errors import UgroError
+from ugro.common.locations import inventory_path, ugro_home
 from ugro.service.backend import Backend
 from ugro.service.wire import SOCKET
 

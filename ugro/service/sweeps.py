@@ -11,7 +11,8 @@ from ugro.common.errors import InputError, NoSuchJob, RecordUnreadable, UgroErro
 from ugro.common.fields import NAME
 from ugro.common.job_names import SWEEP_ID
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState, SweepPart
+from ugro.common.models.job import Job, SweepPart
+from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import SeriesSource
 from ugro.common.text import printable
 from ugro.control_plane.metadata_store import MetadataStore
@@ -29,10 +30,10 @@ from ugro.nodes.code_sync import CodeSelection
 from ugro.service.context import Context
 from ugro.service.launch import agreed
 from ugro.service.observed import observe, short_reasons, with_reason
+from ugro.service.schemas.launch import LaunchSweep
 from ugro.service.schemas.notices import LeftAlone
 from ugro.service.schemas.sweeps import (
     CompareSweep,
-    LaunchSweep,
     SweepDocument,
     SweepReasonsDocument,
     SweptJob,

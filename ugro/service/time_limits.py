@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.scheduler import time_limits
 from ugro.control_plane.scheduler.time_limits import Told
 from ugro.service.context import Context

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 import ugro.service.schemas as schemas
 from ugro.common.errors import UgroError
-from ugro.service.schemas.base import Notice, Request, Stream
+from ugro.service.schemas.base import Notice, Request, Stream, answer_to
 
 SOCKET = "ugro.sock"
 """The socket's name in the state directory."""
@@ -39,12 +39,8 @@ def line(**fields: Any) -> bytes:
 @functools.cache
 def answer_of(request: type[Request[Any] | Stream[Any]]) -> TypeAdapter[Any]:
     """Return what reads an answer to such a request, or an item of it."""
-    for parent in request.__mro__:
-        generic = getattr(parent, "__pydantic_generic_metadata__", {})
-        if generic.get("origin") in (Request, Stream):
-            made: TypeAdapter[Any] = TypeAdapter(generic["args"][0])
-            return made
-    raise TypeError(f"{request.__name__} says no answer")
+    made: TypeAdapter[Any] = TypeAdapter(answer_to(request))
+    return made
 
 
 @functools.cache

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Attempt, Job, JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.models.outputs import OutputsState
 from ugro.common.text import bytes_in_words, count, duration, printable, size, visible
 from ugro.control_plane.scheduler.arguments import with_places
 from ugro.service.schemas.jobs import AttemptSummary, CheckpointDocument, JobDocument, OutputsDocument, ProgressDocument
 
 if TYPE_CHECKING:
+    from ugro.common.models.job import Attempt, Job
     from ugro.service.schemas.resume import CodeChanges
 
 _BARE = re.compile(r"[\w@%+=:,./{}…-]+", re.ASCII)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ugro.common.config import NodeConfig
+from ugro.common.models.code_version import CodeVersion
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import CodeVersion, Job, JobState, NodeShare, Placement, Wish
+from ugro.common.models.job import Job, NodeShare, Placement, Wish
+from ugro.common.models.job_state import JobState
 from ugro.common.models.node import Gpu, NodeView
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore

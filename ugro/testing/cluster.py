@@ -16,7 +16,8 @@ from typing import Any
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.pending_words import reason_in_words

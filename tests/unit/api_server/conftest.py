@@ -20,7 +20,8 @@ from ugro.api_server.state import Web
 from ugro.api_server.tokens import Tokens
 from ugro.api_server.web import create_web
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.scheduler.submission import choose_code, submit
 from ugro.service.serving import Serving
 from ugro.service.web_door import WebDoor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 
 from .conftest import Served, ask
 

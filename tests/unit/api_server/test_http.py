@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from ugro import __version__
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.web import Role
 
 from .conftest import Answer, Served, ask

@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from ugro import __version__
 from ugro.api_server.routes import live
 from ugro.api_server.server import Listen
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.live import LiveChanges, LiveView
 from ugro.service.schemas.web import Role
 

@@ -21,7 +21,7 @@ from places import EXAMPLES
 from ugro.api_server import prometheus
 from ugro.api_server.server import Listen
 from ugro.common.errors import StateError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 
 from .conftest import Answer, Served, ask
 

@@ -18,7 +18,7 @@ from ugro.cli.main import CLEAN, COMMANDS, OF_A_JOB, OF_A_NODE, SUBJECTS, cli
 from ugro.common.errors import InputError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.job_registry import JobRegistry
 from ugro.service.context import Context

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import JobState, Wish
-from ugro.common.models.node import Drain
+from ugro.common.models.drain import Drain
+from ugro.common.models.job import Wish
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.scheduler.accepted import STATES
 from ugro.testing import builders

@@ -28,8 +28,10 @@ from ugro.cli.render.listings import jobs_grid, nodes_grid
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
 from ugro.common.models.checkpoint import Checkpoint, Place
-from ugro.common.models.job import Job, JobState, Rank, RankState
-from ugro.common.models.node import Drain, Gpu, NodeView
+from ugro.common.models.drain import Drain
+from ugro.common.models.job import Job, Rank
+from ugro.common.models.job_state import JobState, RankState
+from ugro.common.models.node import Gpu, NodeView
 from ugro.service.documents import job_document, node_documents
 from ugro.service.schemas.checkpoints import ListedCheckpoint
 from ugro.service.schemas.jobs import ProgressDocument

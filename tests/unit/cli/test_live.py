@@ -17,7 +17,9 @@ from ugro.cli.render.live import UNFINISHED_SECONDS, UNFINISHED_WIDTH, NowAndThe
 from ugro.cli.render.news import news_line
 from ugro.cli.render.notices import Notices
 from ugro.common.models.event import Event
-from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job, Wish
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.remote.logs.log_streamer import LONGEST_LINE, LogReader, StreamedLine, Unfinished
 from ugro.service.context import Context

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from ugro.cli.main import cli
 from ugro.common.config import NodeConfig
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState, NodeShare, Placement
-from ugro.common.models.node import Drain
+from ugro.common.models.drain import Drain
+from ugro.common.models.job import Job, NodeShare, Placement
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing import builders

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from places import ROOT
 
-from ugro.common.config import inventory_path
 from ugro.common.errors import InputError, InventoryError, JobSpecError
 from ugro.common.inventory_file import load_inventory
 from ugro.common.job_spec import job_spec, load_job_spec
+from ugro.common.locations import inventory_path
 
 OWNERS = """\
 defaults:

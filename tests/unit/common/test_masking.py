@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ugro.common.job_spec import JobSpec
 from ugro.common.masking import MASK, Masker
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.logs import LogLine, NumberedLine, Span, UnfinishedLine
 from ugro.service.schemas.queue import Hold
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Unreachable
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import FirstFailure, JobState
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.controller.node_watch import remember
 from ugro.control_plane.counts import SECONDS, Durations
 from ugro.control_plane.metadata_store import MetadataStore

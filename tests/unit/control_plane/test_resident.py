@@ -13,7 +13,7 @@ import pytest
 from ugro.common.config import Inventory
 from ugro.common.errors import InventoryError, StateError
 from ugro.common.models.event import Event
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.bus import RoundOver
 from ugro.control_plane.resident import Resident
 from ugro.testing.cluster import STARTED, Bed

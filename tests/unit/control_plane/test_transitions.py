@@ -6,18 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from ugro.common.models.code_version import CodeVersion
 from ugro.common.models.event import Event, EventKind
-from ugro.common.models.job import (
-    CodeVersion,
-    FirstFailure,
-    Job,
-    JobState,
-    NodeShare,
-    Placement,
-    Rank,
-    TakenBack,
-    Wish,
-)
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job, NodeShare, Placement, Rank, TakenBack, Wish
+from ugro.common.models.job_state import JobState
 from ugro.control_plane import transitions
 from ugro.control_plane.transitions import EDGES, Change, ImpossibleTransition, Stage, stage
 

@@ -16,7 +16,8 @@ import pytest
 
 from ugro.common.errors import NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, RankState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import RankState
 from ugro.common.models.run import RunFiles
 from ugro.control_plane.scheduler import tracker
 from ugro.control_plane.scheduler.tracker import Phase

@@ -354,7 +354,8 @@ def test_cleaning_says_that_the_python_of_the_node_goes(ugro: Ugro, home: Path) 
 
 
 def test_a_node_with_a_job_is_not_cleaned(ugro: Ugro, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ugro.common.models.job import Job, JobState
+    from ugro.common.models.job import Job
+    from ugro.common.models.job_state import JobState
     from ugro.control_plane.metadata_store.job_registry import JobRegistry
 
     folder = leave(home)

@@ -18,7 +18,8 @@ from envelopes import envelope
 
 from ugro.cli.main import cli
 from ugro.common.errors import EXIT_INPUT, InputError, NodeRefused
-from ugro.common.models.job import Job, JobState, Rank
+from ugro.common.models.job import Job, Rank
+from ugro.common.models.job_state import JobState
 from ugro.common.models.stacks import RankStack, Thread
 from ugro.common.paths import RunPaths
 from ugro.control_plane.metadata_store import MetadataStore

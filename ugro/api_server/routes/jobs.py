@@ -14,7 +14,7 @@ from ugro.api_server.routes.consent import JobBody, once
 from ugro.api_server.routes.moments import Past
 from ugro.api_server.state import Here, Who, document
 from ugro.common.job_spec import PRIORITIES
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.base import Document
 from ugro.service.schemas.checkpoints import Checkpoints, ListedCheckpoint, SaveCheckpoint, SaveDocument
 from ugro.service.schemas.ending import Cancel

@@ -15,8 +15,8 @@ from ugro.api_server.routes.launch import effects, require_absolute, require_lau
 from ugro.api_server.state import Here, Who, document
 from ugro.common.job_spec import JobSpec
 from ugro.service.code import read_code
-from ugro.service.schemas.launch import LaunchPlan, PlanLaunch
-from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep, SweepDocument
+from ugro.service.schemas.launch import LaunchPlan, LaunchSweep, PlanLaunch
+from ugro.service.schemas.sweeps import CompareSweep, SweepDocument
 from ugro.service.web import noted
 
 router = APIRouter(tags=["sweeps"], responses=RESPONSES)

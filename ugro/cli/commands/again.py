@@ -21,7 +21,7 @@ from ugro.cli.render.starting import announce, going_on
 from ugro.cli.several import one_job
 from ugro.common.errors import Declined, InputError, JobFailed, UgroError
 from ugro.common.job_spec import load_job_spec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import printable
 from ugro.service.schemas.again import (
     Edit,

@@ -12,8 +12,8 @@ from ugro.cli.app import App, command
 from ugro.cli.ask_login import LoginAnswers
 from ugro.cli.commands.node import add_all, password_option
 from ugro.cli.whence import LEAVE_SANDBOX
-from ugro.common.config import chosen_inventory
 from ugro.common.errors import EXIT_OK
+from ugro.common.locations import chosen_inventory
 from ugro.common.text import printable
 from ugro.sandbox.shell import is_sandbox
 from ugro.service.inventory import parse_host, write_inventory

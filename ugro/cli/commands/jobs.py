@@ -16,7 +16,7 @@ from ugro.cli.render.live import WaitDisplay
 from ugro.cli.several import Did, JobChoice, choose, jobs_arguments, tell_error
 from ugro.common.errors import JobFailed, UgroError, WaitTimedOut
 from ugro.common.job_names import LAST, SWEEP_ID, is_pattern
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import duration, printable
 from ugro.service.schemas.ending import Cancel, Cancelled, CarryOutCancels, CheckCancelled, JobProgress, Wait
 from ugro.service.schemas.jobs import JobDocument

@@ -20,7 +20,7 @@ from ugro.cli.render.starting import announce, going_on
 from ugro.cli.render.sweeps import sweep_in_words
 from ugro.common.errors import InputError, JobFailed
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import exactly, printable
 from ugro.service.code import read_code
 from ugro.service.schemas.code import SEND
@@ -33,13 +33,14 @@ from ugro.service.schemas.launch import (
     Launch,
     LaunchDocument,
     LaunchPlan,
+    LaunchSweep,
     PlanLaunch,
     Rehearse,
 )
 from ugro.service.schemas.logs import Follow
 from ugro.service.schemas.queries import Attended
 from ugro.service.schemas.starting import AwaitStart, Started
-from ugro.service.schemas.sweeps import CompareSweep, LaunchSweep
+from ugro.service.schemas.sweeps import CompareSweep
 from ugro.service.submission import LaunchLine, read_spec
 from ugro.service.words import end_in_words
 

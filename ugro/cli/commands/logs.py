@@ -24,7 +24,7 @@ from ugro.cli.render.logs import print_lines, print_numbered, words_of_left_out
 from ugro.cli.render.notices import tell_going_on
 from ugro.cli.several import one_job
 from ugro.common.errors import InputError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import printable
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.logs import Follow, JobUpdate, LogLine, LogLines, LogPart, LogsEnd, ReadLogs

@@ -19,7 +19,7 @@ from ugro.cli.prompts import answers
 from ugro.cli.render.code import tell_what_stays
 from ugro.cli.several import one_job
 from ugro.common.errors import EXIT_OK, InputError, JobFailed
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import printable
 from ugro.service.code import read_code
 from ugro.service.notebook import NOTEBOOKS, notebook_spec

@@ -12,7 +12,7 @@ from ugro.cli.render.sweeps import reasons_in_lines, sweep_in_words
 from ugro.cli.several import Did, JobChoice, choose, jobs_arguments, one_job
 from ugro.common.job_names import SWEEP_ID
 from ugro.common.job_spec import PRIORITIES
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.queue import Hold, Release, Reprioritize, Why
 from ugro.service.schemas.sweeps import WhySweep
 from ugro.service.words import state_in_words, title

@@ -18,7 +18,7 @@ from ugro.cli.complete import complete_job
 from ugro.cli.render.report import report_page
 from ugro.cli.several import one_job
 from ugro.common.errors import InputError, UgroError
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import Axis
 from ugro.common.text import printable
 from ugro.service.schemas.base import iso

@@ -10,7 +10,7 @@ import click
 from ugro.cli.app import json_option
 from ugro.cli.output import print_json
 from ugro.cli.whence import LEAVE_SANDBOX
-from ugro.common.config import ugro_home
+from ugro.common.locations import ugro_home
 from ugro.sandbox.cluster import Sandbox, SandboxStatus
 from ugro.sandbox.shell import is_sandbox
 

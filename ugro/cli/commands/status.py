@@ -21,9 +21,8 @@ from ugro.cli.several import JobChoice, choose, one_job
 from ugro.cli.terminal import is_dumb
 from ugro.common.errors import InputError
 from ugro.common.job_names import SWEEP_ID
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import count, printable
-from ugro.service.schemas.live import Watch
 from ugro.service.schemas.queries import ClusterStatus, JobStatus, ShowJob, Status
 from ugro.service.schemas.sweeps import CompareSweep, SweepDocument
 
@@ -114,6 +113,8 @@ def _watch(app: App, show: Callable[[], bool], for_programs: bool) -> None:
 
 
 def _changes(app: App) -> Iterator[object]:
+    from ugro.service.schemas.live import Watch  # likewise
+
     with closing(app.stream(Watch())) as updates:
         yield from updates
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ugro.cli.output import print_hanging
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.queries import Attended, Proposed
 

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ugro.cli.output import console, hanging, print_hanging, print_marked, terminal_width
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import duration, printable, size, some, visible
 from ugro.service.schemas.explain import DiagnosisDocument, FailureDocument, LastCheckpointDocument
 

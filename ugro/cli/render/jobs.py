@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ugro.cli.output import SHORT_UUID, console, state_text, table
 from ugro.cli.render.grid import Column, Grid, Names
-from ugro.common.models.job import JobState, RankState
+from ugro.common.models.job_state import JobState, RankState
 from ugro.common.text import clock, count, duration, one_line, printable, size
 from ugro.service.schemas.jobs import JobDocument, RankDocument
 from ugro.service.words import begins, outputs_in_words, phase, progress_in_words, title

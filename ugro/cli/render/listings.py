@@ -10,7 +10,7 @@ from rich.text import Text
 from ugro.cli.output import state_text
 from ugro.cli.render.grid import Column, Grid, Names
 from ugro.cli.render.jobs import command_line, rank_state, time_in_words
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import count, duration, printable, size
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.nodes import GpuDocument, NodeDocument

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ugro.cli.output import print_commands, print_hanging
 from ugro.cli.render.attention import unattended
 from ugro.cli.render.notices import tell_going_on
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import printable, rough
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.starting import Expected, Started

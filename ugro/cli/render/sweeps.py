@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ugro.cli.output import state_text
 from ugro.cli.render.grid import Column, Grid
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import count, printable, some
 from ugro.service.schemas.sweeps import SweepDocument, SweepReasonsDocument, SweptJobState
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ugro.cli.output import STATE_STYLES
 from ugro.cli.render.listings import short_name
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import duration, printable, size
 from ugro.service.schemas.live import LiveGpu, LiveJob, LiveNode, LiveProgress, LiveView
 

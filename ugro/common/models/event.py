@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from ugro.common.models.node import DrainOrigin
+from ugro.common.models.drain import DrainOrigin
 from ugro.common.models.record import Record
 
 

@@ -1,4 +1,4 @@
-"""A job: its states, its ranks, where it runs, its attempts."""
+"""A job: its ranks, where it runs, its attempts."""
 
 from enum import StrEnum
 from typing import Any, Self, TypedDict, Unpack
@@ -7,44 +7,14 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from ugro.common.config import NodeConfig
 from ugro.common.models.checkpoint import Checkpoint
+from ugro.common.models.code_version import CodeVersion
 from ugro.common.models.event import Event
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job_state import JobState, RankState
 from ugro.common.models.record import Record
 
 SCHEMA_VERSION = 3
 """Of `job.json`. `metadata_store.MIGRATIONS` brings older records up to it."""
-
-
-class JobState(StrEnum):
-    """State of a job."""
-
-    QUEUED = "queued"
-    HELD = "held"
-    STARTING = "starting"
-    RUNNING = "running"
-    UNKNOWN = "unknown"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-    @property
-    def ended(self) -> bool:
-        """Return whether the state is final."""
-        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
-
-    @property
-    def on_nodes(self) -> bool:
-        """Return whether the job may have processes on nodes, so that its GPUs are occupied."""
-        return self in (JobState.STARTING, JobState.RUNNING, JobState.UNKNOWN)
-
-
-class RankState(StrEnum):
-    """State of one rank. `pending`: it has not started. `lost`: it is gone without an exit code."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    LOST = "lost"
 
 
 class LimitMark(StrEnum):
@@ -73,19 +43,6 @@ class Rank(Record):
     ended_at: float | None = None
     limit: LimitMark | None = None
     oom: str | None = None
-
-
-class FirstFailure(Record):
-    """The rank that failed first, not the follow-on errors."""
-
-    rank: int | None
-    """Global rank; `null`: a node failed before it had ranks."""
-    node: str
-    exit_code: int | None = None
-    signal: str | None = None
-    cause: str = "unknown"
-    message: str = ""
-    """What happened, in a sentence."""
 
 
 class GpuPart(Record):
@@ -145,25 +102,6 @@ class Placement(Record):
     def world_size(self) -> int:
         """Return the number of ranks over all nodes."""
         return sum(share.nproc for share in self.shares)
-
-
-class CodeVersion(Record):
-    """The snapshot of the working directory that a job runs; git fields are `null` outside git."""
-
-    directory: str
-    """Where it came from."""
-    files: int
-    """Number of files."""
-    size_bytes: int
-    """Size of all files."""
-    git_commit: str | None = None
-    """Commit that was checked out."""
-    git_dirty: bool | None = None
-    """Whether it differed from that commit."""
-    attempt: int = 1
-    """First attempt that ran it."""
-    digest: str | None = None
-    """Digest of the list of its files, as `code.sha256` on the nodes; `null`: an earlier UGRO took the snapshot."""
 
 
 class Wish(StrEnum):

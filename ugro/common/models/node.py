@@ -1,8 +1,5 @@
-"""A node and its GPUs as observed, and decisions about the node."""
+"""A node and its GPUs as observed."""
 
-from enum import StrEnum
-
-from ugro.common.config import NodeConfig
 from ugro.common.models.record import Record
 
 
@@ -78,32 +75,6 @@ class NodeView(Record):
     """nvidia-smi's error message; a node without GPUs has neither GPUs nor a problem."""
     owner: str | None = None
     """Content of the node's owner file: the master that runs it."""
-
-
-class DrainOrigin(StrEnum):
-    """Where a drain comes from, and so who ends it."""
-
-    PERSON = "person"
-    """`ugro drain`: only `ugro undrain` ends it."""
-    INVENTORY = "inventory"
-    """The node left the inventory: the drain ends when the node is back."""
-
-
-class Drain(Record):
-    """A node that gets no new jobs, with the reason, the time and its origin. Running jobs continue."""
-
-    node: str
-    reason: str
-    since: float
-    origin: DrainOrigin = DrainOrigin.PERSON
-
-
-class Owed(Record):
-    """A job's folder on a node that is to be removed once the node answers, as the node was reached then."""
-
-    job: str
-    uid: str
-    config: NodeConfig
 
 
 class Silence(Record):

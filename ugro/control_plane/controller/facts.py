@@ -9,7 +9,8 @@ from ugro.common.config import NodeConfig
 from ugro.common.errors import UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import GpuSample
 from ugro.common.models.run import RunFiles
 from ugro.control_plane.controller.plan import JobFacts

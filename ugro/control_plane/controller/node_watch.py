@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from ugro.common.config import Inventory
 from ugro.common.errors import AnswerPending, NodeError
+from ugro.common.models.drain import Drain, DrainOrigin
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
-from ugro.common.models.node import Drain, DrainOrigin, NodeView, Silence
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
+from ugro.common.models.node import NodeView, Silence
 from ugro.common.text import duration
 from ugro.common.troubles import Troubles
 from ugro.control_plane.controller.share_watch import report_excess

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ugro.common.config import Inventory
 from ugro.common.errors import UgroError
-from ugro.common.models.job import Job, JobState, Placement
+from ugro.common.models.job import Job, Placement
+from ugro.common.models.job_state import JobState
 from ugro.common.troubles import Troubles
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore

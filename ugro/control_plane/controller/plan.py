@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import AnswerPending
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import GpuSample
-from ugro.common.models.node import NodeView, Owed
+from ugro.common.models.node import NodeView
+from ugro.common.models.owed import Owed
 from ugro.control_plane import transitions
 from ugro.control_plane.failure_handler.watchdog.rendezvous import PATIENCE, waits_to_meet
 from ugro.control_plane.resource_manager import monitor

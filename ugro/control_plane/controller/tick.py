@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from ugro.common.config import Inventory
 from ugro.common.errors import InternalError, RecordNewer, StateLocked, UgroError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.troubles import Troubles, trouble_of
 from ugro.control_plane.controller import node_watch
 from ugro.control_plane.controller.facts import configs_in_use, read_facts

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ugro.common.job_spec import RANK_PY
-from ugro.common.models.job import FirstFailure, LimitMark, Placement, Rank, RankState
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import LimitMark, Placement, Rank
+from ugro.common.models.job_state import RankState
 from ugro.common.models.run import RunFiles
 from ugro.common.text import some
 from ugro.control_plane.scheduler.tracker import Runs

@@ -9,7 +9,8 @@ from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, UgroError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState, Wish
+from ugro.common.models.job import Job, Wish
+from ugro.common.models.job_state import JobState
 from ugro.common.models.proposal import Proposal
 from ugro.common.text import printable, some, visible
 from ugro.common.troubles import Troubles

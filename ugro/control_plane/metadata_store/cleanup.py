@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from ugro.common.models.job import Job
-from ugro.common.models.node import Owed
+from ugro.common.models.owed import Owed
 from ugro.control_plane.metadata_store.cluster_tables import ClusterTables
 from ugro.control_plane.metadata_store.records import known_part
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tinydb import TinyDB
 
+from ugro.common.models.drain import Drain, DrainOrigin
 from ugro.common.models.event import Event, EventKind
-from ugro.common.models.node import Drain, DrainOrigin
 from ugro.control_plane.metadata_store.records import known_part
 
 

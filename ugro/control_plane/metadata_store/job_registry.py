@@ -15,8 +15,10 @@ from ugro.common.errors import InputError, NoSuchJob, RecordNewer, RecordUnreada
 from ugro.common.files import write_atomic
 from ugro.common.job_names import LAST, LAST_FAILED, is_pattern, matches, number_in
 from ugro.common.job_spec import JOB_ID, JobSpec
+from ugro.common.models.code_version import CodeVersion
 from ugro.common.models.event import Event, EventKind
-from ugro.common.models.job import CodeVersion, Job, JobState, Summary, SweepPart
+from ugro.common.models.job import Job, Summary, SweepPart
+from ugro.common.models.job_state import JobState
 from ugro.common.paths import JobFiles
 from ugro.common.text import clock, printable, some
 from ugro.common.troubles import Troubles

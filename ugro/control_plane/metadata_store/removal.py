@@ -20,8 +20,8 @@ from ugro.common.errors import InputError, NodeError, RecordUnreadable, StateErr
 from ugro.common.models.checkpoint import Checkpoint
 from ugro.common.models.event import EventKind
 from ugro.common.models.job import Job, Summary
-from ugro.common.models.node import Owed
 from ugro.common.models.outputs import OutputsState
+from ugro.common.models.owed import Owed
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore, ran_at
 from ugro.control_plane.metadata_store.records import pass_over

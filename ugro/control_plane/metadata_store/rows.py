@@ -23,7 +23,9 @@ from ugro.common.fields import Name
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JOB_ID
 from ugro.common.mistakes import first_mistake, shown
-from ugro.common.models.node import Drain, NodeView, Owed, Silence
+from ugro.common.models.drain import Drain
+from ugro.common.models.node import NodeView, Silence
+from ugro.common.models.owed import Owed
 from ugro.common.models.proposal import Proposal
 from ugro.common.models.record import Record
 from ugro.common.text import count, printable, some

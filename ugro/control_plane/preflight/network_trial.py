@@ -16,7 +16,8 @@ from pathlib import Path
 
 from ugro.common.errors import NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job, NodeShare, Placement
+from ugro.common.models.code_version import CodeVersion
+from ugro.common.models.job import Job, NodeShare, Placement
 from ugro.common.models.run import RunFiles
 from ugro.common.paths import RunPaths, run_paths
 from ugro.control_plane.failure_handler.blame import Inquiry

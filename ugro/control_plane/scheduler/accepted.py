@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ugro.common.models.job import Job, JobState, Summary
+from ugro.common.models.job import Job, Summary
+from ugro.common.models.job_state import JobState
 
 _LIVE = frozenset(state for state in JobState if not state.ended)
 _WAITING = frozenset({JobState.QUEUED, JobState.HELD})

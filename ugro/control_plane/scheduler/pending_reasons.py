@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from pathlib import Path
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import SHOWN
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.text import count, moment, size, some
 from ugro.control_plane.scheduler.backfill import ScheduledStart, Turn
 from ugro.control_plane.scheduler.forecast import Forecast

@@ -9,7 +9,8 @@ from dataclasses import replace
 from ugro.common.config import Inventory
 from ugro.common.errors import RecordUnreadable, UgroError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState, Summary
+from ugro.common.models.job import Job, Summary
+from ugro.common.models.job_state import JobState
 from ugro.common.text import moment
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.history import run_of

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState, Placement
+from ugro.common.models.job import Job, Placement
+from ugro.common.models.job_state import JobState
 from ugro.common.text import count, size
 from ugro.control_plane.resource_manager.governor import Capacity
 from ugro.control_plane.resource_manager.twins import REMEDY

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ugro.common.errors import InputError, NodeError
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import CodeVersion, Job, SweepPart
+from ugro.common.models.code_version import CodeVersion
+from ugro.common.models.job import Job, SweepPart
 from ugro.common.paths import RunPaths
 from ugro.common.text import printable, visible
 from ugro.control_plane.metadata_store import MetadataStore

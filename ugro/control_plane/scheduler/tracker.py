@@ -8,7 +8,8 @@ from enum import StrEnum
 
 from ugro.common.errors import NodeError
 from ugro.common.job_spec import agent_of
-from ugro.common.models.job import Job, LimitMark, NodeShare, Rank, RankState
+from ugro.common.models.job import Job, LimitMark, NodeShare, Rank
+from ugro.common.models.job_state import RankState
 from ugro.common.models.node import NodeView
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.common.text import count

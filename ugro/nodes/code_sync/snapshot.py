@@ -13,10 +13,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from ugro.common.config import ugro_home
 from ugro.common.errors import InputError, StateError
 from ugro.common.files import FULL, FULL_HINT
-from ugro.common.models.job import CodeVersion
+from ugro.common.locations import ugro_home
+from ugro.common.models.code_version import CodeVersion
 from ugro.nodes.code_sync.frozen import freeze
 from ugro.nodes.code_sync.ignore import IGNORE_FILE, IgnoreFiles, literal, read_lines
 from ugro.nodes.code_sync.manifest import digest_of, list_beside, walk

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.plan import Plan
 from ugro.service.schemas.base import Document, Moment, Request
 from ugro.service.schemas.code import CodeDocument

@@ -2,7 +2,7 @@
 
 import base64
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
 
@@ -47,25 +47,34 @@ class Document(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
 
-class Request(BaseModel, Generic[Answer]):
+class _Question(BaseModel, Generic[Answer]):
+    """What a subclass is answered by stands in its brackets, and is read by `answer_to`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    @classmethod
+    def __class_getitem__(cls, answer: Any) -> Any:
+        """Only note the answer: pydantic would make one more model, which is slow, for a type that no field has."""
+        return super(BaseModel, cls).__class_getitem__(answer)  # type: ignore[misc]
+
+
+class Request(_Question[Answer], Generic[Answer]):
     """Base of what can be asked for: `class Hold(Request[JobDocument])` is answered by one JobDocument.
 
     `function` names the service function that answers it, as `module.function` below `ugro.service`. What is about
     files or the environment of the client is answered `here`, in its own process, and nowhere else.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     function: ClassVar[str]
     here: ClassVar[bool] = False
 
 
-class Stream(BaseModel, Generic[Answer]):
+class Stream(_Question[Answer], Generic[Answer]):
     """Base of what is answered by many items, one after the other, until it is over or the asker has enough.
 
     `here`: as for a request.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
     function: ClassVar[str]
     here: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
@@ -74,6 +83,19 @@ class Stream(BaseModel, Generic[Answer]):
     def rest(self, item: Any) -> Self:
         """Return the request for what comes after an item of the answer."""
         return self
+
+
+def answer_to(request: type[Request[Any] | Stream[Any]]) -> Any:
+    """Return the type of the answer to such a request, or of an item of it.
+
+    Raises:
+        TypeError: the request does not say it.
+    """
+    for each in request.__mro__:
+        for base in vars(each).get("__orig_bases__", ()):
+            if get_origin(base) in (Request, Stream):
+                return get_args(base)[0]
+    raise TypeError(f"{request.__name__} says no answer")
 
 
 class Notice(Document):

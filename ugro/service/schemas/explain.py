@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict, Field
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.base import Document, Moment, Request
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.queries import Proposed

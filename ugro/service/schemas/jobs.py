@@ -3,8 +3,10 @@
 from typing import Any, Self
 
 from ugro.common.models.checkpoint import Checkpoint, Place, position_in_words
+from ugro.common.models.code_version import CodeVersion
 from ugro.common.models.event import Event
-from ugro.common.models.job import CodeVersion, FirstFailure, JobState, RankState
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job_state import JobState, RankState
 from ugro.common.models.outputs import OutputsState
 from ugro.common.models.record import Record
 from ugro.service.schemas.base import Document, ErrorDocument, Moment

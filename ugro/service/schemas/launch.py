@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.plan import Plan
 from ugro.service.schemas.base import Document, Moment, Request
 from ugro.service.schemas.code import CodeDocument, FileName, LeftOut, NotSent
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.starting import Started
+from ugro.service.schemas.sweeps import SweepDocument
 
 TAKE_OVER, FIT = "take_over", "fit"
 """The questions whether nodes of another master are taken over, and whether a job that may not fit is submitted."""
@@ -158,3 +159,11 @@ class Rehearse(Request[Rehearsal]):
 
     function: ClassVar[str] = "launch.rehearse"
     spec: JobSpec
+
+
+class LaunchSweep(Request[SweepDocument]):
+    """Submit the jobs of a plan whose spec has a sweep, in the order of their numbers."""
+
+    function: ClassVar[str] = "sweeps.launch_sweep"
+    plan: LaunchPlan
+    answers: dict[str, bool]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.base import Document, ErrorDocument, Moment, Stream
 from ugro.service.schemas.nodes import DrainDocument
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.models.proposal import ArgumentChange
 from ugro.service.plan import Plan
 from ugro.service.schemas.base import Document, Moment, Request

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import EVERY_SECONDS, GpuRange
 from ugro.service.schemas.base import Document, ErrorDocument, Moment, Request
 from ugro.service.schemas.jobs import EventDocument, JobDocument, UnreadableDocument

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.service.schemas.base import Document, Request
-from ugro.service.schemas.launch import LaunchPlan
 
 
 class SweptJobState(Document):
@@ -54,14 +53,6 @@ class SweepDocument(Document):
     """Id of the best job so far."""
     jobs: tuple[SweptJob, ...]
     """Those that were submitted and not removed."""
-
-
-class LaunchSweep(Request[SweepDocument]):
-    """Submit the jobs of a plan whose spec has a sweep, in the order of their numbers."""
-
-    function: ClassVar[str] = "sweeps.launch_sweep"
-    plan: LaunchPlan
-    answers: dict[str, bool]
 
 
 class CompareSweep(Request[SweepDocument]):

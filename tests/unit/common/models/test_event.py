@@ -7,9 +7,10 @@ from pathlib import Path
 
 from ugro.common.files import append_line
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.code_version import CodeVersion
+from ugro.common.models.drain import DrainOrigin
 from ugro.common.models.event import Event, EventKind
-from ugro.common.models.job import CodeVersion, JobState
-from ugro.common.models.node import DrainOrigin
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.testing import builders
 

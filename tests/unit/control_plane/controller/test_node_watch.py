@@ -10,9 +10,9 @@ import pytest
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.files import append_line
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.code_version import CodeVersion
+from ugro.common.models.drain import Drain, DrainOrigin
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import CodeVersion
-from ugro.common.models.node import Drain, DrainOrigin
 from ugro.control_plane.controller.node_watch import drain_departed
 from ugro.control_plane.metadata_store import MetadataStore
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.control_plane.controller.test_tick import cancel
-from ugro.common.models.job import Job, JobState, RankState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState, RankState
 from ugro.control_plane.controller.tick import Controller
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.nodes.remote.logs.log_streamer import LogReader

@@ -9,7 +9,8 @@ import pytest
 
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import GpuPart, Job, JobState, NodeShare, Placement, Rank
+from ugro.common.models.job import GpuPart, Job, NodeShare, Placement, Rank
+from ugro.common.models.job_state import JobState
 from ugro.common.models.node import GpuProcess, NodeView
 from ugro.common.models.run import RankFiles, RunFiles
 from ugro.control_plane.controller.share_watch import report_excess

@@ -13,7 +13,8 @@ import pytest
 from tests.unit.control_plane.controller.test_tick import cancel
 from ugro.common.config import NodeConfig
 from ugro.common.errors import CommandTimedOut, LinkLost, NodeError, StateLocked, Unreachable
-from ugro.common.models.job import Job, JobState, Wish
+from ugro.common.models.job import Job, Wish
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.controller import job_steps
 from ugro.control_plane.controller import tick as ticks
 from ugro.control_plane.controller.tick import Controller

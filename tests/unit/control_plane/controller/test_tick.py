@@ -17,9 +17,12 @@ import pytest
 from code_folders import plant
 
 from ugro.common.errors import AnswerPending, InternalError, NodeRefused, RecordUnreadable, StateError
-from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.drain import Drain
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job, Wish
+from ugro.common.models.job_state import JobState
 from ugro.common.models.metrics import GpuLook, GpuSample
-from ugro.common.models.node import Drain, Owed
+from ugro.common.models.owed import Owed
 from ugro.control_plane.failure_handler import blame
 from ugro.control_plane.metadata_store import MetadataStore, gpu_history
 from ugro.control_plane.metadata_store.config_store import ConfigStore

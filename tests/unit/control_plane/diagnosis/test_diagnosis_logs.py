@@ -25,7 +25,10 @@ from ugro.cli.main import cli
 from ugro.common.errors import InputError
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
-from ugro.common.models.job import Attempt, CodeVersion, FirstFailure, JobState, Rank, RankState
+from ugro.common.models.code_version import CodeVersion
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Attempt, Rank
+from ugro.common.models.job_state import JobState, RankState
 from ugro.control_plane.diagnosis import Diagnosis, EvidenceReader, diagnose, explain
 from ugro.control_plane.diagnosis.catalogue import CATALOGUE
 from ugro.control_plane.diagnosis.causes import CAUSES

@@ -13,7 +13,7 @@ import pytest
 
 from ugro.common.clock import SYSTEM_CLOCK
 from ugro.common.config import Inventory
-from ugro.common.models.job import JobState
+from ugro.common.models.job_state import JobState
 from ugro.common.paths import RunPaths
 from ugro.control_plane.diagnosis import EvidenceReader
 from ugro.control_plane.metadata_store.job_logs import JobLogs

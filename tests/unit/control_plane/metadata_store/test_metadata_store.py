@@ -23,8 +23,9 @@ from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordNewer, RecordUnreadable, StateError, StateLocked, UgroError
 from ugro.common.files import append_line, write_atomic
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState
-from ugro.common.models.node import Drain
+from ugro.common.models.drain import Drain
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.failure_handler.handler import FailureHandler
 from ugro.control_plane.failure_handler.watchdog import watch
 from ugro.control_plane.failure_handler.watchdog.sights import WatchMemory

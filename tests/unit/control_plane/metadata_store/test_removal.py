@@ -24,7 +24,8 @@ from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import Declined, InputError, NodeRefused
 from ugro.common.job_spec import JobSpec
 from ugro.common.models.checkpoint import Checkpoint
-from ugro.common.models.job import Job, JobState, NodeShare, Placement, Summary
+from ugro.common.models.job import Job, NodeShare, Placement, Summary
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store import MetadataStore, removal
 from ugro.control_plane.metadata_store.removal import DiskUse, Going, KeptBecause, NodeFolder, chosen, decide
 from ugro.control_plane.metadata_store.retention import require_code, snapshots_of, strays

@@ -10,8 +10,9 @@ import pytest
 
 from ugro.common.errors import InputError, StateError
 from ugro.common.job_spec import JobSpec
+from ugro.common.models.code_version import CodeVersion
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import CodeVersion, JobState
+from ugro.common.models.job_state import JobState
 from ugro.control_plane import transitions
 from ugro.control_plane.metadata_store import MetadataStore
 from ugro.control_plane.metadata_store.secrets import LARGEST, SecretExposed, SecretMissing, SecretStore

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.models.job import GpuPart, Job, JobState, NodeShare, Placement, Rank
+from ugro.common.models.job import GpuPart, Job, NodeShare, Placement, Rank
+from ugro.common.models.job_state import JobState
 from ugro.common.models.node import Gpu, GpuProcess
 from ugro.control_plane.resource_manager.governor import Capacity, capacities, holders, leases
 from ugro.control_plane.resource_manager.monitor import looks, samples

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from ugro.common.config import Inventory, NodeConfig
 from ugro.common.errors import HostKeyChanged, InputError, KeyUnusable, NodeError, NodeRefused, Unreachable
 from ugro.common.job_spec import JobSpec
-from ugro.common.models.job import Job, JobState
-from ugro.common.models.node import Drain, NodeView
+from ugro.common.models.drain import Drain
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
+from ugro.common.models.node import NodeView
 from ugro.control_plane.resource_manager.governor import Capacity, Slot, capacities, placement_keys
 from ugro.control_plane.scheduler.backfill import SLACK, Queue, RunningJob, ScheduledStart, Turn, WaitingJob
 from ugro.control_plane.scheduler.forecast import CHAIN, forecast

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from ugro.common.errors import InputError, JobSpecError
 from ugro.common.job_spec import JobSpec, job_spec
-from ugro.common.models.job import Job, JobState, SweepPart
+from ugro.common.models.job import Job, SweepPart
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.scheduler.arguments import with_places
 from ugro.control_plane.scheduler.backfill import WaitingJob
 from ugro.control_plane.scheduler.pending_reasons import OnHold, SweepFull

@@ -8,7 +8,9 @@ import time
 import pytest
 
 from ugro.common.errors import InputError, JobFailed
-from ugro.common.models.job import FirstFailure, Job, JobState, Wish
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job, Wish
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.scheduler.time_limits import Told, extend, longer, require_hearing, told, too_late
 from ugro.testing import builders
 from ugro.testing.cluster import STAY, WAITS, Bed, Master, controller_over

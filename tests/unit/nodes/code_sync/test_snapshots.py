@@ -14,7 +14,7 @@ import pytest
 
 from tests.code_folders import ODD_NAMES, plant, tree
 from ugro.common.errors import StateError
-from ugro.common.models.job import CodeVersion
+from ugro.common.models.code_version import CodeVersion
 from ugro.nodes.code_sync import freed_bytes, frozen, list_beside, manifest, read_manifest, select_files, take_snapshot
 from ugro.nodes.code_sync.manifest import digest_of
 

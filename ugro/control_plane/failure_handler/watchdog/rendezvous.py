@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from ugro.common.errors import NodeError
 from ugro.common.job_spec import agent_of
-from ugro.common.models.job import FirstFailure, Job, RankState
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import RankState
 from ugro.common.models.run import RunFiles
 from ugro.common.text import clock, some
 from ugro.control_plane import transitions

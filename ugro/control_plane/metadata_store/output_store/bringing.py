@@ -7,7 +7,8 @@ import asyncio
 from ugro.common.config import Inventory
 from ugro.common.errors import InputError, RecordUnreadable, StateError
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.outputs import OutputsRecord, OutputsState
 from ugro.common.text import bytes_in_words, count, printable, visible
 from ugro.control_plane.metadata_store import MetadataStore

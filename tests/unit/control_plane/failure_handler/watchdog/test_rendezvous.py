@@ -11,7 +11,8 @@ import pytest
 
 from tests.unit.control_plane.scheduler.test_tracker import UNREAD, UP, job, rank, runs
 from ugro.common.config import Inventory, NodeConfig
-from ugro.common.models.job import FirstFailure, Job
+from ugro.common.models.first_failure import FirstFailure
+from ugro.common.models.job import Job
 from ugro.control_plane.failure_handler.watchdog.rendezvous import blamed, unmet_in_words, unreached, waits_to_meet
 from ugro.nodes.pool import Pool
 

@@ -10,7 +10,8 @@ import pytest
 
 from ugro.common.errors import InputError
 from ugro.common.models.checkpoint import Checkpoint, FoundCheckpoint
-from ugro.common.models.job import Attempt, Job, JobState
+from ugro.common.models.job import Attempt, Job
+from ugro.common.models.job_state import JobState
 from ugro.control_plane.metadata_store.checkpoint_store import copies, newest_since, newest_whole, with_copies
 from ugro.control_plane.metadata_store.checkpoint_store.gathering import gather
 from ugro.control_plane.metadata_store.checkpoint_store.lineage import Position, lineage, runs_of, writer

@@ -8,7 +8,8 @@ import pytest
 
 import ugro.control_plane.metadata_store.output_store.bringing as bringing
 from ugro.common.models.event import EventKind
-from ugro.common.models.job import Job, JobState
+from ugro.common.models.job import Job
+from ugro.common.models.job_state import JobState
 from ugro.common.models.outputs import OutputsRecord, OutputsState
 from ugro.control_plane.metadata_store.locks import alone_on
 from ugro.control_plane.metadata_store.output_store.bringing import bring_owed
