@@ -263,6 +263,7 @@ CATALOGUE = (
         [Pp]lease (?:pip )?install (?:it|the|\S+) (?:via|with|using|package|library|first|to use)
         cannot open shared object file|Ninja is required to load|Unable to (?:JIT )?load the \S+ op
         Error building extension
+        Error while finding module specification for[ ]
         GLIBC(?:XX)?_\S+' not found|is required (?:for|to|but).{0,60}(?:not installed|pip install)
         (?:is|are) not installed\b
     """),

@@ -60,6 +60,7 @@ _DECIDED = {"time_limit"}
 _VAGUE = {"unknown", "peer_lost", "rendezvous_timeout", "port_in_use"}
 # Words of torchrun and of a shell, after which nobody is left who could still go on for a while.
 _ENDED_ALL = re.compile(r"failed \(exitcode|closing signal|line \d+:\s+\d+ [A-Z]")
+_STEP_ABORTED, _OF_SRUN = "Job step aborted: ", "srun: error: "
 # How a process ends that falls over its own feet.
 _CRASHES = {"ABRT", "SEGV", "BUS"}
 # How a run ends whose silence was seen.
@@ -162,9 +163,16 @@ def _deaths(evidence: Evidence) -> list[ReportedEnd]:
         end
         for end in evidence.ends
         if end.signal in SIGNAL_CAUSES
+        and not _was_swept_along(end, evidence)
         and end.at > evidence.success_at
         and evidence.progress - end.progress < _patience(end.message)
     ]
+
+
+def _was_swept_along(end: ReportedEnd, evidence: Evidence) -> bool:
+    """Whether srun killed a task only since another one had ended by itself: it says so before it names them."""
+    aborted = any(_STEP_ABORTED in s.message and s.at < end.at for s in evidence.sightings)
+    return aborted and _OF_SRUN in end.message and any(e.code and _OF_SRUN in e.message for e in evidence.ends)
 
 
 def _without_crash_at_exit(evidence: Evidence) -> Evidence:
