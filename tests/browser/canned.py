@@ -21,12 +21,12 @@ from ugro.service.documents import job_document
 from ugro.service.schemas.base import ErrorDocument
 from ugro.service.schemas.checkpoints import ListedCheckpoint
 from ugro.service.schemas.explain import FailureDocument
+from ugro.service.schemas.history import GpuHistoryDocument, GpuSampleDocument
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.live import LiveGpu, LiveJob, LiveLink, LiveNode, LiveProgress, LiveProposal, LiveView
 from ugro.service.schemas.logs import LogHits, LogPage, NumberedLine, Span
 from ugro.service.schemas.metrics import MetricsDocument, SegmentDocument, SeriesDocument
 from ugro.service.schemas.nodes import DrainDocument
-from ugro.service.schemas.queries import GpuHistoryDocument, GpuSampleDocument
 from ugro.testing import builders
 
 LINES = 1_000_000

@@ -9,7 +9,8 @@ from door import Door
 
 from ugro.common.errors import InputError
 from ugro.common.models.job_state import JobState
-from ugro.service.schemas.queries import Attended, Events, History, Nodes, ShowJob, Status
+from ugro.service.schemas.history import History
+from ugro.service.schemas.queries import Attended, Events, Nodes, ShowJob, Status
 
 STAYS = "import time\nprint('up', flush=True)\ntime.sleep(600)\n"
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ugro.cli.output import print_hanging, print_problems
-from ugro.cli.render.notices import Notices
 from ugro.common.errors import ResidentGone
 from ugro.common.models.login import AskPerson
 from ugro.common.text import printable
 from ugro.common.units import parse_duration, parse_past
-from ugro.service.backend import Answer, Backend
-from ugro.service.schemas.base import Request, Stream
+from ugro.service.backend import Answer, Backend, Tell
+from ugro.service.schemas.base import Notice, Request, Stream
 from ugro.service.schemas.code import CodeDocument
 from ugro.service.session import find_resident, open_local
 
 if TYPE_CHECKING:
+    from ugro.cli.render.notices import Notices
     from ugro.service.code import WorkingCode
     from ugro.service.local import Local
 
@@ -32,7 +34,7 @@ class App:
         self.inventory_option = inventory
         self._local = local
         self.log_level = log_level
-        self._notices = Notices()
+        self._notices: Notices | None = None
 
     @cached_property
     def backend(self) -> Backend:
@@ -64,7 +66,7 @@ class App:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         opened = {id(one): one for name in ("backend", "_here") if (one := self.__dict__.get(name))}
-        with self._notices:
+        with self._telling():
             for backend in opened.values():
                 try:
                     backend.close(rest=kind is None)
@@ -77,8 +79,8 @@ class App:
         Raises:
             UgroError: what the service function raises.
         """
-        with self._notices:
-            return (self._here if request.here else self.backend).call(request, self._notices.tell)
+        with self._telling() as tell:
+            return (self._here if request.here else self.backend).call(request, tell)
 
     def stream(self, request: Stream[Answer]) -> Generator[Answer, None, None]:
         """Yield the answers to a request as they come.
@@ -86,10 +88,10 @@ class App:
         Raises:
             UgroError: what the service function raises.
         """
-        with self._notices:
+        with self._telling() as tell:
             try:
                 backend = self._here if request.here else self.backend
-                for item in backend.stream(request, self._notices.tell):
+                for item in backend.stream(request, tell):
                     request = request.rest(item)
                     yield item
             except ResidentGone:
@@ -97,7 +99,25 @@ class App:
                     raise
                 self._note("the resident controller ended; this command continues by itself")
                 self.backend = self._here  # for what this command still asks
-                yield from self.backend.stream(request, self._notices.tell)
+                yield from self.backend.stream(request, tell)
+
+    @contextmanager
+    def _telling(self) -> Iterator[Tell]:
+        """Yield what prints notices until the call is over. It is made for the first one: most calls have none."""
+        began = time.monotonic()
+
+        def tell(notice: Notice) -> None:
+            if self._notices is None:
+                from ugro.cli.render.notices import Notices
+
+                self._notices = Notices()
+            self._notices.tell(notice, time.monotonic() - began)
+
+        try:
+            yield tell
+        finally:
+            if self._notices:
+                self._notices.close()
 
     def bring(self, code: WorkingCode) -> CodeDocument:
         """Bring files of this machine to where the service functions run."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem
 
 from ugro.cli.app import App
 from ugro.service.schemas.base import Request
 from ugro.service.schemas.completion import CompleteJobs, CompleteNodes, Words
 
-Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem[str]]]
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+Completer = Callable[[click.Context, click.Parameter, str], "list[CompletionItem[str]]"]
 
 
 def _ask(ctx: click.Context, request: Request[Words]) -> tuple[str, ...]:
@@ -19,8 +22,14 @@ def _ask(ctx: click.Context, request: Request[Words]) -> tuple[str, ...]:
         return app.call(request).words
 
 
+def _item(word: str, kind: str = "plain") -> CompletionItem[str]:
+    from click.shell_completion import CompletionItem  # here, since a command that runs completes nothing
+
+    return CompletionItem(word, type=kind)
+
+
 def _fitting(words: Iterable[str], incomplete: str) -> list[CompletionItem[str]]:
-    return [CompletionItem(word) for word in dict.fromkeys(words) if word.startswith(incomplete)]
+    return [_item(word) for word in dict.fromkeys(words) if word.startswith(incomplete)]
 
 
 def complete_job(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
@@ -70,12 +79,12 @@ def complete_secret(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 def complete_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Files, by the shell's own means."""
-    return [CompletionItem(incomplete, type="file")]
+    return [_item(incomplete, "file")]
 
 
 def complete_folder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """Folders, likewise."""
-    return [CompletionItem(incomplete, type="dir")]
+    return [_item(incomplete, "dir")]
 
 
 def _listed(words: Iterable[str], incomplete: str) -> list[CompletionItem[str]]:

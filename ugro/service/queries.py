@@ -25,6 +25,7 @@ from ugro.control_plane.scheduler.queue import read_queue
 from ugro.service.context import Context
 from ugro.service.documents import error_document, node_documents, unreadable_document
 from ugro.service.observed import OBSERVE_WITHIN, observe, observed, short_reasons, with_reason
+from ugro.service.schemas.history import GpuHistoryDocument, GpuSampleDocument, History, HistoryAnswer
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.queries import (
     LAST_EVENTS,
@@ -34,10 +35,6 @@ from ugro.service.schemas.queries import (
     ClusterStatus,
     Events,
     EventsAnswer,
-    GpuHistoryDocument,
-    GpuSampleDocument,
-    History,
-    HistoryAnswer,
     JobStatus,
     ListedJob,
     Nodes,

@@ -34,8 +34,9 @@ from ugro.common.models.job_state import JobState, RankState
 from ugro.common.models.node import Gpu, NodeView
 from ugro.service.documents import job_document, node_documents
 from ugro.service.schemas.checkpoints import ListedCheckpoint
+from ugro.service.schemas.history import GpuHistoryDocument, GpuSampleDocument
 from ugro.service.schemas.jobs import ProgressDocument
-from ugro.service.schemas.queries import GpuHistoryDocument, GpuSampleDocument, ListedJob
+from ugro.service.schemas.queries import ListedJob
 from ugro.service.words import progress_in_brief, progress_in_words
 from ugro.testing import builders
 from ugro.testing.builders import placement

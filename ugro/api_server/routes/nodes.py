@@ -16,10 +16,11 @@ from ugro.api_server.routes.moments import Past
 from ugro.api_server.state import Here, Who, document
 from ugro.common.models.metrics import EVERY_SECONDS
 from ugro.service.schemas.base import Document
+from ugro.service.schemas.history import GpuHistoryDocument, History
 from ugro.service.schemas.jobs import EventDocument
 from ugro.service.schemas.maintenance import Drained, DrainNode, UndrainedDocument, UndrainNode
 from ugro.service.schemas.nodes import NodeDocument
-from ugro.service.schemas.queries import Events, GpuHistoryDocument, History, Nodes
+from ugro.service.schemas.queries import Events, Nodes
 from ugro.service.web import noted, require_node
 
 router = APIRouter(tags=["nodes"], responses=RESPONSES)

@@ -10,7 +10,7 @@ from ugro.cli.app import App, command, json_option, moment_option
 from ugro.cli.complete import complete_node
 from ugro.cli.output import PIPE_WIDTH, print_json, terminal_width, wide_option
 from ugro.cli.render.history import history_grid
-from ugro.service.schemas.queries import History
+from ugro.service.schemas.history import History
 
 
 @command()

@@ -24,10 +24,11 @@ from ugro.common.text import printable
 from ugro.service.schemas.base import iso
 from ugro.service.schemas.checkpoints import Checkpoints
 from ugro.service.schemas.explain import Explain
+from ugro.service.schemas.history import GpuHistoryDocument, History
 from ugro.service.schemas.jobs import JobDocument
 from ugro.service.schemas.logs import LogLines, ReadLogs
 from ugro.service.schemas.metrics import Metrics
-from ugro.service.schemas.queries import Events, GpuHistoryDocument, History, ShowJob
+from ugro.service.schemas.queries import Events, ShowJob
 
 PIXELS = 1200
 """Width of a chart: a longer series is thinned to what that shows."""

@@ -16,7 +16,6 @@ from ugro.cli.output import print_hanging, print_json, quiet_option, wide_option
 from ugro.cli.render.attention import tell_proposed, unattended, unsettled
 from ugro.cli.render.jobs import attempts_grid, print_job
 from ugro.cli.render.listings import jobs_grid, nodes_grid
-from ugro.cli.render.sweeps import sweep_grid, sweep_in_words, values_in_words
 from ugro.cli.several import JobChoice, choose, one_job
 from ugro.cli.terminal import is_dumb
 from ugro.common.errors import InputError
@@ -24,7 +23,6 @@ from ugro.common.job_names import SWEEP_ID
 from ugro.common.models.job_state import JobState
 from ugro.common.text import count, printable
 from ugro.service.schemas.queries import ClusterStatus, JobStatus, ShowJob, Status
-from ugro.service.schemas.sweeps import CompareSweep, SweepDocument
 
 
 @command()
@@ -66,10 +64,13 @@ def status(
             "--metric, --highest and --lowest compare the jobs of a sweep", "name it: ugro status sweep-012"
         )
     if sweep:
+        # here, as below, since few have a use for it
+        from ugro.cli.commands.sweep_status import CompareSweep, print_sweep
+
         of_sweep = CompareSweep(sweep=sweep, metric=metric, highest=highest)
 
         def show() -> bool:
-            return _sweep_status(app.call(of_sweep), quiet, wide, as_json)
+            return print_sweep(app.call(of_sweep), quiet, wide, as_json)
 
     elif len(names) == 1 and choice.is_one:
         job = one_job(app, "status", names[0], as_json or quiet)
@@ -94,7 +95,7 @@ def _watch(app: App, show: Callable[[], bool], for_programs: bool) -> None:
     """Draw something again with every change of the cluster, until Ctrl-C or until it is over."""
     if for_programs or is_dumb() or not sys.stdout.isatty():
         raise InputError("--watch draws on a terminal", "without one, watch a job: ugro wait JOB, ugro logs -f JOB")
-    from ugro.cli.render.frames import frames  # here, since few have a use for it
+    from ugro.cli.render.frames import frames
 
     over = False
 
@@ -113,27 +114,10 @@ def _watch(app: App, show: Callable[[], bool], for_programs: bool) -> None:
 
 
 def _changes(app: App) -> Iterator[object]:
-    from ugro.service.schemas.live import Watch  # likewise
+    from ugro.service.schemas.live import Watch
 
     with closing(app.stream(Watch())) as updates:
         yield from updates
-
-
-def _sweep_status(sweep: SweepDocument, quiet: bool, wide: bool, as_json: bool) -> bool:
-    """Print a sweep; return whether it may still change."""
-    if as_json:
-        print_json(sweep.as_json())
-    elif quiet:
-        for job in sweep.jobs:
-            click.echo(job.id)
-    else:
-        print_hanging("", sweep_in_words(sweep))
-        click.echo()
-        sweep_grid(sweep).print(wide)
-        if best := next((job for job in sweep.jobs if job.id == sweep.best), None):
-            extreme = "highest" if sweep.highest else "lowest"
-            print_hanging("", f"{extreme} {sweep.metric}: {best.metric:.6g} of {best.id} ({values_in_words(best)})")
-    return not all(job.state.ended for job in sweep.jobs)
 
 
 def _job_status(shown: JobStatus, app: App, quiet: bool, as_json: bool) -> bool:

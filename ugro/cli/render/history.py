@@ -13,7 +13,7 @@ from ugro.cli.render.grid import Column, Grid
 from ugro.cli.render.listings import short_name
 from ugro.common.models.metrics import EVERY_SECONDS
 from ugro.common.text import clock, printable, size
-from ugro.service.schemas.queries import GpuHistoryDocument, GpuSampleDocument
+from ugro.service.schemas.history import GpuHistoryDocument, GpuSampleDocument
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,26 +43,20 @@ class Notices:
         self._progress: Progress | None = None
         self._tasks: dict[str, Any] = {}
         self._status: Status | None = None
-        self._began = time.monotonic()
         self._stopping = ""
 
-    def __enter__(self) -> Notices:
-        self._began = time.monotonic()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Remove what is drawn: the call is over."""
         for drawn in (self._progress, self._status):
             if drawn:
                 drawn.stop()
         self._progress, self._status, self._tasks = None, None, {}
 
-    def tell(self, notice: Notice) -> None:
-        """Print a notice."""
+    def tell(self, notice: Notice, seconds: float = 0.0) -> None:
+        """Print a notice that comes `seconds` after the call began."""
         match notice:
             case CodeSent():
-                self._draw(notice)
+                self._draw(notice, seconds)
             case JobStopping():
                 if (words := stopping_in_words(notice.asked, notice.grace)) != self._stopping:
                     self._stopping = words
@@ -113,9 +105,9 @@ class Notices:
             self._status = console(stderr=True).status(words)
             self._status.start()
 
-    def _draw(self, sent: CodeSent) -> None:
+    def _draw(self, sent: CodeSent, seconds: float) -> None:
         if not self._progress:
-            if not sys.stderr.isatty() or time.monotonic() - self._began < SLOW_SEND_SECONDS:
+            if not sys.stderr.isatty() or seconds < SLOW_SEND_SECONDS:
                 return
             self._progress = _bars()
             self._progress.start()
