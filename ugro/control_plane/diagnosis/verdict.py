@@ -262,10 +262,12 @@ def _verdict(alive: Sequence[Sighting], evidence: Evidence) -> Diagnosis:
         root = None
     deaths = _deaths(evidence)
     first = min(deaths, key=end_order, default=None)
-    if first and (root is None or (weight(root) >= BROUGHT_ABOUT and not _came_before(root, first))):
+    if first:
         means = SIGNAL_CAUSES[first.signal or ""]
         proof = next((sighting for sighting in confirmed if means in RAISED_BY.get(sighting.cause, ())), None)
-        return from_death(first, proof, consequences, evidence)
+        fell_over_the_rest = proof is not None and root is not None and bool(root.block) and first.at < root.at
+        if root is None or fell_over_the_rest or (weight(root) >= BROUGHT_ABOUT and not _came_before(root, first)):
+            return from_death(first, proof, consequences, evidence)
     lost = [sighting for sighting in alive if sighting.kind is EntryKind.HINT and sighting.cause == "gpu_lost"]
     root = next((s for s in (*confirmed, *roots, *lost) if raises(s, root)), root)
     root = root or (None if _another_aborted(consequences, evidence) else second_hand(alive))
