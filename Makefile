@@ -71,13 +71,13 @@ $(VENV)/.demo: pyproject.toml scripts/venv.sh
 	@PYTHON="$(PYTHON)" sh scripts/venv.sh $(VENV) && touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]' && touch $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[test]' && touch $@
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 $(VENV)/.bench: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]' && touch $@
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[bench]' && touch $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
