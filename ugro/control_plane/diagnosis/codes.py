@@ -152,7 +152,7 @@ def xid_of_hardware() -> str:
 
 
 def errno(cause: str) -> str:
-    """Numbers of the system's errors as Python, C, Rust and Go print them, and its words in other languages."""
+    """Return a pattern of a system error: its numbers as Python, C, Rust and Go print them, or a translated text."""
     numbers, words = _ERRNO[cause]
     return rf"(?:\[Errno |\berrno:? ?=? ?|\(os error |\bOs \{{ code: )(?:{'|'.join(numbers)})\b|{words}"
 

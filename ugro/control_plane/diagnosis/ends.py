@@ -110,7 +110,7 @@ class FailureTable:
         return True
 
     def end(self, match: re.Match[str], text: str, rank: int | None) -> ReportedEnd | None:
-        """The end that a line tells of in which one of the catalogue's ENDS was found; None if it was a good one."""
+        """Return the end that a line reports, by a match of the catalogue's ENDS; None if it was a good one."""
         found = match.groupdict()
         code = int(found["code"][:11]) if found.get("code") else None
         if code == 0:

@@ -35,7 +35,7 @@ class PlainLine:
 
     @property
     def quiet(self) -> bool:
-        """Whether it is a warning or less, by its level or by its words."""
+        """Whether it is a warning or less, by its level or by its text."""
         return self.level in _QUIET or _WARNING.search(self.text) is not None
 
     @property

@@ -1,7 +1,7 @@
-"""Which of many patterns a text may match at all, found in one look at it.
+"""Find which of many patterns a text may match at all, in one pass over it.
 
-Searching a line for every pattern one by one is slow, and nearly no line matches any. What a text must contain for a
-pattern to match is worked out from the pattern itself: of `CUDA (?:runtime )?error: \\d+` it is ` error: `.
+Searching a line for every pattern one by one is slow, and nearly no line matches any. The text that a match must
+contain is derived from the pattern itself: for `CUDA (?:runtime )?error: \\d+` it is ` error: `.
 """
 
 from __future__ import annotations

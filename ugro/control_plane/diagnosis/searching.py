@@ -1,4 +1,4 @@
-"""Finds in a text what the catalogue and the words of launchers know, in one look for all of it."""
+"""Find all patterns of the catalogue and of launchers' messages in a text, in one search."""
 
 from __future__ import annotations
 

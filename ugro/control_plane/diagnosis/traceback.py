@@ -74,7 +74,7 @@ class Block:
 
     @property
     def fatal(self) -> bool:
-        """Whether nobody caught it: such a traceback begins where the program or thread did."""
+        """Whether it was uncaught: such a traceback begins where the program or thread did."""
         ends = _OUTERMOST.match(self.outermost) or not self.outermost
         return bool(ends) and not (self.handled or self.thread)
 

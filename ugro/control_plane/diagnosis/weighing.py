@@ -9,7 +9,7 @@ from ugro.control_plane.diagnosis.evidence import REFUSED, Evidence, Sighting
 from ugro.control_plane.diagnosis.traceback import EXCEPTION
 from ugro.control_plane.diagnosis.wording import end_order
 
-# Causes that no script handles and goes on as if nothing had been.
+# Causes that no script handles and then continues from.
 HARD = {
     "cuda_oom", "host_oom", "disk_full", "shm_full", "too_many_files", "gpu_lost", "cuda_error", "cuda_mismatch",
     "dataloader_worker_died", "port_in_use", "time_limit", "node_lost", "node_rebooted", "nan_loss",
@@ -17,8 +17,8 @@ HARD = {
 # Those of them that end a process which does not say them itself.
 FROM_OUTSIDE = {"time_limit", "node_lost", "node_rebooted", "gpu_lost"}
 
-# What comes first as the root. What another rank's failure brings about comes after a process that a signal ended, even
-# where its words are those of a reason.
+# The order of candidates for the root cause. A follow-on error of another rank comes after a process that a signal
+# ended, even where its text states a reason.
 _SURE, _CAUGHT, _BARE_EXCEPTION, BROUGHT_ABOUT, _STUCK, _ASKED_FOR, _COMPLAINT = range(7)
 _LATE = {"nccl_error": BROUGHT_ABOUT, "collective_timeout": BROUGHT_ABOUT, "hang": _STUCK, "cancelled": _ASKED_FOR}
 
@@ -68,7 +68,7 @@ def is_complaint(sighting: Sighting) -> bool:
 
 
 def ends_its_process(sighting: Sighting) -> bool:
-    """Whether no process says more after it: an exception that nobody caught, arguments or a script refused."""
+    """Return whether its process says no more after it: an uncaught exception, arguments or a script refused."""
     return _is_refused(sighting) or bool(sighting.block and sighting.block.fatal and sighting.cause != "unknown")
 
 

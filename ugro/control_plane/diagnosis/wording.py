@@ -13,12 +13,12 @@ from ugro.control_plane.diagnosis.finding import Diagnosis
 
 QUOTES = 6
 
-# What signals mean that nobody sends to tell a process to end.
+# Causes by signal, for signals that do not ask a process to end.
 SIGNAL_CAUSES = {
     "KILL": "killed", "SEGV": "segfault", "BUS": "shm_full", "ILL": "segfault", "FPE": "segfault", "TRAP": "segfault",
     "SYS": "segfault", "XCPU": "time_limit", "XFSZ": "disk_full",
 }  # fmt: skip
-# How a process ends that was told to: it says why only where nothing else does.
+# Causes by signal, for signals that ask a process to end: they count only where nothing else shows a cause.
 TOLD_TO_END = {
     "INT": "cancelled", "HUP": "cancelled", "QUIT": "cancelled", "TERM": "killed", "USR1": "time_limit",
     "USR2": "time_limit",
