@@ -1,9 +1,9 @@
-"""Who failed first: the rank, the launcher or the node that left, never those it took down. Pure.
+"""Find the first failure: the rank, the launcher or the node that left, never a follow-on error. Pure.
 
-Everything that left is a suspect. What speaks for itself (an error of its own, a signal from outside, a reboot) goes
-before what only says that another one was missed. Among equals the earlier end counts, by the master's clock, which
-tells two nodes' moments apart as far as clock offsets can be measured. Where all that failed missed another rank, who
-left well, or is still there, is a suspect as well.
+Every rank, launcher or node that left is a suspect. An end with a cause of its own (an error, a signal from outside, a
+reboot) goes before one that only reports a missed peer. Among equals the earlier end counts, by the master's clock, as
+precisely as clock offsets can be measured. Where all that failed missed another rank, a rank that ended well or still
+runs is a suspect as well.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SIGNALLED = 128
 
 @dataclass(frozen=True)
 class _Suspect:
-    """`at` is in the master's clock; infinite where nobody knows."""
+    """`at` is in the master's clock; infinite where it is unknown."""
 
     weight: int
     at: float
@@ -204,9 +204,9 @@ class Inquiry:
         return min((one for one in failed if one.failure.cause in SYMPTOMS), key=lambda one: one.at, default=None)
 
     def _still_there(self, missed: _Suspect, failed: list[_Suspect]) -> list[Rank]:
-        """The ranks that were there after that one had missed another; those whom the others name, if they name any.
+        """Return the ranks that outlived the first report of a missed peer; only those on named nodes, if any.
 
-        If it names a node itself, and nobody was there any more on any that is named, none is left to suspect.
+        If that report names a node itself, and no rank was left on any named node, there is no suspect.
         """
         there = [rank for rank in self.ranks if self._outlived(rank, missed)]
         named = {node for one in failed if one.failure.cause in SYMPTOMS for node in self._named_by(one.failure)}
@@ -241,7 +241,7 @@ class Inquiry:
         return None if found is None or found.consequence or found.cause in (*SYMPTOMS, "unknown") else found
 
     def _is_gone(self, rank: Rank) -> bool:
-        """Whether the process of a rank is gone, and nobody wrote down how it ended: what runs it is stopped itself."""
+        """Return whether a rank's process is gone and its end was not recorded: its wrapper is stopped itself."""
         run = self.runs[rank.node]
         ranks = run.ranks if isinstance(run, RunFiles) else ()
         return rank.state == RankState.RUNNING and any(
@@ -265,7 +265,7 @@ class Inquiry:
     # --- nodes and their launchers -----------------------------------------------------------------------------------
 
     def _of_node(self, node: str) -> Iterator[_Suspect]:
-        """What left on a node besides ranks that speak for themselves."""
+        """Yield what left on a node other than ranks with an end of their own."""
         run = self.runs[node]
         if not isinstance(run, RunFiles):
             return
@@ -337,7 +337,7 @@ class Inquiry:
         return _Suspect(weight, self._at(run.exit_at, node), failure)
 
     def _unseen(self, node: str, rank: Rank | None, cause: str, message: str) -> _Suspect:
-        """Something left without a word, so nobody knows when."""
+        """Return a suspect that left no record of its end, so that the time is unknown."""
         failure = FirstFailure(rank=rank.rank if rank else None, node=node, cause=cause, message=message)
         return _Suspect(ITSELF, math.inf, failure)
 

@@ -1,7 +1,7 @@
 """One round of alerts: reads what happened, asks the rules, sends, and remembers in `$UGRO_HOME/alerts.json`.
 
-The memory is written after the sending: who is killed in between sends again, rather than never. `alerts.lock` lets one
-process send at a time; the lock of those who act is not needed, so a slow mail server keeps nobody from acting.
+The memory is written after the sending: a process killed in between sends again, rather than never. `alerts.lock` lets
+one process send at a time; the lock of the tick is not needed, so a slow mail server delays no job.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ def _look(store: MetadataStore, mark: Mark, now: float) -> tuple[AlertSources, M
 
 
 def _recall(store: MetadataStore) -> AlertMemory:
-    """The memory. A damaged one is put aside, and what happened before it was last written counts as told."""
+    """Return the memory. A damaged one is put aside, and all events before it was last written count as reported."""
     path = store.home / "alerts.json"
     with state_errors(path):
         try:
             return read_record(AlertMemory, path)
         except InputError:
             return AlertMemory(mark=Mark(at=_written_at(store.home / FILE)))
-        except RecordNewer:  # what it knows to be told, a newer UGRO tells
+        except RecordNewer:  # the newer UGRO sends its alerts
             raise
         except RecordUnreadable as error:
             memory = AlertMemory(mark=Mark(at=_written_at(path)))

@@ -1,7 +1,7 @@
-"""Sends notifications through apprise. Each channel has a thread and a time limit of its own: none waits for another.
+"""Send notifications through apprise. Each channel has a thread and a time limit of its own: none waits for another.
 
-apprise and what it uses name addresses in their logs and errors, and addresses are secrets. So their loggers reach
-nobody but `_Reason`, which makes one of a few fixed phrases of what they say.
+apprise and the libraries that it uses name addresses in their logs and errors, and addresses are secrets. So their
+loggers reach only `_Reason`, which makes one of a few fixed phrases of each message.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Sender:
 
         def work() -> None:
             outcome = _deliver(channel, notification)
-            with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop is closed
+            with contextlib.suppress(RuntimeError):  # no caller waits: the loop is closed
                 loop.call_soon_threadsafe(take, outcome)
 
         # A daemon, not a pool's thread: a server that never answers must not keep a command from ending.
@@ -85,7 +85,7 @@ def _deliver(channel: AlertChannel, notification: Notification) -> Outcome:
     try:
         with _Reason() as reason:
             return _notify(channel, notification, lambda: reason.words)
-    except Exception as error:  # a plugin may raise anything, and its words may have the address
+    except Exception as error:  # a plugin may raise anything, and its message may have the address
         return f"apprise failed ({type(error).__name__})"
 
 

@@ -22,7 +22,7 @@ from ugro.common.mistakes import Misplaced
 from ugro.common.yaml_files import describe_in_file, line_of, read_yaml
 
 QUIET = 600.0
-"""Seconds in which a channel is not told the same thing again, unless its rule says otherwise."""
+"""Seconds in which a channel is not sent the same message again, unless its rule says otherwise."""
 
 _SCHEMA = re.compile(r"[A-Za-z0-9+.-]{1,40}(?=://)")
 _ADDRESS = re.compile(r"[^\s.'\"]*://\S*")
@@ -51,7 +51,7 @@ class AlertKind(StrEnum):
 
 
 class AlertChannel(Config):
-    """A way to a person: an apprise URL, written here or in an environment variable."""
+    """A channel of notifications: an apprise URL, written here or in an environment variable."""
 
     url: SecretStr | None = None
     url_env: Line | None = None

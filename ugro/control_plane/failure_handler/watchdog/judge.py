@@ -1,4 +1,4 @@
-"""Whether a running job goes on, is quiet, or hangs, and which rank does not take part. Pure (docs/watchdog.md).
+"""Judge whether a running job makes progress, is quiet or hangs, and which rank takes no part. Pure (docs/watchdog.md).
 
 A hang is silence (no log, no step, no traffic) for longer than this job's own rhythm explains, in which no rank shows
 work either. Moments are in watched seconds, as in `sights`.
@@ -54,7 +54,7 @@ def allowance(memory: WatchMemory, limits: HangLimits) -> float:
 
 
 def needs_steps(memory: WatchMemory, limits: HangLimits) -> bool:
-    """Whether the logs have to be read: what they say decides, or how far each rank got is about to be told.
+    """Return whether the logs have to be read: they decide, or the step of each rank is about to be reported.
 
     A silence that is long enough to become this job's rhythm counts only if a step was made before it.
     """
