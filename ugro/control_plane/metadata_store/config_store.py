@@ -74,9 +74,9 @@ class ConfigStore:
         configs: Iterable[NodeConfig] = (),
         silences: Mapping[str, Silence] | None = None,
     ) -> None:
-        """Keep what nodes said and how they were reached, for when they do not answer or left the inventory.
+        """Keep the nodes' views and how they were reached, for when they are unreachable or left the inventory.
 
-        `silences` names all that did not answer at this look.
+        `silences` names all that were unreachable at this observation.
         """
         with self._tables.change() as db:
             table = db.table("nodes")

@@ -87,7 +87,7 @@ class JobFolders:
         return 1
 
     def cut_short(self) -> list[str]:
-        """The folders of interrupted submissions before their record, and that nobody is at any more."""
+        """Return the folders of submissions that were interrupted before their record, and that no process uses."""
         found = []
         for name in self._folders():
             if not self.files(name).record.exists() and not self._had_record(name):

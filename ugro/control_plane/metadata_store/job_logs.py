@@ -78,7 +78,7 @@ class JobLogs:
         return JobLogs(self._engine, self._job, self.nodes, folder, position, self._clock) if behind else None
 
     def again(self) -> JobLogs:
-        """The same, to be brought once more: silent nodes are asked again."""
+        """Return the same logs, to be brought once more: unreachable nodes are asked again."""
         return JobLogs(self._engine, self._job, self.nodes, self.folder, self._starts, self._clock)
 
     async def round(self, within: float | None = None, total: int = TOTAL) -> LogFetch:

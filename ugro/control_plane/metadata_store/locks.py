@@ -114,10 +114,10 @@ class _Busy(Exception):
 
 @contextlib.contextmanager
 def held(path: Path, patience: float) -> Iterator[None]:
-    """Be the one who holds a lock.
+    """Hold a lock.
 
     Raises:
-        StateLocked: another process does and did not finish within `patience` seconds; the message says who.
+        StateLocked: another process held it for longer than `patience` seconds; the message says which.
     """
     lock = FileLock(path, timeout=patience)
     with state_errors(path):
@@ -138,7 +138,7 @@ def held(path: Path, patience: float) -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def held_in_turn(path: Path, patience: float) -> AsyncIterator[None]:
-    """The same for what is held across awaits: the event loop goes on while another process holds it.
+    """Hold a lock across awaits: the event loop keeps running while another process holds it.
 
     Raises:
         StateLocked: as `held` does.

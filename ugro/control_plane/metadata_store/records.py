@@ -233,14 +233,14 @@ def _way_back(path: Path) -> str:
 
 
 def read_lines(path: Path, model: type[Model]) -> Iterator[Model]:
-    """The records of a JSON-lines file; a line that a crash tore is passed over."""
+    """Yield the records of a JSON-lines file; a line that a crash cut short is passed over."""
     if path.exists():
         with path.open("rb") as file:
             yield from whole_lines(iter(lambda: file.readline(LONGEST_LINE), b""), model)
 
 
 def read_tail(path: Path, model: type[Model], reach: int) -> list[Model]:
-    """The records that are whole in the last `reach` bytes of a JSON-lines file."""
+    """Return the complete records in the last `reach` bytes of a JSON-lines file."""
     if not path.exists():
         return []
     with path.open("rb") as file:

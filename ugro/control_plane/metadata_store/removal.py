@@ -38,7 +38,7 @@ from ugro.nodes.remote.footprint.footprint import Footprint, JobFootprint, Remov
 from ugro.nodes.transport import Transport
 
 SEARCHES = 4
-"""Jobs whose checkpoints are looked for at the same time: each look reads whole folders on nodes."""
+"""Jobs whose checkpoints are searched at the same time: each search reads whole folders on nodes."""
 
 NOT_HERE = (OutputsState.OWED, OutputsState.PARTIAL, OutputsState.TOO_LARGE)
 """Of outputs in these states some are on nodes alone."""
@@ -314,9 +314,9 @@ async def collect(store: MetadataStore, pool: Pool, going: Going) -> Done:
 
 
 async def remove(store: MetadataStore, pool: Pool, use: DiskUse) -> dict[str, Removal | NodeError]:
-    """Remove an ended job wholly: its folders on nodes, then its record. Returns what each node said.
+    """Remove an ended job: its folders on nodes, then its record. Return the answer of each node.
 
-    What is to go is noted first. Where a node is unreachable the note stays, and a later tick does it.
+    The removal is noted first. For an unreachable node the note stays, and a later tick completes it.
 
     Raises:
         InputError: the job changed meanwhile, or something of it runs.

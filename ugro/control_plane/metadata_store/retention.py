@@ -27,7 +27,7 @@ from ugro.nodes.code_sync.manifest import list_beside
 SNAPSHOT_NAME = re.compile(r"snapshot(-\d+)?")
 
 STRAY_AFTER = 3600.0
-"""Seconds after which nobody is still writing a temporary file."""
+"""Seconds after which no process is still writing a temporary file."""
 
 
 @dataclass(frozen=True)

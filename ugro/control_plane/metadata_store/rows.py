@@ -96,7 +96,7 @@ class DrainRow(Drain):
 
 
 class LeftoverRow(Record):
-    """The nodes that owe their word about an attempt that ended."""
+    """The nodes that have not confirmed the end of an attempt."""
 
     job: JobId
     attempt: Annotated[int, Field(ge=1)] = 1
@@ -247,7 +247,7 @@ def newer_keys(tables: Tables) -> dict[str, list[tuple[str | int, ...]]]:
 
 
 class Aside:
-    """`cluster.json.aside`: the rows that were put aside, for a person to correct."""
+    """`cluster.json.aside`: the rows that were put aside, for the user to correct."""
 
     def __init__(self, cluster: Path) -> None:
         self._cluster = cluster

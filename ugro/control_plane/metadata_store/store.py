@@ -46,12 +46,12 @@ class MetadataStore:
     def __init__(self, home: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self.home = home
         self.clock = clock
-        """What everything that acts for this directory tells the time by."""
+        """The clock of everything that acts for this directory."""
         self._records = RecordsLock(home)
         self.bus = Bus()
-        """What this process changes, and what it goes on without."""
+        """Changes that this process makes, and troubles that it continues despite."""
         self.counts = Counts()
-        """What it counts."""
+        """Counters of this process."""
         self.secrets = SecretStore(home)
         """Values that jobs get by name; what is recorded and shown has them masked."""
         self.timeline = Timeline(home, self.bus.publish, clock, self.mask)
@@ -65,7 +65,7 @@ class MetadataStore:
         self.metrics = MetricsStore(home, self._tables)
         """Samples of GPUs, their history and speeds, and the links between nodes."""
         self.decisions = Decisions(self._tables)
-        """The failures that wait for a person."""
+        """The failures that wait for the user's decision."""
         self.cleanup = Cleanup(self._tables)
         """What nodes still owe of jobs that ended or were removed."""
         self.outputs = Outputs(self._tables, self.jobs.files, clock)
@@ -86,10 +86,10 @@ class MetadataStore:
 
     @contextlib.contextmanager
     def lock(self, patience: float = LOCK_PATIENCE) -> Iterator[None]:
-        """Around reading records and writing what follows from them; may be nested.
+        """Hold the lock for reading records and writing what follows from them; may be nested.
 
-        Held for moments only, by anybody who changes a record, and never while a node is waited for: so a request is
-        recorded at once, whatever else is under way. For plain commands: coroutines use `write`.
+        Every process that changes a record holds it, for moments only, and never while it waits for a node: so a
+        request is recorded at once, whatever else is under way. For plain commands: coroutines use `write`.
 
         Raises:
             StateLocked: another process holds it for longer than `patience` seconds; the message says which.
@@ -98,10 +98,10 @@ class MetadataStore:
             yield
 
     async def write(self, change: Callable[[], T], patience: float = LOCK_PATIENCE) -> T:
-        """Run what reads records and writes what follows from them, with the lock held, in a thread.
+        """Run a change that reads records and writes what follows from them, with the lock held, in a thread.
 
-        The event loop goes on whatever the disk and other processes do. Once begun a change is finished, also where
-        its caller is cancelled.
+        A slow disk or another process does not block the event loop. Once begun a change is finished, also where its
+        caller is cancelled.
 
         Raises:
             StateLocked: another process holds the lock for longer than `patience` seconds; the message says which.
@@ -153,23 +153,23 @@ class MetadataStore:
             self.tell(error)
 
     def tell(self, error: UgroError) -> None:
-        """Tell what this process goes on without; one of each kind, since a full disk refuses much."""
+        """Report a trouble that this process continues despite; one of each kind, since a full disk refuses much."""
         if not any(_is_told(error, known) for known in self.bus.troubles):
             self.bus.tell(error)
 
     # --- the indexes, and what else can be made of the jobs' folders and the timeline --------------------------------
 
     def problems(self) -> list[StateError]:
-        """Return what is wrong with the indexes and stops nobody: lists of ended jobs may lack some."""
+        """Return the problems of the indexes that stop no command: lists of ended jobs may lack some."""
         return self._tables.problems()
 
     def rebuild(self) -> Indexed:
-        """Make both indexes from the jobs' folders, and mend `cluster.json`. Returns what was found and done."""
+        """Rebuild both indexes from the jobs' folders, and repair `cluster.json`. Return what was found and done."""
         return self._tables.rebuild()
 
 
 def _is_told(error: UgroError, known: UgroError) -> bool:
-    """Whether people who were told the one need not be told the other, too."""
+    """Return whether the report of one error makes a report of the other unnecessary."""
     if isinstance(error, InternalError) or isinstance(known, InternalError):
         return error.message == known.message
     return error.hint == known.hint

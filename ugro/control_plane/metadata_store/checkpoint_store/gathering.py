@@ -1,4 +1,4 @@
-"""What the nodes' checkpoints are together, and which one to go on from: pure functions."""
+"""Combine the nodes' checkpoints, and choose the one to resume from: pure functions."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ def _on_one_disk(found: Mapping[str, Iterable[FoundCheckpoint]]) -> list[dict[st
 
 
 def newest_whole(checkpoints: Sequence[Checkpoint], step: int | None = None) -> Checkpoint:
-    """The one to go on from: that of a step, or else the furthest one that is whole, and is of the latest attempt or of
-    what it went on from. Where nothing tells of steps, `step` is an epoch.
+    """Return the checkpoint to resume from: that of a step, or else the furthest complete one in the latest attempt's
+    lineage. Where a checkpoint has no step, `step` is an epoch.
 
     Raises:
-        InputError: there is none; the message says what there is.
+        InputError: there is none; the message lists those that exist.
     """
     whole = [one for one in checkpoints if one.problem is None and one.position is not None]
     if step is None:
@@ -88,7 +88,7 @@ def newest_whole(checkpoints: Sequence[Checkpoint], step: int | None = None) -> 
 
 
 def _furthest(there: Sequence[Checkpoint]) -> Checkpoint:
-    """The last one; of those that tell of no step, and those that do, the one that was saved later."""
+    """Return the furthest one; between the best with a step and the best without, the one that was saved later."""
     epochs = all(one.epoch is not None for one in there)  # a step may be counted within its epoch
     stepped = [one for one in there if one.step is not None]
     others = [one for one in there if one.step is None]
@@ -125,10 +125,10 @@ def _branches(whole: Sequence[Checkpoint]) -> str:
 def newest_since(
     asked_at: float, before: Sequence[Checkpoint], now: Sequence[Checkpoint], saw_all: bool
 ) -> Checkpoint | None:
-    """The whole checkpoint that answers a request of `asked_at` (on the scale of `saved_at`), if there is one.
+    """Return the complete checkpoint that answers a request of `asked_at` (on the scale of `saved_at`), or None.
 
-    It was not there `before`, and was saved since, or is further than all that were. `saw_all`: the look before missed
-    no node, so that nothing further can have been there. Both looks go by the same clock offsets.
+    It was not there `before`, and was saved since, or is further than all that were. `saw_all`: the search before
+    missed no node, so that nothing further can have been there. Both searches use the same clock offsets.
     """
     known = {(one.kind, one.name, one.step, one.saved_at) for one in before if one.problem is None}
     own = [one.step for one in before if one.problem is None and not one.other_branch]

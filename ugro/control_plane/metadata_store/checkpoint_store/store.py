@@ -38,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 
 UNKNOWN = "its folder (it is not in the inventory any more)"
-"""What a node did not search that nobody knows how to reach."""
+"""The unsearched place on a node without a known address."""
 
 
 @dataclass(frozen=True)
@@ -117,17 +117,17 @@ class CheckpointStore:
         return any(_newest(version / path.relative_to(code)) == one.saved_at for version in versions)
 
     def kept(self, job: Job) -> dict[str, Checkpoint]:
-        """The checkpoints that are whole on the master, by label."""
+        """Return the checkpoints that are complete on the master, by label."""
         return copies(self._store.jobs.files(job.id).checkpoints)
 
     async def bring(self, job: Job, checkpoint: Checkpoint, progress: Progress | None = None) -> Path:
-        """Bring a whole checkpoint to the master, with every file's checksum compared; of one that is split, all parts.
+        """Bring a complete checkpoint to the master and compare every file's checksum; all parts of a split one.
 
-        Returns the folder that holds it, under its own name. One that is here already is left as it is; others that the
+        Return the folder that holds it, under its own name. One that is here already is left as it is; others that the
         job's rules do not keep are removed.
 
         Raises:
-            StateError: it cannot be written here. NodeError: no node that has it gave it whole.
+            StateError: it cannot be written here. NodeError: no node that has it sent all of it.
         """
         assert checkpoint.position is not None and checkpoint.problem is None
         target = self._store.jobs.files(job.id).checkpoints / checkpoint.label
@@ -136,7 +136,7 @@ class CheckpointStore:
         with state_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             # Beside the job's other files, where `ugro gc` looks for what a killed command left. Another process may
-            # bring the same one: the first that has it whole gives it its name.
+            # bring the same one: the first that has all of it gives it its name.
             partial = Path(tempfile.mkdtemp(prefix=".tmp-checkpoint-", dir=self._store.jobs.files(job.id).folder))
             try:
                 if checkpoint.split:
@@ -193,7 +193,7 @@ class CheckpointStore:
 
 
 def _take_name(partial: Path, target: Path) -> None:
-    """Give a checkpoint that is whole its place, unless another process has brought it meanwhile."""
+    """Move a complete checkpoint to its place, unless another process has brought it meanwhile."""
     try:
         partial.rename(target)
     except OSError:
@@ -217,7 +217,7 @@ def copies(folder: Path) -> dict[str, Checkpoint]:
 
 
 def _told(folder: Path) -> Checkpoint | None:
-    """None: the file that tells of a copy is broken, so that nothing shows what it is."""
+    """Read the description of a copy; None: its file is broken, so the checkpoint is not known."""
     try:
         told = Checkpoint.model_validate_json(folder.with_name(f"{folder.name}.json").read_text(encoding="utf-8"))
     except ValueError:
@@ -237,10 +237,10 @@ def _bare_copy(folder: Path) -> Checkpoint:
 
 
 def with_copies(job: Job, found: Sequence[Checkpoint], kept: Mapping[str, Checkpoint]) -> list[Checkpoint]:
-    """What the nodes have, by step, and this machine's copies of what is whole on none of them: each in the place of
-    what they have of it.
+    """Return the nodes' checkpoints by step, and this machine's copies of those that are complete on no node: each in
+    the place of the nodes' parts of it.
 
-    When a bare copy was saved is known if the job went on from it; else it was before the copy was made.
+    The time of a bare copy's save is known if the job resumed from it; else it was before the copy was made.
     """
     runs = runs_of(job)
     known = lineage(runs)

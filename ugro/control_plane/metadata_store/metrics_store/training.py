@@ -173,7 +173,7 @@ class JobSeries:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def index(self) -> Index:
-        """Return what is known: of damaged series as soon as nobody writes to them."""
+        """Return the index. An outdated or damaged one is rebuilt first, unless another process writes just now."""
         with state_errors(self.folder):
             if not self._readings.exists():
                 return Index()

@@ -55,7 +55,7 @@ async def bring_owed(
         return
     try:
         job = store.jobs.job(job_id)
-    except RecordUnreadable as error:  # that stops nobody: its outputs come once the record is repaired
+    except RecordUnreadable as error:  # its outputs come once the record is repaired
         store.tell(error)
         return
     if job.state != JobState.SUCCEEDED:
