@@ -59,7 +59,7 @@ class Bus:
         self._is_round_over = True
         self._rounds = 0
         self.troubles: list[UgroError] = []
-        """What was told in this round, and what of it stands since the one before."""
+        """Troubles reported in this round, those that last since the previous one included."""
 
     @property
     def cursor(self) -> int:
@@ -82,7 +82,7 @@ class Bus:
                 loop.call_soon_threadsafe(event.set)
 
     def tell(self, error: UgroError) -> None:
-        """Publish a trouble, unless it was told before in this round or the last one."""
+        """Publish a trouble, unless it was reported before in this round or the previous one."""
         if all(error.message != known.message for known in self.troubles):
             self.troubles.append(error)
             if error.message not in self._before:

@@ -46,11 +46,11 @@ class Resident:
         self._woken = asyncio.Event()
         self._stopped = asyncio.Event()
         self.pool: Pool | None = None
-        """The connections, while it stays."""
+        """The connections, while the controller runs."""
         self.inventory: Inventory | None = None
-        """The inventory that ticks go by, once it stays."""
+        """The inventory that ticks use; None until the controller runs."""
         self.ticks = 0
-        """How many ticks are over."""
+        """Number of finished ticks."""
 
     def wake(self) -> None:
         """Have the next tick begin at once: a request came in. Called in the event loop."""

@@ -46,10 +46,10 @@ LEFTOVER_GRACE = 3.0
 """The same for what a job that succeeded left running, once its `grace` is over."""
 
 ABANDON_WITHIN = 5.0
-"""Seconds beyond the grace that a node has to end a job which a person ends without the word of silent nodes."""
+"""Seconds beyond the grace that a node has to end a job which the user abandons on unreachable nodes."""
 
 LOOK_AGAIN_WITHIN = 15.0
-"""Seconds that a look may take at the nodes on which a job was just ended."""
+"""Seconds that an observation of the nodes on which a job was just ended may take."""
 
 GPU_FREE_WITHIN = 10.0
 """Seconds that the driver may take to give back the memory of ranks that ended."""
@@ -118,7 +118,7 @@ class JobSteps:
         return False
 
     def end(self, job: Job, state: JobState, reason: str, news: str | None = None) -> None:
-        """Record the end of a job. `news` is what the timeline says where it has told the reason already."""
+        """Record the end of a job. `news` is the timeline's text where it has the reason already."""
         told = reason if news is None else news
         self.record(transitions.end(job, state, reason, self._clock.now(), told))
 
@@ -210,7 +210,7 @@ class JobSteps:
         return JobLogs(self._engine, job, list(self._paths(job, nodes)), folder, clock=self._clock)
 
     async def live(self, job: Job, seen: Observation, within: float | None = None) -> Job:
-        """The job as its nodes show it now, for reading only: no record is written, a silent node changes nothing."""
+        """Return the job as its nodes show it now. No record is written, and an unreachable node changes nothing."""
         if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or job.id not in seen.runs:
             return job
         runs = seen.runs[job.id]
@@ -326,7 +326,7 @@ class JobSteps:
         await self._save(transitions.run(job, self._clock.now(), f"{count(ranks, 'rank')} started"))
 
     async def _bring_checkpoint(self, job: Job) -> Path:
-        """Bring the checkpoint that a job goes on from to this machine."""
+        """Bring the checkpoint that a job resumes from to this machine."""
         from ugro.control_plane.metadata_store.checkpoint_store import CheckpointStore  # here, since few jobs resume
 
         assert job.resume_from
@@ -354,7 +354,7 @@ class JobSteps:
             self._give_up(job, error, lost, told_to_start)
 
     def _told_at(self, job: Job) -> float | None:
-        """When nodes were told last to start this attempt, or to set it up; None if that is not known."""
+        """Return when nodes were last asked to start this attempt or to set it up; None if that is not known."""
         told = None
         for event in self._store.timeline.of_job(job.id):
             if event.kind in (EventKind.RESUMED, EventKind.QUEUED):
@@ -364,7 +364,7 @@ class JobSteps:
         return told
 
     def _start_patience(self, job: Job) -> float:
-        """Seconds since then in which a node may come back; a setup that goes on there meanwhile has its own time."""
+        """Return the seconds since then in which a node may come back; a setup still running there has extra time."""
         setup = self._store.jobs.spec(job.id).setup
         return START_PATIENCE + (setup.timeout if setup and not (job.placement and job.placement.master_port) else 0.0)
 

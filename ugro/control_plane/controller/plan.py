@@ -115,11 +115,11 @@ Action = RecordChange | Sample | Begun
 
 @dataclass(frozen=True)
 class JobFacts:
-    """What a plan for a job needs beside its record and the observation.
+    """Facts that a plan for a job needs beside its record and the observation.
 
     `cancel_requested_at` is when its end was requested last, `spec` None where it cannot be read or is not needed,
-    `sampled_at` the time of the last sample that is kept. `meeting_asked` is for how many seconds it is known why no
-    rank has begun; None: nobody asked.
+    `sampled_at` the time of the last sample that is kept. `meeting_asked` is the number of seconds since the nodes were
+    asked why no rank has begun; None: they were not asked.
     """
 
     cancel_requested_at: float | None = None

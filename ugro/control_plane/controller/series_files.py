@@ -16,13 +16,13 @@ from ugro.nodes.remote.training_files.training_files import FileReadings, traini
 from ugro.nodes.transport import Transport
 
 EVERY_SECONDS = 10.0
-"""Between two looks at the files of one job."""
+"""Seconds between two reads of the files of one job."""
 
 WITHIN = 20.0
-"""Seconds that a look may take; what it brought till then counts."""
+"""Seconds that a read may take; what it brought till then counts."""
 
 ROUNDS = 50
-"""Round trips of one look to a node that has more: each brings some hundred KiB of files."""
+"""Round trips of one read to a node that has more: each brings some hundred KiB of files."""
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class SeriesFiles:
             for problem in answer.problems:
                 log.info("%s: %s", job.id, problem)
         state = {"cursors": cursors, "nodes": nodes}
-        if new:  # without, how far a look came is noted with the next values
+        if new:  # without values, the cursors are saved with the next ones
             kept = self._store.metrics.series(job.id)
             with kept.writing() as alone:
                 if not alone or kept.read_so_far(_key(job)) != before:
