@@ -2,7 +2,7 @@
 
 Jobs start by priority, then in the order of their submission, whole or not at all. The first that does not fit is the
 head: it gets a reservation, and later jobs may only overtake it where they do not delay it. A job that would not fit
-if every job ended now holds nobody up.
+if every job ended now delays no other.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class WaitingJob:
 
     @property
     def seconds(self) -> float | None:
-        """How long it will run at most, as far as anybody knows."""
+        """Return the most seconds that it is expected to run; None: not known."""
         known = [seconds for seconds in (self.expected, self.spec.time_limit) if seconds is not None]
         return min(known, default=None)
 
@@ -59,7 +59,7 @@ class WaitingJob:
 
 @dataclass(frozen=True)
 class RunningJob:
-    """A job that has slots (by their keys), and when it will probably give them back (None: nobody knows).
+    """A job that has slots (by their keys), and when it will probably give them back (None: not known).
 
     `stopping`: its ranks are being ended. `shared_mib` is what it declared of the GPU that it shares with others.
     """
@@ -124,7 +124,7 @@ class ScheduledStart:
 
 
 class Round:
-    """One look at a queue: the jobs that start now, the head, and when it starts (None: unknown).
+    """One scheduling pass over a queue: the jobs that start now, the head, and when it starts (None: unknown).
 
     `jobs` are all that waited, in their order; `room` and `running` are as they are once `starts` have started.
     """

@@ -106,7 +106,7 @@ def _kept(launcher: str, option: Sequence[str]) -> Sequence[str]:
 
 
 def _taken_apart(program: str, words: Sequence[str], said: Foreign) -> Foreign | None:
-    """What such a program runs; None where that cannot be told, as with `python -c`."""
+    """Return what such a program runs; None where the words do not show it, as with `python -c`."""
     found, left = said, list(words)
     if program == "accelerate":
         if left[:1] != ["launch"]:

@@ -42,10 +42,10 @@ def read_queue(
     now: float,
     unreadable: Sequence[RecordUnreadable] = (),
 ) -> Queue:
-    """The queue of these live jobs, over what the nodes said. Jobs without a readable spec are left out.
+    """Return the queue of these live jobs over the observed nodes. Jobs without a readable spec are left out.
 
-    A job that a look shows as ended holds nothing any more. `unreadable` live jobs may hold anything, so nothing starts
-    beside them, unless a newer UGRO says of one that it holds nothing.
+    A job that an observation shows as ended holds nothing. `unreadable` live jobs may hold anything, so nothing starts
+    beside them, unless a newer UGRO recorded that one holds nothing.
     """
     present = inventory.present()
     blocked = tuple(HolderUnreadable(error.path) for error in unreadable if may_hold(error))
@@ -101,7 +101,7 @@ def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:
 
 
 def expected_seconds(spec: JobSpec, past: Mapping[str, float]) -> float | None:
-    """How long a job is expected to run: as long as its like did, at most its time limit; None: nobody can say."""
+    """Return how long a job is expected to run, as like jobs did, at most its time limit; None: not known."""
     like = past.get(run_of(spec))
     known = [seconds for seconds in (like, spec.time_limit) if seconds is not None]
     return min(known, default=None)

@@ -140,7 +140,7 @@ def room_beside(spec: JobSpec, slot: Slot, declared: Collection[int]) -> int:
 
 
 def declared_mib(spec: JobSpec, slot: Slot) -> int | None:
-    """Return what a job that shares a GPU declares of this one, in MiB; None: nobody knows the GPU's size."""
+    """Return what a job that shares a GPU declares of this one, in MiB; None: the GPU's size is unknown."""
     if slot.memory_mib is None:
         return None
     if isinstance(spec.share, float):

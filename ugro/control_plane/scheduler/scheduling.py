@@ -115,9 +115,9 @@ def why(queue: Queue, job_id: str) -> tuple[PendingReason, ...]:
 
 
 def check_request(spec: JobSpec, inventory: Inventory, capacities: Mapping[str, Capacity]) -> None:
-    """Refuse what could not run even on an idle cluster. Drained, full or busy nodes count as they would be then.
+    """Refuse a request that could not run even on an idle cluster. Drained, full and busy nodes count as idle.
 
-    Nobody knows what a node has that cannot be read, so it counts as one that can give all.
+    The capacity of a node that cannot be read is unknown, so it counts as sufficient.
 
     Raises:
         InputError: unknown nodes, more nodes, GPUs or memory than exist.
