@@ -1,4 +1,4 @@
-"""What a checkup means: pure functions from what the nodes said to findings a person can act on."""
+"""Judge a checkup: pure functions from what the nodes reported to findings that the user can act on."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ def judge_load(gpus: Sequence[Gpu], simulated: bool) -> GpuVerdict:
 
 
 def judge_ras(report: str, nccl: str | None, ranks: int, simulated: bool) -> GpuVerdict:
-    """Whether NCCL's RAS tells of the job while one rank is stopped."""
+    """Return whether NCCL's RAS reports on the job while one rank is stopped."""
     if simulated or nccl is None:
         return skipped("no NCCL: the job ran on CPUs")
     if ranks < 2:

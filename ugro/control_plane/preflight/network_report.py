@@ -156,7 +156,7 @@ def last_words(logs: Mapping[str, str]) -> Iterator[str]:
 
 
 def idle_gpus(nodes: Sequence[str], reports: Mapping[str, Report], held: Iterable[str]) -> dict[str, str]:
-    """A GPU of each node (its UUID) that torch can use and nobody does; nothing at all unless every node has one.
+    """Return the UUID of an idle GPU that torch can use on each node; empty unless every node has one.
 
     `held` has the UUIDs that jobs hold.
     """

@@ -35,7 +35,7 @@ Views = Mapping[str, NodeView | NodeError]
 
 
 def news(before: NodeView | None, now: NodeView, master: str) -> Iterator[tuple[EventKind, str]]:
-    """What a person would want to know of a node that answers: kind and words. `master` is our own id."""
+    """Yield the changes of a node that answers: event kind and message. `master` is our own id."""
     owner = now.owner or ""
     if owner and not is_same_master(owner, master) and not (before and is_same_master(owner, before.owner or "")):
         told = f"another master runs it: {owner.partition(' ')[2] or owner}; it gets no job of this one"
@@ -72,7 +72,7 @@ def _gpus_in_words(view: NodeView) -> str:
 
 
 def silences(before: Mapping[str, Silence], views: Views, now: float) -> dict[str, Silence]:
-    """The nodes that do not answer. Time in which nobody looked adds nothing to `watched`."""
+    """Return the unreachable nodes. Time without observations adds nothing to `watched`."""
     found = {}
     for name, view in views.items():
         if isinstance(view, NodeView):

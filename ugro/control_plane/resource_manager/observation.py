@@ -42,9 +42,9 @@ def last_look(store: MetadataStore, inventory: Inventory, now: float) -> dict[st
 
 
 def as_told(view: NodeView | NodeError, silence: Silence | None) -> NodeView | NodeError:
-    """What a look got from a node, with the words of the tick that noted its silence, which had more patience.
+    """Return an observation of a node, in the words of the tick that noted it as unreachable, which waited longer.
 
-    A look that is only over too early says nothing: what the tick found still holds.
+    An observation that ended too early shows nothing: the tick's finding still holds.
     """
     if silence is None or not silence.problem or isinstance(view, NodeView):
         return view
@@ -65,9 +65,9 @@ def _error(name: str, silence: Silence, now: float) -> NodeError:
 def fresh_or_remembered(
     store: MetadataStore, seen: Observation
 ) -> tuple[dict[str, NodeView | None], dict[str, NodeError | None]]:
-    """Each node's view, fresh or as it was last seen, and why it is not fresh.
+    """Return each node's view, fresh or as it was last seen, and why it is not fresh.
 
-    Where a look was only too short for a node that a tick found silent, that is what the tick found.
+    Where an observation was only too short for a node that a tick found unreachable, the tick's finding is the reason.
     """
     silences = store.config.silences() if any(isinstance(view, AnswerPending) for view in seen.views.values()) else {}
     said = {name: as_told(view, silences.get(name)) for name, view in seen.views.items()}

@@ -82,7 +82,7 @@ def excess(tenant: Tenant, gpu: Gpu) -> int | None:
 
 
 def excess_in_words(job: Job, views: Mapping[str, object], sharing: Tenants) -> str:
-    """Return what to tell of a job that uses more of its GPU than it declared; nothing where it does not."""
+    """Return in words that a job uses more of its GPU than it declared; empty where it does not."""
     for share in job.placement.shares if job.placement and job.placement.part else ():
         view = views.get(share.node)
         for gpu in view.gpus if isinstance(view, NodeView) else ():

@@ -36,7 +36,7 @@ _TELLING = re.compile(
     r"|_runtime)(?:_(?:step|epoch|mean|avg))?$",
     re.IGNORECASE,
 )
-"""Names that tell of a training without a step in the line."""
+"""Names that show a training even where the line has no step."""
 
 _NO_SERIES = frozenset((
     "step", "steps", "global_step", "globalstep", "iter", "iteration", "iterations", "epoch", "epochs", "num_updates",

@@ -1,7 +1,7 @@
 """How much of a GPU's memory a job will take, whether that fits, and what would. Pure: nothing is read or asked here.
 
-All memory is in MiB on each GPU. Where a prediction is from, best first: what a person said (`--vram`), what equal runs
-took, the published formulas (`memory_model`) corrected by how wrong they were on this cluster so far.
+All memory is in MiB on each GPU. Sources of a prediction, best first: the user's own figure (`--vram`), the peak of
+equal runs, the published formulas (`memory_model`) corrected by how wrong they were on this cluster so far.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def explain(
 
 
 def _way(workload: Workload) -> str:
-    """How it is trained, as a person would say it."""
+    """Return the method and the sharding, in words."""
     method = {"full": "", "lora": "LoRA", "qlora": "QLoRA"}[workload.method]
     if workload.sharding == "ddp":
         return f"by {method or 'plain DDP'}"

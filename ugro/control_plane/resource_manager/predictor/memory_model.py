@@ -1,7 +1,7 @@
 """The memory a training needs on each GPU, from published formulas; every term says where it is from.
 
 P is the number of parameters, N the number of GPUs, s the sequence, b the batch on each GPU, h the hidden size, L the
-layers, a the attention heads, V the vocabulary. Everything is worked out in bytes and told in MiB.
+layers, a the attention heads, V the vocabulary. Everything is computed in bytes and returned in MiB.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Term:
 class Estimate:
     """Memory in MiB that a job will take of each GPU; most likely, at least and at most.
 
-    `source` is `vram` (a person said so), `measured` (equal runs were watched) or `model` (the formulas).
+    `source` is `vram` (the user said so), `measured` (equal runs were watched) or `model` (the formulas).
     """
 
     mib: int

@@ -147,7 +147,7 @@ def _optimizer(said: _Arguments) -> str | None:
 
 
 def _sharding(said: _Arguments) -> str | None:
-    """How the states are spread; None for DeepSpeed of a stage that is not told."""
+    """Return how the states are spread; None for DeepSpeed whose stage is not given."""
     if (value := said.value("sharding")) in SHARDINGS:
         return value
     if said.on("fsdp", "use-fsdp"):
