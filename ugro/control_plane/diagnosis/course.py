@@ -1,4 +1,4 @@
-"""What a log says of the course of a run: that it continues, got to its end, or was started again."""
+"""Patterns of the course of a run: it makes progress, reached its end, or was started again."""
 
 from __future__ import annotations
 
@@ -88,9 +88,9 @@ NEAR = 3
 
 
 class Banner:
-    """Knows the first lines of a log again, given the shapes of its lines; `live` while it can.
+    """Recognize the first lines of a log when they come again, given the shapes of its lines; `live` while it can.
 
-    Where they come again before anything failed, several processes write, and another copy tells nothing.
+    Where they come again before anything failed, several processes write, and another copy shows nothing.
     """
 
     def __init__(self) -> None:

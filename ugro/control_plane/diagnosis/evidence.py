@@ -1,4 +1,4 @@
-"""What is kept of a job's logs: things seen that may be why it ended, how processes ended, the course of the run."""
+"""Evidence from a job's logs: possible causes of its end, the ends of processes, the course of the run."""
 
 from __future__ import annotations
 

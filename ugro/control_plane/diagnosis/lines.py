@@ -25,7 +25,7 @@ LONGEST_REST = 64 * 1024
 class PlainLine:
     """A line without its prefixes; its indentation is kept, since tracebacks live from it.
 
-    `source` tells interleaved writers apart (`rank 3`, a pod, a host); `rank` is known where the prefix names one.
+    `source` names one of interleaved writers (`rank 3`, a pod, a host); `rank` is known where the prefix names one.
     """
 
     text: str

@@ -1,4 +1,4 @@
-"""How a log ends: its last lines, which may say that the run ended badly in words that nothing knows."""
+"""The end of a log: its last lines, which may report a bad end in words that no pattern knows."""
 
 from __future__ import annotations
 

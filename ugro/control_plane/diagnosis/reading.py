@@ -124,7 +124,7 @@ class EvidenceReader:
         return known is not None and known.count > USUAL
 
     def _take(self, raw: bytes) -> None:
-        """Look closely only at what may tell something: nearly all lines of a long log are shaped like earlier ones."""
+        """Read closely only lines that may have a finding: most lines of a long log have the shape of earlier ones."""
         evidence = self.evidence
         evidence.lines = at = evidence.lines + 1
         shape = raw.translate(None, _VARYING)

@@ -40,7 +40,7 @@ _WATCHES = re.compile(
     rb"health-?check|\bpulse\b|is (?:running|waiting) (?:for|since|to)\b|(?:elapsed|uptime)[ :=]"
 )
 _LOSS = re.compile(rb"(?i)\bloss\b")
-"""What nothing tells that only watches, whatever else stands in the line (`elapsed time per iteration`)."""
+"""A value that no watcher prints, whatever else stands in the line (`elapsed time per iteration`)."""
 
 
 @dataclass(slots=True)
@@ -81,9 +81,9 @@ class LogSilence:
 
 
 def silence(shapes: Iterable[Shape], end: bytes) -> LogSilence | None:
-    """The silence in which a log ended, if it did.
+    """Return the silence in which a log ended; None: it did not.
 
-    `end` is the line that tells who ended the run, if one does.
+    `end` is the line that names what ended the run, if there is one.
     """
     known = list(shapes)
     for shape in known:

@@ -236,4 +236,4 @@ _CHILD = re.compile(
 _CONTEXTS = (_DURING, _CAUSED, *_HARMLESS, _THREAD, "terminated with the following error")
 
 BEGINNING = re.compile("|".join((*map(re.escape, (HEADER, *_CONTEXTS)), _CHILD.pattern)))
-"""What begins a traceback, or says what the next one will be."""
+"""Lines that begin a traceback, or announce the next one."""

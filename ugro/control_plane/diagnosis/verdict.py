@@ -1,4 +1,4 @@
-"""Which of the things that logs say is why the run ended: pure decisions over what was read."""
+"""Decide which finding in the logs is why the run ended: pure decisions over the evidence."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LAST_PAGE = 100
 """The same for an exception that was caught and printed, or that has no traceback."""
 
 _REACH = {EntryKind.ROOT: LAST_WORDS, EntryKind.HINT: 8}
-"""Lines that tell nothing which may stand between a complaint or a warning and the end that it explains."""
+"""Lines without a finding that may stand between a complaint or a warning and the end that it explains."""
 
 REQUEUED_FOR = 2
 """Lines after a scheduler ended a run only to start it again that show that it runs again."""
@@ -68,7 +68,7 @@ _ENDED_FROM_OUTSIDE = {"cancelled", "killed"}
 
 
 def explain(evidence: Evidence, failed: bool = False) -> Diagnosis | None:
-    """Why a run ended badly, or None if nothing says that it did. `failed` says so where it is known.
+    """Return why a run ended badly, or None if nothing shows that it did. `failed`: it is known to have.
 
     Of a run that was started again in the same log, the last time counts, unless it says too little by itself.
     """
@@ -324,7 +324,7 @@ def _was_told_to_end(alive: Iterable[Sighting], evidence: Evidence) -> bool:
 
 
 def _came_before(root: Sighting, death: ReportedEnd) -> bool:
-    """Whether ranks had waited in vain before a process was killed, by the word of who does not tell it afterwards."""
+    """Return whether ranks had waited in vain before a process was killed. torchrun's summary comes too late for it."""
     return root.cause == "collective_timeout" and not death.root and death.rank is None and death.at > root.at
 
 
