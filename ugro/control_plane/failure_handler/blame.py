@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from ugro.control_plane.diagnosis import Diagnosis
 
 SYMPTOMS = ("peer_lost", "collective_timeout", "rendezvous_timeout")
-"""What a rank says that waited for one that was not there."""
+"""Causes that a rank reports when it waited for one that had left."""
 
 ITSELF, UNCLEAR, LEFT_EARLY, SYMPTOM = range(4)
-"""How much a suspect's end says of it, the most first."""
+"""Weights of a suspect, the strongest first."""
 
 LATE_LEAVER_PATIENCE = 15.0
-"""Seconds after the first failure in which a rank that the others miss may end by itself: its own end tells most."""
+"""Seconds after the first failure in which a missed rank may end by itself: its own end is the best evidence."""
 
 SAME_MOMENT = 0.05
 """Seconds between ends on two nodes that count as none: the offsets of clocks are measured no better than that."""
 
 SIGNALLED = 128
-"""A shell tells a death by signal N as the exit code 128 + N."""
+"""A shell reports a death by signal N as the exit code 128 + N."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Suspect:
 
 
 def node_addresses(placement: Placement) -> dict[str, str]:
-    """The node behind each address by which ranks may know it; loopback, or what several nodes share, tells none."""
+    """Return the node behind each address by which ranks may know it, without loopback and shared addresses."""
     names: dict[str, set[str]] = {}
     for share in placement.shares:
         known = [share.config.address, share.config.train_address] if share.config else []
@@ -65,7 +65,7 @@ def node_addresses(placement: Placement) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Who failed first, by all that is known of a run. `rank_log` and `node_log` give the ends of the logs.
+    """Find the first failure by all that is known of a run. `rank_log` and `node_log` give the ends of the logs.
 
     `addresses` has the node behind each address that a rank may name. `until` is when the run began to be ended by us,
     by the master's clock: what ended later counts as if it were still there. `agent` is what runs the ranks of a node.
@@ -234,7 +234,7 @@ class Inquiry:
         )
 
     def _own_words(self, rank: Rank) -> Diagnosis | None:
-        """What the log of a rank that was still there says of a failure of its own."""
+        """Return a still running rank's own failure by its log; None: the log shows none."""
         from ugro.control_plane.diagnosis import diagnose_so_far  # here, too
 
         found = diagnose_so_far(self.rank_log(rank.rank))
@@ -365,7 +365,7 @@ def _waited_last(suspects: list[_Suspect]) -> list[_Suspect]:
 
 
 def _earliest(suspects: list[_Suspect]) -> _Suspect:
-    """Of those that weigh most, the earliest: by the time itself on one node, and up to `SAME_MOMENT` between nodes."""
+    """Return the earliest of those that weigh most: by exact time on one node, up to `SAME_MOMENT` between nodes."""
     weight = min(one.weight for one in suspects)
     firsts: dict[str, _Suspect] = {}
     for one in sorted((one for one in suspects if one.weight == weight), key=lambda one: (one.at, _order(one.failure))):

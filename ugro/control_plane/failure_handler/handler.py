@@ -250,7 +250,7 @@ def script_of(store: MetadataStore, job: Job) -> str:
 
 
 def proposal_in_words(proposal: Proposal) -> str:
-    """What would be done, in one line."""
+    """Return the proposed action in one line."""
     at = proposal.checkpoint
     where = f"resume from {at.where} ({visible(at.name)})" if at else "begin again"
     first = ["end it"] if proposal.ends else []

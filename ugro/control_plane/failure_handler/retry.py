@@ -14,7 +14,7 @@ from ugro.common.text import duration, some
 from ugro.control_plane.diagnosis.causes import CAUSES
 
 SAME_FAILURES = 2
-"""So many failures of one cause after the same checkpoint are enough: another attempt would be the third."""
+"""Failures of one cause after the same checkpoint that are enough: another attempt would be the third."""
 
 GRACE_AFTER_ALERT = 1.0
 """Times the watchdog's floor that a hang has to last after the alert, until a standing consent ends the job."""
@@ -79,8 +79,8 @@ def decide(
 
 
 def failed_alike(job: Job, cause: str, checkpoint: Checkpoint | None, steps: Mapping[int, int | None]) -> int:
-    """How many earlier attempts with this code failed of the same cause at the same place: after the same checkpoint,
-    or at the same step.
+    """Return how many earlier attempts with this code failed of the same cause at the same place: after the same
+    checkpoint, or at the same step.
 
     An attempt's last checkpoint is where the one after it began. `steps` is where the logs of each attempt end.
     """

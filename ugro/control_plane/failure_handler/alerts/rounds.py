@@ -65,7 +65,7 @@ async def _round(store: MetadataStore, sender: Sender, settings: AlertSettings, 
 
 
 def _news_of(channel: str, outcome: Outcome, failures: int) -> str:
-    """What the timeline records of a channel: when it begins to fail, and when it works again."""
+    """Return the timeline's text about a channel: when it begins to fail, and when it works again."""
     if outcome and not failures:
         return f"channel {channel} failed: {outcome}; it is tried again. See: ugro alerts test {channel}"
     return f"channel {channel} works again" if failures and not outcome else ""
@@ -103,7 +103,7 @@ def _recall(store: MetadataStore) -> AlertMemory:
 
 
 def _written_at(path: Path) -> float:
-    """When a file was written, by this machine's clock, as the events are."""
+    """Return when a file was written, by this machine's clock, as the events are."""
     return path.stat().st_mtime - file_skew(path.parent)
 
 

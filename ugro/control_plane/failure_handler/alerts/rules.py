@@ -1,7 +1,7 @@
-"""Which alert goes to which channel: events, observations, the rules, and what was sent already. Pure.
+"""Choose the alerts of each channel by events, observations, the rules, and the messages sent before. Pure.
 
-Events of jobs are sent once. What lasts – an unreachable node, a hot GPU, a full disk – is sent when it begins
-and when it is over, and with a margin between both, so that a value at its limit does not tell again and again.
+Events of jobs are sent once. A state that lasts – an unreachable node, a hot GPU, a full disk – is sent when it begins
+and when it is over, with a margin between both, so that a value at its limit does not alert again and again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ KEEP_SECONDS = 86400.0
 """Seconds for which a message waits for a channel that fails, and for which a sent one is remembered."""
 
 KEEP_MESSAGES = 100
-"""So many messages, the newest, wait for a channel that fails."""
+"""Number of messages, the newest, that wait for a channel that fails."""
 
 SHOWN = 10
-"""So many messages stand in one notification, the newest; of the others their number."""
+"""Number of messages in one notification, the newest; of the others it has their number."""
 
 TEXT_LENGTH = 180
 RETRY_SECONDS = (60.0, 3600.0)
@@ -75,7 +75,7 @@ _MENTION = re.compile(r"@(?=(?:everyone|here|channel|all)\b)|<(?=[!@#&])")
 
 
 class Message(Record):
-    """One thing to tell. `about` is what it is about, the words with which it begins."""
+    """One message. `about` is its subject, with which it begins."""
 
     at: float
     kind: AlertKind
@@ -165,7 +165,7 @@ def _stands(memory: AlertMemory, state: _State) -> bool:
 
 
 def _news(memory: AlertMemory, seen: AlertSources) -> tuple[list[_News], tuple[str, ...]]:
-    """What the events have to tell, and the jobs that are in trouble after them."""
+    """Return the messages about the events, and the jobs that are in trouble after them."""
     news: list[_News] = []
     troubled = list(memory.troubled)
     for event in seen.events:
@@ -180,9 +180,9 @@ def _news(memory: AlertMemory, seen: AlertSources) -> tuple[list[_News], tuple[s
 def _changed(
     rules: Sequence[Rule], told: dict[str, float], believed: frozenset[str], states: Sequence[_State], now: float
 ) -> tuple[list[Message], frozenset[str]]:
-    """What a channel is sent about states that are not as it believes, and what it believes then.
+    """Return the messages to a channel about states that are not as it believes, and its beliefs after them.
 
-    What was sent not long ago waits: if it still stands after its quiet time, it is sent then.
+    A message that was sent not long ago waits: if the state still stands after the quiet time, it is sent then.
     """
     messages = []
     believed = believed & {state.subject for state in states}
@@ -294,7 +294,7 @@ def _text(words: str, see: str = "") -> str:
 
 @dataclass(frozen=True)
 class Notification:
-    """What is sent to one channel at one time. `bad` where something of it is no good news."""
+    """A notification to one channel. `bad`: it has a message that is no good news."""
 
     title: str
     body: str
@@ -302,7 +302,7 @@ class Notification:
 
 
 def due(memory: AlertMemory, now: float) -> dict[str, Notification]:
-    """What to send now: all that waits for a channel in one notification."""
+    """Return the notifications to send now: all messages that wait for a channel in one."""
     return {
         channel: notification(waiting.messages)
         for channel, waiting in memory.waiting.items()

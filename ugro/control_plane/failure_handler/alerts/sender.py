@@ -18,7 +18,7 @@ from ugro.control_plane.failure_handler.alerts.rules import Notification
 from ugro.control_plane.failure_handler.alerts.settings import AlertChannel
 
 CHANNEL_SECONDS = 8.0
-"""How long a channel may take. apprise gives a server 4 s to accept a connection and 4 s to answer."""
+"""Seconds that a channel may take. apprise gives a server 4 s to accept a connection and 4 s to answer."""
 
 LOGGERS = ("apprise", "urllib3", "requests", "asyncio.apprise", "paho", "slixmpp", "gntp")
 
@@ -26,7 +26,7 @@ _NOWHERE = logging.NullHandler()
 """Stays with the loggers, also for what a thread says after its time: a logger without handlers writes to stderr."""
 
 Outcome = str | None
-"""Why a channel failed, in words without secrets; None where it took what was sent."""
+"""The reason why a channel failed, in words without secrets; None: it took the notification."""
 
 
 class Sender:
@@ -74,7 +74,7 @@ class Sender:
 
 
 def _load() -> None:
-    """Import apprise and its plugins, which it does at the first address. Their deprecations are not ours to tell."""
+    """Import apprise and its plugins, which it does at the first address. Their deprecation warnings are dropped."""
     with _Reason(), warnings.catch_warnings(action="ignore"):
         import apprise
 
@@ -112,7 +112,7 @@ def _notify(channel: AlertChannel, notification: Notification, reason: Callable[
 
 
 class _Reason(logging.Handler):
-    """What the loggers say in this thread, as a fixed phrase; their records go nowhere else."""
+    """Keep the loggers' messages of this thread as a fixed phrase; their records go nowhere else."""
 
     PHRASES = (
         (re.compile(r"unsupported URL|unparse?able|invalid URL|schema", re.I), ": no kind of address that it knows"),

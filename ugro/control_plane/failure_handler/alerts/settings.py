@@ -35,7 +35,7 @@ class AlertsError(InputError):
 
 
 class AlertKind(StrEnum):
-    """What an alert is about, as rules name it."""
+    """Kind of an alert, as rules name it."""
 
     FAILURE = "failure"
     RECOVERY = "recovery"
@@ -70,7 +70,7 @@ class AlertChannel(Config):
 
     @property
     def kind(self) -> str | None:
-        """What of the address may be shown: `slack` of `slack://…`; None where there is none."""
+        """The part of the address that may be shown: `slack` of `slack://…`; None where there is none."""
         found = _SCHEMA.match(self.address() or "")
         return found[0].lower() if found else None
 

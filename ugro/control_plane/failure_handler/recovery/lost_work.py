@@ -16,7 +16,7 @@ from ugro.control_plane.metadata_store.log_ends import rank_log
 from ugro.control_plane.training_metrics.steps import Progress, last_progress
 
 MOST_RANKS = 16
-"""Of so many ranks the logs are looked through for a step; those of the others would say the same."""
+"""Number of ranks whose logs are searched for a step; those of the others would show the same."""
 
 OF_THE_CODE = ("python_exception", "import_error", "bad_arguments", "setup_failed")
 """Causes for which the same code fails again: the user repairs it, then resumes the job."""

@@ -73,7 +73,7 @@ def next_attempt(
 
 
 def _require_ranks(job: Job, spec: JobSpec, checkpoint: Checkpoint) -> None:
-    """Of nodes that had no part in the job before, only the launch shows how many ranks they run."""
+    """Check the number of ranks, as far as it is known: of new nodes only the launch shows it."""
     before = {share.node: share.nproc for share in job.placement.shares} if job.placement else {}
     ranks: int | None = None
     if spec.gpus_in_all is not None:

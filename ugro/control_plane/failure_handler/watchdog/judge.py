@@ -28,11 +28,11 @@ BEFORE_STEPS = 3.0
 """Times the floor that a job may be silent before its first step: compiling, downloads and caches are slow."""
 
 STILL_LOOKS = 3
-"""So many looks in a row have to show no work, however far apart they are."""
+"""Number of samples in a row that have to show no work, however far apart they are."""
 
 
 class State(StrEnum):
-    """What the watchdog thinks of a job. Quiet: longer than it ever was, and not yet suspicious."""
+    """The watchdog's verdict on a job. Quiet: for longer than ever before, and not yet suspicious."""
 
     PROGRESSING = "progressing"
     QUIET = "quiet"
@@ -66,7 +66,7 @@ def needs_steps(memory: WatchMemory, limits: HangLimits) -> bool:
 def judge(
     memory: WatchMemory, limits: HangLimits, steps: Mapping[int, Progress | None] | None = None
 ) -> ProgressVerdict:
-    """What to think of the job. `steps` is how far each rank's log got, where it was read."""
+    """Return the verdict on a job. `steps` is the progress of each rank's log, where it was read."""
     quiet, allowed = memory.watched - memory.alive_at, allowance(memory, limits)
     if not memory.stepped:
         allowed = max(allowed, min(limits.ceiling, BEFORE_STEPS * limits.floor))

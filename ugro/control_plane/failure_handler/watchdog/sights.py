@@ -1,4 +1,4 @@
-"""What the watchdog sees of a running job, and what it remembers of it from look to look. Pure (docs/watchdog.md).
+"""Samples of a running job, and the watchdog's memory between them. Pure (docs/watchdog.md).
 
 Moments are in watched seconds: a clock that stops between observations.
 """
@@ -82,7 +82,7 @@ class Sight:
 
 
 class Doing(StrEnum):
-    """What a rank did over the last window."""
+    """Activity of a rank over the last window."""
 
     WORKS = "works"
     WAITS = "waits"

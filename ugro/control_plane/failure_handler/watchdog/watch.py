@@ -133,7 +133,7 @@ def limits_of(spec: JobSpec) -> HangLimits:
 
 
 def sights(job: Job, seen: Observation) -> list[Sight]:
-    """What the nodes show of the living ranks of a job."""
+    """Return the nodes' samples of the living ranks of a job."""
     found, sharing = [], tenants([job])
     for rank in job.ranks:
         run, view = seen.runs[job.id].get(rank.node), seen.views.get(rank.node)
@@ -143,7 +143,7 @@ def sights(job: Job, seen: Observation) -> list[Sight]:
         gpus = [gpu for gpu in view.gpus if gpu.uuid in job.gpus_of(rank)] if isinstance(view, NodeView) else []
         gpu = max(gpus, key=lambda gpu: gpu.utilization_percent or 0, default=None)  # it hangs where none is busy
         if gpu and (mine := sharing.get(gpu.uuid)) and not all(map(mine[0].owns, gpu.processes)):
-            gpu = None  # which of the jobs that share it keeps it busy, nothing tells
+            gpu = None  # it is unknown which of the jobs that share it keeps it busy
         found.append(_sight(rank.node, files, rank.gpu is not None, gpu))
     return found
 
@@ -164,7 +164,7 @@ def _sight(node: str, files: RankFiles, has_gpu: bool, gpu: Gpu | None) -> Sight
 
 
 def _read(path: Path) -> WatchMemory | None:
-    """What is remembered. A file that cannot be understood is no loss: watching begins again.
+    """Return the memory. A file that cannot be understood is no loss: watching begins again.
 
     Raises:
         RecordNewer: a newer UGRO watches here, whose memory is not to be written over.
