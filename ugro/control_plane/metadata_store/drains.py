@@ -1,4 +1,4 @@
-"""Which nodes are drained: what a table says, and what the timeline says happened since. Pure, but for the table."""
+"""Drained nodes: those of a table, and the timeline's changes since. Pure, but for the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What changes jobs, in the order of writes that the package's docstring tells, and the lists of them."""
+"""Change jobs, in the order of writes that the package's docstring gives, and list them."""
 
 from __future__ import annotations
 
@@ -165,9 +165,9 @@ class JobRegistry(JobFolders):
 
     @contextlib.contextmanager
     def removing(self, job: Job) -> Iterator[bool]:
-        """Be the one who removes what an ended job left; False: another is at it, or the job is as it was no more.
+        """Hold the removal of an ended job's files; False: another process has it, or the job has changed.
 
-        It cannot be resumed meanwhile. Slow work on nodes may be done inside. What is locked is its timeline, which is
+        It cannot be resumed meanwhile. Slow work on nodes may be done inside. The lock is on its timeline, which is
         never replaced, so that nothing has to be written on a full disk.
         """
         events = self.files(job.id).events

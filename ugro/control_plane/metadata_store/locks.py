@@ -1,4 +1,4 @@
-"""Who acts now. A lock file has a readable text that says who holds it; a job's own lock is on its folder.
+"""Locks between processes. A lock file has a readable text that names its holder; a job's lock is on its folder.
 
 All are `flock`s: the kernel lets go of them when their holder dies.
 """
@@ -57,10 +57,10 @@ class RecordsLock:
 
     @contextlib.contextmanager
     def held(self, patience: float = LOCK_PATIENCE) -> Iterator[None]:
-        """Be the writer. An event loop stands still meanwhile: coroutines use `run`.
+        """Hold the lock for writing. It blocks an event loop: coroutines use `run`.
 
         Raises:
-            StateLocked: another process is, for longer than `patience` seconds; the message says which.
+            StateLocked: another process holds it for longer than `patience` seconds; the message says which.
         """
         with self._threads, contextlib.ExitStack() as stack:
             if self._depth == 0:
@@ -158,9 +158,9 @@ async def held_in_turn(path: Path, patience: float) -> AsyncIterator[None]:
 
 @contextlib.contextmanager
 def alone_on(path: Path) -> Iterator[bool]:
-    """Be the only one, among all processes, who acts on what a folder or file stands for; False: another one does.
+    """Hold the lock on a folder or file, among all processes; False: another process holds it.
 
-    It is itself locked, so that nothing has to be written on a full disk.
+    The path itself is locked, so that nothing has to be written on a full disk.
     """
     with state_errors(path):
         descriptor = os.open(path, os.O_RDONLY)

@@ -55,7 +55,7 @@ class MetadataStore:
         self.secrets = SecretStore(home)
         """Values that jobs get by name; what is recorded and shown has them masked."""
         self.timeline = Timeline(home, self.bus.publish, clock, self.mask)
-        """What happened, in order."""
+        """The events, in order."""
         self._tables = ClusterTables(home, self.timeline, clock)
         self.jobs = JobRegistry(home, self._records, self._tables, self.timeline, self.counts, clock)
         """The jobs' records and specs, and the indexes of them."""
@@ -67,7 +67,7 @@ class MetadataStore:
         self.decisions = Decisions(self._tables)
         """The failures that wait for the user's decision."""
         self.cleanup = Cleanup(self._tables)
-        """What nodes still owe of jobs that ended or were removed."""
+        """The work that nodes still owe for jobs that ended or were removed."""
         self.outputs = Outputs(self._tables, self.jobs.files, clock)
         """The outputs that jobs declare, and which of them are still to come."""
 
@@ -110,7 +110,7 @@ class MetadataStore:
 
     @contextlib.contextmanager
     def exclusive(self, name: str, patience: float) -> Iterator[None]:
-        """Be the only one who does what a lock of its own stands for, for as long as that takes.
+        """Hold a lock of its own, for as long as its work takes.
 
         Raises:
             StateLocked: another process holds it for longer than `patience` seconds; the message says which.
@@ -121,17 +121,17 @@ class MetadataStore:
 
     @contextlib.asynccontextmanager
     async def turn(self, patience: float = LOCK_PATIENCE) -> AsyncIterator[None]:
-        """Be the one who observes the cluster and decides what comes next.
+        """Hold the turn to observe the cluster and to decide the next steps.
 
         Raises:
-            StateLocked: another process is at it for longer than `patience` seconds; the message says which.
+            StateLocked: another process holds it for longer than `patience` seconds; the message says which.
         """
         make_home(self.home)
         async with held_in_turn(self.home / TURN_LOCK, patience):
             yield
 
     def alone_with(self, job_id: str) -> contextlib.AbstractContextManager[bool]:
-        """Be the only one who takes a job's next step on its nodes, for as long as that takes; False: another is."""
+        """Hold a job's next step on its nodes, for as long as it takes; False: another process holds it."""
         return alone_on(self.jobs.files(job_id).folder)
 
     def is_locked(self, name: str) -> bool:
@@ -142,7 +142,7 @@ class MetadataStore:
 
     @contextlib.contextmanager
     def optional(self) -> Iterator[None]:
-        """Around what is good to have and no reason to stop: what the disk refuses is reported on the bus."""
+        """Run optional work that is no reason to stop: what the disk refuses is reported on the bus."""
         try:
             yield
         except RecordNewer as error:

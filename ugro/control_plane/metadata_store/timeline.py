@@ -1,4 +1,4 @@
-"""What happened, in order: each job's events in its folder, and everything in the cluster's `events.jsonl`."""
+"""The events, in order: each job's in its folder, and all of them in the cluster's `events.jsonl`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ EVENTS_LIMIT = 4 * 2**20
 """Bytes of the cluster's timeline before its older half is put aside, and of a job's that are read."""
 
 TAIL_SLACK = 4096
-"""Bytes beyond an event's own in which the end of a timeline is looked for: room for a line that a crash tore."""
+"""Bytes beyond an event's own in which the end of a timeline is searched: room for a line that a crash cut short."""
 
 
 class Mark(Record):
-    """How far the cluster's timeline was read, and when: a place in a file, the same one after it was put aside."""
+    """Position to which the cluster's timeline was read, and when: a place in a file, also after it was put aside."""
 
     at: float
     inode: int = 0

@@ -18,7 +18,7 @@ from ugro.control_plane.metadata_store.checkpoint_store.lineage import (
 from ugro.control_plane.metadata_store.checkpoint_store.parts import by_ranks, lacking, ranks_in, together
 
 SPLIT_KINDS = ("distributed", "deepspeed", "ranks")
-"""Of these each rank writes its own part, to the disk of its node."""
+"""Kinds of which each rank writes its own part, to the disk of its node."""
 
 Sightings = Mapping[str, FoundCheckpoint]
 """One checkpoint as each node has it."""
@@ -51,12 +51,12 @@ def gather(
 
 
 def in_order(checkpoints: Iterable[Checkpoint]) -> list[Checkpoint]:
-    """By step, then by the time they were saved; those that show no step come first."""
+    """Sort by step, then by the time of the save; checkpoints without a step come first."""
     return sorted(checkpoints, key=lambda one: (-1 if one.step is None else one.step, one.saved_at, one.name))
 
 
 def _on_one_disk(found: Mapping[str, Iterable[FoundCheckpoint]]) -> list[dict[str, FoundCheckpoint]]:
-    """What each node has, with what others have that share its disk: the same, of the very same moment."""
+    """Group what nodes that share a disk have: the same checkpoint, saved at the very same time."""
     seen: dict[tuple[Any, ...], dict[str, FoundCheckpoint]] = {}
     for node, sightings in found.items():
         for one in sightings:
@@ -184,7 +184,7 @@ def _merge(
 def _mixed(
     sightings: Sightings, holders: Sequence[str], clock_offsets: Mapping[str, float], runs: Sequence[WritingAttempt]
 ) -> str | None:
-    """A checkpoint that an attempt was writing over when it ended has files of the one before, each of them whole."""
+    """Return in words that an attempt ended while it wrote over a checkpoint: some complete files are older."""
     for node in holders:
         one, offset = sightings[node], clock_offsets.get(node, 0.0)
         begun = writer(runs, (one.saved_at if one.begun_at is None else one.begun_at) - offset, holders)
@@ -195,8 +195,8 @@ def _mixed(
 
 
 def _of_copies(sightings: Sightings) -> tuple[str | None, list[str], bool]:
-    """What is wrong with a checkpoint of which one node has what matters, the nodes that have it, and whether others
-    have parts that it lacks, as the random states that Hugging Face's Trainer leaves on the nodes of their ranks.
+    """Return the problem of a checkpoint whose main part is on one node, the nodes that have it, and whether others
+    have parts that it lacks, such as the random states that Hugging Face's Trainer leaves on the nodes of their ranks.
     """
     whole = [node for node, one in sightings.items() if one.problem is None]
     if not whole:
@@ -214,7 +214,7 @@ def _alike(sightings: Sightings) -> bool:
 
 
 def _of_parts(sightings: Sightings) -> tuple[str | None, list[str]]:
-    """What is wrong with a checkpoint whose parts lie on several nodes, and the nodes that are needed for it."""
+    """Return the problem of a checkpoint whose parts lie on several nodes, and the nodes that are needed for it."""
     nodes = list(sightings)
     if torn := next((one.problem for one in sightings.values() if one.problem), None):
         return torn, nodes

@@ -18,7 +18,7 @@ CLOCK_SLACK = 2.0
 
 @dataclass(frozen=True)
 class Position:
-    """How far a checkpoint is: its step and its epoch, as far as they are known."""
+    """Position of a checkpoint: its step and its epoch, as far as they are known."""
 
     step: int | None
     epoch: int | None

@@ -34,7 +34,7 @@ def rank_of(name: str) -> int | None:
 
 
 def together(found: Iterable[FoundCheckpoint], ranks: int) -> list[FoundCheckpoint]:
-    """What a node has, with the files or folders that each rank left of a checkpoint put together.
+    """Return a node's checkpoints, with the files or folders that each rank left of one put together.
 
     A number in a name is that of a rank only if the job had as many `ranks` (0: that is not known).
     """

@@ -50,7 +50,7 @@ class CheckpointListing:
     passed: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def unseen(self, job: Job) -> list[str]:
-        """Where checkpoints of a job may be that are not listed, in words."""
+        """Return in words where checkpoints of a job may be that are not listed."""
         ran_on = {node for run in runs_of(job) for node in run.nodes} | set(map(_as_it_was, _configs(job)))
         silent = [f"{node} did not say what it has" for node in self.silent if node in ran_on]
         return silent + [f"{node}: {place}" for node, places in self.passed.items() for place in places]
@@ -99,11 +99,11 @@ class CheckpointStore:
         return CheckpointListing(listed, silent, passed | dict.fromkeys(self._unknown(job), (UNKNOWN,)))
 
     def _nodes(self, job: Job) -> dict[str, NodeConfig]:
-        """Where checkpoints may be: the nodes of the inventory, and those that the job ran on."""
+        """Return the nodes that may have checkpoints: those of the inventory, and those that the job ran on."""
         return {**self._inventory.nodes, **ran_at(self._inventory, job)}
 
     def _unknown(self, job: Job) -> list[str]:
-        """Nodes it ran on of which nothing tells how they are reached; an earlier UGRO did not note it."""
+        """Return the nodes it ran on whose address is unknown; an earlier UGRO did not note it."""
         names = {node for run in runs_of(job) for node in run.nodes}
         return sorted(names - set(self._inventory.nodes) - {config.name for config in _configs(job)})
 
@@ -202,9 +202,9 @@ def _take_name(partial: Path, target: Path) -> None:
 
 
 def copies(folder: Path) -> dict[str, Checkpoint]:
-    """The checkpoints in a job's folder for them on this machine, by label; each got its name when it was whole.
+    """Return the checkpoints in a job's folder for them on this machine, by label; each got its name once complete.
 
-    One that an earlier UGRO brought has its step for a name, and nothing that tells more of it.
+    One that an earlier UGRO brought has its step for a name, and no further description.
 
     Raises:
         StateError: the folder cannot be read.
@@ -270,17 +270,17 @@ def outdated(kept: Sequence[Checkpoint], spec: JobSpec) -> list[Checkpoint]:
 
 
 def _newest(path: Path) -> float | None:
-    """When a file, or the newest file of a folder, was written."""
+    """Return when a file, or the newest file of a folder, was written."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return max((file.stat().st_mtime for file in files), default=None)
 
 
 def ran_at(inventory: Inventory, job: Job) -> dict[str, NodeConfig]:
-    """Where a job ran, in any of its attempts: a node as the inventory describes it now if it is the same machine, and
-    else as it was then, also where the inventory has no such node any more.
+    """Return the nodes of all attempts of a job: as the inventory describes them now if it is the same machine, else as
+    they were then, also where the inventory no longer has them.
 
-    A node that has another address or account by now is another place, so it has these in its name here: what lies
-    there is not on the node that has its plain name.
+    A node that has another address or account by now is another place, so it has these in its name here: its files
+    are not on the node that has its plain name.
     """
     found = job.node_configs if job.state.on_nodes else {}
     for was in _configs(job):
@@ -303,7 +303,7 @@ def _as_it_was(node: NodeConfig) -> str:
 
 
 def _job_dirs(job: Job, node: NodeConfig) -> list[str]:
-    """Where a job's folder is on a node, and where it was for earlier attempts, the first one last.
+    """Return a job's folder on a node, and its folders for earlier attempts, the first attempt last.
 
     `base_dir` may have been edited since; with another address or account it would be another place.
     """
@@ -313,7 +313,7 @@ def _job_dirs(job: Job, node: NodeConfig) -> list[str]:
 
 
 def roots(spec: JobSpec, code: str) -> list[str]:
-    """Where on a node a job's checkpoints may be: in the directory it names, else in its code or where it saves to."""
+    """Return where on a node a job's checkpoints may be: the directory it names, else its code or where it saves to."""
     if spec.checkpoints.dir:
         return [_under(code, spec.checkpoints.dir)]
     named = []

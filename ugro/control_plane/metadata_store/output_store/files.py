@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class NodeFiles:
-    """What nodes have: a listing each, or why there is none."""
+    """The files of nodes: a listing each, or why there is none."""
 
     listings: Mapping[str, FolderListing]
     silent: Mapping[str, NodeError]
@@ -56,7 +56,7 @@ class Missing:
 
 @dataclass
 class FetchedFiles:
-    """What came: files that are here, files that are not, names that are no files, and what ended it early."""
+    """Result of a transfer: files that are here, files that are not, names that are no files, and errors."""
 
     done: list[tuple[ChosenFile, Fetched]] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
@@ -246,7 +246,7 @@ def _make(target: Path) -> None:
 
 
 def _here(target: Path) -> int:
-    """Return the bytes of a file that are here, whole or not."""
+    """Return the bytes of a file that are here, complete or not."""
     for path in (part_of(target), target):
         if path.is_file():
             return path.stat().st_size
