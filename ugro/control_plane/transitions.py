@@ -86,7 +86,7 @@ EDGES: Mapping[EventKind, Mapping[Stage, Stage]] = {
     EventKind.RESUMED: dict.fromkeys(_ENDED, Stage.QUEUED),
     EventKind.RESTORED: _stay(*Stage),
 }
-"""Which event may change a job in which stage, and the stage it has afterwards. `submitted` makes a job: it is queued
+"""The stages in which an event may change a job, and the stage afterwards. `submitted` makes a job: it is queued
 or held. Events that are only noted (`Event.noted`) change no record, and are not here."""
 
 

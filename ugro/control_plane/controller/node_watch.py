@@ -1,4 +1,4 @@
-"""What ticks keep of the nodes: how each was seen last, since when it is silent, what its GPUs did, and what is new."""
+"""Keep what ticks observe of the nodes: their last views, since when one is unreachable, their GPUs' history, news."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drain_departed(store: MetadataStore, inventory: Inventory) -> None:
 
 
 def remember(store: MetadataStore, inventory: Inventory, seen: Observation, live: Sequence[Job]) -> None:
-    """Keep what the nodes said, and tell what is new about them."""
+    """Keep the observed state of the nodes, and note their changes in the timeline."""
     now = store.clock.now()
     for view in seen.views.values():
         if isinstance(view, NodeError):

@@ -45,7 +45,7 @@ UNSURE = 60.0
 """Seconds from the start of an attempt in which its first lines count as having come together."""
 
 BRING_SECONDS = 5.0
-"""Seconds that a tick's look at the logs of one job may take, and then their reading. The next one continues."""
+"""Seconds in which a tick may fetch the logs of one job, and as many to read them. The next tick continues."""
 
 _RANK = re.compile(r"rank-(\d{1,6})\.log")
 
@@ -247,7 +247,7 @@ def _slices(data: bytes, since: float, at: float) -> Iterator[tuple[bytes, float
 
 
 def _filled(now: RunProgress | None, before: RunProgress | None) -> RunProgress | None:
-    """How far a run is; what its last lines do not say, earlier ones did."""
+    """Return how far a run is; values that its last lines lack are those of earlier lines."""
     if now is None or before is None:
         return now or before
     missing = ("step", "steps", "epoch", "epochs", "rate")

@@ -28,16 +28,16 @@ log = logging.getLogger(__name__)
 
 
 class SeriesFiles:
-    """The looks at files. How far they were read is kept with the series of the job."""
+    """Reads of series files. The position of each read is kept with the series of the job."""
 
     def __init__(self, store: MetadataStore, pool: Pool) -> None:
         self._store, self._pool = store, pool
         self._due: dict[str, float] = {}
         self._states: dict[tuple[str, str], tuple[Any, dict[str, Any]]] = {}
-        """Of each attempt, what was noted with its series when it was looked at, and how far that look came."""
+        """Of each attempt, the noted position of its series at the last read, and the position after it."""
 
     async def bring(self, job: Job, paths: Mapping[str, RunPaths], last: bool = False) -> None:
-        """Read what is new in the files of a job's attempt, if it is time for that or the `last` look at them."""
+        """Read what is new in the files of a job's attempt, if a read is due or this is the `last` one."""
         now = self._store.clock.monotonic()
         if not last and self._due.get(job.id, 0.0) > now:
             return
@@ -63,7 +63,7 @@ class SeriesFiles:
             self._states.pop((job.id, _key(job)), None)
 
     def _state(self, job: Job) -> tuple[Any, dict[str, Any]]:
-        """What is noted, and how far the files on each node were read and which node is the source of each series."""
+        """Return the noted state: how far each node's files were read, and which node is the source of each series."""
         noted = self._store.metrics.series(job.id).index().read.get(_key(job))
         known = self._states.get((job.id, _key(job)))
         if known and known[0] == noted:
