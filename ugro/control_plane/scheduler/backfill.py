@@ -1,8 +1,8 @@
-"""One round of EASY backfill: who starts now, and what is kept for the first that cannot. No I/O.
+"""One round of EASY backfill: the jobs that start now, and the reservation for the first that cannot. No I/O.
 
-Jobs start by priority, then in the order of their submission, whole or not at all. The first that does not fit is the
-head: it gets a reservation, and later jobs may only overtake it where they do not delay it. A job that would not fit
-if every job ended now delays no other.
+Jobs start by priority, then in the order of their submission, entirely or not at all. The first that does not fit is
+the head: it gets a reservation, and later jobs may only overtake it where they do not delay it. A job that would not
+fit if every job ended now delays no other.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _in_turn(jobs: Iterable[WaitingJob]) -> list[WaitingJob]:
 
 
 class Turn(Enum):
-    """Why a job may start: no other waits before it, or it does not delay the head."""
+    """Reason why a job may start: no other waits before it, or it does not delay the head."""
 
     OWN = auto()
     BESIDE_HEAD = auto()
@@ -144,7 +144,7 @@ class Round:
         self._fits_alone: dict[Shape, bool] = {}
         self._reserved = frozenset[str]()
         self._suited: dict[Shape, frozenset[str]] = {}
-        # Requests that failed (in the whole room or not): nothing gets free in a round, so they fail again.
+        # Requests that failed (in all of the room or not): nothing gets free in a round, so they fail again.
         self._failed: set[tuple[bool, Shape]] = set()
         for job in self.jobs:
             if not job.blockers and not self._start(job) and not self.head and self.fits_alone(job):

@@ -74,7 +74,7 @@ class Launcher:
         return job
 
     async def rehearse(self, job: Job, spec: JobSpec) -> Prepared:
-        """What each node would get. Nodes are asked, and nothing is written anywhere.
+        """Return what each node would get. Nodes are asked, and nothing is written anywhere.
 
         Raises:
             NotStarted: a node could not start its part.

@@ -13,7 +13,7 @@ from ugro.common.text import SHOWN
 
 
 class EndsAs(StrEnum):
-    """How a job has to end, for one that waits for it."""
+    """The end that a job has to reach, for one that waits for it."""
 
     SUCCESS = "success"
     FAILURE = "failure"
@@ -254,7 +254,7 @@ class Overtaken:
 
 
 class Act(Enum):
-    """What a user can do so that an unschedulable job starts."""
+    """Action of the user that lets an unschedulable job start."""
 
     ADD_NODES = auto()
     ADD_NODE_AGAIN = auto()

@@ -73,7 +73,7 @@ def read_queue(
 def read_capacities(
     store: MetadataStore, inventory: Inventory, jobs: Sequence[Job], views: Views
 ) -> dict[str, Capacity]:
-    """What each node of the inventory can give while these jobs hold what they hold."""
+    """Return the capacity of each node of the inventory while these jobs hold their slots."""
     present, silences, now = inventory.present(), store.config.silences(), store.clock.now()
     said = {**views} | {name: as_told(views[name], silence) for name, silence in silences.items() if name in views}
     since = {name: moment(silence.since // 60 * 60, now) for name, silence in silences.items()}
@@ -92,7 +92,7 @@ def read_capacities(
 
 
 def typical_seconds(past: Sequence[Summary]) -> dict[str, float]:
-    """How long equal runs took that succeeded: the median, in seconds, by `run_key`."""
+    """Return how long equal runs took that succeeded: the median, in seconds, by `run_key`."""
     seen: dict[str, list[float]] = {}
     for row in past:
         if row.state == JobState.SUCCEEDED and row.started_at is not None:
@@ -121,7 +121,7 @@ def _spec(store: MetadataStore, job: Job) -> JobSpec | None:
 def blockers_of(
     store: MetadataStore, job: Job, spec: JobSpec, live: Mapping[str, JobState], now: float
 ) -> tuple[Blocker, ...]:
-    """Why a job may not start yet even on an idle cluster; `live` has the states of the jobs that have not ended."""
+    """Return why a job may not start yet even on an idle cluster; `live` has the states of the live jobs."""
     gone = tuple(SecretNotSet(name) for name in store.secrets.missing(spec.secret_names.values()))
     if not spec.after:
         return (*gone, *blockers(job, spec, {}, now))

@@ -37,7 +37,7 @@ class Told:
 
 
 def told(spec: JobSpec, runs: Runs) -> Told:
-    """Who of a running job's nodes keeps the time limit that its spec has."""
+    """Return which of a running job's nodes keep the time limit that its spec has."""
     ranks = [rank for run in runs.values() if isinstance(run, RunFiles) for rank in run.ranks]
     found = Told(late=any(rank.limit == LimitMark.ENDED for rank in ranks))
     behind = untold(spec, runs)

@@ -80,7 +80,7 @@ def _unanswered_in_all(turn: Round, job: WaitingJob) -> AwaitsNodes | None:
 
 
 _Judgement = tuple[NodesShort | TooFewNodes | TooFewInAll, tuple[Remedy, ...]]
-"""Why a job does not fit even where nothing else runs, and what would help."""
+"""The reason why a job does not fit even where nothing else runs, and what would help."""
 
 
 class _Alone:
