@@ -22,7 +22,7 @@ from ugro.nodes.remote.checkup.checkup import NodeReport
 __all__ = ["Finding", "Level", "Report", "judge", "judge_state"]
 
 Report = NodeReport | NodeError
-"""What a node said at a checkup, or why nothing could be read there."""
+"""A node's answers at a checkup, or why it could not be read."""
 
 
 def judge(nodes: Sequence[NodeConfig], reports: Mapping[str, Report]) -> list[Finding]:

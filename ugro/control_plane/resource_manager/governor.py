@@ -91,7 +91,7 @@ def placement_keys(placement: Placement) -> frozenset[str]:
 
 
 def leases(jobs: Iterable[Job], nodes: Mapping[str, NodeConfig] = MappingProxyType({})) -> dict[str, str]:
-    """Which job holds what: GPU UUIDs, and `cpu:<node>` for a node's CPU ranks. Of several that share a GPU, the first.
+    """Return the job of each slot: GPU UUIDs, and `cpu:<node>` for CPU ranks. Of several that share a GPU, the first.
 
     With `nodes`, the inventory as it is now, that is the node which is the job's machine today: it may have been
     renamed since the job started, or two nodes have changed places.
@@ -120,7 +120,7 @@ def _cpu_keys(share: NodeShare, nodes: Mapping[str, NodeConfig]) -> list[str]:
 
 
 def _machine(config: NodeConfig) -> tuple[str, int | None, bool, str]:
-    """What makes a node the same one under another name."""
+    """Return the fields that identify a node under any name."""
     return config.address, config.port, config.local, config.base_dir
 
 
@@ -251,7 +251,7 @@ def _busy(gpu: Gpu, config: NodeConfig) -> str | None:
 
 
 def foreign_processes(gpu: Gpu) -> list[GpuProcess]:
-    """What uses a GPU that UGRO has not leased; display programs that leave it nearly empty do not count."""
+    """Return the processes on a GPU that UGRO has not leased, without display programs that leave it nearly empty."""
     display_at_most = has_display_at_most(gpu)
     return [process for process in gpu.processes if not (display_at_most and _is_display(process))]
 

@@ -41,7 +41,7 @@ _SPACES = (3, 4, 6, 12)
 
 
 class Line(NamedTuple):
-    """What a line says: its values, and how far the run is."""
+    """Content of a line: its values, and how far the run is."""
 
     values: Sequence[Value]
     progress: Progress | None
